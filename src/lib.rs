@@ -1,0 +1,32 @@
+//! nanokimi: a WhatsApp assistant for your own server.
+//!
+//! The way of a message: `bridge` → `service::intake` → inbox → `service::dispatch` → `session` ⇄ `agent` ⇄
+//! `container` → outbox → `service::delivery` → `bridge`. Modules import downwards only (`tests/house.rs`):
+//!
+//! | level | modules | |
+//! |---|---|---|
+//! | 0 values | `types` `clock` `paths` | what everything speaks |
+//! | 1 pure | `config` `router` `render` `notices` | decisions and words, no effects |
+//! | 2 edges | `home` `store` `bridge` `container` `agent` `auth` `door` `practice` | one foreign world each, never each other |
+//! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
+//! | 4 face | `cli` | the only printing |
+
+pub mod agent;
+pub mod auth;
+pub mod bridge;
+pub mod checks;
+pub mod cli;
+pub mod clock;
+pub mod config;
+pub mod container;
+pub mod door;
+pub mod home;
+pub mod notices;
+pub mod paths;
+pub mod practice;
+pub mod render;
+pub mod router;
+pub mod service;
+pub mod session;
+pub mod store;
+pub mod types;

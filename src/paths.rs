@@ -1,0 +1,88 @@
+//! Where everything of one install lies: pure names beneath one root. Creating the folders is `home`'s work.
+
+use std::path::{Path, PathBuf};
+
+use crate::types::GroupName;
+
+/// The root of an install (`--home`, `NANOKIMI_HOME`, …) and the names beneath it. Absolute.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Paths {
+    root: PathBuf,
+}
+
+impl Paths {
+    pub fn new(root: impl Into<PathBuf>) -> Self {
+        Self { root: root.into() }
+    }
+
+    pub fn root(&self) -> &Path {
+        &self.root
+    }
+
+    /// Settings and the API key; never in a container.
+    pub fn env_file(&self) -> PathBuf {
+        self.root.join(".env")
+    }
+
+    /// The host's memory and secrets; never in a container.
+    pub fn store(&self) -> PathBuf {
+        self.root.join("store")
+    }
+
+    pub fn database(&self) -> PathBuf {
+        self.store().join("nanokimi.db")
+    }
+
+    /// Held locked by the one `nanokimi` that works on this install; holds its process id.
+    pub fn lock_file(&self) -> PathBuf {
+        self.store().join("nanokimi.lock")
+    }
+
+    /// The real Kimi login and the engine's `config.toml`. Only the latter is ever mounted.
+    pub fn credentials(&self) -> PathBuf {
+        self.root.join("data/credentials")
+    }
+
+    pub fn engine_config(&self) -> PathBuf {
+        self.credentials().join("config.toml")
+    }
+
+    /// The owner's Kimi login, in kimi-cli's format; never in a container.
+    pub fn login_file(&self) -> PathBuf {
+        self.credentials().join("kimi-code.json")
+    }
+
+    /// kimi-cli's device id, sent with every model request; the same for all containers of an install.
+    pub fn device_id(&self) -> PathBuf {
+        self.credentials().join("device_id")
+    }
+
+    pub fn groups(&self) -> PathBuf {
+        self.root.join("groups")
+    }
+
+    /// The agent's world: its prompt and files.
+    pub fn group(&self, group: &GroupName) -> PathBuf {
+        self.groups().join(group.as_str())
+    }
+
+    /// What all groups may read.
+    pub fn global(&self) -> PathBuf {
+        self.groups().join("global")
+    }
+
+    /// The stand-in credentials of a group's container.
+    pub fn agent_credentials(&self, group: &GroupName) -> PathBuf {
+        self.root.join("data/agents").join(group.as_str()).join("credentials")
+    }
+
+    /// The engine's histories of a group.
+    pub fn sessions(&self, group: &GroupName) -> PathBuf {
+        self.root.join("data/sessions").join(group.as_str())
+    }
+
+    /// The folder of a group's door, which holds its socket and nothing else.
+    pub fn door(&self, group: &GroupName) -> PathBuf {
+        self.root.join("data/run").join(group.as_str())
+    }
+}

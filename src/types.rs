@@ -1,0 +1,293 @@
+//! The nouns of nanokimi as values: ids made at the border, and the small enums that every layer speaks.
+//!
+//! Owns no behaviour beyond parsing and printing. Never performs I/O.
+
+use std::fmt;
+
+use anyhow::{Result, bail};
+use jiff::Timestamp;
+
+/// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
+const GROUP_NAME_MAX: usize = 64;
+
+/// Makes an id newtype over `String` that cannot be mixed up with another one.
+macro_rules! id {
+    ($(#[$doc:meta])* $name:ident) => {
+        $(#[$doc])*
+        #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+        pub struct $name(String);
+
+        impl $name {
+            pub fn new(value: impl Into<String>) -> Self {
+                Self(value.into())
+            }
+
+            pub fn as_str(&self) -> &str {
+                &self.0
+            }
+        }
+
+        impl fmt::Display for $name {
+            fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+                f.write_str(&self.0)
+            }
+        }
+    };
+}
+
+id!(
+    /// A chat as the bridge names it: a WhatsApp JID without device suffix, or `console:<group>`.
+    ChatId
+);
+id!(
+    /// A message's id in its chat, chosen by whoever sent it (for our replies: by the outbox).
+    MessageId
+);
+id!(
+    /// Who wrote a message, as the bridge names people: a JID without device suffix, or `console:you`.
+    SenderId
+);
+id!(
+    /// This install: labels its containers, so that two installs on one Docker never touch each other's.
+    InstallId
+);
+id!(
+    /// One run of one container, new at every launch; a label and part of the container's name.
+    RunId
+);
+
+/// A group's folder name: its name on disk, on the command line and in container names.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct GroupName(String);
+
+impl GroupName {
+    /// Accepts `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$` except the reserved `global`.
+    ///
+    /// # Errors
+    /// Says which rule the name breaks, in words for the person who typed it.
+    pub fn parse(name: &str) -> Result<Self> {
+        if name.eq_ignore_ascii_case("global") {
+            bail!("\"global\" is reserved for what all groups share; choose another name");
+        }
+        let shape = name.len() <= GROUP_NAME_MAX
+            && name.chars().next().is_some_and(|c| c.is_ascii_alphanumeric())
+            && name.chars().all(|c| c.is_ascii_alphanumeric() || c == '_' || c == '-');
+        if !shape {
+            bail!(
+                "{name:?} is not a group name; use 1 to {GROUP_NAME_MAX} letters, digits, \"-\" or \"_\", \
+                 starting with a letter or digit"
+            );
+        }
+        Ok(Self(name.to_owned()))
+    }
+
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Display for GroupName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+/// Row id of a turn: one prompt to a group's agent, with everything steered into it, up to its end.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub struct TurnId(pub i64);
+
+/// What an owner has told nanokimi about a chat: the chat, its folder, and when Kai listens there.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Group {
+    pub name: GroupName,
+    pub chat: ChatId,
+    pub role: Role,
+    /// The word after `@` that wakes Kai here; the assistant's name where the owner chose none.
+    pub trigger: Option<String>,
+}
+
+/// Whether a group is the owner's own channel.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// The owner's channel: every message is for Kai.
+    Main,
+    /// Any other chat: a message is for Kai when it triggers.
+    Member,
+}
+
+/// A message as the bridge delivers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    pub chat: ChatId,
+    pub id: MessageId,
+    pub sender: SenderId,
+    pub sender_name: String,
+    pub text: String,
+    pub sent_at: Timestamp,
+    /// A native mention of the linked account, as the bridge understood it.
+    pub mention: Mention,
+    pub quote: Option<Quote>,
+}
+
+/// Whether a message mentions the linked account natively (not by text).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mention {
+    Me,
+    NotMe,
+}
+
+/// The message that another one answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    pub id: MessageId,
+    pub sender_name: String,
+    pub text: String,
+}
+
+/// Tokens of one or more model requests, as the Kimi API counts them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TokenUsage {
+    /// All prompt tokens, the cached ones included.
+    pub input: u64,
+    /// Those of `input` that the server had cached.
+    pub cached: u64,
+    pub output: u64,
+}
+
+impl std::ops::AddAssign for TokenUsage {
+    fn add_assign(&mut self, more: Self) {
+        self.input += more.input;
+        self.cached += more.cached;
+        self.output += more.output;
+    }
+}
+
+/// The language of chat notices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Lang {
+    En,
+    Es,
+}
+
+/// A string that no log and no error ever shows.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn new(value: impl Into<String>) -> Self {
+        Self(value.into())
+    }
+
+    /// The secret itself: for the request header or file it is meant for, nowhere else.
+    pub fn reveal(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Secret(…)")
+    }
+}
+
+/// How the door identifies the owner to the Kimi API, as the login stands now.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Authorization {
+    Bearer(Secret),
+    /// There is no usable login; the text says why and what to do.
+    Missing(String),
+}
+
+/// Why a turn got no answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Failure {
+    pub trouble: Trouble,
+    /// The words of whoever failed, for the log. Never shown in a chat.
+    pub detail: String,
+}
+
+impl Failure {
+    pub fn new(trouble: Trouble, detail: impl Into<String>) -> Self {
+        Self { trouble, detail: detail.into() }
+    }
+}
+
+/// The causes that a person can do something about, or must be able to tell apart. `notices` has the words.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trouble {
+    /// Docker does not answer.
+    NoDocker,
+    /// The agent image is not there.
+    NoImage,
+    /// The disk is full.
+    NoSpace,
+    /// The container could not be started, for any other reason.
+    LaunchFailed,
+    /// The engine ended, or printed something that is not its protocol, before it was ready.
+    NeverReady,
+    /// The engine ended in the middle of a turn.
+    EngineDied,
+    /// The engine printed something that is not its protocol.
+    EngineGarbage,
+    /// The turn took longer than `TURN_MINUTES`.
+    TurnTooLong,
+    /// No model is configured (wire -32001).
+    NoModel,
+    /// The model cannot take this input, such as an image (wire -32002).
+    Unsupported,
+    /// The login is missing, expired or refused (wire -32004, HTTP 401).
+    NotLoggedIn,
+    /// The Kimi API refuses this account or client (HTTP 403).
+    Refused,
+    /// Too many requests, or the quota is used up (HTTP 429).
+    RateLimited,
+    /// The Kimi API is overloaded or broken (HTTP 5xx).
+    Overloaded,
+    /// The Kimi API does not accept the request (other HTTP 4xx).
+    BadRequest,
+    /// The Kimi API cannot be reached.
+    Unreachable,
+    /// The model answered with nothing.
+    EmptyAnswer,
+    /// Anything else that the engine reports.
+    Internal,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn group_names_are_plain_folder_names() {
+        for good in ["main", "family-chat", "Team_42", "CON", &"a".repeat(64)] {
+            assert!(GroupName::parse(good).is_ok(), "{good:?} is a good name");
+        }
+        for bad in [
+            "",
+            ".",
+            "..",
+            "-rf",
+            "../../etc",
+            "/tmp",
+            "global",
+            "Global",
+            "a/b",
+            "a\0b",
+            "é",
+            "a b",
+            "$(id)",
+            ";",
+            "a\n",
+            "_x",
+            &"a".repeat(65),
+        ] {
+            assert!(GroupName::parse(bad).is_err(), "{bad:?} is a bad name");
+        }
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        let shown = format!("{:?}", Authorization::Bearer(Secret::new("sk-canary")));
+        assert!(!shown.contains("canary"), "{shown}");
+    }
+}
