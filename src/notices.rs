@@ -1,0 +1,345 @@
+//! Every sentence that nanokimi itself says in a chat.
+//!
+//! The readers are the owner's family: they see WhatsApp and nothing else. Each notice says what happened, then what
+//! to do; where only the owner can help, it names the command to run. Never shows an error's own words.
+
+use crate::types::{Lang, Trouble};
+
+/// The language of a locale such as `es_ES.UTF-8`, if we speak it, else English.
+pub fn lang(locale: Option<&str>) -> Lang {
+    locale.and_then(spoken).unwrap_or(Lang::En)
+}
+
+/// The language of a name like `es`, `es_ES.UTF-8` or `es-MX`, if we have it.
+fn spoken(name: &str) -> Option<Lang> {
+    match name.split(['_', '-', '.', '@']).next()?.to_ascii_lowercase().as_str() {
+        "en" => Some(Lang::En),
+        "es" => Some(Lang::Es),
+        _ => None,
+    }
+}
+
+/// After the last of `attempts` at a message: there will be no answer.
+pub fn gave_up(lang: Lang, trouble: Trouble, attempts: u32) -> String {
+    let happened = happened(lang, trouble);
+    let to_do = to_do(lang, trouble);
+    match (lang, attempts) {
+        (Lang::En, 0 | 1) => format!(
+            "I could not answer. {happened} {to_do} Your message is kept; to try again, send it again."
+        ),
+        (Lang::En, _) => format!(
+            "I tried {attempts} times and could not answer. {happened} {to_do} Your message is kept; to try again, \
+             send it again."
+        ),
+        (Lang::Es, 0 | 1) => format!(
+            "No he podido responder. {happened} {to_do} Tu mensaje queda guardado; para intentarlo de nuevo, \
+             vuelve a enviarlo."
+        ),
+        (Lang::Es, _) => format!(
+            "Lo he intentado {attempts} veces y no he podido responder. {happened} {to_do} Tu mensaje queda \
+             guardado; para intentarlo de nuevo, vuelve a enviarlo."
+        ),
+    }
+}
+
+fn happened(lang: Lang, trouble: Trouble) -> &'static str {
+    let (en, es) = match trouble {
+        Trouble::NoDocker => (
+            "Docker, the program that I run in on the server, does not respond.",
+            "Docker, el programa en el que funciono en el servidor, no responde.",
+        ),
+        Trouble::NoImage => {
+            ("I am not completely installed on the server.", "No estoy instalado del todo en el servidor.")
+        }
+        Trouble::NoSpace => ("The server's disk is full.", "El disco del servidor está lleno."),
+        Trouble::LaunchFailed => {
+            ("I could not be started on the server.", "No se me ha podido arrancar en el servidor.")
+        }
+        Trouble::NeverReady => (
+            "I was started on the server, but never got ready.",
+            "Se me ha arrancado en el servidor, pero no he llegado a estar listo.",
+        ),
+        Trouble::EngineDied => {
+            ("I broke down in the middle of the work.", "Me he averiado a mitad del trabajo.")
+        }
+        Trouble::EngineGarbage => (
+            "The program that thinks for me said something that I do not understand.",
+            "El programa que piensa por mí ha dicho algo que no entiendo.",
+        ),
+        Trouble::TurnTooLong => (
+            "It took longer than I may work on one message.",
+            "Ha llevado más tiempo del que puedo dedicar a un mensaje.",
+        ),
+        Trouble::NoModel => {
+            ("Nobody has told me which Kimi model to use.", "Nadie me ha dicho qué modelo de Kimi debo usar.")
+        }
+        Trouble::Unsupported => (
+            "There is something in the message that I cannot read, such as a picture.",
+            "En el mensaje hay algo que no puedo leer, como una imagen.",
+        ),
+        Trouble::NotLoggedIn => (
+            "I am not logged in to Kimi, or the login has expired.",
+            "No tengo iniciada la sesión en Kimi, o ha caducado.",
+        ),
+        Trouble::Refused => {
+            ("Kimi does not accept the account that I use.", "Kimi no acepta la cuenta que uso.")
+        }
+        Trouble::RateLimited => (
+            "I have asked Kimi as much as it allows for now.",
+            "Le he preguntado a Kimi todo lo que permite por ahora.",
+        ),
+        Trouble::Overloaded => (
+            "Kimi is overloaded or out of order at the moment.",
+            "Kimi está saturado o averiado en este momento.",
+        ),
+        Trouble::BadRequest => {
+            ("Kimi did not accept what I asked it.", "Kimi no ha aceptado lo que le he pedido.")
+        }
+        Trouble::Unreachable => {
+            ("I cannot reach Kimi over the internet.", "No consigo llegar a Kimi por internet.")
+        }
+        Trouble::EmptyAnswer => ("Kimi gave me an empty answer.", "Kimi me ha dado una respuesta vacía."),
+        Trouble::Internal => ("Something went wrong inside me.", "Algo ha fallado dentro de mí."),
+    };
+    pick(lang, en, es)
+}
+
+fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
+    let (en, es) = match trouble {
+        Trouble::NoDocker
+        | Trouble::LaunchFailed
+        | Trouble::NeverReady
+        | Trouble::NoModel
+        | Trouble::Internal => (
+            "Please ask the owner to run `nanokimi doctor`, which says what to repair.",
+            "Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.",
+        ),
+        Trouble::NoImage => (
+            "Please ask the owner to run `nanokimi build`.",
+            "Pide al propietario que ejecute `nanokimi build`.",
+        ),
+        Trouble::NoSpace => (
+            "Please ask the owner to free some space and to run `nanokimi doctor`.",
+            "Pide al propietario que libere espacio y ejecute `nanokimi doctor`.",
+        ),
+        Trouble::EngineDied => (
+            "If it happens again, please ask the owner to run `nanokimi doctor`.",
+            "Si vuelve a pasar, pide al propietario que ejecute `nanokimi doctor`.",
+        ),
+        Trouble::EngineGarbage => (
+            "Please ask the owner to run `nanokimi build`, which installs the right one.",
+            "Pide al propietario que ejecute `nanokimi build`, que instala el correcto.",
+        ),
+        Trouble::TurnTooLong => ("Please ask me for less at once.", "Pídeme menos cosas a la vez."),
+        Trouble::Unsupported => {
+            ("Please tell me in words what it shows.", "Cuéntame con palabras qué contiene.")
+        }
+        Trouble::NotLoggedIn => (
+            "Please ask the owner to run `nanokimi doctor`.",
+            "Pide al propietario que ejecute `nanokimi doctor`.",
+        ),
+        Trouble::Refused => (
+            "Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.",
+            "Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`.",
+        ),
+        Trouble::RateLimited => (
+            "Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`.",
+            "Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`.",
+        ),
+        Trouble::Overloaded => ("Please wait a few minutes.", "Espera unos minutos."),
+        Trouble::BadRequest | Trouble::EmptyAnswer => (
+            "Please put it in other words; if it happens again, ask the owner to run `nanokimi doctor`.",
+            "Dilo con otras palabras; si vuelve a pasar, pide al propietario que ejecute `nanokimi doctor`.",
+        ),
+        Trouble::Unreachable => (
+            "Please ask the owner to check the server's connection with `nanokimi doctor`.",
+            "Pide al propietario que compruebe la conexión del servidor con `nanokimi doctor`.",
+        ),
+    };
+    pick(lang, en, es)
+}
+
+/// The `nth` sign of life (1 to 3, the last) in a turn that has taken `minutes` so far.
+pub fn still_working(lang: Lang, nth: u32, minutes: u64) -> String {
+    let so_far = elapsed(lang, minutes);
+    match (lang, nth) {
+        (Lang::En, 0 | 1) => "I am working on it; this takes a moment.".to_owned(),
+        (Lang::En, 2) => format!("I am still working on it ({so_far} so far)."),
+        (Lang::En, _) => {
+            format!("I am still working on it ({so_far} so far). You will hear from me when it is done.")
+        }
+        (Lang::Es, 0 | 1) => "Estoy en ello; tardaré un momento.".to_owned(),
+        (Lang::Es, 2) => format!("Sigo en ello ({so_far} hasta ahora)."),
+        (Lang::Es, _) => format!("Sigo en ello ({so_far} hasta ahora). Te escribiré cuando termine."),
+    }
+}
+
+fn elapsed(lang: Lang, minutes: u64) -> String {
+    match (lang, minutes) {
+        (Lang::En, 0) => "less than a minute".to_owned(),
+        (Lang::En, 1) => "1 minute".to_owned(),
+        (Lang::En, _) => format!("{minutes} minutes"),
+        (Lang::Es, 0) => "menos de un minuto".to_owned(),
+        (Lang::Es, 1) => "1 minuto".to_owned(),
+        (Lang::Es, _) => format!("{minutes} minutos"),
+    }
+}
+
+/// Follows an answer that ended because the engine had taken all the steps it may.
+pub fn step_limit(lang: Lang) -> String {
+    let en =
+        "I stopped here: this takes more steps than I may do for one message. To go on, ask me to continue.";
+    let es = "Me paro aquí: esto lleva más pasos de los que puedo dar por mensaje. Para seguir, pídeme que continúe.";
+    pick(lang, en, es).to_owned()
+}
+
+/// Follows an answer of which the rest was dropped.
+pub fn answer_cut(lang: Lang) -> String {
+    let en = "My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.";
+    let es = "Mi respuesta era demasiado larga para un chat y la he cortado aquí. Pídeme una más corta o un archivo.";
+    pick(lang, en, es).to_owned()
+}
+
+fn pick(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
+    match lang {
+        Lang::En => en,
+        Lang::Es => es,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const TROUBLES: [Trouble; 18] = [
+        Trouble::NoDocker,
+        Trouble::NoImage,
+        Trouble::NoSpace,
+        Trouble::LaunchFailed,
+        Trouble::NeverReady,
+        Trouble::EngineDied,
+        Trouble::EngineGarbage,
+        Trouble::TurnTooLong,
+        Trouble::NoModel,
+        Trouble::Unsupported,
+        Trouble::NotLoggedIn,
+        Trouble::Refused,
+        Trouble::RateLimited,
+        Trouble::Overloaded,
+        Trouble::BadRequest,
+        Trouble::Unreachable,
+        Trouble::EmptyAnswer,
+        Trouble::Internal,
+    ];
+
+    /// Every notice, one a line; those of giving up without what all of them share.
+    fn all(lang: Lang, before: &str, after: &str) -> String {
+        let once = [gave_up(lang, Trouble::Overloaded, 1)];
+        let troubles = TROUBLES.map(|trouble| {
+            let notice = gave_up(lang, trouble, 3);
+            let own = notice.strip_prefix(before).and_then(|notice| notice.strip_suffix(after)).unwrap();
+            format!("{trouble:?}: {own}")
+        });
+        let progress =
+            [(1, 0), (2, 0), (2, 1), (3, 15)].map(|(nth, minutes)| still_working(lang, nth, minutes));
+        let ends = [step_limit(lang), answer_cut(lang)];
+        [&once[..], &troubles, &progress, &ends].concat().join("\n")
+    }
+
+    #[test]
+    fn what_is_said_in_english() {
+        let before = "I tried 3 times and could not answer. ";
+        let after = " Your message is kept; to try again, send it again.";
+        insta::assert_snapshot!(all(Lang::En, before, after), @r"
+        I could not answer. Kimi is overloaded or out of order at the moment. Please wait a few minutes. Your message is kept; to try again, send it again.
+        NoDocker: Docker, the program that I run in on the server, does not respond. Please ask the owner to run `nanokimi doctor`, which says what to repair.
+        NoImage: I am not completely installed on the server. Please ask the owner to run `nanokimi build`.
+        NoSpace: The server's disk is full. Please ask the owner to free some space and to run `nanokimi doctor`.
+        LaunchFailed: I could not be started on the server. Please ask the owner to run `nanokimi doctor`, which says what to repair.
+        NeverReady: I was started on the server, but never got ready. Please ask the owner to run `nanokimi doctor`, which says what to repair.
+        EngineDied: I broke down in the middle of the work. If it happens again, please ask the owner to run `nanokimi doctor`.
+        EngineGarbage: The program that thinks for me said something that I do not understand. Please ask the owner to run `nanokimi build`, which installs the right one.
+        TurnTooLong: It took longer than I may work on one message. Please ask me for less at once.
+        NoModel: Nobody has told me which Kimi model to use. Please ask the owner to run `nanokimi doctor`, which says what to repair.
+        Unsupported: There is something in the message that I cannot read, such as a picture. Please tell me in words what it shows.
+        NotLoggedIn: I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`.
+        Refused: Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.
+        RateLimited: I have asked Kimi as much as it allows for now. Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`.
+        Overloaded: Kimi is overloaded or out of order at the moment. Please wait a few minutes.
+        BadRequest: Kimi did not accept what I asked it. Please put it in other words; if it happens again, ask the owner to run `nanokimi doctor`.
+        Unreachable: I cannot reach Kimi over the internet. Please ask the owner to check the server's connection with `nanokimi doctor`.
+        EmptyAnswer: Kimi gave me an empty answer. Please put it in other words; if it happens again, ask the owner to run `nanokimi doctor`.
+        Internal: Something went wrong inside me. Please ask the owner to run `nanokimi doctor`, which says what to repair.
+        I am working on it; this takes a moment.
+        I am still working on it (less than a minute so far).
+        I am still working on it (1 minute so far).
+        I am still working on it (15 minutes so far). You will hear from me when it is done.
+        I stopped here: this takes more steps than I may do for one message. To go on, ask me to continue.
+        My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.
+        ");
+    }
+
+    #[test]
+    fn what_is_said_in_spanish() {
+        let before = "Lo he intentado 3 veces y no he podido responder. ";
+        let after = " Tu mensaje queda guardado; para intentarlo de nuevo, vuelve a enviarlo.";
+        insta::assert_snapshot!(all(Lang::Es, before, after), @r"
+        No he podido responder. Kimi está saturado o averiado en este momento. Espera unos minutos. Tu mensaje queda guardado; para intentarlo de nuevo, vuelve a enviarlo.
+        NoDocker: Docker, el programa en el que funciono en el servidor, no responde. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
+        NoImage: No estoy instalado del todo en el servidor. Pide al propietario que ejecute `nanokimi build`.
+        NoSpace: El disco del servidor está lleno. Pide al propietario que libere espacio y ejecute `nanokimi doctor`.
+        LaunchFailed: No se me ha podido arrancar en el servidor. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
+        NeverReady: Se me ha arrancado en el servidor, pero no he llegado a estar listo. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
+        EngineDied: Me he averiado a mitad del trabajo. Si vuelve a pasar, pide al propietario que ejecute `nanokimi doctor`.
+        EngineGarbage: El programa que piensa por mí ha dicho algo que no entiendo. Pide al propietario que ejecute `nanokimi build`, que instala el correcto.
+        TurnTooLong: Ha llevado más tiempo del que puedo dedicar a un mensaje. Pídeme menos cosas a la vez.
+        NoModel: Nadie me ha dicho qué modelo de Kimi debo usar. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
+        Unsupported: En el mensaje hay algo que no puedo leer, como una imagen. Cuéntame con palabras qué contiene.
+        NotLoggedIn: No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`.
+        Refused: Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`.
+        RateLimited: Le he preguntado a Kimi todo lo que permite por ahora. Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`.
+        Overloaded: Kimi está saturado o averiado en este momento. Espera unos minutos.
+        BadRequest: Kimi no ha aceptado lo que le he pedido. Dilo con otras palabras; si vuelve a pasar, pide al propietario que ejecute `nanokimi doctor`.
+        Unreachable: No consigo llegar a Kimi por internet. Pide al propietario que compruebe la conexión del servidor con `nanokimi doctor`.
+        EmptyAnswer: Kimi me ha dado una respuesta vacía. Dilo con otras palabras; si vuelve a pasar, pide al propietario que ejecute `nanokimi doctor`.
+        Internal: Algo ha fallado dentro de mí. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
+        Estoy en ello; tardaré un momento.
+        Sigo en ello (menos de un minuto hasta ahora).
+        Sigo en ello (1 minuto hasta ahora).
+        Sigo en ello (15 minutos hasta ahora). Te escribiré cuando termine.
+        Me paro aquí: esto lleva más pasos de los que puedo dar por mensaje. Para seguir, pídeme que continúe.
+        Mi respuesta era demasiado larga para un chat y la he cortado aquí. Pídeme una más corta o un archivo.
+        ");
+    }
+
+    #[test]
+    fn every_trouble_has_its_own_words() {
+        for lang in [Lang::En, Lang::Es] {
+            let mut said: Vec<String> = TROUBLES.map(|trouble| gave_up(lang, trouble, 3)).into();
+            said.sort();
+            said.dedup();
+            assert_eq!(said.len(), TROUBLES.len(), "{lang:?}");
+        }
+    }
+
+    #[test]
+    fn the_language_is_that_of_the_locale_else_english() {
+        for (locale, expected) in [
+            (Some("es_ES.UTF-8"), Lang::Es),
+            (Some("es-MX"), Lang::Es),
+            (Some("es_419"), Lang::Es),
+            (Some("es_ES@euro"), Lang::Es),
+            (Some("es.UTF-8"), Lang::Es),
+            (Some("ES"), Lang::Es),
+            (Some("en_US.UTF-8"), Lang::En),
+            (Some("est"), Lang::En),
+            (Some("fr_FR.UTF-8"), Lang::En),
+            (Some("C.UTF-8"), Lang::En),
+            (Some("POSIX"), Lang::En),
+            (Some(""), Lang::En),
+            (None, Lang::En),
+        ] {
+            assert_eq!(lang(locale), expected, "{locale:?}");
+        }
+    }
+}

@@ -1,0 +1,242 @@
+//! Whether a message wakes Kai or only waits as context for the next prompt.
+//!
+//! Decides from values alone. Never asks who the sender is.
+
+use crate::types::{Inbound, Mention, Role};
+
+/// What a message does to the group's agent.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wake {
+    /// A turn begins, or the running one hears of it.
+    Wakes,
+    /// It is kept, and told with the next prompt.
+    Context,
+}
+
+/// Whose message the inbound one answers. Kai's own are known by their ids, so the caller looks them up.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Quotes {
+    Kai,
+    /// Somebody else's, or it answers nothing.
+    Other,
+}
+
+/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai.
+///
+/// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any case.
+pub fn wake(role: Role, trigger: &str, message: &Inbound, quotes: Quotes) -> Wake {
+    let addressed = role == Role::Main
+        || message.mention == Mention::Me
+        || quotes == Quotes::Kai
+        || calls(&message.text, trigger);
+    if addressed { Wake::Wakes } else { Wake::Context }
+}
+
+/// Whether `text` holds `@<trigger>` as a word, anywhere, in any case.
+///
+/// The one rule: no word character stands directly before the `@`, the name follows it letter by letter, and no
+/// word character stands directly after. Lookalikes of other scripts and invisible characters inside the name are
+/// other letters, so they do not match. A trigger without a name is never called.
+pub fn calls(text: &str, trigger: &str) -> bool {
+    let trigger = trigger.trim();
+    let name = trigger.strip_prefix('@').unwrap_or(trigger);
+    !name.is_empty()
+        && text.match_indices('@').any(|(at, sign)| {
+            let ends_before = !text[..at].chars().next_back().is_some_and(is_word);
+            let after = without_name(&text[at + sign.len()..], name);
+            ends_before && after.is_some_and(|after| !after.chars().next().is_some_and(is_word))
+        })
+}
+
+/// What follows `name` at the beginning of `text`, if it is there.
+fn without_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut rest = text.chars();
+    let is_there = name.chars().all(|expected| rest.next().is_some_and(|found| same_letter(found, expected)));
+    is_there.then_some(rest.as_str())
+}
+
+/// Equal but for case. ASCII letters equal only ASCII ones: Unicode would fold the Kelvin sign to `k`.
+fn same_letter(a: char, b: char) -> bool {
+    if a.is_ascii() || b.is_ascii() {
+        a.eq_ignore_ascii_case(&b)
+    } else {
+        a.to_lowercase().eq(b.to_lowercase())
+    }
+}
+
+/// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters.
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_' || is_mark_or_unseen(c)
+}
+
+/// `escape_debug` writes as `\u{…}` what extends the character before it and what nobody could see.
+fn is_mark_or_unseen(c: char) -> bool {
+    !c.is_whitespace() && !c.is_control() && c.escape_debug().len() > r"\n".len()
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::{ChatId, MessageId, SenderId};
+
+    fn message(text: &str) -> Inbound {
+        Inbound {
+            chat: ChatId::new("family@g.us"),
+            id: MessageId::new("3EB0"),
+            sender: SenderId::new("alice@lid"),
+            sender_name: "Alice".to_owned(),
+            text: text.to_owned(),
+            sent_at: Timestamp::UNIX_EPOCH,
+            mention: Mention::NotMe,
+            quote: None,
+        }
+    }
+
+    fn woken_by(trigger: &str, text: &str) -> Wake {
+        wake(Role::Member, trigger, &message(text), Quotes::Other)
+    }
+
+    #[test]
+    fn kai_is_called_by_name_anywhere_in_the_text() {
+        for text in [
+            "@Kai hello",
+            "@kai hello",
+            "@KAI hello",
+            "hello @Kai",
+            "what did we decide, @Kai?",
+            "@Kai",
+            "   @Kai hey",
+            "line one\n@Kai line two",
+            "@Kai's thing",
+            "@Kai’s thing",
+            "@Kai, come",
+            "(@Kai)",
+            "*@Kai*",
+            "¿@Kai?",
+            "hola.@Kai",
+            "@@Kai",
+            "@Kai.",
+            "@Kai👍",
+            "👍@Kai",
+            "@Kai-please",
+            "@Kai，你好",
+            "@Kai\u{a0}hello",
+            "@Kaiextra @Kai",
+            "@Kai\0",
+        ] {
+            assert_eq!(woken_by("Kai", text), Wake::Wakes, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn what_only_resembles_the_name_does_not_call() {
+        for text in [
+            "",
+            "@",
+            "Kai",
+            "hello",
+            "@Ka",
+            "@ Kai",
+            "@Kaiextra hello",
+            "@Kai2",
+            "@Kai_bot",
+            "@Kaié",
+            "@Kaie\u{301}",
+            "x@Kai",
+            "1@Kai",
+            "_@Kai",
+            "é@Kai",
+            "mail@kai.com",
+            "@K\u{430}i hello",          // Cyrillic а
+            "@\u{212a}ai",               // the Kelvin sign, which Unicode folds to k
+            "@Ka\u{131}",                // dotless i
+            "@\u{200b}Kai",              // zero-width space
+            "@K\u{200d}ai",              // zero-width joiner
+            "@Kai\u{200b}",              // invisible characters are word characters
+            "\u{2060}@Kai",              // word joiner
+            "@Kai\u{301}",               // a combining mark makes it another letter
+            "\u{ff20}Kai",               // fullwidth ＠
+            "@\u{ff2b}\u{ff41}\u{ff49}", // fullwidth letters
+        ] {
+            assert_eq!(woken_by("Kai", text), Wake::Context, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn the_owner_may_choose_another_name() {
+        use Wake::{Context, Wakes};
+        for (trigger, text, expected) in [
+            ("@Claw", "@Claw hello", Wakes),
+            ("Claw", "@claw hello", Wakes),
+            ("@Claw", "@Kai hello", Context),
+            (" @Claw ", "hey @Claw", Wakes),
+            ("José", "@José ven", Wakes),
+            ("José", "@JOSÉ ven", Wakes),
+            ("José", "@Jose ven", Context),
+            ("Jose", "@José ven", Context),
+            ("Jose", "@Jose\u{301} ven", Context),
+            ("Ёж", "@ёЖ", Wakes),
+            ("小Kai", "@小kai 你好", Wakes),
+            ("Big Kai", "ask @big kai!", Wakes),
+            ("Big Kai", "ask @big", Context),
+            ("Big Kai", "@Big Kairo", Context),
+            ("K.", "@K. and", Wakes),
+            ("", "@ hello", Context),
+            ("@", "@@ hello", Context),
+            ("  ", "@   hello", Context),
+        ] {
+            assert_eq!(woken_by(trigger, text), expected, "{trigger:?} in {text:?}");
+        }
+    }
+
+    #[test]
+    fn the_main_channel_a_mention_and_a_quote_need_no_name() {
+        use Wake::{Context, Wakes};
+        for (role, mention, quotes, expected) in [
+            (Role::Main, Mention::NotMe, Quotes::Other, Wakes),
+            (Role::Member, Mention::Me, Quotes::Other, Wakes),
+            (Role::Member, Mention::NotMe, Quotes::Kai, Wakes),
+            (Role::Member, Mention::NotMe, Quotes::Other, Context),
+        ] {
+            let message = Inbound { mention, ..message("hey check this") };
+            assert_eq!(wake(role, "Kai", &message, quotes), expected, "{role:?} {mention:?} {quotes:?}");
+        }
+    }
+
+    #[test]
+    fn a_sticker_that_answers_kai_wakes() {
+        assert_eq!(wake(Role::Member, "Kai", &message("[Sticker]"), Quotes::Kai), Wake::Wakes);
+    }
+
+    proptest! {
+        #[test]
+        fn nothing_that_anybody_types_makes_it_panic(trigger in any::<String>(), text in any::<String>()) {
+            woken_by(&trigger, &text);
+        }
+
+        #[test]
+        fn a_name_between_spaces_always_calls(
+            name in "[\\p{L}\\p{N}]{1,8}( [\\p{L}\\p{N}]{1,8})?",
+            before in any::<String>(),
+            after in any::<String>(),
+        ) {
+            prop_assert_eq!(woken_by(&name, &format!("{before} @{name} {after}")), Wake::Wakes);
+        }
+
+        #[test]
+        fn a_name_inside_a_word_never_calls(before in "[a-zé_0-9\u{301}\u{200d}]{1,4}", after in "[ a-z]{0,8}") {
+            let inside = format!("{before}@Kai {after}");
+            prop_assert_eq!(woken_by("Kai", &inside), Wake::Context);
+            let longer = format!("{after} @Kai{before}");
+            prop_assert_eq!(woken_by("Kai", &longer), Wake::Context);
+        }
+
+        #[test]
+        fn without_the_sign_nobody_is_called(text in "[^@]*") {
+            prop_assert_eq!(woken_by("Kai", &text), Wake::Context);
+        }
+    }
+}
