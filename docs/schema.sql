@@ -1,0 +1,80 @@
+-- The database of nanokimi (store/nanokimi.db), as its migrations leave it. A test keeps this page true.
+-- Times are milliseconds since 1970 UTC.
+-- This install's id: labels its containers.
+CREATE TABLE install (
+    id TEXT NOT NULL
+) STRICT;
+
+-- Every chat that was ever heard of, for `setup`. No message text.
+CREATE TABLE chats (
+    id TEXT PRIMARY KEY NOT NULL,
+    name TEXT NOT NULL,
+    seen_at INTEGER NOT NULL
+) STRICT;
+
+-- The chats that Kai serves.
+CREATE TABLE groups (
+    name TEXT PRIMARY KEY NOT NULL,
+    chat TEXT NOT NULL UNIQUE,
+    role TEXT NOT NULL CHECK (role IN ('main', 'member')),
+    trigger TEXT,
+    added_at INTEGER NOT NULL
+) STRICT;
+CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
+
+-- The engine's history that belongs to a group; outlives `groups remove`.
+CREATE TABLE sessions (
+    group_name TEXT PRIMARY KEY NOT NULL,
+    engine_session TEXT NOT NULL
+) STRICT;
+
+-- One row per prompt to an agent.
+CREATE TABLE turns (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    group_name TEXT NOT NULL,
+    began_at INTEGER NOT NULL,
+    ended_at INTEGER,
+    outcome TEXT CHECK (outcome IN ('answered', 'failed', 'returned', 'lost')),
+    input_tokens INTEGER NOT NULL DEFAULT 0,
+    cached_tokens INTEGER NOT NULL DEFAULT 0,
+    output_tokens INTEGER NOT NULL DEFAULT 0
+) STRICT;
+CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
+
+-- Messages of registered chats. pending -> claimed (by a turn) -> done | parked (given up, told to the chat).
+CREATE TABLE inbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    chat TEXT NOT NULL,
+    wa_id TEXT NOT NULL,
+    sender TEXT NOT NULL,
+    sender_name TEXT NOT NULL,
+    text TEXT NOT NULL,
+    sent_at INTEGER NOT NULL,
+    received_at INTEGER NOT NULL,
+    quote_id TEXT,
+    quote_sender_name TEXT,
+    quote_text TEXT,
+    wake TEXT NOT NULL CHECK (wake IN ('wakes', 'context')),
+    state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'claimed', 'done', 'parked')),
+    turn INTEGER REFERENCES turns (id),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    UNIQUE (chat, wa_id)
+) STRICT;
+CREATE INDEX inbox_pending ON inbox (chat, wake, id) WHERE state = 'pending';
+CREATE INDEX inbox_claimed ON inbox (turn) WHERE state = 'claimed';
+
+-- What Kai says. The message id is chosen when the row is written; every attempt uses it.
+CREATE TABLE outbox (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    chat TEXT NOT NULL,
+    wa_id TEXT NOT NULL UNIQUE,
+    turn INTEGER REFERENCES turns (id),
+    text TEXT NOT NULL,
+    state TEXT NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'sent', 'dead')),
+    attempts INTEGER NOT NULL DEFAULT 0,
+    due_at INTEGER NOT NULL,
+    created_at INTEGER NOT NULL,
+    sent_at INTEGER,
+    error TEXT
+) STRICT;
+CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';

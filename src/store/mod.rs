@@ -1,0 +1,213 @@
+//! The host's memory: one SQLite file, and the only module that speaks SQL.
+//!
+//! Inbox and outbox are the hand-over points between the tasks of the service: the row is the truth, a
+//! wake-up only a hint. Each hand-over is one transaction, in the module of its table. Calls run on Tokio's
+//! blocking pool; one connection is enough, since SQLite writes one at a time anyway.
+
+mod groups;
+mod inbox;
+mod lock;
+mod outbox;
+mod schema;
+mod trouble;
+mod turns;
+
+use std::fs::{DirBuilder, OpenOptions};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use anyhow::{Result, anyhow};
+use jiff::Timestamp;
+use rusqlite::{Connection, TransactionBehavior};
+
+pub use inbox::RowId;
+pub use lock::InstanceLock;
+pub use outbox::{DueReply, SendResult};
+pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
+
+use crate::types::InstallId;
+
+/// How long messages and sent replies are kept: long enough for redeliveries and late quotes.
+const KEEP_DAYS: i64 = 90;
+
+/// A handle to the database. Cheap to clone; the lock within is private and never held over an await.
+#[derive(Clone)]
+pub struct Store {
+    connection: Arc<Mutex<Connection>>,
+    path: Arc<Path>,
+}
+
+impl Store {
+    /// Opens the database, making it and its folder (0700, file 0600) if they are not there, and migrates it.
+    ///
+    /// # Errors
+    /// A file that cannot be read, is not a database, or is of a newer nanokimi; each says so and changes nothing.
+    pub fn open(path: &Path) -> Result<Self> {
+        make_private(path).and_then(|()| Self::connect(path)).map_err(|error| trouble::explain(error, path))
+    }
+
+    /// Opens the database, if there is one.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn open_existing(path: &Path) -> Result<Option<Self>> {
+        let found = path.try_exists().map_err(|error| trouble::explain(error.into(), path))?;
+        if found { Self::open(path).map(Some) } else { Ok(None) }
+    }
+
+    fn connect(path: &Path) -> Result<Self> {
+        let mut connection = Connection::open(path)?;
+        schema::configure(&connection)?;
+        schema::migrate(&mut connection)?;
+        // A transaction that begins by reading could not write any more once another process has written.
+        connection.set_transaction_behavior(TransactionBehavior::Immediate);
+        Ok(Self { connection: Arc::new(Mutex::new(connection)), path: path.into() })
+    }
+
+    /// Looks through the whole file for damage.
+    ///
+    /// # Errors
+    /// There is some, or the file cannot be read.
+    pub async fn check(&self) -> Result<()> {
+        let path = Arc::clone(&self.path);
+        self.with(move |connection| {
+            // More than the first finding would say nothing more to anybody.
+            let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
+            if found == "ok" { Ok(()) } else { Err(trouble::damaged(&path)) }
+        })
+        .await
+    }
+
+    /// Runs `work` with the connection on the blocking pool.
+    async fn with<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
+    ) -> Result<T> {
+        let connection = Arc::clone(&self.connection);
+        tokio::task::spawn_blocking(move || {
+            // A panic in another call rolled its transaction back: the connection itself is sound.
+            work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
+        })
+        .await
+        .map_err(|error| anyhow!("A database call was broken off: {error}"))?
+        .map_err(|error| trouble::explain(error, &self.path))
+    }
+
+    /// This install's id, made at the first call.
+    pub async fn install_id(&self) -> Result<InstallId> {
+        self.with(|connection| {
+            let transaction = connection.transaction()?;
+            let fresh = format!("{:016x}", rand::random::<u64>());
+            transaction.execute(
+                "INSERT INTO install (id) SELECT ?1 WHERE NOT EXISTS (SELECT 1 FROM install)",
+                [fresh],
+            )?;
+            let id: String = transaction.query_row("SELECT id FROM install", [], |row| row.get(0))?;
+            transaction.commit()?;
+            Ok(InstallId::new(id))
+        })
+        .await
+    }
+
+    /// Forgets what is more than [`KEEP_DAYS`] old, except what still waits for its answer or to be sent.
+    ///
+    /// Rows were written in the order of time: the search ends at the first young one, so that a start does not
+    /// read everything that stays.
+    pub async fn forget_old(&self, now: Timestamp) -> Result<()> {
+        let before = millis(now) - KEEP_DAYS * 24 * 60 * 60 * 1000;
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            transaction.execute(
+                "DELETE FROM inbox
+                 WHERE id < coalesce((SELECT id FROM inbox WHERE received_at >= ?1 ORDER BY id LIMIT 1),
+                                     (SELECT max(id) + 1 FROM inbox))
+                   AND (state IN ('done', 'parked') OR (state = 'pending' AND wake = 'context'))",
+                [before],
+            )?;
+            transaction.execute(
+                "DELETE FROM outbox
+                 WHERE id < coalesce((SELECT id FROM outbox WHERE created_at >= ?1 ORDER BY id LIMIT 1),
+                                     (SELECT max(id) + 1 FROM outbox))
+                   AND state = 'sent'",
+                [before],
+            )?;
+            transaction.commit()?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Makes the file, private from its first byte; SQLite gives its WAL the same mode.
+fn make_private(path: &Path) -> Result<()> {
+    if let Some(folder) = path.parent() {
+        DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
+    }
+    OpenOptions::new().create(true).append(true).mode(0o600).open(path)?;
+    Ok(())
+}
+
+/// A time as the database keeps it.
+fn millis(time: Timestamp) -> i64 {
+    time.as_millisecond()
+}
+
+/// The inverse of [`millis`]; a value outside of jiff's range becomes the nearest time in it.
+fn time(millis: i64) -> Timestamp {
+    Timestamp::from_millisecond(millis).unwrap_or(if millis < 0 { Timestamp::MIN } else { Timestamp::MAX })
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::SignedDuration;
+
+    use super::*;
+    use crate::types::{ChatId, Group, GroupName, Inbound, Mention, MessageId, Role, SenderId};
+
+    const DAY: SignedDuration = SignedDuration::from_hours(24);
+
+    fn message(id: &str, text: &str) -> Inbound {
+        Inbound {
+            chat: ChatId::new("family@g.us"),
+            id: MessageId::new(id),
+            sender: SenderId::new("ana@s.whatsapp.net"),
+            sender_name: "Ana".to_owned(),
+            text: text.to_owned(),
+            sent_at: Timestamp::UNIX_EPOCH,
+            mention: Mention::NotMe,
+            quote: None,
+        }
+    }
+
+    async fn kept(store: &Store) -> Vec<String> {
+        let ids = store.with(|connection| {
+            let mut statement = connection.prepare("SELECT wa_id FROM inbox ORDER BY id")?;
+            Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?)
+        });
+        ids.await.unwrap()
+    }
+
+    #[tokio::test]
+    async fn what_is_old_is_forgotten_unless_somebody_waits_for_its_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+        let began: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        let name = GroupName::parse("family").unwrap();
+        let group = Group { name, chat: ChatId::new("family@g.us"), role: Role::Member, trigger: None };
+        store.add_group(&group, began).await.unwrap();
+        let take_in = |id: &str, text: &str, now: Timestamp| {
+            store.take_in(vec![message(id, text)], Vec::new(), "Kai".to_owned(), now)
+        };
+        take_in("old", "We meet at nine.", began).await.unwrap();
+        take_in("asked", "@Kai when do we meet?", began).await.unwrap();
+        take_in("young", "See you there.", began + DAY * 50).await.unwrap();
+
+        store.forget_old(began + DAY * 89).await.unwrap();
+        assert_eq!(kept(&store).await, ["old", "asked", "young"]);
+        store.forget_old(began + DAY * 91).await.unwrap();
+        assert_eq!(kept(&store).await, ["asked", "young"]);
+        store.forget_old(began + DAY * 141).await.unwrap();
+        assert_eq!(kept(&store).await, ["asked"]);
+    }
+}

@@ -1,0 +1,167 @@
+//! The shape of the database: migrations that only go forward, and the settings of every connection.
+//!
+//! `docs/schema.sql` shows the result; a test keeps the two equal.
+
+use anyhow::{Context, Result, bail};
+use rusqlite::{Connection, TransactionBehavior};
+
+/// How long a connection waits for another process's transaction before it gives up.
+const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
+
+/// Each entry brings the database from the version of its index to the next. Never edit one that was released.
+const MIGRATIONS: [&str; 1] = ["
+    CREATE TABLE install (
+        id TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE chats (
+        id TEXT PRIMARY KEY NOT NULL,
+        name TEXT NOT NULL,
+        seen_at INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE groups (
+        name TEXT PRIMARY KEY NOT NULL,
+        chat TEXT NOT NULL UNIQUE,
+        role TEXT NOT NULL CHECK (role IN ('main', 'member')),
+        trigger TEXT,
+        added_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
+
+    CREATE TABLE sessions (
+        group_name TEXT PRIMARY KEY NOT NULL,
+        engine_session TEXT NOT NULL
+    ) STRICT;
+
+    CREATE TABLE turns (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        group_name TEXT NOT NULL,
+        began_at INTEGER NOT NULL,
+        ended_at INTEGER,
+        outcome TEXT CHECK (outcome IN ('answered', 'failed', 'returned', 'lost')),
+        input_tokens INTEGER NOT NULL DEFAULT 0,
+        cached_tokens INTEGER NOT NULL DEFAULT 0,
+        output_tokens INTEGER NOT NULL DEFAULT 0
+    ) STRICT;
+    CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
+
+    CREATE TABLE inbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        chat TEXT NOT NULL,
+        wa_id TEXT NOT NULL,
+        sender TEXT NOT NULL,
+        sender_name TEXT NOT NULL,
+        text TEXT NOT NULL,
+        sent_at INTEGER NOT NULL,
+        received_at INTEGER NOT NULL,
+        quote_id TEXT,
+        quote_sender_name TEXT,
+        quote_text TEXT,
+        wake TEXT NOT NULL CHECK (wake IN ('wakes', 'context')),
+        state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'claimed', 'done', 'parked')),
+        turn INTEGER REFERENCES turns (id),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (chat, wa_id)
+    ) STRICT;
+    CREATE INDEX inbox_pending ON inbox (chat, wake, id) WHERE state = 'pending';
+    CREATE INDEX inbox_claimed ON inbox (turn) WHERE state = 'claimed';
+
+    CREATE TABLE outbox (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        chat TEXT NOT NULL,
+        wa_id TEXT NOT NULL UNIQUE,
+        turn INTEGER REFERENCES turns (id),
+        text TEXT NOT NULL,
+        state TEXT NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'sent', 'dead')),
+        attempts INTEGER NOT NULL DEFAULT 0,
+        due_at INTEGER NOT NULL,
+        created_at INTEGER NOT NULL,
+        sent_at INTEGER,
+        error TEXT
+    ) STRICT;
+    CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
+"];
+
+/// Sets a new connection up: durable commits, enforced references.
+///
+/// # Errors
+/// Refuses a database of a newer nanokimi, untouched.
+pub fn configure(connection: &Connection) -> Result<()> {
+    connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MILLIS.into()))?;
+    // Before the journal's mode, which is kept in the file.
+    version(connection)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    // FULL: a commit is on disk before WhatsApp hears that we have the message.
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    connection.pragma_update(None, "foreign_keys", true)?;
+    Ok(())
+}
+
+/// Brings the database to the newest version, in one transaction.
+///
+/// # Errors
+/// As [`configure`].
+pub fn migrate(connection: &mut Connection) -> Result<()> {
+    let newest = MIGRATIONS.len();
+    if version(connection)? == newest {
+        return Ok(());
+    }
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    // Read again: another process may have migrated while we waited.
+    let version = self::version(&transaction)?;
+    for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
+        transaction
+            .execute_batch(migration)
+            .with_context(|| format!("Failed to migrate to version {}", index + 1))?;
+    }
+    transaction.pragma_update(None, "user_version", i64::try_from(newest)?)?;
+    transaction.commit()?;
+    Ok(())
+}
+
+/// Which migration this database is at; one that we do not know is refused.
+fn version(connection: &Connection) -> Result<usize> {
+    let newest = MIGRATIONS.len();
+    let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
+    match usize::try_from(version) {
+        Ok(version) if version <= newest => Ok(version),
+        Ok(_) | Err(_) => bail!(
+            "The database was written by a newer nanokimi (its version is {version}, this one knows {newest}); \
+             install the newer nanokimi again. Nothing was changed"
+        ),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_documented_schema_is_the_real_one() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        migrate(&mut connection).unwrap();
+        let mut statement = connection
+            .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid")
+            .unwrap();
+        let real: Vec<String> =
+            statement.query_map([], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        let words = |sql: &str| sql.split_whitespace().map(str::to_owned).collect::<Vec<_>>();
+        let documented: String = include_str!("../../docs/schema.sql")
+            .lines()
+            .filter(|line| !line.trim_start().starts_with("--"))
+            .collect::<Vec<_>>()
+            .join("\n");
+        assert_eq!(words(&documented.replace(';', " ")), words(&real.join("\n")));
+    }
+
+    #[test]
+    fn a_newer_database_is_left_alone() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        connection.pragma_update(None, "user_version", 99).unwrap();
+        let error = migrate(&mut connection).unwrap_err().to_string();
+        assert!(error.contains("newer nanokimi"), "{error}");
+        let kept: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
+        assert_eq!(kept, 99);
+    }
+}

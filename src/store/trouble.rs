@@ -1,0 +1,137 @@
+//! What an error of SQLite, or of its files, means to the person whose database it is: what happened, then what
+//! to do.
+
+use std::io::{self, ErrorKind};
+use std::path::Path;
+
+use anyhow::{Error, anyhow};
+use rusqlite::ErrorCode;
+use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
+
+/// Puts an error in words. Errors that are ours already stay as they are.
+pub fn explain(error: Error, path: &Path) -> Error {
+    let shown = path.display();
+    match cause(&error) {
+        None => error,
+        // Kept as an error of the system's kind: a turn that fails of it is not tried again.
+        Some(Cause::DiskFull) => Error::new(io::Error::new(
+            ErrorKind::StorageFull,
+            format!("There is no space left for the database {shown}; make room on that disk and try again"),
+        )),
+        Some(Cause::NotADatabase) => anyhow!(
+            "{shown} is not a database of nanokimi; restore it from a copy, or move it away to begin anew. \
+             Nothing was changed"
+        ),
+        Some(Cause::Damaged) => anyhow!(
+            "The database {shown} is damaged; stop nanokimi and restore it from a copy, or move it away to begin anew"
+        ),
+        Some(Cause::InUse) => {
+            anyhow!(
+                "Another program works on the database {shown} just now; end that program, or try again later"
+            )
+        }
+        Some(Cause::OutOfReach) => anyhow!(
+            "The database {shown} cannot be opened for writing; it and its folder must belong to the user who runs \
+             nanokimi, on a disk that can be written to"
+        ),
+        Some(Cause::Other) => error.context(format!("Failed to use the database {shown}")),
+    }
+}
+
+/// What `PRAGMA quick_check` has found where it does not say "ok".
+pub fn damaged(path: &Path) -> Error {
+    explain(Error::new(sqlite_error(rusqlite::ffi::SQLITE_CORRUPT)), path)
+}
+
+fn sqlite_error(code: i32) -> rusqlite::Error {
+    rusqlite::Error::SqliteFailure(rusqlite::ffi::Error::new(code), None)
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Cause {
+    DiskFull,
+    NotADatabase,
+    Damaged,
+    InUse,
+    OutOfReach,
+    Other,
+}
+
+/// The cause, if SQLite or the system reported it.
+fn cause(error: &Error) -> Option<Cause> {
+    error.chain().find_map(|link| match link.downcast_ref::<rusqlite::Error>() {
+        Some(error) => Some(error.sqlite_error().map_or(Cause::Other, sqlite_cause)),
+        None => link.downcast_ref::<io::Error>().map(|error| system_cause(error.kind())),
+    })
+}
+
+fn sqlite_cause(error: &rusqlite::ffi::Error) -> Cause {
+    // The shared memory of a database is made on disk before anything is read.
+    if error.code == ErrorCode::DiskFull || error.extended_code == SQLITE_IOERR_SHMSIZE {
+        return Cause::DiskFull;
+    }
+    let known = [
+        (ErrorCode::NotADatabase, Cause::NotADatabase),
+        (ErrorCode::DatabaseCorrupt, Cause::Damaged),
+        (ErrorCode::DatabaseBusy, Cause::InUse),
+        (ErrorCode::DatabaseLocked, Cause::InUse),
+        (ErrorCode::CannotOpen, Cause::OutOfReach),
+        (ErrorCode::ReadOnly, Cause::OutOfReach),
+        (ErrorCode::PermissionDenied, Cause::OutOfReach),
+    ];
+    known.iter().find(|(code, _)| *code == error.code).map_or(Cause::Other, |(_, cause)| *cause)
+}
+
+fn system_cause(kind: ErrorKind) -> Cause {
+    let known = [
+        (ErrorKind::StorageFull, Cause::DiskFull),
+        (ErrorKind::QuotaExceeded, Cause::DiskFull),
+        (ErrorKind::IsADirectory, Cause::NotADatabase),
+        (ErrorKind::PermissionDenied, Cause::OutOfReach),
+        (ErrorKind::ReadOnlyFilesystem, Cause::OutOfReach),
+    ];
+    known.iter().find(|(known, _)| *known == kind).map_or(Cause::Other, |(_, cause)| *cause)
+}
+
+#[cfg(test)]
+mod tests {
+    use anyhow::Context;
+    use rusqlite::ffi;
+
+    use super::*;
+
+    fn explained(error: impl Into<Error>) -> String {
+        format!("{:#}", explain(error.into(), Path::new("/x.db")))
+    }
+
+    #[test]
+    fn every_known_trouble_has_a_sentence_of_its_own() {
+        for (code, beginning) in [
+            (ffi::SQLITE_FULL, "There is no space left for the database /x.db"),
+            (ffi::SQLITE_IOERR_SHMSIZE, "There is no space left for the database /x.db"),
+            (ffi::SQLITE_NOTADB, "/x.db is not a database of nanokimi"),
+            (ffi::SQLITE_CORRUPT_INDEX, "The database /x.db is damaged"),
+            (ffi::SQLITE_BUSY_SNAPSHOT, "Another program works on the database /x.db"),
+            (ffi::SQLITE_CANTOPEN, "The database /x.db cannot be opened for writing"),
+            (ffi::SQLITE_READONLY, "The database /x.db cannot be opened for writing"),
+            (ffi::SQLITE_IOERR_READ, "Failed to use the database /x.db: "),
+        ] {
+            let sentence = explained(sqlite_error(code));
+            assert!(sentence.starts_with(beginning), "{code}: {sentence}");
+        }
+    }
+
+    #[test]
+    fn a_full_disk_stays_one_for_those_who_ask_for_the_kind() {
+        let error = explain(sqlite_error(ffi::SQLITE_FULL).into(), Path::new("/x.db"));
+        assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn what_is_said_already_is_not_said_again() {
+        assert_eq!(explained(anyhow!("Taken").context("Sorry")), "Sorry: Taken");
+        let folder: Result<(), _> = Err(io::Error::from(ErrorKind::IsADirectory));
+        let folder = folder.context("Failed to open it").unwrap_err();
+        assert!(explained(folder).starts_with("/x.db is not a database of nanokimi"));
+    }
+}

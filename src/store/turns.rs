@@ -1,0 +1,389 @@
+//! The table `turns`: a claim on inbox rows, and its end in one transaction with the replies.
+//!
+//! A claim raises the rows' attempts before anything is tried, so that a message which kills the host is
+//! given up like any other that fails.
+
+use anyhow::Result;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+
+use super::{RowId, Store, millis, outbox, time};
+use crate::render::prompt::PromptMessage;
+use crate::types::{ChatId, Group, MessageId, Quote, TokenUsage, TurnId};
+
+/// How often a message is tried before it is parked and the chat is told.
+pub const MAX_ATTEMPTS: u32 = 3;
+/// Most waking messages in one prompt; the rest is the next turn's.
+const CLAIM_MAX: i64 = 100;
+/// Most messages of mere context in one prompt: the newest are given, older ones are let go.
+const CONTEXT_MAX: i64 = 100;
+
+/// Rows in the hands of a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Claim {
+    pub turn: TurnId,
+    pub rows: Vec<RowId>,
+    /// The same rows as the agent reads them, oldest first.
+    pub messages: Vec<PromptMessage>,
+}
+
+/// What becomes of a turn's rows.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Finish {
+    Answered,
+    /// To be tried again, until [`MAX_ATTEMPTS`]; then parked, and `notice` is said.
+    Failed {
+        notice: String,
+    },
+    /// Parked at once, since another try cannot help; `notice` is said.
+    Hopeless {
+        notice: String,
+    },
+    /// Back into the queue, and the attempt does not count: nobody tried to answer.
+    Returned,
+}
+
+/// The end of a turn.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct TurnEnding {
+    pub turn: TurnId,
+    pub chat: ChatId,
+    pub finish: Finish,
+    /// Rows of the turn that the agent never read, since they were steered too late: they go back into the
+    /// queue, and the attempt does not count.
+    pub unread: Vec<RowId>,
+    /// Ready to be sent, in order.
+    pub replies: Vec<String>,
+    pub usage: TokenUsage,
+}
+
+/// What a finished turn leaves.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Finished {
+    NothingPending,
+    /// More to answer now.
+    MorePending,
+    /// To be tried again after a pause; this was attempt number so-and-so, counted from 1.
+    RetryPending {
+        attempt: u32,
+    },
+}
+
+/// How much is where, for `status`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct QueueCounts {
+    pub waiting: u64,
+    pub claimed: u64,
+    pub parked: u64,
+    pub unsent: u64,
+    pub dead: u64,
+    pub usage: TokenUsage,
+}
+
+impl Store {
+    /// Claims what waits in a group's chat for a new turn; nothing to answer means no turn.
+    pub async fn claim(&self, group: &Group, now: Timestamp) -> Result<Option<Claim>> {
+        let group = group.clone();
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            // A group has one turn at a time: what is claimed now belongs to one whose end could not be written.
+            transaction
+                .prepare_cached("UPDATE inbox SET state = 'pending' WHERE state = 'claimed' AND chat = ?1")?
+                .execute([group.chat.as_str()])?;
+            let Some(up_to) = newest_to_claim(&transaction, &group.chat)? else { return Ok(None) };
+            transaction
+                .prepare_cached("INSERT INTO turns (group_name, began_at) VALUES (?1, ?2)")?
+                .execute(params![group.name.as_str(), millis(now)])?;
+            let turn = TurnId(transaction.last_insert_rowid());
+            let claim = claim_rows(&transaction, turn, &group.chat, up_to)?;
+            transaction.commit()?;
+            Ok(Some(claim))
+        })
+        .await
+    }
+
+    /// Whether something waits to be answered in a group's chat.
+    pub async fn waits(&self, group: &Group) -> Result<bool> {
+        let chat = group.chat.clone();
+        self.with(move |connection| Ok(newest_to_claim(connection, &chat)?.is_some())).await
+    }
+
+    /// Claims what has come since for a turn that runs; nothing new means nothing is claimed.
+    pub async fn claim_more(&self, turn: TurnId, chat: &ChatId) -> Result<Option<Claim>> {
+        let chat = chat.clone();
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            let Some(up_to) = newest_to_claim(&transaction, &chat)? else { return Ok(None) };
+            let claim = claim_rows(&transaction, turn, &chat, up_to)?;
+            transaction.commit()?;
+            Ok(Some(claim))
+        })
+        .await
+    }
+
+    /// Ends a turn: its rows, its replies and its tokens in one transaction, and says what is pending then.
+    pub async fn finish_turn(&self, ending: TurnEnding, now: Timestamp) -> Result<Finished> {
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            if is_over(&transaction, ending.turn)? {
+                // An earlier try to write this end has succeeded without our hearing of it.
+                return Ok(pending(newest_to_claim(&transaction, &ending.chat)?));
+            }
+            for row in &ending.unread {
+                give_back(&transaction, "id = ?1", row.0)?;
+            }
+            let attempt = attempts_of(&transaction, ending.turn)?;
+            let outcome = match &ending.finish {
+                Finish::Answered => {
+                    set_claimed(&transaction, ending.turn, "done")?;
+                    "answered"
+                }
+                Finish::Failed { notice } => {
+                    if attempt >= MAX_ATTEMPTS {
+                        park(&transaction, &ending, MAX_ATTEMPTS, notice, now)?;
+                    }
+                    // What came later and was tried less often goes on.
+                    set_claimed(&transaction, ending.turn, "pending")?;
+                    "failed"
+                }
+                Finish::Hopeless { notice } => {
+                    park(&transaction, &ending, 1, notice, now)?;
+                    "failed"
+                }
+                Finish::Returned => {
+                    give_back(&transaction, "turn = ?1", ending.turn.0)?;
+                    "returned"
+                }
+            };
+            for reply in &ending.replies {
+                outbox::enqueue(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
+            }
+            close(&transaction, ending.turn, outcome, ending.usage, now)?;
+            forget_unregistered(&transaction, &ending.chat)?;
+            let next = newest_to_claim(&transaction, &ending.chat)?;
+            transaction.commit()?;
+            let retry =
+                matches!(ending.finish, Finish::Failed { .. }) && attempt < MAX_ATTEMPTS && next.is_some();
+            Ok(if retry { Finished::RetryPending { attempt } } else { pending(next) })
+        })
+        .await
+    }
+
+    /// Frees what a host that was killed had claimed. Rows that were tried often enough are parked, and each
+    /// chat of such rows is told `notice` once.
+    pub async fn unclaim_lost(&self, notice: String, now: Timestamp) -> Result<()> {
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            // By itself SQLite would walk through the whole inbox, for the order of the chats.
+            let mut statement = transaction.prepare(
+                "SELECT DISTINCT chat FROM inbox INDEXED BY inbox_claimed
+                 WHERE state = 'claimed' AND wake = 'wakes' AND attempts >= ?1",
+            )?;
+            let hopeless = statement
+                .query_map([MAX_ATTEMPTS], |row| row.get::<_, String>(0))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            drop(statement);
+            for chat in hopeless {
+                transaction.execute(
+                    "UPDATE inbox INDEXED BY inbox_claimed SET state = 'parked'
+                     WHERE state = 'claimed' AND chat = ?1 AND attempts >= ?2",
+                    params![chat, MAX_ATTEMPTS],
+                )?;
+                outbox::enqueue(&transaction, &ChatId::new(chat), None, &notice, now)?;
+            }
+            transaction.execute("UPDATE inbox SET state = 'pending' WHERE state = 'claimed'", [])?;
+            transaction.execute(
+                "UPDATE turns SET ended_at = ?1, outcome = 'lost' WHERE ended_at IS NULL",
+                [millis(now)],
+            )?;
+            transaction.commit()?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// How much waits, and how many tokens were used in all.
+    pub async fn queue_counts(&self) -> Result<QueueCounts> {
+        self.with(|connection| {
+            let count =
+                |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0).map(i64::cast_unsigned));
+            Ok(QueueCounts {
+                waiting: count("SELECT count(*) FROM inbox WHERE state = 'pending' AND wake = 'wakes'")?,
+                claimed: count("SELECT count(*) FROM inbox WHERE state = 'claimed' AND wake = 'wakes'")?,
+                parked: count("SELECT count(*) FROM inbox WHERE state = 'parked' AND wake = 'wakes'")?,
+                unsent: count("SELECT count(*) FROM outbox WHERE state = 'queued'")?,
+                dead: count("SELECT count(*) FROM outbox WHERE state = 'dead'")?,
+                usage: TokenUsage {
+                    input: count("SELECT coalesce(sum(input_tokens), 0) FROM turns")?,
+                    cached: count("SELECT coalesce(sum(cached_tokens), 0) FROM turns")?,
+                    output: count("SELECT coalesce(sum(output_tokens), 0) FROM turns")?,
+                },
+            })
+        })
+        .await
+    }
+
+    /// How much is still to come in a chat: messages that wait for an answer or are being answered, and replies
+    /// that are not sent.
+    pub async fn still_to_come(&self, chat: &ChatId) -> Result<u64> {
+        let chat = chat.clone();
+        self.with(move |connection| {
+            let count: i64 = connection
+                .prepare_cached(
+                    "SELECT (SELECT count(*) FROM inbox
+                             WHERE chat = ?1 AND wake = 'wakes' AND state IN ('pending', 'claimed'))
+                          + (SELECT count(*) FROM outbox WHERE chat = ?1 AND state = 'queued')",
+                )?
+                .query_row([chat.as_str()], |row| row.get(0))?;
+            Ok(count.cast_unsigned())
+        })
+        .await
+    }
+}
+
+/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is.
+fn newest_to_claim(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT max(id) FROM (SELECT id FROM inbox
+             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)",
+        )?
+        .query_row(params![chat.as_str(), CLAIM_MAX], |row| row.get(0))?)
+}
+
+/// Hands the pending rows up to `up_to` to a turn, counting the attempt.
+fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
+    let oldest_context: Option<i64> = transaction
+        .prepare_cached(
+            "SELECT id FROM inbox WHERE chat = ?1 AND wake = 'context' AND state = 'pending' AND id <= ?2
+             ORDER BY id DESC LIMIT 1 OFFSET ?3",
+        )?
+        .query_row(params![chat.as_str(), up_to, CONTEXT_MAX - 1], |row| row.get(0))
+        .optional()?;
+    transaction
+        .prepare_cached(
+            "UPDATE inbox SET state = 'done' WHERE chat = ?1 AND wake = 'context' AND state = 'pending' AND id < ?2",
+        )?
+        .execute(params![chat.as_str(), oldest_context.unwrap_or(0)])?;
+    let mut statement = transaction.prepare_cached(
+        "UPDATE inbox SET state = 'claimed', turn = ?1, attempts = attempts + 1
+         WHERE chat = ?2 AND state = 'pending' AND id <= ?3
+         RETURNING id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text",
+    )?;
+    let mut claimed = statement
+        .query_map(params![turn.0, chat.as_str(), up_to], message_from)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    claimed.sort_by_key(|(row, _)| *row);
+    let (rows, messages) = claimed.into_iter().unzip();
+    Ok(Claim { turn, rows, messages })
+}
+
+fn message_from(row: &Row<'_>) -> rusqlite::Result<(RowId, PromptMessage)> {
+    let quote_id: Option<String> = row.get(5)?;
+    let quote = match quote_id {
+        Some(id) => Some(Quote {
+            id: MessageId::new(id),
+            sender_name: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
+            text: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
+        }),
+        None => None,
+    };
+    let message = PromptMessage {
+        id: MessageId::new(row.get::<_, String>(1)?),
+        sender_name: row.get(2)?,
+        text: row.get(3)?,
+        sent_at: time(row.get(4)?),
+        quote,
+    };
+    Ok((RowId(row.get(0)?), message))
+}
+
+/// How often the most tried message of a turn has been tried, this time included.
+fn attempts_of(connection: &Connection, turn: TurnId) -> Result<u32> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT coalesce(max(attempts), 0) FROM inbox WHERE turn = ?1 AND state = 'claimed' AND wake = 'wakes'",
+        )?
+        .query_row([turn.0], |row| row.get(0))?)
+}
+
+fn is_over(connection: &Connection, turn: TurnId) -> Result<bool> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM turns WHERE id = ?1 AND ended_at IS NOT NULL")?
+        .exists([turn.0])?)
+}
+
+/// What a chat's next claim says of it.
+fn pending(next: Option<i64>) -> Finished {
+    match next {
+        Some(_) => Finished::MorePending,
+        None => Finished::NothingPending,
+    }
+}
+
+/// A group that was removed during its turn gets nothing answered any more.
+fn forget_unregistered(connection: &Connection, chat: &ChatId) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE inbox SET state = 'done' WHERE chat = ?1 AND state = 'pending'
+             AND NOT EXISTS (SELECT 1 FROM groups WHERE chat = ?1)",
+        )?
+        .execute([chat.as_str()])?;
+    Ok(())
+}
+
+fn set_claimed(connection: &Connection, turn: TurnId, state: &str) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE inbox SET state = ?2 WHERE turn = ?1 AND state = 'claimed'")?
+        .execute(params![turn.0, state])?;
+    Ok(())
+}
+
+/// Back to pending as if the turn had never been.
+fn give_back(connection: &Connection, which: &str, value: i64) -> Result<()> {
+    connection
+        .prepare_cached(&format!(
+            "UPDATE inbox SET state = 'pending', attempts = attempts - 1 WHERE state = 'claimed' AND {which}"
+        ))?
+        .execute([value])?;
+    Ok(())
+}
+
+/// Gives up what was tried `attempts` times or more, and tells the chat.
+fn park(
+    transaction: &Transaction<'_>,
+    ending: &TurnEnding,
+    attempts: u32,
+    notice: &str,
+    now: Timestamp,
+) -> Result<()> {
+    transaction
+        .prepare_cached(
+            "UPDATE inbox SET state = 'parked' WHERE turn = ?1 AND state = 'claimed' AND attempts >= ?2",
+        )?
+        .execute(params![ending.turn.0, attempts])?;
+    outbox::enqueue(transaction, &ending.chat, Some(ending.turn), notice, now)
+}
+
+fn close(
+    connection: &Connection,
+    turn: TurnId,
+    outcome: &str,
+    usage: TokenUsage,
+    now: Timestamp,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE turns SET ended_at = ?2, outcome = ?3, input_tokens = ?4, cached_tokens = ?5, output_tokens = ?6
+             WHERE id = ?1",
+        )?
+        .execute(params![
+            turn.0,
+            millis(now),
+            outcome,
+            usage.input.cast_signed(),
+            usage.cached.cast_signed(),
+            usage.output.cast_signed(),
+        ])?;
+    Ok(())
+}
