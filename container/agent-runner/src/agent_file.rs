@@ -1,0 +1,169 @@
+//! The agent file: who the engine is in this chat, made of our system prompt and the two KIMI.md.
+//!
+//! The KIMI.md are handed over as arguments of the template, never as a part of it: whatever stands in them
+//! (`${x}`, `{% … %}`) is text.
+
+use std::fs::{File, OpenOptions};
+use std::io::{self, Read};
+use std::os::unix::fs::OpenOptionsExt;
+use std::path::{Path, PathBuf};
+
+use rustix::fs::OFlags;
+use serde_json::json;
+
+use crate::home::{self, Home};
+use crate::{Code, Fault};
+
+/// The frame of the system prompt: a template of kimi-cli (Jinja with `${ }`).
+const SYSTEM: &str = include_str!("system.md");
+
+/// Most bytes of one KIMI.md that reach the model. Every request carries them: 64 KiB are some 16,000 tokens.
+const PROMPT_MAX: u64 = 64 * 1024;
+
+/// Writes the agent file and says where it lies.
+pub fn write(home: &Home, assistant: &str) -> Result<PathBuf, Fault> {
+    let global = prompt(&home.global.join("KIMI.md"))?;
+    let group = prompt(&home.workspace.join("KIMI.md"))?;
+    home::write(&home.prepared.join("system.md"), SYSTEM.as_bytes())?;
+    let file = home.prepared.join("agent.yaml");
+    home::write(&file, agent_file(assistant, &global, &group).as_bytes())?;
+    Ok(file)
+}
+
+/// JSON that is YAML too. Nobody answers the questions of `AskUserQuestion` and plan mode in a chat, so those
+/// tools are left out.
+fn agent_file(assistant: &str, global: &str, group: &str) -> String {
+    let json = json!({"version": 1, "agent": {
+        "extend": "default",
+        "name": "assistant",
+        "system_prompt_path": "./system.md",
+        "system_prompt_args": {"ASSISTANT": assistant, "GLOBAL_PROMPT": global, "GROUP_PROMPT": group},
+        "exclude_tools": [
+            "kimi_cli.tools.ask_user:AskUserQuestion",
+            "kimi_cli.tools.plan:ExitPlanMode",
+            "kimi_cli.tools.plan.enter:EnterPlanMode",
+        ],
+    }});
+    escape_for_yaml(&json.to_string())
+}
+
+/// JSON allows characters that YAML refuses (DEL, C1 controls, noncharacters) or takes for line breaks (NEL,
+/// LS, PS); JSON has them in strings only, where both languages read `\uXXXX`.
+fn escape_for_yaml(json: &str) -> String {
+    let mut yaml = String::with_capacity(json.len());
+    for char in json.chars() {
+        match char {
+            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
+                yaml.push_str(&format!("\\u{:04x}", u32::from(char)));
+            }
+            _ => yaml.push(char),
+        }
+    }
+    yaml
+}
+
+/// Reads a KIMI.md: nothing where there is none, its beginning where it is too long.
+fn prompt(path: &Path) -> Result<String, Fault> {
+    let cannot =
+        |error: io::Error| Fault::new(Code::Settings, format!("Failed to read {}: {error}", path.display()));
+    let file = match open(path) {
+        Ok(Some(file)) => file,
+        Ok(None) => return Ok(String::new()),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(cannot(error)),
+    };
+    let mut bytes = Vec::new();
+    file.take(PROMPT_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    if bytes.len() as u64 <= PROMPT_MAX {
+        return Ok(String::from_utf8_lossy(&bytes).into_owned());
+    }
+    eprintln!("agent-runner: {} is longer than {PROMPT_MAX} bytes; the rest is left out", path.display());
+    bytes.truncate(PROMPT_MAX as usize);
+    // A character that the cut has gone through.
+    let torn = bytes
+        .utf8_chunks()
+        .last()
+        .filter(|chunk| std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none()));
+    bytes.truncate(bytes.len() - torn.map_or(0, |chunk| chunk.invalid().len()));
+    Ok(String::from_utf8_lossy(&bytes).into_owned())
+}
+
+/// Opens a plain file. The agent can put anything there; a pipe must not hold the start for ever.
+fn open(path: &Path) -> io::Result<Option<File>> {
+    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
+    Ok(file.metadata()?.is_file().then_some(file))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::tests::home_in;
+    use serde_json::Value;
+    use std::fs;
+
+    fn written(home: &Home) -> Value {
+        serde_json::from_slice(&fs::read(write(home, "Kai").unwrap()).unwrap()).unwrap()
+    }
+
+    #[test]
+    fn both_kimi_md_are_arguments_of_the_template() {
+        let root = tempfile::tempdir().unwrap();
+        let home = home_in(root.path());
+        fs::write(home.global.join("KIMI.md"), "Be kind. ${x} {% endraw %} {{ y }}").unwrap();
+        fs::write(home.workspace.join("KIMI.md"), "We are the García family 👪.\n\"quoted\"\\").unwrap();
+        let agent = &written(&home)["agent"];
+        assert_eq!(agent["extend"], "default");
+        assert_eq!(agent["system_prompt_args"]["ASSISTANT"], "Kai");
+        assert_eq!(agent["system_prompt_args"]["GLOBAL_PROMPT"], "Be kind. ${x} {% endraw %} {{ y }}");
+        assert_eq!(agent["system_prompt_args"]["GROUP_PROMPT"], "We are the García family 👪.\n\"quoted\"\\");
+        assert_eq!(agent["exclude_tools"].as_array().unwrap().len(), 3);
+        assert_eq!(fs::read_to_string(home.prepared.join("system.md")).unwrap(), SYSTEM);
+    }
+
+    #[test]
+    fn a_missing_empty_or_strange_kimi_md_is_an_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        let home = home_in(root.path());
+        fs::create_dir(home.global.join("KIMI.md")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, home.workspace.join("KIMI.md"), 0o600.into()).unwrap();
+        let args = &written(&home)["agent"]["system_prompt_args"];
+        assert_eq!((&args["GLOBAL_PROMPT"], &args["GROUP_PROMPT"]), (&"".into(), &"".into()));
+    }
+
+    #[test]
+    fn a_kimi_md_that_is_too_long_is_cut_between_characters() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("KIMI.md");
+        for (content, length) in [
+            ("a".repeat(65536), 65536),
+            ("a".repeat(65537), 65536),
+            ("a".repeat(65535) + "é", 65535),
+            ("a".repeat(65534) + "é" + "b", 65536),
+        ] {
+            fs::write(&path, &content).unwrap();
+            let prompt = prompt(&path).unwrap();
+            assert_eq!(prompt.len(), length);
+            assert!(content.starts_with(&prompt));
+        }
+    }
+
+    #[test]
+    fn what_is_not_utf_8_is_replaced() {
+        let root = tempfile::tempdir().unwrap();
+        let path = root.path().join("KIMI.md");
+        fs::write(&path, b"caf\xe9 \xff ok").unwrap();
+        assert_eq!(prompt(&path).unwrap(), "caf\u{fffd} \u{fffd} ok");
+    }
+
+    #[test]
+    fn characters_that_yaml_refuses_are_escaped() {
+        let file = agent_file("Kai", "a\u{7f}b\u{85}c\u{2028}d\u{feff}e\u{ffff}f\tg\u{1}", "é👪");
+        assert!(file.contains(r"a\u007fb\u0085c\u2028d\ufeffe\ufffff\tg\u0001"), "{file}");
+        assert!(file.contains("é👪"));
+        let read: Value = serde_json::from_str(&file).unwrap();
+        assert_eq!(
+            read["agent"]["system_prompt_args"]["GLOBAL_PROMPT"],
+            "a\u{7f}b\u{85}c\u{2028}d\u{feff}e\u{ffff}f\tg\u{1}"
+        );
+    }
+}

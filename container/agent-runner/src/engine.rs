@@ -1,0 +1,185 @@
+//! The engine as this process's child: started, waited for, and followed to the end. Also what a first process
+//! owes its container: to reap whatever is left to it, and to hear SIGTERM.
+
+use std::io;
+use std::path::Path;
+use std::process::{Command, ExitStatus};
+use std::thread;
+
+use rustix::fs::{Mode, OFlags};
+use rustix::process::{Pid, Signal, WaitOptions};
+use signal_hook::consts::{SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+
+use crate::home::{Home, Settings};
+use crate::{Code, Fault};
+
+/// Programs of the image: those of its own Python first.
+const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// How the engine is called. It gets no variable but these: `KIMI_API_KEY`, say, would be sent in place of the
+/// door's key, and `KIMI_MODEL_CAPABILITIES` would replace what `config.toml` says.
+pub fn command(
+    engine: &Path,
+    home: &Home,
+    settings: &Settings,
+    port: u16,
+    config: &Path,
+    agent_file: &Path,
+) -> Command {
+    let door = format!("http://127.0.0.1:{port}");
+    let api = format!("{door}/coding/v1");
+    let mut command = Command::new(engine);
+    command
+        .args(["--wire", "--session", &settings.session, "-w"])
+        .arg(&home.workspace)
+        .arg("--config-file")
+        .arg(config)
+        .arg("--agent-file")
+        .arg(agent_file)
+        .current_dir(&home.workspace)
+        .env_clear()
+        .env("HOME", &home.user)
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .env("KIMI_BASE_URL", &api)
+        .env("KIMI_CODE_BASE_URL", &api)
+        .env("KIMI_CODE_OAUTH_HOST", &door)
+        .env("KIMI_DISABLE_TELEMETRY", "1");
+    if let Some(model) = &settings.model {
+        command.env("KIMI_MODEL_NAME", model);
+    }
+    if let Some(time_zone) = &settings.time_zone {
+        command.env("TZ", time_zone);
+    }
+    command
+}
+
+/// Starts the engine and answers with its exit code, once it has ended.
+///
+/// # Errors
+/// Where it cannot be started ([`Code::NoEngine`], [`Code::Start`]) or waited for ([`Code::Wait`]).
+pub fn run(mut command: Command) -> Result<u8, Fault> {
+    let cannot_start = |error: io::Error| {
+        let code = if error.kind() == io::ErrorKind::NotFound { Code::NoEngine } else { Code::Start };
+        Fault::new(code, format!("Failed to start the engine: {error}"))
+    };
+    // Before the engine is there, so that no signal is missed.
+    let signals = Signals::new([SIGTERM, SIGINT]).map_err(cannot_start)?;
+    let engine = command.spawn().map_err(|error| {
+        let fault = cannot_start(error);
+        Fault { said: format!("{} ({})", fault.said, command.get_program().display()), ..fault }
+    })?;
+    let engine = Pid::from_child(&engine);
+    let_go_of_stdio().map_err(cannot_start)?;
+    thread::spawn(move || pass_on(signals, engine));
+    wait_for(engine)
+        .map_err(|error| Fault::new(Code::Wait, format!("Failed to wait for the engine: {error}")))
+}
+
+/// stdin and stdout are the engine's alone: its end of the one must be the end for the host, and its closing of
+/// the other too.
+fn let_go_of_stdio() -> io::Result<()> {
+    let nowhere = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
+    rustix::stdio::dup2_stdin(&nowhere)?;
+    rustix::stdio::dup2_stdout(&nowhere)?;
+    Ok(())
+}
+
+/// The kernel gives a container's first process no default actions: unheard, SIGTERM would be lost.
+fn pass_on(mut signals: Signals, engine: Pid) {
+    for _ in signals.forever() {
+        // One that has ended already is being reaped.
+        rustix::process::kill_process(engine, Signal::TERM).ok();
+    }
+}
+
+/// Reaps every child, ours and those that orphans have left to us, until the engine is among them. Who still
+/// lives then ends with the container.
+fn wait_for(engine: Pid) -> io::Result<u8> {
+    use std::os::unix::process::ExitStatusExt;
+    loop {
+        match rustix::process::wait(WaitOptions::empty()) {
+            Ok(Some((pid, status))) if pid == engine => {
+                return Ok(exit_code(ExitStatus::from_raw(status.as_raw())));
+            }
+            Ok(_) | Err(rustix::io::Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn exit_code(status: ExitStatus) -> u8 {
+    use std::os::unix::process::ExitStatusExt;
+    let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
+    code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::unix::process::ExitStatusExt;
+
+    #[test]
+    fn the_engine_is_called_with_what_it_needs_and_nothing_else() {
+        let home = Home::of_container();
+        let mut settings = Settings {
+            session: "main".into(),
+            device_id: "d".into(),
+            assistant: "Kai".into(),
+            model: Some("kimi-for-coding".into()),
+            time_zone: Some("Europe/Madrid".into()),
+        };
+        let called = |settings: &Settings| {
+            let command = command(
+                Path::new("/k"),
+                &home,
+                settings,
+                home.port,
+                Path::new("/c.toml"),
+                Path::new("/a.yaml"),
+            );
+            let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
+            let env: Vec<_> = command
+                .get_envs()
+                .map(|(name, value)| format!("{}={}", name.display(), value.unwrap().display()))
+                .collect();
+            (args.join(" "), env.join("\n"))
+        };
+        let (args, env) = called(&settings);
+        assert_eq!(
+            args,
+            "--wire --session main -w /workspace/group --config-file /c.toml --agent-file /a.yaml"
+        );
+        assert_eq!(
+            env,
+            "HOME=/home/node\n\
+             KIMI_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
+             KIMI_CODE_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
+             KIMI_CODE_OAUTH_HOST=http://127.0.0.1:8787\n\
+             KIMI_DISABLE_TELEMETRY=1\n\
+             KIMI_MODEL_NAME=kimi-for-coding\n\
+             LANG=C.UTF-8\n\
+             PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+             TZ=Europe/Madrid"
+        );
+        (settings.model, settings.time_zone) = (None, None);
+        let (_, env) = called(&settings);
+        assert!(!env.contains("KIMI_MODEL_NAME") && !env.contains("TZ="), "{env}");
+    }
+
+    #[test]
+    fn the_exit_code_is_the_engines() {
+        for (raw, code) in [(0, 0), (3 << 8, 3), (255 << 8, 255), (15, 143), (9, 137)] {
+            assert_eq!(exit_code(ExitStatus::from_raw(raw)), code);
+        }
+    }
+
+    #[test]
+    fn a_missing_engine_is_told_apart_from_one_that_cannot_run() {
+        let fault = run(Command::new("/nowhere/kimi")).unwrap_err();
+        assert_eq!(fault.code, Code::NoEngine);
+        assert!(fault.said.contains("/nowhere/kimi"), "{fault}");
+        assert_eq!(run(Command::new("/")).unwrap_err().code, Code::Start);
+    }
+}

@@ -1,0 +1,234 @@
+//! What the engine finds in its home: where everything lies, and the files that it needs before it starts.
+//!
+//! Never opens a login: `credentials/` holds a stand-in that the host has written.
+
+use std::ffi::OsString;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use serde_json::json;
+
+use crate::{Code, Fault};
+
+/// The folders and files of one container.
+#[derive(Clone, Debug)]
+pub struct Home {
+    /// The engine's `HOME`.
+    pub user: PathBuf,
+    /// What only this start needs, in memory: the agent file and a copy of the configuration.
+    pub prepared: PathBuf,
+    /// The group's folder, where the engine works.
+    pub workspace: PathBuf,
+    /// What all groups share.
+    pub global: PathBuf,
+    /// The host's socket.
+    pub door: PathBuf,
+    /// Where the engine finds the way to the door, on 127.0.0.1; 0 is any free one.
+    pub port: u16,
+}
+
+impl Home {
+    /// The paths as `nanokimi` mounts them.
+    pub fn of_container() -> Self {
+        Self { port: 8787, ..Self::beneath(Path::new("/")) }
+    }
+
+    /// The same beneath another root, where 8787 may be somebody else's.
+    pub fn beneath(root: &Path) -> Self {
+        Self {
+            user: root.join("home/node"),
+            prepared: root.join("home/node/.nanokimi"),
+            workspace: root.join("workspace/group"),
+            global: root.join("workspace/global"),
+            door: root.join("run/nanokimi/door.sock"),
+            port: 0,
+        }
+    }
+
+    /// The engine's own folder.
+    pub fn kimi(&self) -> PathBuf {
+        self.user.join(".kimi")
+    }
+
+    pub fn sessions(&self) -> PathBuf {
+        self.kimi().join("sessions")
+    }
+}
+
+/// What the host tells by environment variables.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    /// The engine's session, new or to be resumed: one folder name.
+    pub session: String,
+    /// The device that the Kimi API sees, the same for all containers of an install.
+    pub device_id: String,
+    /// What the agent is called in its chat.
+    pub assistant: String,
+    /// The model's name at the API; none leaves it to `config.toml`.
+    pub model: Option<String>,
+    /// IANA name.
+    pub time_zone: Option<String>,
+}
+
+impl Settings {
+    /// # Errors
+    /// [`Code::Settings`] where a variable is missing or cannot be what it should be.
+    pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Fault> {
+        let optional = |name: &str| match variable(name) {
+            None => Ok(None),
+            Some(value) => match value.into_string() {
+                Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
+                Err(_) => Err(Fault::new(Code::Settings, format!("{name} is not text"))),
+            },
+        };
+        let required = |name: &str| {
+            optional(name)?.ok_or_else(|| Fault::new(Code::Settings, format!("{name} is not set")))
+        };
+        let session = required("NANOKIMI_SESSION")?;
+        // The session's name becomes a folder's name inside the engine, and an argument that must not look like
+        // an option.
+        let plain = session.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
+        if !plain || session.starts_with(['.', '-']) {
+            return Err(Fault::new(
+                Code::Settings,
+                format!("NANOKIMI_SESSION is not a plain name: {session:?}"),
+            ));
+        }
+        Ok(Self {
+            session,
+            device_id: required("NANOKIMI_DEVICE_ID")?,
+            assistant: required("NANOKIMI_ASSISTANT")?,
+            model: optional("NANOKIMI_MODEL")?,
+            time_zone: optional("TZ")?,
+        })
+    }
+}
+
+/// Writes what the engine must find before it starts.
+///
+/// Without `kimi.json` naming the work folder, kimi-cli 1.51 takes `--session` for a new session and **deletes
+/// its history** (`cli/__init__.py`, `session.py`).
+pub fn seed(home: &Home, settings: &Settings) -> Result<(), Fault> {
+    let known = json!({"work_dirs": [{"path": home.workspace, "kaos": "local", "last_session_id": null}]})
+        .to_string();
+    write(&home.kimi().join("kimi.json"), known.as_bytes())?;
+    write(&home.kimi().join("device_id"), settings.device_id.as_bytes())
+}
+
+/// Copies `config.toml` away from the engine's default place, and says where to: there, kimi-cli asks the API
+/// for its models at every start and rewrites the file; given by `--config-file`, it does neither.
+pub fn copy_config(home: &Home) -> Result<PathBuf, Fault> {
+    let given = home.kimi().join("config.toml");
+    let config = fs::read(&given).map_err(|error| {
+        Fault::new(Code::Settings, format!("Failed to read {}: {error}", given.display()))
+    })?;
+    let copy = home.prepared.join("config.toml");
+    write(&copy, &config)?;
+    Ok(copy)
+}
+
+/// Writes a file of the home, with its folder.
+pub fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
+    let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
+    folder.and_then(|()| fs::write(path, content)).map_err(|error| cannot_write(path, &error))
+}
+
+fn cannot_write(path: &Path, error: &io::Error) -> Fault {
+    Fault::new(Code::Home, format!("Failed to write {}: {error}", path.display()))
+}
+
+#[cfg(test)]
+pub mod tests {
+    use super::*;
+
+    /// A container's folders beneath a temporary one.
+    pub fn home_in(root: &Path) -> Home {
+        let home = Home::beneath(root);
+        for folder in [&home.workspace, &home.global, &home.sessions()] {
+            fs::create_dir_all(folder).unwrap();
+        }
+        home
+    }
+
+    fn read(pairs: &[(&str, &str)]) -> Result<Settings, Fault> {
+        Settings::read(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+    }
+
+    #[test]
+    fn the_host_names_the_session_the_device_the_agent_and_perhaps_a_model() {
+        let least = read(&[
+            ("NANOKIMI_SESSION", "main-2"),
+            ("NANOKIMI_DEVICE_ID", "abc"),
+            ("NANOKIMI_ASSISTANT", "Kai"),
+            ("NANOKIMI_MODEL", ""),
+        ]);
+        assert_eq!(
+            least.unwrap(),
+            Settings {
+                session: "main-2".into(),
+                device_id: "abc".into(),
+                assistant: "Kai".into(),
+                model: None,
+                time_zone: None
+            }
+        );
+        let all = [
+            ("NANOKIMI_SESSION", "s"),
+            ("NANOKIMI_DEVICE_ID", "d"),
+            ("NANOKIMI_ASSISTANT", "Kai"),
+            ("NANOKIMI_MODEL", "kimi-for-coding"),
+            ("TZ", "Europe/Madrid"),
+        ];
+        assert_eq!(read(&all).unwrap().model.as_deref(), Some("kimi-for-coding"));
+    }
+
+    #[test]
+    fn a_session_that_is_no_plain_name_is_refused() {
+        for session in ["", "..", ".", "../other", "a/b", "-c", "a b", "ä"] {
+            let fault = read(&[("NANOKIMI_SESSION", session), ("NANOKIMI_DEVICE_ID", "d")]).unwrap_err();
+            assert_eq!(fault.code, Code::Settings, "{session:?}");
+        }
+        assert_eq!(
+            read(&[("NANOKIMI_SESSION", "s")]).unwrap_err().to_string(),
+            "NANOKIMI_DEVICE_ID is not set"
+        );
+    }
+
+    #[test]
+    fn the_engine_finds_its_work_folder_and_device() {
+        let root = tempfile::tempdir().unwrap();
+        let home = home_in(root.path());
+        let settings = Settings {
+            session: "s".into(),
+            device_id: "d1".into(),
+            assistant: "Kai".into(),
+            model: None,
+            time_zone: None,
+        };
+        seed(&home, &settings).unwrap();
+        seed(&home, &settings).unwrap();
+        let known: serde_json::Value =
+            serde_json::from_slice(&fs::read(home.kimi().join("kimi.json")).unwrap()).unwrap();
+        assert_eq!(known["work_dirs"][0]["path"], home.workspace.to_str().unwrap());
+        assert_eq!(fs::read_to_string(home.kimi().join("device_id")).unwrap(), "d1");
+    }
+
+    #[test]
+    fn the_configuration_is_copied_and_must_be_there() {
+        let root = tempfile::tempdir().unwrap();
+        let home = home_in(root.path());
+        assert_eq!(copy_config(&home).unwrap_err().code, Code::Settings);
+        fs::write(home.kimi().join("config.toml"), "default_yolo = true\n").unwrap();
+        let copy = copy_config(&home).unwrap();
+        assert_eq!(fs::read_to_string(copy).unwrap(), "default_yolo = true\n");
+    }
+
+    #[test]
+    fn a_home_that_cannot_be_written_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("file"), "").unwrap();
+        let fault = write(&root.path().join("file/below"), b"x").unwrap_err();
+        assert_eq!(fault.code, Code::Home);
+    }
+}
