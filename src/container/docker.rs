@@ -1,0 +1,653 @@
+//! Docker as the person has it: where its socket is, what it can enforce, and launching containers on it.
+//!
+//! Owns the one client, the hardening of every container and the way from Docker's errors to a [`Failure`].
+//! Never decides what a container may see: that is `spec`'s.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail};
+use bollard::container::LogOutput;
+use bollard::errors::Error;
+use bollard::models::{
+    ContainerCreateBody, HostConfig, HostConfigLogConfig, Mount as DockerMount, MountType, ResourcesUlimits,
+    SystemInfo, SystemInfoCgroupDriverEnum,
+};
+use bollard::query_parameters::{
+    AttachContainerOptionsBuilder, CreateContainerOptionsBuilder, ListContainersOptionsBuilder,
+    RemoveContainerOptionsBuilder, WaitContainerOptionsBuilder,
+};
+use futures_util::future::{FutureExt, join_all};
+use futures_util::stream::{Stream, StreamExt};
+use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
+
+use super::spec::{Access, ContainerSpec, ENGINE_HOME, HOME};
+use super::{Containers, Exit, Running};
+use crate::types::{Failure, InstallId, Trouble};
+
+/// Longest wait for the daemon's answer, in seconds: a small server under load creates a container slowly; a
+/// daemon that says nothing for longer hangs.
+const ANSWER_TIMEOUT_SECS: u64 = 60;
+/// Bytes of each pipe between a container and whoever talks to it; a side that is ahead waits.
+const PIPE_BYTES: usize = 64 * 1024;
+/// One processor in the kernel's scheduler: a quota of this many microseconds in each such period.
+const CPU_PERIOD_MICROS: i64 = 100_000;
+/// Room for the agent's temporary files. Programs may be run from here: builds do that.
+const TMP_OPTIONS: &str = "rw,exec,nosuid,nodev,size=128m,mode=1777";
+/// Room for caches and settings in the home, and for the engine's own files.
+const HOME_OPTIONS: &str = "rw,noexec,nosuid,nodev,size=64m,mode=0700";
+/// The name of every container for those inside; the engine shows it to the Kimi API as the device's name.
+const HOST_NAME: &str = "nanokimi";
+
+const INSTALL_LABEL: &str = "nanokimi.install";
+const RUN_LABEL: &str = "nanokimi.run";
+const GROUP_LABEL: &str = "nanokimi.group";
+
+/// The Docker daemon behind one socket. Each request makes its own connection, so a restarted daemon is found
+/// again.
+#[derive(Clone, Debug)]
+pub struct Docker {
+    client: bollard::Docker,
+    socket: PathBuf,
+}
+
+/// What matters about a daemon, for `doctor` and for making specs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DaemonFacts {
+    pub version: String,
+    /// Where images and containers lie: the disk that must have room.
+    pub data_root: PathBuf,
+    pub rights: Rights,
+    pub limits: LimitsHold,
+}
+
+/// As whom the daemon works.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Rights {
+    /// As the person themselves.
+    Rootless,
+    /// As root: whoever reaches its socket is root.
+    Rootful,
+}
+
+/// Whether the limits on memory, processor and processes are enforced.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LimitsHold {
+    All,
+    /// The daemon accepts these and ignores them: `memory`, `processes`, `processor`.
+    AllBut(Vec<&'static str>),
+}
+
+impl Docker {
+    /// Finds the daemon at `docker_host` (`DOCKER_HOST`), else at `docker.sock` in `runtime_dir`
+    /// (`XDG_RUNTIME_DIR`), and agrees on a version of the protocol.
+    ///
+    /// # Errors
+    /// When `docker_host` is not a unix socket, or nothing answers.
+    pub async fn connect(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
+        let socket = socket(docker_host, runtime_dir)?;
+        let address =
+            socket.to_str().context("Failed to read the path of Docker's socket: it is not UTF-8")?;
+        let silent = || format!("Docker does not answer at {address}");
+        let client =
+            bollard::Docker::connect_with_unix(address, ANSWER_TIMEOUT_SECS, bollard::API_DEFAULT_VERSION)
+                .with_context(silent)?;
+        let client = client.negotiate_version().await.with_context(silent)?;
+        Ok(Self { client, socket })
+    }
+
+    /// Where it listens.
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// What the daemon says about itself.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn facts(&self) -> Result<DaemonFacts> {
+        let info = self.client.info().await.context("Failed to ask Docker about itself")?;
+        Ok(facts(info))
+    }
+
+    /// Whether this image is there, by its name with tag.
+    ///
+    /// # Errors
+    /// When Docker does not answer.
+    pub async fn has_image(&self, name: &str) -> Result<bool> {
+        match self.client.inspect_image(name).await {
+            Ok(_) => Ok(true),
+            Err(error) if status(&error) == Some(404) => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("Failed to look for the image {name}")),
+        }
+    }
+
+    /// For `image`, the other half of this module's talk with Docker.
+    pub(super) fn client(&self) -> &bollard::Docker {
+        &self.client
+    }
+
+    async fn start(&self, spec: &ContainerSpec) -> std::result::Result<Running, Error> {
+        let wait = WaitContainerOptionsBuilder::default().condition("next-exit").build();
+        // Asked for before the start, so that not even the shortest run is missed.
+        let mut ends = Box::pin(self.client.wait_container(&spec.name, Some(wait)));
+        let ended = tokio::spawn(async move { ends.next().await.map_or(Exit::Unknown, exit) });
+        let attach =
+            AttachContainerOptionsBuilder::default().stdin(true).stdout(true).stderr(true).stream(true);
+        let started = async {
+            let attached = self.client.attach_container(&spec.name, Some(attach.build())).await?;
+            self.client.start_container(&spec.name, None).await?;
+            Ok(attached)
+        };
+        let attached = match started.await {
+            Ok(attached) => attached,
+            Err(error) => {
+                ended.abort();
+                return Err(error);
+            }
+        };
+        let (stdin, stdin_far) = tokio::io::duplex(PIPE_BYTES);
+        let (stdout_far, stdout) = tokio::io::duplex(PIPE_BYTES);
+        let (stderr_far, stderr) = tokio::io::duplex(PIPE_BYTES);
+        tokio::spawn(pass_in(stdin_far, attached.input));
+        tokio::spawn(pass_out(attached.output, stdout_far, stderr_far));
+        Ok(Running {
+            name: spec.name.clone(),
+            stdin: Box::new(stdin),
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+            exit: Box::pin(ended.map(|exit| exit.unwrap_or(Exit::Unknown))),
+        })
+    }
+}
+
+impl Containers for Docker {
+    async fn launch(&self, spec: &ContainerSpec) -> std::result::Result<Running, Failure> {
+        let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
+        let created = self.client.create_container(Some(options), body(spec)).await;
+        let created = created.map_err(|error| failure(&error, At::Create))?;
+        for warning in created.warnings {
+            tracing::debug!(container = spec.name, warning, "Docker has a remark on a container");
+        }
+        match self.start(spec).await {
+            Ok(running) => Ok(running),
+            Err(error) => {
+                if let Err(left) = self.remove(&spec.name).await {
+                    tracing::warn!(
+                        container = spec.name,
+                        "A container that did not start is still there: {left:#}"
+                    );
+                }
+                Err(failure(&error, At::Start))
+            }
+        }
+    }
+
+    async fn remove(&self, name: &str) -> Result<()> {
+        let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
+        match self.client.remove_container(name, Some(options)).await {
+            // Gone already, or being removed by Docker itself because it has ended.
+            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
+            other => other.with_context(|| format!("Failed to remove the container {name}")),
+        }
+    }
+
+    async fn sweep(&self, install: &InstallId) -> Result<usize> {
+        let filters = HashMap::from([("label", vec![format!("{INSTALL_LABEL}={install}")])]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found =
+            self.client.list_containers(Some(options)).await.context("Failed to list the containers")?;
+        let ids: Vec<String> = found.into_iter().filter_map(|container| container.id).collect();
+        let outcomes = join_all(ids.iter().map(|id| self.remove(id))).await;
+        let mut removed = 0;
+        for outcome in outcomes {
+            match outcome {
+                Ok(()) => removed += 1,
+                Err(error) => tracing::warn!("A container of an earlier run is still there: {error:#}"),
+            }
+        }
+        Ok(removed)
+    }
+}
+
+fn socket(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<PathBuf> {
+    match (docker_host, runtime_dir) {
+        (Some(host), _) => match host.strip_prefix("unix://") {
+            Some(path) if Path::new(path).is_absolute() => Ok(PathBuf::from(path)),
+            Some(_) | None => bail!(
+                "DOCKER_HOST is {host:?}, but nanokimi needs the Docker of this machine; \
+                 set it to unix:///path/to/docker.sock, or leave it out"
+            ),
+        },
+        (None, Some(dir)) => Ok(dir.join("docker.sock")),
+        (None, None) => bail!(
+            "Neither DOCKER_HOST nor XDG_RUNTIME_DIR is set, so Docker's socket cannot be found; \
+             log in as yourself (not by su or sudo), or set DOCKER_HOST=unix:///path/to/docker.sock"
+        ),
+    }
+}
+
+fn facts(info: SystemInfo) -> DaemonFacts {
+    let options = info.security_options.unwrap_or_default();
+    let rootless = options.iter().any(|option| option.split(',').any(|part| part == "name=rootless"));
+    let cgroups = !matches!(
+        info.cgroup_driver,
+        None | Some(SystemInfoCgroupDriverEnum::NONE | SystemInfoCgroupDriverEnum::EMPTY)
+    );
+    let ignored: Vec<&'static str> =
+        [("memory", info.memory_limit), ("processes", info.pids_limit), ("processor", info.cpu_cfs_quota)]
+            .into_iter()
+            .filter(|(_, holds)| !cgroups || *holds != Some(true))
+            .map(|(what, _)| what)
+            .collect();
+    DaemonFacts {
+        version: info.server_version.unwrap_or_default(),
+        data_root: info.docker_root_dir.unwrap_or_default().into(),
+        rights: if rootless { Rights::Rootless } else { Rights::Rootful },
+        limits: if ignored.is_empty() { LimitsHold::All } else { LimitsHold::AllBut(ignored) },
+    }
+}
+
+/// The container as Docker is asked for it: DESIGN's hardening, on every launch.
+fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+    let labels = [
+        (INSTALL_LABEL, spec.install.as_str()),
+        (RUN_LABEL, spec.run.as_str()),
+        (GROUP_LABEL, spec.group.as_str()),
+    ];
+    ContainerCreateBody {
+        image: Some(spec.image.clone()),
+        hostname: Some(HOST_NAME.to_owned()),
+        user: Some(format!("{}:{}", spec.uid, spec.gid)),
+        env: Some(spec.env.iter().map(|(name, value)| format!("{name}={value}")).collect()),
+        labels: Some(labels.map(|(name, value)| (name.to_owned(), value.to_owned())).into()),
+        open_stdin: Some(true),
+        // Our closing of stdin is the container's end of input.
+        stdin_once: Some(true),
+        attach_stdin: Some(true),
+        attach_stdout: Some(true),
+        attach_stderr: Some(true),
+        tty: Some(false),
+        host_config: Some(host_config(spec)),
+        ..ContainerCreateBody::default()
+    }
+}
+
+fn host_config(spec: &ContainerSpec) -> HostConfig {
+    let limits = &spec.limits;
+    let own_home = format!("{HOME_OPTIONS},uid={},gid={}", spec.uid, spec.gid);
+    let tmpfs = [("/tmp", TMP_OPTIONS), (HOME, &own_home), (ENGINE_HOME, &own_home)];
+    HostConfig {
+        auto_remove: Some(true),
+        cap_drop: Some(vec!["ALL".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        readonly_rootfs: Some(true),
+        network_mode: Some("none".to_owned()),
+        ipc_mode: Some("private".to_owned()),
+        // The agent-runner is the first process and reaps by itself.
+        init: Some(false),
+        // The conversation passes through stdout; it must not lie about in Docker's logs.
+        log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
+        mounts: Some(spec.mounts.iter().map(bind).collect()),
+        tmpfs: Some(tmpfs.map(|(at, options)| (at.to_owned(), options.to_owned())).into()),
+        memory: Some(limits.memory_bytes),
+        // The same figure again: no swap on top of it.
+        memory_swap: Some(limits.memory_bytes),
+        // As a quota: Docker refuses `NanoCpus` where it merely ignores a quota.
+        cpu_period: Some(CPU_PERIOD_MICROS),
+        cpu_quota: Some(limits.cpus_milli * CPU_PERIOD_MICROS / 1000),
+        pids_limit: Some(limits.pids),
+        ulimits: Some(vec![
+            ulimit("nofile", limits.open_files),
+            ulimit("nproc", limits.threads_of_person),
+            ulimit("fsize", limits.file_bytes),
+            // A crash of the engine would otherwise fill the group's folder with its memory.
+            ulimit("core", 0),
+        ]),
+        ..HostConfig::default()
+    }
+}
+
+fn bind(mount: &super::spec::Mount) -> DockerMount {
+    DockerMount {
+        typ: Some(MountType::BIND),
+        source: Some(mount.host.to_string_lossy().into_owned()),
+        target: Some(mount.container.clone()),
+        read_only: Some(mount.access == Access::ReadOnly),
+        ..DockerMount::default()
+    }
+}
+
+fn ulimit(name: &str, limit: i64) -> ResourcesUlimits {
+    ResourcesUlimits { name: Some(name.to_owned()), soft: Some(limit), hard: Some(limit) }
+}
+
+/// Carries what is written to the container's stdin. Dropping or shutting down the other end closes it.
+async fn pass_in(mut from: DuplexStream, mut to: impl AsyncWrite + Unpin) {
+    if let Err(error) = tokio::io::copy(&mut from, &mut to).await {
+        tracing::debug!("A container took no more input: {error}");
+    }
+    // Fails only when the container is gone, and then there is nothing to close.
+    to.shutdown().await.ok();
+}
+
+/// Sorts what the container prints into its two pipes, until both end with the container.
+async fn pass_out(
+    mut output: impl Stream<Item = std::result::Result<LogOutput, Error>> + Unpin,
+    mut stdout: DuplexStream,
+    mut stderr: DuplexStream,
+) {
+    while let Some(frame) = output.next().await {
+        match frame {
+            // A reader that has gone away wants nothing more; the container must not wait for it.
+            Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
+                stdout.write_all(&message).await.ok();
+            }
+            // Never waited for: diagnostics that nobody reads must not hold up the conversation.
+            Ok(LogOutput::StdErr { message }) => {
+                stderr.write_all(&message).now_or_never();
+            }
+            Ok(LogOutput::StdIn { .. }) => {}
+            Err(error) => {
+                tracing::debug!("The connection to a container broke: {error}");
+                break;
+            }
+        }
+    }
+}
+
+fn exit(ended: std::result::Result<bollard::models::ContainerWaitResponse, Error>) -> Exit {
+    match ended {
+        Ok(end) => Exit::Code(end.status_code),
+        // bollard's way to report any code but 0.
+        Err(Error::DockerContainerWaitError { code, .. }) => Exit::Code(code),
+        Err(error) => {
+            tracing::debug!("Docker could not tell how a container ended: {error}");
+            Exit::Unknown
+        }
+    }
+}
+
+/// Which of the two steps of a launch failed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum At {
+    Create,
+    Start,
+}
+
+fn failure(error: &Error, at: At) -> Failure {
+    let trouble = if is_silence(error) {
+        Trouble::NoDocker
+    } else if is_no_space(&error.to_string()) {
+        Trouble::NoSpace
+    } else if at == At::Create && status(error) == Some(404) {
+        Trouble::NoImage
+    } else {
+        Trouble::LaunchFailed
+    };
+    Failure::new(trouble, error.to_string())
+}
+
+/// Docker's HTTP status, if it answered.
+pub(super) fn status(error: &Error) -> Option<u16> {
+    if let Error::DockerResponseServerError { status_code, .. } = error { Some(*status_code) } else { None }
+}
+
+/// Whether Docker did not answer at all, or went away while answering.
+fn is_silence(error: &Error) -> bool {
+    matches!(
+        error,
+        Error::HyperLegacyError { .. }
+            | Error::HyperResponseError { .. }
+            | Error::IOError { .. }
+            | Error::RequestTimeoutError
+            | Error::SocketNotFoundError(_)
+    )
+}
+
+/// Whether the words of Docker, or of a program in a build, mean a full disk.
+pub(super) fn is_no_space(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    ["no space left on device", "disk quota exceeded", "not enough free space"]
+        .iter()
+        .any(|sign| words.contains(sign))
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use futures_util::stream;
+    use tokio::io::AsyncReadExt;
+
+    use super::*;
+    use crate::container::spec::{Limits, Mount};
+    use crate::types::{GroupName, RunId};
+
+    fn a_spec() -> ContainerSpec {
+        ContainerSpec {
+            name: "nanokimi-family-7".to_owned(),
+            image: "nanokimi-agent:1".to_owned(),
+            group: GroupName::parse("family").unwrap(),
+            install: InstallId::new("in"),
+            run: RunId::new("7"),
+            uid: 1000,
+            gid: 100,
+            env: vec![("TZ".to_owned(), "UTC".to_owned())],
+            mounts: vec![Mount {
+                host: "/srv/k/groups/global".into(),
+                container: "/workspace/global".to_owned(),
+                access: Access::ReadOnly,
+            }],
+            limits: Limits::STANDARD,
+        }
+    }
+
+    fn answered(status_code: u16, message: &str) -> Error {
+        Error::DockerResponseServerError { status_code, message: message.to_owned() }
+    }
+
+    #[test]
+    fn the_socket_is_found_or_the_person_is_told_how_to_name_it() {
+        let run = Path::new("/run/user/1000");
+        let found = |host, dir| socket(host, dir).map_err(|error| error.to_string());
+        assert_eq!(found(Some("unix:///a/d.sock"), Some(run)), Ok("/a/d.sock".into()));
+        assert_eq!(found(None, Some(run)), Ok("/run/user/1000/docker.sock".into()));
+        for host in ["tcp://10.0.0.1:2375", "ssh://me@there", "unix://d.sock", "/a/d.sock", ""] {
+            assert!(found(Some(host), Some(run)).unwrap_err().contains("DOCKER_HOST is"), "{host:?}");
+        }
+        assert!(found(None, None).unwrap_err().contains("Neither DOCKER_HOST nor XDG_RUNTIME_DIR"));
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_is_not_there_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let nowhere = Docker::connect(None, Some(folder.path())).await.unwrap_err().to_string();
+        assert!(nowhere.contains(folder.path().to_str().unwrap()), "{nowhere}");
+
+        let host = format!("unix://{}/left-over.sock", folder.path().display());
+        drop(std::os::unix::net::UnixListener::bind(folder.path().join("left-over.sock")).unwrap());
+        let silent = Docker::connect(Some(&host), None).await.unwrap_err().to_string();
+        assert!(silent.contains("left-over.sock"), "{silent}");
+    }
+
+    #[tokio::test]
+    async fn a_daemon_that_went_away_is_told_from_a_bad_launch() {
+        let folder = tempfile::tempdir().unwrap();
+        let listener = tokio::net::UnixListener::bind(folder.path().join("docker.sock")).unwrap();
+        let daemon = async move {
+            let (mut visitor, _) = listener.accept().await.unwrap();
+            let mut asked = [0; 1024];
+            assert!(visitor.read(&mut asked).await.unwrap() > 0);
+            let version = "{\"ApiVersion\":\"1.41\"}";
+            let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{version}", version.len());
+            visitor.write_all(answer.as_bytes()).await.unwrap();
+        };
+        let (docker, ()) = tokio::join!(Docker::connect(None, Some(folder.path())), daemon);
+        let docker = docker.unwrap();
+        assert_eq!(docker.launch(&a_spec()).await.err().unwrap().trouble, Trouble::NoDocker);
+        assert!(docker.remove("nanokimi-family-7").await.is_err());
+        assert!(docker.sweep(&InstallId::new("in")).await.is_err());
+    }
+
+    #[test]
+    fn limits_count_only_where_the_daemon_enforces_them() {
+        let info = |driver, memory| SystemInfo {
+            cgroup_driver: Some(driver),
+            memory_limit: Some(memory),
+            pids_limit: Some(true),
+            cpu_cfs_quota: Some(true),
+            security_options: Some(vec!["name=seccomp,profile=default".into(), "name=rootless".into()]),
+            ..SystemInfo::default()
+        };
+        assert_eq!(facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, true)).limits, LimitsHold::All);
+        assert_eq!(
+            facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, false)).limits,
+            LimitsHold::AllBut(vec!["memory"])
+        );
+        assert_eq!(
+            facts(info(SystemInfoCgroupDriverEnum::NONE, true)).limits,
+            LimitsHold::AllBut(vec!["memory", "processes", "processor"])
+        );
+        assert_eq!(facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, true)).rights, Rights::Rootless);
+        assert_eq!(facts(SystemInfo::default()).rights, Rights::Rootful);
+    }
+
+    #[test]
+    fn every_container_is_asked_for_with_the_whole_hardening() {
+        let asked = serde_json::to_string_pretty(&serde_json::to_value(body(&a_spec())).unwrap()).unwrap();
+        insta::assert_snapshot!(asked, @r#"
+        {
+          "AttachStderr": true,
+          "AttachStdin": true,
+          "AttachStdout": true,
+          "Env": [
+            "TZ=UTC"
+          ],
+          "HostConfig": {
+            "AutoRemove": true,
+            "CapDrop": [
+              "ALL"
+            ],
+            "CpuPeriod": 100000,
+            "CpuQuota": 100000,
+            "Init": false,
+            "IpcMode": "private",
+            "LogConfig": {
+              "Type": "none"
+            },
+            "Memory": 805306368,
+            "MemorySwap": 805306368,
+            "Mounts": [
+              {
+                "ReadOnly": true,
+                "Source": "/srv/k/groups/global",
+                "Target": "/workspace/global",
+                "Type": "bind"
+              }
+            ],
+            "NetworkMode": "none",
+            "PidsLimit": 256,
+            "ReadonlyRootfs": true,
+            "SecurityOpt": [
+              "no-new-privileges"
+            ],
+            "Tmpfs": {
+              "/home/node": "rw,noexec,nosuid,nodev,size=64m,mode=0700,uid=1000,gid=100",
+              "/home/node/.kimi": "rw,noexec,nosuid,nodev,size=64m,mode=0700,uid=1000,gid=100",
+              "/tmp": "rw,exec,nosuid,nodev,size=128m,mode=1777"
+            },
+            "Ulimits": [
+              {
+                "Hard": 4096,
+                "Name": "nofile",
+                "Soft": 4096
+              },
+              {
+                "Hard": 1024,
+                "Name": "nproc",
+                "Soft": 1024
+              },
+              {
+                "Hard": 1073741824,
+                "Name": "fsize",
+                "Soft": 1073741824
+              },
+              {
+                "Hard": 0,
+                "Name": "core",
+                "Soft": 0
+              }
+            ]
+          },
+          "Hostname": "nanokimi",
+          "Image": "nanokimi-agent:1",
+          "Labels": {
+            "nanokimi.group": "family",
+            "nanokimi.install": "in",
+            "nanokimi.run": "7"
+          },
+          "OpenStdin": true,
+          "StdinOnce": true,
+          "Tty": false,
+          "User": "1000:100"
+        }
+        "#);
+    }
+
+    #[test]
+    fn what_docker_says_becomes_what_a_person_can_act_on() {
+        let io = |kind: std::io::ErrorKind| Error::IOError { err: kind.into() };
+        let table = [
+            (io(std::io::ErrorKind::BrokenPipe), At::Start, Trouble::NoDocker),
+            (Error::RequestTimeoutError, At::Create, Trouble::NoDocker),
+            (answered(404, "No such image: nanokimi-agent:1"), At::Create, Trouble::NoImage),
+            (answered(404, "No such container: x"), At::Start, Trouble::LaunchFailed),
+            (answered(500, "write /x: no space left on device"), At::Create, Trouble::NoSpace),
+            (answered(400, "bind source path does not exist: /srv"), At::Create, Trouble::LaunchFailed),
+        ];
+        for (error, at, trouble) in table {
+            assert_eq!(failure(&error, at).trouble, trouble, "{error}");
+        }
+    }
+
+    #[test]
+    fn any_exit_code_is_told_and_a_lost_daemon_is_not_a_code() {
+        let response = |code| bollard::models::ContainerWaitResponse { status_code: code, error: None };
+        assert_eq!(exit(Ok(response(0))), Exit::Code(0));
+        assert_eq!(
+            exit(Err(Error::DockerContainerWaitError { error: String::new(), code: 137 })),
+            Exit::Code(137)
+        );
+        assert_eq!(exit(Err(answered(404, "No such container"))), Exit::Unknown);
+    }
+
+    #[tokio::test]
+    async fn output_is_sorted_and_unread_diagnostics_hold_up_nothing() {
+        let out = |text: &'static str| Ok(LogOutput::StdOut { message: Bytes::from(text) });
+        let flood = Bytes::from(vec![b'e'; 4 * PIPE_BYTES]);
+        let frames = vec![out("{\"a\""), Ok(LogOutput::StdErr { message: flood }), out(":1}\n")];
+        let (stdout_far, mut stdout) = tokio::io::duplex(PIPE_BYTES);
+        let (stderr_far, mut stderr) = tokio::io::duplex(PIPE_BYTES);
+
+        pass_out(stream::iter(frames), stdout_far, stderr_far).await;
+
+        let (mut said, mut grumbled) = (String::new(), Vec::new());
+        stdout.read_to_string(&mut said).await.unwrap();
+        stderr.read_to_end(&mut grumbled).await.unwrap();
+        assert_eq!(said, "{\"a\":1}\n");
+        assert_eq!(grumbled.len(), PIPE_BYTES);
+    }
+
+    #[tokio::test]
+    async fn dropping_stdin_closes_it_for_the_container() {
+        let (mut stdin, stdin_far) = tokio::io::duplex(PIPE_BYTES);
+        let (input, mut container) = tokio::io::duplex(PIPE_BYTES);
+        let passing = tokio::spawn(pass_in(stdin_far, input));
+        stdin.write_all(b"hello").await.unwrap();
+        drop(stdin);
+        let mut read = String::new();
+        container.read_to_string(&mut read).await.unwrap();
+        passing.await.unwrap();
+        assert_eq!(read, "hello");
+    }
+}

@@ -1,0 +1,52 @@
+//! Rootless Docker: the only module that speaks to it (through bollard, in `docker` and `image`).
+//!
+//! `spec` decides, purely, what a group's container may see and do. `docker` launches it. `image` builds the
+//! agent image. [`Containers`] is the seam: real Docker here, a scripted engine in the story tests.
+
+pub mod docker;
+pub mod image;
+pub mod spec;
+
+use std::future::Future;
+use std::pin::Pin;
+
+use anyhow::Result;
+use tokio::io::{AsyncRead, AsyncWrite};
+
+pub use spec::ContainerSpec;
+
+use crate::types::{Failure, InstallId};
+
+/// Launches and removes containers.
+pub trait Containers: Clone + Send + Sync + 'static {
+    /// Creates, attaches to and starts a container; it runs when this returns. A launch that is dropped halfway
+    /// may leave its container: remove it by the spec's name.
+    fn launch(&self, spec: &ContainerSpec) -> impl Future<Output = Result<Running, Failure>> + Send;
+
+    /// Kills and removes a container; one that is gone already is a success.
+    fn remove(&self, name: &str) -> impl Future<Output = Result<()>> + Send;
+
+    /// Removes every container that carries this install's label; returns how many.
+    /// One that resists does not keep the others.
+    fn sweep(&self, install: &InstallId) -> impl Future<Output = Result<usize>> + Send;
+}
+
+/// A running container, held by its three pipes. Dropping it does not stop it: see [`Containers::remove`].
+pub struct Running {
+    pub name: String,
+    /// Dropping or shutting it down closes the container's stdin.
+    pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
+    pub stdout: Box<dyn AsyncRead + Send + Unpin>,
+    /// Diagnostics: what nobody reads is dropped and holds up nothing.
+    pub stderr: Box<dyn AsyncRead + Send + Unpin>,
+    /// Resolves when the container has ended.
+    pub exit: Pin<Box<dyn Future<Output = Exit> + Send>>,
+}
+
+/// How a container ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    Code(i64),
+    /// Docker could not tell.
+    Unknown,
+}

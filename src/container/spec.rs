@@ -1,0 +1,379 @@
+//! What a group's container may see and do, as a pure function of the install, the group and the limits.
+//!
+//! Never talks to Docker. Refuses every mount that could show a container a secret or another group.
+
+use std::path::{Component, Path, PathBuf};
+
+use anyhow::{Result, bail, ensure};
+
+use crate::paths::Paths;
+use crate::types::{Group, GroupName, InstallId, Role, RunId};
+
+/// Where the container finds what; the agent-runner and the engine's prompt rely on these.
+pub const HOME: &str = "/home/node";
+pub const ENGINE_HOME: &str = "/home/node/.kimi";
+pub const GROUP: &str = "/workspace/group";
+pub const GLOBAL: &str = "/workspace/global";
+pub const DOOR: &str = "/run/nanokimi";
+
+/// What one launch of a group's container is made from.
+#[derive(Clone, Debug)]
+pub struct Launch<'a> {
+    pub paths: &'a Paths,
+    pub install: &'a InstallId,
+    pub run: &'a RunId,
+    /// The image's name with its tag (`image::tag`).
+    pub image: &'a str,
+    pub daemon: Daemon,
+    pub limits: Limits,
+    /// IANA name, such as `Europe/Madrid`.
+    pub time_zone: &'a str,
+    /// What the agent is called in its chat.
+    pub assistant: &'a str,
+    /// The model's name in the engine's configuration; none lets that configuration choose.
+    pub model: Option<&'a str>,
+    /// The engine's id of the session to go on with.
+    pub session: &'a str,
+    /// kimi-cli's device id, the same for all containers of an install.
+    pub device: &'a str,
+}
+
+/// As whom the Docker daemon works, which decides whose the files of a container are.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Daemon {
+    /// As the person who runs nanokimi: uid 0 inside is that person outside.
+    Rootless,
+    /// As root; the container must take the person's own ids.
+    Rootful { uid: u32, gid: u32 },
+}
+
+/// Everything `docker` needs to launch one container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ContainerSpec {
+    /// `nanokimi-<group>-<run id>`.
+    pub name: String,
+    pub image: String,
+    pub group: GroupName,
+    pub install: InstallId,
+    pub run: RunId,
+    /// The ids inside: 0 and 0 under a rootless daemon, the person's own under a rootful one.
+    pub uid: u32,
+    pub gid: u32,
+    pub env: Vec<(String, String)>,
+    pub mounts: Vec<Mount>,
+    pub limits: Limits,
+}
+
+/// One folder or file of the host inside the container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Mount {
+    pub host: PathBuf,
+    pub container: String,
+    pub access: Access,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Access {
+    ReadOnly,
+    ReadWrite,
+}
+
+/// What one container may use of the machine. Memory, processor and pids hold only where the daemon has
+/// cgroups (`DaemonFacts::limits`); the other three hold always.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    pub memory_bytes: i64,
+    /// Thousandths of one processor.
+    pub cpus_milli: i64,
+    pub pids: i64,
+    /// Open files of each process.
+    pub open_files: i64,
+    /// Threads of the person whose ids the container has, over all containers: see [`Limits::STANDARD`].
+    pub threads_of_person: i64,
+    /// Size of a file that a process writes.
+    pub file_bytes: i64,
+}
+
+impl Limits {
+    /// For a small server with several groups.
+    pub const STANDARD: Self = Self {
+        // The engine takes 130 MB, the temporary folders at most 256 MB; the rest is for the agent's commands.
+        memory_bytes: 768 * MIB,
+        // An agent that computes leaves the machine's other processors to the host service and other agents.
+        cpus_milli: 1000,
+        // Engine and agent-runner idle with 7 threads; the agent's builds and pipelines need dozens more.
+        pids: 256,
+        // The usual limit of a login, four times: package managers and searches open many.
+        open_files: 4096,
+        // The kernel counts this over all containers of a rootless daemon *and the daemon itself*, but holds
+        // it only against those that carry it. Measured: ten idle agents with the daemon come to 230 threads;
+        // a fork bomb ends here, while the daemon, which is not limited, still starts and kills containers.
+        threads_of_person: 1024,
+        // Larger than what a chat can carry, far smaller than a disk.
+        file_bytes: 1024 * MIB,
+    };
+}
+
+const MIB: i64 = 1024 * 1024;
+
+/// Decides what the group's container sees and may do.
+///
+/// # Errors
+/// When a mount would show something that the group must not see.
+pub fn spec(launch: &Launch<'_>, group: &Group) -> Result<ContainerSpec> {
+    let mounts = mounts(launch.paths, group);
+    refuse_forbidden(launch.paths, group, &mounts)?;
+    let (uid, gid) = match launch.daemon {
+        Daemon::Rootless => (0, 0),
+        Daemon::Rootful { uid, gid } => (uid, gid),
+    };
+    Ok(ContainerSpec {
+        name: format!("nanokimi-{}-{}", group.name, launch.run),
+        image: launch.image.to_owned(),
+        group: group.name.clone(),
+        install: launch.install.clone(),
+        run: launch.run.clone(),
+        uid,
+        gid,
+        env: environment(launch),
+        mounts,
+        limits: launch.limits,
+    })
+}
+
+/// What the agent-runner is told; the image brings the rest (`PATH`, `HOME`).
+fn environment(launch: &Launch<'_>) -> Vec<(String, String)> {
+    let mut env = vec![
+        ("NANOKIMI_SESSION".to_owned(), launch.session.to_owned()),
+        ("NANOKIMI_DEVICE_ID".to_owned(), launch.device.to_owned()),
+        ("NANOKIMI_ASSISTANT".to_owned(), launch.assistant.to_owned()),
+        ("TZ".to_owned(), launch.time_zone.to_owned()),
+    ];
+    if let Some(model) = launch.model {
+        env.push(("NANOKIMI_MODEL".to_owned(), model.to_owned()));
+    }
+    env
+}
+
+fn mounts(paths: &Paths, group: &Group) -> Vec<Mount> {
+    let global = match group.role {
+        Role::Main => Access::ReadWrite,
+        Role::Member => Access::ReadOnly,
+    };
+    let mount =
+        |host: PathBuf, container: &str, access| Mount { host, container: container.to_owned(), access };
+    vec![
+        mount(paths.engine_config(), &format!("{ENGINE_HOME}/config.toml"), Access::ReadOnly),
+        mount(paths.agent_credentials(&group.name), &format!("{ENGINE_HOME}/credentials"), Access::ReadWrite),
+        mount(paths.sessions(&group.name), &format!("{ENGINE_HOME}/sessions"), Access::ReadWrite),
+        mount(paths.group(&group.name), GROUP, Access::ReadWrite),
+        mount(paths.global(), GLOBAL, global),
+        // Connecting to a socket needs no writable folder; so nobody inside can replace it.
+        mount(paths.door(&group.name), DOOR, Access::ReadOnly),
+    ]
+}
+
+/// Refuses everything that is not on the short list of what a group may ever see, and writing where it may
+/// only read. So the store, `.env`, the real login, the install's root and its parents, other groups' folders
+/// and Docker's socket are refused without being known here.
+fn refuse_forbidden(paths: &Paths, group: &Group, mounts: &[Mount]) -> Result<()> {
+    let writable =
+        [paths.agent_credentials(&group.name), paths.sessions(&group.name), paths.group(&group.name)];
+    for Mount { host, access, .. } in mounts {
+        ensure!(is_plain(host), "Refused to mount {}: not an absolute path without \"..\"", host.display());
+        let own = writable.iter().any(|folder| host.starts_with(folder));
+        let global = host.starts_with(paths.global());
+        let readable = own || global || *host == paths.engine_config() || *host == paths.door(&group.name);
+        if !readable {
+            bail!("Refused to mount {}: the group {} must not see it", host.display(), group.name);
+        }
+        let may_write = own || (global && group.role == Role::Main);
+        if *access == Access::ReadWrite && !may_write {
+            bail!(
+                "Refused to mount {} for writing: the group {} may only read it",
+                host.display(),
+                group.name
+            );
+        }
+    }
+    Ok(())
+}
+
+fn is_plain(path: &Path) -> bool {
+    path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fmt::Write as _;
+
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::ChatId;
+
+    fn group(name: &str, role: Role) -> Group {
+        Group { name: GroupName::parse(name).unwrap(), chat: ChatId::new("chat"), role, trigger: None }
+    }
+
+    fn spec_of(root: &str, daemon: Daemon, model: Option<&str>, group: &Group) -> Result<ContainerSpec> {
+        let launch = Launch {
+            paths: &Paths::new(root),
+            install: &InstallId::new("in"),
+            run: &RunId::new("7"),
+            image: "nanokimi-agent:1",
+            daemon,
+            limits: Limits::STANDARD,
+            time_zone: "Europe/Madrid",
+            assistant: "Kai",
+            model,
+            session: "main",
+            device: "d1",
+        };
+        spec(&launch, group)
+    }
+
+    fn shown(spec: &ContainerSpec) -> String {
+        let mut text = format!("{} as {}:{}\n", spec.name, spec.uid, spec.gid);
+        for (name, value) in &spec.env {
+            writeln!(text, "{name}={value}").unwrap();
+        }
+        for Mount { host, container, access } in &spec.mounts {
+            writeln!(text, "{} -> {container} {access:?}", host.display()).unwrap();
+        }
+        text
+    }
+
+    #[test]
+    fn a_member_reads_what_is_global_and_writes_only_its_own() {
+        let spec = spec_of("/srv/k", Daemon::Rootless, None, &group("family", Role::Member)).unwrap();
+        insta::assert_snapshot!(shown(&spec), @r"
+        nanokimi-family-7 as 0:0
+        NANOKIMI_SESSION=main
+        NANOKIMI_DEVICE_ID=d1
+        NANOKIMI_ASSISTANT=Kai
+        TZ=Europe/Madrid
+        /srv/k/data/credentials/config.toml -> /home/node/.kimi/config.toml ReadOnly
+        /srv/k/data/agents/family/credentials -> /home/node/.kimi/credentials ReadWrite
+        /srv/k/data/sessions/family -> /home/node/.kimi/sessions ReadWrite
+        /srv/k/groups/family -> /workspace/group ReadWrite
+        /srv/k/groups/global -> /workspace/global ReadOnly
+        /srv/k/data/run/family -> /run/nanokimi ReadOnly
+        ");
+    }
+
+    #[test]
+    fn main_also_writes_what_is_global_and_a_rootful_daemon_gets_the_persons_ids() {
+        let daemon = Daemon::Rootful { uid: 1000, gid: 100 };
+        let spec = spec_of("/srv/k", daemon, Some("kimi-k2"), &group("me", Role::Main)).unwrap();
+        insta::assert_snapshot!(shown(&spec), @r"
+        nanokimi-me-7 as 1000:100
+        NANOKIMI_SESSION=main
+        NANOKIMI_DEVICE_ID=d1
+        NANOKIMI_ASSISTANT=Kai
+        TZ=Europe/Madrid
+        NANOKIMI_MODEL=kimi-k2
+        /srv/k/data/credentials/config.toml -> /home/node/.kimi/config.toml ReadOnly
+        /srv/k/data/agents/me/credentials -> /home/node/.kimi/credentials ReadWrite
+        /srv/k/data/sessions/me -> /home/node/.kimi/sessions ReadWrite
+        /srv/k/groups/me -> /workspace/group ReadWrite
+        /srv/k/groups/global -> /workspace/global ReadWrite
+        /srv/k/data/run/me -> /run/nanokimi ReadOnly
+        ");
+    }
+
+    #[test]
+    fn an_install_without_an_absolute_root_launches_nothing() {
+        for root in ["", ".", "nanokimi", "/srv/k/../other"] {
+            let refused = spec_of(root, Daemon::Rootless, None, &group("family", Role::Member)).unwrap_err();
+            assert!(refused.to_string().contains("not an absolute path"), "{root:?}: {refused}");
+        }
+    }
+
+    #[test]
+    fn secrets_neighbours_and_docker_are_refused_by_name() {
+        let paths = Paths::new("/srv/k");
+        let other = GroupName::parse("family-2").unwrap();
+        let forbidden = [
+            paths.store(),
+            paths.database(),
+            paths.env_file(),
+            paths.credentials(),
+            paths.login_file(),
+            paths.device_id(),
+            paths.root().to_owned(),
+            paths.root().join("data"),
+            paths.groups(),
+            paths.group(&other),
+            paths.sessions(&other),
+            paths.agent_credentials(&other),
+            paths.door(&other),
+            paths.group(&GroupName::parse("family").unwrap()).join("../family-2"),
+            PathBuf::from("groups/family"),
+            PathBuf::from("/srv"),
+            PathBuf::from("/"),
+            PathBuf::from("/run/user/1000/docker.sock"),
+            PathBuf::from("/run/user/1000"),
+            PathBuf::from("/var/run/docker.sock"),
+        ];
+        for role in [Role::Main, Role::Member] {
+            for host in &forbidden {
+                let mount =
+                    Mount { host: host.clone(), container: GROUP.to_owned(), access: Access::ReadOnly };
+                assert!(
+                    refuse_forbidden(&paths, &group("family", role), &[mount]).is_err(),
+                    "{} is refused",
+                    host.display()
+                );
+            }
+        }
+    }
+
+    #[test]
+    fn what_may_only_be_read_is_refused_for_writing() {
+        let paths = Paths::new("/srv/k");
+        let family = GroupName::parse("family").unwrap();
+        let table = [
+            (paths.engine_config(), [false, false]),
+            (paths.door(&family), [false, false]),
+            (paths.global(), [false, true]),
+            (paths.group(&family), [true, true]),
+        ];
+        for (host, allowed) in table {
+            for (role, allowed) in [Role::Member, Role::Main].into_iter().zip(allowed) {
+                let mount =
+                    Mount { host: host.clone(), container: GROUP.to_owned(), access: Access::ReadWrite };
+                let outcome = refuse_forbidden(&paths, &group("family", role), &[mount]);
+                assert_eq!(outcome.is_ok(), allowed, "{} for {role:?}", host.display());
+            }
+        }
+    }
+
+    proptest! {
+        /// Told from outside, not by the list that the code uses: nothing secret, nothing above it, nobody else's.
+        #[test]
+        fn no_group_name_reaches_a_forbidden_path(
+            own in "[A-Za-z0-9][A-Za-z0-9_-]{0,63}",
+            other in "[A-Za-z0-9][A-Za-z0-9_-]{0,63}",
+            main in any::<bool>(),
+        ) {
+            let (Ok(own), Ok(other)) = (GroupName::parse(&own), GroupName::parse(&other)) else { return Ok(()) };
+            prop_assume!(own != other);
+            let paths = Paths::new("/srv/k");
+            let role = if main { Role::Main } else { Role::Member };
+            let group = group(own.as_str(), role);
+            let spec = spec_of("/srv/k", Daemon::Rootless, None, &group).unwrap();
+            let secrets = [
+                paths.store(), paths.env_file(), paths.login_file(), paths.device_id(),
+                paths.group(&other), paths.sessions(&other), paths.agent_credentials(&other), paths.door(&other),
+                PathBuf::from("/var/run/docker.sock"),
+            ];
+            for mount in &spec.mounts {
+                for secret in &secrets {
+                    prop_assert!(!secret.starts_with(&mount.host), "{} shows {}", mount.host.display(), secret.display());
+                    prop_assert!(!mount.host.starts_with(secret), "{} is in {}", mount.host.display(), secret.display());
+                }
+            }
+        }
+    }
+}
