@@ -1,0 +1,98 @@
+//! The engine in a container, spoken to over its stdio. `wire` is kimi-cli's protocol; nothing outside this
+//! module knows an engine's name or words.
+//!
+//! [`Agent::start`] spawns one task that owns both pipes. Requests go in by [`Agent`], what happens comes out
+//! as [`AgentEvent`]s; the last one is always [`AgentEvent::Gone`].
+
+pub mod wire;
+
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
+
+use crate::types::Failure;
+
+/// Requests on their way to the engine.
+const REQUESTS_IN_FLIGHT: usize = 16;
+/// Events on their way to the session; an engine that floods is read no faster than they are taken.
+const EVENTS_IN_FLIGHT: usize = 64;
+
+/// What the session asks of its engine. Prompt text must already be wrapped (`render::prompt`).
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Request {
+    /// Begins a turn; ends with one [`AgentEvent::TurnOver`].
+    Prompt(String),
+    /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back.
+    Steer(String),
+    /// Ends the running turn early.
+    Cancel,
+    /// Closes the engine's stdin: it saves and ends by itself.
+    Close,
+}
+
+/// What the engine reports, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum AgentEvent {
+    /// The handshake is done; prompts are welcome.
+    Ready,
+    /// The engine calls the model: from the first of these on, steers reach the turn.
+    StepBegan,
+    /// A piece of the answer. Pieces of one step follow each other without a gap.
+    Said(String),
+    /// The engine uses a tool.
+    Working {
+        tool: String,
+    },
+    /// The oldest steer that was not yet taken has reached the model's input.
+    SteerTaken,
+    TurnOver(TurnEnd),
+    /// The engine's stdout ended or was beyond understanding. Nothing follows.
+    Gone(Gone),
+}
+
+/// How a turn ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TurnEnd {
+    Finished,
+    Cancelled,
+    /// The engine's own bound on steps was reached.
+    StepLimit(u64),
+    /// The engine could not answer, as far as it tells.
+    Failed(Failure),
+}
+
+/// How an engine was lost.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Gone {
+    /// stdout closed after the handshake.
+    Ended,
+    /// stdout closed before the handshake; the lines that came instead, cut short.
+    NeverReady { said: String },
+    /// A line that is not the protocol, cut short, or one that was too long.
+    Garbage { said: String },
+}
+
+/// The handle to a running engine.
+#[derive(Clone, Debug)]
+pub struct Agent {
+    requests: mpsc::Sender<Request>,
+}
+
+impl Agent {
+    /// Starts to speak with the engine behind these pipes.
+    pub fn start<W, R>(stdin: W, stdout: R) -> (Self, mpsc::Receiver<AgentEvent>)
+    where
+        W: AsyncWrite + Send + Unpin + 'static,
+        R: AsyncRead + Send + Unpin + 'static,
+    {
+        let (requests, request_receiver) = mpsc::channel(REQUESTS_IN_FLIGHT);
+        let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
+        tokio::spawn(wire::run(stdin, stdout, request_receiver, event_sender));
+        (Self { requests }, events)
+    }
+
+    /// Hands over a request, without waiting. It is dropped when the engine is gone, which `Gone` says, and when
+    /// the engine reads nothing any more, which the session's deadlines end.
+    pub fn ask(&self, request: Request) {
+        self.requests.try_send(request).ok();
+    }
+}

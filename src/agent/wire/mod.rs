@@ -1,0 +1,518 @@
+//! Speaks kimi-cli's wire protocol over a running engine's pipes. What the lines mean is decided in `protocol`;
+//! here they are only carried.
+//!
+//! One task owns both pipes and does four things side by side, so that none can hold up another: it reads
+//! lines, writes lines, hands over events, and takes requests. While the session takes its time with an event,
+//! the engine is still answered; while the engine takes its time to read, its events still reach the session.
+
+mod protocol;
+
+use std::io;
+
+use bytes::BytesMut;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::sync::mpsc;
+use tracing::debug;
+
+use self::protocol::{Conversation, Heard};
+use super::{AgentEvent, Request};
+
+/// Longest line that is held. What we read of the engine is some kilobytes long; longer are only the results of
+/// tools, which nobody here needs. (The engine itself accepts 100 MB.)
+const LINE_MAX: usize = 8 * 1024 * 1024;
+
+/// How much of a longer line is looked at: enough to tell what it is.
+const BEGINNING_BYTES: usize = 1024;
+
+/// Read from the pipe at a time.
+const READ_BYTES: usize = 64 * 1024;
+
+/// Lines that wait for the engine to read them, in bytes; beyond, nothing more is taken or answered until it
+/// does. Many times the largest prompt: only an engine that asks and asks without reading comes here.
+const OUTBOX_MAX: usize = 32 * 1024 * 1024;
+
+/// Speaks with the engine until it is gone. The last event is always [`AgentEvent::Gone`].
+pub async fn run<W, R>(
+    stdin: W,
+    stdout: R,
+    mut requests: mpsc::Receiver<Request>,
+    events: mpsc::Sender<AgentEvent>,
+) where
+    W: AsyncWrite + Send + Unpin + 'static,
+    R: AsyncRead + Send + Unpin + 'static,
+{
+    let (mut conversation, greeting) = Conversation::begin();
+    let mut lines = Lines::new(stdout);
+    let mut outbox = Outbox::new(stdin);
+    outbox.push(&greeting);
+    // An event that the session has not yet taken; nothing more is read before.
+    let mut waiting: Option<AgentEvent> = None;
+    let mut more_requests = true;
+
+    let gone = loop {
+        tokio::select! {
+            line = lines.next(), if waiting.is_none() && outbox.has_room() => {
+                let heard = match line {
+                    Line::Whole(line) => conversation.hear(&line),
+                    Line::TooLong(beginning) => conversation.hear_beginning(&beginning),
+                    Line::End { rest } => break conversation.end(&rest),
+                };
+                match heard {
+                    Heard::Nothing => {}
+                    Heard::Event(event) => waiting = Some(event),
+                    Heard::Answer(line) => outbox.push(&line),
+                    Heard::Lost(gone) => break gone,
+                }
+            }
+            () = outbox.advance(), if outbox.has_work() => {}
+            permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
+                (Ok(permit), Some(event)) => permit.send(event),
+                // Nobody listens any more: the engine is to end.
+                (Err(_), _) | (_, None) => outbox.close(),
+            },
+            request = requests.recv(), if more_requests && outbox.has_room() => {
+                more_requests = request.is_some();
+                match request.and_then(|request| conversation.ask(request)) {
+                    Some(line) => outbox.push(&line),
+                    None => outbox.close(),
+                }
+            }
+        }
+    };
+    // A session that is just asking something must not wait for us while we wait for it.
+    drop(requests);
+    drop(outbox);
+    events.send(AgentEvent::Gone(gone)).await.ok();
+}
+
+/// The engine's stdout, line by line, with bounded memory.
+struct Lines<R> {
+    reader: BufReader<R>,
+    line: Vec<u8>,
+    /// The rest of a line that was too long.
+    skipping: bool,
+}
+
+#[derive(Debug)]
+enum Line {
+    /// Without its end.
+    Whole(Vec<u8>),
+    /// The beginning of a line that is longer than [`LINE_MAX`]; its rest is skipped.
+    TooLong(Vec<u8>),
+    /// stdout has ended, perhaps in the middle of a line.
+    End { rest: Vec<u8> },
+}
+
+impl<R: AsyncRead + Unpin> Lines<R> {
+    fn new(stdout: R) -> Self {
+        Self { reader: BufReader::with_capacity(READ_BYTES, stdout), line: Vec::new(), skipping: false }
+    }
+
+    /// Safe to be dropped half-way: what has been read stays here.
+    async fn next(&mut self) -> Line {
+        loop {
+            let buffer = match self.reader.fill_buf().await {
+                Ok(buffer) if !buffer.is_empty() => buffer,
+                Ok(_) => return Line::End { rest: std::mem::take(&mut self.line) },
+                Err(error) => {
+                    debug!(%error, "Failed to read from the engine");
+                    return Line::End { rest: std::mem::take(&mut self.line) };
+                }
+            };
+            let end = buffer.iter().position(|byte| *byte == b'\n');
+            let piece = &buffer[..end.unwrap_or(buffer.len())];
+            let too_long = !self.skipping && self.line.len() + piece.len() > LINE_MAX;
+            if !self.skipping {
+                self.line.extend_from_slice(piece);
+            }
+            let read = piece.len() + usize::from(end.is_some());
+            self.reader.consume(read);
+            let whole = end.is_some() && !self.skipping;
+            self.skipping = end.is_none() && (self.skipping || too_long);
+            if too_long {
+                let mut beginning = std::mem::take(&mut self.line);
+                beginning.truncate(BEGINNING_BYTES);
+                return Line::TooLong(beginning);
+            }
+            if whole {
+                return Line::Whole(std::mem::take(&mut self.line));
+            }
+        }
+    }
+}
+
+/// Lines on their way into the engine's stdin.
+struct Outbox<W> {
+    /// None once it is closed.
+    stdin: Option<W>,
+    lines: BytesMut,
+    flushed: bool,
+    closing: bool,
+}
+
+impl<W: AsyncWrite + Unpin> Outbox<W> {
+    fn new(stdin: W) -> Self {
+        Self { stdin: Some(stdin), lines: BytesMut::new(), flushed: true, closing: false }
+    }
+
+    /// Adds a line. One after [`Outbox::close`] is dropped.
+    fn push(&mut self, line: &str) {
+        if self.stdin.is_some() && !self.closing {
+            self.lines.extend_from_slice(line.as_bytes());
+            self.lines.extend_from_slice(b"\n");
+        }
+    }
+
+    /// Closes stdin after the lines that are already here.
+    fn close(&mut self) {
+        self.closing = true;
+    }
+
+    fn has_room(&self) -> bool {
+        self.lines.len() < OUTBOX_MAX
+    }
+
+    fn has_work(&self) -> bool {
+        self.stdin.is_some() && (!self.lines.is_empty() || !self.flushed || self.closing)
+    }
+
+    /// Does one step of the work. Safe to be dropped half-way: each step counts whole or not at all.
+    async fn advance(&mut self) {
+        if let Err(error) = self.step().await {
+            // Its stdout will tell how it ended.
+            debug!(%error, "The engine does not read any more");
+            self.stdin = None;
+            self.lines.clear();
+        }
+    }
+
+    async fn step(&mut self) -> io::Result<()> {
+        let Some(stdin) = &mut self.stdin else {
+            return Ok(());
+        };
+        if !self.lines.is_empty() {
+            if stdin.write_buf(&mut self.lines).await? == 0 {
+                return Err(io::ErrorKind::WriteZero.into());
+            }
+            self.flushed = false;
+        } else if !self.flushed {
+            stdin.flush().await?;
+            self.flushed = true;
+        } else {
+            stdin.shutdown().await?;
+            self.stdin = None;
+        }
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use proptest::prelude::*;
+    use serde_json::Value;
+    use tokio::io::{AsyncReadExt, DuplexStream, Lines as TokioLines};
+    use tokio::time::timeout;
+
+    use super::super::{Agent, Gone, TurnEnd};
+    use super::*;
+
+    /// The engine's side of the pipes.
+    struct Engine {
+        stdin: TokioLines<BufReader<DuplexStream>>,
+        stdout: DuplexStream,
+    }
+
+    /// Starts an agent on pipes that hold this many bytes, as a kernel's pipe holds some.
+    fn start(pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, Engine) {
+        let (stdin, engine_stdin) = tokio::io::duplex(pipe_bytes);
+        let (stdout, engine_stdout) = tokio::io::duplex(pipe_bytes);
+        let (agent, events) = Agent::start(stdin, engine_stdout);
+        (agent, events, Engine { stdin: BufReader::new(engine_stdin).lines(), stdout })
+    }
+
+    impl Engine {
+        async fn hears(&mut self) -> Value {
+            serde_json::from_str(&self.stdin.next_line().await.unwrap().expect("stdin is open")).unwrap()
+        }
+
+        async fn says(&mut self, line: &str) {
+            self.stdout.write_all(line.as_bytes()).await.unwrap();
+            self.stdout.write_all(b"\n").await.unwrap();
+        }
+
+        async fn greets(&mut self) {
+            assert_eq!(self.hears().await["method"], "initialize");
+            self.says(r#"{"jsonrpc":"2.0","id":"initialize","result":{"protocol_version":"1.10"}}"#).await;
+        }
+    }
+
+    const STEP: &str =
+        r#"{"jsonrpc":"2.0","method":"event","params":{"type":"StepBegin","payload":{"n":1}}}"#;
+    const TEXT: &str = r#"{"jsonrpc":"2.0","method":"event","params":{"type":"ContentPart","payload":{"type":"text","text":"hi"}}}"#;
+    const APPROVAL: &str = r#"{"jsonrpc":"2.0","method":"request","id":"a","params":{"type":"ApprovalRequest","payload":{"id":"r"}}}"#;
+
+    #[tokio::test(start_paused = true)]
+    async fn a_conversation_from_greeting_to_goodbye() {
+        let (agent, mut events, mut engine) = start(256);
+        engine.greets().await;
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+
+        agent.ask(Request::Prompt("x".repeat(10_000)));
+        let prompt = engine.hears().await;
+        assert_eq!(prompt["params"]["user_input"].as_str().map(str::len), Some(10_000));
+        for line in [STEP, TEXT, r#"{"id":"prompt-1","result":{"status":"finished"}}"#] {
+            engine.says(line).await;
+        }
+        assert_eq!(events.recv().await, Some(AgentEvent::StepBegan));
+        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+        assert_eq!(events.recv().await, Some(AgentEvent::TurnOver(TurnEnd::Finished)));
+
+        agent.ask(Request::Steer("too late".to_owned()));
+        agent.ask(Request::Close);
+        agent.ask(Request::Prompt("after the goodbye".to_owned()));
+        assert_eq!(engine.hears().await["method"], "steer");
+        assert_eq!(engine.stdin.next_line().await.unwrap(), None, "stdin is closed");
+        engine.says(TEXT).await;
+        drop(engine);
+        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())), "the last words are heard");
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+        assert_eq!(events.recv().await, None);
+        agent.ask(Request::Cancel);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_lets_go_of_its_handle_closes_the_engine() {
+        let (agent, mut events, mut engine) = start(256);
+        engine.greets().await;
+        drop(agent);
+        assert_eq!(engine.stdin.next_line().await.unwrap(), None);
+        drop(engine);
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_stops_listening_closes_the_engine() {
+        let (_agent, events, mut engine) = start(256);
+        drop(events);
+        engine.greets().await;
+        assert_eq!(engine.stdin.next_line().await.unwrap(), None);
+        engine.says(TEXT).await;
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_stops_reading_is_still_heard() {
+        let (agent, mut events, mut engine) = start(256);
+        engine.greets().await;
+        let Engine { stdin, mut stdout } = engine;
+        drop(stdin);
+        agent.ask(Request::Prompt("into nothing".to_owned()));
+        stdout.write_all(TEXT.as_bytes()).await.unwrap();
+        stdout.write_all(b"\n").await.unwrap();
+        drop(stdout);
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn the_stub_that_exits_is_quoted() {
+        let (_agent, mut events, mut engine) = start(64);
+        engine.says("kimi-cli is no longer maintained.").await;
+        assert_eq!(
+            events.recv().await,
+            Some(AgentEvent::Gone(Gone::NeverReady { said: "kimi-cli is no longer maintained.".to_owned() }))
+        );
+        assert_eq!(events.recv().await, None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn garbage_ends_it_and_the_engine_sees_its_stdin_close() {
+        let (_agent, mut events, mut engine) = start(256);
+        engine.greets().await;
+        engine.says("Segmentation fault").await;
+        engine.says(TEXT).await;
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        assert_eq!(
+            events.recv().await,
+            Some(AgentEvent::Gone(Gone::Garbage { said: "Segmentation fault".to_owned() }))
+        );
+        assert_eq!(engine.stdin.next_line().await.unwrap(), None);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_session_that_takes_no_events_can_still_ask() {
+        let (agent, mut events, mut engine) = start(256);
+        engine.greets().await;
+        let Engine { mut stdin, mut stdout } = engine;
+        tokio::spawn(async move { while stdout.write_all(format!("{TEXT}\n").as_bytes()).await.is_ok() {} });
+        for _ in 0..1_000 {
+            agent.ask(Request::Cancel);
+            assert!(stdin.next_line().await.unwrap().is_some_and(|line| line.contains("cancel")));
+        }
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_writes_before_it_reads_is_heard_out() {
+        let (agent, mut events, mut engine) = start(256);
+        engine.greets().await;
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        // More than the pipe holds waits to be read by the engine, which first wants to be heard and asked.
+        agent.ask(Request::Prompt("x".repeat(100_000)));
+        let engine = tokio::spawn(async move {
+            for _ in 0..1_000 {
+                engine.says(APPROVAL).await;
+            }
+            assert_eq!(engine.hears().await["method"], "prompt");
+            for _ in 0..1_000 {
+                assert_eq!(engine.hears().await["result"]["response"], "approve");
+            }
+        });
+        timeout(Duration::from_secs(60), engine).await.expect("no deadlock").unwrap();
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_is_read_no_faster_than_it_is_taken() {
+        const FLOOD: usize = 100_000;
+        let (_agent, mut events, mut engine) = start(4096);
+        engine.greets().await;
+        let (written, mut progress) = tokio::sync::watch::channel(0);
+        tokio::spawn(async move {
+            for n in 0..FLOOD {
+                engine.says(TEXT).await;
+                written.send(n).ok();
+            }
+        });
+        // It comes to rest long before its end …
+        while timeout(Duration::from_secs(1), progress.changed()).await.is_ok() {}
+        let at_rest = *progress.borrow();
+        assert!(at_rest < 2_000, "{at_rest} events were taken in while nobody wanted them");
+        // … and all of it arrives.
+        let mut heard = 0;
+        while let Some(event) = events.recv().await {
+            heard += usize::from(matches!(event, AgentEvent::Said(_)));
+        }
+        assert_eq!(heard, FLOOD);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_that_is_too_long_is_skipped_or_ends_it_but_never_held() {
+        let (_agent, mut events, mut engine) = start(1024 * 1024);
+        engine.greets().await;
+        let pad = "x".repeat(3 * LINE_MAX);
+        let feed = tokio::spawn(async move {
+            engine.says(&format!(r#"{{"jsonrpc":"2.0","method":"event","params":{{"type":"ToolResult","payload":"{pad}"}}}}"#)).await;
+            engine.says(TEXT).await;
+            let long = format!(r#"{{"jsonrpc":"2.0","method":"request","id":"{pad}"#);
+            engine.stdout.write_all(long.as_bytes()).await.ok();
+            engine
+        });
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+        let Some(AgentEvent::Gone(Gone::Garbage { said })) = events.recv().await else {
+            panic!("a request that cannot be read is the end");
+        };
+        assert!(said.starts_with(r#"{"jsonrpc":"2.0","method":"request""#) && said.len() <= 300);
+        feed.await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn lines_are_cut_where_they_end_however_they_arrive() {
+        let long = vec![b'x'; LINE_MAX];
+        let longer = vec![b'y'; LINE_MAX + 1];
+        let input = [&b"one\r\n\ntwo\n"[..], &long, b"\n", &longer, b"\nthree\nrest"].concat();
+        for chunk in [1, 7, READ_BYTES] {
+            let mut lines = Lines::new(Pieces { rest: &input, piece: chunk });
+            let mut seen = Vec::new();
+            loop {
+                match lines.next().await {
+                    Line::Whole(line) => seen.push(("whole", line.len(), line.first().copied())),
+                    Line::TooLong(line) => seen.push(("too long", line.len(), line.first().copied())),
+                    Line::End { rest } => {
+                        assert_eq!(rest, b"rest");
+                        break;
+                    }
+                }
+            }
+            assert_eq!(
+                seen,
+                [
+                    ("whole", 4, Some(b'o')),
+                    ("whole", 0, None),
+                    ("whole", 3, Some(b't')),
+                    ("whole", LINE_MAX, Some(b'x')),
+                    ("too long", BEGINNING_BYTES, Some(b'y')),
+                    ("whole", 5, Some(b't')),
+                ],
+                "in pieces of {chunk}"
+            );
+        }
+    }
+
+    /// Hands out its bytes a few at a time.
+    struct Pieces<'a> {
+        rest: &'a [u8],
+        piece: usize,
+    }
+
+    impl AsyncRead for Pieces<'_> {
+        fn poll_read(
+            mut self: std::pin::Pin<&mut Self>,
+            _: &mut std::task::Context<'_>,
+            buffer: &mut tokio::io::ReadBuf<'_>,
+        ) -> std::task::Poll<io::Result<()>> {
+            let length = self.piece.min(self.rest.len()).min(buffer.remaining());
+            let (piece, rest) = self.rest.split_at(length);
+            buffer.put_slice(piece);
+            self.rest = rest;
+            std::task::Poll::Ready(Ok(()))
+        }
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+
+        #[test]
+        fn whatever_an_engine_writes_there_is_one_end(
+            pieces in prop::collection::vec(
+                prop_oneof![
+                    Just(b"{\"id\":\"initialize\",\"result\":{}}\n".to_vec()),
+                    Just(format!("{TEXT}\n").into_bytes()),
+                    Just(format!("{APPROVAL}\n").into_bytes()),
+                    Just(b"\n".to_vec()),
+                    prop::collection::vec(any::<u8>(), 0..40),
+                ],
+                0..30,
+            ),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
+            let events = runtime.block_on(async {
+                let (_agent, mut events, engine) = start(48);
+                let Engine { stdin, mut stdout } = engine;
+                tokio::spawn(async move {
+                    for piece in &pieces {
+                        if stdout.write_all(piece).await.is_err() {
+                            return;
+                        }
+                    }
+                });
+                tokio::spawn(async move {
+                    let mut stdin = stdin.into_inner();
+                    stdin.read_to_end(&mut Vec::new()).await.ok();
+                });
+                let mut all = Vec::new();
+                while let Some(event) = timeout(Duration::from_secs(60), events.recv()).await.expect("an end") {
+                    all.push(event);
+                }
+                all
+            });
+            let ends = events.iter().filter(|event| matches!(event, AgentEvent::Gone(_))).count();
+            prop_assert_eq!(ends, 1);
+            prop_assert!(matches!(events.last(), Some(AgentEvent::Gone(_))));
+        }
+    }
+}
