@@ -1,0 +1,38 @@
+//! What a door has seen since the session last asked: tokens, and why the latest request went wrong.
+
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use crate::types::{Failure, TokenUsage};
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    usage: Mutex<TokenUsage>,
+    failure: Mutex<Option<Failure>>,
+}
+
+impl Ledger {
+    pub fn add_usage(&self, more: TokenUsage) {
+        *lock(&self.usage) += more;
+    }
+
+    pub fn take_usage(&self) -> TokenUsage {
+        std::mem::take(&mut lock(&self.usage))
+    }
+
+    pub fn failed(&self, failure: Failure) {
+        *lock(&self.failure) = Some(failure);
+    }
+
+    pub fn succeeded(&self) {
+        *lock(&self.failure) = None;
+    }
+
+    pub fn take_failure(&self) -> Option<Failure> {
+        lock(&self.failure).take()
+    }
+}
+
+/// Plain values stay whole whatever happens to the thread that held them.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,190 @@
+//! The door: a group's only way out of its container, an HTTP server on one unix socket in the group's own
+//! folder.
+//!
+//! Who knocks is known by the socket, never by what the request says. What passes is one road, `road`:
+//!
+//! ```text
+//! /coding/v1/*  ──▶  relay: the stand-in login becomes the real one  ──▶  the Kimi API
+//! anything else ──▶  a plain refusal
+//! ```
+//!
+//! `meter` reads the token usage from the answers while they pass. The real login goes into one request
+//! header and nowhere else: never into a log, an error or an answer. The door decides nothing about turns; it
+//! keeps what it saw for the session to take.
+
+mod ledger;
+mod meter;
+mod relay;
+mod road;
+
+use std::convert::Infallible;
+use std::fs::{self, DirBuilder, File, Permissions};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::{OnceCell, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio::time::sleep;
+
+use crate::types::{Authorization, Failure, TokenUsage};
+use ledger::Ledger;
+use relay::Relay;
+
+/// The socket's name in the group's folder; the container's side knows it too.
+pub const SOCKET_NAME: &str = "door.sock";
+
+/// Connections of one container at a time, and with that its requests at a time: an engine with a handful of
+/// subagents stays far below. Whoever comes after waits in the socket's backlog.
+const CONNECTIONS_MAX: usize = 64;
+/// How long a connection may take to send its request's head, or stay idle between two requests.
+const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+/// The pause after a failed accept, which means that the host is out of file descriptors.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Where all doors of an install lead, and as whom. Clones share one client.
+#[derive(Clone, Debug)]
+pub struct Upstream {
+    base: String,
+    authorization: watch::Receiver<Authorization>,
+    /// Made at the first door: it reads the system's trust store, some milliseconds and a megabyte.
+    client: Arc<OnceCell<reqwest::Client>>,
+}
+
+impl Upstream {
+    /// `base` is the Kimi API without a trailing slash, such as `https://api.kimi.com/coding/v1`;
+    /// `authorization` is read at every request.
+    pub fn new(base: impl Into<String>, authorization: watch::Receiver<Authorization>) -> Self {
+        Self { base: base.into(), authorization, client: Arc::default() }
+    }
+}
+
+/// An open door. Dropping it cuts its connections and removes the socket.
+#[derive(Debug)]
+pub struct Door {
+    socket: Socket,
+    ledger: Arc<Ledger>,
+    server: JoinHandle<()>,
+}
+
+/// Opens the door of one group: makes `folder` (only for this user) and listens on `door.sock` in it, in
+/// place of a socket that an earlier run has left.
+///
+/// # Errors
+/// The folder or socket cannot be made, or `upstream` leads to a URL to which the login may not be sent:
+/// neither `https` nor on this machine.
+pub async fn open(folder: &Path, upstream: Upstream) -> Result<Door> {
+    let ledger = Arc::new(Ledger::default());
+    let relay = Arc::new(Relay::new(upstream, Arc::clone(&ledger)).await?);
+    let (listener, socket) =
+        Socket::bind(folder).with_context(|| format!("Failed to open the door in {}", folder.display()))?;
+    let server = tokio::spawn(serve(listener, relay));
+    Ok(Door { socket, ledger, server })
+}
+
+impl Door {
+    /// The tokens that answers have reported since the last call.
+    pub fn take_usage(&self) -> TokenUsage {
+        self.ledger.take_usage()
+    }
+
+    /// Why the latest model request went wrong, if it did since the last call; a later success clears it.
+    /// The engine tells its users little of this.
+    pub fn take_failure(&self) -> Option<Failure> {
+        self.ledger.take_failure()
+    }
+}
+
+impl Drop for Door {
+    fn drop(&mut self) {
+        self.server.abort();
+        self.socket.remove();
+    }
+}
+
+/// The socket on disk, told apart from one that a later door has put in its place.
+#[derive(Debug)]
+struct Socket {
+    path: PathBuf,
+    inode: u64,
+}
+
+impl Socket {
+    fn bind(folder: &Path) -> Result<(UnixListener, Self)> {
+        DirBuilder::new()
+            .recursive(true)
+            .mode(0o700)
+            .create(folder)
+            .context("Failed to create the folder")?;
+        fs::set_permissions(folder, Permissions::from_mode(0o700)).context("Failed to close the folder")?;
+        let path = folder.join(SOCKET_NAME);
+        match fs::remove_file(&path) {
+            Ok(()) => {}
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => {}
+            Err(error) => return Err(error).context("Failed to remove the old socket"),
+        }
+        // A socket address holds 108 bytes; through the folder's descriptor every path is short.
+        let descriptor = File::open(folder).context("Failed to open the folder")?;
+        let short = format!("/proc/self/fd/{}/{SOCKET_NAME}", descriptor.as_raw_fd());
+        let listener = UnixListener::bind(short).context("Failed to listen")?;
+        fs::set_permissions(&path, Permissions::from_mode(0o600)).context("Failed to close the socket")?;
+        let inode = fs::metadata(&path).context("Failed to look at the socket")?.ino();
+        Ok((listener, Self { path, inode }))
+    }
+
+    fn remove(&self) {
+        if fs::metadata(&self.path).is_ok_and(|found| found.ino() == self.inode)
+            && let Err(error) = fs::remove_file(&self.path)
+        {
+            tracing::warn!("Failed to remove {}: {error}", self.path.display());
+        }
+    }
+}
+
+/// Accepts until it is aborted; its connections live in the set and end with it.
+async fn serve(listener: UnixListener, relay: Arc<Relay>) {
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
+                Ok((stream, _)) => {
+                    connections.spawn(converse(stream, Arc::clone(&relay)));
+                }
+                Err(error) => {
+                    tracing::warn!("Failed to accept a connection at the door: {error}");
+                    sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    tracing::error!("A connection at the door ended badly: {error}");
+                }
+            }
+        }
+    }
+}
+
+async fn converse(stream: UnixStream, relay: Arc<Relay>) {
+    let answer = service_fn(move |request| {
+        let relay = Arc::clone(&relay);
+        async move { Ok::<_, Infallible>(relay.answer(request).await) }
+    });
+    let connection = http1::Builder::new()
+        .timer(TokioTimer::new())
+        .header_read_timeout(HEAD_TIMEOUT)
+        .serve_connection(TokioIo::new(stream), answer);
+    if let Err(error) = connection.await {
+        // A container that hangs up in the middle is no news: that is how a turn is cancelled.
+        tracing::debug!("A connection at the door broke: {error}");
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,191 @@
+//! Which requests may leave, and with which headers: pure decisions over a request's head. Whatever is not
+//! plainly a path beneath the Kimi API is refused, so that nothing is left to how somebody else reads a URL.
+
+use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
+use hyper::{Method, StatusCode, Uri};
+
+/// What engines know as the Kimi API, inside the container.
+const KIMI: &str = "/coding/v1/";
+
+/// Headers about one connection only (RFC 9110, 7.6.1), and two old ones of the same kind.
+const HOP_BY_HOP: [HeaderName; 9] = [
+    header::CONNECTION,
+    HeaderName::from_static("keep-alive"),
+    HeaderName::from_static("proxy-connection"),
+    header::PROXY_AUTHENTICATE,
+    header::PROXY_AUTHORIZATION,
+    header::TE,
+    header::TRAILER,
+    header::TRANSFER_ENCODING,
+    header::UPGRADE,
+];
+
+/// Headers that the relay writes itself, and ways to say who one is.
+const NOT_FROM_INSIDE: [HeaderName; 7] = [
+    header::HOST,
+    header::CONTENT_LENGTH,
+    header::EXPECT,
+    header::AUTHORIZATION,
+    header::COOKIE,
+    HeaderName::from_static("x-api-key"),
+    HeaderName::from_static("api-key"),
+];
+
+/// What engines need. The rest of the API belongs to the account, which all groups share: its files, its keys.
+const OPEN: [(&str, &str); 5] = [
+    ("POST", "chat/completions"),
+    ("POST", "files"),
+    ("POST", "search"),
+    ("POST", "fetch"),
+    ("GET", "models"),
+];
+
+/// A request that stays inside.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Closed {
+    pub status: StatusCode,
+    /// For whoever reads the engine's log, or the engine itself.
+    pub why: &'static str,
+}
+
+/// The path and query of a request beneath the Kimi API's base, such as `chat/completions` or
+/// `models?page=2`.
+pub fn to_kimi(method: &Method, uri: &Uri) -> Result<String, Closed> {
+    let closed = |status, why| Err(Closed { status, why });
+    if method == Method::CONNECT || uri.authority().is_some() {
+        return closed(StatusCode::FORBIDDEN, "This door leads to the Kimi API only, not to the web.");
+    }
+    let Some(path) = uri.path().strip_prefix(KIMI) else {
+        return closed(StatusCode::NOT_FOUND, "There is nothing here; the Kimi API is under /coding/v1/.");
+    };
+    if !OPEN.iter().any(|(open, road)| *open == method.as_str() && *road == path) {
+        return closed(StatusCode::FORBIDDEN, "This part of the Kimi API is not open to agents.");
+    }
+    Ok(match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path.to_owned(),
+    })
+}
+
+/// The headers of a request from inside that the Kimi API gets to see.
+pub fn outbound(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = end_to_end(headers);
+    for name in NOT_FROM_INSIDE {
+        kept.remove(name);
+    }
+    // A compressed answer could not be metered.
+    kept.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+    kept
+}
+
+/// The headers of an answer that the container gets to see.
+pub fn inbound(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = end_to_end(headers);
+    // Cookies belong to the login, which is not the container's.
+    kept.remove(header::SET_COOKIE);
+    kept
+}
+
+fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+    let mut kept = headers.clone();
+    for named in headers.get_all(header::CONNECTION) {
+        for name in named.to_str().unwrap_or_default().split(',') {
+            kept.remove(name.trim());
+        }
+    }
+    for name in HOP_BY_HOP {
+        kept.remove(name);
+    }
+    kept
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn road(method: &str, uri: &str) -> Result<String, u16> {
+        to_kimi(&method.parse().unwrap(), &uri.parse().unwrap()).map_err(|closed| closed.status.as_u16())
+    }
+
+    #[test]
+    fn only_plain_paths_to_the_kimi_api_pass() {
+        for (request, leads_to) in [
+            ("POST /coding/v1/chat/completions", Ok("chat/completions")),
+            ("GET /coding/v1/models", Ok("models")),
+            ("POST /coding/v1/chat/completions?x=%2e%2e/x", Ok("chat/completions?x=%2e%2e/x")),
+            ("GET /coding/v1/files/file-1", Err(403)),
+            ("GET /coding/v1/chat/completions", Err(403)),
+            ("GET /coding/v1/..", Err(403)),
+            ("GET /coding/v1/../../admin", Err(403)),
+            ("GET /coding/v1/models/../..", Err(403)),
+            ("GET /coding/v1/./models", Err(403)),
+            ("GET /coding/v1/...", Err(403)),
+            ("GET /coding/v1/%2e%2e/admin", Err(403)),
+            ("GET /coding/v1/%2E%2E%2Fadmin", Err(403)),
+            ("GET /coding/v1/..%5cadmin", Err(403)),
+            ("GET /coding/v1//evil.example/x", Err(403)),
+            ("GET /coding/v1/a;b", Err(403)),
+            ("GET /coding/v1/", Err(403)),
+            ("GET /coding/v1", Err(404)),
+            ("GET /coding/v10/models", Err(404)),
+            ("GET /", Err(404)),
+            ("GET /admin", Err(404)),
+            ("OPTIONS *", Err(404)),
+            ("TRACE /coding/v1/models", Err(403)),
+            ("DELETE /coding/v1/files/1", Err(403)),
+            ("CONNECT api.kimi.com:443", Err(403)),
+            ("GET http://example.com/", Err(403)),
+            ("GET http://127.0.0.1/coding/v1/models", Err(403)),
+        ] {
+            let (method, uri) = request.split_once(' ').unwrap();
+            assert_eq!(road(method, uri), leads_to.map(str::to_owned), "{request}");
+        }
+    }
+
+    #[test]
+    fn who_one_is_and_the_connection_stay_behind() {
+        let inside: HeaderMap = [
+            ("host", "127.0.0.1:8080"),
+            ("authorization", "Bearer stand-in"),
+            ("x-api-key", "k"),
+            ("cookie", "c=1"),
+            ("connection", "keep-alive, X-Private"),
+            ("x-private", "1"),
+            ("transfer-encoding", "chunked"),
+            ("content-length", "12"),
+            ("accept-encoding", "gzip"),
+            ("content-type", "application/json"),
+            ("user-agent", "KimiCLI/1.51.0"),
+            ("x-msh-device-id", "d"),
+        ]
+        .into_iter()
+        .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
+        .collect();
+        let mut seen: Vec<_> =
+            outbound(&inside).iter().map(|(k, v)| format!("{k}: {}", v.to_str().unwrap())).collect();
+        seen.sort();
+        assert_eq!(
+            seen,
+            [
+                "accept-encoding: identity",
+                "content-type: application/json",
+                "user-agent: KimiCLI/1.51.0",
+                "x-msh-device-id: d",
+            ]
+        );
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_passes_stays_beneath_the_base(path in "[-a-zA-Z0-9%./\\\\;:@~_]{0,40}") {
+            let uri: Uri = format!("/coding/v1/{path}").parse().unwrap();
+            if let Ok(rest) = to_kimi(&Method::GET, &uri) {
+                let url = reqwest::Url::parse(&format!("https://api.kimi.com/coding/v1/{rest}")).unwrap();
+                prop_assert_eq!(url.host_str(), Some("api.kimi.com"));
+                prop_assert_eq!(url.path(), format!("/coding/v1/{rest}"));
+            }
+        }
+    }
+}
