@@ -1,0 +1,162 @@
+//! The script: does what the last message says, one directive on each line, so that a test can put any
+//! behaviour of a model into a chat message. Pure.
+//!
+//! | directive | |
+//! |---|---|
+//! | `SAY text` | says it |
+//! | `THINK text` | streams it as thoughts |
+//! | `CALL tool {json}` | calls the tool; after its answer says `tool said: …`. Several lines call several |
+//! | `SLEEP seconds` | says `tick0 tick1 …`, two a second, for that long |
+//! | `LONG n` | says n words |
+//! | `RECALL` | says every earlier message that the request held, joined by ` \| ` |
+//! | `EMPTY` | says nothing at all |
+//! | `ERR status [n]` | answers with that HTTP status: always, or n times and then the other lines |
+//! | `DROP` | says `partial ` and cuts the connection |
+//! | `HANG` | answers with headers, then with nothing |
+//!
+//! A message without directives is answered by `echo: ` and its text.
+
+use std::time::Duration;
+
+use super::conversation::Conversation;
+use super::{Reply, Step};
+
+/// Longest `SLEEP`: longer than any test or turn waits.
+const SLEEP_MAX: Duration = Duration::from_secs(3600);
+/// Most words of one `LONG`: about half a megabyte.
+const WORDS_MAX: usize = 100_000;
+/// What is repeated of a tool's answer, in characters.
+const TOOL_ANSWER_MAX: usize = 400;
+
+pub fn reply(conversation: &Conversation) -> Reply {
+    if !conversation.tool_answers.is_empty() {
+        let said: String = conversation.tool_answers.join(" | ").chars().take(TOOL_ANSWER_MAX).collect();
+        return Reply::Answer(vec![Step::Say(format!("tool said: {said}"))]);
+    }
+    let text = conversation.last();
+    let mut refusal = None;
+    let mut said = Vec::new();
+    let mut steps = Vec::new();
+    let mut known = false;
+    for line in text.lines() {
+        let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
+        let rest = rest.trim();
+        let step = match word {
+            "SAY" => Some(Step::Say(rest.to_owned())),
+            "THINK" => Some(Step::Think(rest.to_owned())),
+            "CALL" => rest
+                .split_once(' ')
+                .map(|(tool, json)| Step::Call { tool: tool.to_owned(), arguments: json.trim().to_owned() }),
+            "SLEEP" => rest
+                .parse()
+                .ok()
+                .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
+                .map(|time| Step::Dawdle(time.min(SLEEP_MAX))),
+            "LONG" => rest.parse().ok().map(|words: usize| Step::Say("word ".repeat(words.min(WORDS_MAX)))),
+            "RECALL" => Some(Step::Say(conversation.earlier().join(" | "))),
+            "DROP" => Some(Step::Cut),
+            "HANG" => Some(Step::Hang),
+            "EMPTY" => Some(Step::Say(String::new())),
+            "ERR" => {
+                refusal = refusal.or_else(|| self::refusal(rest));
+                known |= refusal.is_some();
+                None
+            }
+            _ => None,
+        };
+        known |= step.is_some();
+        match step {
+            // Lines that are said stand on lines of their own.
+            Some(Step::Say(more)) => said.push(more),
+            Some(step) => {
+                speak(&mut said, &mut steps);
+                steps.push(step);
+            }
+            None => {}
+        }
+    }
+    speak(&mut said, &mut steps);
+    match refusal {
+        Some((status, times)) => {
+            if steps.is_empty() {
+                steps.push(Step::Say("recovered".to_owned()));
+            }
+            Reply::Refuse { status, times, then: steps }
+        }
+        None if known => Reply::Answer(steps),
+        None => Reply::Answer(vec![Step::Say(format!("echo: {text}"))]),
+    }
+}
+
+fn speak(said: &mut Vec<String>, steps: &mut Vec<Step>) {
+    if !said.is_empty() {
+        steps.push(Step::Say(said.join("\n")));
+        said.clear();
+    }
+}
+
+/// `status [times]`
+fn refusal(rest: &str) -> Option<(u16, u32)> {
+    let mut numbers = rest.split_whitespace();
+    let status = numbers.next()?.parse().ok().filter(|status| (400..=599).contains(status))?;
+    let times = match numbers.next() {
+        Some(times) => times.parse().ok()?,
+        None => u32::MAX,
+    };
+    Some((status, times))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn to(said: &[&str], tool_answers: &[&str]) -> Reply {
+        let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
+        reply(&Conversation { said: owned(said), tool_answers: owned(tool_answers) })
+    }
+
+    fn say(text: &str) -> Step {
+        Step::Say(text.to_owned())
+    }
+
+    #[test]
+    fn directives_are_done_in_their_order() {
+        let call =
+            |tool: &str, arguments: &str| Step::Call { tool: tool.into(), arguments: arguments.into() };
+        for (text, steps) in [
+            ("hello\nthere", vec![say("echo: hello\nthere")]),
+            ("SAYING nothing", vec![say("echo: SAYING nothing")]),
+            ("ERR 200", vec![say("echo: ERR 200")]),
+            ("SAY one\n SAY two ", vec![say("one\ntwo")]),
+            ("THINK hm\nSAY so", vec![Step::Think("hm".into()), say("so")]),
+            (
+                "SAY wait\nCALL send_message {\"text\": \"hi there\"}\nCALL x {}",
+                vec![say("wait"), call("send_message", "{\"text\": \"hi there\"}"), call("x", "{}")],
+            ),
+            ("SLEEP 0.5\nSAY done", vec![Step::Dawdle(Duration::from_millis(500)), say("done")]),
+            ("SLEEP 1e300", vec![say("echo: SLEEP 1e300")]),
+            ("LONG 3", vec![say("word word word ")]),
+            ("EMPTY", vec![say("")]),
+            ("DROP", vec![Step::Cut]),
+            ("HANG", vec![Step::Hang]),
+        ] {
+            assert_eq!(to(&["before", text], &[]), Reply::Answer(steps), "{text}");
+        }
+        assert_eq!(to(&["a", "b\nc", "RECALL"], &[]), Reply::Answer(vec![say("a | b\nc")]));
+        assert_eq!(to(&["CALL x {}"], &["one", "two"]), Reply::Answer(vec![say("tool said: one | two")]));
+    }
+
+    #[test]
+    fn errors_come_before_everything_else() {
+        let recovered = vec![say("recovered")];
+        assert_eq!(
+            to(&["ERR 500"], &[]),
+            Reply::Refuse { status: 500, times: u32::MAX, then: recovered.clone() }
+        );
+        assert_eq!(to(&["ERR 429 2"], &[]), Reply::Refuse { status: 429, times: 2, then: recovered });
+        assert_eq!(
+            to(&["SAY hi\nERR 429 2"], &[]),
+            Reply::Refuse { status: 429, times: 2, then: vec![say("hi")] }
+        );
+    }
+}

@@ -1,0 +1,205 @@
+//! The practice model over real connections, asked as an engine asks.
+
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::time::timeout;
+
+use super::*;
+
+/// How long a test waits for what should come at once.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+async fn practice(brain: Brain) -> Practice {
+    start(brain, "127.0.0.1:0".parse().unwrap()).await.unwrap()
+}
+
+async fn send(practice: &Practice, request: &str) -> TcpStream {
+    let mut stream = TcpStream::connect(practice.address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+/// Reads until the connection ends, however it ends.
+async fn rest(mut stream: TcpStream) -> String {
+    let mut text = Vec::new();
+    timeout(PATIENCE, stream.read_to_end(&mut text)).await.expect("the connection never ended").ok();
+    String::from_utf8(text).unwrap()
+}
+
+fn completion(prompt: &str, stream: bool) -> String {
+    let body = json!({
+        "model": "kimi-for-coding", "stream": stream,
+        "messages": [{ "role": "system", "content": "you are Kai" }, { "role": "user", "content": prompt }],
+    })
+    .to_string();
+    format!(
+        "POST /coding/v1/chat/completions HTTP/1.0\r\nAuthorization: Bearer x\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    )
+}
+
+async fn ask(practice: &Practice, prompt: &str, stream: bool) -> (String, String) {
+    let answer = rest(send(practice, &completion(prompt, stream)).await).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap();
+    (head.lines().next().unwrap().to_owned(), body.to_owned())
+}
+
+#[tokio::test]
+async fn an_answer_is_streamed_as_kimi_streams_it() {
+    let practice = practice(Brain::Script).await;
+    let (status, body) =
+        ask(&practice, "THINK hm\nSAY wait\nCALL send_message {\"text\": \"hi\"}", true).await;
+    assert_eq!(status, "HTTP/1.0 200 OK");
+    let chunks: Vec<Value> =
+        body.lines().filter_map(|line| serde_json::from_str(line.strip_prefix("data: ")?).ok()).collect();
+    assert!(
+        chunks
+            .iter()
+            .all(|chunk| chunk["object"] == "chat.completion.chunk" && chunk["model"] == "kimi-for-coding")
+    );
+    let usage =
+        json!({ "prompt_tokens": 32, "completion_tokens": 1, "total_tokens": 33, "cached_tokens": 16 });
+    let delta = |delta: Value| json!([{ "index": 0, "delta": delta, "finish_reason": null }]);
+    let choices: Vec<&Value> = chunks.iter().map(|chunk| &chunk["choices"]).collect();
+    assert_eq!(
+        choices,
+        [
+            &delta(json!({ "role": "assistant", "content": "" })),
+            &delta(json!({ "reasoning_content": "hm" })),
+            &delta(json!({ "content": "wait" })),
+            &delta(json!({ "tool_calls": [{
+                "index": 0, "id": "send_message:1-0", "type": "function", "function": { "name": "send_message", "arguments": "" },
+            }] })),
+            &delta(
+                json!({ "tool_calls": [{ "index": 0, "function": { "arguments": "{\"text\": \"hi\"}" } }] })
+            ),
+            &json!([{ "index": 0, "delta": {}, "finish_reason": "tool_calls", "usage": usage }]),
+            &json!([]),
+        ]
+    );
+    assert_eq!(chunks.last().unwrap()["usage"], usage);
+    assert!(body.ends_with("\n\ndata: [DONE]\n\n"), "{body}");
+}
+
+#[tokio::test]
+async fn an_answer_can_come_in_one_piece() {
+    let practice = practice(Brain::Script).await;
+    let (_, body) = ask(&practice, "THINK hm\nSAY wait\nCALL x {}", false).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(body["object"], "chat.completion");
+    assert_eq!(
+        body["choices"],
+        json!([{ "index": 0, "finish_reason": "tool_calls", "message": {
+            "role": "assistant", "content": "wait", "reasoning_content": "hm",
+            "tool_calls": [{ "id": "x:1-0", "type": "function", "function": { "name": "x", "arguments": "{}" } }],
+        } }])
+    );
+    assert_eq!(body["usage"]["completion_tokens"], 1);
+}
+
+#[tokio::test]
+async fn the_tutor_hears_people_through_the_prompt() {
+    let practice = practice(Brain::Tutor).await;
+    let prompt =
+        "<messages><message id=\"1\" sender=\"Ana\" time=\"10:00\">@Kai say 1 &lt; 2</message></messages>";
+    let (_, body) = ask(&practice, prompt, false).await;
+    let body: Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(
+        body["choices"][0]["message"]["content"],
+        "1 < 2\n\n(This is the practice model; no real model is answering.)"
+    );
+}
+
+#[tokio::test]
+async fn errors_are_given_as_often_as_asked() {
+    let practice = practice(Brain::Script).await;
+    let mut statuses = Vec::new();
+    for prompt in ["ERR 429 2", "ERR 429 2", "ERR 429 2", "ERR 403", "ERR 403"] {
+        statuses.push(ask(&practice, prompt, true).await.0);
+    }
+    let limited = "HTTP/1.0 429 Too Many Requests";
+    assert_eq!(
+        statuses,
+        [limited, limited, "HTTP/1.0 200 OK", "HTTP/1.0 403 Forbidden", "HTTP/1.0 403 Forbidden"]
+    );
+    let (_, body) = ask(&practice, "ERR 403", true).await;
+    assert_eq!(body, r#"{"error":{"message":"practice error 403","type":"access_terminated_error"}}"#);
+}
+
+#[tokio::test]
+async fn a_cut_answer_ends_without_its_last_chunk() {
+    let practice = practice(Brain::Script).await;
+    for (prompt, ends_whole) in [("SAY all of it", true), ("DROP", false)] {
+        let answer = rest(
+            send(&practice, &completion(prompt, true).replace("HTTP/1.0", "HTTP/1.1\r\nconnection: close"))
+                .await,
+        )
+        .await;
+        assert!(answer.contains(if ends_whole { "all of it" } else { "partial " }), "{answer}");
+        assert_eq!(answer.ends_with("\r\n0\r\n\r\n"), ends_whole, "{answer}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_answer_ticks() {
+    let steps = vec![Step::Dawdle(Duration::from_millis(1200)), Step::Say("done".to_owned())];
+    let before = tokio::time::Instant::now();
+    let answer =
+        to_bytes(wire::answer(&json!({ "stream": true }), steps, 1).into_body(), REQUEST_MAX).await.unwrap();
+    assert_eq!(before.elapsed().as_millis(), 1200);
+    let answer = String::from_utf8(answer.to_vec()).unwrap();
+    let said: String =
+        answer.split("\"content\":\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+    assert_eq!(said, "tick0 tick1 tick2 done");
+}
+
+#[tokio::test]
+async fn a_hanging_answer_has_a_head_until_the_model_is_dropped() {
+    let practice = practice(Brain::Script).await;
+    let mut stream = send(&practice, &completion("HANG", true)).await;
+    let mut head = Vec::new();
+    while !head.ends_with(b"\r\n\r\n") {
+        head.push(timeout(PATIENCE, stream.read_u8()).await.unwrap().unwrap());
+    }
+    assert!(head.starts_with(b"HTTP/1.0 200 OK"));
+    let address = practice.address;
+    drop(practice);
+    assert_eq!(rest(stream).await, "");
+    assert!(TcpStream::connect(address).await.is_err());
+}
+
+#[tokio::test]
+async fn models_usages_and_nothing_else() {
+    let practice = practice(Brain::Tutor).await;
+    for (line, status, says) in [
+        ("GET /coding/v1/models", 200, "kimi-for-coding"),
+        ("GET /any/prefix/usages", 200, "resetTime"),
+        ("GET /coding/v1/chat/completions", 404, "nothing here"),
+        ("POST /coding/v1/chat/completions", 400, "needs a list of messages"),
+        ("POST /coding/v1/files", 404, "nothing here"),
+    ] {
+        let answer = rest(send(&practice, &format!("{line} HTTP/1.0\r\n\r\n")).await).await;
+        assert!(
+            answer.starts_with(&format!("HTTP/1.0 {status} ")) && answer.contains(says),
+            "{line}: {answer}"
+        );
+    }
+}
+
+#[tokio::test]
+async fn the_latest_requests_are_remembered() {
+    let practice = practice(Brain::Script).await;
+    for number in 0..REQUESTS_KEPT + 1 {
+        ask(&practice, &format!("SAY {number}"), true).await;
+    }
+    let requests = practice.requests();
+    assert_eq!(requests.len(), REQUESTS_KEPT);
+    assert_eq!(requests[0].body["messages"][1]["content"], "SAY 1");
+    assert_eq!(requests[0].line, "POST /coding/v1/chat/completions");
+    assert_eq!(requests[0].headers["authorization"], "Bearer x");
+}
+
+#[tokio::test]
+async fn it_listens_on_this_machine_only() {
+    let error = start(Brain::Tutor, "0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+    assert_eq!(error.to_string(), "The practice model listens on this machine only, not on 0.0.0.0:0");
+}
