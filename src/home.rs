@@ -1,0 +1,90 @@
+//! The folders of an install on disk: made where they are missing, never changed where they are there.
+
+use std::fs::{self, DirBuilder, OpenOptions};
+use std::io::{ErrorKind, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::Path;
+
+use anyhow::{Context, Result, bail};
+
+use crate::paths::Paths;
+use crate::types::{Group, Role};
+
+/// The prompts that come with nanokimi; the owner's own are never touched.
+const GLOBAL_PROMPT: &str = include_str!("../groups/global/KIMI.md");
+const MAIN_PROMPT: &str = include_str!("../groups/main/KIMI.md");
+
+/// The name of a group's prompt file.
+const PROMPT_FILE: &str = "KIMI.md";
+
+/// Makes the folders and files that every install has.
+///
+/// # Errors
+/// A folder or file that cannot be made; what is there already is never changed.
+pub fn prepare(paths: &Paths) -> Result<()> {
+    private_folder(&paths.store())?;
+    private_folder(&paths.root().join("data"))?;
+    private_folder(&paths.credentials())?;
+    private_folder(&paths.global())?;
+    write_missing(&paths.global().join(PROMPT_FILE), GLOBAL_PROMPT)
+}
+
+/// Makes a group's folders: its world, its histories, its stand-in credentials.
+pub fn prepare_group(paths: &Paths, group: &Group) -> Result<()> {
+    let name = &group.name;
+    for folder in [paths.group(name), paths.sessions(name), paths.agent_credentials(name)] {
+        private_folder(&folder)?;
+    }
+    if group.role == Role::Main {
+        write_missing(&paths.group(name).join(PROMPT_FILE), MAIN_PROMPT)?;
+    }
+    Ok(())
+}
+
+/// Makes a folder that only its owner can look into. A link in its place is refused: an agent could have put
+/// it there.
+fn private_folder(path: &Path) -> Result<()> {
+    let explain = || format!("Failed to make the folder {}", path.display());
+    DirBuilder::new().recursive(true).mode(0o700).create(path).with_context(explain)?;
+    let metadata = path.symlink_metadata().with_context(explain)?;
+    if !metadata.is_dir() {
+        bail!("{} is a link; nanokimi needs a real folder there", path.display());
+    }
+    // A checkout's folders are open for all, and an agent can close its own to us.
+    if metadata.permissions().mode() & 0o7777 != 0o700 {
+        fs::set_permissions(path, fs::Permissions::from_mode(0o700)).with_context(explain)?;
+    }
+    Ok(())
+}
+
+/// Writes a file that is not there yet, whole or not at all: half a prompt would stay for ever.
+fn write_missing(path: &Path, text: &str) -> Result<()> {
+    let explain = || format!("Failed to write {}", path.display());
+    let mut file = match OpenOptions::new().write(true).create_new(true).mode(0o600).open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == ErrorKind::AlreadyExists => return Ok(()),
+        Err(error) => return Err(error).with_context(explain),
+    };
+    let written = file.write_all(text.as_bytes());
+    if written.is_err() {
+        fs::remove_file(path).with_context(explain)?;
+    }
+    written.with_context(explain)
+}
+
+/// The text of `.env`, or nothing where there is none. One that others can read is made private: it holds a key.
+pub fn read_env_file(paths: &Paths) -> Result<String> {
+    let path = paths.env_file();
+    let explain = || format!("Failed to read {}", path.display());
+    let text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
+        Err(error) => return Err(error).with_context(explain),
+    };
+    let mode = fs::metadata(&path).with_context(explain)?.permissions().mode();
+    if mode & 0o077 != 0 {
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
+            .with_context(|| format!("Failed to make {} private", path.display()))?;
+    }
+    Ok(text)
+}

@@ -1,0 +1,116 @@
+//! Brings work to the sessions and shares the slots among them. Owns the sessions' mailboxes.
+//!
+//! A session is made at the first message for its group and kept: without a container it costs next to nothing.
+
+use std::collections::HashMap;
+
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+
+use super::slots::{Order, Slots};
+use crate::container::Containers;
+use crate::session::{self, Command, Host, Report, ReportKind};
+use crate::types::GroupName;
+
+/// Commands on their way to a session.
+const COMMANDS_IN_FLIGHT: usize = 16;
+/// Of those, the places that `Work` leaves free: at most one grant and one wish are on their way at a time.
+const SLOT_COMMANDS: usize = 2;
+/// Reports on their way from all sessions.
+const REPORTS_IN_FLIGHT: usize = 64;
+
+/// Runs until told to stop; returns when every session has stopped, or one has broken off.
+pub async fn run<C: Containers>(
+    host: Host<C>,
+    mut hints: mpsc::Receiver<GroupName>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
+    let mut dispatch = Dispatch {
+        slots: Slots::new(host.settings.max_agents),
+        host,
+        sessions: HashMap::new(),
+        tasks: JoinSet::new(),
+        reports: report_sender,
+    };
+    dispatch.wake_waiting().await;
+    loop {
+        tokio::select! {
+            Some(group) = hints.recv() => dispatch.wake(group),
+            Some(report) = reports.recv() => dispatch.take_report(report),
+            Some(Err(error)) = dispatch.tasks.join_next() => {
+                tracing::error!("A session broke off: {error}");
+                return;
+            }
+            _ = &mut stopped => break,
+        }
+    }
+    // A session whose mailbox is closed stops.
+    dispatch.sessions.clear();
+    loop {
+        tokio::select! {
+            Some(report) = reports.recv() => dispatch.take_report(report),
+            ended = dispatch.tasks.join_next() => match ended {
+                Some(Ok(())) => {}
+                Some(Err(error)) => tracing::error!("A session broke off: {error}"),
+                None => return,
+            },
+        }
+    }
+}
+
+struct Dispatch<C> {
+    host: Host<C>,
+    slots: Slots,
+    sessions: HashMap<GroupName, mpsc::Sender<Command>>,
+    tasks: JoinSet<()>,
+    reports: mpsc::Sender<Report>,
+}
+
+impl<C: Containers> Dispatch<C> {
+    /// Wakes every group that an earlier run left waiting.
+    async fn wake_waiting(&mut self) {
+        match self.host.store.groups_waiting().await {
+            Ok(groups) => groups.into_iter().for_each(|group| self.wake(group)),
+            Err(error) => tracing::error!("Failed to look for waiting messages: {error:#}"),
+        }
+    }
+
+    fn wake(&mut self, group: GroupName) {
+        let session = self.sessions.entry(group.clone()).or_insert_with(|| {
+            let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
+            self.tasks.spawn(session::run(self.host.clone(), group.clone(), receiver, self.reports.clone()));
+            commands
+        });
+        // Where none fits, several are still to come, and all say the same: look at the rows.
+        if session.capacity() > SLOT_COMMANDS {
+            session.try_send(Command::Work).ok();
+        }
+    }
+
+    fn take_report(&mut self, Report { group, kind }: Report) {
+        let orders = match kind {
+            ReportKind::SlotAsked => self.slots.ask(group),
+            ReportKind::SlotReturned => self.slots.give_back(&group),
+            ReportKind::Idle => self.slots.idle(&group),
+            ReportKind::Busy => {
+                self.slots.busy(&group);
+                Vec::new()
+            }
+        };
+        for order in orders {
+            let (group, command) = match order {
+                Order::Grant(group) => (group, Command::SlotGranted),
+                Order::Want(group) => (group, Command::SlotWanted),
+            };
+            self.tell(&group, command);
+        }
+    }
+
+    fn tell(&self, group: &GroupName, command: Command) {
+        let Some(session) = self.sessions.get(group) else { return };
+        if session.try_send(command).is_err() {
+            tracing::error!(%group, ?command, "A session's mailbox is full or gone");
+        }
+    }
+}

@@ -1,0 +1,509 @@
+//! Performs what the machine decides, for one group: the only owner of its container, engine and turn.
+//!
+//! One task, one mailbox. Everything that happens becomes an event of the machine, its effects are carried
+//! out one after the other, and what they lead to is the next event. Never decides by itself when to do what.
+
+use std::collections::VecDeque;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep, sleep_until, timeout};
+
+use super::Host;
+use super::attention::{Attention, Show};
+use super::launch::{Engine, HasWorked, launch};
+use super::machine::{After, Effect, Event, Machine};
+use super::turn::{Length, Turn};
+use crate::agent::{AgentEvent, Gone, Request, TurnEnd};
+use crate::bridge::{Order, Typing};
+use crate::container::{Containers, Exit};
+use crate::notices;
+use crate::render::{self, prompt::prompt};
+use crate::store::{Finish, Finished, MAX_ATTEMPTS, TurnEnding};
+use crate::types::{Failure, Group, GroupName, Trouble};
+
+/// What an ended container may still have in its pipes is read for this long.
+const DRAIN_LIMIT: Duration = Duration::from_secs(5);
+/// How often, and with which pauses, the end of a turn is tried to be written.
+const FINISH_TRIES: u32 = 5;
+const FINISH_PAUSE: Duration = Duration::from_secs(2);
+/// How long Docker may take to remove a container before it is asked again.
+const KILL_LIMIT: Duration = Duration::from_secs(30);
+
+/// What dispatch tells a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Work,
+    SlotGranted,
+    SlotWanted,
+}
+
+/// What a session tells dispatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub group: GroupName,
+    pub kind: ReportKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportKind {
+    SlotAsked,
+    SlotReturned,
+    /// The slot is held, but nobody works in it.
+    Idle,
+    Busy,
+}
+
+/// Runs the session of a group until its mailbox is closed and its container is gone.
+#[tracing::instrument(name = "session", skip_all, fields(group = %name))]
+pub async fn run<C: Containers>(
+    host: Host<C>,
+    name: GroupName,
+    mut commands: mpsc::Receiver<Command>,
+    reports: mpsc::Sender<Report>,
+) {
+    let machine = Machine::new(host.settings.time_limits);
+    let mut driver = Driver { host, name, reports, machine, engine: None, turn: None, attention: None };
+    let mut mailbox = Mailbox::Open;
+    while !driver.machine.stopped() {
+        let event = tokio::select! {
+            command = commands.recv(), if mailbox == Mailbox::Open => Some(match command {
+                Some(Command::Work) => Event::Work,
+                Some(Command::SlotGranted) => Event::SlotGranted,
+                Some(Command::SlotWanted) => Event::SlotWanted,
+                None => {
+                    mailbox = Mailbox::Closed;
+                    Event::Stop
+                }
+            }),
+            news = next_news(&mut driver.engine) => driver.engine_news(news).await,
+            () = sleep_until_or_never(driver.machine.deadline()) => Some(Event::Tick),
+            () = sleep_until_or_never(driver.attention.as_ref().map(Attention::next_at)) => {
+                driver.show_attention().await;
+                None
+            }
+        };
+        if let Some(event) = event {
+            driver.step(event).await;
+        }
+    }
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Mailbox {
+    Open,
+    Closed,
+}
+
+/// What comes from the engine's side.
+enum News {
+    Agent(AgentEvent),
+    ContainerEnded(Exit),
+}
+
+/// The next thing that an engine reports; never, where there is none.
+async fn next_news(engine: &mut Option<Engine>) -> News {
+    let Some(engine) = engine else { return std::future::pending().await };
+    tokio::select! {
+        biased;
+        Some(event) = engine.events.recv() => News::Agent(event),
+        exit = Engine::ended(&mut engine.exit) => News::ContainerEnded(exit),
+    }
+}
+
+async fn sleep_until_or_never(instant: Option<Instant>) {
+    match instant {
+        Some(instant) => sleep_until(instant).await,
+        None => std::future::pending().await,
+    }
+}
+
+struct Driver<C> {
+    host: Host<C>,
+    name: GroupName,
+    reports: mpsc::Sender<Report>,
+    machine: Machine,
+    engine: Option<Engine>,
+    turn: Option<Turn>,
+    attention: Option<Attention>,
+}
+
+impl<C: Containers> Driver<C> {
+    /// Lets the machine decide on an event and carries its effects out, and those of what they lead to.
+    async fn step(&mut self, event: Event) {
+        let was_idle = self.machine.idle();
+        let mut events = VecDeque::from([event]);
+        while let Some(event) = events.pop_front() {
+            for effect in self.machine.handle(event, Instant::now()) {
+                tracing::trace!(?event, ?effect, "The session moves on");
+                events.extend(self.perform(effect).await);
+            }
+        }
+        match (was_idle, self.machine.idle()) {
+            (false, true) => self.report(ReportKind::Idle).await,
+            (true, false) => self.report(ReportKind::Busy).await,
+            (true, true) | (false, false) => {}
+        }
+    }
+
+    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+        match effect {
+            Effect::AskForSlot => {
+                self.report(ReportKind::SlotAsked).await;
+                None
+            }
+            Effect::GiveSlotBack => {
+                self.report(ReportKind::SlotReturned).await;
+                None
+            }
+            Effect::Launch => self.launch().await,
+            Effect::Prompt => Some(self.prompt().await.unwrap_or_else(|error| {
+                tracing::error!("Failed to claim what waits: {error:#}");
+                Event::ClaimFailed
+            })),
+            Effect::Steer => self.steer().await.unwrap_or_else(|error| {
+                tracing::error!("Failed to steer: {error:#}");
+                None
+            }),
+            Effect::Cancel => {
+                tracing::warn!("The turn takes too long and is cancelled");
+                self.ask(Request::Cancel);
+                None
+            }
+            Effect::FailTurn(trouble) => Some(self.fail_turn(trouble).await),
+            Effect::FailWaiting(trouble) => Some(self.fail_waiting(trouble).await),
+            Effect::ReturnTurn => {
+                self.finish(Finish::Returned, Vec::new()).await;
+                None
+            }
+            Effect::CloseEngine => {
+                self.ask(Request::Close);
+                None
+            }
+            Effect::Kill => self.kill().await,
+        }
+    }
+
+    /// Takes in what the engine says; what concerns the machine comes back as an event.
+    async fn engine_news(&mut self, news: News) -> Option<Event> {
+        let event = match news {
+            News::Agent(event) => event,
+            News::ContainerEnded(exit) => return self.container_ended(exit).await,
+        };
+        match event {
+            AgentEvent::Ready => {
+                tracing::debug!("The engine is ready");
+                Some(Event::EngineReady)
+            }
+            AgentEvent::StepBegan => {
+                self.turn.as_mut()?.step_began();
+                Some(Event::SteersWelcome)
+            }
+            AgentEvent::Said(piece) => {
+                self.turn.as_mut()?.said(&piece);
+                None
+            }
+            AgentEvent::SteerTaken => {
+                self.turn.as_mut()?.steer_taken();
+                None
+            }
+            AgentEvent::Working { tool } => {
+                tracing::debug!(tool, "The engine uses a tool");
+                None
+            }
+            AgentEvent::TurnOver(end) => self.turn_over(end).await,
+            AgentEvent::Gone(gone) => Some(Event::Lost(self.explain_loss(&gone))),
+        }
+    }
+
+    async fn launch(&mut self) -> Option<Event> {
+        let began = Instant::now();
+        let launched = match self.waiting_group().await {
+            Ok(Some(group)) => launch(&self.host, group).await,
+            Ok(None) => return Some(Event::NothingToDo),
+            Err(error) => Err(Failure::new(Trouble::LaunchFailed, format!("{error:#}"))),
+        };
+        match launched {
+            Ok(engine) => {
+                let took_ms = began.elapsed().as_millis();
+                tracing::info!(container = engine.container, took_ms, "The container runs");
+                self.engine = Some(engine);
+                None
+            }
+            Err(Failure { trouble, detail }) => {
+                tracing::warn!(?trouble, "Failed to launch the container: {detail}");
+                Some(Event::Lost(trouble))
+            }
+        }
+    }
+
+    /// Claims what waits and hands it to the engine as one prompt.
+    async fn prompt(&mut self) -> Result<Event> {
+        let Some(group) = self.group().await? else { return Ok(Event::NothingToDo) };
+        let Some(engine) = &mut self.engine else { return Ok(Event::NothingToDo) };
+        if engine.is_stale(&group, &self.host.paths) {
+            return Ok(Event::PromptChanged);
+        }
+        let Some(claim) = self.host.store.claim(&group, self.host.clock.now()).await? else {
+            return Ok(Event::NothingToDo);
+        };
+        engine.has_worked = HasWorked::Yes;
+        self.host.login.refresh(self.host.clock.now());
+        tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
+        self.turn = Some(Turn::begin(claim.turn, group.chat));
+        self.attention = Some(Attention::begin(Instant::now()));
+        self.ask(Request::Prompt(prompt(&self.host.settings.zone, &claim.messages)));
+        Ok(Event::Prompted)
+    }
+
+    /// Claims what has come since for the running turn. It counts as read only when its receipt comes.
+    async fn steer(&mut self) -> Result<Option<Event>> {
+        let Some(turn) = &mut self.turn else { return Ok(None) };
+        let Some(claim) = self.host.store.claim_more(turn.id, &turn.chat).await? else { return Ok(None) };
+        tracing::info!(turn = turn.id.0, messages = claim.messages.len(), "More is told to the running turn");
+        let text = prompt(&self.host.settings.zone, &claim.messages);
+        turn.steered(claim);
+        self.ask(Request::Steer(text));
+        Ok(None)
+    }
+
+    async fn turn_over(&mut self, end: TurnEnd) -> Option<Event> {
+        let turn = self.turn.as_ref()?;
+        let settings = Arc::clone(&self.host.settings);
+        let answers = turn.answers();
+        let mut replies: Vec<String> =
+            answers.iter().flat_map(|answer| render::replies(answer, &settings.reply_prefix)).collect();
+        if turn.length() == Length::Cut {
+            replies.push(settings.notice(notices::answer_cut(settings.lang)));
+        }
+        match end {
+            TurnEnd::Finished => {}
+            TurnEnd::StepLimit(steps) => {
+                tracing::warn!(steps, "The engine reached its limit of steps");
+                replies.push(settings.notice(notices::step_limit(settings.lang)));
+            }
+            TurnEnd::Cancelled => return Some(self.fail_turn(Trouble::TurnTooLong).await),
+            TurnEnd::Failed(failure) => {
+                // The door has seen what the API said; the engine tells it in fewer words.
+                let seen = self.engine.as_ref().and_then(|engine| engine.door.take_failure());
+                let Failure { trouble, detail } = seen.unwrap_or(failure);
+                tracing::warn!(?trouble, "The engine could not answer");
+                tracing::debug!("What it said of that: {detail}");
+                return Some(self.fail_turn(trouble).await);
+            }
+        }
+        Some(Event::TurnOver(self.finish(Finish::Answered, replies).await))
+    }
+
+    /// Ends the running turn without an answer.
+    async fn fail_turn(&mut self, trouble: Trouble) -> Event {
+        let finish = self.failed(trouble);
+        Event::TurnOver(self.finish(finish, Vec::new()).await)
+    }
+
+    /// There is no engine to try what waits on: that counts as an attempt too.
+    async fn fail_waiting(&mut self, trouble: Trouble) -> Event {
+        let begun = async {
+            let Some(group) = self.group().await? else { return Ok(None) };
+            let claim = self.host.store.claim(&group, self.host.clock.now()).await?;
+            anyhow::Ok(claim.map(|claim| Turn::begin(claim.turn, group.chat)))
+        };
+        match begun.await {
+            Ok(Some(turn)) => {
+                self.turn = Some(turn);
+                self.fail_turn(trouble).await
+            }
+            Ok(None) => Event::TurnOver(After::Nothing),
+            Err(error) => {
+                tracing::error!("Failed to claim what waits: {error:#}");
+                Event::TurnOver(After::Retry { attempt: 1 })
+            }
+        }
+    }
+
+    fn failed(&self, trouble: Trouble) -> Finish {
+        let settings = &self.host.settings;
+        let gave_up = |attempts| settings.notice(notices::gave_up(settings.lang, trouble, attempts));
+        if another_try_may_help(trouble) {
+            Finish::Failed { notice: gave_up(MAX_ATTEMPTS) }
+        } else {
+            Finish::Hopeless { notice: gave_up(1) }
+        }
+    }
+
+    /// Writes the end of the turn and its replies, and tells delivery.
+    async fn finish(&mut self, finish: Finish, replies: Vec<String>) -> After {
+        let Some(turn) = self.turn.take() else { return After::Nothing };
+        self.attention = None;
+        let usage = self.engine.as_ref().map(|engine| engine.door.take_usage()).unwrap_or_default();
+        self.host.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
+        let unread = turn.unread();
+        let ending = TurnEnding { turn: turn.id, chat: turn.chat, finish, unread, replies, usage };
+        let finished = self.write_ending(&ending).await.unwrap_or_else(|error| {
+            // The rows stay claimed; the next claim of this chat frees them.
+            tracing::error!(turn = turn.id.0, "Failed to finish the turn: {error:#}");
+            Finished::RetryPending { attempt: 1 }
+        });
+        tracing::info!(turn = turn.id.0, ?finished, output_tokens = usage.output, "The turn is over");
+        self.host.outbox_hint.notify_one();
+        match finished {
+            Finished::NothingPending => After::Nothing,
+            Finished::MorePending => After::More,
+            Finished::RetryPending { attempt } => After::Retry { attempt },
+        }
+    }
+
+    /// A full or busy disk may have room a little later: the answer is worth some patience.
+    async fn write_ending(&self, ending: &TurnEnding) -> Result<Finished> {
+        let mut tries = 1;
+        loop {
+            let result = self.host.store.finish_turn(ending.clone(), self.host.clock.now()).await;
+            match result {
+                Err(error) if tries < FINISH_TRIES => {
+                    tracing::warn!("Failed to finish a turn, trying again: {error:#}")
+                }
+                Ok(_) | Err(_) => return result,
+            }
+            tries += 1;
+            sleep(FINISH_PAUSE).await;
+        }
+    }
+
+    /// Removes the container; `Ended` only once it is certainly gone.
+    async fn kill(&mut self) -> Option<Event> {
+        let Some(engine) = &self.engine else { return Some(Event::Ended) };
+        match timeout(KILL_LIMIT, self.host.containers.remove(&engine.container)).await {
+            Ok(Ok(())) => {
+                self.engine = None;
+                Some(Event::Ended)
+            }
+            Ok(Err(error)) => {
+                tracing::warn!("Failed to remove the container, will try again: {error:#}");
+                None
+            }
+            Err(_) => {
+                tracing::warn!("Docker did not remove the container in time, will try again");
+                None
+            }
+        }
+    }
+
+    /// The container has ended: what its pipes still hold is heard first.
+    async fn container_ended(&mut self, exit: Exit) -> Option<Event> {
+        let engine = self.engine.as_mut()?;
+        let container = engine.container.clone();
+        let mut rest = Vec::new();
+        let read_rest = async {
+            while let Some(event) = engine.events.recv().await {
+                rest.push(event);
+            }
+        };
+        timeout(DRAIN_LIMIT, read_rest).await.ok();
+        let mut lost = false;
+        for event in rest {
+            lost |= matches!(event, AgentEvent::Gone(_));
+            if let Some(event) = Box::pin(self.engine_news(News::Agent(event))).await {
+                Box::pin(self.step(event)).await;
+            }
+        }
+        if !lost {
+            Box::pin(self.step(Event::Lost(Trouble::EngineDied))).await;
+        }
+        tracing::info!(container, ?exit, "The container has ended");
+        match exit {
+            Exit::Code(_) => self.engine.take().map(|_| Event::Ended),
+            // Docker has lost sight of it: only its removal is certain.
+            Exit::Unknown if self.engine.is_some() => self.kill().await,
+            Exit::Unknown => None,
+        }
+    }
+
+    fn explain_loss(&self, gone: &Gone) -> Trouble {
+        match gone {
+            Gone::Ended => Trouble::EngineDied,
+            Gone::NeverReady { said } => {
+                tracing::warn!("The engine ended before it was ready");
+                tracing::debug!(said, "What it said instead");
+                Trouble::NeverReady
+            }
+            Gone::Garbage { said } => {
+                tracing::warn!("The engine printed something that is not its protocol");
+                tracing::debug!(said, "What the engine printed");
+                Trouble::EngineGarbage
+            }
+        }
+    }
+
+    async fn show_attention(&mut self) {
+        let now = Instant::now();
+        let Some(attention) = &mut self.attention else { return };
+        let Some(show) = attention.due(now) else { return };
+        let minutes = attention.minutes(now);
+        let Some(Turn { chat, .. }) = &self.turn else { return };
+        match show {
+            Show::Typing => {
+                self.host.orders.try_send(Order::Typing { chat: chat.clone(), shown: Typing::On }).ok();
+            }
+            Show::Progress(nth) => {
+                let settings = &self.host.settings;
+                let line = format!(
+                    "{}{}",
+                    settings.reply_prefix,
+                    notices::still_working(settings.lang, nth, minutes)
+                );
+                match self.host.store.say(chat, &line, self.host.clock.now()).await {
+                    Ok(()) => self.host.outbox_hint.notify_one(),
+                    Err(error) => tracing::warn!("Failed to write a progress line: {error:#}"),
+                }
+            }
+        }
+    }
+
+    fn ask(&self, request: Request) {
+        if let Some(engine) = &self.engine {
+            engine.agent.ask(request);
+        }
+    }
+
+    /// The group as it is registered now; none when it was removed.
+    async fn group(&self) -> Result<Option<Group>> {
+        self.host.store.group(&self.name).await
+    }
+
+    /// The group, if it still has something to answer.
+    async fn waiting_group(&self) -> Result<Option<Group>> {
+        let Some(group) = self.group().await? else { return Ok(None) };
+        Ok(self.host.store.waits(&group).await?.then_some(group))
+    }
+
+    async fn report(&self, kind: ReportKind) {
+        // Dispatch outlives its sessions; should it be gone, there is nobody left to tell.
+        self.reports.send(Report { group: self.name.clone(), kind }).await.ok();
+    }
+}
+
+/// Whether the same prompt could succeed a little later without anybody's help.
+fn another_try_may_help(trouble: Trouble) -> bool {
+    match trouble {
+        Trouble::NoDocker
+        | Trouble::LaunchFailed
+        | Trouble::NeverReady
+        | Trouble::EngineDied
+        | Trouble::EngineGarbage
+        | Trouble::RateLimited
+        | Trouble::Overloaded
+        | Trouble::Unreachable
+        | Trouble::EmptyAnswer
+        | Trouble::Internal => true,
+        Trouble::NoImage
+        | Trouble::NoSpace
+        | Trouble::TurnTooLong
+        | Trouble::NoModel
+        | Trouble::Unsupported
+        | Trouble::NotLoggedIn
+        | Trouble::Refused
+        | Trouble::BadRequest => false,
+    }
+}

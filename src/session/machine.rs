@@ -1,0 +1,675 @@
+//! What a group's session does next: a pure function of what happened and when.
+//!
+//! ```text
+//!            work              slot                 ready             prompt
+//!   Cold ───────────▶ Queued ────────▶ Starting ────────────▶ Idle ─────────────▶ Busy
+//!    ▲                                    │ failed, too slow    │  ◀───────────────  │
+//!    │              gone                  ▼                     ▼   turn over        │ too long
+//!    └──────────────────────────────── Closing ◀────────────────┴────────────────────┘
+//! ```
+//! The happy path: work comes in, a slot is asked for and granted, the container starts, the engine says it is
+//! ready, what waits is claimed and prompted, the turn ends, and after a while without work the engine is
+//! closed. The machine knows no messages: rows are claimed and finished by the driver, which reports back.
+//! Closing always ends in Cold by the container's end, which is waited for, then forced.
+
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::types::Trouble;
+
+/// From the launch of a container to the engine's handshake: measured 1.3 s, and 9 s for ten
+/// at once on two processors.
+pub const START_LIMIT: Duration = Duration::from_secs(60);
+/// From asking an engine to end to killing its container: measured 0.4 to 1 s.
+pub const CLOSE_GRACE: Duration = Duration::from_secs(10);
+/// From cancelling a turn to giving up on the engine: measured 20 ms.
+pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// The pause after the first failed attempt; it doubles with each.
+pub const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+
+/// The owner's limits on time.
+#[derive(Clone, Copy, Debug)]
+pub struct Limits {
+    /// How long an engine without work is kept.
+    pub idle: Duration,
+    /// How long a turn may take.
+    pub turn: Duration,
+}
+
+/// What happened.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event {
+    /// Something waits to be answered.
+    Work,
+    SlotGranted,
+    /// Another group waits for a slot.
+    SlotWanted,
+    EngineReady,
+    /// The group's prompt has changed since the engine started: it is only read at a start.
+    PromptChanged,
+    /// What waited was claimed and handed to the engine.
+    Prompted,
+    /// Nothing waited after all: nothing was launched, or nothing prompted.
+    NothingToDo,
+    /// What waits could not be claimed: the database failed.
+    ClaimFailed,
+    /// The engine takes steers from here on.
+    SteersWelcome,
+    /// The turn is over and its rows are finished.
+    TurnOver(After),
+    /// The engine or its container cannot be used any more, or the launch failed.
+    Lost(Trouble),
+    /// The container has ended.
+    Ended,
+    /// The service stops.
+    Stop,
+    /// The time of [`Machine::deadline`] has come.
+    Tick,
+}
+
+/// What is pending after a turn.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum After {
+    Nothing,
+    More,
+    /// The same again, after a pause that grows with the number of the failed attempt, counted from 1.
+    Retry {
+        attempt: u32,
+    },
+}
+
+/// What the driver must do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Effect {
+    AskForSlot,
+    GiveSlotBack,
+    /// Launch the container; report `Lost` where that fails, `NothingToDo` where nothing waits any more.
+    Launch,
+    /// Claim what waits and prompt it; report `Prompted`, `NothingToDo`, `PromptChanged` or `ClaimFailed`.
+    Prompt,
+    /// Claim what has come since and steer it into the turn.
+    Steer,
+    /// Ask the engine to end the turn early.
+    Cancel,
+    /// Finish the turn's rows as failed with this trouble; report `TurnOver`.
+    FailTurn(Trouble),
+    /// Claim what waits and finish it as failed, since there is no engine to try it on; report `TurnOver`.
+    FailWaiting(Trouble),
+    /// Give the turn's rows back, uncounted.
+    ReturnTurn,
+    /// Close the engine's stdin.
+    CloseEngine,
+    /// Kill and remove the container; report `Ended`.
+    Kill,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No container, no slot.
+    Cold,
+    /// A slot was asked for.
+    Queued,
+    /// A container is being launched, or runs and its engine has not yet said that it is ready.
+    Starting { since: Instant },
+    /// The engine waits.
+    Idle { since: Instant },
+    /// Rows are being claimed for a turn.
+    Prompting,
+    /// A turn runs.
+    Busy { since: Instant, steers: Steers, cancelled: Option<Instant> },
+    /// The engine was asked to end.
+    Closing { since: Instant },
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Steers {
+    /// The engine would lose them: it has not begun its first step.
+    TooEarly,
+    Welcome,
+}
+
+/// Whether something waits to be answered that no turn has claimed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Work {
+    None,
+    Waiting,
+    /// Waiting, but not to be tried before this.
+    WaitingUntil(Instant),
+}
+
+/// How much the session may still do in the slot that it holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slot {
+    /// As much as there is.
+    Ours,
+    /// Somebody waits for it, but we have not worked in it yet: giving it up now would only take turns in
+    /// launching containers.
+    WantedAfterOneTurn,
+    /// We have worked in it.
+    Used,
+    /// We have worked in it and somebody waits for it.
+    Wanted,
+}
+
+/// The state of one group's session.
+#[derive(Debug)]
+pub struct Machine {
+    limits: Limits,
+    state: State,
+    work: Work,
+    slot: Slot,
+    stopping: bool,
+}
+
+impl Machine {
+    pub fn new(limits: Limits) -> Self {
+        Self { limits, state: State::Cold, work: Work::None, slot: Slot::Ours, stopping: false }
+    }
+
+    /// Whether the session holds a slot that nobody works in.
+    pub fn idle(&self) -> bool {
+        matches!(self.state, State::Idle { .. })
+    }
+
+    /// Whether the session has stopped for good: no container, no slot, and none will be asked for.
+    pub fn stopped(&self) -> bool {
+        self.stopping && self.state == State::Cold
+    }
+
+    /// When [`Event::Tick`] is due, if nothing happens before.
+    pub fn deadline(&self) -> Option<Instant> {
+        let retry = match self.work {
+            Work::WaitingUntil(at) => Some(at),
+            Work::None | Work::Waiting => None,
+        };
+        match self.state {
+            State::Cold => retry,
+            State::Queued | State::Prompting => None,
+            State::Starting { since } => Some(since + START_LIMIT),
+            State::Idle { since } => {
+                Some(retry.map_or(since + self.limits.idle, |at| at.min(since + self.limits.idle)))
+            }
+            State::Busy { cancelled: Some(at), .. } => Some(at + CANCEL_GRACE),
+            State::Busy { since, cancelled: None, .. } => Some(since + self.limits.turn),
+            State::Closing { since } => Some(since + CLOSE_GRACE),
+        }
+    }
+
+    /// Takes in what happened and says what to do, in order.
+    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+        match event {
+            Event::Work => self.on_work(now),
+            Event::SlotGranted => self.on_slot_granted(now),
+            Event::SlotWanted => {
+                self.slot = match self.slot {
+                    Slot::Ours | Slot::WantedAfterOneTurn => Slot::WantedAfterOneTurn,
+                    Slot::Used | Slot::Wanted => Slot::Wanted,
+                };
+                self.settle(now)
+            }
+            Event::EngineReady => self.on_engine_ready(now),
+            Event::PromptChanged => self.close(now),
+            Event::Prompted => {
+                self.work = Work::None;
+                self.slot = match self.slot {
+                    Slot::Ours | Slot::Used => Slot::Used,
+                    Slot::WantedAfterOneTurn | Slot::Wanted => Slot::Wanted,
+                };
+                self.state = State::Busy { since: now, steers: Steers::TooEarly, cancelled: None };
+                Vec::new()
+            }
+            Event::NothingToDo => {
+                self.work = Work::None;
+                if matches!(self.state, State::Starting { .. }) {
+                    self.on_ended(now)
+                } else {
+                    self.become_idle(now)
+                }
+            }
+            Event::ClaimFailed => {
+                self.work = Work::WaitingUntil(now + FIRST_RETRY_PAUSE);
+                self.become_idle(now)
+            }
+            Event::SteersWelcome => self.on_steers_welcome(),
+            Event::TurnOver(after) => self.on_turn_over(after, now),
+            Event::Lost(trouble) => self.on_lost(trouble, now),
+            Event::Ended => self.on_ended(now),
+            Event::Stop => {
+                self.stopping = true;
+                self.stop(now)
+            }
+            Event::Tick => self.on_tick(now),
+        }
+    }
+
+    fn on_work(&mut self, now: Instant) -> Vec<Effect> {
+        // During a pause the newcomer waits with the others.
+        if self.work == Work::None {
+            self.work = Work::Waiting;
+        }
+        if let State::Busy { steers: Steers::Welcome, cancelled: None, .. } = self.state {
+            self.work = Work::None;
+            return vec![Effect::Steer];
+        }
+        self.settle(now)
+    }
+
+    fn on_slot_granted(&mut self, now: Instant) -> Vec<Effect> {
+        if self.state != State::Queued {
+            // It was given back before it came.
+            return Vec::new();
+        }
+        self.slot = Slot::Ours;
+        self.state = State::Starting { since: now };
+        vec![Effect::Launch]
+    }
+
+    fn on_engine_ready(&mut self, now: Instant) -> Vec<Effect> {
+        match self.state {
+            State::Starting { .. } => self.become_idle(now),
+            State::Cold
+            | State::Queued
+            | State::Idle { .. }
+            | State::Prompting
+            | State::Busy { .. }
+            | State::Closing { .. } => Vec::new(),
+        }
+    }
+
+    fn on_steers_welcome(&mut self) -> Vec<Effect> {
+        let State::Busy { steers, cancelled: None, .. } = &mut self.state else { return Vec::new() };
+        *steers = Steers::Welcome;
+        if self.work == Work::None {
+            return Vec::new();
+        }
+        self.work = Work::None;
+        vec![Effect::Steer]
+    }
+
+    fn on_turn_over(&mut self, after: After, now: Instant) -> Vec<Effect> {
+        match after {
+            After::Nothing => {}
+            After::More => self.work = Work::Waiting,
+            After::Retry { attempt } => self.work = Work::WaitingUntil(now + retry_pause(attempt)),
+        }
+        match self.state {
+            State::Busy { cancelled: Some(_), .. } => self.close(now),
+            State::Busy { .. } => self.become_idle(now),
+            State::Cold
+            | State::Queued
+            | State::Starting { .. }
+            | State::Idle { .. }
+            | State::Prompting
+            | State::Closing { .. } => self.settle(now),
+        }
+    }
+
+    fn on_lost(&mut self, trouble: Trouble, now: Instant) -> Vec<Effect> {
+        let mut effects = match self.state {
+            State::Starting { .. } if !self.stopping => vec![Effect::FailWaiting(trouble)],
+            State::Busy { cancelled: Some(_), .. } => vec![Effect::FailTurn(Trouble::TurnTooLong)],
+            State::Busy { .. } => vec![Effect::FailTurn(trouble)],
+            // It was asked to end, or nobody waits for it: only the container's end is of interest.
+            State::Closing { .. } | State::Cold | State::Queued => return Vec::new(),
+            State::Starting { .. } | State::Idle { .. } | State::Prompting => Vec::new(),
+        };
+        if matches!(self.state, State::Starting { .. }) {
+            self.work = Work::None;
+        }
+        self.state = State::Closing { since: now };
+        effects.push(Effect::Kill);
+        effects
+    }
+
+    fn on_ended(&mut self, now: Instant) -> Vec<Effect> {
+        // The driver reports `Lost` before it reports the end, so no turn is left here.
+        self.state = State::Cold;
+        let mut effects = vec![Effect::GiveSlotBack];
+        effects.extend(self.settle(now));
+        effects
+    }
+
+    fn on_tick(&mut self, now: Instant) -> Vec<Effect> {
+        if let Work::WaitingUntil(at) = self.work
+            && at <= now
+        {
+            self.work = Work::Waiting;
+            return self.settle(now);
+        }
+        if self.deadline().is_none_or(|deadline| deadline > now) {
+            return Vec::new();
+        }
+        match &mut self.state {
+            State::Starting { .. } => self.on_lost(Trouble::NeverReady, now),
+            State::Idle { .. } => self.close(now),
+            State::Busy { cancelled: Some(_), .. } => self.on_lost(Trouble::TurnTooLong, now),
+            State::Busy { cancelled, .. } => {
+                *cancelled = Some(now);
+                vec![Effect::Cancel]
+            }
+            State::Closing { since } => {
+                // Should the kill fail too, it is tried again after the same time.
+                *since = now;
+                vec![Effect::Kill]
+            }
+            State::Cold | State::Queued | State::Prompting => Vec::new(),
+        }
+    }
+
+    fn become_idle(&mut self, now: Instant) -> Vec<Effect> {
+        self.state = State::Idle { since: now };
+        self.settle(now)
+    }
+
+    /// Moves on from a state in which nothing runs, as far as there is work.
+    fn settle(&mut self, now: Instant) -> Vec<Effect> {
+        if self.stopping {
+            return self.stop(now);
+        }
+        match self.state {
+            State::Cold if self.work == Work::Waiting => {
+                self.state = State::Queued;
+                vec![Effect::AskForSlot]
+            }
+            State::Idle { .. } if self.work == Work::Waiting && self.slot != Slot::Wanted => {
+                self.state = State::Prompting;
+                vec![Effect::Prompt]
+            }
+            // Somebody else's turn first: with work of our own we queue up behind them.
+            State::Idle { .. } if matches!(self.slot, Slot::Wanted | Slot::WantedAfterOneTurn) => {
+                self.close(now)
+            }
+            State::Cold
+            | State::Queued
+            | State::Starting { .. }
+            | State::Idle { .. }
+            | State::Prompting
+            | State::Busy { .. }
+            | State::Closing { .. } => Vec::new(),
+        }
+    }
+
+    fn close(&mut self, now: Instant) -> Vec<Effect> {
+        self.state = State::Closing { since: now };
+        vec![Effect::CloseEngine]
+    }
+
+    fn stop(&mut self, now: Instant) -> Vec<Effect> {
+        match self.state {
+            State::Cold | State::Closing { .. } | State::Prompting => Vec::new(),
+            State::Queued => {
+                self.state = State::Cold;
+                vec![Effect::GiveSlotBack]
+            }
+            State::Starting { .. } => {
+                self.state = State::Closing { since: now };
+                vec![Effect::Kill]
+            }
+            State::Idle { .. } => self.close(now),
+            State::Busy { .. } => {
+                self.state = State::Closing { since: now };
+                vec![Effect::ReturnTurn, Effect::CloseEngine]
+            }
+        }
+    }
+}
+
+/// 5 s after the first attempt, then twice as long each time.
+fn retry_pause(attempt: u32) -> Duration {
+    FIRST_RETRY_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1).min(8))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const LIMITS: Limits = Limits { idle: Duration::from_secs(900), turn: Duration::from_secs(1800) };
+
+    /// The world around a machine, which checks that every effect makes sense in it.
+    struct World {
+        machine: Machine,
+        now: Instant,
+        slot: Slot,
+        container: bool,
+        ready: bool,
+        turn: bool,
+        /// Waking rows that no turn has claimed.
+        pending: u32,
+        answered: u32,
+    }
+
+    #[derive(Clone, Copy, Debug, PartialEq)]
+    enum Slot {
+        None,
+        Asked,
+        Held,
+    }
+
+    /// What may happen from outside.
+    #[derive(Clone, Copy, Debug)]
+    enum Act {
+        Message,
+        Grant,
+        Want,
+        Ready,
+        Step,
+        Answer,
+        Fail,
+        EngineDies,
+        ContainerEnds,
+        Wait(u64),
+    }
+
+    fn act() -> impl Strategy<Value = Act> {
+        prop_oneof![
+            3 => Just(Act::Message),
+            3 => Just(Act::Grant),
+            1 => Just(Act::Want),
+            3 => Just(Act::Ready),
+            2 => Just(Act::Step),
+            3 => Just(Act::Answer),
+            1 => Just(Act::Fail),
+            1 => Just(Act::EngineDies),
+            2 => Just(Act::ContainerEnds),
+            2 => (0_u64..2_000).prop_map(Act::Wait),
+        ]
+    }
+
+    impl World {
+        fn new() -> Self {
+            let (machine, now) = (Machine::new(LIMITS), Instant::now());
+            Self {
+                machine,
+                now,
+                slot: Slot::None,
+                container: false,
+                ready: false,
+                turn: false,
+                pending: 0,
+                answered: 0,
+            }
+        }
+
+        fn act(&mut self, act: Act) {
+            match act {
+                Act::Message => {
+                    self.pending += 1;
+                    self.event(Event::Work);
+                }
+                Act::Grant if self.slot == Slot::Asked => {
+                    self.slot = Slot::Held;
+                    self.event(Event::SlotGranted);
+                }
+                Act::Want if self.slot == Slot::Held => self.event(Event::SlotWanted),
+                Act::Ready if self.container && !self.ready => {
+                    self.ready = true;
+                    self.event(Event::EngineReady);
+                }
+                Act::Step if self.turn => self.event(Event::SteersWelcome),
+                Act::Answer if self.turn => {
+                    self.turn = false;
+                    self.answered += 1;
+                    let after = if self.pending > 0 { After::More } else { After::Nothing };
+                    self.event(Event::TurnOver(after));
+                }
+                Act::Fail if self.turn => {
+                    self.turn = false;
+                    self.pending += 1;
+                    self.event(Event::TurnOver(After::Retry { attempt: 1 }));
+                }
+                Act::EngineDies if self.container => {
+                    self.ready = false;
+                    self.event(Event::Lost(Trouble::EngineDied));
+                }
+                Act::ContainerEnds if self.container => self.container_ends(),
+                Act::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
+                Act::Grant
+                | Act::Want
+                | Act::Ready
+                | Act::Step
+                | Act::Answer
+                | Act::Fail
+                | Act::EngineDies
+                | Act::ContainerEnds => {}
+            }
+        }
+
+        /// As the driver reports it: lost first, then ended.
+        fn container_ends(&mut self) {
+            self.ready = false;
+            self.event(Event::Lost(Trouble::EngineDied));
+            if self.container {
+                self.container = false;
+                self.event(Event::Ended);
+            }
+        }
+
+        fn wait(&mut self, length: Duration) {
+            let until = self.now + length;
+            while let Some(deadline) = self.machine.deadline().filter(|deadline| *deadline <= until) {
+                self.now = self.now.max(deadline);
+                self.event(Event::Tick);
+            }
+            self.now = until;
+        }
+
+        fn event(&mut self, event: Event) {
+            let mut events = VecDeque::from([event]);
+            while let Some(event) = events.pop_front() {
+                for effect in self.machine.handle(event, self.now) {
+                    events.extend(self.perform(effect));
+                }
+            }
+        }
+
+        fn perform(&mut self, effect: Effect) -> Option<Event> {
+            match effect {
+                Effect::AskForSlot => {
+                    assert_eq!(self.slot, Slot::None);
+                    self.slot = Slot::Asked;
+                    None
+                }
+                Effect::GiveSlotBack => {
+                    assert_ne!(self.slot, Slot::None);
+                    assert!(!self.container, "a slot is given back with its container still there");
+                    self.slot = Slot::None;
+                    None
+                }
+                Effect::Launch => {
+                    assert_eq!(self.slot, Slot::Held);
+                    assert!(!self.container, "two containers at once");
+                    if self.pending == 0 {
+                        return Some(Event::NothingToDo);
+                    }
+                    self.container = true;
+                    None
+                }
+                Effect::Prompt => {
+                    assert!(self.ready && !self.turn);
+                    if self.pending == 0 {
+                        return Some(Event::NothingToDo);
+                    }
+                    self.pending = 0;
+                    self.turn = true;
+                    Some(Event::Prompted)
+                }
+                Effect::Steer => {
+                    assert!(self.ready && self.turn);
+                    self.pending = 0;
+                    None
+                }
+                Effect::Cancel => {
+                    assert!(self.turn);
+                    None
+                }
+                Effect::FailTurn(_) => {
+                    assert!(self.turn);
+                    self.turn = false;
+                    self.pending += 1;
+                    Some(Event::TurnOver(After::Retry { attempt: 1 }))
+                }
+                Effect::FailWaiting(_) => {
+                    assert!(!self.turn);
+                    Some(Event::TurnOver(if self.pending > 0 {
+                        After::Retry { attempt: 1 }
+                    } else {
+                        After::Nothing
+                    }))
+                }
+                Effect::ReturnTurn => {
+                    assert!(self.turn);
+                    self.turn = false;
+                    self.pending += 1;
+                    None
+                }
+                Effect::CloseEngine => {
+                    assert!(self.container && !self.turn, "an engine is closed in mid-turn");
+                    None
+                }
+                Effect::Kill => {
+                    self.container = false;
+                    self.ready = false;
+                    Some(Event::Ended)
+                }
+            }
+        }
+    }
+
+    proptest! {
+        /// Whatever has happened: with a friendly world from here on, everything that waits is answered.
+        #[test]
+        fn nothing_waits_for_ever(acts in prop::collection::vec(act(), 0..60)) {
+            let mut world = World::new();
+            acts.into_iter().for_each(|act| world.act(act));
+            for _ in 0..20 {
+                for act in [Act::Wait(3_000), Act::Grant, Act::Want, Act::Ready, Act::Step, Act::Answer] {
+                    world.act(act);
+                }
+            }
+            prop_assert_eq!(world.pending, 0);
+            prop_assert!(!world.turn);
+        }
+
+        /// Whatever has happened: after a stop the container goes, and the session is done.
+        #[test]
+        fn a_stop_always_ends(acts in prop::collection::vec(act(), 0..60)) {
+            let mut world = World::new();
+            acts.into_iter().for_each(|act| world.act(act));
+            world.event(Event::Stop);
+            world.wait(CLOSE_GRACE);
+            prop_assert!(world.machine.stopped());
+            prop_assert!(!world.container && !world.turn);
+            prop_assert_eq!(world.slot, Slot::None);
+        }
+    }
+
+    #[test]
+    fn the_pauses_are_5_10_and_20_seconds() {
+        assert_eq!([1, 2, 3].map(|attempt| retry_pause(attempt).as_secs()), [5, 10, 20]);
+    }
+}

@@ -1,0 +1,71 @@
+//! One group's session with its agent: from rows that wait to rows that are done.
+//!
+//! `machine` decides (pure), `driver` performs: it alone owns the group's container, its engine and its turn.
+//! `launch` makes a container ready; `turn` gathers an answer; `attention` is what the chat sees meanwhile.
+
+mod attention;
+mod driver;
+mod launch;
+pub mod machine;
+mod turn;
+
+use std::sync::Arc;
+
+use jiff::tz::TimeZone;
+use tokio::sync::{Notify, mpsc};
+
+pub use driver::{Command, Report, ReportKind, run};
+
+use crate::auth::Login;
+use crate::bridge::Order;
+use crate::clock::Clock;
+use crate::container::spec::{Daemon, Limits};
+use crate::door::Upstream;
+use crate::paths::Paths;
+use crate::store::Store;
+use crate::types::{InstallId, Lang};
+
+/// What every session of a service has in common.
+#[derive(Clone)]
+pub struct Host<C> {
+    pub store: Store,
+    pub containers: C,
+    pub paths: Paths,
+    pub clock: Clock,
+    pub login: Arc<Login>,
+    /// Where the doors of all groups lead.
+    pub upstream: Upstream,
+    pub settings: Arc<Settings>,
+    /// To the bridge: typing only; replies go through the outbox.
+    pub orders: mpsc::Sender<Order>,
+    /// Tells delivery that the outbox has something new.
+    pub outbox_hint: Arc<Notify>,
+}
+
+/// The settings that sessions obey, resolved once.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub install: InstallId,
+    /// The word that wakes Kai in groups without a trigger of their own, and the name in notices.
+    pub assistant: String,
+    /// In front of every reply: `Kai: `, or nothing when Kai has its own number.
+    pub reply_prefix: String,
+    pub lang: Lang,
+    pub zone: TimeZone,
+    pub image: String,
+    pub daemon: Daemon,
+    pub container_limits: Limits,
+    /// The model's name for the engine, where it is not the one in `config.toml`.
+    pub model: Option<String>,
+    pub device_id: String,
+    pub time_limits: machine::Limits,
+    /// Most containers that run at once.
+    pub max_agents: usize,
+}
+
+impl Settings {
+    /// A sentence of nanokimi's own as it stands in a chat.
+    pub fn notice(&self, sentence: String) -> String {
+        format!("{}{sentence}", self.reply_prefix)
+    }
+}
