@@ -1,0 +1,180 @@
+//! What `nanokimi doctor` looks at: each check finds one thing, says what it is, and how to mend it.
+//!
+//! Never changes anything.
+
+mod words;
+
+use std::io;
+
+use anyhow::Result;
+use jiff::Timestamp;
+
+pub use words::{sentence, why_no_docker};
+
+use crate::auth::{Login, config_toml};
+use crate::config::Config;
+use crate::container::docker::{DaemonFacts, Docker, LimitsHold, Rights};
+use crate::container::image;
+use crate::paths::Paths;
+use crate::store::Store;
+use crate::types::{Authorization, Group, Role};
+
+/// Less room on the disk than this is worth a warning: an image build takes about as much.
+const ROOM_WANTED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
+/// With less room than this, the next message may not be stored.
+const ROOM_NEEDED_BYTES: u64 = 32 * 1024 * 1024;
+
+/// One thing that was looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    pub state: State,
+    pub what: String,
+    /// What to do about it; empty where all is well, or `what` says it.
+    pub fix: String,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    Good,
+    /// Works, but should be known.
+    Warning,
+    /// Keeps the assistant from answering.
+    Broken,
+}
+
+impl Finding {
+    pub fn good(what: impl Into<String>) -> Self {
+        Self { state: State::Good, what: what.into(), fix: String::new() }
+    }
+
+    pub fn warning(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { state: State::Warning, what: what.into(), fix: fix.into() }
+    }
+
+    pub fn broken(what: impl Into<String>, fix: impl Into<String>) -> Self {
+        Self { state: State::Broken, what: what.into(), fix: fix.into() }
+    }
+}
+
+/// Looks at the settings: what was wrong with them when they were read.
+pub fn settings(paths: &Paths, mistakes: Vec<String>) -> Vec<Finding> {
+    if mistakes.is_empty() {
+        return vec![Finding::good(format!("The settings of {} are good", paths.root().display()))];
+    }
+    let mut findings: Vec<Finding> =
+        mistakes.into_iter().map(|mistake| Finding::broken(mistake, "")).collect();
+    if let Some(last) = findings.last_mut() {
+        last.fix = format!("Mend {}, or the environment", paths.env_file().display());
+    }
+    findings
+}
+
+/// Looks at the Docker daemon and the agent image. `start` says how a daemon that does not answer is started.
+pub async fn docker(connected: Result<Docker>, start: &str) -> Vec<Finding> {
+    let docker = match connected {
+        Ok(docker) => docker,
+        Err(error) => return vec![Finding::broken(why_no_docker(&error), start)],
+    };
+    let mut findings = match docker.facts().await {
+        Ok(facts) => daemon(&facts),
+        Err(error) => vec![Finding::broken(sentence(&error), start)],
+    };
+    findings.push(match docker.has_image(&image::tag()).await {
+        Ok(true) => Finding::good("The agent image is built"),
+        Ok(false) => Finding::broken("The agent image is not built", "Run `nanokimi build`"),
+        Err(error) => Finding::broken(sentence(&error), "Run `nanokimi build`"),
+    });
+    findings
+}
+
+fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
+    let mut findings = vec![match facts.rights {
+        Rights::Rootless => Finding::good(format!("Docker {} is rootless", facts.version)),
+        Rights::Rootful => Finding::warning(
+            format!(
+                "Docker {} runs as root: whoever breaks out of a container owns this machine",
+                facts.version
+            ),
+            "Use rootless Docker: dockerd-rootless-setuptool.sh install, and no DOCKER_HOST",
+        ),
+    }];
+    if let LimitsHold::AllBut(ignored) = &facts.limits {
+        findings.push(Finding::warning(
+            format!("Docker ignores limits on {} here: an agent could use all there is", ignored.join(", ")),
+            "Boot with cgroup v2 and delegate its controllers: docs/operating.md says how",
+        ));
+    }
+    findings
+}
+
+/// Looks at the engine's configuration and the login.
+pub fn account(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
+    let path = paths.engine_config();
+    let engine = if path.exists() {
+        match config_toml::check_file(&path) {
+            Ok(()) => Finding::good("The engine's config.toml is good"),
+            Err(error) => Finding::broken(sentence(&error), "Mend it, or remove it to get a new one"),
+        }
+    } else {
+        Finding::good("The engine's config.toml will be written at the first start")
+    };
+    let authorization = Login::load(paths, config.api_key.as_ref(), now).authorization();
+    let login = match (&*authorization.borrow(), &config.api_key) {
+        (Authorization::Bearer(_), _) => Finding::good("There is a login for the Kimi API"),
+        (Authorization::Missing(why), Some(_)) => Finding::broken(why, "Copy the key again"),
+        (Authorization::Missing(why), None) => {
+            Finding::broken(why, format!("Or put MOONSHOT_API_KEY=sk-… into {}", paths.env_file().display()))
+        }
+    };
+    vec![engine, login]
+}
+
+/// Looks at the database and the groups in it. Never makes one.
+pub async fn groups(paths: &Paths) -> Vec<Finding> {
+    let begin = "Run `nanokimi groups add main --main`";
+    let groups = match Store::open_existing(&paths.database()) {
+        Ok(None) => {
+            let what = format!("There is no install in {} yet", paths.root().display());
+            return vec![Finding::warning(what, begin)];
+        }
+        Ok(Some(store)) => sound_groups(&store).await,
+        Err(error) => Err(error),
+    };
+    match groups {
+        // It says itself what to do.
+        Err(error) => vec![Finding::broken(sentence(&error), "")],
+        Ok(groups) if groups.iter().any(|group| group.role == Role::Main) => {
+            vec![Finding::good(format!("The database is good; groups: {}", groups.len()))]
+        }
+        Ok(_) => vec![Finding::warning("There is no main channel", begin)],
+    }
+}
+
+async fn sound_groups(store: &Store) -> Result<Vec<Group>> {
+    store.check().await?;
+    store.groups().await
+}
+
+/// Looks at the disk that the install is on, or will be: whether it can be written to, and its room.
+pub fn disk(paths: &Paths) -> Vec<Finding> {
+    let Some(folder) = paths.root().ancestors().find(|folder| folder.exists()) else { return Vec::new() };
+    let mut findings = Vec::new();
+    if let Err(error) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
+        let error = anyhow::Error::new(io::Error::from(error));
+        findings.push(Finding::broken(
+            format!("Nothing can be written in {}: {}", folder.display(), sentence(&error)),
+            "Run nanokimi as the user whose folder it is, or choose another with --home",
+        ));
+    }
+    let Ok(room) = rustix::fs::statvfs(folder) else { return findings };
+    let free = room.f_bavail * room.f_frsize;
+    let what = format!("{} MB are free on the disk", free / 1024 / 1024);
+    findings.push(if free < ROOM_NEEDED_BYTES {
+        Finding::broken(format!("Only {what}"), "Make room: a full disk stops every chat")
+    } else if free < ROOM_WANTED_BYTES {
+        Finding::warning(format!("Only {what}"), "Make room: a full disk stops every chat")
+    } else {
+        Finding::good(format!("{} GB are free on the disk", free / 1024 / 1024 / 1024))
+    });
+    findings
+}

@@ -1,0 +1,61 @@
+//! `nanokimi build`: builds the agent image, with progress.
+
+use std::collections::BTreeMap;
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::time::Duration;
+
+use anyhow::Result;
+use indicatif::{ProgressBar, ProgressStyle};
+
+use super::install::Install;
+use super::ui;
+use crate::container::docker::Docker;
+use crate::container::image::{self, BuildOptions, Built, Progress};
+
+/// How often the spinner turns.
+const TICK: Duration = Duration::from_millis(120);
+
+pub async fn run(install: &Install) -> Result<ExitCode> {
+    build(&install.docker().await?, &install.environment).await?;
+    Ok(ExitCode::SUCCESS)
+}
+
+/// Builds the image where it is missing, showing what is being done.
+pub async fn build(docker: &Docker, environment: &BTreeMap<String, String>) -> Result<()> {
+    let bar = ProgressBar::new_spinner();
+    bar.set_style(ProgressStyle::with_template("{spinner} [{elapsed}] {prefix}: {wide_msg}")?);
+    bar.enable_steady_tick(TICK);
+    let built = image::build(docker, &build_options(environment), |progress| match progress {
+        Progress::Stage(stage) => {
+            bar.set_prefix(stage.to_string());
+            bar.set_message("");
+            if bar.is_hidden() {
+                ui::note(stage);
+            }
+        }
+        Progress::Line(line) => bar.set_message(line),
+    })
+    .await;
+    bar.finish_and_clear();
+    match built? {
+        Built::Before => ui::note(format!("The agent image {} is there already.", image::tag())),
+        Built::Now => ui::note(format!("Built the agent image {}.", image::tag())),
+    }
+    Ok(())
+}
+
+/// What this machine says about its way to the network.
+fn build_options(environment: &BTreeMap<String, String>) -> BuildOptions {
+    let either = |name: &str| {
+        let value = environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
+        value.filter(|value| !value.is_empty()).cloned()
+    };
+    BuildOptions {
+        ca_bundle: either("SSL_CERT_FILE").map(PathBuf::from),
+        http_proxy: either("HTTP_PROXY"),
+        https_proxy: either("HTTPS_PROXY"),
+        no_proxy: either("NO_PROXY"),
+        pip_index_url: either("PIP_INDEX_URL"),
+    }
+}

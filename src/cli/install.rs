@@ -1,0 +1,245 @@
+//! Opens an install for a verb: finds its root, reads its settings, and puts the service together from them.
+
+use std::collections::BTreeMap;
+use std::io::IsTerminal;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use tokio::sync::{Notify, mpsc};
+
+use crate::auth::{self, Login, config_toml};
+use crate::bridge::Order;
+use crate::checks;
+use crate::clock::Clock;
+use crate::config::Config;
+use crate::container::docker::{Docker, Rights};
+use crate::container::image;
+use crate::container::spec::{Daemon, Limits};
+use crate::door::Upstream;
+use crate::home;
+use crate::paths::Paths;
+use crate::session::{Host, Settings, machine};
+use crate::store::{InstanceLock, Store};
+use crate::types::{Group, GroupName};
+
+/// The service waits, it does not compute: two threads carry hundreds of chats, and cost little memory.
+pub const WORKER_THREADS: usize = 2;
+/// The folder beneath the person's own where an install lies unless they say otherwise.
+const DEFAULT_ROOT: &str = "nanokimi";
+
+/// An install's place and settings.
+pub struct Install {
+    pub paths: Paths,
+    pub config: Config,
+    pub environment: BTreeMap<String, String>,
+    pub clock: Clock,
+}
+
+impl Install {
+    /// Finds the install and reads its settings. Makes nothing.
+    ///
+    /// # Errors
+    /// Says all that is wrong with the settings.
+    pub fn open(home: Option<PathBuf>) -> Result<Self> {
+        let (install, mistakes) = Self::look(home)?;
+        if !mistakes.is_empty() {
+            bail!(
+                "The settings of {} cannot be used. {}",
+                install.paths.root().display(),
+                mistakes.join(". ")
+            );
+        }
+        Ok(install)
+    }
+
+    /// As [`Install::open`], but what is wrong with the settings stands beside it, and a default in its place.
+    pub fn look(home: Option<PathBuf>) -> Result<(Self, Vec<String>)> {
+        let mut environment = environment();
+        // Not there after su or sudo, nor in a cron job; the folder is the same.
+        environment.entry("XDG_RUNTIME_DIR".to_owned()).or_insert_with(runtime_dir);
+        let paths = Paths::new(root(home, &environment)?);
+        if paths.root().metadata().is_ok_and(|root| !root.is_dir()) {
+            bail!(
+                "{} is a file; name the folder of an install with --home or NANOKIMI_HOME",
+                paths.root().display()
+            );
+        }
+        let (env_file, unread) = match home::read_env_file(&paths) {
+            Ok(text) => (text, None),
+            Err(error) => (String::new(), Some(checks::sentence(&error))),
+        };
+        let (config, mistakes) = Config::resolve(&env_file, environment.clone());
+        let mistakes = unread.into_iter().chain(mistakes).collect();
+        Ok((Self { paths, config, environment, clock: Clock::System }, mistakes))
+    }
+
+    /// The database, made where there is none.
+    pub fn store(&self) -> Result<Store> {
+        Store::open(&self.paths.database())
+    }
+
+    /// The database, unless there is none yet.
+    pub fn existing_store(&self) -> Result<Option<Store>> {
+        Store::open_existing(&self.paths.database())
+    }
+
+    /// The database and a group in it, if there are both.
+    pub async fn group(&self, name: &GroupName) -> Result<Option<(Store, Group)>> {
+        let Some(store) = self.existing_store()? else { return Ok(None) };
+        let group = store.group(name).await?;
+        Ok(group.map(|group| (store, group)))
+    }
+
+    pub fn lock(&self, verb: &str) -> Result<InstanceLock> {
+        InstanceLock::take(&self.paths.lock_file(), verb)
+    }
+
+    /// Docker, if it answers.
+    pub async fn find_docker(&self) -> Result<Docker> {
+        let runtime_dir = self.environment.get("XDG_RUNTIME_DIR").map(Path::new);
+        Docker::connect(self.config.docker_host.as_deref(), runtime_dir).await
+    }
+
+    /// Docker.
+    ///
+    /// # Errors
+    /// Says how to start it.
+    pub async fn docker(&self) -> Result<Docker> {
+        self.find_docker().await.map_err(|error| match error.chain().nth(1) {
+            Some(_) => anyhow!("{}. {}", checks::why_no_docker(&error), self.how_to_start_docker()),
+            // An error without a cause is about DOCKER_HOST itself, and says what to do.
+            None => error,
+        })
+    }
+
+    pub fn how_to_start_docker(&self) -> &'static str {
+        if self.config.docker_host.is_some() {
+            "Start it there, or leave DOCKER_HOST out to use your own rootless Docker"
+        } else if rustix::process::geteuid().is_root() {
+            "Rootless Docker belongs to an ordinary account: log in as that one (`nanokimi demo` makes one)"
+        } else {
+            "Start it with `systemctl --user start docker`; docs/operating.md says how to set it up"
+        }
+    }
+
+    /// Docker with the agent image.
+    ///
+    /// # Errors
+    /// Says how to get what is missing.
+    pub async fn docker_with_image(&self) -> Result<Docker> {
+        let docker = self.docker().await?;
+        if !docker.has_image(&image::tag()).await? {
+            bail!("The agent image is not built yet; run `nanokimi build`");
+        }
+        Ok(docker)
+    }
+
+    /// Puts together what the service runs on.
+    ///
+    /// # Errors
+    /// Everything else that would keep it from answering, such as the engine's configuration.
+    pub async fn host(
+        &self,
+        docker: Docker,
+        store: Store,
+        orders: mpsc::Sender<Order>,
+    ) -> Result<Host<Docker>> {
+        home::prepare(&self.paths)?;
+        config_toml::ensure(&self.paths.engine_config()).map_err(|error| {
+            anyhow!("{}. Mend it, or remove it to get a new one", checks::sentence(&error))
+        })?;
+        let daemon = match docker.facts().await?.rights {
+            Rights::Rootless => Daemon::Rootless,
+            Rights::Rootful => Daemon::Rootful {
+                uid: rustix::process::getuid().as_raw(),
+                gid: rustix::process::getgid().as_raw(),
+            },
+        };
+        let config = &self.config;
+        let settings = Settings {
+            install: store.install_id().await?,
+            assistant: config.assistant_name.clone(),
+            reply_prefix: config.reply_prefix(),
+            lang: config.lang,
+            zone: config.zone.clone(),
+            image: image::tag(),
+            daemon,
+            container_limits: Limits {
+                memory_bytes: config.agent_memory_mb * 1024 * 1024,
+                cpus_milli: (config.agent_cpus * 1000.0) as i64,
+                ..Limits::STANDARD
+            },
+            model: config.model.clone(),
+            device_id: auth::device_id(&self.paths.device_id())?,
+            time_limits: machine::Limits { idle: config.idle_timeout, turn: config.turn_timeout },
+            max_agents: config.max_agents,
+        };
+        let login = Arc::new(Login::load(&self.paths, config.api_key.as_ref(), self.clock.now()));
+        Ok(Host {
+            store,
+            containers: docker,
+            paths: self.paths.clone(),
+            clock: self.clock,
+            upstream: Upstream::new(&config.api_base, login.authorization()),
+            login,
+            settings: Arc::new(settings),
+            orders,
+            outbox_hint: Arc::new(Notify::new()),
+        })
+    }
+}
+
+/// The environment, read once.
+pub fn environment() -> BTreeMap<String, String> {
+    // What is not UTF-8 is no setting of ours.
+    std::env::vars_os()
+        .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
+        .collect()
+}
+
+/// Where systemd has the folder for a person's sockets.
+fn runtime_dir() -> String {
+    format!("/run/user/{}", rustix::process::getuid().as_raw())
+}
+
+/// The root of the install: as told, else this folder where it looks like one, else `~/nanokimi`.
+fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result<PathBuf> {
+    let here = std::env::current_dir().context("Failed to find the current folder")?;
+    let told =
+        home.or_else(|| environment.get("NANOKIMI_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
+    if let Some(told) = told {
+        return Ok(here.join(told));
+    }
+    if here.join("groups/global").is_dir() && here.join("store").is_dir() {
+        return Ok(here);
+    }
+    let person =
+        environment.get("HOME").context("Failed to find an install: HOME is not set; use --home FOLDER")?;
+    Ok(Path::new(person).join(DEFAULT_ROOT))
+}
+
+/// Starts the log, to stderr: ours at the level that was asked for, the libraries' only when they warn.
+pub fn start_log(level: &str) {
+    let filter = tracing_subscriber::EnvFilter::new(format!("warn,nanokimi={level}"));
+    // Colours are for people who look on; in a file or the journal they are noise.
+    let colours = std::io::stderr().is_terminal();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
+    log.with_writer(std::io::stderr).init();
+}
+
+/// Listens, from this call on, for a wish that the process ends, by the person or the system; resolves with it.
+pub fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let listen = |kind, name| signal(kind).with_context(|| format!("Failed to listen for {name}"));
+    let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;
+    let mut terminate = listen(SignalKind::terminate(), "SIGTERM")?;
+    let mut hang_up = listen(SignalKind::hangup(), "SIGHUP")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => {}
+            _ = terminate.recv() => {}
+            _ = hang_up.recv() => {}
+        }
+    })
+}

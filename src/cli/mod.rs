@@ -1,0 +1,110 @@
+//! The command line: the only module that parses arguments and prints. One file per verb.
+//!
+//! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed (the reason is on stderr),
+//! 2 the command line was not understood.
+
+mod build;
+mod chat;
+mod demo;
+mod doctor;
+mod groups;
+mod install;
+mod run;
+mod status;
+mod terminal;
+mod ui;
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use anyhow::{Context, Result};
+use clap::{Parser, Subcommand};
+
+use install::Install;
+
+/// Where an option that every verb has stands in its help.
+const LAST: usize = 100;
+
+/// A WhatsApp assistant for your own server: one binary, one rootless container per chat.
+#[derive(Parser)]
+#[command(
+    name = "nanokimi",
+    version,
+    disable_help_subcommand = true,
+    arg_required_else_help = true,
+    help_expected = true
+)]
+struct Arguments {
+    /// The folder of this install [default: NANOKIMI_HOME, else this folder if it is one, else ~/nanokimi]
+    #[arg(long, global = true, value_name = "FOLDER", display_order = LAST)]
+    home: Option<PathBuf>,
+    #[command(subcommand)]
+    verb: Verb,
+}
+
+#[derive(Subcommand)]
+enum Verb {
+    /// Try nanokimi: makes this machine ready and talks to a practice model, without any account
+    Demo(demo::Arguments),
+    /// Build the agent image
+    Build,
+    /// Run the service in the foreground
+    Run,
+    /// Talk to a group's agent from this terminal
+    Chat(chat::Arguments),
+    /// List, add and remove the chats that the assistant serves
+    Groups {
+        #[command(subcommand)]
+        verb: groups::Verb,
+    },
+    /// Show what this install does and what waits
+    Status,
+    /// Look for what is wrong, and say how to mend it
+    Doctor,
+}
+
+/// Runs nanokimi as it was called.
+pub fn main() -> ExitCode {
+    let arguments = Arguments::parse();
+    match carry_out(arguments) {
+        Ok(code) => code,
+        // Whoever took the results, such as `head`, has had enough.
+        Err(error) if error.is::<ui::NobodyReads>() => ExitCode::FAILURE,
+        Err(error) => {
+            ui::error(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn carry_out(arguments: Arguments) -> Result<ExitCode> {
+    // Before the runtime has threads: it runs programs and changes users.
+    if let Verb::Demo(demo) = &arguments.verb {
+        let environment = install::environment();
+        if let Some(code) = demo::prepare_machine(demo, arguments.home.as_deref(), &environment)? {
+            return Ok(code);
+        }
+    }
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .worker_threads(install::WORKER_THREADS)
+        .build()
+        .context("Failed to start the runtime")?;
+    let done = runtime.block_on(perform(arguments));
+    // A read from the terminal cannot be broken off: it must not keep the process.
+    runtime.shutdown_background();
+    done
+}
+
+async fn perform(arguments: Arguments) -> Result<ExitCode> {
+    let home = arguments.home;
+    match arguments.verb {
+        Verb::Demo(demo) => demo::run(demo, home).await,
+        Verb::Build => build::run(&Install::open(home)?).await,
+        Verb::Run => run::run(&Install::open(home)?).await,
+        Verb::Chat(chat) => chat::run(&Install::open(home)?, chat).await,
+        Verb::Groups { verb } => groups::run(&Install::open(home)?, verb).await,
+        Verb::Status => status::run(&Install::open(home)?).await,
+        Verb::Doctor => doctor::run(home).await,
+    }
+}

@@ -1,0 +1,32 @@
+//! `nanokimi run`: the service in the foreground, until it is asked to stop.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use tokio::sync::oneshot;
+
+use super::install::{self, Install};
+use crate::bridge;
+use crate::service::{self, Reach};
+use crate::types::Role;
+
+pub async fn run(install: &Install) -> Result<ExitCode> {
+    install::start_log(&install.config.log_level);
+    let docker = install.docker_with_image().await?;
+    let _lock = install.lock("run")?;
+    let store = install.store()?;
+    let groups = store.groups().await?;
+    let (_bridge, end) = bridge::pair();
+    let host = install.host(docker, store, end.orders.clone()).await?;
+    if !groups.iter().any(|group| group.role == Role::Main) {
+        tracing::warn!("There is no main channel; `nanokimi groups add main --main` makes it");
+    }
+    tracing::warn!(
+        "WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped"
+    );
+    let (ready, _) = oneshot::channel();
+    // Before the service says that it is ready: who then stops it at once is heard, too.
+    let stop = install::asked_to_stop()?;
+    service::run(host, end, Reach::Nothing, ready, stop).await?;
+    Ok(ExitCode::SUCCESS)
+}
