@@ -1,0 +1,84 @@
+//! No Docker, somebody else's Docker, a Docker that runs as root, no image.
+
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixListener;
+
+use insta::assert_snapshot;
+
+use crate::fake_docker::{self, Image};
+use crate::world::{Home, Person};
+
+/// The verbs that need Docker, and need it before they touch anything.
+const NEED_DOCKER: [&[&str]; 4] = [&["run"], &["build"], &["chat"], &["chat", "--say", "hello"]];
+
+#[test]
+fn without_docker_its_start_is_told() {
+    let home = Home::new();
+    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @"Docker does not answer at HOME/run/docker.sock. Start it with `systemctl --user start docker`; docs/operating.md says how to set it up");
+}
+
+#[test]
+fn on_a_fresh_machine_run_and_build_make_nothing() {
+    let home = Home::empty();
+    let refusal = home.all_refuse(&[&["run"], &["build"]]);
+    assert!(refusal.starts_with("Docker does not answer at HOME/run/docker.sock."), "{refusal}");
+}
+
+#[test]
+fn root_is_sent_to_the_account_that_has_docker() {
+    let home = Home::new().of(Person::Root);
+    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @"Docker does not answer at HOME/run/docker.sock. Rootless Docker belongs to an ordinary account: log in as that one (`nanokimi demo` makes one)");
+}
+
+#[test]
+fn a_socket_that_a_dead_daemon_left_is_no_docker() {
+    let home = Home::new();
+    std::fs::create_dir(home.path("run")).unwrap();
+    drop(UnixListener::bind(home.path("run/docker.sock")).unwrap());
+    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @"Docker does not answer at HOME/run/docker.sock. Start it with `systemctl --user start docker`; docs/operating.md says how to set it up");
+}
+
+#[test]
+fn somebody_elses_docker_is_named_as_such() {
+    let home = Home::new();
+    let socket = home.path("run/docker.sock");
+    fake_docker::start(&socket, Image::Built);
+    std::fs::set_permissions(&socket, std::fs::Permissions::from_mode(0o000)).unwrap();
+    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @"Docker does not answer at HOME/run/docker.sock, whose socket belongs to another user. Start it with `systemctl --user start docker`; docs/operating.md says how to set it up");
+}
+
+#[test]
+fn a_docker_host_that_does_not_answer_can_be_left_out() {
+    let home = Home::new();
+    let nowhere = format!("unix://{}", home.path("nowhere.sock").display());
+    let home = home.set("DOCKER_HOST", &nowhere);
+    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @"Docker does not answer at HOME/nowhere.sock. Start it there, or leave DOCKER_HOST out to use your own rootless Docker");
+}
+
+#[test]
+fn a_docker_of_another_machine_is_refused() {
+    let home = Home::new().set("DOCKER_HOST", "tcp://127.0.0.1:2375");
+    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @r#"DOCKER_HOST is "tcp://127.0.0.1:2375", but nanokimi needs the Docker of this machine; set it to unix:///path/to/docker.sock, or leave it out"#);
+}
+
+#[test]
+fn without_the_image_its_build_is_told() {
+    let home = Home::new();
+    fake_docker::start(&home.path("run/docker.sock"), Image::Missing);
+    assert_snapshot!(home.all_refuse(&[&["run"], &["chat"], &["chat", "--say", "hello"]]), @"The agent image is not built yet; run `nanokimi build`");
+}
+
+#[test]
+fn doctor_warns_of_a_docker_that_runs_as_root_and_says_what_is_missing() {
+    let home = Home::new();
+    fake_docker::start(&home.path("run/docker.sock"), Image::Missing);
+    let said = home.run(&["doctor"]);
+    assert_eq!(said.code, Some(1));
+    let docker: Vec<&str> = said.stdout.lines().skip(1).take(4).collect();
+    assert_snapshot!(docker.join("\n"), @"
+    warning  Docker 26.1.5 runs as root: whoever breaks out of a container owns this machine
+             → Use rootless Docker: dockerd-rootless-setuptool.sh install, and no DOCKER_HOST
+    BROKEN   The agent image is not built
+             → Run `nanokimi build`
+    ");
+}

@@ -1,0 +1,80 @@
+//! Groups that cannot be, and what must be said in them.
+
+use insta::assert_snapshot;
+
+use crate::world::Home;
+
+#[test]
+fn a_name_that_is_no_folder_name_is_refused() {
+    let home = Home::new();
+    assert_snapshot!(home.refuses(&["groups", "add", "my family"]), @r#""my family" is not a group name; use 1 to 64 letters, digits, "-" or "_", starting with a letter or digit"#);
+    for bad in ["", ".", "../../etc", "-x", "$(id)", "a/b", "ñandú", &"a".repeat(65)] {
+        for verb in ["add", "remove"] {
+            let refusal = home.refuses(&["groups", verb, "--", bad]);
+            assert!(refusal.contains("is not a group name; use 1 to 64 letters"), "{refusal}");
+        }
+        let refusal = home.refuses(&["chat", &format!("--group={bad}")]);
+        assert!(refusal.contains("is not a group name; use 1 to 64 letters"), "{refusal}");
+    }
+}
+
+#[test]
+fn global_is_no_group() {
+    assert_snapshot!(Home::new().refuses(&["groups", "add", "Global"]), @r#""global" is reserved for what all groups share; choose another name"#);
+}
+
+#[test]
+fn a_group_is_added_once() {
+    assert_snapshot!(Home::new().refuses(&["groups", "add", "family"]), @"There is a group family already; to change it, `nanokimi groups remove family` first");
+}
+
+#[test]
+fn a_chat_belongs_to_one_group() {
+    let home = Home::new();
+    let chat = ["--chat", "1203630@g.us"];
+    home.run(&["groups", "add", "work", chat[0], chat[1]]).done();
+    assert_snapshot!(home.refuses(&["groups", "add", "office", chat[0], chat[1]]), @"The group work serves that chat already; `nanokimi groups remove work` frees it");
+}
+
+#[test]
+fn there_is_one_main_channel() {
+    assert_snapshot!(Home::new().refuses(&["groups", "add", "mine", "--main"]), @"The main channel is main already; `nanokimi groups remove main` makes room for another");
+}
+
+#[test]
+fn what_is_not_there_cannot_be_removed() {
+    assert_snapshot!(Home::new().refuses(&["groups", "remove", "famly"]), @"There is no group famly; `nanokimi groups list` shows those there are");
+    assert_snapshot!(Home::empty().refuses(&["groups", "remove", "family"]), @"There is no group family; `nanokimi groups list` shows those there are");
+}
+
+#[test]
+fn what_is_not_there_cannot_be_talked_to() {
+    assert_snapshot!(Home::new().refuses(&["chat", "--group", "famly"]), @"There is no group famly; `nanokimi groups add famly` makes it, `nanokimi groups list` shows those there are");
+    assert_snapshot!(Home::empty().refuses(&["chat"]), @"There is no group main; `nanokimi groups add main --main` makes it, `nanokimi groups list` shows those there are");
+}
+
+#[test]
+fn the_name_of_a_chat_is_not_its_id() {
+    assert_snapshot!(Home::new().refuses(&["groups", "add", "work", "--chat", "Our work"]), @r#""Our work" is not the id of a chat; an id looks like 34600111222@s.whatsapp.net or 1203630@g.us"#);
+}
+
+#[test]
+fn a_trigger_is_a_word() {
+    assert_snapshot!(Home::new().refuses(&["groups", "add", "work", "--trigger", "@"]), @"--trigger needs a word, such as Kai");
+}
+
+#[test]
+fn what_nobody_would_answer_is_not_said() {
+    let home = Home::new();
+    assert_snapshot!(home.refuses(&["chat", "--group", "family", "--say", "hello"]), @r#"Nobody would answer that in family: say "@Kai …""#);
+    assert_snapshot!(home.refuses(&["chat", "--say", " "]), @"There is nothing to say: put the message after --say, in quotes");
+}
+
+#[test]
+fn a_removed_group_leaves_its_folder_and_comes_back() {
+    let home = Home::new();
+    home.write("nanokimi/groups/family/notes.md", "milk");
+    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. Its folder and history are kept; `nanokimi groups add family` takes them up.");
+    assert_eq!(std::fs::read_to_string(home.path("nanokimi/groups/family/notes.md")).unwrap(), "milk");
+    assert_snapshot!(home.run(&["groups", "add", "family"]).done().stderr, @"Added family. Its folder is HOME/nanokimi/groups/family.");
+}

@@ -1,0 +1,218 @@
+//! What every verb says of itself.
+
+use insta::assert_snapshot;
+
+use crate::world::Home;
+
+fn help(verb: &[&str]) -> String {
+    let said = Home::empty().run(&[verb, &["--help"]].concat()).done();
+    assert_eq!(said.stderr, "");
+    said.stdout
+}
+
+#[test]
+fn nanokimi() {
+    assert_snapshot!(help(&[]), @"
+    A WhatsApp assistant for your own server: one binary, one rootless container per chat
+
+    Usage: nanokimi [OPTIONS] <COMMAND>
+
+    Commands:
+      demo    Try nanokimi: makes this machine ready and talks to a practice model, without any account
+      build   Build the agent image
+      run     Run the service in the foreground
+      chat    Talk to a group's agent from this terminal
+      groups  List, add and remove the chats that the assistant serves
+      status  Show what this install does and what waits
+      doctor  Look for what is wrong, and say how to mend it
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+      -V, --version        Print version
+    ");
+}
+
+#[test]
+fn without_a_verb_help_is_shown() {
+    let said = Home::empty().run(&[]);
+    assert_eq!((said.code, said.stderr), (Some(2), help(&[])));
+    let said = Home::empty().run(&["groups"]);
+    assert_eq!((said.code, said.stderr), (Some(2), help(&["groups"])));
+}
+
+#[test]
+fn a_misspelt_verb_is_named_with_the_right_one() {
+    let said = Home::empty().run(&["stauts"]);
+    assert_eq!(said.code, Some(2));
+    assert_snapshot!(said.stderr, @"
+    error: unrecognized subcommand 'stauts'
+
+      tip: a similar subcommand exists: 'status'
+
+    Usage: nanokimi [OPTIONS] <COMMAND>
+
+    For more information, try '--help'.
+    ");
+}
+
+#[test]
+fn demo() {
+    assert_snapshot!(help(&["demo"]), @"
+    Try nanokimi: makes this machine ready and talks to a practice model, without any account
+
+    Usage: nanokimi demo [OPTIONS]
+
+    Options:
+          --yes            Install what is missing without asking
+          --say <TEXT>     Say this, wait for the answer, and end
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn build() {
+    assert_snapshot!(help(&["build"]), @"
+    Build the agent image
+
+    Usage: nanokimi build [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn run() {
+    assert_snapshot!(help(&["run"]), @"
+    Run the service in the foreground
+
+    Usage: nanokimi run [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn chat() {
+    assert_snapshot!(help(&["chat"]), @"
+    Talk to a group's agent from this terminal
+
+    Usage: nanokimi chat [OPTIONS]
+
+    Options:
+          --group <NAME>   The group to talk in [default: main]
+          --say <TEXT>     Say this, wait for the answer, and end
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn groups() {
+    assert_snapshot!(help(&["groups"]), @"
+    List, add and remove the chats that the assistant serves
+
+    Usage: nanokimi groups [OPTIONS] <COMMAND>
+
+    Commands:
+      list    Show the groups
+      add     Serve a chat as a group
+      remove  Stop serving a chat; its folder and history stay, and `add` takes them up again
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn groups_list() {
+    assert_snapshot!(help(&["groups", "list"]), @"
+    Show the groups
+
+    Usage: nanokimi groups list [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn groups_add() {
+    assert_snapshot!(help(&["groups", "add"]), @r#"
+    Serve a chat as a group
+
+    Usage: nanokimi groups add [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The group's folder name: letters, digits, "-" and "_"
+
+    Options:
+          --chat <JID>      The chat's id [default: a chat at this terminal, for `nanokimi chat`]
+          --trigger <WORD>  The word after "@" that wakes the assistant there [default: the assistant's
+                            name]
+          --main            Make it the main channel: your own chat, where every message is for the
+                            assistant
+          --home <FOLDER>   The folder of this install [default: NANOKIMI_HOME, else this folder if it
+                            is one, else ~/nanokimi]
+      -h, --help            Print help
+    "#);
+}
+
+#[test]
+fn groups_remove() {
+    assert_snapshot!(help(&["groups", "remove"]), @"
+    Stop serving a chat; its folder and history stay, and `add` takes them up again
+
+    Usage: nanokimi groups remove [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The group's name, as `list` shows it
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn status() {
+    assert_snapshot!(help(&["status"]), @"
+    Show what this install does and what waits
+
+    Usage: nanokimi status [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn doctor() {
+    assert_snapshot!(help(&["doctor"]), @"
+    Look for what is wrong, and say how to mend it
+
+    Usage: nanokimi doctor [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}

@@ -1,0 +1,111 @@
+//! `status`, `groups list` and `doctor`: looking makes nothing, and says how to begin.
+
+use std::process::Stdio;
+
+use insta::assert_snapshot;
+
+use crate::world::Home;
+
+#[test]
+fn on_a_fresh_machine_looking_makes_nothing_and_says_how_to_begin() {
+    let home = Home::empty();
+    assert_snapshot!(home.run(&["status"]).done().stderr, @"There is no install in HOME/nanokimi yet. `nanokimi groups add main --main` begins one; `nanokimi demo` is a first look.");
+    assert_snapshot!(home.run(&["groups", "list"]).done().stderr, @"No groups yet. `nanokimi groups add main --main` makes the first.");
+    let doctor = home.run(&["doctor"]);
+    assert_eq!((doctor.code, doctor.stderr.as_str()), (Some(1), ""));
+    assert_snapshot!(without_free_room(&doctor.stdout), @"
+    ok       The settings of HOME/nanokimi are good
+    BROKEN   Docker does not answer at HOME/run/docker.sock
+             → Start it with `systemctl --user start docker`; docs/operating.md says how to set it up
+    ok       The engine's config.toml will be written at the first start
+    BROKEN   Nobody is logged in to Kimi; log in with kimi-cli on your computer and copy its ~/.kimi/credentials/kimi-code.json to HOME/nanokimi/data/credentials/kimi-code.json
+             → Or put MOONSHOT_API_KEY=sk-… into HOME/nanokimi/.env
+    warning  There is no install in HOME/nanokimi yet
+             → Run `nanokimi groups add main --main`
+    ");
+    assert!(home.listing().is_empty(), "{:?}", home.listing());
+}
+
+#[test]
+fn the_groups_are_a_table() {
+    let home = Home::new();
+    home.run(&["groups", "add", "work", "--chat", "1203630@g.us", "--trigger", "@Ana"]).done();
+    let said = home.run(&["groups", "list"]).done();
+    assert_eq!(said.stderr, "");
+    assert_snapshot!(said.stdout, @"
+    NAME    LISTENS TO  CHAT
+    main    everything  console:main
+    family  @Kai        console:family
+    work    @Ana        1203630@g.us
+    ");
+}
+
+#[test]
+fn status_is_a_table() {
+    let said = Home::new().run(&["status"]).done();
+    assert_eq!(said.stderr, "");
+    assert_snapshot!(said.stdout, @"
+    install           HOME/nanokimi
+    service           not running; `nanokimi run` starts it
+    groups            2
+    messages waiting  0
+    being answered    0
+    given up          0
+    replies to send   0
+    replies given up  0
+    tokens            0 in (0 cached), 0 out
+    ");
+}
+
+#[test]
+fn doctor_names_every_problem_at_once() {
+    let home = Home::new().set("NANOKIMI_LANG", "es");
+    home.write("nanokimi/.env", "MAX_AGENTS=none\nsk-canary\n");
+    home.write("nanokimi/data/credentials/config.toml", "default_model = \"k9\"\n");
+    home.write("nanokimi/data/credentials/kimi-code.json", "{}");
+    home.run(&["groups", "remove", "main"]);
+    std::fs::write(home.database(), "no database").unwrap();
+    let before = home.listing();
+    let doctor = home.run(&["doctor"]);
+    assert_eq!(home.listing(), before);
+    assert_eq!((doctor.code, doctor.stderr.as_str()), (Some(1), ""));
+    assert_snapshot!(without_free_room(&doctor.stdout), @r#"
+    BROKEN   Line 2 of .env is not NAME=value; put quotes around a value with spaces
+    BROKEN   There is no setting NANOKIMI_LANG (the environment); see .env.example for the names
+    BROKEN   MAX_AGENTS in .env must be a number from 1 to 100, not "none"
+             → Mend HOME/nanokimi/.env, or the environment
+    BROKEN   Docker does not answer at HOME/run/docker.sock
+             → Start it with `systemctl --user start docker`; docs/operating.md says how to set it up
+    BROKEN   Failed to understand HOME/nanokimi/data/credentials/config.toml: default_model is "k9", which is not in [models]; there is none
+             → Mend it, or remove it to get a new one
+    BROKEN   HOME/nanokimi/data/credentials/kimi-code.json is not a Kimi login (see line 1, column 2); copy ~/.kimi/credentials/kimi-code.json from your computer again
+             → Or put MOONSHOT_API_KEY=sk-… into HOME/nanokimi/.env
+    BROKEN   HOME/nanokimi/store/nanokimi.db is not a database of nanokimi; restore it from a copy, or move it away to begin anew. Nothing was changed
+    "#);
+}
+
+#[test]
+fn who_has_seen_enough_may_leave() {
+    let home = Home::new();
+    let mut child =
+        home.command(&["groups", "list"]).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+#[test]
+fn results_that_cannot_be_written_are_no_success() {
+    let home = Home::new();
+    let full = std::fs::OpenOptions::new().write(true).open("/dev/full").unwrap();
+    let output = home.command(&["status"]).stdout(full).output().unwrap();
+    assert_eq!(output.status.code(), Some(1));
+    assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"nanokimi: Failed to write the results: there is no space left on that disk; make room and try again");
+}
+
+/// The room on this machine's disk is no business of the test.
+fn without_free_room(doctor: &str) -> String {
+    let lines =
+        doctor.lines().filter(|line| !line.contains("are free on the disk") && !line.contains("Make room"));
+    lines.collect::<Vec<_>>().join("\n")
+}

@@ -1,0 +1,302 @@
+//! A scripted engine in a container's place: it speaks real wire lines over the pipes that Docker would give.
+
+use std::collections::{HashMap, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard};
+use std::time::Duration;
+
+use nanokimi::container::{ContainerSpec, Containers, Exit, Running};
+use nanokimi::types::{Failure, InstallId, Trouble};
+use serde_json::{Value, json};
+use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
+use tokio::sync::{mpsc, oneshot};
+
+/// What a launched engine does.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Behaviour {
+    /// Answers each prompt with `echo: ` and the text of its last message.
+    Echo,
+    /// Hands each prompt to the story, which answers it.
+    Held,
+    /// The launch itself fails.
+    NoLaunch(Trouble),
+    /// Prints this instead of the protocol and ends with exit code 0, as kimi-cli 1.52 does.
+    Says(&'static str),
+    /// Runs, but never says that it is ready.
+    Mute,
+    /// Ends in the middle of each turn.
+    DiesInTurn,
+    /// Answers nothing, not even a cancel.
+    Hangs,
+    /// In each turn prints a line that is not its protocol.
+    Garbage,
+    /// In each turn says a hundred thousand words, then finishes.
+    Floods,
+    /// Fails each turn with this wire error.
+    Fails(i64, &'static str),
+}
+
+/// Docker's place in a story: containers by name, and what the next launches will do.
+#[derive(Clone)]
+pub struct ScriptedDocker {
+    state: Arc<Mutex<State>>,
+    prompts: mpsc::UnboundedSender<HeldPrompt>,
+}
+
+#[derive(Default)]
+struct State {
+    next: VecDeque<Behaviour>,
+    usual: Option<Behaviour>,
+    running: HashMap<String, (ContainerSpec, oneshot::Sender<()>)>,
+    most_at_once: usize,
+    tries: usize,
+    launches: Vec<ContainerSpec>,
+}
+
+/// A prompt in the story's hands.
+pub struct HeldPrompt {
+    pub group: String,
+    pub text: String,
+    id: Value,
+    engine: EngineEnd,
+}
+
+#[derive(Clone)]
+struct EngineEnd {
+    lines: mpsc::UnboundedSender<String>,
+    requests: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>>,
+}
+
+impl ScriptedDocker {
+    pub fn new(usual: Behaviour) -> (Self, mpsc::UnboundedReceiver<HeldPrompt>) {
+        let (prompts, receiver) = mpsc::unbounded_channel();
+        let state = State { usual: Some(usual), ..State::default() };
+        (Self { state: Arc::new(Mutex::new(state)), prompts }, receiver)
+    }
+
+    /// The next launch does this, once.
+    pub fn next(&self, behaviour: Behaviour) {
+        self.state().next.push_back(behaviour);
+    }
+
+    pub fn running(&self) -> usize {
+        self.state().running.len()
+    }
+
+    pub fn most_at_once(&self) -> usize {
+        self.state().most_at_once
+    }
+
+    /// How often a launch was tried.
+    pub fn tries(&self) -> usize {
+        self.state().tries
+    }
+
+    /// The groups in the order in which their containers were launched.
+    pub fn launches(&self) -> Vec<String> {
+        self.state().launches.iter().map(|spec| spec.group.to_string()).collect()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
+    }
+}
+
+impl Containers for ScriptedDocker {
+    async fn launch(&self, spec: &ContainerSpec) -> Result<Running, Failure> {
+        let behaviour = {
+            let mut state = self.state();
+            state.tries += 1;
+            let usual = state.usual.clone().unwrap();
+            state.next.pop_front().unwrap_or(usual)
+        };
+        // As long as the real one takes.
+        tokio::time::sleep(Duration::from_millis(200)).await;
+        if let Behaviour::NoLaunch(trouble) = behaviour {
+            return Err(Failure::new(trouble, "the story wants it so"));
+        }
+        let (stdin, engine_stdin) = duplex(64 * 1024);
+        let (engine_stdout, stdout) = duplex(64 * 1024);
+        let (_, stderr) = duplex(64);
+        let (kill, killed) = oneshot::channel();
+        let (ended, exit) = oneshot::channel();
+        {
+            let mut state = self.state();
+            state.launches.push(spec.clone());
+            state.running.insert(spec.name.clone(), (spec.clone(), kill));
+            state.most_at_once = state.most_at_once.max(state.running.len());
+        }
+        let docker = self.clone();
+        let name = spec.name.clone();
+        let group = spec.group.to_string();
+        tokio::spawn(async move {
+            tokio::select! {
+                () = engine(behaviour, group, engine_stdin, engine_stdout, docker.prompts.clone()) => {}
+                _ = killed => {}
+            }
+            docker.state().running.remove(&name);
+            ended.send(()).ok();
+        });
+        Ok(Running {
+            name: spec.name.clone(),
+            stdin: Box::new(stdin),
+            stdout: Box::new(stdout),
+            stderr: Box::new(stderr),
+            exit: Box::pin(async {
+                exit.await.ok();
+                Exit::Code(0)
+            }),
+        })
+    }
+
+    async fn remove(&self, name: &str) -> anyhow::Result<()> {
+        self.state().running.remove(name);
+        Ok(())
+    }
+
+    async fn sweep(&self, install: &InstallId) -> anyhow::Result<usize> {
+        let mut state = self.state();
+        let before = state.running.len();
+        state.running.retain(|_, (spec, _)| spec.install != *install);
+        Ok(before - state.running.len())
+    }
+}
+
+/// The engine's side of the pipes.
+async fn engine(
+    behaviour: Behaviour,
+    group: String,
+    stdin: DuplexStream,
+    mut stdout: DuplexStream,
+    prompts: mpsc::UnboundedSender<HeldPrompt>,
+) {
+    let (lines, mut line_receiver) = mpsc::unbounded_channel::<String>();
+    let (request_sender, requests) = mpsc::unbounded_channel();
+    let end = EngineEnd { lines, requests: Arc::new(tokio::sync::Mutex::new(requests)) };
+    let writer = async move {
+        while let Some(line) = line_receiver.recv().await {
+            if stdout.write_all(line.as_bytes()).await.is_err() {
+                return;
+            }
+        }
+    };
+    let reader = async move {
+        if let Behaviour::Says(words) = behaviour {
+            end.raw(words);
+            return;
+        }
+        let mut stdin = BufReader::new(stdin).lines();
+        while let Ok(Some(line)) = stdin.next_line().await {
+            let request: Value = serde_json::from_str(&line).expect("the host speaks JSON");
+            match request["method"].as_str() {
+                Some("initialize") if behaviour != Behaviour::Mute => end.result(&request["id"], json!({})),
+                Some("prompt") => {
+                    let text = request["params"]["user_input"].as_str().expect("a prompt is text").to_owned();
+                    end.event("TurnBegin", json!({}));
+                    let prompt = HeldPrompt {
+                        group: group.clone(),
+                        text,
+                        id: request["id"].clone(),
+                        engine: end.clone(),
+                    };
+                    match &behaviour {
+                        Behaviour::Held => {
+                            prompts.send(prompt).unwrap_or_else(|_| panic!("the story is over"))
+                        }
+                        Behaviour::DiesInTurn => {
+                            prompt.step();
+                            return;
+                        }
+                        Behaviour::Hangs => prompt.step(),
+                        Behaviour::Garbage => end.raw("Traceback (most recent call last):"),
+                        Behaviour::Floods => {
+                            prompt.step();
+                            (0..100_000).for_each(|_| prompt.says("word "));
+                            prompt.finish();
+                        }
+                        Behaviour::Fails(code, message) => end.error(&prompt.id, *code, message),
+                        Behaviour::Echo | Behaviour::Mute | Behaviour::NoLaunch(_) | Behaviour::Says(_) => {
+                            prompt.step();
+                            prompt.says(&format!("echo: {}", last_message(&prompt.text)));
+                            prompt.finish();
+                        }
+                    }
+                }
+                Some("cancel") if behaviour == Behaviour::Hangs => {}
+                Some(_) | None => drop(request_sender.send(request)),
+            }
+        }
+        // stdin is closed: a real engine saves and ends in about half a second.
+        tokio::time::sleep(Duration::from_millis(500)).await;
+    };
+    // What was written before the end is still read by the host.
+    tokio::join!(writer, reader);
+}
+
+/// The text of the last message in a prompt.
+fn last_message(prompt: &str) -> &str {
+    let end = prompt.rfind("</message>").expect("a prompt holds a message");
+    let start = prompt[..end].rfind('>').expect("a message has a tag");
+    prompt[start + 1..end].trim()
+}
+
+impl EngineEnd {
+    fn raw(&self, line: &str) {
+        self.lines.send(format!("{line}\n")).ok();
+    }
+
+    fn event(&self, kind: &str, payload: Value) {
+        let event =
+            json!({"jsonrpc": "2.0", "method": "event", "params": {"type": kind, "payload": payload}});
+        self.raw(&event.to_string());
+    }
+
+    fn result(&self, id: &Value, result: Value) {
+        self.raw(&json!({"jsonrpc": "2.0", "id": id, "result": result}).to_string());
+    }
+
+    fn error(&self, id: &Value, code: i64, message: &str) {
+        let error = json!({"jsonrpc": "2.0", "id": id, "error": {"code": code, "message": message}});
+        self.raw(&error.to_string());
+    }
+}
+
+impl HeldPrompt {
+    /// The engine calls its model: steers are welcome from here on.
+    pub fn step(&self) {
+        self.engine.event("StepBegin", json!({"n": 1}));
+    }
+
+    pub fn says(&self, piece: &str) {
+        self.engine.event("ContentPart", json!({"type": "text", "text": piece}));
+    }
+
+    pub fn finish(&self) {
+        self.engine.event("TurnEnd", json!({}));
+        self.engine.result(&self.id, json!({"status": "finished"}));
+    }
+
+    /// The whole of an ordinary turn.
+    pub fn answer(&self, text: &str) {
+        self.step();
+        self.says(text);
+        self.finish();
+    }
+
+    pub fn status(&self, status: Value) {
+        self.engine.result(&self.id, status);
+    }
+
+    /// The next request of this kind, such as `steer` or `cancel`; answered as the real engine does.
+    pub async fn request(&self, method: &str) -> String {
+        let mut requests = self.engine.requests.lock().await;
+        let request = requests.recv().await.expect("the engine still runs");
+        assert_eq!(request["method"], method, "{request}");
+        self.engine.result(&request["id"], json!({"status": "steered"}));
+        request["params"]["user_input"].as_str().unwrap_or_default().to_owned()
+    }
+
+    /// The receipt: the steer has reached the model.
+    pub fn takes_steer(&self, text: &str) {
+        self.engine.event("SteerInput", json!({"user_input": text}));
+    }
+}

@@ -1,0 +1,15 @@
+//! Ring 1: the real service and real SQLite between a held bridge end and a scripted engine, in paused time.
+//!
+//! Each story reads like the chat that it is about. A message that nobody heard fails the story.
+
+#![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
+
+mod answering;
+mod engine;
+#[path = "../held/mod.rs"]
+mod held;
+mod limits;
+mod restarts;
+mod steering;
+mod trouble;
+mod world;

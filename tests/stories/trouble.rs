@@ -1,0 +1,159 @@
+//! What goes wrong, and what the chat reads then.
+
+use std::time::Duration;
+
+use nanokimi::types::Trouble;
+
+use crate::engine::Behaviour;
+use crate::world::World;
+
+/// The notice that the owner reads when every try does this, and the seconds until it comes.
+async fn notice_when(behaviour: Behaviour) -> (String, u64) {
+    let mut world = World::new(behaviour).await;
+    world.says("main", "Owner", "hello").await;
+    let mut notice = world.hears_in("main").await;
+    while !notice.contains("could not answer") {
+        notice = world.hears_in("main").await;
+    }
+    let seconds = world.seconds();
+    assert_eq!(world.store.queue_counts().await.unwrap().parked, 1);
+    world.silence(Duration::from_secs(60 * 60)).await;
+    world.ends().await;
+    (notice, seconds)
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_dies_in_its_turn_is_tried_three_times() {
+    let (notice, seconds) = notice_when(Behaviour::DiesInTurn).await;
+    // Pauses of 5 and 10 s, and half a second for each end.
+    assert!((15..=18).contains(&seconds), "after {seconds} s: {notice}");
+    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. I broke down in the middle of the work. If it happens again, please ask the owner to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_exits_at_once_is_explained() {
+    let (notice, _) = notice_when(Behaviour::Says("kimi-cli is no longer maintained.")).await;
+    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. I was started on the server, but never got ready. Please ask the owner to run `nanokimi doctor`, which says what to repair. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_never_gets_ready_is_explained() {
+    let (notice, _) = notice_when(Behaviour::Mute).await;
+    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. I was started on the server, but never got ready. Please ask the owner to run `nanokimi doctor`, which says what to repair. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_prints_garbage_is_explained() {
+    let (notice, _) = notice_when(Behaviour::Garbage).await;
+    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. The program that thinks for me said something that I do not understand. Please ask the owner to run `nanokimi build`, which installs the right one. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_hangs_is_killed_and_explained() {
+    let (notice, seconds) = notice_when(Behaviour::Hangs).await;
+    assert!((1800..=1830).contains(&seconds), "after {seconds} s: {notice}");
+    insta::assert_snapshot!(notice, @"Kai: I could not answer. It took longer than I may work on one message. Please ask me for less at once. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn docker_that_is_gone_is_explained() {
+    let (notice, _) = notice_when(Behaviour::NoLaunch(Trouble::NoDocker)).await;
+    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. Docker, the program that I run in on the server, does not respond. Please ask the owner to run `nanokimi doctor`, which says what to repair. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_image_is_explained_at_once() {
+    let (notice, seconds) = notice_when(Behaviour::NoLaunch(Trouble::NoImage)).await;
+    assert_eq!(seconds, 0);
+    insta::assert_snapshot!(notice, @"Kai: I could not answer. I am not completely installed on the server. Please ask the owner to run `nanokimi build`. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_full_disk_is_explained_at_once() {
+    let (notice, _) = notice_when(Behaviour::NoLaunch(Trouble::NoSpace)).await;
+    insta::assert_snapshot!(notice, @"Kai: I could not answer. The server's disk is full. Please ask the owner to free some space and to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_login_is_explained_at_once() {
+    let (notice, seconds) = notice_when(Behaviour::Fails(-32004, "Authentication failed.")).await;
+    assert_eq!(seconds, 0);
+    insta::assert_snapshot!(notice, @"Kai: I could not answer. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
+}
+
+#[tokio::test(start_paused = true)]
+async fn every_refusal_of_the_model_has_its_sentence() {
+    let mut notices = Vec::new();
+    for (code, message) in [
+        (-32001, "LLM is not set"),
+        (-32002, "LLM model 'x' does not support required capability: image_in."),
+        (-32003, "Error code: 403 - {'error': 'access_terminated_error'}"),
+        (-32003, "Error code: 429 - {}"),
+        (-32003, "Error code: 529 - {}"),
+        (-32003, "Error code: 400 - {}"),
+        (-32003, "Connection error."),
+        (-32003, "The API returned an empty response."),
+        (-32603, "MCPRuntimeError: Failed to connect MCP servers"),
+    ] {
+        notices.push(notice_when(Behaviour::Fails(code, message)).await.0);
+    }
+    assert!(notices.iter().all(|notice| notice.starts_with("Kai: ")), "{notices:#?}");
+    let different: std::collections::HashSet<&String> = notices.iter().collect();
+    assert_eq!(different.len(), notices.len(), "{notices:#?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_floods_its_output_is_cut_and_the_chat_is_told() {
+    let mut world = World::new(Behaviour::Floods).await;
+    world.says("main", "Owner", "go").await;
+    let mut words = 0;
+    let mut part = world.hears_in("main").await;
+    while part.contains("word word") {
+        words += part.split_whitespace().filter(|word| *word == "word").count();
+        part = world.hears_in("main").await;
+    }
+    // 64 KiB of it, five bytes each.
+    assert_eq!(words, 13_107);
+    insta::assert_snapshot!(part, @"Kai: My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.");
+    world.says("main", "Owner", "again").await;
+    assert!(world.hears_in("main").await.contains("word"), "the engine goes on");
+    while world.hears_in("main").await.contains("word word") {}
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_bad_try_is_not_noticed() {
+    let mut world = World::without_service(Behaviour::Echo).await;
+    world.docker.next(Behaviour::DiesInTurn);
+    world.start().await;
+    world.says("main", "Owner", "hello").await;
+    assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
+    assert!((5..=7).contains(&world.seconds()), "{}", world.seconds());
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_trouble_the_next_message_is_answered() {
+    let mut world = World::without_service(Behaviour::Echo).await;
+    for _ in 0..3 {
+        world.docker.next(Behaviour::DiesInTurn);
+    }
+    world.start().await;
+    world.says("main", "Owner", "unlucky").await;
+    assert!(world.hears_in("main").await.contains("3"));
+    world.says("main", "Owner", "lucky").await;
+    assert_eq!(world.hears_in("main").await, "Kai: echo: lucky");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_given_up_is_not_launched_for_again() {
+    let mut world = World::without_service(Behaviour::NoLaunch(Trouble::NoImage)).await;
+    world.start().await;
+    world.says("main", "Owner", "hello").await;
+    world.says("main", "Owner", "are you there?").await;
+    world.hears_in("main").await;
+    world.silence(Duration::from_secs(60)).await;
+    assert_eq!(world.docker.tries(), 1);
+    world.ends().await;
+}

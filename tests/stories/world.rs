@@ -1,0 +1,185 @@
+//! The world of a story: the service with its database on disk, the bridge's end in the story's hands.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use nanokimi::auth::Login;
+use nanokimi::bridge::{SendError, Typing};
+use nanokimi::clock::Clock;
+use nanokimi::door::Upstream;
+use nanokimi::home;
+use nanokimi::paths::Paths;
+use nanokimi::session::{Host, Settings};
+use nanokimi::store::Store;
+use nanokimi::types::{Inbound, MessageId, Quote, Role, Secret};
+use tempfile::TempDir;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::{Instant, timeout};
+
+use crate::engine::{Behaviour, HeldPrompt, ScriptedDocker};
+use crate::held::{self, Chats, Heard, Held, message};
+
+/// Longer than anything that a story waits for, in paused time.
+const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
+
+/// No engine of a story asks a model.
+const NOWHERE: &str = "http://127.0.0.1:9/coding/v1";
+
+pub struct World {
+    pub docker: ScriptedDocker,
+    pub store: Store,
+    pub began: Instant,
+    clock: Clock,
+    folder: TempDir,
+    settings: Settings,
+    prompts: mpsc::UnboundedReceiver<HeldPrompt>,
+    chats: Chats,
+    service: Option<Held>,
+    messages: u64,
+}
+
+impl World {
+    /// A service with the groups `main` (the owner's) and `family`, and engines that do as told.
+    pub async fn new(usual: Behaviour) -> Self {
+        let mut world = Self::without_service(usual).await;
+        world.start().await;
+        world
+    }
+
+    pub async fn without_service(usual: Behaviour) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path());
+        home::prepare(&paths).unwrap();
+        let clock =
+            Clock::Anchored { wall: "2026-11-21T12:00:00Z".parse().unwrap(), instant: Instant::now() };
+        let store = Store::open(&paths.database()).unwrap();
+        let (docker, prompts) = ScriptedDocker::new(usual);
+        let install = store.install_id().await.unwrap();
+        let settings = held::settings(install, "nanokimi-agent:story".to_owned());
+        let mut world = Self {
+            docker,
+            store,
+            began: Instant::now(),
+            clock,
+            folder,
+            settings,
+            prompts,
+            chats: Chats::default(),
+            service: None,
+            messages: 0,
+        };
+        world.add_group("main", Role::Main).await;
+        world.add_group("family", Role::Member).await;
+        world
+    }
+
+    pub fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+    }
+
+    pub fn paths(&self) -> Paths {
+        Paths::new(self.folder.path())
+    }
+
+    pub fn now(&self) -> Timestamp {
+        self.clock.now()
+    }
+
+    pub async fn add_group(&mut self, name: &str, role: Role) {
+        let group = held::group(name, role);
+        self.store.add_group(&group, self.clock.now()).await.unwrap();
+        home::prepare_group(&self.paths(), &group).unwrap();
+    }
+
+    /// Starts the service on what the folder holds.
+    pub async fn start(&mut self) {
+        let login = Arc::new(Login::load(&self.paths(), Some(&Secret::new("sk-story")), self.clock.now()));
+        let host = |orders| Host {
+            store: self.store.clone(),
+            containers: self.docker.clone(),
+            paths: self.paths(),
+            clock: self.clock,
+            upstream: Upstream::new(NOWHERE, login.authorization()),
+            login,
+            settings: Arc::new(self.settings.clone()),
+            orders,
+            outbox_hint: Arc::new(Notify::new()),
+        };
+        self.service = Some(Held::start(&self.chats, host).await);
+    }
+
+    /// Stops the service as SIGTERM does.
+    pub async fn stop(&mut self) {
+        let unheard = self.service.take().expect("the service runs").stop().await;
+        assert_eq!(unheard, None, "nobody heard it");
+    }
+
+    /// Ends the service as SIGKILL does.
+    pub async fn kill(&mut self) {
+        self.service.take().expect("the service runs").kill().await;
+    }
+
+    /// Somebody writes in a group's chat; returns the message's id once it is stored.
+    pub async fn says(&mut self, group: &str, sender: &str, text: &str) -> String {
+        self.messages += 1;
+        let id = format!("m{}", self.messages);
+        self.writes(message(group, &id, sender, text, self.now())).await;
+        id
+    }
+
+    pub async fn quotes(&mut self, group: &str, sender: &str, text: &str, quoted: &Heard) {
+        self.messages += 1;
+        let mut reply = message(group, &format!("m{}", self.messages), sender, text, self.now());
+        let id = MessageId::new(&quoted.id);
+        reply.quote = Some(Quote { id, sender_name: "Kai".to_owned(), text: quoted.text.clone() });
+        self.writes(reply).await;
+    }
+
+    /// The bridge delivers this message.
+    pub async fn writes(&self, message: Inbound) {
+        self.service.as_ref().expect("the service runs").writes(message).await;
+    }
+
+    /// The next prompt that an engine got.
+    pub async fn prompt(&mut self) -> HeldPrompt {
+        timeout(FOREVER, self.prompts.recv()).await.expect("a prompt comes").expect("the story goes on")
+    }
+
+    /// The next message that a chat sees.
+    pub async fn hears(&mut self) -> Heard {
+        self.service.as_mut().expect("the service runs").hears(FOREVER).await
+    }
+
+    /// The next message, which must be in this group.
+    pub async fn hears_in(&mut self, group: &str) -> String {
+        let heard = self.hears().await;
+        assert_eq!(heard.group, group, "{heard:?}");
+        heard.text
+    }
+
+    /// Nothing is said for this long.
+    pub async fn silence(&mut self, length: Duration) {
+        self.service.as_mut().expect("the service runs").silence(length).await;
+    }
+
+    /// The bridge refuses the next message like this.
+    pub fn refuse_next(&self, error: SendError) {
+        self.chats.refuse_next(error);
+    }
+
+    pub fn typing(&self) -> Vec<(String, Typing)> {
+        self.chats.typing()
+    }
+
+    /// Seconds since the story began.
+    pub fn seconds(&self) -> u64 {
+        self.began.elapsed().as_secs()
+    }
+
+    /// The story ends: the service stops, and nothing was said that nobody heard.
+    pub async fn ends(mut self) {
+        self.stop().await;
+        assert_eq!(self.docker.running(), 0, "no container is left");
+    }
+}
