@@ -1,0 +1,115 @@
+//! What every test stands on: the person's rootless Docker with the agent image, and the same Docker asked behind
+//! the back of the code under test.
+
+use std::collections::HashMap;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use anyhow::Result;
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use nanokimi::container::docker::Docker;
+use nanokimi::container::image::{self, BuildOptions, Built, Progress};
+use nanokimi::types::InstallId;
+use rusqlite::{Connection, OpenFlags};
+use serde_json::Value;
+use tokio::sync::OnceCell;
+use tokio::time::{sleep, timeout};
+
+/// Nothing that a test waits for takes as long: three tries at a model that refuses are over after 40 s.
+pub const PATIENCE: Duration = Duration::from_secs(120);
+/// Between two looks at something that tells nobody when it changes.
+pub const LOOK: Duration = Duration::from_millis(20);
+
+#[expect(clippy::disallowed_methods, reason = "a test has no Config")]
+pub fn variable(name: &str) -> Option<String> {
+    std::env::var(name).ok()
+}
+
+/// The person's own Docker.
+pub async fn docker() -> Docker {
+    assert!(
+        !rustix::process::geteuid().is_root(),
+        "These tests are for an ordinary person; `tests/run containers` runs them as one"
+    );
+    let (socket, runtime_dir) = (variable("TEST_DOCKER"), variable("XDG_RUNTIME_DIR"));
+    Docker::connect(socket.as_deref(), runtime_dir.as_deref().map(Path::new)).await.unwrap()
+}
+
+pub async fn build(docker: &Docker) -> Result<(Built, Vec<Progress>)> {
+    let options = BuildOptions {
+        ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
+        http_proxy: variable("HTTP_PROXY"),
+        https_proxy: variable("HTTPS_PROXY"),
+        no_proxy: variable("NO_PROXY"),
+        pip_index_url: variable("PIP_INDEX_URL"),
+    };
+    let mut told = Vec::new();
+    let built = image::build(docker, &options, |progress| told.push(progress)).await?;
+    Ok((built, told))
+}
+
+/// Docker with the agent image, built once for all tests of this run.
+pub async fn ready() -> Docker {
+    static BUILT: OnceCell<()> = OnceCell::const_new();
+    let docker = docker().await;
+    BUILT.get_or_init(async || drop(build(&docker).await.unwrap())).await;
+    docker
+}
+
+/// Docker, asked behind the back of the code under test.
+pub async fn plain_docker() -> bollard::Docker {
+    let socket = docker().await.socket().to_str().unwrap().to_owned();
+    let client =
+        bollard::Docker::connect_with_unix(&socket, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION);
+    client.unwrap().negotiate_version().await.unwrap()
+}
+
+/// What Docker holds of a container; none once it is gone.
+pub async fn inspected(name: &str) -> Option<Value> {
+    let found = plain_docker().await.inspect_container(name, None).await;
+    found.ok().map(|container| serde_json::to_value(container).unwrap())
+}
+
+/// Waits until a container is removed.
+pub async fn gone(name: &str) {
+    until("the container is removed", async || inspected(name).await.is_none()).await;
+}
+
+/// An install's containers as `docker ps -a` has them.
+pub async fn containers_of(install: &InstallId) -> Vec<Value> {
+    let filters = HashMap::from([("label", vec![format!("nanokimi.install={install}")])]);
+    let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+    let found = plain_docker().await.list_containers(Some(options)).await.unwrap();
+    found.into_iter().map(|container| serde_json::to_value(container).unwrap()).collect()
+}
+
+/// The names of an install's containers that run.
+pub async fn running(install: &InstallId) -> Vec<String> {
+    let containers = containers_of(install).await;
+    let running = containers.iter().filter(|container| container["State"] == "running");
+    running.map(|container| container["Names"][0].as_str().unwrap().trim_matches('/').to_owned()).collect()
+}
+
+/// Nothing of an install runs, and Docker has removed or is just removing the last of it.
+pub async fn nothing_is_left(install: &InstallId) {
+    assert_eq!(running(install).await, Vec::<String>::new(), "no container runs on");
+    until("no container is left", async || containers_of(install).await.is_empty()).await;
+}
+
+/// Looks until it is so.
+pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
+    let watch = async {
+        while !so().await {
+            sleep(LOOK).await;
+        }
+    };
+    timeout(PATIENCE, watch).await.unwrap_or_else(|_| panic!("waited for nothing: {what}"));
+}
+
+/// The first column of what a database answers, read beside whoever works with it.
+pub fn asked(database: &Path, sql: &str) -> Vec<String> {
+    let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
+    connection.busy_timeout(PATIENCE).unwrap();
+    let mut statement = connection.prepare(sql).unwrap();
+    statement.query_map([], |row| row.get(0)).unwrap().map(|value| value.unwrap()).collect()
+}

@@ -1,0 +1,172 @@
+//! The program as people run it: an install of its own, the practice model as its API, lines in and lines out.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::process::Stdio;
+
+use nanokimi::clock::Clock;
+use nanokimi::container::docker::Docker;
+use nanokimi::paths::Paths;
+use nanokimi::practice::{self, Brain, Practice};
+use nanokimi::store::Store;
+use nanokimi::types::{ChatId, Inbound, InstallId, Mention, MessageId, SenderId};
+use rustix::process::{Pid, Signal, kill_process};
+use tempfile::TempDir;
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
+use tokio::process::{Child, ChildStdin, Command};
+use tokio::sync::mpsc;
+use tokio::time::timeout;
+
+use crate::ground::{PATIENCE, asked, nothing_is_left, ready, variable};
+
+/// The owner's key in `.env`.
+pub const KEY: &str = "sk-canary-7f3a91";
+
+pub struct Program {
+    pub practice: Practice,
+    docker: Docker,
+    folder: TempDir,
+}
+
+impl Program {
+    /// An install with the main channel, which is the chat at the terminal.
+    pub async fn new() -> Self {
+        let docker = ready().await;
+        let practice =
+            practice::start(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let settings = format!("MOONSHOT_API_KEY={KEY}\nMOONSHOT_BASE_URL={}\n", practice.base_url());
+        let program = Self { practice, docker, folder };
+        std::fs::write(program.paths().env_file(), settings).unwrap();
+        program.does(&["groups", "add", "main", "--main"]).await;
+        program
+    }
+
+    pub fn paths(&self) -> Paths {
+        Paths::new(self.folder.path())
+    }
+
+    fn store(&self) -> Store {
+        Store::open(&self.paths().database()).unwrap()
+    }
+
+    pub async fn install(&self) -> InstallId {
+        self.store().install_id().await.unwrap()
+    }
+
+    pub fn asked(&self, sql: &str) -> Vec<String> {
+        asked(&self.paths().database(), sql)
+    }
+
+    /// A message waits in the main channel before the program is started.
+    pub async fn receives(&self, text: &str) {
+        let now = Clock::System.now();
+        let message = Inbound {
+            chat: ChatId::new("console:main"),
+            id: MessageId::new("m1"),
+            sender: SenderId::new("console:you"),
+            sender_name: "You".to_owned(),
+            text: text.to_owned(),
+            sent_at: now,
+            mention: Mention::NotMe,
+            quote: None,
+        };
+        self.store().take_in(vec![message], Vec::new(), "Kai".to_owned(), now).await.unwrap();
+    }
+
+    /// Runs a verb that ends by itself, and well; what it prints is returned.
+    pub async fn does(&self, arguments: &[&str]) -> String {
+        let output = timeout(PATIENCE, self.command(arguments).output()).await.unwrap().unwrap();
+        let (printed, said) =
+            (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+        assert!(output.status.success(), "nanokimi {arguments:?}: {printed}{said}");
+        printed.into_owned()
+    }
+
+    /// Starts a verb that goes on until it is ended.
+    pub fn starts(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied());
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().unwrap();
+        let (sender, lines) = mpsc::unbounded_channel();
+        tokio::spawn(read_lines(child.stdout.take().unwrap(), sender.clone()));
+        tokio::spawn(read_lines(child.stderr.take().unwrap(), sender));
+        Process { stdin: child.stdin.take(), child, lines, printed: Vec::new() }
+    }
+
+    fn command(&self, arguments: &[&str]) -> Command {
+        let program = variable("TEST_NANOKIMI").expect("TEST_NANOKIMI names the program");
+        let mut command = Command::new(program);
+        command.arg("--home").arg(self.folder.path()).args(arguments);
+        command.env("DOCKER_HOST", format!("unix://{}", self.docker.socket().display()));
+        command.kill_on_drop(true);
+        command
+    }
+
+    /// The test is over: nothing of the install is left on Docker.
+    pub async fn ends(self) {
+        nothing_is_left(&self.install().await).await;
+    }
+}
+
+/// A running program.
+pub struct Process {
+    child: Child,
+    stdin: Option<ChildStdin>,
+    lines: mpsc::UnboundedReceiver<String>,
+    /// All lines of both its outputs that were read.
+    printed: Vec<String>,
+}
+
+impl Process {
+    pub async fn types(&mut self, line: &str) {
+        self.stdin.as_mut().unwrap().write_all(format!("{line}\n").as_bytes()).await.unwrap();
+    }
+
+    /// Waits for a line with this text.
+    pub async fn prints(&mut self, text: &str) {
+        loop {
+            let line = timeout(PATIENCE, self.lines.recv()).await.ok().flatten();
+            let line = line.unwrap_or_else(|| panic!("nobody printed {text:?}: {:#?}", self.printed));
+            let found = line.contains(text);
+            self.printed.push(line);
+            if found {
+                return;
+            }
+        }
+    }
+
+    /// As `kill -9` does.
+    pub async fn dies(mut self) {
+        self.child.kill().await.unwrap();
+    }
+
+    /// Nobody types any more; the program ends by itself, and well. Returns what it printed.
+    pub async fn ends(mut self) -> Vec<String> {
+        self.stdin = None;
+        self.ended().await
+    }
+
+    /// As `systemctl stop` does. Returns what it printed.
+    pub async fn stops(self) -> Vec<String> {
+        let process = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
+        kill_process(process, Signal::TERM).unwrap();
+        self.ended().await
+    }
+
+    async fn ended(mut self) -> Vec<String> {
+        while let Some(line) = timeout(PATIENCE, self.lines.recv()).await.expect("the program ends") {
+            self.printed.push(line);
+        }
+        let status = self.child.wait().await.unwrap();
+        assert!(status.success(), "{status}: {:#?}", self.printed);
+        self.printed
+    }
+}
+
+async fn read_lines(from: impl AsyncRead + Unpin, to: mpsc::UnboundedSender<String>) {
+    let mut lines = BufReader::new(from).lines();
+    while let Ok(Some(line)) = lines.next_line().await {
+        to.send(line).ok();
+    }
+}

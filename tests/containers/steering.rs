@@ -1,0 +1,16 @@
+//! Messages that come while the agent works.
+
+use crate::world::World;
+
+#[tokio::test]
+async fn a_message_during_a_turn_is_told_to_the_agent_and_both_are_answered_once() {
+    let mut world = World::new().await;
+    world.says("family", "@Kai SLEEP 3").await;
+    world.model_reads("SLEEP 3").await;
+    world.says("family", "@Kai SAY and the boat?").await;
+    assert_eq!(world.hears_in("family").await, "Kai: tick0 tick1 tick2 tick3 tick4 tick5");
+    assert_eq!(world.hears_in("family").await, "Kai: and the boat?");
+    assert_eq!(world.outbox("family").len(), 2);
+    assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"], "both were one turn");
+    world.ends().await;
+}

@@ -1,0 +1,240 @@
+//! The world of a test: the real service with its database on disk, and somebody who holds the bridge's end.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use nanokimi::auth::{Login, config_toml};
+use nanokimi::clock::Clock;
+use nanokimi::container::docker::Docker;
+use nanokimi::container::image;
+use nanokimi::door::Upstream;
+use nanokimi::home;
+use nanokimi::paths::Paths;
+use nanokimi::practice::{self, Brain, Practice};
+use nanokimi::session::{Host, Settings};
+use nanokimi::store::Store;
+use nanokimi::types::{Role, Secret};
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tokio::sync::Notify;
+
+use crate::ground::{PATIENCE, asked, containers_of, inspected, nothing_is_left, plain_docker, ready, until};
+use crate::held::{self, Chats, Heard, Held, chat, message};
+
+pub struct World {
+    pub practice: Practice,
+    pub store: Store,
+    docker: Docker,
+    folder: TempDir,
+    settings: Settings,
+    login: Option<Secret>,
+    service: Option<Held>,
+    messages: u64,
+    ended: bool,
+}
+
+impl World {
+    /// A service with the groups `main` (the owner's) and `family`.
+    pub async fn new() -> Self {
+        let mut world = Self::without_service().await;
+        world.start().await;
+        world
+    }
+
+    pub async fn without_service() -> Self {
+        // Shown where a test fails.
+        tracing_subscriber::fmt().with_env_filter("warn,nanokimi=debug").with_test_writer().try_init().ok();
+        let docker = ready().await;
+        let practice =
+            practice::start(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path());
+        home::prepare(&paths).unwrap();
+        config_toml::ensure(&paths.engine_config()).unwrap();
+        let store = Store::open(&paths.database()).unwrap();
+        let settings = held::settings(store.install_id().await.unwrap(), image::tag());
+        let mut world = Self {
+            practice,
+            store,
+            docker,
+            folder,
+            settings,
+            login: Some(Secret::new("sk-practice")),
+            service: None,
+            messages: 0,
+            ended: false,
+        };
+        world.add_group("main", Role::Main).await;
+        world.add_group("family", Role::Member).await;
+        world
+    }
+
+    pub fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
+        change(&mut self.settings);
+    }
+
+    /// Nobody is logged in to Kimi.
+    pub fn logged_out(&mut self) {
+        self.login = None;
+    }
+
+    pub fn paths(&self) -> Paths {
+        Paths::new(self.folder.path())
+    }
+
+    /// A group's folder on the host.
+    pub fn folder_of(&self, group: &str) -> PathBuf {
+        self.paths().group(&held::name(group))
+    }
+
+    pub fn install(&self) -> &nanokimi::types::InstallId {
+        &self.settings.install
+    }
+
+    pub async fn add_group(&mut self, group: &str, role: Role) {
+        let group = held::group(group, role);
+        self.store.add_group(&group, Clock::System.now()).await.unwrap();
+        home::prepare_group(&self.paths(), &group).unwrap();
+    }
+
+    /// Starts the service on what the folder holds.
+    pub async fn start(&mut self) {
+        let login = Arc::new(Login::load(&self.paths(), self.login.as_ref(), Clock::System.now()));
+        let host = |orders| Host {
+            store: self.store.clone(),
+            containers: self.docker.clone(),
+            paths: self.paths(),
+            clock: Clock::System,
+            upstream: Upstream::new(self.practice.base_url(), login.authorization()),
+            login,
+            settings: Arc::new(self.settings.clone()),
+            orders,
+            outbox_hint: Arc::new(Notify::new()),
+        };
+        self.service = Some(Held::start(&Chats::default(), host).await);
+    }
+
+    /// Stops the service as SIGTERM does.
+    pub async fn stop(&mut self) {
+        let unheard = self.service.take().expect("the service runs").stop().await;
+        assert_eq!(unheard, None, "nobody heard it");
+    }
+
+    /// Breaks the service off: nothing is cleaned up.
+    pub async fn kill(&mut self) {
+        self.service.take().expect("the service runs").kill().await;
+    }
+
+    /// Somebody writes in a group's chat; returns once it is stored.
+    pub async fn says(&mut self, group: &str, text: &str) {
+        self.messages += 1;
+        let message = message(group, &format!("m{}", self.messages), "Alice", text, Clock::System.now());
+        self.service.as_ref().expect("the service runs").writes(message).await;
+    }
+
+    /// The next message that a chat sees.
+    pub async fn hears(&mut self) -> Heard {
+        self.service.as_mut().expect("the service runs").hears(PATIENCE).await
+    }
+
+    /// The next message, which must be in this group.
+    pub async fn hears_in(&mut self, group: &str) -> String {
+        let heard = self.hears().await;
+        assert_eq!(heard.group, group, "{heard:?}");
+        heard.text
+    }
+
+    /// One message and its answer.
+    pub async fn asks(&mut self, group: &str, text: &str) -> String {
+        self.says(group, text).await;
+        self.hears_in(group).await
+    }
+
+    /// The agent runs a command with its Shell tool; what that prints is read on the host.
+    pub async fn agent_runs(&mut self, group: &str, command: &str) -> String {
+        let answer = self.asks(group, &format!("@Kai {}", shell(command))).await;
+        let printed = self.folder_of(group).join(PRINTED);
+        let text = std::fs::read_to_string(&printed).unwrap_or_else(|error| panic!("{error}: {answer}"));
+        std::fs::remove_file(&printed).unwrap();
+        text
+    }
+
+    /// Waits until the model was asked something that holds this text.
+    pub async fn model_reads(&self, text: &str) {
+        until(&format!("the model reads {text:?}"), async || self.model_requests(text) > 0).await;
+    }
+
+    /// How many of the model's requests had this text in their last message.
+    pub fn model_requests(&self, text: &str) -> usize {
+        let requests = self.practice.requests();
+        requests.iter().filter(|request| last_message(&request.body).contains(text)).count()
+    }
+
+    /// The system prompt of the latest request.
+    pub fn system_prompt(&self) -> String {
+        let requests = self.practice.requests();
+        requests.last().unwrap().body["messages"][0]["content"].to_string()
+    }
+
+    /// What Docker holds of a group's container.
+    pub async fn container(&self, group: &str) -> Value {
+        let containers = containers_of(self.install()).await;
+        let own: Vec<&Value> =
+            containers.iter().filter(|container| container["Labels"]["nanokimi.group"] == group).collect();
+        assert_eq!(own.len(), 1, "{containers:#?}");
+        inspected(own[0]["Id"].as_str().unwrap()).await.unwrap()
+    }
+
+    /// Kills a group's container as the kernel does when memory runs out; returns its id.
+    pub async fn kill_container(&self, group: &str) -> String {
+        let id = self.container(group).await["Id"].as_str().unwrap().to_owned();
+        plain_docker().await.kill_container(&id, None).await.unwrap();
+        id
+    }
+
+    /// What a chat was or will be sent, in order.
+    pub fn outbox(&self, group: &str) -> Vec<String> {
+        self.asked(&format!("SELECT text FROM outbox WHERE chat = '{}' ORDER BY id", chat(group)))
+    }
+
+    pub fn asked(&self, sql: &str) -> Vec<String> {
+        asked(&self.paths().database(), sql)
+    }
+
+    /// The test is over: the service stops, nothing was said that nobody heard, and no container is left.
+    pub async fn ends(mut self) {
+        self.stop().await;
+        nothing_is_left(self.install()).await;
+        self.ended = true;
+    }
+}
+
+impl Drop for World {
+    fn drop(&mut self) {
+        assert!(self.ended || std::thread::panicking(), "a test ends its world");
+    }
+}
+
+/// Where the agent puts what its commands print, in its group's folder.
+const PRINTED: &str = "printed.txt";
+
+/// A message that makes the practice model run a command.
+pub fn shell(command: &str) -> String {
+    let arguments = json!({ "command": format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1") });
+    format!("CALL Shell {arguments}")
+}
+
+/// A command that prints, sorted, where a pattern stands: in files, and in what all processes were told. Write the
+/// pattern so that it does not match itself.
+pub fn search(pattern: &str) -> String {
+    format!(
+        "(grep -rslE -D skip --exclude-dir=proc --exclude-dir=sys -e '{pattern}' /; \
+         grep -aslE -e '{pattern}' /proc/[0-9]*/environ /proc/[0-9]*/cmdline) | sort; echo searched"
+    )
+}
+
+fn last_message(request: &Value) -> String {
+    let messages = request["messages"].as_array();
+    messages.and_then(|messages| messages.last()).map(|message| message.to_string()).unwrap_or_default()
+}
