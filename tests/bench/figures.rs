@@ -1,0 +1,111 @@
+//! The figures as people read them: what, what was wanted, what was measured.
+
+use std::time::Duration;
+
+/// One row of the table.
+pub struct Figure {
+    what: String,
+    target: String,
+    measured: String,
+    verdict: Verdict,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Verdict {
+    /// Nothing was promised.
+    None,
+    Met,
+    Missed,
+}
+
+/// How times are spread.
+pub struct Spread {
+    pub p50: Duration,
+    pub p99: Duration,
+    pub max: Duration,
+}
+
+impl Spread {
+    /// Of at least one time.
+    pub fn of(mut times: Vec<Duration>) -> Self {
+        times.sort_unstable();
+        let at = |hundredths: usize| times[(times.len() * hundredths / 100).min(times.len() - 1)];
+        Self { p50: at(50), p99: at(99), max: at(100) }
+    }
+}
+
+impl Figure {
+    /// A time that should be at most so many milliseconds.
+    pub fn time(what: &str, measured: Duration, at_most_ms: Option<f64>) -> Self {
+        Self {
+            what: what.to_owned(),
+            target: at_most_ms.map_or_else(String::new, |ms| format!("≤ {ms} ms")),
+            measured: format!("{:.2} ms", millis(measured)),
+            verdict: Verdict::of(at_most_ms.map(|at_most| millis(measured) <= at_most)),
+        }
+    }
+
+    /// A part of another figure, or something to compare with: nothing was promised.
+    pub fn spread(what: &str, spread: &Spread) -> Self {
+        let Spread { p50, p99, max } = spread;
+        Self {
+            what: what.to_owned(),
+            target: String::new(),
+            measured: format!(
+                "{:.2} ms (99 %: {:.2}, longest: {:.2})",
+                millis(*p50),
+                millis(*p99),
+                millis(*max)
+            ),
+            verdict: Verdict::None,
+        }
+    }
+
+    /// Something per second, of which there should be at least so many.
+    pub fn rate(what: &str, per_second: f64, at_least: f64) -> Self {
+        Self {
+            what: what.to_owned(),
+            target: format!("≥ {at_least:.0}/s"),
+            measured: format!("{per_second:.0}/s"),
+            verdict: Verdict::of(Some(per_second >= at_least)),
+        }
+    }
+
+    /// Memory, which should be at most so many megabytes.
+    pub fn memory(what: &str, kilobytes: u64, at_most_mb: Option<f64>) -> Self {
+        let megabytes = kilobytes as f64 / 1024.0;
+        Self {
+            what: what.to_owned(),
+            target: at_most_mb.map_or_else(String::new, |mb| format!("≤ {mb} MB")),
+            measured: format!("{megabytes:.1} MB"),
+            verdict: Verdict::of(at_most_mb.map(|at_most| megabytes <= at_most)),
+        }
+    }
+}
+
+impl Verdict {
+    fn of(met: Option<bool>) -> Self {
+        match met {
+            None => Self::None,
+            Some(true) => Self::Met,
+            Some(false) => Self::Missed,
+        }
+    }
+}
+
+/// The figures as a table in Markdown, as `docs/performance.md` has it.
+pub fn table(figures: &[Figure]) -> String {
+    let mut lines = vec!["| figure | target | measured |".to_owned(), "|---|---|---|".to_owned()];
+    lines.extend(figures.iter().map(|figure| {
+        let missed = match figure.verdict {
+            Verdict::Missed => " **missed**",
+            Verdict::None | Verdict::Met => "",
+        };
+        format!("| {} | {} | {}{missed} |", figure.what, figure.target, figure.measured)
+    }));
+    lines.join("\n")
+}
+
+fn millis(time: Duration) -> f64 {
+    time.as_secs_f64() * 1_000.0
+}
