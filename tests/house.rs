@@ -354,13 +354,11 @@ fn the_tree_knows_no_registry_and_no_developers_machine() {
 // ---------------------------------------------------------------------------------------------------------------
 
 /// Verbs that people read of before they exist, with the reason.
-const ANNOUNCED: [(&str, &str); 6] = [
+const ANNOUNCED: [(&str, &str); 4] = [
     ("auth", "links WhatsApp; README and docs say that it comes with the WhatsApp issue"),
     ("login", "logs in to Kimi on the server; notices already send people there"),
     ("setup", "walks through the first start; README says that it comes"),
-    ("service", "installs the systemd service; README and docs say that it comes"),
     ("tasks", "scheduled work; README says that it comes"),
-    ("logs", "reads the service's journal; README says that it comes"),
 ];
 
 #[test]

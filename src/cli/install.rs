@@ -55,9 +55,7 @@ impl Install {
 
     /// As [`Install::open`], but what is wrong with the settings stands beside it, and a default in its place.
     pub fn look(home: Option<PathBuf>) -> Result<(Self, Vec<String>)> {
-        let mut environment = environment();
-        // Not there after su or sudo, nor in a cron job; the folder is the same.
-        environment.entry("XDG_RUNTIME_DIR".to_owned()).or_insert_with(runtime_dir);
+        let environment = environment_with_runtime_dir();
         let paths = Paths::new(root(home, &environment)?);
         if paths.root().metadata().is_ok_and(|root| !root.is_dir()) {
             bail!(
@@ -196,6 +194,14 @@ pub fn environment() -> BTreeMap<String, String> {
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
+}
+
+/// As [`environment`], with the folder of the person's sockets where it is not named.
+pub fn environment_with_runtime_dir() -> BTreeMap<String, String> {
+    let mut environment = environment();
+    // Not there after su or sudo, nor in a cron job; the folder is the same.
+    environment.entry("XDG_RUNTIME_DIR".to_owned()).or_insert_with(runtime_dir);
+    environment
 }
 
 /// Where systemd has the folder for a person's sockets.

@@ -10,7 +10,9 @@ mod doctor;
 mod groups;
 mod install;
 mod run;
+mod service;
 mod status;
+mod systemd;
 mod terminal;
 mod ui;
 
@@ -56,6 +58,11 @@ enum Verb {
     Groups {
         #[command(subcommand)]
         verb: groups::Verb,
+    },
+    /// Keep nanokimi running with systemd
+    Service {
+        #[command(subcommand)]
+        verb: service::Verb,
     },
     /// Show what this install does and what waits
     Status,
@@ -104,6 +111,7 @@ async fn perform(arguments: Arguments) -> Result<ExitCode> {
         Verb::Run => run::run(&Install::open(home)?).await,
         Verb::Chat(chat) => chat::run(&Install::open(home)?, chat).await,
         Verb::Groups { verb } => groups::run(&Install::open(home)?, verb).await,
+        Verb::Service { verb } => service::run(home, verb).await,
         Verb::Status => status::run(&Install::open(home)?).await,
         Verb::Doctor => doctor::run(home).await,
     }

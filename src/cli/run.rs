@@ -6,6 +6,7 @@ use anyhow::Result;
 use tokio::sync::oneshot;
 
 use super::install::{self, Install};
+use super::systemd::{News, Supervisor};
 use crate::bridge;
 use crate::service::{self, Reach};
 use crate::types::Role;
@@ -24,9 +25,20 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
     tracing::warn!(
         "WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped"
     );
-    let (ready, _) = oneshot::channel();
+    let supervisor = Supervisor::of(&install.environment);
     // Before the service says that it is ready: who then stops it at once is heard, too.
-    let stop = install::asked_to_stop()?;
-    service::run(host, end, Reach::Nothing, ready, stop).await?;
+    let asked = install::asked_to_stop()?;
+    let stop = async {
+        asked.await;
+        supervisor.tell(News::Stopping);
+    };
+    let (ready, is_ready) = oneshot::channel();
+    let told = async {
+        if is_ready.await.is_ok() {
+            supervisor.tell(News::Ready);
+        }
+    };
+    let (ended, ()) = tokio::join!(service::run(host, end, Reach::Nothing, ready, stop), told);
+    ended?;
     Ok(ExitCode::SUCCESS)
 }

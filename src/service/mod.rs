@@ -31,6 +31,9 @@ const HINTS_IN_FLIGHT: usize = 64;
 const SESSIONS_STOP_LIMIT: Duration = Duration::from_secs(45);
 /// How long the last replies may take after everything else has stopped.
 const LAST_DELIVERIES_LIMIT: Duration = Duration::from_secs(10);
+/// How long stopping may take in all; whoever kills earlier makes the next start clean up.
+pub const STOP_LIMIT: Duration =
+    Duration::from_secs(SESSIONS_STOP_LIMIT.as_secs() + LAST_DELIVERIES_LIMIT.as_secs());
 
 /// Which chats the bridge of this run can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]

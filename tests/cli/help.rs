@@ -18,13 +18,14 @@ fn nanokimi() {
     Usage: nanokimi [OPTIONS] <COMMAND>
 
     Commands:
-      demo    Try nanokimi: makes this machine ready and talks to a practice model, without any account
-      build   Build the agent image
-      run     Run the service in the foreground
-      chat    Talk to a group's agent from this terminal
-      groups  List, add and remove the chats that the assistant serves
-      status  Show what this install does and what waits
-      doctor  Look for what is wrong, and say how to mend it
+      demo     Try nanokimi: makes this machine ready and talks to a practice model, without any account
+      build    Build the agent image
+      run      Run the service in the foreground
+      chat     Talk to a group's agent from this terminal
+      groups   List, add and remove the chats that the assistant serves
+      service  Keep nanokimi running with systemd
+      status   Show what this install does and what waits
+      doctor   Look for what is wrong, and say how to mend it
 
     Options:
           --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
@@ -186,6 +187,85 @@ fn groups_remove() {
           --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
                            one, else ~/nanokimi]
       -h, --help           Print help
+    ");
+}
+
+#[test]
+fn service() {
+    assert_snapshot!(help(&["service"]), @"
+    Keep nanokimi running with systemd
+
+    Usage: nanokimi service [OPTIONS] <COMMAND>
+
+    Commands:
+      install    Start nanokimi now and at every boot, and again when it breaks
+      uninstall  Stop the service and remove it; the install and all its data stay
+      status     Show whether the service runs
+      logs       Show what the service logged
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn service_install() {
+    assert_snapshot!(help(&["service", "install"]), @"
+    Start nanokimi now and at every boot, and again when it breaks
+
+    Usage: nanokimi service install [OPTIONS]
+
+    Options:
+          --linger         Also let your services run while you are not logged in
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn service_uninstall() {
+    assert_snapshot!(help(&["service", "uninstall"]), @"
+    Stop the service and remove it; the install and all its data stay
+
+    Usage: nanokimi service uninstall [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn service_status() {
+    assert_snapshot!(help(&["service", "status"]), @"
+    Show whether the service runs
+
+    Usage: nanokimi service status [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn service_logs() {
+    assert_snapshot!(help(&["service", "logs"]), @"
+    Show what the service logged
+
+    Usage: nanokimi service logs [OPTIONS]
+
+    Options:
+          --follow          Go on with what it logs from now on, until Ctrl-C
+          --lines <NUMBER>  How many of the last lines to show [default: 100]
+          --home <FOLDER>   The folder of this install [default: NANOKIMI_HOME, else this folder if it
+                            is one, else ~/nanokimi]
+      -h, --help            Print help
     ");
 }
 

@@ -11,6 +11,7 @@ mod fake_docker;
 mod groups;
 mod help;
 mod looking;
+mod service;
 mod settings;
 mod talking;
 mod world;

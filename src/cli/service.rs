@@ -1,0 +1,213 @@
+//! `nanokimi service`: nanokimi as a service of the person's own systemd.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::io::{self, ErrorKind};
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitCode, Output};
+
+use anyhow::{Context, Result, bail};
+use clap::Subcommand as ClapSubcommand;
+
+use super::install::{self, Install};
+use super::{systemd, ui};
+
+const UNIT: &str = "nanokimi.service";
+
+#[derive(ClapSubcommand)]
+pub enum Verb {
+    /// Start nanokimi now and at every boot, and again when it breaks
+    Install {
+        /// Also let your services run while you are not logged in
+        #[arg(long)]
+        linger: bool,
+    },
+    /// Stop the service and remove it; the install and all its data stay
+    Uninstall,
+    /// Show whether the service runs
+    Status,
+    /// Show what the service logged
+    Logs {
+        /// Go on with what it logs from now on, until Ctrl-C
+        #[arg(long)]
+        follow: bool,
+        /// How many of the last lines to show
+        #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+        lines: u32,
+    },
+}
+
+pub async fn run(home: Option<PathBuf>, verb: Verb) -> Result<ExitCode> {
+    match verb {
+        Verb::Install { linger } => install(&Install::open(home)?, linger).await?,
+        Verb::Uninstall => uninstall(&Systemd::find(install::environment_with_runtime_dir())?)?,
+        Verb::Status => return status(&Systemd::find(install::environment_with_runtime_dir())?),
+        Verb::Logs { follow, lines } => logs(follow, lines)?,
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+async fn install(install: &Install, linger: bool) -> Result<()> {
+    let systemd = Systemd::find(install.environment.clone())?;
+    install.docker_with_image().await?;
+    let program = std::env::current_exe().context("Failed to find this binary")?;
+    let unit = systemd::unit(&program, install.paths.root())?;
+    let file = systemd.unit_file()?;
+    write(&file, &unit)?;
+    ui::note(format!("Wrote {} for the install in {}.", file.display(), install.paths.root().display()));
+    systemd.do_it(&["daemon-reload"])?;
+    systemd.do_it(&["enable", "--quiet", UNIT])?;
+    // Not `enable --now`: one that runs already, perhaps an older version, begins anew.
+    if systemd.do_it(&["restart", UNIT]).is_err() {
+        bail!("The service did not start; `nanokimi service logs` says why");
+    }
+    ui::note("The service runs. `nanokimi service logs --follow` shows what it does.");
+    systemd.settle_lingering(linger)
+}
+
+fn uninstall(systemd: &Systemd) -> Result<()> {
+    let file = systemd.unit_file()?;
+    if !file.exists() {
+        ui::note("There is no service to remove.");
+        return Ok(());
+    }
+    systemd.do_it(&["disable", "--quiet", "--now", UNIT])?;
+    fs::remove_file(&file).with_context(|| format!("Failed to remove {}", file.display()))?;
+    systemd.do_it(&["daemon-reload"])?;
+    ui::note(format!(
+        "Stopped the service and removed {}. The install and all its data are kept; `nanokimi service install` takes \
+         them up.",
+        file.display()
+    ));
+    Ok(())
+}
+
+/// Exit code 1 where it does not run.
+fn status(systemd: &Systemd) -> Result<ExitCode> {
+    const ASKED: &str =
+        "--property=LoadState,ActiveState,SubState,StateChangeTimestamp,NRestarts,UnitFileState";
+    let shown = systemd.ask(&["show", UNIT, ASKED])?;
+    let value = |name: &str| {
+        let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
+        line.unwrap_or_default().to_owned()
+    };
+    if value("LoadState") != "loaded" {
+        ui::note("There is no service here; `nanokimi service install` makes it.");
+        return Ok(ExitCode::FAILURE);
+    }
+    let rows = [
+        ("service", format!("{} ({})", value("ActiveState"), value("SubState"))),
+        ("since", value("StateChangeTimestamp")),
+        ("restarts", value("NRestarts")),
+        ("at boot", value("UnitFileState")),
+    ];
+    ui::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
+    if value("ActiveState") == "active" {
+        return Ok(ExitCode::SUCCESS);
+    }
+    ui::note("`nanokimi service logs` says why; `systemctl --user restart nanokimi` starts it.");
+    Ok(ExitCode::FAILURE)
+}
+
+fn logs(follow: bool, lines: u32) -> Result<()> {
+    let mut journal = Command::new("journalctl");
+    journal.args(["--user-unit", UNIT, "--lines", &lines.to_string()]);
+    if follow {
+        journal.arg("--follow");
+    }
+    // Returns only where it cannot.
+    let error = journal.exec();
+    if error.kind() == ErrorKind::NotFound {
+        bail!("There is no systemd on this machine, and so no journal to read");
+    }
+    Err(error).context("Failed to run journalctl")
+}
+
+/// The person's own systemd.
+struct Systemd {
+    environment: BTreeMap<String, String>,
+}
+
+impl Systemd {
+    /// # Errors
+    /// There is none to ask; says what to do.
+    fn find(environment: BTreeMap<String, String>) -> Result<Self> {
+        if rustix::process::geteuid().is_root() {
+            bail!("The service belongs to the account whose rootless Docker it uses; log in as that one");
+        }
+        let systemd = Self { environment };
+        match systemd.systemctl(&["show-environment"]) {
+            Ok(output) if output.status.success() => Ok(systemd),
+            Ok(_) => bail!(
+                "Your own systemd does not answer; log in as yourself (over ssh, not with su or sudo) with the \
+                 package dbus-user-session installed, and try again"
+            ),
+            Err(error) if error.kind() == ErrorKind::NotFound => {
+                bail!("There is no systemd on this machine; have your own supervisor run `nanokimi run`")
+            }
+            Err(error) => Err(error).context("Failed to run systemctl"),
+        }
+    }
+
+    fn systemctl(&self, arguments: &[&str]) -> io::Result<Output> {
+        Command::new("systemctl").arg("--user").args(arguments).envs(&self.environment).output()
+    }
+
+    fn ask(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.systemctl(arguments).context("Failed to run systemctl")?;
+        if !output.status.success() {
+            let said = String::from_utf8_lossy(&output.stderr);
+            bail!("systemctl --user {} failed: {}", arguments.join(" "), said.trim());
+        }
+        Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+    }
+
+    fn do_it(&self, arguments: &[&str]) -> Result<()> {
+        self.ask(arguments).map(drop)
+    }
+
+    /// Where the person's units lie: systemd.unit(5).
+    fn unit_file(&self) -> Result<PathBuf> {
+        let named = |name: &str| self.environment.get(name).map(Path::new).filter(|path| path.is_absolute());
+        let config = match (named("XDG_CONFIG_HOME"), named("HOME")) {
+            (Some(config), _) => config.to_owned(),
+            (None, Some(home)) => home.join(".config"),
+            (None, None) => bail!("HOME is not set, and so there is no place for the service; set it"),
+        };
+        Ok(config.join("systemd/user").join(UNIT))
+    }
+
+    /// Whether the service goes on when the person logs out, and starts before they log in.
+    fn settle_lingering(&self, wanted: bool) -> Result<()> {
+        let person = rustix::process::getuid().as_raw().to_string();
+        let loginctl = |arguments: &[&str]| {
+            let output =
+                Command::new("loginctl").args(arguments).arg(&person).envs(&self.environment).output();
+            output.context("Failed to run loginctl")
+        };
+        let lingers = loginctl(&["show-user", "--property=Linger", "--value"])?;
+        if lingers.stdout.trim_ascii() == b"yes" {
+            ui::note("It starts at every boot.");
+            return Ok(());
+        }
+        if !wanted {
+            ui::note(
+                "It ends when you log out: `nanokimi service install --linger`, or `sudo loginctl enable-linger \
+                 \"$USER\"`, lets it run without you.",
+            );
+            return Ok(());
+        }
+        if !loginctl(&["enable-linger"])?.status.success() {
+            bail!("systemd does not let you; run `sudo loginctl enable-linger \"$USER\"`");
+        }
+        ui::note("It starts at every boot, without your login.");
+        Ok(())
+    }
+}
+
+fn write(file: &Path, unit: &str) -> Result<()> {
+    let folder = file.parent().context("Failed to find the folder of the unit")?;
+    let written = fs::create_dir_all(folder).and_then(|()| fs::write(file, unit));
+    written.with_context(|| format!("Failed to write {}", file.display()))
+}

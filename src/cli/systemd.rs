@@ -1,0 +1,190 @@
+//! What nanokimi writes for systemd and tells it: the text of the user unit, and the messages of a running service.
+
+use std::collections::BTreeMap;
+use std::os::linux::net::SocketAddrExt;
+use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+
+use crate::service;
+
+/// How long after the service's own bounds systemd waits before it kills: the process still has to end.
+const STOP_MARGIN: Duration = Duration::from_secs(20);
+
+/// The unit that runs `program` on the install in `home`; both are absolute.
+///
+/// # Errors
+/// A path that systemd cannot run or read.
+pub fn unit(program: &Path, home: &Path) -> Result<String> {
+    let program = text(program)?;
+    // systemd's own rule for what it starts; arguments may hold them.
+    if program.contains(['"', '\'', '\\']) || program.contains(char::is_control) {
+        bail!("systemd runs no program with a quote or a backslash in its path; move {program:?} elsewhere");
+    }
+    let program = quoted(program);
+    let home = quoted(text(home)?);
+    let stop_limit = (service::STOP_LIMIT + STOP_MARGIN).as_secs();
+    // The colon: a "$" in a path is a letter, not a variable.
+    Ok(format!(
+        "[Unit]
+Description=nanokimi, a WhatsApp assistant
+After=docker.service
+Wants=docker.service
+StartLimitIntervalSec=300
+StartLimitBurst=10
+
+[Service]
+Type=notify
+NotifyAccess=main
+ExecStart=:{program} --home {home} run
+Restart=on-failure
+RestartSec=5
+TimeoutStopSec={stop_limit}
+KillMode=mixed
+
+[Install]
+WantedBy=default.target
+"
+    ))
+}
+
+fn text(path: &Path) -> Result<&str> {
+    path.to_str().with_context(|| format!("{} is not UTF-8, which systemd needs", path.display()))
+}
+
+/// A word of a command line as systemd reads it: systemd.service(5), "Command lines", and systemd.syntax(7).
+fn quoted(word: &str) -> String {
+    let mut quoted = String::from("\"");
+    for c in word.chars() {
+        match c {
+            '"' | '\\' => quoted.extend(['\\', c]),
+            '%' => quoted.push_str("%%"),
+            c if c.is_ascii_control() => quoted.push_str(&format!("\\x{:02x}", u32::from(c))),
+            c => quoted.push(c),
+        }
+    }
+    quoted.push('"');
+    quoted
+}
+
+/// The one who started this process, where that is systemd: sd_notify(3).
+pub struct Supervisor {
+    socket: Option<String>,
+}
+
+/// What a supervisor is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum News {
+    Ready,
+    Stopping,
+}
+
+impl Supervisor {
+    pub fn of(environment: &BTreeMap<String, String>) -> Self {
+        Self { socket: environment.get("NOTIFY_SOCKET").cloned() }
+    }
+
+    /// Tells it, if there is one.
+    pub fn tell(&self, news: News) {
+        let Some(socket) = &self.socket else { return };
+        let message = match news {
+            News::Ready => "READY=1",
+            News::Stopping => "STOPPING=1",
+        };
+        if let Err(error) = send(socket, message) {
+            tracing::warn!("systemd cannot be told {message}: {error}");
+        }
+    }
+}
+
+fn send(socket: &str, message: &str) -> std::io::Result<()> {
+    let address = match socket.strip_prefix('@') {
+        Some(name) => SocketAddr::from_abstract_name(name)?,
+        None => SocketAddr::from_pathname(socket)?,
+    };
+    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
+}
+
+#[cfg(test)]
+mod tests {
+    use insta::assert_snapshot;
+
+    use super::*;
+
+    #[test]
+    fn the_unit_starts_this_binary_on_this_install() {
+        let unit = unit(Path::new("/home/kai/.local/bin/nanokimi"), Path::new("/home/kai/nanokimi")).unwrap();
+        assert_snapshot!(unit, @r#"
+        [Unit]
+        Description=nanokimi, a WhatsApp assistant
+        After=docker.service
+        Wants=docker.service
+        StartLimitIntervalSec=300
+        StartLimitBurst=10
+
+        [Service]
+        Type=notify
+        NotifyAccess=main
+        ExecStart=:"/home/kai/.local/bin/nanokimi" --home "/home/kai/nanokimi" run
+        Restart=on-failure
+        RestartSec=5
+        TimeoutStopSec=75
+        KillMode=mixed
+
+        [Install]
+        WantedBy=default.target
+        "#);
+    }
+
+    #[test]
+    fn odd_paths_reach_the_program_as_they_are() {
+        for (home, expected) in [
+            ("/srv/my chats", r#""/srv/my chats""#),
+            ("/srv/100%h", r#""/srv/100%%h""#),
+            ("/srv/$HOME ${x}", r#""/srv/$HOME ${x}""#),
+            (r#"/srv/"a" 'b' \c"#, r#""/srv/\"a\" 'b' \\c""#),
+            ("/srv/a\nExecStart=/bin/x", r#""/srv/a\x0aExecStart=/bin/x""#),
+            ("/srv/año; #", r#""/srv/año; #""#),
+        ] {
+            let unit = unit(Path::new("/opt/my $1 %/nanokimi"), Path::new(home)).unwrap();
+            let line = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
+            assert_eq!(line, format!(r#"ExecStart=:"/opt/my $1 %%/nanokimi" --home {expected} run"#));
+        }
+    }
+
+    #[test]
+    fn a_program_that_systemd_would_refuse_is_refused_first() {
+        for program in
+            [r#"/opt/"x"/nanokimi"#, "/opt/it's/nanokimi", r"/opt/a\b/nanokimi", "/opt/a\nb/nanokimi"]
+        {
+            assert!(unit(Path::new(program), Path::new("/srv")).is_err(), "{program:?}");
+        }
+    }
+
+    #[test]
+    fn a_supervisor_hears_the_news_and_nobody_else_does() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("notify").to_str().unwrap().to_owned();
+        let name = format!("nanokimi-test-{}", std::process::id());
+        let sockets = [
+            (path.clone(), UnixDatagram::bind(&path).unwrap()),
+            (
+                format!("@{name}"),
+                UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap(),
+            ),
+        ];
+        for (address, heard) in sockets {
+            heard.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
+            let supervisor = Supervisor::of(&BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]));
+            for (news, expected) in [(News::Ready, "READY=1"), (News::Stopping, "STOPPING=1")] {
+                supervisor.tell(news);
+                let mut message = [0; 64];
+                let length = heard.recv(&mut message).unwrap();
+                assert_eq!(std::str::from_utf8(&message[..length]), Ok(expected));
+            }
+        }
+        Supervisor::of(&BTreeMap::new()).tell(News::Ready);
+    }
+}

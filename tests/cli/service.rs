@@ -1,0 +1,71 @@
+//! A service where there is no systemd to ask. What it does under one is told in `tests/systemd/story`.
+
+use std::os::unix::fs::{PermissionsExt, symlink};
+
+use insta::assert_snapshot;
+
+use crate::world::{Home, Person};
+
+/// The verbs that ask systemd.
+const ASK_SYSTEMD: [&[&str]; 4] = [
+    &["service", "install"],
+    &["service", "install", "--linger"],
+    &["service", "uninstall"],
+    &["service", "status"],
+];
+
+/// A home whose only programs are those that the tests need, and these.
+fn home_with(programs: &[(&str, &str)]) -> Home {
+    let home = Home::new();
+    std::fs::create_dir(home.path("bin")).unwrap();
+    for needed in ["timeout", "unshare"] {
+        symlink(format!("/usr/bin/{needed}"), home.path("bin").join(needed)).unwrap();
+    }
+    for (name, script) in programs {
+        let program = home.path("bin").join(name);
+        std::fs::write(&program, script).unwrap();
+        std::fs::set_permissions(&program, std::fs::Permissions::from_mode(0o755)).unwrap();
+    }
+    let bin = home.path("bin").to_str().unwrap().to_owned();
+    home.set("PATH", &bin)
+}
+
+#[test]
+fn without_systemd_another_supervisor_is_advised() {
+    let home = home_with(&[]);
+    assert_snapshot!(home.all_refuse(&ASK_SYSTEMD), @"There is no systemd on this machine; have your own supervisor run `nanokimi run`");
+    assert_snapshot!(home.refuses(&["service", "logs"]), @"There is no systemd on this machine, and so no journal to read");
+}
+
+#[test]
+fn without_a_systemd_of_ones_own_a_login_is_advised() {
+    let home = home_with(&[("systemctl", "#!/bin/sh\necho 'Failed to connect to bus' >&2\nexit 1\n")]);
+    assert_snapshot!(home.all_refuse(&ASK_SYSTEMD), @"Your own systemd does not answer; log in as yourself (over ssh, not with su or sudo) with the package dbus-user-session installed, and try again");
+}
+
+#[test]
+fn root_is_sent_to_the_account_that_has_docker() {
+    let home = home_with(&[("systemctl", "#!/bin/sh\nexit 0\n")]).of(Person::Root);
+    assert_snapshot!(home.all_refuse(&ASK_SYSTEMD), @"The service belongs to the account whose rootless Docker it uses; log in as that one");
+}
+
+#[test]
+fn what_could_not_start_is_not_installed() {
+    let home = home_with(&[("systemctl", "#!/bin/sh\nexit 0\n")]);
+    let refusal = home.refuses(&["service", "install"]);
+    assert!(refusal.starts_with("Docker does not answer at HOME/run/docker.sock."), "{refusal}");
+}
+
+#[test]
+fn logs_are_the_journal_of_the_unit() {
+    let home = home_with(&[("journalctl", "#!/bin/sh\necho \"$@\"\n")]);
+    for (arguments, expected) in [
+        (&["service", "logs"][..], "--user-unit nanokimi.service --lines 100\n"),
+        (
+            &["service", "logs", "--follow", "--lines", "5"],
+            "--user-unit nanokimi.service --lines 5 --follow\n",
+        ),
+    ] {
+        assert_eq!(home.run(arguments).done().stdout, expected);
+    }
+}
