@@ -1,0 +1,186 @@
+//! The real client library as a test has it: its files on disk, its events in order, its messages through the
+//! durability hook. It can reach the loopback server and nothing else.
+
+use std::sync::Arc;
+
+use anyhow::{Result, bail};
+use tempfile::TempDir;
+use tokio::sync::{Notify, mpsc};
+use tokio::time::timeout;
+use whatsapp_rust::async_channel::Receiver;
+use whatsapp_rust::http::{HttpClient, HttpRequest, HttpResponse};
+use whatsapp_rust::pair_code::PairCodeOptions;
+use whatsapp_rust::prelude::{
+    Bot, BotHandle, ChannelEventHandler, Client, Event, InboundMessage, Jid, MessageExt, SqliteStore,
+};
+use whatsapp_rust::transport::TokioWebSocketTransportFactory;
+use whatsapp_rust::{InboundDurabilityHook, async_trait};
+
+use crate::server::{PATIENCE, Server};
+
+/// Set, so that the library looks no version up.
+const VERSION: (u32, u32, u32) = (2, 3000, 0);
+
+/// More than any test sends to one device.
+const INBOX_MAX: usize = 256;
+
+/// The files of a linked device, which outlive its client.
+pub struct Files(TempDir);
+
+impl Files {
+    pub fn new() -> Self {
+        Self(TempDir::new().unwrap())
+    }
+
+    async fn open(&self) -> SqliteStore {
+        SqliteStore::new(self.0.path().join("wa.db").to_str().unwrap()).await.unwrap()
+    }
+}
+
+/// A client of the library that runs.
+pub struct Device {
+    pub client: Arc<Client>,
+    run: BotHandle,
+    events: Receiver<Arc<Event>>,
+    inbox: mpsc::Receiver<InboundMessage>,
+    refused: Arc<Notify>,
+}
+
+impl Device {
+    /// Starts on these files: it logs in if they are linked, and shows QR codes if not.
+    pub async fn start(server: &Server, files: &Files) -> Self {
+        Self::run(server, files, None).await
+    }
+
+    /// Like `start`, and asks for a pairing code for this phone.
+    pub async fn start_with_code(server: &Server, files: &Files, phone: &str) -> Self {
+        let code = PairCodeOptions { phone_number: phone.to_owned(), ..Default::default() };
+        Self::run(server, files, Some(code)).await
+    }
+
+    async fn run(server: &Server, files: &Files, code: Option<PairCodeOptions>) -> Self {
+        let (inbox, received) = mpsc::channel(INBOX_MAX);
+        let refused = Arc::new(Notify::new());
+        let mut bot = Bot::builder()
+            .with_backend(files.open().await)
+            .with_transport_factory(TokioWebSocketTransportFactory::new().with_url(server.url()))
+            .with_http_client(NoInternet)
+            .with_version(VERSION)
+            .with_inbound_durability_hook(Inbox { taken: inbox, refused: refused.clone() })
+            .skip_history_sync();
+        if let Some(code) = code {
+            bot = bot.with_pair_code(code);
+        }
+        let bot = bot.build().await.unwrap();
+        let client = bot.client();
+        let (handler, events) = ChannelEventHandler::new();
+        client.subscribe_handler(handler).detach();
+        Self { client, run: bot.spawn(), events, inbox: received, refused }
+    }
+
+    /// A device that was linked by QR code and is online.
+    pub async fn linked(server: &Server, files: &Files, phone: &str) -> Self {
+        let device = Self::start(server, files).await;
+        let qr = device.wait_for("a QR code", qr_code).await;
+        server.scan_qr(phone, &qr).unwrap();
+        device.wait_until_connected().await;
+        device
+    }
+
+    /// The next event that `wanted` finds something in; those before it are gone.
+    pub async fn wait_for<T>(&self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
+        let search = async {
+            loop {
+                let event = self.events.recv().await.unwrap();
+                if let Some(found) = wanted(&event) {
+                    return found;
+                }
+            }
+        };
+        timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
+    }
+
+    pub async fn wait_until_connected(&self) {
+        self.wait_for("a connection", |event| matches!(event, Event::Connected(_)).then_some(())).await;
+    }
+
+    /// The next message with text that the hook was given.
+    pub async fn next_message(&mut self) -> InboundMessage {
+        let search = async {
+            loop {
+                let message = self.inbox.recv().await.unwrap();
+                if message.message.text_content().is_some() {
+                    return message;
+                }
+            }
+        };
+        timeout(PATIENCE, search).await.expect("a message came")
+    }
+
+    /// From now on the hook fails for every message, as with a full disk.
+    pub fn refuse_messages(&mut self) {
+        self.inbox.close();
+    }
+
+    pub async fn wait_until_refused(&self) {
+        timeout(PATIENCE, self.refused.notified()).await.expect("the hook refuses a message");
+    }
+
+    /// Writes to a phone number, or to a whole address. Gives the message's id.
+    pub async fn write(&self, to: &str, text: &str) -> String {
+        self.client.send_text(address(to), text).await.unwrap().message_id
+    }
+
+    /// Stops it, with its files flushed.
+    pub async fn stop(self) {
+        timeout(PATIENCE, self.run.shutdown()).await.expect("the client stops");
+    }
+
+    /// Waits until the client gives up by itself. Gives the events that were left.
+    pub async fn end(self) -> Vec<Arc<Event>> {
+        timeout(PATIENCE, self.run).await.expect("the client ends by itself");
+        std::iter::from_fn(|| self.events.try_recv().ok()).collect()
+    }
+}
+
+pub fn address(of: &str) -> Jid {
+    let text = if of.contains('@') { of.to_owned() } else { format!("{of}@s.whatsapp.net") };
+    text.parse().unwrap()
+}
+
+pub fn qr_code(event: &Event) -> Option<String> {
+    if let Event::PairingQrCode(shown) = event { Some(shown.code.clone()) } else { None }
+}
+
+pub fn pairing_code(event: &Event) -> Option<String> {
+    if let Event::PairingCode(shown) = event { Some(shown.code.clone()) } else { None }
+}
+
+/// Passes each message to the test. One that the test does not take is not acknowledged.
+struct Inbox {
+    taken: mpsc::Sender<InboundMessage>,
+    refused: Arc<Notify>,
+}
+
+#[async_trait]
+impl InboundDurabilityHook for Inbox {
+    async fn on_messages(&self, _client: Arc<Client>, batch: &[InboundMessage]) -> Result<()> {
+        for message in batch {
+            if let Err(error) = self.taken.try_send(message.clone()) {
+                self.refused.notify_one();
+                bail!("Failed to keep a message: {error}");
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Refuses whatever the library would look up.
+struct NoInternet;
+
+#[async_trait]
+impl HttpClient for NoInternet {
+    async fn execute(&self, request: HttpRequest) -> Result<HttpResponse> {
+        bail!("A test asked the internet for {}", request.url)
+    }
+}

@@ -1,0 +1,181 @@
+//! Everything that the server knows, behind one lock: accounts, groups, connections, and what clients have sent.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+
+use anyhow::{Context, Result, bail, ensure};
+use tokio::sync::mpsc;
+use whatsapp_rust::wacore_binary::{Jid, Node, Server};
+
+use super::Refusal;
+use super::accounts::{Account, Device};
+use super::pairing::Linking;
+use super::stanza::{DeviceAddress, attr, show};
+
+/// Ten times what the longest test sends.
+const SENT_MAX: usize = 20_000;
+
+/// Stanzas on their way to one client; a client that reads no more than that is lost.
+pub const OUTGOING_MAX: usize = 2048;
+
+#[derive(Default)]
+pub struct State {
+    pub accounts: BTreeMap<String, Account>,
+    pub groups: BTreeMap<String, Group>,
+    pub connections: HashMap<u64, Connection>,
+    /// What the next logins of a phone's devices are told.
+    pub refusals: HashMap<String, VecDeque<Refusal>>,
+    pub sent: Vec<Sent>,
+    /// What the server did not understand. A test whose server has any has failed.
+    pub faults: Vec<String>,
+    connections_ever: u64,
+    stanzas_ever: u64,
+}
+
+#[derive(Clone)]
+pub struct Group {
+    pub subject: String,
+    /// Phone numbers; the first is the group's owner.
+    pub members: Vec<String>,
+}
+
+pub struct Connection {
+    pub outgoing: mpsc::Sender<Outgoing>,
+    pub standing: Standing,
+}
+
+/// Who is at the other end.
+pub enum Standing {
+    Refused,
+    Linking(Box<Linking>),
+    LoggedIn(DeviceAddress),
+}
+
+pub enum Outgoing {
+    Stanza(Node),
+    Close,
+}
+
+/// One stanza of a client.
+#[derive(Clone)]
+pub struct Sent {
+    /// None before the login.
+    pub from: Option<DeviceAddress>,
+    pub stanza: Node,
+}
+
+impl State {
+    pub fn connection_id(&mut self) -> u64 {
+        self.connections_ever += 1;
+        self.connections_ever
+    }
+
+    /// An id that no other stanza of the server has.
+    pub fn stanza_id(&mut self, kind: &str) -> String {
+        self.stanzas_ever += 1;
+        format!("{kind}-{}", self.stanzas_ever)
+    }
+
+    pub fn account(&self, phone: &str) -> Result<&Account> {
+        self.accounts.get(phone).with_context(|| format!("There is no account {phone}"))
+    }
+
+    pub fn account_mut(&mut self, phone: &str) -> Result<&mut Account> {
+        self.accounts.get_mut(phone).with_context(|| format!("There is no account {phone}"))
+    }
+
+    pub fn device_mut(&mut self, address: &DeviceAddress) -> Result<&mut Device> {
+        let device = self.account_mut(&address.phone)?.devices.get_mut(&address.device);
+        device.with_context(|| format!("There is no device {address:?}"))
+    }
+
+    pub fn who(&self, connection: u64) -> Option<DeviceAddress> {
+        match &self.connections.get(&connection)?.standing {
+            Standing::LoggedIn(address) => Some(address.clone()),
+            Standing::Linking(_) | Standing::Refused => None,
+        }
+    }
+
+    pub fn linking_mut(&mut self, connection: u64) -> Result<&mut Linking> {
+        match self.connections.get_mut(&connection).map(|connection| &mut connection.standing) {
+            Some(Standing::Linking(linking)) => Ok(linking),
+            Some(Standing::LoggedIn(_) | Standing::Refused) | None => bail!("The client does not link"),
+        }
+    }
+
+    /// The phone number behind either of an account's two addresses.
+    pub fn phone_of(&self, jid: &Jid) -> Option<String> {
+        if jid.server == Server::Lid {
+            let found = self.accounts.iter().find(|(_, account)| account.lid == jid.user.as_str());
+            return found.map(|(phone, _)| phone.clone());
+        }
+        self.accounts.contains_key(jid.user.as_str()).then(|| jid.user.to_string())
+    }
+
+    /// The connections of a phone's devices.
+    pub fn connections_of(&self, phone: &str) -> Vec<u64> {
+        let devices = self.accounts.get(phone).into_iter().flat_map(|account| account.devices.values());
+        devices.filter_map(|device| device.connection).collect()
+    }
+
+    pub fn note(&mut self, connection: u64, stanza: &Node) -> Result<()> {
+        ensure!(self.sent.len() < SENT_MAX, "The clients have sent {SENT_MAX} stanzas");
+        let from = self.who(connection);
+        self.sent.push(Sent { from, stanza: stanza.clone() });
+        Ok(())
+    }
+
+    pub fn not_understood(&mut self, stanza: &Node) {
+        self.faults.push(format!("The server does not know {}", show(stanza)));
+    }
+
+    pub fn send(&mut self, connection: u64, stanza: Node) {
+        self.pass_on(connection, Outgoing::Stanza(stanza));
+    }
+
+    /// Closes a connection behind what is on its way.
+    pub fn close(&mut self, connection: u64) {
+        self.pass_on(connection, Outgoing::Close);
+    }
+
+    fn pass_on(&mut self, connection: u64, outgoing: Outgoing) {
+        let Some(end) = self.connections.get(&connection) else { return };
+        // A closed channel is a client that has just left.
+        if let Err(mpsc::error::TrySendError::Full(_)) = end.outgoing.try_send(outgoing) {
+            self.faults.push(format!("A client did not read {OUTGOING_MAX} stanzas"));
+        }
+    }
+
+    /// Sends a stanza to a device, or keeps it for when it comes; either way until it is acknowledged.
+    pub fn deliver(&mut self, to: &DeviceAddress, stanza: Node) -> Result<()> {
+        let device = self.device_mut(to)?;
+        let connection = device.connection;
+        if let (Some(stanza), Some(connection)) = (device.mailbox.put(stanza)?, connection) {
+            self.send(connection, stanza);
+        }
+        Ok(())
+    }
+
+    /// A connection has ended.
+    pub fn forget(&mut self, connection: u64) {
+        let who = self.who(connection);
+        self.connections.remove(&connection);
+        let device =
+            who.and_then(|address| self.accounts.get_mut(&address.phone)?.devices.get_mut(&address.device));
+        if let Some(device) = device.filter(|device| device.connection == Some(connection)) {
+            device.connection = None;
+            device.mailbox.close();
+        }
+    }
+
+    /// What a phone's devices have sent with this tag.
+    pub fn sent_by<'a>(&'a self, phone: &'a str, tag: &'a str) -> impl Iterator<Item = &'a Node> {
+        let by_phone = self.sent.iter().filter(move |sent| {
+            sent.from.as_ref().is_some_and(|from| from.phone == phone) && sent.stanza.tag == tag
+        });
+        by_phone.map(|sent| &sent.stanza)
+    }
+
+    pub fn has_sent(&self, phone: &str, tag: &str, key: &str, value: &str) -> bool {
+        self.sent_by(phone, tag).any(|stanza| attr(stanza, key).as_deref() == Some(value))
+    }
+}
