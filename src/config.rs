@@ -265,7 +265,8 @@ impl Values {
 /// What the line is or has, never a piece of it: it may hold a key.
 fn assignment(line: &str) -> Result<Option<(String, String)>, &'static str> {
     // dotenvy would put the environment's value there.
-    if line.contains('$') && !line.contains('\'') && !line.starts_with('#') {
+    let single_quoted = line.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with('\''));
+    if line.contains('$') && !single_quoted && !line.starts_with('#') {
         return Err("has a $; put single quotes around its value");
     }
     let pair = dotenvy::from_read_iter(line.as_bytes()).next().transpose();
@@ -378,6 +379,7 @@ mod tests {
                 "Line 1 of .env is not NAME=value; put quotes around a value with spaces",
             ),
             ("ASSISTANT_NAME=$HOME", "Line 1 of .env has a $; put single quotes around its value"),
+            ("ASSISTANT_NAME=\"it's $HOME\"", "Line 1 of .env has a $; put single quotes around its value"),
         ] {
             assert_eq!(mistakes(text), [expected]);
         }
