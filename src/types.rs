@@ -106,6 +106,13 @@ pub struct Group {
     pub trigger: Option<String>,
 }
 
+impl Group {
+    /// The word that wakes Kai here; `assistant` is the word of groups that have none of their own.
+    pub fn trigger_or<'a>(&'a self, assistant: &'a str) -> &'a str {
+        self.trigger.as_deref().unwrap_or(assistant)
+    }
+}
+
 /// Whether a group is the owner's own channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {

@@ -58,7 +58,7 @@ pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
         let how = match group.role {
             Role::Main => "Every message is answered".to_owned(),
             Role::Member => {
-                let trigger = group.trigger.as_deref().unwrap_or(&install.config.assistant_name);
+                let trigger = group.trigger_or(&install.config.assistant_name);
                 format!("\"@{trigger} …\" is answered, the rest is context")
             }
         };
@@ -159,7 +159,7 @@ pub fn must_wake(group: &Group, assistant: &str, text: &str) -> Result<()> {
     if text.trim().is_empty() {
         bail!("There is nothing to say: put the message after --say, in quotes");
     }
-    let trigger = group.trigger.as_deref().unwrap_or(assistant);
+    let trigger = group.trigger_or(assistant);
     if group.role == Role::Main || router::calls(text, trigger) {
         return Ok(());
     }

@@ -86,7 +86,7 @@ async fn list(install: &Install) -> Result<()> {
         let listens = match group.role {
             Role::Main => "everything".to_owned(),
             Role::Member => {
-                format!("@{}", group.trigger.as_deref().unwrap_or(&install.config.assistant_name))
+                format!("@{}", group.trigger_or(&install.config.assistant_name))
             }
         };
         rows.push(vec![group.name.to_string(), listens, group.chat.to_string()]);

@@ -1,5 +1,5 @@
 //! Which requests may leave, and with which headers: pure decisions over a request's head. Whatever is not
-//! plainly a path beneath the Kimi API is refused, so that nothing is left to how somebody else reads a URL.
+//! to the letter one of the few that engines need is refused, so that nothing is left to how somebody else reads a URL.
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};

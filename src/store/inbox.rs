@@ -51,7 +51,7 @@ impl Store {
                     Some(quote) if is_ours(&transaction, &message.chat, &quote.id)? => Quotes::Kai,
                     Some(_) | None => Quotes::Other,
                 };
-                let wake = wake(group.role, group.trigger.as_deref().unwrap_or(&assistant), message, quotes);
+                let wake = wake(group.role, group.trigger_or(&assistant), message, quotes);
                 if is_ours(&transaction, &message.chat, &message.id)?
                     || !insert(&transaction, message, wake, now)?
                 {

@@ -1,5 +1,5 @@
-//! The real service with its bridge's end in a test's hands: what the stories, the container tests and the
-//! benchmark have in common. Knows neither Docker nor engines: those are the `Containers` that it is given.
+//! The real service with its bridge's end in a test's hands: what the stories and the container tests have in
+//! common. Knows neither Docker nor engines: those are the `Containers` that it is given.
 
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
