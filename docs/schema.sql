@@ -9,7 +9,9 @@ CREATE TABLE install (
 CREATE TABLE chats (
     id TEXT PRIMARY KEY NOT NULL,
     name TEXT NOT NULL,
-    seen_at INTEGER NOT NULL
+    seen_at INTEGER NOT NULL,
+    members INTEGER,
+    expires_secs INTEGER
 ) STRICT;
 
 -- The chats that Kai serves.
@@ -18,7 +20,8 @@ CREATE TABLE groups (
     chat TEXT NOT NULL UNIQUE,
     role TEXT NOT NULL CHECK (role IN ('main', 'member')),
     trigger TEXT,
-    added_at INTEGER NOT NULL
+    added_at INTEGER NOT NULL,
+    away_told_at INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -41,8 +44,30 @@ CREATE TABLE turns (
 ) STRICT;
 CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
 
+-- The names of one person (a phone number's JID, a LID) carry the same number.
+CREATE TABLE people (
+    id TEXT PRIMARY KEY NOT NULL,
+    person INTEGER NOT NULL
+) STRICT;
+CREATE INDEX people_person ON people (person);
+
+-- The linked account: at most one row.
+CREATE TABLE account (
+    id TEXT NOT NULL,
+    lid TEXT,
+    name TEXT NOT NULL
+) STRICT;
+
+-- How the link to WhatsApp stood when it last changed: at most one row.
+CREATE TABLE link (
+    state TEXT NOT NULL,
+    until INTEGER,
+    changed_at INTEGER NOT NULL
+) STRICT;
+
 -- Messages of registered chats. pending -> claimed (by a turn) -> done | parked (given up, told to the chat).
-CREATE TABLE inbox (
+-- edits: the message whose new text this is.
+CREATE TABLE "inbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
     wa_id TEXT NOT NULL,
@@ -54,23 +79,41 @@ CREATE TABLE inbox (
     quote_id TEXT,
     quote_sender_name TEXT,
     quote_text TEXT,
+    edits TEXT,
+    media_kind TEXT CHECK (media_kind IN ('image', 'video', 'voice', 'audio', 'document', 'sticker')),
+    media_mime TEXT,
+    media_name TEXT,
+    media_bytes INTEGER,
+    media_handle BLOB,
+    media_state TEXT CHECK (media_state IN ('wanted', 'saved', 'missing')),
+    media_path TEXT,
+    media_missing TEXT,
     wake TEXT NOT NULL CHECK (wake IN ('wakes', 'context')),
     state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'claimed', 'done', 'parked')),
     turn INTEGER REFERENCES turns (id),
     attempts INTEGER NOT NULL DEFAULT 0,
-    UNIQUE (chat, wa_id)
+    UNIQUE (chat, wa_id, sender)
 ) STRICT;
 CREATE INDEX inbox_pending ON inbox (chat, wake, id) WHERE state = 'pending';
 CREATE INDEX inbox_claimed ON inbox (turn) WHERE state = 'claimed';
+CREATE INDEX inbox_wanted ON inbox (chat, id) WHERE media_state = 'wanted' AND state = 'pending';
+CREATE INDEX inbox_chat ON inbox (chat, id);
 
 -- What Kai says. The message id is chosen when the row is written; every attempt uses it.
-CREATE TABLE outbox (
+-- queued -> sent (handed over) -> acked | nacked (WhatsApp's answer); dead: given up before.
+CREATE TABLE "outbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
     wa_id TEXT NOT NULL UNIQUE,
     turn INTEGER REFERENCES turns (id),
+    kind TEXT NOT NULL DEFAULT 'text' CHECK (kind IN ('text', 'file', 'reaction')),
     text TEXT NOT NULL,
-    state TEXT NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'sent', 'dead')),
+    mentions TEXT,
+    path TEXT,
+    quote_id TEXT,
+    quote_sender TEXT,
+    quote_text TEXT,
+    state TEXT NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'sent', 'acked', 'nacked', 'dead')),
     attempts INTEGER NOT NULL DEFAULT 0,
     due_at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
@@ -78,3 +121,4 @@ CREATE TABLE outbox (
     error TEXT
 ) STRICT;
 CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
+CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';

@@ -5,19 +5,22 @@
 mod words;
 
 use std::io;
+use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-pub use words::{sentence, why_no_docker};
+pub use words::{sentence, time, why_no_docker};
 
 use crate::auth::{Login, config_toml};
+use crate::bridge::whatsapp::WhatsApp;
 use crate::config::Config;
 use crate::container::docker::{DaemonFacts, Docker, LimitsHold, Rights};
 use crate::container::image;
 use crate::paths::Paths;
-use crate::store::Store;
-use crate::types::{Authorization, Group, Role};
+use crate::store::{LinkNote, Store};
+use crate::types::{Authorization, Group, Link, Role};
 
 /// Less room on the disk than this is worth a warning: an image build takes about as much.
 const ROOM_WANTED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
@@ -129,13 +132,86 @@ pub fn account(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
     vec![engine, login]
 }
 
+/// Looks at the link to WhatsApp: whether there is one, how it last stood, and who could read its keys.
+pub async fn whatsapp(whatsapp: &WhatsApp, paths: &Paths, zone: &TimeZone) -> Vec<Finding> {
+    let mut findings = keys_of_the_link(paths);
+    let noted = match Store::open_existing(&paths.database()) {
+        Ok(Some(store)) => store.link().await.ok().flatten(),
+        // The groups' check says what is wrong with it.
+        Ok(None) | Err(_) => None,
+    };
+    findings.push(match whatsapp.is_linked().await {
+        Ok(true) => link(noted, zone),
+        Ok(false) if noted.is_some_and(|noted| noted.link == Link::LoggedOut) => Finding::broken(
+            "WhatsApp has logged this device out: it was removed on the phone, or the account is locked",
+            "Look at WhatsApp on the phone, then run `nanokimi auth`",
+        ),
+        Ok(false) => Finding::warning("No WhatsApp account is linked", "Run `nanokimi auth`"),
+        Err(error) => Finding::broken(
+            sentence(&error),
+            "Restore store/auth/ only together with the rest of store/, or run `nanokimi auth --logout` and link again",
+        ),
+    });
+    findings
+}
+
+/// Whoever reads the keys is the linked device.
+fn keys_of_the_link(paths: &Paths) -> Vec<Finding> {
+    let folder = paths.whatsapp();
+    let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
+    let is_open = |path: &std::path::PathBuf| {
+        path.symlink_metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
+    };
+    let open = std::iter::once(folder.clone()).chain(entries).find(is_open);
+    open.into_iter()
+        .map(|path| {
+            Finding::broken(
+                format!("{} can be opened by others, who could write as you on WhatsApp", path.display()),
+                format!("Run chmod -R go= {}", folder.display()),
+            )
+        })
+        .collect()
+}
+
+/// How the link of a linked account last stood.
+fn link(noted: Option<LinkNote>, zone: &TimeZone) -> Finding {
+    let Some(LinkNote { link, since }) = noted else {
+        return Finding::good("A WhatsApp account is linked");
+    };
+    let since = time(since, zone);
+    match link {
+        Link::Online => {
+            Finding::good(format!("A WhatsApp account is linked; it last came online on {since}"))
+        }
+        Link::Connecting | Link::Pairing(_) | Link::Unlinked => Finding::warning(
+            format!("A WhatsApp account is linked, but there was no connection to WhatsApp since {since}"),
+            "Start nanokimi; if it does run, check this machine's connection with curl -I https://web.whatsapp.com",
+        ),
+        Link::Replaced => Finding::broken(
+            format!("Another program has taken the link to WhatsApp over, on {since}"),
+            "Stop that one for good, such as a copy of this install, then start nanokimi again",
+        ),
+        Link::LoggedOut => Finding::broken(
+            format!("WhatsApp logged this device out on {since}"),
+            "Look at WhatsApp on the phone, then run `nanokimi auth`",
+        ),
+        Link::Banned { until } => Finding::broken(
+            format!("WhatsApp has banned this account until {}", time(until, zone)),
+            "Look at WhatsApp on the phone, and wait until then",
+        ),
+        Link::Outdated => Finding::broken(
+            format!("WhatsApp does not let this version of nanokimi in any more, since {since}"),
+            "Install a newer nanokimi",
+        ),
+    }
+}
+
 /// Looks at the database and the groups in it. Never makes one.
 pub async fn groups(paths: &Paths) -> Vec<Finding> {
-    let begin = "Run `nanokimi groups add main --main`";
     let groups = match Store::open_existing(&paths.database()) {
         Ok(None) => {
             let what = format!("There is no install in {} yet", paths.root().display());
-            return vec![Finding::warning(what, begin)];
+            return vec![Finding::warning(what, "Run `nanokimi auth`, then `nanokimi setup`")];
         }
         Ok(Some(store)) => sound_groups(&store).await,
         Err(error) => Err(error),
@@ -146,7 +222,7 @@ pub async fn groups(paths: &Paths) -> Vec<Finding> {
         Ok(groups) if groups.iter().any(|group| group.role == Role::Main) => {
             vec![Finding::good(format!("The database is good; groups: {}", groups.len()))]
         }
-        Ok(_) => vec![Finding::warning("There is no main channel", begin)],
+        Ok(_) => vec![Finding::warning("There is no main channel", "Run `nanokimi setup`")],
     }
 }
 

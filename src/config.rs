@@ -14,7 +14,7 @@ use crate::types::{Lang, Secret};
 use crate::{notices, render};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 15] = [
+pub const SETTINGS: [&str; 17] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
@@ -27,12 +27,18 @@ pub const SETTINGS: [&str; 15] = [
     "MAX_AGENTS",
     "IDLE_MINUTES",
     "TURN_MINUTES",
+    "ANSWER_WITHIN_HOURS",
+    "MEDIA_MB",
     "AGENT_MEMORY_MB",
     "AGENT_CPUS",
     "DOCKER_HOST",
 ];
+/// Which install: `.env` lies in it, so that it cannot say so itself.
+const HOME: &str = "NANOKIMI_HOME";
+/// A WhatsApp server for tests: never suggested to anybody.
+const TEST_SERVER: &str = "NANOKIMI_WHATSAPP_URL";
 /// What nanokimi reads from the environment beside the settings.
-const ENVIRONMENT_ONLY: [&str; 1] = ["NANOKIMI_HOME"];
+const ENVIRONMENT_ONLY: [&str; 2] = [HOME, TEST_SERVER];
 /// How alike a name must be to be suggested: 0 is nothing in common, 1 the same.
 const SUGGEST_FROM: f64 = 0.75;
 
@@ -55,10 +61,16 @@ pub struct Config {
     pub max_agents: usize,
     pub idle_timeout: Duration,
     pub turn_timeout: Duration,
+    /// What called Kai longer ago than this, while nanokimi was away, is only context.
+    pub answer_within: Duration,
+    /// Larger files are not fetched from WhatsApp, nor sent to it.
+    pub media_limit_bytes: u64,
     pub agent_memory_mb: i64,
     pub agent_cpus: f64,
     /// `unix://…`; without one, the rootless daemon's socket in `XDG_RUNTIME_DIR`.
     pub docker_host: Option<String>,
+    /// `ws://127.0.0.1:…`: a WhatsApp server for tests, on this machine; without one, WhatsApp.
+    pub whatsapp_url: Option<String>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -109,9 +121,12 @@ impl Config {
             max_agents: values.number("MAX_AGENTS", 5, 1, 100),
             idle_timeout: minutes(values.number("IDLE_MINUTES", 15, 1, 24 * 60)),
             turn_timeout: minutes(values.number("TURN_MINUTES", 30, 1, 24 * 60)),
+            answer_within: minutes(values.number("ANSWER_WITHIN_HOURS", 24, 1, 24 * 30) * 60),
+            media_limit_bytes: values.number("MEDIA_MB", 32, 1, 100) * 1024 * 1024,
             agent_memory_mb: values.number("AGENT_MEMORY_MB", 768, 256, 1024 * 1024),
             agent_cpus: values.number("AGENT_CPUS", 1.0, 0.1, 256.0),
             docker_host: values.text("DOCKER_HOST").map(str::to_owned),
+            whatsapp_url: values.loopback("NANOKIMI_WHATSAPP_URL"),
         }
     }
 
@@ -162,8 +177,14 @@ impl Values {
                 Ok(Some((name, value))) if SETTINGS.contains(&name.as_str()) => {
                     values.set(&name, &value, Place::EnvFile);
                 }
+                Ok(Some((name, _))) if ENVIRONMENT_ONLY.contains(&name.as_str()) => {
+                    let mistake =
+                        format!("{name} counts only in the environment, not in .env (line {number})");
+                    values.mistakes.push(mistake);
+                }
                 Ok(Some((name, _))) => {
-                    values.mistakes.push(unknown(&name, &format!("line {number} of .env")));
+                    let mistake = unknown(&name, &SETTINGS, &format!("line {number} of .env"));
+                    values.mistakes.push(mistake);
                 }
                 Err(why) => values.mistakes.push(format!("Line {number} of .env {why}")),
             }
@@ -172,11 +193,12 @@ impl Values {
     }
 
     fn take_environment(&mut self, environment: &BTreeMap<String, String>) {
+        let known = [&SETTINGS[..], &[HOME]].concat();
         for (name, value) in environment {
             if name.starts_with("NANOKIMI_") && !ENVIRONMENT_ONLY.contains(&name.as_str()) {
-                self.mistakes.push(unknown(name, "the environment"));
+                self.mistakes.push(unknown(name, &known, "the environment"));
             }
-            if SETTINGS.contains(&name.as_str()) {
+            if SETTINGS.contains(&name.as_str()) || ENVIRONMENT_ONLY.contains(&name.as_str()) {
                 self.set(name, value, Place::Environment);
             }
         }
@@ -214,7 +236,7 @@ impl Values {
         let choice = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
         if choice.is_none() {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            let must = format!("{}, not {text:?}", words.join(" or "));
+            let must = format!("{}, not {text:?}", one_of_these(&words));
             self.refuse(name, &must);
         }
         choice.map(|(_, value)| *value)
@@ -234,6 +256,16 @@ impl Values {
             self.refuse(name, "an address that begins with https://");
         }
         url
+    }
+
+    /// The address of a server on this machine, never another: messages and keys go there.
+    fn loopback(&mut self, name: &str) -> Option<String> {
+        let url = self.text(name)?.to_owned();
+        if url.starts_with("ws://127.0.0.1:") {
+            return Some(url);
+        }
+        self.refuse(name, "an address that begins with ws://127.0.0.1:");
+        None
     }
 
     fn name(&mut self, name: &str, default: &str) -> String {
@@ -273,13 +305,21 @@ fn assignment(line: &str) -> Result<Option<(String, String)>, &'static str> {
     pair.map_err(|_| "is not NAME=value; put quotes around a value with spaces")
 }
 
-/// Says that there is no such setting. A name that is like none of ours is shown only where it looks like a
-/// name: it may be a key that was pasted.
-fn unknown(name: &str, place: &str) -> String {
+/// Choices as a sentence has them: "en or es", "error, warn or info".
+fn one_of_these(words: &[&str]) -> String {
+    match words {
+        [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
+        _ => words.concat(),
+    }
+}
+
+/// Says that there is no such setting. A name that is like none of the `known` ones is shown only where it looks
+/// like a name: it may be a key that was pasted.
+fn unknown(name: &str, known: &[&str], place: &str) -> String {
     // Some put our name before a setting's.
     let bare = |name: &str| name.strip_prefix("NANOKIMI_").unwrap_or(name).to_owned();
-    let known = SETTINGS.iter().chain(&ENVIRONMENT_ONLY);
     let near = known
+        .iter()
         .map(|known| (strsim::jaro_winkler(&bare(&name.to_uppercase()), &bare(known)), known))
         .filter(|(likeness, _)| *likeness >= SUGGEST_FROM);
     let hidden = name.chars().any(|c| c.is_ascii_lowercase());
@@ -357,13 +397,22 @@ mod tests {
                 "There is no setting ASSISTENT_NAME (line 1 of .env); did you mean ASSISTANT_NAME?",
             ),
             ("max_agents=2", "There is no setting max_agents (line 1 of .env); did you mean MAX_AGENTS?"),
+            (
+                "TZ=UTC\nNANOKIMI_HOME=/srv/kai",
+                "NANOKIMI_HOME counts only in the environment, not in .env (line 2)",
+            ),
+            (
+                "NANOKIMI_HOMES=/srv",
+                "There is no setting NANOKIMI_HOMES (line 1 of .env); see .env.example for the names",
+            ),
+            (
+                "NANOKIMI_WHATSAPP=ws",
+                "There is no setting NANOKIMI_WHATSAPP (line 1 of .env); see .env.example for the names",
+            ),
             ("\nXYZZY=1", "There is no setting XYZZY (line 2 of .env); see .env.example for the names"),
             ("MAX_AGENTS=0", "MAX_AGENTS in .env must be a number from 1 to 100, not \"0\""),
             ("MAX_AGENTS=many", "MAX_AGENTS in .env must be a number from 1 to 100, not \"many\""),
-            (
-                "LOG_LEVEL=loud",
-                "LOG_LEVEL in .env must be error or warn or info or debug or trace, not \"loud\"",
-            ),
+            ("LOG_LEVEL=loud", "LOG_LEVEL in .env must be error, warn, info, debug or trace, not \"loud\""),
             ("ASSISTANT_NAME=@", "ASSISTANT_NAME in .env must be a name, such as Kai"),
             (
                 "TZ=Mars/Olympus",
@@ -388,6 +437,7 @@ mod tests {
             ("NANOKIMI_ASSISTANT_NAME", "Ana"),
             ("NANOKIMI_HOMES", ""),
             ("NANOKIMI_LANG", "es"),
+            ("NANOKIMI_WHATSAPP_URI", ""),
             ("TZ", ":/etc/localtime"),
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -397,6 +447,7 @@ mod tests {
                 "There is no setting NANOKIMI_ASSISTANT_NAME (the environment); did you mean ASSISTANT_NAME?",
                 "There is no setting NANOKIMI_HOMES (the environment); did you mean NANOKIMI_HOME?",
                 "There is no setting NANOKIMI_LANG (the environment); see .env.example for the names",
+                "There is no setting NANOKIMI_WHATSAPP_URI (the environment); see .env.example for the names",
                 "MAX_AGENTS in the environment must be a number from 1 to 100, not \"x\"",
             ]
         );

@@ -1,4 +1,7 @@
-//! The folders of an install on disk: made where they are missing, never changed where they are there.
+//! The folders of an install on disk: made where they are missing, never changed where they are there. `beneath`
+//! reaches into those that belong to agents.
+
+mod beneath;
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -6,6 +9,8 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
 use anyhow::{Context, Result, bail};
+
+pub use beneath::{NotOpened, Unfinished, create_beneath, free_bytes, open_beneath, remove_beneath};
 
 use crate::paths::Paths;
 use crate::types::{Group, Role};

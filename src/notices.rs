@@ -3,7 +3,7 @@
 //! The readers are the owner's family: they see WhatsApp and nothing else. Each notice says what happened, then what
 //! to do; where only the owner can help, it names the command to run. Never shows an error's own words.
 
-use crate::types::{Lang, Trouble};
+use crate::types::{GroupName, Lang, Trouble};
 
 /// The language of a locale such as `es_ES.UTF-8`, if we speak it, else English.
 pub fn lang(locale: Option<&str>) -> Lang {
@@ -200,6 +200,112 @@ pub fn answer_cut(lang: Lang) -> String {
     pick(lang, en, es).to_owned()
 }
 
+/// Why a file that the agent wants to send cannot be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileRefused {
+    NotThere,
+    /// Larger than this many MB.
+    TooLarge {
+        mb: u64,
+    },
+    /// It leads out of the chat's folder, or is no plain file.
+    NotAFile,
+    /// WhatsApp refuses it, or it does not go through.
+    NotTaken,
+}
+
+/// In the place of a file that the agent wants to send.
+fn file_not_sent(lang: Lang, why: FileRefused) -> String {
+    let why = match (lang, why) {
+        (Lang::En, FileRefused::NotThere) => "it is not there".to_owned(),
+        (Lang::En, FileRefused::TooLarge { mb }) => format!("it is larger than {mb} MB"),
+        (Lang::En, FileRefused::NotAFile) => "it is not a file in this chat's folder".to_owned(),
+        (Lang::En, FileRefused::NotTaken) => "WhatsApp did not take it".to_owned(),
+        (Lang::Es, FileRefused::NotThere) => "no está".to_owned(),
+        (Lang::Es, FileRefused::TooLarge { mb }) => format!("ocupa más de {mb} MB"),
+        (Lang::Es, FileRefused::NotAFile) => "no es un archivo de la carpeta de este chat".to_owned(),
+        (Lang::Es, FileRefused::NotTaken) => "WhatsApp no lo ha aceptado".to_owned(),
+    };
+    match lang {
+        Lang::En => format!("⚠️ I could not send a file: {why}."),
+        Lang::Es => format!("⚠️ No he podido enviar un archivo: {why}."),
+    }
+}
+
+/// The whole message in the place of such a file, with the caption that it had.
+pub fn instead_of_file(lang: Lang, reply_prefix: &str, caption: &str, why: FileRefused) -> String {
+    let sentence = file_not_sent(lang, why);
+    let text = if caption.is_empty() { sentence } else { format!("{caption}\n\n{sentence}") };
+    if text.starts_with(reply_prefix) { text } else { format!("{reply_prefix}{text}") }
+}
+
+/// To a chat in which people called while nanokimi was away for too long to answer now.
+pub fn was_away(lang: Lang) -> String {
+    let en = "I was away for a while and saw only now that you had called me. I have read it, but I do not answer \
+              anything this old; if it still matters, ask me again.";
+    let es = "He estado fuera un tiempo y acabo de ver que me habíais llamado. Lo he leído, pero no respondo a \
+              algo tan antiguo; si todavía importa, volved a preguntarme.";
+    pick(lang, en, es).to_owned()
+}
+
+/// To the owner: WhatsApp does not let Kai write in a chat (463).
+pub fn may_not_write(lang: Lang, group: &GroupName) -> String {
+    match lang {
+        Lang::En => format!(
+            "WhatsApp does not let me write in the chat of the group {group}, as nobody there wrote to me first. I \
+             gave up what I had to say there. Please have them write to me, then ask me again there."
+        ),
+        Lang::Es => format!(
+            "WhatsApp no me deja escribir en el chat del grupo {group}, porque allí nadie me ha escrito antes. He \
+             renunciado a lo que tenía que decir. Pide que me escriban y vuelve a preguntarme allí."
+        ),
+    }
+}
+
+/// To the owner: WhatsApp wants fewer messages in a chat (429).
+pub fn must_rest(lang: Lang, group: &GroupName) -> String {
+    match lang {
+        Lang::En => format!(
+            "WhatsApp says that I write too much in the chat of the group {group}. What I have to say there waits \
+             for an hour. Please ask me for less there for a while."
+        ),
+        Lang::Es => format!(
+            "WhatsApp dice que escribo demasiado en el chat del grupo {group}. Lo que tengo que decir allí espera \
+             una hora. Pídeme menos cosas allí durante un tiempo."
+        ),
+    }
+}
+
+/// To the owner: a reply will never be seen.
+pub fn reply_lost(lang: Lang, group: &GroupName) -> String {
+    match lang {
+        Lang::En => format!(
+            "I could not send what I had to say in the group {group}, and gave it up. `nanokimi status` says why; \
+             please ask me again there."
+        ),
+        Lang::Es => format!(
+            "No he podido enviar lo que tenía que decir en el grupo {group} y he renunciado a ello. \
+             `nanokimi status` dice por qué; vuelve a preguntarme allí."
+        ),
+    }
+}
+
+/// The first message in the main channel: who speaks here, and how to make use of it.
+pub fn hello(lang: Lang, assistant: &str) -> String {
+    match lang {
+        Lang::En => format!(
+            "Hello, I am {assistant}, your assistant. Every message in this chat is for me, so just write. In other \
+             chats I listen only where my owner adds me, and answer when somebody writes @{assistant}. I answer \
+             while nanokimi runs on your server."
+        ),
+        Lang::Es => format!(
+            "Hola, soy {assistant}, tu asistente. Cada mensaje de este chat es para mí: escribe sin más. En otros \
+             chats solo escucho donde mi propietario me añade, y respondo cuando alguien escribe @{assistant}. \
+             Respondo mientras nanokimi funciona en tu servidor."
+        ),
+    }
+}
+
 fn pick(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
     match lang {
         Lang::En => en,
@@ -243,7 +349,10 @@ mod tests {
         let progress =
             [(1, 0), (2, 0), (2, 1), (3, 15)].map(|(nth, minutes)| still_working(lang, nth, minutes));
         let ends = [step_limit(lang), answer_cut(lang)];
-        [&once[..], &troubles, &progress, &ends].concat().join("\n")
+        let group = GroupName::parse("family").unwrap();
+        let whatsapp =
+            [was_away(lang), may_not_write(lang, &group), must_rest(lang, &group), reply_lost(lang, &group)];
+        [&once[..], &troubles, &progress, &ends, &whatsapp].concat().join("\n")
     }
 
     #[test]
@@ -276,6 +385,10 @@ mod tests {
         I am still working on it (15 minutes so far). You will hear from me when it is done.
         I stopped here: this takes more steps than I may do for one message. To go on, ask me to continue.
         My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.
+        I was away for a while and saw only now that you had called me. I have read it, but I do not answer anything this old; if it still matters, ask me again.
+        WhatsApp does not let me write in the chat of the group family, as nobody there wrote to me first. I gave up what I had to say there. Please have them write to me, then ask me again there.
+        WhatsApp says that I write too much in the chat of the group family. What I have to say there waits for an hour. Please ask me for less there for a while.
+        I could not send what I had to say in the group family, and gave it up. `nanokimi status` says why; please ask me again there.
         ");
     }
 
@@ -309,6 +422,39 @@ mod tests {
         Sigo en ello (15 minutos hasta ahora). Te escribiré cuando termine.
         Me paro aquí: esto lleva más pasos de los que puedo dar por mensaje. Para seguir, pídeme que continúe.
         Mi respuesta era demasiado larga para un chat y la he cortado aquí. Pídeme una más corta o un archivo.
+        He estado fuera un tiempo y acabo de ver que me habíais llamado. Lo he leído, pero no respondo a algo tan antiguo; si todavía importa, volved a preguntarme.
+        WhatsApp no me deja escribir en el chat del grupo family, porque allí nadie me ha escrito antes. He renunciado a lo que tenía que decir. Pide que me escriban y vuelve a preguntarme allí.
+        WhatsApp dice que escribo demasiado en el chat del grupo family. Lo que tengo que decir allí espera una hora. Pídeme menos cosas allí durante un tiempo.
+        No he podido enviar lo que tenía que decir en el grupo family y he renunciado a ello. `nanokimi status` dice por qué; vuelve a preguntarme allí.
+        ");
+    }
+
+    #[test]
+    fn the_first_message_says_how_to_be_called() {
+        insta::assert_snapshot!([Lang::En, Lang::Es].map(|lang| hello(lang, "Kai")).join("\n"), @r"
+        Hello, I am Kai, your assistant. Every message in this chat is for me, so just write. In other chats I listen only where my owner adds me, and answer when somebody writes @Kai. I answer while nanokimi runs on your server.
+        Hola, soy Kai, tu asistente. Cada mensaje de este chat es para mí: escribe sin más. En otros chats solo escucho donde mi propietario me añade, y respondo cuando alguien escribe @Kai. Respondo mientras nanokimi funciona en tu servidor.
+        ");
+    }
+
+    #[test]
+    fn a_file_that_cannot_be_sent_is_said_so() {
+        let all = [
+            FileRefused::NotThere,
+            FileRefused::TooLarge { mb: 32 },
+            FileRefused::NotAFile,
+            FileRefused::NotTaken,
+        ]
+        .map(|why| [Lang::En, Lang::Es].map(|lang| file_not_sent(lang, why)).join("\n"));
+        insta::assert_snapshot!(all.join("\n"), @r"
+        ⚠️ I could not send a file: it is not there.
+        ⚠️ No he podido enviar un archivo: no está.
+        ⚠️ I could not send a file: it is larger than 32 MB.
+        ⚠️ No he podido enviar un archivo: ocupa más de 32 MB.
+        ⚠️ I could not send a file: it is not a file in this chat's folder.
+        ⚠️ No he podido enviar un archivo: no es un archivo de la carpeta de este chat.
+        ⚠️ I could not send a file: WhatsApp did not take it.
+        ⚠️ No he podido enviar un archivo: WhatsApp no lo ha aceptado.
         ");
     }
 

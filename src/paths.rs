@@ -4,6 +4,9 @@ use std::path::{Path, PathBuf};
 
 use crate::types::GroupName;
 
+/// A group's folder as its agent sees it.
+pub const GROUP_IN_CONTAINER: &str = "/workspace/group";
+
 /// The root of an install (`--home`, `NANOKIMI_HOME`, …) and the names beneath it. Absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Paths {
@@ -31,6 +34,11 @@ impl Paths {
 
     pub fn database(&self) -> PathBuf {
         self.store().join("nanokimi.db")
+    }
+
+    /// The keys of the link to WhatsApp; never in a container.
+    pub fn whatsapp(&self) -> PathBuf {
+        self.store().join("auth")
     }
 
     /// Held locked by the one `nanokimi` that works on this install; holds its process id.

@@ -92,6 +92,8 @@ mod tests {
             sent_at: Timestamp::UNIX_EPOCH,
             mention: Mention::NotMe,
             quote: None,
+            media: None,
+            expires_secs: None,
         }
     }
 

@@ -2,10 +2,16 @@
 //!
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
+mod messages;
+
 use std::fmt;
 
 use anyhow::{Result, bail};
-use jiff::Timestamp;
+
+pub use messages::{
+    Account, Answer, Edit, Event, Inbound, Link, Media, MediaKind, Mention, Pairing, PairingFailure, Quote,
+    Reaction,
+};
 
 /// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
 const GROUP_NAME_MAX: usize = 64;
@@ -39,6 +45,19 @@ id!(
     /// A chat as the bridge names it: a WhatsApp JID without device suffix, or `console:<group>`.
     ChatId
 );
+
+impl ChatId {
+    /// A chat of several people, as WhatsApp marks them.
+    pub fn is_whatsapp_group(&self) -> bool {
+        self.0.ends_with("@g.us")
+    }
+
+    /// A chat that lives in a terminal, not on WhatsApp.
+    pub fn is_console(&self) -> bool {
+        self.0.starts_with("console:")
+    }
+}
+
 id!(
     /// A message's id in its chat, chosen by whoever sent it (for our replies: by the outbox).
     MessageId
@@ -120,35 +139,6 @@ pub enum Role {
     Main,
     /// Any other chat: a message is for Kai when it triggers.
     Member,
-}
-
-/// A message as the bridge delivers it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inbound {
-    pub chat: ChatId,
-    pub id: MessageId,
-    pub sender: SenderId,
-    pub sender_name: String,
-    pub text: String,
-    pub sent_at: Timestamp,
-    /// A native mention of the linked account, as the bridge understood it.
-    pub mention: Mention,
-    pub quote: Option<Quote>,
-}
-
-/// Whether a message mentions the linked account natively (not by text).
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Mention {
-    Me,
-    NotMe,
-}
-
-/// The message that another one answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Quote {
-    pub id: MessageId,
-    pub sender_name: String,
-    pub text: String,
 }
 
 /// Tokens of one or more model requests, as the Kimi API counts them.

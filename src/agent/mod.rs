@@ -6,6 +6,8 @@
 
 pub mod wire;
 
+use std::fmt;
+
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
@@ -16,13 +18,40 @@ const REQUESTS_IN_FLIGHT: usize = 16;
 /// Events on their way to the session; an engine that floods is read no faster than they are taken.
 const EVENTS_IN_FLIGHT: usize = 64;
 
-/// What the session asks of its engine. Prompt text must already be wrapped (`render::prompt`).
+/// What is said to the engine: text that must already be wrapped (`render::prompt`), and pictures to look at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Input {
+    pub text: String,
+    pub images: Vec<Image>,
+}
+
+impl Input {
+    pub fn text(text: impl Into<String>) -> Self {
+        Self { text: text.into(), images: Vec::new() }
+    }
+}
+
+/// A picture as the model gets it.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Image {
+    /// Such as `image/png`.
+    pub mime: &'static str,
+    pub bytes: Vec<u8>,
+}
+
+impl fmt::Debug for Image {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Image({}, {} bytes)", self.mime, self.bytes.len())
+    }
+}
+
+/// What the session asks of its engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Begins a turn; ends with one [`AgentEvent::TurnOver`].
-    Prompt(String),
+    Prompt(Input),
     /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back.
-    Steer(String),
+    Steer(Input),
     /// Ends the running turn early.
     Cancel,
     /// Closes the engine's stdin: it saves and ends by itself.

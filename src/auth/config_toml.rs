@@ -57,7 +57,10 @@ const SECRET_NAMES: [&str; 8] = [
     "secret",
 ];
 
-/// What kimi-cli does not start without.
+/// Models that kimi-cli knows to take pictures, whatever `capabilities` says (1.51.0, `llm.py`).
+const SEEING_MODELS: [&str; 2] = ["kimi-for-coding", "kimi-code"];
+
+/// What kimi-cli does not start without, and what its model can do.
 #[derive(Deserialize)]
 struct Config {
     default_model: Option<String>,
@@ -70,10 +73,11 @@ struct Config {
 #[derive(Deserialize)]
 struct Model {
     provider: String,
-    #[serde(rename = "model")]
-    _model: String,
+    model: String,
     #[serde(rename = "max_context_size")]
     _max_context_size: u64,
+    #[serde(default)]
+    capabilities: Vec<String>,
 }
 
 #[derive(Deserialize)]
@@ -106,6 +110,19 @@ pub fn ensure(path: &Path) -> Result<()> {
 pub fn check_file(path: &Path) -> Result<()> {
     let text = fs::read_to_string(path).with_context(|| format!("Failed to read {}", path.display()))?;
     check(&text).with_context(|| format!("Failed to understand {}", path.display()))
+}
+
+/// Whether the model of all chats takes pictures, as kimi-cli reads its `config.toml` at `path`; `model` is the
+/// name that replaces the model's own. A file that cannot be read promises nothing.
+pub fn takes_images(path: &Path, model: Option<&str>) -> bool {
+    fs::read_to_string(path).is_ok_and(|text| says_takes_images(&text, model))
+}
+
+fn says_takes_images(text: &str, model: Option<&str>) -> bool {
+    let Ok(Config { default_model: Some(alias), models, .. }) = toml::from_str(text) else { return false };
+    let Some(chosen) = models.get(&alias) else { return false };
+    chosen.capabilities.iter().any(|capability| capability == "image_in")
+        || SEEING_MODELS.contains(&model.unwrap_or(&chosen.model))
 }
 
 /// Looks through the text of a `config.toml`.
@@ -216,6 +233,24 @@ mod tests {
         insta::assert_snapshot!(error(&changed("telemetry = false", "telemetry = ")), @"Line 11: string values must be quoted, expected literal string");
         insta::assert_snapshot!(error(&changed("max_context_size = 262144", "max_context_size = \"big\"")), @r#"Line 17: invalid type: string "big", expected u64"#);
         insta::assert_snapshot!(error(&changed("api_key = \"\"", "")), @"Line 20: missing field `api_key`");
+    }
+
+    #[test]
+    fn whether_the_model_sees_is_read_as_the_engine_reads_it() {
+        let other = changed("\nmodel = \"kimi-for-coding\"", "\nmodel = \"kimi-latest\"");
+        let blind = other.replace(", \"image_in\"", "");
+        for (text, model, expected) in [
+            (DEFAULT_CONFIG, None, true),
+            (&other, None, true),
+            (&blind, None, false),
+            (&blind, Some("kimi-code"), true),
+            (&changed(", \"image_in\"", ""), None, true),
+            (&changed(", \"image_in\"", ""), Some("kimi-latest"), false),
+            ("", None, false),
+            ("[", None, false),
+        ] {
+            assert_eq!(says_takes_images(text, model), expected, "{model:?} in {text}");
+        }
     }
 
     #[test]

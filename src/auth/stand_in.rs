@@ -32,11 +32,13 @@ pub fn stand_in(door_key: &Secret) -> String {
 
 /// Puts a stand-in with a new random key into a container's credentials folder.
 ///
-/// The agent can write there: whatever it has put in the file's place is removed first.
+/// The agent can write there: whatever it has put in the file's place is removed first, or at least moved away, for
+/// it may have made it so that we cannot empty it.
 pub fn write_stand_in(folder: &Path) -> Result<()> {
     let path = folder.join(FILE_NAME);
-    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) {
-        fs::remove_dir_all(&path).with_context(|| format!("Failed to remove {}", path.display()))?;
+    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) && fs::remove_dir_all(&path).is_err() {
+        let aside = path.with_extension(format!("aside-{:016x}", rand::random::<u64>()));
+        fs::rename(&path, aside).with_context(|| format!("Failed to move {} away", path.display()))?;
     }
     private_file::write(&path, &stand_in(&Secret::new(hex(&rand::random::<[u8; 32]>()))))
 }

@@ -7,7 +7,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Batch, BridgeEnd, Event, Order, Send, SendError, Typing};
+use super::{Batch, BridgeEnd, Content, Event, FetchError, HandedOver, Link, Order, Send, SendError, Typing};
 use crate::clock::Clock;
 use crate::types::{ChatId, Inbound, Mention, MessageId, SenderId};
 
@@ -42,7 +42,8 @@ impl Console {
         mut typed: mpsc::Receiver<String>,
         shown: mpsc::Sender<Shown>,
     ) {
-        let chat = Event::Chat { id: self.chat.clone(), name: self.title.clone() };
+        let chat = Event::Chat { id: self.chat.clone(), name: self.title.clone(), members: None };
+        end.link.send_replace(Link::Online);
         let (committed, _) = oneshot::channel();
         if end.batches.send(Batch { events: vec![chat], committed }).await.is_err() {
             return;
@@ -92,16 +93,21 @@ impl Console {
             sent_at: now,
             mention: Mention::NotMe,
             quote: None,
+            media: None,
+            expires_secs: None,
         }
     }
 
     /// Shows what belongs to this chat. False when nobody looks any more.
     async fn carry_out(&self, order: Order, shown: &mpsc::Sender<Shown>) -> bool {
         match order {
-            Order::Send(Send { chat, text, outcome, .. }) if chat == self.chat => {
-                let seen = shown.send(Shown::Message(text)).await.is_ok();
-                let result =
-                    if seen { Ok(()) } else { Err(SendError::Later("the terminal is gone".to_owned())) };
+            Order::Send(Send { chat, content, outcome, .. }) if chat == self.chat => {
+                let seen = shown.send(Shown::Message(in_words(content))).await.is_ok();
+                let result = if seen {
+                    Ok(HandedOver::Seen)
+                } else {
+                    Err(SendError::Later("the terminal is gone".to_owned()))
+                };
                 outcome.send(result).ok();
                 seen
             }
@@ -112,7 +118,21 @@ impl Console {
             Order::Typing { chat, shown: typing } if chat == self.chat => {
                 shown.send(Shown::Typing(typing)).await.is_ok()
             }
-            Order::Typing { .. } => true,
+            Order::Typing { .. } | Order::Read { .. } => true,
+            Order::Fetch(fetch) => {
+                // Nothing is ever attached to a typed line.
+                fetch.outcome.send(Err(FetchError::Gone)).ok();
+                true
+            }
         }
+    }
+}
+
+/// A message as a terminal can show it.
+fn in_words(content: Content) -> String {
+    match content {
+        Content::Text { text, .. } => text,
+        Content::File(file) => format!("[{}] {}", file.name, file.caption).trim_end().to_owned(),
+        Content::Reaction { emoji, .. } => format!("[{emoji}]"),
     }
 }

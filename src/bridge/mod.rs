@@ -1,14 +1,18 @@
-//! The seam to WhatsApp: a pair of channels. One end is run by a bridge (`console`, later `whatsapp`), the
+//! The seam to WhatsApp: a pair of channels and a watch. One end is run by a bridge (`whatsapp`, `console`), the
 //! other by the service; a story test holds the bridge's end in its hands.
 //!
 //! A batch counts as received only when its `committed` channel answers: the bridge then tells WhatsApp that
 //! we have it. A batch whose channel is dropped was not stored and must be delivered again.
 
 pub mod console;
+pub mod whatsapp;
 
-use tokio::sync::{mpsc, oneshot};
+use std::fs::File;
 
-use crate::types::{ChatId, Inbound, MessageId};
+use tokio::sync::{mpsc, oneshot, watch};
+
+pub use crate::types::{Answer, Event, Link, Pairing};
+use crate::types::{ChatId, Media, MediaKind, MessageId, SenderId};
 
 /// Batches on their way to intake; a bridge that is ahead waits here instead of filling the memory.
 const BATCHES_IN_FLIGHT: usize = 64;
@@ -20,6 +24,7 @@ const ORDERS_IN_FLIGHT: usize = 64;
 pub struct BridgeEnd {
     pub batches: mpsc::Sender<Batch>,
     pub orders: mpsc::Receiver<Order>,
+    pub link: watch::Sender<Link>,
 }
 
 /// What the service holds.
@@ -27,13 +32,19 @@ pub struct BridgeEnd {
 pub struct ServiceEnd {
     pub batches: mpsc::Receiver<Batch>,
     pub orders: mpsc::Sender<Order>,
+    /// How the link stands now. It goes through `Connecting` whenever it was lost.
+    pub link: watch::Receiver<Link>,
 }
 
 /// Makes the two ends.
 pub fn pair() -> (BridgeEnd, ServiceEnd) {
     let (batch_sender, batches) = mpsc::channel(BATCHES_IN_FLIGHT);
     let (order_sender, orders) = mpsc::channel(ORDERS_IN_FLIGHT);
-    (BridgeEnd { batches: batch_sender, orders }, ServiceEnd { batches, orders: order_sender })
+    let (link_sender, link) = watch::channel(Link::Connecting);
+    (
+        BridgeEnd { batches: batch_sender, orders, link: link_sender },
+        ServiceEnd { batches, orders: order_sender, link },
+    )
 }
 
 /// Events that are stored together or not at all.
@@ -42,17 +53,6 @@ pub struct Batch {
     pub events: Vec<Event>,
     /// Answers once the events are on disk.
     pub committed: oneshot::Sender<()>,
-}
-
-/// What happened on the other side.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Event {
-    Message(Inbound),
-    /// A chat exists and is called this.
-    Chat {
-        id: ChatId,
-        name: String,
-    },
 }
 
 /// What the service asks of the bridge.
@@ -64,6 +64,13 @@ pub enum Order {
         chat: ChatId,
         shown: Typing,
     },
+    /// Shows the sender that their messages were read; a failure does not matter.
+    Read {
+        chat: ChatId,
+        sender: SenderId,
+        messages: Vec<MessageId>,
+    },
+    Fetch(Fetch),
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,9 +84,57 @@ pub enum Typing {
 pub struct Send {
     pub chat: ChatId,
     pub id: MessageId,
-    pub text: String,
+    pub content: Content,
+    pub quote: Option<QuoteTo>,
+    /// As [`crate::types::Inbound::expires_secs`].
+    pub expires_secs: Option<u32>,
     /// Dropping it counts as [`SendError::Later`].
-    pub outcome: oneshot::Sender<Result<(), SendError>>,
+    pub outcome: oneshot::Sender<Result<HandedOver, SendError>>,
+}
+
+/// What a message to send consists of.
+#[derive(Debug)]
+pub enum Content {
+    /// `mentions` are the people whose numbers stand in the text as `@<digits>`.
+    Text {
+        text: String,
+        mentions: Vec<SenderId>,
+    },
+    File(OutgoingFile),
+    Reaction {
+        target: MessageId,
+        /// Who wrote the target.
+        sender: SenderId,
+        emoji: String,
+    },
+}
+
+/// A file of a group's folder, opened already, so that nobody can exchange it on its way.
+#[derive(Debug)]
+pub struct OutgoingFile {
+    pub kind: MediaKind,
+    pub mime: String,
+    pub name: String,
+    pub caption: String,
+    pub file: File,
+    pub bytes: u64,
+}
+
+/// The message that ours answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct QuoteTo {
+    pub id: MessageId,
+    pub sender: SenderId,
+    pub text: String,
+}
+
+/// How far a message got.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum HandedOver {
+    /// On its way; [`Event::Answered`] says how it went.
+    Sent,
+    /// It was seen; nothing more comes.
+    Seen,
 }
 
 /// Why a message could not be handed over.
@@ -89,4 +144,28 @@ pub enum SendError {
     Later(String),
     /// Will never work: no such chat.
     Never(String),
+}
+
+/// Something attached to a message, to be decrypted into a file.
+#[derive(Debug)]
+pub struct Fetch {
+    pub media: Media,
+    /// Empty, and open for writing. What it holds counts only with the outcome `Ok`.
+    pub into: File,
+    /// More bytes than this are refused, whatever was declared.
+    pub limit_bytes: u64,
+    /// The number of bytes.
+    pub outcome: oneshot::Sender<Result<u64, FetchError>>,
+}
+
+/// Why something attached cannot be had.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FetchError {
+    /// Worth another try: not connected, timed out.
+    Later,
+    /// WhatsApp does not have it any more.
+    Gone,
+    TooLarge,
+    /// It does not decrypt to what the sender declared.
+    Damaged,
 }

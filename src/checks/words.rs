@@ -3,6 +3,8 @@
 use std::io::{self, ErrorKind};
 
 use anyhow::Error;
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
 /// An error with its causes in one line.
 pub fn sentence(error: &Error) -> String {
@@ -19,6 +21,11 @@ pub fn sentence(error: &Error) -> String {
         }
     }
     sentence
+}
+
+/// A time as people write it, in their zone.
+pub fn time(time: Timestamp, zone: &TimeZone) -> String {
+    time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 /// Why Docker cannot be used. What lies beneath is about connections; only one cause of it says more.

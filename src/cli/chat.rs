@@ -47,6 +47,12 @@ pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
              there are"
         );
     };
+    if !group.chat.is_console() {
+        bail!(
+            "The chat of {name} is on WhatsApp: write there. For a chat at this terminal, make a group of its own with \
+             `nanokimi groups add terminal`, then `nanokimi chat --group terminal`"
+        );
+    }
     if let Some(text) = &arguments.say {
         must_wake(&group, &install.config.assistant_name, text)?;
     }

@@ -60,13 +60,16 @@ pub struct Arguments {
     /// Say this, wait for the answer, and end
     #[arg(long, value_name = "TEXT")]
     say: Option<String>,
+    /// The folder of the demo's install [default: ~/nanokimi-demo]
+    // In the place of the option that every verb has: its default is another one.
+    #[arg(long, value_name = "FOLDER", display_order = super::LAST)]
+    home: Option<PathBuf>,
 }
 
 /// Makes the machine ready. As root, goes on as an ordinary account and does not come back, except to say that
 /// it could not; as that account, returns `None` when all is ready.
 pub fn prepare_machine(
     arguments: &Arguments,
-    home: Option<&Path>,
     environment: &BTreeMap<String, String>,
 ) -> Result<Option<ExitCode>> {
     let is_root = rustix::process::geteuid().is_root();
@@ -91,14 +94,13 @@ pub fn prepare_machine(
     if !is_root {
         return Ok(None);
     }
-    Err(go_on_as(&person, arguments, home, environment)?)
+    Err(go_on_as(&person, arguments, environment)?)
 }
 
 /// Replaces this process by the same demo under the person's account.
 fn go_on_as(
     person: &str,
     arguments: &Arguments,
-    home: Option<&Path>,
     environment: &BTreeMap<String, String>,
 ) -> Result<anyhow::Error> {
     let account = script_output(Command::new("getent").args(["passwd", person]))?;
@@ -111,7 +113,7 @@ fn go_on_as(
     ui::note(format!("Going on as the account \"{person}\" ({})", person_home.display()));
     let mut demo = as_person(person);
     demo.arg(&binary);
-    if let Some(home) = home {
+    if let Some(home) = &arguments.home {
         demo.arg("--home").arg(home);
     }
     demo.args(["demo", "--yes"]);
@@ -183,11 +185,12 @@ fn script_output(command: &mut Command) -> Result<String> {
 }
 
 /// The demo itself, on a machine that is ready.
-pub async fn run(arguments: Arguments, home: Option<PathBuf>) -> Result<ExitCode> {
+pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let began = Instant::now();
     let environment = install::environment();
     let person_home = environment.get("HOME").context("HOME is not set; use --home FOLDER")?;
-    let mut install = Install::open(Some(home.unwrap_or_else(|| Path::new(person_home).join(HOME))))?;
+    let mut install =
+        Install::open(Some(arguments.home.unwrap_or_else(|| Path::new(person_home).join(HOME))))?;
     install::start_log("warn");
     ui::note("This is a demo: a practice model answers, no real model does. What you say stays here.");
     let _lock = install.lock("demo")?;
@@ -301,4 +304,20 @@ async fn stop(mut daemon: Child) {
 
 fn stage(began: Instant, what: &str) {
     ui::note(format!("  [{:6.3} s] {what}", began.elapsed().as_secs_f64()));
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser;
+
+    use super::super::{Arguments, Verb};
+    use super::*;
+
+    #[test]
+    fn the_folder_of_a_demo_stands_before_or_after_the_verb() {
+        for words in [["nanokimi", "--home", "/srv/x", "demo"], ["nanokimi", "demo", "--home", "/srv/x"]] {
+            let Verb::Demo(demo) = Arguments::parse_from(words).verb else { panic!("{words:?} is a demo") };
+            assert_eq!(demo.home, Some(PathBuf::from("/srv/x")), "{words:?}");
+        }
+    }
 }

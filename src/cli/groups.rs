@@ -1,4 +1,4 @@
-//! `nanokimi groups`: the chats that the assistant serves.
+//! `nanokimi groups`: the chats that the assistant serves, and those that it could.
 
 use std::process::ExitCode;
 
@@ -6,20 +6,27 @@ use anyhow::{Result, bail};
 use clap::Subcommand as ClapSubcommand;
 
 use super::install::Install;
-use super::ui;
+use super::{setup, ui};
 use crate::home;
 use crate::types::{ChatId, Group, GroupName, Role};
+
+/// What the owner's channel is called, unless they choose another name.
+pub const MAIN: &str = "main";
+/// Where WhatsApp's chats live: numbers, the ids that hide them, groups.
+const SERVERS: [&str; 3] = ["s.whatsapp.net", "lid", "g.us"];
 
 #[derive(ClapSubcommand)]
 pub enum Verb {
     /// Show the groups
     List,
+    /// Show the WhatsApp chats that could be groups, with their ids for `add`
+    Chats,
     /// Serve a chat as a group
     Add {
         /// The group's folder name: letters, digits, "-" and "_"
         name: String,
-        /// The chat's id [default: a chat at this terminal, for `nanokimi chat`]
-        #[arg(long, value_name = "JID")]
+        /// The chat's id, as `chats` shows it [default: a chat at this terminal, for `nanokimi chat`]
+        #[arg(long, value_name = "ID")]
         chat: Option<String>,
         /// The word after "@" that wakes the assistant there [default: the assistant's name]
         #[arg(long, value_name = "WORD", conflicts_with = "main")]
@@ -38,6 +45,7 @@ pub enum Verb {
 pub async fn run(install: &Install, verb: Verb) -> Result<ExitCode> {
     match verb {
         Verb::List => list(install).await?,
+        Verb::Chats => chats(install).await?,
         Verb::Add { name, chat, trigger, main } => {
             let name = GroupName::parse(&name)?;
             let chat = match chat {
@@ -49,7 +57,10 @@ pub async fn run(install: &Install, verb: Verb) -> Result<ExitCode> {
                 bail!("--trigger needs a word, such as Kai");
             }
             let role = if main { Role::Main } else { Role::Member };
-            add(install, &Group { name, chat, role, trigger }).await?;
+            let group = Group { name, chat, role, trigger };
+            add(install, &group).await?;
+            ui::note(format!("`nanokimi groups remove {}` undoes that.", group.name));
+            warn_if_unknown(install, &group).await?;
         }
         Verb::Remove { name } => remove(install, &GroupName::parse(&name)?).await?,
     }
@@ -62,11 +73,17 @@ pub fn console_chat(name: &GroupName) -> String {
 }
 
 /// The id of a chat, which is not its name.
-fn chat_id(typed: &str) -> Result<ChatId> {
-    let is_id = typed.contains('@') && !typed.chars().any(|c| c.is_whitespace() || c.is_control());
+pub fn chat_id(typed: &str) -> Result<ChatId> {
+    let is_id = typed.split_once('@').is_some_and(|(user, server)| {
+        let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
+        // Old groups are called after their founder's number and the time.
+        let user_is_one = if server == "g.us" { user.split('-').all(digits) } else { digits(user) };
+        user_is_one && SERVERS.contains(&server)
+    });
     if !is_id {
         bail!(
-            "{typed:?} is not the id of a chat; an id looks like 34600111222@s.whatsapp.net or 1203630@g.us"
+            "{typed:?} is not the id of a chat, which looks like 34600111222@s.whatsapp.net or \
+             120363041234567890@g.us; `nanokimi groups chats` shows them"
         );
     }
     Ok(ChatId::new(typed))
@@ -78,7 +95,10 @@ async fn list(install: &Install) -> Result<()> {
         None => Vec::new(),
     };
     if groups.is_empty() {
-        ui::note("No groups yet. `nanokimi groups add main --main` makes the first.");
+        ui::note(
+            "No groups yet. `nanokimi setup` makes your main channel on WhatsApp, `nanokimi groups add main --main` \
+             one at this terminal.",
+        );
         return Ok(());
     }
     let mut rows = vec![["NAME", "LISTENS TO", "CHAT"].map(str::to_owned).to_vec()];
@@ -92,6 +112,29 @@ async fn list(install: &Install) -> Result<()> {
         rows.push(vec![group.name.to_string(), listens, group.chat.to_string()]);
     }
     ui::table(&rows)
+}
+
+async fn chats(install: &Install) -> Result<()> {
+    let (chats, account) = match install.existing_store()? {
+        Some(store) => (store.known_chats().await?, store.account().await?),
+        None => (Vec::new(), None),
+    };
+    if chats.is_empty() {
+        ui::note(if install.whatsapp().is_linked().await? {
+            "WhatsApp has not told any chat yet; `nanokimi setup`, or the service, fetches them."
+        } else {
+            "No chats are known yet. `nanokimi auth` links WhatsApp and fetches them."
+        });
+        return Ok(());
+    }
+    let mut rows = vec![["ID", "GROUP", "CHAT"].map(str::to_owned).to_vec()];
+    for chat in &chats {
+        let group = chat.registered.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
+        rows.push(vec![chat.id.to_string(), group, setup::title(chat, account.as_ref())]);
+    }
+    ui::table(&rows)?;
+    ui::note("`nanokimi groups add NAME --chat ID` makes a chat a group.");
+    Ok(())
 }
 
 /// Registers a group and makes its folders; where that fails, there is no group.
@@ -108,13 +151,50 @@ pub async fn add(install: &Install, group: &Group) -> Result<()> {
     Ok(())
 }
 
+/// A mistyped id is a chat in which nothing ever happens.
+async fn warn_if_unknown(install: &Install, group: &Group) -> Result<()> {
+    let known = install.store()?.known_chats().await?;
+    if !group.chat.is_console() && !known.iter().any(|chat| chat.id == group.chat) {
+        ui::note(format!(
+            "Careful: {} is not among the chats that are known so far. If it is mistyped, nothing will ever come from \
+             there; `nanokimi groups chats` shows the known ones.",
+            group.chat
+        ));
+    }
+    Ok(())
+}
+
 async fn remove(install: &Install, name: &GroupName) -> Result<()> {
-    let Some((store, _)) = install.group(name).await? else {
+    let Some((store, group)) = install.group(name).await? else {
         bail!("There is no group {name}; `nanokimi groups list` shows those there are");
     };
     store.remove_group(name).await?;
     ui::note(format!(
-        "Removed {name}. Its folder and history are kept; `nanokimi groups add {name}` takes them up."
+        "Removed {name}. Its folder and history are kept; `{}` takes them up.",
+        how_to_add(&group)
     ));
     Ok(())
+}
+
+/// The command that makes this group again.
+fn how_to_add(group: &Group) -> String {
+    let mut command = format!("nanokimi groups add {}", group.name);
+    if !group.chat.is_console() {
+        command.push_str(&format!(" --chat {}", group.chat));
+    }
+    match (group.role, &group.trigger) {
+        (Role::Main, _) => command.push_str(" --main"),
+        (Role::Member, Some(trigger)) => command.push_str(&format!(" --trigger {}", quoted(trigger))),
+        (Role::Member, None) => {}
+    }
+    command
+}
+
+/// A word as a shell takes it, whatever is in it.
+fn quoted(word: &str) -> String {
+    if word.chars().all(char::is_alphanumeric) {
+        word.to_owned()
+    } else {
+        format!("'{}'", word.replace('\'', r"'\''"))
+    }
 }

@@ -89,6 +89,7 @@ impl Install {
         Ok(group.map(|group| (store, group)))
     }
 
+    /// The right to work on this install, which one process has at a time.
     pub fn lock(&self, verb: &str) -> Result<InstanceLock> {
         InstanceLock::take(&self.paths.lock_file(), verb)
     }
@@ -109,6 +110,19 @@ impl Install {
             // An error without a cause is about DOCKER_HOST itself, and says what to do.
             None => error,
         })
+    }
+
+    /// Refuses to link an account as root where the service could not run as root.
+    ///
+    /// # Errors
+    /// Says who is to do it.
+    pub fn refuse_root(&self) -> Result<()> {
+        // Whoever names another daemon, or links to a test's own server, knows what they do.
+        let on_purpose = self.config.docker_host.is_some() || self.config.whatsapp_url.is_some();
+        if rustix::process::geteuid().is_root() && !on_purpose {
+            bail!("Run this as the account whose rootless Docker nanokimi uses, not as root");
+        }
+        Ok(())
     }
 
     pub fn how_to_start_docker(&self) -> &'static str {
@@ -171,6 +185,8 @@ impl Install {
             model: config.model.clone(),
             device_id: auth::device_id(&self.paths.device_id())?,
             time_limits: machine::Limits { idle: config.idle_timeout, turn: config.turn_timeout },
+            answer_within: config.answer_within,
+            media_limit_bytes: config.media_limit_bytes,
             max_agents: config.max_agents,
         };
         let login = Arc::new(Login::load(&self.paths, config.api_key.as_ref(), self.clock.now()));
@@ -209,7 +225,7 @@ fn runtime_dir() -> String {
     format!("/run/user/{}", rustix::process::getuid().as_raw())
 }
 
-/// The root of the install: as told, else this folder where it looks like one, else `~/nanokimi`.
+/// The root of the install: as told, else this folder where it is one, else `~/nanokimi`.
 fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result<PathBuf> {
     let here = std::env::current_dir().context("Failed to find the current folder")?;
     let told =
@@ -217,7 +233,9 @@ fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result
     if let Some(told) = told {
         return Ok(here.join(told));
     }
-    if here.join("groups/global").is_dir() && here.join("store").is_dir() {
+    let this_folder = Paths::new(&here);
+    // A checkout of nanokimi has the same folders, with nothing of anybody's in them.
+    if this_folder.global().is_dir() && (this_folder.database().exists() || this_folder.whatsapp().exists()) {
         return Ok(here);
     }
     let person =
@@ -225,9 +243,24 @@ fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result
     Ok(Path::new(person).join(DEFAULT_ROOT))
 }
 
-/// Starts the log, to stderr: ours at the level that was asked for, the libraries' only when they warn.
+/// The libraries that never name people in what they warn of.
+const DISCREET_LIBRARIES: [&str; 6] = ["axum", "bollard", "hyper", "hyper_util", "reqwest", "rustls"];
+
+/// What is logged at a level: ours as it was asked for, a library's only when it warns, and at `error` only when it
+/// fails. WhatsApp's library names people in its warnings, under many names of its own (`Client/TcToken`, `usync`), so
+/// that whoever is not known to be discreet speaks only where everything may be told.
+pub fn log_filter(level: &str) -> String {
+    if ["debug", "trace"].contains(&level) {
+        return format!("warn,nanokimi={level}");
+    }
+    let libraries = if level == "error" { "error" } else { "warn" };
+    let discreet = DISCREET_LIBRARIES.map(|library| format!("{library}={libraries}")).join(",");
+    format!("off,{discreet},nanokimi={level}")
+}
+
+/// Starts the log, to stderr.
 pub fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(format!("warn,nanokimi={level}"));
+    let filter = tracing_subscriber::EnvFilter::new(log_filter(level));
     // Colours are for people who look on; in a file or the journal they are noise.
     let colours = std::io::stderr().is_terminal();
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
@@ -248,4 +281,56 @@ pub fn asked_to_stop() -> Result<impl Future<Output = ()>> {
             _ = hang_up.recv() => {}
         }
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io::Write;
+    use std::sync::{Arc, Mutex};
+
+    use super::*;
+
+    /// A log that a test reads.
+    #[derive(Clone, Default)]
+    struct Log(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Log {
+        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> std::io::Result<()> {
+            Ok(())
+        }
+    }
+
+    #[test]
+    fn whatsapps_library_never_names_people_in_the_log_of_everyday() {
+        for (level, expected) in [
+            ("error", "ours failed\n"),
+            ("warn", "ours warns\nours failed\nDocker warns\n"),
+            ("info", "ours tells\nours warns\nours failed\nDocker warns\n"),
+            (
+                "debug",
+                "ours tells\nours warns\nours failed\nDocker warns\n+34600111222\n+34600111222\n+34600111222\n",
+            ),
+        ] {
+            let log = Log::default();
+            let writer = log.clone();
+            let filter = tracing_subscriber::EnvFilter::new(log_filter(level));
+            let subscriber =
+                tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
+            let bare = subscriber.with_target(false).with_level(false).with_ansi(false).without_time();
+            tracing::subscriber::with_default(bare.finish(), || {
+                tracing::info!(target: "nanokimi::bridge", "ours tells");
+                tracing::warn!(target: "nanokimi::bridge", "ours warns");
+                tracing::error!(target: "nanokimi::bridge", "ours failed");
+                tracing::warn!(target: "bollard::docker", "Docker warns");
+                tracing::error!(target: "Client/TcToken", "+34600111222");
+                tracing::warn!(target: "usync", "+34600111222");
+                tracing::error!(target: "whatsapp_rust::client", "+34600111222");
+            });
+            assert_eq!(String::from_utf8(log.0.lock().unwrap().clone()).unwrap(), expected, "{level}");
+        }
+    }
 }

@@ -1,16 +1,20 @@
 //! The command line: the only module that parses arguments and prints. One file per verb.
 //!
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed (the reason is on stderr),
-//! 2 the command line was not understood.
+//! 2 the command line was not understood, and those of `exit`.
 
+mod auth;
 mod build;
 mod chat;
 mod demo;
 mod doctor;
+mod exit;
 mod groups;
 mod install;
+mod link;
 mod run;
 mod service;
+mod setup;
 mod status;
 mod systemd;
 mod terminal;
@@ -23,6 +27,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use install::Install;
+pub use install::log_filter;
 
 /// Where an option that every verb has stands in its help.
 const LAST: usize = 100;
@@ -48,6 +53,10 @@ struct Arguments {
 enum Verb {
     /// Try nanokimi: makes this machine ready and talks to a practice model, without any account
     Demo(demo::Arguments),
+    /// Link your WhatsApp account, as another device of it
+    Auth(auth::Arguments),
+    /// Choose your main channel among your WhatsApp chats
+    Setup(setup::Arguments),
     /// Build the agent image
     Build,
     /// Run the service in the foreground
@@ -88,7 +97,7 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode> {
     // Before the runtime has threads: it runs programs and changes users.
     if let Verb::Demo(demo) = &arguments.verb {
         let environment = install::environment();
-        if let Some(code) = demo::prepare_machine(demo, arguments.home.as_deref(), &environment)? {
+        if let Some(code) = demo::prepare_machine(demo, &environment)? {
             return Ok(code);
         }
     }
@@ -106,7 +115,9 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode> {
 async fn perform(arguments: Arguments) -> Result<ExitCode> {
     let home = arguments.home;
     match arguments.verb {
-        Verb::Demo(demo) => demo::run(demo, home).await,
+        Verb::Demo(demo) => demo::run(demo).await,
+        Verb::Auth(auth) => auth::run(&Install::open(home)?, auth).await,
+        Verb::Setup(setup) => setup::run(&Install::open(home)?, setup).await,
         Verb::Build => build::run(&Install::open(home)?).await,
         Verb::Run => run::run(&Install::open(home)?).await,
         Verb::Chat(chat) => chat::run(&Install::open(home)?, chat).await,

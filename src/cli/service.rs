@@ -10,10 +10,12 @@ use std::process::{Command, ExitCode, Output};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand as ClapSubcommand;
 
+use super::exit::Exit;
 use super::install::{self, Install};
 use super::{systemd, ui};
 
 const UNIT: &str = "nanokimi.service";
+const NO_SERVICE: &str = "There is no service here; `nanokimi service install` makes it.";
 
 #[derive(ClapSubcommand)]
 pub enum Verb {
@@ -43,7 +45,7 @@ pub async fn run(home: Option<PathBuf>, verb: Verb) -> Result<ExitCode> {
         Verb::Install { linger } => install(&Install::open(home)?, linger).await?,
         Verb::Uninstall => uninstall(&Systemd::find(install::environment_with_runtime_dir())?)?,
         Verb::Status => return status(&Systemd::find(install::environment_with_runtime_dir())?),
-        Verb::Logs { follow, lines } => logs(follow, lines)?,
+        Verb::Logs { follow, lines } => return logs(follow, lines),
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -53,7 +55,7 @@ async fn install(install: &Install, linger: bool) -> Result<()> {
     install.docker_with_image().await?;
     let program = std::env::current_exe().context("Failed to find this binary")?;
     let unit = systemd::unit(&program, install.paths.root())?;
-    let file = systemd.unit_file()?;
+    let file = unit_file(&systemd.environment)?;
     write(&file, &unit)?;
     ui::note(format!("Wrote {} for the install in {}.", file.display(), install.paths.root().display()));
     systemd.do_it(&["daemon-reload"])?;
@@ -67,7 +69,7 @@ async fn install(install: &Install, linger: bool) -> Result<()> {
 }
 
 fn uninstall(systemd: &Systemd) -> Result<()> {
-    let file = systemd.unit_file()?;
+    let file = unit_file(&systemd.environment)?;
     if !file.exists() {
         ui::note("There is no service to remove.");
         return Ok(());
@@ -85,15 +87,14 @@ fn uninstall(systemd: &Systemd) -> Result<()> {
 
 /// Exit code 1 where it does not run.
 fn status(systemd: &Systemd) -> Result<ExitCode> {
-    const ASKED: &str =
-        "--property=LoadState,ActiveState,SubState,StateChangeTimestamp,NRestarts,UnitFileState";
+    const ASKED: &str = "--property=LoadState,ActiveState,SubState,StateChangeTimestamp,NRestarts,UnitFileState,ExecMainStatus";
     let shown = systemd.ask(&["show", UNIT, ASKED])?;
     let value = |name: &str| {
         let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_default().to_owned()
     };
     if value("LoadState") != "loaded" {
-        ui::note("There is no service here; `nanokimi service install` makes it.");
+        ui::note(NO_SERVICE);
         return Ok(ExitCode::FAILURE);
     }
     let rows = [
@@ -106,11 +107,23 @@ fn status(systemd: &Systemd) -> Result<ExitCode> {
     if value("ActiveState") == "active" {
         return Ok(ExitCode::SUCCESS);
     }
-    ui::note("`nanokimi service logs` says why; `systemctl --user restart nanokimi` starts it.");
+    // What it left when it ended last; 0 while it begins anew.
+    match Exit::of_service(&value("ExecMainStatus")) {
+        Some(why) => ui::note(format!("{why}. Then `systemctl --user restart nanokimi` starts it.")),
+        None => ui::note("`nanokimi service logs` says why; `systemctl --user restart nanokimi` starts it."),
+    }
     Ok(ExitCode::FAILURE)
 }
 
-fn logs(follow: bool, lines: u32) -> Result<()> {
+/// Exit code 1 where there is none.
+fn logs(follow: bool, lines: u32) -> Result<ExitCode> {
+    let environment = install::environment_with_runtime_dir();
+    if !unit_file(&environment)?.exists() {
+        // Where there can be none, that is said instead.
+        Systemd::find(environment)?;
+        ui::note(NO_SERVICE);
+        return Ok(ExitCode::FAILURE);
+    }
     let mut journal = Command::new("journalctl");
     journal.args(["--user-unit", UNIT, "--lines", &lines.to_string()]);
     if follow {
@@ -167,17 +180,6 @@ impl Systemd {
         self.ask(arguments).map(drop)
     }
 
-    /// Where the person's units lie: systemd.unit(5).
-    fn unit_file(&self) -> Result<PathBuf> {
-        let named = |name: &str| self.environment.get(name).map(Path::new).filter(|path| path.is_absolute());
-        let config = match (named("XDG_CONFIG_HOME"), named("HOME")) {
-            (Some(config), _) => config.to_owned(),
-            (None, Some(home)) => home.join(".config"),
-            (None, None) => bail!("HOME is not set, and so there is no place for the service; set it"),
-        };
-        Ok(config.join("systemd/user").join(UNIT))
-    }
-
     /// Whether the service goes on when the person logs out, and starts before they log in.
     fn settle_lingering(&self, wanted: bool) -> Result<()> {
         let person = rustix::process::getuid().as_raw().to_string();
@@ -204,6 +206,17 @@ impl Systemd {
         ui::note("It starts at every boot, without your login.");
         Ok(())
     }
+}
+
+/// Where the person's units lie: systemd.unit(5).
+fn unit_file(environment: &BTreeMap<String, String>) -> Result<PathBuf> {
+    let named = |name: &str| environment.get(name).map(Path::new).filter(|path| path.is_absolute());
+    let config = match (named("XDG_CONFIG_HOME"), named("HOME")) {
+        (Some(config), _) => config.to_owned(),
+        (None, Some(home)) => home.join(".config"),
+        (None, None) => bail!("HOME is not set, and so there is no place for the service; set it"),
+    };
+    Ok(config.join("systemd/user").join(UNIT))
 }
 
 fn write(file: &Path, unit: &str) -> Result<()> {

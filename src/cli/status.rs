@@ -5,31 +5,65 @@ use std::process::ExitCode;
 use anyhow::Result;
 
 use super::install::Install;
-use super::ui;
-use crate::store::{InstanceLock, QueueCounts};
+use super::{link, ui};
+use crate::checks;
+use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Store};
+use crate::types::GroupName;
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
     let root = install.paths.root().display().to_string();
     let Some(store) = install.existing_store()? else {
         ui::note(format!(
-            "There is no install in {root} yet. `nanokimi groups add main --main` begins one; `nanokimi demo` is a first look."
+            "There is no install in {root} yet. `nanokimi auth` begins one; `nanokimi demo` is a first look."
         ));
         return Ok(ExitCode::SUCCESS);
     };
-    let QueueCounts { waiting, claimed, parked, unsent, dead, usage } = store.queue_counts().await?;
-    let service = InstanceLock::holder(&install.paths.lock_file())?
-        .unwrap_or_else(|| "not running; `nanokimi run` starts it".to_owned());
+    let QueueCounts { waiting, claimed, parked, unsent, unanswered, nacked, dead, usage } =
+        store.queue_counts().await?;
+    let holder = InstanceLock::holder(&install.paths.lock_file())?;
+    let whatsapp = whatsapp(install, &store, holder.as_deref()).await?;
+    let service = holder.unwrap_or_else(|| {
+        "not running; `nanokimi service install` (or `nanokimi run`) starts it".to_owned()
+    });
     let rows = [
         ("install", root),
         ("service", service),
+        ("whatsapp", whatsapp),
         ("groups", store.groups().await?.len().to_string()),
         ("messages waiting", waiting.to_string()),
         ("being answered", claimed.to_string()),
         ("given up", parked.to_string()),
         ("replies to send", unsent.to_string()),
-        ("replies given up", dead.to_string()),
+        ("replies unconfirmed", unanswered.to_string()),
+        ("replies given up", (nacked + dead).to_string()),
         ("tokens", format!("{} in ({} cached), {} out", usage.input, usage.cached, usage.output)),
     ];
     ui::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
+    let given_up = store.given_up().await?;
+    if !given_up.is_empty() {
+        ui::result("\nReplies given up, the newest first:")?;
+        let row = |GivenUp { group, written_at, why }: &GivenUp| {
+            let group = group.as_ref().map_or("(removed)", GroupName::as_str);
+            vec![checks::time(*written_at, &install.config.zone), group.to_owned(), ui::plain(why)]
+        };
+        ui::table(&given_up.iter().map(row).collect::<Vec<_>>())?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// Whose account is linked, and how the link last stood.
+async fn whatsapp(install: &Install, store: &Store, holder: Option<&str>) -> Result<String> {
+    let noted = store.link().await?;
+    if !install.whatsapp().is_linked().await? {
+        return Ok(super::auth::ended(Some(store), install).await?.sentence);
+    }
+    let account = store.account().await?;
+    let account = account.map_or_else(|| "an account".to_owned(), |account| link::account_name(&account));
+    let zone = &install.config.zone;
+    Ok(match noted {
+        Some(LinkNote { link, since }) => {
+            format!("{account}, {} since {}", link::state(&link, holder, zone), checks::time(since, zone))
+        }
+        None => account,
+    })
 }

@@ -8,10 +8,11 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
+use super::exit::{Exit, FOR_A_PERSON};
 use crate::service;
 
-/// How long after the service's own bounds systemd waits before it kills: the process still has to end.
-const STOP_MARGIN: Duration = Duration::from_secs(20);
+/// How long after the service's own bounds systemd waits before it kills: the bridge still has to end, for up to 22 s.
+const STOP_MARGIN: Duration = Duration::from_secs(30);
 
 /// The unit that runs `program` on the install in `home`; both are absolute.
 ///
@@ -25,6 +26,7 @@ pub fn unit(program: &Path, home: &Path) -> Result<String> {
     }
     let program = quoted(program);
     let home = quoted(text(home)?);
+    let not_again = FOR_A_PERSON.map(Exit::code).map(|code| code.to_string()).join(" ");
     let stop_limit = (service::STOP_LIMIT + STOP_MARGIN).as_secs();
     // The colon: a "$" in a path is a letter, not a variable.
     Ok(format!(
@@ -40,6 +42,7 @@ Type=notify
 NotifyAccess=main
 ExecStart=:{program} --home {home} run
 Restart=on-failure
+RestartPreventExitStatus={not_again}
 RestartSec=5
 TimeoutStopSec={stop_limit}
 KillMode=mixed
@@ -129,8 +132,9 @@ mod tests {
         NotifyAccess=main
         ExecStart=:"/home/kai/.local/bin/nanokimi" --home "/home/kai/nanokimi" run
         Restart=on-failure
+        RestartPreventExitStatus=3 4 5 6
         RestartSec=5
-        TimeoutStopSec=75
+        TimeoutStopSec=85
         KillMode=mixed
 
         [Install]

@@ -3,9 +3,13 @@
 use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
+use dialoguer::console::Term;
 
 use crate::checks;
+
+/// Longest name of somebody else's that is shown, in characters: one line stays one line.
+const PLAIN_MAX: usize = 60;
 
 /// The results go nowhere: whoever took them has closed the pipe.
 #[derive(Debug)]
@@ -45,6 +49,50 @@ pub fn somebody_types() -> bool {
     io::stdin().is_terminal()
 }
 
+/// A question that the person answers with yes or no; `option` is how a script says yes.
+///
+/// # Errors
+/// Nobody sits at a terminal.
+pub fn confirmed(question: &str, option: &str) -> Result<bool> {
+    if !somebody_types() || !io::stderr().is_terminal() {
+        bail!("Nobody is there to ask: {question} Add {option} to say yes");
+    }
+    let question = dialoguer::Confirm::new().with_prompt(question).default(false);
+    question.interact().context("Failed to ask")
+}
+
+/// A name that somebody else chose, with nothing in it that moves the cursor or turns the writing around.
+pub fn plain(name: &str) -> String {
+    let moves = |c: char| {
+        c.is_control()
+            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+    };
+    let name: String = name.chars().filter(|c| !moves(*c)).collect();
+    let name = name.trim();
+    if name.chars().count() <= PLAIN_MAX {
+        return name.to_owned();
+    }
+    let shown: String = name.chars().take(PLAIN_MAX - 1).collect();
+    format!("{shown}…")
+}
+
+/// The rows and columns of the terminal that a person looks at, if there is one.
+pub fn room() -> Option<(usize, usize)> {
+    let (rows, columns) = Term::stderr().size_checked()?;
+    io::stderr().is_terminal().then_some((rows.into(), columns.into()))
+}
+
+/// Draws these lines on the terminal's second screen, from its top.
+pub fn draw(lines: &[String]) {
+    // The second screen without a cursor; then each line, and nothing behind and below it: xterm's control sequences.
+    write!(io::stderr(), "\x1b[?1049h\x1b[?25l\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n")).ok();
+}
+
+/// Takes the second screen away.
+pub fn stop_drawing() {
+    write!(io::stderr(), "\x1b[?25h\x1b[?1049l").ok();
+}
+
 /// A prompt without a line end, where somebody sits at the terminal.
 pub fn prompt(text: &str) {
     if somebody_types() {
@@ -67,4 +115,22 @@ pub fn table(rows: &[Vec<String>]) -> Result<()> {
         result(cells.join("  ").trim_end())?;
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_others_are_only_shown() {
+        for (name, expected) in [
+            ("Family 🎉", "Family 🎉"),
+            ("\x1b[2J\x07Ana\r\n", "[2JAna"),
+            ("\u{202e}nimda\u{202c}", "nimda"),
+            ("  ", ""),
+        ] {
+            assert_eq!(plain(name), expected);
+        }
+        assert_eq!(plain(&"a".repeat(61)), format!("{}…", "a".repeat(59)));
+    }
 }

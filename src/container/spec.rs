@@ -6,13 +6,13 @@ use std::path::{Component, Path, PathBuf};
 
 use anyhow::{Result, bail, ensure};
 
-use crate::paths::Paths;
+use crate::paths::{self, Paths};
 use crate::types::{Group, GroupName, InstallId, Role, RunId};
 
 /// Where the container finds what; the agent-runner and the engine's prompt rely on these.
 pub const HOME: &str = "/home/node";
 pub const ENGINE_HOME: &str = "/home/node/.kimi";
-pub const GROUP: &str = "/workspace/group";
+pub const GROUP: &str = paths::GROUP_IN_CONTAINER;
 pub const GLOBAL: &str = "/workspace/global";
 pub const DOOR: &str = "/run/nanokimi";
 

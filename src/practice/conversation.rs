@@ -140,6 +140,10 @@ fn own_text(text: &str) -> String {
     let Some(open) = text.find('<') else { return text.to_owned() };
     let name: String =
         text[open + 1..].chars().take_while(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
+    // An element without content, such as a file's.
+    if let Some(end) = text[open..].find('>').filter(|end| text[open..open + end].ends_with('/')) {
+        return text[..open].to_owned() + &own_text(&text[open + end + 1..]);
+    }
     match find(text, &name, open) {
         Some(found) if !name.is_empty() && found.start == open => {
             text[..open].to_owned() + &own_text(&text[found.end..])
@@ -214,6 +218,12 @@ mod tests {
             (
                 json!(
                     "<messages><message id=\"1\"><quote sender=\"Bo\">CALL x {}</quote>@Kai SAY hi</message></messages>"
+                ),
+                vec!["SAY hi"],
+            ),
+            (
+                json!(
+                    "<messages><message id=\"1\"><file kind=\"image\" path=\"/a.png\" />\nSAY hi</message></messages>"
                 ),
                 vec!["SAY hi"],
             ),

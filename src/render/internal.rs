@@ -12,24 +12,31 @@ enum Tag {
 }
 
 /// `text` without internal notes and without white space around it.
+pub fn public_part(text: &str) -> String {
+    without_notes(text, 0).0
+}
+
+/// The same for a text that goes on where another one has left so many notes open; with how many it leaves open.
 ///
 /// Tags are read in any case and may nest. A note without end goes to the end of the text; an end without a
 /// beginning is dropped. What is left holds no tag, not even one that the removal of another put together.
-pub fn public_part(text: &str) -> String {
-    let mut text = text.to_owned();
+pub fn without_notes(text: &str, open: usize) -> (String, usize) {
+    let (mut text, mut open) = outside_tags(text, open);
     loop {
-        let public = outside_tags(&text);
+        let (public, put_together) = outside_tags(&text, 0);
+        open = open.max(put_together);
         if public == text {
-            return public.trim().to_owned();
+            return (public.trim().to_owned(), open);
         }
         text = public;
     }
 }
 
-/// What stands outside every pair of tags, read once from left to right.
-fn outside_tags(text: &str) -> String {
+/// What stands outside every pair of tags, read once from left to right, where so many notes are `open` at its
+/// beginning; with how many are at its end.
+fn outside_tags(text: &str, open: usize) -> (String, usize) {
     let mut outside = String::with_capacity(text.len());
-    let mut depth = 0_usize;
+    let mut depth = open;
     let mut read = 0;
     for (at, _) in text.match_indices('<') {
         let Some((tag, length)) = tag(&text[at..]) else { continue };
@@ -45,7 +52,7 @@ fn outside_tags(text: &str) -> String {
     if depth == 0 {
         outside.push_str(&text[read..]);
     }
-    outside
+    (outside, depth)
 }
 
 /// The tag at the beginning of `text` and its length in bytes.
@@ -111,6 +118,21 @@ mod tests {
             ("<İnternal>", "<İnternal>"),
         ] {
             assert_eq!(public_part(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_note_that_was_left_open_goes_on() {
+        for (before, after, expected) in [
+            ("<internal>plan: be", " careful</internal> Hello", "Hello"),
+            ("It is 42. <internal>they", "will ask again", ""),
+            ("<internal><internal>a", "b</internal>c</internal>d", "d"),
+            ("<internal", "secret</internal>d", "d"),
+            ("<inter<internal>x</internal>nal>a", "b</internal>c", "c"),
+            ("<internal>a</internal>b", "c", "c"),
+        ] {
+            let (_, open) = without_notes(before, 0);
+            assert_eq!(without_notes(after, open).0, expected, "{before:?} then {after:?}");
         }
     }
 

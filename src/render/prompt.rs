@@ -6,15 +6,23 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::types::{MessageId, Quote};
+use crate::paths::GROUP_IN_CONTAINER;
+use crate::types::{MediaKind, MessageId, Quote};
 
-/// Characters of a quoted message that the agent sees: enough to recognise it. The whole one was told before, or
-/// stands in the chat's history.
-const QUOTE_LIMIT_CHARS: usize = 500;
-/// Most characters of one message, and of all of a prompt together: a quarter of the model's memory, so that no
-/// chat member can fill it with one message and make every later request fail.
-const MESSAGE_LIMIT_CHARS: usize = 20_000;
-const PROMPT_LIMIT_CHARS: usize = 200_000;
+/// Most bytes of what people wrote in all of a prompt, as the agent reads it. A byte is a token at worst (rare
+/// characters are told by their bytes), and the engine lets its history grow to 50,000 tokens below the model's
+/// memory before it makes it shorter: no chat member can fill the memory with one prompt, which would make every
+/// later request fail.
+const PROMPT_MAX_BYTES: usize = 40_000;
+/// Most bytes of one message's text.
+const TEXT_MAX_BYTES: usize = 20_000;
+/// Bytes of a quoted message that the agent sees: enough to recognise it. The whole one was told before, or stands
+/// in the chat's history.
+const QUOTE_MAX_BYTES: usize = 500;
+/// Bytes of a name, of a person or a file, and of an id: enough to recognise it.
+const NAME_MAX_BYTES: usize = 100;
+/// Bytes of a path or reason: they are our own words, and short.
+const OURS_MAX_BYTES: usize = 500;
 /// `Jan 1, 2024, 12:00 AM`, in the owner's time zone: the agent plans in the family's time.
 const TIME_FORMAT: &str = "%b %-d, %Y, %-I:%M %p";
 
@@ -26,6 +34,25 @@ pub struct PromptMessage {
     pub text: String,
     pub sent_at: Timestamp,
     pub quote: Option<Quote>,
+    pub file: Option<PromptFile>,
+}
+
+/// Something attached to a message.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptFile {
+    pub kind: MediaKind,
+    /// As the sender called it.
+    pub name: Option<String>,
+    pub whereabouts: Whereabouts,
+}
+
+/// Where a file is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Whereabouts {
+    /// `path` is relative to the group's folder.
+    Saved { path: String },
+    /// It will not come; `reason` is a phrase such as `larger than 32 MB`.
+    Missing { reason: String },
 }
 
 /// The text of a prompt or steer: the time zone, then the messages in the order given.
@@ -34,12 +61,12 @@ pub struct PromptMessage {
 pub fn prompt(zone: &TimeZone, messages: &[PromptMessage]) -> String {
     let utc = TimeZone::UTC;
     let (zone_name, zone) = zone.iana_name().map_or(("UTC", &utc), |name| (name, zone));
-    let limit = MESSAGE_LIMIT_CHARS.min(PROMPT_LIMIT_CHARS / messages.len().max(1));
+    let share = fair_share(messages.iter().flat_map(lengths).collect(), PROMPT_MAX_BYTES);
     let messages: Vec<String> =
-        messages.iter().map(|message| message_element(zone, message, limit)).collect();
+        messages.iter().map(|message| message_element(zone, message, share)).collect();
     format!(
         "<context timezone=\"{}\" />\n<messages>\n{}\n</messages>",
-        escaped(zone_name),
+        escaped(zone_name, NAME_MAX_BYTES),
         messages.join("\n")
     )
 }
@@ -49,37 +76,83 @@ pub fn time_zone(name: &str) -> TimeZone {
     TimeZone::get(name).unwrap_or(TimeZone::UTC)
 }
 
-fn message_element(zone: &TimeZone, message: &PromptMessage, limit_chars: usize) -> String {
+/// How many bytes each may have so that all of them together have at most `total`: the short ones stay whole, and
+/// the long ones share what is left.
+fn fair_share(mut lengths: Vec<usize>, total: usize) -> usize {
+    lengths.sort_unstable();
+    let (mut left, mut sharers) = (total, lengths.len());
+    for length in lengths {
+        let share = left / sharers;
+        if length > share {
+            return share;
+        }
+        left -= length;
+        sharers -= 1;
+    }
+    total
+}
+
+/// The bytes of each thing that people wrote in a message, as far as the prompt would show it if it stood alone.
+fn lengths(message: &PromptMessage) -> Vec<usize> {
+    let mut parts = vec![
+        (message.id.as_str(), NAME_MAX_BYTES),
+        (message.sender_name.as_str(), NAME_MAX_BYTES),
+        (message.text.as_str(), TEXT_MAX_BYTES),
+    ];
+    if let Some(quote) = &message.quote {
+        parts.extend([
+            (quote.id.as_str(), NAME_MAX_BYTES),
+            (quote.sender_name.as_str(), NAME_MAX_BYTES),
+            (quote.text.as_str(), QUOTE_MAX_BYTES),
+        ]);
+    }
+    if let Some(name) = message.file.as_ref().and_then(|file| file.name.as_ref()) {
+        parts.push((name, NAME_MAX_BYTES));
+    }
+    parts.into_iter().map(|(text, most)| escaped(text, most).len()).collect()
+}
+
+fn message_element(zone: &TimeZone, message: &PromptMessage, share: usize) -> String {
     format!(
-        "<message id=\"{}\" sender=\"{}\" time=\"{}\">{}{}</message>",
-        escaped(message.id.as_str()),
-        escaped(&message.sender_name),
+        "<message id=\"{}\" sender=\"{}\" time=\"{}\">{}{}{}</message>",
+        escaped(message.id.as_str(), NAME_MAX_BYTES.min(share)),
+        escaped(&message.sender_name, NAME_MAX_BYTES.min(share)),
         message.sent_at.to_zoned(zone.clone()).strftime(TIME_FORMAT),
-        message.quote.as_ref().map(quoted_element).unwrap_or_default(),
-        escaped(&shortened(&message.text, limit_chars)),
+        message.quote.as_ref().map(|quote| quoted_element(quote, share)).unwrap_or_default(),
+        message.file.as_ref().map(|file| file_element(file, share)).unwrap_or_default(),
+        escaped(&message.text, TEXT_MAX_BYTES.min(share)),
     )
 }
 
-fn quoted_element(quote: &Quote) -> String {
+fn quoted_element(quote: &Quote, share: usize) -> String {
     format!(
         "<quoted id=\"{}\" sender=\"{}\">{}</quoted>\n",
-        escaped(quote.id.as_str()),
-        escaped(&quote.sender_name),
-        escaped(&shortened(&quote.text, QUOTE_LIMIT_CHARS)),
+        escaped(quote.id.as_str(), NAME_MAX_BYTES.min(share)),
+        escaped(&quote.sender_name, NAME_MAX_BYTES.min(share)),
+        escaped(&quote.text, QUOTE_MAX_BYTES.min(share)),
     )
 }
 
-/// The first characters; `…` says that there was more.
-fn shortened(text: &str, limit_chars: usize) -> String {
-    match text.char_indices().nth(limit_chars) {
-        Some((end, _)) => format!("{}…", &text[..end]),
-        None => text.to_owned(),
-    }
+fn file_element(file: &PromptFile, share: usize) -> String {
+    let kind = file.kind.name();
+    let place = match &file.whereabouts {
+        Whereabouts::Saved { path } => {
+            format!(" path=\"{}\"", escaped(&format!("{GROUP_IN_CONTAINER}/{path}"), OURS_MAX_BYTES))
+        }
+        Whereabouts::Missing { reason } => format!(" missing=\"{}\"", escaped(reason, OURS_MAX_BYTES)),
+    };
+    let name = file.name.as_ref().map(|name| escaped(name, NAME_MAX_BYTES.min(share)));
+    let name = name.map(|name| format!(" name=\"{name}\"")).unwrap_or_default();
+    format!("<file kind=\"{kind}\"{place}{name} />\n")
 }
 
-/// `text` as XML content or attribute. Control characters, which XML cannot hold, become U+FFFD.
-fn escaped(text: &str) -> String {
-    let mut escaped = String::with_capacity(text.len());
+/// `text` as XML content or attribute, of at most so many bytes; `…` says that there was more. Control characters,
+/// which XML cannot hold, become U+FFFD.
+fn escaped(text: &str, most_bytes: usize) -> String {
+    const CUT: char = '…';
+    let mut escaped = String::new();
+    // Where the cut would be, with room for its sign.
+    let mut cut = 0;
     for c in text.chars() {
         match c {
             '&' => escaped.push_str("&amp;"),
@@ -89,6 +162,14 @@ fn escaped(text: &str) -> String {
             '\n' | '\t' => escaped.push(c),
             c if c.is_control() => escaped.push(char::REPLACEMENT_CHARACTER),
             c => escaped.push(c),
+        }
+        if escaped.len() > most_bytes {
+            escaped.truncate(cut);
+            escaped.push(CUT);
+            return escaped;
+        }
+        if escaped.len() + CUT.len_utf8() <= most_bytes {
+            cut = escaped.len();
         }
     }
     escaped
@@ -107,14 +188,87 @@ mod tests {
             text: text.to_owned(),
             sent_at: "2024-01-01T00:00:00Z".parse().unwrap(),
             quote: None,
+            file: None,
         }
+    }
+
+    fn with_file(kind: MediaKind, name: Option<&str>, whereabouts: Whereabouts, text: &str) -> PromptMessage {
+        let file = PromptFile { kind, name: name.map(str::to_owned), whereabouts };
+        PromptMessage { file: Some(file), ..from("Alice", text) }
+    }
+
+    #[test]
+    fn files_are_told_by_their_place_or_by_why_they_are_missing() {
+        let saved = |path: &str| Whereabouts::Saved { path: path.to_owned() };
+        let missing = |reason: &str| Whereabouts::Missing { reason: reason.to_owned() };
+        let messages = [
+            with_file(MediaKind::Voice, None, saved("inbox/2026-11-21/101502-a1b2c3.ogg"), ""),
+            with_file(
+                MediaKind::Document,
+                Some("../\"My\" <plan>\n.pdf"),
+                saved("inbox/2026-11-21/101503-a1b2c4.pdf"),
+                "see page 2",
+            ),
+            PromptMessage {
+                quote: quoting("Shall we?").quote,
+                ..with_file(MediaKind::Image, None, missing("larger than 32 MB"), "look")
+            },
+            with_file(MediaKind::Sticker, None, missing("could not be decrypted"), ""),
+        ];
+        insta::assert_snapshot!(prompt(&TimeZone::UTC, &messages), @r#"
+        <context timezone="UTC" />
+        <messages>
+        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><file kind="voice" path="/workspace/group/inbox/2026-11-21/101502-a1b2c3.ogg" />
+        </message>
+        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><file kind="document" path="/workspace/group/inbox/2026-11-21/101503-a1b2c4.pdf" name="../&quot;My&quot; &lt;plan&gt;
+        .pdf" />
+        see page 2</message>
+        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><quoted id="A&quot;1" sender="B &amp; C">Shall we?</quoted>
+        <file kind="image" missing="larger than 32 MB" />
+        look</message>
+        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><file kind="sticker" missing="could not be decrypted" />
+        </message>
+        </messages>
+        "#);
+        let long = with_file(MediaKind::Document, Some(&"x".repeat(300)), saved("a"), "");
+        assert!(prompt(&TimeZone::UTC, &[long]).contains(&format!("name=\"{}…\"", "x".repeat(97))));
     }
 
     #[test]
     fn no_message_and_no_number_of_them_fills_the_models_memory() {
-        let long = from("Mallory", &"x".repeat(1_000_000));
-        assert!(prompt(&TimeZone::UTC, std::slice::from_ref(&long)).len() < MESSAGE_LIMIT_CHARS + 200);
-        assert!(prompt(&TimeZone::UTC, &vec![long; 200]).len() < PROMPT_LIMIT_CHARS + 200 * 200);
+        let flood = |text: &str| {
+            let file = PromptFile {
+                kind: MediaKind::Document,
+                name: Some(text.to_owned()),
+                whereabouts: Whereabouts::Saved { path: "a".to_owned() },
+            };
+            let quote =
+                Quote { id: MessageId::new(text), sender_name: text.to_owned(), text: text.to_owned() };
+            let id = MessageId::new(text);
+            PromptMessage { id, quote: Some(quote), file: Some(file), ..from(text, text) }
+        };
+        for c in ["x", "&", "\"", "𓀀", "\u{1}"] {
+            let message = flood(&c.repeat(16_000));
+            for number in [1, 2, 13, 200] {
+                let length = prompt(&TimeZone::UTC, &vec![message.clone(); number]).len();
+                let frames = 300 * number;
+                assert!(length <= PROMPT_MAX_BYTES + frames, "{number} of {c:?}: {length} bytes");
+            }
+        }
+    }
+
+    #[test]
+    fn a_long_message_is_cut_and_the_short_ones_beside_it_stay_whole() {
+        let long = "é".repeat(16_000);
+        let alone = prompt(&TimeZone::UTC, &[from("Alice", &long)]);
+        assert!(alone.contains(&format!(">{}…</message>", "é".repeat(9_998))), "{}", alone.len());
+        let short = "y".repeat(3_000);
+        let mut messages = vec![from("Mallory", &long); 20];
+        messages.insert(7, from("Bob", &short));
+        let together = prompt(&TimeZone::UTC, &messages);
+        assert!(!together.contains(&short), "nobody has more than a share");
+        messages[7] = from("Bob", &short[..1_000]);
+        assert!(prompt(&TimeZone::UTC, &messages).contains(&format!(">{}</message>", &short[..1_000])));
     }
 
     fn quoting(text: &str) -> PromptMessage {
@@ -182,7 +336,7 @@ mod tests {
             ("nul\0 bell\u{7} del\u{7f} nel\u{85}", "nul\u{fffd} bell\u{fffd} del\u{fffd} nel\u{fffd}"),
             ("😀 é 你好", "😀 é 你好"),
         ] {
-            assert_eq!(escaped(text), expected, "{text:?}");
+            assert_eq!(escaped(text, 1_000), expected, "{text:?}");
         }
     }
 
@@ -230,11 +384,12 @@ mod tests {
 
     #[test]
     fn a_long_quote_is_cut_between_characters() {
-        let fits = "é".repeat(QUOTE_LIMIT_CHARS);
+        let fits = "é".repeat(250);
         assert!(prompt(&TimeZone::UTC, &[quoting(&fits)]).contains(&format!(">{fits}</quoted>")));
-        let too_long = "&".repeat(QUOTE_LIMIT_CHARS + 1);
-        let cut = "&amp;".repeat(QUOTE_LIMIT_CHARS);
-        assert!(prompt(&TimeZone::UTC, &[quoting(&too_long)]).contains(&format!(">{cut}…</quoted>")));
+        for (letter, cut) in [("é", "é".repeat(248)), ("&", "&amp;".repeat(99))] {
+            let too_long = letter.repeat(251);
+            assert!(prompt(&TimeZone::UTC, &[quoting(&too_long)]).contains(&format!(">{cut}…</quoted>")));
+        }
     }
 
     proptest! {
@@ -256,8 +411,16 @@ mod tests {
         }
 
         #[test]
+        fn what_is_cut_is_within_its_bound(text in any::<String>(), most in 3_usize..40) {
+            let whole = escaped(&text, 10_000);
+            let cut = escaped(&text, most);
+            prop_assert!(cut.len() <= most);
+            prop_assert!(cut == whole || whole.starts_with(cut.strip_suffix('…').unwrap()));
+        }
+
+        #[test]
         fn escaping_loses_nothing(text in "[^\u{0}-\u{8}\u{b}-\u{1f}\u{7f}-\u{9f}]*") {
-            let back = escaped(&text).replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
+            let back = escaped(&text, usize::MAX / 2).replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
             prop_assert_eq!(back.replace("&amp;", "&"), text);
         }
 

@@ -1,100 +1,254 @@
-//! Sends what is in the outbox, in order within each chat, until the bridge has taken it or it is given up.
+//! Sends what is in the outbox while the link is online: in order within each chat, chats side by side, no faster
+//! than people write, until WhatsApp has answered or it is given up.
+//!
+//! A reply that was handed over waits for its answer as `sent`. When the link is new, or the answer does not come,
+//! it is sent again under the same id, before what follows it in its chat.
 
+use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Result;
 use jiff::Timestamp;
-use tokio::sync::{mpsc, oneshot};
-use tokio::time::{sleep, timeout};
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{JoinError, JoinSet};
+use tokio::time::{Instant, sleep_until, timeout};
 
-use super::Reach;
-use crate::bridge::{self, Order, SendError};
+use super::pacing::Pacing;
+use super::{Reach, outgoing, rules};
+use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, SendError};
 use crate::container::Containers;
 use crate::session::Host;
-use crate::store::{DueReply, SendResult};
-use crate::types::ChatId;
+use crate::store::{Attempt, DueReply, Quoted, Rules, SendResult, Unanswered};
+use crate::types::{ChatId, Link};
 
-/// How long the bridge may take over one message. Other chats wait meanwhile.
+/// How long the bridge may take over one message; its chat waits meanwhile.
 const SEND_LIMIT: Duration = Duration::from_secs(20);
+/// The same for a file, which has to be uploaded first: a little more than the bridge itself gives it.
+const FILE_LIMIT: Duration = Duration::from_secs(6 * 60);
+/// Messages in the bridge's hands at a time, each of another chat: one that hangs does not hold up the others.
+const SENDS_IN_FLIGHT: usize = 8;
+/// How long WhatsApp may take at the end to answer the last replies: what it has not answered is sent again after the
+/// next start.
+const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(3);
 /// The pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs until told to stop; then sends what is due and ends.
+/// Runs until told to stop; then sends what is due, and ends when WhatsApp has answered, or does not.
 pub async fn run<C: Containers>(
     host: Host<C>,
     orders: mpsc::Sender<Order>,
+    link: watch::Receiver<Link>,
     reach: Reach,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let only = match reach {
-        Reach::All => None,
-        Reach::Only(chat) => Some(chat),
-        Reach::Nothing => {
-            stopped.await.ok();
-            return;
-        }
+    let (only, pacing) = match reach {
+        // Where there is no bridge, the link is never online.
+        Reach::All | Reach::Nothing => (None, Some(Pacing::new(Instant::now()))),
+        // Nobody at a terminal mistrusts who is fast.
+        Reach::Only(chat) => (Some(chat), None),
+    };
+    let mut delivery = Delivery {
+        only,
+        pacing,
+        sending: JoinSet::new(),
+        busy: HashSet::new(),
+        standing: Standing::New,
+        host,
+        orders,
+        link,
     };
     loop {
-        let pause = match send_due(&host, &orders, only.as_ref()).await {
-            Ok(next) => next.map(|at| time_until(at, host.clock.now())),
-            Err(error) => {
-                tracing::error!("Failed to work on the outbox: {error:#}");
-                Some(ERROR_PAUSE)
-            }
-        };
+        let next = delivery.send_due().await;
         tokio::select! {
-            () = host.outbox_hint.notified() => {}
-            () = sleep_or_never(pause) => {}
+            () = delivery.host.outbox_hint.notified() => {}
+            () = sleep_until_or_never(next.look_again()) => {}
+            Some(ended) = delivery.sending.join_next() => delivery.sent(ended).await,
+            Ok(()) = delivery.link.changed() => delivery.standing = Standing::New,
             _ = &mut stopped => break,
         }
     }
-    if let Err(error) = send_due(&host, &orders, only.as_ref()).await {
-        tracing::error!("Failed to work on the outbox: {error:#}");
+    // What is due leaves; what has to wait for its next attempt waits for the next start.
+    let mut give_up_at = None;
+    loop {
+        let next = delivery.send_due().await;
+        if delivery.sending.is_empty() && next.paced.is_none() {
+            let now = Instant::now();
+            if next.unanswered.is_none() || *give_up_at.get_or_insert(now + LAST_ANSWERS_LIMIT) <= now {
+                return;
+            }
+        } else {
+            give_up_at = None;
+        }
+        tokio::select! {
+            () = delivery.host.outbox_hint.notified() => {}
+            Some(ended) = delivery.sending.join_next() => delivery.sent(ended).await,
+            () = sleep_until_or_never(next.paced) => {}
+            () = sleep_until_or_never(give_up_at) => {}
+        }
     }
 }
 
-/// Sends everything that is due; returns when the next reply will be.
-async fn send_due<C: Containers>(
-    host: &Host<C>,
-    orders: &mpsc::Sender<Order>,
-    only: Option<&ChatId>,
-) -> Result<Option<Timestamp>> {
-    while let Some(reply) = host.store.next_due(only, host.clock.now()).await? {
-        let result = send(orders, &reply).await;
+struct Delivery<C> {
+    host: Host<C>,
+    orders: mpsc::Sender<Order>,
+    link: watch::Receiver<Link>,
+    only: Option<ChatId>,
+    pacing: Option<Pacing>,
+    sending: JoinSet<(DueReply, SendResult)>,
+    /// The chats of `sending`.
+    busy: HashSet<ChatId>,
+    standing: Standing,
+}
+
+/// Whether what was sent before went over the link that is there now.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Standing {
+    New,
+    Known,
+}
+
+/// Why to look again.
+#[derive(Clone, Copy, Debug, Default)]
+struct Next {
+    /// A reply is due, but too soon after others.
+    paced: Option<Instant>,
+    /// A reply will be due.
+    due: Option<Instant>,
+    /// An answer will be overdue.
+    unanswered: Option<Instant>,
+}
+
+impl Next {
+    fn look_again(self) -> Option<Instant> {
+        self.paced.into_iter().chain(self.due).chain(self.unanswered).min()
+    }
+}
+
+impl<C: Containers> Delivery<C> {
+    /// Begins to send what may leave now, and says when to look again.
+    async fn send_due(&mut self) -> Next {
+        match self.try_send_due().await {
+            Ok(next) => next,
+            Err(error) => {
+                tracing::error!("Failed to work on the outbox: {error:#}");
+                Next { due: Some(Instant::now() + ERROR_PAUSE), ..Next::default() }
+            }
+        }
+    }
+
+    async fn try_send_due(&mut self) -> Result<Next> {
+        if *self.link.borrow() != Link::Online {
+            return Ok(Next::default());
+        }
+        let which = match self.standing {
+            Standing::New => Unanswered::All,
+            Standing::Known => Unanswered::Overdue,
+        };
+        let overdue = self.host.store.send_again(which, self.rules(), self.host.clock.now()).await?;
+        self.standing = Standing::Known;
+        let mut next = Next { unanswered: overdue.map(|at| self.instant(at)), ..Next::default() };
+        for reply in self.host.store.first_waiting(self.only.as_ref()).await? {
+            if self.busy.contains(&reply.chat) {
+                continue;
+            }
+            let now = Instant::now();
+            let ready_at = self.pacing.as_ref().map_or(now, |pacing| pacing.ready_at(&reply.chat, now));
+            if reply.due_at > self.host.clock.now() {
+                let due_at = self.instant(reply.due_at);
+                next.due = Some(next.due.map_or(due_at, |due| due.min(due_at)));
+            } else if self.sending.len() >= SENDS_IN_FLIGHT {
+                // The first that ends makes room.
+            } else if ready_at > now {
+                next.paced = Some(next.paced.map_or(ready_at, |paced| paced.min(ready_at)));
+            } else if self.host.store.begin_attempt(&reply, self.host.clock.now()).await? == Attempt::Begins {
+                if let Some(pacing) = &mut self.pacing {
+                    pacing.left(&reply.chat, now);
+                }
+                self.begin(reply);
+            }
+        }
+        Ok(next)
+    }
+
+    fn begin(&mut self, reply: DueReply) {
+        self.busy.insert(reply.chat.clone());
+        let (host, orders) = (self.host.clone(), self.orders.clone());
+        self.sending.spawn(async move {
+            let result = send(&host, &orders, &reply).await;
+            (reply, result)
+        });
+    }
+
+    /// Records how a send ended.
+    async fn sent(&mut self, ended: Result<(DueReply, SendResult), JoinError>) {
+        let (reply, result) = match ended {
+            Ok(ended) => ended,
+            Err(error) => std::panic::resume_unwind(error.into_panic()),
+        };
+        self.busy.remove(&reply.chat);
+        let online = *self.link.borrow() == Link::Online;
+        let lost = !online && matches!(result, SendResult::Later(_));
+        let result = if lost { SendResult::LinkLost } else { result };
         match &result {
-            SendResult::Sent => tracing::debug!(reply = reply.row, "Sent"),
+            SendResult::Sent | SendResult::Seen => tracing::debug!(reply = reply.row, "Sent"),
+            SendResult::LinkLost => tracing::debug!(reply = reply.row, "The link was lost on the way"),
             SendResult::Later(error) => tracing::info!(reply = reply.row, "Could not send now: {error}"),
             SendResult::Never(error) => tracing::warn!(reply = reply.row, "Gave a reply up: {error}"),
         }
-        host.store.attempted(&reply, result, host.clock.now()).await?;
+        if let Err(error) =
+            self.host.store.attempted(&reply, result, self.rules(), self.host.clock.now()).await
+        {
+            tracing::error!("Failed to record what was sent: {error:#}");
+        }
     }
-    host.store.next_due_at(only).await
+
+    fn rules(&self) -> Rules {
+        rules(&self.host.settings)
+    }
+
+    /// The instant of a time of the wall clock.
+    fn instant(&self, at: Timestamp) -> Instant {
+        let ahead = Duration::try_from(at.duration_since(self.host.clock.now())).unwrap_or(Duration::ZERO);
+        Instant::now() + ahead
+    }
 }
 
-async fn send(orders: &mpsc::Sender<Order>, reply: &DueReply) -> SendResult {
+async fn send<C: Containers>(host: &Host<C>, orders: &mpsc::Sender<Order>, reply: &DueReply) -> SendResult {
+    let content = match outgoing::content(host, reply).await {
+        Ok(content) => content,
+        Err(SendError::Later(error)) => return SendResult::Later(error),
+        Err(SendError::Never(error)) => return SendResult::Never(error),
+    };
+    let limit = match &content {
+        Content::File(_) => FILE_LIMIT,
+        Content::Text { .. } | Content::Reaction { .. } => SEND_LIMIT,
+    };
     let (outcome, answer) = oneshot::channel();
-    let order =
-        bridge::Send { chat: reply.chat.clone(), id: reply.id.clone(), text: reply.text.clone(), outcome };
+    let order = bridge::Send {
+        chat: reply.chat.clone(),
+        id: reply.id.clone(),
+        content,
+        quote: reply.quote.clone().map(|Quoted { id, sender, text }| QuoteTo { id, sender, text }),
+        expires_secs: reply.expires_secs,
+        outcome,
+    };
     let handed_over = async {
         orders.send(Order::Send(order)).await.map_err(|_| "the bridge is gone")?;
         answer.await.map_err(|_| "the bridge dropped the message")
     };
-    match timeout(SEND_LIMIT, handed_over).await {
-        Ok(Ok(Ok(()))) => SendResult::Sent,
+    match timeout(limit, handed_over).await {
+        Ok(Ok(Ok(HandedOver::Sent))) => SendResult::Sent,
+        Ok(Ok(Ok(HandedOver::Seen))) => SendResult::Seen,
         Ok(Ok(Err(SendError::Later(error)))) => SendResult::Later(error),
         Ok(Ok(Err(SendError::Never(error)))) => SendResult::Never(error),
         Ok(Err(error)) => SendResult::Later(error.to_owned()),
-        Err(_) => SendResult::Later(format!("the bridge did not answer within {} s", SEND_LIMIT.as_secs())),
+        Err(_) => SendResult::Later(format!("the bridge did not answer within {} s", limit.as_secs())),
     }
 }
 
-fn time_until(at: Timestamp, now: Timestamp) -> Duration {
-    Duration::try_from(at.duration_since(now)).unwrap_or(Duration::ZERO)
-}
-
-async fn sleep_or_never(pause: Option<Duration>) {
-    match pause {
-        Some(pause) => sleep(pause).await,
+async fn sleep_until_or_never(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
         None => std::future::pending().await,
     }
 }

@@ -33,7 +33,6 @@ pub async fn run<C: Containers>(
         tasks: JoinSet::new(),
         reports: report_sender,
     };
-    dispatch.wake_waiting().await;
     loop {
         tokio::select! {
             Some(group) = hints.recv() => dispatch.wake(group),
@@ -68,14 +67,6 @@ struct Dispatch<C> {
 }
 
 impl<C: Containers> Dispatch<C> {
-    /// Wakes every group that an earlier run left waiting.
-    async fn wake_waiting(&mut self) {
-        match self.host.store.groups_waiting().await {
-            Ok(groups) => groups.into_iter().for_each(|group| self.wake(group)),
-            Err(error) => tracing::error!("Failed to look for waiting messages: {error:#}"),
-        }
-    }
-
     fn wake(&mut self, group: GroupName) {
         let session = self.sessions.entry(group.clone()).or_insert_with(|| {
             let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);

@@ -4,9 +4,11 @@
 
 use tokio::sync::{mpsc, oneshot};
 
-use crate::bridge::{Batch, Event};
+use super::{media, rules};
+use crate::bridge::Batch;
 use crate::container::Containers;
 use crate::session::Host;
+use crate::store::{OutboxChange, TakenIn};
 use crate::types::GroupName;
 
 /// Most batches that are stored by one commit.
@@ -36,19 +38,14 @@ pub async fn run<C: Containers>(
 
 /// Stores the batches together; where that fails, their bridge is not answered and delivers them again.
 async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: &mpsc::Sender<GroupName>) {
-    let (mut messages, mut chat_names, mut waiting) = (Vec::new(), Vec::new(), Vec::new());
+    let (mut events, mut waiting) = (Vec::new(), Vec::new());
     for batch in batches.drain(..) {
-        for event in batch.events {
-            match event {
-                Event::Message(message) => messages.push(message),
-                Event::Chat { id, name } => chat_names.push((id, name)),
-            }
-        }
+        events.extend(batch.events);
         waiting.push(batch.committed);
     }
-    let assistant = host.settings.assistant.clone();
-    let woken = match host.store.take_in(messages, chat_names, assistant, host.clock.now()).await {
-        Ok(woken) => woken,
+    let taken = host.store.take_in(events, rules(&host.settings), host.clock.now()).await;
+    let TakenIn { woken, outbox, taken_back } = match taken {
+        Ok(taken) => taken,
         Err(error) => {
             tracing::error!("Failed to store messages, the bridge will deliver them again: {error:#}");
             return;
@@ -57,6 +54,12 @@ async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: 
     for committed in waiting {
         // A bridge that stopped waiting delivers again, which is a no-op.
         committed.send(()).ok();
+    }
+    if outbox == OutboxChange::Changed {
+        host.outbox_hint.notify_one();
+    }
+    for (group, path) in taken_back {
+        media::remove(host, &group, path).await;
     }
     for group in woken {
         hints.send(group).await.ok();

@@ -1,32 +1,42 @@
 //! The service: what runs between the bridge and the sessions, from the start's cleaning to the last delivery.
 //!
 //! ```text
-//! bridge ─▶ intake ─▶ [inbox] ─hint─▶ dispatch ─▶ sessions ─▶ [outbox] ─hint─▶ delivery ─▶ bridge
+//! bridge ─▶ intake ─▶ [inbox] ─hint─▶ media ─hint─▶ dispatch ─▶ sessions ─▶ [outbox] ─hint─▶ delivery ─▶ bridge
 //! ```
 //! Each arrow is a task with one mailbox. Starting does all the cleaning; being killed at any point loses
-//! nothing. Stopping goes with the stream: intake, sessions, delivery.
+//! nothing. Stopping goes with the stream: media, sessions, delivery; intake goes last, as it hears what WhatsApp says of
+//! the last replies. A message that comes meanwhile waits for the next start. A link to WhatsApp that only a person can
+//! bring back stops the service, too.
 
 mod delivery;
 mod dispatch;
+mod file_types;
 mod intake;
+mod link;
+mod media;
+mod outgoing;
+mod pacing;
 mod slots;
 
+use std::convert::Infallible;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
-use tokio::sync::{mpsc, oneshot};
-use tokio::task::JoinSet;
-use tokio::time::timeout;
+use tokio::sync::{mpsc, oneshot, watch};
+use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::time::{sleep, timeout};
 
 use crate::bridge::ServiceEnd;
 use crate::container::Containers;
 use crate::notices;
-use crate::session::Host;
-use crate::store::MAX_ATTEMPTS;
-use crate::types::{ChatId, Trouble};
+use crate::session::{Host, Settings};
+use crate::store::{MAX_ATTEMPTS, Rules};
+use crate::types::{ChatId, Link, Trouble};
 
-/// Wake-ups on their way from intake to dispatch.
+/// Wake-ups on their way from intake to media, and from there to dispatch.
 const HINTS_IN_FLIGHT: usize = 64;
+/// How often what is too old to matter is forgotten.
+const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long all sessions together may take to end: each has a grace of 10 s, then Docker is asked to kill.
 const SESSIONS_STOP_LIMIT: Duration = Duration::from_secs(45);
 /// How long the last replies may take after everything else has stopped.
@@ -38,14 +48,24 @@ pub const STOP_LIMIT: Duration =
 /// Which chats the bridge of this run can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reach {
+    /// All of WhatsApp's.
     All,
-    /// Only this one; replies to others stay in the outbox, untried.
+    /// Only this one, which is not WhatsApp's; replies to others stay in the outbox, untried.
     Only(ChatId),
-    /// None: there is no bridge yet.
+    /// None: the install has no WhatsApp.
     Nothing,
 }
 
-/// Runs the service until `shutdown` resolves. `ready` is answered once messages are taken in.
+/// Why the service has ended.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Ended {
+    Asked,
+    /// The link to WhatsApp is in a state that only a person can change.
+    Link(Link),
+}
+
+/// Runs the service until `shutdown` resolves, or the link needs a person. `ready` is answered once messages are
+/// taken in.
 ///
 /// # Errors
 /// Docker or the database cannot be used at the start, or a part of the service has broken off.
@@ -55,41 +75,83 @@ pub async fn run<C: Containers>(
     reach: Reach,
     ready: oneshot::Sender<()>,
     shutdown: impl Future<Output = ()>,
-) -> Result<()> {
+) -> Result<Ended> {
     clean_up(&host).await?;
+    let (woken, woken_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (hints, hint_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (stop_intake, intake_stopped) = oneshot::channel();
+    let (stop_media, media_stopped) = oneshot::channel();
     let (stop_dispatch, dispatch_stopped) = oneshot::channel();
     let (stop_delivery, delivery_stopped) = oneshot::channel();
 
     // Dropping the set ends them all: whoever drops this future has stopped the service.
     let mut tasks = JoinSet::new();
-    tasks.spawn(intake::run(host.clone(), end.batches, hints, intake_stopped));
-    tasks.spawn(dispatch::run(host.clone(), hint_receiver, dispatch_stopped));
-    tasks.spawn(delivery::run(host, end.orders, reach, delivery_stopped));
+    let intake = tasks.spawn(intake::run(host.clone(), end.batches, woken, intake_stopped));
+    let source = media::Source { orders: end.orders.clone(), link: end.link.clone(), reach: reach.clone() };
+    let media = tasks.spawn(media::run(host.clone(), source, woken_receiver, hints, media_stopped));
+    let dispatch = tasks.spawn(dispatch::run(host.clone(), hint_receiver, dispatch_stopped));
+    let delivery = delivery::run(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
+    let delivery = tasks.spawn(delivery);
     tracing::info!("Ready");
     ready.send(()).ok();
 
-    tokio::select! {
-        () = shutdown => {}
+    let why = tokio::select! {
+        () = shutdown => Ended::Asked,
+        link = needs_a_person(&host, end.link, &reach) => Ended::Link(link),
+        never = forget_daily(&host) => match never {},
         broken = tasks.join_next() => bail!("A part of the service broke off: {broken:?}"),
-    }
+    };
     tracing::info!("Stopping");
-    // Each ends only when it is told to, so that the next to end is the one that was told.
-    stop_intake.send(()).ok();
-    tasks.join_next().await.transpose().context("Failed to stop intake")?;
+    stop_media.send(()).ok();
+    ended(&mut tasks, &media).await.context("Failed to stop fetching files")?;
     stop_dispatch.send(()).ok();
-    match timeout(SESSIONS_STOP_LIMIT, tasks.join_next()).await {
-        Ok(ended) => drop(ended.transpose().context("Failed to stop the sessions")?),
+    match timeout(SESSIONS_STOP_LIMIT, ended(&mut tasks, &dispatch)).await {
+        Ok(stopped) => stopped.context("Failed to stop the sessions")?,
         Err(_) => tracing::warn!("Docker does not end all containers; the next start removes them"),
     }
     stop_delivery.send(()).ok();
-    match timeout(LAST_DELIVERIES_LIMIT, tasks.join_next()).await {
-        Ok(ended) => ended.transpose().context("Failed to stop delivery").map(drop),
-        Err(_) => {
-            tracing::info!("Some replies are still to be sent; the next start sends them");
-            Ok(())
+    match timeout(LAST_DELIVERIES_LIMIT, ended(&mut tasks, &delivery)).await {
+        Ok(stopped) => stopped.context("Failed to stop delivery")?,
+        Err(_) => tracing::info!("Some replies are still to be sent; the next start sends them"),
+    }
+    stop_intake.send(()).ok();
+    ended(&mut tasks, &intake).await.context("Failed to stop intake")?;
+    Ok(why)
+}
+
+/// Waits until a part has ended. Another one may end meanwhile, later than it should.
+async fn ended(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), JoinError> {
+    while !part.is_finished() {
+        tasks.join_next().await.transpose()?;
+    }
+    Ok(())
+}
+
+/// Forgets what is too old once a day: the start does it first.
+async fn forget_daily<C: Containers>(host: &Host<C>) -> Infallible {
+    loop {
+        sleep(FORGET_EVERY).await;
+        if let Err(error) = host.store.forget_old(host.clock.now()).await {
+            tracing::error!("Failed to forget what is old: {error:#}");
         }
+    }
+}
+
+/// Resolves when the link to WhatsApp needs a person; never where the bridge is not WhatsApp's.
+async fn needs_a_person<C: Containers>(host: &Host<C>, link: watch::Receiver<Link>, reach: &Reach) -> Link {
+    match reach {
+        Reach::All => link::watch(host, link).await,
+        Reach::Only(_) | Reach::Nothing => std::future::pending().await,
+    }
+}
+
+/// What the store goes by.
+fn rules(settings: &Settings) -> Rules {
+    Rules {
+        assistant: settings.assistant.clone(),
+        answer_within: settings.answer_within,
+        lang: settings.lang,
+        reply_prefix: settings.reply_prefix.clone(),
     }
 }
 
@@ -103,5 +165,6 @@ async fn clean_up<C: Containers>(host: &Host<C>) -> Result<()> {
     let now = host.clock.now();
     let gave_up = settings.notice(notices::gave_up(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
     host.store.unclaim_lost(gave_up, now).await?;
+    host.store.let_old_calls_go(rules(settings), now).await?;
     host.store.forget_old(now).await
 }

@@ -15,14 +15,16 @@ use super::Host;
 use super::attention::{Attention, Show};
 use super::launch::{Engine, HasWorked, launch};
 use super::machine::{After, Effect, Event, Machine};
+use super::pictures::{self, Sight};
+use super::replies::{QuotedIn, replies_to};
 use super::turn::{Length, Turn};
-use crate::agent::{AgentEvent, Gone, Request, TurnEnd};
+use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
 use crate::bridge::{Order, Typing};
 use crate::container::{Containers, Exit};
 use crate::notices;
-use crate::render::{self, prompt::prompt};
-use crate::store::{Finish, Finished, MAX_ATTEMPTS, TurnEnding};
-use crate::types::{Failure, Group, GroupName, Trouble};
+use crate::render::prompt::prompt;
+use crate::store::{Claim, Finish, Finished, MAX_ATTEMPTS, Reply, TurnEnding};
+use crate::types::{ChatId, Failure, Group, GroupName, Trouble};
 
 /// What an ended container may still have in its pipes is read for this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -65,16 +67,26 @@ pub async fn run<C: Containers>(
     reports: mpsc::Sender<Report>,
 ) {
     let machine = Machine::new(host.settings.time_limits);
-    let mut driver = Driver { host, name, reports, machine, engine: None, turn: None, attention: None };
-    let mut mailbox = Mailbox::Open;
+    let mut driver = Driver {
+        host,
+        name,
+        reports,
+        machine,
+        engine: None,
+        next_sight: NextSight::AsConfigured,
+        turn: None,
+        attention: None,
+        mailbox: Mailbox::Open,
+    };
     while !driver.machine.stopped() {
         let event = tokio::select! {
-            command = commands.recv(), if mailbox == Mailbox::Open => Some(match command {
+            command = commands.recv(), if driver.mailbox == Mailbox::Open => Some(match command {
                 Some(Command::Work) => Event::Work,
                 Some(Command::SlotGranted) => Event::SlotGranted,
                 Some(Command::SlotWanted) => Event::SlotWanted,
                 None => {
-                    mailbox = Mailbox::Closed;
+                    driver.mailbox = Mailbox::Closed;
+                    driver.hear_what_is_here().await;
                     Event::Stop
                 }
             }),
@@ -126,8 +138,18 @@ struct Driver<C> {
     reports: mpsc::Sender<Report>,
     machine: Machine,
     engine: Option<Engine>,
+    next_sight: NextSight,
     turn: Option<Turn>,
     attention: Option<Attention>,
+    mailbox: Mailbox,
+}
+
+/// What the next engine is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum NextSight {
+    AsConfigured,
+    /// No pictures: perhaps the model's API has refused one of them.
+    Blind,
 }
 
 impl<C: Containers> Driver<C> {
@@ -159,6 +181,9 @@ impl<C: Containers> Driver<C> {
                 None
             }
             Effect::Launch => self.launch().await,
+            // Who stops begins nothing: an engine that is asked now would do its work for nobody.
+            Effect::Prompt if self.mailbox == Mailbox::Closed => Some(Event::NothingToDo),
+            Effect::Steer if self.mailbox == Mailbox::Closed => None,
             Effect::Prompt => Some(self.prompt().await.unwrap_or_else(|error| {
                 tracing::error!("Failed to claim what waits: {error:#}");
                 Event::ClaimFailed
@@ -218,6 +243,17 @@ impl<C: Containers> Driver<C> {
         }
     }
 
+    /// What the engine has said already is heard before the session stops: a whole answer may be among it.
+    async fn hear_what_is_here(&mut self) {
+        let Some(engine) = &mut self.engine else { return };
+        let here: Vec<AgentEvent> = std::iter::from_fn(|| engine.events.try_recv().ok()).collect();
+        for event in here {
+            if let Some(event) = self.engine_news(News::Agent(event)).await {
+                self.step(event).await;
+            }
+        }
+    }
+
     async fn launch(&mut self) -> Option<Event> {
         let began = Instant::now();
         let launched = match self.waiting_group().await {
@@ -226,7 +262,10 @@ impl<C: Containers> Driver<C> {
             Err(error) => Err(Failure::new(Trouble::LaunchFailed, format!("{error:#}"))),
         };
         match launched {
-            Ok(engine) => {
+            Ok(mut engine) => {
+                if std::mem::replace(&mut self.next_sight, NextSight::AsConfigured) == NextSight::Blind {
+                    engine.sight = Sight::Blind;
+                }
                 let took_ms = began.elapsed().as_millis();
                 tracing::info!(container = engine.container, took_ms, "The container runs");
                 self.engine = Some(engine);
@@ -252,49 +291,109 @@ impl<C: Containers> Driver<C> {
         engine.has_worked = HasWorked::Yes;
         self.host.login.refresh(self.host.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
-        self.turn = Some(Turn::begin(claim.turn, group.chat));
+        self.show_read(&group.chat, &claim);
+        let input = self.input(&claim).await;
+        self.turn = Some(Turn::begin(&claim, group.chat, &input));
         self.attention = Some(Attention::begin(Instant::now()));
-        self.ask(Request::Prompt(prompt(&self.host.settings.zone, &claim.messages)));
+        self.ask(Request::Prompt(input));
         Ok(Event::Prompted)
+    }
+
+    /// What a claim says to the engine, with the pictures that it can see.
+    async fn input(&mut self, claim: &Claim) -> Input {
+        let text = prompt(&self.host.settings.zone, &claim.messages);
+        let folder = self.host.paths.group(&self.name);
+        let images = match &mut self.engine {
+            Some(engine) => pictures::of(folder, &claim.messages, &mut engine.sight).await,
+            None => Vec::new(),
+        };
+        Input { text, images }
+    }
+
+    /// Lets who wrote see that it was read. A failure does not matter.
+    fn show_read(&self, chat: &ChatId, claim: &Claim) {
+        for (sender, messages) in &claim.senders {
+            let (chat, sender, messages) = (chat.clone(), sender.clone(), messages.clone());
+            self.host.orders.try_send(Order::Read { chat, sender, messages }).ok();
+        }
     }
 
     /// Claims what has come since for the running turn. It counts as read only when its receipt comes.
     async fn steer(&mut self) -> Result<Option<Event>> {
-        let Some(turn) = &mut self.turn else { return Ok(None) };
-        let Some(claim) = self.host.store.claim_more(turn.id, &turn.chat).await? else { return Ok(None) };
-        tracing::info!(turn = turn.id.0, messages = claim.messages.len(), "More is told to the running turn");
-        let text = prompt(&self.host.settings.zone, &claim.messages);
-        turn.steered(claim);
-        self.ask(Request::Steer(text));
+        let Some(turn) = &self.turn else { return Ok(None) };
+        let (id, chat) = (turn.id, turn.chat.clone());
+        let Some(claim) = self.host.store.claim_more(id, &chat).await? else { return Ok(None) };
+        tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
+        self.show_read(&chat, &claim);
+        let input = self.input(&claim).await;
+        if let Some(turn) = &mut self.turn {
+            turn.steered(claim, &input);
+        }
+        self.ask(Request::Steer(input));
         Ok(None)
     }
 
     async fn turn_over(&mut self, end: TurnEnd) -> Option<Event> {
-        let turn = self.turn.as_ref()?;
         let settings = Arc::clone(&self.host.settings);
-        let answers = turn.answers();
-        let mut replies: Vec<String> =
-            answers.iter().flat_map(|answer| render::replies(answer, &settings.reply_prefix)).collect();
-        if turn.length() == Length::Cut {
-            replies.push(settings.notice(notices::answer_cut(settings.lang)));
+        let mut replies = self.answers().await;
+        if self.turn.as_ref()?.length() == Length::Cut {
+            replies.push(Reply::text(settings.notice(notices::answer_cut(settings.lang))));
         }
         match end {
             TurnEnd::Finished => {}
             TurnEnd::StepLimit(steps) => {
                 tracing::warn!(steps, "The engine reached its limit of steps");
-                replies.push(settings.notice(notices::step_limit(settings.lang)));
+                replies.push(Reply::text(settings.notice(notices::step_limit(settings.lang))));
             }
             TurnEnd::Cancelled => return Some(self.fail_turn(Trouble::TurnTooLong).await),
             TurnEnd::Failed(failure) => {
+                if failure.trouble == Trouble::Unsupported && self.prompts_again_blind() {
+                    return None;
+                }
                 // The door has seen what the API said; the engine tells it in fewer words.
                 let seen = self.engine.as_ref().and_then(|engine| engine.door.take_failure());
                 let Failure { trouble, detail } = seen.unwrap_or(failure);
                 tracing::warn!(?trouble, "The engine could not answer");
                 tracing::debug!("What it said of that: {detail}");
+                if trouble == Trouble::BadRequest {
+                    // What the API refuses stays in this engine's memory, and goes with every later request. The
+                    // next one begins without what had no answer.
+                    if self.turn.as_ref().is_some_and(Turn::showed_pictures) {
+                        self.next_sight = NextSight::Blind;
+                    }
+                    return Some(Event::Lost(trouble));
+                }
                 return Some(self.fail_turn(trouble).await);
             }
         }
         Some(Event::TurnOver(self.finish(Finish::Answered, replies).await))
+    }
+
+    /// What the running turn has said so far, as the chat will read it.
+    async fn answers(&self) -> Vec<Reply> {
+        let Some(turn) = &self.turn else { return Vec::new() };
+        let (people, quoted) = if turn.chat.is_whatsapp_group() {
+            let people = self.host.store.recent_senders(&turn.chat).await.unwrap_or_else(|error| {
+                tracing::warn!("Failed to look for people to mention: {error:#}");
+                Vec::new()
+            });
+            (people, QuotedIn::FirstPart)
+        } else {
+            (Vec::new(), QuotedIn::NoPart)
+        };
+        let prefix = &self.host.settings.reply_prefix;
+        turn.answers().iter().flat_map(|answer| replies_to(answer, prefix, &people, quoted)).collect()
+    }
+
+    /// The model turned out not to see: the same prompt once more, without pictures. False where it had none.
+    fn prompts_again_blind(&mut self) -> bool {
+        let Some(input) = self.turn.as_mut().and_then(Turn::begin_again_blind) else { return false };
+        tracing::info!("The model does not take pictures; they are left out from here on");
+        if let Some(engine) = &mut self.engine {
+            engine.sight = Sight::Blind;
+        }
+        self.ask(Request::Prompt(input));
+        true
     }
 
     /// Ends the running turn without an answer.
@@ -308,7 +407,7 @@ impl<C: Containers> Driver<C> {
         let begun = async {
             let Some(group) = self.group().await? else { return Ok(None) };
             let claim = self.host.store.claim(&group, self.host.clock.now()).await?;
-            anyhow::Ok(claim.map(|claim| Turn::begin(claim.turn, group.chat)))
+            anyhow::Ok(claim.map(|claim| Turn::begin(&claim, group.chat, &Input::text(""))))
         };
         match begun.await {
             Ok(Some(turn)) => {
@@ -326,7 +425,7 @@ impl<C: Containers> Driver<C> {
     fn failed(&self, trouble: Trouble) -> Finish {
         let settings = &self.host.settings;
         let gave_up = |attempts| settings.notice(notices::gave_up(settings.lang, trouble, attempts));
-        if another_try_may_help(trouble) {
+        if another_try_may_help(trouble) || self.next_sight == NextSight::Blind {
             Finish::Failed { notice: gave_up(MAX_ATTEMPTS) }
         } else {
             Finish::Hopeless { notice: gave_up(1) }
@@ -334,7 +433,7 @@ impl<C: Containers> Driver<C> {
     }
 
     /// Writes the end of the turn and its replies, and tells delivery.
-    async fn finish(&mut self, finish: Finish, replies: Vec<String>) -> After {
+    async fn finish(&mut self, finish: Finish, replies: Vec<Reply>) -> After {
         let Some(turn) = self.turn.take() else { return After::Nothing };
         self.attention = None;
         let usage = self.engine.as_ref().map(|engine| engine.door.take_usage()).unwrap_or_default();

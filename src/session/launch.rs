@@ -10,6 +10,7 @@ use tokio::time::timeout;
 use tracing::Instrument;
 
 use super::Host;
+use super::pictures::Sight;
 use crate::agent::{Agent, AgentEvent};
 use crate::container::{Containers, Exit, Running, spec};
 use crate::door::{self, Door};
@@ -31,6 +32,7 @@ pub struct Engine {
     pub exit: Option<oneshot::Receiver<Exit>>,
     pub door: Door,
     pub has_worked: HasWorked,
+    pub sight: Sight,
     /// The group as it was at the start: its role decided what is mounted.
     group: Group,
     /// What the group's prompt files were at the start.
@@ -93,6 +95,7 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
         Failure::new(if full { Trouble::NoSpace } else { Trouble::LaunchFailed }, format!("{error:#}"))
     })?;
     let prompt_files = PromptFiles::of(&host.paths, &group.name);
+    let sight = Sight::of(&host.paths.engine_config(), host.settings.model.as_deref());
     let Running { name, stdin, stdout, stderr, exit } =
         match timeout(LAUNCH_LIMIT, host.containers.launch(&spec)).await {
             Ok(launched) => launched?,
@@ -109,6 +112,7 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
         exit: Some(exit_receiver),
         door,
         has_worked: HasWorked::NotYet,
+        sight,
         group,
         prompt_files,
     })

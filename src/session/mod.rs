@@ -1,15 +1,19 @@
 //! One group's session with its agent: from rows that wait to rows that are done.
 //!
 //! `machine` decides (pure), `driver` performs: it alone owns the group's container, its engine and its turn.
-//! `launch` makes a container ready; `turn` gathers an answer; `attention` is what the chat sees meanwhile.
+//! `launch` makes a container ready; `pictures` shows the model what was sent; `turn` gathers an answer, which
+//! `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
 
 mod attention;
 mod driver;
 mod launch;
 pub mod machine;
+mod pictures;
+mod replies;
 mod turn;
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use tokio::sync::{Notify, mpsc};
@@ -36,7 +40,7 @@ pub struct Host<C> {
     /// Where the doors of all groups lead.
     pub upstream: Upstream,
     pub settings: Arc<Settings>,
-    /// To the bridge: typing only; replies go through the outbox.
+    /// To the bridge: typing and what was read; replies go through the outbox.
     pub orders: mpsc::Sender<Order>,
     /// Tells delivery that the outbox has something new.
     pub outbox_hint: Arc<Notify>,
@@ -59,6 +63,10 @@ pub struct Settings {
     pub model: Option<String>,
     pub device_id: String,
     pub time_limits: machine::Limits,
+    /// What called Kai longer ago than this, while nanokimi was away, is only context.
+    pub answer_within: Duration,
+    /// Larger files are not fetched from WhatsApp, nor sent to it.
+    pub media_limit_bytes: u64,
     /// Most containers that run at once.
     pub max_agents: usize,
 }

@@ -4,10 +4,54 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Store, millis};
+use super::{Store, millis, people};
 use crate::types::{ChatId, Group, GroupName, Role};
 
+/// A WhatsApp chat that was ever heard of.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KnownChat {
+    pub id: ChatId,
+    /// As WhatsApp calls it; the id, where that is not known.
+    pub name: String,
+    pub members: Option<u32>,
+    /// The group that serves it.
+    pub registered: Option<GroupName>,
+}
+
 impl Store {
+    /// The chats to choose from: the one with oneself first, then groups, then direct chats, each by name.
+    pub async fn known_chats(&self) -> Result<Vec<KnownChat>> {
+        self.with(|connection| {
+            // Before its first message the chat with oneself is only known from the account.
+            let mut statement = connection.prepare(&format!(
+                "WITH own AS (SELECT names.id FROM account, people AS me JOIN people AS names USING (person)
+                              WHERE me.id = account.id
+                              UNION SELECT id FROM account),
+                      known AS (SELECT id, name, members FROM chats
+                                UNION ALL
+                                SELECT id, name, NULL FROM account
+                                WHERE NOT EXISTS (SELECT 1 FROM chats WHERE id IN own))
+                 SELECT id, coalesce((SELECT nullif(name, '') FROM account WHERE known.id IN own),
+                                     nullif(name, ''), id), members,
+                        (SELECT groups.name FROM groups WHERE groups.chat IN {}
+                         ORDER BY role, added_at LIMIT 1)
+                 FROM known
+                 WHERE id NOT LIKE 'console:%' AND id NOT LIKE '%@broadcast' AND id NOT LIKE '%@newsletter'
+                 ORDER BY id IN own DESC, id LIKE '%@g.us' DESC, lower(name), id",
+                people::names_of("known.id")
+            ))?;
+            let chats = statement.query_map([], known_from)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            chats.into_iter().collect()
+        })
+        .await
+    }
+
+    /// The group that serves a chat, by any of the chat's names.
+    pub async fn resolve_chat(&self, chat: &ChatId) -> Result<Option<Group>> {
+        let chat = chat.clone();
+        self.with(move |connection| group_of(connection, &chat)).await
+    }
+
     /// All groups, main first, then by name.
     pub async fn groups(&self) -> Result<Vec<Group>> {
         self.with(|connection| {
@@ -108,7 +152,8 @@ fn taken(connection: &Connection, group: &Group) -> Result<Option<String>> {
             "There is a group {name} already; to change it, `nanokimi groups remove {name}` first"
         )));
     }
-    if let Some(name) = held_by("chat = ?1", group.chat.as_str())? {
+    let same_chat = format!("chat IN {}", people::names_of("?1"));
+    if let Some(name) = held_by(&same_chat, group.chat.as_str())? {
         return Ok(Some(format!(
             "The group {name} serves that chat already; `nanokimi groups remove {name}` frees it"
         )));
@@ -123,29 +168,78 @@ fn taken(connection: &Connection, group: &Group) -> Result<Option<String>> {
     Ok(None)
 }
 
-/// The group of a chat, if it has one.
+/// The group of a chat, if it has one, by any of the chat's names. Where two names were registered before they were
+/// known to be one chat's, it is the main channel, else the older group.
 pub(super) fn group_of(connection: &Connection, chat: &ChatId) -> Result<Option<Group>> {
     connection
-        .prepare_cached("SELECT name, chat, role, trigger FROM groups WHERE chat = ?1")?
+        .prepare_cached(&format!(
+            "SELECT name, chat, role, trigger FROM groups WHERE chat IN {} ORDER BY role, added_at LIMIT 1",
+            people::names_of("?1")
+        ))?
         .query_row([chat.as_str()], group_from)
         .optional()?
         .transpose()
 }
 
-/// Remembers that a chat exists and what it is called now.
-pub(super) fn see_chat(
+/// The main channel's chat.
+pub(super) fn main_chat(connection: &Connection) -> Result<Option<ChatId>> {
+    Ok(connection
+        .prepare_cached("SELECT chat FROM groups WHERE role = 'main'")?
+        .query_row([], |row| row.get::<_, String>(0))
+        .optional()?
+        .map(ChatId::new))
+}
+
+/// Remembers that a chat exists; under whichever name, it is one row.
+pub(super) fn see_chat(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<()> {
+    let seen = connection
+        .prepare_cached(&format!(
+            "UPDATE chats SET seen_at = max(seen_at, ?2) WHERE id IN {}",
+            people::names_of("?1")
+        ))?
+        .execute(params![chat.as_str(), millis(now)])?;
+    if seen == 0 {
+        connection
+            .prepare_cached("INSERT INTO chats (id, name, seen_at) VALUES (?1, ?1, ?2)")?
+            .execute(params![chat.as_str(), millis(now)])?;
+    }
+    Ok(())
+}
+
+/// Remembers what a chat is called now, and how many people are in it.
+pub(super) fn name_chat(
     connection: &Connection,
     chat: &ChatId,
-    name: Option<&str>,
+    name: &str,
+    members: Option<u32>,
     now: Timestamp,
 ) -> Result<()> {
+    see_chat(connection, chat, now)?;
     connection
-        .prepare_cached(
-            "INSERT INTO chats (id, name, seen_at) VALUES (?1, coalesce(?2, ?1), ?3)
-             ON CONFLICT (id) DO UPDATE SET name = coalesce(?2, name), seen_at = max(seen_at, ?3)",
-        )?
-        .execute(params![chat.as_str(), name, millis(now)])?;
+        .prepare_cached(&format!(
+            "UPDATE chats SET name = iif(?2 = '', name, ?2), members = coalesce(?3, members) WHERE id IN {}",
+            people::names_of("?1")
+        ))?
+        .execute(params![chat.as_str(), name, members])?;
     Ok(())
+}
+
+/// Remembers after how many seconds the messages of a chat disappear, or that they do not.
+pub(super) fn set_expiry(connection: &Connection, chat: &ChatId, expires_secs: Option<u32>) -> Result<()> {
+    connection
+        .prepare_cached(&format!(
+            "UPDATE chats SET expires_secs = ?2 WHERE expires_secs IS NOT ?2 AND id IN {}",
+            people::names_of("?1")
+        ))?
+        .execute(params![chat.as_str(), expires_secs])?;
+    Ok(())
+}
+
+fn known_from(row: &Row<'_>) -> rusqlite::Result<Result<KnownChat>> {
+    let (id, name, members) = (row.get::<_, String>(0)?, row.get(1)?, row.get(2)?);
+    let registered: Option<String> = row.get(3)?;
+    let registered = registered.map(|name| GroupName::parse(&name)).transpose();
+    Ok(registered.map(|registered| KnownChat { id: ChatId::new(id), name, members, registered }))
 }
 
 fn group_from(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {

@@ -5,64 +5,109 @@
 //!    ▲                  ├──failed, tried too often──▶ parked
 //!    └──failed, returned, lost──┘
 //! ```
-//! Claims and their endings are in `turns`.
+//! Claims and their endings are in `turns`; what the authors change later is in `changes`.
 
-use std::collections::HashMap;
+mod changes;
+
+use std::time::Duration;
 
 use anyhow::Result;
-use jiff::Timestamp;
-use rusqlite::{Connection, params};
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, groups, millis};
+use super::{Reply, Store, account, groups, millis, outbox, people, time};
+use crate::notices;
 use crate::router::{Quotes, Wake, wake};
-use crate::types::{ChatId, Group, GroupName, Inbound, MessageId};
+use crate::types::{ChatId, Event, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, SenderId};
 
 /// An inbox row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub(super) i64);
 
+/// What decides about messages, and how nanokimi itself speaks in chats.
+#[derive(Clone, Debug)]
+pub struct Rules {
+    /// The trigger of groups that have none of their own, and what Kai is called.
+    pub assistant: String,
+    /// What called Kai longer ago than this is only context.
+    pub answer_within: Duration,
+    pub lang: Lang,
+    /// In front of everything that is said: `Kai: `, or nothing.
+    pub reply_prefix: String,
+}
+
+impl Rules {
+    /// A notice as it stands in a chat.
+    pub(super) fn notice(&self, sentence: &str) -> String {
+        format!("{}{sentence}", self.reply_prefix)
+    }
+}
+
+/// What has come of taking events in.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TakenIn {
+    /// The groups that have something new to answer, each once.
+    pub woken: Vec<GroupName>,
+    pub outbox: OutboxChange,
+    /// Files of messages that were taken back, to be removed: whose group, and the path in its folder.
+    pub taken_back: Vec<(GroupName, String)>,
+}
+
+/// Whether delivery has to look again.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum OutboxChange {
+    #[default]
+    Same,
+    Changed,
+}
+
 impl Store {
-    /// Stores messages and chat names, all or nothing; on disk when this returns.
+    /// Stores what happened, all or nothing; on disk when this returns.
     ///
     /// A message that is there already, or that we sent ourselves, is a no-op. Of an unregistered chat only its
-    /// existence is kept. `assistant` is the trigger of groups that have none of their own. Returns the groups that
-    /// have something new to answer, each once.
-    pub async fn take_in(
-        &self,
-        messages: Vec<Inbound>,
-        chat_names: Vec<(ChatId, String)>,
-        assistant: String,
-        now: Timestamp,
-    ) -> Result<Vec<GroupName>> {
+    /// existence is kept.
+    pub async fn take_in(&self, events: Vec<Event>, rules: Rules, now: Timestamp) -> Result<TakenIn> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            for (chat, name) in &chat_names {
-                groups::see_chat(&transaction, chat, Some(name), now)?;
+            let mut intake =
+                Intake { connection: &transaction, rules: &rules, now, taken: TakenIn::default() };
+            for event in &events {
+                intake.take(event)?;
             }
-            let mut known: HashMap<&ChatId, Option<Group>> = HashMap::new();
-            let mut woken = Vec::new();
-            for message in &messages {
-                if !known.contains_key(&message.chat) {
-                    groups::see_chat(&transaction, &message.chat, None, now)?;
-                    known.insert(&message.chat, groups::group_of(&transaction, &message.chat)?);
-                }
-                let Some(Some(group)) = known.get(&message.chat) else { continue };
-                let quotes = match &message.quote {
-                    Some(quote) if is_ours(&transaction, &message.chat, &quote.id)? => Quotes::Kai,
-                    Some(_) | None => Quotes::Other,
-                };
-                let wake = wake(group.role, group.trigger_or(&assistant), message, quotes);
-                if is_ours(&transaction, &message.chat, &message.id)?
-                    || !insert(&transaction, message, wake, now)?
-                {
+            let taken = intake.taken;
+            transaction.commit()?;
+            Ok(taken)
+        })
+        .await
+    }
+
+    /// Makes context of the calls that have waited too long for an answer, and tells their chats that Kai was away.
+    pub async fn let_old_calls_go(&self, rules: Rules, now: Timestamp) -> Result<()> {
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            let mut intake =
+                Intake { connection: &transaction, rules: &rules, now, taken: TakenIn::default() };
+            let mut statement = transaction.prepare(
+                "SELECT id, chat, sent_at FROM inbox INDEXED BY inbox_pending
+                 WHERE state = 'pending' AND wake = 'wakes'",
+            )?;
+            let calls = statement
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, time(row.get(2)?))))?
+                .collect::<rusqlite::Result<Vec<(i64, String, Timestamp)>>>()?;
+            drop(statement);
+            for (row, chat, sent_at) in calls {
+                if !intake.is_too_old(sent_at) {
                     continue;
                 }
-                if wake == Wake::Wakes && !woken.contains(&group.name) {
-                    woken.push(group.name.clone());
+                transaction
+                    .prepare_cached("UPDATE inbox SET wake = 'context' WHERE id = ?1")?
+                    .execute([row])?;
+                if let Some(group) = intake.group_of(&ChatId::new(chat))? {
+                    intake.tell_of_absence(&group)?;
                 }
             }
             transaction.commit()?;
-            Ok(woken)
+            Ok(())
         })
         .await
     }
@@ -84,38 +129,405 @@ impl Store {
     }
 }
 
-/// Whether we sent this message ourselves: known by its id, never by its text.
-fn is_ours(connection: &Connection, chat: &ChatId, id: &MessageId) -> Result<bool> {
-    Ok(connection
-        .prepare_cached("SELECT 1 FROM outbox WHERE wa_id = ?1 AND chat = ?2")?
-        .exists([id.as_str(), chat.as_str()])?)
+/// One transaction of intake.
+struct Intake<'a> {
+    connection: &'a Connection,
+    rules: &'a Rules,
+    now: Timestamp,
+    taken: TakenIn,
 }
 
-/// Stores one message; false when it was there already.
-fn insert(connection: &Connection, message: &Inbound, wake: Wake, now: Timestamp) -> Result<bool> {
-    let quote = message.quote.as_ref();
-    let rows = connection
-        .prepare_cached(
-            "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at,
-                                quote_id, quote_sender_name, quote_text, wake)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)
-             ON CONFLICT (chat, wa_id) DO NOTHING",
-        )?
-        .execute(params![
-            message.chat.as_str(),
-            message.id.as_str(),
-            message.sender.as_str(),
-            message.sender_name,
-            message.text,
-            millis(message.sent_at),
-            millis(now),
-            quote.map(|quote| quote.id.as_str()),
-            quote.map(|quote| quote.sender_name.as_str()),
-            quote.map(|quote| quote.text.as_str()),
-            match wake {
-                Wake::Wakes => "wakes",
-                Wake::Context => "context",
+/// What a row is made of; its chat is the group's.
+struct NewRow<'a> {
+    id: &'a MessageId,
+    sender: &'a SenderId,
+    sender_name: &'a str,
+    text: &'a str,
+    sent_at: Timestamp,
+    quote: Option<&'a Quote>,
+    /// The message whose new text this is.
+    edits: Option<&'a MessageId>,
+    media: Option<&'a Media>,
+    wake: Wake,
+    state: &'static str,
+}
+
+impl Intake<'_> {
+    fn take(&mut self, event: &Event) -> Result<()> {
+        match event {
+            Event::Message(message) => self.message(message),
+            Event::Edited(edit) => self.edited(edit),
+            Event::Deleted { chat, sender, target } => self.deleted(chat, sender, target),
+            Event::Reacted(reaction) => self.reacted(reaction),
+            Event::Chat { id, name, members } => {
+                groups::name_chat(self.connection, id, name, *members, self.now)
+            }
+            Event::SamePerson { one, other } => {
+                people::same_person(self.connection, one.as_str(), other.as_str())
+            }
+            Event::Account(account) => account::set(self.connection, account),
+            Event::Answered { id, answer } => {
+                outbox::answered(self.connection, id, *answer, self.rules, self.now)?;
+                self.taken.outbox = OutboxChange::Changed;
+                Ok(())
+            }
+        }
+    }
+
+    fn message(&mut self, message: &Inbound) -> Result<()> {
+        groups::see_chat(self.connection, &message.chat, self.now)?;
+        groups::set_expiry(self.connection, &message.chat, message.expires_secs)?;
+        let Some(group) = groups::group_of(self.connection, &message.chat)? else { return Ok(()) };
+        if self.is_there(&group, &message.id, &message.sender)? {
+            return Ok(());
+        }
+        let wake = self.wake(&group, message, message.quote.as_ref().map(|quote| &quote.id))?;
+        let quote = match &message.quote {
+            Some(quote) => Some(self.known_quote(&group, &quote.id)?.unwrap_or_else(|| unverified(quote))),
+            None => None,
+        };
+        self.insert(
+            &group,
+            &NewRow {
+                id: &message.id,
+                sender: &message.sender,
+                sender_name: &message.sender_name,
+                text: &message.text,
+                sent_at: message.sent_at,
+                quote: quote.as_ref(),
+                edits: None,
+                media: message.media.as_ref(),
+                wake,
+                state: "pending",
             },
-        ])?;
-    Ok(rows == 1)
+        )
+    }
+
+    /// Whether this message came before, under any name of its sender, or is one of our own.
+    fn is_there(&self, group: &Group, id: &MessageId, sender: &SenderId) -> Result<bool> {
+        let came_before = self
+            .connection
+            .prepare_cached(&format!(
+                "SELECT 1 FROM inbox WHERE chat = ?2 AND wa_id = ?3 AND sender IN {}",
+                people::names_of("?1")
+            ))?
+            .exists(params![sender.as_str(), group.chat.as_str(), id.as_str()])?;
+        Ok(came_before || self.is_ours(group, id)?)
+    }
+
+    /// Whether we sent this message ourselves: known by its id, never by its text.
+    fn is_ours(&self, group: &Group, id: &MessageId) -> Result<bool> {
+        Ok(self
+            .connection
+            .prepare_cached("SELECT 1 FROM outbox WHERE wa_id = ?1 AND chat = ?2")?
+            .exists([id.as_str(), group.chat.as_str()])?)
+    }
+
+    /// What a message does to the group's agent. One that called Kai too long ago only tells the chat so.
+    fn wake(&mut self, group: &Group, message: &Inbound, quoted: Option<&MessageId>) -> Result<Wake> {
+        let quotes = match quoted {
+            Some(quoted) if self.is_ours(group, quoted)? => Quotes::Kai,
+            Some(_) | None => Quotes::Other,
+        };
+        let wake = wake(group.role, group.trigger_or(&self.rules.assistant), message, quotes);
+        if wake == Wake::Wakes && self.is_too_old(message.sent_at) {
+            self.tell_of_absence(group)?;
+            return Ok(Wake::Context);
+        }
+        Ok(wake)
+    }
+
+    /// A clock that is ahead of ours makes nothing old.
+    fn is_too_old(&self, sent_at: Timestamp) -> bool {
+        let limit = SignedDuration::try_from(self.rules.answer_within).unwrap_or(SignedDuration::MAX);
+        self.now.duration_since(sent_at) > limit
+    }
+
+    /// Tells a chat that Kai was away, once for all that came meanwhile.
+    fn tell_of_absence(&mut self, group: &Group) -> Result<()> {
+        let told_before = millis(self.now)
+            .saturating_sub(i64::try_from(self.rules.answer_within.as_millis()).unwrap_or(i64::MAX));
+        let tells = self
+            .connection
+            .prepare_cached(
+                "UPDATE groups SET away_told_at = ?2
+                 WHERE name = ?1 AND (away_told_at IS NULL OR away_told_at <= ?3 OR away_told_at > ?2)",
+            )?
+            .execute(params![group.name.as_str(), millis(self.now), told_before])?;
+        if tells > 0 {
+            let notice = self.rules.notice(&notices::was_away(self.rules.lang));
+            outbox::enqueue(self.connection, &group.chat, None, &Reply::text(notice), self.now)?;
+            self.taken.outbox = OutboxChange::Changed;
+        }
+        Ok(())
+    }
+
+    /// A message that we know, as a quote: what the quoting client says of it may be anything.
+    fn known_quote(&self, group: &Group, id: &MessageId) -> Result<Option<Quote>> {
+        // The plus keeps SQLite from walking through the chat in the order of ids.
+        let known: Option<(String, String, Option<String>)> = self
+            .connection
+            .prepare_cached(
+                "SELECT ?3, text, nullif(kind, 'text') FROM outbox WHERE wa_id = ?2 AND chat = ?1
+                 UNION ALL
+                 SELECT * FROM (SELECT sender_name, text, media_kind FROM inbox
+                                WHERE chat = ?1 AND wa_id = ?2 ORDER BY +id LIMIT 1)
+                 LIMIT 1",
+            )?
+            .query_row([group.chat.as_str(), id.as_str(), &self.rules.assistant], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            })
+            .optional()?;
+        Ok(known.map(|(sender_name, text, kind)| {
+            let text = match kind {
+                _ if !text.is_empty() => text,
+                Some(kind) => format!("[{kind}]"),
+                None => "[deleted message]".to_owned(),
+            };
+            Quote { id: id.clone(), sender_name, text }
+        }))
+    }
+
+    fn insert(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
+        let NewRow { quote, media, .. } = row;
+        self.connection
+            .prepare_cached(
+                "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at,
+                                    quote_id, quote_sender_name, quote_text,
+                                    media_kind, media_mime, media_name, media_bytes, media_handle, media_state,
+                                    wake, state, edits)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+                 ON CONFLICT (chat, wa_id, sender) DO NOTHING",
+            )?
+            .execute(params![
+                group.chat.as_str(),
+                row.id.as_str(),
+                row.sender.as_str(),
+                row.sender_name,
+                row.text,
+                millis(row.sent_at),
+                millis(self.now),
+                quote.map(|quote| quote.id.as_str()),
+                quote.map(|quote| quote.sender_name.as_str()),
+                quote.map(|quote| quote.text.as_str()),
+                media.map(|media| media.kind.name()),
+                media.map(|media| media.mime.as_str()),
+                media.and_then(|media| media.name.as_deref()),
+                media.map(|media| i64::try_from(media.bytes).unwrap_or(i64::MAX)),
+                media.map(|media| media.handle.as_slice()),
+                media.map(|_| "wanted"),
+                wake_name(row.wake),
+                row.state,
+                row.edits.map(MessageId::as_str),
+            ])?;
+        if row.wake == Wake::Wakes {
+            self.wakes(group);
+        }
+        Ok(())
+    }
+
+    fn wakes(&mut self, group: &Group) {
+        if !self.taken.woken.contains(&group.name) {
+            self.taken.woken.push(group.name.clone());
+        }
+    }
+
+    /// The group that a chat belongs to, by any of its names.
+    fn group_of(&self, chat: &ChatId) -> Result<Option<Group>> {
+        groups::group_of(self.connection, chat)
+    }
+}
+
+/// A quote of a message that we do not know: only the quoting client says so.
+fn unverified(quote: &Quote) -> Quote {
+    Quote {
+        sender_name: format!("{} (not verified)", quote.sender_name).trim_start().to_owned(),
+        ..quote.clone()
+    }
+}
+
+fn wake_name(wake: Wake) -> &'static str {
+    match wake {
+        Wake::Wakes => "wakes",
+        Wake::Context => "context",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+    use rusqlite::types::Value;
+
+    use super::*;
+    use crate::store::tests::{add_group, rules};
+    use crate::types::MediaKind;
+    use crate::types::{Account, Answer, Edit, Mention, Reaction, Role};
+
+    const NOW: i64 = 1_800_000_000;
+
+    fn at(second: i64) -> Timestamp {
+        Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
+    }
+
+    fn message(chat: &str, id: &str, sender: &str, text: &str) -> Inbound {
+        Inbound {
+            chat: ChatId::new(chat),
+            id: MessageId::new(id),
+            sender: SenderId::new(sender),
+            sender_name: sender.to_owned(),
+            text: text.to_owned(),
+            sent_at: at(NOW),
+            mention: Mention::NotMe,
+            quote: None,
+            media: None,
+            expires_secs: None,
+        }
+    }
+
+    fn deleted(sender: &str) -> Event {
+        Event::Deleted {
+            chat: ChatId::new("family@g.us"),
+            sender: SenderId::new(sender),
+            target: MessageId::new("1"),
+        }
+    }
+
+    async fn rows(store: &Store) -> String {
+        let rows = store.with(|connection| {
+            let mut statement = connection.prepare(
+                "SELECT concat_ws('|', wa_id, text, media_kind, media_mime, media_name, media_bytes, media_handle,
+                                  media_state, wake, state) FROM inbox ORDER BY id",
+            )?;
+            Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?)
+        });
+        rows.await.unwrap().join("\n")
+    }
+
+    #[tokio::test]
+    async fn media_is_wanted_until_its_author_takes_it_back() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+        add_group(&store, "family", Role::Member, at(NOW)).await;
+        let media = Media {
+            kind: MediaKind::Document,
+            mime: "application/pdf".to_owned(),
+            name: Some("plan.pdf".to_owned()),
+            bytes: u64::MAX,
+            handle: b"handle".to_vec(),
+        };
+        let sent = Inbound { media: Some(media), ..message("family@g.us", "1", "Ana", "@Kai read this") };
+        let taken = store.take_in(vec![Event::Message(sent)], rules(), at(NOW)).await.unwrap();
+        assert_eq!(taken.woken, [GroupName::parse("family").unwrap()]);
+        insta::assert_snapshot!(rows(&store).await, @"1|@Kai read this|document|application/pdf|plan.pdf|9223372036854775807|handle|wanted|wakes|pending");
+
+        store.take_in(vec![deleted("Mallory")], rules(), at(NOW)).await.unwrap();
+        assert!(rows(&store).await.contains("handle"));
+        store.take_in(vec![deleted("Ana")], rules(), at(NOW)).await.unwrap();
+        insta::assert_snapshot!(rows(&store).await, @"1||wakes|done");
+    }
+
+    /// Events of few people, chats and ids, so that they meet, and of any text and time.
+    fn event() -> impl Strategy<Value = Event> {
+        let id = || prop_oneof!["[0-3]", any::<String>()];
+        let person = || prop::sample::select(vec!["Ana@s", "Ana@lid", "Bob@s", "Bob@lid", ""]);
+        let chat = || prop::sample::select(vec!["family@g.us", "main@g.us", "Ana@s", "Ana@lid", "x@g.us"]);
+        let text = || prop_oneof!["@Kai .*", ".*", "\\[Edited\\] .*"];
+        let second = || prop_oneof![NOW - 200_000..NOW + 200_000, any::<i64>()];
+        let quote = (id(), text()).prop_map(|(id, text)| Quote {
+            id: MessageId::new(id),
+            sender_name: "?".to_owned(),
+            text,
+        });
+        let inbound = (chat(), id(), person(), text(), second(), prop::option::of(quote)).prop_map(
+            |(chat, id, sender, text, second, quote)| Inbound {
+                quote,
+                sent_at: at(second),
+                ..message(chat, &id, sender, &text)
+            },
+        );
+        prop_oneof![
+            inbound.clone().prop_map(Event::Message),
+            (id(), inbound.clone()).prop_map(|(target, message)| Event::Edited(Edit {
+                target: MessageId::new(target),
+                message
+            })),
+            (chat(), person(), id()).prop_map(|(chat, sender, target)| Event::Deleted {
+                chat: ChatId::new(chat),
+                sender: SenderId::new(sender),
+                target: MessageId::new(target)
+            }),
+            (inbound, id()).prop_map(|(message, target)| Event::Reacted(Reaction {
+                chat: message.chat,
+                id: message.id,
+                sender: message.sender,
+                sender_name: message.sender_name,
+                target: MessageId::new(target),
+                emoji: message.text,
+                sent_at: message.sent_at,
+            })),
+            (chat(), text(), any::<Option<u32>>()).prop_map(|(chat, name, members)| Event::Chat {
+                id: ChatId::new(chat),
+                name,
+                members
+            }),
+            (person(), person()).prop_map(|(one, other)| Event::SamePerson {
+                one: SenderId::new(one),
+                other: SenderId::new(other)
+            }),
+            (person(), text()).prop_map(|(id, name)| Event::Account(Account {
+                id: SenderId::new(id),
+                lid: None,
+                name
+            })),
+            (id(), any::<Option<u32>>()).prop_map(|(id, code)| Event::Answered {
+                id: MessageId::new(id),
+                answer: code.map_or(Answer::Acked, |code| Answer::Nacked { code }),
+            }),
+        ]
+    }
+
+    /// What is there of every row but its time of arrival.
+    fn whole(connection: &Connection) -> Vec<Vec<Value>> {
+        let mut statement = connection.prepare("SELECT * FROM inbox ORDER BY id").unwrap();
+        let columns = statement.column_count();
+        let rows = statement.query_map([], |row| (0..columns).map(|column| row.get(column)).collect());
+        rows.unwrap().map(Result::unwrap).collect()
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn whatever_comes_is_taken_in_and_a_second_time_changes_nothing(
+            events in prop::collection::vec(event(), 1..24),
+        ) {
+            let runtime = tokio::runtime::Builder::new_current_thread().build().unwrap();
+            runtime.block_on(async {
+                let folder = tempfile::tempdir().unwrap();
+                let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+                add_group(&store, "main", Role::Main, at(NOW)).await;
+                add_group(&store, "family", Role::Member, at(NOW)).await;
+                store.take_in(events.clone(), rules(), at(NOW)).await.unwrap();
+                let strangers: Vec<Vec<Value>> = store
+                    .with(|connection| {
+                        let mut known = whole(connection);
+                        known.retain(|row| {
+                            ![Value::Text("main@g.us".into()), Value::Text("family@g.us".into())].contains(&row[1])
+                        });
+                        Ok(known)
+                    })
+                    .await
+                    .unwrap();
+                assert_eq!(strangers, Vec::<Vec<Value>>::new(), "only registered chats are stored");
+
+                let messages: Vec<Event> = events
+                    .into_iter()
+                    .filter(|event| matches!(event, Event::Message(_) | Event::Edited(_) | Event::Reacted(_)))
+                    .collect();
+                let before = store.with(|connection| Ok(whole(connection))).await.unwrap();
+                let taken = store.take_in(messages, rules(), at(NOW)).await.unwrap();
+                assert_eq!(taken.woken, []);
+                assert_eq!(store.with(|connection| Ok(whole(connection))).await.unwrap(), before);
+            });
+        }
+    }
 }

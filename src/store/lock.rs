@@ -39,10 +39,16 @@ impl InstanceLock {
             .with_context(explain)?;
         match file.try_lock() {
             Ok(()) => {}
-            Err(TryLockError::WouldBlock) => bail!(
-                "nanokimi already works on this install ({}); stop that one first",
-                read_holder(&mut file)
-            ),
+            Err(TryLockError::WouldBlock) => {
+                let holder = read_holder(&mut file);
+                // The service is not stopped by its process: systemd would start it again.
+                let how = if holder.starts_with("`nanokimi run`") {
+                    ": systemctl --user stop nanokimi, or Ctrl-C where it runs"
+                } else {
+                    ""
+                };
+                bail!("nanokimi already works on this install ({holder}); stop that one first{how}")
+            }
             Err(TryLockError::Error(error)) => return Err(error).with_context(explain),
         }
         file.set_len(0).with_context(explain)?;

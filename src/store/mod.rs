@@ -4,10 +4,13 @@
 //! wake-up only a hint. Each hand-over is one transaction, in the module of its table. Calls run on Tokio's
 //! blocking pool; one connection is enough, since SQLite writes one at a time anyway.
 
+mod account;
 mod groups;
 mod inbox;
 mod lock;
+mod media;
 mod outbox;
+mod people;
 mod schema;
 mod trouble;
 mod turns;
@@ -21,9 +24,12 @@ use anyhow::{Result, anyhow};
 use jiff::Timestamp;
 use rusqlite::{Connection, TransactionBehavior};
 
-pub use inbox::RowId;
+pub use account::LinkNote;
+pub use groups::KnownChat;
+pub use inbox::{OutboxChange, RowId, Rules, TakenIn};
 pub use lock::InstanceLock;
-pub use outbox::{DueReply, SendResult};
+pub use media::Wanted;
+pub use outbox::{Attempt, DueContent, DueReply, GivenUp, Quoted, Reply, SendResult, Unanswered};
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
 
 use crate::types::InstallId;
@@ -129,7 +135,7 @@ impl Store {
                 "DELETE FROM outbox
                  WHERE id < coalesce((SELECT id FROM outbox WHERE created_at >= ?1 ORDER BY id LIMIT 1),
                                      (SELECT max(id) + 1 FROM outbox))
-                   AND state = 'sent'",
+                   AND state IN ('acked', 'nacked', 'dead')",
                 [before],
             )?;
             transaction.commit()?;
@@ -160,24 +166,77 @@ fn time(millis: i64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::time::Duration;
+
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::types::{ChatId, Group, GroupName, Inbound, Mention, MessageId, Role, SenderId};
+    use crate::types::{ChatId, Event, Group, GroupName, Inbound, Lang, Mention, MessageId, Role, SenderId};
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-    fn message(id: &str, text: &str) -> Inbound {
+    fn message(id: &str, text: &str, sent_at: Timestamp) -> Inbound {
         Inbound {
             chat: ChatId::new("family@g.us"),
             id: MessageId::new(id),
             sender: SenderId::new("ana@s.whatsapp.net"),
             sender_name: "Ana".to_owned(),
             text: text.to_owned(),
-            sent_at: Timestamp::UNIX_EPOCH,
+            sent_at,
             mention: Mention::NotMe,
             quote: None,
+            media: None,
+            expires_secs: None,
         }
+    }
+
+    pub(super) fn rules() -> Rules {
+        Rules {
+            assistant: "Kai".to_owned(),
+            answer_within: Duration::from_secs(24 * 60 * 60),
+            lang: Lang::En,
+            reply_prefix: "Kai: ".to_owned(),
+        }
+    }
+
+    pub(super) async fn add_group(store: &Store, name: &str, role: Role, now: Timestamp) {
+        let chat = ChatId::new(format!("{name}@g.us"));
+        let group = Group { name: GroupName::parse(name).unwrap(), chat, role, trigger: None };
+        store.add_group(&group, now).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn what_was_given_up_long_ago_is_forgotten_and_what_waits_is_not() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+        let began: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
+        add_group(&store, "family", Role::Member, began).await;
+        let chat = ChatId::new("family@g.us");
+        store.say(&chat, "lost", began).await.unwrap();
+        let lost = store.first_waiting(Some(&chat)).await.unwrap().remove(0);
+        store.begin_attempt(&lost, began).await.unwrap();
+        store.attempted(&lost, SendResult::Never("no".to_owned()), rules(), began).await.unwrap();
+        store.say(&chat, "still to be sent", began).await.unwrap();
+        store.forget_old(began + DAY * 89).await.unwrap();
+        assert_eq!(store.given_up().await.unwrap().len(), 1);
+        store.forget_old(began + DAY * 91).await.unwrap();
+        assert_eq!(store.given_up().await.unwrap(), []);
+        assert_eq!(store.first_waiting(None).await.unwrap().len(), 1);
+    }
+
+    #[tokio::test]
+    async fn what_a_removed_group_was_told_when_the_host_was_killed_is_over() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+        let now = Timestamp::UNIX_EPOCH;
+        add_group(&store, "family", Role::Member, now).await;
+        store.take_in(vec![Event::Message(message("1", "@Kai hello", now))], rules(), now).await.unwrap();
+        let family = store.groups().await.unwrap().remove(0);
+        assert!(store.claim(&family, now).await.unwrap().is_some());
+        store.remove_group(&family.name).await.unwrap();
+        store.unclaim_lost("gave up".to_owned(), now).await.unwrap();
+        let counts = store.queue_counts().await.unwrap();
+        assert_eq!((counts.waiting, counts.claimed), (0, 0));
     }
 
     async fn kept(store: &Store) -> Vec<String> {
@@ -193,11 +252,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
         let began: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
-        let name = GroupName::parse("family").unwrap();
-        let group = Group { name, chat: ChatId::new("family@g.us"), role: Role::Member, trigger: None };
-        store.add_group(&group, began).await.unwrap();
+        add_group(&store, "family", Role::Member, began).await;
         let take_in = |id: &str, text: &str, now: Timestamp| {
-            store.take_in(vec![message(id, text)], Vec::new(), "Kai".to_owned(), now)
+            store.take_in(vec![Event::Message(message(id, text, now))], rules(), now)
         };
         take_in("old", "We meet at nine.", began).await.unwrap();
         take_in("asked", "@Kai when do we meet?", began).await.unwrap();

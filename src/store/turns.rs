@@ -7,9 +7,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{RowId, Store, millis, outbox, time};
+use super::{Reply, RowId, Store, media, millis, outbox, time};
 use crate::render::prompt::PromptMessage;
-use crate::types::{ChatId, Group, MessageId, Quote, TokenUsage, TurnId};
+use crate::router::Wake;
+use crate::types::{ChatId, Group, MessageId, Quote, SenderId, TokenUsage, TurnId};
 
 /// How often a message is tried before it is parked and the chat is told.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -17,14 +18,21 @@ pub const MAX_ATTEMPTS: u32 = 3;
 const CLAIM_MAX: i64 = 100;
 /// Most messages of mere context in one prompt: the newest are given, older ones are let go.
 const CONTEXT_MAX: i64 = 100;
+/// In front of a new text, where the old one was read already.
+const EDITED: &str = "[Edited] ";
 
 /// Rows in the hands of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub turn: TurnId,
+    /// Oldest first.
     pub rows: Vec<RowId>,
-    /// The same rows as the agent reads them, oldest first.
+    /// The same rows as the agent reads them.
     pub messages: Vec<PromptMessage>,
+    /// The newest of them that calls Kai: the answer is to it.
+    pub called_by: Option<RowId>,
+    /// The same rows by who sent them, in the order of each sender's first.
+    pub senders: Vec<(SenderId, Vec<MessageId>)>,
 }
 
 /// What becomes of a turn's rows.
@@ -52,8 +60,8 @@ pub struct TurnEnding {
     /// Rows of the turn that the agent never read, since they were steered too late: they go back into the
     /// queue, and the attempt does not count.
     pub unread: Vec<RowId>,
-    /// Ready to be sent, in order.
-    pub replies: Vec<String>,
+    /// In order.
+    pub replies: Vec<Reply>,
     pub usage: TokenUsage,
 }
 
@@ -75,7 +83,13 @@ pub struct QueueCounts {
     pub waiting: u64,
     pub claimed: u64,
     pub parked: u64,
+    /// Replies that wait to be sent.
     pub unsent: u64,
+    /// Replies that were sent, and that WhatsApp has not answered.
+    pub unanswered: u64,
+    /// Replies that WhatsApp refused.
+    pub nacked: u64,
+    /// Replies that could not be sent.
     pub dead: u64,
     pub usage: TokenUsage,
 }
@@ -88,7 +102,10 @@ impl Store {
             let transaction = connection.transaction()?;
             // A group has one turn at a time: what is claimed now belongs to one whose end could not be written.
             transaction
-                .prepare_cached("UPDATE inbox SET state = 'pending' WHERE state = 'claimed' AND chat = ?1")?
+                .prepare_cached(
+                    "UPDATE inbox INDEXED BY inbox_claimed SET state = 'pending'
+                     WHERE state = 'claimed' AND chat = ?1",
+                )?
                 .execute([group.chat.as_str()])?;
             let Some(up_to) = newest_to_claim(&transaction, &group.chat)? else { return Ok(None) };
             transaction
@@ -105,7 +122,17 @@ impl Store {
     /// Whether something waits to be answered in a group's chat.
     pub async fn waits(&self, group: &Group) -> Result<bool> {
         let chat = group.chat.clone();
-        self.with(move |connection| Ok(newest_to_claim(connection, &chat)?.is_some())).await
+        self.with(move |connection| {
+            // Of a turn that runs nobody asks: these are of one whose end could not be written.
+            let left = connection
+                .prepare_cached(
+                    "SELECT 1 FROM inbox INDEXED BY inbox_claimed
+                     WHERE state = 'claimed' AND wake = 'wakes' AND chat = ?1",
+                )?
+                .exists([chat.as_str()])?;
+            Ok(left || newest_to_claim(connection, &chat)?.is_some())
+        })
+        .await
     }
 
     /// Claims what has come since for a turn that runs; nothing new means nothing is claimed.
@@ -169,11 +196,16 @@ impl Store {
         .await
     }
 
-    /// Frees what a host that was killed had claimed. Rows that were tried often enough are parked, and each
+    /// Frees what a host that was killed had claimed; what is of a group that was removed meanwhile is over. Rows that were tried often enough are parked, and each
     /// chat of such rows is told `notice` once.
     pub async fn unclaim_lost(&self, notice: String, now: Timestamp) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
+            transaction.execute(
+                "UPDATE inbox SET state = 'done'
+                 WHERE state = 'claimed' AND chat NOT IN (SELECT chat FROM groups)",
+                [],
+            )?;
             // By itself SQLite would walk through the whole inbox, for the order of the chats.
             let mut statement = transaction.prepare(
                 "SELECT DISTINCT chat FROM inbox INDEXED BY inbox_claimed
@@ -189,7 +221,7 @@ impl Store {
                      WHERE state = 'claimed' AND chat = ?1 AND attempts >= ?2",
                     params![chat, MAX_ATTEMPTS],
                 )?;
-                outbox::enqueue(&transaction, &ChatId::new(chat), None, &notice, now)?;
+                outbox::enqueue(&transaction, &ChatId::new(chat), None, &Reply::text(&notice), now)?;
             }
             transaction.execute("UPDATE inbox SET state = 'pending' WHERE state = 'claimed'", [])?;
             transaction.execute(
@@ -212,6 +244,8 @@ impl Store {
                 claimed: count("SELECT count(*) FROM inbox WHERE state = 'claimed' AND wake = 'wakes'")?,
                 parked: count("SELECT count(*) FROM inbox WHERE state = 'parked' AND wake = 'wakes'")?,
                 unsent: count("SELECT count(*) FROM outbox WHERE state = 'queued'")?,
+                unanswered: count("SELECT count(*) FROM outbox WHERE state = 'sent'")?,
+                nacked: count("SELECT count(*) FROM outbox WHERE state = 'nacked'")?,
                 dead: count("SELECT count(*) FROM outbox WHERE state = 'dead'")?,
                 usage: TokenUsage {
                     input: count("SELECT coalesce(sum(input_tokens), 0) FROM turns")?,
@@ -241,44 +275,90 @@ impl Store {
     }
 }
 
-/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is.
+/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but none
+/// behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
 fn newest_to_claim(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     Ok(connection
         .prepare_cached(
             "SELECT max(id) FROM (SELECT id FROM inbox
-             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)",
+             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)
+             WHERE id < coalesce((SELECT min(id) FROM inbox INDEXED BY inbox_wanted
+                                  WHERE chat = ?1 AND state = 'pending' AND media_state = 'wanted'), id + 1)",
         )?
         .query_row(params![chat.as_str(), CLAIM_MAX], |row| row.get(0))?)
 }
 
-/// Hands the pending rows up to `up_to` to a turn, counting the attempt.
-fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
-    let oldest_context: Option<i64> = transaction
+/// The last row that claims would take if every file were there, the next one's and all that follow it. Context that
+/// the next one would let go is let go now: nobody needs its files.
+pub(super) fn newest_to_wait_for(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT max(id) FROM (SELECT id FROM inbox
+         WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)",
+    )?;
+    let mut newest_of = |calls: i64| -> rusqlite::Result<Option<i64>> {
+        statement.query_row(params![chat.as_str(), calls], |row| row.get(0))
+    };
+    if let Some(next) = newest_of(CLAIM_MAX)? {
+        let_context_go(connection, chat, next)?;
+    }
+    Ok(newest_of(i64::MAX)?)
+}
+
+/// Lets the context go that is too much for a claim up to this row.
+fn let_context_go(connection: &Connection, chat: &ChatId, up_to: i64) -> Result<()> {
+    let oldest_context: Option<i64> = connection
         .prepare_cached(
             "SELECT id FROM inbox WHERE chat = ?1 AND wake = 'context' AND state = 'pending' AND id <= ?2
              ORDER BY id DESC LIMIT 1 OFFSET ?3",
         )?
         .query_row(params![chat.as_str(), up_to, CONTEXT_MAX - 1], |row| row.get(0))
         .optional()?;
-    transaction
+    connection
         .prepare_cached(
             "UPDATE inbox SET state = 'done' WHERE chat = ?1 AND wake = 'context' AND state = 'pending' AND id < ?2",
         )?
         .execute(params![chat.as_str(), oldest_context.unwrap_or(0)])?;
-    let mut statement = transaction.prepare_cached(
-        "UPDATE inbox SET state = 'claimed', turn = ?1, attempts = attempts + 1
-         WHERE chat = ?2 AND state = 'pending' AND id <= ?3
-         RETURNING id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text",
-    )?;
-    let mut claimed = statement
-        .query_map(params![turn.0, chat.as_str(), up_to], message_from)?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    claimed.sort_by_key(|(row, _)| *row);
-    let (rows, messages) = claimed.into_iter().unzip();
-    Ok(Claim { turn, rows, messages })
+    Ok(())
 }
 
-fn message_from(row: &Row<'_>) -> rusqlite::Result<(RowId, PromptMessage)> {
+/// Hands the pending rows up to `up_to` to a turn, counting the attempt.
+fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
+    let_context_go(transaction, chat, up_to)?;
+    let mut statement = transaction.prepare_cached(
+        "UPDATE inbox INDEXED BY inbox_pending SET state = 'claimed', turn = ?1, attempts = attempts + 1
+         WHERE chat = ?2 AND state = 'pending' AND id <= ?3
+         RETURNING id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text, sender,
+                   wake = 'wakes', edits, media_kind, media_name, media_state, media_path, media_missing",
+    )?;
+    let mut claimed = statement
+        .query_map(params![turn.0, chat.as_str(), up_to], claimed_from)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    claimed.sort_by_key(|claimed| claimed.row);
+    let mut claim =
+        Claim { turn, rows: Vec::new(), messages: Vec::new(), called_by: None, senders: Vec::new() };
+    for Claimed { row, sender, wake, message } in claimed {
+        if wake == Wake::Wakes {
+            claim.called_by = Some(row);
+        }
+        match claim.senders.iter_mut().find(|(known, _)| *known == sender) {
+            Some((_, messages)) => messages.push(message.id.clone()),
+            None => claim.senders.push((sender, vec![message.id.clone()])),
+        }
+        claim.rows.push(row);
+        claim.messages.push(message);
+    }
+    Ok(claim)
+}
+
+/// A row as it is claimed.
+struct Claimed {
+    row: RowId,
+    sender: SenderId,
+    wake: Wake,
+    message: PromptMessage,
+}
+
+fn claimed_from(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     let quote_id: Option<String> = row.get(5)?;
     let quote = match quote_id {
         Some(id) => Some(Quote {
@@ -288,14 +368,22 @@ fn message_from(row: &Row<'_>) -> rusqlite::Result<(RowId, PromptMessage)> {
         }),
         None => None,
     };
+    let edited = row.get::<_, Option<String>>("edits")?.map_or("", |_| EDITED);
+    let text: String = row.get(3)?;
     let message = PromptMessage {
         id: MessageId::new(row.get::<_, String>(1)?),
         sender_name: row.get(2)?,
-        text: row.get(3)?,
+        text: format!("{edited}{text}"),
         sent_at: time(row.get(4)?),
         quote,
+        file: media::prompt_file(row)?,
     };
-    Ok((RowId(row.get(0)?), message))
+    Ok(Claimed {
+        row: RowId(row.get(0)?),
+        sender: SenderId::new(row.get::<_, String>(8)?),
+        wake: if row.get(9)? { Wake::Wakes } else { Wake::Context },
+        message,
+    })
 }
 
 /// How often the most tried message of a turn has been tried, this time included.
@@ -325,7 +413,7 @@ fn pending(next: Option<i64>) -> Finished {
 fn forget_unregistered(connection: &Connection, chat: &ChatId) -> Result<()> {
     connection
         .prepare_cached(
-            "UPDATE inbox SET state = 'done' WHERE chat = ?1 AND state = 'pending'
+            "UPDATE inbox INDEXED BY inbox_pending SET state = 'done' WHERE chat = ?1 AND state = 'pending'
              AND NOT EXISTS (SELECT 1 FROM groups WHERE chat = ?1)",
         )?
         .execute([chat.as_str()])?;
@@ -362,7 +450,7 @@ fn park(
             "UPDATE inbox SET state = 'parked' WHERE turn = ?1 AND state = 'claimed' AND attempts >= ?2",
         )?
         .execute(params![ending.turn.0, attempts])?;
-    outbox::enqueue(transaction, &ending.chat, Some(ending.turn), notice, now)
+    outbox::enqueue(transaction, &ending.chat, Some(ending.turn), &Reply::text(notice), now)
 }
 
 fn close(

@@ -9,16 +9,16 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use nanokimi::auth::Login;
-use nanokimi::bridge::{self, Batch, BridgeEnd, Event, Order};
+use nanokimi::bridge::{self, Batch, BridgeEnd, Event, HandedOver, Link, Order};
 use nanokimi::clock::Clock;
 use nanokimi::container::spec::{Daemon, Limits};
 use nanokimi::container::{ContainerSpec, Containers, Exit, Running};
 use nanokimi::door::Upstream;
 use nanokimi::home;
 use nanokimi::paths::Paths;
-use nanokimi::service::{self, Reach};
+use nanokimi::service::{self, Ended, Reach};
 use nanokimi::session::{Host, Settings, machine};
-use nanokimi::store::Store;
+use nanokimi::store::{Rules, Store};
 use nanokimi::types::{
     ChatId, Failure, Group, GroupName, Inbound, InstallId, Lang, Mention, MessageId, Role, Secret, SenderId,
 };
@@ -30,7 +30,8 @@ use tokio::task::JoinHandle;
 
 /// What people say to each other, and nobody has to answer.
 pub const CHATTER: &str = "The trip is on Friday, we meet at the station at nine.";
-const CHAT: &str = "family@g.us";
+/// At a terminal: an install that has only such chats runs without a link to WhatsApp.
+const CHAT: &str = "console:family";
 /// `f_type` of a file system in memory (statfs(2)).
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 
@@ -56,7 +57,7 @@ pub struct Held {
     pub replies: mpsc::UnboundedReceiver<Instant>,
     batches: mpsc::Sender<Batch>,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<()>>,
+    task: JoinHandle<Result<Ended>>,
     _folder: TempDir,
 }
 
@@ -71,7 +72,8 @@ impl Held {
         add_group(&store).await?;
         let (prompt_times, prompts) = mpsc::unbounded_channel();
         let (reply_times, replies) = mpsc::unbounded_channel();
-        let (BridgeEnd { batches, orders }, end) = bridge::pair();
+        let (BridgeEnd { batches, orders, link }, end) = bridge::pair();
+        link.send_replace(Link::Online);
         let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-bench")), clock.now()));
         let host = Host {
             containers: PromptEngines { prompts: prompt_times },
@@ -90,7 +92,9 @@ impl Held {
         let stopped = async {
             stopped.await.ok();
         };
-        let task = tokio::spawn(service::run(host, end, Reach::All, ready, stopped));
+        // As to a terminal: replies to WhatsApp leave no faster than people write.
+        let reach = Reach::Only(ChatId::new(CHAT));
+        let task = tokio::spawn(service::run(host, end, reach, ready, stopped));
         is_ready.await.context("The service did not start")?;
         Ok(Self { prompts, replies, batches, stop, task, _folder: folder })
     }
@@ -104,7 +108,8 @@ impl Held {
 
     pub async fn stop(self) -> Result<()> {
         self.stop.send(()).ok();
-        self.task.await.context("The service broke")?
+        self.task.await.context("The service broke")??;
+        Ok(())
     }
 }
 
@@ -126,6 +131,17 @@ pub fn message(number: usize, text: &str) -> Inbound {
         sent_at: Clock::System.now(),
         mention: Mention::NotMe,
         quote: None,
+        media: None,
+        expires_secs: None,
+    }
+}
+
+pub fn rules() -> Rules {
+    Rules {
+        assistant: "Kai".to_owned(),
+        answer_within: Duration::from_secs(24 * 60 * 60),
+        lang: Lang::En,
+        reply_prefix: "Kai: ".to_owned(),
     }
 }
 
@@ -145,6 +161,8 @@ fn settings(install: InstallId) -> Settings {
             idle: Duration::from_secs(15 * 60),
             turn: Duration::from_secs(30 * 60),
         },
+        answer_within: Duration::from_secs(24 * 60 * 60),
+        media_limit_bytes: 32 * 1024 * 1024,
         max_agents: 1,
     }
 }
@@ -154,9 +172,9 @@ async fn take_replies(mut orders: mpsc::Receiver<Order>, times: mpsc::UnboundedS
         match order {
             Order::Send(send) => {
                 times.send(Instant::now()).ok();
-                send.outcome.send(Ok(())).ok();
+                send.outcome.send(Ok(HandedOver::Seen)).ok();
             }
-            Order::Typing { .. } => {}
+            Order::Typing { .. } | Order::Read { .. } | Order::Fetch(_) => {}
         }
     }
 }

@@ -70,7 +70,7 @@ fn one_of_a_newer_nanokimi_is_left_alone() {
     let newer = Connection::open(home.database()).unwrap();
     newer.execute_batch("CREATE TABLE later (x); PRAGMA user_version = 999").unwrap();
     drop(newer);
-    assert_snapshot!(refusal(&home), @"The database was written by a newer nanokimi (its version is 999, this one knows 1); install the newer nanokimi again. Nothing was changed");
+    assert_snapshot!(refusal(&home), @"The database was written by a newer nanokimi (its version is 999, this one knows 2); install the newer nanokimi again. Nothing was changed");
 }
 
 #[test]
@@ -94,14 +94,17 @@ fn the_second_nanokimi_is_told_who_is_there() {
     assert_eq!(verb, "`nanokimi run`");
 
     let refusal = home.all_refuse(&[&["run"], &["chat"], &["chat", "--say", "hello"]]);
-    assert_snapshot!(refusal.replace(process, "1234"), @"nanokimi already works on this install (`nanokimi run`, process 1234); stop that one first");
+    assert_snapshot!(refusal.replace(process, "1234"), @"nanokimi already works on this install (`nanokimi run`, process 1234); stop that one first: systemctl --user stop nanokimi, or Ctrl-C where it runs");
     let status = home.run(&["status"]).done().stdout;
-    assert!(status.contains(&format!("service           {holder}\n")), "{status}");
+    assert!(status.contains(&format!("service              {holder}\n")), "{status}");
     home.run(&["groups", "add", "more"]).done();
 
     let process = Pid::from_raw(process.parse().unwrap()).unwrap();
     kill_process(process, Signal::TERM).unwrap();
     assert!(first.wait().unwrap().success(), "who is asked to stop has done well");
     let status = home.run(&["status"]).done().stdout;
-    assert!(status.contains("not running; `nanokimi run` starts it"), "{status}");
+    assert!(
+        status.contains("not running; `nanokimi service install` (or `nanokimi run`) starts it"),
+        "{status}"
+    );
 }

@@ -55,7 +55,36 @@ fn what_is_not_there_cannot_be_talked_to() {
 
 #[test]
 fn the_name_of_a_chat_is_not_its_id() {
-    assert_snapshot!(Home::new().refuses(&["groups", "add", "work", "--chat", "Our work"]), @r#""Our work" is not the id of a chat; an id looks like 34600111222@s.whatsapp.net or 1203630@g.us"#);
+    assert_snapshot!(Home::new().refuses(&["groups", "add", "work", "--chat", "Our work"]), @r#""Our work" is not the id of a chat, which looks like 34600111222@s.whatsapp.net or 120363041234567890@g.us; `nanokimi groups chats` shows them"#);
+    for id in [
+        "ana@s.whatsapp.net",
+        "status@broadcast",
+        "1203630@newsletter",
+        "@g.us",
+        "34600111222:3@s.whatsapp.net",
+        "1-@g.us",
+    ] {
+        let refusal = Home::new().refuses(&["groups", "add", "work", "--chat", id]);
+        assert!(refusal.contains("is not the id of a chat"), "{refusal}");
+    }
+}
+
+#[test]
+fn a_chat_that_nobody_knows_is_added_with_a_warning() {
+    let home = Home::new();
+    assert_snapshot!(home.run(&["groups", "add", "work", "--chat", "34600111222-1399999999@g.us", "--trigger", "@Ana"]).done().stderr, @"
+    Added work. Its folder is HOME/nanokimi/groups/work.
+    `nanokimi groups remove work` undoes that.
+    Careful: 34600111222-1399999999@g.us is not among the chats that are known so far. If it is mistyped, nothing will ever come from there; `nanokimi groups chats` shows the known ones.
+    ");
+    assert_snapshot!(home.run(&["groups", "remove", "work"]).done().stderr, @"Removed work. Its folder and history are kept; `nanokimi groups add work --chat 34600111222-1399999999@g.us --trigger Ana` takes them up.");
+}
+
+#[test]
+fn what_takes_a_group_up_again_can_be_pasted_into_a_shell() {
+    let home = Home::new();
+    home.run(&["groups", "add", "work", "--trigger", "Bot me; it's $(id)"]).done();
+    assert_snapshot!(home.run(&["groups", "remove", "work"]).done().stderr, @r"Removed work. Its folder and history are kept; `nanokimi groups add work --trigger 'Bot me; it'\''s $(id)'` takes them up.");
 }
 
 #[test]
@@ -76,5 +105,8 @@ fn a_removed_group_leaves_its_folder_and_comes_back() {
     home.write("nanokimi/groups/family/notes.md", "milk");
     assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. Its folder and history are kept; `nanokimi groups add family` takes them up.");
     assert_eq!(std::fs::read_to_string(home.path("nanokimi/groups/family/notes.md")).unwrap(), "milk");
-    assert_snapshot!(home.run(&["groups", "add", "family"]).done().stderr, @"Added family. Its folder is HOME/nanokimi/groups/family.");
+    assert_snapshot!(home.run(&["groups", "add", "family"]).done().stderr, @"
+    Added family. Its folder is HOME/nanokimi/groups/family.
+    `nanokimi groups remove family` undoes that.
+    ");
 }

@@ -19,6 +19,8 @@ fn nanokimi() {
 
     Commands:
       demo     Try nanokimi: makes this machine ready and talks to a practice model, without any account
+      auth     Link your WhatsApp account, as another device of it
+      setup    Choose your main channel among your WhatsApp chats
       build    Build the agent image
       run      Run the service in the foreground
       chat     Talk to a group's agent from this terminal
@@ -50,7 +52,7 @@ fn a_misspelt_verb_is_named_with_the_right_one() {
     assert_snapshot!(said.stderr, @"
     error: unrecognized subcommand 'stauts'
 
-      tip: a similar subcommand exists: 'status'
+      tip: some similar subcommands exist: 'setup', 'status'
 
     Usage: nanokimi [OPTIONS] <COMMAND>
 
@@ -68,6 +70,57 @@ fn demo() {
     Options:
           --yes            Install what is missing without asking
           --say <TEXT>     Say this, wait for the answer, and end
+          --home <FOLDER>  The folder of the demo's install [default: ~/nanokimi-demo]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn auth() {
+    assert_snapshot!(help(&["auth"]), @"
+    Link your WhatsApp account, as another device of it
+
+    Usage: nanokimi auth [OPTIONS]
+
+    Options:
+          --pair-code <PHONE>  Link by a code to type into the phone, whose number this is: +34600111222
+          --status             Show which account is linked, and how the link last stood; asks nobody
+          --logout             Remove this device from the account, and the keys of the link from this
+                               machine
+          --yes                With --logout: do not ask
+          --home <FOLDER>      The folder of this install [default: NANOKIMI_HOME, else this folder if
+                               it is one, else ~/nanokimi]
+      -h, --help               Print help
+
+    Without an option, the phone scans a QR code. On a terminal it is renewed in place, and gone
+    afterwards; in a pipe each code is printed once, as it comes, for whoever reads along. The exit
+    codes are in docs/operating.md.
+    ");
+}
+
+#[test]
+fn setup() {
+    assert_snapshot!(help(&["setup"]), @"
+    Choose your main channel among your WhatsApp chats
+
+    Usage: nanokimi setup [OPTIONS]
+
+    Options:
+          --main <ID>      The chat's id, instead of choosing it from a list
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn groups_chats() {
+    assert_snapshot!(help(&["groups", "chats"]), @"
+    Show the WhatsApp chats that could be groups, with their ids for `add`
+
+    Usage: nanokimi groups chats [OPTIONS]
+
+    Options:
           --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
                            one, else ~/nanokimi]
       -h, --help           Print help
@@ -127,6 +180,7 @@ fn groups() {
 
     Commands:
       list    Show the groups
+      chats   Show the WhatsApp chats that could be groups, with their ids for `add`
       add     Serve a chat as a group
       remove  Stop serving a chat; its folder and history stay, and `add` takes them up again
 
@@ -162,7 +216,8 @@ fn groups_add() {
       <NAME>  The group's folder name: letters, digits, "-" and "_"
 
     Options:
-          --chat <JID>      The chat's id [default: a chat at this terminal, for `nanokimi chat`]
+          --chat <ID>       The chat's id, as `chats` shows it [default: a chat at this terminal, for
+                            `nanokimi chat`]
           --trigger <WORD>  The word after "@" that wakes the assistant there [default: the assistant's
                             name]
           --main            Make it the main channel: your own chat, where every message is for the

@@ -9,8 +9,8 @@ use crate::world::Home;
 #[test]
 fn on_a_fresh_machine_looking_makes_nothing_and_says_how_to_begin() {
     let home = Home::empty();
-    assert_snapshot!(home.run(&["status"]).done().stderr, @"There is no install in HOME/nanokimi yet. `nanokimi groups add main --main` begins one; `nanokimi demo` is a first look.");
-    assert_snapshot!(home.run(&["groups", "list"]).done().stderr, @"No groups yet. `nanokimi groups add main --main` makes the first.");
+    assert_snapshot!(home.run(&["status"]).done().stderr, @"There is no install in HOME/nanokimi yet. `nanokimi auth` begins one; `nanokimi demo` is a first look.");
+    assert_snapshot!(home.run(&["groups", "list"]).done().stderr, @"No groups yet. `nanokimi setup` makes your main channel on WhatsApp, `nanokimi groups add main --main` one at this terminal.");
     let doctor = home.run(&["doctor"]);
     assert_eq!((doctor.code, doctor.stderr.as_str()), (Some(1), ""));
     assert_snapshot!(without_free_room(&doctor.stdout), @"
@@ -20,10 +20,32 @@ fn on_a_fresh_machine_looking_makes_nothing_and_says_how_to_begin() {
     ok       The engine's config.toml will be written at the first start
     BROKEN   Nobody is logged in to Kimi; log in with kimi-cli on your computer and copy its ~/.kimi/credentials/kimi-code.json to HOME/nanokimi/data/credentials/kimi-code.json
              → Or put MOONSHOT_API_KEY=sk-… into HOME/nanokimi/.env
+    warning  No WhatsApp account is linked
+             → Run `nanokimi auth`
     warning  There is no install in HOME/nanokimi yet
-             → Run `nanokimi groups add main --main`
+             → Run `nanokimi auth`, then `nanokimi setup`
     ");
     assert!(home.listing().is_empty(), "{:?}", home.listing());
+}
+
+#[test]
+fn a_folder_is_an_install_once_something_is_kept_in_it_and_a_checkout_is_none() {
+    let home = Home::empty();
+    home.write("checkout/groups/global/KIMI.md", "");
+    home.write("checkout/store/.gitkeep", "");
+    let in_it = |home: &Home, arguments: &[&str]| {
+        let output = home.command(arguments).current_dir(home.path("checkout")).output().unwrap();
+        home.said(output)
+    };
+    in_it(&home, &["groups", "add", "main"]).done();
+    assert!(home.database().exists(), "the install is ~/nanokimi, not the checkout");
+    for kept in ["checkout/store/nanokimi.db", "checkout/store/auth/keys"] {
+        let home = Home::empty();
+        home.write("checkout/groups/global/KIMI.md", "");
+        home.write(kept, "");
+        let doctor = in_it(&home, &["doctor"]).stdout;
+        assert!(doctor.starts_with("ok       The settings of HOME/checkout are good"), "{kept}: {doctor}");
+    }
 }
 
 #[test]
@@ -45,15 +67,17 @@ fn status_is_a_table() {
     let said = Home::new().run(&["status"]).done();
     assert_eq!(said.stderr, "");
     assert_snapshot!(said.stdout, @"
-    install           HOME/nanokimi
-    service           not running; `nanokimi run` starts it
-    groups            2
-    messages waiting  0
-    being answered    0
-    given up          0
-    replies to send   0
-    replies given up  0
-    tokens            0 in (0 cached), 0 out
+    install              HOME/nanokimi
+    service              not running; `nanokimi service install` (or `nanokimi run`) starts it
+    whatsapp             No WhatsApp account is linked; run `nanokimi auth`
+    groups               2
+    messages waiting     0
+    being answered       0
+    given up             0
+    replies to send      0
+    replies unconfirmed  0
+    replies given up     0
+    tokens               0 in (0 cached), 0 out
     ");
 }
 
@@ -80,6 +104,8 @@ fn doctor_names_every_problem_at_once() {
              → Mend it, or remove it to get a new one
     BROKEN   HOME/nanokimi/data/credentials/kimi-code.json is not a Kimi login (see line 1, column 2); copy ~/.kimi/credentials/kimi-code.json from your computer again
              → Or put MOONSHOT_API_KEY=sk-… into HOME/nanokimi/.env
+    warning  No WhatsApp account is linked
+             → Run `nanokimi auth`
     BROKEN   HOME/nanokimi/store/nanokimi.db is not a database of nanokimi; restore it from a copy, or move it away to begin anew. Nothing was changed
     "#);
 }

@@ -14,4 +14,5 @@ mod looking;
 mod service;
 mod settings;
 mod talking;
+mod whatsapp;
 mod world;

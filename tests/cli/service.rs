@@ -7,11 +7,12 @@ use insta::assert_snapshot;
 use crate::world::{Home, Person};
 
 /// The verbs that ask systemd.
-const ASK_SYSTEMD: [&[&str]; 4] = [
+const ASK_SYSTEMD: [&[&str]; 5] = [
     &["service", "install"],
     &["service", "install", "--linger"],
     &["service", "uninstall"],
     &["service", "status"],
+    &["service", "logs"],
 ];
 
 /// A home whose only programs are those that the tests need, and these.
@@ -34,6 +35,7 @@ fn home_with(programs: &[(&str, &str)]) -> Home {
 fn without_systemd_another_supervisor_is_advised() {
     let home = home_with(&[]);
     assert_snapshot!(home.all_refuse(&ASK_SYSTEMD), @"There is no systemd on this machine; have your own supervisor run `nanokimi run`");
+    home.write(".config/systemd/user/nanokimi.service", "");
     assert_snapshot!(home.refuses(&["service", "logs"]), @"There is no systemd on this machine, and so no journal to read");
 }
 
@@ -57,8 +59,21 @@ fn what_could_not_start_is_not_installed() {
 }
 
 #[test]
+fn where_there_is_no_service_nothing_was_logged() {
+    let home = home_with(&[
+        ("systemctl", "#!/bin/sh\nexit 0\n"),
+        ("journalctl", "#!/bin/sh\necho -- No entries --\n"),
+    ]);
+    let said = home.run(&["service", "logs"]);
+    assert_eq!((said.code, said.stdout.as_str()), (Some(1), ""));
+    assert_snapshot!(said.stderr, @"There is no service here; `nanokimi service install` makes it.");
+    assert_eq!(home.run(&["service", "status"]), said, "the same");
+}
+
+#[test]
 fn logs_are_the_journal_of_the_unit() {
     let home = home_with(&[("journalctl", "#!/bin/sh\necho \"$@\"\n")]);
+    home.write(".config/systemd/user/nanokimi.service", "");
     for (arguments, expected) in [
         (&["service", "logs"][..], "--user-unit nanokimi.service --lines 100\n"),
         (

@@ -34,7 +34,10 @@ fn what_is_piped_into_chat_is_answered_before_it_ends() {
     answered
     "#);
     let status = home.run(&["status"]).done().stdout;
-    assert!(status.contains("messages waiting  0\n") && status.contains("replies to send   0\n"), "{status}");
+    assert!(
+        status.contains("messages waiting     0\n") && status.contains("replies to send      0\n"),
+        "{status}"
+    );
 }
 
 #[test]
@@ -67,8 +70,9 @@ fn one_exchange_that_fails_is_no_success() {
 }
 
 #[test]
-fn run_warns_where_there_is_no_main_channel_and_ends_when_asked() {
+fn run_without_whatsapp_serves_the_terminal_says_so_and_ends_when_asked() {
     let home = Home::empty();
+    home.run(&["groups", "add", "family"]).done();
     fake_docker::start(&home.path("run/docker.sock"), Image::Built);
     let mut run = home.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
     let mut log = BufReader::new(run.stderr.take().unwrap()).lines();
@@ -81,8 +85,8 @@ fn run_warns_where_there_is_no_main_channel_and_ends_when_asked() {
         warnings.extend(line.split_once("WARN ").map(|(_, warning)| warning.to_owned()));
     }
     assert_snapshot!(warnings.join("\n"), @"
-    There is no main channel; `nanokimi groups add main --main` makes it
-    WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped
+    There is no main channel; `nanokimi setup` makes it
+    WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped. `nanokimi auth` links it
     ");
     let holder = std::fs::read_to_string(home.path("nanokimi/store/nanokimi.lock")).unwrap();
     let process = holder.rsplit(' ').next().unwrap().parse().unwrap();

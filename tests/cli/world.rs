@@ -108,7 +108,7 @@ impl Home {
         self.said(child.wait_with_output().unwrap())
     }
 
-    fn said(&self, output: std::process::Output) -> Said {
+    pub fn said(&self, output: std::process::Output) -> Said {
         let home = self.folder.path().to_str().unwrap();
         let text = |bytes: Vec<u8>| String::from_utf8(bytes).unwrap().replace(home, "HOME");
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }

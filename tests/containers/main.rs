@@ -8,6 +8,8 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic says what went wrong")]
 
 mod answering;
+#[path = "../whatsapp/client.rs"]
+mod client;
 mod fence;
 mod files;
 mod ground;
@@ -18,7 +20,10 @@ mod neighbours;
 mod program;
 mod prompts;
 mod secrets;
+#[path = "../whatsapp/server/mod.rs"]
+mod server;
 mod steering;
 mod survival;
 mod trouble;
+mod whatsapp;
 mod world;

@@ -8,7 +8,7 @@ use nanokimi::container::docker::Docker;
 use nanokimi::paths::Paths;
 use nanokimi::practice::{self, Brain, Practice};
 use nanokimi::store::Store;
-use nanokimi::types::{ChatId, Inbound, InstallId, Mention, MessageId, SenderId};
+use nanokimi::types::{ChatId, Event, Inbound, InstallId, Mention, MessageId, SenderId};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -16,7 +16,9 @@ use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
 
+use crate::client::{Device, Files};
 use crate::ground::{PATIENCE, asked, nothing_is_left, ready, variable};
+use crate::server::Server;
 
 /// The owner's key in `.env`.
 pub const KEY: &str = "sk-canary-7f3a91";
@@ -30,6 +32,25 @@ pub struct Program {
 impl Program {
     /// An install with the main channel, which is the chat at the terminal.
     pub async fn new() -> Self {
+        let program = Self::without_groups().await;
+        program.does(&["groups", "add", "main", "--main"]).await;
+        program
+    }
+
+    /// An install that is linked to this phone's account, as `nanokimi auth` does it. The program itself cannot: only
+    /// tests are built to accept our server's certificate, which it shows once, at the linking.
+    pub async fn linked(server: &Server, phone: &str) -> Self {
+        let program = Self::without_groups().await;
+        let files = Files::new();
+        let device = Device::linked(server, &files, phone).await;
+        server.wait_until_settled(phone).await;
+        device.stop().await;
+        server.wait_until_offline(phone).await;
+        files.moved_to(&program.paths().whatsapp());
+        program
+    }
+
+    async fn without_groups() -> Self {
         let docker = ready().await;
         let practice =
             practice::start(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
@@ -37,7 +58,6 @@ impl Program {
         let settings = format!("MOONSHOT_API_KEY={KEY}\nMOONSHOT_BASE_URL={}\n", practice.base_url());
         let program = Self { practice, docker, folder };
         std::fs::write(program.paths().env_file(), settings).unwrap();
-        program.does(&["groups", "add", "main", "--main"]).await;
         program
     }
 
@@ -69,8 +89,10 @@ impl Program {
             sent_at: now,
             mention: Mention::NotMe,
             quote: None,
+            media: None,
+            expires_secs: None,
         };
-        self.store().take_in(vec![message], Vec::new(), "Kai".to_owned(), now).await.unwrap();
+        self.store().take_in(vec![Event::Message(message)], crate::held::rules(), now).await.unwrap();
     }
 
     /// Runs a verb that ends by itself, and well; what it prints is returned.

@@ -139,8 +139,8 @@ async fn answers_once_when_killed(moment: Moment) {
 
     let mut chat = program.starts(&["chat", "--group", "main"], &[]);
     chat.prints("This is main").await;
-    until("the answer is sent", async || {
-        program.asked("SELECT state || ' ' || text FROM outbox") == [format!("sent {ANSWER}")]
+    until("the answer is shown", async || {
+        program.asked("SELECT state || ' ' || text FROM outbox") == [format!("acked {ANSWER}")]
     })
     .await;
     assert_eq!(program.asked("SELECT state FROM inbox"), ["done"], "{moment:?}");

@@ -118,7 +118,7 @@ impl World {
     /// Stops the service as SIGTERM does.
     pub async fn stop(&mut self) {
         let unheard = self.service.take().expect("the service runs").stop().await;
-        assert_eq!(unheard, None, "nobody heard it");
+        assert_eq!(unheard, [], "nobody heard it");
     }
 
     /// Breaks the service off: nothing is cleaned up.

@@ -3,56 +3,153 @@
 
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
-use std::collections::VecDeque;
-use std::sync::{Arc, Mutex};
+use std::collections::{HashMap, HashSet, VecDeque};
+use std::io::{Read as _, Write as _};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
-use nanokimi::bridge::{self, Batch, BridgeEnd, Event, Order, SendError, Typing};
+use nanokimi::bridge::{
+    self, Answer, Batch, BridgeEnd, Content, Event, Fetch, FetchError, HandedOver, Link, Order, SendError,
+    Typing,
+};
 use nanokimi::container::Containers;
 use nanokimi::container::spec::{Daemon, Limits};
-use nanokimi::service::{self, Reach};
+use nanokimi::service::{self, Ended, Reach};
 use nanokimi::session::{Host, Settings, machine};
+use nanokimi::store::Rules;
 use nanokimi::types::{
-    ChatId, Group, GroupName, Inbound, InstallId, Lang, Mention, MessageId, Role, SenderId,
+    ChatId, Edit, Group, GroupName, Inbound, InstallId, Lang, Media, MediaKind, Mention, MessageId, Reaction,
+    Role, SenderId,
 };
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
 /// What a chat has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
+    /// The group's name; of a direct chat, its whole id.
     pub group: String,
     pub id: String,
+    /// A message's text, a file's caption, or a reaction's emoji.
     pub text: String,
+    pub what: What,
+    /// The id of the message that it quotes or reacts to.
+    pub to: Option<String>,
+    pub mentions: Vec<String>,
+    pub expires_secs: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum What {
+    Text,
+    File { kind: MediaKind, mime: String, name: String, bytes: Vec<u8> },
+    Reaction,
+}
+
+/// Messages that were shown as read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Read {
+    pub group: String,
+    pub sender: String,
+    pub messages: Vec<String>,
 }
 
 /// A running service.
 pub struct Held {
     batches: mpsc::Sender<Batch>,
+    link: watch::Sender<Link>,
     heard: mpsc::UnboundedReceiver<Heard>,
-    stop: oneshot::Sender<()>,
-    task: JoinHandle<anyhow::Result<()>>,
+    stuck: mpsc::UnboundedReceiver<bridge::Send>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<anyhow::Result<Ended>>,
     bridge: JoinHandle<()>,
 }
 
 /// What the bridge is to do and has seen; outlives the service.
 #[derive(Clone, Default)]
 pub struct Chats {
-    refusals: Arc<Mutex<VecDeque<SendError>>>,
-    typing: Arc<Mutex<Vec<(String, Typing)>>>,
+    state: Arc<Mutex<State>>,
+}
+
+#[derive(Default)]
+struct State {
+    link: Option<Link>,
+    refusals: VecDeque<SendError>,
+    unacknowledged: bool,
+    hanging: HashSet<String>,
+    typing: Vec<(String, Typing)>,
+    read: Vec<Read>,
+    files: HashMap<Vec<u8>, Result<Vec<u8>, FetchError>>,
+    fetched: Vec<Vec<u8>>,
+    stuck_files: HashSet<Vec<u8>>,
+    /// Fetches that are stuck.
+    on_the_way: Vec<Fetch>,
 }
 
 impl Chats {
+    /// How the link stands when the service starts: `Online`, unless the story says otherwise.
+    pub fn link_at_start(&self, link: Link) {
+        self.state().link = Some(link);
+    }
+
     /// The bridge refuses the next message like this.
     pub fn refuse_next(&self, error: SendError) {
-        self.refusals.lock().unwrap().push_back(error);
+        self.state().refusals.push_back(error);
+    }
+
+    /// From now on messages are only handed over: the story says what WhatsApp answers, with [`Held::answers`].
+    pub fn leave_unacknowledged(&self) {
+        self.state().unacknowledged = true;
+    }
+
+    /// What is sent to this group from now on gets stuck in the bridge; [`Held::stuck`] has it.
+    pub fn hang(&self, group: &str) {
+        self.state().hanging.insert(group.to_owned());
+    }
+
+    pub fn hang_no_more(&self, group: &str) {
+        self.state().hanging.remove(group);
     }
 
     pub fn typing(&self) -> Vec<(String, Typing)> {
-        self.typing.lock().unwrap().clone()
+        self.state().typing.clone()
+    }
+
+    /// What was shown as read, in order.
+    pub fn read(&self) -> Vec<Read> {
+        self.state().read.clone()
+    }
+
+    /// The file of this handle can be fetched, and holds these bytes.
+    pub fn hold_file(&self, handle: &[u8], bytes: &[u8]) {
+        self.state().files.insert(handle.to_owned(), Ok(bytes.to_owned()));
+    }
+
+    /// The file of this handle cannot be fetched; one that nobody spoke of is `Gone`.
+    pub fn refuse_file(&self, handle: &[u8], error: FetchError) {
+        self.state().files.insert(handle.to_owned(), Err(error));
+    }
+
+    /// The fetch of this handle never ends by itself.
+    pub fn hang_file(&self, handle: &[u8]) {
+        self.state().stuck_files.insert(handle.to_owned());
+    }
+
+    /// Nothing that is fetched from now on gets stuck.
+    pub fn let_files_come(&self) {
+        self.state().stuck_files.clear();
+    }
+
+    /// The handles that were asked for, in order.
+    pub fn fetched(&self) -> Vec<Vec<u8>> {
+        self.state().fetched.clone()
+    }
+
+    fn state(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap()
     }
 }
 
@@ -62,26 +159,43 @@ impl Held {
         chats: &Chats,
         host: impl FnOnce(mpsc::Sender<Order>) -> Host<C>,
     ) -> Self {
-        let (BridgeEnd { batches, orders }, end) = bridge::pair();
+        let (BridgeEnd { batches, orders, link }, end) = bridge::pair();
+        link.send_replace(chats.state().link.clone().unwrap_or(Link::Online));
         let (heard_sender, heard) = mpsc::unbounded_channel();
-        let bridge = tokio::spawn(hold_bridge(orders, heard_sender, chats.clone()));
+        let (stuck_sender, stuck) = mpsc::unbounded_channel();
+        let bridge = tokio::spawn(hold_bridge(orders, heard_sender, stuck_sender, chats.clone()));
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let stopped = async {
-            stopped.await.ok();
+            // A story that is over has not asked for anything.
+            if stopped.await.is_err() {
+                std::future::pending().await
+            }
         };
         let host = host(end.orders.clone());
         let task = tokio::spawn(service::run(host, end, Reach::All, ready, stopped));
         is_ready.await.expect("the service starts");
-        Self { batches, heard, stop, task, bridge }
+        Self { batches, link, heard, stuck, stop: Some(stop), task, bridge }
     }
 
-    /// Stops the service as SIGTERM does; returns what was said and not heard.
-    pub async fn stop(self) -> Option<Heard> {
-        let Self { mut heard, stop, task, .. } = self;
-        stop.send(()).ok();
+    /// Asks the service to stop, as SIGTERM does.
+    pub fn begin_stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            stop.send(()).ok();
+        }
+    }
+
+    /// Stops the service; returns what was said and not heard.
+    pub async fn stop(mut self) -> Vec<Heard> {
+        self.begin_stop();
+        let Self { mut heard, task, .. } = self;
         task.await.unwrap().unwrap();
-        heard.try_recv().ok()
+        std::iter::from_fn(|| heard.try_recv().ok()).collect()
+    }
+
+    /// Waits until the service ends by itself.
+    pub async fn ended(self, patience: Duration) -> Ended {
+        timeout(patience, self.task).await.expect("the service ends").unwrap().unwrap()
     }
 
     /// Breaks the service off as SIGKILL does: nothing is cleaned up, and what Docker runs goes on.
@@ -91,17 +205,36 @@ impl Held {
         self.task.await.ok();
     }
 
-    /// The bridge delivers this message; returns once it is stored.
-    pub async fn writes(&self, message: Inbound) {
+    /// The bridge tells these events, in one batch; returns once they are stored.
+    pub async fn tells(&self, events: Vec<Event>) {
         let (committed, stored) = oneshot::channel();
-        let batch = Batch { events: vec![Event::Message(message)], committed };
-        self.batches.send(batch).await.expect("the service takes messages in");
-        stored.await.expect("the message is stored");
+        self.batches.send(Batch { events, committed }).await.expect("the service takes events in");
+        stored.await.expect("the events are stored");
+    }
+
+    /// The bridge delivers this message.
+    pub async fn writes(&self, message: Inbound) {
+        self.tells(vec![Event::Message(message)]).await;
+    }
+
+    /// WhatsApp answers a message of ours.
+    pub async fn answers(&self, id: &str, answer: Answer) {
+        self.tells(vec![Event::Answered { id: MessageId::new(id), answer }]).await;
+    }
+
+    /// The link changes.
+    pub fn link(&self, link: Link) {
+        self.link.send_replace(link);
     }
 
     /// The next message that a chat sees.
     pub async fn hears(&mut self, patience: Duration) -> Heard {
         timeout(patience, self.heard.recv()).await.expect("a message comes").expect("the bridge runs")
+    }
+
+    /// The next message that gets stuck in the bridge.
+    pub async fn stuck(&mut self, patience: Duration) -> bridge::Send {
+        timeout(patience, self.stuck.recv()).await.expect("a message gets stuck").expect("the bridge runs")
     }
 
     /// Nothing is said for this long.
@@ -129,7 +262,19 @@ pub fn settings(install: InstallId, image: String) -> Settings {
             idle: Duration::from_secs(15 * 60),
             turn: Duration::from_secs(30 * 60),
         },
+        answer_within: Duration::from_secs(24 * 60 * 60),
+        media_limit_bytes: 32 * 1024 * 1024,
         max_agents: 5,
+    }
+}
+
+/// The rules that go with [`settings`].
+pub fn rules() -> Rules {
+    Rules {
+        assistant: "Kai".to_owned(),
+        answer_within: Duration::from_secs(24 * 60 * 60),
+        lang: Lang::En,
+        reply_prefix: "Kai: ".to_owned(),
     }
 }
 
@@ -155,26 +300,138 @@ pub fn message(group: &str, id: &str, sender: &str, text: &str, sent_at: Timesta
         sent_at,
         mention: Mention::NotMe,
         quote: None,
+        media: None,
+        expires_secs: None,
     }
+}
+
+/// The author gives a message a new text; `id` is the edit's own.
+pub fn edited(target: &str, id: &str, message: Inbound) -> Event {
+    Event::Edited(Edit {
+        target: MessageId::new(target),
+        message: Inbound { id: MessageId::new(id), ..message },
+    })
+}
+
+/// Somebody takes a message back.
+pub fn deleted(group: &str, sender: &str, target: &str) -> Event {
+    Event::Deleted { chat: chat(group), sender: phone(sender), target: MessageId::new(target) }
+}
+
+/// Somebody puts an emoji on a message; an empty one takes it back.
+pub fn reacted(group: &str, id: &str, sender: &str, target: &str, emoji: &str, sent_at: Timestamp) -> Event {
+    Event::Reacted(Reaction {
+        chat: chat(group),
+        id: MessageId::new(id),
+        sender: phone(sender),
+        sender_name: sender.to_owned(),
+        target: MessageId::new(target),
+        emoji: emoji.to_owned(),
+        sent_at,
+    })
+}
+
+/// A person's phone number and LID are one.
+pub fn same_person(name: &str) -> Event {
+    Event::SamePerson { one: phone(name), other: lid(name) }
+}
+
+/// A person by their phone number.
+pub fn phone(name: &str) -> SenderId {
+    SenderId::new(format!("{name}@s.whatsapp.net"))
+}
+
+/// The same person as WhatsApp's newer groups name them.
+pub fn lid(name: &str) -> SenderId {
+    SenderId::new(format!("{name}@lid"))
+}
+
+/// Something attached to a message.
+pub fn media(kind: MediaKind, mime: &str, handle: &[u8]) -> Media {
+    Media { kind, mime: mime.to_owned(), name: None, bytes: 1_000, handle: handle.to_owned() }
 }
 
 async fn hold_bridge(
     mut orders: mpsc::Receiver<Order>,
     heard: mpsc::UnboundedSender<Heard>,
-    Chats { refusals, typing }: Chats,
+    stuck: mpsc::UnboundedSender<bridge::Send>,
+    chats: Chats,
 ) {
-    let group = |chat: &ChatId| chat.as_str().trim_end_matches("@g.us").to_owned();
     while let Some(order) = orders.recv().await {
+        let mut state = chats.state();
         match order {
-            Order::Typing { chat, shown } => typing.lock().unwrap().push((group(&chat), shown)),
-            Order::Send(send) => {
-                let refusal = refusals.lock().unwrap().pop_front();
-                if refusal.is_none() {
-                    let text = send.text.clone();
-                    heard.send(Heard { group: group(&send.chat), id: send.id.to_string(), text }).ok();
+            Order::Read { chat, sender, messages } => state.read.push(Read {
+                group: group_of(&chat),
+                sender: sender.to_string(),
+                messages: messages.iter().map(MessageId::to_string).collect(),
+            }),
+            Order::Fetch(fetch) => {
+                state.fetched.push(fetch.media.handle.clone());
+                if state.stuck_files.contains(&fetch.media.handle) {
+                    state.on_the_way.push(fetch);
+                    continue;
                 }
-                send.outcome.send(refusal.map_or(Ok(()), Err)).ok();
+                let file = state.files.get(&fetch.media.handle).cloned().unwrap_or(Err(FetchError::Gone));
+                hand_out(fetch, file);
+            }
+            Order::Typing { chat, shown } => state.typing.push((group_of(&chat), shown)),
+            Order::Send(send) if state.hanging.contains(&group_of(&send.chat)) => drop(stuck.send(send)),
+            Order::Send(send) => {
+                let handed_over = match state.refusals.pop_front() {
+                    Some(refusal) => Err(refusal),
+                    None if state.unacknowledged => Ok(HandedOver::Sent),
+                    None => Ok(HandedOver::Seen),
+                };
+                if handed_over.is_ok() {
+                    heard.send(seen(&send)).ok();
+                }
+                send.outcome.send(handed_over).ok();
             }
         }
     }
+}
+
+fn group_of(chat: &ChatId) -> String {
+    chat.as_str().trim_end_matches("@g.us").to_owned()
+}
+
+/// A message as the people in its chat see it.
+fn seen(send: &bridge::Send) -> Heard {
+    let quoted = send.quote.as_ref().map(|quote| quote.id.to_string());
+    let (text, what, to, mentions) = match &send.content {
+        Content::Text { text, mentions } => {
+            (text, What::Text, quoted, mentions.iter().map(SenderId::to_string).collect())
+        }
+        Content::File(file) => {
+            let mut bytes = Vec::new();
+            (&file.file).read_to_end(&mut bytes).expect("an opened file can be read");
+            let (mime, name) = (file.mime.clone(), file.name.clone());
+            (&file.caption, What::File { kind: file.kind, mime, name, bytes }, quoted, Vec::new())
+        }
+        Content::Reaction { target, emoji, .. } => {
+            (emoji, What::Reaction, Some(target.to_string()), Vec::new())
+        }
+    };
+    Heard {
+        group: group_of(&send.chat),
+        id: send.id.to_string(),
+        text: text.clone(),
+        what,
+        to,
+        mentions,
+        expires_secs: send.expires_secs,
+    }
+}
+
+/// Writes what was asked for into the file that was given for it.
+fn hand_out(mut fetch: Fetch, file: Result<Vec<u8>, FetchError>) {
+    let outcome = match file {
+        Ok(bytes) if bytes.len() as u64 > fetch.limit_bytes => Err(FetchError::TooLarge),
+        Ok(bytes) => {
+            fetch.into.write_all(&bytes).expect("the file can be written");
+            Ok(bytes.len() as u64)
+        }
+        Err(error) => Err(error),
+    };
+    fetch.outcome.send(outcome).ok();
 }

@@ -123,7 +123,7 @@ async fn typing_is_shown_until_the_answer_is_there() {
     tokio::time::sleep(Duration::from_secs(40)).await;
     turn.answer("done");
     world.hears_in("main").await;
-    let typing = world.typing();
+    let typing = world.chats.typing();
     let on = typing.iter().filter(|(_, shown)| *shown == Typing::On).count();
     assert!((5..=6).contains(&on), "{typing:?}");
     assert_eq!(typing.last(), Some(&("main".to_owned(), Typing::Off)));
@@ -151,7 +151,7 @@ async fn a_long_turn_says_three_times_that_it_goes_on() {
 async fn a_reply_that_cannot_be_sent_now_is_sent_later_with_the_same_id_and_in_order() {
     let mut world = World::new(Behaviour::Echo).await;
     for _ in 0..5 {
-        world.refuse_next(SendError::Later("not connected".to_owned()));
+        world.chats.refuse_next(SendError::Later("not connected".to_owned()));
     }
     world.says("main", "Owner", "first").await;
     world.silence(Duration::from_secs(5)).await;
@@ -164,7 +164,7 @@ async fn a_reply_that_cannot_be_sent_now_is_sent_later_with_the_same_id_and_in_o
 #[tokio::test(start_paused = true)]
 async fn a_reply_that_can_never_be_sent_is_given_up_and_counted() {
     let mut world = World::new(Behaviour::Echo).await;
-    world.refuse_next(SendError::Never("no such chat".to_owned()));
+    world.chats.refuse_next(SendError::Never("no such chat".to_owned()));
     world.says("main", "Owner", "lost").await;
     world.silence(Duration::from_secs(600)).await;
     world.says("main", "Owner", "found").await;

@@ -1,5 +1,7 @@
 //! A scripted engine in a container's place: it speaks real wire lines over the pipes that Docker would give.
 
+#![allow(dead_code, reason = "each test target uses a part of it")]
+
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
@@ -15,6 +17,8 @@ use tokio::sync::{mpsc, oneshot};
 pub enum Behaviour {
     /// Answers each prompt with `echo: ` and the text of its last message.
     Echo,
+    /// Answers each prompt with `echo: ` and the texts of all its messages. Is launched without delay.
+    EchoAll,
     /// Hands each prompt to the story, which answers it.
     Held,
     /// The launch itself fails.
@@ -33,6 +37,8 @@ pub enum Behaviour {
     Floods,
     /// Fails each turn with this wire error.
     Fails(i64, &'static str),
+    /// Refuses prompts with pictures, as a model does that cannot see; hands the others to the story.
+    Blind,
 }
 
 /// Docker's place in a story: containers by name, and what the next launches will do.
@@ -56,6 +62,8 @@ struct State {
 pub struct HeldPrompt {
     pub group: String,
     pub text: String,
+    /// The pictures that came with it, as data URLs.
+    pub images: Vec<String>,
     id: Value,
     engine: EngineEnd,
 }
@@ -109,8 +117,10 @@ impl Containers for ScriptedDocker {
             let usual = state.usual.clone().unwrap();
             state.next.pop_front().unwrap_or(usual)
         };
-        // As long as the real one takes.
-        tokio::time::sleep(Duration::from_millis(200)).await;
+        if behaviour != Behaviour::EchoAll {
+            // As long as the real one takes.
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
         if let Behaviour::NoLaunch(trouble) = behaviour {
             return Err(Failure::new(trouble, "the story wants it so"));
         }
@@ -190,16 +200,22 @@ async fn engine(
             match request["method"].as_str() {
                 Some("initialize") if behaviour != Behaviour::Mute => end.result(&request["id"], json!({})),
                 Some("prompt") => {
-                    let text = request["params"]["user_input"].as_str().expect("a prompt is text").to_owned();
+                    let (text, images) = read_input(&request["params"]["user_input"]);
                     end.event("TurnBegin", json!({}));
                     let prompt = HeldPrompt {
                         group: group.clone(),
                         text,
+                        images,
                         id: request["id"].clone(),
                         engine: end.clone(),
                     };
                     match &behaviour {
-                        Behaviour::Held => {
+                        Behaviour::Blind if !prompt.images.is_empty() => {
+                            let said =
+                                "LLM model 'kimi-latest' does not support required capability: image_in.";
+                            end.error(&prompt.id, -32002, said);
+                        }
+                        Behaviour::Held | Behaviour::Blind => {
                             prompts.send(prompt).unwrap_or_else(|_| panic!("the story is over"))
                         }
                         Behaviour::DiesInTurn => {
@@ -214,6 +230,9 @@ async fn engine(
                             prompt.finish();
                         }
                         Behaviour::Fails(code, message) => end.error(&prompt.id, *code, message),
+                        Behaviour::EchoAll => {
+                            prompt.answer(&format!("echo: {}", messages(&prompt.text).join(" ")));
+                        }
                         Behaviour::Echo | Behaviour::Mute | Behaviour::NoLaunch(_) | Behaviour::Says(_) => {
                             prompt.step();
                             prompt.says(&format!("echo: {}", last_message(&prompt.text)));
@@ -232,11 +251,25 @@ async fn engine(
     tokio::join!(writer, reader);
 }
 
+/// The text of a prompt or steer, and its pictures: plain text, or a list of parts that begins with the text.
+fn read_input(input: &Value) -> (String, Vec<String>) {
+    if let Some(text) = input.as_str() {
+        return (text.to_owned(), Vec::new());
+    }
+    let (text, images) = input.as_array().expect("text or parts").split_first().expect("a text comes first");
+    let url = |part: &Value| part["image_url"]["url"].as_str().expect("a picture is a data URL").to_owned();
+    (text["text"].as_str().expect("a text comes first").to_owned(), images.iter().map(url).collect())
+}
+
 /// The text of the last message in a prompt.
 fn last_message(prompt: &str) -> &str {
-    let end = prompt.rfind("</message>").expect("a prompt holds a message");
-    let start = prompt[..end].rfind('>').expect("a message has a tag");
-    prompt[start + 1..end].trim()
+    messages(prompt).last().expect("a prompt holds a message")
+}
+
+/// The texts of a prompt's messages.
+fn messages(prompt: &str) -> Vec<&str> {
+    let ends = prompt.match_indices("</message>").map(|(end, _)| &prompt[..end]);
+    ends.map(|up_to| up_to[up_to.rfind('>').map_or(0, |tag| tag + 1)..].trim()).collect()
 }
 
 impl EngineEnd {
@@ -292,7 +325,7 @@ impl HeldPrompt {
         let request = requests.recv().await.expect("the engine still runs");
         assert_eq!(request["method"], method, "{request}");
         self.engine.result(&request["id"], json!({"status": "steered"}));
-        request["params"]["user_input"].as_str().unwrap_or_default().to_owned()
+        if method == "steer" { read_input(&request["params"]["user_input"]).0 } else { String::new() }
     }
 
     /// The receipt: the steer has reached the model.

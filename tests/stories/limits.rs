@@ -46,6 +46,7 @@ async fn a_busy_chat_does_not_keep_others_out() {
     let turn = world.prompt().await;
     world.says("family", "Alice", "@Kai and me?").await;
     world.says("main", "Owner", "two").await;
+    world.silence(Duration::from_secs(1)).await;
     turn.answer("1");
     assert_eq!(world.hears_in("main").await, "Kai: 1");
     let turn = world.prompt().await;

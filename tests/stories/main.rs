@@ -4,11 +4,17 @@
 
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
+mod absence;
 mod answering;
+mod changes;
+mod delivery;
 mod engine;
 #[path = "../held/mod.rs"]
 mod held;
+mod identities;
 mod limits;
+mod media;
+mod replying;
 mod restarts;
 mod steering;
 mod trouble;

@@ -147,6 +147,19 @@ async fn after_trouble_the_next_message_is_answered() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn what_the_model_refuses_does_not_stay_in_the_engines_memory() {
+    let mut world = World::without_service(Behaviour::Echo).await;
+    world.docker.next(Behaviour::Fails(-32003, "Error code: 400 - {}"));
+    world.start().await;
+    world.says("main", "Owner", "look at that broken picture").await;
+    assert!(world.hears_in("main").await.contains("could not answer"));
+    world.says("main", "Owner", "and now?").await;
+    assert_eq!(world.hears_in("main").await, "Kai: echo: and now?");
+    assert_eq!(world.docker.launches().len(), 2);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_was_given_up_is_not_launched_for_again() {
     let mut world = World::without_service(Behaviour::NoLaunch(Trouble::NoImage)).await;
     world.start().await;

@@ -1,18 +1,20 @@
 //! The world of a story: the service with its database on disk, the bridge's end in the story's hands.
 
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
 use jiff::Timestamp;
-use nanokimi::auth::Login;
-use nanokimi::bridge::{SendError, Typing};
+use nanokimi::auth::{Login, config_toml};
+use nanokimi::bridge::{Answer, Event, Link, Send};
 use nanokimi::clock::Clock;
 use nanokimi::door::Upstream;
 use nanokimi::home;
 use nanokimi::paths::Paths;
+use nanokimi::service::Ended;
 use nanokimi::session::{Host, Settings};
 use nanokimi::store::Store;
-use nanokimi::types::{Inbound, MessageId, Quote, Role, Secret};
+use nanokimi::types::{Group, Inbound, Media, MessageId, Quote, Role, Secret};
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
@@ -34,7 +36,8 @@ pub struct World {
     folder: TempDir,
     settings: Settings,
     prompts: mpsc::UnboundedReceiver<HeldPrompt>,
-    chats: Chats,
+    /// What the bridge is to do and has seen.
+    pub chats: Chats,
     service: Option<Held>,
     messages: u64,
 }
@@ -51,6 +54,7 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path());
         home::prepare(&paths).unwrap();
+        config_toml::ensure(&paths.engine_config()).unwrap();
         let clock =
             Clock::Anchored { wall: "2026-11-21T12:00:00Z".parse().unwrap(), instant: Instant::now() };
         let store = Store::open(&paths.database()).unwrap();
@@ -82,12 +86,20 @@ impl World {
         Paths::new(self.folder.path())
     }
 
+    /// Time passes.
+    pub async fn passes(&self, length: Duration) {
+        tokio::time::sleep(length).await;
+    }
+
     pub fn now(&self) -> Timestamp {
         self.clock.now()
     }
 
     pub async fn add_group(&mut self, name: &str, role: Role) {
-        let group = held::group(name, role);
+        self.add(held::group(name, role)).await;
+    }
+
+    pub async fn add(&mut self, group: Group) {
         self.store.add_group(&group, self.clock.now()).await.unwrap();
         home::prepare_group(&self.paths(), &group).unwrap();
     }
@@ -111,8 +123,23 @@ impl World {
 
     /// Stops the service as SIGTERM does.
     pub async fn stop(&mut self) {
-        let unheard = self.service.take().expect("the service runs").stop().await;
-        assert_eq!(unheard, None, "nobody heard it");
+        let unheard = self.stop_hearing().await;
+        assert_eq!(unheard, [], "nobody heard it");
+    }
+
+    /// Asks the service to stop; it goes on for as long as that takes.
+    pub fn begin_stop(&mut self) {
+        self.service.as_mut().expect("the service runs").begin_stop();
+    }
+
+    /// Stops the service; returns what was said and not heard.
+    pub async fn stop_hearing(&mut self) -> Vec<Heard> {
+        self.service.take().expect("the service runs").stop().await
+    }
+
+    /// A message that is stuck in the bridge, to be let go by the story.
+    pub async fn stuck(&mut self) -> Send {
+        self.service.as_mut().expect("the service runs").stuck(FOREVER).await
     }
 
     /// Ends the service as SIGKILL does.
@@ -128,6 +155,20 @@ impl World {
         id
     }
 
+    /// Somebody sends a file with this caption; the bridge knows it by `handle`.
+    pub async fn sends(&mut self, group: &str, sender: &str, caption: &str, media: Media) -> String {
+        self.messages += 1;
+        let id = format!("m{}", self.messages);
+        let message = message(group, &id, sender, caption, self.now());
+        self.writes(Inbound { media: Some(media), ..message }).await;
+        id
+    }
+
+    /// What an agent has put into its group's folder.
+    pub fn in_folder(&self, group: &str, path: &str) -> PathBuf {
+        self.paths().group(&held::name(group)).join(path)
+    }
+
     pub async fn quotes(&mut self, group: &str, sender: &str, text: &str, quoted: &Heard) {
         self.messages += 1;
         let mut reply = message(group, &format!("m{}", self.messages), sender, text, self.now());
@@ -139,6 +180,26 @@ impl World {
     /// The bridge delivers this message.
     pub async fn writes(&self, message: Inbound) {
         self.service.as_ref().expect("the service runs").writes(message).await;
+    }
+
+    /// The bridge tells these events, in one batch.
+    pub async fn tells(&self, events: Vec<Event>) {
+        self.service.as_ref().expect("the service runs").tells(events).await;
+    }
+
+    /// WhatsApp answers a message of ours.
+    pub async fn answers(&self, id: &str, answer: Answer) {
+        self.service.as_ref().expect("the service runs").answers(id, answer).await;
+    }
+
+    /// The link to WhatsApp changes.
+    pub fn link(&self, link: Link) {
+        self.service.as_ref().expect("the service runs").link(link);
+    }
+
+    /// Waits until the service ends by itself.
+    pub async fn ended(&mut self) -> Ended {
+        self.service.take().expect("the service runs").ended(FOREVER).await
     }
 
     /// The next prompt that an engine got.
@@ -161,15 +222,6 @@ impl World {
     /// Nothing is said for this long.
     pub async fn silence(&mut self, length: Duration) {
         self.service.as_mut().expect("the service runs").silence(length).await;
-    }
-
-    /// The bridge refuses the next message like this.
-    pub fn refuse_next(&self, error: SendError) {
-        self.chats.refuse_next(error);
-    }
-
-    pub fn typing(&self) -> Vec<(String, Typing)> {
-        self.chats.typing()
     }
 
     /// Seconds since the story began.

@@ -1,9 +1,13 @@
 //! The real client library as a test has it: its files on disk, its events in order, its messages through the
 //! durability hook. It can reach the loopback server and nothing else.
 
+#![allow(dead_code, unused_imports, reason = "each test target uses a part of it")]
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::{Context, Result, bail};
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::timeout;
@@ -22,18 +26,33 @@ use crate::server::{PATIENCE, Server};
 const VERSION: (u32, u32, u32) = (2, 3000, 0);
 
 /// More than any test sends to one device.
-const INBOX_MAX: usize = 256;
+const INBOX_MAX: usize = 2048;
 
 /// The files of a linked device, which outlive its client.
-pub struct Files(TempDir);
+pub struct Files {
+    folder: PathBuf,
+    /// Where they are nobody else's.
+    _temporary: Option<TempDir>,
+}
 
 impl Files {
     pub fn new() -> Self {
-        Self(TempDir::new().unwrap())
+        let temporary = TempDir::new().unwrap();
+        Self { folder: temporary.path().to_owned(), _temporary: Some(temporary) }
+    }
+
+    /// Moves the files of a device that is stopped to where a program looks for its own.
+    pub fn moved_to(self, folder: &Path) -> Self {
+        std::fs::create_dir_all(folder).unwrap();
+        for file in std::fs::read_dir(&self.folder).unwrap() {
+            let file = file.unwrap();
+            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
+        }
+        Self { folder: folder.to_owned(), _temporary: None }
     }
 
     async fn open(&self) -> SqliteStore {
-        SqliteStore::new(self.0.path().join("wa.db").to_str().unwrap()).await.unwrap()
+        SqliteStore::new(self.folder.join("wa.db").to_str().unwrap()).await.unwrap()
     }
 }
 
@@ -49,27 +68,39 @@ pub struct Device {
 impl Device {
     /// Starts on these files: it logs in if they are linked, and shows QR codes if not.
     pub async fn start(server: &Server, files: &Files) -> Self {
-        Self::run(server, files, None).await
+        Self::run(server, files, None, Some(VERSION)).await
     }
 
     /// Like `start`, and asks for a pairing code for this phone.
     pub async fn start_with_code(server: &Server, files: &Files, phone: &str) -> Self {
         let code = PairCodeOptions { phone_number: phone.to_owned(), ..Default::default() };
-        Self::run(server, files, Some(code)).await
+        Self::run(server, files, Some(code), Some(VERSION)).await
     }
 
-    async fn run(server: &Server, files: &Files, code: Option<PairCodeOptions>) -> Self {
+    /// Like `start`, and looks up which version of WhatsApp's web client it is.
+    pub async fn start_unversioned(server: &Server, files: &Files) -> Self {
+        Self::run(server, files, None, None).await
+    }
+
+    async fn run(
+        server: &Server,
+        files: &Files,
+        code: Option<PairCodeOptions>,
+        version: Option<(u32, u32, u32)>,
+    ) -> Self {
         let (inbox, received) = mpsc::channel(INBOX_MAX);
         let refused = Arc::new(Notify::new());
         let mut bot = Bot::builder()
             .with_backend(files.open().await)
             .with_transport_factory(TokioWebSocketTransportFactory::new().with_url(server.url()))
-            .with_http_client(NoInternet)
-            .with_version(VERSION)
+            .with_http_client(NoInternet::new(server))
             .with_inbound_durability_hook(Inbox { taken: inbox, refused: refused.clone() })
             .skip_history_sync();
         if let Some(code) = code {
             bot = bot.with_pair_code(code);
+        }
+        if let Some(version) = version {
+            bot = bot.with_version(version);
         }
         let bot = bot.build().await.unwrap();
         let client = bot.client();
@@ -106,15 +137,29 @@ impl Device {
 
     /// The next message with text that the hook was given.
     pub async fn next_message(&mut self) -> InboundMessage {
+        self.next_that("text", |message| message.message.text_content().is_some()).await
+    }
+
+    /// The next message of this kind that the hook was given; those before it are gone.
+    pub async fn next_that(
+        &mut self,
+        what: &str,
+        wanted: impl Fn(&InboundMessage) -> bool,
+    ) -> InboundMessage {
         let search = async {
             loop {
                 let message = self.inbox.recv().await.unwrap();
-                if message.message.text_content().is_some() {
+                if wanted(&message) {
                     return message;
                 }
             }
         };
-        timeout(PATIENCE, search).await.expect("a message came")
+        timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
+    }
+
+    /// All messages from now on, for whoever counts them while others write.
+    pub fn take_inbox(&mut self) -> mpsc::Receiver<InboundMessage> {
+        std::mem::replace(&mut self.inbox, mpsc::channel(1).1)
     }
 
     /// From now on the hook fails for every message, as with a full disk.
@@ -175,12 +220,33 @@ impl InboundDurabilityHook for Inbox {
     }
 }
 
-/// Refuses whatever the library would look up.
-struct NoInternet;
+/// Asks the loopback server instead of the internet, whatever host the library names.
+struct NoInternet {
+    server: SocketAddr,
+    client: reqwest::Client,
+}
+
+impl NoInternet {
+    fn new(server: &Server) -> Self {
+        // An error means that another test has installed one already, which is as good.
+        rustls::crypto::ring::default_provider().install_default().ok();
+        let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
+        Self { server: server.address(), client }
+    }
+}
 
 #[async_trait]
 impl HttpClient for NoInternet {
-    async fn execute(&self, request: HttpRequest) -> Result<HttpResponse> {
-        bail!("A test asked the internet for {}", request.url)
+    async fn execute(&self, asked: HttpRequest) -> Result<HttpResponse> {
+        let (_host, path) = asked
+            .url
+            .strip_prefix("https://")
+            .and_then(|rest| rest.split_once('/'))
+            .with_context(|| format!("Failed to lead {} to the server", asked.url))?;
+        let url = format!("http://{}/{path}", self.server);
+        let request = self.client.request(asked.method.parse()?, url);
+        let response = request.body(asked.body.unwrap_or_default()).send().await?;
+        let status_code = response.status().as_u16();
+        Ok(HttpResponse { status_code, body: response.bytes().await?.to_vec() })
     }
 }

@@ -28,6 +28,8 @@ async fn ends(device: Device) -> Vec<String> {
             Some(format!("banned: {:?} for {:?}", ban.code, ban.expire.to_std().unwrap_or(Duration::ZERO)))
         } else if let Event::ClientOutdated(_) = event {
             Some("outdated".to_owned())
+        } else if let Event::ConnectFailure(failure) = event {
+            Some(format!("failed: {:?}", failure.reason))
         } else {
             None
         }
@@ -55,6 +57,11 @@ async fn a_refused_login_ends_a_client() {
         (Refusal::Locked, "logged out: AccountLocked, at login: true"),
         (Refusal::Banned { reason: 101, secs: 3600 }, "banned: SentToTooManyPeople for 3600s"),
         (Refusal::Outdated, "outdated"),
+        (Refusal::Other(400), "failed: Generic"),
+        (Refusal::Other(409), "failed: BadUserAgent"),
+        (Refusal::Other(413), "failed: CatExpired"),
+        (Refusal::Other(417), "failed: Unknown(417)"),
+        (Refusal::Other(418), "failed: ClientUnknown"),
     ] {
         let files = Files::new();
         let (server, device) = linked(&files).await;
@@ -98,4 +105,15 @@ async fn a_client_comes_back_after_a_restart_a_pause_or_a_dropped_connection() {
     server.drop_connection(KAI);
     device.wait_until_connected().await;
     server.wait_until_online(KAI).await;
+}
+
+#[tokio::test]
+async fn a_client_that_asks_too_much_is_offline_and_does_not_end() {
+    let files = Files::new();
+    let (server, device) = linked(&files).await;
+    server.interrupt(KAI, Interruption::TooMany);
+    let lost = |event: &Event| matches!(event, Event::Disconnected(_)).then_some(());
+    device.wait_for("the end of a connection", lost).await;
+    server.wait_until_offline(KAI).await;
+    device.stop().await;
 }

@@ -5,8 +5,21 @@
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 
+mod answers;
+mod bridge;
+mod changes;
 mod client;
+mod crowd;
 mod endings;
+#[path = "../cli/fake_docker.rs"]
+#[expect(dead_code, reason = "a Docker without the image is the business of the tests of the command line")]
+mod fake_docker;
+mod groups;
+mod hostile;
 mod linking;
+mod media;
 mod messages;
+mod obstacles;
+mod phones;
+mod program;
 mod server;

@@ -11,8 +11,8 @@ use std::path::{Path, PathBuf};
 use rustix::fs::OFlags;
 use serde_json::json;
 
+use crate::Fault;
 use crate::home::{self, Home};
-use crate::{Code, Fault};
 
 /// The frame of the system prompt: a template of kimi-cli (Jinja with `${ }`).
 const SYSTEM: &str = include_str!("system.md");
@@ -22,8 +22,8 @@ const PROMPT_MAX: u64 = 64 * 1024;
 
 /// Writes the agent file and says where it lies.
 pub fn write(home: &Home, assistant: &str) -> Result<PathBuf, Fault> {
-    let global = prompt(&home.global.join("KIMI.md"))?;
-    let group = prompt(&home.workspace.join("KIMI.md"))?;
+    let global = prompt(&home.global.join("KIMI.md"));
+    let group = prompt(&home.workspace.join("KIMI.md"));
     home::write(&home.prepared.join("system.md"), SYSTEM.as_bytes())?;
     let file = home.prepared.join("agent.yaml");
     home::write(&file, agent_file(assistant, &global, &group).as_bytes())?;
@@ -62,18 +62,24 @@ fn escape_for_yaml(json: &str) -> String {
     yaml
 }
 
-/// Reads a KIMI.md: nothing where there is none, its beginning where it is too long.
-fn prompt(path: &Path) -> Result<String, Fault> {
-    let cannot =
-        |error: io::Error| Fault::new(Code::Settings, format!("Failed to read {}: {error}", path.display()));
+/// Reads a KIMI.md: nothing where there is none, its beginning where it is too long. One that cannot be read is told
+/// and counts as empty: an agent must not be able to end its group for ever.
+fn prompt(path: &Path) -> String {
+    read(path).unwrap_or_else(|error| {
+        eprintln!("agent-runner: Failed to read {}, which counts as empty: {error}", path.display());
+        String::new()
+    })
+}
+
+fn read(path: &Path) -> io::Result<String> {
     let file = match open(path) {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(String::new()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(cannot(error)),
+        Err(error) => return Err(error),
     };
     let mut bytes = Vec::new();
-    file.take(PROMPT_MAX + 1).read_to_end(&mut bytes).map_err(cannot)?;
+    file.take(PROMPT_MAX + 1).read_to_end(&mut bytes)?;
     if bytes.len() as u64 <= PROMPT_MAX {
         return Ok(String::from_utf8_lossy(&bytes).into_owned());
     }
@@ -131,6 +137,16 @@ mod tests {
     }
 
     #[test]
+    fn a_kimi_md_that_cannot_be_read_is_an_empty_one() {
+        let root = tempfile::tempdir().unwrap();
+        let home = home_in(root.path());
+        std::os::unix::fs::symlink("KIMI.md", home.global.join("KIMI.md")).unwrap();
+        std::os::unix::fs::symlink("KIMI.md", home.workspace.join("KIMI.md")).unwrap();
+        let args = &written(&home)["agent"]["system_prompt_args"];
+        assert_eq!((&args["GLOBAL_PROMPT"], &args["GROUP_PROMPT"]), (&"".into(), &"".into()));
+    }
+
+    #[test]
     fn a_kimi_md_that_is_too_long_is_cut_between_characters() {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("KIMI.md");
@@ -141,7 +157,7 @@ mod tests {
             ("a".repeat(65534) + "é" + "b", 65536),
         ] {
             fs::write(&path, &content).unwrap();
-            let prompt = prompt(&path).unwrap();
+            let prompt = prompt(&path);
             assert_eq!(prompt.len(), length);
             assert!(content.starts_with(&prompt));
         }
@@ -152,7 +168,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("KIMI.md");
         fs::write(&path, b"caf\xe9 \xff ok").unwrap();
-        assert_eq!(prompt(&path).unwrap(), "caf\u{fffd} \u{fffd} ok");
+        assert_eq!(prompt(&path), "caf\u{fffd} \u{fffd} ok");
     }
 
     #[test]

@@ -8,19 +8,26 @@
 //!   does not join it;
 //! - bytes that are not UTF-8 are replaced: the engine refuses to start on them (`context.py`,
 //!   `write_system_prompt`);
+//! - pictures go where they could keep every request from being answered (`pictures`);
+//! - what the host told and nobody answered goes: the API may have refused it, and would again with every later
+//!   request. (What was to be answered is told again.)
 //! - a tool call that a kill has left without its result gets one that says so: the API refuses a history with
 //!   an unanswered call, for ever.
 //!
-//! Follows no symbolic link: the agent can write here.
+//! Follows no symbolic link: the agent can write here. A history that cannot be mended, whatever the agent has made
+//! of it, is set aside, and the engine begins a new one: its group must be answered in any case.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::Path;
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Value, json};
+
+use crate::pictures::Burden;
 
 /// Longest line that is looked into; a longer one is passed on as it is. A picture or film that the agent has
 /// looked at is one line, and the engine needs several times its size in a container of 768 MiB.
@@ -30,12 +37,20 @@ const LINE_MAX: u64 = 64 * 1024 * 1024;
 /// reads no more than its first turn, and nothing is lost to the model without it.
 const WIRE_LOG_MAX: u64 = 16 * 1024 * 1024;
 
+/// How everything begins that the host tells; what the engine adds as a user (the summary of a history that grew
+/// too long, reminders) begins otherwise.
+const TOLD_BEGINNING: &str = "<context ";
+
 /// What the model reads where a result was lost.
 const LOST_RESULT: &str = "<system>ERROR: This call was interrupted. Its result is lost, and it may have been \
                            carried out in part.</system>";
 
 /// Mends the session of that name, wherever the engine keeps it below `sessions`. None is fine.
+///
+/// # Errors
+/// Where it can be neither mended nor set aside.
 pub fn mend(sessions: &Path, session: &str) -> io::Result<()> {
+    regain(sessions);
     let folders = match fs::read_dir(sessions) {
         Ok(folders) => folders,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -45,26 +60,44 @@ pub fn mend(sessions: &Path, session: &str) -> io::Result<()> {
         let folder = folder?;
         let of_session = folder.path().join(session);
         // The folder of the work place, then the folder of the session: both real ones.
-        if folder.file_type()?.is_dir() && fs::symlink_metadata(&of_session).is_ok_and(|meta| meta.is_dir()) {
-            mend_context(&of_session)?;
-            cut_wire_log(&of_session)?;
+        if !folder.file_type()?.is_dir() {
+            continue;
+        }
+        regain(&folder.path());
+        if !fs::symlink_metadata(&of_session).is_ok_and(|meta| meta.is_dir()) {
+            continue;
+        }
+        regain(&of_session);
+        if let Err(error) = mend_context(&of_session).and_then(|()| cut_wire_log(&of_session)) {
+            eprintln!("agent-runner: The history cannot be mended and is set aside: {error}");
+            let now_nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+            fs::rename(&of_session, folder.path().join(format!("{session}.aside-{now_nanos}")))?;
         }
     }
     Ok(())
 }
 
+/// Gives back the rights on a folder that is ours, should the agent have taken them away.
+fn regain(folder: &Path) {
+    fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).ok();
+}
+
 fn mend_context(folder: &Path) -> io::Result<()> {
     let context = folder.join("context.jsonl");
-    if !fs::symlink_metadata(&context).is_ok_and(|meta| meta.is_file()) {
-        return Ok(());
+    match fs::symlink_metadata(&context) {
+        Ok(meta) if meta.is_file() => {}
+        Ok(_) => return Err(io::Error::other("context.jsonl is no plain file")),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(error),
     }
     let mended = folder.join("context.jsonl.mended");
     remove(&mended)?;
     let no_follow = OFlags::NOFOLLOW.bits() as i32;
-    let old = OpenOptions::new().read(true).custom_flags(no_follow).open(&context)?;
+    let read = || OpenOptions::new().read(true).custom_flags(no_follow).open(&context).map(BufReader::new);
+    let burden = Burden::of(read()?, LINE_MAX)?;
     let new = OpenOptions::new().write(true).create_new(true).custom_flags(no_follow).open(&mended)?;
     let mut writer = BufWriter::new(new);
-    if mend_lines(BufReader::new(old), &mut writer)? == Lines::AsTheyWere {
+    if mend_lines(read()?, &mut writer, burden)? == Lines::AsTheyWere {
         return remove(&mended);
     }
     writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -111,7 +144,7 @@ struct ToolCall {
 }
 
 /// Copies a history, mended. Holds one line at a time.
-fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write) -> io::Result<Lines> {
+fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write, mut pictures: Burden) -> io::Result<Lines> {
     let mut outcome = Lines::AsTheyWere;
     let mut line = Vec::new();
     let mut unanswered: Vec<String> = Vec::new();
@@ -121,12 +154,16 @@ fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write) -> io::Result<L
         if line.is_empty() {
             break;
         }
-        let ended = line.ends_with(b"\n");
-        if !ended && line.len() as u64 == LINE_MAX {
+        if !line.ends_with(b"\n") && line.len() as u64 == LINE_MAX {
             writer.write_all(&line)?;
             copy_line(&mut reader, writer)?;
             continue;
         }
+        if let Some(lighter) = pictures.lighten(&line) {
+            line = lighter;
+            outcome = Lines::Mended;
+        }
+        let ended = line.ends_with(b"\n");
         let record = match serde_json::from_slice::<Record>(&line) {
             Ok(record) => record,
             Err(_) if ended => Record::default(), // The engine skips what it cannot read.
@@ -137,6 +174,10 @@ fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write) -> io::Result<L
         };
         match record.role.as_str() {
             "_system_prompt" => {
+                outcome = Lines::Mended;
+                continue;
+            }
+            "user" if pictures.unanswered() && is_told(&line) => {
                 outcome = Lines::Mended;
                 continue;
             }
@@ -163,6 +204,14 @@ fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write) -> io::Result<L
         outcome = Lines::Mended;
     }
     Ok(outcome)
+}
+
+/// Whether a line holds what the host told: a text, or parts of which the first is one.
+fn is_told(line: &[u8]) -> bool {
+    let Ok(Value::Object(message)) = serde_json::from_slice(line) else { return false };
+    let content = message.get("content").unwrap_or(&Value::Null);
+    let text = content.as_str().or_else(|| content.get(0)?.get("text")?.as_str());
+    text.is_some_and(|text| text.starts_with(TOLD_BEGINNING))
 }
 
 /// Gives every call that is still open a result.
@@ -206,7 +255,7 @@ mod tests {
 
     fn mended(before: &[u8]) -> (String, Lines) {
         let mut after = Vec::new();
-        let lines = mend_lines(before, &mut after).unwrap();
+        let lines = mend_lines(before, &mut after, Burden::of(before, LINE_MAX).unwrap()).unwrap();
         (String::from_utf8(after).unwrap(), lines)
     }
 
@@ -256,6 +305,82 @@ mod tests {
     }
 
     #[test]
+    fn what_was_told_and_has_no_answer_goes() {
+        const TOLD: &str = r#"{"role":"user","content":"<context timezone=\"UTC\" />\n<messages>…"}"#;
+        const WITH_PICTURE: &str = r#"{"role":"user","content":[{"type":"text","text":"<context />"},{"type":"image_url","image_url":{"url":"data:image/png;base64,AA"}}]}"#;
+        const SUMMARY: &str = r#"{"role":"user","content":[{"type":"text","text":"<system>Previous context has been compacted."}]}"#;
+        for (story, before, after) in [
+            ("answered", vec![TOLD, ANSWER], vec![TOLD, ANSWER]),
+            ("being worked on", vec![TOLD, CALLS, RESULT_1, RESULT_2], vec![TOLD, CALLS, RESULT_1, RESULT_2]),
+            (
+                "refused, again and again",
+                vec![TOLD, ANSWER, TOLD, USAGE, TOLD, TOLD],
+                vec![TOLD, ANSWER, USAGE],
+            ),
+            ("with its pictures", vec![WITH_PICTURE, USAGE], vec![USAGE]),
+            ("a steer", vec![TOLD, CALLS, RESULT_1, RESULT_2, TOLD], vec![TOLD, CALLS, RESULT_1, RESULT_2]),
+            ("the engine's own summary stays", vec![SUMMARY, TOLD], vec![SUMMARY]),
+        ] {
+            let lines = |lines: Vec<&str>| lines.iter().map(|line| format!("{line}\n")).collect::<String>();
+            assert_eq!(mended(lines(before).as_bytes()).0, lines(after), "{story}");
+        }
+    }
+
+    #[test]
+    fn a_history_that_cannot_be_mended_is_set_aside() {
+        type Spoil = fn(&Path);
+        let spoils: [(&str, Spoil); 3] = [
+            ("a folder in the way", |main| fs::create_dir(main.join("context.jsonl.mended")).unwrap()),
+            ("a folder in its place", |main| {
+                fs::remove_file(main.join("context.jsonl")).unwrap();
+                fs::create_dir(main.join("context.jsonl")).unwrap();
+            }),
+            ("a link to itself", |main| {
+                fs::remove_file(main.join("context.jsonl")).unwrap();
+                std::os::unix::fs::symlink("context.jsonl", main.join("context.jsonl")).unwrap();
+            }),
+        ];
+        for (story, spoil) in spoils {
+            let root = tempfile::tempdir().unwrap();
+            let place = root.path().join("4f2a");
+            fs::create_dir_all(place.join("main")).unwrap();
+            fs::write(place.join("main/context.jsonl"), format!("{USER}\n")).unwrap();
+            spoil(&place.join("main"));
+            mend(root.path(), "main").unwrap();
+            let left: Vec<_> =
+                fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+            assert_eq!(left.len(), 1, "{story}");
+            assert!(left[0].to_str().unwrap().starts_with("main.aside-"), "{story}: {left:?}");
+            mend(root.path(), "main").unwrap();
+        }
+    }
+
+    #[test]
+    fn rights_that_the_agent_took_away_are_given_back() {
+        let root = tempfile::tempdir().unwrap();
+        let sessions = root.path().join("sessions");
+        let main = sessions.join("4f2a/main");
+        fs::create_dir_all(&main).unwrap();
+        fs::write(main.join("context.jsonl"), format!("{PROMPT}\n{USER}\n")).unwrap();
+        for folder in [&main, &sessions.join("4f2a"), &sessions] {
+            fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
+        }
+        mend(&sessions, "main").unwrap();
+        assert_eq!(fs::read_to_string(main.join("context.jsonl")).unwrap(), format!("{USER}\n"));
+    }
+
+    #[test]
+    fn pictures_beyond_the_bound_go() {
+        let url = format!("data:image/png;base64,{}", "A".repeat(9 * 1024 * 1024));
+        let shown = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]});
+        let (text, lines) = mended(format!("{USER}\n{shown}\n{ANSWER}\n").as_bytes());
+        assert_eq!(lines, Lines::Mended);
+        assert!(text.len() < 1_000 && text.contains("not shown any more"), "{text}");
+        assert!(text.starts_with(USER) && text.ends_with(&format!("{ANSWER}\n")), "{text}");
+        assert_eq!(mended(text.as_bytes()).1, Lines::AsTheyWere);
+    }
+
+    #[test]
     fn bytes_that_are_not_utf_8_are_replaced_or_go_with_their_torn_line() {
         let (text, lines) = mended(b"{\"role\":\"user\",\"content\":\"caf\xe9\"}\n");
         assert_eq!(
@@ -292,7 +417,8 @@ mod tests {
             [&b"{\"role\":\"user\",\"content\":\""[..], &vec![b'x'; LINE_MAX as usize], b"\"}\n"].concat();
         let before = [PROMPT.as_bytes(), b"\n", &long, USER.as_bytes(), b"\n"].concat();
         let mut after = Vec::new();
-        mend_lines(before.as_slice(), &mut after).unwrap();
+        let burden = Burden::of(before.as_slice(), LINE_MAX).unwrap();
+        mend_lines(before.as_slice(), &mut after, burden).unwrap();
         assert!(after == [&long, USER.as_bytes(), b"\n"].concat());
     }
 

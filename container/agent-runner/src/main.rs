@@ -27,6 +27,7 @@ mod agent_file;
 mod engine;
 mod history;
 mod home;
+mod pictures;
 mod relay;
 
 use std::fmt;

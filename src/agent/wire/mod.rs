@@ -19,7 +19,13 @@ use super::{AgentEvent, Request};
 
 /// Longest line that is held. What we read of the engine is some kilobytes long; longer are only the results of
 /// tools, which nobody here needs. (The engine itself accepts 100 MB.)
-const LINE_MAX: usize = 8 * 1024 * 1024;
+///
+/// A line that is read takes up to sixteen times its length for a moment.
+const LINE_MAX: usize = 1024 * 1024;
+
+/// Most bytes of one [`AgentEvent::Said`]; more goes in several. With [`super::EVENTS_IN_FLIGHT`] it bounds what
+/// an engine can make the host hold.
+const SAID_MAX_BYTES: usize = 8 * 1024;
 
 /// How much of a longer line is looked at: enough to tell what it is.
 const BEGINNING_BYTES: usize = 1024;
@@ -66,6 +72,11 @@ pub async fn run<W, R>(
             }
             () = outbox.advance(), if outbox.has_work() => {}
             permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
+                (Ok(permit), Some(AgentEvent::Said(mut text))) if text.len() > SAID_MAX_BYTES => {
+                    let rest = text.split_off(text.floor_char_boundary(SAID_MAX_BYTES));
+                    waiting = Some(AgentEvent::Said(rest));
+                    permit.send(AgentEvent::Said(text));
+                }
                 (Ok(permit), Some(event)) => permit.send(event),
                 // Nobody listens any more: the engine is to end.
                 (Err(_), _) | (_, None) => outbox.close(),
@@ -215,7 +226,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, DuplexStream, Lines as TokioLines};
     use tokio::time::timeout;
 
-    use super::super::{Agent, Gone, TurnEnd};
+    use super::super::{Agent, Gone, Input, TurnEnd};
     use super::*;
 
     /// The engine's side of the pipes.
@@ -259,7 +270,7 @@ mod tests {
         engine.greets().await;
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
 
-        agent.ask(Request::Prompt("x".repeat(10_000)));
+        agent.ask(Request::Prompt(Input::text("x".repeat(10_000))));
         let prompt = engine.hears().await;
         assert_eq!(prompt["params"]["user_input"].as_str().map(str::len), Some(10_000));
         for line in [STEP, TEXT, r#"{"id":"prompt-1","result":{"status":"finished"}}"#] {
@@ -269,9 +280,9 @@ mod tests {
         assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
         assert_eq!(events.recv().await, Some(AgentEvent::TurnOver(TurnEnd::Finished)));
 
-        agent.ask(Request::Steer("too late".to_owned()));
+        agent.ask(Request::Steer(Input::text("too late")));
         agent.ask(Request::Close);
-        agent.ask(Request::Prompt("after the goodbye".to_owned()));
+        agent.ask(Request::Prompt(Input::text("after the goodbye")));
         assert_eq!(engine.hears().await["method"], "steer");
         assert_eq!(engine.stdin.next_line().await.unwrap(), None, "stdin is closed");
         engine.says(TEXT).await;
@@ -308,7 +319,7 @@ mod tests {
         engine.greets().await;
         let Engine { stdin, mut stdout } = engine;
         drop(stdin);
-        agent.ask(Request::Prompt("into nothing".to_owned()));
+        agent.ask(Request::Prompt(Input::text("into nothing")));
         stdout.write_all(TEXT.as_bytes()).await.unwrap();
         stdout.write_all(b"\n").await.unwrap();
         drop(stdout);
@@ -361,7 +372,7 @@ mod tests {
         engine.greets().await;
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
         // More than the pipe holds waits to be read by the engine, which first wants to be heard and asked.
-        agent.ask(Request::Prompt("x".repeat(100_000)));
+        agent.ask(Request::Prompt(Input::text("x".repeat(100_000))));
         let engine = tokio::spawn(async move {
             for _ in 0..1_000 {
                 engine.says(APPROVAL).await;
@@ -397,6 +408,23 @@ mod tests {
             heard += usize::from(matches!(event, AgentEvent::Said(_)));
         }
         assert_eq!(heard, FLOOD);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn much_that_is_said_at_once_arrives_in_pieces() {
+        let (_agent, mut events, mut engine) = start(1024 * 1024);
+        engine.greets().await;
+        let text = "é€😀".repeat(10_000);
+        engine.says(&TEXT.replace("hi", &text)).await;
+        drop(engine);
+        let (mut heard, mut longest) = (String::new(), 0);
+        while let Some(event) = events.recv().await {
+            if let AgentEvent::Said(piece) = event {
+                longest = longest.max(piece.len());
+                heard += &piece;
+            }
+        }
+        assert!(heard == text && longest <= SAID_MAX_BYTES, "{longest} bytes at once");
     }
 
     #[tokio::test(start_paused = true)]

@@ -9,10 +9,11 @@
 //! unanswered one holds its turn for ever. Source: kimi-cli 1.51 `wire/jsonrpc.py`, `wire/types.py` and
 //! `wire/server.py`, and runs against it. Never does I/O; message text is logged at DEBUG at most.
 
+use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value, json};
 use tracing::{debug, trace, warn};
 
-use crate::agent::{AgentEvent, Gone, Request, TurnEnd};
+use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// The version that we were written against; the engine does not compare it.
@@ -24,6 +25,9 @@ const SAID_MAX: usize = 300;
 /// How every event begins: kimi-cli writes the fields in this order. Tells a line that is too long to be read,
 /// but may be missed, from one that may not.
 const EVENT_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"event","#;
+
+/// How the receipt of a steer begins: it holds the whole steer, pictures included, and must not be missed.
+const RECEIPT_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"event","params":{"type":"SteerInput","#;
 
 const GREETING_ID: &str = "initialize";
 
@@ -82,13 +86,15 @@ impl Conversation {
         self.requests += 1;
         let id = |method: &str| format!("{method}-{}", self.requests);
         match asked {
-            Request::Prompt(text) => {
+            Request::Prompt(input) => {
                 let id = id("prompt");
-                let line = request(&id, "prompt", json!({"user_input": text}));
+                let line = request(&id, "prompt", json!({"user_input": user_input(input)}));
                 self.prompts.push(id);
                 Some(line)
             }
-            Request::Steer(text) => Some(request(&id("steer"), "steer", json!({"user_input": text}))),
+            Request::Steer(input) => {
+                Some(request(&id("steer"), "steer", json!({"user_input": user_input(input)})))
+            }
             Request::Cancel => Some(request(&id("cancel"), "cancel", json!({}))),
             Request::Close => None,
         }
@@ -116,6 +122,9 @@ impl Conversation {
     /// What we need of events comes in small pieces, but a tool's result holds the picture that the agent has
     /// looked at (`ReadMediaFile`: up to 100 MB, in Base64): such an event is let go.
     pub fn hear_beginning(&mut self, beginning: &[u8]) -> Heard {
+        if matches!(self.stage, Stage::Ready) && beginning.starts_with(RECEIPT_BEGINNING) {
+            return Heard::Event(AgentEvent::SteerTaken);
+        }
         if matches!(self.stage, Stage::Ready) && beginning.starts_with(EVENT_BEGINNING) {
             debug!("An event of the engine is too long and was skipped");
             return Heard::Nothing;
@@ -283,7 +292,7 @@ fn event(params: &Value) -> Event {
             kind => Event::Other(format!("ContentPart {kind}")),
         },
         "StepBegin" => Event::StepBegin,
-        "ToolCall" => Event::ToolCall(text(&payload["function"]["name"]).to_owned()),
+        "ToolCall" => Event::ToolCall(cut(text(&payload["function"]["name"]))),
         "SteerInput" => Event::SteerInput,
         // What a subagent says and steps through is not the turn's; what it works with is.
         "SubagentEvent" => match event(&payload["event"]) {
@@ -348,6 +357,19 @@ fn answer(id: &Value, question: Question) -> String {
         }
     }
     .to_string()
+}
+
+/// Plain text, or a list of content parts where there are pictures: the text first, which says whose they are.
+fn user_input(input: Input) -> Value {
+    if input.images.is_empty() {
+        return input.text.into();
+    }
+    let mut parts = vec![json!({"type": "text", "text": input.text})];
+    parts.extend(input.images.into_iter().map(|image| {
+        let url = format!("data:{};base64,{}", image.mime, BASE64_STANDARD.encode(&image.bytes));
+        json!({"type": "image_url", "image_url": {"url": url}})
+    }));
+    parts.into()
 }
 
 /// Ids must be strings: kimi-cli answers a number with "Invalid request" and no id.
@@ -432,6 +454,7 @@ fn append_cut(said: &mut String, line: &[u8]) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::agent::Image;
     use proptest::prelude::*;
 
     fn ready() -> Conversation {
@@ -473,10 +496,10 @@ mod tests {
         let mut ask = |asked| conversation.ask(asked);
         insta::assert_snapshot!(
             [
-                ask(Request::Prompt("<messages>\n\"hi\" 👋</messages>".to_owned())),
-                ask(Request::Steer("more".to_owned())),
+                ask(Request::Prompt(Input::text("<messages>\n\"hi\" 👋</messages>"))),
+                ask(Request::Steer(Input::text("more"))),
                 ask(Request::Cancel),
-                ask(Request::Prompt("again".to_owned())),
+                ask(Request::Prompt(Input::text("again"))),
             ]
             .map(Option::unwrap)
             .join("\n"),
@@ -490,12 +513,34 @@ mod tests {
         assert_eq!(ask(Request::Close), None);
     }
 
+    #[test]
+    fn pictures_follow_the_text_as_parts() {
+        let input = || Input {
+            text: "look".to_owned(),
+            images: vec![
+                Image { mime: "image/png", bytes: b"\x89PNG".to_vec() },
+                Image { mime: "image/jpeg", bytes: vec![0xff, 0xd8, 0xff] },
+            ],
+        };
+        for request in [Request::Prompt(input()), Request::Steer(input())] {
+            let line: Value = serde_json::from_str(&ready().ask(request).unwrap()).unwrap();
+            assert_eq!(
+                line["params"]["user_input"],
+                json!([
+                    {"type": "text", "text": "look"},
+                    {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBORw=="}},
+                    {"type": "image_url", "image_url": {"url": "data:image/jpeg;base64,/9j/"}},
+                ])
+            );
+        }
+    }
+
     /// Lines as kimi-cli 1.51.0 wrote them, shortened.
     #[test]
     fn a_turn_with_a_tool_and_a_steer() {
         let mut conversation = ready();
-        conversation.ask(Request::Prompt("look".to_owned()));
-        conversation.ask(Request::Steer("hurry".to_owned()));
+        conversation.ask(Request::Prompt(Input::text("look")));
+        conversation.ask(Request::Steer(Input::text("hurry")));
         for (line, heard) in [
             (
                 r#"{"jsonrpc":"2.0","method":"event","params":{"type":"TurnBegin","payload":{"user_input":"look"}}}"#,
@@ -607,7 +652,7 @@ mod tests {
             (error(-32602, "Invalid parameters"), failed(Internal, "Invalid parameters (wire -32602)")),
         ] {
             let mut conversation = ready();
-            conversation.ask(Request::Prompt("hi".to_owned()));
+            conversation.ask(Request::Prompt(Input::text("hi")));
             let line = format!(r#"{{"jsonrpc":"2.0","id":"prompt-1",{outcome}}}"#);
             assert_eq!(conversation.hear(line.as_bytes()), end, "{line}");
         }
@@ -709,8 +754,8 @@ mod tests {
     #[test]
     fn two_prompts_have_two_ends() {
         let mut conversation = ready();
-        conversation.ask(Request::Prompt("one".to_owned()));
-        conversation.ask(Request::Prompt("two".to_owned()));
+        conversation.ask(Request::Prompt(Input::text("one")));
+        conversation.ask(Request::Prompt(Input::text("two")));
         let refused = conversation.hear(br#"{"id":"prompt-2","error":{"code":-32000,"message":"busy"}}"#);
         assert_eq!(refused, over(TurnEnd::Failed(Failure::new(Trouble::Internal, "busy (wire -32000)"))));
         let finished = conversation.hear(br#"{"id":"prompt-1","result":{"status":"finished"}}"#);
@@ -749,6 +794,8 @@ mod tests {
     fn a_line_that_is_too_long_may_be_missed_where_it_is_an_event() {
         let event = br#"{"jsonrpc":"2.0","method":"event","params":{"type":"ToolResult","payload":{"#;
         assert_eq!(ready().hear_beginning(event), Heard::Nothing);
+        let receipt = br#"{"jsonrpc":"2.0","method":"event","params":{"type":"SteerInput","payload":{"#;
+        assert_eq!(ready().hear_beginning(receipt), Heard::Event(AgentEvent::SteerTaken));
         let request = br#"{"jsonrpc":"2.0","method":"request","id":"x"#;
         assert!(matches!(ready().hear_beginning(request), Heard::Lost(Gone::Garbage { .. })));
         let early = Conversation::begin().0.hear_beginning(event);
@@ -830,7 +877,7 @@ mod tests {
 
         #[test]
         fn whatever_is_prompted_goes_as_one_line(text in any::<String>()) {
-            let line = ready().ask(Request::Prompt(text.clone())).unwrap();
+            let line = ready().ask(Request::Prompt(Input::text(&text))).unwrap();
             prop_assert!(!line.contains('\n'));
             let back: Value = serde_json::from_str(&line).unwrap();
             prop_assert_eq!(back["params"]["user_input"].as_str(), Some(text.as_str()));

@@ -2,27 +2,23 @@
 //! has not acknowledged.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::sync::Arc;
 
 use anyhow::{Result, ensure};
-use async_lock::RwLock;
 use whatsapp_rust::NodeBuilder;
 use whatsapp_rust::buffa::Message as _;
-use whatsapp_rust::store::Device as SignalDevice;
-use whatsapp_rust::store::signal_adapter::SignalProtocolStoreAdapter;
-use whatsapp_rust::store::signal_cache::SignalStoreCache;
 use whatsapp_rust::wacore::crypto::{calculate_curve_signature, generate_curve_key_pair};
 use whatsapp_rust::wacore::libsignal::protocol::KeyPair;
 use whatsapp_rust::wacore::prekeys::compute_key_bundle_digest;
-use whatsapp_rust::wacore::store::InMemoryBackend;
 use whatsapp_rust::wacore_binary::{Jid, Node};
 use whatsapp_rust::waproto::whatsapp as wa;
 
+use super::noise::Handshake;
 use super::now_secs;
+use super::phone::Phone;
 use super::stanza::{attr, big_endian, bytes, child, child_bytes, three_bytes};
 
 /// Ten times what any test leaves for a device.
-const HELD_MAX: usize = 1000;
+const HELD_MAX: usize = 10_000;
 
 /// What an account's signature of a list of its devices begins with.
 const KEY_INDEX_LIST_PREFIX: [u8; 2] = [6, 2];
@@ -35,8 +31,7 @@ pub struct Account {
     pub name: String,
     /// The identity key of the phone, which signs for every device linked to it.
     pub key: KeyPair,
-    /// The phone's own Signal sessions: it is a peer of its devices, played by the server.
-    pub phone: SignalProtocolStoreAdapter,
+    pub phone: Phone,
     pub devices: BTreeMap<u16, Device>,
 }
 
@@ -45,6 +40,9 @@ pub struct Device {
     /// Signed by the phone and the device: others want to see it before they write.
     pub identity_proof: Vec<u8>,
     pub connection: Option<u64>,
+    /// As which version of the web client it last logged in.
+    pub version: Option<(u32, u32, u32)>,
+    pub handshake: Option<Handshake>,
     pub unlinked: bool,
     /// Whether the phone has sent the key that a new device waits for.
     pub greeted_by_phone: bool,
@@ -52,7 +50,6 @@ pub struct Device {
 }
 
 /// The public keys that a device has uploaded.
-#[derive(Clone)]
 pub struct DeviceKeys {
     pub registration: u32,
     pub identity: Vec<u8>,
@@ -90,29 +87,34 @@ impl Default for Fetch {
 }
 
 impl Account {
-    pub fn new(lid: &str, name: &str) -> Self {
+    pub fn new(lid: &str, name: &str) -> Result<Self> {
         let key = generate_curve_key_pair();
-        let mut phone = SignalDevice::new(Arc::new(InMemoryBackend::new()));
-        phone.core.identity_key = key.clone();
-        let cache = Arc::new(SignalStoreCache::new());
-        Self {
-            lid: lid.to_owned(),
-            name: name.to_owned(),
-            key,
-            phone: SignalProtocolStoreAdapter::new(Arc::new(RwLock::new(phone)), cache),
-            devices: BTreeMap::new(),
-        }
+        let phone = Phone::new(&key)?;
+        Ok(Self { lid: lid.to_owned(), name: name.to_owned(), key, phone, devices: BTreeMap::new() })
     }
 
-    /// The account's linked devices, signed by its phone.
-    pub fn device_list(&self) -> Result<Node> {
+    /// The phone, and the devices that were not unlinked.
+    pub fn device_numbers(&self) -> impl Iterator<Item = u16> + '_ {
         let linked = self.devices.iter().filter(|(_, device)| !device.unlinked);
-        let devices: Vec<Node> = linked
-            .map(|(number, _)| {
-                NodeBuilder::new("device").attr("id", *number).attr("key-index", *number).build()
-            })
+        std::iter::once(0).chain(linked.map(|(number, _)| *number))
+    }
+
+    /// Which devices the account has.
+    pub fn device_list(&self) -> Result<Node> {
+        let devices: Vec<Node> = self
+            .device_numbers()
+            .map(|number| NodeBuilder::new("device").attr("id", number).attr("key-index", number).build())
             .collect();
-        let indexes: Vec<u32> = self.devices.keys().map(|number| u32::from(*number)).collect();
+        let children = [
+            NodeBuilder::new("device-list").attr("hash", "2:loopback").children(devices).build(),
+            self.signed_device_list()?,
+        ];
+        Ok(NodeBuilder::new("devices").children(children).build())
+    }
+
+    /// The same, as the phone has signed it.
+    pub fn signed_device_list(&self) -> Result<Node> {
+        let indexes: Vec<u32> = self.device_numbers().map(u32::from).collect();
         let details = wa::ADVKeyIndexList {
             raw_id: Some(1),
             timestamp: Some(now_secs()),
@@ -127,11 +129,7 @@ impl Account {
             account_signature_key: Some(self.key.public_key.public_key_bytes().to_vec()),
             details: Some(details),
         };
-        let children = [
-            NodeBuilder::new("device-list").attr("hash", "2:loopback").children(devices).build(),
-            NodeBuilder::new("key-index-list").attr("ts", now_secs()).bytes(list.encode_to_vec()).build(),
-        ];
-        Ok(NodeBuilder::new("devices").children(children).build())
+        Ok(NodeBuilder::new("key-index-list").attr("ts", now_secs()).bytes(list.encode_to_vec()).build())
     }
 }
 
@@ -141,23 +139,12 @@ impl Device {
             keys,
             identity_proof,
             connection: None,
+            version: None,
+            handshake: None,
             unlinked: false,
             greeted_by_phone: false,
             mailbox: Mailbox::default(),
         }
-    }
-
-    /// What others need to write to this device for the first time. Gives a one-time key away.
-    pub fn bundle(&mut self, jid: &Jid) -> Node {
-        let mut children = self.keys.public();
-        children.push(self.keys.signed.node());
-        if let Some((id, key)) = self.keys.one_time.pop_front() {
-            let id = NodeBuilder::new("id").bytes(three_bytes(id)).build();
-            let value = NodeBuilder::new("value").bytes(key).build();
-            children.push(NodeBuilder::new("key").children([id, value]).build());
-        }
-        children.push(NodeBuilder::new("device-identity").bytes(self.identity_proof.clone()).build());
-        NodeBuilder::new("user").attr("jid", jid).attr("type", "result").children(children).build()
     }
 }
 
@@ -192,6 +179,32 @@ impl DeviceKeys {
             }
         }
         Ok(())
+    }
+
+    /// What others need to write to this device for the first time: with one one-time key, which is then gone.
+    pub fn give(&mut self) -> Self {
+        let one_time = self.one_time.pop_front();
+        Self {
+            registration: self.registration,
+            identity: self.identity.clone(),
+            signed: self.signed.clone(),
+            one_time: one_time.into_iter().collect(),
+        }
+    }
+
+    /// The same, for a client that has asked.
+    pub fn bundle(&mut self, jid: &Jid, identity_proof: Option<&[u8]>) -> Node {
+        let mut children = self.public();
+        children.push(self.signed.node());
+        if let Some((id, key)) = self.give().one_time.pop_front() {
+            let id = NodeBuilder::new("id").bytes(three_bytes(id)).build();
+            let value = NodeBuilder::new("value").bytes(key).build();
+            children.push(NodeBuilder::new("key").children([id, value]).build());
+        }
+        if let Some(proof) = identity_proof {
+            children.push(NodeBuilder::new("device-identity").bytes(proof.to_vec()).build());
+        }
+        NodeBuilder::new("user").attr("jid", jid).attr("type", "result").children(children).build()
     }
 
     /// What the server holds, for the device to compare with what it has.
@@ -233,6 +246,11 @@ impl Mailbox {
         self.waiting.len() + self.sent.len()
     }
 
+    /// How many of them are messages.
+    pub fn held_messages(&self) -> usize {
+        self.waiting.iter().chain(&self.sent).filter(|stanza| stanza.tag == "message").count()
+    }
+
     pub fn waiting(&self) -> usize {
         self.waiting.len()
     }
@@ -268,8 +286,14 @@ impl Mailbox {
         stanzas
     }
 
-    pub fn settle(&mut self, id: &str) {
-        self.sent.retain(|stanza| attr(stanza, "id").as_deref() != Some(id));
+    /// The device has this stanza: every copy of a message, and one of the receipts for it.
+    pub fn settle(&mut self, tag: &str, id: &str) {
+        let is_it = |stanza: &Node| stanza.tag == tag && attr(stanza, "id").as_deref() == Some(id);
+        if tag == "message" {
+            self.sent.retain(|stanza| !is_it(stanza));
+        } else if let Some(place) = self.sent.iter().position(is_it) {
+            self.sent.remove(place);
+        }
     }
 
     /// The device is gone: what it did not acknowledge waits again, in order.

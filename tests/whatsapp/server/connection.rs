@@ -1,4 +1,5 @@
-//! One client's connection from the handshake to its end: its stanzas into the state, the state's to it.
+//! One client's connection from the handshake to its end: its stanzas into the state, the state's to it. A
+//! connection that does not begin as the WebSocket is a question for `web`.
 
 use std::sync::Arc;
 
@@ -9,14 +10,27 @@ use tokio::task::JoinSet;
 use whatsapp_rust::wacore_binary::Node;
 
 use super::state::{OUTGOING_MAX, Outgoing, State};
-use super::{Errand, Shared, noise, phone};
+use super::{Errand, Shared, noise, phone, web};
+
+/// What the request for the WebSocket begins with.
+const SOCKET: &[u8; 8] = b"GET /ws/";
 
 /// Accepts clients until it is aborted, which ends their connections too.
 pub async fn accept(listener: TcpListener, shared: Arc<Shared>) {
     let mut connections = JoinSet::new();
     while let Ok((stream, _)) = listener.accept().await {
         while connections.try_join_next().is_some() {}
-        connections.spawn(serve(stream, shared.clone()));
+        connections.spawn(tell_apart(stream, shared.clone()));
+    }
+}
+
+async fn tell_apart(stream: TcpStream, shared: Arc<Shared>) {
+    let mut beginning = [0; SOCKET.len()];
+    // A client that is gone by now wanted nothing.
+    let Ok(_) = stream.peek(&mut beginning).await else { return };
+    match beginning == *SOCKET {
+        true => serve(stream, shared).await,
+        false => web::serve(stream, shared).await,
     }
 }
 
@@ -64,6 +78,11 @@ async fn converse(
                         return Ok(());
                     }
                 }
+                Some(Outgoing::Garbage) => {
+                    if channel.send_garbage().await.is_err() {
+                        return Ok(());
+                    }
+                }
                 Some(Outgoing::Close) | None => {
                     channel.close().await;
                     return Ok(());
@@ -87,6 +106,8 @@ impl State {
             ("chatstate", Some(who)) => self.on_chatstate(&who, stanza)?,
             ("presence", Some(_)) => {}
             ("ib", Some(who)) => self.on_wish(connection, &who, stanza)?,
+            // A client that was linked a moment ago is at times ahead of its login.
+            ("ib", None) => {}
             _ => self.not_understood(stanza),
         }
         Ok(None)

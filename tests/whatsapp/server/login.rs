@@ -27,7 +27,9 @@ impl State {
         let mut payload = greeting.payload;
         let standing = match payload.device_pairing_data.take() {
             Some(registration) => {
-                Standing::Linking(Box::new(Linking::new(connection, registration, greeting.noise_key)))
+                let codes = self.terms.qr_codes;
+                let linking = Linking::new(connection, codes, registration, greeting.noise_key);
+                Standing::Linking(Box::new(linking))
             }
             None => Standing::Refused,
         };
@@ -40,6 +42,14 @@ impl State {
             phone: payload.username.unwrap_or_default().to_string(),
             device: u16::try_from(payload.device.unwrap_or_default())?,
         };
+        let version = payload.user_agent.as_option().and_then(|agent| agent.app_version.as_option());
+        let version = version.map(|version| {
+            let part = |part: Option<u32>| part.unwrap_or_default();
+            (part(version.primary), part(version.secondary), part(version.tertiary))
+        });
+        if let Ok(device) = self.device_mut(&address) {
+            (device.version, device.handshake) = (version, Some(greeting.handshake));
+        }
         self.log_in(connection, address);
         Ok(())
     }
@@ -82,6 +92,7 @@ impl Refusal {
             Self::Locked => failure.attr("reason", "403").build(),
             Self::Outdated => failure.attr("reason", "405").build(),
             Self::Unavailable => failure.attr("reason", "503").build(),
+            Self::Other(reason) => failure.attr("reason", *reason).build(),
         }
     }
 }
@@ -95,6 +106,7 @@ impl Interruption {
             Self::Unlinked => error.attr("code", "401").children(conflict("device_removed")).build(),
             Self::Restart => error.attr("code", "515").build(),
             Self::Unavailable => error.attr("code", "503").build(),
+            Self::TooMany => error.attr("code", "429").build(),
         }
     }
 }

@@ -2,26 +2,42 @@
 //! client library to link, log in, write and be written to.
 //!
 //! The wire format is what the client accepts. So it shows that we and the library fit together, not what
-//! WhatsApp's servers do today. It never sees a message's text, and reaches nothing beyond 127.0.0.1.
+//! WhatsApp's servers do today. It passes ciphertexts on; only the phones that it plays open what is for them. It
+//! reaches nothing beyond 127.0.0.1.
 //!
 //! ```text
-//! connection ─► noise ─► login ─┬─► pairing        a client that wants to be linked
-//!                               └─► requests       a device: keys, groups, …
-//!                                   relay          … and its messages, receipts, typing
-//!                                   phone          the account's phone, a peer with keys of its own
+//! connection ─┬─► web                                a client that asks for the version or a file
+//!             └─► noise ─► login ─┬─► pairing        a client that wants to be linked, …
+//!                                 │   passkey        … to an account that wants a passkey
+//!                                 │   terms          … as a test wants it
+//!                                 └─► requests       a device: keys, devices, …
+//!                                     relay          … its messages, receipts, typing
+//!                                     answers        … as a test wants them answered
+//!                                     groups         … and what is asked and told of groups
+//! phone, envelopes                                   the accounts' phones, peers with keys of their own
+//! unasked                                            what reaches a device beside the messages of its chats
 //! all of them on one `State`; a test reads and moves it through `Server`
 //! ```
 
+#![allow(dead_code, unused_imports, reason = "each test target uses a part of it")]
+
 mod accounts;
+mod answers;
 mod connection;
+mod envelopes;
+mod groups;
 mod login;
 mod noise;
 mod pairing;
+mod passkey;
 mod phone;
 mod relay;
 mod requests;
 mod stanza;
 mod state;
+mod terms;
+mod unasked;
+mod web;
 
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,10 +51,15 @@ use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use whatsapp_rust::wacore::crypto::generate_curve_key_pair;
 use whatsapp_rust::wacore::libsignal::protocol::KeyPair;
+use whatsapp_rust::wacore_binary::Node;
 
-use accounts::Account;
-use stanza::{DeviceAddress, attr, child};
-use state::{Group, State};
+use accounts::{Account, Mailbox};
+pub use groups::Addressing;
+pub use noise::Handshake;
+use stanza::{DeviceAddress, attr, child, receipt_ids};
+use state::State;
+pub use terms::Passkeys;
+pub use web::Storage;
 
 /// Longer than anything takes on a busy machine; a wait that ends here has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
@@ -70,6 +91,8 @@ pub enum Refusal {
     Locked,
     Outdated,
     Unavailable,
+    /// A code that WhatsApp's documents do not explain: 400, 409, 413 to 418.
+    Other(u16),
 }
 
 /// What a device that is logged in is told before the connection ends.
@@ -81,6 +104,8 @@ pub enum Interruption {
     /// "Come again": 515.
     Restart,
     Unavailable,
+    /// 429: the client comes back, and takes its time for that.
+    TooMany,
 }
 
 /// What is left to do without the lock.
@@ -102,20 +127,33 @@ impl Server {
         Ok(Self { address, shared, accepting })
     }
 
+    /// Where this server answers over HTTP, for those who lead `https://…` there.
+    pub fn address(&self) -> SocketAddr {
+        self.address
+    }
+
     pub fn url(&self) -> String {
         format!("ws://{}/ws/chat", self.address)
     }
 
     /// Digits without a plus sign, and a LID without its server; `name` is what others see.
     pub fn add_account(&self, phone: &str, lid: &str, name: &str) {
-        self.shared.change(|state| state.accounts.insert(phone.to_owned(), Account::new(lid, name)));
+        let account = Account::new(lid, name).expect("a phone has keys");
+        self.shared.change(|state| state.accounts.insert(phone.to_owned(), account));
     }
 
-    /// `id` ends with `@g.us`; the first member is the owner.
-    pub fn add_group(&self, id: &str, subject: &str, members: &[&str]) {
-        let members = members.iter().map(|phone| (*phone).to_owned()).collect();
-        let group = Group { subject: subject.to_owned(), members };
-        self.shared.change(|state| state.groups.insert(id.to_owned(), group));
+    /// What others see the account called from now on.
+    pub fn rename_account(&self, phone: &str, name: &str) {
+        self.shared.change(|state| {
+            if let Some(account) = state.accounts.get_mut(phone) {
+                account.name = name.to_owned();
+            }
+        });
+    }
+
+    /// From now on messages say that they were written so many seconds ago.
+    pub fn date_messages_back(&self, secs: u64) {
+        self.shared.change(|state| state.dated_back_secs = secs);
     }
 
     /// The person scans with their phone what a client shows.
@@ -163,8 +201,20 @@ impl Server {
         self.interrupt(phone, Interruption::Unlinked);
     }
 
+    /// How many devices are linked to the phone.
     pub fn devices(&self, phone: &str) -> usize {
-        self.shared.lock().accounts.get(phone).map_or(0, |account| account.devices.len())
+        let all = self.shared.lock().linked_devices();
+        all.into_iter().filter(|device| device.phone == phone).count()
+    }
+
+    /// How the phone's last device met the server when it last logged in.
+    pub fn handshake_of(&self, phone: &str) -> Option<Handshake> {
+        self.shared.lock().accounts.get(phone)?.devices.values().next_back()?.handshake
+    }
+
+    /// As which version of the web client the phone's last device logged in.
+    pub fn version_of(&self, phone: &str) -> Option<(u32, u32, u32)> {
+        self.shared.lock().accounts.get(phone)?.devices.values().next_back()?.version
     }
 
     /// How often the phone's devices have sent a stanza of this tag: "message", "receipt", "ack", "presence", …
@@ -188,22 +238,41 @@ impl Server {
 
     /// Waits until the phone's devices have acknowledged everything.
     pub async fn wait_until_settled(&self, phone: &str) {
-        self.wait_until("everything is acknowledged", |state| held(state, phone) == 0).await;
+        let held = |state: &State| mailboxes(state, phone).map(Mailbox::held).sum::<usize>();
+        self.wait_until("everything is acknowledged", |state| held(state) == 0).await;
     }
 
-    /// Waits until the server keeps this many stanzas for the phone's devices.
+    /// Waits until the server keeps this many messages for the phone's devices.
     pub async fn wait_for_held(&self, phone: &str, count: usize) {
-        self.wait_until("stanzas are held", |state| held(state, phone) == count).await;
+        let held = |state: &State| mailboxes(state, phone).map(Mailbox::held_messages).sum::<usize>();
+        self.wait_until("messages are held", |state| held(state) == count).await;
     }
 
     /// Waits until a device of the phone has said that it got this message, or the message was read.
     pub async fn wait_for_receipt(&self, phone: &str, message: &str) {
-        self.wait_until("a receipt", |state| state.has_sent(phone, "receipt", "id", message)).await;
+        let is_it = |stanza: &Node| receipt_ids(stanza).iter().any(|id| id == message);
+        self.wait_until("a receipt", |state| state.sent_by(phone, "receipt").any(is_it)).await;
+    }
+
+    /// `kind` is "read", "retry", …
+    pub async fn wait_for_receipt_of_kind(&self, phone: &str, message: &str, kind: &str) {
+        let is_it = |state: &State| state.receipts_of(phone, kind).iter().any(|id| id == message);
+        self.wait_until("a receipt of its kind", is_it).await;
+    }
+
+    /// The messages for which the phone's devices have sent receipts of this kind, in order.
+    pub fn receipts_from(&self, phone: &str, kind: &str) -> Vec<String> {
+        self.shared.lock().receipts_of(phone, kind)
     }
 
     /// `kind` is "available" or "unavailable".
     pub async fn wait_for_presence(&self, phone: &str, kind: &str) {
         self.wait_until("a presence", |state| state.has_sent(phone, "presence", "type", kind)).await;
+    }
+
+    /// Waits until the phone's devices have said this often whether they are online.
+    pub async fn wait_for_presences(&self, phone: &str, count: usize) {
+        self.wait_until("presences", |state| state.sent_by(phone, "presence").count() >= count).await;
     }
 
     /// `kind` is "composing" or "paused"; `chat` as the client addressed it.
@@ -246,9 +315,9 @@ impl Shared {
     }
 }
 
-fn held(state: &State, phone: &str) -> usize {
+fn mailboxes<'a>(state: &'a State, phone: &str) -> impl Iterator<Item = &'a Mailbox> {
     let devices = state.accounts.get(phone).into_iter().flat_map(|account| account.devices.values());
-    devices.map(|device| device.mailbox.held()).sum()
+    devices.map(|device| &device.mailbox)
 }
 
 fn now_secs() -> u64 {

@@ -24,10 +24,22 @@ const MESSAGE_MAX: usize = 4 * 1024 * 1024;
 /// From 2023 to 2033, in seconds: the client looks at neither end, only that both are there.
 const CERTIFICATE_VALID: (u64, u64) = (1_700_000_000, 1_990_000_000);
 
+const GARBAGE: [u8; 64] = [0xA5; 64];
+
+/// Which of the two handshakes a client has chosen.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Handshake {
+    /// XX: it had to look at the server's certificate.
+    First,
+    /// IK: it knew the server's key, so that any certificate will do.
+    Again,
+}
+
 /// What a client says of itself within the handshake.
 pub struct Greeting {
     /// Its Noise key, which a QR code names.
     pub noise_key: Vec<u8>,
+    pub handshake: Handshake,
     pub payload: wa::ClientPayload,
 }
 
@@ -56,6 +68,7 @@ pub async fn accept(stream: TcpStream, server_key: &KeyPair) -> Result<(Channel,
     let hello = hello.client_hello.into_option().context("The client did not say hello")?;
     let client_ephemeral = hello.ephemeral.context("The hello has no ephemeral key")?;
 
+    let handshake = if hello.r#static.is_some() { Handshake::Again } else { Handshake::First };
     let (noise, noise_key, payload) = match (hello.r#static, hello.payload) {
         (Some(key), Some(payload)) => {
             answer_known(&mut frames, server_key, &client_ephemeral, &key, &payload).await?
@@ -66,7 +79,7 @@ pub async fn accept(stream: TcpStream, server_key: &KeyPair) -> Result<(Channel,
     let (from_client, to_client) = noise.finish()?;
     let payload = wa::ClientPayload::decode_from_slice(&payload[..])?;
     let channel = Channel { frames, from_client, to_client, received: 0, sent: 0 };
-    Ok((channel, Greeting { noise_key, payload }))
+    Ok((channel, Greeting { noise_key, handshake, payload }))
 }
 
 /// IK: the client knows our key, and sends its own with the first message.
@@ -154,6 +167,16 @@ impl Channel {
         self.to_client.encrypt_in_place_with_counter(self.sent, &mut plain)?;
         self.sent += 1;
         self.frames.send(&plain).await
+    }
+
+    /// A frame that no key opens, and one that opens to no stanza.
+    pub async fn send_garbage(&mut self) -> Result<()> {
+        self.sent += 1;
+        self.frames.send(&GARBAGE).await?;
+        let mut sealed = GARBAGE.to_vec();
+        self.to_client.encrypt_in_place_with_counter(self.sent, &mut sealed)?;
+        self.sent += 1;
+        self.frames.send(&sealed).await
     }
 
     /// Says goodbye to a client that may be gone already.

@@ -17,14 +17,12 @@ use whatsapp_rust::wacore_binary::Node;
 use whatsapp_rust::waproto::whatsapp as wa;
 
 use super::accounts::{Device, DeviceKeys};
+use super::passkey::Prologue;
 use super::stanza::{
-    DeviceAddress, SERVER, by_phone, child, child_bytes, jid, required, required_jid, result,
+    DeviceAddress, SERVER, by_phone, child, child_bytes, error, jid, required, required_jid, result,
 };
 use super::state::State;
 use super::{Interruption, now_secs};
-
-/// WhatsApp offers six: the first is shown for a minute, the others for 20 seconds each.
-const REFS: usize = 6;
 
 /// What a phone's signature of a device begins with.
 const DEVICE_IDENTITY_PREFIX: [u8; 2] = [6, 0];
@@ -43,7 +41,10 @@ pub struct Linking {
     registration: Registration,
     noise_key: Vec<u8>,
     refs: Vec<String>,
+    /// Names the request for a pairing code.
+    pub code_reference: String,
     code: Option<CodeLinking>,
+    pub prologue: Option<Prologue>,
     /// Set when a phone has signed: who the device is about to be.
     promised: Option<DeviceAddress>,
 }
@@ -58,9 +59,10 @@ struct CodeLinking {
 }
 
 impl Linking {
-    pub fn new(connection: u64, registration: Registration, noise_key: Vec<u8>) -> Self {
-        let refs = (0..REFS).map(|number| format!("2@loopback{connection}-{number}")).collect();
-        Self { registration, noise_key, refs, code: None, promised: None }
+    pub fn new(connection: u64, qr_codes: usize, registration: Registration, noise_key: Vec<u8>) -> Self {
+        let refs = (0..qr_codes).map(|number| format!("2@loopback{connection}-{number}")).collect();
+        let code_reference = format!("2@loopback{connection}-code");
+        Self { registration, noise_key, refs, code_reference, code: None, prologue: None, promised: None }
     }
 }
 
@@ -88,19 +90,27 @@ impl State {
         });
         let connection = shown.context("Nobody connected shows this QR code")?;
         ensure!(self.linking_mut(connection)?.noise_key == noise_key, "The QR code names another Noise key");
+        if self.terms.passkeys.contains_key(phone) {
+            return self.ask_for_passkey(connection, phone);
+        }
         self.sign(connection, phone, &identity, &secret)
+    }
+
+    /// Where the client is that shows a pairing code for this phone.
+    pub fn showing_code(&mut self, phone: &str) -> Result<u64> {
+        let connections: Vec<u64> = self.connections.keys().copied().collect();
+        let shown = connections.into_iter().find(|connection| {
+            let linking = self.linking_mut(*connection).ok();
+            linking.and_then(|linking| linking.code.as_ref()).is_some_and(|code| code.phone == phone)
+        });
+        shown.context("Nobody connected has asked this phone for a code")
     }
 
     /// The person types the code that a client shows.
     pub fn enter_code(&mut self, phone: &str, code: &str) -> Result<()> {
         let identity = self.account(phone)?.key.public_key.public_key_bytes().to_vec();
         let id = self.stanza_id("link-code");
-        let connections: Vec<u64> = self.connections.keys().copied().collect();
-        let shown = connections.into_iter().find(|connection| {
-            let linking = self.linking_mut(*connection).ok();
-            linking.and_then(|linking| linking.code.as_ref()).is_some_and(|code| code.phone == phone)
-        });
-        let connection = shown.context("Nobody connected has asked this phone for a code")?;
+        let connection = self.showing_code(phone)?;
         let linking = self.linking_mut(connection)?;
         let asked = linking.code.as_mut().context("Nobody has asked for a code")?;
         let theirs = PairCodeUtils::decrypt_primary_ephemeral_pub(&asked.sealed_key, code);
@@ -109,7 +119,7 @@ impl State {
         let sealed =
             PairCodeUtils::encrypt_ephemeral_pub(ours.public_key.public_key_bytes().try_into()?, code);
         asked.keys = Some((ours, theirs));
-        let reference = linking.refs[0].as_bytes().to_vec();
+        let reference = linking.code_reference.as_bytes().to_vec();
         let hello = NodeBuilder::new("link_code_companion_reg").attr("stage", "primary_hello").children([
             NodeBuilder::new("link_code_pairing_wrapped_primary_ephemeral_pub")
                 .bytes(sealed.to_vec())
@@ -131,13 +141,18 @@ impl State {
     pub fn on_link_code(&mut self, connection: u64, request: &Node) -> Result<()> {
         let stage = child(request, "link_code_companion_reg").context("There is no stage")?;
         if required(stage, "stage")? == "companion_hello" {
+            let phone = required_jid(stage, "jid")?.user.to_string();
+            if let Some(code) = self.terms.code_refusal(&phone) {
+                self.send(connection, error(request, code, reason(code)));
+                return Ok(());
+            }
             let linking = self.linking_mut(connection)?;
             linking.code = Some(CodeLinking {
-                phone: required_jid(stage, "jid")?.user.to_string(),
+                phone,
                 sealed_key: child_bytes(stage, "link_code_pairing_wrapped_companion_ephemeral_pub")?,
                 keys: None,
             });
-            let reference = linking.refs[0].as_bytes().to_vec();
+            let reference = linking.code_reference.as_bytes().to_vec();
             let reference = NodeBuilder::new("link_code_pairing_ref").bytes(reference).build();
             let answer = NodeBuilder::new("link_code_companion_reg").children([reference]).build();
             self.send(connection, result(request, vec![answer]));
@@ -154,8 +169,9 @@ impl State {
     }
 
     /// The phone signs the client's identity key, and the server brings it the proof.
-    fn sign(&mut self, connection: u64, phone: &str, identity: &[u8], secret: &[u8]) -> Result<()> {
+    pub fn sign(&mut self, connection: u64, phone: &str, identity: &[u8], secret: &[u8]) -> Result<()> {
         let id = self.stanza_id("pair-success");
+        let secret = if self.terms.forging.remove(phone) { &[][..] } else { secret };
         let account = self.account(phone)?;
         let device = account.devices.keys().next_back().map_or(1, |last| last + 1);
         let details = wa::ADVDeviceIdentity {
@@ -204,8 +220,29 @@ impl State {
         let keys = DeviceKeys::of(&linking.registration);
         let devices = &mut self.account_mut(&address.phone)?.devices;
         devices.insert(address.device, Device::new(keys, proof));
+        self.announce_device(&address)?;
         self.send(connection, Interruption::Restart.stanza());
         self.close(connection);
+        Ok(())
+    }
+}
+
+impl State {
+    /// Everybody's devices learn that there is one more to write to.
+    fn announce_device(&mut self, new: &DeviceAddress) -> Result<()> {
+        let account = self.account(&new.phone)?;
+        let (lid, list) = (account.lid.clone(), account.signed_device_list()?);
+        let device = NodeBuilder::new("device").attr("jid", by_phone(new)).attr("key-index", new.device);
+        let add = NodeBuilder::new("add").children([device.build(), list]).build();
+        for other in self.linked_devices().into_iter().filter(|other| other != new) {
+            let notification = NodeBuilder::new("notification")
+                .attr("from", jid(&new.phone, 0, SERVER))
+                .attr("lid", jid(&lid, 0, "lid"))
+                .attr("type", "devices")
+                .attr("id", self.stanza_id("devices"))
+                .attr("t", now_secs());
+            self.deliver(&other, notification.children([add.clone()]).build())?;
+        }
         Ok(())
     }
 }
@@ -241,4 +278,15 @@ fn agree_on_secret(
 
 fn set_request(id: String) -> NodeBuilder {
     NodeBuilder::new("iq").attr("from", SERVER).attr("type", "set").attr("id", id).attr("xmlns", "md")
+}
+
+/// What the server says beside the code of a refused pairing code; the client believes only both.
+fn reason(code: u16) -> &'static str {
+    match code {
+        400 => "bad-request",
+        403 => "forbidden",
+        429 => "rate-overlimit",
+        452 => "feature-not-available",
+        _ => "internal-server-error",
+    }
 }

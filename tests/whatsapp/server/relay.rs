@@ -1,8 +1,8 @@
 //! Carries messages, receipts and typing from device to device. The server holds no key of a message: it passes
 //! on ciphertexts.
 //!
-//! A message stays in a device's mailbox until the device acknowledges it or sends a receipt. A receipt for an
-//! author who is away is lost, unlike WhatsApp's.
+//! A message stays in a device's mailbox until the device acknowledges it or sends a receipt, a receipt until it is
+//! acknowledged.
 
 use std::collections::BTreeMap;
 
@@ -10,12 +10,16 @@ use anyhow::{Context, Result};
 use whatsapp_rust::NodeBuilder;
 use whatsapp_rust::wacore_binary::{Jid, JidExt as _, Node, Server};
 
+use super::groups::Addressing;
 use super::now_secs;
-use super::stanza::{DeviceAddress, SERVER, attr, child, children, jid, required, required_jid};
+use super::stanza::{DeviceAddress, SERVER, attr, child, children, jid, receipt_ids, required, required_jid};
 use super::state::State;
 
 /// What a client asks for where it does not say how much.
 const FETCH: usize = 200;
+
+/// The answer to a message into a group that there is not, or that the author is not in.
+const NO_SUCH_GROUP: u16 = 403;
 
 /// A message as it came, taken apart.
 struct Letter<'a> {
@@ -25,6 +29,9 @@ struct Letter<'a> {
     author: &'a DeviceAddress,
     author_name: String,
     author_lid: String,
+    written_at: u64,
+    /// Between an account's own devices, which people never see.
+    is_for_peers: bool,
     /// One ciphertext for each device, by the device's address.
     sealed_for: BTreeMap<String, Vec<Node>>,
     /// The ciphertext for everybody who has the group's key; in a chat of two, for the one device.
@@ -35,56 +42,74 @@ struct Letter<'a> {
 
 impl State {
     pub fn on_message(&mut self, connection: u64, author: &DeviceAddress, stanza: &Node) -> Result<()> {
-        let to = required_jid(stanza, "to")?;
-        let account = self.account(&author.phone)?;
-        let letter = Letter::new(stanza, author, account.name.clone(), account.lid.clone())?;
         let mut ack = NodeBuilder::new("ack")
             .attr("class", "message")
-            .attr("id", letter.id.clone())
-            .attr("from", &to)
+            .attr("id", required(stanza, "id")?)
+            .attr("from", required_jid(stanza, "to")?)
             .attr("t", now_secs());
         if let Some(hash) = attr(stanza, "phash") {
             ack = ack.attr("phash", hash);
         }
-        let copies =
-            if to.is_group() { self.for_group(&to, &letter)? } else { self.for_person(&to, &letter)? };
-        if copies.is_none() {
-            ack = ack.attr("error", "403");
+        if let Some(code) = self.pass_message(author, stanza)? {
+            ack = ack.attr("error", code);
         }
-        for (device, copy) in copies.unwrap_or_default() {
+        self.answer_message(connection, &author.phone, ack.build());
+        Ok(())
+    }
+
+    /// Brings a message to every device that it is for. Gives the code of a refusal.
+    pub fn pass_message(&mut self, author: &DeviceAddress, stanza: &Node) -> Result<Option<u16>> {
+        let to = required_jid(stanza, "to")?;
+        let account = self.account(&author.phone)?;
+        let mut letter = Letter::new(stanza, author, account.name.clone(), account.lid.clone())?;
+        letter.written_at -= self.dated_back_secs;
+        let refusal = if letter.is_for_peers { None } else { self.answers.refusal(&author.phone) };
+        if refusal.is_some() {
+            return Ok(refusal);
+        }
+        let copies =
+            if to.is_group() { self.for_group(&to, &letter)? } else { Some(self.for_person(&to, &letter)?) };
+        let Some(mut copies) = copies else { return Ok(Some(NO_SUCH_GROUP)) };
+        self.answers.pass(author, &letter.id, &mut copies);
+        for (device, copy) in copies {
             self.deliver(&device, copy)?;
         }
-        self.send(connection, ack.build());
-        Ok(())
+        Ok(None)
     }
 
     /// A copy for each device of each member; none for a group that there is not.
     fn for_group(&self, to: &Jid, letter: &Letter) -> Result<Option<Vec<(DeviceAddress, Node)>>> {
-        let Some(group) = self.groups.get(&to.to_string()) else { return Ok(None) };
+        let group = self.groups.get(&to.to_string());
+        let Some(group) = group.filter(|group| group.members.contains(&letter.author.phone)) else {
+            return Ok(None);
+        };
         let mut copies = Vec::new();
         for phone in &group.members {
             let account = self.account(phone)?;
-            for device in account.devices.keys() {
-                let address = DeviceAddress { phone: phone.clone(), device: *device };
+            for device in account.device_numbers() {
+                let address = DeviceAddress { phone: phone.clone(), device };
                 if address == *letter.author {
                     continue;
                 }
-                let names = [jid(phone, *device, SERVER), jid(&account.lid, *device, "lid")];
+                let names = [jid(phone, device, SERVER), jid(&account.lid, device, "lid")];
                 let own = names.iter().filter_map(|name| letter.sealed_for.get(&name.to_string()));
                 let mut sealed: Vec<Node> = own.flatten().cloned().collect();
                 sealed.extend(letter.sealed_for_all.clone());
                 let copy = letter
                     .copy(to.clone())
-                    .attr("participant", jid(&letter.author_lid, letter.author.device, "lid"))
-                    .attr("participant_pn", jid(&letter.author.phone, 0, SERVER))
-                    .attr("addressing_mode", "lid");
+                    .attr("participant", self.name_in(group, letter.author)?)
+                    .attr("addressing_mode", group.addressing.name());
+                let copy = match group.addressing {
+                    Addressing::Lid => copy.attr("participant_pn", jid(&letter.author.phone, 0, SERVER)),
+                    Addressing::Phone => copy.attr("participant_lid", jid(&letter.author_lid, 0, "lid")),
+                };
                 copies.push((address, letter.sealed(copy, sealed)));
             }
         }
         Ok(Some(copies))
     }
 
-    fn for_person(&self, to: &Jid, letter: &Letter) -> Result<Option<Vec<(DeviceAddress, Node)>>> {
+    fn for_person(&self, to: &Jid, letter: &Letter) -> Result<Vec<(DeviceAddress, Node)>> {
         let mut copies = Vec::new();
         for (name, sealed) in &letter.sealed_for {
             let name: Jid = name.parse().context("Failed to read a device's address")?;
@@ -104,9 +129,7 @@ impl State {
             let address = DeviceAddress { phone, device: to.device };
             copies.push((address, letter.sealed(copy, letter.sealed_for_all.clone())));
         }
-        // Device 0 is the phone, which reads nothing here.
-        copies.retain(|(address, _)| address.device != 0);
-        Ok(Some(copies))
+        Ok(copies)
     }
 
     pub fn on_receipt(&mut self, connection: u64, reader: &DeviceAddress, stanza: &Node) -> Result<()> {
@@ -114,11 +137,9 @@ impl State {
         let kind = attr(stanza, "type");
         // A device that asks for a message once more has not got it.
         if kind.as_deref() != Some("retry") {
-            let listed = child(stanza, "list").into_iter().flat_map(|list| list.get_children_by_tag("item"));
-            let listed: Vec<String> = listed.filter_map(|item| attr(item, "id")).collect();
             let mailbox = &mut self.device_mut(reader)?.mailbox;
-            for id in std::iter::once(&id).chain(&listed) {
-                mailbox.settle(id);
+            for id in receipt_ids(stanza) {
+                mailbox.settle("message", &id);
             }
         }
         let chat = required_jid(stanza, "to")?;
@@ -139,9 +160,9 @@ impl State {
                 let asked = author.device == 0 || **device == author.device;
                 asked && (phone.as_str(), **device) != (reader.phone.as_str(), reader.device)
             });
-            let online: Vec<u64> = wanted.filter_map(|(_, device)| device.connection).collect();
-            for connection in online {
-                self.send(connection, receipt.clone());
+            let wanted: Vec<u16> = wanted.map(|(device, _)| *device).collect();
+            for device in wanted {
+                self.deliver(&DeviceAddress { phone: phone.clone(), device }, receipt.clone())?;
             }
         }
         let mut ack = NodeBuilder::new("ack").attr("class", "receipt").attr("id", id).attr("from", &chat);
@@ -153,10 +174,8 @@ impl State {
     }
 
     pub fn on_ack(&mut self, who: &DeviceAddress, stanza: &Node) -> Result<()> {
-        if attr(stanza, "class").as_deref() == Some("message") {
-            let id = required(stanza, "id")?;
-            self.device_mut(who)?.mailbox.settle(&id);
-        }
+        let (class, id) = (required(stanza, "class")?, required(stanza, "id")?);
+        self.device_mut(who)?.mailbox.settle(&class, &id);
         Ok(())
     }
 
@@ -219,6 +238,8 @@ impl<'a> Letter<'a> {
             author,
             author_name,
             author_lid,
+            written_at: now_secs(),
+            is_for_peers: is_for_peers(stanza),
             sealed_for,
             sealed_for_all: stanza.get_children_by_tag("enc").cloned().collect(),
             enclosed: enclosed.cloned().collect(),
@@ -230,7 +251,7 @@ impl<'a> Letter<'a> {
             .attr("from", from)
             .attr("id", self.id.clone())
             .attr("type", self.kind.clone())
-            .attr("t", now_secs())
+            .attr("t", self.written_at)
             .attr("notify", self.author_name.clone());
         if let Some(edit) = attr(self.stanza, "edit") {
             copy = copy.attr("edit", edit);
@@ -254,4 +275,9 @@ impl<'a> Letter<'a> {
         sealed.extend(self.enclosed.clone());
         copy.children(sealed).build()
     }
+}
+
+/// Whether only the author's own devices are to know of a message.
+pub fn is_for_peers(stanza: &Node) -> bool {
+    attr(stanza, "category").as_deref() == Some("peer")
 }

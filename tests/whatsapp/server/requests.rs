@@ -8,9 +8,8 @@ use whatsapp_rust::wacore_binary::{Jid, Node, Server};
 
 use super::Errand;
 use super::accounts::asked_for;
-use super::now_secs;
-use super::stanza::{DeviceAddress, SERVER, attr, child, children, jid, required, required_jid, result};
-use super::state::{Group, State};
+use super::stanza::{DeviceAddress, SERVER, attr, child, children, required, required_jid, result};
+use super::state::State;
 
 /// What a device gets unasked of the stanzas that came while it was away; it asks for the others.
 const FIRST_FETCH: usize = 5;
@@ -30,6 +29,7 @@ impl State {
             if let Some(signed) = child(request, "pair-device-sign") {
                 self.on_signed(connection, signed)?;
             }
+            self.on_pong(connection, request)?;
             return Ok(None);
         }
         if child(request, "link_code_companion_reg").is_some() {
@@ -38,6 +38,10 @@ impl State {
         }
         let namespace = attr(request, "xmlns").unwrap_or_default();
         let answer = match (namespace.as_str(), who) {
+            ("md", None) => {
+                self.on_prologue(connection, request)?;
+                return Ok(None);
+            }
             ("encrypt", Some(who)) if kind == "set" => {
                 let errand = self.take_keys(&who, request)?;
                 self.send(connection, result(request, Vec::new()));
@@ -45,7 +49,11 @@ impl State {
             }
             ("encrypt", Some(who)) => self.keys_asked(&who, request)?,
             ("usync", Some(_)) => vec![self.users_asked(request)?],
-            ("w:g2", Some(who)) => self.groups_asked(&who, request)?,
+            ("w:g2", Some(who)) => {
+                let answer = self.groups_asked(&who, request)?;
+                self.send(connection, answer);
+                return Ok(None);
+            }
             ("passive", Some(who)) => {
                 self.send(connection, result(request, Vec::new()));
                 if child(request, "active").is_some() {
@@ -54,6 +62,7 @@ impl State {
                 return Ok(None);
             }
             ("w:sync:app:state", _) => vec![empty_collections(request)],
+            ("w:m", Some(_)) => vec![self.web.media_connection()],
             ("abt" | "w", _) => vec![
                 NodeBuilder::new("props")
                     .attr("protocol", "1")
@@ -64,6 +73,11 @@ impl State {
             ("privacy", _) if child(request, "tokens").is_some() => Vec::new(),
             ("privacy", _) => vec![NodeBuilder::new("privacy").build()],
             ("blocklist", _) => vec![NodeBuilder::new("list").build()],
+            // A device that leaves by itself.
+            ("md", Some(who)) if child(request, "remove-companion-device").is_some() => {
+                self.device_mut(&who)?.unlinked = true;
+                Vec::new()
+            }
             (
                 "w:p"
                 | "urn:xmpp:ping"
@@ -114,9 +128,12 @@ impl State {
     }
 
     fn bundle(&mut self, jid: &Jid) -> Node {
-        let address = self.phone_of(jid).map(|phone| DeviceAddress { phone, device: jid.device });
-        if let Some(device) = address.and_then(|address| self.device_mut(&address).ok()) {
-            return device.bundle(jid);
+        if let Some(account) = self.phone_of(jid).and_then(|phone| self.accounts.get_mut(&phone)) {
+            if jid.device == 0 {
+                return account.phone.keys.bundle(jid, None);
+            } else if let Some(device) = account.devices.get_mut(&jid.device) {
+                return device.keys.bundle(jid, Some(&device.identity_proof));
+            }
         }
         let error = NodeBuilder::new("error").attr("code", "404").attr("text", "not-found").build();
         NodeBuilder::new("user").attr("jid", jid).children([error]).build()
@@ -168,44 +185,6 @@ impl State {
             NodeBuilder::new("list").children(answers).build(),
         ];
         Ok(answer.children(children).build())
-    }
-
-    fn groups_asked(&mut self, who: &DeviceAddress, request: &Node) -> Result<Vec<Node>> {
-        if child(request, "participating").is_some() {
-            let mine = self.groups.iter().filter(|(_, group)| group.members.contains(&who.phone));
-            let mine: Result<Vec<Node>> = mine.map(|(id, group)| self.group_node(id, group)).collect();
-            return Ok(vec![NodeBuilder::new("groups").children(mine?).build()]);
-        }
-        let id = required(request, "to")?;
-        match self.groups.get(&id) {
-            Some(group) if child(request, "query").is_some() => Ok(vec![self.group_node(&id, group)?]),
-            _ => {
-                self.not_understood(request);
-                Ok(Vec::new())
-            }
-        }
-    }
-
-    /// Members are known by their LIDs, as in every group that is made today.
-    fn group_node(&self, id: &str, group: &Group) -> Result<Node> {
-        let mut members = Vec::new();
-        for (place, phone) in group.members.iter().enumerate() {
-            let mut member = NodeBuilder::new("participant")
-                .attr("jid", jid(&self.account(phone)?.lid, 0, "lid"))
-                .attr("phone_number", jid(phone, 0, SERVER));
-            if place == 0 {
-                member = member.attr("type", "superadmin");
-            }
-            members.push(member.build());
-        }
-        let node = NodeBuilder::new("group")
-            .attr("id", id.trim_end_matches("@g.us").to_owned())
-            .attr("subject", group.subject.clone())
-            .attr("s_t", now_secs())
-            .attr("creation", now_secs())
-            .attr("addressing_mode", "lid")
-            .attr("size", group.members.len());
-        Ok(node.children(members).build())
     }
 
     fn announce_waiting(&mut self, connection: u64, who: &DeviceAddress) -> Result<()> {

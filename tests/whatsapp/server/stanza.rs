@@ -8,7 +8,7 @@ use whatsapp_rust::wacore_binary::{Jid, Node, NodeContent};
 pub const SERVER: &str = "s.whatsapp.net";
 
 /// A linked device of an account, or its phone as device 0.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct DeviceAddress {
     pub phone: String,
     pub device: u16,
@@ -39,6 +39,12 @@ pub fn children(node: &Node) -> &[Node] {
 pub fn child_bytes(node: &Node, tag: &str) -> Result<Vec<u8>> {
     let found = child(node, tag).with_context(|| format!("Failed to find <{tag}> in {}", show(node)))?;
     Ok(bytes(found))
+}
+
+/// The messages that a receipt is for.
+pub fn receipt_ids(receipt: &Node) -> Vec<String> {
+    let listed = child(receipt, "list").into_iter().flat_map(|list| list.get_children_by_tag("item"));
+    attr(receipt, "id").into_iter().chain(listed.filter_map(|item| attr(item, "id"))).collect()
 }
 
 pub fn bytes(node: &Node) -> Vec<u8> {
@@ -76,6 +82,14 @@ pub fn result(request: &Node, children: Vec<Node>) -> Node {
         answer = answer.attr("id", id);
     }
     if children.is_empty() { answer.build() } else { answer.children(children).build() }
+}
+
+/// The answer to a request that is refused.
+pub fn error(request: &Node, code: u16, text: &'static str) -> Node {
+    let error = NodeBuilder::new("error").attr("code", code).attr("text", text).build();
+    let mut answer = result(request, vec![error]);
+    answer.attrs.insert("type", "error");
+    answer
 }
 
 /// One line for people: keys and ciphertexts as their sizes.

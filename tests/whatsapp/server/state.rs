@@ -8,8 +8,13 @@ use whatsapp_rust::wacore_binary::{Jid, Node, Server};
 
 use super::Refusal;
 use super::accounts::{Account, Device};
+use super::answers::Answers;
+use super::groups::Group;
 use super::pairing::Linking;
-use super::stanza::{DeviceAddress, attr, show};
+use super::passkey::Prologue;
+use super::stanza::{DeviceAddress, attr, receipt_ids, show};
+use super::terms::Terms;
+use super::web::Web;
 
 /// Ten times what the longest test sends.
 const SENT_MAX: usize = 20_000;
@@ -25,17 +30,15 @@ pub struct State {
     /// What the next logins of a phone's devices are told.
     pub refusals: HashMap<String, VecDeque<Refusal>>,
     pub sent: Vec<Sent>,
+    pub answers: Answers,
+    pub terms: Terms,
+    /// How long ago messages say that they were written.
+    pub dated_back_secs: u64,
+    pub web: Web,
     /// What the server did not understand. A test whose server has any has failed.
     pub faults: Vec<String>,
     connections_ever: u64,
     stanzas_ever: u64,
-}
-
-#[derive(Clone)]
-pub struct Group {
-    pub subject: String,
-    /// Phone numbers; the first is the group's owner.
-    pub members: Vec<String>,
 }
 
 pub struct Connection {
@@ -52,6 +55,8 @@ pub enum Standing {
 
 pub enum Outgoing {
     Stanza(Node),
+    /// Frames that are no stanzas.
+    Garbage,
     Close,
 }
 
@@ -61,6 +66,15 @@ pub struct Sent {
     /// None before the login.
     pub from: Option<DeviceAddress>,
     pub stanza: Node,
+}
+
+impl Connection {
+    pub fn prologue(&self) -> Option<&Prologue> {
+        match &self.standing {
+            Standing::Linking(linking) => linking.prologue.as_ref(),
+            Standing::LoggedIn(_) | Standing::Refused => None,
+        }
+    }
 }
 
 impl State {
@@ -111,6 +125,16 @@ impl State {
         self.accounts.contains_key(jid.user.as_str()).then(|| jid.user.to_string())
     }
 
+    /// The devices of all accounts, without their phones.
+    pub fn linked_devices(&self) -> Vec<DeviceAddress> {
+        let accounts = self.accounts.iter();
+        let devices = accounts.flat_map(|(phone, account)| {
+            let linked = account.device_numbers().filter(|device| *device != 0);
+            linked.map(|device| DeviceAddress { phone: phone.clone(), device })
+        });
+        devices.collect()
+    }
+
     /// The connections of a phone's devices.
     pub fn connections_of(&self, phone: &str) -> Vec<u64> {
         let devices = self.accounts.get(phone).into_iter().flat_map(|account| account.devices.values());
@@ -137,7 +161,7 @@ impl State {
         self.pass_on(connection, Outgoing::Close);
     }
 
-    fn pass_on(&mut self, connection: u64, outgoing: Outgoing) {
+    pub fn pass_on(&mut self, connection: u64, outgoing: Outgoing) {
         let Some(end) = self.connections.get(&connection) else { return };
         // A closed channel is a client that has just left.
         if let Err(mpsc::error::TrySendError::Full(_)) = end.outgoing.try_send(outgoing) {
@@ -145,8 +169,12 @@ impl State {
         }
     }
 
-    /// Sends a stanza to a device, or keeps it for when it comes; either way until it is acknowledged.
+    /// Sends a stanza to a device, or keeps it for when it comes; either way until it is acknowledged. A phone is
+    /// always there.
     pub fn deliver(&mut self, to: &DeviceAddress, stanza: Node) -> Result<()> {
+        if to.device == 0 {
+            return self.account_mut(&to.phone)?.phone.hear(stanza);
+        }
         let device = self.device_mut(to)?;
         let connection = device.connection;
         if let (Some(stanza), Some(connection)) = (device.mailbox.put(stanza)?, connection) {
@@ -173,6 +201,12 @@ impl State {
             sent.from.as_ref().is_some_and(|from| from.phone == phone) && sent.stanza.tag == tag
         });
         by_phone.map(|sent| &sent.stanza)
+    }
+
+    pub fn receipts_of(&self, phone: &str, kind: &str) -> Vec<String> {
+        let receipts = self.sent_by(phone, "receipt");
+        let of_kind = receipts.filter(|receipt| attr(receipt, "type").as_deref() == Some(kind));
+        of_kind.flat_map(receipt_ids).collect()
     }
 
     pub fn has_sent(&self, phone: &str, tag: &str, key: &str, value: &str) -> bool {

@@ -1,0 +1,109 @@
+//! From the library to intake: what WhatsApp delivered is handed over inside of the library's durability hook, and the
+//! library tells WhatsApp only when intake has it on disk.
+//!
+//! Never calls the library from inside of the hook: it holds the sender's lock there.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result, bail};
+use tokio::sync::{Notify, mpsc, oneshot};
+use tokio::time::sleep;
+use whatsapp_rust::prelude::{Client, InboundMessage};
+use whatsapp_rust::{InboundDurabilityHook, async_trait};
+
+use super::inbound::{self, Me};
+use super::told::Told;
+use crate::bridge::Batch;
+use crate::types::Event;
+
+/// The pause before what was not stored is handed over once more.
+const AGAIN_PAUSE: Duration = Duration::from_secs(2);
+
+/// The way to intake.
+#[derive(Clone, Debug)]
+pub struct Desk {
+    batches: mpsc::Sender<Batch>,
+    pub told: Told,
+    /// Something was not stored, and WhatsApp has to deliver it again.
+    pub redelivery: Arc<Notify>,
+}
+
+impl Desk {
+    pub fn new(batches: mpsc::Sender<Batch>) -> Self {
+        Self { batches, told: Told::default(), redelivery: Arc::default() }
+    }
+
+    /// Hands the events over and waits until they are on disk.
+    ///
+    /// # Errors
+    /// They were not stored, or nobody takes them any more.
+    pub async fn hand_over(&self, events: Vec<Event>) -> Result<()> {
+        let events = self.told.only_news(events);
+        if events.is_empty() {
+            return Ok(());
+        }
+        let told = events.clone();
+        let (committed, stored) = oneshot::channel();
+        self.batches.send(Batch { events, committed }).await.ok().context("Failed to reach intake")?;
+        stored.await.ok().context("Failed to store what WhatsApp delivered")?;
+        self.told.remember(&told);
+        Ok(())
+    }
+
+    /// Whether nobody takes anything any more: the service is about to stop.
+    pub fn is_closed(&self) -> bool {
+        self.batches.is_closed()
+    }
+
+    /// Hands events over of which nobody needs to know whether they are on disk.
+    pub async fn pass_on(&self, events: Vec<Event>) {
+        let (committed, _) = oneshot::channel();
+        // Where intake is gone, the run is about to end.
+        self.batches.send(Batch { events, committed }).await.ok();
+    }
+
+    /// Hands over what nobody delivers a second time, until it is stored.
+    pub async fn hand_over_firmly(&self, events: Vec<Event>) {
+        loop {
+            match self.hand_over(events.clone()).await {
+                Ok(()) => return,
+                Err(_) if self.is_closed() => return,
+                Err(error) => tracing::warn!("{error:#}, handing it over again"),
+            }
+            sleep(AGAIN_PAUSE).await;
+        }
+    }
+
+    /// The events in what the library delivers.
+    pub fn events(&self, client: &Client, batch: &[InboundMessage]) -> Vec<Event> {
+        let me = me(client);
+        let name_of = |sender: &_| self.told.name_of(sender);
+        batch
+            .iter()
+            .flat_map(|inbound| inbound::events(&me, &name_of, &inbound.info, &inbound.message))
+            .collect()
+    }
+}
+
+/// The account as the library knows it now.
+pub fn me(client: &Client) -> Me {
+    let bare = |jid: Option<whatsapp_rust::Jid>| jid.map(|jid| jid.to_non_ad());
+    Me { phone: bare(client.pn()), lid: bare(client.lid()), name: super::contents::name(&client.push_name()) }
+}
+
+#[async_trait]
+impl InboundDurabilityHook for Desk {
+    async fn on_messages(&self, client: Arc<Client>, batch: &[InboundMessage]) -> Result<()> {
+        let events = self.events(&client, batch);
+        if let Err(error) = self.hand_over(events).await {
+            tracing::warn!(messages = batch.len(), "{error:#}; WhatsApp delivers it again");
+            // At the next start anyway; a new connection now would cost the last replies theirs.
+            if !self.is_closed() {
+                self.redelivery.notify_one();
+            }
+            bail!("Failed to hand a batch over");
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,224 @@
+//! From WhatsApp's messages to events. Pure: knows the linked account, and asks nobody.
+
+use jiff::Timestamp;
+use whatsapp_rust::prelude::{Jid, MessageInfo, wa};
+use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
+use whatsapp_rust::wacore_binary::JidExt as _;
+use whatsapp_rust::wacore_binary::Server;
+
+use super::contents::{self, Content};
+use crate::types::{ChatId, Edit, Event, Inbound, Mention, MessageId, Quote, Reaction, SenderId};
+
+use wa::message::protocol_message::Type;
+
+/// Most mentions of one message that are looked at: a WhatsApp group has 1024 members at most.
+const MENTIONS_MAX: usize = 1024;
+/// Most bytes of an id that is kept; WhatsApp's have 32.
+const ID_MAX: usize = 128;
+/// Most bytes of a reaction: the longest emoji has 35.
+const EMOJI_MAX: usize = 64;
+
+/// The linked account, by both of its names.
+#[derive(Clone, Debug, Default)]
+pub struct Me {
+    /// Without device.
+    pub phone: Option<Jid>,
+    /// Without device.
+    pub lid: Option<Jid>,
+    pub name: String,
+}
+
+impl Me {
+    pub fn is(&self, jid: &Jid) -> bool {
+        [&self.phone, &self.lid]
+            .into_iter()
+            .flatten()
+            .any(|me| me.user == jid.user && me.server == jid.server)
+    }
+
+    /// The chat as nanokimi knows it: the one with oneself has one name only.
+    fn chat(&self, chat: &Jid) -> ChatId {
+        match &self.phone {
+            Some(phone) if self.is(chat) => ChatId::new(phone.to_non_ad_string()),
+            Some(_) | None => self::chat(chat),
+        }
+    }
+
+    fn is_mentioned(&self, text: &str, context: Option<&wa::ContextInfo>) -> bool {
+        let listed = context.into_iter().flat_map(|context| context.mentioned_jid.iter().take(MENTIONS_MAX));
+        let mut listed = listed.filter_map(|jid| jid.parse::<Jid>().ok());
+        let names = [&self.phone, &self.lid];
+        listed.any(|jid| self.is(&jid)) || names.into_iter().flatten().any(|me| has_at(text, &me.user))
+    }
+}
+
+/// Whether `@<digits>` stands in the text, and no longer number.
+fn has_at(text: &str, digits: &str) -> bool {
+    if digits.is_empty() {
+        return false;
+    }
+    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
+    text.split('@').skip(1).any(|rest| rest.strip_prefix(digits).is_some_and(ends))
+}
+
+/// What a message means for nanokimi: who is who, and what was said. `name_of` is what somebody calls themselves.
+pub fn events(
+    me: &Me,
+    name_of: &dyn Fn(&SenderId) -> Option<String>,
+    info: &MessageInfo,
+    message: &wa::Message,
+) -> Vec<Event> {
+    let source = &info.source;
+    let chat = &source.chat;
+    let no_conversation = info.category == MessageCategory::Peer
+        || chat.is_status_broadcast()
+        || chat.is_broadcast_list()
+        || chat.is_newsletter()
+        || info.id.len() > ID_MAX;
+    if no_conversation {
+        return Vec::new();
+    }
+    let mut events = same_people(me, info);
+    if !source.is_from_me && !source.is_group && !me.is(chat) {
+        let name = contents::name(&info.push_name);
+        if !name.is_empty() {
+            events.push(Event::Chat { id: me.chat(chat), name, members: None });
+        }
+    }
+    events.extend(Letter { me, name_of, info }.event(contents::unwrapped(message)));
+    events
+}
+
+/// A message's envelope, with what is known here.
+struct Letter<'a> {
+    me: &'a Me,
+    name_of: &'a dyn Fn(&SenderId) -> Option<String>,
+    info: &'a MessageInfo,
+}
+
+impl Letter<'_> {
+    fn event(&self, message: &wa::Message) -> Option<Event> {
+        if let Some(protocol) = message.protocol_message.as_option() {
+            return self.change(protocol);
+        }
+        if let Some(reaction) = message.reaction_message.as_option() {
+            let target = id(reaction.key.as_option()?.id.as_deref())?;
+            let emoji = contents::bounded(reaction.text.as_deref().unwrap_or_default(), EMOJI_MAX);
+            return Some(Event::Reacted(Reaction {
+                chat: self.chat(),
+                id: MessageId::new(&self.info.id),
+                sender: self.sender(),
+                sender_name: self.sender_name(),
+                target,
+                emoji,
+                sent_at: self.sent_at(),
+            }));
+        }
+        self.inbound(message).map(Event::Message)
+    }
+
+    fn change(&self, protocol: &wa::message::ProtocolMessage) -> Option<Event> {
+        let key = protocol.key.as_option();
+        let target = || id(key?.id.as_deref());
+        if protocol.r#type == Some(Type::REVOKE) {
+            // An administrator takes another member's message back, whom the key names.
+            let author = key.and_then(|key| key.participant.as_deref()?.parse::<Jid>().ok());
+            let sender = match author {
+                Some(author) if self.info.edit == EditAttribute::AdminRevoke => sender(&author),
+                Some(_) | None => self.sender(),
+            };
+            return Some(Event::Deleted { chat: self.chat(), sender, target: target()? });
+        }
+        if protocol.r#type == Some(Type::MESSAGE_EDIT) {
+            let message = self.inbound(contents::unwrapped(protocol.edited_message.as_option()?))?;
+            return Some(Event::Edited(Edit { target: target()?, message }));
+        }
+        None
+    }
+
+    fn inbound(&self, message: &wa::Message) -> Option<Inbound> {
+        let Content::Said { text, media } = contents::read(message) else { return None };
+        let context = contents::context(message);
+        let mention = if self.me.is_mentioned(&text, context) { Mention::Me } else { Mention::NotMe };
+        let expires = context.and_then(|context| context.expiration).or(self.info.ephemeral_expiration);
+        Some(Inbound {
+            chat: self.chat(),
+            id: MessageId::new(&self.info.id),
+            sender: self.sender(),
+            sender_name: self.sender_name(),
+            mention,
+            quote: context.and_then(|context| self.quote(context)),
+            text,
+            sent_at: self.sent_at(),
+            media,
+            expires_secs: expires.filter(|secs| *secs > 0),
+        })
+    }
+
+    fn quote(&self, context: &wa::ContextInfo) -> Option<Quote> {
+        let id = id(context.stanza_id.as_deref())?;
+        let author = context.participant.as_deref().and_then(|author| author.parse::<Jid>().ok());
+        let sender_name = author.map(|author| self.name_of(&author)).unwrap_or_default();
+        let text = context.quoted_message.as_option().map(contents::quoted).unwrap_or_default();
+        Some(Quote { id, sender_name, text })
+    }
+
+    fn chat(&self) -> ChatId {
+        self.me.chat(&self.info.source.chat)
+    }
+
+    fn sender(&self) -> SenderId {
+        sender(&self.info.source.sender)
+    }
+
+    fn sender_name(&self) -> String {
+        let name = contents::name(&self.info.push_name);
+        if name.is_empty() { self.name_of(&self.info.source.sender) } else { name }
+    }
+
+    /// As somebody calls themselves, else their number.
+    fn name_of(&self, jid: &Jid) -> String {
+        let known = || (self.name_of)(&sender(jid)).filter(|name| !name.is_empty());
+        if self.me.is(jid) && !self.me.name.is_empty() {
+            return self.me.name.clone();
+        }
+        known().unwrap_or_else(|| contents::name(&jid.user))
+    }
+
+    fn sent_at(&self) -> Timestamp {
+        Timestamp::from_second(self.info.timestamp.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// The pairs of names that the envelope says belong together.
+fn same_people(me: &Me, info: &MessageInfo) -> Vec<Event> {
+    let source = &info.source;
+    let mut pairs = vec![(&source.sender, source.sender_alt.as_ref())];
+    if !source.is_group && !me.is(&source.chat) {
+        // The chat is named after the other one: the sender, or whom another device of ours wrote to.
+        let other = if source.is_from_me { source.recipient_alt.as_ref() } else { Some(&source.sender) };
+        pairs.push((&source.chat, other));
+        pairs.push((&source.chat, info.peer_recipient_pn.as_ref().filter(|_| source.is_from_me)));
+    }
+    let pairs = pairs.into_iter().filter_map(|(one, other)| Some((one, other?)));
+    pairs.filter_map(|(one, other)| same_person(one, other)).collect()
+}
+
+/// None where these are not a phone number and a LID.
+pub fn same_person(one: &Jid, other: &Jid) -> Option<Event> {
+    let two_names =
+        matches!((one.server, other.server), (Server::Pn, Server::Lid) | (Server::Lid, Server::Pn));
+    two_names.then(|| Event::SamePerson { one: sender(one), other: sender(other) })
+}
+
+pub fn chat(jid: &Jid) -> ChatId {
+    ChatId::new(jid.to_non_ad_string())
+}
+
+pub fn sender(jid: &Jid) -> SenderId {
+    SenderId::new(jid.to_non_ad_string())
+}
+
+fn id(id: Option<&str>) -> Option<MessageId> {
+    id.filter(|id| !id.is_empty() && id.len() <= ID_MAX).map(MessageId::new)
+}

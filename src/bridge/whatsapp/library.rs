@@ -1,0 +1,273 @@
+//! One run of the library: how it is set up, and what it says of itself, in our words.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use tokio::sync::mpsc;
+use whatsapp_rust::prelude::{Bot, BotHandle, Client, Event as Said, Jid, SqliteStore};
+use whatsapp_rust::store::{SqliteStoreConfig, Synchronous};
+use whatsapp_rust::transport::TokioWebSocketTransportFactory;
+use whatsapp_rust::types::events::{EventHandler, EventInterest, EventKind, MessageBatch};
+use whatsapp_rust::wacore::pair_code::PairCodeRejection;
+use whatsapp_rust::wacore::store::DevicePropsOverride;
+use whatsapp_rust::wacore::store::traits::DeviceStore as _;
+use whatsapp_rust::wacore_binary::JidExt as _;
+use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
+use whatsapp_rust::{CacheConfig, CacheEntryConfig};
+
+use super::folder::Folder;
+use super::hook::Desk;
+use super::http::Web;
+use super::inbound;
+use super::policy::End;
+use crate::types::{Answer, Event, MessageId};
+
+/// How the phone lists us under its linked devices. A name of our own instead of a browser's is accepted where a QR
+/// code is scanned; for a pairing code the library says "Linux" by itself, because WhatsApp refuses other names there.
+const DEVICE_NAME: &str = "nanokimi (Linux)";
+/// WhatsApp's kind of device that is shown by its name alone. `UNKNOWN`, the library's own choice, makes the phone
+/// warn of an unknown device; a browser's would be shown as that browser.
+const DEVICE_KIND: PlatformType = PlatformType::DESKTOP;
+/// How long a group's and a person's devices are remembered.
+const CACHE_TIME: Duration = Duration::from_secs(60 * 60);
+/// Groups that are kept in memory, of one person's account.
+const GROUPS_CACHED: u64 = 64;
+/// People whose devices are kept in memory: a large group's.
+const PEOPLE_CACHED: u64 = 1024;
+/// Chats whose locks are kept in memory.
+const CHATS_CACHED: u64 = 512;
+
+/// What the library says while it runs.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Signal {
+    Connected,
+    Disconnected,
+    Pairing(PairingSignal),
+    /// Why the run is about to end.
+    Ends(End),
+    /// What intake is to know. WhatsApp does not deliver it again.
+    Events(Vec<Event>),
+    /// Groups that are new, or have changed.
+    GroupsChanged(Vec<Jid>),
+    /// The account has got a name, or another one.
+    Named,
+    Undecryptable,
+}
+
+/// What the library says while a device is being linked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PairingSignal {
+    Qr { code: String, valid: Duration },
+    Code { code: String, valid: Duration },
+    CodeExpired,
+    CodeRefused { rejection: Option<PairCodeRejection>, error: String },
+    QrCodesUsedUp { disconnected: bool },
+    PhoneTooOld,
+    PasskeyWanted { request: String },
+    PasskeyCode { code: String, shown: bool },
+    PasskeyFailed { error: String },
+    Agreed,
+    Failed { error: String },
+}
+
+/// A run.
+pub struct Library {
+    pub client: Arc<Client>,
+    pub running: BotHandle,
+    pub signals: mpsc::UnboundedReceiver<Signal>,
+}
+
+impl Library {
+    /// Starts it on the keys of the folder, which it makes where there are none.
+    pub async fn start(
+        folder: &Folder,
+        url: Option<&str>,
+        web: Web,
+        desk: Desk,
+        version: Option<(u32, u32, u32)>,
+    ) -> Result<Self> {
+        let mut transport = TokioWebSocketTransportFactory::new();
+        if let Some(url) = url {
+            transport = transport.with_url(url);
+        }
+        let mut bot = Bot::builder()
+            .with_backend(open(folder).await?)
+            .with_transport_factory(transport)
+            .with_http_client(web)
+            .with_device_props(
+                DevicePropsOverride::new().with_os(DEVICE_NAME).with_platform_type(DEVICE_KIND),
+            )
+            .with_cache_config(small_caches())
+            .with_inbound_durability_hook(desk.clone())
+            .skip_history_sync();
+        if let Some(version) = version {
+            bot = bot.with_version(version);
+        }
+        let bot = bot.build().await.context("Failed to set up the WhatsApp library")?;
+        let client = bot.client();
+        let (sender, signals) = mpsc::unbounded_channel();
+        let listener = Listener { signals: sender, desk, client: Arc::downgrade(&client) };
+        client.subscribe_handler(Arc::new(listener)).detach();
+        Ok(Self { client, running: bot.spawn(), signals })
+    }
+}
+
+/// Whether the keys in the folder belong to a linked device.
+pub async fn is_linked(folder: &Folder) -> Result<bool> {
+    if !folder.has_keys()? {
+        return Ok(false);
+    }
+    let device = open(folder).await?.load().await.context("Failed to read the link's keys")?;
+    Ok(device.is_some_and(|device| device.pn.is_some()))
+}
+
+async fn open(folder: &Folder) -> Result<SqliteStore> {
+    // FULL: a message key that was used is on disk before the message leaves.
+    let config = SqliteStoreConfig { synchronous: Synchronous::Full, ..Default::default() };
+    let path = folder.database();
+    let url = path.to_str().context("Failed to name the link's database")?;
+    SqliteStore::with_config(url, config).await.with_context(|| format!("Failed to open {url}"))
+}
+
+/// Enough for one person's account on a small server: the library's own sizes are for thousands of chats.
+fn small_caches() -> CacheConfig {
+    CacheConfig {
+        group_cache: CacheEntryConfig::new(Some(CACHE_TIME), GROUPS_CACHED),
+        device_registry_cache: CacheEntryConfig::new(Some(CACHE_TIME), PEOPLE_CACHED),
+        sender_key_devices_cache: CacheEntryConfig::new(Some(CACHE_TIME), GROUPS_CACHED),
+        session_locks_capacity: PEOPLE_CACHED,
+        chat_lanes_capacity: CHATS_CACHED,
+        resend_rate_limiter_capacity: CHATS_CACHED,
+        ..Default::default()
+    }
+}
+
+/// Puts the library's events into our words, in order and at once.
+struct Listener {
+    signals: mpsc::UnboundedSender<Signal>,
+    desk: Desk,
+    client: std::sync::Weak<Client>,
+}
+
+impl EventHandler for Listener {
+    fn handle_event(&self, said: Arc<Said>) {
+        if let Some(signal) = self.signal(&said) {
+            // Closed while the run is being ended.
+            self.signals.send(signal).ok();
+        }
+    }
+
+    fn interest(&self) -> EventInterest {
+        EventInterest::of(&[
+            EventKind::Connected,
+            EventKind::Disconnected,
+            EventKind::PairSuccess,
+            EventKind::PairError,
+            EventKind::LoggedOut,
+            EventKind::PairingQrCode,
+            EventKind::PairingCode,
+            EventKind::PairingCodeRefresh,
+            EventKind::PairingCodeError,
+            EventKind::PairingQrCodesExhausted,
+            EventKind::QrScannedWithoutMultidevice,
+            EventKind::ClientOutdated,
+            EventKind::Messages,
+            EventKind::ServerAck,
+            EventKind::UndecryptableMessage,
+            EventKind::GroupUpdate,
+            EventKind::SelfPushNameUpdated,
+            EventKind::StreamReplaced,
+            EventKind::TemporaryBan,
+            EventKind::ConnectFailure,
+            EventKind::PairPasskeyRequest,
+            EventKind::PairPasskeyConfirmation,
+            EventKind::PairPasskeyError,
+        ])
+    }
+}
+
+impl Listener {
+    fn signal(&self, said: &Said) -> Option<Signal> {
+        let Said::Messages(batch) = said else { return signal(said) };
+        if batch.hook_committed { self.unknown_groups(batch) } else { self.recovered(batch) }
+    }
+
+    /// The hook has handed these messages over; how their groups are called it could not ask.
+    fn unknown_groups(&self, batch: &MessageBatch) -> Option<Signal> {
+        let chats = batch.iter().map(|message| &message.info.source.chat);
+        let unknown = chats.filter(|chat| chat.is_group() && !self.desk.told.knows(&inbound::chat(chat)));
+        let mut unknown: Vec<Jid> = unknown.cloned().collect();
+        unknown.dedup();
+        (!unknown.is_empty()).then_some(Signal::GroupsChanged(unknown))
+    }
+
+    /// What the phone sends for a message that could not be decrypted comes without the hook.
+    fn recovered(&self, batch: &MessageBatch) -> Option<Signal> {
+        let recovered = batch.iter().filter(|message| message.info.unavailable_request_id.is_some());
+        let recovered: Vec<_> = recovered.cloned().collect();
+        let events = self.desk.events(&*self.client.upgrade()?, &recovered);
+        (!events.is_empty()).then_some(Signal::Events(events))
+    }
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open, and most of it is not ours")]
+fn signal(said: &Said) -> Option<Signal> {
+    Some(match said {
+        Said::Connected(_) => Signal::Connected,
+        Said::Disconnected(_) => Signal::Disconnected,
+        Said::StreamReplaced(_) => Signal::Ends(End::Replaced),
+        Said::LoggedOut(_) => Signal::Ends(End::LoggedOut),
+        Said::ClientOutdated(_) => Signal::Ends(End::Outdated),
+        Said::TemporaryBan(ban) => {
+            Signal::Ends(End::Banned { secs: ban.expire.to_std().unwrap_or_default().as_secs() })
+        }
+        // The library tries again by itself after these.
+        Said::ConnectFailure(failure) if failure.reason.should_reconnect() => Signal::Disconnected,
+        Said::ConnectFailure(failure) => Signal::Ends(End::Refused { reason: failure.reason.code() }),
+        Said::ServerAck(ack) if ack.class.as_deref() == Some("message") => {
+            Signal::Events(vec![Event::Answered {
+                id: MessageId::new(&ack.id),
+                answer: answer(ack.error.as_deref()),
+            }])
+        }
+        Said::GroupUpdate(update) => Signal::GroupsChanged(vec![update.group_jid.clone()]),
+        Said::SelfPushNameUpdated(_) => Signal::Named,
+        Said::UndecryptableMessage(_) => Signal::Undecryptable,
+        _ => return pairing(said).map(Signal::Pairing),
+    })
+}
+
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open, and most of it is not ours")]
+fn pairing(said: &Said) -> Option<PairingSignal> {
+    Some(match said {
+        Said::PairingQrCode(qr) => PairingSignal::Qr { code: qr.code.clone(), valid: qr.timeout },
+        Said::PairingCode(code) => PairingSignal::Code { code: code.code.clone(), valid: code.timeout },
+        Said::PairingCodeRefresh(_) => PairingSignal::CodeExpired,
+        Said::PairingCodeError(refused) => {
+            PairingSignal::CodeRefused { rejection: refused.rejection, error: refused.error.clone() }
+        }
+        Said::PairingQrCodesExhausted(used_up) => {
+            PairingSignal::QrCodesUsedUp { disconnected: used_up.disconnected }
+        }
+        Said::QrScannedWithoutMultidevice(_) => PairingSignal::PhoneTooOld,
+        Said::PairPasskeyRequest(wanted) => {
+            PairingSignal::PasskeyWanted { request: wanted.request_options_json.clone() }
+        }
+        Said::PairPasskeyConfirmation(code) => {
+            PairingSignal::PasskeyCode { code: code.code.clone(), shown: !code.skip_handoff_ux }
+        }
+        Said::PairPasskeyError(failed) => PairingSignal::PasskeyFailed { error: failed.error.clone() },
+        Said::PairSuccess(_) => PairingSignal::Agreed,
+        Said::PairError(failed) => PairingSignal::Failed { error: failed.error.clone() },
+        _ => return None,
+    })
+}
+
+/// A refusal without a number that can be read is one of the server's own.
+fn answer(error: Option<&str>) -> Answer {
+    match error {
+        None => Answer::Acked,
+        Some(code) => Answer::Nacked { code: code.parse().unwrap_or(500) },
+    }
+}

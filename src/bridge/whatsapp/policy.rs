@@ -1,0 +1,260 @@
+//! What follows when a run of the library has ended by itself: once more, after a while, or never without a
+//! person. Pure.
+
+use std::time::Duration;
+
+use jiff::Timestamp;
+
+use super::Link;
+
+/// The first pause before another run; it doubles with each that fails.
+const FIRST_PAUSE: Duration = Duration::from_secs(3);
+/// The longest pause: somebody who mends their network does not want to wait longer.
+const LONGEST_PAUSE: Duration = Duration::from_secs(300);
+/// How long a run must have been online to count as a success.
+const STABLE: Duration = Duration::from_secs(60);
+/// How long another program may have the link before we take it back, once: it may be a slip.
+const REPLACED_PAUSE: Duration = Duration::from_secs(5 * 60);
+/// How often we take it back at most: two that take it from each other never stop.
+const TAKE_BACK_EACH: Duration = Duration::from_secs(60 * 60);
+/// The longest pause of a ban before it is looked at again.
+const BAN_LOOK: Duration = Duration::from_secs(24 * 60 * 60);
+/// The shortest: the server's clock and ours may differ.
+const BAN_SHORTEST: Duration = Duration::from_secs(60);
+
+/// Why a run of the library has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum End {
+    Replaced,
+    LoggedOut,
+    Banned {
+        secs: u64,
+    },
+    Outdated,
+    /// The server does not let us in for another reason; its number.
+    Refused {
+        reason: i32,
+    },
+    /// It ended without a reason, or had to be ended.
+    Lost,
+}
+
+/// WhatsApp's number of a ban. Where it comes without a time, it comes as a refusal.
+const BANNED: i32 = 402;
+
+impl End {
+    /// What a person can do about it, where it does not mend itself and is no state of the link.
+    pub fn advice(self) -> Option<String> {
+        match self {
+            Self::Replaced => Some(format!(
+                "Another program uses this link to WhatsApp, such as a copy of this install; stop that one for good. \
+                 Taking the link back once, in {} minutes",
+                REPLACED_PAUSE.as_secs() / 60
+            )),
+            Self::Refused { reason: BANNED } => Some(
+                "WhatsApp has banned this account and does not say until when; look at WhatsApp on the phone"
+                    .to_owned(),
+            ),
+            Self::Refused { reason } => Some(format!(
+                "WhatsApp refuses the login (code {reason}). If that lasts, install a newer nanokimi, or link again: \
+                 `nanokimi auth --logout`, then `nanokimi auth`"
+            )),
+            Self::LoggedOut | Self::Banned { .. } | Self::Outdated | Self::Lost => None,
+        }
+    }
+}
+
+/// What to do then.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Next {
+    Again {
+        after: Duration,
+        version: Version,
+    },
+    /// As `Again`, and there is a ban meanwhile.
+    AfterBan {
+        until: Timestamp,
+        after: Duration,
+    },
+    GiveUp(GivenUp),
+}
+
+/// Which version of WhatsApp's the next run says it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// As it was looked up within a day.
+    Known,
+    /// To be looked up now.
+    Fresh,
+}
+
+/// What only a person can change.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum GivenUp {
+    Replaced,
+    LoggedOut,
+    Outdated,
+}
+
+impl GivenUp {
+    pub fn link(self) -> Link {
+        match self {
+            Self::Replaced => Link::Replaced,
+            Self::LoggedOut => Link::LoggedOut,
+            Self::Outdated => Link::Outdated,
+        }
+    }
+}
+
+/// What was tried already.
+#[derive(Debug, Default)]
+pub struct Policy {
+    /// Runs since the last success.
+    failures: u32,
+    taken_back: Option<Timestamp>,
+    updated: Updated,
+}
+
+/// Whether the version was looked up because the server refused it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Updated {
+    #[default]
+    No,
+    Yes,
+}
+
+impl Policy {
+    /// `online` is how long the run was online, where it was.
+    pub fn after(&mut self, end: End, online: Option<Duration>, now: Timestamp) -> Next {
+        if online.is_some() {
+            self.updated = Updated::No;
+        }
+        if online.is_some_and(|online| online >= STABLE) {
+            self.failures = 0;
+        }
+        match end {
+            End::LoggedOut => Next::GiveUp(GivenUp::LoggedOut),
+            End::Replaced => {
+                let recently = self.taken_back.is_some_and(|at| {
+                    Duration::try_from(now.duration_since(at)).is_ok_and(|ago| ago < TAKE_BACK_EACH)
+                });
+                if recently {
+                    return Next::GiveUp(GivenUp::Replaced);
+                }
+                self.taken_back = Some(now);
+                Next::Again { after: REPLACED_PAUSE, version: Version::Known }
+            }
+            End::Banned { secs } => {
+                let ban = Duration::from_secs(secs).max(BAN_SHORTEST);
+                let until = now.checked_add(ban).unwrap_or(Timestamp::MAX);
+                Next::AfterBan { until, after: ban.min(BAN_LOOK) }
+            }
+            End::Outdated if self.updated == Updated::Yes => Next::GiveUp(GivenUp::Outdated),
+            End::Outdated => {
+                self.updated = Updated::Yes;
+                Next::Again { after: self.pause(), version: Version::Fresh }
+            }
+            End::Refused { .. } | End::Lost => Next::Again { after: self.pause(), version: Version::Known },
+        }
+    }
+
+    /// The version could not be looked up: what was not tried cannot have failed.
+    pub fn not_updated(&mut self) -> Duration {
+        self.updated = Updated::No;
+        self.pause()
+    }
+
+    fn pause(&mut self) -> Duration {
+        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
+        self.failures += 1;
+        pause.min(LONGEST_PAUSE)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(minutes: i64) -> Timestamp {
+        Timestamp::from_second(1_800_000_000 + minutes * 60).unwrap()
+    }
+
+    fn again(secs: u64) -> Next {
+        Next::Again { after: Duration::from_secs(secs), version: Version::Known }
+    }
+
+    #[test]
+    fn pauses_double_up_to_five_minutes_and_start_over_after_a_stable_minute() {
+        let mut policy = Policy::default();
+        for secs in [3, 6, 12, 24, 48, 96, 192, 300, 300] {
+            assert_eq!(policy.after(End::Refused { reason: 418 }, None, at(0)), again(secs));
+        }
+        assert_eq!(policy.after(End::Lost, Some(Duration::from_secs(59)), at(0)), again(300));
+        assert_eq!(policy.after(End::Lost, Some(Duration::from_secs(60)), at(0)), again(3));
+        assert_eq!(policy.after(End::Lost, None, at(0)), again(6));
+    }
+
+    #[test]
+    fn a_link_that_was_taken_over_is_taken_back_once_an_hour_and_not_at_once() {
+        let mut policy = Policy::default();
+        let long = Some(Duration::from_secs(3000));
+        assert_eq!(policy.after(End::Replaced, long, at(0)), again(300));
+        assert_eq!(policy.after(End::Replaced, long, at(61)), again(300));
+        assert_eq!(policy.after(End::Replaced, long, at(120)), Next::GiveUp(GivenUp::Replaced));
+    }
+
+    #[test]
+    fn a_ban_is_waited_for_a_day_at_a_time() {
+        let mut policy = Policy::default();
+        for (secs, until, after) in [(3600, 60, 3600), (0, 1, 60), (10 * 24 * 3600, 10 * 24 * 60, 24 * 3600)]
+        {
+            let after = Duration::from_secs(after);
+            assert_eq!(
+                policy.after(End::Banned { secs }, None, at(0)),
+                Next::AfterBan { until: at(until), after }
+            );
+        }
+        let forever = policy.after(End::Banned { secs: u64::MAX }, None, at(0));
+        assert_eq!(forever, Next::AfterBan { until: Timestamp::MAX, after: BAN_LOOK });
+    }
+
+    #[test]
+    fn an_outdated_version_is_looked_up_once_afresh() {
+        let mut policy = Policy::default();
+        let fresh = |secs| Next::Again { after: Duration::from_secs(secs), version: Version::Fresh };
+        assert_eq!(policy.after(End::Outdated, None, at(0)), fresh(3));
+        assert_eq!(policy.after(End::Outdated, None, at(0)), Next::GiveUp(GivenUp::Outdated));
+
+        let mut policy = Policy::default();
+        assert_eq!(policy.after(End::Outdated, None, at(0)), fresh(3));
+        assert_eq!(
+            policy.after(End::Outdated, Some(Duration::ZERO), at(0)),
+            fresh(6),
+            "it was let in between"
+        );
+
+        let mut policy = Policy::default();
+        assert_eq!(policy.after(End::Outdated, None, at(0)), fresh(3));
+        assert_eq!(policy.not_updated(), Duration::from_secs(6));
+        assert_eq!(policy.after(End::Outdated, None, at(0)), fresh(12));
+    }
+
+    #[test]
+    fn what_a_person_can_do_about_an_end_is_said() {
+        let ends = [End::Replaced, End::Refused { reason: 402 }, End::Refused { reason: 418 }, End::Lost];
+        let said: Vec<String> = ends.iter().filter_map(|end| end.advice()).collect();
+        insta::assert_snapshot!(said.join("\n"), @"
+        Another program uses this link to WhatsApp, such as a copy of this install; stop that one for good. Taking the link back once, in 5 minutes
+        WhatsApp has banned this account and does not say until when; look at WhatsApp on the phone
+        WhatsApp refuses the login (code 418). If that lasts, install a newer nanokimi, or link again: `nanokimi auth --logout`, then `nanokimi auth`
+        ");
+    }
+
+    #[test]
+    fn a_removed_link_is_never_tried_again() {
+        let mut policy = Policy::default();
+        let next = policy.after(End::LoggedOut, Some(Duration::from_secs(60)), at(0));
+        assert_eq!(next, Next::GiveUp(GivenUp::LoggedOut));
+        assert_eq!(GivenUp::LoggedOut.link(), Link::LoggedOut);
+    }
+}

@@ -1,0 +1,114 @@
+//! What intake was told in this run already: who is who, and how chats are called. Each is told once, and again
+//! when it has changed.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use crate::types::{ChatId, Event, SenderId};
+
+/// Most pairs, and most names, that are remembered: ten large groups. Beyond that they are told once more.
+const REMEMBERED_MAX: usize = 10_000;
+
+/// Shared by whatever tells intake something.
+#[derive(Clone, Debug, Default)]
+pub struct Told(Arc<Mutex<Memory>>);
+
+#[derive(Debug, Default)]
+struct Memory {
+    people: HashSet<(SenderId, SenderId)>,
+    chats: HashMap<ChatId, (String, Option<u32>)>,
+    /// How the senders of messages call themselves.
+    names: HashMap<SenderId, String>,
+}
+
+impl Told {
+    /// Leaves out what intake knows.
+    pub fn only_news(&self, mut events: Vec<Event>) -> Vec<Event> {
+        let memory = self.lock();
+        events.retain(|event| match event {
+            Event::SamePerson { one, other } => {
+                !memory.people.contains(&(one.clone(), other.clone()))
+                    && !memory.people.contains(&(other.clone(), one.clone()))
+            }
+            Event::Chat { id, name, members } => memory.chats.get(id) != Some(&(name.clone(), *members)),
+            Event::Message(_)
+            | Event::Edited(_)
+            | Event::Deleted { .. }
+            | Event::Reacted(_)
+            | Event::Account(_)
+            | Event::Answered { .. } => true,
+        });
+        events
+    }
+
+    /// Intake has these on disk.
+    pub fn remember(&self, events: &[Event]) {
+        let mut memory = self.lock();
+        for event in events {
+            match event {
+                Event::SamePerson { one, other } => {
+                    if memory.people.len() >= REMEMBERED_MAX {
+                        memory.people.clear();
+                    }
+                    memory.people.insert((one.clone(), other.clone()));
+                }
+                Event::Chat { id, name, members } => {
+                    if memory.chats.len() >= REMEMBERED_MAX {
+                        memory.chats.clear();
+                    }
+                    memory.chats.insert(id.clone(), (name.clone(), *members));
+                }
+                Event::Message(message) => {
+                    if memory.names.len() >= REMEMBERED_MAX {
+                        memory.names.clear();
+                    }
+                    memory.names.insert(message.sender.clone(), message.sender_name.clone());
+                }
+                Event::Edited(_)
+                | Event::Deleted { .. }
+                | Event::Reacted(_)
+                | Event::Account(_)
+                | Event::Answered { .. } => {}
+            }
+        }
+    }
+
+    pub fn name_of(&self, sender: &SenderId) -> Option<String> {
+        self.lock().names.get(sender).cloned()
+    }
+
+    /// Whether intake was told how this chat is called.
+    pub fn knows(&self, chat: &ChatId) -> bool {
+        self.lock().chats.contains_key(chat)
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Memory> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn pair(one: &str, other: &str) -> Event {
+        Event::SamePerson { one: SenderId::new(one), other: SenderId::new(other) }
+    }
+
+    fn chat(name: &str, members: Option<u32>) -> Event {
+        Event::Chat { id: ChatId::new("family@g.us"), name: name.to_owned(), members }
+    }
+
+    #[test]
+    fn each_is_told_once_and_again_when_it_changed() {
+        let told = Told::default();
+        let first = vec![pair("1@s.whatsapp.net", "9@lid"), chat("Family", Some(3))];
+        assert_eq!(told.only_news(first.clone()), first);
+        assert_eq!(told.only_news(first.clone()), first, "nobody has stored it yet");
+        told.remember(&first);
+        assert_eq!(told.only_news(first), []);
+        assert_eq!(told.only_news(vec![pair("9@lid", "1@s.whatsapp.net")]), []);
+        let renamed = vec![chat("The family", Some(3))];
+        assert_eq!(told.only_news(renamed.clone()), renamed);
+    }
+}

@@ -1,0 +1,236 @@
+//! The exit codes beyond "done" and "failed": the ends of the link to WhatsApp, each with its sentence.
+//!
+//! docs/operating.md shows the same table to people, and the systemd unit names those that no restart mends.
+
+use std::fmt::{self, Display};
+use std::process::ExitCode;
+
+use jiff::tz::TimeZone;
+
+use super::ui;
+use crate::checks;
+use crate::types::{Link, PairingFailure};
+
+/// Why nothing came of it, where a supervisor or a script has to tell it apart.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Exit {
+    /// No account is linked, or not any more.
+    NotLinked,
+    /// Another program took the link over.
+    Replaced,
+    Banned,
+    Outdated,
+    /// Nobody scanned or typed a code in time.
+    TimedOut,
+    /// WhatsApp gives out no codes for now.
+    Throttled,
+    /// WhatsApp or the phone refuses to link.
+    Refused,
+    Unreachable,
+}
+
+/// What only a person can change: a restart would end the same way.
+pub const FOR_A_PERSON: [Exit; 4] = [Exit::NotLinked, Exit::Replaced, Exit::Banned, Exit::Outdated];
+
+impl Exit {
+    /// 1 is any other failure, 2 a command line that was not understood.
+    pub const fn code(self) -> u8 {
+        match self {
+            Self::NotLinked => 3,
+            Self::Replaced => 4,
+            Self::Banned => 5,
+            Self::Outdated => 6,
+            Self::TimedOut => 7,
+            Self::Throttled => 8,
+            Self::Refused => 9,
+            Self::Unreachable => 10,
+        }
+    }
+
+    /// Why a service ended that left this code, where it is one of [`FOR_A_PERSON`].
+    pub fn of_service(code: &str) -> Option<&'static str> {
+        let exit = FOR_A_PERSON.into_iter().find(|exit| exit.code().to_string() == code)?;
+        Some(match exit {
+            Self::NotLinked => "No WhatsApp account is linked any more, or none yet; run `nanokimi auth`",
+            Self::Replaced => "Another program has taken the link to WhatsApp over; stop that one",
+            Self::Banned => "WhatsApp has banned the account; `nanokimi status` says until when",
+            Self::Outdated => {
+                "WhatsApp does not let this version of nanokimi in any more; install a newer one"
+            }
+            Self::TimedOut | Self::Throttled | Self::Refused | Self::Unreachable => return None,
+        })
+    }
+}
+
+/// An end with its sentence, which says what to do.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct End {
+    pub exit: Option<Exit>,
+    pub sentence: String,
+}
+
+impl End {
+    fn new(exit: Exit, sentence: impl Into<String>) -> Self {
+        Self { exit: Some(exit), sentence: sentence.into() }
+    }
+
+    pub fn not_linked() -> Self {
+        Self::new(Exit::NotLinked, "No WhatsApp account is linked; run `nanokimi auth`")
+    }
+
+    /// Says it, and gives the code to end with.
+    pub fn tell(&self) -> ExitCode {
+        ui::note(format!("nanokimi: {self}"));
+        ExitCode::from(self.exit.map_or(1, Exit::code))
+    }
+}
+
+impl Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.sentence)
+    }
+}
+
+/// Why a link carries no messages, where only a person can change that.
+pub fn of_link(link: &Link, zone: &TimeZone) -> Option<End> {
+    Some(match link {
+        Link::Unlinked => End::not_linked(),
+        Link::LoggedOut => End::new(
+            Exit::NotLinked,
+            "WhatsApp has logged this device out: it was removed on the phone, or the account is locked. Look at \
+             WhatsApp on the phone, then run `nanokimi auth`",
+        ),
+        Link::Replaced => End::new(
+            Exit::Replaced,
+            "Another program has taken this link to WhatsApp over, such as a copy of this install on another \
+             machine. Stop that one for good, then start nanokimi again",
+        ),
+        Link::Banned { until } => End::new(
+            Exit::Banned,
+            format!(
+                "WhatsApp has banned this account until {}. Look at WhatsApp on the phone, wait until then, and \
+                 start nanokimi again",
+                checks::time(*until, zone)
+            ),
+        ),
+        Link::Outdated => End::new(
+            Exit::Outdated,
+            "WhatsApp does not let this version of nanokimi in any more. Install a newer one: docs/operating.md \
+             says how, under \"Upgrade\"",
+        ),
+        Link::Pairing(_) | Link::Connecting | Link::Online => return None,
+    })
+}
+
+/// Why linking came to nothing.
+pub fn of_pairing(failure: &PairingFailure) -> End {
+    match failure {
+        PairingFailure::TimedOut => End::new(
+            Exit::TimedOut,
+            "Nobody scanned or typed a code in time; take the phone and run `nanokimi auth` again",
+        ),
+        PairingFailure::Throttled => End::new(
+            Exit::Throttled,
+            "WhatsApp gives out no codes for now, because too many were asked for, or because the number after \
+             --pair-code is wrong. Check it; if it is right, try `nanokimi auth` for a QR code, or wait some hours, then run \
+             it again",
+        ),
+        PairingFailure::RefusedNumber => End::new(
+            Exit::Refused,
+            "WhatsApp does not link this phone number; check it with its country's code, or run `nanokimi auth` \
+             for a QR code",
+        ),
+        PairingFailure::RefusedByPhone => End::new(
+            Exit::Refused,
+            "The phone refused: it has no room for another device, or the app that scanned cannot link. Remove a \
+             device under WhatsApp → Settings → Linked devices, then run `nanokimi auth` again",
+        ),
+        PairingFailure::Unreachable => End::new(
+            Exit::Unreachable,
+            "WhatsApp cannot be reached; check this machine's connection with `curl -I https://web.whatsapp.com`, \
+             then run `nanokimi auth` again",
+        ),
+        PairingFailure::Other(words) => {
+            let words = ui::plain(words);
+            let sentence = format!("WhatsApp did not link this device ({words}); run `nanokimi auth` again");
+            End { exit: None, sentence }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::BTreeSet;
+
+    use super::*;
+
+    const ALL: [Exit; 8] = [
+        Exit::NotLinked,
+        Exit::Replaced,
+        Exit::Banned,
+        Exit::Outdated,
+        Exit::TimedOut,
+        Exit::Throttled,
+        Exit::Refused,
+        Exit::Unreachable,
+    ];
+
+    #[test]
+    fn every_code_means_one_thing_and_stands_in_the_documented_table() {
+        let page = include_str!("../../docs/operating.md");
+        let codes: BTreeSet<u8> = ALL.map(Exit::code).into();
+        assert_eq!(codes.len(), ALL.len());
+        let table = page.split("### Exit codes").nth(1).unwrap();
+        let documented: BTreeSet<u8> = table
+            .lines()
+            .skip_while(|line| !line.starts_with('|'))
+            .take_while(|line| line.starts_with('|'))
+            .filter_map(|line| line.split('|').nth(1)?.trim().parse().ok())
+            .collect();
+        assert_eq!(documented, codes.into_iter().chain([0, 1, 2]).collect());
+    }
+
+    #[test]
+    fn each_end_of_the_link_says_what_to_do() {
+        let until = "2026-11-22T08:30:00Z".parse().unwrap();
+        let ends = [Link::Unlinked, Link::LoggedOut, Link::Replaced, Link::Banned { until }, Link::Outdated];
+        let said: Vec<String> = ends
+            .iter()
+            .map(|link| of_link(link, &TimeZone::UTC).unwrap())
+            .map(|end| format!("{}: {end}", end.exit.unwrap().code()))
+            .collect();
+        insta::assert_snapshot!(said.join("\n"), @r#"
+        3: No WhatsApp account is linked; run `nanokimi auth`
+        3: WhatsApp has logged this device out: it was removed on the phone, or the account is locked. Look at WhatsApp on the phone, then run `nanokimi auth`
+        4: Another program has taken this link to WhatsApp over, such as a copy of this install on another machine. Stop that one for good, then start nanokimi again
+        5: WhatsApp has banned this account until 2026-11-22 08:30 UTC. Look at WhatsApp on the phone, wait until then, and start nanokimi again
+        6: WhatsApp does not let this version of nanokimi in any more. Install a newer one: docs/operating.md says how, under "Upgrade"
+        "#);
+        assert!([Link::Connecting, Link::Online].iter().all(|link| of_link(link, &TimeZone::UTC).is_none()));
+    }
+
+    #[test]
+    fn each_failure_to_link_says_what_to_do() {
+        let failures = [
+            PairingFailure::TimedOut,
+            PairingFailure::Throttled,
+            PairingFailure::RefusedNumber,
+            PairingFailure::RefusedByPhone,
+            PairingFailure::Unreachable,
+            PairingFailure::Other("code 500\u{1b}[2J".to_owned()),
+        ];
+        let said: Vec<String> = failures
+            .iter()
+            .map(of_pairing)
+            .map(|end| format!("{}: {end}", end.exit.map_or(1, Exit::code)))
+            .collect();
+        insta::assert_snapshot!(said.join("\n"), @"
+        7: Nobody scanned or typed a code in time; take the phone and run `nanokimi auth` again
+        8: WhatsApp gives out no codes for now, because too many were asked for, or because the number after --pair-code is wrong. Check it; if it is right, try `nanokimi auth` for a QR code, or wait some hours, then run it again
+        9: WhatsApp does not link this phone number; check it with its country's code, or run `nanokimi auth` for a QR code
+        9: The phone refused: it has no room for another device, or the app that scanned cannot link. Remove a device under WhatsApp → Settings → Linked devices, then run `nanokimi auth` again
+        10: WhatsApp cannot be reached; check this machine's connection with `curl -I https://web.whatsapp.com`, then run `nanokimi auth` again
+        1: WhatsApp did not link this device (code 500[2J); run `nanokimi auth` again
+        ");
+    }
+}

@@ -1,0 +1,175 @@
+//! The link to WhatsApp for verbs that use it without the service: stores what the bridge tells, sends one reply.
+
+use std::time::Duration;
+
+use anyhow::{Context, Result};
+use jiff::tz::TimeZone;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::timeout;
+
+use super::auth::phone;
+use super::install::Install;
+use super::{exit, ui};
+use crate::bridge::whatsapp::{Presence, WhatsApp};
+use crate::bridge::{self, Batch, Content, Order};
+use crate::config::OwnNumber;
+use crate::store::{Attempt, DueContent, Rules, SendResult, Store};
+use crate::types::{Account, Answer, ChatId, Event, Link, MessageId};
+
+/// Answers of WhatsApp's server that nobody has looked at yet.
+pub const ANSWERS_IN_FLIGHT: usize = 64;
+/// How long WhatsApp may take over one message, and again until it says that it has it.
+const ANSWER_LIMIT: Duration = Duration::from_secs(20);
+
+impl Install {
+    /// The bridge to WhatsApp, as the settings have it.
+    pub fn whatsapp(&self) -> WhatsApp {
+        WhatsApp {
+            folder: self.paths.whatsapp(),
+            url: self.config.whatsapp_url.clone(),
+            presence: match self.config.own_number {
+                OwnNumber::Shared => Presence::Hidden,
+                OwnNumber::Own => Presence::Shown,
+            },
+            clock: self.clock,
+        }
+    }
+}
+
+/// What WhatsApp's server says of messages that were sent.
+pub type Answers = mpsc::Receiver<(MessageId, Answer)>;
+
+/// Does `work` while what the bridge tells is stored, as intake does in the service.
+pub async fn while_storing<T>(
+    install: &Install,
+    store: &Store,
+    batches: mpsc::Receiver<Batch>,
+    answered: mpsc::Sender<(MessageId, Answer)>,
+    work: impl Future<Output = Result<T>>,
+) -> Result<T> {
+    tokio::select! {
+        done = work => done,
+        Err(error) = store_batches(install, store, batches, answered) => Err(error),
+    }
+}
+
+async fn store_batches(
+    install: &Install,
+    store: &Store,
+    mut batches: mpsc::Receiver<Batch>,
+    answered: mpsc::Sender<(MessageId, Answer)>,
+) -> Result<()> {
+    while let Some(Batch { events, committed }) = batches.recv().await {
+        let told: Vec<_> = events.iter().filter_map(answer).collect();
+        store.take_in(events, rules(install), install.clock.now()).await?;
+        committed.send(()).ok();
+        for answer in told {
+            // Nobody may be waiting for it: then it is in the database, for the service.
+            answered.try_send(answer).ok();
+        }
+    }
+    Ok(())
+}
+
+/// What the store goes by, as in the service.
+fn rules(install: &Install) -> Rules {
+    let config = &install.config;
+    Rules {
+        assistant: config.assistant_name.clone(),
+        answer_within: config.answer_within,
+        lang: config.lang,
+        reply_prefix: config.reply_prefix(),
+    }
+}
+
+fn answer(event: &Event) -> Option<(MessageId, Answer)> {
+    match event {
+        Event::Answered { id, answer } => Some((id.clone(), *answer)),
+        Event::Message(_)
+        | Event::Edited(_)
+        | Event::Deleted { .. }
+        | Event::Reacted(_)
+        | Event::Chat { .. }
+        | Event::SamePerson { .. }
+        | Event::Account(_) => None,
+    }
+}
+
+/// How a message that waited went.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Delivered {
+    /// WhatsApp has it.
+    Acked,
+    /// WhatsApp does not take it, with its code.
+    Refused(u32),
+    /// Not known yet: the service goes on with it.
+    Waiting,
+}
+
+/// Sends what waits in a chat, each once WhatsApp has said that it has the one before.
+pub async fn deliver(
+    install: &Install,
+    store: &Store,
+    chat: &ChatId,
+    orders: &mpsc::Sender<Order>,
+    answers: &mut Answers,
+) -> Result<Delivered> {
+    while let Some(reply) = store.first_waiting(Some(chat)).await?.pop() {
+        let DueContent::Text { text, mentions } = reply.content.clone() else {
+            return Ok(Delivered::Waiting);
+        };
+        let Attempt::Begins = store.begin_attempt(&reply, install.clock.now()).await? else {
+            return Ok(Delivered::Waiting);
+        };
+        let (outcome, handed_over) = oneshot::channel();
+        let order = Order::Send(bridge::Send {
+            chat: chat.clone(),
+            id: reply.id.clone(),
+            content: Content::Text { text, mentions },
+            quote: None,
+            expires_secs: reply.expires_secs,
+            outcome,
+        });
+        orders.send(order).await.ok().context("Failed to send: the bridge to WhatsApp has ended")?;
+        let Ok(Ok(Ok(_))) = timeout(ANSWER_LIMIT, handed_over).await else { return Ok(Delivered::Waiting) };
+        store.attempted(&reply, SendResult::Sent, rules(install), install.clock.now()).await?;
+        match timeout(ANSWER_LIMIT, answer_to(&reply.id, answers)).await {
+            Ok(Some(Answer::Acked)) => {}
+            Ok(Some(Answer::Nacked { code })) => return Ok(Delivered::Refused(code)),
+            Ok(None) | Err(_) => return Ok(Delivered::Waiting),
+        }
+    }
+    Ok(Delivered::Acked)
+}
+
+async fn answer_to(id: &MessageId, answers: &mut Answers) -> Option<Answer> {
+    loop {
+        let (answered, answer) = answers.recv().await?;
+        if answered == *id {
+            return Some(answer);
+        }
+    }
+}
+
+/// An account as people know it: number and name.
+pub fn account_name(account: &Account) -> String {
+    let number = phone::of_id(account.id.as_str());
+    match ui::plain(&account.name).as_str() {
+        "" => number,
+        name => format!("{number} ({name})"),
+    }
+}
+
+/// How a link stands, in a word or a sentence; or how it last stood, where nothing works on the install.
+pub fn state(link: &Link, holder: Option<&str>, zone: &TimeZone) -> String {
+    match link {
+        Link::Online if holder.is_some() => "online".to_owned(),
+        Link::Online => "last online".to_owned(),
+        Link::Connecting if holder.is_some() => "connecting".to_owned(),
+        Link::Connecting => "not connected".to_owned(),
+        Link::Pairing(_) => "being linked".to_owned(),
+        Link::Unlinked | Link::LoggedOut | Link::Replaced | Link::Banned { .. } | Link::Outdated => {
+            exit::of_link(link, zone).map_or_else(String::new, |end| end.sentence)
+        }
+    }
+}

@@ -1,0 +1,136 @@
+//! `@Ana` in an answer becomes a mention that WhatsApp shows and tells Ana of: `@<her number>` in the text.
+
+use super::code::{code_in, is_code};
+use crate::types::SenderId;
+
+/// Somebody who can be mentioned.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Person {
+    /// As they call themselves; nobody else of this chat does.
+    pub name: String,
+    pub id: SenderId,
+}
+
+impl Person {
+    /// What a mention is written with: the digits before the `@` of a JID.
+    fn digits(&self) -> Option<&str> {
+        let (digits, _) = self.id.as_str().split_once('@')?;
+        (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
+    }
+}
+
+/// `text` with each `@<name>` outside of code written as WhatsApp wants it. Of names that begin alike the longest
+/// counts; a name within a longer word or an address is none.
+pub fn with_mentions(text: &str, people: &[Person]) -> String {
+    let code = code_in(text);
+    let mut written = String::with_capacity(text.len());
+    let mut read = 0;
+    for (at, _) in text.match_indices('@') {
+        if at < read || is_code(&code, at) || text[..at].chars().next_back().is_some_and(is_word) {
+            continue;
+        }
+        let Some((name, digits)) = named(&text[at + 1..], people) else { continue };
+        written.push_str(&text[read..=at]);
+        written.push_str(digits);
+        read = at + 1 + name.len();
+    }
+    written.push_str(&text[read..]);
+    written
+}
+
+/// Who is mentioned in a text that [`with_mentions`] has written, in the order of `people`.
+pub fn mentioned(text: &str, people: &[Person]) -> Vec<SenderId> {
+    let is_in = |digits: &str| {
+        let mention = format!("@{digits}");
+        text.match_indices(&mention).any(|(at, _)| !text[at + mention.len()..].starts_with(is_word))
+    };
+    let mut ids: Vec<SenderId> = Vec::new();
+    for person in people {
+        if person.digits().is_some_and(is_in) && !ids.contains(&person.id) {
+            ids.push(person.id.clone());
+        }
+    }
+    ids
+}
+
+/// The longest name that `text` begins with, and how its bearer is mentioned.
+fn named<'p>(text: &str, people: &'p [Person]) -> Option<(&'p str, &'p str)> {
+    let mut found: Option<(&str, &str)> = None;
+    for person in people {
+        let Some(digits) = person.digits() else { continue };
+        let Some(rest) = text.strip_prefix(person.name.as_str()) else { continue };
+        let is_longer = found.is_none_or(|(name, _)| person.name.len() > name.len());
+        if !person.name.is_empty() && is_longer && !rest.starts_with(is_word) {
+            found = Some((&person.name, digits));
+        }
+    }
+    found
+}
+
+fn is_word(c: char) -> bool {
+    c.is_alphanumeric() || c == '_'
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn people() -> Vec<Person> {
+        [
+            ("Ana", "34600000001@s.whatsapp.net"),
+            ("Ana María", "100000000000003@lid"),
+            ("J.", "34600000002@s.whatsapp.net"),
+            ("Console", "console:you"),
+            ("", "34600000003@s.whatsapp.net"),
+        ]
+        .map(|(name, id)| Person { name: name.to_owned(), id: SenderId::new(id) })
+        .into()
+    }
+
+    #[test]
+    fn names_of_the_chat_become_mentions() {
+        for (text, expected) in [
+            ("@Ana, it is your turn", "@34600000001, it is your turn"),
+            ("ask @Ana María or (@Ana)", "ask @100000000000003 or (@34600000001)"),
+            ("**@Ana**", "**@34600000001**"),
+            ("@J. knows", "@34600000002 knows"),
+            // nobody's name
+            ("@Anatole @ana @Bob @ Ana Ana@ @", "@Anatole @ana @Bob @ Ana Ana@ @"),
+            ("kai@Ana.test", "kai@Ana.test"),
+            ("@Console", "@Console"),
+            ("@Ana_", "@Ana_"),
+            // code
+            ("`@Ana` and @Ana", "`@Ana` and @34600000001"),
+            ("```\n@Ana\n```", "```\n@Ana\n```"),
+        ] {
+            assert_eq!(with_mentions(text, &people()), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn who_is_mentioned_is_told_with_the_text() {
+        let ids = |text: &str| -> Vec<String> {
+            mentioned(text, &people()).iter().map(|id| id.as_str().to_owned()).collect()
+        };
+        assert_eq!(
+            ids("@34600000001 and @100000000000003"),
+            ["34600000001@s.whatsapp.net", "100000000000003@lid"]
+        );
+        assert_eq!(ids("@346000000012, 34600000001, @Ana"), [""; 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn any_text_and_name_is_bearable(text in any::<String>(), name in any::<String>()) {
+            let people = [Person { name, id: SenderId::new("1@lid") }];
+            mentioned(&with_mentions(&text, &people), &people);
+        }
+
+        #[test]
+        fn a_text_without_the_sign_stays(text in "[^@]*") {
+            prop_assert_eq!(with_mentions(&text, &people()), text);
+        }
+    }
+}

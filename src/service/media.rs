@@ -1,0 +1,404 @@
+//! Fetches what is attached to messages that Kai is about to be told of, between intake and dispatch.
+//!
+//! ```text
+//! intake ──woken group──▶ media ──nothing (more) to fetch──▶ dispatch
+//!                           └──▶ Order::Fetch, one file of a group at a time ──▶ groups/<group>/inbox/<date>/…
+//! ```
+//! A claim never passes a file that is still wanted, so that each end of a fetch is recorded, and only then is
+//! dispatch told. Groups do not wait for each other, nor does anything that needs no file.
+
+use std::collections::{HashMap, HashSet};
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::{Semaphore, mpsc, oneshot, watch};
+use tokio::task::{Id, JoinSet};
+use tokio::time::{sleep, timeout};
+
+use super::{Reach, file_types};
+use crate::bridge::{Fetch, FetchError, Link, Order, Typing};
+use crate::container::Containers;
+use crate::home::{self, Unfinished};
+use crate::session::Host;
+use crate::store::{RowId, Wanted};
+use crate::types::{Group, GroupName};
+
+/// Most files of one prompt, and most of their bytes as declared: what a busy day in a family's chat holds.
+const FILES_MAX: usize = 20;
+const FILES_MAX_BYTES: u64 = 100 * 1024 * 1024;
+/// Most fetches at a time over all groups: on a small server's line more would only slow each other down.
+const FETCHES_AT_ONCE: usize = 2;
+/// How long the bridge may take over one file: a little more than it gives itself, which lets 32 MB come over a slow
+/// line.
+const FETCH_LIMIT: Duration = Duration::from_secs(6 * 60);
+/// The pauses before WhatsApp is asked for a file once more.
+const RETRY_PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
+/// As often as a session shows it during a turn.
+const TYPING_EVERY: Duration = Duration::from_secs(8);
+/// The pause after the database failed.
+const ERROR_PAUSE: Duration = Duration::from_secs(5);
+
+/// The folder of files that came, in a group's folder.
+const INBOX: &str = "inbox";
+/// Why a file is missing that WhatsApp may still have.
+const NOT_IN_TIME: &str = "could not be fetched in time";
+/// Why a file is missing that there is no room for.
+const DISK_FULL: &str = "the server's disk is full";
+/// Room on the disk that no file takes: the database and Docker have to go on.
+const KEPT_FREE_BYTES: u64 = 1024 * 1024 * 1024;
+
+/// Where files come from.
+#[derive(Clone, Debug)]
+pub struct Source {
+    pub orders: mpsc::Sender<Order>,
+    pub link: watch::Receiver<Link>,
+    pub reach: Reach,
+}
+
+/// Runs until told to stop, or until nobody sends or takes hints any more. What is being fetched then is fetched
+/// again at the next start.
+pub async fn run<C: Containers>(
+    host: Host<C>,
+    source: Source,
+    mut woken: mpsc::Receiver<GroupName>,
+    hints: mpsc::Sender<GroupName>,
+    mut stopped: oneshot::Receiver<()>,
+) {
+    let mut media = Media {
+        fetcher: Fetcher { host, source, slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) },
+        hints,
+        fetching: HashMap::new(),
+        again: HashSet::new(),
+        tasks: JoinSet::new(),
+    };
+    let work = async {
+        media.take_up_waiting().await;
+        loop {
+            tokio::select! {
+                Some(group) = woken.recv() => media.take_up(group).await,
+                Some(ended) = media.tasks.join_next_with_id() => media.fetched(ended).await,
+                // Intake has ended, and nothing is on its way.
+                else => return,
+            }
+        }
+    };
+    tokio::select! {
+        () = work => { stopped.await.ok(); }
+        _ = &mut stopped => {}
+    }
+}
+
+struct Media<C> {
+    fetcher: Fetcher<C>,
+    hints: mpsc::Sender<GroupName>,
+    /// Which group each task fetches for; one task per group at most.
+    fetching: HashMap<Id, GroupName>,
+    /// Groups to take up again after that: they were woken meanwhile, or the database failed.
+    again: HashSet<GroupName>,
+    tasks: JoinSet<()>,
+}
+
+impl<C: Containers> Media<C> {
+    /// Takes up every group that an earlier run left waiting.
+    async fn take_up_waiting(&mut self) {
+        let groups = loop {
+            match self.fetcher.host.store.groups_waiting().await {
+                Ok(groups) => break groups,
+                Err(error) => tracing::error!("Failed to look for waiting messages, trying again: {error:#}"),
+            }
+            sleep(ERROR_PAUSE).await;
+        };
+        for group in groups {
+            self.take_up(group).await;
+        }
+    }
+
+    /// Passes the hint on, or fetches first what the group's next prompt needs.
+    async fn take_up(&mut self, name: GroupName) {
+        if self.fetching.values().any(|fetching| *fetching == name) {
+            self.again.insert(name);
+            return;
+        }
+        match self.fetcher.wanted(&name).await {
+            Ok(Some((group, wanted))) => {
+                let fetcher = self.fetcher.clone();
+                self.begin(name, async move { fetcher.fetch_all(&group, wanted).await });
+            }
+            Ok(None) => {
+                self.hints.send(name).await.ok();
+            }
+            Err(error) => {
+                tracing::error!("Failed to look for files to fetch, trying again: {error:#}");
+                self.again.insert(name.clone());
+                self.begin(name, sleep(ERROR_PAUSE));
+            }
+        }
+    }
+
+    fn begin(&mut self, name: GroupName, work: impl Future<Output = ()> + Send + 'static) {
+        let task = self.tasks.spawn(work);
+        self.fetching.insert(task.id(), name);
+    }
+
+    async fn fetched(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
+        let id = match ended {
+            Ok((id, ())) => id,
+            Err(error) => {
+                tracing::error!("Fetching files broke off: {error}");
+                if let Some(name) = self.fetching.remove(&error.id()) {
+                    // Its files are still wanted, and nothing behind them is claimed.
+                    self.again.insert(name.clone());
+                    self.begin(name, sleep(ERROR_PAUSE));
+                }
+                return;
+            }
+        };
+        let Some(name) = self.fetching.remove(&id) else { return };
+        // At once, also where more has come since: a chat that sends and sends would never be answered.
+        self.hints.send(name.clone()).await.ok();
+        if self.again.remove(&name) {
+            self.take_up(name).await;
+        }
+    }
+}
+
+#[derive(Clone)]
+struct Fetcher<C> {
+    host: Host<C>,
+    source: Source,
+    slots: Arc<Semaphore>,
+}
+
+impl<C: Containers> Fetcher<C> {
+    /// The files that a group waits for, if there are any and this run's bridge can have them.
+    async fn wanted(&self, name: &GroupName) -> Result<Option<(Group, Vec<Wanted>)>> {
+        let wanted = self.host.store.media_wanted(name).await?;
+        if wanted.is_empty() {
+            return Ok(None);
+        }
+        let Some(group) = self.host.store.group(name).await? else { return Ok(None) };
+        let in_reach = match &self.source.reach {
+            Reach::All => true,
+            Reach::Only(chat) => *chat == group.chat,
+            Reach::Nothing => false,
+        };
+        Ok(in_reach.then_some((group, wanted)))
+    }
+
+    /// Fetches these files of a group, showing that Kai is at it; returns when each has its end.
+    async fn fetch_all(&self, group: &Group, wanted: Vec<Wanted>) {
+        let work = async {
+            let (wanted, left_out) = within_bounds(wanted, self.host.settings.media_limit_bytes);
+            if !left_out.is_empty() {
+                let rows = left_out.iter().map(|file| file.row).collect();
+                self.leave_out(rows, "too many files at once").await;
+            }
+            for file in wanted {
+                let outcome = self.fetch(group, &file).await;
+                self.record(group, &file, outcome).await;
+            }
+        };
+        tokio::select! {
+            () = work => {}
+            () = self.show_typing(group) => {}
+        }
+    }
+
+    async fn show_typing(&self, group: &Group) {
+        loop {
+            let typing = Order::Typing { chat: group.chat.clone(), shown: Typing::On };
+            self.source.orders.try_send(typing).ok();
+            sleep(TYPING_EVERY).await;
+        }
+    }
+
+    /// Writes down how a fetch ended: until then the group's messages wait.
+    async fn record(&self, group: &Group, file: &Wanted, outcome: Result<String, String>) {
+        match outcome {
+            Ok(path) => {
+                let saved = || self.host.store.media_saved(file.row, path.clone());
+                if until_recorded(saved).await {
+                    tracing::debug!(message = file.row.number(), "Fetched a file");
+                } else {
+                    remove(&self.host, &group.name, path).await;
+                }
+            }
+            Err(reason) => self.leave_out(vec![file.row], &reason).await,
+        }
+    }
+
+    async fn leave_out(&self, rows: Vec<RowId>, reason: &str) {
+        tracing::info!(files = rows.len(), reason, "Left files out");
+        until_recorded(|| self.host.store.media_missing(rows.clone(), reason.to_owned())).await;
+    }
+
+    /// Fetches one file: its path in the group's folder, or why it is missing, in words for the agent.
+    async fn fetch(&self, group: &Group, file: &Wanted) -> Result<String, String> {
+        let limit_bytes = self.host.settings.media_limit_bytes;
+        let too_large = || format!("larger than {} MB", megabytes(limit_bytes));
+        if file.media.bytes > limit_bytes {
+            return Err(too_large());
+        }
+        let Ok(_slot) = self.slots.acquire().await else { return Err(NOT_IN_TIME.to_owned()) };
+        let folder = self.host.paths.group(&group.name);
+        if blocking(move || home::free_bytes(&folder)).await.map_err(not_saved)? < KEPT_FREE_BYTES {
+            return Err(DISK_FULL.to_owned());
+        }
+        let place = Place::of(self, file);
+        let mut pauses = RETRY_PAUSES.into_iter();
+        loop {
+            let unfinished = place.make(self, group).await.map_err(not_saved)?;
+            match self.ask_bridge(file, &unfinished, limit_bytes).await? {
+                Ok(_) => return place.keep(unfinished).await.map_err(not_saved),
+                Err(FetchError::Gone) => return Err("WhatsApp does not have it any more".to_owned()),
+                Err(FetchError::TooLarge) => return Err(too_large()),
+                Err(FetchError::Damaged) => return Err("could not be decrypted".to_owned()),
+                Err(FetchError::Later) => {}
+            }
+            let Some(pause) = pauses.next() else { return Err(NOT_IN_TIME.to_owned()) };
+            sleep(pause).await;
+        }
+    }
+
+    /// One try. While the link is down nobody is asked: no answer could be sent either.
+    async fn ask_bridge(
+        &self,
+        file: &Wanted,
+        unfinished: &Unfinished,
+        limit_bytes: u64,
+    ) -> Result<Result<u64, FetchError>, String> {
+        let mut link = self.source.link.clone();
+        if link.wait_for(|link| *link == Link::Online).await.is_err() {
+            return Err(NOT_IN_TIME.to_owned());
+        }
+        let into = unfinished.handle().map_err(not_saved)?;
+        let (outcome, answer) = oneshot::channel();
+        let order = Order::Fetch(Fetch { media: file.media.clone(), into, limit_bytes, outcome });
+        let asked = async {
+            self.source.orders.send(order).await.ok();
+            // A bridge that drops it was interrupted.
+            answer.await.unwrap_or(Err(FetchError::Later))
+        };
+        timeout(FETCH_LIMIT, asked).await.map_err(|_| NOT_IN_TIME.to_owned())
+    }
+}
+
+/// Where a file of a message comes to lie: a name made by us, the same at every try.
+struct Place {
+    /// By the day on which the message was sent.
+    day: String,
+    name: String,
+    /// The name until it is whole.
+    part: String,
+}
+
+impl Place {
+    fn of<C>(fetcher: &Fetcher<C>, Wanted { row, media, sent_at }: &Wanted) -> Self {
+        let sent_at = sent_at.to_zoned(fetcher.host.settings.zone.clone());
+        let number = format!("{:06x}", row.number());
+        let extension = file_types::incoming_extension(media.kind, &media.mime);
+        Self {
+            day: sent_at.strftime("%Y-%m-%d").to_string(),
+            name: format!("{}-{number}.{extension}", sent_at.strftime("%H%M%S")),
+            part: format!(".{number}.part"),
+        }
+    }
+
+    async fn make<C>(&self, fetcher: &Fetcher<C>, group: &Group) -> io::Result<Unfinished> {
+        let (folder, day, part) =
+            (fetcher.host.paths.group(&group.name), self.day.clone(), self.part.clone());
+        blocking(move || home::create_beneath(&folder, &[INBOX, &day], &part)).await
+    }
+
+    async fn keep(&self, unfinished: Unfinished) -> Result<String, io::Error> {
+        let name = self.name.clone();
+        blocking(move || unfinished.keep_as(&name)).await?;
+        Ok(format!("{INBOX}/{}/{}", self.day, self.name))
+    }
+}
+
+/// Removes a file whose message was taken back.
+pub async fn remove<C>(host: &Host<C>, group: &GroupName, path: String) {
+    let folder = host.paths.group(group);
+    if let Err(error) = blocking(move || home::remove_beneath(&folder, &path)).await {
+        tracing::warn!(%group, "Failed to remove a file that was taken back: {error}");
+    }
+}
+
+/// Writes to the database, however long that takes.
+async fn until_recorded<T, F: Future<Output = Result<T>>>(record: impl Fn() -> F) -> T {
+    loop {
+        match record().await {
+            Ok(recorded) => return recorded,
+            Err(error) => tracing::error!("Failed to record a file, trying again: {error:#}"),
+        }
+        sleep(ERROR_PAUSE).await;
+    }
+}
+
+async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
+    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+}
+
+/// Why a file is missing that the disk did not take.
+fn not_saved(error: io::Error) -> String {
+    tracing::warn!("Failed to save a file that came: {error}");
+    let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
+    let reason = if full { DISK_FULL } else { "could not be saved in the inbox folder" };
+    reason.to_owned()
+}
+
+/// The newest files within the bounds of one prompt, and the rest. One over the limit is never fetched, and takes
+/// no other's place.
+fn within_bounds(wanted: Vec<Wanted>, limit_bytes: u64) -> (Vec<Wanted>, Vec<Wanted>) {
+    let (mut files, mut bytes) = (0, 0_u64);
+    wanted.into_iter().partition(|file| {
+        if file.media.bytes <= limit_bytes {
+            files += 1;
+            bytes = bytes.saturating_add(file.media.bytes);
+        }
+        files <= FILES_MAX && bytes <= FILES_MAX_BYTES
+    })
+}
+
+/// A limit in the unit that people read.
+pub fn megabytes(bytes: u64) -> u64 {
+    bytes / (1024 * 1024)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::types::{Media, MediaKind};
+
+    const MB: u64 = 1024 * 1024;
+
+    fn within(bytes: &[u64]) -> Vec<i64> {
+        let wanted = bytes.iter().zip(0..).map(|(bytes, row)| Wanted {
+            row: RowId::from_number(row),
+            media: Media {
+                kind: MediaKind::Image,
+                mime: String::new(),
+                name: None,
+                bytes: *bytes,
+                handle: Vec::new(),
+            },
+            sent_at: Timestamp::UNIX_EPOCH,
+        });
+        let (within, left_out) = within_bounds(wanted.collect(), 32 * MB);
+        assert_eq!(within.len() + left_out.len(), bytes.len());
+        within.iter().map(|file| file.row.number()).collect()
+    }
+
+    #[test]
+    fn the_newest_files_of_a_prompt_are_fetched_and_no_more() {
+        assert_eq!(within(&[1; 30]), (0..20).collect::<Vec<_>>());
+        assert_eq!(within(&[30 * MB, 30 * MB, 30 * MB, 30 * MB, 1]), [0, 1, 2]);
+        assert_eq!(within(&[500 * MB, 30 * MB, u64::MAX, MB]), [0, 1, 2, 3]);
+        assert_eq!(within(&[]), [0; 0]);
+    }
+}

@@ -1,0 +1,106 @@
+//! From a reply as it is kept to the content that the bridge sends: opens the files of the group's folder.
+//!
+//! A file that cannot be sent becomes a sentence in the chat: nobody waits for what never comes.
+
+use crate::bridge::{Content, OutgoingFile, SendError};
+use crate::container::Containers;
+use crate::home::{self, NotOpened};
+use crate::notices::{self, FileRefused};
+use crate::paths::GROUP_IN_CONTAINER;
+use crate::session::Host;
+use crate::store::{DueContent, DueReply, Quoted};
+
+use super::file_types;
+use super::media::megabytes;
+
+/// The largest file that WhatsApp's bridge takes, whatever may come in.
+const LARGEST_BYTES: u64 = 64 * 1024 * 1024;
+
+/// What to hand to the bridge.
+///
+/// # Errors
+/// Why it cannot be sent now, or never.
+pub async fn content<C: Containers>(host: &Host<C>, reply: &DueReply) -> Result<Content, SendError> {
+    match (&reply.content, &reply.quote) {
+        (DueContent::Text { text, mentions }, _) => {
+            Ok(Content::Text { text: text.clone(), mentions: mentions.clone() })
+        }
+        (DueContent::Reaction { emoji }, Some(Quoted { id, sender, .. })) => {
+            Ok(Content::Reaction { target: id.clone(), sender: sender.clone(), emoji: emoji.clone() })
+        }
+        (DueContent::Reaction { .. }, None) => {
+            Err(SendError::Never("there is nothing to react to".to_owned()))
+        }
+        (DueContent::File { path, caption }, _) => match file(host, reply, path, caption).await? {
+            Ok(file) => Ok(Content::File(file)),
+            Err(why) => Ok(instead(host, caption, why)),
+        },
+    }
+}
+
+/// Opens a file of the chat's group, or says why it is not sent.
+async fn file<C: Containers>(
+    host: &Host<C>,
+    reply: &DueReply,
+    path: &str,
+    caption: &str,
+) -> Result<Result<OutgoingFile, FileRefused>, SendError> {
+    // Never is only what cannot change: the host may be short of something for a moment.
+    let not_registered = || SendError::Never("its chat is not registered any more".to_owned());
+    let group =
+        host.store.group_of(&reply.chat).await.map_err(|error| SendError::Later(format!("{error:#}")))?;
+    let group = group.ok_or_else(not_registered)?;
+    let folder = host.paths.group(&group.name);
+    let path = beneath_group(path).to_owned();
+    let name = path.rsplit('/').next().unwrap_or_default().to_owned();
+    let opened = tokio::task::spawn_blocking(move || home::open_beneath(&folder, &path)).await;
+    let limit_bytes = host.settings.media_limit_bytes.min(LARGEST_BYTES);
+    Ok(match opened.map_err(|error| SendError::Later(error.to_string()))? {
+        Ok((_, bytes)) if bytes > limit_bytes => Err(FileRefused::TooLarge { mb: megabytes(limit_bytes) }),
+        Ok((file, bytes)) => {
+            let (kind, mime) = file_types::outgoing(&name);
+            Ok(OutgoingFile { kind, mime: mime.to_owned(), name, caption: caption.to_owned(), file, bytes })
+        }
+        Err(NotOpened::NotThere) => Err(FileRefused::NotThere),
+        Err(NotOpened::NotAFile) => Err(FileRefused::NotAFile),
+        Err(NotOpened::Failed(error)) => {
+            return Err(SendError::Later(format!("its file cannot be read: {error}")));
+        }
+    })
+}
+
+/// The path relative to the group's folder, where it was given as the agent sees it. What it leads to is decided
+/// when it is opened.
+fn beneath_group(path: &str) -> &str {
+    let path = path.strip_prefix(GROUP_IN_CONTAINER).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path);
+    path.strip_prefix("./").unwrap_or(path)
+}
+
+fn instead<C>(host: &Host<C>, caption: &str, why: FileRefused) -> Content {
+    let settings = &host.settings;
+    let text = notices::instead_of_file(settings.lang, &settings.reply_prefix, caption, why);
+    Content::Text { text, mentions: Vec::new() }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_path_may_be_given_as_the_agent_sees_it() {
+        for (path, expected) in [
+            ("chart.png", "chart.png"),
+            ("charts/2026.png", "charts/2026.png"),
+            ("./chart.png", "chart.png"),
+            ("/workspace/group/chart.png", "chart.png"),
+            ("/workspace/group/./chart.png", "chart.png"),
+            // Not the group's: left as it is, and refused when it is opened.
+            ("/workspace/groupchart.png", "/workspace/groupchart.png"),
+            ("/workspace/group", "/workspace/group"),
+            ("/workspace/global/KIMI.md", "/workspace/global/KIMI.md"),
+            ("../x", "../x"),
+        ] {
+            assert_eq!(beneath_group(path), expected, "{path:?}");
+        }
+    }
+}

@@ -1,0 +1,160 @@
+//! How fast messages may leave: WhatsApp mistrusts who writes faster than people do.
+//!
+//! Two token buckets, one per chat and one for all. Pure: `now` is an argument.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::types::ChatId;
+
+/// In one chat: an answer of a few parts at once, then as fast as somebody could read.
+const PER_CHAT: Rate = Rate { burst: 4, pause: Duration::from_secs(1) };
+/// In all chats together.
+const OVERALL: Rate = Rate { burst: 20, pause: Duration::from_millis(100) };
+
+/// So many at once, then one after each pause.
+#[derive(Clone, Copy, Debug)]
+struct Rate {
+    burst: u32,
+    pause: Duration,
+}
+
+impl Rate {
+    /// How long an empty bucket takes until one more than its last token is missing.
+    fn tolerance(self) -> Duration {
+        self.pause * (self.burst - 1)
+    }
+}
+
+/// A bucket, kept as the time at which it will be full.
+#[derive(Clone, Copy, Debug)]
+struct Bucket {
+    rate: Rate,
+    full_at: Instant,
+}
+
+impl Bucket {
+    fn full(rate: Rate, now: Instant) -> Self {
+        Self { rate, full_at: now }
+    }
+
+    /// When it next holds a token.
+    fn ready_at(&self, now: Instant) -> Instant {
+        self.full_at.checked_sub(self.rate.tolerance()).map_or(now, |ready| ready.max(now))
+    }
+
+    fn take(&mut self, now: Instant) {
+        self.full_at = self.full_at.max(now) + self.rate.pause;
+    }
+}
+
+/// What has left lately.
+#[derive(Debug)]
+pub struct Pacing {
+    overall: Bucket,
+    /// Those that are not full.
+    chats: HashMap<ChatId, Bucket>,
+}
+
+impl Pacing {
+    pub fn new(now: Instant) -> Self {
+        Self { overall: Bucket::full(OVERALL, now), chats: HashMap::new() }
+    }
+
+    /// When a message may leave for this chat: now, or later.
+    pub fn ready_at(&self, chat: &ChatId, now: Instant) -> Instant {
+        let chat = self.chats.get(chat).map_or(now, |bucket| bucket.ready_at(now));
+        chat.max(self.overall.ready_at(now))
+    }
+
+    /// A message leaves now.
+    pub fn left(&mut self, chat: &ChatId, now: Instant) {
+        self.chats.retain(|_, bucket| bucket.full_at > now);
+        self.overall.take(now);
+        self.chats.entry(chat.clone()).or_insert(Bucket::full(PER_CHAT, now)).take(now);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn chat(number: usize) -> ChatId {
+        ChatId::new(format!("{number}@g.us"))
+    }
+
+    /// Seconds after the beginning at which so many messages leave for one chat, each as early as it may.
+    fn as_fast_as_possible(messages: usize, chat_of: impl Fn(usize) -> ChatId) -> Vec<f32> {
+        let began = Instant::now();
+        let (mut now, mut pacing, mut left) = (began, Pacing::new(began), Vec::new());
+        for message in 0..messages {
+            let chat = chat_of(message);
+            now = pacing.ready_at(&chat, now);
+            pacing.left(&chat, now);
+            left.push((now - began).as_secs_f32());
+        }
+        left
+    }
+
+    #[test]
+    fn a_chat_gets_four_at_once_and_then_one_a_second() {
+        let left = as_fast_as_possible(7, |_| chat(0));
+        assert_eq!(left, [0.0, 0.0, 0.0, 0.0, 1.0, 2.0, 3.0]);
+    }
+
+    #[test]
+    fn all_chats_together_get_twenty_at_once_and_then_ten_a_second() {
+        let left = as_fast_as_possible(22, chat);
+        assert_eq!(left[..20], [0.0; 20]);
+        assert_eq!(left[20..], [0.1, 0.2]);
+    }
+
+    #[test]
+    fn who_was_quiet_may_say_four_again() {
+        let began = Instant::now();
+        let mut pacing = Pacing::new(began);
+        (0..4).for_each(|_| pacing.left(&chat(0), began));
+        assert!(pacing.ready_at(&chat(0), began) > began);
+        let later = began + Duration::from_secs(4);
+        for _ in 0..4 {
+            assert_eq!(pacing.ready_at(&chat(0), later), later);
+            pacing.left(&chat(0), later);
+        }
+        assert!(pacing.ready_at(&chat(0), later) > later);
+    }
+
+    proptest! {
+        #[test]
+        fn no_stretch_of_time_sees_more_than_its_share(
+            wishes in prop::collection::vec((0_usize..5, 0_u64..2_000), 1..200),
+        ) {
+            let began = Instant::now();
+            let (mut now, mut pacing) = (began, Pacing::new(began));
+            let mut left: Vec<(usize, Instant)> = Vec::new();
+            for (number, pause_millis) in wishes {
+                now += Duration::from_millis(pause_millis);
+                now = pacing.ready_at(&chat(number), now);
+                prop_assert_eq!(pacing.ready_at(&chat(number), now), now, "what is ready at a time is ready then");
+                pacing.left(&chat(number), now);
+                left.push((number, now));
+            }
+            prop_assert!(pacing.chats.len() <= 5);
+            let within = |from: Instant, to: Instant, rate: Rate| {
+                u128::from(rate.burst) + (to - from).as_millis() / rate.pause.as_millis()
+            };
+            for (first, &(number, from)) in left.iter().enumerate() {
+                for last in first..left.len() {
+                    let to = left[last].1;
+                    let all = last - first + 1;
+                    let own = left[first..=last].iter().filter(|(other, _)| *other == number).count();
+                    prop_assert!(all as u128 <= within(from, to, OVERALL));
+                    prop_assert!(own as u128 <= within(from, to, PER_CHAT));
+                }
+            }
+        }
+    }
+}

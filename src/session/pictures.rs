@@ -1,0 +1,214 @@
+//! The pictures of a prompt: which of them the model gets to see, and whether it can see at all.
+//!
+//! The files lie in the agent's own folder: each is opened as what it is now, and its type is read from its
+//! first bytes, never from what a sender or the agent calls it.
+
+use std::io::Read;
+use std::path::{Path, PathBuf};
+
+use crate::agent::Image;
+use crate::auth::config_toml;
+use crate::home;
+use crate::render::prompt::{PromptFile, PromptMessage, Whereabouts};
+use crate::types::MediaKind;
+
+/// Most pictures of one prompt, the newest.
+const PICTURES_MAX: usize = 4;
+/// A larger picture is only told, with its path.
+const PICTURE_MAX_BYTES: u64 = 4 * 1024 * 1024;
+/// Most bytes of pictures that one run of an engine is shown. They stay in its history, which goes with every
+/// request: 16 MB of Base64, beside the 8 MB that the agent-runner leaves there at a start, fit through the door.
+const SHOWN_MAX_BYTES: u64 = 12 * 1024 * 1024;
+
+/// Whether the model can see.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Sight {
+    Sees {
+        /// Of pictures that may still be shown.
+        left_bytes: u64,
+    },
+    Blind,
+}
+
+impl Sight {
+    /// As the engine's settings say; `model` is the owner's other choice of one.
+    pub fn of(config: &Path, model: Option<&str>) -> Self {
+        if config_toml::takes_images(config, model) {
+            Self::Sees { left_bytes: SHOWN_MAX_BYTES }
+        } else {
+            Self::Blind
+        }
+    }
+}
+
+/// The pictures of these messages that can be shown, in the messages' order; counts them as shown.
+pub async fn of(folder: PathBuf, messages: &[PromptMessage], sight: &mut Sight) -> Vec<Image> {
+    let Sight::Sees { left_bytes } = sight else { return Vec::new() };
+    let paths: Vec<String> = messages.iter().filter_map(|message| picture(message.file.as_ref()?)).collect();
+    if paths.is_empty() {
+        return Vec::new();
+    }
+    let budget_bytes = *left_bytes;
+    // A reading that broke off shows nothing; the paths are told in any case.
+    let images =
+        tokio::task::spawn_blocking(move || newest(&folder, &paths, budget_bytes)).await.unwrap_or_default();
+    *left_bytes -= images.iter().map(|image| image.bytes.len() as u64).sum::<u64>();
+    images
+}
+
+/// The newest pictures within the bounds, the oldest of them first.
+fn newest(folder: &Path, paths: &[String], mut budget_bytes: u64) -> Vec<Image> {
+    let mut images = Vec::new();
+    for path in paths.iter().rev().take(PICTURES_MAX) {
+        let Some(image) = read(folder, path) else { continue };
+        let bytes = image.bytes.len() as u64;
+        if bytes > budget_bytes {
+            break;
+        }
+        budget_bytes -= bytes;
+        images.push(image);
+    }
+    images.reverse();
+    images
+}
+
+fn picture(file: &PromptFile) -> Option<String> {
+    match (file.kind, &file.whereabouts) {
+        (MediaKind::Image, Whereabouts::Saved { path }) => Some(path.clone()),
+        (
+            MediaKind::Image
+            | MediaKind::Video
+            | MediaKind::Voice
+            | MediaKind::Audio
+            | MediaKind::Document
+            | MediaKind::Sticker,
+            Whereabouts::Saved { .. } | Whereabouts::Missing { .. },
+        ) => None,
+    }
+}
+
+fn read(folder: &Path, path: &str) -> Option<Image> {
+    let (file, _) = home::open_beneath(folder, path).ok()?;
+    let mut bytes = Vec::new();
+    file.take(PICTURE_MAX_BYTES + 1).read_to_end(&mut bytes).ok()?;
+    let fits = bytes.len() as u64 <= PICTURE_MAX_BYTES;
+    let mime = image_type(&bytes).filter(|_| fits)?;
+    Some(Image { mime, bytes })
+}
+
+/// What a picture says that it is, if it is of a kind that models take.
+fn image_type(bytes: &[u8]) -> Option<&'static str> {
+    match bytes {
+        [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
+        [0x89, b'P', b'N', b'G', b'\r', b'\n', 0x1a, b'\n', ..] => Some("image/png"),
+        [b'G', b'I', b'F', b'8', b'7' | b'9', b'a', ..] => Some("image/gif"),
+        [b'R', b'I', b'F', b'F', _, _, _, _, b'W', b'E', b'B', b'P', ..] => Some("image/webp"),
+        _ => None,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::os::unix::fs::symlink;
+
+    use jiff::Timestamp;
+
+    use super::*;
+    use crate::types::MessageId;
+
+    const PNG: &[u8] = b"\x89PNG\r\n\x1a\n....";
+
+    fn seeing() -> Sight {
+        Sight::Sees { left_bytes: SHOWN_MAX_BYTES }
+    }
+
+    fn message(kind: MediaKind, path: &str) -> PromptMessage {
+        let whereabouts = Whereabouts::Saved { path: path.to_owned() };
+        PromptMessage {
+            id: MessageId::new("3EB0"),
+            sender_name: "Ana".to_owned(),
+            text: String::new(),
+            sent_at: Timestamp::UNIX_EPOCH,
+            quote: None,
+            file: Some(PromptFile { kind, name: None, whereabouts }),
+        }
+    }
+
+    #[tokio::test]
+    async fn only_pictures_that_are_there_and_small_enough_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let at = |name: &str| folder.path().join(name);
+        fs::write(at("a.jpg"), PNG).unwrap();
+        fs::write(at("b.png"), "#!/bin/sh").unwrap();
+        fs::write(at("c.jpg"), [0xff, 0xd8, 0xff, 0xe0]).unwrap();
+        fs::write(at("huge.jpg"), [PNG, &vec![0; 4 * 1024 * 1024]].concat()).unwrap();
+        symlink("a.jpg", at("link.jpg")).unwrap();
+        let messages = ["a.jpg", "b.png", "missing.png", "c.jpg"].map(|path| message(MediaKind::Image, path));
+        let shown = of(folder.path().to_owned(), &messages, &mut seeing()).await;
+        assert_eq!(shown.iter().map(|image| image.mime).collect::<Vec<_>>(), ["image/png", "image/jpeg"]);
+        assert_eq!(shown[0].bytes, PNG);
+        for (kind, path) in [
+            (MediaKind::Image, "huge.jpg"),
+            (MediaKind::Image, "link.jpg"),
+            (MediaKind::Image, "../a.jpg"),
+            (MediaKind::Document, "a.jpg"),
+            (MediaKind::Sticker, "a.jpg"),
+        ] {
+            assert_eq!(
+                of(folder.path().to_owned(), &[message(kind, path)], &mut seeing()).await,
+                [],
+                "{kind:?} {path}"
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn of_many_pictures_the_newest_four_are_shown() {
+        let folder = tempfile::tempdir().unwrap();
+        let messages: Vec<PromptMessage> = (0..6_u8)
+            .map(|nth| {
+                let name = format!("{nth}.png");
+                fs::write(folder.path().join(&name), [PNG, &[nth]].concat()).unwrap();
+                message(MediaKind::Image, &name)
+            })
+            .collect();
+        let shown = of(folder.path().to_owned(), &messages, &mut seeing()).await;
+        let last = |image: &Image| image.bytes.last().copied();
+        assert_eq!(shown.iter().filter_map(last).collect::<Vec<_>>(), [2, 3, 4, 5]);
+    }
+
+    #[tokio::test]
+    async fn what_was_shown_before_counts() {
+        let folder = tempfile::tempdir().unwrap();
+        for name in ["a.png", "b.png"] {
+            fs::write(folder.path().join(name), PNG).unwrap();
+        }
+        let messages = ["a.png", "b.png"].map(|path| message(MediaKind::Image, path));
+        let picture = PNG.len() as u64;
+        let mut sight = Sight::Sees { left_bytes: 2 * picture + 1 };
+        let mut shown = Vec::new();
+        for _ in 0..3 {
+            shown.push(of(folder.path().to_owned(), &messages[1..], &mut sight).await.len());
+        }
+        assert_eq!((shown, sight), (vec![1, 1, 0], Sight::Sees { left_bytes: 1 }));
+        let mut sight = Sight::Sees { left_bytes: picture };
+        assert_eq!(of(folder.path().to_owned(), &messages, &mut sight).await.len(), 1, "the newest");
+        assert_eq!(of(folder.path().to_owned(), &messages, &mut Sight::Blind).await.len(), 0);
+    }
+
+    #[test]
+    fn what_models_take_is_known_by_its_first_bytes() {
+        for (bytes, expected) in [
+            (&b"\xff\xd8\xff\xe0"[..], Some("image/jpeg")),
+            (PNG, Some("image/png")),
+            (b"GIF89a", Some("image/gif")),
+            (b"RIFF\0\0\0\0WEBPVP8 ", Some("image/webp")),
+            (b"RIFF\0\0\0\0WAVE", None),
+            (b"<svg>", None),
+            (b"", None),
+        ] {
+            assert_eq!(image_type(bytes), expected, "{bytes:?}");
+        }
+    }
+}

@@ -1,0 +1,62 @@
+//! From what the agent said to the replies of the outbox: in order, with the message that each of them answers.
+
+use super::turn::Answered;
+use crate::render::{self, Part, Person};
+use crate::store::{DueContent, Reply};
+
+/// Which part of an answer quotes the message that called for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum QuotedIn {
+    /// In a chat of several people: it says whom Kai answers.
+    FirstPart,
+    NoPart,
+}
+
+/// The replies of one answer.
+pub fn replies_to(answer: &Answered, prefix: &str, people: &[Person], quoted: QuotedIn) -> Vec<Reply> {
+    let mut quote = match quoted {
+        QuotedIn::FirstPart => answer.to,
+        QuotedIn::NoPart => None,
+    };
+    let reply = |part| match part {
+        Part::Text { text, mentions } => {
+            Reply { content: DueContent::Text { text, mentions }, to: quote.take() }
+        }
+        Part::File { path, caption } => {
+            Reply { content: DueContent::File { path, caption }, to: quote.take() }
+        }
+        Part::Reaction(emoji) => Reply { content: DueContent::Reaction { emoji }, to: answer.to },
+    };
+    render::parts(&answer.text, prefix, people).into_iter().map(reply).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::RowId;
+
+    /// Each reply as `what -> the row it is to`.
+    fn shown(text: &str, quoted: QuotedIn) -> Vec<String> {
+        let answer = Answered { text: text.to_owned(), to: Some(RowId::from_number(7)) };
+        let shown = |Reply { content, to }| {
+            let content = match content {
+                DueContent::Text { text, .. } => text,
+                DueContent::File { path, caption } => format!("[{path}] {caption}"),
+                DueContent::Reaction { emoji } => format!("[{emoji}]"),
+            };
+            to.map_or(content.clone(), |row| format!("{content} -> {}", row.number()))
+        };
+        replies_to(&answer, "", &[], quoted).into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn the_first_part_quotes_in_a_group_and_a_reaction_is_to_the_message_anywhere() {
+        let answer = "<reaction>👍</reaction>Here.<file path=\"a.png\">The year</file>More.";
+        assert_eq!(
+            shown(answer, QuotedIn::FirstPart),
+            ["[👍] -> 7", "Here. -> 7", "[a.png] The year", "More."]
+        );
+        assert_eq!(shown(answer, QuotedIn::NoPart), ["[👍] -> 7", "Here.", "[a.png] The year", "More."]);
+        assert_eq!(shown("<file path=\"a.png\"/>x", QuotedIn::FirstPart), ["[a.png]  -> 7", "x"]);
+    }
+}

@@ -1,0 +1,360 @@
+//! The columns `media_…` of the table `inbox`: what is attached to messages, from WhatsApp's servers to the
+//! group's folder. Also who writes in a chat, as an answer may name them.
+//!
+//! ```text
+//! wanted ──fetched──▶ saved
+//!    └──cannot be had──▶ missing
+//! ```
+//! A file stays `wanted` until a prompt needs it: what nobody asks about is never fetched.
+
+use std::collections::{HashMap, HashSet};
+
+use anyhow::Result;
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, Row, params};
+
+use super::{RowId, Store, groups, time, turns};
+use crate::render::Person;
+use crate::render::prompt::{PromptFile, Whereabouts};
+use crate::types::{ChatId, Group, GroupName, Media, MediaKind, SenderId};
+
+/// How far back people of a chat count as there, in messages.
+const RECENT_MESSAGES: i64 = 500;
+
+/// A file that the next prompt needs and that is still on WhatsApp's servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Wanted {
+    pub row: RowId,
+    pub media: Media,
+    pub sent_at: Timestamp,
+}
+
+impl RowId {
+    /// The same for the same message, for ever.
+    pub fn number(self) -> i64 {
+        self.0
+    }
+
+    #[cfg(test)]
+    pub fn from_number(number: i64) -> Self {
+        Self(number)
+    }
+}
+
+impl Store {
+    /// The files that a group's claims wait for, the newest message's first. None where nothing calls Kai.
+    pub async fn media_wanted(&self, group: &GroupName) -> Result<Vec<Wanted>> {
+        let group = group.clone();
+        self.with(move |connection| {
+            let chat: Option<String> = connection
+                .prepare_cached("SELECT chat FROM groups WHERE name = ?1")?
+                .query_row([group.as_str()], |row| row.get(0))
+                .optional()?;
+            let Some(chat) = chat.map(ChatId::new) else { return Ok(Vec::new()) };
+            let transaction = connection.transaction()?;
+            let Some(up_to) = turns::newest_to_wait_for(&transaction, &chat)? else { return Ok(Vec::new()) };
+            let mut statement = transaction.prepare_cached(
+                "SELECT id, sent_at, media_kind, media_mime, media_name, media_bytes, media_handle
+                 FROM inbox INDEXED BY inbox_wanted
+                 WHERE chat = ?1 AND state = 'pending' AND media_state = 'wanted' AND id <= ?2 ORDER BY id DESC",
+            )?;
+            let wanted = statement
+                .query_map(params![chat.as_str(), up_to], wanted_from)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            drop(statement);
+            transaction.commit()?;
+            Ok(wanted)
+        })
+        .await
+    }
+
+    /// A file lies in the group's folder; `path` is relative to that. False where its message does not want it any
+    /// more.
+    pub async fn media_saved(&self, row: RowId, path: String) -> Result<bool> {
+        self.with(move |connection| {
+            settle(connection, row, "saved", Some(&path), None)?;
+            // Also what an earlier try has written without our hearing of it.
+            Ok(connection
+                .prepare_cached("SELECT 1 FROM inbox WHERE id = ?1 AND media_path = ?2")?
+                .exists(params![row.0, path])?)
+        })
+        .await
+    }
+
+    /// Files will not come; `reason` is for the agent, such as `larger than 32 MB`.
+    pub async fn media_missing(&self, rows: Vec<RowId>, reason: String) -> Result<()> {
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            for row in rows {
+                settle(&transaction, row, "missing", None, Some(&reason))?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The group of a chat, if it has one.
+    pub async fn group_of(&self, chat: &ChatId) -> Result<Option<Group>> {
+        let chat = chat.clone();
+        self.with(move |connection| groups::group_of(connection, &chat)).await
+    }
+
+    /// The people of a chat's recent messages whose name is theirs alone, each name with who it is.
+    pub async fn recent_senders(&self, chat: &ChatId) -> Result<Vec<Person>> {
+        let chat = chat.clone();
+        self.with(move |connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT sender_name, sender,
+                        coalesce((SELECT CAST(person AS TEXT) FROM people WHERE people.id = sender), sender)
+                 FROM inbox INDEXED BY inbox_chat WHERE chat = ?1 ORDER BY id DESC LIMIT ?2",
+            )?;
+            let rows = statement.query_map(params![chat.as_str(), RECENT_MESSAGES], |row| {
+                Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
+            })?;
+            let mut people: Vec<Person> = Vec::new();
+            let mut bearers: HashMap<String, HashSet<String>> = HashMap::new();
+            for row in rows {
+                let (name, sender, person) = row?;
+                let bearers = bearers.entry(name.clone()).or_default();
+                if bearers.is_empty() {
+                    people.push(Person { name, id: SenderId::new(sender) });
+                }
+                bearers.insert(person);
+            }
+            people.retain(|person| bearers.get(&person.name).is_some_and(|bearers| bearers.len() == 1));
+            Ok(people)
+        })
+        .await
+    }
+}
+
+/// Says what became of a file; a second word on it changes nothing.
+fn settle(
+    connection: &Connection,
+    row: RowId,
+    state: &str,
+    path: Option<&str>,
+    missing: Option<&str>,
+) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE inbox SET media_state = ?2, media_path = ?3, media_missing = ?4, media_handle = NULL
+             WHERE id = ?1 AND media_state = 'wanted'",
+        )?
+        .execute(params![row.0, state, path, missing])?;
+    Ok(())
+}
+
+fn wanted_from(row: &Row<'_>) -> rusqlite::Result<Wanted> {
+    let bytes: Option<i64> = row.get(5)?;
+    Ok(Wanted {
+        row: RowId(row.get(0)?),
+        sent_at: time(row.get(1)?),
+        media: Media {
+            kind: kind(&row.get::<_, String>(2)?),
+            mime: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
+            name: row.get(4)?,
+            bytes: bytes.unwrap_or_default().cast_unsigned(),
+            handle: row.get::<_, Option<Vec<u8>>>(6)?.unwrap_or_default(),
+        },
+    })
+}
+
+/// The file of a claimed row, as the agent hears of it.
+pub(super) fn prompt_file(row: &Row<'_>) -> rusqlite::Result<Option<PromptFile>> {
+    let Some(kind_name) = row.get::<_, Option<String>>("media_kind")? else { return Ok(None) };
+    let whereabouts = match row.get::<_, Option<String>>("media_path")? {
+        Some(path) => Whereabouts::Saved { path },
+        None => Whereabouts::Missing {
+            reason: row.get::<_, Option<String>>("media_missing")?.unwrap_or_default(),
+        },
+    };
+    Ok(Some(PromptFile { kind: kind(&kind_name), name: row.get("media_name")?, whereabouts }))
+}
+
+/// The kind of a name that the schema allows.
+fn kind(name: &str) -> MediaKind {
+    match name {
+        "image" => MediaKind::Image,
+        "video" => MediaKind::Video,
+        "voice" => MediaKind::Voice,
+        "audio" => MediaKind::Audio,
+        "sticker" => MediaKind::Sticker,
+        _ => MediaKind::Document,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{Claim, Rules};
+    use crate::types::{Event, Inbound, Lang, Mention, MessageId, Role};
+
+    struct Chat {
+        store: Store,
+        group: Group,
+        _folder: tempfile::TempDir,
+    }
+
+    impl Chat {
+        async fn new() -> Self {
+            let folder = tempfile::tempdir().unwrap();
+            let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+            let name = GroupName::parse("family").unwrap();
+            let group = Group { name, chat: ChatId::new("family@g.us"), role: Role::Member, trigger: None };
+            store.add_group(&group, Timestamp::UNIX_EPOCH).await.unwrap();
+            Self { store, group, _folder: folder }
+        }
+
+        async fn tell(&self, events: Vec<Event>) {
+            let rules = Rules {
+                assistant: "Kai".to_owned(),
+                answer_within: std::time::Duration::from_secs(60),
+                lang: Lang::En,
+                reply_prefix: String::new(),
+            };
+            self.store.take_in(events, rules, Timestamp::UNIX_EPOCH).await.unwrap();
+        }
+
+        async fn says(&self, id: &str, (number, name): (&str, &str), text: &str, media: Option<Media>) {
+            let message = Inbound {
+                chat: self.group.chat.clone(),
+                id: MessageId::new(id),
+                sender: SenderId::new(format!("{number}@s.whatsapp.net")),
+                sender_name: name.to_owned(),
+                text: text.to_owned(),
+                sent_at: Timestamp::UNIX_EPOCH,
+                mention: Mention::NotMe,
+                quote: None,
+                media,
+                expires_secs: None,
+            };
+            self.tell(vec![Event::Message(message)]).await;
+        }
+
+        /// The ids of the next claim's messages, the waking one last.
+        async fn claims(&self) -> Vec<String> {
+            let claim = self.store.claim(&self.group, Timestamp::UNIX_EPOCH).await.unwrap();
+            let ids = |claim: Claim| claim.messages.iter().map(|message| message.id.to_string()).collect();
+            claim.map(ids).unwrap_or_default()
+        }
+
+        async fn wanted(&self) -> Vec<Wanted> {
+            self.store.media_wanted(&self.group.name).await.unwrap()
+        }
+    }
+
+    fn photo() -> Option<Media> {
+        let mime = "image/jpeg".to_owned();
+        Some(Media { kind: MediaKind::Image, mime, name: None, bytes: 7, handle: b"photo".to_vec() })
+    }
+
+    const ANA: (&str, &str) = ("34600000001", "Ana");
+
+    #[tokio::test]
+    async fn nothing_is_told_before_the_files_in_front_of_it() {
+        let chat = Chat::new().await;
+        chat.says("1", ANA, "@Kai first", None).await;
+        chat.says("2", ANA, "look", photo()).await;
+        assert_eq!(chat.wanted().await, [], "nobody has asked about it");
+        chat.says("3", ANA, "@Kai and this?", photo()).await;
+        chat.says("4", ANA, "@Kai hurry", None).await;
+        chat.says("5", ANA, "another", photo()).await;
+
+        assert_eq!(chat.claims().await, ["1"]);
+        chat.store.claim(&chat.group, Timestamp::UNIX_EPOCH).await.unwrap();
+        let wanted = chat.wanted().await;
+        assert_eq!(wanted.iter().map(|file| file.row.number()).collect::<Vec<_>>(), [3, 2], "newest first");
+        assert_eq!(Some(&wanted[0].media), photo().as_ref());
+
+        chat.store.media_saved(wanted[0].row, "inbox/a.jpg".to_owned()).await.unwrap();
+        assert_eq!(chat.claims().await, ["1"], "the older one is still to come");
+        chat.store.media_missing(vec![wanted[1].row], "too late".to_owned()).await.unwrap();
+        // A second word on it changes nothing.
+        assert!(!chat.store.media_saved(wanted[1].row, "inbox/b.jpg".to_owned()).await.unwrap());
+        assert!(chat.store.media_saved(wanted[0].row, "inbox/a.jpg".to_owned()).await.unwrap());
+        assert!(chat.store.waits(&chat.group).await.unwrap());
+        let claim = chat.store.claim(&chat.group, Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
+        let files: Vec<_> = claim.messages.iter().map(|message| message.file.clone()).collect();
+        let file = |whereabouts| Some(PromptFile { kind: MediaKind::Image, name: None, whereabouts });
+        assert_eq!(
+            files,
+            [
+                None,
+                file(Whereabouts::Missing { reason: "too late".to_owned() }),
+                file(Whereabouts::Saved { path: "inbox/a.jpg".to_owned() }),
+                None,
+            ]
+        );
+        assert_eq!(claim.called_by, Some(RowId(4)));
+        assert_eq!(claim.senders.len(), 1);
+        assert_eq!(chat.wanted().await, [], "nobody has asked about the last");
+    }
+
+    #[tokio::test]
+    async fn a_file_behind_more_calls_than_a_claim_takes_is_fetched_all_the_same() {
+        let chat = Chat::new().await;
+        for call in 0..110 {
+            chat.says(&format!("{call}"), ANA, "@Kai and?", None).await;
+        }
+        chat.says("last", ANA, "@Kai look", photo()).await;
+        assert_eq!(chat.wanted().await.len(), 1);
+    }
+
+    #[tokio::test]
+    async fn context_that_is_never_told_is_not_fetched() {
+        let chat = Chat::new().await;
+        for picture in 0..150 {
+            chat.says(&format!("{picture}"), ANA, "look", photo()).await;
+        }
+        chat.says("call", ANA, "@Kai which?", None).await;
+        let wanted = chat.wanted().await;
+        assert_eq!(wanted.len(), 100);
+        assert_eq!(wanted.last().unwrap().row, RowId(51));
+        let rows = wanted.iter().map(|file| file.row).collect();
+        chat.store.media_missing(rows, "too many files at once".to_owned()).await.unwrap();
+        assert_eq!(chat.wanted().await, []);
+        assert_eq!(chat.claims().await.len(), 101);
+    }
+
+    #[tokio::test]
+    async fn what_was_claimed_by_a_turn_that_is_no_more_still_waits() {
+        let chat = Chat::new().await;
+        chat.says("1", ANA, "@Kai hello", None).await;
+        assert_eq!(chat.claims().await, ["1"]);
+        assert!(chat.store.waits(&chat.group).await.unwrap());
+        assert_eq!(chat.claims().await, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn what_cannot_be_claimed_wakes_nobody() {
+        let chat = Chat::new().await;
+        chat.says("1", ANA, "@Kai look", photo()).await;
+        assert!(!chat.store.waits(&chat.group).await.unwrap());
+        assert_eq!(chat.claims().await, [""; 0]);
+        let wanted = chat.wanted().await;
+        chat.store.media_saved(wanted[0].row, "inbox/a.jpg".to_owned()).await.unwrap();
+        assert!(chat.store.waits(&chat.group).await.unwrap());
+        assert_eq!(chat.claims().await, ["1"]);
+    }
+
+    #[tokio::test]
+    async fn who_can_be_mentioned_is_who_bears_a_name_alone() {
+        let chat = Chat::new().await;
+        chat.says("1", ANA, "hello", None).await;
+        chat.says("2", ("34600000002", "Bo"), "hello", None).await;
+        chat.says("3", ("34600000003", "Bo"), "hello", None).await;
+        // One person by two names of WhatsApp's.
+        let ana = |id: &str| SenderId::new(id);
+        chat.tell(vec![Event::SamePerson {
+            one: ana("34600000001@s.whatsapp.net"),
+            other: ana("34600000009@s.whatsapp.net"),
+        }])
+        .await;
+        chat.says("4", ("34600000009", "Ana"), "me again", None).await;
+        let people = chat.store.recent_senders(&chat.group.chat).await.unwrap();
+        let shown: Vec<_> = people.iter().map(|person| (person.name.as_str(), person.id.as_str())).collect();
+        assert_eq!(shown, [("Ana", "34600000009@s.whatsapp.net")]);
+    }
+}

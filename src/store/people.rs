@@ -1,0 +1,178 @@
+//! The table `people`: which names are the same person's, or the same direct chat's. WhatsApp says sometimes a phone
+//! number's JID, sometimes a LID. Every comparison of people and of chats goes through here.
+
+use anyhow::Result;
+use rusqlite::{Connection, OptionalExtension, params};
+
+/// All names of whomever the SQL expression `id` names, as an SQL set: itself, and what was learned.
+pub(super) fn names_of(id: &str) -> String {
+    format!(
+        "(SELECT {id} UNION SELECT other.id FROM people JOIN people AS other ON other.person = people.person
+          WHERE people.id = {id})"
+    )
+}
+
+/// How WhatsApp marks the two kinds of names.
+const LID: &str = "@lid";
+const NUMBER: &str = "@s.whatsapp.net";
+
+/// Remembers that two names are one person's. Two persons who were known apart become one; but a number is one LID's
+/// at a time: where it was another's before, it has a new owner.
+pub(super) fn same_person(connection: &Connection, one: &str, other: &str) -> Result<()> {
+    let person = |id: &str| {
+        connection
+            .prepare_cached("SELECT person FROM people WHERE id = ?1")?
+            .query_row([id], |row| row.get::<_, i64>(0))
+            .optional()
+    };
+    if let Some((number, lid)) = number_and_lid(one, other) {
+        let before: Option<String> = connection
+            .prepare_cached(
+                "SELECT before.id FROM people JOIN people AS before ON before.person = people.person
+                 WHERE people.id = ?1 AND before.id LIKE '%@lid' AND before.id != ?2",
+            )?
+            .query_row([number, lid], |row| row.get(0))
+            .optional()?;
+        if let Some(before) = before {
+            // The chat was with the person, not with the number.
+            move_chat(connection, number, &before)?;
+            forget(connection, number)?;
+        }
+    }
+    let keep = match (person(one)?, person(other)?) {
+        (Some(one), Some(other)) if one == other => return Ok(()),
+        (Some(one), Some(other)) => {
+            connection
+                .prepare_cached("UPDATE people SET person = ?1 WHERE person = ?2")?
+                .execute(params![one, other])?;
+            one
+        }
+        (Some(known), None) | (None, Some(known)) => known,
+        (None, None) => connection
+            .prepare_cached("SELECT coalesce(max(person), 0) + 1 FROM people")?
+            .query_row([], |row| row.get(0))?,
+    };
+    for id in [one, other] {
+        connection
+            .prepare_cached("INSERT INTO people (id, person) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING")?
+            .execute(params![id, keep])?;
+    }
+    one_row_per_chat(connection, one)
+}
+
+/// Forgets whose name this was.
+pub(super) fn forget(connection: &Connection, id: &str) -> Result<()> {
+    connection.prepare_cached("DELETE FROM people WHERE id = ?1")?.execute([id])?;
+    Ok(())
+}
+
+/// Gives a direct chat, with what was said in it and who is served there, another name.
+pub(super) fn move_chat(connection: &Connection, from: &str, to: &str) -> Result<()> {
+    for table in ["groups", "inbox", "outbox"] {
+        connection.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), [from, to])?;
+    }
+    Ok(())
+}
+
+/// Which of two names is a phone number's and which a LID, where they are one of each.
+fn number_and_lid<'a>(one: &'a str, other: &'a str) -> Option<(&'a str, &'a str)> {
+    match (one.ends_with(NUMBER), other.ends_with(NUMBER)) {
+        (true, false) if other.ends_with(LID) => Some((one, other)),
+        (false, true) if one.ends_with(LID) => Some((other, one)),
+        _ => None,
+    }
+}
+
+/// A direct chat that was seen under both names was one chat all along: the row that a group is registered with
+/// stays, else the older one.
+fn one_row_per_chat(connection: &Connection, id: &str) -> Result<()> {
+    let names = names_of("?1");
+    connection
+        .prepare_cached(&format!(
+            "DELETE FROM chats WHERE id IN {names}
+             AND id != (SELECT id FROM chats WHERE id IN {names}
+                        ORDER BY id IN (SELECT chat FROM groups) DESC, rowid LIMIT 1)"
+        ))?
+        .execute([id])?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::schema;
+
+    fn database() -> Connection {
+        let mut connection = Connection::open_in_memory().unwrap();
+        schema::migrate(&mut connection).unwrap();
+        connection
+    }
+
+    fn names(connection: &Connection, id: &str) -> String {
+        let mut statement =
+            connection.prepare(&format!("SELECT * FROM {} ORDER BY 1", names_of("?1"))).unwrap();
+        let names: Vec<String> =
+            statement.query_map([id], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
+        names.join(" ")
+    }
+
+    #[test]
+    fn who_is_not_known_is_only_themselves() {
+        assert_eq!(names(&database(), "ana@lid"), "ana@lid");
+    }
+
+    #[test]
+    fn what_is_learned_in_pieces_is_one_person_in_the_end() {
+        let connection = database();
+        same_person(&connection, "ana@s", "ana@lid").unwrap();
+        same_person(&connection, "ana@new", "ana@newlid").unwrap();
+        same_person(&connection, "bob@s", "bob@lid").unwrap();
+        assert_eq!(names(&connection, "ana@lid"), "ana@lid ana@s");
+        same_person(&connection, "ana@newlid", "ana@s").unwrap();
+        for name in ["ana@s", "ana@lid", "ana@new", "ana@newlid"] {
+            assert_eq!(names(&connection, name), "ana@lid ana@new ana@newlid ana@s");
+        }
+        assert_eq!(names(&connection, "bob@s"), "bob@lid bob@s");
+    }
+
+    #[test]
+    fn a_number_that_has_a_new_owner_leaves_the_old_one() {
+        let connection = database();
+        let number = "34600000001@s.whatsapp.net";
+        same_person(&connection, number, "ana@lid").unwrap();
+        same_person(&connection, "34600000002@s.whatsapp.net", "ana@lid").unwrap();
+        same_person(&connection, "bob@lid", number).unwrap();
+        assert_eq!(names(&connection, number), "34600000001@s.whatsapp.net bob@lid");
+        assert_eq!(names(&connection, "ana@lid"), "34600000002@s.whatsapp.net ana@lid");
+        // Who had a number of their own keeps it, and the newest word wins.
+        same_person(&connection, "34600000003@s.whatsapp.net", "bob@lid").unwrap();
+        same_person(&connection, "34600000003@s.whatsapp.net", "ana@lid").unwrap();
+        assert_eq!(names(&connection, "bob@lid"), "34600000001@s.whatsapp.net bob@lid");
+    }
+
+    #[test]
+    fn a_name_may_be_told_to_be_its_own() {
+        let connection = database();
+        same_person(&connection, "ana@s", "ana@s").unwrap();
+        assert_eq!(names(&connection, "ana@s"), "ana@s");
+    }
+
+    #[test]
+    fn a_chat_stays_with_its_person_when_the_number_gets_a_new_owner() {
+        let connection = database();
+        let (number, ana, bob) = ("1@s.whatsapp.net", "7@lid", "8@lid");
+        connection
+            .execute(
+                "INSERT INTO groups (name, chat, role, added_at) VALUES ('ana', ?1, 'member', 0)",
+                [number],
+            )
+            .unwrap();
+        same_person(&connection, number, ana).unwrap();
+        same_person(&connection, number, bob).unwrap();
+        let serves = |id: &str| {
+            let sql = format!("SELECT count(*) FROM groups WHERE chat IN {}", names_of("?1"));
+            connection.query_row(&sql, [id], |row| row.get::<_, i64>(0)).unwrap()
+        };
+        assert_eq!((serves(ana), serves(bob), serves(number)), (1, 0, 0));
+    }
+}

@@ -1,0 +1,217 @@
+//! What crosses the seam to WhatsApp, as values: what happened there, what is to be sent, how the link stands.
+//!
+//! JIDs are opaque strings here; only the bridge takes them apart.
+
+use jiff::Timestamp;
+
+use super::{ChatId, MessageId, Secret, SenderId};
+
+/// What happened on the other side, in the order in which it happened.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Event {
+    Message(Inbound),
+    /// The author has changed a message.
+    Edited(Edit),
+    /// The author has taken a message back.
+    Deleted {
+        chat: ChatId,
+        sender: SenderId,
+        target: MessageId,
+    },
+    Reacted(Reaction),
+    /// A chat exists and is called this; `members` where it is a group and known.
+    Chat {
+        id: ChatId,
+        name: String,
+        members: Option<u32>,
+    },
+    /// Two names of one person (a phone number's and a LID), or of the chat with them.
+    SamePerson {
+        one: SenderId,
+        other: SenderId,
+    },
+    /// Whose link this is; told at every connection.
+    Account(Account),
+    /// What WhatsApp's server says of a message that we have sent.
+    Answered {
+        id: MessageId,
+        answer: Answer,
+    },
+}
+
+/// The linked account.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// The phone number's JID; the chat of this name is the one with oneself.
+    pub id: SenderId,
+    pub lid: Option<SenderId>,
+    /// As its owner calls themselves on WhatsApp; empty where that is not known.
+    pub name: String,
+}
+
+/// A message as the bridge delivers it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Inbound {
+    pub chat: ChatId,
+    pub id: MessageId,
+    pub sender: SenderId,
+    pub sender_name: String,
+    /// The text, or a file's caption; empty where there is none.
+    pub text: String,
+    pub sent_at: Timestamp,
+    /// A native mention of the linked account, as the bridge understood it.
+    pub mention: Mention,
+    pub quote: Option<Quote>,
+    pub media: Option<Media>,
+    /// After how many seconds messages of this chat disappear, where they do.
+    pub expires_secs: Option<u32>,
+}
+
+/// Whether a message mentions the linked account natively (not by text).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Mention {
+    Me,
+    NotMe,
+}
+
+/// The message that another one answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Quote {
+    pub id: MessageId,
+    pub sender_name: String,
+    pub text: String,
+}
+
+/// Something attached to a message, still on WhatsApp's servers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Media {
+    pub kind: MediaKind,
+    /// As the sender declared it, such as `image/jpeg`.
+    pub mime: String,
+    /// As the sender called it. Never a path of ours.
+    pub name: Option<String>,
+    /// As the sender declared it.
+    pub bytes: u64,
+    /// How the bridge finds and decrypts it; only the bridge reads this.
+    pub handle: Vec<u8>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MediaKind {
+    Image,
+    Video,
+    /// A voice note.
+    Voice,
+    Audio,
+    Document,
+    Sticker,
+}
+
+impl MediaKind {
+    /// In the database and in prompts.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Image => "image",
+            Self::Video => "video",
+            Self::Voice => "voice",
+            Self::Audio => "audio",
+            Self::Document => "document",
+            Self::Sticker => "sticker",
+        }
+    }
+}
+
+/// A new text for a message that was sent before. `message.id` is the edit's own.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Edit {
+    pub target: MessageId,
+    pub message: Inbound,
+}
+
+/// An emoji on a message; an empty one takes an earlier one back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Reaction {
+    pub chat: ChatId,
+    /// The reaction's own.
+    pub id: MessageId,
+    pub sender: SenderId,
+    pub sender_name: String,
+    pub target: MessageId,
+    pub emoji: String,
+    pub sent_at: Timestamp,
+}
+
+/// What WhatsApp's server says of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Acked,
+    /// Refused, with WhatsApp's code: 463 is "not the first to write to a stranger", 429 "too many".
+    Nacked {
+        code: u32,
+    },
+}
+
+/// How the link to WhatsApp stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Link {
+    /// No account is linked.
+    Unlinked,
+    Pairing(Pairing),
+    /// Linked, and on the way to WhatsApp.
+    Connecting,
+    Online,
+    /// Another program took this link over.
+    Replaced,
+    /// The link was removed on the phone, or the account is locked.
+    LoggedOut,
+    Banned {
+        until: Timestamp,
+    },
+    /// WhatsApp does not let this version in any more.
+    Outdated,
+}
+
+/// What the person has to do to link an account. The codes let whoever sees them in.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Pairing {
+    /// Nothing yet: WhatsApp is being asked for a code.
+    Asking,
+    Qr {
+        code: Secret,
+        until: Timestamp,
+    },
+    /// To be typed into the phone.
+    Code {
+        code: Secret,
+        until: Timestamp,
+    },
+    /// A passkey has to confirm it: the request of the browser's WebAuthn interface, as JSON.
+    Passkey {
+        request: String,
+    },
+    /// The phone shows this code too.
+    PasskeyCode {
+        code: String,
+    },
+    /// The phone has agreed; the first synchronization runs.
+    Agreed,
+    /// It came to nothing.
+    Failed(PairingFailure),
+}
+
+/// Why linking came to nothing.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum PairingFailure {
+    /// Nobody scanned or typed a code in time.
+    TimedOut,
+    /// WhatsApp does not give out codes for now.
+    Throttled,
+    /// WhatsApp does not know this phone number, or does not let it link.
+    RefusedNumber,
+    /// The phone has no room for another device, or the code was scanned by an app that cannot link.
+    RefusedByPhone,
+    /// WhatsApp cannot be reached.
+    Unreachable,
+    /// Anything else, in the library's words.
+    Other(String),
+}

@@ -1,0 +1,8 @@
+//! Our bridge against the server: a test holds the service's end.
+
+mod chats;
+mod linking;
+mod links;
+mod media;
+mod messages;
+mod world;
