@@ -1,0 +1,36 @@
+//! What a linked service holds when nobody writes: the program as a release has it, on files that were linked here,
+//! since only tests accept the loopback server's certificate.
+
+use std::path::Path;
+use std::process::Stdio;
+use std::time::Duration;
+
+use tokio::process::Command;
+use tokio::time::sleep;
+
+use crate::chats::{Chats, KAI};
+
+/// How long the service is left alone.
+const REST: Duration = Duration::from_secs(60);
+
+pub async fn run(program: &Path) {
+    let chats = Chats::new(1).await;
+    let mut command = Command::new(program);
+    command.arg("--home").arg(chats.home.path()).arg("run").env("NANOKIMI_WHATSAPP_URL", chats.server.url());
+    let process = command.stdin(Stdio::null()).kill_on_drop(true).spawn().unwrap();
+    chats.server.wait_until_online(KAI).await;
+    sleep(REST).await;
+    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id().unwrap())).unwrap();
+    let megabytes = |name: &str| {
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+        line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
+    };
+    let size = std::fs::metadata(program).unwrap().len() as f64 / 1024.0 / 1024.0;
+    println!(
+        "idle for {} s, linked: memory {:.1} MB (RSS), of which {:.1} MB its own and {:.1} MB files · program {size:.1} MB",
+        REST.as_secs(),
+        megabytes("VmRSS"),
+        megabytes("RssAnon"),
+        megabytes("RssFile"),
+    );
+}
