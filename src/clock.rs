@@ -1,7 +1,7 @@
 //! The wall clock, handed to whoever needs it. Stories anchor it to Tokio's clock, which they can pause.
 
 use jiff::{SignedDuration, Timestamp};
-use tokio::time::Instant;
+use tokio::time::{Instant, sleep_until};
 
 /// Where "now" comes from.
 #[derive(Clone, Copy, Debug)]
@@ -23,5 +23,13 @@ impl Clock {
                 .saturating_add(SignedDuration::try_from(instant.elapsed()).unwrap_or(SignedDuration::MAX))
                 .unwrap_or(Timestamp::MAX),
         }
+    }
+}
+
+/// Waits for an instant that may never come.
+pub async fn sleep_until_or_never(at: Option<Instant>) {
+    match at {
+        Some(at) => sleep_until(at).await,
+        None => std::future::pending().await,
     }
 }

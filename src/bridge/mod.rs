@@ -19,6 +19,9 @@ const BATCHES_IN_FLIGHT: usize = 64;
 /// Orders on their way to the bridge.
 const ORDERS_IN_FLIGHT: usize = 64;
 
+/// The largest file that a bridge takes: it is in memory twice while it is sent.
+pub const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
+
 /// What the bridge holds.
 #[derive(Debug)]
 pub struct BridgeEnd {

@@ -11,11 +11,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
-use tokio::time::{Instant, sleep_until, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::pacing::Pacing;
 use super::{Reach, outgoing, rules};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, SendError};
+use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
 use crate::session::Host;
 use crate::store::{Attempt, DueReply, Quoted, Rules, SendResult, Unanswered};
@@ -243,12 +244,5 @@ async fn send<C: Containers>(host: &Host<C>, orders: &mpsc::Sender<Order>, reply
         Ok(Ok(Err(SendError::Never(error)))) => SendResult::Never(error),
         Ok(Err(error)) => SendResult::Later(error.to_owned()),
         Err(_) => SendResult::Later(format!("the bridge did not answer within {} s", limit.as_secs())),
-    }
-}
-
-async fn sleep_until_or_never(at: Option<Instant>) {
-    match at {
-        Some(at) => sleep_until(at).await,
-        None => std::future::pending().await,
     }
 }

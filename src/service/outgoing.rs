@@ -2,7 +2,7 @@
 //!
 //! A file that cannot be sent becomes a sentence in the chat: nobody waits for what never comes.
 
-use crate::bridge::{Content, OutgoingFile, SendError};
+use crate::bridge::{Content, FILE_MAX_BYTES, OutgoingFile, SendError};
 use crate::container::Containers;
 use crate::home::{self, NotOpened};
 use crate::notices::{self, FileRefused};
@@ -12,9 +12,6 @@ use crate::store::{DueContent, DueReply, Quoted};
 
 use super::file_types;
 use super::media::megabytes;
-
-/// The largest file that WhatsApp's bridge takes, whatever may come in.
-const LARGEST_BYTES: u64 = 64 * 1024 * 1024;
 
 /// What to hand to the bridge.
 ///
@@ -54,7 +51,7 @@ async fn file<C: Containers>(
     let path = beneath_group(path).to_owned();
     let name = path.rsplit('/').next().unwrap_or_default().to_owned();
     let opened = tokio::task::spawn_blocking(move || home::open_beneath(&folder, &path)).await;
-    let limit_bytes = host.settings.media_limit_bytes.min(LARGEST_BYTES);
+    let limit_bytes = host.settings.media_limit_bytes.min(FILE_MAX_BYTES);
     Ok(match opened.map_err(|error| SendError::Later(error.to_string()))? {
         Ok((_, bytes)) if bytes > limit_bytes => Err(FileRefused::TooLarge { mb: megabytes(limit_bytes) }),
         Ok((file, bytes)) => {

@@ -9,7 +9,7 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, sleep_until, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::Host;
 use super::attention::{Attention, Show};
@@ -20,6 +20,7 @@ use super::replies::{QuotedIn, replies_to};
 use super::turn::{Length, Turn};
 use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
 use crate::bridge::{Order, Typing};
+use crate::clock::sleep_until_or_never;
 use crate::container::{Containers, Exit};
 use crate::notices;
 use crate::render::prompt::prompt;
@@ -122,13 +123,6 @@ async fn next_news(engine: &mut Option<Engine>) -> News {
         biased;
         Some(event) = engine.events.recv() => News::Agent(event),
         exit = Engine::ended(&mut engine.exit) => News::ContainerEnded(exit),
-    }
-}
-
-async fn sleep_until_or_never(instant: Option<Instant>) {
-    match instant {
-        Some(instant) => sleep_until(instant).await,
-        None => std::future::pending().await,
     }
 }
 

@@ -17,7 +17,7 @@ const MEMORY_MAX_MB: f64 = 100.0;
 pub async fn run() {
     let chats = Chats::new(1).await;
     let group = chats.groups[0].clone();
-    let service = service::spawn(chats.home.path(), &chats.server.url());
+    let process = service::spawn(chats.home.path(), &chats.server.url());
     chats.server.wait_until_online(KAI).await;
     let mut asked = 0;
     let mut ask = async |what: &str| {
@@ -27,7 +27,7 @@ pub async fn run() {
         assert_eq!(counts.answered, asked, "after {what} nobody answers");
     };
     ask("the start").await;
-    let before = memory_mb(service.id().unwrap(), "VmHWM");
+    let before = service::memory_mb(process.id().unwrap(), "VmHWM");
 
     for (what, message) in messages() {
         chats.server.phone_sends(ANNA, &group, message).await;
@@ -41,7 +41,7 @@ pub async fn run() {
     chats.server.phone_writes(ANNA, &group, "@Kai my name is odd").await;
     ask("a name with control and bidi characters").await;
 
-    let after = memory_mb(service.id().unwrap(), "VmHWM");
+    let after = service::memory_mb(process.id().unwrap(), "VmHWM");
     println!(
         "hostile: survived {} · most memory before: {before:.0} MB, at the end: {after:.0} MB",
         messages().len() + 3
@@ -91,12 +91,6 @@ fn messages() -> Vec<(&'static str, wa::Message)> {
         ("a file that nobody has", document("b.bin", 1_000)),
         ("a message without anything", wa::Message::default()),
     ]
-}
-
-fn memory_mb(process: u32, name: &str) -> f64 {
-    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
-    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-    line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
 }
 
 fn files_beneath(folder: &Path) -> Vec<String> {

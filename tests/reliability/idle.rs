@@ -9,6 +9,7 @@ use tokio::process::Command;
 use tokio::time::sleep;
 
 use crate::chats::{Chats, KAI};
+use crate::service;
 
 /// How long the service is left alone.
 const REST: Duration = Duration::from_secs(60);
@@ -20,11 +21,7 @@ pub async fn run(program: &Path) {
     let process = command.stdin(Stdio::null()).kill_on_drop(true).spawn().unwrap();
     chats.server.wait_until_online(KAI).await;
     sleep(REST).await;
-    let status = std::fs::read_to_string(format!("/proc/{}/status", process.id().unwrap())).unwrap();
-    let megabytes = |name: &str| {
-        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
-        line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
-    };
+    let megabytes = |name| service::memory_mb(process.id().unwrap(), name);
     let size = std::fs::metadata(program).unwrap().len() as f64 / 1024.0 / 1024.0;
     println!(
         "idle for {} s, linked: memory {:.1} MB (RSS), of which {:.1} MB its own and {:.1} MB files · program {size:.1} MB",

@@ -101,3 +101,10 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     stop_bridge.send(()).ok();
     bridge.await.unwrap().unwrap();
 }
+
+/// What the kernel says of a process's memory, such as `VmRSS`.
+pub fn memory_mb(process: u32, name: &str) -> f64 {
+    let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();
+    line.trim().strip_suffix(" kB").unwrap().parse::<f64>().unwrap() / 1024.0
+}

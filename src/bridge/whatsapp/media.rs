@@ -28,8 +28,6 @@ const AT_A_TIME: usize = 2;
 const WAITING_MAX: usize = 32;
 /// How long one may take.
 const FETCH_LIMIT: Duration = Duration::from_secs(5 * 60);
-/// The largest file that is sent: it is in memory twice meanwhile.
-pub const UPLOAD_MAX: u64 = 64 * 1024 * 1024;
 /// Bytes of a SHA-256, and of a media key.
 const KEY_BYTES: usize = 32;
 const STATUS_NOT_FOUND: u16 = 404;

@@ -14,7 +14,7 @@ use super::courtesies::{Courtesies, Courtesy};
 use super::hook;
 use super::letter::{self, Author};
 use super::media::{self, Fetching};
-use crate::bridge::{Content, FetchError, HandedOver, Order, QuoteTo, Send, SendError};
+use crate::bridge::{Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Send, SendError};
 use crate::clock::Clock;
 use crate::types::ChatId;
 
@@ -180,7 +180,7 @@ async fn message(
 ) -> Result<wa::Message, SendError> {
     match content {
         Content::Text { text, mentions } => Ok(letter::text(text, mentions, quote)),
-        Content::File(file) if file.bytes > media::UPLOAD_MAX => {
+        Content::File(file) if file.bytes > FILE_MAX_BYTES => {
             Err(SendError::Never("the file is too large".to_owned()))
         }
         Content::File(file) => {
