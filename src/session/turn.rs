@@ -163,6 +163,7 @@ mod tests {
             called_by: rows.last().copied(),
             rows,
             messages: Vec::new(),
+            earlier: Vec::new(),
             senders: Vec::new(),
         }
     }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use nanokimi::auth::{Login, config_toml};
 use nanokimi::clock::Clock;
 use nanokimi::container::docker::Docker;
-use nanokimi::container::image;
 use nanokimi::door::Upstream;
 use nanokimi::home;
 use nanokimi::paths::Paths;
@@ -53,7 +52,7 @@ impl World {
         home::prepare(&paths).unwrap();
         config_toml::ensure(&paths.engine_config()).unwrap();
         let store = Store::open(&paths.database()).unwrap();
-        let settings = held::settings(store.install_id().await.unwrap(), image::tag());
+        let settings = held::settings(store.install_id().await.unwrap());
         let mut world = Self {
             practice,
             store,
