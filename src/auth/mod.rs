@@ -35,6 +35,7 @@ pub struct Login {
     /// What the file said when it was last read, and which file that was.
     known: Mutex<Option<(Stamp, Reading)>>,
     authorization: watch::Sender<Authorization>,
+    refusals: watch::Sender<Option<Secret>>,
 }
 
 /// A file as it was at one moment: another one, or another content, has another stamp.
@@ -61,6 +62,7 @@ impl Login {
             authorization: watch::Sender::new(Authorization::Missing(
                 "The login was not read yet.".to_owned(),
             )),
+            refusals: watch::Sender::new(None),
         };
         login.refresh(now);
         login
@@ -71,11 +73,16 @@ impl Login {
         self.authorization.subscribe()
     }
 
+    /// Where the doors put a login that the Kimi API has refused.
+    pub fn refusals(&self) -> watch::Sender<Option<Secret>> {
+        self.refusals.clone()
+    }
+
     /// Looks again, before a launch or turn: takes up a login file that has changed and notices one that has
     /// expired. Costs one `stat` where nothing has changed.
     pub fn refresh(&self, now: Timestamp) {
         let found = match &self.api_key {
-            Some(key) if is_sendable(key) => Authorization::Bearer(key.clone()),
+            Some(key) if is_sendable(key) => Authorization::ApiKey(key.clone()),
             Some(_) => Authorization::Missing(
                 "MOONSHOT_API_KEY in .env is not a key: it holds spaces or characters that no key has"
                     .to_owned(),
@@ -112,7 +119,7 @@ impl Login {
             }
         };
         match reading {
-            Ok((token, expires_at)) if expires_at > now => Authorization::Bearer(token),
+            Ok((token, expires_at)) if expires_at > now => Authorization::Login(token),
             Ok((_, expires_at)) => Authorization::Missing(format!(
                 "The login in {file} expired at {expires_at}; log in again with kimi-cli on your computer and copy \
                  the file"
@@ -221,13 +228,15 @@ mod tests {
     }
 
     fn bearer(token: &str) -> Authorization {
-        Authorization::Bearer(Secret::new(token))
+        Authorization::Login(Secret::new(token))
     }
 
     /// What the login says now, with the install's path written as `~`.
     fn said(login: &Login, install: &Install) -> String {
         match &*login.authorization().borrow() {
-            Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),
+            Authorization::ApiKey(token) | Authorization::Login(token) => {
+                format!("Bearer {}", token.reveal())
+            }
             Authorization::Missing(why) => {
                 why.replace(&install.paths.credentials().display().to_string(), "~")
             }
@@ -244,7 +253,7 @@ mod tests {
         install.write(&login_file("token", "4102444800"));
         let key = Secret::new("sk-1");
         let login = Login::load(&install.paths, Some(&key), at(T));
-        assert_eq!(*login.authorization().borrow(), bearer("sk-1"));
+        assert_eq!(*login.authorization().borrow(), Authorization::ApiKey(key));
         let blank = Login::load(&install.paths, Some(&Secret::new(" ")), at(T));
         assert_eq!(*blank.authorization().borrow(), bearer("token"));
         let broken = Login::load(&install.paths, Some(&Secret::new("sk 1")), at(T));

@@ -197,7 +197,7 @@ impl Install {
             containers: docker,
             paths: self.paths.clone(),
             clock: self.clock,
-            upstream: Upstream::new(&config.api_base, login.authorization()),
+            upstream: Upstream::new(&config.api_base, login.authorization(), login.refusals()),
             login,
             settings: Arc::new(settings),
             orders,

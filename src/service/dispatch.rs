@@ -25,6 +25,7 @@ pub async fn run<C: Containers>(
     mut hints: mpsc::Receiver<GroupName>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let mut account = host.login.authorization();
     let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
     let mut dispatch = Dispatch {
         slots: Slots::new(host.settings.max_agents),
@@ -37,6 +38,7 @@ pub async fn run<C: Containers>(
         tokio::select! {
             Some(group) = hints.recv() => dispatch.wake(group),
             Some(report) = reports.recv() => dispatch.take_report(report),
+            Ok(()) = account.changed() => dispatch.try_again(),
             Some(Err(error)) = dispatch.tasks.join_next() => {
                 tracing::error!("A session broke off: {error}");
                 return;
@@ -76,6 +78,13 @@ impl<C: Containers> Dispatch<C> {
         // Where none fits, several are still to come, and all say the same: look at the rows.
         if session.capacity() > SLOT_COMMANDS {
             session.try_send(Command::Work).ok();
+        }
+    }
+
+    /// Kimi may let us in now: whoever waits for that need not wait any longer.
+    fn try_again(&self) {
+        for session in self.sessions.values().filter(|session| session.capacity() > SLOT_COMMANDS) {
+            session.try_send(Command::TryAgain).ok();
         }
     }
 

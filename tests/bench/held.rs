@@ -77,7 +77,7 @@ impl Held {
         let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-bench")), clock.now()));
         let host = Host {
             containers: PromptEngines { prompts: prompt_times },
-            upstream: Upstream::new("http://127.0.0.1:9/coding/v1", login.authorization()),
+            upstream: Upstream::new("http://127.0.0.1:9/coding/v1", login.authorization(), login.refusals()),
             login,
             settings: Arc::new(settings(store.install_id().await?)),
             orders: end.orders.clone(),

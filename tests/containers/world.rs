@@ -106,7 +106,7 @@ impl World {
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: Clock::System,
-            upstream: Upstream::new(self.practice.base_url(), login.authorization()),
+            upstream: Upstream::new(self.practice.base_url(), login.authorization(), login.refusals()),
             login,
             settings: Arc::new(self.settings.clone()),
             orders,

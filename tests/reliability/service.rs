@@ -75,7 +75,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let host = Host {
         store,
         containers: docker,
-        upstream: Upstream::new(NOWHERE, login.authorization()),
+        upstream: Upstream::new(NOWHERE, login.authorization(), login.refusals()),
         login,
         settings: Arc::new(settings),
         orders: end.orders.clone(),

@@ -112,7 +112,7 @@ impl World {
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: self.clock,
-            upstream: Upstream::new(NOWHERE, login.authorization()),
+            upstream: Upstream::new(NOWHERE, login.authorization(), login.refusals()),
             login,
             settings: Arc::new(self.settings.clone()),
             orders,
