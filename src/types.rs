@@ -190,7 +190,10 @@ impl fmt::Debug for Secret {
 /// How the door identifies the owner to the Kimi API, as the login stands now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
-    Bearer(Secret),
+    /// A key of the Moonshot platform, which nobody renews.
+    ApiKey(Secret),
+    /// The access token of a Kimi login. Whoever is refused with it says so, and gets another one.
+    Login(Secret),
     /// There is no usable login; the text says why and what to do.
     Missing(String),
 }
@@ -284,7 +287,9 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let shown = format!("{:?}", Authorization::Bearer(Secret::new("sk-canary")));
-        assert!(!shown.contains("canary"), "{shown}");
+        for secret in [Authorization::ApiKey, Authorization::Login] {
+            let shown = format!("{:?}", secret(Secret::new("sk-canary")));
+            assert!(!shown.contains("canary"), "{shown}");
+        }
     }
 }

@@ -34,7 +34,7 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-use crate::types::{Authorization, Failure, TokenUsage};
+use crate::types::{Authorization, Failure, Secret, TokenUsage};
 use ledger::Ledger;
 use relay::Relay;
 
@@ -54,15 +54,21 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Upstream {
     base: String,
     authorization: watch::Receiver<Authorization>,
+    /// Where a token goes that the API has refused: its keeper then gets another one.
+    refusals: watch::Sender<Option<Secret>>,
     /// Made at the first door: it reads the system's trust store, some milliseconds and a megabyte.
     client: Arc<OnceCell<reqwest::Client>>,
 }
 
 impl Upstream {
     /// `base` is the Kimi API without a trailing slash, such as `https://api.kimi.com/coding/v1`;
-    /// `authorization` is read at every request.
-    pub fn new(base: impl Into<String>, authorization: watch::Receiver<Authorization>) -> Self {
-        Self { base: base.into(), authorization, client: Arc::default() }
+    /// `authorization` is read at every request, `refusals` hears of a token that the API does not accept.
+    pub fn new(
+        base: impl Into<String>,
+        authorization: watch::Receiver<Authorization>,
+        refusals: watch::Sender<Option<Secret>>,
+    ) -> Self {
+        Self { base: base.into(), authorization, refusals, client: Arc::default() }
     }
 }
 

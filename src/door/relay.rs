@@ -47,16 +47,17 @@ pub struct Relay {
     client: reqwest::Client,
     base: String,
     authorization: watch::Receiver<Authorization>,
+    refusals: watch::Sender<Option<Secret>>,
     ledger: Arc<Ledger>,
 }
 
 impl Relay {
     pub async fn new(upstream: Upstream, ledger: Arc<Ledger>) -> Result<Self> {
-        let Upstream { base, authorization, client } = upstream;
+        let Upstream { base, authorization, refusals, client } = upstream;
         let place = Place::of(&base)?;
         let make = async || spawn_blocking(move || client_for(place)).await?;
         let client = client.get_or_try_init(make).await?.clone();
-        Ok(Self { client, base, authorization, ledger })
+        Ok(Self { client, base, authorization, refusals, ledger })
     }
 
     /// Answers a request from inside, whatever it is.
@@ -84,7 +85,7 @@ impl Relay {
             return Err(Refused::too_long());
         }
         let login = match &*self.authorization.borrow() {
-            Authorization::Bearer(login) => login.clone(),
+            Authorization::ApiKey(login) | Authorization::Login(login) => login.clone(),
             Authorization::Missing(why) => return Err(self.not_logged_in(why)),
         };
         let bearer = bearer(&login).ok_or_else(|| {
@@ -134,6 +135,9 @@ impl Relay {
     fn pass_back(&self, answer: reqwest::Response, login: Secret) -> Response<Body> {
         let status = answer.status();
         tracing::debug!(status = status.as_u16(), "the Kimi API answers");
+        if status == StatusCode::UNAUTHORIZED {
+            self.refusals.send_replace(Some(login.clone()));
+        }
         let headers = road::inbound(answer.headers());
         let content_type =
             headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();

@@ -27,9 +27,10 @@ impl Hall {
     async fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let (login, authorization) = watch::channel(Authorization::Bearer(Secret::new(CANARY)));
+        let (login, authorization) = watch::channel(Authorization::Login(Secret::new(CANARY)));
         let base = format!("http://{}/coding/v1", api.local_addr().unwrap());
-        let door = open(folder.path(), Upstream::new(base, authorization)).await.unwrap();
+        let door =
+            open(folder.path(), Upstream::new(base, authorization, watch::Sender::default())).await.unwrap();
         Self { door, folder, api, login }
     }
 
@@ -184,7 +185,7 @@ async fn without_a_login_the_engine_reads_why_until_there_is_one() {
         ASK.replace("content-length: 2\r\n\r\n{}", &format!("content-length: {}\r\n\r\n{long}", long.len()));
     assert!(hall.knock(&ask).await.rest().await.ends_with(body));
 
-    hall.login.send_replace(Authorization::Bearer(Secret::new("new")));
+    hall.login.send_replace(Authorization::Login(Secret::new("new")));
     let _engine = hall.knock(LOOK).await;
     let (head, _api) = hall.api_hears().await;
     assert!(head.contains("authorization: Bearer new\r\n"), "{head}");
@@ -381,7 +382,7 @@ async fn the_login_never_leaks() {
     );
     assert_eq!(door.take_failure().unwrap().trouble, Trouble::Unreachable);
     // A login that is no header value.
-    login.send_replace(Authorization::Bearer(Secret::new(format!("{CANARY}\n"))));
+    login.send_replace(Authorization::Login(Secret::new(format!("{CANARY}\n"))));
     let mut engine = knock_at(folder.path()).await;
     engine.send(ASK).await;
     told += &engine.rest().await;
@@ -397,7 +398,7 @@ async fn a_door_opens_beneath_a_very_long_path() {
     let root = TempDir::new().unwrap();
     let folder = root.path().join("a-long-name-".repeat(15)).join("and-another-".repeat(15));
     let (_login, authorization) = watch::channel(missing("nobody"));
-    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization);
+    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::default());
     let _door = open(&folder, upstream).await.unwrap();
     let mut engine = knock_at(&folder).await;
     engine.send(LOOK).await;
@@ -430,7 +431,7 @@ async fn a_dropped_door_is_shut() {
 async fn a_new_door_takes_the_place_of_an_old_one() {
     let hall = Hall::new().await;
     let (_login, authorization) = watch::channel(missing("the new one"));
-    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization);
+    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::default());
     let second = open(hall.folder.path(), upstream).await.unwrap();
     let Hall { door, folder, .. } = hall;
     drop(door);
@@ -479,7 +480,7 @@ async fn the_login_is_sent_over_https_or_within_this_machine() {
         ("api.kimi.com", false),
     ] {
         let (_login, authorization) = watch::channel(missing("nobody"));
-        let opened = open(folder.path(), Upstream::new(base, authorization)).await;
+        let opened = open(folder.path(), Upstream::new(base, authorization, watch::Sender::default())).await;
         assert_eq!(opened.is_ok(), good, "{base}");
     }
 }

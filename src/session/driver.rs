@@ -283,7 +283,7 @@ impl<C: Containers> Driver<C> {
             return Ok(Event::NothingToDo);
         };
         engine.has_worked = HasWorked::Yes;
-        self.host.login.refresh(self.host.clock.now());
+        self.host.login.reread(self.host.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.show_read(&group.chat, &claim);
         let input = self.input(&claim).await;

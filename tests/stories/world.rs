@@ -106,13 +106,14 @@ impl World {
 
     /// Starts the service on what the folder holds.
     pub async fn start(&mut self) {
-        let login = Arc::new(Login::load(&self.paths(), Some(&Secret::new("sk-story")), self.clock.now()));
+        let login =
+            Arc::new(Login::load(&self.paths(), Some(&Secret::new("sk-story")), NOWHERE, self.clock.now()));
         let host = |orders| Host {
             store: self.store.clone(),
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: self.clock,
-            upstream: Upstream::new(NOWHERE, login.authorization()),
+            upstream: Upstream::new(NOWHERE, login.authorization(), login.refusals()),
             login,
             settings: Arc::new(self.settings.clone()),
             orders,
