@@ -14,14 +14,18 @@ CREATE TABLE chats (
     expires_secs INTEGER
 ) STRICT;
 
--- The chats that Kai serves.
+-- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
 CREATE TABLE groups (
     name TEXT PRIMARY KEY NOT NULL,
     chat TEXT NOT NULL UNIQUE,
     role TEXT NOT NULL CHECK (role IN ('main', 'member')),
     trigger TEXT,
     added_at INTEGER NOT NULL,
-    away_told_at INTEGER
+    away_told_at INTEGER,
+    engine TEXT,
+    web TEXT NOT NULL DEFAULT 'web' CHECK (web IN ('none', 'allowlist', 'web')),
+    web_hosts TEXT NOT NULL DEFAULT '',
+    daily_tokens INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 

@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::types::{Lang, Secret};
+use crate::types::{EngineName, Lang, Secret};
 use crate::{notices, render};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
@@ -25,6 +25,7 @@ pub const SETTINGS: [&str; 18] = [
     "KIMI_CODE_BASE_URL",
     "KIMI_CODE_OAUTH_HOST",
     "KIMI_MODEL",
+    "ENGINE",
     "MAX_AGENTS",
     "IDLE_MINUTES",
     "TURN_MINUTES",
@@ -40,6 +41,7 @@ const HOME: &str = "NANOKIMI_HOME";
 const TEST_SERVER: &str = "NANOKIMI_WHATSAPP_URL";
 /// What nanokimi reads from the environment beside the settings.
 const ENVIRONMENT_ONLY: [&str; 2] = [HOME, TEST_SERVER];
+const DEFAULT_ENGINE: &str = "kimi-cli";
 /// How alike a name must be to be suggested: 0 is nothing in common, 1 the same.
 const SUGGEST_FROM: f64 = 0.75;
 
@@ -61,6 +63,8 @@ pub struct Config {
     pub oauth_host: String,
     /// The model's name, where it is not the one in `config.toml`.
     pub model: Option<String>,
+    /// The agent program of groups without one of their own. Which there are is not known here.
+    pub engine: EngineName,
     pub max_agents: usize,
     pub idle_timeout: Duration,
     pub turn_timeout: Duration,
@@ -122,6 +126,7 @@ impl Config {
             api_base,
             oauth_host: values.url("KIMI_CODE_OAUTH_HOST", "https://auth.kimi.com"),
             model: values.text("KIMI_MODEL").or(default_model).map(str::to_owned),
+            engine: EngineName::new(values.text("ENGINE").unwrap_or(DEFAULT_ENGINE)),
             max_agents: values.number("MAX_AGENTS", 5, 1, 100),
             idle_timeout: minutes(values.number("IDLE_MINUTES", 15, 1, 24 * 60)),
             turn_timeout: minutes(values.number("TURN_MINUTES", 30, 1, 24 * 60)),

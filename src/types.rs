@@ -3,6 +3,7 @@
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
 mod messages;
+mod web;
 
 use std::fmt;
 
@@ -12,6 +13,7 @@ pub use messages::{
     Account, Answer, Edit, Event, Inbound, Link, Media, MediaKind, Mention, Pairing, PairingFailure, Quote,
     Reaction,
 };
+pub use web::{HostName, WebPolicy};
 
 /// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
 const GROUP_NAME_MAX: usize = 64;
@@ -67,6 +69,10 @@ id!(
     SenderId
 );
 id!(
+    /// An engine's name, as settings spell it; only `agent` knows which there are.
+    EngineName
+);
+id!(
     /// This install: labels its containers, so that two installs on one Docker never touch each other's.
     InstallId
 );
@@ -115,7 +121,7 @@ impl fmt::Display for GroupName {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TurnId(pub i64);
 
-/// What an owner has told nanokimi about a chat: the chat, its folder, and when Kai listens there.
+/// What an owner has told nanokimi about a chat: the chat, its folder, when Kai listens there, and how its agent works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     pub name: GroupName,
@@ -123,9 +129,19 @@ pub struct Group {
     pub role: Role,
     /// The word after `@` that wakes Kai here; the assistant's name where the owner chose none.
     pub trigger: Option<String>,
+    /// The engine of its agent; the install's where the owner chose none.
+    pub engine: Option<EngineName>,
+    pub web: WebPolicy,
+    /// Most tokens, of prompts and answers together, that a day's turns may use; none is no limit.
+    pub daily_tokens: Option<u64>,
 }
 
 impl Group {
+    /// A group as it is when its owner has chosen nothing more.
+    pub fn new(name: GroupName, chat: ChatId, role: Role) -> Self {
+        Self { name, chat, role, trigger: None, engine: None, web: WebPolicy::default(), daily_tokens: None }
+    }
+
     /// The word that wakes Kai here; `assistant` is the word of groups that have none of their own.
     pub fn trigger_or<'a>(&'a self, assistant: &'a str) -> &'a str {
         self.trigger.as_deref().unwrap_or(assistant)

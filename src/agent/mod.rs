@@ -8,15 +8,42 @@ pub mod wire;
 
 use std::fmt;
 
+use anyhow::{Result, bail};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::types::Failure;
+use crate::types::{EngineName, Failure};
 
 /// Requests on their way to the engine.
 const REQUESTS_IN_FLIGHT: usize = 16;
 /// Events on their way to the session; an engine that floods is read no faster than they are taken.
 const EVENTS_IN_FLIGHT: usize = 64;
+
+/// The engines that there are. Their names are those of `ENGINE` in `.env`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Engine {
+    KimiCli,
+}
+
+impl Engine {
+    pub const ALL: [Self; 1] = [Self::KimiCli];
+
+    pub fn name(self) -> EngineName {
+        EngineName::new(match self {
+            Self::KimiCli => "kimi-cli",
+        })
+    }
+
+    /// # Errors
+    /// A name that no engine has; says which there are.
+    pub fn parse(name: &str) -> Result<Self> {
+        let known = Self::ALL.map(|engine| engine.name().to_string());
+        match Self::ALL.into_iter().find(|engine| engine.name().as_str() == name) {
+            Some(engine) => Ok(engine),
+            None => bail!("{name:?} is not an engine; there is {}", known.join(" and ")),
+        }
+    }
+}
 
 /// What is said to the engine: text that must already be wrapped (`render::prompt`), and pictures to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -232,7 +232,7 @@ async fn with_docker(
         Some(group) => group,
         None => {
             let chat = ChatId::new(groups::console_chat(&name));
-            let group = Group { name: name.clone(), chat, role: Role::Member, trigger: None };
+            let group = Group::new(name.clone(), chat, Role::Member);
             groups::add(install, &group).await?;
             group
         }

@@ -1,10 +1,13 @@
 //! `nanokimi groups`: the chats that the assistant serves, and those that it could.
 
+mod choices;
+
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Subcommand as ClapSubcommand;
 
+use self::choices::Choices;
 use super::install::Install;
 use super::{setup, ui};
 use crate::home;
@@ -35,6 +38,13 @@ pub enum Verb {
         #[arg(long)]
         main: bool,
     },
+    /// Change how a group's agent works, from its next turn on
+    Set {
+        /// The group's name, as `list` shows it
+        name: String,
+        #[command(flatten)]
+        choices: Choices,
+    },
     /// Stop serving a chat; its folder and history stay, and `add` takes them up again
     Remove {
         /// The group's name, as `list` shows it
@@ -52,19 +62,26 @@ pub async fn run(install: &Install, verb: Verb) -> Result<ExitCode> {
                 Some(chat) => chat_id(&chat)?,
                 None => ChatId::new(console_chat(&name)),
             };
-            let trigger = trigger.map(|word| word.trim_start_matches('@').trim().to_owned());
-            if trigger.as_deref() == Some("") {
-                bail!("--trigger needs a word, such as Kai");
-            }
+            let trigger = trigger.as_deref().map(trigger_word).transpose()?;
             let role = if main { Role::Main } else { Role::Member };
-            let group = Group { name, chat, role, trigger };
+            let group = Group { trigger, ..Group::new(name, chat, role) };
             add(install, &group).await?;
             ui::note(format!("`nanokimi groups remove {}` undoes that.", group.name));
             warn_if_unknown(install, &group).await?;
         }
+        Verb::Set { name, choices } => choices::set(install, &GroupName::parse(&name)?, choices).await?,
         Verb::Remove { name } => remove(install, &GroupName::parse(&name)?).await?,
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// The word of `--trigger`, with or without its "@".
+fn trigger_word(typed: &str) -> Result<String> {
+    let word = typed.trim_start_matches('@').trim();
+    if word.is_empty() {
+        bail!("--trigger needs a word, such as Kai");
+    }
+    Ok(word.to_owned())
 }
 
 /// The chat of a group that only this terminal reaches.
@@ -101,7 +118,8 @@ async fn list(install: &Install) -> Result<()> {
         );
         return Ok(());
     }
-    let mut rows = vec![["NAME", "LISTENS TO", "CHAT"].map(str::to_owned).to_vec()];
+    let mut rows =
+        vec![["NAME", "LISTENS TO", "ENGINE", "WEB", "TOKENS A DAY", "CHAT"].map(str::to_owned).to_vec()];
     for group in groups {
         let listens = match group.role {
             Role::Main => "everything".to_owned(),
@@ -109,7 +127,15 @@ async fn list(install: &Install) -> Result<()> {
                 format!("@{}", group.trigger_or(&install.config.assistant_name))
             }
         };
-        rows.push(vec![group.name.to_string(), listens, group.chat.to_string()]);
+        let engine = group.engine.as_ref().unwrap_or(&install.config.engine);
+        rows.push(vec![
+            group.name.to_string(),
+            listens,
+            engine.to_string(),
+            choices::web_word(&group.web).to_owned(),
+            group.daily_tokens.map_or_else(|| "-".to_owned(), |tokens| tokens.to_string()),
+            group.chat.to_string(),
+        ]);
     }
     ui::table(&rows)
 }
@@ -176,7 +202,7 @@ async fn remove(install: &Install, name: &GroupName) -> Result<()> {
     Ok(())
 }
 
-/// The command that makes this group again.
+/// The commands that make this group again.
 fn how_to_add(group: &Group) -> String {
     let mut command = format!("nanokimi groups add {}", group.name);
     if !group.chat.is_console() {
@@ -186,6 +212,10 @@ fn how_to_add(group: &Group) -> String {
         (Role::Main, _) => command.push_str(" --main"),
         (Role::Member, Some(trigger)) => command.push_str(&format!(" --trigger {}", quoted(trigger))),
         (Role::Member, None) => {}
+    }
+    let choices = choices::options(group);
+    if !choices.is_empty() {
+        command.push_str(&format!(" && nanokimi groups set {}{choices}", group.name));
     }
     command
 }

@@ -8,6 +8,7 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{Notify, mpsc};
 
+use crate::agent::Engine;
 use crate::auth::{self, Login, config_toml};
 use crate::bridge::Order;
 use crate::checks;
@@ -68,7 +69,8 @@ impl Install {
             Err(error) => (String::new(), Some(checks::sentence(&error))),
         };
         let (config, mistakes) = Config::resolve(&env_file, environment.clone());
-        let mistakes = unread.into_iter().chain(mistakes).collect();
+        let no_engine = Engine::parse(config.engine.as_str()).err().map(|error| format!("ENGINE: {error}"));
+        let mistakes = unread.into_iter().chain(mistakes).chain(no_engine).collect();
         Ok((Self { paths, config, environment, clock: Clock::System }, mistakes))
     }
 

@@ -63,7 +63,7 @@ enum Verb {
     Run,
     /// Talk to a group's agent from this terminal
     Chat(chat::Arguments),
-    /// List, add and remove the chats that the assistant serves
+    /// List, add, change and remove the chats that the assistant serves
     Groups {
         #[command(subcommand)]
         verb: groups::Verb,

@@ -115,7 +115,7 @@ impl Connected<'_> {
             return Ok(ExitCode::FAILURE);
         };
         let name = GroupName::parse(MAIN)?;
-        let main = Group { name, chat: chosen.id.clone(), role: Role::Main, trigger: None };
+        let main = Group::new(name, chosen.id.clone(), Role::Main);
         groups::add(self.install, &main).await?;
         let title = title(&chosen, account.as_ref());
         ui::note(format!("{title} is your main channel now; `nanokimi groups remove {MAIN}` undoes that."));

@@ -213,7 +213,7 @@ mod tests {
     use crate::types::ChatId;
 
     fn group(name: &str, role: Role) -> Group {
-        Group { name: GroupName::parse(name).unwrap(), chat: ChatId::new("chat"), role, trigger: None }
+        Group::new(GroupName::parse(name).unwrap(), ChatId::new("chat"), role)
     }
 
     fn spec_of(root: &str, daemon: Daemon, model: Option<&str>, group: &Group) -> Result<ContainerSpec> {

@@ -190,7 +190,7 @@ mod tests {
         };
         links("1", "7").await;
         let (name, chat) = (GroupName::parse("main").unwrap(), ChatId::new("1@s.whatsapp.net"));
-        store.add_group(&Group { name, chat, role: Role::Main, trigger: None }, now).await.unwrap();
+        store.add_group(&Group::new(name, chat, Role::Main), now).await.unwrap();
         assert_eq!(links("1", "7").await, ["1@s.whatsapp.net"]);
         // The account was made anew on the same number.
         assert_eq!(links("1", "8").await, ["1@s.whatsapp.net"]);

@@ -5,7 +5,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, millis, people};
-use crate::types::{ChatId, Group, GroupName, Role};
+use crate::types::{ChatId, EngineName, Group, GroupName, HostName, Role, WebPolicy};
+
+/// What [`group_from`] reads.
+const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens";
 
 /// A WhatsApp chat that was ever heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,8 +58,8 @@ impl Store {
     /// All groups, main first, then by name.
     pub async fn groups(&self) -> Result<Vec<Group>> {
         self.with(|connection| {
-            let mut statement = connection
-                .prepare_cached("SELECT name, chat, role, trigger FROM groups ORDER BY role, name")?;
+            let mut statement =
+                connection.prepare_cached(&format!("SELECT {COLUMNS} FROM groups ORDER BY role, name"))?;
             let groups = statement.query_map([], group_from)?.collect::<rusqlite::Result<Vec<_>>>()?;
             groups.into_iter().collect()
         })
@@ -67,7 +70,7 @@ impl Store {
         let name = name.clone();
         self.with(move |connection| {
             connection
-                .prepare_cached("SELECT name, chat, role, trigger FROM groups WHERE name = ?1")?
+                .prepare_cached(&format!("SELECT {COLUMNS} FROM groups WHERE name = ?1"))?
                 .query_row([name.as_str()], group_from)
                 .optional()?
                 .transpose()
@@ -87,19 +90,20 @@ impl Store {
                 bail!("{taken}");
             }
             transaction.execute(
-                "INSERT INTO groups (name, chat, role, trigger, added_at) VALUES (?1, ?2, ?3, ?4, ?5)",
-                params![
-                    group.name.as_str(),
-                    group.chat.as_str(),
-                    role_name(group.role),
-                    group.trigger,
-                    millis(now)
-                ],
+                "INSERT INTO groups (name, chat, role, added_at) VALUES (?1, ?2, ?3, ?4)",
+                params![group.name.as_str(), group.chat.as_str(), role_name(group.role), millis(now)],
             )?;
+            write_choices(&transaction, &group)?;
             transaction.commit()?;
             Ok(())
         })
         .await
+    }
+
+    /// Changes what the owner chose for a group; its name, chat and role stay. A session takes it up at its next turn.
+    pub async fn set_group(&self, group: &Group) -> Result<()> {
+        let group = group.clone();
+        self.with(move |connection| write_choices(connection, &group)).await
     }
 
     /// Unregisters a group. Its folder and its history stay; what was pending is not answered any more.
@@ -140,6 +144,22 @@ impl Store {
     }
 }
 
+fn write_choices(connection: &Connection, group: &Group) -> Result<()> {
+    let (web, hosts) = web_words(&group.web);
+    connection.execute(
+        "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6 WHERE name = ?1",
+        params![
+            group.name.as_str(),
+            group.trigger,
+            group.engine.as_ref().map(EngineName::as_str),
+            web,
+            hosts,
+            group.daily_tokens.map(u64::cast_signed)
+        ],
+    )?;
+    Ok(())
+}
+
 /// Why a group cannot be registered, with what to do about it.
 fn taken(connection: &Connection, group: &Group) -> Result<Option<String>> {
     let held_by = |condition: &str, value: &str| -> rusqlite::Result<Option<String>> {
@@ -173,7 +193,7 @@ fn taken(connection: &Connection, group: &Group) -> Result<Option<String>> {
 pub(super) fn group_of(connection: &Connection, chat: &ChatId) -> Result<Option<Group>> {
     connection
         .prepare_cached(&format!(
-            "SELECT name, chat, role, trigger FROM groups WHERE chat IN {} ORDER BY role, added_at LIMIT 1",
+            "SELECT {COLUMNS} FROM groups WHERE chat IN {} ORDER BY role, added_at LIMIT 1",
             people::names_of("?1")
         ))?
         .query_row([chat.as_str()], group_from)
@@ -243,14 +263,42 @@ fn known_from(row: &Row<'_>) -> rusqlite::Result<Result<KnownChat>> {
 }
 
 fn group_from(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
-    let (name, chat, role, trigger): (String, String, String, Option<String>) =
-        (row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?);
-    Ok(GroupName::parse(&name).map(|name| Group {
-        name,
-        chat: ChatId::new(chat),
-        role: if role == "main" { Role::Main } else { Role::Member },
-        trigger,
-    }))
+    let name: String = row.get("name")?;
+    let (role, web): (String, String) = (row.get("role")?, row.get("web")?);
+    let hosts: String = row.get("web_hosts")?;
+    let read = || {
+        Ok(Group {
+            name: GroupName::parse(&name)?,
+            chat: ChatId::new(row.get::<_, String>("chat")?),
+            role: if role == "main" { Role::Main } else { Role::Member },
+            trigger: row.get("trigger")?,
+            engine: row.get::<_, Option<String>>("engine")?.map(EngineName::new),
+            web: web_policy(&web, &hosts)?,
+            daily_tokens: row.get::<_, Option<i64>>("daily_tokens")?.map(i64::cast_unsigned),
+        })
+    };
+    Ok(read())
+}
+
+fn web_words(policy: &WebPolicy) -> (&'static str, String) {
+    match policy {
+        WebPolicy::None => ("none", String::new()),
+        WebPolicy::Allowlist(hosts) => {
+            ("allowlist", hosts.iter().map(HostName::as_str).collect::<Vec<_>>().join(" "))
+        }
+        WebPolicy::Web => ("web", String::new()),
+    }
+}
+
+/// The inverse of [`web_words`]; what cannot be read allows nothing.
+fn web_policy(web: &str, hosts: &str) -> Result<WebPolicy> {
+    Ok(match web {
+        "web" => WebPolicy::Web,
+        "allowlist" => {
+            WebPolicy::Allowlist(hosts.split_whitespace().map(HostName::parse).collect::<Result<_>>()?)
+        }
+        _ => WebPolicy::None,
+    })
 }
 
 fn role_name(role: Role) -> &'static str {

@@ -202,7 +202,7 @@ mod tests {
             let folder = tempfile::tempdir().unwrap();
             let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
             let name = GroupName::parse("family").unwrap();
-            let group = Group { name, chat: ChatId::new("family@g.us"), role: Role::Member, trigger: None };
+            let group = Group::new(name, ChatId::new("family@g.us"), Role::Member);
             store.add_group(&group, Timestamp::UNIX_EPOCH).await.unwrap();
             Self { store, group, _folder: folder }
         }

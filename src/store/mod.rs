@@ -201,7 +201,7 @@ mod tests {
 
     pub(super) async fn add_group(store: &Store, name: &str, role: Role, now: Timestamp) {
         let chat = ChatId::new(format!("{name}@g.us"));
-        let group = Group { name: GroupName::parse(name).unwrap(), chat, role, trigger: None };
+        let group = Group::new(GroupName::parse(name).unwrap(), chat, role);
         store.add_group(&group, now).await.unwrap();
     }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 2] = ["
+const MIGRATIONS: [&str; 3] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -168,6 +168,11 @@ const MIGRATIONS: [&str; 2] = ["
     ALTER TABLE new_outbox RENAME TO outbox;
     CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
     CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';
+", "
+    ALTER TABLE groups ADD COLUMN engine TEXT;
+    ALTER TABLE groups ADD COLUMN web TEXT NOT NULL DEFAULT 'web' CHECK (web IN ('none', 'allowlist', 'web'));
+    ALTER TABLE groups ADD COLUMN web_hosts TEXT NOT NULL DEFAULT '';
+    ALTER TABLE groups ADD COLUMN daily_tokens INTEGER;
 "];
 
 /// Sets a new connection up: durable commits, enforced references.

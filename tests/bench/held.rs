@@ -117,7 +117,7 @@ impl Held {
 /// The group that every message is for.
 pub async fn add_group(store: &Store) -> Result<()> {
     let name = GroupName::parse("family")?;
-    let group = Group { name, chat: ChatId::new(CHAT), role: Role::Member, trigger: None };
+    let group = Group::new(name, ChatId::new(CHAT), Role::Member);
     store.add_group(&group, Clock::System.now()).await
 }
 

@@ -29,8 +29,7 @@ impl Install {
         // The folder's random name, so that installs on one Docker are told apart.
         let id = InstallId::new(folder.path().file_name().unwrap().to_string_lossy().trim_start_matches('.'));
         let name = GroupName::parse("family").unwrap();
-        let group =
-            Group { name: name.clone(), chat: ChatId::new("chat"), role: Role::Member, trigger: None };
+        let group = Group::new(name.clone(), ChatId::new("chat"), Role::Member);
         let folders = [
             paths.agent_credentials(&name),
             paths.sessions(&name),

@@ -287,7 +287,7 @@ pub fn name(group: &str) -> GroupName {
 }
 
 pub fn group(of: &str, role: Role) -> Group {
-    Group { name: name(of), chat: chat(of), role, trigger: None }
+    Group::new(name(of), chat(of), role)
 }
 
 pub fn message(group: &str, id: &str, sender: &str, text: &str, sent_at: Timestamp) -> Inbound {

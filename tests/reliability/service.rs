@@ -34,7 +34,7 @@ pub async fn make_home(home: &Path, chats: &[String]) {
     let store = Store::open(&paths.database()).unwrap();
     for (number, chat) in chats.iter().enumerate() {
         let name = GroupName::parse(&format!("chat-{number}")).unwrap();
-        let group = Group { name, chat: ChatId::new(chat), role: Role::Member, trigger: None };
+        let group = Group::new(name, ChatId::new(chat), Role::Member);
         store.add_group(&group, Clock::System.now()).await.unwrap();
         home::prepare_group(&paths, &group).unwrap();
     }

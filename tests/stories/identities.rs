@@ -19,7 +19,7 @@ fn by_lid(message: Inbound) -> Inbound {
 
 fn direct(to: &str) -> Group {
     let chat = ChatId::new(format!("{to}@s.whatsapp.net"));
-    Group { name: name(to), chat, role: Role::Member, trigger: None }
+    Group::new(name(to), chat, Role::Member)
 }
 
 #[tokio::test(start_paused = true)]

@@ -100,12 +100,7 @@ async fn a_reaction_goes_to_the_message_that_called() {
 #[tokio::test(start_paused = true)]
 async fn an_answer_quotes_in_a_group_and_not_in_a_direct_chat() {
     let mut world = World::new(Behaviour::Held).await;
-    let direct = Group {
-        name: name("owner"),
-        chat: ChatId::new("34600000001@s.whatsapp.net"),
-        role: Role::Member,
-        trigger: None,
-    };
+    let direct = Group::new(name("owner"), ChatId::new("34600000001@s.whatsapp.net"), Role::Member);
     world.add(direct.clone()).await;
     let long = format!("One.\n\n{}", "a".repeat(3_995));
     let asked = answered(&mut world, "family", &long).await;

@@ -1,0 +1,142 @@
+//! `nanokimi groups set`: what an owner chooses for one group's agent.
+
+use anyhow::{Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use super::super::install::Install;
+use super::super::ui;
+use super::trigger_word;
+use crate::agent::Engine;
+use crate::types::{Group, GroupName, HostName, Role, WebPolicy};
+
+/// The word that takes a choice back.
+const DEFAULT: &str = "default";
+/// The word of `--daily-tokens` for no limit.
+const NO_LIMIT: &str = "none";
+
+#[derive(Args)]
+pub struct Choices {
+    /// The word after "@" that wakes the assistant there; "default" is the assistant's name
+    #[arg(long, value_name = "WORD")]
+    trigger: Option<String>,
+    /// The agent program; "default" is ENGINE of .env
+    #[arg(long, value_name = "ENGINE")]
+    engine: Option<String>,
+    /// What of the web its agent reaches: nothing, the hosts of --hosts, or every public address
+    #[arg(long)]
+    web: Option<Reach>,
+    /// The hosts of `--web allowlist`, with those beneath them; they replace the ones before
+    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    hosts: Vec<String>,
+    /// Most tokens that it may use in a day; "none" is no limit
+    #[arg(long, value_name = "NUMBER")]
+    daily_tokens: Option<String>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Reach {
+    None,
+    Allowlist,
+    Web,
+}
+
+pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Result<()> {
+    let Some((store, group)) = install.group(name).await? else {
+        bail!("There is no group {name}; `nanokimi groups list` shows those there are");
+    };
+    ensure!(
+        !choices.are_none(),
+        "There is nothing to change: `nanokimi groups set --help` shows what can be chosen"
+    );
+    let changed = choices.applied_to(group.clone())?;
+    if changed == group {
+        ui::note(format!("{name} is like that already."));
+        return Ok(());
+    }
+    store.set_group(&changed).await?;
+    ui::note(format!("Changed {name}; it counts from the next message on."));
+    Ok(())
+}
+
+impl Choices {
+    fn are_none(&self) -> bool {
+        let Self { trigger, engine, web, hosts, daily_tokens } = self;
+        trigger.is_none() && engine.is_none() && web.is_none() && hosts.is_empty() && daily_tokens.is_none()
+    }
+
+    fn applied_to(self, mut group: Group) -> Result<Group> {
+        if let Some(word) = self.trigger {
+            ensure!(
+                group.role == Role::Member,
+                "The main channel needs no trigger: every message there is for the assistant"
+            );
+            group.trigger = if word == DEFAULT { None } else { Some(trigger_word(&word)?) };
+        }
+        if let Some(name) = self.engine {
+            group.engine = if name == DEFAULT { None } else { Some(Engine::parse(&name)?.name()) };
+        }
+        group.web = web_policy(self.web, &self.hosts, group.web)?;
+        if let Some(number) = self.daily_tokens {
+            group.daily_tokens = daily_tokens(&number)?;
+        }
+        Ok(group)
+    }
+}
+
+fn web_policy(web: Option<Reach>, hosts: &[String], before: WebPolicy) -> Result<WebPolicy> {
+    let hosts = hosts.iter().map(|host| HostName::parse(host)).collect::<Result<Vec<_>>>()?;
+    Ok(match (web, before) {
+        (None, before) if hosts.is_empty() => before,
+        (None, WebPolicy::Allowlist(_)) => WebPolicy::Allowlist(hosts),
+        (Some(Reach::Allowlist), WebPolicy::Allowlist(before)) if hosts.is_empty() => {
+            WebPolicy::Allowlist(before)
+        }
+        (Some(Reach::Allowlist), _) if !hosts.is_empty() => WebPolicy::Allowlist(hosts),
+        (Some(Reach::Allowlist), _) => {
+            bail!("--web allowlist needs its hosts, such as --hosts example.org,example.net")
+        }
+        (Some(Reach::None), _) if hosts.is_empty() => WebPolicy::None,
+        (Some(Reach::Web), _) if hosts.is_empty() => WebPolicy::Web,
+        (Some(_) | None, _) => bail!("--hosts goes with --web allowlist"),
+    })
+}
+
+fn daily_tokens(number: &str) -> Result<Option<u64>> {
+    if number == NO_LIMIT {
+        return Ok(None);
+    }
+    match number.replace(['_', ','], "").parse::<u64>() {
+        // SQLite's numbers end there.
+        Ok(tokens) if i64::try_from(tokens).is_ok() => Ok(Some(tokens)),
+        Ok(_) | Err(_) => bail!("--daily-tokens needs a number, such as 200000, or \"none\", not {number:?}"),
+    }
+}
+
+/// What a policy is called.
+pub fn web_word(policy: &WebPolicy) -> &'static str {
+    match policy {
+        WebPolicy::None => "none",
+        WebPolicy::Allowlist(_) => "allowlist",
+        WebPolicy::Web => "web",
+    }
+}
+
+/// The options of `groups set` that make a new group like this one, each with a space before it; its trigger is `add`'s.
+pub fn options(group: &Group) -> String {
+    let mut options = String::new();
+    if let Some(engine) = &group.engine {
+        options.push_str(&format!(" --engine {engine}"));
+    }
+    match &group.web {
+        WebPolicy::Web => {}
+        WebPolicy::None => options.push_str(" --web none"),
+        WebPolicy::Allowlist(hosts) => {
+            let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+            options.push_str(&format!(" --web allowlist --hosts {}", hosts.join(",")));
+        }
+    }
+    if let Some(tokens) = group.daily_tokens {
+        options.push_str(&format!(" --daily-tokens {tokens}"));
+    }
+    options
+}
