@@ -206,9 +206,9 @@ impl fmt::Debug for Secret {
 /// How the door identifies the owner to the Kimi API, as the login stands now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
-    /// A key of the platform API.
+    /// A key of the Moonshot platform, which nobody renews.
     ApiKey(Secret),
-    /// The access token of a login, which the keeper renews.
+    /// The access token of a Kimi login. Whoever is refused with it says so, and gets another one.
     Login(Secret),
     /// There is no usable login; the text says why and what to do.
     Missing(String),
@@ -340,7 +340,9 @@ mod tests {
 
     #[test]
     fn secrets_are_not_printed() {
-        let shown = format!("{:?}", Authorization::Login(Secret::new("sk-canary")));
-        assert!(!shown.contains("canary"), "{shown}");
+        for secret in [Authorization::ApiKey, Authorization::Login] {
+            let shown = format!("{:?}", secret(Secret::new("sk-canary")));
+            assert!(!shown.contains("canary"), "{shown}");
+        }
     }
 }

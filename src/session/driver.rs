@@ -280,7 +280,7 @@ impl<C: Containers> Driver<C> {
 
     /// An engine that is started without a login would only learn that there is none.
     fn not_logged_in(&self) -> Option<Failure> {
-        self.host.login.refresh(self.host.clock.now());
+        self.host.login.reread(self.host.clock.now());
         match &*self.host.login.authorization().borrow() {
             Authorization::ApiKey(_) | Authorization::Login(_) => None,
             Authorization::Missing(why) => Some(Failure::new(Trouble::NotLoggedIn, why)),
@@ -298,7 +298,7 @@ impl<C: Containers> Driver<C> {
             return Ok(Event::NothingToDo);
         };
         engine.has_worked = HasWorked::Yes;
-        self.host.login.refresh(self.host.clock.now());
+        self.host.login.reread(self.host.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.show_read(&group.chat, &claim);
         let input = self.input(&claim).await;

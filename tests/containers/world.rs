@@ -100,7 +100,12 @@ impl World {
 
     /// Starts the service on what the folder holds.
     pub async fn start(&mut self) {
-        let login = Arc::new(Login::load(&self.paths(), self.login.as_ref(), Clock::System.now()));
+        let login = Arc::new(Login::load(
+            &self.paths(),
+            self.login.as_ref(),
+            &self.practice.oauth_host(),
+            Clock::System.now(),
+        ));
         let host = |orders| Host {
             store: self.store.clone(),
             containers: self.docker.clone(),

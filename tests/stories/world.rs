@@ -106,7 +106,8 @@ impl World {
 
     /// Starts the service on what the folder holds.
     pub async fn start(&mut self) {
-        let login = Arc::new(Login::load(&self.paths(), Some(&Secret::new("sk-story")), self.clock.now()));
+        let login =
+            Arc::new(Login::load(&self.paths(), Some(&Secret::new("sk-story")), NOWHERE, self.clock.now()));
         let host = |orders| Host {
             store: self.store.clone(),
             containers: self.docker.clone(),
