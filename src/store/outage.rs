@@ -27,8 +27,10 @@ impl Store {
     pub async fn end_outage(&self, outage: Outage) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            transaction.execute("DELETE FROM outages WHERE outage = ?1", [word(outage)])?;
-            forget_who_was_told(&transaction)?;
+            let ended = transaction.execute("DELETE FROM outages WHERE outage = ?1", [word(outage)])?;
+            if ended > 0 && !transaction.prepare("SELECT 1 FROM outages")?.exists([])? {
+                forget_who_was_told(&transaction)?;
+            }
             transaction.commit()?;
             Ok(())
         })
