@@ -14,7 +14,7 @@ use crate::types::{EngineName, Lang, Secret};
 use crate::{notices, render};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 18] = [
+pub const SETTINGS: [&str; 19] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
