@@ -357,10 +357,7 @@ fn the_tree_knows_no_registry_and_no_developers_machine() {
 // ---------------------------------------------------------------------------------------------------------------
 
 /// Verbs that people read of before they exist, with the reason.
-const ANNOUNCED: [(&str, &str); 2] = [
-    ("login", "logs in to Kimi on the server; notices already send people there"),
-    ("tasks", "scheduled work; README says that it comes"),
-];
+const ANNOUNCED: [(&str, &str); 1] = [("tasks", "scheduled work; README says that it comes")];
 
 #[test]
 fn the_settings_page_is_the_code() {

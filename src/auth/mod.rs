@@ -143,10 +143,10 @@ impl Login {
             Ok(metadata) => metadata,
             Err(error) => {
                 known.read = None;
-                return Authorization::Missing(match error.kind() {
-                    ErrorKind::NotFound => NOBODY.to_owned(),
-                    _ => unreadable(&self.file, &error.to_string()),
-                });
+                let is_there = error.kind() != ErrorKind::NotFound;
+                let why =
+                    if is_there { unreadable(&self.file, &error.to_string()) } else { NOBODY.to_owned() };
+                return Authorization::Missing(why);
             }
         };
         let stamp = stamp(&metadata);
@@ -176,6 +176,14 @@ pub enum Renewal {
     Possible,
     /// It came without a refresh token.
     Impossible,
+}
+
+/// Whether a login could be saved.
+///
+/// # Errors
+/// There is no room for it, or nothing can be written there.
+pub async fn try_room(file: &Path) -> Result<()> {
+    Lock::take(file, LOCK_PATIENCE).await?.make_room(NEW).map(drop)
 }
 
 /// Makes what the server has just given the login, in place of whatever is there.
@@ -319,17 +327,17 @@ mod tests {
     #[test]
     fn every_missing_login_says_what_to_do() {
         let install = install();
-        insta::assert_snapshot!(said(&install.login(T), &install), @"");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"Nobody is logged in to Kimi; run `nanokimi login`");
         install.write(&login_file(CANARY, "\"soon\""));
-        insta::assert_snapshot!(said(&install.login(T), &install), @"");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"~/kimi-code.json is not a Kimi login (see line 1, column 70); run `nanokimi login`");
         install.write(&access_only(CANARY, &T_SECONDS.to_string()));
-        insta::assert_snapshot!(said(&install.login(T), &install), @"");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"The Kimi login expired at 2026-11-21T20:00:00Z, and cannot be renewed; run `nanokimi login`");
         install.write(&login_file(CANARY, "4102444800"));
         login_file::note_refused(&install.paths.login_file(), &mark(&Secret::new("r"))).unwrap();
-        insta::assert_snapshot!(said(&install.login(T), &install), @"");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"Kimi does not renew this login any more: it was ended at Kimi, or another program has renewed a copy of it; run `nanokimi login`");
         fs::remove_file(install.paths.login_file()).unwrap();
         fs::create_dir(install.paths.login_file()).unwrap();
-        insta::assert_snapshot!(said(&install.login(T), &install), @"");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"~/kimi-code.json is not a Kimi login (it is not a small text file); run `nanokimi login`");
     }
 
     #[test]

@@ -61,8 +61,7 @@ pub struct LoginServer {
 pub struct DeviceCode {
     /// To be compared with what the page shows, or typed in there.
     pub user_code: String,
-    pub page: String,
-    /// The page with the code filled in.
+    /// Kimi's page, with the code filled in where the server knows how.
     pub page_with_code: String,
     pub device_code: Secret,
     pub good_for: Duration,
@@ -212,13 +211,11 @@ fn device_code(said: &Said) -> Result<DeviceCode, String> {
     };
     let page =
         |name: &str| text(name).filter(|page| page.starts_with("https://") || page.starts_with("http://"));
-    let plain = page("verification_uri");
-    let Some(page_with_code) = page("verification_uri_complete").or_else(|| plain.clone()) else {
+    let Some(page_with_code) = page("verification_uri_complete").or_else(|| page("verification_uri")) else {
         return Err("it answers without an address".to_owned());
     };
     Ok(DeviceCode {
         user_code,
-        page: plain.unwrap_or_else(|| page_with_code.clone()),
         page_with_code,
         device_code: Secret::new(device_code),
         good_for: seconds(&body["expires_in"]).unwrap_or(USUAL_PATIENCE).min(PATIENCE_MAX),

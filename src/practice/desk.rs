@@ -2,6 +2,7 @@
 //! one use, and counts what was asked. Does what a test tells it, faults included. No I/O: an answer is a value.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use hyper::StatusCode;
@@ -80,11 +81,73 @@ pub struct Said {
     pub after: Duration,
 }
 
+/// The login server of a practice model, for whoever says what happens there. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct LoginDesk(Arc<Mutex<Desk>>);
+
+impl LoginDesk {
+    pub(super) fn new(name: u16, terms: Terms) -> Self {
+        Self(Arc::new(Mutex::new(Desk::new(name, terms))))
+    }
+
+    /// A login as the server would give it to somebody who has agreed: kimi-cli's `kimi-code.json`, given out `age` ago.
+    pub fn login_file(&self, now: Timestamp, age: Duration) -> String {
+        self.desk().login_file(now, age)
+    }
+
+    /// What is to happen to the next requests for tokens, one after the other.
+    pub fn at_next_requests(&self, faults: impl IntoIterator<Item = Fault>) {
+        self.desk().faults.extend(faults);
+    }
+
+    /// What the person at Kimi's page does, from now on.
+    pub fn person(&self, approval: Approval) {
+        self.desk().approval = approval;
+    }
+
+    /// The login was ended at Kimi: no token that was given out so far is good any more.
+    pub fn revoke_all(&self) {
+        let mut desk = self.desk();
+        desk.access.clear();
+        desk.refresh.clear();
+    }
+
+    /// The access tokens that were given out so far are not good any more; refresh tokens are.
+    pub fn expire_access(&self) {
+        self.desk().access.clear();
+    }
+
+    /// What was seen so far.
+    pub fn counts(&self) -> Counts {
+        self.desk().counts
+    }
+
+    /// Whether a login file's refresh token would be taken.
+    pub fn would_refresh(&self, login_file: &str) -> bool {
+        let login: Value = serde_json::from_str(login_file).unwrap_or_default();
+        login["refresh_token"].as_str().is_some_and(|token| self.desk().refresh.contains(token))
+    }
+
+    /// `path` is what follows `/api/oauth/`.
+    pub(super) fn answer(&self, path: &str, form: &Value) -> Said {
+        self.desk().answer(path, form)
+    }
+
+    /// Whether an `Authorization` header is one to be answered; those that are not are counted.
+    pub(super) fn knows(&self, authorization: Option<&str>) -> bool {
+        self.desk().knows(authorization)
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Desk> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
 #[derive(Debug)]
-pub struct Desk {
-    pub faults: VecDeque<Fault>,
-    pub approval: Approval,
-    pub counts: Counts,
+struct Desk {
+    faults: VecDeque<Fault>,
+    approval: Approval,
+    counts: Counts,
     terms: Terms,
     /// Makes the tokens of one server different from those of another.
     name: u16,
@@ -96,7 +159,7 @@ pub struct Desk {
 }
 
 impl Desk {
-    pub fn new(name: u16, terms: Terms) -> Self {
+    fn new(name: u16, terms: Terms) -> Self {
         Self {
             faults: VecDeque::new(),
             approval: Approval::Agrees,
@@ -110,8 +173,7 @@ impl Desk {
         }
     }
 
-    /// `path` is what follows `/api/oauth/`.
-    pub fn answer(&mut self, path: &str, form: &Value) -> Said {
+    fn answer(&mut self, path: &str, form: &Value) -> Said {
         match path {
             "device_authorization" => self.device_code(),
             "token" => match form["grant_type"].as_str() {
@@ -123,8 +185,7 @@ impl Desk {
         }
     }
 
-    /// Whether an `Authorization` header is one to be answered; those that are not are counted.
-    pub fn knows(&mut self, authorization: Option<&str>) -> bool {
+    fn knows(&mut self, authorization: Option<&str>) -> bool {
         let token = authorization.and_then(|header| header.strip_prefix("Bearer "));
         let is_good =
             token.and_then(|token| self.access.get(token)).is_some_and(|until| *until > Instant::now());
@@ -134,16 +195,7 @@ impl Desk {
         is_good
     }
 
-    pub fn revoke_all(&mut self) {
-        self.access.clear();
-        self.refresh.clear();
-    }
-
-    pub fn expire_access(&mut self) {
-        self.access.clear();
-    }
-
-    pub fn login_file(&mut self, now: Timestamp, age: Duration) -> String {
+    fn login_file(&mut self, now: Timestamp, age: Duration) -> String {
         let mut tokens = self.give(age);
         let left = self.terms.lifetime.as_secs_f64() - age.as_secs_f64();
         let expires_at = now.as_duration().as_secs_f64() + left;
@@ -151,18 +203,10 @@ impl Desk {
         tokens.to_string()
     }
 
-    pub fn would_refresh(&self, login_file: &str) -> bool {
-        let login: Value = serde_json::from_str(login_file).unwrap_or_default();
-        login["refresh_token"].as_str().is_some_and(|token| self.refresh.contains(token))
-    }
-
     fn device_code(&mut self) -> Said {
         self.counts.device_codes += 1;
-        match self.faults.front() {
-            Some(Fault::Status(_) | Fault::HangUp) => {
-                return self.fault().unwrap_or_else(|| error("server_error"));
-            }
-            Some(_) | None => {}
+        if let Some(Fault::Status(_) | Fault::HangUp) = self.faults.front() {
+            return self.fault().unwrap_or_else(|| error("server_error"));
         }
         self.given += 1;
         let device_code = format!("device-{}-{}", self.name, self.given);

@@ -25,15 +25,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use jiff::Timestamp;
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use conversation::Conversation;
-use desk::Desk;
-pub use desk::{Approval, Counts, Fault, Terms};
+pub use desk::{Approval, Counts, Fault, LoginDesk, Terms};
 
 /// Connections at a time, of all engines together.
 const CONNECTIONS_MAX: usize = 64;
@@ -128,66 +126,12 @@ impl Practice {
         format!("http://{}", self.address)
     }
 
-    /// From now on there is a login server, and whoever asks the model without one of its tokens gets 401.
-    pub fn open_desk(&self, terms: Terms) {
-        let name = self.address.port();
-        *self.classroom.desk() = Some(Desk::new(name, terms));
-    }
-
-    /// A login as the server would give it to somebody who has agreed: kimi-cli's `kimi-code.json`, given out `age` ago.
-    ///
-    /// # Panics
-    /// The desk is not open.
-    pub fn login_file(&self, now: Timestamp, age: Duration) -> String {
-        self.classroom.at_desk(|desk| desk.login_file(now, age))
-    }
-
-    /// What is to happen to the next requests for tokens, one after the other.
-    ///
-    /// # Panics
-    /// The desk is not open.
-    pub fn at_next_token_requests(&self, faults: impl IntoIterator<Item = Fault>) {
-        self.classroom.at_desk(|desk| desk.faults.extend(faults));
-    }
-
-    /// What the person at Kimi's page does, from now on.
-    ///
-    /// # Panics
-    /// The desk is not open.
-    pub fn person(&self, approval: Approval) {
-        self.classroom.at_desk(|desk| desk.approval = approval);
-    }
-
-    /// The account is closed, or the login ended at Kimi: no token that was given out so far is good any more.
-    ///
-    /// # Panics
-    /// The desk is not open.
-    pub fn revoke_all(&self) {
-        self.classroom.at_desk(Desk::revoke_all);
-    }
-
-    /// The access tokens that were given out so far are not good any more; refresh tokens are.
-    ///
-    /// # Panics
-    /// The desk is not open.
-    pub fn expire_access(&self) {
-        self.classroom.at_desk(Desk::expire_access);
-    }
-
-    /// What was seen at the desk so far.
-    ///
-    /// # Panics
-    /// The desk is not open.
-    pub fn counts(&self) -> Counts {
-        self.classroom.at_desk(|desk| desk.counts)
-    }
-
-    /// Whether a login file's refresh token would be taken.
-    ///
-    /// # Panics
-    /// The desk is not open.
-    pub fn would_refresh(&self, login_file: &str) -> bool {
-        self.classroom.at_desk(|desk| desk.would_refresh(login_file))
+    /// From now on there is a login server, and whoever asks the model without one of its tokens gets 401. What it
+    /// does is in the hands of whoever opened it; a second one takes the place of the first.
+    pub fn open_desk(&self, terms: Terms) -> LoginDesk {
+        let desk = LoginDesk::new(self.address.port(), terms);
+        *self.classroom.desk() = Some(desk.clone());
+        desk
     }
 
     /// The latest requests, oldest first.
@@ -206,7 +150,7 @@ impl Drop for Practice {
 struct Classroom {
     brain: Brain,
     register: Mutex<Register>,
-    desk: Mutex<Option<Desk>>,
+    desk: Mutex<Option<LoginDesk>>,
 }
 
 #[derive(Debug, Default)]
@@ -278,16 +222,16 @@ impl Classroom {
         self.register().note(Received { line, headers: headers.collect(), body: body.clone() });
 
         let path = head.uri.path();
-        if let Some(path) = path.strip_prefix("/api/oauth/")
-            && head.method == Method::POST
-            && self.desk().is_some()
+        let desk = self.desk().clone();
+        let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if let (Some(desk), Some(path), &Method::POST) =
+            (&desk, path.strip_prefix("/api/oauth/"), &head.method)
         {
-            let desk::Said { status, body, after } = self.at_desk(|desk| desk.answer(path, &body));
+            let desk::Said { status, body, after } = desk.answer(path, &body);
             sleep(after).await;
             return body.map(|body| wire::json(status, &body)).ok_or(HungUp);
         }
-        let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if self.desk().as_mut().is_some_and(|desk| !desk.knows(authorization)) {
+        if desk.is_some_and(|desk| !desk.knows(authorization)) {
             return Ok(wire::error(
                 StatusCode::UNAUTHORIZED,
                 "The API Key appears to be invalid or may have expired. Please verify your credentials and try again.",
@@ -324,13 +268,8 @@ impl Classroom {
         wire::answer(request, steps, register.answers)
     }
 
-    fn desk(&self) -> MutexGuard<'_, Option<Desk>> {
+    fn desk(&self) -> MutexGuard<'_, Option<LoginDesk>> {
         self.desk.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    #[expect(clippy::expect_used, reason = "documented: a test asks a desk that it has not opened")]
-    fn at_desk<T>(&self, ask: impl FnOnce(&mut Desk) -> T) -> T {
-        ask(self.desk().as_mut().expect("the desk is open"))
     }
 
     fn register(&self) -> MutexGuard<'_, Register> {
