@@ -25,7 +25,8 @@ CREATE TABLE groups (
     engine TEXT,
     web TEXT NOT NULL DEFAULT 'web' CHECK (web IN ('none', 'allowlist', 'web')),
     web_hosts TEXT NOT NULL DEFAULT '',
-    daily_tokens INTEGER
+    daily_tokens INTEGER,
+    outage_told_at INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -130,3 +131,9 @@ CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';
 
 -- Which engine answered last in a group.
 CREATE INDEX turns_answered ON turns (group_name, id) WHERE outcome = 'answered';
+
+-- What keeps all chats from being answered, such as a login that Kimi refuses; what is asked meanwhile is kept.
+CREATE TABLE outages (
+    outage TEXT PRIMARY KEY NOT NULL,
+    since INTEGER NOT NULL
+) STRICT;

@@ -125,9 +125,11 @@ pub fn account(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
     } else {
         Finding::good("The engine's config.toml will be written at the first start")
     };
-    let authorization = Login::load(paths, config.api_key.as_ref(), now).authorization();
+    let authorization = Login::load(paths, config.api_key.as_ref(), &config.oauth_host, now).authorization();
     let login = match (&*authorization.borrow(), &config.api_key) {
-        (Authorization::Bearer(_), _) => Finding::good("There is a login for the Kimi API"),
+        (Authorization::ApiKey(_) | Authorization::Login(_), _) => {
+            Finding::good("There is a login for the Kimi API")
+        }
         (Authorization::Missing(why), Some(_)) => Finding::broken(why, "Copy the key again"),
         (Authorization::Missing(why), None) => {
             Finding::broken(why, format!("Or put MOONSHOT_API_KEY=sk-… into {}", paths.env_file().display()))

@@ -14,7 +14,7 @@ use crate::types::{EngineName, Lang, Secret};
 use crate::{notices, render};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 18] = [
+pub const SETTINGS: [&str; 19] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
@@ -23,6 +23,7 @@ pub const SETTINGS: [&str; 18] = [
     "MOONSHOT_API_KEY",
     "MOONSHOT_BASE_URL",
     "KIMI_CODE_BASE_URL",
+    "KIMI_CODE_OAUTH_HOST",
     "KIMI_MODEL",
     "ENGINE",
     "MAX_AGENTS",
@@ -58,6 +59,8 @@ pub struct Config {
     pub api_key: Option<Secret>,
     /// The model API, without a slash at the end.
     pub api_base: String,
+    /// Where a Kimi login is made and renewed, without a slash at the end.
+    pub oauth_host: String,
     /// The model's name, where it is not the one in `config.toml`.
     pub model: Option<String>,
     /// The agent program of groups without one of their own. Which there are is not known here.
@@ -121,6 +124,7 @@ impl Config {
                 .to_owned(),
             api_key,
             api_base,
+            oauth_host: values.url("KIMI_CODE_OAUTH_HOST", "https://auth.kimi.com"),
             model: values.text("KIMI_MODEL").or(default_model).map(str::to_owned),
             engine: EngineName::new(values.text("ENGINE").unwrap_or(DEFAULT_ENGINE)),
             max_agents: values.number("MAX_AGENTS", 5, 1, 100),

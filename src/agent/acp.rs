@@ -66,7 +66,9 @@ pub struct Acp {
 #[derive(Debug)]
 enum Stage {
     /// There is no session yet, but perhaps one that was asked for.
-    Opening { resumed: Option<SessionId> },
+    Opening {
+        resumed: Option<SessionId>,
+    },
     Ready(SessionId),
 }
 
@@ -449,7 +451,10 @@ mod tests {
         assert_eq!((&greeting["method"], &greeting["id"]), (&json!("initialize"), &json!("initialize")));
         assert_eq!(greeting["params"]["protocolVersion"], 1);
         let can = &greeting["params"]["clientCapabilities"];
-        assert_eq!((&can["fs"]["readTextFile"], &can["fs"]["writeTextFile"], &can["terminal"]), (&json!(false), &json!(false), &json!(false)));
+        assert_eq!(
+            (&can["fs"]["readTextFile"], &can["fs"]["writeTextFile"], &can["terminal"]),
+            (&json!(false), &json!(false), &json!(false))
+        );
         assert_eq!(greeting["params"]["clientInfo"]["name"], "nanokimi");
     }
 
@@ -461,7 +466,10 @@ mod tests {
         let resume = answered(acp.hear(TWO_FOUND.replace('\n', " ").as_bytes()));
         assert_eq!(resume["method"], "session/resume");
         assert_eq!(resume["params"]["sessionId"], "session_new");
-        assert_eq!(acp.hear(br#"{"jsonrpc":"2.0","id":"resume","result":{}}"#), Heard::Event(AgentEvent::Ready));
+        assert_eq!(
+            acp.hear(br#"{"jsonrpc":"2.0","id":"resume","result":{}}"#),
+            Heard::Event(AgentEvent::Ready)
+        );
         let Asked::Line(prompt) = acp.ask(Request::Prompt(Input::text("hi"))) else { panic!() };
         assert!(prompt.contains("session_new"), "{prompt}");
     }
@@ -471,7 +479,8 @@ mod tests {
         let (mut acp, _) = Acp::begin("/w");
         acp.hear(GREETED.as_bytes());
         acp.hear(TWO_FOUND.as_bytes());
-        let refused = br#"{"jsonrpc":"2.0","id":"resume","error":{"code":-32602,"message":"Unknown sessionId"}}"#;
+        let refused =
+            br#"{"jsonrpc":"2.0","id":"resume","error":{"code":-32602,"message":"Unknown sessionId"}}"#;
         assert_eq!(answered(acp.hear(refused))["method"], "session/new");
         assert_eq!(acp.hear(OPENED.as_bytes()), Heard::Event(AgentEvent::Ready));
 
@@ -493,8 +502,8 @@ mod tests {
 
         let mut acp = ready();
         let image = Image { mime: "image/png", bytes: vec![1, 2, 3] };
-        let Asked::Line(line) =
-            acp.ask(Request::Prompt(Input { text: "<messages>\n\"hi\" 👋".to_owned(), images: vec![image] }))
+        let Asked::Line(line) = acp
+            .ask(Request::Prompt(Input { text: "<messages>\n\"hi\" 👋".to_owned(), images: vec![image] }))
         else {
             panic!()
         };
@@ -527,7 +536,8 @@ mod tests {
         acp.hear(NONE_FOUND.as_bytes());
         acp.hear(OPENED.as_bytes());
         let image = Image { mime: "image/png", bytes: vec![1] };
-        let Asked::Line(line) = acp.ask(Request::Prompt(Input { text: "look".to_owned(), images: vec![image] }))
+        let Asked::Line(line) =
+            acp.ask(Request::Prompt(Input { text: "look".to_owned(), images: vec![image] }))
         else {
             panic!()
         };
@@ -633,7 +643,8 @@ mod tests {
         assert_eq!(outcome["result"]["outcome"], json!({"outcome": "selected", "optionId": "yes"}));
         assert_eq!(asked(no)["result"]["outcome"], json!({"outcome": "cancelled"}));
         let read = answered(
-            ready().hear(br#"{"jsonrpc":"2.0","id":"f","method":"fs/read_text_file","params":{"path":"/etc"}}"#),
+            ready()
+                .hear(br#"{"jsonrpc":"2.0","id":"f","method":"fs/read_text_file","params":{"path":"/etc"}}"#),
         );
         assert_eq!((&read["id"], &read["error"]["code"]), (&json!("f"), &json!(METHOD_NOT_FOUND)));
     }

@@ -1,182 +1,246 @@
 //! The owner's Kimi login, which only the host holds, and the files that stand in for it inside containers.
 //!
-//! [`Login`] publishes what the door may use: the platform API key where `.env` has one, else kimi-cli's
-//! login file. It never refreshes that file and never writes to it. `stand_in` makes what containers get
-//! instead; `config_toml` looks at the engine's settings, which containers read and which must hold no
-//! secret.
+//! ```text
+//! MOONSHOT_API_KEY ────────────────────────────────┐
+//! `nanokimi login` ──▶ kimi-code.json ──▶ Login ───┴──▶ authorization ──▶ door
+//!        oauth              ▲  login_file               ◀── refusals ───  (HTTP 401)
+//!                           └──── keeper: the one task that refreshes
+//! ```
+//! [`Login`] publishes what the door may use: the platform API key where `.env` has one, else kimi-cli's login file.
+//! `quota` asks what is left of the plan. `stand_in` makes what containers get instead of the login; `config_toml` looks
+//! at the engine's settings, which containers read and which must hold no secret.
 
 pub mod config_toml;
+mod keeper;
+mod login_file;
+mod oauth;
 mod private_file;
+mod quota;
 mod stand_in;
+mod web;
 
-use std::fs::{self, Metadata, Permissions};
+use std::fs;
 use std::io::ErrorKind;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
+use anyhow::{Context, Result};
 use jiff::Timestamp;
-use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{Notify, watch};
 
+pub use keeper::keep;
+pub use oauth::{DeviceCode, Grant, LoginServer, Pacing, Poll};
+pub use quota::{Limit, Quota, claimed_account, quota};
 pub use stand_in::{device_id, stand_in, write_stand_in};
+
+use login_file::{Lock, Stamp, Tokens, is_sendable, mark, stamp, unreadable};
 
 use crate::paths::Paths;
 use crate::types::{Authorization, Secret};
 
-/// Largest login file in bytes; a real one has about two thousand.
-const LOGIN_FILE_MAX: u64 = 64 * 1024;
+const NOBODY: &str = "Nobody is logged in to Kimi; run `nanokimi login`";
+/// In place of the mark of a token that was spent: a new login is given for none.
+const NEW: &str = "login";
+/// How long somebody who has just logged in waits for a refresh of the old login to be over.
+const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
-/// The owner's login as it stands on disk.
+/// The owner's login as it stands on disk, and what the servers have said of it.
 #[derive(Debug)]
 pub struct Login {
     api_key: Option<Secret>,
     file: PathBuf,
-    /// What the file said when it was last read, and which file that was.
-    known: Mutex<Option<(Stamp, Reading)>>,
+    server: LoginServer,
+    known: Mutex<Known>,
     authorization: watch::Sender<Authorization>,
+    /// The token that the Kimi API has refused last, as the doors tell it.
+    refusals: watch::Sender<Option<Secret>>,
+    /// Wakes the keeper where another login lies there.
+    changed: Notify,
 }
 
-/// A file as it was at one moment: another one, or another content, has another stamp.
-type Stamp = (i64, i64, u64, u64);
-
-/// A token and when it expires, or why there is none.
-type Reading = Result<(Secret, Timestamp), String>;
-
-/// kimi-cli's `credentials/kimi-code.json` (1.51.0, `auth/oauth.py`), as far as it is used.
-#[derive(Deserialize)]
-struct LoginFile {
-    access_token: String,
-    /// Unix seconds.
-    expires_at: f64,
+/// What is known of the file.
+#[derive(Debug, Default)]
+struct Known {
+    /// What it said when it was last read, and which file that was.
+    read: Option<(Stamp, Result<Tokens, String>)>,
+    /// The mark of the refresh token that the login server has refused.
+    refused: Option<String>,
+    /// An access token that was refused right after it was given.
+    doubted: Option<Secret>,
 }
 
 impl Login {
-    /// `api_key` is `MOONSHOT_API_KEY`; where it is set the login file is never looked at.
-    pub fn load(paths: &Paths, api_key: Option<&Secret>, now: Timestamp) -> Self {
+    /// `api_key` is `MOONSHOT_API_KEY`; where it is set the login file is never looked at. `oauth_host` is where a
+    /// login is refreshed, without a slash at the end.
+    pub fn load(paths: &Paths, api_key: Option<&Secret>, oauth_host: &str, now: Timestamp) -> Self {
+        let file = paths.login_file();
+        let known = Known { refused: login_file::refused_mark(&file), ..Known::default() };
         let login = Self {
             api_key: api_key.filter(|key| !key.reveal().trim().is_empty()).cloned(),
-            file: paths.login_file(),
-            known: Mutex::default(),
+            file,
+            server: LoginServer::new(oauth_host, paths.device_id()),
+            known: Mutex::new(known),
             authorization: watch::Sender::new(Authorization::Missing(
                 "The login was not read yet.".to_owned(),
             )),
+            refusals: watch::Sender::default(),
+            changed: Notify::new(),
         };
-        login.refresh(now);
+        login.reread(now);
         login
     }
 
-    /// For the doors: always what the latest [`Login::refresh`] found.
+    /// For the doors: always what the latest [`Login::reread`] found.
     pub fn authorization(&self) -> watch::Receiver<Authorization> {
         self.authorization.subscribe()
     }
 
-    /// Looks again, before a launch or turn: takes up a login file that has changed and notices one that has
-    /// expired. Costs one `stat` where nothing has changed.
-    pub fn refresh(&self, now: Timestamp) {
+    /// From the doors: where they put the token that the Kimi API has just refused. The keeper then publishes another
+    /// one, or why there is none.
+    pub fn refusals(&self) -> watch::Sender<Option<Secret>> {
+        self.refusals.clone()
+    }
+
+    /// Looks again, before a launch or turn: takes up a login file that has changed. Costs one `stat` where nothing has.
+    pub fn reread(&self, now: Timestamp) {
         let found = match &self.api_key {
-            Some(key) if is_sendable(key) => Authorization::Bearer(key.clone()),
+            Some(key) if is_sendable(key) => Authorization::ApiKey(key.clone()),
             Some(_) => Authorization::Missing(
                 "MOONSHOT_API_KEY in .env is not a key: it holds spaces or characters that no key has"
                     .to_owned(),
             ),
             None => self.file_login(now),
         };
-        self.authorization.send_if_modified(|current| {
+        let changed = self.authorization.send_if_modified(|current| {
             let changed = *current != found;
             *current = found;
             changed
         });
+        if changed {
+            self.changed.notify_one();
+        }
+    }
+
+    /// What the file says, if it is a login.
+    pub fn facts(&self) -> Option<Facts> {
+        self.tokens().map(|tokens| Facts {
+            claimed_account: claimed_account(&tokens.access),
+            expires_at: tokens.expires_at,
+            renewal: if tokens.refresh.is_some() { Renewal::Possible } else { Renewal::Impossible },
+        })
+    }
+
+    /// What the file says, as it was last read.
+    fn tokens(&self) -> Option<Tokens> {
+        let known = self.known();
+        known.read.as_ref().and_then(|(_, reading)| reading.as_ref().ok()).cloned()
     }
 
     fn file_login(&self, now: Timestamp) -> Authorization {
-        let file = self.file.display();
+        let mut known = self.known();
         let metadata = match fs::metadata(&self.file) {
             Ok(metadata) => metadata,
-            Err(error) if error.kind() == ErrorKind::NotFound => {
-                return Authorization::Missing(format!(
-                    "Nobody is logged in to Kimi; log in with kimi-cli on your computer and copy its \
-                     ~/.kimi/credentials/kimi-code.json to {file}"
-                ));
-            }
-            Err(error) => return Authorization::Missing(unreadable(&self.file, &error.to_string())),
-        };
-        let stamp = (metadata.mtime(), metadata.mtime_nsec(), metadata.size(), metadata.ino());
-        let mut known = self.known.lock().unwrap_or_else(PoisonError::into_inner);
-        let reading = match &*known {
-            Some((seen, reading)) if *seen == stamp => reading.clone(),
-            Some(_) | None => {
-                let reading = read(&self.file, &metadata);
-                *known = Some((stamp, reading.clone()));
-                reading
+            Err(error) => {
+                known.read = None;
+                let is_there = error.kind() != ErrorKind::NotFound;
+                let why =
+                    if is_there { unreadable(&self.file, &error.to_string()) } else { NOBODY.to_owned() };
+                return Authorization::Missing(why);
             }
         };
-        match reading {
-            Ok((token, expires_at)) if expires_at > now => Authorization::Bearer(token),
-            Ok((_, expires_at)) => Authorization::Missing(format!(
-                "The login in {file} expired at {expires_at}; log in again with kimi-cli on your computer and copy \
-                 the file"
+        let stamp = stamp(&metadata);
+        if known.read.as_ref().is_none_or(|(seen, _)| *seen != stamp) {
+            known.read = Some((stamp, login_file::read(&self.file, &metadata)));
+        }
+        known.authorization(now)
+    }
+
+    fn known(&self) -> MutexGuard<'_, Known> {
+        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// What a person may know of a login file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Facts {
+    /// Whose the access token says that it is.
+    pub claimed_account: Option<String>,
+    pub expires_at: Timestamp,
+    pub renewal: Renewal,
+}
+
+/// Whether a login can be renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Renewal {
+    Possible,
+    /// It came without a refresh token.
+    Impossible,
+}
+
+/// Whether a login could be saved.
+///
+/// # Errors
+/// There is no room for it, or nothing can be written there.
+pub async fn try_room(file: &Path) -> Result<()> {
+    Lock::take(file, LOCK_PATIENCE).await?.make_room(NEW).map(drop)
+}
+
+/// Makes what the server has just given the login, in place of whatever is there.
+///
+/// # Errors
+/// It is not on disk.
+pub async fn save(file: &Path, grant: Grant, now: Timestamp) -> Result<()> {
+    let lock = Lock::take(file, LOCK_PATIENCE).await?;
+    lock.make_room(NEW)?.fill(&grant.into_tokens(None, now))
+}
+
+/// Removes the login, if there is one. Whether there was.
+///
+/// # Errors
+/// It is still there.
+pub async fn remove(file: &Path) -> Result<Removed> {
+    let _lock = Lock::take(file, LOCK_PATIENCE).await?;
+    match fs::remove_file(file) {
+        Ok(()) => Ok(Removed::Login),
+        Err(error) if error.kind() == ErrorKind::NotFound => Ok(Removed::Nothing),
+        Err(error) => Err(error).with_context(|| format!("Failed to remove {}", file.display())),
+    }
+}
+
+/// What was there to remove.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Removed {
+    Login,
+    Nothing,
+}
+
+impl Known {
+    /// What may be used of the file as it was read. An access token that has expired stays, as long as another one may
+    /// come: whoever is refused with it asks for that.
+    fn authorization(&self, now: Timestamp) -> Authorization {
+        let tokens = match &self.read {
+            Some((_, Ok(tokens))) => tokens,
+            Some((_, Err(why))) => return Authorization::Missing(why.clone()),
+            None => return Authorization::Missing(NOBODY.to_owned()),
+        };
+        match &tokens.refresh {
+            None if tokens.expires_at <= now => Authorization::Missing(format!(
+                "The Kimi login expired at {}, and cannot be renewed; run `nanokimi login`",
+                tokens.expires_at
             )),
-            Err(why) => Authorization::Missing(why),
+            Some(refresh) if self.refused.as_ref() == Some(&mark(refresh)) => Authorization::Missing(
+                "Kimi does not renew this login any more: it was ended at Kimi, or another program has renewed a copy \
+                 of it; run `nanokimi login`"
+                    .to_owned(),
+            ),
+            Some(_) | None if self.doubted.as_ref() == Some(&tokens.access) => Authorization::Missing(
+                "Kimi refuses this login, though it was renewed just now; look at your account there, or run `nanokimi login`"
+                    .to_owned(),
+            ),
+            Some(_) | None => Authorization::Login(tokens.access.clone()),
         }
     }
-}
-
-fn read(file: &Path, metadata: &Metadata) -> Reading {
-    if !metadata.is_file() || metadata.size() > LOGIN_FILE_MAX {
-        return Err(malformed(file, "it is not a small text file"));
-    }
-    if let Some(warning) = tighten(file, metadata) {
-        tracing::warn!("{warning}");
-    }
-    let text = fs::read_to_string(file).map_err(|error| unreadable(file, &error.to_string()))?;
-    let login: LoginFile = serde_json::from_str(&text).map_err(|error| {
-        // The error's own words may hold a piece of the file.
-        malformed(file, &format!("see line {}, column {}", error.line(), error.column()))
-    })?;
-    let token = Secret::new(login.access_token);
-    if !is_sendable(&token) {
-        return Err(malformed(file, "access_token is no token"));
-    }
-    #[expect(clippy::cast_possible_truncation, reason = "a fraction of a second does not matter")]
-    let expires_at = Timestamp::from_second(login.expires_at as i64)
-        .map_err(|_| malformed(file, "expires_at is no time in Unix seconds"))?;
-    Ok((token, expires_at))
-}
-
-/// A login is for this user's eyes only; a copied one often has the modes of any other file. Returns what the
-/// owner should know about it.
-fn tighten(file: &Path, metadata: &Metadata) -> Option<String> {
-    let mode = metadata.mode() & 0o777;
-    if mode & 0o077 == 0 {
-        return None;
-    }
-    let file_name = file.display();
-    Some(match fs::set_permissions(file, Permissions::from_mode(0o600)) {
-        Ok(()) => format!("{file_name} was open to others (mode {mode:03o}); it is yours alone now (600)"),
-        Err(error) => {
-            format!("{file_name} is open to others (mode {mode:03o}): failed to change it: {error}")
-        }
-    })
-}
-
-/// Whether it can stand in an Authorization header.
-fn is_sendable(login: &Secret) -> bool {
-    !login.reveal().is_empty() && login.reveal().chars().all(|c| c.is_ascii_graphic())
-}
-
-fn unreadable(file: &Path, why: &str) -> String {
-    format!(
-        "The login in {} cannot be read: {why}; it must be a file of the user who runs nanokimi",
-        file.display()
-    )
-}
-
-fn malformed(file: &Path, why: &str) -> String {
-    format!(
-        "{} is not a Kimi login ({why}); copy ~/.kimi/credentials/kimi-code.json from your computer again",
-        file.display()
-    )
 }
 
 #[cfg(test)]
@@ -185,6 +249,7 @@ mod tests {
 
     use super::*;
 
+    const NOWHERE: &str = "http://127.0.0.1:9";
     const CANARY: &str = "canary-token";
 
     /// An install with an empty credentials folder.
@@ -206,7 +271,7 @@ mod tests {
         }
 
         fn login(&self, now: &str) -> Login {
-            Login::load(&self.paths, None, at(now))
+            Login::load(&self.paths, None, NOWHERE, at(now))
         }
     }
 
@@ -220,14 +285,21 @@ mod tests {
         )
     }
 
-    fn bearer(token: &str) -> Authorization {
-        Authorization::Bearer(Secret::new(token))
+    /// As `login_file`, but nobody can renew it.
+    fn access_only(token: &str, expires_at: &str) -> String {
+        login_file(token, expires_at).replace("\"refresh_token\":\"r\"", "\"refresh_token\":\"\"")
+    }
+
+    fn usable(token: &str) -> Authorization {
+        Authorization::Login(Secret::new(token))
     }
 
     /// What the login says now, with the install's path written as `~`.
     fn said(login: &Login, install: &Install) -> String {
         match &*login.authorization().borrow() {
-            Authorization::Bearer(token) => format!("Bearer {}", token.reveal()),
+            Authorization::ApiKey(token) | Authorization::Login(token) => {
+                format!("Bearer {}", token.reveal())
+            }
             Authorization::Missing(why) => {
                 why.replace(&install.paths.credentials().display().to_string(), "~")
             }
@@ -243,11 +315,10 @@ mod tests {
         let install = install();
         install.write(&login_file("token", "4102444800"));
         let key = Secret::new("sk-1");
-        let login = Login::load(&install.paths, Some(&key), at(T));
-        assert_eq!(*login.authorization().borrow(), bearer("sk-1"));
-        let blank = Login::load(&install.paths, Some(&Secret::new(" ")), at(T));
-        assert_eq!(*blank.authorization().borrow(), bearer("token"));
-        let broken = Login::load(&install.paths, Some(&Secret::new("sk 1")), at(T));
+        let with = |key: &Secret| Login::load(&install.paths, Some(key), NOWHERE, at(T));
+        assert_eq!(*with(&key).authorization().borrow(), Authorization::ApiKey(key.clone()));
+        assert_eq!(*with(&Secret::new(" ")).authorization().borrow(), usable("token"));
+        let broken = with(&Secret::new("sk 1"));
         assert!(
             matches!(&*broken.authorization().borrow(), Authorization::Missing(why) if !why.contains("sk 1"))
         );
@@ -256,14 +327,27 @@ mod tests {
     #[test]
     fn every_missing_login_says_what_to_do() {
         let install = install();
-        insta::assert_snapshot!(said(&install.login(T), &install), @"Nobody is logged in to Kimi; log in with kimi-cli on your computer and copy its ~/.kimi/credentials/kimi-code.json to ~/kimi-code.json");
-        install.write(&login_file(CANARY, &T_SECONDS.to_string()));
-        insta::assert_snapshot!(said(&install.login(T), &install), @"The login in ~/kimi-code.json expired at 2026-11-21T20:00:00Z; log in again with kimi-cli on your computer and copy the file");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"Nobody is logged in to Kimi; run `nanokimi login`");
         install.write(&login_file(CANARY, "\"soon\""));
-        insta::assert_snapshot!(said(&install.login(T), &install), @"~/kimi-code.json is not a Kimi login (see line 1, column 70); copy ~/.kimi/credentials/kimi-code.json from your computer again");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"~/kimi-code.json is not a Kimi login (see line 1, column 70); run `nanokimi login`");
+        install.write(&access_only(CANARY, &T_SECONDS.to_string()));
+        insta::assert_snapshot!(said(&install.login(T), &install), @"The Kimi login expired at 2026-11-21T20:00:00Z, and cannot be renewed; run `nanokimi login`");
+        install.write(&login_file(CANARY, "4102444800"));
+        login_file::note_refused(&install.paths.login_file(), &mark(&Secret::new("r"))).unwrap();
+        insta::assert_snapshot!(said(&install.login(T), &install), @"Kimi does not renew this login any more: it was ended at Kimi, or another program has renewed a copy of it; run `nanokimi login`");
         fs::remove_file(install.paths.login_file()).unwrap();
         fs::create_dir(install.paths.login_file()).unwrap();
-        insta::assert_snapshot!(said(&install.login(T), &install), @"~/kimi-code.json is not a Kimi login (it is not a small text file); copy ~/.kimi/credentials/kimi-code.json from your computer again");
+        insta::assert_snapshot!(said(&install.login(T), &install), @"~/kimi-code.json is not a Kimi login (it is not a small text file); run `nanokimi login`");
+    }
+
+    #[test]
+    fn an_access_token_that_has_expired_stays_as_long_as_another_may_come() {
+        let install = install();
+        install.write(&login_file("token", &T_SECONDS.to_string()));
+        assert_eq!(*install.login("2027-11-21T20:00:00Z").authorization().borrow(), usable("token"));
+        // What was refused before the login was made anew is no matter any more.
+        login_file::note_refused(&install.paths.login_file(), &mark(&Secret::new("another"))).unwrap();
+        assert_eq!(*install.login(T).authorization().borrow(), usable("token"));
     }
 
     #[test]
@@ -295,44 +379,25 @@ mod tests {
         let mut seen = login.authorization();
         assert!(matches!(&*seen.borrow(), Authorization::Missing(_)));
 
-        install.write(&login_file("first", &format!("{T_SECONDS}.75")));
-        login.refresh(at("2026-11-21T19:59:59Z"));
+        install.write(&access_only("first", &format!("{T_SECONDS}.75")));
+        login.reread(at("2026-11-21T19:59:59Z"));
         assert!(seen.has_changed().unwrap());
-        assert_eq!(*seen.borrow_and_update(), bearer("first"));
-        login.refresh(at("2026-11-21T19:59:59Z"));
+        assert_eq!(*seen.borrow_and_update(), usable("first"));
+        login.reread(at("2026-11-21T19:59:59Z"));
         assert!(!seen.has_changed().unwrap(), "nothing is new");
-        login.refresh(at(T));
+        login.reread(at("2026-11-21T20:00:01Z"));
         assert!(matches!(&*seen.borrow(), Authorization::Missing(why) if why.contains("expired")));
 
         // Put in place by rename, as kimi-cli does.
         let copy = install.paths.credentials().join("copy");
         fs::write(&copy, login_file("secnd", &format!("{}.75", T_SECONDS + 9))).unwrap();
         fs::rename(&copy, install.paths.login_file()).unwrap();
-        login.refresh(at(T));
-        assert_eq!(*seen.borrow(), bearer("secnd"));
+        login.reread(at(T));
+        assert_eq!(*seen.borrow(), usable("secnd"));
         fs::remove_file(install.paths.login_file()).unwrap();
-        login.refresh(at(T));
+        login.reread(at(T));
         assert!(
             matches!(&*seen.borrow(), Authorization::Missing(why) if why.starts_with("Nobody is logged in"))
         );
-    }
-
-    #[test]
-    fn a_login_that_is_open_to_others_is_closed_with_a_warning() {
-        let install = install();
-        install.write(&login_file(CANARY, "4102444800"));
-        let file = install.paths.login_file();
-        for (mode, warned) in [(0o600, false), (0o400, false), (0o644, true), (0o640, true)] {
-            fs::set_permissions(&file, Permissions::from_mode(mode)).unwrap();
-            let warning = tighten(&file, &fs::metadata(&file).unwrap());
-            let expected = format!(
-                "{} was open to others (mode {mode:03o}); it is yours alone now (600)",
-                file.display()
-            );
-            assert_eq!(warning, warned.then_some(expected));
-        }
-        fs::set_permissions(&file, Permissions::from_mode(0o644)).unwrap();
-        assert_eq!(*install.login(T).authorization().borrow(), bearer(CANARY));
-        assert_eq!(fs::metadata(&file).unwrap().mode() & 0o777, 0o600);
     }
 }

@@ -166,6 +166,11 @@ impl Install {
         Ok(engines)
     }
 
+    /// The key or login for the Kimi API, as it stands now.
+    pub fn login(&self) -> Login {
+        Login::load(&self.paths, self.config.api_key.as_ref(), &self.config.oauth_host, self.clock.now())
+    }
+
     /// Puts together what the service runs on.
     ///
     /// # Errors
@@ -208,13 +213,13 @@ impl Install {
             media_limit_bytes: config.media_limit_bytes,
             max_agents: config.max_agents,
         };
-        let login = Arc::new(Login::load(&self.paths, config.api_key.as_ref(), self.clock.now()));
+        let login = Arc::new(self.login());
         Ok(Host {
             store,
             containers: docker,
             paths: self.paths.clone(),
             clock: self.clock,
-            upstream: Upstream::new(&config.api_base, login.authorization()),
+            upstream: Upstream::new(&config.api_base, login.authorization(), login.refusals()),
             login,
             settings: Arc::new(settings),
             orders,

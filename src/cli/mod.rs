@@ -12,6 +12,7 @@ mod exit;
 mod groups;
 mod install;
 mod link;
+mod login;
 mod run;
 mod service;
 mod setup;
@@ -55,6 +56,8 @@ enum Verb {
     Demo(demo::Arguments),
     /// Link your WhatsApp account, as another device of it
     Auth(auth::Arguments),
+    /// Log in to Kimi, by a code that you take to any browser
+    Login(login::Arguments),
     /// Choose your main channel among your WhatsApp chats
     Setup(setup::Arguments),
     /// Build the agent image
@@ -63,7 +66,7 @@ enum Verb {
     Run,
     /// Talk to a group's agent from this terminal
     Chat(chat::Arguments),
-    /// List, add and remove the chats that the assistant serves
+    /// List, add, change and remove the chats that the assistant serves
     Groups {
         #[command(subcommand)]
         verb: groups::Verb,
@@ -117,6 +120,7 @@ async fn perform(arguments: Arguments) -> Result<ExitCode> {
     match arguments.verb {
         Verb::Demo(demo) => demo::run(demo).await,
         Verb::Auth(auth) => auth::run(&Install::open(home)?, auth).await,
+        Verb::Login(login) => login::run(&Install::open(home)?, login).await,
         Verb::Setup(setup) => setup::run(&Install::open(home)?, setup).await,
         Verb::Build => build::run(&Install::open(home)?).await,
         Verb::Run => run::run(&Install::open(home)?).await,

@@ -93,6 +93,11 @@ pub fn stop_drawing() {
     write!(io::stderr(), "\x1b[?25h\x1b[?1049l").ok();
 }
 
+/// Writes over the terminal's last line, without a line end; nothing takes the line away.
+pub fn in_place(line: impl Display) {
+    write!(io::stderr(), "\r{line}\x1b[K").ok();
+}
+
 /// A prompt without a line end, where somebody sits at the terminal.
 pub fn prompt(text: &str) {
     if somebody_types() {

@@ -180,7 +180,11 @@ fn mounts(paths: &Paths, group: &Group, engine: &Engine) -> Vec<Mount> {
         |host: PathBuf, container: &str, access| Mount { host, container: container.to_owned(), access };
     vec![
         mount(paths.engine_config(), engine.config, Access::ReadOnly),
-        mount(paths.agent_credentials(&group.name), &format!("{}/credentials", engine.home), Access::ReadWrite),
+        mount(
+            paths.agent_credentials(&group.name),
+            &format!("{}/credentials", engine.home),
+            Access::ReadWrite,
+        ),
         mount(sessions(paths, group, engine), &format!("{}/sessions", engine.home), Access::ReadWrite),
         mount(paths.group(&group.name), GROUP, Access::ReadWrite),
         mount(paths.global(), GLOBAL, global),

@@ -2,16 +2,18 @@
 //! nanokimi can be tried and tested without an account. No real model is behind it.
 //!
 //! `conversation` takes what people wrote out of a request, a brain (`tutor` or `script`) decides on a
-//! [`Reply`], `wire` says it as Kimi does. The server remembers the latest requests for tests, and nothing
-//! else.
+//! [`Reply`], `wire` says it as Kimi does. `desk` is Kimi's login server; once it is [open](Practice::open_desk), only
+//! tokens that it gave out are good for an answer. The server remembers the latest requests for tests, and nothing else.
 
 mod conversation;
+mod desk;
 mod script;
 mod tutor;
 mod wire;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::convert::Infallible;
+use std::error::Error;
+use std::fmt;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
@@ -21,7 +23,7 @@ use axum::body::{Body, to_bytes};
 use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
-use hyper::{Method, Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
 use serde_json::{Value, json};
 use tokio::net::{TcpListener, TcpStream};
@@ -29,6 +31,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use conversation::Conversation;
+pub use desk::{Approval, Counts, Fault, LoginDesk, Terms};
 
 /// Connections at a time, of all engines together.
 const CONNECTIONS_MAX: usize = 64;
@@ -107,7 +110,7 @@ pub async fn start(brain: Brain, listen: SocketAddr) -> Result<Practice> {
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("Failed to listen on {listen}"))?;
     let address = listener.local_addr().context("Failed to learn the practice model's port")?;
-    let classroom = Arc::new(Classroom { brain, register: Mutex::default() });
+    let classroom = Arc::new(Classroom { brain, register: Mutex::default(), desk: Mutex::default() });
     let server = tokio::spawn(serve(listener, Arc::clone(&classroom)));
     Ok(Practice { address, classroom, server })
 }
@@ -116,6 +119,19 @@ impl Practice {
     /// The model's API, as the door and kimi-cli's `base_url` want it.
     pub fn base_url(&self) -> String {
         format!("http://{}/coding/v1", self.address)
+    }
+
+    /// Its login server, as `KIMI_CODE_OAUTH_HOST` wants it.
+    pub fn oauth_host(&self) -> String {
+        format!("http://{}", self.address)
+    }
+
+    /// From now on there is a login server, and whoever asks the model without one of its tokens gets 401. What it
+    /// does is in the hands of whoever opened it; a second one takes the place of the first.
+    pub fn open_desk(&self, terms: Terms) -> LoginDesk {
+        let desk = LoginDesk::new(self.address.port(), terms);
+        *self.classroom.desk() = Some(desk.clone());
+        desk
     }
 
     /// The latest requests, oldest first.
@@ -134,6 +150,7 @@ impl Drop for Practice {
 struct Classroom {
     brain: Brain,
     register: Mutex<Register>,
+    desk: Mutex<Option<LoginDesk>>,
 }
 
 #[derive(Debug, Default)]
@@ -167,7 +184,7 @@ async fn serve(listener: TcpListener, classroom: Arc<Classroom>) {
 async fn converse(stream: TcpStream, classroom: Arc<Classroom>) {
     let answer = service_fn(move |request| {
         let classroom = Arc::clone(&classroom);
-        async move { Ok::<_, Infallible>(classroom.answer(request).await) }
+        async move { classroom.answer(request).await }
     });
     let connection =
         http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
@@ -176,16 +193,28 @@ async fn converse(stream: TcpStream, classroom: Arc<Classroom>) {
     }
 }
 
+/// Ends a connection without an answer.
+#[derive(Debug)]
+struct HungUp;
+
+impl fmt::Display for HungUp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the script hangs up here")
+    }
+}
+
+impl Error for HungUp {}
+
 impl Classroom {
-    async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, HungUp> {
         let (head, body) = request.into_parts();
         let Ok(body) = to_bytes(Body::new(body), REQUEST_MAX).await else {
-            return wire::error(
+            return Ok(wire::error(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The practice model reads short requests only.",
-            );
+            ));
         };
-        let body: Value = serde_json::from_slice(&body).unwrap_or_default();
+        let body: Value = serde_json::from_slice(&body).unwrap_or_else(|_| desk::form(&body));
         let headers = head.headers.iter().map(|(name, value)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         });
@@ -193,12 +222,27 @@ impl Classroom {
         self.register().note(Received { line, headers: headers.collect(), body: body.clone() });
 
         let path = head.uri.path();
-        match head.method {
+        let desk = self.desk().clone();
+        let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+        if let (Some(desk), Some(path), &Method::POST) =
+            (&desk, path.strip_prefix("/api/oauth/"), &head.method)
+        {
+            let desk::Said { status, body, after } = desk.answer(path, &body);
+            sleep(after).await;
+            return body.map(|body| wire::json(status, &body)).ok_or(HungUp);
+        }
+        if desk.is_some_and(|desk| !desk.knows(authorization)) {
+            return Ok(wire::error(
+                StatusCode::UNAUTHORIZED,
+                "The API Key appears to be invalid or may have expired. Please verify your credentials and try again.",
+            ));
+        }
+        Ok(match head.method {
             Method::POST if path.ends_with("/chat/completions") => self.complete(&body),
             Method::GET if path.ends_with("/models") => wire::json(StatusCode::OK, &models()),
             Method::GET if path.ends_with("/usages") => wire::json(StatusCode::OK, &usages()),
             _ => wire::error(StatusCode::NOT_FOUND, "The practice model has nothing here."),
-        }
+        })
     }
 
     fn complete(&self, request: &Value) -> Response<Body> {
@@ -222,6 +266,10 @@ impl Classroom {
             }
         };
         wire::answer(request, steps, register.answers)
+    }
+
+    fn desk(&self) -> MutexGuard<'_, Option<LoginDesk>> {
+        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn register(&self) -> MutexGuard<'_, Register> {
@@ -260,7 +308,8 @@ fn usages() -> Value {
     let detail =
         json!({ "limit": "100", "used": "1", "remaining": "99", "resetTime": "2100-01-01T00:00:00Z" });
     let window = json!({ "duration": 300, "timeUnit": "TIME_UNIT_MINUTE" });
-    json!({ "usage": detail, "limits": [{ "window": window, "detail": detail }] })
+    let user = json!({ "userId": "practice", "membership": { "level": "LEVEL_BASIC" } });
+    json!({ "user": user, "usage": detail, "limits": [{ "window": window, "detail": detail }] })
 }
 
 #[cfg(test)]

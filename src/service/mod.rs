@@ -3,11 +3,12 @@
 //! ```text
 //! bridge ─▶ intake ─▶ [inbox] ─hint─▶ media ─hint─▶ dispatch ─▶ sessions ─▶ [outbox] ─hint─▶ delivery ─▶ bridge
 //! ```
-//! Each arrow is a task with one mailbox. Starting does all the cleaning; being killed at any point loses
+//! Each arrow is a task with one mailbox; beside them the login's keeper refreshes it. Starting does all the cleaning; being killed at any point loses
 //! nothing. Stopping goes with the stream: media, sessions, delivery; intake goes last, as it hears what WhatsApp says of
 //! the last replies. A message that comes meanwhile waits for the next start. A link to WhatsApp that only a person can
 //! bring back stops the service, too.
 
+mod account;
 mod delivery;
 mod dispatch;
 mod file_types;
@@ -19,13 +20,15 @@ mod pacing;
 mod slots;
 
 use std::convert::Infallible;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
+use crate::auth;
 use crate::bridge::ServiceEnd;
 use crate::container::Containers;
 use crate::notices;
@@ -39,7 +42,7 @@ const HINTS_IN_FLIGHT: usize = 64;
 const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long all sessions together may take to end: each has a grace of 10 s, then Docker is asked to kill.
 const SESSIONS_STOP_LIMIT: Duration = Duration::from_secs(45);
-/// How long the last replies may take after everything else has stopped.
+/// How long the last replies, and a renewal of the login that has begun, may take after everything else has stopped.
 const LAST_DELIVERIES_LIMIT: Duration = Duration::from_secs(10);
 /// How long stopping may take in all; whoever kills earlier makes the next start clean up.
 pub const STOP_LIMIT: Duration =
@@ -83,6 +86,7 @@ pub async fn run<C: Containers>(
     let (stop_media, media_stopped) = oneshot::channel();
     let (stop_dispatch, dispatch_stopped) = oneshot::channel();
     let (stop_delivery, delivery_stopped) = oneshot::channel();
+    let (stop_keeper, keeper_stopped) = oneshot::channel();
 
     // Dropping the set ends them all: whoever drops this future has stopped the service.
     let mut tasks = JoinSet::new();
@@ -92,6 +96,7 @@ pub async fn run<C: Containers>(
     let dispatch = tasks.spawn(dispatch::run(host.clone(), hint_receiver, dispatch_stopped));
     let delivery = delivery::run(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
     let delivery = tasks.spawn(delivery);
+    let keeper = tasks.spawn(auth::keep(Arc::clone(&host.login), host.clock, keeper_stopped));
     tracing::info!("Ready");
     ready.send(()).ok();
 
@@ -99,6 +104,7 @@ pub async fn run<C: Containers>(
         () = shutdown => Ended::Asked,
         link = needs_a_person(&host, end.link, &reach) => Ended::Link(link),
         never = forget_daily(&host) => match never {},
+        never = account::watch(&host) => match never {},
         broken = tasks.join_next() => bail!("A part of the service broke off: {broken:?}"),
     };
     tracing::info!("Stopping");
@@ -109,10 +115,16 @@ pub async fn run<C: Containers>(
         Ok(stopped) => stopped.context("Failed to stop the sessions")?,
         Err(_) => tracing::warn!("Docker does not end all containers; the next start removes them"),
     }
+    let give_up = Instant::now() + LAST_DELIVERIES_LIMIT;
+    stop_keeper.send(()).ok();
     stop_delivery.send(()).ok();
-    match timeout(LAST_DELIVERIES_LIMIT, ended(&mut tasks, &delivery)).await {
+    match timeout_at(give_up, ended(&mut tasks, &delivery)).await {
         Ok(stopped) => stopped.context("Failed to stop delivery")?,
         Err(_) => tracing::info!("Some replies are still to be sent; the next start sends them"),
+    }
+    match timeout_at(give_up, ended(&mut tasks, &keeper)).await {
+        Ok(stopped) => stopped.context("Failed to stop keeping the login")?,
+        Err(_) => tracing::warn!("The Kimi login was being renewed, and the server does not answer"),
     }
     stop_intake.send(()).ok();
     ended(&mut tasks, &intake).await.context("Failed to stop intake")?;

@@ -134,7 +134,7 @@ async fn prepare<C: Containers>(
     group: &Group,
     program: agent::Engine,
 ) -> anyhow::Result<(spec::ContainerSpec, Door)> {
-    host.login.refresh(host.clock.now());
+    host.login.reread(host.clock.now());
     let (paths, its) = (host.paths.clone(), group.clone());
     let folders = tokio::task::spawn_blocking(move || {
         home::prepare_group(&paths, &its)?;

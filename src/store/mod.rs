@@ -10,6 +10,7 @@ mod groups;
 mod inbox;
 mod lock;
 mod media;
+mod outage;
 mod outbox;
 mod people;
 mod schema;
@@ -172,7 +173,9 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::types::{ChatId, EngineName, Event, Group, GroupName, Inbound, Lang, Mention, MessageId, Role, SenderId};
+    use crate::types::{
+        ChatId, EngineName, Event, Group, GroupName, Inbound, Lang, Mention, MessageId, Role, SenderId,
+    };
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 

@@ -75,10 +75,11 @@ impl Held {
         let (reply_times, replies) = mpsc::unbounded_channel();
         let (BridgeEnd { batches, orders, link }, end) = bridge::pair();
         link.send_replace(Link::Online);
-        let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-bench")), clock.now()));
+        let login =
+            Arc::new(Login::load(&paths, Some(&Secret::new("sk-bench")), "http://127.0.0.1:9", clock.now()));
         let host = Host {
             containers: PromptEngines { prompts: prompt_times },
-            upstream: Upstream::new("http://127.0.0.1:9/coding/v1", login.authorization()),
+            upstream: Upstream::new("http://127.0.0.1:9/coding/v1", login.authorization(), login.refusals()),
             login,
             settings: Arc::new(settings(store.install_id().await?)),
             orders: end.orders.clone(),

@@ -88,6 +88,38 @@ fn what_takes_a_group_up_again_can_be_pasted_into_a_shell() {
 }
 
 #[test]
+fn what_is_chosen_for_a_group_is_shown_and_taken_up_again() {
+    let home = Home::new();
+    let set = |options: &[&str]| home.run(&[&["groups", "set", "family"], options].concat()).done().stderr;
+    assert_snapshot!(set(&["--web", "allowlist", "--hosts", "Example.ORG,example.net", "--daily-tokens", "200_000"]), @"Changed family; it counts from the next message on.");
+    assert_snapshot!(set(&["--daily-tokens", "200000"]), @"family is like that already.");
+    set(&["--hosts", "example.org", "--engine", "kimi-cli", "--trigger", "@Ana"]);
+    assert_snapshot!(home.run(&["groups", "list"]).done().stdout, @"
+    NAME    LISTENS TO  ENGINE    WEB        TOKENS A DAY  CHAT
+    main    everything  kimi-cli  web        -             console:main
+    family  @Ana        kimi-cli  allowlist  200000        console:family
+    ");
+    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. Its folder and history are kept; `nanokimi groups add family --trigger Ana && nanokimi groups set family --engine kimi-cli --web allowlist --hosts example.org --daily-tokens 200000` takes them up.");
+}
+
+#[test]
+fn what_cannot_be_chosen_is_refused() {
+    let home = Home::new();
+    let refuses = |options: &[&str]| home.refuses(&[&["groups", "set", "family"], options].concat());
+    assert_snapshot!(home.refuses(&["groups", "set", "famly", "--web", "none"]), @"There is no group famly; `nanokimi groups list` shows those there are");
+    assert_snapshot!(home.refuses(&["groups", "set", "main", "--trigger", "Ana"]), @"The main channel needs no trigger: every message there is for the assistant");
+    assert_snapshot!(refuses(&[]), @"There is nothing to change: `nanokimi groups set --help` shows what can be chosen");
+    assert_snapshot!(refuses(&["--engine", "claude"]), @r#""claude" is not an engine; there is kimi-cli"#);
+    assert_snapshot!(refuses(&["--web", "allowlist"]), @"--web allowlist needs its hosts, such as --hosts example.org,example.net");
+    assert_snapshot!(refuses(&["--web", "web", "--hosts", "example.org"]), @"--hosts goes with --web allowlist");
+    assert_snapshot!(refuses(&["--hosts", "https://example.org/"]), @r#""https://example.org/" is not the name of a host, such as example.org, without https:// and without a path"#);
+    assert_snapshot!(refuses(&["--web", "allowlist", "--hosts", "https://example.org/"]), @r#""https://example.org/" is not the name of a host, such as example.org, without https:// and without a path"#);
+    assert_snapshot!(refuses(&["--daily-tokens", "many"]), @r#"--daily-tokens needs a number, such as 200000, or "none", not "many""#);
+    assert_snapshot!(refuses(&["--daily-tokens", "9999999999999999999"]), @r#"--daily-tokens needs a number, such as 200000, or "none", not "9999999999999999999""#);
+    assert_snapshot!(refuses(&["--trigger", "@"]), @"--trigger needs a word, such as Kai");
+}
+
+#[test]
 fn a_trigger_is_a_word() {
     assert_snapshot!(Home::new().refuses(&["groups", "add", "work", "--trigger", "@"]), @"--trigger needs a word, such as Kai");
 }

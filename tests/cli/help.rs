@@ -24,7 +24,7 @@ fn nanokimi() {
       build    Build the agent image
       run      Run the service in the foreground
       chat     Talk to a group's agent from this terminal
-      groups   List, add and remove the chats that the assistant serves
+      groups   List, add, change and remove the chats that the assistant serves
       service  Keep nanokimi running with systemd
       status   Show what this install does and what waits
       doctor   Look for what is wrong, and say how to mend it
@@ -174,7 +174,7 @@ fn chat() {
 #[test]
 fn groups() {
     assert_snapshot!(help(&["groups"]), @"
-    List, add and remove the chats that the assistant serves
+    List, add, change and remove the chats that the assistant serves
 
     Usage: nanokimi groups [OPTIONS] <COMMAND>
 
@@ -182,6 +182,7 @@ fn groups() {
       list    Show the groups
       chats   Show the WhatsApp chats that could be groups, with their ids for `add`
       add     Serve a chat as a group
+      set     Change how a group's agent works, from its next turn on
       remove  Stop serving a chat; its folder and history stay, and `add` takes them up again
 
     Options:
@@ -225,6 +226,31 @@ fn groups_add() {
           --home <FOLDER>   The folder of this install [default: NANOKIMI_HOME, else this folder if it
                             is one, else ~/nanokimi]
       -h, --help            Print help
+    "#);
+}
+
+#[test]
+fn groups_set() {
+    assert_snapshot!(help(&["groups", "set"]), @r#"
+    Change how a group's agent works, from its next turn on
+
+    Usage: nanokimi groups set [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The group's name, as `list` shows it
+
+    Options:
+          --trigger <WORD>         The word after "@" that wakes the assistant there; "default" is the
+                                   assistant's name
+          --engine <ENGINE>        The agent program; "default" is ENGINE of .env
+          --web <WEB>              What of the web its agent reaches: nothing, the hosts of --hosts, or
+                                   every public address [possible values: none, allowlist, web]
+          --hosts <HOST>           The hosts of `--web allowlist`, with those beneath them; they replace
+                                   the ones before
+          --daily-tokens <NUMBER>  Most tokens that it may use in a day; "none" is no limit
+          --home <FOLDER>          The folder of this install [default: NANOKIMI_HOME, else this folder
+                                   if it is one, else ~/nanokimi]
+      -h, --help                   Print help
     "#);
 }
 

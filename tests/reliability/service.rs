@@ -70,12 +70,12 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let (docker, _prompts) = ScriptedDocker::new(Behaviour::EchoAll);
     let mut settings = held::settings(store.install_id().await.unwrap());
     settings.max_agents = 50;
-    let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-echo")), Clock::System.now()));
+    let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-echo")), NOWHERE, Clock::System.now()));
     let (bridge_end, end) = bridge::pair();
     let host = Host {
         store,
         containers: docker,
-        upstream: Upstream::new(NOWHERE, login.authorization()),
+        upstream: Upstream::new(NOWHERE, login.authorization(), login.refusals()),
         login,
         settings: Arc::new(settings),
         orders: end.orders.clone(),

@@ -9,11 +9,13 @@ mod answering;
 mod changes;
 mod delivery;
 mod engine;
+mod engines;
 #[path = "../held/mod.rs"]
 mod held;
 mod identities;
 mod limits;
 mod media;
+mod outages;
 mod replying;
 mod restarts;
 mod steering;

@@ -106,7 +106,8 @@ fn configuration(owners: &Table, api: &str, key: &str, settings: &Settings) -> T
     let default = config.get("default_model").and_then(Value::as_str).map(str::to_owned);
     if let (Some(model), Some(default)) = (&settings.model, default) {
         let models = config.get_mut("models").and_then(Value::as_table_mut);
-        if let Some(chosen) = models.and_then(|models| models.get_mut(&default)).and_then(Value::as_table_mut) {
+        if let Some(chosen) = models.and_then(|models| models.get_mut(&default)).and_then(Value::as_table_mut)
+        {
             chosen.insert("model".to_owned(), model.clone().into());
         }
     }
@@ -173,7 +174,8 @@ fn system_prompt(home: &Home, assistant: &str) -> String {
             ("GROUP_PROMPT", &group),
         ],
     );
-    let ours = NAMES.iter().fold(ours, |text, name| text.replace(&format!("${{{name}}}"), &format!("$ {{{name}}}")));
+    let ours =
+        NAMES.iter().fold(ours, |text, name| text.replace(&format!("${{{name}}}"), &format!("$ {{{name}}}")));
     format!("{}\n\n{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n", ours.trim_end())
 }
 
@@ -275,9 +277,15 @@ mod tests {
 
     #[test]
     fn settings_that_say_little_or_nonsense_do_no_harm() {
-        for text in ["", "providers = 3\nservices = []\ntools = false\nloop_control = \"x\"", "default_model = \"x\""] {
+        for text in
+            ["", "providers = 3\nservices = []\ntools = false\nloop_control = \"x\"", "default_model = \"x\""]
+        {
             let config = configuration(&text.parse().unwrap(), "http://d", "k", &settings(Some("m")));
-            assert_eq!(config["loop_control"]["max_attempts_per_step"].as_integer(), Some(ATTEMPTS), "{text}");
+            assert_eq!(
+                config["loop_control"]["max_attempts_per_step"].as_integer(),
+                Some(ATTEMPTS),
+                "{text}"
+            );
         }
     }
 
@@ -290,7 +298,10 @@ mod tests {
         assert!(prompt.starts_with("You are Kai, and you live in a chat."), "{prompt}");
         assert!(prompt.contains("# For this chat\n\nWe speak $ {cwd} and ${x} {% if A %}\n"), "{prompt}");
         assert!(!prompt.contains("# For all chats") && !prompt.contains("ROLE_ADDITIONAL"), "{prompt}");
-        assert!(prompt.ends_with(&format!("{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n")), "{prompt}");
+        assert!(
+            prompt.ends_with(&format!("{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n")),
+            "{prompt}"
+        );
         assert!(!ours(&prompt).contains("${agents_md}"));
     }
 

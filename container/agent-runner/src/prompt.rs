@@ -115,7 +115,8 @@ mod tests {
 
     #[test]
     fn a_template_is_filled_in_once() {
-        let template = "I am ${NAME}.\n{% if A %}\nA: ${A}\n{% endif %}\n{% if B %}\nB\n{% endif %}\nend ${C}!";
+        let template =
+            "I am ${NAME}.\n{% if A %}\nA: ${A}\n{% endif %}\n{% if B %}\nB\n{% endif %}\nend ${C}!";
         assert_eq!(
             fill(template, &[("NAME", "Kai"), ("A", "${NAME} {% if B %}")]),
             "I am Kai.\nA: ${NAME} {% if B %}\nend !"

@@ -108,7 +108,8 @@ fn answered_lines(mut reader: impl BufRead) -> io::Result<u64> {
     let (mut lines, mut answered) = (0, 0);
     while let Some(line) = next_line(&mut reader, &mut io::sink())? {
         lines += 1;
-        if line.starts_with(EVENT_BEGINNING) && line.windows(MODELS_OWN.len()).any(|part| part == MODELS_OWN) {
+        if line.starts_with(EVENT_BEGINNING) && line.windows(MODELS_OWN.len()).any(|part| part == MODELS_OWN)
+        {
             answered = lines;
         }
     }
@@ -208,7 +209,8 @@ mod tests {
 
     #[test]
     fn a_history_is_mended_line_by_line() {
-        let (old, new) = (bound(&format!("OLD {ITS_OWN_PART} skills")), bound(&format!("NEW {ITS_OWN_PART} skills")));
+        let (old, new) =
+            (bound(&format!("OLD {ITS_OWN_PART} skills")), bound(&format!("NEW {ITS_OWN_PART} skills")));
         let (hi, again) = (told("hi"), told("again"));
         for (story, before, after) in [
             ("nothing to do", vec![&*new, &hi, STEP, ANSWER, REMINDER], None),
@@ -218,7 +220,11 @@ mod tests {
                 vec![&new, &hi, ANSWER, &again, REMINDER, STEP],
                 Some(vec![&new, &hi, ANSWER, REMINDER, STEP]),
             ),
-            ("a torn or strange line stays", vec![&new, &hi, ANSWER, r#"{"type":"profile.bind","#, "[1]", ""], None),
+            (
+                "a torn or strange line stays",
+                vec![&new, &hi, ANSWER, r#"{"type":"profile.bind","#, "[1]", ""],
+                None,
+            ),
         ] {
             let (lines, changed) = mended(&before);
             assert_eq!(lines, after.clone().unwrap_or_else(|| before.clone()), "{story}");

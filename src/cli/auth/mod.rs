@@ -4,7 +4,7 @@
 
 mod passkey;
 pub mod phone;
-mod qr;
+pub mod qr;
 mod screen;
 
 use std::process::ExitCode;

@@ -15,7 +15,6 @@ const DEFAULT: &str = "default";
 const NO_LIMIT: &str = "none";
 
 #[derive(Args)]
-#[group(required = true, multiple = true)]
 pub struct Choices {
     /// The word after "@" that wakes the assistant there; "default" is the assistant's name
     #[arg(long, value_name = "WORD")]
@@ -23,9 +22,9 @@ pub struct Choices {
     /// The agent program; "default" is ENGINE of .env
     #[arg(long, value_name = "ENGINE")]
     engine: Option<String>,
-    /// What of the web its agent reaches; private addresses are never among it
+    /// What of the web its agent reaches: nothing, the hosts of --hosts, or every public address
     #[arg(long)]
-    web: Option<Web>,
+    web: Option<Reach>,
     /// The hosts of `--web allowlist`, with those beneath them; they replace the ones before
     #[arg(long, value_name = "HOST", value_delimiter = ',')]
     hosts: Vec<String>,
@@ -35,12 +34,9 @@ pub struct Choices {
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
-enum Web {
-    /// Nothing
+enum Reach {
     None,
-    /// The hosts of --hosts
     Allowlist,
-    /// Every public address, on ports 80 and 443
     Web,
 }
 
@@ -48,6 +44,10 @@ pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Resul
     let Some((store, group)) = install.group(name).await? else {
         bail!("There is no group {name}; `nanokimi groups list` shows those there are");
     };
+    ensure!(
+        !choices.are_none(),
+        "There is nothing to change: `nanokimi groups set --help` shows what can be chosen"
+    );
     let changed = choices.applied_to(group.clone())?;
     if changed == group {
         ui::note(format!("{name} is like that already."));
@@ -59,11 +59,16 @@ pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Resul
 }
 
 impl Choices {
+    fn are_none(&self) -> bool {
+        let Self { trigger, engine, web, hosts, daily_tokens } = self;
+        trigger.is_none() && engine.is_none() && web.is_none() && hosts.is_empty() && daily_tokens.is_none()
+    }
+
     fn applied_to(self, mut group: Group) -> Result<Group> {
         if let Some(word) = self.trigger {
             ensure!(
                 group.role == Role::Member,
-                "The main channel needs no trigger: every message there is for Kai"
+                "The main channel needs no trigger: every message there is for the assistant"
             );
             group.trigger = if word == DEFAULT { None } else { Some(trigger_word(&word)?) };
         }
@@ -78,20 +83,20 @@ impl Choices {
     }
 }
 
-fn web_policy(web: Option<Web>, hosts: &[String], before: WebPolicy) -> Result<WebPolicy> {
+fn web_policy(web: Option<Reach>, hosts: &[String], before: WebPolicy) -> Result<WebPolicy> {
     let hosts = hosts.iter().map(|host| HostName::parse(host)).collect::<Result<Vec<_>>>()?;
     Ok(match (web, before) {
         (None, before) if hosts.is_empty() => before,
         (None, WebPolicy::Allowlist(_)) => WebPolicy::Allowlist(hosts),
-        (Some(Web::Allowlist), WebPolicy::Allowlist(before)) if hosts.is_empty() => {
+        (Some(Reach::Allowlist), WebPolicy::Allowlist(before)) if hosts.is_empty() => {
             WebPolicy::Allowlist(before)
         }
-        (Some(Web::Allowlist), _) if !hosts.is_empty() => WebPolicy::Allowlist(hosts),
-        (Some(Web::Allowlist), _) => {
-            bail!("--web allowlist needs its hosts, such as --hosts example.org,pypi.org")
+        (Some(Reach::Allowlist), _) if !hosts.is_empty() => WebPolicy::Allowlist(hosts),
+        (Some(Reach::Allowlist), _) => {
+            bail!("--web allowlist needs its hosts, such as --hosts example.org,example.net")
         }
-        (Some(Web::None), _) if hosts.is_empty() => WebPolicy::None,
-        (Some(Web::Web), _) if hosts.is_empty() => WebPolicy::Web,
+        (Some(Reach::None), _) if hosts.is_empty() => WebPolicy::None,
+        (Some(Reach::Web), _) if hosts.is_empty() => WebPolicy::Web,
         (Some(_) | None, _) => bail!("--hosts goes with --web allowlist"),
     })
 }

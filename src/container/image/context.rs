@@ -49,7 +49,9 @@ fn files(engine: &EngineName) -> Vec<(&'static str, Vec<u8>, u32)> {
     let part = PARTS.iter().find(|part| part.engine == engine.as_str());
     let recipe = WORLD.replace(PLACE_OF_ENGINE, part.map_or("", |part| part.recipe));
     let mut files = vec![(RECIPE, recipe.into_bytes(), 0o644)];
-    files.extend(part.into_iter().flat_map(|part| part.files).map(|(name, content)| (*name, content.to_vec(), 0o644)));
+    files.extend(
+        part.into_iter().flat_map(|part| part.files).map(|(name, content)| (*name, content.to_vec(), 0o644)),
+    );
     files.push(("agent-runner", AGENT_RUNNER.to_vec(), 0o755));
     files
 }

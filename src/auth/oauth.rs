@@ -1,0 +1,285 @@
+//! Kimi's login server: the device flow (RFC 8628) and the refresh (RFC 6749, 6), as kimi-cli 1.51.0 speaks them
+//! (`auth/oauth.py`). What an answer means is decided by pure functions of its status and body.
+//!
+//! An answer may hold tokens, and a server may say anything: no word of it is passed on but the codes known here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use reqwest::header::HeaderMap;
+use serde_json::Value;
+
+use super::login_file::{Tokens, is_sendable};
+use super::stand_in::device_id;
+use super::web::{Said, Web, device_headers};
+use crate::types::Secret;
+
+/// kimi-cli's, which is what the login is for.
+const CLIENT_ID: &str = "17e5f671-d194-4dfb-9706-5516cb48c098";
+const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+/// How often the server is asked where it does not say (RFC 8628, 3.2).
+const USUAL_INTERVAL: Duration = Duration::from_secs(5);
+/// How much longer the pauses become each time that the server says so (RFC 8628, 3.5).
+const SLOWER_BY: Duration = Duration::from_secs(5);
+/// Longest pause while the server is in trouble.
+const PAUSE_MAX: Duration = Duration::from_secs(60);
+/// How long a code is good for where the server does not say, and at most.
+const USUAL_PATIENCE: Duration = Duration::from_secs(15 * 60);
+const PATIENCE_MAX: Duration = Duration::from_secs(60 * 60);
+/// The life of a token where the server does not say: what real ones have.
+const USUAL_LIFETIME: Duration = Duration::from_secs(15 * 60);
+/// Longest code or address that is shown, in bytes.
+const SHOWN_MAX: usize = 512;
+/// The errors of RFC 6749 (5.2) and RFC 8628 (3.5): words for a log, where others could be anything.
+const KNOWN_ERRORS: [&str; 12] = [
+    "invalid_request",
+    "invalid_client",
+    "invalid_grant",
+    "unauthorized_client",
+    "unsupported_grant_type",
+    "invalid_scope",
+    "authorization_pending",
+    "slow_down",
+    "access_denied",
+    "expired_token",
+    "server_error",
+    "temporarily_unavailable",
+];
+
+/// The login server, asked as one device.
+#[derive(Debug)]
+pub struct LoginServer {
+    web: Web,
+    /// Where the device's id lies; made at the first request where it is missing.
+    device: PathBuf,
+}
+
+/// What a person takes to Kimi's page, and what this program asks with meanwhile.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct DeviceCode {
+    /// To be compared with what the page shows, or typed in there.
+    pub user_code: String,
+    /// Kimi's page, with the code filled in where the server knows how.
+    pub page_with_code: String,
+    pub device_code: Secret,
+    pub good_for: Duration,
+    pub interval: Duration,
+}
+
+/// Tokens as the server has just given them.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Grant {
+    access: Secret,
+    refresh: Option<Secret>,
+    lifetime: Duration,
+    scope: Option<String>,
+    token_type: Option<String>,
+}
+
+/// Where a device's login stands.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Poll {
+    Granted(Grant),
+    /// Nobody has agreed yet.
+    Pending,
+    /// Nobody has agreed yet, and we ask too often.
+    SlowDown,
+    Expired,
+    Denied,
+    /// The server is in trouble, or not to be reached; it may know better next time.
+    Failed(String),
+    /// The server wants nothing of it.
+    Refused(String),
+}
+
+/// What came of a refresh.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Refresh {
+    Granted(Grant),
+    /// This refresh token is worth nothing any more.
+    Refused,
+    /// It may work another time.
+    Failed(String),
+}
+
+impl LoginServer {
+    /// `host` has no slash at its end; `device` is the file of the device's id.
+    pub fn new(host: impl Into<String>, device: PathBuf) -> Self {
+        Self { web: Web::new(host), device }
+    }
+
+    pub fn host(&self) -> &str {
+        self.web.base()
+    }
+
+    /// Asks for a code.
+    ///
+    /// # Errors
+    /// The server cannot be reached, or gives none.
+    pub async fn device_code(&self) -> Result<DeviceCode> {
+        let fields = [("client_id", CLIENT_ID)];
+        let said = self.web.post("/api/oauth/device_authorization", &fields, self.headers()?).await?;
+        device_code(&said).map_err(|why| anyhow::anyhow!(why))
+    }
+
+    /// Asks whether somebody has agreed.
+    pub async fn poll(&self, code: &DeviceCode) -> Poll {
+        let device_code = code.device_code.reveal();
+        match self.token(&[("device_code", device_code), ("grant_type", DEVICE_GRANT)]).await {
+            Ok(said) => polled(&said),
+            Err(error) => Poll::Failed(format!("{error:#}")),
+        }
+    }
+
+    /// Gives a refresh token for new tokens. Whatever becomes of the answer, the server may have taken it.
+    pub async fn refresh(&self, token: &Secret) -> Refresh {
+        match self.token(&[("grant_type", "refresh_token"), ("refresh_token", token.reveal())]).await {
+            Ok(said) => refreshed(&said),
+            Err(error) => Refresh::Failed(format!("{error:#}")),
+        }
+    }
+
+    async fn token(&self, fields: &[(&str, &str)]) -> Result<Said> {
+        let fields = [&[("client_id", CLIENT_ID)], fields].concat();
+        self.web.post("/api/oauth/token", &fields, self.headers()?).await
+    }
+
+    fn headers(&self) -> Result<HeaderMap> {
+        Ok(device_headers(&device_id(&self.device)?))
+    }
+}
+
+impl Grant {
+    /// What goes into the login file; `before` is what it replaces, where it was given for that.
+    pub fn into_tokens(self, before: Option<&Tokens>, now: Timestamp) -> Tokens {
+        let lifetime = SignedDuration::try_from(self.lifetime).unwrap_or(SignedDuration::MAX);
+        let kept = |text: Option<String>, old: fn(&Tokens) -> &String, usual: &str| {
+            text.unwrap_or_else(|| before.map_or_else(|| usual.to_owned(), |before| old(before).clone()))
+        };
+        Tokens {
+            access: self.access,
+            // A server that gives no other one means the old one (RFC 6749, 6).
+            refresh: self.refresh.or_else(|| before.and_then(|before| before.refresh.clone())),
+            expires_at: now.saturating_add(lifetime).unwrap_or(Timestamp::MAX),
+            lifetime: Some(self.lifetime),
+            scope: kept(self.scope, |tokens| &tokens.scope, "kimi-code"),
+            token_type: kept(self.token_type, |tokens| &tokens.token_type, "Bearer"),
+        }
+    }
+}
+
+/// When the server is asked next: as often as it allows, and less often while it is in trouble.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Pacing {
+    interval: Duration,
+    failures: u32,
+}
+
+impl Pacing {
+    pub fn new(interval: Duration) -> Self {
+        Self { interval, failures: 0 }
+    }
+
+    /// The pause after an answer (RFC 8628, 3.5: five seconds more each time that it says `slow_down`, and longer ones
+    /// while it cannot be reached).
+    pub fn after(&mut self, answer: &Poll) -> Duration {
+        match answer {
+            Poll::Failed(_) => self.failures = self.failures.saturating_add(1),
+            Poll::SlowDown => {
+                self.interval += SLOWER_BY;
+                self.failures = 0;
+            }
+            Poll::Granted(_) | Poll::Pending | Poll::Expired | Poll::Denied | Poll::Refused(_) => {
+                self.failures = 0
+            }
+        }
+        let longer = self.interval.saturating_mul(2_u32.saturating_pow(self.failures));
+        longer.min(self.interval.max(PAUSE_MAX))
+    }
+}
+
+fn device_code(said: &Said) -> Result<DeviceCode, String> {
+    let body: Value = serde_json::from_slice(&said.body).unwrap_or_default();
+    if said.status != 200 {
+        return Err(complaint(said.status, &body));
+    }
+    let text = |name: &str| body[name].as_str().filter(|text| is_showable(text)).map(str::to_owned);
+    let (Some(user_code), Some(device_code)) = (text("user_code"), text("device_code")) else {
+        return Err("it answers without a code".to_owned());
+    };
+    let page =
+        |name: &str| text(name).filter(|page| page.starts_with("https://") || page.starts_with("http://"));
+    let Some(page_with_code) = page("verification_uri_complete").or_else(|| page("verification_uri")) else {
+        return Err("it answers without an address".to_owned());
+    };
+    Ok(DeviceCode {
+        user_code,
+        page_with_code,
+        device_code: Secret::new(device_code),
+        good_for: seconds(&body["expires_in"]).unwrap_or(USUAL_PATIENCE).min(PATIENCE_MAX),
+        interval: seconds(&body["interval"]).unwrap_or(USUAL_INTERVAL).min(PATIENCE_MAX),
+    })
+}
+
+fn polled(said: &Said) -> Poll {
+    let body: Value = serde_json::from_slice(&said.body).unwrap_or_default();
+    match (said.status, body["error"].as_str()) {
+        (200, None) => match grant(&body) {
+            Some(grant) => Poll::Granted(grant),
+            None => Poll::Failed("it answers without a token".to_owned()),
+        },
+        (_, Some("authorization_pending")) => Poll::Pending,
+        (_, Some("slow_down")) => Poll::SlowDown,
+        (_, Some("expired_token")) => Poll::Expired,
+        (_, Some("access_denied")) => Poll::Denied,
+        (429 | 500.., _) => Poll::Failed(complaint(said.status, &body)),
+        (_, Some(_)) => Poll::Refused(complaint(said.status, &body)),
+        // No words of a login server's: something on the way has answered.
+        (_, None) => Poll::Failed(complaint(said.status, &body)),
+    }
+}
+
+fn refreshed(said: &Said) -> Refresh {
+    let body: Value = serde_json::from_slice(&said.body).unwrap_or_default();
+    match (said.status, body["error"].as_str()) {
+        (200, None) => match grant(&body) {
+            Some(grant) => Refresh::Granted(grant),
+            None => Refresh::Failed("it answers without a token".to_owned()),
+        },
+        (401 | 403, _) | (400..=499, Some("invalid_grant")) => Refresh::Refused,
+        (status, _) => Refresh::Failed(complaint(status, &body)),
+    }
+}
+
+fn grant(body: &Value) -> Option<Grant> {
+    let token = |name: &str| body[name].as_str().map(Secret::new).filter(is_sendable);
+    let text = |name: &str| body[name].as_str().map(str::to_owned);
+    Some(Grant {
+        access: token("access_token")?,
+        refresh: token("refresh_token"),
+        lifetime: seconds(&body["expires_in"]).unwrap_or(USUAL_LIFETIME),
+        scope: text("scope"),
+        token_type: text("token_type"),
+    })
+}
+
+/// A number of seconds above nothing, also where it is written as text.
+fn seconds(value: &Value) -> Option<Duration> {
+    let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
+    Duration::try_from_secs_f64(number).ok().filter(|duration| !duration.is_zero())
+}
+
+/// A code or an address is one plain word.
+fn is_showable(text: &str) -> bool {
+    !text.is_empty() && text.len() <= SHOWN_MAX && text.chars().all(|c| c.is_ascii_graphic())
+}
+
+fn complaint(status: u16, body: &Value) -> String {
+    let known = body["error"].as_str().filter(|code| KNOWN_ERRORS.contains(code));
+    match known {
+        Some(code) => format!("it answers HTTP {status}, {code}"),
+        None => format!("it answers HTTP {status}"),
+    }
+}

@@ -1,0 +1,182 @@
+//! The way to one of Kimi's servers: bounded requests with kimi-cli's headers. TLS trusts what this system trusts, and
+//! the system's proxies are honoured; a server on this machine is always reached directly. Redirects are not followed:
+//! a token goes to one host only, and never unencrypted over a network.
+
+use std::error::Error;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::redirect::Policy;
+use tokio::sync::OnceCell;
+use tokio::task::spawn_blocking;
+
+use crate::types::Secret;
+
+/// The engine that the Kimi API knows us by, whose version container/requirements.txt pins.
+pub const KIMI_CLI_VERSION: &str = "1.51.0";
+/// A server that is there accepts within seconds, even over a poor line.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may take in all. A renewal that is given up may have been granted, so it is not short.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Largest answer in bytes: tokens and quotas are a few thousand.
+const ANSWER_MAX: usize = 64 * 1024;
+/// Longest value of a header that describes this machine.
+const HEADER_MAX: usize = 120;
+
+/// A server, by the beginning of its addresses. The client is made at the first request: it reads the trust store.
+#[derive(Debug)]
+pub struct Web {
+    base: String,
+    client: OnceCell<reqwest::Client>,
+}
+
+/// What a server has said.
+#[derive(Debug)]
+pub struct Said {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+impl Web {
+    /// `base` has no slash at its end.
+    pub fn new(base: impl Into<String>) -> Self {
+        Self { base: base.into(), client: OnceCell::new() }
+    }
+
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// Sends a form.
+    ///
+    /// # Errors
+    /// No answer came, or too long a one; the reason names nothing of the form.
+    pub async fn post(&self, path: &str, fields: &[(&str, &str)], headers: HeaderMap) -> Result<Said> {
+        // A URL's query is written as a form is.
+        let mut form = Url::parse("form:").context("Failed to write a form")?;
+        form.query_pairs_mut().extend_pairs(fields);
+        let body = form.query().unwrap_or_default().to_owned();
+        let request = self.client().await?.post(self.url(path)?).headers(headers);
+        said(request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body)).await
+    }
+
+    /// Asks, as the holder of this token.
+    ///
+    /// # Errors
+    /// As [`Web::post`].
+    pub async fn get(&self, path: &str, token: &Secret, headers: HeaderMap) -> Result<Said> {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.reveal()))
+            .map_err(|_| anyhow!("The token cannot be sent"))?;
+        bearer.set_sensitive(true);
+        said(self.client().await?.get(self.url(path)?).headers(headers).header(AUTHORIZATION, bearer)).await
+    }
+
+    fn url(&self, path: &str) -> Result<Url> {
+        Url::parse(&format!("{}{path}", self.base)).with_context(|| format!("{:?} is not a URL", self.base))
+    }
+
+    async fn client(&self) -> Result<&reqwest::Client> {
+        let place = Place::of(&self.base)?;
+        self.client.get_or_try_init(async || spawn_blocking(move || client_for(place)).await?).await
+    }
+}
+
+async fn said(request: reqwest::RequestBuilder) -> Result<Said> {
+    let mut answer = request.send().await.map_err(|error| anyhow!(causes(&error.without_url())))?;
+    let status = answer.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(piece) = answer.chunk().await.map_err(|error| anyhow!(causes(&error.without_url())))? {
+        if body.len() + piece.len() > ANSWER_MAX {
+            bail!("the answer is longer than {} KB", ANSWER_MAX / 1024);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(Said { status, body })
+}
+
+/// Where a base leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    Internet,
+    ThisMachine,
+}
+
+impl Place {
+    /// # Errors
+    /// No token may be sent there.
+    fn of(base: &str) -> Result<Self> {
+        let url = Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?;
+        let this_machine = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+        match url.scheme() {
+            "https" => Ok(Self::Internet),
+            "http" if this_machine => Ok(Self::ThisMachine),
+            other => bail!("The Kimi login is sent over https only, not {other}, to {base:?}"),
+        }
+    }
+}
+
+/// Reads the system's trust store, where it is needed.
+fn client_for(place: Place) -> Result<reqwest::Client> {
+    // An error means that somebody has installed one already, which is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::Client::builder()
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_LIMIT)
+        .timeout(ANSWER_LIMIT);
+    let client = match place {
+        Place::Internet => client,
+        // Neither proxies nor certificates have a part in it, so that it works where there are none.
+        Place::ThisMachine => client.no_proxy().tls_certs_only([]),
+    };
+    client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
+}
+
+/// The headers that kimi-cli sends with requests about its login, for this machine and device.
+pub fn device_headers(device_id: &str) -> HeaderMap {
+    let machine = rustix::system::uname();
+    let lossy = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let model = format!("Linux {} {}", lossy(machine.release()), lossy(machine.machine()));
+    let mut headers = client_headers();
+    for (name, value) in [
+        ("x-msh-platform", "kimi_cli".to_owned()),
+        ("x-msh-version", KIMI_CLI_VERSION.to_owned()),
+        ("x-msh-device-name", lossy(machine.nodename())),
+        ("x-msh-device-model", model),
+        ("x-msh-os-version", lossy(machine.version())),
+        ("x-msh-device-id", device_id.to_owned()),
+    ] {
+        headers.insert(HeaderName::from_static(name), header_value(&value));
+    }
+    headers
+}
+
+/// Who asks, where the device does not matter.
+pub fn client_headers() -> HeaderMap {
+    let agent = format!("KimiCLI/{KIMI_CLI_VERSION} (nanokimi {})", env!("CARGO_PKG_VERSION"));
+    HeaderMap::from_iter([(USER_AGENT, header_value(&agent))])
+}
+
+/// As kimi-cli has it: what is not ASCII is left out.
+fn header_value(text: &str) -> HeaderValue {
+    let plain: String = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(HEADER_MAX).collect();
+    let plain = plain.trim();
+    HeaderValue::from_str(plain)
+        .ok()
+        .filter(|value| !value.is_empty())
+        .unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// An error with what lies behind it, on one line.
+fn causes(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
+}

@@ -1,0 +1,183 @@
+//! A login is renewed ahead of time, alone, and on disk before anybody uses it.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::sync::Arc;
+use std::time::{Duration, Instant};
+
+use insta::assert_snapshot;
+use nanokimi::auth::{self, Login};
+use nanokimi::clock::Clock;
+use nanokimi::practice::{Counts, Fault};
+use nanokimi::types::{Authorization, Secret};
+use serde_json::Value;
+use tokio::sync::oneshot;
+
+use crate::world::World;
+
+const QUARTER_HOUR: Duration = Duration::from_secs(900);
+
+#[tokio::test]
+async fn a_login_is_renewed_at_half_of_its_life_by_one_request_each_time() {
+    let world = World::new(Duration::from_secs(2)).await;
+    world.log_in(Duration::ZERO);
+    let mut keeper = world.keeper();
+    let began = Instant::now();
+    for renewed in 1..=4 {
+        let token = keeper.next_token().await;
+        assert_eq!(token, world.on_disk(), "it is on disk by the time that it is used");
+        assert!(began.elapsed() > Duration::from_millis(900) * renewed, "{:?}", began.elapsed());
+    }
+    let Counts { refreshes, refreshes_granted, refreshes_refused, .. } = world.desk.counts();
+    assert_eq!((refreshes, refreshes_granted, refreshes_refused), (4, 4, 0));
+    assert_eq!(fs::metadata(world.file()).unwrap().permissions().mode() & 0o777, 0o600);
+    keeper.ends().await;
+    assert_eq!(world.names(), ["device_id", "kimi-code.json", "kimi-code.lock"]);
+}
+
+#[tokio::test]
+async fn a_login_that_has_expired_is_renewed_at_once_and_a_fresh_one_is_left_alone() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(QUARTER_HOUR * 4);
+    let mut keeper = world.keeper();
+    let renewed = keeper.next_token().await;
+    keeper.silence(Duration::from_millis(300)).await;
+    // As a service that is started again, some minutes later.
+    keeper.ends().await;
+    let mut keeper = world.keeper();
+    keeper.silence(Duration::from_millis(300)).await;
+    assert_eq!((keeper.token(), world.desk.counts().refreshes), (renewed, 1));
+    keeper.ends().await;
+}
+
+#[tokio::test]
+async fn a_renewal_is_asked_for_as_kimi_cli_asks() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(QUARTER_HOUR);
+    let mut keeper = world.keeper();
+    keeper.next_token().await;
+    let requests = world.practice.requests();
+    let [request] = &requests[..] else { panic!("{requests:?}") };
+    assert_eq!(request.line, "POST /api/oauth/token");
+    let fields = &request.body;
+    assert_eq!(fields["client_id"], "17e5f671-d194-4dfb-9706-5516cb48c098");
+    assert_eq!(fields["grant_type"], "refresh_token");
+    assert!(fields["refresh_token"].as_str().unwrap().starts_with("refresh-"));
+    assert_eq!(fields.as_object().unwrap().len(), 3);
+    let header = |name: &str| request.headers[name].as_str();
+    assert_eq!(header("content-type"), "application/x-www-form-urlencoded");
+    assert_eq!((header("x-msh-platform"), header("x-msh-version")), ("kimi_cli", "1.51.0"));
+    let device = fs::read_to_string(world.paths.device_id()).unwrap();
+    assert_eq!(header("x-msh-device-id"), device);
+    assert!(header("x-msh-device-model").starts_with("Linux "), "{request:?}");
+    for name in ["x-msh-device-name", "x-msh-os-version", "user-agent"] {
+        assert!(!header(name).is_empty(), "{name}");
+    }
+    assert!(!request.headers.contains_key("authorization"));
+    keeper.ends().await;
+}
+
+#[tokio::test]
+async fn the_file_is_one_that_kimi_cli_reads() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(QUARTER_HOUR);
+    let mut keeper = world.keeper();
+    keeper.next_token().await;
+    let login: Value = serde_json::from_str(&world.text()).unwrap();
+    let fields: Vec<&String> = login.as_object().unwrap().keys().collect();
+    assert_eq!(fields, ["access_token", "expires_at", "expires_in", "refresh_token", "scope", "token_type"]);
+    assert_eq!((&login["scope"], &login["token_type"]), (&"kimi-code".into(), &"Bearer".into()));
+    assert_eq!(login["expires_in"], 900.0);
+    let left = login["expires_at"].as_f64().unwrap() - Clock::System.now().as_duration().as_secs_f64();
+    assert!((890.0..=900.0).contains(&left), "{left}");
+    assert!(world.desk.would_refresh(&world.text()));
+    keeper.ends().await;
+}
+
+#[tokio::test]
+async fn whoever_is_refused_gets_another_token_by_one_request_for_all() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(Duration::ZERO);
+    let mut keeper = world.keeper();
+    let old = keeper.token();
+    world.desk.expire_access();
+    // Three doors at once, and one that comes late.
+    for _ in 0..3 {
+        keeper.refuse(&old);
+    }
+    let new = keeper.next_token().await;
+    assert_ne!(new, old);
+    keeper.refuse(&old);
+    keeper.silence(Duration::from_millis(300)).await;
+    assert_eq!((world.desk.counts().refreshes, keeper.token()), (1, new));
+    keeper.ends().await;
+}
+
+#[tokio::test]
+async fn a_token_that_is_refused_right_after_it_was_given_is_no_reason_for_another() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(Duration::ZERO);
+    let mut keeper = world.keeper();
+    keeper.refuse(&keeper.token());
+    let new = keeper.next_token().await;
+    keeper.refuse(&new);
+    keeper.next().await;
+    assert_snapshot!(keeper.missing(), @"Kimi refuses this login, though it was renewed just now; look at your account there, or run `nanokimi login`");
+    keeper.silence(Duration::from_millis(300)).await;
+    assert_eq!(world.desk.counts().refreshes, 1);
+    keeper.ends().await;
+}
+
+#[tokio::test]
+async fn a_renewal_that_has_begun_is_finished_before_the_service_ends() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(QUARTER_HOUR);
+    let before = world.on_disk();
+    world.desk.at_next_requests([Fault::Slow(Duration::from_millis(700))]);
+    let keeper = world.keeper();
+    world.refreshes(1).await;
+    assert_eq!(world.on_disk(), before);
+    keeper.ends().await;
+    assert_ne!(world.on_disk(), before);
+    assert!(world.desk.would_refresh(&world.text()));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_login_takes_effect_without_a_restart() {
+    let folder = tempfile::tempdir().unwrap();
+    let paths = nanokimi::paths::Paths::new(folder.path());
+    nanokimi::home::prepare(&paths).unwrap();
+    let now = "2026-11-21T12:00:00Z".parse().unwrap();
+    let clock = Clock::Anchored { wall: now, instant: tokio::time::Instant::now() };
+    let login = Arc::new(Login::load(&paths, None, "http://127.0.0.1:9", now));
+    let mut seen = login.authorization();
+    let (_stop, stopped) = oneshot::channel();
+    let keeper = tokio::spawn(auth::keep(Arc::clone(&login), clock, stopped));
+    assert!(matches!(&*seen.borrow_and_update(), Authorization::Missing(_)));
+    // 2100: far from half of its life.
+    fs::write(paths.login_file(), r#"{"access_token":"new","refresh_token":"r","expires_at":4102444800}"#)
+        .unwrap();
+    let waited = tokio::time::Instant::now();
+    seen.changed().await.unwrap();
+    assert_eq!(*seen.borrow(), Authorization::Login(Secret::new("new")));
+    assert!(waited.elapsed() <= Duration::from_secs(30), "{:?}", waited.elapsed());
+    keeper.abort();
+}
+
+#[tokio::test]
+async fn with_an_api_key_nothing_is_renewed() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(QUARTER_HOUR);
+    let key = Secret::new("sk-1");
+    let host = world.practice.oauth_host();
+    let login = Arc::new(Login::load(&world.paths, Some(&key), &host, Clock::System.now()));
+    let mut seen = login.authorization();
+    let (stop, stopped) = oneshot::channel();
+    let keeper = tokio::spawn(auth::keep(Arc::clone(&login), Clock::System, stopped));
+    login.refusals().send_replace(Some(key.clone()));
+    assert!(tokio::time::timeout(Duration::from_millis(300), seen.changed()).await.is_err());
+    assert_eq!(*seen.borrow(), Authorization::ApiKey(key));
+    stop.send(()).unwrap();
+    keeper.await.unwrap();
+    assert_eq!(world.desk.counts().refreshes, 0);
+}

@@ -1,0 +1,153 @@
+//! An install with a login in it, a login server that does as told, and a keeper between them.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
+
+use nanokimi::auth::{self, Login};
+use nanokimi::clock::Clock;
+use nanokimi::home;
+use nanokimi::paths::Paths;
+use nanokimi::practice::{self, Brain, LoginDesk, Practice, Terms};
+use nanokimi::types::{Authorization, Secret};
+use serde_json::Value;
+use tempfile::TempDir;
+use tokio::sync::{oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::timeout;
+
+/// Longer than anything takes that these tests wait for.
+pub const PATIENCE: Duration = Duration::from_secs(30);
+
+pub struct World {
+    pub practice: Practice,
+    pub desk: LoginDesk,
+    pub paths: Paths,
+    _folder: TempDir,
+}
+
+impl World {
+    /// Logins live this long.
+    pub async fn new(lifetime: Duration) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let paths = Paths::new(folder.path());
+        home::prepare(&paths).unwrap();
+        let practice = practice::start(Brain::Script, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let desk = practice.open_desk(Terms { lifetime, ..Terms::default() });
+        Self { practice, desk, paths, _folder: folder }
+    }
+
+    pub fn file(&self) -> PathBuf {
+        self.paths.login_file()
+    }
+
+    /// Puts a login in place that was made this long ago.
+    pub fn log_in(&self, age: Duration) {
+        self.put(&self.desk.login_file(Clock::System.now(), age));
+    }
+
+    /// Puts a login in place as `nanokimi login` and kimi-cli do.
+    pub fn put(&self, text: &str) {
+        let new = self.paths.credentials().join("put");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new, self.file()).unwrap();
+    }
+
+    pub fn text(&self) -> String {
+        fs::read_to_string(self.file()).unwrap()
+    }
+
+    /// The access token on disk.
+    pub fn on_disk(&self) -> String {
+        let login: Value = serde_json::from_str(&self.text()).unwrap();
+        login["access_token"].as_str().unwrap().to_owned()
+    }
+
+    /// What lies beside the engine's configuration.
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.paths.credentials()).unwrap();
+        let mut names: Vec<String> =
+            entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    pub fn keeper(&self) -> Keeper {
+        let host = self.practice.oauth_host();
+        let login = Arc::new(Login::load(&self.paths, None, &host, Clock::System.now()));
+        let seen = login.authorization();
+        let (stop, stopped) = oneshot::channel();
+        let task = tokio::spawn(auth::keep(Arc::clone(&login), Clock::System, stopped));
+        Keeper { login, seen, stop: Some(stop), task }
+    }
+
+    /// Waits until so many refreshes were asked for.
+    pub async fn refreshes(&self, count: u64) {
+        let asked = async {
+            while self.desk.counts().refreshes < count {
+                tokio::time::sleep(Duration::from_millis(5)).await;
+            }
+        };
+        timeout(PATIENCE, asked).await.expect("nobody refreshes");
+    }
+}
+
+/// A running keeper, as a service has one.
+pub struct Keeper {
+    pub login: Arc<Login>,
+    seen: watch::Receiver<Authorization>,
+    stop: Option<oneshot::Sender<()>>,
+    task: JoinHandle<()>,
+}
+
+impl Keeper {
+    pub fn now(&self) -> Authorization {
+        self.seen.borrow().clone()
+    }
+
+    /// The token that the doors have now.
+    pub fn token(&self) -> String {
+        match self.now() {
+            Authorization::Login(token) => token.reveal().to_owned(),
+            other => panic!("there is no login: {other:?}"),
+        }
+    }
+
+    /// Why there is none.
+    pub fn missing(&self) -> String {
+        match self.now() {
+            Authorization::Missing(why) => why,
+            other => panic!("there is a login: {other:?}"),
+        }
+    }
+
+    /// What the doors are given next.
+    pub async fn next(&mut self) -> Authorization {
+        timeout(PATIENCE, self.seen.changed()).await.expect("nothing changes").unwrap();
+        self.seen.borrow_and_update().clone()
+    }
+
+    pub async fn next_token(&mut self) -> String {
+        self.next().await;
+        self.token()
+    }
+
+    /// The Kimi API refuses a token at one of the doors.
+    pub fn refuse(&self, token: &str) {
+        self.login.refusals().send_replace(Some(Secret::new(token)));
+    }
+
+    /// Nothing changes for this long.
+    pub async fn silence(&mut self, length: Duration) {
+        assert!(timeout(length, self.seen.changed()).await.is_err(), "{:?}", self.seen.borrow());
+    }
+
+    /// Ends it in order.
+    pub async fn ends(mut self) {
+        self.stop.take().unwrap().send(()).unwrap();
+        timeout(PATIENCE, self.task).await.expect("the keeper does not end").unwrap();
+    }
+}
