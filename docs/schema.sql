@@ -25,7 +25,8 @@ CREATE TABLE groups (
     engine TEXT,
     web TEXT NOT NULL DEFAULT 'web' CHECK (web IN ('none', 'allowlist', 'web')),
     web_hosts TEXT NOT NULL DEFAULT '',
-    daily_tokens INTEGER
+    daily_tokens INTEGER,
+    outage_told_at INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -126,3 +127,9 @@ CREATE TABLE "outbox" (
 ) STRICT;
 CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';
+
+-- What keeps all chats from being answered, such as a login that Kimi refuses; what is asked meanwhile is kept.
+CREATE TABLE outages (
+    outage TEXT PRIMARY KEY NOT NULL,
+    since INTEGER NOT NULL
+) STRICT;

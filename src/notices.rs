@@ -3,7 +3,7 @@
 //! The readers are the owner's family: they see WhatsApp and nothing else. Each notice says what happened, then what
 //! to do; where only the owner can help, it names the command to run. Never shows an error's own words.
 
-use crate::types::{GroupName, Lang, Trouble};
+use crate::types::{GroupName, Lang, Outage, Trouble};
 
 /// The language of a locale such as `es_ES.UTF-8`, if we speak it, else English.
 pub fn lang(locale: Option<&str>) -> Lang {
@@ -38,6 +38,57 @@ pub fn gave_up(lang: Lang, trouble: Trouble, attempts: u32) -> String {
         (Lang::Es, _) => format!(
             "Lo he intentado {attempts} veces y no he podido responder. {happened} {to_do} Tu mensaje queda \
              guardado; para intentarlo de nuevo, vuelve a enviarlo."
+        ),
+    }
+}
+
+/// To a chat, once in an outage: what is asked waits for its end.
+pub fn kept(lang: Lang, outage: Outage) -> String {
+    let happened = happened(lang, outage.trouble());
+    let to_do = to_do(lang, outage.trouble());
+    match lang {
+        Lang::En => format!(
+            "I cannot answer now. {happened} {to_do} Your message is kept; I answer it as soon as that is over."
+        ),
+        Lang::Es => format!(
+            "Ahora no puedo responder. {happened} {to_do} Tu mensaje queda guardado; lo responderé en cuanto se \
+             resuelva."
+        ),
+    }
+}
+
+/// To the owner, once in an outage.
+pub fn outage(lang: Lang, outage: Outage) -> String {
+    let happened = happened(lang, outage.trouble());
+    let (en, es) = match outage {
+        Outage::NotLoggedIn => {
+            ("Please run `nanokimi login` on the server.", "Ejecuta `nanokimi login` en el servidor.")
+        }
+        Outage::Refused => (
+            "Please look at your plan on kimi.com, then run `nanokimi doctor` on the server.",
+            "Revisa tu plan en kimi.com y luego ejecuta `nanokimi doctor` en el servidor.",
+        ),
+        Outage::RateLimited => (
+            "That ends by itself; if it happens often, look at your plan on kimi.com.",
+            "Se pasará solo; si ocurre a menudo, revisa tu plan en kimi.com.",
+        ),
+        Outage::QuotaUsedUp => (
+            "`nanokimi login --status` says when it begins anew.",
+            "`nanokimi login --status` dice cuándo empieza de nuevo.",
+        ),
+        Outage::ModelRefused => (
+            "Please check KIMI_MODEL in .env and the models in data/credentials/config.toml.",
+            "Revisa KIMI_MODEL en .env y los modelos en data/credentials/config.toml.",
+        ),
+    };
+    let to_do = pick(lang, en, es);
+    match lang {
+        Lang::En => format!(
+            "I cannot answer in any chat now. {happened} {to_do} What is asked meanwhile is kept and answered then."
+        ),
+        Lang::Es => format!(
+            "Ahora no puedo responder en ningún chat. {happened} {to_do} Lo que se pregunte mientras tanto queda \
+             guardado y se responde después."
         ),
     }
 }
@@ -88,6 +139,18 @@ fn happened(lang: Lang, trouble: Trouble) -> &'static str {
             "I have asked Kimi as much as it allows for now.",
             "Le he preguntado a Kimi todo lo que permite por ahora.",
         ),
+        Trouble::QuotaUsedUp => (
+            "What the Kimi plan holds is used up for now.",
+            "Lo que incluye el plan de Kimi se ha agotado por ahora.",
+        ),
+        Trouble::ModelRefused => (
+            "Kimi does not give me the model that I am set to use.",
+            "Kimi no me da el modelo que tengo configurado.",
+        ),
+        Trouble::TooLarge => (
+            "What I would have to show Kimi at once is too large for it.",
+            "Lo que tendría que enseñarle a Kimi de una vez es demasiado grande.",
+        ),
         Trouble::Overloaded => (
             "Kimi is overloaded or out of order at the moment.",
             "Kimi está saturado o averiado en este momento.",
@@ -135,8 +198,8 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
             ("Please tell me in words what it shows.", "Cuéntame con palabras qué contiene.")
         }
         Trouble::NotLoggedIn => (
-            "Please ask the owner to run `nanokimi doctor`.",
-            "Pide al propietario que ejecute `nanokimi doctor`.",
+            "Please ask the owner to run `nanokimi login`.",
+            "Pide al propietario que ejecute `nanokimi login`.",
         ),
         Trouble::Refused => (
             "Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.",
@@ -145,6 +208,18 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
         Trouble::RateLimited => (
             "Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`.",
             "Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`.",
+        ),
+        Trouble::QuotaUsedUp => (
+            "Please wait until the plan's next period, or ask the owner to look at `nanokimi login --status`.",
+            "Espera al siguiente periodo del plan, o pide al propietario que mire `nanokimi login --status`.",
+        ),
+        Trouble::ModelRefused => (
+            "Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml.",
+            "Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml.",
+        ),
+        Trouble::TooLarge => (
+            "Please send fewer or smaller pictures at once.",
+            "Envía menos imágenes a la vez, o más pequeñas.",
         ),
         Trouble::Overloaded => ("Please wait a few minutes.", "Espera unos minutos."),
         Trouble::BadRequest | Trouble::EmptyAnswer => (
@@ -317,7 +392,7 @@ fn pick(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
 mod tests {
     use super::*;
 
-    const TROUBLES: [Trouble; 18] = [
+    const TROUBLES: [Trouble; 21] = [
         Trouble::NoDocker,
         Trouble::NoImage,
         Trouble::NoSpace,
@@ -331,6 +406,9 @@ mod tests {
         Trouble::NotLoggedIn,
         Trouble::Refused,
         Trouble::RateLimited,
+        Trouble::QuotaUsedUp,
+        Trouble::ModelRefused,
+        Trouble::TooLarge,
         Trouble::Overloaded,
         Trouble::BadRequest,
         Trouble::Unreachable,
@@ -359,7 +437,7 @@ mod tests {
     fn what_is_said_in_english() {
         let before = "I tried 3 times and could not answer. ";
         let after = " Your message is kept; to try again, send it again.";
-        insta::assert_snapshot!(all(Lang::En, before, after), @r"
+        insta::assert_snapshot!(all(Lang::En, before, after), @"
         I could not answer. Kimi is overloaded or out of order at the moment. Please wait a few minutes. Your message is kept; to try again, send it again.
         NoDocker: Docker, the program that I run in on the server, does not respond. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         NoImage: I am not completely installed on the server. Please ask the owner to run `nanokimi build`.
@@ -371,9 +449,12 @@ mod tests {
         TurnTooLong: It took longer than I may work on one message. Please ask me for less at once.
         NoModel: Nobody has told me which Kimi model to use. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         Unsupported: There is something in the message that I cannot read, such as a picture. Please tell me in words what it shows.
-        NotLoggedIn: I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`.
+        NotLoggedIn: I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi login`.
         Refused: Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.
         RateLimited: I have asked Kimi as much as it allows for now. Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`.
+        QuotaUsedUp: What the Kimi plan holds is used up for now. Please wait until the plan's next period, or ask the owner to look at `nanokimi login --status`.
+        ModelRefused: Kimi does not give me the model that I am set to use. Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml.
+        TooLarge: What I would have to show Kimi at once is too large for it. Please send fewer or smaller pictures at once.
         Overloaded: Kimi is overloaded or out of order at the moment. Please wait a few minutes.
         BadRequest: Kimi did not accept what I asked it. Please put it in other words; if it happens again, ask the owner to run `nanokimi doctor`.
         Unreachable: I cannot reach Kimi over the internet. Please ask the owner to check the server's connection with `nanokimi doctor`.
@@ -396,7 +477,7 @@ mod tests {
     fn what_is_said_in_spanish() {
         let before = "Lo he intentado 3 veces y no he podido responder. ";
         let after = " Tu mensaje queda guardado; para intentarlo de nuevo, vuelve a enviarlo.";
-        insta::assert_snapshot!(all(Lang::Es, before, after), @r"
+        insta::assert_snapshot!(all(Lang::Es, before, after), @"
         No he podido responder. Kimi está saturado o averiado en este momento. Espera unos minutos. Tu mensaje queda guardado; para intentarlo de nuevo, vuelve a enviarlo.
         NoDocker: Docker, el programa en el que funciono en el servidor, no responde. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         NoImage: No estoy instalado del todo en el servidor. Pide al propietario que ejecute `nanokimi build`.
@@ -408,9 +489,12 @@ mod tests {
         TurnTooLong: Ha llevado más tiempo del que puedo dedicar a un mensaje. Pídeme menos cosas a la vez.
         NoModel: Nadie me ha dicho qué modelo de Kimi debo usar. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         Unsupported: En el mensaje hay algo que no puedo leer, como una imagen. Cuéntame con palabras qué contiene.
-        NotLoggedIn: No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`.
+        NotLoggedIn: No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi login`.
         Refused: Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`.
         RateLimited: Le he preguntado a Kimi todo lo que permite por ahora. Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`.
+        QuotaUsedUp: Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan, o pide al propietario que mire `nanokimi login --status`.
+        ModelRefused: Kimi no me da el modelo que tengo configurado. Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml.
+        TooLarge: Lo que tendría que enseñarle a Kimi de una vez es demasiado grande. Envía menos imágenes a la vez, o más pequeñas.
         Overloaded: Kimi está saturado o averiado en este momento. Espera unos minutos.
         BadRequest: Kimi no ha aceptado lo que le he pedido. Dilo con otras palabras; si vuelve a pasar, pide al propietario que ejecute `nanokimi doctor`.
         Unreachable: No consigo llegar a Kimi por internet. Pide al propietario que compruebe la conexión del servidor con `nanokimi doctor`.
@@ -426,6 +510,36 @@ mod tests {
         WhatsApp no me deja escribir en el chat del grupo family, porque allí nadie me ha escrito antes. He renunciado a lo que tenía que decir. Pide que me escriban y vuelve a preguntarme allí.
         WhatsApp dice que escribo demasiado en el chat del grupo family. Lo que tengo que decir allí espera una hora. Pídeme menos cosas allí durante un tiempo.
         No he podido enviar lo que tenía que decir en el grupo family y he renunciado a ello. `nanokimi status` dice por qué; vuelve a preguntarme allí.
+        ");
+    }
+
+    #[test]
+    fn an_outage_is_told_to_each_as_it_concerns_them() {
+        let all = [Lang::En, Lang::Es].map(|lang| {
+            let told = Outage::ALL.map(|outage| [kept(lang, outage), self::outage(lang, outage)].join("\n"));
+            told.join("\n")
+        });
+        insta::assert_snapshot!(all.join("\n"), @"
+        I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi login`. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi login` on the server. What is asked meanwhile is kept and answered then.
+        I cannot answer now. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. Kimi does not accept the account that I use. Please look at your plan on kimi.com, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
+        I cannot answer now. I have asked Kimi as much as it allows for now. Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan on kimi.com. What is asked meanwhile is kept and answered then.
+        I cannot answer now. What the Kimi plan holds is used up for now. Please wait until the plan's next period, or ask the owner to look at `nanokimi login --status`. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. What the Kimi plan holds is used up for now. `nanokimi login --status` says when it begins anew. What is asked meanwhile is kept and answered then.
+        I cannot answer now. Kimi does not give me the model that I am set to use. Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. Kimi does not give me the model that I am set to use. Please check KIMI_MODEL in .env and the models in data/credentials/config.toml. What is asked meanwhile is kept and answered then.
+        Ahora no puedo responder. No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi login`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. No tengo iniciada la sesión en Kimi, o ha caducado. Ejecuta `nanokimi login` en el servidor. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Kimi no acepta la cuenta que uso. Revisa tu plan en kimi.com y luego ejecuta `nanokimi doctor` en el servidor. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Le he preguntado a Kimi todo lo que permite por ahora. Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Le he preguntado a Kimi todo lo que permite por ahora. Se pasará solo; si ocurre a menudo, revisa tu plan en kimi.com. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan, o pide al propietario que mire `nanokimi login --status`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Lo que incluye el plan de Kimi se ha agotado por ahora. `nanokimi login --status` dice cuándo empieza de nuevo. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Kimi no me da el modelo que tengo configurado. Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Kimi no me da el modelo que tengo configurado. Revisa KIMI_MODEL en .env y los modelos en data/credentials/config.toml. Lo que se pregunte mientras tanto queda guardado y se responde después.
         ");
     }
 

@@ -255,8 +255,14 @@ pub enum Trouble {
     NotLoggedIn,
     /// The Kimi API refuses this account or client (HTTP 403).
     Refused,
-    /// Too many requests, or the quota is used up (HTTP 429).
+    /// Too many requests (HTTP 429).
     RateLimited,
+    /// What the plan or the account holds is used up (HTTP 402, or 403 and 429 with words about it).
+    QuotaUsedUp,
+    /// The Kimi API does not give this model (HTTP 404).
+    ModelRefused,
+    /// The request is larger than the door or the API takes (HTTP 413).
+    TooLarge,
     /// The Kimi API is overloaded or broken (HTTP 5xx).
     Overloaded,
     /// The Kimi API does not accept the request (other HTTP 4xx).
@@ -267,6 +273,37 @@ pub enum Trouble {
     EmptyAnswer,
     /// Anything else that the engine reports.
     Internal,
+}
+
+/// The troubles that are of all chats at once and that no other try mends: somebody must do something about the Kimi
+/// account, or its time must come. What is asked meanwhile is kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outage {
+    NotLoggedIn,
+    Refused,
+    RateLimited,
+    QuotaUsedUp,
+    ModelRefused,
+}
+
+impl Outage {
+    pub const ALL: [Self; 5] =
+        [Self::NotLoggedIn, Self::Refused, Self::RateLimited, Self::QuotaUsedUp, Self::ModelRefused];
+
+    /// The outage that a trouble is, if it is one.
+    pub fn of(trouble: Trouble) -> Option<Self> {
+        Self::ALL.into_iter().find(|outage| outage.trouble() == trouble)
+    }
+
+    pub fn trouble(self) -> Trouble {
+        match self {
+            Self::NotLoggedIn => Trouble::NotLoggedIn,
+            Self::Refused => Trouble::Refused,
+            Self::RateLimited => Trouble::RateLimited,
+            Self::QuotaUsedUp => Trouble::QuotaUsedUp,
+            Self::ModelRefused => Trouble::ModelRefused,
+        }
+    }
 }
 
 #[cfg(test)]

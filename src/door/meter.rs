@@ -5,26 +5,22 @@
 
 use serde_json::Value;
 
+use super::complaint::Complaint;
 use crate::types::TokenUsage;
 
 /// Longest line of an event stream that is read; a chunk of an answer has some hundred bytes.
 const LINE_MAX: usize = 64 * 1024;
 /// Longest answer in one piece that is read.
 const WHOLE_MAX: usize = 1024 * 1024;
-/// What is read of a refusal; its reason stands at its beginning.
-const REFUSAL_MAX: usize = 16 * 1024;
-/// What is kept of a reason, in characters: a line for the log.
-const REASON_MAX: usize = 300;
 /// No request comes near this many tokens; a greater number is nonsense and must not overflow the sums.
 const TOKENS_MAX: u64 = u32::MAX as u64;
 
-/// What an answer is, by its status and content type.
+/// What a good answer is, by its content type.
 #[derive(Debug)]
 pub enum Meter {
     Events(Events),
     Whole(Whole),
-    Refusal(Refusal),
-    /// A success that is neither events nor JSON.
+    /// Neither events nor JSON.
     Other,
 }
 
@@ -33,8 +29,8 @@ pub enum Meter {
 pub enum Seen {
     /// Tokens to add to what was seen before.
     Usage(TokenUsage),
-    /// Why the API cannot answer, in its words, on one line.
-    Complaint(String),
+    /// Why the API cannot go on.
+    Complaint(Complaint),
 }
 
 /// How an answer ended, when nothing more came.
@@ -47,9 +43,8 @@ pub enum Ending {
 
 impl Meter {
     /// `content_type` as the header has it; `length` in bytes, where the answer told it.
-    pub fn new(success: bool, content_type: &str, length: Option<u64>) -> Self {
+    pub fn new(content_type: &str, length: Option<u64>) -> Self {
         match content_type.split(';').next().unwrap_or_default().trim() {
-            _ if !success => Self::Refusal(Refusal::default()),
             "text/event-stream" => Self::Events(Events::default()),
             "application/json" => Self::Whole(Whole { length, ..Whole::default() }),
             _ => Self::Other,
@@ -61,7 +56,6 @@ impl Meter {
         match self {
             Self::Events(events) => events.read(piece),
             Self::Whole(whole) => whole.read(piece).into_iter().collect(),
-            Self::Refusal(refusal) => refusal.read(piece).into_iter().collect(),
             Self::Other => Vec::new(),
         }
     }
@@ -71,7 +65,7 @@ impl Meter {
         match self {
             Self::Events(events) if !events.done => (None, Ending::CutShort),
             Self::Whole(whole) => (whole.weigh(), Ending::Whole),
-            Self::Events(_) | Self::Refusal(_) | Self::Other => (None, Ending::Whole),
+            Self::Events(_) | Self::Other => (None, Ending::Whole),
         }
     }
 }
@@ -110,9 +104,9 @@ impl Events {
             return None;
         }
         let chunk: Value = serde_json::from_slice(data).ok()?;
-        if let Some(reason) = complaint(&chunk) {
+        if let Some(complaint) = Complaint::in_json(&chunk) {
             self.done = true;
-            return Some(Seen::Complaint(reason));
+            return Some(Seen::Complaint(complaint));
         }
         // A server that stops after the last chunk without "[DONE]" has still told everything.
         self.done |= chunk.pointer("/choices/0/finish_reason").is_some_and(Value::is_string);
@@ -153,24 +147,6 @@ impl Whole {
     }
 }
 
-/// The body of an answer that is not a success.
-#[derive(Debug, Default)]
-pub struct Refusal {
-    body: Vec<u8>,
-}
-
-impl Refusal {
-    fn read(&mut self, piece: &[u8]) -> Option<Seen> {
-        let room = REFUSAL_MAX.saturating_sub(self.body.len());
-        self.body.extend_from_slice(&piece[..piece.len().min(room)]);
-        let reason = match serde_json::from_slice(&self.body) {
-            Ok(body) => complaint(&body)?,
-            Err(_) => one_line(&String::from_utf8_lossy(&self.body)),
-        };
-        Some(Seen::Complaint(reason))
-    }
-}
-
 fn usage(answer: &Value) -> Option<TokenUsage> {
     let usage = [answer.get("usage"), answer.pointer("/choices/0/usage")]
         .into_iter()
@@ -185,18 +161,6 @@ fn usage(answer: &Value) -> Option<TokenUsage> {
             .unwrap_or(0),
         output: tokens("/completion_tokens").unwrap_or(0),
     })
-}
-
-/// `{"error": {"type": …, "message": …}}` as `type: message`.
-fn complaint(answer: &Value) -> Option<String> {
-    let error = answer.get("error").filter(|error| !error.is_null())?;
-    let words: Vec<&str> =
-        [error.get("type"), error.get("message")].into_iter().flatten().filter_map(Value::as_str).collect();
-    Some(one_line(&if words.is_empty() { error.to_string() } else { words.join(": ") }))
-}
-
-fn one_line(text: &str) -> String {
-    text.trim().chars().take(REASON_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect()
 }
 
 #[cfg(test)]
@@ -238,18 +202,16 @@ mod tests {
     proptest! {
         #[test]
         fn usage_counts_once_however_the_stream_is_cut(cuts in prop::collection::vec(1usize..200_000, 0..20)) {
-            let mut meter = Meter::new(true, "text/event-stream; charset=utf-8", None);
+            let mut meter = Meter::new("text/event-stream; charset=utf-8", None);
             prop_assert_eq!(read_in_pieces(&mut meter, &stream(), &cuts), [tokens(100, 60, 7)]);
             prop_assert_eq!(meter.end(), (None, Ending::Whole));
         }
 
         #[test]
-        fn garbage_tells_nothing_and_breaks_nothing(garbage in prop::collection::vec(any::<u8>(), 0..2000), success: bool) {
+        fn garbage_tells_nothing_and_breaks_nothing(garbage in prop::collection::vec(any::<u8>(), 0..2000)) {
             for kind in ["text/event-stream", "application/json", ""] {
-                let mut meter = Meter::new(success, kind, Some(garbage.len() as u64));
-                for seen in meter.read(&garbage) {
-                    prop_assert!(matches!(seen, Seen::Complaint(reason) if reason.chars().count() <= REASON_MAX));
-                }
+                let mut meter = Meter::new(kind, Some(garbage.len() as u64));
+                prop_assert_eq!(meter.read(&garbage), []);
                 meter.end();
             }
         }
@@ -275,9 +237,9 @@ mod tests {
             (r#"{"choices":[],"usage":{}}"#, None),
             (r#"{"choices":null}"#, None),
         ] {
-            let mut events = Meter::new(true, "text/event-stream", None);
+            let mut events = Meter::new("text/event-stream", None);
             assert_eq!(events.read(format!("data: {line}\n").as_bytes()).pop(), expected, "{line}");
-            let mut whole = Meter::new(true, "application/json", Some(line.len() as u64));
+            let mut whole = Meter::new("application/json", Some(line.len() as u64));
             assert_eq!(whole.read(line.as_bytes()).pop(), expected, "{line}");
             assert_eq!(whole.end(), (None, Ending::Whole), "counted once");
         }
@@ -285,7 +247,7 @@ mod tests {
 
     #[test]
     fn a_json_answer_without_a_length_is_counted_at_its_end() {
-        let mut meter = Meter::new(true, "application/json", None);
+        let mut meter = Meter::new("application/json", None);
         assert_eq!(meter.read(br#"{"usage":{"prompt_tokens":5,"completion_tokens":1}}"#), []);
         assert_eq!(meter.end(), (Some(tokens(5, 0, 1)), Ending::Whole));
     }
@@ -300,28 +262,18 @@ mod tests {
             (format!("{piece}\n\n{last}\n\n"), Ending::Whole),
             (format!("{piece}\n\ndata: [DONE]\n\n"), Ending::Whole),
         ] {
-            let mut meter = Meter::new(true, "text/event-stream", None);
+            let mut meter = Meter::new("text/event-stream", None);
             meter.read(text.as_bytes());
             assert_eq!(meter.end(), (None, ending), "{text}");
         }
     }
 
     #[test]
-    fn complaints_become_one_line() {
-        for (body, reason) in [
-            (
-                r#"{"error":{"message":"slow\ndown","type":"rate_limit_reached_error"}}"#,
-                "rate_limit_reached_error: slow down",
-            ),
-            (r#"{"error":{"message":"no"}}"#, "no"),
-            (r#"{"error":"flat"}"#, "\"flat\""),
-            ("<h1>Bad gateway</h1>\n", "<h1>Bad gateway</h1>"),
-        ] {
-            let mut meter = Meter::new(false, "text/event-stream", None);
-            assert_eq!(meter.read(body.as_bytes()), [Seen::Complaint(reason.to_owned())]);
-        }
-        let mut meter = Meter::new(true, "text/event-stream", None);
+    fn an_error_in_the_stream_is_its_end() {
+        let mut meter = Meter::new("text/event-stream", None);
         let seen = meter.read(b"data: {\"error\":{\"message\":\"engine overloaded\"}}\n");
-        assert_eq!(seen, [Seen::Complaint("engine overloaded".to_owned())]);
+        let complaint = Complaint { kind: String::new(), reason: "engine overloaded".to_owned() };
+        assert_eq!(seen, [Seen::Complaint(complaint)]);
+        assert_eq!(meter.end(), (None, Ending::Whole));
     }
 }

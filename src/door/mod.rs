@@ -12,10 +12,14 @@
 //! header and nowhere else: never into a log, an error or an answer. The door decides nothing about turns; it
 //! keeps what it saw for the session to take.
 
+mod body;
+mod complaint;
 mod ledger;
 mod meter;
+mod refusal;
 mod relay;
 mod road;
+mod verdict;
 
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File, Permissions};
@@ -54,7 +58,6 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub struct Upstream {
     base: String,
     authorization: watch::Receiver<Authorization>,
-    /// Where a token goes that the API has refused: its keeper then gets another one.
     refusals: watch::Sender<Option<Secret>>,
     /// Made at the first door: it reads the system's trust store, some milliseconds and a megabyte.
     client: Arc<OnceCell<reqwest::Client>>,
@@ -62,7 +65,8 @@ pub struct Upstream {
 
 impl Upstream {
     /// `base` is the Kimi API without a trailing slash, such as `https://api.kimi.com/coding/v1`;
-    /// `authorization` is read at every request, `refusals` hears of a token that the API does not accept.
+    /// `authorization` is read at every request; a login that the API refuses is put into `refusals`, and another one
+    /// awaited for a while.
     pub fn new(
         base: impl Into<String>,
         authorization: watch::Receiver<Authorization>,

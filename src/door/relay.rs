@@ -1,5 +1,6 @@
-//! Carries one request from a container to the Kimi API with the real login, and the answer back, both as
-//! they come. Keeps in the ledger what the session should know of it.
+//! Carries one request from a container to the Kimi API with the real login, and the answer back as it comes. Where
+//! there is no good answer, does what `verdict` says: has the login renewed, waits, or gives up. Keeps in the ledger
+//! what the session should know of it.
 //!
 //! TLS trusts what this system trusts (its CA store, or `SSL_CERT_FILE`). `HTTPS_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY` are honoured for the Kimi API, as reqwest does by default; a server on this machine is always
@@ -8,38 +9,38 @@
 use std::error::Error;
 use std::fmt;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::{StreamExt, stream};
-use hyper::body::{Body as _, Incoming};
-use hyper::header::{self, HeaderValue};
+use futures_util::stream;
+use hyper::body::Incoming;
+use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
-use hyper::{Request, Response, StatusCode};
+use hyper::{Method, Request, Response, StatusCode};
 use reqwest::Url;
 use reqwest::redirect::Policy;
-use serde_json::json;
 use tokio::sync::watch;
 use tokio::task::{spawn_blocking, yield_now};
+use tokio::time::{sleep, timeout};
 
 use super::Upstream;
+use super::body::{self, BODY_MAX, NotHeld, Room};
 use super::ledger::Ledger;
 use super::meter::{Ending, Meter, Seen};
+use super::refusal::Refusal;
 use super::road::{self, Closed};
+use super::verdict::{self, Tried, Verdict};
 use crate::types::{Authorization, Failure, Secret, Trouble};
 
-/// Largest request body in bytes: a long history with some photos in it stays below.
-const REQUEST_BODY_MAX: u64 = 32 * 1024 * 1024;
-/// What is read of the body of a request that is refused: twice of what is let through.
-const DISCARD_MAX: u64 = 2 * REQUEST_BODY_MAX;
 /// A server that is there accepts within seconds, even over a poor line.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the API may be silent: before it answers (the upload counts too), and between two pieces of an
 /// answer. A model that thinks streams its thoughts, so minutes of silence mean a dead line.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long a login may take to be renewed. The keeper itself tries for longer, for the requests that follow.
+const RENEWAL_TIMEOUT: Duration = Duration::from_secs(45);
 
 /// The way from one door to the Kimi API. An answer as a whole has no timeout: turns have one.
 #[derive(Debug)]
@@ -49,6 +50,21 @@ pub struct Relay {
     authorization: watch::Receiver<Authorization>,
     refusals: watch::Sender<Option<Secret>>,
     ledger: Arc<Ledger>,
+    room: Room,
+}
+
+/// A request as it goes to the API, but for its login and its body.
+struct Outgoing {
+    method: Method,
+    url: Url,
+    headers: HeaderMap,
+}
+
+/// A login, and the header that carries it.
+struct Login {
+    authorization: Authorization,
+    token: Secret,
+    header: HeaderValue,
 }
 
 impl Relay {
@@ -57,93 +73,153 @@ impl Relay {
         let place = Place::of(&base)?;
         let make = async || spawn_blocking(move || client_for(place)).await?;
         let client = client.get_or_try_init(make).await?.clone();
-        Ok(Self { client, base, authorization, refusals, ledger })
+        Ok(Self { client, base, authorization, refusals, ledger, room: Room::new() })
     }
 
     /// Answers a request from inside, whatever it is.
     pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
         let (head, body) = request.into_parts();
-        match self.prepare(&head, body.size_hint().exact()) {
-            Ok((outgoing, login)) => self.carry(outgoing, body, login).await,
-            Err(refused) => {
-                discard(body).await;
-                refused.response()
+        let outgoing = match self.prepare(&head) {
+            Ok(outgoing) => outgoing,
+            Err(refusal) => {
+                body::discard(body).await;
+                return refusal.response();
+            }
+        };
+        match self.room.take_in(body).await {
+            Ok(held) => self.ask(&outgoing, &held.bytes).await,
+            Err(NotHeld::TooLong) => {
+                let why = format!("The request is longer than {} MiB.", BODY_MAX / (1024 * 1024));
+                self.ledger.failed(Failure::new(Trouble::TooLarge, &why));
+                Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", why).response()
+            }
+            Err(NotHeld::Broken) => {
+                let why = "The request broke off.";
+                Refusal::new(StatusCode::BAD_REQUEST, "invalid_request_error", why).response()
             }
         }
     }
 
-    /// What goes to the API in place of the request, without its body, which has `length` bytes if that is
-    /// known.
-    fn prepare(
-        &self,
-        head: &Parts,
-        length: Option<u64>,
-    ) -> Result<(reqwest::RequestBuilder, Secret), Refused> {
+    /// What goes to the API in place of the request, if somebody is logged in.
+    fn prepare(&self, head: &Parts) -> Result<Outgoing, Refusal> {
         let path = road::to_kimi(&head.method, &head.uri)
-            .map_err(|Closed { status, why }| Refused::new(status, "invalid_request_error", why))?;
-        if length.is_some_and(|length| length > REQUEST_BODY_MAX) {
-            return Err(Refused::too_long());
-        }
-        let login = match &*self.authorization.borrow() {
-            Authorization::ApiKey(login) | Authorization::Login(login) => login.clone(),
+            .map_err(|Closed { status, why }| Refusal::new(status, "invalid_request_error", why))?;
+        let url = Url::parse(&format!("{}/{path}", self.base)).map_err(|_| {
+            let why = "There is no such path in the Kimi API.";
+            Refusal::new(StatusCode::NOT_FOUND, "invalid_request_error", why)
+        })?;
+        self.login()?;
+        Ok(Outgoing { method: head.method.clone(), url, headers: road::outbound(&head.headers) })
+    }
+
+    fn login(&self) -> Result<Login, Refusal> {
+        let authorization = self.authorization.borrow().clone();
+        let token = match &authorization {
+            Authorization::ApiKey(token) | Authorization::Login(token) => token.clone(),
             Authorization::Missing(why) => return Err(self.not_logged_in(why)),
         };
-        let bearer = bearer(&login).ok_or_else(|| {
+        let header = bearer(&token).ok_or_else(|| {
             self.not_logged_in("The Kimi login cannot be sent: it contains characters that no login has.")
         })?;
-        let url = Url::parse(&format!("{}/{path}", self.base)).map_err(|_| {
-            Refused::new(
-                StatusCode::NOT_FOUND,
-                "invalid_request_error",
-                "There is no such path in the Kimi API.",
-            )
-        })?;
-        let mut headers = road::outbound(&head.headers);
-        headers.insert(header::AUTHORIZATION, bearer);
-        if let Some(length) = length.filter(|length| *length > 0) {
-            headers.insert(header::CONTENT_LENGTH, HeaderValue::from(length));
-        }
-        Ok((self.client.request(head.method.clone(), url).headers(headers), login))
+        Ok(Login { authorization, token, header })
     }
 
-    async fn carry(
-        &self,
-        outgoing: reqwest::RequestBuilder,
-        body: Incoming,
-        login: Secret,
-    ) -> Response<Body> {
-        let too_long = TooLong::default();
-        let outgoing = if body.is_end_stream() { outgoing } else { outgoing.body(too_long.watch(body)) };
-        match outgoing.send().await {
-            Ok(answer) => self.pass_back(answer, login),
-            Err(_) if too_long.happened() => Refused::too_long().response(),
-            Err(error) => {
-                let why = format!("The Kimi API cannot be reached: {}", causes(&error.without_url()));
-                tracing::warn!("{why}");
-                self.ledger.failed(Failure::new(Trouble::Unreachable, &why));
-                Refused::new(StatusCode::BAD_GATEWAY, "connection_error", why).response()
+    fn not_logged_in(&self, why: &str) -> Refusal {
+        self.ledger.failed(Failure::new(Trouble::NotLoggedIn, why));
+        Refusal::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why)
+    }
+
+    /// Asks the API until there is an answer to pass back.
+    async fn ask(&self, outgoing: &Outgoing, body: &Bytes) -> Response<Body> {
+        let mut tried = Tried::default();
+        loop {
+            let login = match self.login() {
+                Ok(login) => login,
+                Err(refusal) => return refusal.response(),
+            };
+            let (refusal, verdict) = match self.send(outgoing, body, &login).await {
+                Ok(answer) if answer.status().is_success() => match unreadable(outgoing, &answer) {
+                    None => return self.pass_back(answer, login.token),
+                    Some(refusal) => (refusal, Verdict::GiveUp(Trouble::Unreachable)),
+                },
+                Ok(answer) => {
+                    let refusal = Refusal::read(answer, &login.token).await;
+                    let verdict = verdict::of_refusal(
+                        refusal.status,
+                        &refusal.complaint,
+                        refusal.retry_after,
+                        &login.authorization,
+                        &tried,
+                    );
+                    (refusal, verdict)
+                }
+                Err(error) => {
+                    let verdict = if error.is_connect() {
+                        verdict::of_no_connection(&tried)
+                    } else {
+                        Verdict::GiveUp(Trouble::Unreachable)
+                    };
+                    (unreachable(&causes(&error.without_url())), verdict)
+                }
+            };
+            match verdict {
+                Verdict::Renew => {
+                    tried.renewals += 1;
+                    self.renew(&login).await;
+                }
+                Verdict::Wait(pause) => {
+                    let why = refusal.detail();
+                    tracing::info!(pause_secs = pause.as_secs(), "The Kimi API cannot answer now: {why}");
+                    tried.pauses += 1;
+                    tried.waited += pause;
+                    sleep(pause).await;
+                }
+                Verdict::Pass(trouble) => return self.note(refusal, trouble).response(),
+                Verdict::GiveUp(trouble) => return self.note(refusal, trouble).final_response(),
             }
         }
     }
 
-    fn not_logged_in(&self, why: &str) -> Refused {
-        self.ledger.failed(Failure::new(Trouble::NotLoggedIn, why));
-        Refused::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why)
+    async fn send(
+        &self,
+        outgoing: &Outgoing,
+        body: &Bytes,
+        login: &Login,
+    ) -> reqwest::Result<reqwest::Response> {
+        let mut headers = outgoing.headers.clone();
+        headers.insert(header::AUTHORIZATION, login.header.clone());
+        let request = self.client.request(outgoing.method.clone(), outgoing.url.clone()).headers(headers);
+        let request = if body.is_empty() { request } else { request.body(body.clone()) };
+        request.send().await
+    }
+
+    /// Lets the keeper know that the API has refused this login, and waits for what comes of it.
+    async fn renew(&self, login: &Login) {
+        self.refusals.send_replace(Some(login.token.clone()));
+        let mut authorization = self.authorization.clone();
+        let another = authorization.wait_for(|now| *now != login.authorization);
+        if timeout(RENEWAL_TIMEOUT, another).await.is_err() {
+            tracing::warn!("The Kimi login was refused and could not be renewed in time");
+        }
+    }
+
+    /// Keeps for the session why the API did not answer.
+    fn note(&self, refusal: Refusal, trouble: Trouble) -> Refusal {
+        let detail = refusal.detail();
+        tracing::warn!(?trouble, "The Kimi API does not answer");
+        tracing::debug!("What it said: {detail}");
+        self.ledger.failed(Failure::new(trouble, detail));
+        refusal
     }
 
     /// The answer as it comes: each piece is metered, then passed on at once.
     fn pass_back(&self, answer: reqwest::Response, login: Secret) -> Response<Body> {
         let status = answer.status();
         tracing::debug!(status = status.as_u16(), "the Kimi API answers");
-        if status == StatusCode::UNAUTHORIZED {
-            self.refusals.send_replace(Some(login.clone()));
-        }
         let headers = road::inbound(answer.headers());
-        let content_type =
-            headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default();
-        let meter = Meter::new(status.is_success(), content_type, answer.content_length());
-        let mut passage = Passage { answer, meter, login, status, ledger: Arc::clone(&self.ledger) };
-        passage.note_status();
+        let meter = Meter::new(content_type(&answer), answer.content_length());
+        self.ledger.succeeded();
+        let passage = Passage { answer, meter, login, ledger: Arc::clone(&self.ledger) };
         let body = stream::unfold(Some(passage), |passage| async {
             let mut passage = passage?;
             match passage.next().await {
@@ -171,6 +247,25 @@ impl Relay {
     }
 }
 
+/// A success that no engine can read: somebody on the way answers in the API's place, such as a hotel's sign-in page.
+fn unreadable(outgoing: &Outgoing, answer: &reqwest::Response) -> Option<Refusal> {
+    let is_question = outgoing.method == Method::POST && outgoing.url.path().ends_with("/chat/completions");
+    if !is_question || matches!(Meter::new(content_type(answer), None), Meter::Events(_) | Meter::Whole(_)) {
+        return None;
+    }
+    let what = if content_type(answer).is_empty() { "something unknown" } else { content_type(answer) };
+    Some(unreachable(&format!("it answers with {what}, which is no answer of a model")))
+}
+
+fn unreachable(why: &str) -> Refusal {
+    let why = format!("The Kimi API cannot be reached: {why}");
+    Refusal::new(StatusCode::BAD_GATEWAY, "connection_error", why)
+}
+
+fn content_type(answer: &reqwest::Response) -> &str {
+    answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
 /// What ends an event stream of which a part is missing: whatever line was cut, then an error in OpenAI's shape.
 const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. The model's answer broke off.\",\
     \"type\":\"stream_broken\"}}\n\n";
@@ -179,23 +274,14 @@ const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. 
 struct Passage {
     answer: reqwest::Response,
     meter: Meter,
-    /// Cut out of whatever the API says about a refusal.
+    /// Cut out of whatever the API complains of.
     login: Secret,
-    status: StatusCode,
     ledger: Arc<Ledger>,
 }
 
 impl Passage {
     fn is_event_stream(&self) -> bool {
         matches!(self.meter, Meter::Events(_))
-    }
-
-    fn note_status(&mut self) {
-        if self.status.is_success() {
-            self.ledger.succeeded();
-        } else {
-            self.note(Seen::Complaint(String::new()));
-        }
     }
 
     async fn next(&mut self) -> Result<Option<Bytes>, CutShort> {
@@ -221,10 +307,9 @@ impl Passage {
     fn note(&self, seen: Seen) {
         match seen {
             Seen::Usage(usage) => self.ledger.add_usage(usage),
-            Seen::Complaint(reason) => {
-                let reason = reason.replace(self.login.reveal(), "…");
-                let detail = format!("HTTP {} {reason}", self.status.as_u16());
-                self.ledger.failed(Failure::new(trouble(self.status), detail.trim_end()));
+            Seen::Complaint(complaint) => {
+                let detail = complaint.to_string().replace(self.login.reveal(), "…");
+                self.ledger.failed(Failure::new(verdict::in_mid_answer(&complaint), detail));
             }
         }
     }
@@ -266,70 +351,6 @@ fn client_for(place: Place) -> Result<reqwest::Client> {
     client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
 }
 
-/// Whether a request body went over its bound while it was passed on.
-#[derive(Clone, Debug, Default)]
-struct TooLong(Arc<AtomicBool>);
-
-impl TooLong {
-    fn watch(&self, body: Incoming) -> reqwest::Body {
-        let mark = Arc::clone(&self.0);
-        let mut passed: u64 = 0;
-        reqwest::Body::wrap_stream(Body::new(body).into_data_stream().map(move |piece| {
-            let piece = piece?;
-            passed = passed.saturating_add(piece.len() as u64);
-            if passed > REQUEST_BODY_MAX {
-                mark.store(true, Ordering::Relaxed);
-                return Err(axum::Error::new("the request is too long"));
-            }
-            Ok(piece)
-        }))
-    }
-
-    fn happened(&self) -> bool {
-        self.0.load(Ordering::Relaxed)
-    }
-}
-
-/// The door's own answer: an error in the words of the OpenAI API, which engines show or log.
-struct Refused {
-    status: StatusCode,
-    kind: &'static str,
-    why: String,
-}
-
-impl Refused {
-    fn new(status: StatusCode, kind: &'static str, why: impl Into<String>) -> Self {
-        Self { status, kind, why: why.into() }
-    }
-
-    fn too_long() -> Self {
-        let why = format!("The request is longer than {} MiB.", REQUEST_BODY_MAX / (1024 * 1024));
-        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", why)
-    }
-
-    fn response(self) -> Response<Body> {
-        let Self { status, kind, why } = self;
-        let body = json!({ "error": { "message": why, "type": kind, "param": null, "code": null } });
-        let mut response = Response::new(Body::from(body.to_string()));
-        *response.status_mut() = status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-        response
-    }
-}
-
-/// Reads a body to its end, within bounds: an engine that is still writing would not see the answer before
-/// its connection breaks (measured with kimi-cli 1.51.0).
-async fn discard(body: Incoming) {
-    let mut pieces = Body::new(body).into_data_stream();
-    let mut discarded: u64 = 0;
-    while let Some(Ok(piece)) = pieces.next().await {
-        discarded = discarded.saturating_add(piece.len() as u64);
-        if discarded > DISCARD_MAX {
-            return;
-        }
-    }
-}
-
 /// Where a base leads.
 enum Place {
     Internet,
@@ -358,18 +379,6 @@ fn bearer(login: &Secret) -> Option<HeaderValue> {
     let mut value = HeaderValue::try_from(format!("Bearer {}", login.reveal())).ok()?;
     value.set_sensitive(true);
     Some(value)
-}
-
-fn trouble(status: StatusCode) -> Trouble {
-    match status.as_u16() {
-        401 => Trouble::NotLoggedIn,
-        403 => Trouble::Refused,
-        429 => Trouble::RateLimited,
-        400..=499 => Trouble::BadRequest,
-        500.. => Trouble::Overloaded,
-        // A redirect that is not followed, or an error in the middle of an answer.
-        _ => Trouble::Internal,
-    }
 }
 
 /// An error with what lies behind it, on one line.

@@ -21,6 +21,7 @@ struct Hall {
     folder: TempDir,
     api: TcpListener,
     login: watch::Sender<Authorization>,
+    refused: watch::Receiver<Option<Secret>>,
 }
 
 impl Hall {
@@ -29,9 +30,9 @@ impl Hall {
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (login, authorization) = watch::channel(Authorization::Login(Secret::new(CANARY)));
         let base = format!("http://{}/coding/v1", api.local_addr().unwrap());
-        let door =
-            open(folder.path(), Upstream::new(base, authorization, watch::Sender::default())).await.unwrap();
-        Self { door, folder, api, login }
+        let (refusals, refused) = watch::channel(None);
+        let door = open(folder.path(), Upstream::new(base, authorization, refusals)).await.unwrap();
+        Self { door, folder, api, login, refused }
     }
 
     async fn knock(&self, request: &str) -> Pipe<UnixStream> {
@@ -191,39 +192,158 @@ async fn without_a_login_the_engine_reads_why_until_there_is_one() {
     assert!(head.contains("authorization: Bearer new\r\n"), "{head}");
 }
 
+/// Lets the API answer once, and returns what the engine hears.
+async fn answered(hall: &Hall, engine: &mut Pipe<UnixStream>, answer: &str) -> String {
+    let (_, mut api) = hall.api_hears().await;
+    api.send(answer).await;
+    drop(api);
+    engine.rest().await
+}
+
 #[tokio::test]
-async fn refusals_of_the_api_pass_and_are_remembered_until_a_success() {
+async fn refusals_of_the_api_are_remembered_until_a_success() {
     let hall = Hall::new().await;
-    for (status, body, trouble, detail) in [
-        ("401 Unauthorized", r#"{"error":{"message":"bad key"}}"#, Trouble::NotLoggedIn, "HTTP 401 bad key"),
+    let key = Authorization::ApiKey(Secret::new(CANARY));
+    hall.login.send_replace(key);
+    for (status, passed_as, body, trouble, detail) in [
+        (
+            "401 Unauthorized",
+            401,
+            r#"{"error":{"message":"bad key"}}"#,
+            Trouble::NotLoggedIn,
+            "HTTP 401 bad key",
+        ),
         (
             "403 Forbidden",
+            403,
             r#"{"error":{"message":"go","type":"access_terminated_error"}}"#,
             Trouble::Refused,
             "HTTP 403 access_terminated_error: go",
         ),
-        ("429 Too Many Requests", r#"{"error":{"message":"slow"}}"#, Trouble::RateLimited, "HTTP 429 slow"),
-        ("400 Bad Request", "", Trouble::BadRequest, "HTTP 400"),
-        ("529 Overloaded", "busy", Trouble::Overloaded, "HTTP 529 busy"),
+        (
+            "429 Too Many Requests",
+            400,
+            r#"{"error":{"message":"over quota"}}"#,
+            Trouble::QuotaUsedUp,
+            "HTTP 429 over quota",
+        ),
+        ("404 Not Found", 404, r#"{"error":{"message":"no k9"}}"#, Trouble::ModelRefused, "HTTP 404 no k9"),
+        ("413 Too Large", 413, "", Trouble::TooLarge, "HTTP 413"),
+        ("400 Bad Request", 400, "", Trouble::BadRequest, "HTTP 400"),
+        ("502 Bad Gateway", 502, "busy", Trouble::Overloaded, "HTTP 502 busy"),
     ] {
         let mut engine = hall.knock(ASK).await;
-        let (_, mut api) = hall.api_hears().await;
-        api.send(&json_answer(status, body)).await;
-        let answer = engine.rest().await;
-        assert!(
-            answer.starts_with(&format!("HTTP/1.1 {}", &status[..3])) && answer.ends_with(body),
-            "{answer}"
-        );
+        let answer = answered(&hall, &mut engine, &json_answer(status, body)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {passed_as} ")) && answer.ends_with(body), "{answer}");
         assert_eq!(hall.door.take_failure(), Some(Failure::new(trouble, detail)));
     }
 
     for status in ["500 Oops", "200 OK"] {
         let mut engine = hall.knock(ASK).await;
-        let (_, mut api) = hall.api_hears().await;
-        api.send(&json_answer(status, "{}")).await;
-        engine.rest().await;
+        answered(&hall, &mut engine, &json_answer(status, "{}")).await;
     }
     assert_eq!(hall.door.take_failure(), None, "a later success clears it");
+}
+
+#[tokio::test]
+async fn a_refused_login_is_renewed_once_and_the_engine_sees_nothing_of_it() {
+    let hall = Hall::new().await;
+    let mut engine = hall.knock(ASK).await;
+    let (_, mut api) = hall.api_hears().await;
+    assert_eq!(api.until("{}").await, "{}");
+    api.send(&json_answer("401 Unauthorized", "{}")).await;
+    let mut refused = hall.refused.clone();
+    let token = refused.wait_for(Option::is_some).await.unwrap().clone();
+    assert_eq!(token, Some(Secret::new(CANARY)));
+    hall.login.send_replace(Authorization::Login(Secret::new("renewed")));
+
+    let (head, mut api) = hall.api_hears().await;
+    assert!(head.contains("authorization: Bearer renewed\r\n"), "{head}");
+    assert_eq!(api.until("{}").await, "{}", "with the same body");
+    api.send(&json_answer("200 OK", "{}")).await;
+    assert!(engine.rest().await.starts_with("HTTP/1.1 200 OK\r\n"));
+    assert_eq!(hall.door.take_failure(), None);
+
+    // The new one is refused, too: nothing is tried a third time.
+    let mut engine = hall.knock(ASK).await;
+    let (_, mut api) = hall.api_hears().await;
+    api.send(&json_answer("401 Unauthorized", "{}")).await;
+    refused.wait_for(|token| *token == Some(Secret::new("renewed"))).await.unwrap();
+    hall.login.send_replace(Authorization::Login(Secret::new("newer")));
+    let answer = answered(&hall, &mut engine, &json_answer("401 Unauthorized", "{}")).await;
+    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert_eq!(hall.door.take_failure(), Some(Failure::new(Trouble::NotLoggedIn, "HTTP 401")));
+}
+
+#[tokio::test]
+async fn a_login_that_cannot_be_renewed_is_said_so() {
+    let hall = Hall::new().await;
+    let mut engine = hall.knock(ASK).await;
+    let (_, mut api) = hall.api_hears().await;
+    api.send(&json_answer("401 Unauthorized", "{}")).await;
+    hall.refused.clone().wait_for(Option::is_some).await.unwrap();
+    hall.login.send_replace(missing("Run `nanokimi login`."));
+    let answer = engine.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("Run `nanokimi login`."), "{answer}");
+    let failure = Failure::new(Trouble::NotLoggedIn, "Run `nanokimi login`.");
+    assert_eq!(hall.door.take_failure(), Some(failure));
+}
+
+#[tokio::test]
+async fn the_door_waits_as_long_as_the_api_wants_and_asks_again() {
+    let hall = Hall::new().await;
+    let mut engine = hall.knock(ASK).await;
+    for status in ["429 Too Many Requests", "503 Unavailable", "529 Overloaded"] {
+        let began = std::time::Instant::now();
+        let (_, mut api) = hall.api_hears().await;
+        assert_eq!(api.until("{}").await, "{}");
+        let answer = json_answer(status, "{}").replace("\r\n\r\n", "\r\nretry-after-ms: 700\r\n\r\n");
+        api.send(&answer).await;
+        drop(api);
+        assert!(began.elapsed() < PATIENCE);
+    }
+    let answer = answered(&hall, &mut engine, &json_answer("200 OK", "{}")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(hall.door.take_failure(), None);
+}
+
+#[tokio::test]
+async fn what_takes_too_long_to_come_back_is_final_for_the_engine() {
+    let hall = Hall::new().await;
+    let mut engine = hall.knock(ASK).await;
+    let refusal = json_answer("429 Too Many Requests", r#"{"error":{"message":"later"}}"#);
+    let refusal = refusal.replace("\r\n\r\n", "\r\nretry-after: 3600\r\n\r\n");
+    let answer = answered(&hall, &mut engine, &refusal).await;
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("later"), "{answer}");
+    assert_eq!(hall.door.take_failure(), Some(Failure::new(Trouble::RateLimited, "HTTP 429 later")));
+}
+
+#[tokio::test]
+async fn an_engine_that_hangs_up_while_the_door_waits_is_not_asked_for() {
+    let hall = Hall::new().await;
+    let engine = hall.knock(ASK).await;
+    let (_, mut api) = hall.api_hears().await;
+    let refusal = json_answer("429 Too Many Requests", "{}");
+    api.send(&refusal.replace("\r\n\r\n", "\r\nretry-after-ms: 900\r\n\r\n")).await;
+    assert_eq!(api.rest().await, "{}");
+    drop(engine);
+    // The next that the API hears is somebody else's.
+    let _other = hall.knock(LOOK).await;
+    assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
+    let nobody = timeout(Duration::from_millis(1_200), hall.api.accept()).await;
+    assert!(nobody.is_err(), "the one that hung up was asked for all the same");
+}
+
+#[tokio::test]
+async fn somebody_who_answers_in_the_apis_place_is_nobody() {
+    let hall = Hall::new().await;
+    let mut engine = hall.knock(ASK).await;
+    let page = "<h1>Welcome to our hotel</h1>";
+    let answer =
+        format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n{page}", page.len());
+    let heard = answered(&hall, &mut engine, &answer).await;
+    assert!(heard.starts_with("HTTP/1.1 400 ") && !heard.contains("hotel"), "{heard}");
+    assert_eq!(hall.door.take_failure().unwrap().trouble, Trouble::Unreachable);
 }
 
 #[tokio::test]
@@ -289,9 +409,6 @@ async fn a_request_that_is_too_long_is_refused() {
 
     let mut engine =
         hall.knock("POST /coding/v1/files HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
-    let (_, api) = hall.api_hears().await;
-    let (mut api_reads, _api_writes) = tokio::io::split(api.0);
-    let swallow = tokio::spawn(async move { tokio::io::copy(&mut api_reads, &mut tokio::io::sink()).await });
     let mebibyte = format!("100000\r\n{}\r\n", "x".repeat(1024 * 1024));
     for _ in 0..32 {
         engine.send(&mebibyte).await;
@@ -299,9 +416,10 @@ async fn a_request_that_is_too_long_is_refused() {
     engine.send("1\r\nx\r\n").await;
     let answer = engine.until("}}").await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    let passed = swallow.await.unwrap().unwrap_or(0);
-    assert!(passed < 33 * 1024 * 1024, "{passed}");
-    assert_eq!(hall.door.take_failure(), None, "not the API's failure");
+    assert_eq!(hall.door.take_failure().unwrap().trouble, Trouble::TooLarge);
+    // Nothing of it has reached the API.
+    let _engine = hall.knock(LOOK).await;
+    assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
 }
 
 #[tokio::test]
@@ -352,6 +470,7 @@ async fn the_login_never_leaks() {
     let mut told = String::new();
 
     let hall = Hall::new().await;
+    hall.login.send_replace(Authorization::ApiKey(Secret::new(CANARY)));
     for request in [LOOK, ASK] {
         let mut engine = hall.knock(request).await;
         let (head, mut api) = hall.api_hears().await;
@@ -371,13 +490,13 @@ async fn the_login_never_leaks() {
     api.send("nonsense\r\n\r\n").await;
     drop(api);
     told += &engine.rest().await;
-    let Hall { door, folder, api, login } = hall;
+    let Hall { door, folder, api, login, .. } = hall;
     drop(api);
     let mut engine = knock_at(folder.path()).await;
     engine.send(ASK).await;
     told += &engine.rest().await;
     assert!(
-        told.contains("HTTP/1.1 502 Bad Gateway\r\n") && told.contains("The Kimi API cannot be reached: "),
+        told.contains("HTTP/1.1 400 Bad Request\r\n") && told.contains("The Kimi API cannot be reached: "),
         "{told}"
     );
     assert_eq!(door.take_failure().unwrap().trouble, Trouble::Unreachable);
@@ -398,7 +517,7 @@ async fn a_door_opens_beneath_a_very_long_path() {
     let root = TempDir::new().unwrap();
     let folder = root.path().join("a-long-name-".repeat(15)).join("and-another-".repeat(15));
     let (_login, authorization) = watch::channel(missing("nobody"));
-    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::default());
+    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::new(None));
     let _door = open(&folder, upstream).await.unwrap();
     let mut engine = knock_at(&folder).await;
     engine.send(LOOK).await;
@@ -431,7 +550,7 @@ async fn a_dropped_door_is_shut() {
 async fn a_new_door_takes_the_place_of_an_old_one() {
     let hall = Hall::new().await;
     let (_login, authorization) = watch::channel(missing("the new one"));
-    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::default());
+    let upstream = Upstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::new(None));
     let second = open(hall.folder.path(), upstream).await.unwrap();
     let Hall { door, folder, .. } = hall;
     drop(door);
@@ -480,7 +599,7 @@ async fn the_login_is_sent_over_https_or_within_this_machine() {
         ("api.kimi.com", false),
     ] {
         let (_login, authorization) = watch::channel(missing("nobody"));
-        let opened = open(folder.path(), Upstream::new(base, authorization, watch::Sender::default())).await;
+        let opened = open(folder.path(), Upstream::new(base, authorization, watch::Sender::new(None))).await;
         assert_eq!(opened.is_ok(), good, "{base}");
     }
 }

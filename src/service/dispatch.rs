@@ -10,7 +10,7 @@ use tokio::task::JoinSet;
 use super::slots::{Order, Slots};
 use crate::container::Containers;
 use crate::session::{self, Command, Host, Report, ReportKind};
-use crate::types::GroupName;
+use crate::types::{Authorization, GroupName};
 
 /// Commands on their way to a session.
 const COMMANDS_IN_FLIGHT: usize = 16;
@@ -25,6 +25,8 @@ pub async fn run<C: Containers>(
     mut hints: mpsc::Receiver<GroupName>,
     mut stopped: oneshot::Receiver<()>,
 ) {
+    let mut account = host.login.authorization();
+    let usable = account.borrow_and_update().clone();
     let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
     let mut dispatch = Dispatch {
         slots: Slots::new(host.settings.max_agents),
@@ -32,11 +34,16 @@ pub async fn run<C: Containers>(
         sessions: HashMap::new(),
         tasks: JoinSet::new(),
         reports: report_sender,
+        usable,
     };
     loop {
         tokio::select! {
             Some(group) = hints.recv() => dispatch.wake(group),
             Some(report) = reports.recv() => dispatch.take_report(report),
+            Ok(()) = account.changed() => {
+                let now = account.borrow_and_update().clone();
+                dispatch.take_account(now);
+            }
             Some(Err(error)) = dispatch.tasks.join_next() => {
                 tracing::error!("A session broke off: {error}");
                 return;
@@ -64,6 +71,8 @@ struct Dispatch<C> {
     sessions: HashMap<GroupName, mpsc::Sender<Command>>,
     tasks: JoinSet<()>,
     reports: mpsc::Sender<Report>,
+    /// The login that was last good for something, as far as is known.
+    usable: Authorization,
 }
 
 impl<C: Containers> Dispatch<C> {
@@ -76,6 +85,17 @@ impl<C: Containers> Dispatch<C> {
         // Where none fits, several are still to come, and all say the same: look at the rows.
         if session.capacity() > SLOT_COMMANDS {
             session.try_send(Command::Work).ok();
+        }
+    }
+
+    /// With another login Kimi may let us in: whoever waits for that need not wait any longer.
+    fn take_account(&mut self, now: Authorization) {
+        if matches!(now, Authorization::Missing(_)) || now == self.usable {
+            return;
+        }
+        self.usable = now;
+        for session in self.sessions.values().filter(|session| session.capacity() > SLOT_COMMANDS) {
+            session.try_send(Command::TryAgain).ok();
         }
     }
 

@@ -8,6 +8,7 @@
 //! the last replies. A message that comes meanwhile waits for the next start. A link to WhatsApp that only a person can
 //! bring back stops the service, too.
 
+mod account;
 mod delivery;
 mod dispatch;
 mod file_types;
@@ -103,6 +104,7 @@ pub async fn run<C: Containers>(
         () = shutdown => Ended::Asked,
         link = needs_a_person(&host, end.link, &reach) => Ended::Link(link),
         never = forget_daily(&host) => match never {},
+        never = account::watch(&host) => match never {},
         broken = tasks.join_next() => bail!("A part of the service broke off: {broken:?}"),
     };
     tracing::info!("Stopping");

@@ -25,7 +25,7 @@ use crate::container::{Containers, Exit};
 use crate::notices;
 use crate::render::prompt::prompt;
 use crate::store::{Claim, Finish, Finished, MAX_ATTEMPTS, Reply, TurnEnding};
-use crate::types::{ChatId, Failure, Group, GroupName, Trouble};
+use crate::types::{Authorization, ChatId, Failure, Group, GroupName, Outage, Role, Trouble};
 
 /// What an ended container may still have in its pipes is read for this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -41,6 +41,8 @@ pub enum Command {
     Work,
     SlotGranted,
     SlotWanted,
+    /// What kept everybody from being answered may be over.
+    TryAgain,
 }
 
 /// What a session tells dispatch.
@@ -85,6 +87,7 @@ pub async fn run<C: Containers>(
                 Some(Command::Work) => Event::Work,
                 Some(Command::SlotGranted) => Event::SlotGranted,
                 Some(Command::SlotWanted) => Event::SlotWanted,
+                Some(Command::TryAgain) => Event::TryAgain,
                 None => {
                     driver.mailbox = Mailbox::Closed;
                     driver.hear_what_is_here().await;
@@ -251,7 +254,10 @@ impl<C: Containers> Driver<C> {
     async fn launch(&mut self) -> Option<Event> {
         let began = Instant::now();
         let launched = match self.waiting_group().await {
-            Ok(Some(group)) => launch(&self.host, group).await,
+            Ok(Some(group)) => match self.not_logged_in() {
+                Some(failure) => Err(failure),
+                None => launch(&self.host, group).await,
+            },
             Ok(None) => return Some(Event::NothingToDo),
             Err(error) => Err(Failure::new(Trouble::LaunchFailed, format!("{error:#}"))),
         };
@@ -272,6 +278,15 @@ impl<C: Containers> Driver<C> {
         }
     }
 
+    /// An engine that is started without a login would only learn that there is none.
+    fn not_logged_in(&self) -> Option<Failure> {
+        self.host.login.reread(self.host.clock.now());
+        match &*self.host.login.authorization().borrow() {
+            Authorization::ApiKey(_) | Authorization::Login(_) => None,
+            Authorization::Missing(why) => Some(Failure::new(Trouble::NotLoggedIn, why)),
+        }
+    }
+
     /// Claims what waits and hands it to the engine as one prompt.
     async fn prompt(&mut self) -> Result<Event> {
         let Some(group) = self.group().await? else { return Ok(Event::NothingToDo) };
@@ -287,7 +302,7 @@ impl<C: Containers> Driver<C> {
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.show_read(&group.chat, &claim);
         let input = self.input(&claim).await;
-        self.turn = Some(Turn::begin(&claim, group.chat, &input));
+        self.turn = Some(Turn::begin(&claim, &group, &input));
         self.attention = Some(Attention::begin(Instant::now()));
         self.ask(Request::Prompt(input));
         Ok(Event::Prompted)
@@ -349,7 +364,7 @@ impl<C: Containers> Driver<C> {
                 let Failure { trouble, detail } = seen.unwrap_or(failure);
                 tracing::warn!(?trouble, "The engine could not answer");
                 tracing::debug!("What it said of that: {detail}");
-                if trouble == Trouble::BadRequest {
+                if matches!(trouble, Trouble::BadRequest | Trouble::TooLarge) {
                     // What the API refuses stays in this engine's memory, and goes with every later request. The
                     // next one begins without what had no answer.
                     if self.turn.as_ref().is_some_and(Turn::showed_pictures) {
@@ -401,7 +416,7 @@ impl<C: Containers> Driver<C> {
         let begun = async {
             let Some(group) = self.group().await? else { return Ok(None) };
             let claim = self.host.store.claim(&group, self.host.clock.now()).await?;
-            anyhow::Ok(claim.map(|claim| Turn::begin(&claim, group.chat, &Input::text(""))))
+            anyhow::Ok(claim.map(|claim| Turn::begin(&claim, &group, &Input::text(""))))
         };
         match begun.await {
             Ok(Some(turn)) => {
@@ -418,6 +433,16 @@ impl<C: Containers> Driver<C> {
 
     fn failed(&self, trouble: Trouble) -> Finish {
         let settings = &self.host.settings;
+        if let Some(outage) = Outage::of(trouble) {
+            let to_owner = settings.notice(notices::outage(settings.lang, outage));
+            let is_main = self.turn.as_ref().is_some_and(|turn| turn.role == Role::Main);
+            let to_chat = settings.notice(notices::kept(settings.lang, outage));
+            return Finish::Kept {
+                outage,
+                to_chat: if is_main { to_owner.clone() } else { to_chat },
+                to_owner,
+            };
+        }
         let gave_up = |attempts| settings.notice(notices::gave_up(settings.lang, trouble, attempts));
         if another_try_may_help(trouble) || self.next_sight == NextSight::Blind {
             Finish::Failed { notice: gave_up(MAX_ATTEMPTS) }
@@ -445,6 +470,7 @@ impl<C: Containers> Driver<C> {
             Finished::NothingPending => After::Nothing,
             Finished::MorePending => After::More,
             Finished::RetryPending { attempt } => After::Retry { attempt },
+            Finished::KeptPending => After::Outage,
         }
     }
 
@@ -585,7 +611,6 @@ fn another_try_may_help(trouble: Trouble) -> bool {
         | Trouble::NeverReady
         | Trouble::EngineDied
         | Trouble::EngineGarbage
-        | Trouble::RateLimited
         | Trouble::Overloaded
         | Trouble::Unreachable
         | Trouble::EmptyAnswer
@@ -595,8 +620,13 @@ fn another_try_may_help(trouble: Trouble) -> bool {
         | Trouble::TurnTooLong
         | Trouble::NoModel
         | Trouble::Unsupported
+        | Trouble::BadRequest
+        | Trouble::TooLarge
+        // These are outages.
         | Trouble::NotLoggedIn
         | Trouble::Refused
-        | Trouble::BadRequest => false,
+        | Trouble::RateLimited
+        | Trouble::QuotaUsedUp
+        | Trouble::ModelRefused => false,
     }
 }

@@ -27,6 +27,9 @@ pub const CLOSE_GRACE: Duration = Duration::from_secs(10);
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 /// The pause after the first failed attempt; it doubles with each.
 pub const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+/// How long what an outage keeps waits until it is tried again, if nobody says before that it is over. Shorter than an
+/// idle engine is kept by default, so that trying costs one request.
+pub const OUTAGE_PAUSE: Duration = Duration::from_secs(10 * 60);
 
 /// The owner's limits on time.
 #[derive(Clone, Copy, Debug)]
@@ -45,6 +48,8 @@ pub enum Event {
     SlotGranted,
     /// Another group waits for a slot.
     SlotWanted,
+    /// What was in the way may be gone: whatever waits for a pause is tried now.
+    TryAgain,
     EngineReady,
     /// The group's prompt has changed since the engine started: it is only read at a start.
     PromptChanged,
@@ -77,6 +82,8 @@ pub enum After {
     Retry {
         attempt: u32,
     },
+    /// The same again when the outage is over, which is tried after [`OUTAGE_PAUSE`].
+    Outage,
 }
 
 /// What the driver must do.
@@ -208,6 +215,12 @@ impl Machine {
                 };
                 self.settle(now)
             }
+            Event::TryAgain => {
+                if matches!(self.work, Work::WaitingUntil(_)) {
+                    self.work = Work::Waiting;
+                }
+                self.settle(now)
+            }
             Event::EngineReady => self.on_engine_ready(now),
             Event::PromptChanged => self.close(now),
             Event::Prompted => {
@@ -292,6 +305,7 @@ impl Machine {
             After::Nothing => {}
             After::More => self.work = Work::Waiting,
             After::Retry { attempt } => self.work = Work::WaitingUntil(now + retry_pause(attempt)),
+            After::Outage => self.work = Work::WaitingUntil(now + OUTAGE_PAUSE),
         }
         match self.state {
             State::Busy { cancelled: Some(_), .. } => self.close(now),

@@ -5,7 +5,7 @@ use std::collections::VecDeque;
 use crate::agent::Input;
 use crate::render;
 use crate::store::{Claim, RowId};
-use crate::types::{ChatId, TurnId};
+use crate::types::{ChatId, Group, Role, TurnId};
 
 /// Most bytes of one turn's answers: sixteen full messages, more than anybody reads in a chat. What an engine
 /// pours out beyond that is dropped as it comes, or it would fill the host's memory.
@@ -16,6 +16,7 @@ const ANSWERS_MAX_BYTES: usize = 64 * 1024;
 pub struct Turn {
     pub id: TurnId,
     pub chat: ChatId,
+    pub role: Role,
     /// The text that the engine was prompted with.
     prompted: String,
     /// How many pictures it was shown, with the prompt or a steer.
@@ -63,10 +64,11 @@ pub struct Answered {
 
 impl Turn {
     /// `claim` was sent to the engine as `prompted`.
-    pub fn begin(claim: &Claim, chat: ChatId, prompted: &Input) -> Self {
+    pub fn begin(claim: &Claim, group: &Group, prompted: &Input) -> Self {
         Self {
             id: claim.turn,
-            chat,
+            chat: group.chat.clone(),
+            role: group.role,
             prompted: prompted.text.clone(),
             pictures: prompted.images.len(),
             steers: VecDeque::new(),
@@ -155,6 +157,7 @@ impl Turn {
 mod tests {
     use super::*;
     use crate::agent::Image;
+    use crate::types::GroupName;
 
     fn claim(rows: &[i64]) -> Claim {
         let rows: Vec<RowId> = rows.iter().map(|row| RowId::from_number(*row)).collect();
@@ -167,8 +170,12 @@ mod tests {
         }
     }
 
+    fn group() -> Group {
+        Group::new(GroupName::parse("main").unwrap(), ChatId::new("console:main"), Role::Main)
+    }
+
     fn begun() -> Turn {
-        Turn::begin(&claim(&[1, 2]), ChatId::new("console:main"), &Input::text("prompt"))
+        Turn::begin(&claim(&[1, 2]), &group(), &Input::text("prompt"))
     }
 
     fn answered(text: &str, to: i64) -> Answered {
@@ -206,7 +213,7 @@ mod tests {
         assert_eq!(begun().begin_again_blind(), None);
         let pictures = vec![Image { mime: "image/png", bytes: vec![1] }];
         let with_picture = Input { text: "look".to_owned(), images: pictures };
-        let mut turn = Turn::begin(&claim(&[1]), ChatId::new("console:main"), &with_picture);
+        let mut turn = Turn::begin(&claim(&[1]), &group(), &with_picture);
         turn.steered(claim(&[2]), &Input::text("too early"));
         assert_eq!(turn.begin_again_blind(), Some(Input::text("look")));
         assert_eq!(turn.begin_again_blind(), None);

@@ -9,6 +9,7 @@ mod groups;
 mod inbox;
 mod lock;
 mod media;
+mod outage;
 mod outbox;
 mod people;
 mod schema;

@@ -173,6 +173,12 @@ const MIGRATIONS: [&str; 3] = ["
     ALTER TABLE groups ADD COLUMN web TEXT NOT NULL DEFAULT 'web' CHECK (web IN ('none', 'allowlist', 'web'));
     ALTER TABLE groups ADD COLUMN web_hosts TEXT NOT NULL DEFAULT '';
     ALTER TABLE groups ADD COLUMN daily_tokens INTEGER;
+    ALTER TABLE groups ADD COLUMN outage_told_at INTEGER;
+
+    CREATE TABLE outages (
+        outage TEXT PRIMARY KEY NOT NULL,
+        since INTEGER NOT NULL
+    ) STRICT;
 "];
 
 /// Sets a new connection up: durable commits, enforced references.

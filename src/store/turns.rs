@@ -7,10 +7,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Reply, RowId, Store, media, millis, outbox, time};
+use super::{Reply, RowId, Store, media, millis, outage, outbox, time};
 use crate::render::prompt::PromptMessage;
 use crate::router::Wake;
-use crate::types::{ChatId, Group, MessageId, Quote, SenderId, TokenUsage, TurnId};
+use crate::types::{ChatId, Group, MessageId, Outage, Quote, SenderId, TokenUsage, TurnId};
 
 /// How often a message is tried before it is parked and the chat is told.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -49,6 +49,13 @@ pub enum Finish {
     },
     /// Back into the queue, and the attempt does not count: nobody tried to answer.
     Returned,
+    /// Back into the queue, uncounted, until the outage is over. Who was not told of it yet reads `to_chat`, the owner
+    /// `to_owner`.
+    Kept {
+        outage: Outage,
+        to_chat: String,
+        to_owner: String,
+    },
 }
 
 /// The end of a turn.
@@ -75,6 +82,8 @@ pub enum Finished {
     RetryPending {
         attempt: u32,
     },
+    /// To be tried again when the outage is over.
+    KeptPending,
 }
 
 /// How much is where, for `status`.
@@ -163,6 +172,7 @@ impl Store {
             let outcome = match &ending.finish {
                 Finish::Answered => {
                     set_claimed(&transaction, ending.turn, "done")?;
+                    outage::over(&transaction)?;
                     "answered"
                 }
                 Finish::Failed { notice } => {
@@ -181,6 +191,12 @@ impl Store {
                     give_back(&transaction, "turn = ?1", ending.turn.0)?;
                     "returned"
                 }
+                Finish::Kept { outage, to_chat, to_owner } => {
+                    give_back(&transaction, "turn = ?1", ending.turn.0)?;
+                    let whose = (&ending.chat, ending.turn);
+                    outage::met(&transaction, *outage, whose, (to_chat, to_owner), now)?;
+                    "failed"
+                }
             };
             for reply in &ending.replies {
                 outbox::enqueue(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
@@ -189,9 +205,17 @@ impl Store {
             forget_unregistered(&transaction, &ending.chat)?;
             let next = newest_to_claim(&transaction, &ending.chat)?;
             transaction.commit()?;
-            let retry =
-                matches!(ending.finish, Finish::Failed { .. }) && attempt < MAX_ATTEMPTS && next.is_some();
-            Ok(if retry { Finished::RetryPending { attempt } } else { pending(next) })
+            Ok(match ending.finish {
+                Finish::Failed { .. } if attempt < MAX_ATTEMPTS && next.is_some() => {
+                    Finished::RetryPending { attempt }
+                }
+                Finish::Kept { .. } if next.is_some() => Finished::KeptPending,
+                Finish::Answered
+                | Finish::Failed { .. }
+                | Finish::Hopeless { .. }
+                | Finish::Returned
+                | Finish::Kept { .. } => pending(next),
+            })
         })
         .await
     }

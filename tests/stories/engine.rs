@@ -315,6 +315,11 @@ impl HeldPrompt {
         self.finish();
     }
 
+    /// The turn fails with this wire error.
+    pub fn fails(&self, code: i64, message: &str) {
+        self.engine.error(&self.id, code, message);
+    }
+
     pub fn status(&self, status: Value) {
         self.engine.result(&self.id, status);
     }

@@ -14,6 +14,7 @@ mod held;
 mod identities;
 mod limits;
 mod media;
+mod outages;
 mod replying;
 mod restarts;
 mod steering;

@@ -1,5 +1,6 @@
 //! The world of a story: the service with its database on disk, the bridge's end in the story's hands.
 
+use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
@@ -15,6 +16,7 @@ use nanokimi::service::Ended;
 use nanokimi::session::{Host, Settings};
 use nanokimi::store::Store;
 use nanokimi::types::{Group, Inbound, Media, MessageId, Quote, Role, Secret};
+use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
@@ -35,6 +37,8 @@ pub struct World {
     clock: Clock,
     folder: TempDir,
     settings: Settings,
+    key: Option<Secret>,
+    login: Option<Arc<Login>>,
     prompts: mpsc::UnboundedReceiver<HeldPrompt>,
     /// What the bridge is to do and has seen.
     pub chats: Chats,
@@ -68,6 +72,8 @@ impl World {
             clock,
             folder,
             settings,
+            key: Some(Secret::new("sk-story")),
+            login: None,
             prompts,
             chats: Chats::default(),
             service: None,
@@ -84,6 +90,27 @@ impl World {
 
     pub fn paths(&self) -> Paths {
         Paths::new(self.folder.path())
+    }
+
+    /// From the next start on there is no API key; only a login can help.
+    pub fn forgets_the_key(&mut self) {
+        self.key = None;
+    }
+
+    /// Somebody logs in to Kimi, as `nanokimi login` does.
+    pub fn logs_in(&self, token: &str) {
+        let login = json!({
+            "access_token": token, "refresh_token": "", "expires_at": 4_102_444_800.0,
+            "scope": "kimi-code", "token_type": "Bearer", "expires_in": 900.0,
+        });
+        fs::write(self.paths().login_file(), login.to_string()).unwrap();
+        self.login.as_ref().expect("the service runs").reread(self.now());
+    }
+
+    /// Somebody logs out.
+    pub fn logs_out(&self) {
+        fs::remove_file(self.paths().login_file()).unwrap();
+        self.login.as_ref().expect("the service runs").reread(self.now());
     }
 
     /// Time passes.
@@ -106,8 +133,8 @@ impl World {
 
     /// Starts the service on what the folder holds.
     pub async fn start(&mut self) {
-        let login =
-            Arc::new(Login::load(&self.paths(), Some(&Secret::new("sk-story")), NOWHERE, self.clock.now()));
+        let login = Arc::new(Login::load(&self.paths(), self.key.as_ref(), NOWHERE, self.clock.now()));
+        self.login = Some(Arc::clone(&login));
         let host = |orders| Host {
             store: self.store.clone(),
             containers: self.docker.clone(),

@@ -1,0 +1,80 @@
+//! The bodies of requests from inside: held whole until they are answered, so that they can be sent again.
+
+use std::sync::Arc;
+
+use axum::body::Body;
+use bytes::{Bytes, BytesMut};
+use futures_util::StreamExt;
+use hyper::body::{Body as _, Incoming};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+/// Largest request body in bytes: a long history with some photos in it stays below.
+pub const BODY_MAX: usize = 32 * 1024 * 1024;
+/// Most bytes of bodies that one door holds at a time; who comes after waits. Engines send a few at once, each far
+/// below [`BODY_MAX`].
+const HELD_MAX: usize = 2 * BODY_MAX;
+/// What is read of the body of a request that is refused: twice of what is let through.
+const DISCARD_MAX: usize = 2 * BODY_MAX;
+/// Room is shared out in pieces of this many bytes, as a semaphore counts in 32 bits.
+const PIECE: usize = 1024;
+
+/// The room for the bodies of one door.
+#[derive(Clone, Debug)]
+pub struct Room(Arc<Semaphore>);
+
+/// A whole body, and its place in the room.
+#[derive(Debug)]
+pub struct Held {
+    pub bytes: Bytes,
+    _place: OwnedSemaphorePermit,
+}
+
+/// Why a body was not taken in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum NotHeld {
+    /// Longer than [`BODY_MAX`].
+    TooLong,
+    /// The engine hung up, or does not speak HTTP.
+    Broken,
+}
+
+impl Room {
+    pub fn new() -> Self {
+        Self(Arc::new(Semaphore::new(HELD_MAX / PIECE)))
+    }
+
+    /// Reads a body to its end; waits for room first.
+    pub async fn take_in(&self, body: Incoming) -> Result<Held, NotHeld> {
+        let told = body.size_hint().upper().and_then(|length| usize::try_from(length).ok());
+        if told.is_some_and(|length| length > BODY_MAX) {
+            discard(body).await;
+            return Err(NotHeld::TooLong);
+        }
+        let room = told.unwrap_or(BODY_MAX).div_ceil(PIECE);
+        let pieces = u32::try_from(room).unwrap_or(u32::MAX);
+        let place = Arc::clone(&self.0).acquire_many_owned(pieces).await.map_err(|_| NotHeld::Broken)?;
+        let mut bytes = BytesMut::with_capacity(told.unwrap_or_default());
+        let mut stream = Body::new(body).into_data_stream();
+        while let Some(piece) = stream.next().await {
+            let piece = piece.map_err(|_| NotHeld::Broken)?;
+            if bytes.len() + piece.len() > BODY_MAX {
+                return Err(NotHeld::TooLong);
+            }
+            bytes.extend_from_slice(&piece);
+        }
+        Ok(Held { bytes: bytes.freeze(), _place: place })
+    }
+}
+
+/// Reads a body to its end, within bounds: an engine that is still writing would not see the answer before
+/// its connection breaks (measured with kimi-cli 1.51.0).
+pub async fn discard(body: Incoming) {
+    let mut pieces = Body::new(body).into_data_stream();
+    let mut discarded: usize = 0;
+    while let Some(Ok(piece)) = pieces.next().await {
+        discarded = discarded.saturating_add(piece.len());
+        if discarded > DISCARD_MAX {
+            return;
+        }
+    }
+}

@@ -1,0 +1,230 @@
+//! What follows when the Kimi API gives no good answer: pure decisions over what it said and what was tried.
+//!
+//! Engines ask again by themselves on statuses such as 429 and 503, many times and unseen, and tell little of why
+//! they gave up (measured: kimi-cli 1.51.0 makes nine requests of one). So the door waits in their place, and what
+//! cannot be mended reaches them with a status that they take as final; the session knows the cause from the door.
+
+use std::time::Duration;
+
+use hyper::StatusCode;
+use hyper::header::HeaderMap;
+use jiff::Timestamp;
+use jiff::fmt::rfc2822;
+
+use super::complaint::Complaint;
+use crate::types::{Authorization, Trouble};
+
+/// Longest time that one request waits in all. Node's fetch gives a request up that has no answer after 5 minutes, the
+/// Python client after 10.
+const WAITS_MAX: Duration = Duration::from_secs(4 * 60);
+/// The first pause where the API does not say how long; it doubles with each, up to the longest.
+const FIRST_PAUSE: Duration = Duration::from_secs(2);
+const LONGEST_PAUSE: Duration = Duration::from_secs(32);
+/// Shortest pause, whatever the API says: "0" must not become a storm.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a connection that was never made is tried again, and the pause before the first time; it doubles with
+/// each, which makes seven seconds in all. Longer is the session's to bridge.
+const CONNECT_TRIES: u32 = 4;
+const FIRST_CONNECT_PAUSE: Duration = Duration::from_millis(500);
+
+/// What the door does next about a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    /// Have the login renewed, then ask again.
+    Renew,
+    /// Ask again after this pause.
+    Wait(Duration),
+    /// The engine gets the answer as it came.
+    Pass(Trouble),
+    /// The engine gets an answer after which it does not ask again by itself.
+    GiveUp(Trouble),
+}
+
+/// What was tried already for one request.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Tried {
+    pub renewals: u32,
+    pub pauses: u32,
+    pub waited: Duration,
+}
+
+/// What follows an answer that is no success. `retry_after` is how long the API wants to be left alone.
+pub fn of_refusal(
+    status: StatusCode,
+    complaint: &Complaint,
+    retry_after: Option<Duration>,
+    login: &Authorization,
+    tried: &Tried,
+) -> Verdict {
+    match status.as_u16() {
+        401 if tried.renewals == 0 && matches!(login, Authorization::Login(_)) => Verdict::Renew,
+        401 => Verdict::Pass(Trouble::NotLoggedIn),
+        402 => Verdict::GiveUp(Trouble::QuotaUsedUp),
+        403 | 429 if is_about_quota(complaint) => Verdict::GiveUp(Trouble::QuotaUsedUp),
+        403 => Verdict::Pass(Trouble::Refused),
+        404 => Verdict::Pass(Trouble::ModelRefused),
+        413 => Verdict::Pass(Trouble::TooLarge),
+        429 => wait(retry_after, tried).unwrap_or(Verdict::GiveUp(Trouble::RateLimited)),
+        503 | 529 => wait(retry_after, tried).unwrap_or(Verdict::GiveUp(Trouble::Overloaded)),
+        400..=499 => Verdict::Pass(Trouble::BadRequest),
+        500.. => Verdict::Pass(Trouble::Overloaded),
+        // A redirect, which is not followed.
+        _ => Verdict::Pass(Trouble::Internal),
+    }
+}
+
+/// What follows when there was no connection at all, so that nothing was asked yet.
+pub fn of_no_connection(tried: &Tried) -> Verdict {
+    let pause = FIRST_CONNECT_PAUSE.saturating_mul(1 << tried.pauses.min(8));
+    let again = if tried.pauses < CONNECT_TRIES { wait(Some(pause), tried) } else { None };
+    again.unwrap_or(Verdict::GiveUp(Trouble::Unreachable))
+}
+
+/// What it is when the API complains in the middle of an answer.
+pub fn in_mid_answer(complaint: &Complaint) -> Trouble {
+    if is_about_quota(complaint) {
+        return Trouble::QuotaUsedUp;
+    }
+    match complaint.kind.as_str() {
+        "rate_limit_reached_error" => Trouble::RateLimited,
+        "engine_overloaded_error" | "server_error" => Trouble::Overloaded,
+        _ => Trouble::Internal,
+    }
+}
+
+/// How long the API wants to be left alone: seconds, a date (RFC 9110, 10.2.3), or the milliseconds of
+/// `retry-after-ms`, which some servers send instead.
+pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
+    let text = |name| headers.get(name).and_then(|value| value.to_str().ok()).map(str::trim);
+    if let Some(millis) = text("retry-after-ms").and_then(|text| text.parse::<f64>().ok()) {
+        return Duration::try_from_secs_f64(millis / 1000.0).ok();
+    }
+    let text = text("retry-after")?;
+    if let Ok(seconds) = text.parse::<f64>() {
+        return Duration::try_from_secs_f64(seconds).ok();
+    }
+    let at = rfc2822::parse(text).ok()?.timestamp();
+    Some(Duration::try_from(at.duration_since(now)).unwrap_or_default())
+}
+
+/// A pause, unless it would take the request over its time.
+fn wait(asked_for: Option<Duration>, tried: &Tried) -> Option<Verdict> {
+    let pause = match asked_for {
+        Some(pause) => pause.max(SHORTEST_PAUSE),
+        None => FIRST_PAUSE.saturating_mul(1 << tried.pauses.min(8)).min(LONGEST_PAUSE),
+    };
+    (tried.waited.saturating_add(pause) <= WAITS_MAX).then_some(Verdict::Wait(pause))
+}
+
+/// Whether the plan's tokens are used up, rather than too many asked for at once: the platform's error type, and the
+/// words that the API uses for the windows of a plan.
+fn is_about_quota(complaint: &Complaint) -> bool {
+    let reason = complaint.reason.to_ascii_lowercase();
+    complaint.kind == "exceeded_current_quota_error"
+        || ["quota", "usage limit", "billing", "insufficient balance"]
+            .iter()
+            .any(|word| reason.contains(word))
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::types::Secret;
+
+    fn login() -> Authorization {
+        Authorization::Login(Secret::new("t"))
+    }
+
+    fn complaint(kind: &str, reason: &str) -> Complaint {
+        Complaint { kind: kind.to_owned(), reason: reason.to_owned() }
+    }
+
+    fn judged(status: u16, kind: &str, reason: &str, retry_after: Option<u64>, tried: &Tried) -> Verdict {
+        let status = StatusCode::from_u16(status).unwrap();
+        let retry_after = retry_after.map(Duration::from_secs);
+        of_refusal(status, &complaint(kind, reason), retry_after, &login(), tried)
+    }
+
+    #[test]
+    fn each_refusal_has_its_consequence() {
+        let first = Tried::default();
+        for (status, kind, reason, retry_after, expected) in [
+            (401, "", "", None, Verdict::Renew),
+            (403, "access_terminated_error", "only for coding agents", None, Verdict::Pass(Trouble::Refused)),
+            (403, "", "You have exceeded your current quota", None, Verdict::GiveUp(Trouble::QuotaUsedUp)),
+            (429, "exceeded_current_quota_error", "", Some(1), Verdict::GiveUp(Trouble::QuotaUsedUp)),
+            (429, "", "You have reached your usage limit", None, Verdict::GiveUp(Trouble::QuotaUsedUp)),
+            (429, "rate_limit_reached_error", "slow down", Some(7), Verdict::Wait(Duration::from_secs(7))),
+            (429, "", "", None, Verdict::Wait(FIRST_PAUSE)),
+            (429, "", "", Some(0), Verdict::Wait(SHORTEST_PAUSE)),
+            (429, "", "", Some(241), Verdict::GiveUp(Trouble::RateLimited)),
+            (503, "", "", Some(240), Verdict::Wait(WAITS_MAX)),
+            (529, "", "", Some(u64::MAX), Verdict::GiveUp(Trouble::Overloaded)),
+            (404, "resource_not_found_error", "", None, Verdict::Pass(Trouble::ModelRefused)),
+            (413, "", "", None, Verdict::Pass(Trouble::TooLarge)),
+            (400, "", "quota", None, Verdict::Pass(Trouble::BadRequest)),
+            (500, "", "", Some(1), Verdict::Pass(Trouble::Overloaded)),
+            (307, "", "", None, Verdict::Pass(Trouble::Internal)),
+        ] {
+            assert_eq!(
+                judged(status, kind, reason, retry_after, &first),
+                expected,
+                "{status} {kind} {reason}"
+            );
+        }
+    }
+
+    #[test]
+    fn a_login_is_renewed_once_and_a_key_never() {
+        let renewed = Tried { renewals: 1, ..Tried::default() };
+        assert_eq!(judged(401, "", "", None, &renewed), Verdict::Pass(Trouble::NotLoggedIn));
+        let key = Authorization::ApiKey(Secret::new("k"));
+        let verdict = of_refusal(StatusCode::UNAUTHORIZED, &complaint("", ""), None, &key, &Tried::default());
+        assert_eq!(verdict, Verdict::Pass(Trouble::NotLoggedIn));
+    }
+
+    #[test]
+    fn a_pause_is_read_in_every_form() {
+        let now: Timestamp = "2026-11-28T00:00:00Z".parse().unwrap();
+        for (name, value, expected) in [
+            ("retry-after", "7", Some(7_000)),
+            ("retry-after", " 1.5 ", Some(1_500)),
+            ("retry-after-ms", "1500", Some(1_500)),
+            ("retry-after", "Sat, 28 Nov 2026 00:01:00 GMT", Some(60_000)),
+            ("retry-after", "Fri, 27 Nov 2026 00:01:00 GMT", Some(0)),
+            ("retry-after", "-1", None),
+            ("retry-after", "NaN", None),
+            ("retry-after", "1e300", None),
+            ("retry-after", "soon", None),
+            ("x-other", "7", None),
+        ] {
+            let mut headers = HeaderMap::new();
+            headers.insert(name, value.parse().unwrap());
+            let pause = retry_after(&headers, now);
+            assert_eq!(pause, expected.map(Duration::from_millis), "{name}: {value}");
+        }
+    }
+
+    proptest! {
+        /// However an API behaves, a request comes to an end within its time.
+        #[test]
+        fn no_request_waits_for_ever(answers in prop::collection::vec((any::<u16>(), prop::option::of(0u64..1000)), 1..50)) {
+            let mut tried = Tried::default();
+            for (status, retry_after) in answers.iter().cycle().take(2_000) {
+                let status = 400 + status % 200;
+                match judged(status, "", "", *retry_after, &tried) {
+                    Verdict::Renew => tried.renewals += 1,
+                    Verdict::Wait(pause) => {
+                        tried.pauses += 1;
+                        tried.waited += pause;
+                    }
+                    Verdict::Pass(_) | Verdict::GiveUp(_) => return Ok(()),
+                }
+                prop_assert!(tried.renewals <= 1 && tried.waited <= WAITS_MAX && tried.pauses <= 480);
+            }
+            prop_assert!(false, "it never ended");
+        }
+    }
+}

@@ -1,0 +1,132 @@
+//! Nobody can be answered until somebody does something about the Kimi account: each is told once, and what was asked
+//! is answered afterwards.
+
+use std::time::Duration;
+
+use nanokimi::types::Outage;
+
+use crate::engine::{Behaviour, HeldPrompt};
+use crate::world::World;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// The model's API refuses the account, as kimi-cli tells it.
+fn refuses(prompt: &HeldPrompt) {
+    prompt.fails(-32003, "Error code: 403 - {'error': {'type': 'access_terminated_error'}}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_when_it_is_over() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.says("family", "Ana", "@Kai when does the train leave?").await;
+    refuses(&world.prompt().await);
+    let told =
+        [world.hears().await, world.hears().await].map(|heard| format!("{}: {}", heard.group, heard.text));
+    insta::assert_snapshot!(told.join("\n"), @"
+    family: Kai: I cannot answer now. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
+    main: Kai: I cannot answer in any chat now. Kimi does not accept the account that I use. Please look at your plan on kimi.com, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
+    ");
+
+    // More is asked, and all of it is tried again now and then: in silence.
+    world.says("family", "Bob", "@Kai and when does it arrive?").await;
+    world.says("main", "Owner", "what is wrong?").await;
+    let began = world.seconds();
+    let mut tries = 0;
+    while world.seconds() - began < HOUR.as_secs() {
+        refuses(&world.prompt().await);
+        tries += 1;
+    }
+    assert!((10..=16).contains(&tries), "two chats in an hour: {tries} tries");
+    assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
+
+    let mut answered = Vec::new();
+    for _ in 0..2 {
+        let prompt = world.prompt().await;
+        answered.push((prompt.group.clone(), prompt.text.matches("<message ").count()));
+        prompt.answer("Here I am again.");
+        world.hears().await;
+    }
+    answered.sort();
+    assert_eq!(answered, [("family".to_owned(), 2), ("main".to_owned(), 1)]);
+    assert_eq!(world.store.outages().await.unwrap(), []);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_missing_login_starts_no_container_and_a_new_one_is_taken_up_at_once() {
+    let mut world = World::without_service(Behaviour::Echo).await;
+    world.forgets_the_key();
+    world.start().await;
+    // Before anybody asks.
+    insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi login` on the server. What is asked meanwhile is kept and answered then.");
+    world.says("family", "Ana", "@Kai hello").await;
+    insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi login`. Your message is kept; I answer it as soon as that is over.");
+    world.says("main", "Owner", "hello").await;
+    world.silence(HOUR).await;
+    assert_eq!(world.docker.tries(), 0);
+    let outages = world.store.outages().await.unwrap();
+    assert_eq!(outages.into_iter().map(|(outage, _)| outage).collect::<Vec<_>>(), [Outage::NotLoggedIn]);
+
+    let began = world.seconds();
+    world.logs_in("one");
+    let mut heard = [world.hears().await.text, world.hears().await.text];
+    heard.sort();
+    assert_eq!(heard, ["Kai: echo: @Kai hello", "Kai: echo: hello"]);
+    assert!(world.seconds() - began < 5);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_was_told_is_not_told_again_after_a_restart_but_the_next_one_is() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    world.says("family", "Ana", "@Kai hello").await;
+    world.hears_in("family").await;
+    world.kill().await;
+    world.start().await;
+    world.silence(HOUR).await;
+
+    world.logs_in("one");
+    world.prompt().await.answer("Hello.");
+    assert_eq!(world.hears_in("family").await, "Kai: Hello.");
+    world.logs_out();
+    assert!(world.hears_in("main").await.contains("I cannot answer in any chat now."));
+    world.says("family", "Ana", "@Kai hello?").await;
+    world.prompt().await.fails(-32004, "Authentication failed.");
+    assert!(world.hears_in("family").await.starts_with("Kai: I cannot answer now."));
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_comes_and_goes_while_nobody_asks_is_told_each_time_it_ends() {
+    let mut world = World::without_service(Behaviour::Echo).await;
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    // For a moment only: that is no news.
+    world.logs_in("one");
+    world.passes(Duration::from_secs(60)).await;
+    world.logs_out();
+    world.silence(HOUR).await;
+    world.logs_in("two");
+    world.silence(HOUR).await;
+    assert_eq!(world.store.outages().await.unwrap(), []);
+    world.logs_out();
+    assert!(world.hears_in("main").await.contains("run `nanokimi login`"));
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_to_wait_for_kimi_is_answered_without_anybodys_help() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.says("main", "Owner", "hello").await;
+    world.prompt().await.fails(-32003, "Error code: 429 - {'error': {'type': 'rate_limit_reached_error'}}");
+    insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan on kimi.com. What is asked meanwhile is kept and answered then.");
+    let began = world.seconds();
+    world.prompt().await.answer("Now I can.");
+    assert_eq!(world.seconds() - began, 600);
+    assert_eq!(world.hears_in("main").await, "Kai: Now I can.");
+    world.ends().await;
+}
