@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::fake_docker;
 use crate::world::World;
-#[path = "../cli/fake_docker.rs"]
-mod fake_docker;
 
 const KILLS: usize = 40;
 /// So short that it is renewed all the time.
