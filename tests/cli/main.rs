@@ -17,3 +17,4 @@ mod settings;
 mod talking;
 mod whatsapp;
 mod world;
+mod usage;
