@@ -179,6 +179,9 @@ const MIGRATIONS: [&str; 3] = ["
         outage TEXT PRIMARY KEY NOT NULL,
         since INTEGER NOT NULL
     ) STRICT;
+
+    ALTER TABLE groups ADD COLUMN limit_told_at INTEGER;
+    CREATE INDEX turns_group ON turns (group_name, began_at);
 "];
 
 /// Sets a new connection up: durable commits, enforced references.
