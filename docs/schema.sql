@@ -133,3 +133,12 @@ CREATE TABLE outages (
     outage TEXT PRIMARY KEY NOT NULL,
     since INTEGER NOT NULL
 ) STRICT;
+
+-- What the agents moved on the web. day: such as 2026-11-28, in the time zone of TZ.
+CREATE TABLE web_traffic (
+    group_name TEXT NOT NULL,
+    day TEXT NOT NULL,
+    sent_bytes INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL,
+    PRIMARY KEY (group_name, day)
+) STRICT;

@@ -15,6 +15,7 @@ mod people;
 mod schema;
 mod trouble;
 mod turns;
+mod web;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

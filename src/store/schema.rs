@@ -179,6 +179,14 @@ const MIGRATIONS: [&str; 3] = ["
         outage TEXT PRIMARY KEY NOT NULL,
         since INTEGER NOT NULL
     ) STRICT;
+
+    CREATE TABLE web_traffic (
+        group_name TEXT NOT NULL,
+        day TEXT NOT NULL,
+        sent_bytes INTEGER NOT NULL,
+        received_bytes INTEGER NOT NULL,
+        PRIMARY KEY (group_name, day)
+    ) STRICT;
 "];
 
 /// Sets a new connection up: durable commits, enforced references.
