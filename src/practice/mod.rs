@@ -80,6 +80,8 @@ enum Reply {
     Refuse {
         status: u16,
         times: u32,
+        /// What it says of when to ask again, in seconds.
+        retry_after_secs: Option<u32>,
         then: Vec<Step>,
     },
 }
@@ -261,10 +263,14 @@ impl Classroom {
         register.answers += 1;
         let steps = match reply {
             Reply::Answer(steps) => steps,
-            Reply::Refuse { status, times, then } => {
+            Reply::Refuse { status, times, retry_after_secs, then } => {
                 if register.refuses(&conversation.to_string(), times) {
                     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    return wire::error(status, &format!("practice error {}", status.as_u16()));
+                    let mut refusal = wire::error(status, &format!("practice error {}", status.as_u16()));
+                    if let Some(seconds) = retry_after_secs {
+                        refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                    }
+                    return refusal;
                 }
                 then
             }

@@ -10,6 +10,7 @@ mod docker;
 mod fake_docker;
 mod groups;
 mod help;
+mod login;
 mod looking;
 mod service;
 mod settings;
