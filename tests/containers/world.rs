@@ -236,9 +236,13 @@ impl Drop for World {
 /// Where the agent puts what its commands print, in its group's folder.
 const PRINTED: &str = "printed.txt";
 
+/// The most that the engine lets a command take; by itself it ends one after a minute.
+const COMMAND_SECS: u64 = 300;
+
 /// A message that makes the practice model run a command.
 pub fn shell(command: &str) -> String {
-    let arguments = json!({ "command": format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1") });
+    let command = format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1");
+    let arguments = json!({ "command": command, "timeout": COMMAND_SECS });
     format!("CALL Shell {arguments}")
 }
 
