@@ -167,6 +167,13 @@ pub struct TokenUsage {
     pub output: u64,
 }
 
+impl TokenUsage {
+    /// What counts towards a daily limit: everything that the model read and wrote, from its cache or not.
+    pub fn counted(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
+}
+
 impl std::ops::AddAssign for TokenUsage {
     fn add_assign(&mut self, more: Self) {
         self.input += more.input;

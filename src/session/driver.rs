@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Host;
+use super::allowance::group_that_may_begin;
 use super::attention::{Attention, Show};
 use super::launch::{Engine, HasWorked, launch};
 use super::machine::{After, Effect, Event, Machine};
@@ -289,7 +290,8 @@ impl<C: Containers> Driver<C> {
 
     /// Claims what waits and hands it to the engine as one prompt.
     async fn prompt(&mut self) -> Result<Event> {
-        let Some(group) = self.group().await? else { return Ok(Event::NothingToDo) };
+        let group = group_that_may_begin(&self.host, &self.name).await?;
+        let Some(group) = group else { return Ok(Event::NothingToDo) };
         let Some(engine) = &mut self.engine else { return Ok(Event::NothingToDo) };
         if engine.is_stale(&group, &self.host.paths) {
             return Ok(Event::PromptChanged);
@@ -607,9 +609,9 @@ impl<C: Containers> Driver<C> {
         self.host.store.group(&self.name).await
     }
 
-    /// The group, if it still has something to answer.
+    /// The group, if it still has something to answer, and may.
     async fn waiting_group(&self) -> Result<Option<Group>> {
-        let Some(group) = self.group().await? else { return Ok(None) };
+        let Some(group) = group_that_may_begin(&self.host, &self.name).await? else { return Ok(None) };
         Ok(self.host.store.waits(&group).await?.then_some(group))
     }
 

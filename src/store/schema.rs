@@ -180,6 +180,9 @@ const MIGRATIONS: [&str; 3] = ["
         since INTEGER NOT NULL
     ) STRICT;
 
+    ALTER TABLE groups ADD COLUMN limit_told_at INTEGER;
+    CREATE INDEX turns_group ON turns (group_name, began_at);
+
     CREATE TABLE web_traffic (
         group_name TEXT NOT NULL,
         day TEXT NOT NULL,
