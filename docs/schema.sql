@@ -138,3 +138,12 @@ CREATE TABLE outages (
 
 -- What a group used since a moment: the daily limit, `usage`.
 CREATE INDEX turns_group ON turns (group_name, began_at);
+
+-- What the agents moved on the web. day: such as 2026-11-28, in the time zone of TZ.
+CREATE TABLE web_traffic (
+    group_name TEXT NOT NULL,
+    day TEXT NOT NULL,
+    sent_bytes INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL,
+    PRIMARY KEY (group_name, day)
+) STRICT;

@@ -13,7 +13,7 @@ pub use messages::{
     Account, Answer, Edit, Event, Inbound, Link, Media, MediaKind, Mention, Pairing, PairingFailure, Quote,
     Reaction,
 };
-pub use web::{HostName, WebPolicy};
+pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
 const GROUP_NAME_MAX: usize = 64;

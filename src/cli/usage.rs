@@ -9,8 +9,8 @@ use anyhow::{Result, bail};
 use super::install::Install;
 use super::ui;
 use crate::clock::Day;
-use crate::store::{GroupUsage, Standing, Used};
-use crate::types::GroupName;
+use crate::store::{GroupUsage, Standing, Store, Used};
+use crate::types::{GroupName, WebTraffic};
 
 /// Most days that one table shows.
 const DAYS_MAX: i64 = 366;
@@ -33,11 +33,12 @@ pub struct Arguments {
 pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
     let only = arguments.group.as_deref().map(GroupName::parse).transpose()?;
     let days = Day::last(arguments.days, install.clock.now(), &install.config.zone);
-    let mut usage = match install.existing_store()? {
-        Some(store) => store.usage(days.clone()).await?,
-        None => Vec::new(),
+    let (mut usage, mut web) = match install.existing_store()? {
+        Some(store) => (store.usage(days.clone()).await?, web(&store, &days).await?),
+        None => (Vec::new(), Vec::new()),
     };
     if let Some(only) = only {
+        web.retain(|(group, _)| *group == only);
         usage.retain(|group| group.name == only);
         if usage.is_empty() {
             bail!("There is no group {only}; `nanokimi groups list` shows those there are");
@@ -61,7 +62,29 @@ pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
         ui::result("")?;
     }
     ui::table(&totals(&usage))?;
+    if !web.is_empty() {
+        ui::result("")?;
+        ui::table(&moved(&web))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What each group's agent moved on the web in these days, all together.
+async fn web(store: &Store, days: &[Day]) -> Result<Vec<(GroupName, WebTraffic)>> {
+    match days {
+        [] => Ok(Vec::new()),
+        [first, ..] => store.web_traffic(first.date, days[days.len() - 1].date).await,
+    }
+}
+
+/// A row for each group that was on the web.
+fn moved(web: &[(GroupName, WebTraffic)]) -> Vec<Vec<String>> {
+    let mut rows = vec![["GROUP", "BYTES TO THE WEB", "BYTES FROM IT"].map(str::to_owned).to_vec()];
+    for (name, WebTraffic { sent, received }) in web {
+        rows.push(vec![name.to_string(), sent.to_string(), received.to_string()]);
+    }
+    ui::align_right(&mut rows, 1..3);
+    rows
 }
 
 /// A row for each day of each group in which it did something, with its bar where there is room; nothing where there

@@ -16,6 +16,7 @@ mod schema;
 mod trouble;
 mod turns;
 mod usage;
+mod web;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};

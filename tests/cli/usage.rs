@@ -81,6 +81,33 @@ fn each_group_has_its_days_and_its_limit() {
 }
 
 #[test]
+fn who_was_on_the_web_is_shown_with_what_it_moved() {
+    let home = Home::new().set("TZ", &noon_zone());
+    let moved = |group: &str, days: i64, sent: i64, received: i64| {
+        Connection::open(home.database())
+            .unwrap()
+            .execute(
+                "INSERT INTO web_traffic (group_name, day, sent_bytes, received_bytes) VALUES (?1, ?2, ?3, ?4)",
+                rusqlite::params![group, midnight(days).date().to_string(), sent, received],
+            )
+            .unwrap();
+    };
+    moved("family", 0, 1_000, 50_000);
+    moved("family", 1, 20, 300);
+    moved("main", 9, 7, 7);
+    assert_snapshot!(home.run(&["usage"]).done().stdout, @"
+    GROUP   TURNS  INPUT  CACHED  OUTPUT  TODAY  LIMIT A DAY
+    main        0      0       0       0      0  -
+    family      0      0       0       0      0  -
+
+    GROUP   BYTES TO THE WEB  BYTES FROM IT
+    family              1020          50300
+    ");
+    let main = home.run(&["usage", "--days", "10", "--group", "main"]).done().stdout;
+    assert_snapshot!(main.lines().last().unwrap(), @"main                  7              7");
+}
+
+#[test]
 fn where_nothing_was_used_it_says_so() {
     let home = Home::empty();
     assert_snapshot!(home.run(&["usage"]).done().stderr, @"Nothing was used yet, as there are no groups. `nanokimi setup` makes your main channel on WhatsApp, `nanokimi groups add main --main` one at this terminal.");
