@@ -7,15 +7,18 @@
 //!                           └──── keeper: the one task that refreshes
 //! ```
 //! [`Login`] publishes what the door may use: the platform API key where `.env` has one, else kimi-cli's login file.
-//! `quota` asks what is left of the plan. `stand_in` makes what containers get instead of the login; `config_toml` looks
-//! at the engine's settings, which containers read and which must hold no secret.
+//! `quota` asks what is left of the plan, `probe` whether the Kimi API takes the login; `saving` tries whether a renewed
+//! one could be kept. `stand_in` makes what containers get instead of the login; `config_toml` looks at the engine's
+//! settings, which containers read and which must hold no secret.
 
 pub mod config_toml;
 mod keeper;
 mod login_file;
 mod oauth;
 mod private_file;
+mod probe;
 mod quota;
+mod saving;
 mod stand_in;
 mod web;
 
@@ -31,7 +34,9 @@ use tokio::sync::{Notify, watch};
 
 pub use keeper::keep;
 pub use oauth::{DeviceCode, Grant, LoginServer, Pacing, Poll};
+pub use probe::{Verdict, probe};
 pub use quota::{Limit, Quota, claimed_account, quota};
+pub use saving::{Obstacle, obstacle_to_saving};
 pub use stand_in::{device_id, stand_in, write_stand_in};
 
 use login_file::{Lock, Stamp, Tokens, is_sendable, mark, stamp, unreadable};

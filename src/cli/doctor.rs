@@ -33,7 +33,7 @@ async fn look(install: &Install, mistakes: Vec<String>) -> Vec<Finding> {
     let paths = &install.paths;
     let mut findings = checks::settings(paths, mistakes);
     findings.extend(checks::docker(install.find_docker().await, install.how_to_start_docker()).await);
-    findings.extend(checks::account(paths, &install.config, install.clock.now()));
+    findings.extend(checks::account(paths, &install.config, install.clock.now()).await);
     findings.extend(checks::whatsapp(&install.whatsapp(), paths, &install.config.zone).await);
     findings.extend(checks::groups(paths).await);
     findings.extend(checks::disk(paths));

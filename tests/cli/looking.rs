@@ -70,6 +70,7 @@ fn status_is_a_table() {
     install              HOME/nanokimi
     service              not running; `nanokimi service install` (or `nanokimi run`) starts it
     whatsapp             No WhatsApp account is linked; run `nanokimi auth`
+    kimi                 Nobody is logged in to Kimi; run `nanokimi login`
     groups               2
     messages waiting     0
     being answered       0

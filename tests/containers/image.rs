@@ -3,7 +3,7 @@
 use bollard::query_parameters::TagImageOptionsBuilder;
 use nanokimi::container::docker::Rights;
 use nanokimi::container::image::{self, Built, Progress, Stage};
-use nanokimi::container::spec::{ContainerSpec, Daemon, Launch, Limits, spec};
+use nanokimi::container::spec::{ContainerSpec, Daemon, Launch, Limits, Services, spec};
 use nanokimi::container::{Containers, Exit, Running};
 use nanokimi::paths::Paths;
 use nanokimi::types::{ChatId, Group, GroupName, InstallId, Role, RunId, Trouble};
@@ -66,6 +66,7 @@ impl Install {
             model: None,
             session: "main",
             device: "0123456789abcdef0123456789abcdef",
+            services: Services::Kimi,
         };
         spec(&launch, &self.group).unwrap()
     }

@@ -18,5 +18,6 @@ mod outages;
 mod replying;
 mod restarts;
 mod steering;
+mod tokens;
 mod trouble;
 mod world;

@@ -2,7 +2,7 @@
 //! the engine with this process's own stdio, and ends when the engine ends.
 //!
 //! ```text
-//! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ engine ─▶ its exit code
+//! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ config ─▶ engine ─▶ its exit code
 //! ```
 //!
 //! It never touches what the engine says: stdin, stdout and stderr are the engine's, except for one line
@@ -29,6 +29,7 @@ mod history;
 mod home;
 mod pictures;
 mod relay;
+mod web;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -58,8 +59,8 @@ fn run(home: &Home, engine: &Path) -> Result<u8, Fault> {
     history::mend(&home.sessions(), &settings.session)
         .map_err(|error| Fault::new(Code::History, format!("Failed to mend the history: {error}")))?;
     let agent_file = agent_file::write(home, &settings.assistant)?;
-    let config = home::copy_config(home)?;
     let port = relay::open(home.port, home.door.clone())?;
+    let config = home::copy_config(home, port, settings.services)?;
     engine::run(engine::command(engine, home, &settings, port, &config, &agent_file))
 }
 
