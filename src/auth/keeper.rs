@@ -94,6 +94,8 @@ enum Next {
 /// How often a refresh has failed, and when the next may be tried.
 #[derive(Debug, Default)]
 struct Failures {
+    /// The refresh token that it was tried with; another login has not failed yet.
+    of: Option<Secret>,
     count: u32,
     last: Option<Instant>,
     /// The part of [`JITTER`] that is added to the pause now.
@@ -101,7 +103,8 @@ struct Failures {
 }
 
 impl Failures {
-    fn note(&mut self) {
+    fn note(&mut self, of: Option<Secret>) {
+        self.of = of;
         self.count = self.count.saturating_add(1);
         self.last = Some(Instant::now());
         self.luck = rand::random();
@@ -142,17 +145,18 @@ impl Keeper<'_> {
         let now = self.clock.now();
         self.end_doubt();
         self.login.reread(now);
-        let tokens = match (&*self.login.authorization.borrow(), self.login.tokens()) {
-            (Authorization::Login(_), Some(tokens)) => tokens,
-            (Authorization::Login(_) | Authorization::ApiKey(_) | Authorization::Missing(_), _) => {
-                return Next::Sleep(self.doubt_left().unwrap_or(LOOK_EVERY));
-            }
+        let usable = matches!(&*self.login.authorization.borrow(), Authorization::Login(_));
+        let Some(tokens) = self.login.tokens().filter(|_| usable) else {
+            return Next::Sleep(self.doubt_left().unwrap_or(LOOK_EVERY));
         };
         if tokens.refresh.is_none() {
             let until_it_expires = tokens.expires_at.duration_since(now);
             return Next::Sleep(
                 Duration::try_from(until_it_expires).unwrap_or_default().clamp(PAUSE_FIRST, SLEEP_MAX),
             );
+        }
+        if self.failures.of.is_some() && self.failures.of != tokens.refresh {
+            self.failures = Failures::default();
         }
         let wanted = if refused == Some(&tokens.access) { Wanted::Now } else { Wanted::InTime };
         if wanted == Wanted::Now && self.is_fresh(&tokens) {
@@ -234,7 +238,7 @@ impl Keeper<'_> {
         let tokens = grant.into_tokens(Some(before), self.clock.now());
         let access = tokens.access.clone();
         // The server has forgotten the old one: this is the only copy, so it is not let go.
-        loop {
+        for tries in 1_u32.. {
             let (content, tried) = {
                 let tokens = tokens.clone();
                 match spawn_blocking(move || {
@@ -252,7 +256,7 @@ impl Keeper<'_> {
                 Ok(()) => break,
                 Err(error) => {
                     tracing::error!("{error:#}; trying again");
-                    sleep(PAUSE_FIRST).await;
+                    sleep(pause(tries, Wanted::Now)).await;
                 }
             }
         }
@@ -280,7 +284,7 @@ impl Keeper<'_> {
     }
 
     fn failed(&mut self, why: &str) {
-        self.failures.note();
+        self.failures.note(self.login.tokens().and_then(|tokens| tokens.refresh));
         let again = self.failures.left(Wanted::InTime).as_secs();
         tracing::warn!("Failed to renew the Kimi login, trying again in {again} s: {why}");
     }

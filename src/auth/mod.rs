@@ -7,15 +7,18 @@
 //!                           └──── keeper: the one task that refreshes
 //! ```
 //! [`Login`] publishes what the door may use: the platform API key where `.env` has one, else kimi-cli's login file.
-//! `quota` asks what is left of the plan. `stand_in` makes what containers get instead of the login; `config_toml` looks
-//! at the engine's settings, which containers read and which must hold no secret.
+//! `quota` asks what is left of the plan, `probe` whether the Kimi API takes the login; `saving` tries whether a renewed
+//! one could be kept. `stand_in` makes what containers get instead of the login; `config_toml` looks at the engine's
+//! settings, which containers read and which must hold no secret.
 
 pub mod config_toml;
 mod keeper;
 mod login_file;
 mod oauth;
 mod private_file;
+mod probe;
 mod quota;
+mod saving;
 mod stand_in;
 mod web;
 
@@ -31,7 +34,9 @@ use tokio::sync::{Notify, watch};
 
 pub use keeper::keep;
 pub use oauth::{DeviceCode, Grant, LoginServer, Pacing, Poll};
+pub use probe::{Verdict, probe};
 pub use quota::{Limit, Quota, claimed_account, quota};
+pub use saving::{Obstacle, obstacle_to_saving};
 pub use stand_in::{device_id, stand_in, write_stand_in};
 
 use login_file::{Lock, Stamp, Tokens, is_sendable, mark, stamp, unreadable};
@@ -104,13 +109,15 @@ impl Login {
 
     /// Looks again, before a launch or turn: takes up a login file that has changed. Costs one `stat` where nothing has.
     pub fn reread(&self, now: Timestamp) {
+        // Held until it is published, so that whoever has looked earlier does not publish later.
+        let mut known = self.known();
         let found = match &self.api_key {
             Some(key) if is_sendable(key) => Authorization::ApiKey(key.clone()),
             Some(_) => Authorization::Missing(
                 "MOONSHOT_API_KEY in .env is not a key: it holds spaces or characters that no key has"
                     .to_owned(),
             ),
-            None => self.file_login(now),
+            None => known.look(&self.file, now),
         };
         let changed = self.authorization.send_if_modified(|current| {
             let changed = *current != found;
@@ -135,25 +142,6 @@ impl Login {
     fn tokens(&self) -> Option<Tokens> {
         let known = self.known();
         known.read.as_ref().and_then(|(_, reading)| reading.as_ref().ok()).cloned()
-    }
-
-    fn file_login(&self, now: Timestamp) -> Authorization {
-        let mut known = self.known();
-        let metadata = match fs::metadata(&self.file) {
-            Ok(metadata) => metadata,
-            Err(error) => {
-                known.read = None;
-                let is_there = error.kind() != ErrorKind::NotFound;
-                let why =
-                    if is_there { unreadable(&self.file, &error.to_string()) } else { NOBODY.to_owned() };
-                return Authorization::Missing(why);
-            }
-        };
-        let stamp = stamp(&metadata);
-        if known.read.as_ref().is_none_or(|(seen, _)| *seen != stamp) {
-            known.read = Some((stamp, login_file::read(&self.file, &metadata)));
-        }
-        known.authorization(now)
     }
 
     fn known(&self) -> MutexGuard<'_, Known> {
@@ -216,6 +204,24 @@ pub enum Removed {
 }
 
 impl Known {
+    /// Reads the file again where it is another one.
+    fn look(&mut self, file: &Path, now: Timestamp) -> Authorization {
+        let metadata = match fs::metadata(file) {
+            Ok(metadata) => metadata,
+            Err(error) => {
+                self.read = None;
+                let is_there = error.kind() != ErrorKind::NotFound;
+                let why = if is_there { unreadable(file, &error.to_string()) } else { NOBODY.to_owned() };
+                return Authorization::Missing(why);
+            }
+        };
+        let stamp = stamp(&metadata);
+        if self.read.as_ref().is_none_or(|(seen, _)| *seen != stamp) {
+            self.read = Some((stamp, login_file::read(file, &metadata)));
+        }
+        self.authorization(now)
+    }
+
     /// What may be used of the file as it was read. An access token that has expired stays, as long as another one may
     /// come: whoever is refused with it asks for that.
     fn authorization(&self, now: Timestamp) -> Authorization {

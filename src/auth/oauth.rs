@@ -283,3 +283,167 @@ fn complaint(status: u16, body: &Value) -> String {
         None => format!("it answers HTTP {status}"),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const TOKENS: &str = r#"{"access_token": "canary-a", "refresh_token": "canary-r", "expires_in": 900, "scope": "kimi-code", "token_type": "Bearer"}"#;
+
+    fn answer(status: u16, body: &str) -> Said {
+        Said { status, body: body.as_bytes().to_vec() }
+    }
+
+    fn tokens(body: &str, before: Option<&Tokens>) -> Tokens {
+        let Poll::Granted(grant) = polled(&answer(200, body)) else { panic!("{body} is granted") };
+        grant.into_tokens(before, "2026-11-21T20:00:00Z".parse().unwrap())
+    }
+
+    #[test]
+    fn a_code_is_read_with_what_it_is_good_for() {
+        let body = r#"{"user_code": "ABCD-1234", "device_code": "canary", "verification_uri": "https://k/x",
+            "verification_uri_complete": "https://k/x?user_code=ABCD-1234", "expires_in": 1800, "interval": "2"}"#;
+        let code = device_code(&answer(200, body)).unwrap();
+        assert_eq!(
+            (code.user_code.as_str(), code.page_with_code.as_str()),
+            ("ABCD-1234", "https://k/x?user_code=ABCD-1234")
+        );
+        assert_eq!((code.good_for.as_secs(), code.interval.as_secs()), (1800, 2));
+        assert!(!format!("{code:?}").contains("canary"));
+
+        let plain = device_code(&answer(
+            200,
+            r#"{"user_code": "A", "device_code": "c", "verification_uri": "https://k/x", "expires_in": 1e9, "interval": -1}"#,
+        ))
+        .unwrap();
+        assert_eq!((plain.page_with_code.as_str(), plain.interval), ("https://k/x", USUAL_INTERVAL));
+        assert_eq!(plain.good_for, PATIENCE_MAX);
+    }
+
+    #[test]
+    fn a_code_that_is_none_is_not_shown() {
+        for (status, body, why) in [
+            (200, "", "it answers without a code"),
+            (
+                200,
+                r#"{"user_code": "A\u001b[2J", "device_code": "c", "verification_uri": "https://k"}"#,
+                "it answers without a code",
+            ),
+            (
+                200,
+                r#"{"user_code": "A", "device_code": "c", "verification_uri": "javascript:1"}"#,
+                "it answers without an address",
+            ),
+            (
+                400,
+                r#"{"error": "invalid_client", "error_description": "canary"}"#,
+                "it answers HTTP 400, invalid_client",
+            ),
+            (502, "<html>canary", "it answers HTTP 502"),
+        ] {
+            assert_eq!(device_code(&answer(status, body)), Err(why.to_owned()), "{body}");
+        }
+    }
+
+    #[test]
+    fn each_answer_about_a_code_means_one_thing() {
+        let failed = |why: &str| Poll::Failed(why.to_owned());
+        for (status, error, expected) in [
+            (400, "authorization_pending", Poll::Pending),
+            (400, "slow_down", Poll::SlowDown),
+            (400, "expired_token", Poll::Expired),
+            (400, "access_denied", Poll::Denied),
+            (200, "authorization_pending", Poll::Pending),
+            (400, "invalid_client", Poll::Refused("it answers HTTP 400, invalid_client".to_owned())),
+            (400, "canary", Poll::Refused("it answers HTTP 400".to_owned())),
+            (503, "server_error", failed("it answers HTTP 503, server_error")),
+            (429, "canary", failed("it answers HTTP 429")),
+        ] {
+            let body = format!(r#"{{"error": "{error}", "error_description": "canary"}}"#);
+            assert_eq!(polled(&answer(status, &body)), expected, "{status} {error}");
+        }
+        assert_eq!(polled(&answer(200, "<html>")), failed("it answers without a token"));
+        assert_eq!(polled(&answer(302, "")), failed("it answers HTTP 302"));
+        assert!(matches!(polled(&answer(200, TOKENS)), Poll::Granted(_)));
+    }
+
+    #[test]
+    fn each_answer_to_a_refresh_means_one_thing() {
+        for (status, body, expected) in [
+            (401, "", Refresh::Refused),
+            (403, "{}", Refresh::Refused),
+            (400, r#"{"error": "invalid_grant"}"#, Refresh::Refused),
+            (
+                400,
+                r#"{"error": "invalid_request"}"#,
+                Refresh::Failed("it answers HTTP 400, invalid_request".to_owned()),
+            ),
+            (404, "", Refresh::Failed("it answers HTTP 404".to_owned())),
+            (429, "", Refresh::Failed("it answers HTTP 429".to_owned())),
+            (
+                503,
+                r#"{"error": "invalid_grant"}"#,
+                Refresh::Failed("it answers HTTP 503, invalid_grant".to_owned()),
+            ),
+            (200, "{}", Refresh::Failed("it answers without a token".to_owned())),
+            (200, r#"{"access_token": "a b"}"#, Refresh::Failed("it answers without a token".to_owned())),
+        ] {
+            assert_eq!(refreshed(&answer(status, body)), expected, "{status} {body}");
+        }
+        let granted = refreshed(&answer(200, TOKENS));
+        assert!(matches!(granted, Refresh::Granted(_)));
+        assert!(!format!("{granted:?}").contains("canary"), "{granted:?}");
+    }
+
+    #[test]
+    fn what_an_answer_leaves_out_stays_as_it_was() {
+        let first = tokens(TOKENS, None);
+        assert_eq!(first.refresh, Some(Secret::new("canary-r")));
+        assert_eq!(first.expires_at, "2026-11-21T20:15:00Z".parse().unwrap());
+        let next = tokens(r#"{"access_token": "b"}"#, Some(&first));
+        assert_eq!((next.access.reveal(), &next.refresh, &next.scope), ("b", &first.refresh, &first.scope));
+        assert_eq!(next.lifetime, Some(USUAL_LIFETIME));
+        let bare = tokens(r#"{"access_token": "b", "expires_in": "60"}"#, None);
+        assert_eq!(
+            (bare.refresh, bare.scope.as_str(), bare.token_type.as_str()),
+            (None, "kimi-code", "Bearer")
+        );
+        assert_eq!(bare.lifetime, Some(Duration::from_secs(60)));
+    }
+
+    #[test]
+    fn the_pauses_become_longer_as_the_server_wants_and_while_it_is_in_trouble() {
+        let mut pacing = Pacing::new(Duration::from_secs(5));
+        let failed = || Poll::Failed(String::new());
+        let answers = [
+            (Poll::Pending, 5),
+            (Poll::SlowDown, 10),
+            (Poll::Pending, 10),
+            (failed(), 20),
+            (failed(), 40),
+            (failed(), 60),
+            (failed(), 60),
+            (Poll::SlowDown, 15),
+            (Poll::Pending, 15),
+        ];
+        for (answer, seconds) in answers {
+            assert_eq!(pacing.after(&answer).as_secs(), seconds, "{answer:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_answer_is_too_strange_and_no_token_is_shown(
+            status in 100u16..600, noise in "\\PC{0,60}", field in "(error|access_token|refresh_token|expires_in|user_code)",
+            value in "[\\[\\]{}\":,0-9a-z.eE-]{0,30}",
+        ) {
+            for body in [noise.clone(), format!("{{\"{field}\": {value}}}"), TOKENS.replace("900", &value), TOKENS.replace("Bearer", &noise)] {
+                let said = answer(status, &body);
+                let shown = format!("{:?} {:?} {:?}", device_code(&said), polled(&said), refreshed(&said));
+                prop_assert!(!shown.contains("canary"), "{shown}");
+            }
+        }
+    }
+}

@@ -84,10 +84,10 @@ impl Web {
 }
 
 async fn said(request: reqwest::RequestBuilder) -> Result<Said> {
-    let mut answer = request.send().await.map_err(|error| anyhow!(causes(&error.without_url())))?;
+    let mut answer = request.send().await.map_err(|error| anyhow!(cause(&error.without_url())))?;
     let status = answer.status().as_u16();
     let mut body = Vec::new();
-    while let Some(piece) = answer.chunk().await.map_err(|error| anyhow!(causes(&error.without_url())))? {
+    while let Some(piece) = answer.chunk().await.map_err(|error| anyhow!(cause(&error.without_url())))? {
         if body.len() + piece.len() > ANSWER_MAX {
             bail!("the answer is longer than {} KB", ANSWER_MAX / 1024);
         }
@@ -169,14 +169,50 @@ fn header_value(text: &str) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// An error with what lies behind it, on one line.
-fn causes(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
+/// What lies behind an error at the bottom, without the system's number for it.
+fn cause(error: &dyn Error) -> String {
+    let mut deepest = error;
+    while let Some(beneath) = deepest.source() {
+        deepest = beneath;
     }
-    line
+    let words = deepest.to_string();
+    words.split(" (os error ").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_travels_encrypted_or_not_at_all() {
+        for (base, expected) in [
+            ("https://auth.kimi.com", Some(Place::Internet)),
+            ("http://127.0.0.1:9100", Some(Place::ThisMachine)),
+            ("http://[::1]:9100", Some(Place::ThisMachine)),
+            ("http://localhost", Some(Place::ThisMachine)),
+            ("http://auth.kimi.com", None),
+            ("http://127.0.0.1.example.com", None),
+            ("http://localhost@example.com", None),
+            ("file:///etc/passwd", None),
+            ("auth.kimi.com", None),
+        ] {
+            assert_eq!(Place::of(base).ok(), expected, "{base}");
+        }
+    }
+
+    #[test]
+    fn the_version_is_that_of_the_engine_in_the_image() {
+        let requirements = include_str!("../../container/requirements.txt");
+        assert!(requirements.contains(&format!("\nkimi-cli=={KIMI_CLI_VERSION} ")), "{KIMI_CLI_VERSION}");
+    }
+
+    #[test]
+    fn the_machine_is_described_in_plain_ascii() {
+        assert_eq!(header_value(" Zoë's\nserver "), "Zo'sserver");
+        assert_eq!(header_value("日本"), "unknown");
+        assert_eq!(header_value(&"x".repeat(1000)).len(), HEADER_MAX);
+        let headers = device_headers("0123456789abcdef0123456789abcdef");
+        assert_eq!(headers.len(), 7);
+        assert_eq!(headers["x-msh-device-id"], "0123456789abcdef0123456789abcdef");
+    }
 }

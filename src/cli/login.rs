@@ -7,7 +7,7 @@ use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Result, anyhow, bail};
 use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
@@ -69,8 +69,8 @@ async fn log_in(install: &Install) -> Result<ExitCode> {
     let server = LoginServer::new(&install.config.oauth_host, install.paths.device_id());
     let mut asked = pin!(asked);
     let code = tokio::select! {
-        code = server.device_code() => code.with_context(|| {
-            format!("Kimi's login server gives no code; {}: {}", how_to_reach(&server), server.host())
+        code = server.device_code() => code.map_err(|error| {
+            anyhow!("Kimi's login server gives no code ({}); {}", checks::sentence(&error), how_to_reach(&server))
         })?,
         () = &mut asked => return Ok(given_up()),
     };

@@ -80,6 +80,8 @@ enum Reply {
     Refuse {
         status: u16,
         times: u32,
+        /// What it says of when to ask again, in seconds.
+        retry_after_secs: Option<u32>,
         then: Vec<Step>,
     },
 }
@@ -239,6 +241,10 @@ impl Classroom {
         }
         Ok(match head.method {
             Method::POST if path.ends_with("/chat/completions") => self.complete(&body),
+            Method::POST if path.ends_with("/search") => wire::json(StatusCode::OK, &results(&body)),
+            Method::POST if path.ends_with("/fetch") => {
+                wire::page(&format!("A practice page of {}.", body["url"]))
+            }
             Method::GET if path.ends_with("/models") => wire::json(StatusCode::OK, &models()),
             Method::GET if path.ends_with("/usages") => wire::json(StatusCode::OK, &usages()),
             _ => wire::error(StatusCode::NOT_FOUND, "The practice model has nothing here."),
@@ -257,10 +263,14 @@ impl Classroom {
         register.answers += 1;
         let steps = match reply {
             Reply::Answer(steps) => steps,
-            Reply::Refuse { status, times, then } => {
+            Reply::Refuse { status, times, retry_after_secs, then } => {
                 if register.refuses(&conversation.to_string(), times) {
                     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    return wire::error(status, &format!("practice error {}", status.as_u16()));
+                    let mut refusal = wire::error(status, &format!("practice error {}", status.as_u16()));
+                    if let Some(seconds) = retry_after_secs {
+                        refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+                    }
+                    return refusal;
                 }
                 then
             }
@@ -301,6 +311,14 @@ fn models() -> Value {
         "id": "kimi-for-coding", "object": "model", "created": wire::CREATED, "owned_by": "nanokimi",
         "display_name": "Practice model", "context_length": 262_144,
         "supports_reasoning": true, "supports_image_in": true, "supports_video_in": false,
+    }] })
+}
+
+/// What a search finds, always.
+fn results(request: &Value) -> Value {
+    json!({ "search_results": [{
+        "site_name": "practice", "title": format!("A practice result for {}", request["text_query"]),
+        "url": "https://public.example/", "snippet": "Nothing was searched.", "content": "", "date": "",
     }] })
 }
 

@@ -11,6 +11,7 @@
 //! | `RECALL` | says every earlier message that the request held, joined by ` \| ` |
 //! | `EMPTY` | says nothing at all |
 //! | `ERR status [n]` | answers with that HTTP status: always, or n times and then the other lines |
+//! | `AFTER seconds` | with `ERR`: says when to ask again (`Retry-After`) |
 //! | `DROP` | says `partial ` and cuts the connection |
 //! | `HANG` | answers with headers, then with nothing |
 //!
@@ -35,6 +36,7 @@ pub fn reply(conversation: &Conversation) -> Reply {
     }
     let text = conversation.last();
     let mut refusal = None;
+    let mut retry_after_secs = None;
     let mut said = Vec::new();
     let mut steps = Vec::new();
     let mut known = false;
@@ -62,6 +64,10 @@ pub fn reply(conversation: &Conversation) -> Reply {
                 known |= refusal.is_some();
                 None
             }
+            "AFTER" => {
+                retry_after_secs = retry_after_secs.or_else(|| rest.parse().ok());
+                None
+            }
             _ => None,
         };
         known |= step.is_some();
@@ -81,7 +87,7 @@ pub fn reply(conversation: &Conversation) -> Reply {
             if steps.is_empty() {
                 steps.push(Step::Say("recovered".to_owned()));
             }
-            Reply::Refuse { status, times, then: steps }
+            Reply::Refuse { status, times, retry_after_secs, then: steps }
         }
         None if known => Reply::Answer(steps),
         None => Reply::Answer(vec![Step::Say(format!("echo: {text}"))]),
@@ -148,15 +154,19 @@ mod tests {
 
     #[test]
     fn errors_come_before_everything_else() {
-        let recovered = vec![say("recovered")];
-        assert_eq!(
-            to(&["ERR 500"], &[]),
-            Reply::Refuse { status: 500, times: u32::MAX, then: recovered.clone() }
-        );
-        assert_eq!(to(&["ERR 429 2"], &[]), Reply::Refuse { status: 429, times: 2, then: recovered });
-        assert_eq!(
-            to(&["SAY hi\nERR 429 2"], &[]),
-            Reply::Refuse { status: 429, times: 2, then: vec![say("hi")] }
-        );
+        let refuse = |status, times, retry_after_secs, then: &str| Reply::Refuse {
+            status,
+            times,
+            retry_after_secs,
+            then: vec![say(then)],
+        };
+        for (text, reply) in [
+            ("ERR 500", refuse(500, u32::MAX, None, "recovered")),
+            ("ERR 429 2", refuse(429, 2, None, "recovered")),
+            ("SAY hi\nERR 429 2", refuse(429, 2, None, "hi")),
+            ("ERR 429 1\nAFTER 7\nSAY hi", refuse(429, 1, Some(7), "hi")),
+        ] {
+            assert_eq!(to(&[text], &[]), reply, "{text}");
+        }
     }
 }

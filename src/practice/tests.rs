@@ -1,5 +1,6 @@
 //! The practice model over real connections, asked as an engine asks.
 
+use jiff::Timestamp;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
@@ -202,4 +203,94 @@ async fn the_latest_requests_are_remembered() {
 async fn it_listens_on_this_machine_only() {
     let error = start(Brain::Tutor, "0.0.0.0:0".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.to_string(), "The practice model listens on this machine only, not on 0.0.0.0:0");
+}
+
+/// Sends a form to the login server; returns the status and the answer.
+async fn form(practice: &Practice, path: &str, body: &str) -> (u16, Value) {
+    let request = format!(
+        "POST /api/oauth/{path} HTTP/1.0\r\nContent-Type: application/x-www-form-urlencoded\r\ncontent-length: {}\r\n\r\n{body}",
+        body.len()
+    );
+    let answer = rest(send(practice, &request).await).await;
+    let (head, body) = answer.split_once("\r\n\r\n").unwrap_or_default();
+    let status = head.split(' ').nth(1).and_then(|status| status.parse().ok()).unwrap_or(0);
+    (status, serde_json::from_str(body).unwrap_or_default())
+}
+
+/// Asks the model with this token; returns the status line.
+async fn ask_as(practice: &Practice, token: &Value) -> String {
+    let request =
+        completion("SAY hi", false).replace("Bearer x", &format!("Bearer {}", token.as_str().unwrap()));
+    rest(send(practice, &request).await).await.lines().next().unwrap_or_default().to_owned()
+}
+
+fn refresh(token: &Value) -> String {
+    format!("client_id=c&grant_type=refresh_token&refresh_token={}", token.as_str().unwrap())
+}
+
+#[tokio::test]
+async fn a_device_gets_a_code_and_tokens_once_somebody_agrees() {
+    let practice = practice(Brain::Script).await;
+    assert_eq!(form(&practice, "device_authorization", "client_id=c").await.0, 404, "there is no desk yet");
+    let desk = practice.open_desk(Terms::default());
+    desk.person(Approval::Waits);
+    let (status, code) = form(&practice, "device_authorization", "client_id=c").await;
+    assert_eq!((status, &code["user_code"]), (200, &json!("ABCD-1234")));
+    let poll = format!(
+        "client_id=c&device_code={}&grant_type=urn%3Aietf%3Aparams%3Aoauth%3Agrant-type%3Adevice_code",
+        code["device_code"].as_str().unwrap()
+    );
+    let mut said = Vec::new();
+    for approval in [Approval::Waits, Approval::Denies, Approval::Agrees, Approval::Agrees] {
+        desk.person(approval);
+        let (status, body) = form(&practice, "token", &poll).await;
+        said.push((status, body["error"].as_str().map(str::to_owned)));
+        if status == 200 {
+            assert_eq!(ask_as(&practice, &body["access_token"]).await, "HTTP/1.0 200 OK");
+        }
+    }
+    let error = |code: &str| (400, Some(code.to_owned()));
+    // The code is gone once it was used.
+    assert_eq!(
+        said,
+        [error("authorization_pending"), error("access_denied"), (200, None), error("expired_token")]
+    );
+    assert_eq!((desk.counts().device_codes, desk.counts().polls), (1, 4));
+}
+
+#[tokio::test]
+async fn a_refresh_token_is_good_once_and_an_access_token_for_a_while() {
+    let practice = practice(Brain::Script).await;
+    let desk = practice.open_desk(Terms { lifetime: Duration::from_millis(300), ..Terms::default() });
+    let login: Value = serde_json::from_str(&desk.login_file(Timestamp::UNIX_EPOCH, Duration::ZERO)).unwrap();
+    assert_eq!(login["expires_at"], 0.3);
+    let (status, tokens) = form(&practice, "token", &refresh(&login["refresh_token"])).await;
+    assert_eq!(status, 200);
+    assert_eq!(form(&practice, "token", &refresh(&login["refresh_token"])).await.0, 401);
+    let Counts { refreshes, refreshes_granted, refreshes_refused, .. } = desk.counts();
+    assert_eq!((refreshes, refreshes_granted, refreshes_refused), (2, 1, 1));
+
+    let token = &tokens["access_token"];
+    assert_eq!(ask_as(&practice, token).await, "HTTP/1.0 200 OK");
+    let expired = async { while ask_as(&practice, token).await == "HTTP/1.0 200 OK" {} };
+    timeout(PATIENCE, expired).await.unwrap();
+    assert_eq!(ask_as(&practice, token).await, "HTTP/1.0 401 Unauthorized");
+    assert!(desk.counts().refused >= 2);
+}
+
+#[tokio::test]
+async fn faults_come_one_after_the_other() {
+    let practice = practice(Brain::Script).await;
+    let desk = practice.open_desk(Terms::default());
+    let login: Value = serde_json::from_str(&desk.login_file(Timestamp::UNIX_EPOCH, Duration::ZERO)).unwrap();
+    let again = refresh(&login["refresh_token"]);
+    let faults = [Fault::Status(503), Fault::HangUp, Fault::Nonsense, Fault::HangUpAfter];
+    desk.at_next_requests(faults);
+    let mut statuses = Vec::new();
+    for _ in 0..5 {
+        statuses.push(form(&practice, "token", &again).await.0);
+    }
+    assert_eq!(statuses, [503, 0, 200, 0, 401], "the fourth has taken the token and said nothing");
+    desk.revoke_all();
+    assert!(!desk.would_refresh(&login.to_string()));
 }

@@ -143,6 +143,18 @@ enum Work {
     Waiting,
     /// Waiting, but not to be tried before this.
     WaitingUntil(Instant),
+    /// The same, because of an outage. Somebody who asks meanwhile may know that it is over.
+    KeptUntil(Instant),
+}
+
+impl Work {
+    /// When it is to be tried, if not now.
+    fn tried_at(self) -> Option<Instant> {
+        match self {
+            Self::WaitingUntil(at) | Self::KeptUntil(at) => Some(at),
+            Self::None | Self::Waiting => None,
+        }
+    }
 }
 
 /// How much the session may still do in the slot that it holds.
@@ -186,10 +198,7 @@ impl Machine {
 
     /// When [`Event::Tick`] is due, if nothing happens before.
     pub fn deadline(&self) -> Option<Instant> {
-        let retry = match self.work {
-            Work::WaitingUntil(at) => Some(at),
-            Work::None | Work::Waiting => None,
-        };
+        let retry = self.work.tried_at();
         match self.state {
             State::Cold => retry,
             State::Queued | State::Prompting => None,
@@ -216,7 +225,7 @@ impl Machine {
                 self.settle(now)
             }
             Event::TryAgain => {
-                if matches!(self.work, Work::WaitingUntil(_)) {
+                if self.work.tried_at().is_some() {
                     self.work = Work::Waiting;
                 }
                 self.settle(now)
@@ -257,9 +266,10 @@ impl Machine {
     }
 
     fn on_work(&mut self, now: Instant) -> Vec<Effect> {
-        // During a pause the newcomer waits with the others.
-        if self.work == Work::None {
-            self.work = Work::Waiting;
+        match self.work {
+            Work::None | Work::KeptUntil(_) => self.work = Work::Waiting,
+            // During a pause the newcomer waits with the others.
+            Work::Waiting | Work::WaitingUntil(_) => {}
         }
         if let State::Busy { steers: Steers::Welcome, cancelled: None, .. } = self.state {
             self.work = Work::None;
@@ -305,7 +315,7 @@ impl Machine {
             After::Nothing => {}
             After::More => self.work = Work::Waiting,
             After::Retry { attempt } => self.work = Work::WaitingUntil(now + retry_pause(attempt)),
-            After::Outage => self.work = Work::WaitingUntil(now + OUTAGE_PAUSE),
+            After::Outage => self.work = Work::KeptUntil(now + OUTAGE_PAUSE),
         }
         match self.state {
             State::Busy { cancelled: Some(_), .. } => self.close(now),
@@ -345,9 +355,7 @@ impl Machine {
     }
 
     fn on_tick(&mut self, now: Instant) -> Vec<Effect> {
-        if let Work::WaitingUntil(at) = self.work
-            && at <= now
-        {
+        if self.work.tried_at().is_some_and(|at| at <= now) {
             self.work = Work::Waiting;
             return self.settle(now);
         }

@@ -20,6 +20,7 @@ fn nanokimi() {
     Commands:
       demo     Try nanokimi: makes this machine ready and talks to a practice model, without any account
       auth     Link your WhatsApp account, as another device of it
+      login    Log in to Kimi, by a code that you take to any browser
       setup    Choose your main channel among your WhatsApp chats
       build    Build the agent image
       run      Run the service in the foreground
@@ -27,6 +28,7 @@ fn nanokimi() {
       groups   List, add, change and remove the chats that the assistant serves
       service  Keep nanokimi running with systemd
       status   Show what this install does and what waits
+      usage    Show the tokens and turns of each group, by day
       doctor   Look for what is wrong, and say how to mend it
 
     Options:
@@ -95,6 +97,22 @@ fn auth() {
     Without an option, the phone scans a QR code. On a terminal it is renewed in place, and gone
     afterwards; in a pipe each code is printed once, as it comes, for whoever reads along. The exit
     codes are in docs/operating.md.
+    ");
+}
+
+#[test]
+fn login() {
+    assert_snapshot!(help(&["login"]), @"
+    Log in to Kimi, by a code that you take to any browser
+
+    Usage: nanokimi login [OPTIONS]
+
+    Options:
+          --status         Show whose login there is, who renews it, and what is left of the plan
+          --logout         Remove the login from this machine
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
     ");
 }
 
@@ -358,6 +376,22 @@ fn status() {
     Usage: nanokimi status [OPTIONS]
 
     Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn usage() {
+    assert_snapshot!(help(&["usage"]), @"
+    Show the tokens and turns of each group, by day
+
+    Usage: nanokimi usage [OPTIONS]
+
+    Options:
+          --days <N>       How many days, today included [default: 7]
+          --group <NAME>   This group only
           --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
                            one, else ~/nanokimi]
       -h, --help           Print help

@@ -4,15 +4,19 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]
 
+mod account;
 mod database;
 mod disk;
 mod docker;
 mod fake_docker;
+mod fake_kimi;
 mod groups;
 mod help;
+mod login;
 mod looking;
 mod service;
 mod settings;
 mod talking;
+mod usage;
 mod whatsapp;
 mod world;

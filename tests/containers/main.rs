@@ -25,6 +25,8 @@ mod secrets;
 mod server;
 mod steering;
 mod survival;
+mod town;
 mod trouble;
+mod web;
 mod whatsapp;
 mod world;

@@ -14,7 +14,7 @@ use nanokimi::paths::Paths;
 use nanokimi::practice::{self, Brain, Practice};
 use nanokimi::session::{Host, Settings};
 use nanokimi::store::Store;
-use nanokimi::types::{Role, Secret};
+use nanokimi::types::{Group, Role, Secret, WebPolicy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -87,6 +87,14 @@ impl World {
         self.login = None;
     }
 
+    /// The owner has a login of a Kimi plan in place of a key.
+    pub fn logged_in(&mut self) {
+        self.login = None;
+        let login =
+            json!({ "access_token": "practice", "refresh_token": "", "expires_at": 4_000_000_000_u64 });
+        std::fs::write(self.paths().login_file(), login.to_string()).unwrap();
+    }
+
     pub fn paths(&self) -> Paths {
         Paths::new(self.folder.path())
     }
@@ -101,7 +109,11 @@ impl World {
     }
 
     pub async fn add_group(&mut self, group: &str, role: Role) {
-        let group = held::group(group, role);
+        self.add_group_with(group, role, WebPolicy::default()).await;
+    }
+
+    pub async fn add_group_with(&mut self, group: &str, role: Role, web: WebPolicy) {
+        let group = Group { web, ..held::group(group, role) };
         self.store.add_group(&group, Clock::System.now()).await.unwrap();
         home::prepare_group(&self.paths(), &group).unwrap();
     }
@@ -236,6 +248,9 @@ impl Drop for World {
 /// Where the agent puts what its commands print, in its group's folder.
 const PRINTED: &str = "printed.txt";
 
+/// The most that the engine lets a command take; by itself it ends one after a minute.
+const COMMAND_SECS: u64 = 300;
+
 /// A message that makes the practice model run a command.
 pub fn shell(command: &str) -> String {
     call("Shell", command)
@@ -247,7 +262,8 @@ pub fn bash(command: &str) -> String {
 }
 
 fn call(tool: &str, command: &str) -> String {
-    let arguments = json!({ "command": format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1") });
+    let command = format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1");
+    let arguments = json!({ "command": command, "timeout": COMMAND_SECS });
     format!("CALL {tool} {arguments}")
 }
 

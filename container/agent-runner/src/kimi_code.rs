@@ -14,7 +14,7 @@ use toml::{Table, Value};
 use crate::engine::PATH;
 use crate::home::{self, Home, Settings};
 use crate::prompt::{self, SYSTEM};
-use crate::{Code, Fault, records, relay};
+use crate::{Code, Fault, records, relay, web};
 
 const NODE: &str = "/usr/local/bin/node";
 const PROGRAM: &str = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs";
@@ -59,7 +59,8 @@ pub fn prepare(home: &Home, settings: &Settings, other: Option<&Path>) -> Result
     let port = relay::open(home.port, home.door.clone())?;
     let api = format!("http://127.0.0.1:{port}/coding/v1");
     let folder = home.kimi_code();
-    let config = configuration(&read_owners(&folder)?, &api, &stand_in(&folder)?, settings);
+    let owners = web::with_services(&read_owners(&folder)?, port, settings.services)?;
+    let config = configuration(&parsed(&owners)?, &api, &stand_in(&folder)?, settings);
     home::write(&folder.join("config.toml"), config.to_string().as_bytes())?;
     home::write(&folder.join("device_id"), settings.device_id.as_bytes())?;
     let prompt = system_prompt(home, &settings.assistant);
@@ -69,11 +70,14 @@ pub fn prepare(home: &Home, settings: &Settings, other: Option<&Path>) -> Result
     Ok(command(home, settings, port, other))
 }
 
-fn read_owners(folder: &Path) -> Result<Table, Fault> {
+fn read_owners(folder: &Path) -> Result<String, Fault> {
     let path = folder.join("owner.toml");
-    let fault = |why: String| Fault::new(Code::Settings, format!("Failed to read {}: {why}", path.display()));
-    let text = fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
-    text.parse().map_err(|error: toml::de::Error| fault(error.message().to_owned()))
+    fs::read_to_string(&path)
+        .map_err(|error| Fault::new(Code::Settings, format!("Failed to read {}: {error}", path.display())))
+}
+
+fn parsed(config: &str) -> Result<Table, Fault> {
+    config.parse().map_err(|error| Fault::new(Code::Settings, format!("config.toml: {error}")))
 }
 
 /// The key that the host has written for this container; it means nothing outside.
@@ -89,19 +93,15 @@ fn stand_in(folder: &Path) -> Result<String, Fault> {
 /// kimi-code's settings: the owner's, with every way out leading to the door, and nobody to be asked.
 fn configuration(owners: &Table, api: &str, key: &str, settings: &Settings) -> Table {
     let mut config = owners.clone();
-    let mut bases = Vec::new();
     for provider in tables(&mut config, "providers") {
-        if let Some(Value::String(base)) = provider.insert("base_url".to_owned(), api.into()) {
-            bases.push(base.trim_end_matches('/').to_owned());
-        }
+        provider.insert("base_url".to_owned(), api.into());
         lead_to_door(provider, key, settings);
     }
+    // Its search and fetch, which `web` has led to the door already, are asked like the model.
     for service in tables(&mut config, "services") {
-        let address = service.get("base_url").and_then(Value::as_str).unwrap_or_default();
-        let Some(path) = bases.iter().find_map(|base| address.strip_prefix(base.as_str())) else { continue };
-        let through_door = format!("{api}{path}");
-        service.insert("base_url".to_owned(), through_door.into());
-        lead_to_door(service, key, settings);
+        if service.get("base_url").and_then(Value::as_str).is_some_and(|base| base.starts_with(api)) {
+            lead_to_door(service, key, settings);
+        }
     }
     let default = config.get("default_model").and_then(Value::as_str).map(str::to_owned);
     if let (Some(model), Some(default)) = (&settings.model, default) {
@@ -202,7 +202,8 @@ fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) ->
         .env("KIMI_DISABLE_TELEMETRY", "1")
         .env("KIMI_DISABLE_CRON", "1")
         .env("KIMI_CODE_NO_AUTO_UPDATE", "1")
-        .env("NODE_COMPILE_CACHE", COMPILED);
+        .env("NODE_COMPILE_CACHE", COMPILED)
+        .envs(web::variables(port));
     if let Some(time_zone) = &settings.time_zone {
         command.env("TZ", time_zone);
     }
@@ -232,7 +233,7 @@ mod tests {
         storage = "file"
         key = "oauth/kimi-code"
         [services.moonshot_search]
-        base_url = "https://api.kimi.com/coding/v1/search"
+        base_url = "http://127.0.0.1:8787/coding/v1/search"
         api_key = ""
         [services.elsewhere]
         base_url = "https://example.org/search"
@@ -248,6 +249,7 @@ mod tests {
             assistant: "Kai".into(),
             model: model.map(str::to_owned),
             time_zone: Some("Europe/Madrid".into()),
+            services: web::Services::None,
         }
     }
 
@@ -313,6 +315,7 @@ mod tests {
         assert_eq!(args[2..], [PROGRAM, "acp"]);
         let env: Vec<_> = command
             .get_envs()
+            .filter(|(name, _)| !name.to_string_lossy().to_lowercase().contains("proxy"))
             .map(|(name, value)| format!("{}={}", name.display(), value.unwrap().display()))
             .collect();
         assert_eq!(
@@ -337,7 +340,7 @@ mod tests {
         assert_eq!(read_owners(root.path()).unwrap_err().code, Code::Settings);
         assert_eq!(stand_in(root.path()).unwrap_err().code, Code::Settings);
         fs::write(root.path().join("owner.toml"), "default_model = ").unwrap();
-        assert!(read_owners(root.path()).unwrap_err().to_string().contains("owner.toml"));
+        assert_eq!(parsed(&read_owners(root.path()).unwrap()).unwrap_err().code, Code::Settings);
         fs::create_dir(root.path().join("credentials")).unwrap();
         fs::write(root.path().join("credentials/kimi-code.json"), r#"{"access_token":"k"}"#).unwrap();
         assert_eq!(stand_in(root.path()).unwrap(), "k");
