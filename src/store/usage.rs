@@ -158,7 +158,7 @@ mod tests {
     use super::super::tests::{add_group, rules};
     use super::*;
     use crate::store::{Finish, TurnEnding};
-    use crate::types::{Event, Inbound, Mention, MessageId, Role, SenderId};
+    use crate::types::{EngineName, Event, Inbound, Mention, MessageId, Role, SenderId};
 
     /// A turn of the group that began at `now` and ended in this way.
     async fn turn(store: &Store, group: &str, now: &str, finish: Finish, usage: TokenUsage) {
@@ -177,7 +177,7 @@ mod tests {
             expires_secs: None,
         };
         store.take_in(vec![Event::Message(call)], rules(), now).await.unwrap();
-        let claim = store.claim(&group, now).await.unwrap().unwrap();
+        let claim = store.claim(&group, &EngineName::new("kimi-cli"), now).await.unwrap().unwrap();
         let (unread, replies) = (Vec::new(), Vec::new());
         let ending = TurnEnding { turn: claim.turn, chat: group.chat, finish, unread, replies, usage };
         store.finish_turn(ending, now).await.unwrap();
