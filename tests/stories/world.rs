@@ -202,7 +202,8 @@ impl World {
         let earlier = message(group, &format!("m{}", self.messages), "Ana", "@Kai earlier", self.now());
         self.store.take_in(vec![Event::Message(earlier)], held::rules(), self.now()).await.unwrap();
         let group = self.store.group(&held::name(group)).await.unwrap().unwrap();
-        let claim = self.store.claim(&group, &self.settings.engine_of(&group).name(), self.now()).await.unwrap().unwrap();
+        let engine = self.settings.engine_of(&group).name();
+        let claim = self.store.claim(&group, &engine, self.now()).await.unwrap().unwrap();
         let ending = TurnEnding {
             turn: claim.turn,
             chat: group.chat,
