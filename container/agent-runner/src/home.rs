@@ -8,6 +8,7 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use toml::Table;
 
 use crate::web::{self, Services};
 use crate::{Code, Fault};
@@ -146,13 +147,18 @@ pub fn seed(home: &Home, settings: &Settings) -> Result<(), Fault> {
 /// Copies `config.toml` away from the engine's default place, and says where to: there, kimi-cli asks the API
 /// for its models at every start and rewrites the file; given by `--config-file`, it does neither.
 pub fn copy_config(home: &Home, port: u16, services: Services) -> Result<PathBuf, Fault> {
-    let given = home.kimi().join("config.toml");
-    let config = fs::read_to_string(&given).map_err(|error| {
-        Fault::new(Code::Settings, format!("Failed to read {}: {error}", given.display()))
-    })?;
+    let mut config = read_config(&home.kimi().join("config.toml"))?;
+    web::set_services(&mut config, port, services);
     let copy = home.prepared.join("config.toml");
-    write(&copy, web::with_services(&config, port, services)?.as_bytes())?;
+    write(&copy, config.to_string().as_bytes())?;
     Ok(copy)
+}
+
+/// The owner's `config.toml`.
+pub fn read_config(path: &Path) -> Result<Table, Fault> {
+    let fault = |why: String| Fault::new(Code::Settings, format!("Failed to read {}: {why}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+    text.parse().map_err(|error: toml::de::Error| fault(error.message().to_owned()))
 }
 
 /// Writes a file of the home, with its folder.

@@ -4,8 +4,6 @@
 
 use toml::{Table, Value};
 
-use crate::{Code, Fault};
-
 /// The engine's tools that Kimi itself serves, by their names in `config.toml`, and where in the Kimi API.
 const SERVICES: [(&str, &str); 2] = [("moonshot_search", "search"), ("moonshot_fetch", "fetch")];
 
@@ -32,17 +30,13 @@ pub fn variables(port: u16) -> [(&'static str, String); 7] {
     ]
 }
 
-/// `config.toml` with Kimi's search and fetch going the way of the model, or without them. The engine asks them only with a key, which the door replaces.
-///
-/// # Errors
-/// [`Code::Settings`] where it is not TOML.
-pub fn with_services(config: &str, port: u16, services: Services) -> Result<String, Fault> {
-    let broken = |error: &dyn std::fmt::Display| Fault::new(Code::Settings, format!("config.toml: {error}"));
-    let mut config: Table = config.parse().map_err(|error| broken(&error))?;
+/// Makes Kimi's search and fetch go the way of the model, or takes them away. The engine asks them only with a key, which
+/// the door replaces.
+pub fn set_services(config: &mut Table, port: u16, services: Services) {
     let mut table = match config.remove("services") {
-        None => Table::new(),
         Some(Value::Table(table)) => table,
-        Some(_) => return Err(broken(&"services is not a table")),
+        // No engine could make anything of something else.
+        Some(_) | None => Table::new(),
     };
     for (name, path) in SERVICES {
         table.remove(name);
@@ -56,36 +50,36 @@ pub fn with_services(config: &str, port: u16, services: Services) -> Result<Stri
     if !table.is_empty() {
         config.insert("services".into(), table.into());
     }
-    toml::to_string(&config).map_err(|error| broken(&error))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    fn set(given: &str, services: Services) -> String {
+        let mut config: Table = given.parse().unwrap();
+        set_services(&mut config, 8787, services);
+        config.to_string()
+    }
+
     #[test]
     fn search_and_fetch_go_the_way_of_the_model() {
         let given = "default_yolo = true\n[services.moonshot_search]\nbase_url = \"https://api.kimi.com/coding/v1/search\"\n\
                      api_key = \"\"\n[services.moonshot_search.oauth]\nstorage = \"file\"\nkey = \"k\"\n";
         assert_eq!(
-            with_services(given, 8787, Services::Kimi).unwrap(),
+            set(given, Services::Kimi),
             "default_yolo = true\n\n\
              [services.moonshot_fetch]\napi_key = \"replaced at the door\"\n\
              base_url = \"http://127.0.0.1:8787/coding/v1/fetch\"\n\n\
              [services.moonshot_search]\napi_key = \"replaced at the door\"\n\
              base_url = \"http://127.0.0.1:8787/coding/v1/search\"\n"
         );
-        assert_eq!(with_services(given, 8787, Services::None).unwrap(), "default_yolo = true\n");
+        assert_eq!(set(given, Services::None), "default_yolo = true\n");
     }
 
     #[test]
-    fn a_configuration_that_is_none_is_told() {
-        for broken in ["default_yolo =", "services = 1"] {
-            let fault = with_services(broken, 8787, Services::Kimi).unwrap_err();
-            assert!(
-                fault.code == Code::Settings && fault.to_string().starts_with("config.toml: "),
-                "{fault}"
-            );
-        }
+    fn services_that_are_none_become_some() {
+        assert_eq!(set("services = 1", Services::None), "");
+        assert!(set("services = 1", Services::Kimi).contains("[services.moonshot_fetch]"));
     }
 }
