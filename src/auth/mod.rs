@@ -39,14 +39,12 @@ pub use quota::{Limit, Quota, claimed_account, quota};
 pub use saving::{Obstacle, obstacle_to_saving};
 pub use stand_in::{device_id, stand_in, write_stand_in};
 
-use login_file::{Lock, Stamp, Tokens, is_sendable, mark, stamp, unreadable};
+use login_file::{Lock, NEW, Stamp, Tokens, is_sendable, mark, stamp, unreadable};
 
 use crate::paths::Paths;
 use crate::types::{Authorization, Secret};
 
 const NOBODY: &str = "Nobody is logged in to Kimi; run `nanokimi login`";
-/// In place of the mark of a token that was spent: a new login is given for none.
-const NEW: &str = "login";
 /// How long somebody who has just logged in waits for a refresh of the old login to be over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
