@@ -217,6 +217,7 @@ async fn converse<O: Outside>(stream: UnixStream, roads: Arc<Roads<O>>) {
             if road::asks_kimi_for_the_web(request.uri())
                 && let Some(refused) = roads.web.refuse_by_way_of_kimi()
             {
+                body::discard(request.into_body()).await;
                 return Ok(refused);
             }
             Ok(roads.relay.answer(request).await)

@@ -29,13 +29,13 @@ use hyper::client::conn::http1;
 use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderValue};
 use hyper::upgrade::OnUpgrade;
-use hyper::{Request, Response, StatusCode, Uri, Version};
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::copy_bidirectional_with_sizes;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout, timeout_at};
 
-use super::road;
+use super::{body, road};
 use crate::types::{GroupName, WebPolicy};
 pub use outside::{Internet, Outside};
 use target::{Host, Passage, Target};
@@ -80,10 +80,18 @@ impl<O: Outside> Web<O> {
     }
 
     pub async fn answer(&self, request: Request<Incoming>) -> Answer {
-        self.carry(request).await.unwrap_or_else(|refusal| {
-            tracing::debug!(status = refusal.status.as_u16(), "The web is refused: {}", refusal.why);
-            Answer { response: refusal.response(), tunnel: None }
-        })
+        let refusal = match self.reach(request.method(), request.uri()).await {
+            Ok((target, line)) => match carry(request, &target, line).await {
+                Ok(answer) => return answer,
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => {
+                body::discard(request.into_body()).await;
+                refusal
+            }
+        };
+        tracing::debug!(status = refusal.status.as_u16(), "The web is refused: {}", refusal.why);
+        Answer { response: refusal.response(), tunnel: None }
     }
 
     /// The answer to a request that Kimi should go to the web with; none where it may.
@@ -101,24 +109,18 @@ impl<O: Outside> Web<O> {
         }
     }
 
-    async fn carry(&self, request: Request<Incoming>) -> Result<Answer, Refusal> {
-        let target = Target::parse(request.method(), request.uri())?;
-        let line = self.reach(&target).await.inspect_err(|refusal| {
+    /// What a request asks for, and a connection to it, if it may.
+    async fn reach(&self, method: &Method, uri: &Uri) -> Result<(Target, Counted), Refusal> {
+        let target = Target::parse(method, uri)?;
+        let line = self.connect(&target).await.inspect_err(|refusal| {
             if refusal.status == StatusCode::FORBIDDEN {
                 self.traffic.refused(&target.host.to_string());
             }
         })?;
-        match target.passage {
-            Passage::Tunnel => {
-                let tunnel = Tunnel { inside: hyper::upgrade::on(request), outside: line };
-                Ok(Answer { response: Response::new(Body::empty()), tunnel: Some(tunnel) })
-            }
-            Passage::Plain => Ok(Answer { response: ask(request, line, &target.host).await?, tunnel: None }),
-        }
+        Ok((target, line))
     }
 
-    /// A connection to where a request wants to go, if it may.
-    async fn reach(&self, target: &Target) -> Result<Counted, Refusal> {
+    async fn connect(&self, target: &Target) -> Result<Counted, Refusal> {
         target.admit(&self.policy, &self.group)?;
         let addresses = self.addresses_of(&target.host).await?;
         for address in &addresses {
@@ -172,6 +174,17 @@ impl<O: Outside> Web<O> {
             StatusCode::FORBIDDEN,
             format!("{host} {leads} {what}; agents reach public addresses only."),
         ))
+    }
+}
+
+/// Carries a request over its connection, or makes a tunnel of that.
+async fn carry(request: Request<Incoming>, target: &Target, line: Counted) -> Result<Answer, Refusal> {
+    match target.passage {
+        Passage::Tunnel => {
+            let tunnel = Tunnel { inside: hyper::upgrade::on(request), outside: line };
+            Ok(Answer { response: Response::new(Body::empty()), tunnel: Some(tunnel) })
+        }
+        Passage::Plain => Ok(Answer { response: ask(request, line, &target.host).await?, tunnel: None }),
     }
 }
 

@@ -202,6 +202,21 @@ async fn the_groups_policy_counts_before_anything_is_looked_up() {
     assert_eq!(street.connections(), [format!("{PUBLIC}:443")]);
 }
 
+/// A client reads the answer only after it has sent its request to the end.
+#[tokio::test]
+async fn a_refusal_is_heard_after_a_long_request() {
+    let street = Street::new(WebPolicy::None).await;
+    let long = "x".repeat(4 * 1024 * 1024);
+    for path in ["http://public.example/", "/coding/v1/fetch"] {
+        let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", long.len());
+        let answer = street.knock(&format!("{head}{long}")).await.rest().await;
+        assert!(
+            answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("groups set family --web web\n"),
+            "{answer}"
+        );
+    }
+}
+
 #[tokio::test]
 async fn a_tunnel_carries_bytes_both_ways_as_they_come() {
     let street = Street::new(WebPolicy::Web).await;
