@@ -45,7 +45,8 @@ CREATE TABLE turns (
     outcome TEXT CHECK (outcome IN ('answered', 'failed', 'returned', 'lost')),
     input_tokens INTEGER NOT NULL DEFAULT 0,
     cached_tokens INTEGER NOT NULL DEFAULT 0,
-    output_tokens INTEGER NOT NULL DEFAULT 0
+    output_tokens INTEGER NOT NULL DEFAULT 0,
+    engine TEXT NOT NULL DEFAULT 'kimi-cli'
 ) STRICT;
 CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
 
@@ -127,6 +128,9 @@ CREATE TABLE "outbox" (
 ) STRICT;
 CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';
+
+-- Which engine answered last in a group.
+CREATE INDEX turns_answered ON turns (group_name, id) WHERE outcome = 'answered';
 
 -- What keeps all chats from being answered, such as a login that Kimi refuses; what is asked meanwhile is kept.
 CREATE TABLE outages (

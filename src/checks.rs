@@ -20,7 +20,7 @@ use crate::container::docker::{DaemonFacts, Docker, LimitsHold, Rights};
 use crate::container::image;
 use crate::paths::Paths;
 use crate::store::{LinkNote, Store};
-use crate::types::{Authorization, Group, Link, Role};
+use crate::types::{Authorization, EngineName, Group, Link, Role};
 
 /// Less room on the disk than this is worth a warning: an image build takes about as much.
 const ROOM_WANTED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
@@ -73,7 +73,7 @@ pub fn settings(paths: &Paths, mistakes: Vec<String>) -> Vec<Finding> {
 }
 
 /// Looks at the Docker daemon and the agent image. `start` says how a daemon that does not answer is started.
-pub async fn docker(connected: Result<Docker>, start: &str) -> Vec<Finding> {
+pub async fn docker(connected: Result<Docker>, engines: &[EngineName], start: &str) -> Vec<Finding> {
     let docker = match connected {
         Ok(docker) => docker,
         Err(error) => return vec![Finding::broken(why_no_docker(&error), start)],
@@ -82,11 +82,15 @@ pub async fn docker(connected: Result<Docker>, start: &str) -> Vec<Finding> {
         Ok(facts) => daemon(&facts),
         Err(error) => vec![Finding::broken(sentence(&error), start)],
     };
-    findings.push(match docker.has_image(&image::tag()).await {
-        Ok(true) => Finding::good("The agent image is built"),
-        Ok(false) => Finding::broken("The agent image is not built", "Run `nanokimi build`"),
-        Err(error) => Finding::broken(sentence(&error), "Run `nanokimi build`"),
-    });
+    for engine in engines {
+        findings.push(match docker.has_image(&image::tag(engine)).await {
+            Ok(true) => Finding::good(format!("The agent image of {engine} is built")),
+            Ok(false) => {
+                Finding::broken(format!("The agent image of {engine} is not built"), "Run `nanokimi build`")
+            }
+            Err(error) => Finding::broken(sentence(&error), "Run `nanokimi build`"),
+        });
+    }
     findings
 }
 

@@ -46,6 +46,11 @@ pub fn prepare_group(paths: &Paths, group: &Group) -> Result<()> {
     Ok(())
 }
 
+/// Makes the folder for the histories of an engine that keeps them apart.
+pub fn prepare_sessions_apart(paths: &Paths, group: &Group, folder: &str) -> Result<()> {
+    private_folder(&paths.sessions_apart(&group.name, folder))
+}
+
 /// Makes a folder that only its owner can look into. A link in its place is refused: an agent could have put
 /// it there.
 fn private_folder(path: &Path) -> Result<()> {

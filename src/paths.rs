@@ -81,12 +81,23 @@ impl Paths {
 
     /// The stand-in credentials of a group's container.
     pub fn agent_credentials(&self, group: &GroupName) -> PathBuf {
-        self.root.join("data/agents").join(group.as_str()).join("credentials")
+        self.agent(group).join("credentials")
+    }
+
+    /// What is kept of a group's agents; only folders beneath it are ever mounted.
+    fn agent(&self, group: &GroupName) -> PathBuf {
+        self.root.join("data/agents").join(group.as_str())
     }
 
     /// The engine's histories of a group.
     pub fn sessions(&self, group: &GroupName) -> PathBuf {
         self.root.join("data/sessions").join(group.as_str())
+    }
+
+    /// The histories of a group with an engine that keeps them apart from [`Paths::sessions`]. Not beneath those: an
+    /// agent can write there, and put a link in the place of a folder.
+    pub fn sessions_apart(&self, group: &GroupName, folder: &str) -> PathBuf {
+        self.agent(group).join("sessions").join(folder)
     }
 
     /// The folder of a group's door, which holds its socket and nothing else.

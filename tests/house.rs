@@ -40,7 +40,8 @@ const NEIGHBOURS: [(&str, &str, &str); 4] = [
 ];
 
 /// The modules that may name a foreign crate. A crate of `Cargo.toml` that is not here, or that nobody uses, fails.
-const CRATES: [(&str, &[&str]); 30] = [
+const CRATES: [(&str, &[&str]); 31] = [
+    ("agent_client_protocol", &["agent"]),
     ("anyhow", EVERYWHERE),
     ("axum", &["door", "practice"]),
     ("base64", &["agent", "auth"]),
@@ -61,7 +62,7 @@ const CRATES: [(&str, &[&str]); 30] = [
     ("rusqlite", &["store"]),
     ("rustix", &["auth", "checks", "cli", "container", "home"]),
     ("rustls", &["auth", "bridge", "door"]),
-    ("serde", &["auth"]),
+    ("serde", &["agent", "auth"]),
     ("serde_json", &["agent", "auth", "bridge", "cli", "container", "door", "practice"]),
     ("sha2", &["auth", "bridge", "container"]),
     ("strsim", &["config"]),

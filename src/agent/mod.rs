@@ -1,49 +1,28 @@
-//! The engine in a container, spoken to over its stdio. `wire` is kimi-cli's protocol; nothing outside this
-//! module knows an engine's name or words.
+//! The engine in a container, spoken to over its stdio. `wire` is kimi-cli's protocol, `acp` kimi-code's, and `lines`
+//! carries both; nothing outside this module knows an engine's name or words, and `engine` says what others need.
 //!
 //! [`Agent::start`] spawns one task that owns both pipes. Requests go in by [`Agent`], what happens comes out
 //! as [`AgentEvent`]s; the last one is always [`AgentEvent::Gone`].
 
-pub mod wire;
+mod acp;
+mod engine;
+mod lines;
+mod said;
+mod wire;
 
 use std::fmt;
 
-use anyhow::{Result, bail};
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
 
-use crate::types::{EngineName, Failure};
+pub use engine::Engine;
+
+use crate::types::Failure;
 
 /// Requests on their way to the engine.
 const REQUESTS_IN_FLIGHT: usize = 16;
 /// Events on their way to the session; an engine that floods is read no faster than they are taken.
 const EVENTS_IN_FLIGHT: usize = 64;
-
-/// The engines that there are. Their names are those of `ENGINE` in `.env`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Engine {
-    KimiCli,
-}
-
-impl Engine {
-    pub const ALL: [Self; 1] = [Self::KimiCli];
-
-    pub fn name(self) -> EngineName {
-        EngineName::new(match self {
-            Self::KimiCli => "kimi-cli",
-        })
-    }
-
-    /// # Errors
-    /// A name that no engine has; says which there are.
-    pub fn parse(name: &str) -> Result<Self> {
-        let known = Self::ALL.map(|engine| engine.name().to_string());
-        match Self::ALL.into_iter().find(|engine| engine.name().as_str() == name) {
-            Some(engine) => Ok(engine),
-            None => bail!("{name:?} is not an engine; there is {}", known.join(" and ")),
-        }
-    }
-}
 
 /// What is said to the engine: text that must already be wrapped (`render::prompt`), and pictures to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,7 +56,8 @@ impl fmt::Debug for Image {
 pub enum Request {
     /// Begins a turn; ends with one [`AgentEvent::TurnOver`].
     Prompt(Input),
-    /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back.
+    /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back; not every engine has it, and
+    /// one that has not never reports [`AgentEvent::StepBegan`].
     Steer(Input),
     /// Ends the running turn early.
     Cancel,
@@ -109,6 +89,8 @@ pub enum AgentEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TurnEnd {
     Finished,
+    /// The engine says that it is done. It says so too of a turn that failed in the middle: the door knows.
+    FinishedOrFailed,
     Cancelled,
     /// The engine's own bound on steps was reached.
     StepLimit(u64),
@@ -135,14 +117,22 @@ pub struct Agent {
 
 impl Agent {
     /// Starts to speak with the engine behind these pipes.
-    pub fn start<W, R>(stdin: W, stdout: R) -> (Self, mpsc::Receiver<AgentEvent>)
+    pub fn start<W, R>(engine: Engine, stdin: W, stdout: R) -> (Self, mpsc::Receiver<AgentEvent>)
     where
         W: AsyncWrite + Send + Unpin + 'static,
         R: AsyncRead + Send + Unpin + 'static,
     {
         let (requests, request_receiver) = mpsc::channel(REQUESTS_IN_FLIGHT);
         let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
-        tokio::spawn(wire::run(stdin, stdout, request_receiver, event_sender));
+        match engine {
+            Engine::KimiCli => {
+                tokio::spawn(lines::run(wire::Wire::begin(), stdin, stdout, request_receiver, event_sender));
+            }
+            Engine::KimiCode => {
+                let conversation = acp::Acp::begin(engine::WORK_FOLDER);
+                tokio::spawn(lines::run(conversation, stdin, stdout, request_receiver, event_sender));
+            }
+        }
         (Self { requests }, events)
     }
 

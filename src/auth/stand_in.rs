@@ -92,7 +92,7 @@ mod tests {
     fn the_stand_in_is_a_login_that_never_expires_and_is_never_refreshed() {
         insta::assert_snapshot!(
             stand_in(&Secret::new("k")),
-            @r#"{"access_token":"k","expires_at":4102444800.0,"expires_in":0.0,"refresh_token":"","scope":"kimi-code","token_type":"Bearer"}"#
+            @r#"{"access_token":"k","refresh_token":"","expires_at":4102444800.0,"scope":"kimi-code","token_type":"Bearer","expires_in":0.0}"#
         );
     }
 

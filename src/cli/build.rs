@@ -12,21 +12,26 @@ use super::install::Install;
 use super::ui;
 use crate::container::docker::Docker;
 use crate::container::image::{self, BuildOptions, Built, Progress};
+use crate::types::EngineName;
 
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(120);
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
-    build(&install.docker().await?, &install.environment).await?;
+    build(&install.docker().await?, &install.engines().await?, &install.environment).await?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the image where it is missing, showing what is being done.
-pub async fn build(docker: &Docker, environment: &BTreeMap<String, String>) -> Result<()> {
+/// Builds the images of these engines where they are missing, showing what is being done.
+pub async fn build(
+    docker: &Docker,
+    engines: &[EngineName],
+    environment: &BTreeMap<String, String>,
+) -> Result<()> {
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} [{elapsed}] {prefix}: {wide_msg}")?);
     bar.enable_steady_tick(TICK);
-    let built = image::build(docker, &build_options(environment), |progress| match progress {
+    let built = image::build(docker, engines, &build_options(environment), |progress| match progress {
         Progress::Stage(stage) => {
             bar.set_prefix(stage.to_string());
             bar.set_message("");
@@ -38,9 +43,11 @@ pub async fn build(docker: &Docker, environment: &BTreeMap<String, String>) -> R
     })
     .await;
     bar.finish_and_clear();
-    match built? {
-        Built::Before => ui::note(format!("The agent image {} is there already.", image::tag())),
-        Built::Now => ui::note(format!("Built the agent image {}.", image::tag())),
+    for (image, built) in built? {
+        match built {
+            Built::Before => ui::note(format!("The agent image {image} is there already.")),
+            Built::Now => ui::note(format!("Built the agent image {image}.")),
+        }
     }
     Ok(())
 }
@@ -57,5 +64,6 @@ fn build_options(environment: &BTreeMap<String, String>) -> BuildOptions {
         https_proxy: either("HTTPS_PROXY"),
         no_proxy: either("NO_PROXY"),
         pip_index_url: either("PIP_INDEX_URL"),
+        npm_registry: either("NPM_CONFIG_REGISTRY"),
     }
 }

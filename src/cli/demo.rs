@@ -216,8 +216,9 @@ async fn with_docker(
 ) -> Result<ExitCode> {
     // Once the chat is open, it listens for this itself.
     let asked_to_stop = install::asked_to_stop()?;
+    let engines = install.engines().await?;
     tokio::select! {
-        built = build::build(docker, &install.environment) => built?,
+        built = build::build(docker, &engines, &install.environment) => built?,
         () = asked_to_stop => return Ok(ExitCode::FAILURE),
     }
     stage(began, "the agent image is ready");

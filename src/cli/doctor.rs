@@ -32,7 +32,10 @@ pub async fn run(home: Option<PathBuf>) -> Result<ExitCode> {
 async fn look(install: &Install, mistakes: Vec<String>) -> Vec<Finding> {
     let paths = &install.paths;
     let mut findings = checks::settings(paths, mistakes);
-    findings.extend(checks::docker(install.find_docker().await, install.how_to_start_docker()).await);
+    // A database that cannot be read is another finding.
+    let engines = install.engines().await.unwrap_or_else(|_| vec![install.config.engine.clone()]);
+    let docker = install.find_docker().await;
+    findings.extend(checks::docker(docker, &engines, install.how_to_start_docker()).await);
     findings.extend(checks::account(paths, &install.config, install.clock.now()));
     findings.extend(checks::whatsapp(&install.whatsapp(), paths, &install.config.zone).await);
     findings.extend(checks::groups(paths).await);

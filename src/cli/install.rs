@@ -22,7 +22,7 @@ use crate::home;
 use crate::paths::Paths;
 use crate::session::{Host, Settings, machine};
 use crate::store::{InstanceLock, Store};
-use crate::types::{Group, GroupName};
+use crate::types::{EngineName, Group, GroupName};
 
 /// The service waits, it does not compute: two threads carry hundreds of chats, and cost little memory.
 pub const WORKER_THREADS: usize = 2;
@@ -143,10 +143,27 @@ impl Install {
     /// Says how to get what is missing.
     pub async fn docker_with_image(&self) -> Result<Docker> {
         let docker = self.docker().await?;
-        if !docker.has_image(&image::tag()).await? {
-            bail!("The agent image is not built yet; run `nanokimi build`");
+        for engine in self.engines().await? {
+            if !docker.has_image(&image::tag(&engine)).await? {
+                bail!("The agent image of {engine} is not built yet; run `nanokimi build`");
+            }
         }
         Ok(docker)
+    }
+
+    /// The engines that this install works with: its own, and those that groups have chosen.
+    pub async fn engines(&self) -> Result<Vec<EngineName>> {
+        let groups = match self.existing_store()? {
+            Some(store) => store.groups().await?,
+            None => Vec::new(),
+        };
+        let mut engines = vec![self.config.engine.clone()];
+        for engine in groups.into_iter().filter_map(|group| group.engine) {
+            if !engines.contains(&engine) {
+                engines.push(engine);
+            }
+        }
+        Ok(engines)
     }
 
     /// The key or login for the Kimi API, as it stands now.
@@ -182,7 +199,7 @@ impl Install {
             reply_prefix: config.reply_prefix(),
             lang: config.lang,
             zone: config.zone.clone(),
-            image: image::tag(),
+            engine: Engine::parse(config.engine.as_str())?,
             daemon,
             container_limits: Limits {
                 memory_bytes: config.agent_memory_mb * 1024 * 1024,

@@ -21,7 +21,7 @@ use futures_util::future::{FutureExt, join_all};
 use futures_util::stream::{Stream, StreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 
-use super::spec::{Access, ContainerSpec, ENGINE_HOME, HOME};
+use super::spec::{Access, ContainerSpec, HOME};
 use super::{Containers, Exit, Running};
 use crate::types::{Failure, InstallId, Trouble};
 
@@ -276,7 +276,7 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
 fn host_config(spec: &ContainerSpec) -> HostConfig {
     let limits = &spec.limits;
     let own_home = format!("{HOME_OPTIONS},uid={},gid={}", spec.uid, spec.gid);
-    let tmpfs = [("/tmp", TMP_OPTIONS), (HOME, &own_home), (ENGINE_HOME, &own_home)];
+    let tmpfs = [("/tmp", TMP_OPTIONS), (HOME, &own_home), (spec.engine_home.as_str(), &own_home)];
     HostConfig {
         auto_remove: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
@@ -432,6 +432,7 @@ mod tests {
             run: RunId::new("7"),
             uid: 1000,
             gid: 100,
+            engine_home: "/home/node/.engine".to_owned(),
             env: vec![("TZ".to_owned(), "UTC".to_owned())],
             mounts: vec![Mount {
                 host: "/srv/k/groups/global".into(),
@@ -514,7 +515,9 @@ mod tests {
 
     #[test]
     fn every_container_is_asked_for_with_the_whole_hardening() {
-        let asked = serde_json::to_string_pretty(&serde_json::to_value(body(&a_spec())).unwrap()).unwrap();
+        let mut asked = serde_json::to_value(body(&a_spec())).unwrap();
+        asked.sort_all_objects();
+        let asked = serde_json::to_string_pretty(&asked).unwrap();
         insta::assert_snapshot!(asked, @r#"
         {
           "AttachStderr": true,
@@ -553,7 +556,7 @@ mod tests {
             ],
             "Tmpfs": {
               "/home/node": "rw,noexec,nosuid,nodev,size=64m,mode=0700,uid=1000,gid=100",
-              "/home/node/.kimi": "rw,noexec,nosuid,nodev,size=64m,mode=0700,uid=1000,gid=100",
+              "/home/node/.engine": "rw,noexec,nosuid,nodev,size=64m,mode=0700,uid=1000,gid=100",
               "/tmp": "rw,exec,nosuid,nodev,size=128m,mode=1777"
             },
             "Ulimits": [

@@ -18,6 +18,7 @@ use bollard::query_parameters::{
 use futures_util::stream::StreamExt;
 
 use super::docker::{Docker, is_no_space, status};
+use crate::types::EngineName;
 
 const REPOSITORY: &str = "nanokimi-agent";
 /// Lines of a failed build that an error repeats: enough for the cause, which comes last, to be among them.
@@ -33,6 +34,8 @@ pub struct BuildOptions {
     pub no_proxy: Option<String>,
     /// Where Python packages come from (`PIP_INDEX_URL`).
     pub pip_index_url: Option<String>,
+    /// Where Node's packages come from (`NPM_CONFIG_REGISTRY`).
+    pub npm_registry: Option<String>,
 }
 
 /// What a build reports on its way.
@@ -71,36 +74,43 @@ pub enum Built {
     Now,
 }
 
-/// The name of this binary's agent image: `nanokimi-agent:` and 12 hex digits of its recipe.
-pub fn tag() -> String {
-    format!("{REPOSITORY}:{}", &context::recipe_hash()[..12])
+/// The name of this binary's agent image for an engine: `nanokimi-agent:` and 12 hex digits of its recipe.
+pub fn tag(engine: &EngineName) -> String {
+    format!("{REPOSITORY}:{}", &context::recipe_hash(engine)[..12])
 }
 
-/// Builds the agent image unless it is there, then removes the images of other versions that nobody uses.
+/// Builds the agent image of each of these engines unless it is there, then removes the images that are of other
+/// engines or versions and that nobody uses. Says what became of each.
 ///
 /// # Errors
 /// Says what stopped it, with the last lines of the program that failed.
 pub async fn build(
     docker: &Docker,
+    engines: &[EngineName],
     options: &BuildOptions,
     mut progress: impl FnMut(Progress),
-) -> Result<Built> {
-    let tag = tag();
-    let built = if docker.has_image(&tag).await? {
-        Built::Before
-    } else {
-        let base = base::ensure(docker, options, &mut progress).await?;
-        build_on(docker, &base, &tag, options, &mut progress).await?;
-        Built::Now
-    };
+) -> Result<Vec<(String, Built)>> {
+    let mut images = Vec::new();
+    for engine in engines {
+        let tag = tag(engine);
+        let built = if docker.has_image(&tag).await? {
+            Built::Before
+        } else {
+            let base = base::ensure(docker, options, &mut progress).await?;
+            build_on(docker, &base, engine, &tag, options, &mut progress).await?;
+            Built::Now
+        };
+        images.push((tag, built));
+    }
     progress(Progress::Stage(Stage::CleanUp));
-    remove_old(docker, &tag, &mut progress).await?;
-    Ok(built)
+    remove_old(docker, &images, &mut progress).await?;
+    Ok(images)
 }
 
 async fn build_on(
     docker: &Docker,
     base: &str,
+    engine: &EngineName,
     tag: &str,
     options: &BuildOptions,
     progress: &mut impl FnMut(Progress),
@@ -112,7 +122,7 @@ async fn build_on(
         .rm(true)
         .forcerm(true)
         .build();
-    let archive = context::archive(options.ca_bundle.as_deref()).await?;
+    let archive = context::archive(engine, options.ca_bundle.as_deref()).await?;
     let mut events = docker.client().build_image(request, None, Some(body_full(archive.into())));
     let mut said = LastLines::default();
     while let Some(event) = events.next().await {
@@ -144,6 +154,7 @@ fn build_args(base: &str, options: &BuildOptions) -> HashMap<&'static str, Strin
         ("NO_PROXY", &options.no_proxy),
         ("no_proxy", &options.no_proxy),
         ("PIP_INDEX_URL", &options.pip_index_url),
+        ("NPM_CONFIG_REGISTRY", &options.npm_registry),
     ];
     let set = settings.into_iter().filter_map(|(name, value)| value.clone().map(|value| (name, value)));
     std::iter::once(("BASE", base.to_owned())).chain(set).collect()
@@ -188,12 +199,17 @@ impl LastLines {
     }
 }
 
-async fn remove_old(docker: &Docker, current: &str, progress: &mut impl FnMut(Progress)) -> Result<()> {
+async fn remove_old(
+    docker: &Docker,
+    current: &[(String, Built)],
+    progress: &mut impl FnMut(Progress),
+) -> Result<()> {
     let filters = HashMap::from([("reference", vec![REPOSITORY])]);
+    let is_old = |name: &str| current.iter().all(|(tag, _)| tag != name);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
     let images =
         docker.client().list_images(Some(options)).await.context("Failed to list the agent images")?;
-    for old in images.iter().flat_map(|image| &image.repo_tags).filter(|name| *name != current) {
+    for old in images.iter().flat_map(|image| &image.repo_tags).filter(|name| is_old(name)) {
         let options = RemoveImageOptionsBuilder::default().build();
         match docker.client().remove_image(old, Some(options), None).await {
             Ok(_) => progress(Progress::Line(format!("Removed {old}"))),
@@ -213,7 +229,7 @@ mod tests {
 
     #[test]
     fn the_tag_names_the_recipe() {
-        let tag = tag();
+        let tag = tag(&EngineName::new("engine"));
         let (name, hash) = tag.split_once(':').unwrap();
         assert_eq!(name, "nanokimi-agent");
         assert!(hash.len() == 12 && hash.chars().all(|c| c.is_ascii_hexdigit()), "{tag}");

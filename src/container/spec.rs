@@ -7,11 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 
 use crate::paths::{self, Paths};
-use crate::types::{Group, GroupName, InstallId, Role, RunId};
+use crate::types::{EngineName, Group, GroupName, InstallId, Role, RunId};
 
 /// Where the container finds what; the agent-runner and the engine's prompt rely on these.
 pub const HOME: &str = "/home/node";
-pub const ENGINE_HOME: &str = "/home/node/.kimi";
 pub const GROUP: &str = paths::GROUP_IN_CONTAINER;
 pub const GLOBAL: &str = "/workspace/global";
 pub const DOOR: &str = "/run/nanokimi";
@@ -22,6 +21,7 @@ pub struct Launch<'a> {
     pub paths: &'a Paths,
     pub install: &'a InstallId,
     pub run: &'a RunId,
+    pub engine: Engine,
     /// The image's name with its tag (`image::tag`).
     pub image: &'a str,
     pub daemon: Daemon,
@@ -34,8 +34,20 @@ pub struct Launch<'a> {
     pub model: Option<&'a str>,
     /// The engine's id of the session to go on with.
     pub session: &'a str,
-    /// kimi-cli's device id, the same for all containers of an install.
+    /// The engine's device id, the same for all containers of an install.
     pub device: &'a str,
+}
+
+/// What a container must know of its engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Engine {
+    pub name: EngineName,
+    /// The folder in the container that it calls its own.
+    pub home: &'static str,
+    /// Where in the container the owner's `config.toml` is to be.
+    pub config: &'static str,
+    /// The folder of its histories on the host, where they are not in [`Paths::sessions`].
+    pub sessions_apart: Option<&'static str>,
 }
 
 /// As whom the Docker daemon works, which decides whose the files of a container are.
@@ -59,6 +71,8 @@ pub struct ContainerSpec {
     /// The ids inside: 0 and 0 under a rootless daemon, the person's own under a rootful one.
     pub uid: u32,
     pub gid: u32,
+    /// The folder inside that the engine calls its own.
+    pub engine_home: String,
     pub env: Vec<(String, String)>,
     pub mounts: Vec<Mount>,
     pub limits: Limits,
@@ -121,8 +135,8 @@ const MIB: i64 = 1024 * 1024;
 /// # Errors
 /// When a mount would show something that the group must not see.
 pub fn spec(launch: &Launch<'_>, group: &Group) -> Result<ContainerSpec> {
-    let mounts = mounts(launch.paths, group);
-    refuse_forbidden(launch.paths, group, &mounts)?;
+    let mounts = mounts(launch.paths, group, &launch.engine);
+    refuse_forbidden(launch.paths, group, &launch.engine, &mounts)?;
     let (uid, gid) = match launch.daemon {
         Daemon::Rootless => (0, 0),
         Daemon::Rootful { uid, gid } => (uid, gid),
@@ -135,6 +149,7 @@ pub fn spec(launch: &Launch<'_>, group: &Group) -> Result<ContainerSpec> {
         run: launch.run.clone(),
         uid,
         gid,
+        engine_home: launch.engine.home.to_owned(),
         env: environment(launch),
         mounts,
         limits: launch.limits,
@@ -144,6 +159,7 @@ pub fn spec(launch: &Launch<'_>, group: &Group) -> Result<ContainerSpec> {
 /// What the agent-runner is told; the image brings the rest (`PATH`, `HOME`).
 fn environment(launch: &Launch<'_>) -> Vec<(String, String)> {
     let mut env = vec![
+        ("NANOKIMI_ENGINE".to_owned(), launch.engine.name.to_string()),
         ("NANOKIMI_SESSION".to_owned(), launch.session.to_owned()),
         ("NANOKIMI_DEVICE_ID".to_owned(), launch.device.to_owned()),
         ("NANOKIMI_ASSISTANT".to_owned(), launch.assistant.to_owned()),
@@ -155,7 +171,7 @@ fn environment(launch: &Launch<'_>) -> Vec<(String, String)> {
     env
 }
 
-fn mounts(paths: &Paths, group: &Group) -> Vec<Mount> {
+fn mounts(paths: &Paths, group: &Group, engine: &Engine) -> Vec<Mount> {
     let global = match group.role {
         Role::Main => Access::ReadWrite,
         Role::Member => Access::ReadOnly,
@@ -163,9 +179,13 @@ fn mounts(paths: &Paths, group: &Group) -> Vec<Mount> {
     let mount =
         |host: PathBuf, container: &str, access| Mount { host, container: container.to_owned(), access };
     vec![
-        mount(paths.engine_config(), &format!("{ENGINE_HOME}/config.toml"), Access::ReadOnly),
-        mount(paths.agent_credentials(&group.name), &format!("{ENGINE_HOME}/credentials"), Access::ReadWrite),
-        mount(paths.sessions(&group.name), &format!("{ENGINE_HOME}/sessions"), Access::ReadWrite),
+        mount(paths.engine_config(), engine.config, Access::ReadOnly),
+        mount(
+            paths.agent_credentials(&group.name),
+            &format!("{}/credentials", engine.home),
+            Access::ReadWrite,
+        ),
+        mount(sessions(paths, group, engine), &format!("{}/sessions", engine.home), Access::ReadWrite),
         mount(paths.group(&group.name), GROUP, Access::ReadWrite),
         mount(paths.global(), GLOBAL, global),
         // Connecting to a socket needs no writable folder; so nobody inside can replace it.
@@ -173,12 +193,19 @@ fn mounts(paths: &Paths, group: &Group) -> Vec<Mount> {
     ]
 }
 
+fn sessions(paths: &Paths, group: &Group, engine: &Engine) -> PathBuf {
+    match engine.sessions_apart {
+        Some(folder) => paths.sessions_apart(&group.name, folder),
+        None => paths.sessions(&group.name),
+    }
+}
+
 /// Refuses everything that is not on the short list of what a group may ever see, and writing where it may
 /// only read. So the store, `.env`, the real login, the install's root and its parents, other groups' folders
 /// and Docker's socket are refused without being known here.
-fn refuse_forbidden(paths: &Paths, group: &Group, mounts: &[Mount]) -> Result<()> {
+fn refuse_forbidden(paths: &Paths, group: &Group, engine: &Engine, mounts: &[Mount]) -> Result<()> {
     let writable =
-        [paths.agent_credentials(&group.name), paths.sessions(&group.name), paths.group(&group.name)];
+        [paths.agent_credentials(&group.name), sessions(paths, group, engine), paths.group(&group.name)];
     for Mount { host, access, .. } in mounts {
         ensure!(is_plain(host), "Refused to mount {}: not an absolute path without \"..\"", host.display());
         let own = writable.iter().any(|folder| host.starts_with(folder));
@@ -216,11 +243,21 @@ mod tests {
         Group::new(GroupName::parse(name).unwrap(), ChatId::new("chat"), role)
     }
 
+    fn engine() -> Engine {
+        Engine {
+            name: EngineName::new("engine"),
+            home: "/home/node/.kimi",
+            config: "/home/node/.kimi/config.toml",
+            sessions_apart: None,
+        }
+    }
+
     fn spec_of(root: &str, daemon: Daemon, model: Option<&str>, group: &Group) -> Result<ContainerSpec> {
         let launch = Launch {
             paths: &Paths::new(root),
             install: &InstallId::new("in"),
             run: &RunId::new("7"),
+            engine: engine(),
             image: "nanokimi-agent:1",
             daemon,
             limits: Limits::STANDARD,
@@ -249,6 +286,7 @@ mod tests {
         let spec = spec_of("/srv/k", Daemon::Rootless, None, &group("family", Role::Member)).unwrap();
         insta::assert_snapshot!(shown(&spec), @r"
         nanokimi-family-7 as 0:0
+        NANOKIMI_ENGINE=engine
         NANOKIMI_SESSION=main
         NANOKIMI_DEVICE_ID=d1
         NANOKIMI_ASSISTANT=Kai
@@ -268,6 +306,7 @@ mod tests {
         let spec = spec_of("/srv/k", daemon, Some("kimi-k2"), &group("me", Role::Main)).unwrap();
         insta::assert_snapshot!(shown(&spec), @r"
         nanokimi-me-7 as 1000:100
+        NANOKIMI_ENGINE=engine
         NANOKIMI_SESSION=main
         NANOKIMI_DEVICE_ID=d1
         NANOKIMI_ASSISTANT=Kai
@@ -321,7 +360,7 @@ mod tests {
                 let mount =
                     Mount { host: host.clone(), container: GROUP.to_owned(), access: Access::ReadOnly };
                 assert!(
-                    refuse_forbidden(&paths, &group("family", role), &[mount]).is_err(),
+                    refuse_forbidden(&paths, &group("family", role), &engine(), &[mount]).is_err(),
                     "{} is refused",
                     host.display()
                 );
@@ -343,7 +382,7 @@ mod tests {
             for (role, allowed) in [Role::Member, Role::Main].into_iter().zip(allowed) {
                 let mount =
                     Mount { host: host.clone(), container: GROUP.to_owned(), access: Access::ReadWrite };
-                let outcome = refuse_forbidden(&paths, &group("family", role), &[mount]);
+                let outcome = refuse_forbidden(&paths, &group("family", role), &engine(), &[mount]);
                 assert_eq!(outcome.is_ok(), allowed, "{} for {role:?}", host.display());
             }
         }

@@ -174,7 +174,7 @@ async fn without_a_login_the_engine_reads_why_until_there_is_one() {
     hall.login.send_replace(missing("Nobody is logged in: copy the file."));
     let answer = hall.knock(LOOK).await.rest().await;
     assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
-    let body = r#"{"error":{"code":null,"message":"Nobody is logged in: copy the file.","param":null,"type":"invalid_authentication_error"}}"#;
+    let body = r#"{"error":{"message":"Nobody is logged in: copy the file.","type":"invalid_authentication_error","param":null,"code":null}}"#;
     assert!(answer.ends_with(body), "{answer}");
     let failure = hall.door.take_failure().unwrap();
     assert_eq!(failure, Failure::new(Trouble::NotLoggedIn, "Nobody is logged in: copy the file."));
@@ -436,7 +436,7 @@ async fn whatever_is_not_the_kimi_api_stays_inside() {
         let answer =
             hall.knock(&format!("{line}\r\nhost: x\r\nconnection: close\r\n\r\n")).await.rest().await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
-        assert!(answer.ends_with(r#""type":"invalid_request_error"}}"#), "{line}: {answer}");
+        assert!(answer.contains(r#""type":"invalid_request_error""#), "{line}: {answer}");
     }
     // The next thing that the API hears is the next good request.
     let _engine = hall.knock(LOOK).await;

@@ -14,6 +14,8 @@ use crate::types::{MediaKind, MessageId, Quote};
 /// memory before it makes it shorter: no chat member can fill the memory with one prompt, which would make every
 /// later request fail.
 const PROMPT_MAX_BYTES: usize = 40_000;
+/// Most bytes of what was said earlier, beside that.
+const EARLIER_MAX_BYTES: usize = 20_000;
 /// Most bytes of one message's text.
 const TEXT_MAX_BYTES: usize = 20_000;
 /// Bytes of a quoted message that the agent sees: enough to recognise it. The whole one was told before, or stands
@@ -59,16 +61,29 @@ pub enum Whereabouts {
 ///
 /// A zone without an IANA name counts as UTC, so that the header and the times always agree.
 pub fn prompt(zone: &TimeZone, messages: &[PromptMessage]) -> String {
+    prompt_after(zone, &[], messages)
+}
+
+/// The same, for an agent that was not there when the `earlier` ones were said.
+pub fn prompt_after(zone: &TimeZone, earlier: &[PromptMessage], messages: &[PromptMessage]) -> String {
     let utc = TimeZone::UTC;
     let (zone_name, zone) = zone.iana_name().map_or(("UTC", &utc), |name| (name, zone));
-    let share = fair_share(messages.iter().flat_map(lengths).collect(), PROMPT_MAX_BYTES);
+    let earlier = match earlier {
+        [] => String::new(),
+        earlier => format!("<earlier>\n{}\n</earlier>\n", elements(zone, earlier, EARLIER_MAX_BYTES)),
+    };
+    format!(
+        "<context timezone=\"{}\" />\n{earlier}<messages>\n{}\n</messages>",
+        escaped(zone_name, NAME_MAX_BYTES),
+        elements(zone, messages, PROMPT_MAX_BYTES)
+    )
+}
+
+fn elements(zone: &TimeZone, messages: &[PromptMessage], most_bytes: usize) -> String {
+    let share = fair_share(messages.iter().flat_map(lengths).collect(), most_bytes);
     let messages: Vec<String> =
         messages.iter().map(|message| message_element(zone, message, share)).collect();
-    format!(
-        "<context timezone=\"{}\" />\n<messages>\n{}\n</messages>",
-        escaped(zone_name, NAME_MAX_BYTES),
-        messages.join("\n")
-    )
+    messages.join("\n")
 }
 
 /// The time zone of an IANA name; UTC for anything else, POSIX rules such as `IST-2` included.

@@ -23,7 +23,7 @@ use crate::bridge::{Order, Typing};
 use crate::clock::sleep_until_or_never;
 use crate::container::{Containers, Exit};
 use crate::notices;
-use crate::render::prompt::prompt;
+use crate::render::prompt::prompt_after;
 use crate::store::{Claim, Finish, Finished, MAX_ATTEMPTS, Reply, TurnEnding};
 use crate::types::{Authorization, ChatId, Failure, Group, GroupName, Outage, Role, Trouble};
 
@@ -294,7 +294,8 @@ impl<C: Containers> Driver<C> {
         if engine.is_stale(&group, &self.host.paths) {
             return Ok(Event::PromptChanged);
         }
-        let Some(claim) = self.host.store.claim(&group, self.host.clock.now()).await? else {
+        let engine_name = self.host.settings.engine_of(&group).name();
+        let Some(claim) = self.host.store.claim(&group, &engine_name, self.host.clock.now()).await? else {
             return Ok(Event::NothingToDo);
         };
         engine.has_worked = HasWorked::Yes;
@@ -310,7 +311,7 @@ impl<C: Containers> Driver<C> {
 
     /// What a claim says to the engine, with the pictures that it can see.
     async fn input(&mut self, claim: &Claim) -> Input {
-        let text = prompt(&self.host.settings.zone, &claim.messages);
+        let text = prompt_after(&self.host.settings.zone, &claim.earlier, &claim.messages);
         let folder = self.host.paths.group(&self.name);
         let images = match &mut self.engine {
             Some(engine) => pictures::of(folder, &claim.messages, &mut engine.sight).await,
@@ -348,8 +349,8 @@ impl<C: Containers> Driver<C> {
         if self.turn.as_ref()?.length() == Length::Cut {
             replies.push(Reply::text(settings.notice(notices::answer_cut(settings.lang))));
         }
-        match end {
-            TurnEnd::Finished => {}
+        match self.as_the_door_saw(end) {
+            TurnEnd::Finished | TurnEnd::FinishedOrFailed => {}
             TurnEnd::StepLimit(steps) => {
                 tracing::warn!(steps, "The engine reached its limit of steps");
                 replies.push(Reply::text(settings.notice(notices::step_limit(settings.lang))));
@@ -376,6 +377,15 @@ impl<C: Containers> Driver<C> {
             }
         }
         Some(Event::TurnOver(self.finish(Finish::Answered, replies).await))
+    }
+
+    /// The end of a turn of which the engine may hide that it failed: the door has seen the model's API.
+    fn as_the_door_saw(&self, end: TurnEnd) -> TurnEnd {
+        let seen = match end {
+            TurnEnd::FinishedOrFailed => self.engine.as_ref().and_then(|engine| engine.door.take_failure()),
+            TurnEnd::Finished | TurnEnd::Cancelled | TurnEnd::StepLimit(_) | TurnEnd::Failed(_) => None,
+        };
+        seen.map_or(end, TurnEnd::Failed)
     }
 
     /// What the running turn has said so far, as the chat will read it.
@@ -415,7 +425,8 @@ impl<C: Containers> Driver<C> {
     async fn fail_waiting(&mut self, trouble: Trouble) -> Event {
         let begun = async {
             let Some(group) = self.group().await? else { return Ok(None) };
-            let claim = self.host.store.claim(&group, self.host.clock.now()).await?;
+            let engine = self.host.settings.engine_of(&group).name();
+            let claim = self.host.store.claim(&group, &engine, self.host.clock.now()).await?;
             anyhow::Ok(claim.map(|claim| Turn::begin(&claim, &group, &Input::text(""))))
         };
         match begun.await {

@@ -11,8 +11,8 @@ use tracing::Instrument;
 
 use super::Host;
 use super::pictures::Sight;
-use crate::agent::{Agent, AgentEvent};
-use crate::container::{Containers, Exit, Running, spec};
+use crate::agent::{self, Agent, AgentEvent};
+use crate::container::{Containers, Exit, Running, image, spec};
 use crate::door::{self, Door};
 use crate::paths::Paths;
 use crate::types::{Failure, Group, GroupName, RunId, Trouble};
@@ -90,7 +90,8 @@ fn stamp(path: &Path) -> Option<FileStamp> {
 
 /// Launches the group's container and begins to speak with its engine.
 pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
-    let (spec, door) = prepare(host, &group).await.map_err(|error| {
+    let program = host.settings.engine_of(&group);
+    let (spec, door) = prepare(host, &group, program).await.map_err(|error| {
         let full = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(is_disk_full);
         Failure::new(if full { Trouble::NoSpace } else { Trouble::LaunchFailed }, format!("{error:#}"))
     })?;
@@ -104,7 +105,7 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
     tokio::spawn(log_stderr(stderr).in_current_span());
     let (ended, exit_receiver) = oneshot::channel();
     tokio::spawn(async move { ended.send(exit.await) });
-    let (agent, events) = Agent::start(stdin, stdout);
+    let (agent, events) = Agent::start(program, stdin, stdout);
     Ok(Engine {
         container: name,
         agent,
@@ -131,11 +132,15 @@ async fn give_up<C: Containers>(host: &Host<C>, container: &str) -> Failure {
 async fn prepare<C: Containers>(
     host: &Host<C>,
     group: &Group,
+    program: agent::Engine,
 ) -> anyhow::Result<(spec::ContainerSpec, Door)> {
     host.login.reread(host.clock.now());
     let (paths, its) = (host.paths.clone(), group.clone());
     let folders = tokio::task::spawn_blocking(move || {
         home::prepare_group(&paths, &its)?;
+        if let Some(folder) = program.sessions_apart() {
+            home::prepare_sessions_apart(&paths, &its, folder)?;
+        }
         auth::write_stand_in(&paths.agent_credentials(&its.name))
     });
     folders.await??;
@@ -145,7 +150,13 @@ async fn prepare<C: Containers>(
             paths: &host.paths,
             install: &host.settings.install,
             run: &RunId::new(format!("{:08x}", rand::random::<u32>())),
-            image: &host.settings.image,
+            engine: spec::Engine {
+                name: program.name(),
+                home: program.home(),
+                config: program.config(),
+                sessions_apart: program.sessions_apart(),
+            },
+            image: &image::tag(&program.name()),
             daemon: host.settings.daemon,
             limits: host.settings.container_limits,
             time_zone: host.settings.zone.iana_name().unwrap_or("UTC"),

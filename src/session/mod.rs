@@ -20,6 +20,7 @@ use tokio::sync::{Notify, mpsc};
 
 pub use driver::{Command, Report, ReportKind, run};
 
+use crate::agent::Engine;
 use crate::auth::Login;
 use crate::bridge::Order;
 use crate::clock::Clock;
@@ -27,7 +28,7 @@ use crate::container::spec::{Daemon, Limits};
 use crate::door::Upstream;
 use crate::paths::Paths;
 use crate::store::Store;
-use crate::types::{InstallId, Lang};
+use crate::types::{Group, InstallId, Lang};
 
 /// What every session of a service has in common.
 #[derive(Clone)]
@@ -56,7 +57,8 @@ pub struct Settings {
     pub reply_prefix: String,
     pub lang: Lang,
     pub zone: TimeZone,
-    pub image: String,
+    /// The engine of groups without one of their own.
+    pub engine: Engine,
     pub daemon: Daemon,
     pub container_limits: Limits,
     /// The model's name for the engine, where it is not the one in `config.toml`.
@@ -72,6 +74,13 @@ pub struct Settings {
 }
 
 impl Settings {
+    /// The engine of a group: its own choice, else the install's. A choice that this nanokimi does not know, which an
+    /// other version has written, counts as none.
+    pub fn engine_of(&self, group: &Group) -> Engine {
+        let own = group.engine.as_ref().and_then(|name| Engine::parse(name.as_str()).ok());
+        own.unwrap_or(self.engine)
+    }
+
     /// A sentence of nanokimi's own as it stands in a chat.
     pub fn notice(&self, sentence: String) -> String {
         format!("{}{sentence}", self.reply_prefix)

@@ -166,6 +166,7 @@ mod tests {
             called_by: rows.last().copied(),
             rows,
             messages: Vec::new(),
+            earlier: Vec::new(),
             senders: Vec::new(),
         }
     }

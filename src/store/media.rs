@@ -189,7 +189,7 @@ fn kind(name: &str) -> MediaKind {
 mod tests {
     use super::*;
     use crate::store::{Claim, Rules};
-    use crate::types::{Event, Inbound, Lang, Mention, MessageId, Role};
+    use crate::types::{EngineName, Event, Inbound, Lang, Mention, MessageId, Role};
 
     struct Chat {
         store: Store,
@@ -235,7 +235,11 @@ mod tests {
 
         /// The ids of the next claim's messages, the waking one last.
         async fn claims(&self) -> Vec<String> {
-            let claim = self.store.claim(&self.group, Timestamp::UNIX_EPOCH).await.unwrap();
+            let claim = self
+                .store
+                .claim(&self.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
+                .await
+                .unwrap();
             let ids = |claim: Claim| claim.messages.iter().map(|message| message.id.to_string()).collect();
             claim.map(ids).unwrap_or_default()
         }
@@ -263,7 +267,7 @@ mod tests {
         chat.says("5", ANA, "another", photo()).await;
 
         assert_eq!(chat.claims().await, ["1"]);
-        chat.store.claim(&chat.group, Timestamp::UNIX_EPOCH).await.unwrap();
+        chat.store.claim(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH).await.unwrap();
         let wanted = chat.wanted().await;
         assert_eq!(wanted.iter().map(|file| file.row.number()).collect::<Vec<_>>(), [3, 2], "newest first");
         assert_eq!(Some(&wanted[0].media), photo().as_ref());
@@ -275,7 +279,12 @@ mod tests {
         assert!(!chat.store.media_saved(wanted[1].row, "inbox/b.jpg".to_owned()).await.unwrap());
         assert!(chat.store.media_saved(wanted[0].row, "inbox/a.jpg".to_owned()).await.unwrap());
         assert!(chat.store.waits(&chat.group).await.unwrap());
-        let claim = chat.store.claim(&chat.group, Timestamp::UNIX_EPOCH).await.unwrap().unwrap();
+        let claim = chat
+            .store
+            .claim(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap()
+            .unwrap();
         let files: Vec<_> = claim.messages.iter().map(|message| message.file.clone()).collect();
         let file = |whereabouts| Some(PromptFile { kind: MediaKind::Image, name: None, whereabouts });
         assert_eq!(

@@ -5,6 +5,7 @@
 //! blocking pool; one connection is enough, since SQLite writes one at a time anyway.
 
 mod account;
+mod earlier;
 mod groups;
 mod inbox;
 mod lock;
@@ -172,7 +173,9 @@ mod tests {
     use jiff::SignedDuration;
 
     use super::*;
-    use crate::types::{ChatId, Event, Group, GroupName, Inbound, Lang, Mention, MessageId, Role, SenderId};
+    use crate::types::{
+        ChatId, EngineName, Event, Group, GroupName, Inbound, Lang, Mention, MessageId, Role, SenderId,
+    };
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
@@ -233,7 +236,7 @@ mod tests {
         add_group(&store, "family", Role::Member, now).await;
         store.take_in(vec![Event::Message(message("1", "@Kai hello", now))], rules(), now).await.unwrap();
         let family = store.groups().await.unwrap().remove(0);
-        assert!(store.claim(&family, now).await.unwrap().is_some());
+        assert!(store.claim(&family, &EngineName::new("kimi-cli"), now).await.unwrap().is_some());
         store.remove_group(&family.name).await.unwrap();
         store.unclaim_lost("gave up".to_owned(), now).await.unwrap();
         let counts = store.queue_counts().await.unwrap();

@@ -173,6 +173,9 @@ const MIGRATIONS: [&str; 3] = ["
     ALTER TABLE groups ADD COLUMN web TEXT NOT NULL DEFAULT 'web' CHECK (web IN ('none', 'allowlist', 'web'));
     ALTER TABLE groups ADD COLUMN web_hosts TEXT NOT NULL DEFAULT '';
     ALTER TABLE groups ADD COLUMN daily_tokens INTEGER;
+    -- Until now there was one engine.
+    ALTER TABLE turns ADD COLUMN engine TEXT NOT NULL DEFAULT 'kimi-cli';
+    CREATE INDEX turns_answered ON turns (group_name, id) WHERE outcome = 'answered';
     ALTER TABLE groups ADD COLUMN outage_told_at INTEGER;
 
     CREATE TABLE outages (

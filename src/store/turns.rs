@@ -7,10 +7,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Reply, RowId, Store, media, millis, outage, outbox, time};
+use super::{Reply, RowId, Store, earlier, media, millis, outage, outbox, time};
 use crate::render::prompt::PromptMessage;
 use crate::router::Wake;
-use crate::types::{ChatId, Group, MessageId, Outage, Quote, SenderId, TokenUsage, TurnId};
+use crate::types::{ChatId, EngineName, Group, MessageId, Outage, Quote, SenderId, TokenUsage, TurnId};
 
 /// How often a message is tried before it is parked and the chat is told.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -29,6 +29,8 @@ pub struct Claim {
     pub rows: Vec<RowId>,
     /// The same rows as the agent reads them.
     pub messages: Vec<PromptMessage>,
+    /// What was said before, where that was with another engine: this one has not heard it.
+    pub earlier: Vec<PromptMessage>,
     /// The newest of them that calls Kai: the answer is to it.
     pub called_by: Option<RowId>,
     /// The same rows by who sent them, in the order of each sender's first.
@@ -104,9 +106,9 @@ pub struct QueueCounts {
 }
 
 impl Store {
-    /// Claims what waits in a group's chat for a new turn; nothing to answer means no turn.
-    pub async fn claim(&self, group: &Group, now: Timestamp) -> Result<Option<Claim>> {
-        let group = group.clone();
+    /// Claims what waits in a group's chat for a new turn with this engine; nothing to answer means no turn.
+    pub async fn claim(&self, group: &Group, engine: &EngineName, now: Timestamp) -> Result<Option<Claim>> {
+        let (group, engine) = (group.clone(), engine.clone());
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             // A group has one turn at a time: what is claimed now belongs to one whose end could not be written.
@@ -118,10 +120,11 @@ impl Store {
                 .execute([group.chat.as_str()])?;
             let Some(up_to) = newest_to_claim(&transaction, &group.chat)? else { return Ok(None) };
             transaction
-                .prepare_cached("INSERT INTO turns (group_name, began_at) VALUES (?1, ?2)")?
-                .execute(params![group.name.as_str(), millis(now)])?;
+                .prepare_cached("INSERT INTO turns (group_name, began_at, engine) VALUES (?1, ?2, ?3)")?
+                .execute(params![group.name.as_str(), millis(now), engine.as_str()])?;
             let turn = TurnId(transaction.last_insert_rowid());
-            let claim = claim_rows(&transaction, turn, &group.chat, up_to)?;
+            let mut claim = claim_rows(&transaction, turn, &group.chat, up_to)?;
+            claim.earlier = earlier::unheard(&transaction, &group, &engine)?;
             transaction.commit()?;
             Ok(Some(claim))
         })
@@ -358,8 +361,14 @@ fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to:
         .query_map(params![turn.0, chat.as_str(), up_to], claimed_from)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     claimed.sort_by_key(|claimed| claimed.row);
-    let mut claim =
-        Claim { turn, rows: Vec::new(), messages: Vec::new(), called_by: None, senders: Vec::new() };
+    let mut claim = Claim {
+        turn,
+        rows: Vec::new(),
+        messages: Vec::new(),
+        earlier: Vec::new(),
+        called_by: None,
+        senders: Vec::new(),
+    };
     for Claimed { row, sender, wake, message } in claimed {
         if wake == Wake::Wakes {
             claim.called_by = Some(row);
@@ -375,14 +384,16 @@ fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to:
 }
 
 /// A row as it is claimed.
-struct Claimed {
+pub(super) struct Claimed {
     row: RowId,
     sender: SenderId,
     wake: Wake,
-    message: PromptMessage,
+    pub message: PromptMessage,
 }
 
-fn claimed_from(row: &Row<'_>) -> rusqlite::Result<Claimed> {
+/// Reads `id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text, sender, wake = 'wakes'` and,
+/// by name, `edits` and what `media::prompt_file` needs.
+pub(super) fn claimed_from(row: &Row<'_>) -> rusqlite::Result<Claimed> {
     let quote_id: Option<String> = row.get(5)?;
     let quote = match quote_id {
         Some(id) => Some(Quote {

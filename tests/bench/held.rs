@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
+use nanokimi::agent::Engine;
 use nanokimi::auth::Login;
 use nanokimi::bridge::{self, Batch, BridgeEnd, Event, HandedOver, Link, Order};
 use nanokimi::clock::Clock;
@@ -153,7 +154,7 @@ fn settings(install: InstallId) -> Settings {
         reply_prefix: "Kai: ".to_owned(),
         lang: Lang::En,
         zone: TimeZone::UTC,
-        image: "nanokimi-agent:bench".to_owned(),
+        engine: Engine::KimiCli,
         daemon: Daemon::Rootless,
         container_limits: Limits::STANDARD,
         model: None,

@@ -5,8 +5,9 @@ use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use bollard::query_parameters::ListContainersOptionsBuilder;
+use nanokimi::agent::Engine;
 use nanokimi::container::docker::Docker;
 use nanokimi::container::image::{self, BuildOptions, Built, Progress};
 use nanokimi::types::InstallId;
@@ -35,24 +36,28 @@ pub async fn docker() -> Docker {
     Docker::connect(socket.as_deref(), runtime_dir.as_deref().map(Path::new)).await.unwrap()
 }
 
-pub async fn build(docker: &Docker) -> Result<(Built, Vec<Progress>)> {
+pub async fn build(docker: &Docker, engine: Engine) -> Result<(Built, Vec<Progress>)> {
     let options = BuildOptions {
         ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
         http_proxy: variable("HTTP_PROXY"),
         https_proxy: variable("HTTPS_PROXY"),
         no_proxy: variable("NO_PROXY"),
         pip_index_url: variable("PIP_INDEX_URL"),
+        npm_registry: variable("NPM_CONFIG_REGISTRY"),
     };
     let mut told = Vec::new();
-    let built = image::build(docker, &options, |progress| told.push(progress)).await?;
-    Ok((built, told))
+    let engines = Engine::ALL.map(Engine::name);
+    let built = image::build(docker, &engines, &options, |progress| told.push(progress)).await?;
+    let own = image::tag(&engine.name());
+    let became = built.into_iter().find(|(tag, _)| *tag == own).map(|(_, built)| built);
+    Ok((became.context("the engine has an image")?, told))
 }
 
-/// Docker with the agent image, built once for all tests of this run.
+/// Docker with the images of all engines, built once for all tests of this run.
 pub async fn ready() -> Docker {
     static BUILT: OnceCell<()> = OnceCell::const_new();
     let docker = docker().await;
-    BUILT.get_or_init(async || drop(build(&docker).await.unwrap())).await;
+    BUILT.get_or_init(async || drop(build(&docker, Engine::KimiCli).await.unwrap())).await;
     docker
 }
 

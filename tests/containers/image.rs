@@ -1,9 +1,10 @@
 //! The agent image and its containers, without the service around them.
 
 use bollard::query_parameters::TagImageOptionsBuilder;
+use nanokimi::agent::Engine;
 use nanokimi::container::docker::Rights;
 use nanokimi::container::image::{self, Built, Progress, Stage};
-use nanokimi::container::spec::{ContainerSpec, Daemon, Launch, Limits, spec};
+use nanokimi::container::spec::{self, ContainerSpec, Daemon, Launch, Limits};
 use nanokimi::container::{Containers, Exit, Running};
 use nanokimi::paths::Paths;
 use nanokimi::types::{ChatId, Group, GroupName, InstallId, Role, RunId, Trouble};
@@ -13,6 +14,11 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
 
 use crate::ground::{PATIENCE, build, docker, gone, inspected, plain_docker, ready};
+
+fn engine() -> spec::Engine {
+    let engine = Engine::KimiCli;
+    spec::Engine { name: engine.name(), home: engine.home(), config: engine.config(), sessions_apart: None }
+}
 
 /// An install with one group, ready for launches.
 struct Install {
@@ -58,7 +64,8 @@ impl Install {
             paths: &self.paths,
             install: &self.id,
             run: &RunId::new(format!("{}-{run}", self.id)),
-            image: &image::tag(),
+            engine: engine(),
+            image: &image::tag(&Engine::KimiCli.name()),
             daemon: Daemon::Rootless,
             limits: Limits::STANDARD,
             time_zone: "Europe/Madrid",
@@ -67,7 +74,7 @@ impl Install {
             session: "main",
             device: "0123456789abcdef0123456789abcdef",
         };
-        spec(&launch, &self.group).unwrap()
+        spec::spec(&launch, &self.group).unwrap()
     }
 }
 
@@ -143,13 +150,13 @@ async fn sweeping_takes_this_installs_containers_and_no_others() {
 async fn a_second_build_does_nothing_but_remove_old_images() {
     let docker = ready().await;
     let old = TagImageOptionsBuilder::default().repo("nanokimi-agent").tag("000000000000").build();
-    plain_docker().await.tag_image(&image::tag(), Some(old)).await.unwrap();
+    plain_docker().await.tag_image(&image::tag(&Engine::KimiCli.name()), Some(old)).await.unwrap();
 
-    let (built, told) = build(&docker).await.unwrap();
+    let (built, told) = build(&docker, Engine::KimiCli).await.unwrap();
     assert_eq!(built, Built::Before);
     let removed = Progress::Line("Removed nanokimi-agent:000000000000".to_owned());
     assert_eq!(told, [Progress::Stage(Stage::CleanUp), removed]);
-    assert!(docker.has_image(&image::tag()).await.unwrap());
+    assert!(docker.has_image(&image::tag(&Engine::KimiCli.name())).await.unwrap());
 }
 
 #[tokio::test]

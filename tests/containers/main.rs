@@ -16,6 +16,7 @@ mod ground;
 #[path = "../held/mod.rs"]
 mod held;
 mod image;
+mod kimi_code;
 mod neighbours;
 mod program;
 mod prompts;

@@ -4,10 +4,10 @@ use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 use std::sync::Arc;
 
+use nanokimi::agent::Engine;
 use nanokimi::auth::{Login, config_toml};
 use nanokimi::clock::Clock;
 use nanokimi::container::docker::Docker;
-use nanokimi::container::image;
 use nanokimi::door::Upstream;
 use nanokimi::home;
 use nanokimi::paths::Paths;
@@ -53,7 +53,7 @@ impl World {
         home::prepare(&paths).unwrap();
         config_toml::ensure(&paths.engine_config()).unwrap();
         let store = Store::open(&paths.database()).unwrap();
-        let settings = held::settings(store.install_id().await.unwrap(), image::tag());
+        let settings = held::settings(store.install_id().await.unwrap());
         let mut world = Self {
             practice,
             store,
@@ -67,6 +67,14 @@ impl World {
         };
         world.add_group("main", Role::Main).await;
         world.add_group("family", Role::Member).await;
+        world
+    }
+
+    /// The same with the second engine, whose idle containers are larger.
+    pub async fn with_kimi_code() -> Self {
+        let mut world = Self::without_service().await;
+        world.settings(|settings| settings.engine = Engine::KimiCode);
+        world.start().await;
         world
     }
 
@@ -156,9 +164,13 @@ impl World {
         self.hears_in(group).await
     }
 
-    /// The agent runs a command with its Shell tool; what that prints is read on the host.
+    /// The agent runs a command with its tool for that; what it prints is read on the host.
     pub async fn agent_runs(&mut self, group: &str, command: &str) -> String {
-        let answer = self.asks(group, &format!("@Kai {}", shell(command))).await;
+        let call = match self.settings.engine {
+            Engine::KimiCli => shell(command),
+            Engine::KimiCode => bash(command),
+        };
+        let answer = self.asks(group, &format!("@Kai {call}")).await;
         let printed = self.folder_of(group).join(PRINTED);
         let text = std::fs::read_to_string(&printed).unwrap_or_else(|error| panic!("{error}: {answer}"));
         std::fs::remove_file(&printed).unwrap();
@@ -226,8 +238,17 @@ const PRINTED: &str = "printed.txt";
 
 /// A message that makes the practice model run a command.
 pub fn shell(command: &str) -> String {
+    call("Shell", command)
+}
+
+/// The same for the second engine, which calls its tool otherwise.
+pub fn bash(command: &str) -> String {
+    call("Bash", command)
+}
+
+fn call(tool: &str, command: &str) -> String {
     let arguments = json!({ "command": format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1") });
-    format!("CALL Shell {arguments}")
+    format!("CALL {tool} {arguments}")
 }
 
 /// A command that prints, sorted, where a pattern stands: in files, and in what all processes were told. Write the

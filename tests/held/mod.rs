@@ -10,6 +10,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use nanokimi::agent::Engine;
 use nanokimi::bridge::{
     self, Answer, Batch, BridgeEnd, Content, Event, Fetch, FetchError, HandedOver, Link, Order, SendError,
     Typing,
@@ -246,14 +247,14 @@ impl Held {
 }
 
 /// The settings that are nobody's point: those of a new install.
-pub fn settings(install: InstallId, image: String) -> Settings {
+pub fn settings(install: InstallId) -> Settings {
     Settings {
         install,
         assistant: "Kai".to_owned(),
         reply_prefix: "Kai: ".to_owned(),
         lang: Lang::En,
         zone: TimeZone::UTC,
-        image,
+        engine: Engine::KimiCli,
         daemon: Daemon::Rootless,
         container_limits: Limits::STANDARD,
         model: None,

@@ -68,7 +68,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let paths = Paths::new(home);
     let store = Store::open(&paths.database()).unwrap();
     let (docker, _prompts) = ScriptedDocker::new(Behaviour::EchoAll);
-    let mut settings = held::settings(store.install_id().await.unwrap(), "nanokimi-agent:echo".to_owned());
+    let mut settings = held::settings(store.install_id().await.unwrap());
     settings.max_agents = 50;
     let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-echo")), NOWHERE, Clock::System.now()));
     let (bridge_end, end) = bridge::pair();

@@ -1,4 +1,5 @@
-//! A scripted engine in a container's place: it speaks real wire lines over the pipes that Docker would give.
+//! A scripted engine in a container's place: it speaks real lines, of wire or of ACP as its container is for, over the
+//! pipes that Docker would give.
 
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
@@ -68,8 +69,23 @@ pub struct HeldPrompt {
     engine: EngineEnd,
 }
 
+/// The protocol of an engine.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Speech {
+    Wire,
+    Acp,
+}
+
+impl Speech {
+    fn of(spec: &ContainerSpec) -> Self {
+        let acp = spec.env.iter().any(|(name, value)| name == "NANOKIMI_ENGINE" && value == "kimi-code");
+        if acp { Self::Acp } else { Self::Wire }
+    }
+}
+
 #[derive(Clone)]
 struct EngineEnd {
+    speech: Speech,
     lines: mpsc::UnboundedSender<String>,
     requests: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>>,
 }
@@ -137,10 +153,10 @@ impl Containers for ScriptedDocker {
         }
         let docker = self.clone();
         let name = spec.name.clone();
-        let group = spec.group.to_string();
+        let (group, speech) = (spec.group.to_string(), Speech::of(spec));
         tokio::spawn(async move {
             tokio::select! {
-                () = engine(behaviour, group, engine_stdin, engine_stdout, docker.prompts.clone()) => {}
+                () = engine(behaviour, speech, group, engine_stdin, engine_stdout, docker.prompts.clone()) => {}
                 _ = killed => {}
             }
             docker.state().running.remove(&name);
@@ -174,6 +190,7 @@ impl Containers for ScriptedDocker {
 /// The engine's side of the pipes.
 async fn engine(
     behaviour: Behaviour,
+    speech: Speech,
     group: String,
     stdin: DuplexStream,
     mut stdout: DuplexStream,
@@ -181,7 +198,7 @@ async fn engine(
 ) {
     let (lines, mut line_receiver) = mpsc::unbounded_channel::<String>();
     let (request_sender, requests) = mpsc::unbounded_channel();
-    let end = EngineEnd { lines, requests: Arc::new(tokio::sync::Mutex::new(requests)) };
+    let end = EngineEnd { speech, lines, requests: Arc::new(tokio::sync::Mutex::new(requests)) };
     let writer = async move {
         while let Some(line) = line_receiver.recv().await {
             if stdout.write_all(line.as_bytes()).await.is_err() {
@@ -198,9 +215,16 @@ async fn engine(
         while let Ok(Some(line)) = stdin.next_line().await {
             let request: Value = serde_json::from_str(&line).expect("the host speaks JSON");
             match request["method"].as_str() {
-                Some("initialize") if behaviour != Behaviour::Mute => end.result(&request["id"], json!({})),
-                Some("prompt") => {
-                    let (text, images) = read_input(&request["params"]["user_input"]);
+                Some("initialize") if behaviour != Behaviour::Mute => {
+                    let pictures = json!({"promptCapabilities": {"image": true}});
+                    end.result(&request["id"], json!({"protocolVersion": 1, "agentCapabilities": pictures}));
+                }
+                Some("session/new") => end.result(&request["id"], json!({"sessionId": "session_1"})),
+                Some("prompt" | "session/prompt") => {
+                    let (text, images) = match speech {
+                        Speech::Wire => read_input(&request["params"]["user_input"]),
+                        Speech::Acp => read_blocks(&request["params"]["prompt"]),
+                    };
                     end.event("TurnBegin", json!({}));
                     let prompt = HeldPrompt {
                         group: group.clone(),
@@ -240,7 +264,7 @@ async fn engine(
                         }
                     }
                 }
-                Some("cancel") if behaviour == Behaviour::Hangs => {}
+                Some("cancel" | "session/cancel") if behaviour == Behaviour::Hangs => {}
                 Some(_) | None => drop(request_sender.send(request)),
             }
         }
@@ -261,6 +285,13 @@ fn read_input(input: &Value) -> (String, Vec<String>) {
     (text["text"].as_str().expect("a text comes first").to_owned(), images.iter().map(url).collect())
 }
 
+/// The same of ACP's blocks; a picture is told by its type.
+fn read_blocks(blocks: &Value) -> (String, Vec<String>) {
+    let (text, images) = blocks.as_array().expect("blocks").split_first().expect("a text comes first");
+    let mime = |block: &Value| block["mimeType"].as_str().expect("a picture has a type").to_owned();
+    (text["text"].as_str().expect("a text comes first").to_owned(), images.iter().map(mime).collect())
+}
+
 /// The text of the last message in a prompt.
 fn last_message(prompt: &str) -> &str {
     messages(prompt).last().expect("a prompt holds a message")
@@ -278,6 +309,9 @@ impl EngineEnd {
     }
 
     fn event(&self, kind: &str, payload: Value) {
+        if self.speech == Speech::Acp {
+            return;
+        }
         let event =
             json!({"jsonrpc": "2.0", "method": "event", "params": {"type": kind, "payload": payload}});
         self.raw(&event.to_string());
@@ -300,12 +334,23 @@ impl HeldPrompt {
     }
 
     pub fn says(&self, piece: &str) {
+        if self.engine.speech == Speech::Acp {
+            self.updates(json!({
+                "sessionUpdate": "agent_message_chunk", "content": {"type": "text", "text": piece},
+            }));
+        }
         self.engine.event("ContentPart", json!({"type": "text", "text": piece}));
     }
 
     pub fn finish(&self) {
         self.engine.event("TurnEnd", json!({}));
-        self.engine.result(&self.id, json!({"status": "finished"}));
+        self.engine.result(&self.id, json!({"status": "finished", "stopReason": "end_turn"}));
+    }
+
+    /// What an engine that speaks ACP reports.
+    pub fn updates(&self, update: Value) {
+        let params = json!({"sessionId": "session_1", "update": update});
+        self.engine.raw(&json!({"jsonrpc": "2.0", "method": "session/update", "params": params}).to_string());
     }
 
     /// The whole of an ordinary turn.

@@ -9,6 +9,7 @@ mod answering;
 mod changes;
 mod delivery;
 mod engine;
+mod engines;
 #[path = "../held/mod.rs"]
 mod held;
 mod identities;

@@ -64,7 +64,7 @@ impl World {
         let store = Store::open(&paths.database()).unwrap();
         let (docker, prompts) = ScriptedDocker::new(usual);
         let install = store.install_id().await.unwrap();
-        let settings = held::settings(install, "nanokimi-agent:story".to_owned());
+        let settings = held::settings(install);
         let mut world = Self {
             docker,
             store,

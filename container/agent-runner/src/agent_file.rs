@@ -3,27 +3,18 @@
 //! The KIMI.md are handed over as arguments of the template, never as a part of it: whatever stands in them
 //! (`${x}`, `{% … %}`) is text.
 
-use std::fs::{File, OpenOptions};
-use std::io::{self, Read};
-use std::os::unix::fs::OpenOptionsExt;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
-use rustix::fs::OFlags;
 use serde_json::json;
 
 use crate::Fault;
 use crate::home::{self, Home};
-
-/// The frame of the system prompt: a template of kimi-cli (Jinja with `${ }`).
-const SYSTEM: &str = include_str!("system.md");
-
-/// Most bytes of one KIMI.md that reach the model. Every request carries them: 64 KiB are some 16,000 tokens.
-const PROMPT_MAX: u64 = 64 * 1024;
+use crate::prompt::{self, SYSTEM};
 
 /// Writes the agent file and says where it lies.
 pub fn write(home: &Home, assistant: &str) -> Result<PathBuf, Fault> {
-    let global = prompt(&home.global.join("KIMI.md"));
-    let group = prompt(&home.workspace.join("KIMI.md"));
+    let global = prompt::read(&home.global.join("KIMI.md"));
+    let group = prompt::read(&home.workspace.join("KIMI.md"));
     home::write(&home.prepared.join("system.md"), SYSTEM.as_bytes())?;
     let file = home.prepared.join("agent.yaml");
     home::write(&file, agent_file(assistant, &global, &group).as_bytes())?;
@@ -60,44 +51,6 @@ fn escape_for_yaml(json: &str) -> String {
         }
     }
     yaml
-}
-
-/// Reads a KIMI.md: nothing where there is none, its beginning where it is too long. One that cannot be read is told
-/// and counts as empty: an agent must not be able to end its group for ever.
-fn prompt(path: &Path) -> String {
-    read(path).unwrap_or_else(|error| {
-        eprintln!("agent-runner: Failed to read {}, which counts as empty: {error}", path.display());
-        String::new()
-    })
-}
-
-fn read(path: &Path) -> io::Result<String> {
-    let file = match open(path) {
-        Ok(Some(file)) => file,
-        Ok(None) => return Ok(String::new()),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
-        Err(error) => return Err(error),
-    };
-    let mut bytes = Vec::new();
-    file.take(PROMPT_MAX + 1).read_to_end(&mut bytes)?;
-    if bytes.len() as u64 <= PROMPT_MAX {
-        return Ok(String::from_utf8_lossy(&bytes).into_owned());
-    }
-    eprintln!("agent-runner: {} is longer than {PROMPT_MAX} bytes; the rest is left out", path.display());
-    bytes.truncate(PROMPT_MAX as usize);
-    // A character that the cut has gone through.
-    let torn = bytes
-        .utf8_chunks()
-        .last()
-        .filter(|chunk| std::str::from_utf8(chunk.invalid()).is_err_and(|error| error.error_len().is_none()));
-    bytes.truncate(bytes.len() - torn.map_or(0, |chunk| chunk.invalid().len()));
-    Ok(String::from_utf8_lossy(&bytes).into_owned())
-}
-
-/// Opens a plain file. The agent can put anything there; a pipe must not hold the start for ever.
-fn open(path: &Path) -> io::Result<Option<File>> {
-    let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
-    Ok(file.metadata()?.is_file().then_some(file))
 }
 
 #[cfg(test)]
@@ -144,31 +97,6 @@ mod tests {
         std::os::unix::fs::symlink("KIMI.md", home.workspace.join("KIMI.md")).unwrap();
         let args = &written(&home)["agent"]["system_prompt_args"];
         assert_eq!((&args["GLOBAL_PROMPT"], &args["GROUP_PROMPT"]), (&"".into(), &"".into()));
-    }
-
-    #[test]
-    fn a_kimi_md_that_is_too_long_is_cut_between_characters() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("KIMI.md");
-        for (content, length) in [
-            ("a".repeat(65536), 65536),
-            ("a".repeat(65537), 65536),
-            ("a".repeat(65535) + "é", 65535),
-            ("a".repeat(65534) + "é" + "b", 65536),
-        ] {
-            fs::write(&path, &content).unwrap();
-            let prompt = prompt(&path);
-            assert_eq!(prompt.len(), length);
-            assert!(content.starts_with(&prompt));
-        }
-    }
-
-    #[test]
-    fn what_is_not_utf_8_is_replaced() {
-        let root = tempfile::tempdir().unwrap();
-        let path = root.path().join("KIMI.md");
-        fs::write(&path, b"caf\xe9 \xff ok").unwrap();
-        assert_eq!(prompt(&path), "caf\u{fffd} \u{fffd} ok");
     }
 
     #[test]

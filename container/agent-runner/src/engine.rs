@@ -14,10 +14,10 @@ use signal_hook::iterator::Signals;
 use crate::home::{Home, Settings};
 use crate::{Code, Fault};
 
-/// Programs of the image: those of its own Python first.
-const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+/// Programs of the image.
+pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
-/// How the engine is called. It gets no variable but these: `KIMI_API_KEY`, say, would be sent in place of the
+/// How kimi-cli is called. It gets no variable but these: `KIMI_API_KEY`, say, would be sent in place of the
 /// door's key, and `KIMI_MODEL_CAPABILITIES` would replace what `config.toml` says.
 pub fn command(
     engine: &Path,
@@ -118,12 +118,14 @@ fn exit_code(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::home::Program;
     use std::os::unix::process::ExitStatusExt;
 
     #[test]
     fn the_engine_is_called_with_what_it_needs_and_nothing_else() {
         let home = Home::of_container();
         let mut settings = Settings {
+            program: Program::KimiCli,
             session: "main".into(),
             device_id: "d".into(),
             assistant: "Kai".into(),

@@ -224,7 +224,7 @@ fn answer(unanswered: &mut Vec<String>, writer: &mut impl Write) -> io::Result<L
 }
 
 /// Passes on the rest of a line that is too long to be held.
-fn copy_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<()> {
+pub fn copy_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<()> {
     loop {
         let buffer = reader.fill_buf()?;
         let end = buffer.iter().position(|byte| *byte == b'\n').map(|at| at + 1);

@@ -46,7 +46,7 @@ impl Home {
         }
     }
 
-    /// The engine's own folder.
+    /// kimi-cli's own folder.
     pub fn kimi(&self) -> PathBuf {
         self.user.join(".kimi")
     }
@@ -54,11 +54,24 @@ impl Home {
     pub fn sessions(&self) -> PathBuf {
         self.kimi().join("sessions")
     }
+
+    /// kimi-code's own folder.
+    pub fn kimi_code(&self) -> PathBuf {
+        self.user.join(".kimi-code")
+    }
+}
+
+/// Which engine is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Program {
+    KimiCli,
+    KimiCode,
 }
 
 /// What the host tells by environment variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
+    pub program: Program,
     /// The engine's session, new or to be resumed: one folder name.
     pub session: String,
     /// The device that the Kimi API sees, the same for all containers of an install.
@@ -85,6 +98,13 @@ impl Settings {
         let required = |name: &str| {
             optional(name)?.ok_or_else(|| Fault::new(Code::Settings, format!("{name} is not set")))
         };
+        let program = match required("NANOKIMI_ENGINE")?.as_str() {
+            "kimi-cli" => Program::KimiCli,
+            "kimi-code" => Program::KimiCode,
+            other => {
+                return Err(Fault::new(Code::Settings, format!("NANOKIMI_ENGINE is unknown: {other:?}")));
+            }
+        };
         let session = required("NANOKIMI_SESSION")?;
         // The session's name becomes a folder's name inside the engine, and an argument that must not look like
         // an option.
@@ -96,6 +116,7 @@ impl Settings {
             ));
         }
         Ok(Self {
+            program,
             session,
             device_id: required("NANOKIMI_DEVICE_ID")?,
             assistant: required("NANOKIMI_ASSISTANT")?,
@@ -158,6 +179,7 @@ pub mod tests {
     #[test]
     fn the_host_names_the_session_the_device_the_agent_and_perhaps_a_model() {
         let least = read(&[
+            ("NANOKIMI_ENGINE", "kimi-cli"),
             ("NANOKIMI_SESSION", "main-2"),
             ("NANOKIMI_DEVICE_ID", "abc"),
             ("NANOKIMI_ASSISTANT", "Kai"),
@@ -166,6 +188,7 @@ pub mod tests {
         assert_eq!(
             least.unwrap(),
             Settings {
+                program: Program::KimiCli,
                 session: "main-2".into(),
                 device_id: "abc".into(),
                 assistant: "Kai".into(),
@@ -174,6 +197,7 @@ pub mod tests {
             }
         );
         let all = [
+            ("NANOKIMI_ENGINE", "kimi-code"),
             ("NANOKIMI_SESSION", "s"),
             ("NANOKIMI_DEVICE_ID", "d"),
             ("NANOKIMI_ASSISTANT", "Kai"),
@@ -186,12 +210,18 @@ pub mod tests {
     #[test]
     fn a_session_that_is_no_plain_name_is_refused() {
         for session in ["", "..", ".", "../other", "a/b", "-c", "a b", "ä"] {
-            let fault = read(&[("NANOKIMI_SESSION", session), ("NANOKIMI_DEVICE_ID", "d")]).unwrap_err();
+            let given =
+                [("NANOKIMI_ENGINE", "kimi-cli"), ("NANOKIMI_SESSION", session), ("NANOKIMI_DEVICE_ID", "d")];
+            let fault = read(&given).unwrap_err();
             assert_eq!(fault.code, Code::Settings, "{session:?}");
         }
         assert_eq!(
-            read(&[("NANOKIMI_SESSION", "s")]).unwrap_err().to_string(),
+            read(&[("NANOKIMI_ENGINE", "kimi-cli"), ("NANOKIMI_SESSION", "s")]).unwrap_err().to_string(),
             "NANOKIMI_DEVICE_ID is not set"
+        );
+        assert_eq!(
+            read(&[("NANOKIMI_ENGINE", "gpt")]).unwrap_err().to_string(),
+            "NANOKIMI_ENGINE is unknown: \"gpt\""
         );
     }
 
@@ -200,6 +230,7 @@ pub mod tests {
         let root = tempfile::tempdir().unwrap();
         let home = home_in(root.path());
         let settings = Settings {
+            program: Program::KimiCli,
             session: "s".into(),
             device_id: "d1".into(),
             assistant: "Kai".into(),

@@ -2,7 +2,8 @@
 //! the engine with this process's own stdio, and ends when the engine ends.
 //!
 //! ```text
-//! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ engine ─▶ its exit code
+//! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ engine ─▶ its exit code        (kimi-cli)
+//! environment ─▶ relay ─▶ configuration ─▶ system prompt ─▶ history ─▶ engine ─▶ its exit code   (kimi-code)
 //! ```
 //!
 //! It never touches what the engine says: stdin, stdout and stderr are the engine's, except for one line
@@ -27,23 +28,26 @@ mod agent_file;
 mod engine;
 mod history;
 mod home;
+mod kimi_code;
 mod pictures;
+mod prompt;
+mod records;
 mod relay;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::ExitCode;
+use std::process::{Command, ExitCode};
 
-use home::{Home, Settings};
+use home::{Home, Program, Settings};
 
-/// Where the image keeps the engine.
-const ENGINE: &str = "/opt/kimi/bin/kimi";
+/// Where an image keeps its engine.
+const KIMI_CLI: &str = "/opt/kimi/bin/kimi";
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
-    let engine = arguments.next().unwrap_or_else(|| PathBuf::from(ENGINE));
+    let engine = arguments.next();
     let home = arguments.next().map_or_else(Home::of_container, |root| Home::beneath(&root));
-    match run(&home, &engine) {
+    match run(&home, engine.as_deref()) {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
             eprintln!("agent-runner: {fault}");
@@ -52,15 +56,22 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(home: &Home, engine: &Path) -> Result<u8, Fault> {
+fn run(home: &Home, engine: Option<&Path>) -> Result<u8, Fault> {
     let settings = Settings::read(|name| std::env::var_os(name))?;
-    home::seed(home, &settings)?;
+    engine::run(match settings.program {
+        Program::KimiCli => kimi_cli(home, &settings, engine.unwrap_or(Path::new(KIMI_CLI)))?,
+        Program::KimiCode => kimi_code::prepare(home, &settings, engine)?,
+    })
+}
+
+fn kimi_cli(home: &Home, settings: &Settings, engine: &Path) -> Result<Command, Fault> {
+    home::seed(home, settings)?;
     history::mend(&home.sessions(), &settings.session)
         .map_err(|error| Fault::new(Code::History, format!("Failed to mend the history: {error}")))?;
     let agent_file = agent_file::write(home, &settings.assistant)?;
     let config = home::copy_config(home)?;
     let port = relay::open(home.port, home.door.clone())?;
-    engine::run(engine::command(engine, home, &settings, port, &config, &agent_file))
+    Ok(engine::command(engine, home, settings, port, &config, &agent_file))
 }
 
 /// Why the engine did not run.

@@ -26,6 +26,7 @@ fn runner(root: &TempDir) -> Command {
     command
         .arg(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/engine.sh"))
         .arg(root.path())
+        .env("NANOKIMI_ENGINE", "kimi-cli")
         .env("NANOKIMI_SESSION", "main")
         .env("NANOKIMI_DEVICE_ID", "d1")
         .env("NANOKIMI_ASSISTANT", "Kai")
@@ -133,6 +134,7 @@ fn what_keeps_the_engine_from_starting_is_one_line_and_a_code() {
     command
         .arg("/nowhere/kimi")
         .arg(root.path())
+        .env("NANOKIMI_ENGINE", "kimi-cli")
         .env("NANOKIMI_SESSION", "s")
         .env("NANOKIMI_DEVICE_ID", "d")
         .env("NANOKIMI_ASSISTANT", "Kai");

@@ -78,7 +78,7 @@ mod tests {
         let script = said.lines().find(|line| line.starts_with("(async")).unwrap();
         assert!(
             script
-                .contains(r#"const o={"allowCredentials":[],"challenge":"AQID","rpId":"web.whatsapp.com"};"#),
+                .contains(r#"const o={"challenge":"AQID","rpId":"web.whatsapp.com","allowCredentials":[]};"#),
             "{script}"
         );
         assert!(script.ends_with("})()"), "{script}");

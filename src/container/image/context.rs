@@ -1,25 +1,65 @@
-//! The recipe as the binary carries it, its hash, and the archive that Docker builds from.
+//! The recipes as the binary carries them, one per engine, their hashes, and the archives that Docker builds from.
 
 use std::path::Path;
 
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
+use crate::types::EngineName;
+
 /// The Dockerfile's name in the archive.
 pub const RECIPE: &str = "Dockerfile";
 
-/// What is always in the archive: name, content, mode.
-const FILES: [(&str, &[u8], u32); 3] = [
-    (RECIPE, include_bytes!("../../../container/Dockerfile"), 0o644),
-    ("requirements.txt", include_bytes!("../../../container/requirements.txt"), 0o644),
-    ("agent-runner", include_bytes!(concat!(env!("OUT_DIR"), "/agent-runner")), 0o755),
+/// What all images have in common, and where in it the engine's own part goes.
+const WORLD: &str = include_str!("../../../container/Dockerfile");
+const PLACE_OF_ENGINE: &str = "#:engine\n";
+
+const AGENT_RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent-runner"));
+
+/// What an image is made of beside the world: the engine's part of the recipe, and the files that it copies.
+struct Part {
+    engine: &'static str,
+    recipe: &'static str,
+    files: &'static [(&'static str, &'static [u8])],
+}
+
+const PARTS: [Part; 2] = [
+    Part {
+        engine: "kimi-cli",
+        recipe: include_str!("../../../container/kimi-cli.Dockerfile"),
+        files: &[("requirements.txt", include_bytes!("../../../container/requirements.txt"))],
+    },
+    Part {
+        engine: "kimi-code",
+        recipe: include_str!("../../../container/kimi-code.Dockerfile"),
+        files: &[
+            ("node.txt", include_bytes!("../../../container/kimi-code/node.txt")),
+            ("package.json", include_bytes!("../../../container/kimi-code/package.json")),
+            ("package-lock.json", include_bytes!("../../../container/kimi-code/package-lock.json")),
+        ],
+    },
 ];
+
 /// The host's certificates; empty where it has none of its own.
 const HOST_CA: &str = "host-ca.crt";
 
+/// Everything of an engine's image but the host's certificates: name, content, mode. Only the world for an engine
+/// that has no recipe.
+fn files(engine: &EngineName) -> Vec<(&'static str, Vec<u8>, u32)> {
+    let part = PARTS.iter().find(|part| part.engine == engine.as_str());
+    let recipe = WORLD.replace(PLACE_OF_ENGINE, part.map_or("", |part| part.recipe));
+    let mut files = vec![(RECIPE, recipe.into_bytes(), 0o644)];
+    files.extend(
+        part.into_iter().flat_map(|part| part.files).map(|(name, content)| (*name, content.to_vec(), 0o644)),
+    );
+    files.push(("agent-runner", AGENT_RUNNER.to_vec(), 0o755));
+    files
+}
+
 /// SHA-256 over names and contents, in hex.
-pub fn recipe_hash() -> String {
-    hash(FILES.iter().flat_map(|(name, content, _)| [name.as_bytes(), content]))
+pub fn recipe_hash(engine: &EngineName) -> String {
+    let files = files(engine);
+    hash(files.iter().flat_map(|(name, content, _)| [name.as_bytes(), content.as_slice()]))
 }
 
 /// SHA-256 in hex over parts, each preceded by its length so that no two lists are taken for each other.
@@ -36,7 +76,7 @@ pub fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 ///
 /// # Errors
 /// When the host's certificates cannot be read.
-pub async fn archive(ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
+pub async fn archive(engine: &EngineName, ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
     let host_ca = match ca_bundle {
         Some(path) => tokio::fs::read(path).await.with_context(|| {
             format!("Failed to read the certificates in {} (SSL_CERT_FILE)", path.display())
@@ -44,13 +84,13 @@ pub async fn archive(ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
         None => Vec::new(),
     };
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, content, mode) in FILES.into_iter().chain([(HOST_CA, host_ca.as_slice(), 0o644)]) {
+    for (name, content, mode) in files(engine).into_iter().chain([(HOST_CA, host_ca, 0o644)]) {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(mode);
         header.set_mtime(0);
         archive
-            .append_data(&mut header, name, content)
+            .append_data(&mut header, name, content.as_slice())
             .context("Failed to pack the recipe of the agent image")?;
     }
     archive.into_inner().context("Failed to pack the recipe of the agent image")
@@ -74,7 +114,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_archive_holds_the_recipe_and_the_hosts_certificates() {
-        let plain = names_and_modes(&archive(None).await.unwrap());
+        let engine = EngineName::new("kimi-cli");
+        let plain = names_and_modes(&archive(&engine, None).await.unwrap());
         let names: Vec<_> = plain.iter().map(|(name, mode, _)| (name.as_str(), *mode)).collect();
         let expected =
             [(RECIPE, 0o644), ("requirements.txt", 0o644), ("agent-runner", 0o755), (HOST_CA, 0o644)];
@@ -84,15 +125,29 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("ca.pem");
         std::fs::write(&bundle, "PEM").unwrap();
-        assert_eq!(names_and_modes(&archive(Some(&bundle)).await.unwrap())[3].2, 3);
+        assert_eq!(names_and_modes(&archive(&engine, Some(&bundle)).await.unwrap())[3].2, 3);
 
-        let missing = archive(Some(&folder.path().join("none.pem"))).await.unwrap_err().to_string();
+        let missing = archive(&engine, Some(&folder.path().join("none.pem"))).await.unwrap_err().to_string();
         assert!(missing.contains("none.pem (SSL_CERT_FILE)"), "{missing}");
     }
 
     #[tokio::test]
     async fn the_same_recipe_packs_to_the_same_bytes() {
-        assert_eq!(archive(None).await.unwrap(), archive(None).await.unwrap());
+        let engine = EngineName::new("kimi-code");
+        assert_eq!(archive(&engine, None).await.unwrap(), archive(&engine, None).await.unwrap());
         assert_ne!(hash([b"ab".as_slice(), b"c"]), hash([b"a".as_slice(), b"bc"]));
+    }
+
+    #[test]
+    fn every_engine_has_a_recipe_of_its_own_around_the_same_world() {
+        let mut hashes = std::collections::BTreeSet::new();
+        for part in PARTS {
+            let engine = EngineName::new(part.engine);
+            let recipe = String::from_utf8(files(&engine)[0].1.clone()).unwrap();
+            assert!(recipe.contains(part.recipe) && !recipe.contains("#:engine\n"), "{recipe}");
+            assert!(recipe.ends_with("ENTRYPOINT [\"/usr/local/bin/agent-runner\"]\n"), "{recipe}");
+            hashes.insert(recipe_hash(&engine));
+        }
+        assert_eq!(hashes.len(), PARTS.len());
     }
 }

@@ -1,11 +1,9 @@
-//! Speaks kimi-cli's wire protocol over a running engine's pipes. What the lines mean is decided in `protocol`;
-//! here they are only carried.
+//! Carries the lines of a protocol over a running engine's pipes, with bounded memory. What they mean is decided by
+//! a [`Conversation`], which never does I/O.
 //!
 //! One task owns both pipes and does four things side by side, so that none can hold up another: it reads
 //! lines, writes lines, hands over events, and takes requests. While the session takes its time with an event,
 //! the engine is still answered; while the engine takes its time to read, its events still reach the session.
-
-mod protocol;
 
 use std::io;
 
@@ -14,8 +12,7 @@ use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader
 use tokio::sync::mpsc;
 use tracing::debug;
 
-use self::protocol::{Conversation, Heard};
-use super::{AgentEvent, Request};
+use super::{AgentEvent, Gone, Request};
 
 /// Longest line that is held. What we read of the engine is some kilobytes long; longer are only the results of
 /// tools, which nobody here needs. (The engine itself accepts 100 MB.)
@@ -37,17 +34,60 @@ const READ_BYTES: usize = 64 * 1024;
 /// does. Many times the largest prompt: only an engine that asks and asks without reading comes here.
 const OUTBOX_MAX: usize = 32 * 1024 * 1024;
 
-/// Speaks with the engine until it is gone. The last event is always [`AgentEvent::Gone`].
-pub async fn run<W, R>(
+/// An engine's protocol, as a pure machine: a line in, what it means to the session out.
+///
+/// ```text
+///   Request ──▶ ask ──▶ a line for the engine
+///   a line of the engine ──▶ hear ──▶ an event for the session │ a line in answer │ the end
+/// ```
+pub trait Conversation {
+    /// What asks for this.
+    fn ask(&mut self, asked: Request) -> Asked;
+
+    /// Understands one line, without its end.
+    fn hear(&mut self, line: &[u8]) -> Heard;
+
+    /// Understands the beginning of a line that is too long to be held.
+    fn hear_beginning(&mut self, beginning: &[u8]) -> Heard;
+
+    /// What the end of stdout means. `rest` is a last line that did not end.
+    fn end(self, rest: &[u8]) -> Gone;
+}
+
+/// How a request is put to the engine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Asked {
+    Line(String),
+    /// The protocol has no words for it.
+    Nothing,
+    /// By closing stdin.
+    Close,
+}
+
+/// What a line of the engine leads to.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Heard {
+    Nothing,
+    Event(AgentEvent),
+    /// A line to write to the engine.
+    Answer(String),
+    /// No use in listening further.
+    Lost(Gone),
+}
+
+/// Speaks with the engine, beginning with this line, until it is gone. The last event is always
+/// [`AgentEvent::Gone`].
+pub async fn run<C, W, R>(
+    (mut conversation, greeting): (C, String),
     stdin: W,
     stdout: R,
     mut requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<AgentEvent>,
 ) where
+    C: Conversation,
     W: AsyncWrite + Send + Unpin + 'static,
     R: AsyncRead + Send + Unpin + 'static,
 {
-    let (mut conversation, greeting) = Conversation::begin();
     let mut lines = Lines::new(stdout);
     let mut outbox = Outbox::new(stdin);
     outbox.push(&greeting);
@@ -83,9 +123,10 @@ pub async fn run<W, R>(
             },
             request = requests.recv(), if more_requests && outbox.has_room() => {
                 more_requests = request.is_some();
-                match request.and_then(|request| conversation.ask(request)) {
-                    Some(line) => outbox.push(&line),
-                    None => outbox.close(),
+                match request.map_or(Asked::Close, |request| conversation.ask(request)) {
+                    Asked::Line(line) => outbox.push(&line),
+                    Asked::Nothing => {}
+                    Asked::Close => outbox.close(),
                 }
             }
         }
@@ -226,7 +267,7 @@ mod tests {
     use tokio::io::{AsyncReadExt, DuplexStream, Lines as TokioLines};
     use tokio::time::timeout;
 
-    use super::super::{Agent, Gone, Input, TurnEnd};
+    use super::super::{Agent, Engine as Program, Input, TurnEnd};
     use super::*;
 
     /// The engine's side of the pipes.
@@ -237,9 +278,13 @@ mod tests {
 
     /// Starts an agent on pipes that hold this many bytes, as a kernel's pipe holds some.
     fn start(pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, Engine) {
+        start_as(Program::KimiCli, pipe_bytes)
+    }
+
+    fn start_as(program: Program, pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, Engine) {
         let (stdin, engine_stdin) = tokio::io::duplex(pipe_bytes);
         let (stdout, engine_stdout) = tokio::io::duplex(pipe_bytes);
-        let (agent, events) = Agent::start(stdin, engine_stdout);
+        let (agent, events) = Agent::start(program, stdin, engine_stdout);
         (agent, events, Engine { stdin: BufReader::new(engine_stdin).lines(), stdout })
     }
 
@@ -506,9 +551,12 @@ mod tests {
 
         #[test]
         fn whatever_an_engine_writes_there_is_one_end(
+            program in prop_oneof![Just(Program::KimiCli), Just(Program::KimiCode)],
             pieces in prop::collection::vec(
                 prop_oneof![
                     Just(b"{\"id\":\"initialize\",\"result\":{}}\n".to_vec()),
+                    Just(b"{\"id\":\"new\",\"result\":{\"sessionId\":\"s\"}}\n".to_vec()),
+                    Just(b"{\"id\":1,\"method\":\"session/request_permission\",\"params\":{}}\n".to_vec()),
                     Just(format!("{TEXT}\n").into_bytes()),
                     Just(format!("{APPROVAL}\n").into_bytes()),
                     Just(b"\n".to_vec()),
@@ -519,7 +567,7 @@ mod tests {
         ) {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             let events = runtime.block_on(async {
-                let (_agent, mut events, engine) = start(48);
+                let (_agent, mut events, engine) = start_as(program, 48);
                 let Engine { stdin, mut stdout } = engine;
                 tokio::spawn(async move {
                     for piece in &pieces {

@@ -1,9 +1,4 @@
-//! kimi-cli's wire protocol 1.10, as a pure machine: a line in, what it means to the session out.
-//!
-//! ```text
-//!   Request ──▶ ask ──▶ a line for the engine
-//!   a line of the engine ──▶ hear ──▶ an event for the session │ a line in answer │ the end
-//! ```
+//! kimi-cli's wire protocol 1.10, as a pure machine.
 //!
 //! Newline-delimited JSON-RPC 2.0. The engine's own requests are always answered, whatever they are: an
 //! unanswered one holds its turn for ever. Source: kimi-cli 1.51 `wire/jsonrpc.py`, `wire/types.py` and
@@ -13,14 +8,13 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value, json};
 use tracing::{debug, trace, warn};
 
+use super::lines::{Asked, Conversation, Heard};
+use super::said::{append_cut, cut};
 use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// The version that we were written against; the engine does not compare it.
 const PROTOCOL_VERSION: &str = "1.10";
-
-/// Most characters of an engine's own words that go into a log or an error: a screenful of them.
-const SAID_MAX: usize = 300;
 
 /// How every event begins: kimi-cli writes the fields in this order. Tells a line that is too long to be read,
 /// but may be missed, from one that may not.
@@ -36,7 +30,7 @@ const METHOD_NOT_FOUND: i64 = -32601;
 
 /// What we know about a running engine.
 #[derive(Debug)]
-pub struct Conversation {
+pub struct Wire {
     stage: Stage,
     /// Ids of the prompts that have no answer yet: one, or more where the session asks too early and the engine
     /// refuses.
@@ -53,18 +47,7 @@ enum Stage {
     Ready,
 }
 
-/// What a line of the engine leads to.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
-    Nothing,
-    Event(AgentEvent),
-    /// A line to write to the engine.
-    Answer(String),
-    /// No use in listening further.
-    Lost(Gone),
-}
-
-impl Conversation {
+impl Wire {
     /// Begins with this line.
     ///
     /// What this client can do is said in full: the engine hides from the model the tools that need more.
@@ -79,68 +62,6 @@ impl Conversation {
             }),
         );
         (Self { stage: Stage::Greeted { said: String::new() }, prompts: Vec::new(), requests: 0 }, greeting)
-    }
-
-    /// The line that asks for this; none for [`Request::Close`], which is said by closing stdin.
-    pub fn ask(&mut self, asked: Request) -> Option<String> {
-        self.requests += 1;
-        let id = |method: &str| format!("{method}-{}", self.requests);
-        match asked {
-            Request::Prompt(input) => {
-                let id = id("prompt");
-                let line = request(&id, "prompt", json!({"user_input": user_input(input)}));
-                self.prompts.push(id);
-                Some(line)
-            }
-            Request::Steer(input) => {
-                Some(request(&id("steer"), "steer", json!({"user_input": user_input(input)})))
-            }
-            Request::Cancel => Some(request(&id("cancel"), "cancel", json!({}))),
-            Request::Close => None,
-        }
-    }
-
-    /// Understands one line, without its end.
-    pub fn hear(&mut self, line: &[u8]) -> Heard {
-        if line.trim_ascii().is_empty() {
-            return Heard::Nothing;
-        }
-        if let Stage::Greeted { said } = &mut self.stage {
-            append_cut(said, line);
-        }
-        match parse(line) {
-            Ok(Incoming::Event(event)) => hear_event(event),
-            Ok(Incoming::Question { id, question }) => Heard::Answer(answer(&id, question)),
-            Ok(Incoming::Answer { id, outcome }) => self.hear_answer(&id, outcome),
-            Ok(Incoming::Other) => Heard::Nothing,
-            Err(NotTheProtocol) => Heard::Lost(self.garbage(line)),
-        }
-    }
-
-    /// Understands the beginning of a line that is too long to be held.
-    ///
-    /// What we need of events comes in small pieces, but a tool's result holds the picture that the agent has
-    /// looked at (`ReadMediaFile`: up to 100 MB, in Base64): such an event is let go.
-    pub fn hear_beginning(&mut self, beginning: &[u8]) -> Heard {
-        if matches!(self.stage, Stage::Ready) && beginning.starts_with(RECEIPT_BEGINNING) {
-            return Heard::Event(AgentEvent::SteerTaken);
-        }
-        if matches!(self.stage, Stage::Ready) && beginning.starts_with(EVENT_BEGINNING) {
-            debug!("An event of the engine is too long and was skipped");
-            return Heard::Nothing;
-        }
-        Heard::Lost(self.garbage(beginning))
-    }
-
-    /// What the end of stdout means. `rest` is a last line that did not end.
-    pub fn end(mut self, rest: &[u8]) -> Gone {
-        match &mut self.stage {
-            Stage::Ready => Gone::Ended,
-            Stage::Greeted { said } => {
-                append_cut(said, rest);
-                Gone::NeverReady { said: std::mem::take(said) }
-            }
-        }
     }
 
     fn garbage(&mut self, line: &[u8]) -> Gone {
@@ -176,6 +97,65 @@ impl Conversation {
             debug!(id, code = error.code, said = cut(&error.message), "The engine refuses a request");
         }
         Heard::Nothing
+    }
+}
+
+impl Conversation for Wire {
+    fn ask(&mut self, asked: Request) -> Asked {
+        self.requests += 1;
+        let id = |method: &str| format!("{method}-{}", self.requests);
+        match asked {
+            Request::Prompt(input) => {
+                let id = id("prompt");
+                let line = request(&id, "prompt", json!({"user_input": user_input(input)}));
+                self.prompts.push(id);
+                Asked::Line(line)
+            }
+            Request::Steer(input) => {
+                Asked::Line(request(&id("steer"), "steer", json!({"user_input": user_input(input)})))
+            }
+            Request::Cancel => Asked::Line(request(&id("cancel"), "cancel", json!({}))),
+            Request::Close => Asked::Close,
+        }
+    }
+
+    fn hear(&mut self, line: &[u8]) -> Heard {
+        if line.trim_ascii().is_empty() {
+            return Heard::Nothing;
+        }
+        if let Stage::Greeted { said } = &mut self.stage {
+            append_cut(said, line);
+        }
+        match parse(line) {
+            Ok(Incoming::Event(event)) => hear_event(event),
+            Ok(Incoming::Question { id, question }) => Heard::Answer(answer(&id, question)),
+            Ok(Incoming::Answer { id, outcome }) => self.hear_answer(&id, outcome),
+            Ok(Incoming::Other) => Heard::Nothing,
+            Err(NotTheProtocol) => Heard::Lost(self.garbage(line)),
+        }
+    }
+
+    /// What we need of events comes in small pieces, but a tool's result holds the picture that the agent has
+    /// looked at (`ReadMediaFile`: up to 100 MB, in Base64): such an event is let go.
+    fn hear_beginning(&mut self, beginning: &[u8]) -> Heard {
+        if matches!(self.stage, Stage::Ready) && beginning.starts_with(RECEIPT_BEGINNING) {
+            return Heard::Event(AgentEvent::SteerTaken);
+        }
+        if matches!(self.stage, Stage::Ready) && beginning.starts_with(EVENT_BEGINNING) {
+            debug!("An event of the engine is too long and was skipped");
+            return Heard::Nothing;
+        }
+        Heard::Lost(self.garbage(beginning))
+    }
+
+    fn end(mut self, rest: &[u8]) -> Gone {
+        match &mut self.stage {
+            Stage::Ready => Gone::Ended,
+            Stage::Greeted { said } => {
+                append_cut(said, rest);
+                Gone::NeverReady { said: std::mem::take(said) }
+            }
+        }
     }
 }
 
@@ -435,33 +415,23 @@ fn text(value: &Value) -> &str {
     value.as_str().unwrap_or_default()
 }
 
-fn cut(words: &str) -> String {
-    words.chars().take(SAID_MAX).collect()
-}
-
-/// Adds a line to what has been said, up to [`SAID_MAX`] characters in all.
-fn append_cut(said: &mut String, line: &[u8]) {
-    // A character has at most 4 bytes: no need to look at a long line's rest.
-    let line = String::from_utf8_lossy(&line[..line.len().min(4 * SAID_MAX)]);
-    let line = line.trim();
-    if !said.is_empty() && !line.is_empty() {
-        said.push('\n');
-    }
-    let room = SAID_MAX.saturating_sub(said.chars().count());
-    said.extend(line.chars().take(room));
-}
-
 #[cfg(test)]
 mod tests {
+    use super::super::said::SAID_MAX;
     use super::*;
     use crate::agent::Image;
     use proptest::prelude::*;
 
-    fn ready() -> Conversation {
-        let (mut conversation, _) = Conversation::begin();
+    fn ready() -> Wire {
+        let (mut conversation, _) = Wire::begin();
         let heard = conversation.hear(br#"{"jsonrpc":"2.0","id":"initialize","result":{}}"#);
         assert_eq!(heard, Heard::Event(AgentEvent::Ready));
         conversation
+    }
+
+    fn line(asked: Asked) -> String {
+        let Asked::Line(line) = asked else { panic!("{asked:?} is no line") };
+        line
     }
 
     fn said(text: &str) -> Heard {
@@ -478,7 +448,7 @@ mod tests {
 
     #[test]
     fn the_greeting_says_who_we_are_and_what_we_cannot() {
-        let (_, greeting) = Conversation::begin();
+        let (_, greeting) = Wire::begin();
         let greeting: Value = serde_json::from_str(&greeting).unwrap();
         assert_eq!(
             greeting,
@@ -492,8 +462,8 @@ mod tests {
 
     #[test]
     fn every_request_is_one_line_with_an_id_of_its_own() {
-        let (mut conversation, _) = Conversation::begin();
-        let mut ask = |asked| conversation.ask(asked);
+        let (mut conversation, _) = Wire::begin();
+        let mut ask = |asked| line(conversation.ask(asked));
         insta::assert_snapshot!(
             [
                 ask(Request::Prompt(Input::text("<messages>\n\"hi\" 👋</messages>"))),
@@ -501,16 +471,15 @@ mod tests {
                 ask(Request::Cancel),
                 ask(Request::Prompt(Input::text("again"))),
             ]
-            .map(Option::unwrap)
             .join("\n"),
             @r#"
-        {"id":"prompt-1","jsonrpc":"2.0","method":"prompt","params":{"user_input":"<messages>\n\"hi\" 👋</messages>"}}
-        {"id":"steer-2","jsonrpc":"2.0","method":"steer","params":{"user_input":"more"}}
-        {"id":"cancel-3","jsonrpc":"2.0","method":"cancel","params":{}}
-        {"id":"prompt-4","jsonrpc":"2.0","method":"prompt","params":{"user_input":"again"}}
+        {"jsonrpc":"2.0","method":"prompt","id":"prompt-1","params":{"user_input":"<messages>\n\"hi\" 👋</messages>"}}
+        {"jsonrpc":"2.0","method":"steer","id":"steer-2","params":{"user_input":"more"}}
+        {"jsonrpc":"2.0","method":"cancel","id":"cancel-3","params":{}}
+        {"jsonrpc":"2.0","method":"prompt","id":"prompt-4","params":{"user_input":"again"}}
         "#
         );
-        assert_eq!(ask(Request::Close), None);
+        assert_eq!(conversation.ask(Request::Close), Asked::Close);
     }
 
     #[test]
@@ -523,7 +492,7 @@ mod tests {
             ],
         };
         for request in [Request::Prompt(input()), Request::Steer(input())] {
-            let line: Value = serde_json::from_str(&ready().ask(request).unwrap()).unwrap();
+            let line: Value = serde_json::from_str(&line(ready().ask(request))).unwrap();
             assert_eq!(
                 line["params"]["user_input"],
                 json!([
@@ -766,7 +735,7 @@ mod tests {
     fn an_engine_that_is_none_is_quoted() {
         const STUB: &str = "kimi-cli is no longer maintained. Please use the new Kimi Code CLI.";
         let never = |said: &str| Gone::NeverReady { said: said.to_owned() };
-        let hear = |line: &str| Conversation::begin().0.hear(line.as_bytes());
+        let hear = |line: &str| Wire::begin().0.hear(line.as_bytes());
         assert_eq!(hear(STUB), Heard::Lost(never(STUB)));
         assert_eq!(hear("42"), Heard::Lost(never("42")), "JSON, but no object");
         assert_eq!(hear(&"é".repeat(1000)), Heard::Lost(never(&"é".repeat(SAID_MAX))));
@@ -774,10 +743,10 @@ mod tests {
             hear(r#"{"id":"initialize","error":{"code":-32602,"message":"Invalid parameters"}}"#),
             Heard::Lost(never("Invalid parameters"))
         );
-        assert_eq!(Conversation::begin().0.end(b"half a li"), never("half a li"));
-        assert_eq!(Conversation::begin().0.end(b""), never(""));
+        assert_eq!(Wire::begin().0.end(b"half a li"), never("half a li"));
+        assert_eq!(Wire::begin().0.end(b""), never(""));
 
-        let (mut conversation, _) = Conversation::begin();
+        let (mut conversation, _) = Wire::begin();
         assert_eq!(conversation.hear(b"{\"hello\":1}"), Heard::Nothing);
         assert_eq!(conversation.hear(b"Traceback"), Heard::Lost(never("{\"hello\":1}\nTraceback")));
     }
@@ -798,7 +767,7 @@ mod tests {
         assert_eq!(ready().hear_beginning(receipt), Heard::Event(AgentEvent::SteerTaken));
         let request = br#"{"jsonrpc":"2.0","method":"request","id":"x"#;
         assert!(matches!(ready().hear_beginning(request), Heard::Lost(Gone::Garbage { .. })));
-        let early = Conversation::begin().0.hear_beginning(event);
+        let early = Wire::begin().0.hear_beginning(event);
         assert!(matches!(early, Heard::Lost(Gone::NeverReady { said }) if said.starts_with("{\"jsonrpc")));
     }
 
@@ -862,7 +831,7 @@ mod tests {
         fn no_line_is_too_odd(lines in prop::collection::vec(
             prop_oneof![almost_protocol().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..80)], 0..20,
         )) {
-            let (mut conversation, _) = Conversation::begin();
+            let (mut conversation, _) = Wire::begin();
             for line in &lines {
                 match conversation.hear(line) {
                     Heard::Lost(Gone::NeverReady { said } | Gone::Garbage { said }) => {
@@ -877,7 +846,7 @@ mod tests {
 
         #[test]
         fn whatever_is_prompted_goes_as_one_line(text in any::<String>()) {
-            let line = ready().ask(Request::Prompt(Input::text(&text))).unwrap();
+            let line = line(ready().ask(Request::Prompt(Input::text(&text))));
             prop_assert!(!line.contains('\n'));
             let back: Value = serde_json::from_str(&line).unwrap();
             prop_assert_eq!(back["params"]["user_input"].as_str(), Some(text.as_str()));

@@ -1,0 +1,345 @@
+//! kimi-code, made ready: its configuration from the owner's, its system prompt, its history, and how it is called.
+//!
+//! It reads its settings in its home and nowhere else, so the owner's file lies beside that, and what it reads is
+//! written anew at every start. All that it asks goes to the door, with the stand-in for a key: the slot of a login
+//! file would be named after the API's address, and an API's key needs no slot. Measured with 2.1.0.
+
+use std::fs;
+use std::path::Path;
+use std::process::Command;
+
+use serde_json::Value as Json;
+use toml::{Table, Value};
+
+use crate::engine::PATH;
+use crate::home::{self, Home, Settings};
+use crate::prompt::{self, SYSTEM};
+use crate::{Code, Fault, records, relay};
+
+const NODE: &str = "/usr/local/bin/node";
+const PROGRAM: &str = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs";
+/// What a start would compile anew; made when the image was built, for the same options.
+const COMPILED: &str = "/opt/kimi-code/compiled";
+/// Keeps an idle engine at 300 MB instead of 370; with less it gives up at the first longer answer.
+const OPTIONS: [&str; 2] = ["--max-old-space-size=256", "--max-semi-space-size=1"];
+
+const VERSION: &str = "2.1.0";
+/// How often a request to the model is tried; without it, ten times, and a failure is told after two minutes.
+const ATTEMPTS: i64 = 3;
+/// Nobody answers questions in a chat, and nobody approves plans.
+const LEFT_OUT: [&str; 3] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode"];
+
+/// The names that kimi-code fills in when it meets them in a system prompt.
+const NAMES: [&str; 18] = [
+    "base_prompt",
+    "role_additional",
+    "product_name",
+    "reply_style_guide",
+    "notify_user_guidance",
+    "os",
+    "windows_notes",
+    "shell",
+    "cwd",
+    "cwd_listing",
+    "agents_md",
+    "additional_dirs_info",
+    "additional_dirs_section",
+    "skills",
+    "skills_section",
+    "plugin_sections",
+    "now",
+    "date",
+];
+
+/// Begins the part of the system prompt that kimi-code itself fills in.
+pub const ITS_OWN_PART: &str = "<!-- What follows is the engine's own. -->";
+
+/// Prepares everything and says how the engine is called; `other` is another program in its place.
+pub fn prepare(home: &Home, settings: &Settings, other: Option<&Path>) -> Result<Command, Fault> {
+    let port = relay::open(home.port, home.door.clone())?;
+    let api = format!("http://127.0.0.1:{port}/coding/v1");
+    let folder = home.kimi_code();
+    let config = configuration(&read_owners(&folder)?, &api, &stand_in(&folder)?, settings);
+    home::write(&folder.join("config.toml"), config.to_string().as_bytes())?;
+    home::write(&folder.join("device_id"), settings.device_id.as_bytes())?;
+    let prompt = system_prompt(home, &settings.assistant);
+    home::write(&folder.join("SYSTEM.md"), prompt.as_bytes())?;
+    records::mend(&folder.join("sessions"), ours(&prompt))
+        .map_err(|error| Fault::new(Code::History, format!("Failed to mend the history: {error}")))?;
+    Ok(command(home, settings, port, other))
+}
+
+fn read_owners(folder: &Path) -> Result<Table, Fault> {
+    let path = folder.join("owner.toml");
+    let fault = |why: String| Fault::new(Code::Settings, format!("Failed to read {}: {why}", path.display()));
+    let text = fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
+    text.parse().map_err(|error: toml::de::Error| fault(error.message().to_owned()))
+}
+
+/// The key that the host has written for this container; it means nothing outside.
+fn stand_in(folder: &Path) -> Result<String, Fault> {
+    let path = folder.join("credentials/kimi-code.json");
+    let login = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Json>(&bytes).ok());
+    match login.as_ref().and_then(|login| login["access_token"].as_str()) {
+        Some(key) => Ok(key.to_owned()),
+        None => Err(Fault::new(Code::Settings, format!("Failed to read {}", path.display()))),
+    }
+}
+
+/// kimi-code's settings: the owner's, with every way out leading to the door, and nobody to be asked.
+fn configuration(owners: &Table, api: &str, key: &str, settings: &Settings) -> Table {
+    let mut config = owners.clone();
+    let mut bases = Vec::new();
+    for provider in tables(&mut config, "providers") {
+        if let Some(Value::String(base)) = provider.insert("base_url".to_owned(), api.into()) {
+            bases.push(base.trim_end_matches('/').to_owned());
+        }
+        lead_to_door(provider, key, settings);
+    }
+    for service in tables(&mut config, "services") {
+        let address = service.get("base_url").and_then(Value::as_str).unwrap_or_default();
+        let Some(path) = bases.iter().find_map(|base| address.strip_prefix(base.as_str())) else { continue };
+        let through_door = format!("{api}{path}");
+        service.insert("base_url".to_owned(), through_door.into());
+        lead_to_door(service, key, settings);
+    }
+    let default = config.get("default_model").and_then(Value::as_str).map(str::to_owned);
+    if let (Some(model), Some(default)) = (&settings.model, default) {
+        let models = config.get_mut("models").and_then(Value::as_table_mut);
+        if let Some(chosen) = models.and_then(|models| models.get_mut(&default)).and_then(Value::as_table_mut)
+        {
+            chosen.insert("model".to_owned(), model.clone().into());
+        }
+    }
+    // kimi-cli's names for the same.
+    if let Some(thinking) = config.remove("default_thinking") {
+        table(&mut config, "thinking").entry("enabled").or_insert(thinking);
+    }
+    config.remove("default_yolo");
+    let control = table(&mut config, "loop_control");
+    let attempts = control.remove("max_retries_per_step").unwrap_or_else(|| ATTEMPTS.into());
+    control.entry("max_attempts_per_step").or_insert(attempts);
+
+    config.insert("default_permission_mode".to_owned(), "yolo".into());
+    config.insert("telemetry".to_owned(), false.into());
+    let left_out = LEFT_OUT.map(Value::from).to_vec();
+    table(&mut config, "tools").insert("disabled".to_owned(), left_out.into());
+    config
+}
+
+/// As an ACP agent, kimi-code does not say to the API what it is, and the API serves only programs that it knows.
+fn lead_to_door(place: &mut Table, key: &str, settings: &Settings) {
+    place.remove("oauth");
+    place.insert("api_key".to_owned(), key.into());
+    let headers = table(place, "custom_headers");
+    for (name, value) in [
+        ("User-Agent", format!("kimi-code-cli/{VERSION}")),
+        ("X-Msh-Platform", "kimi_code_cli".to_owned()),
+        ("X-Msh-Version", VERSION.to_owned()),
+        ("X-Msh-Device-Name", "nanokimi".to_owned()),
+        ("X-Msh-Device-Id", settings.device_id.clone()),
+    ] {
+        headers.entry(name).or_insert(value.into());
+    }
+}
+
+/// The tables within a table of this name; none where it is something else.
+fn tables<'a>(config: &'a mut Table, name: &str) -> impl Iterator<Item = &'a mut Table> {
+    let all = config.get_mut(name).and_then(Value::as_table_mut);
+    all.into_iter().flat_map(|all| all.iter_mut().filter_map(|(_, value)| value.as_table_mut()))
+}
+
+/// The table of this name, a new one where it is missing or something else.
+fn table<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
+    if !config.get(name).is_some_and(Value::is_table) {
+        config.insert(name.to_owned(), Value::Table(Table::new()));
+    }
+    match config.get_mut(name) {
+        Some(Value::Table(table)) => table,
+        Some(_) | None => unreachable!("it was put there"),
+    }
+}
+
+/// Our frame, filled in, and behind it what kimi-code knows better: AGENTS.md and skills.
+fn system_prompt(home: &Home, assistant: &str) -> String {
+    let (global, group) =
+        (prompt::read(&home.global.join("KIMI.md")), prompt::read(&home.workspace.join("KIMI.md")));
+    let frame = SYSTEM.split("\n{% if KIMI_AGENTS_MD %}").next().unwrap_or(SYSTEM);
+    let ours = prompt::fill(
+        &format!("{frame}\n"),
+        &[
+            ("ASSISTANT", assistant),
+            ("KIMI_WORK_DIR", &home.workspace.to_string_lossy()),
+            ("GLOBAL_PROMPT", &global),
+            ("GROUP_PROMPT", &group),
+        ],
+    );
+    let ours =
+        NAMES.iter().fold(ours, |text, name| text.replace(&format!("${{{name}}}"), &format!("$ {{{name}}}")));
+    format!("{}\n\n{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n", ours.trim_end())
+}
+
+/// The part of a system prompt that is ours.
+fn ours(prompt: &str) -> &str {
+    prompt.split(ITS_OWN_PART).next().unwrap_or(prompt)
+}
+
+/// How the engine is called. It gets no variable but these.
+fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) -> Command {
+    let door = format!("http://127.0.0.1:{port}");
+    let mut command = Command::new(other.unwrap_or(Path::new(NODE)));
+    command
+        .args(OPTIONS)
+        .args([PROGRAM, "acp"])
+        .current_dir(&home.workspace)
+        .env_clear()
+        .env("HOME", &home.user)
+        .env("PATH", PATH)
+        .env("LANG", "C.UTF-8")
+        .env("KIMI_CODE_HOME", home.kimi_code())
+        .env("KIMI_CODE_BASE_URL", format!("{door}/coding/v1"))
+        .env("KIMI_CODE_OAUTH_HOST", &door)
+        .env("KIMI_DISABLE_TELEMETRY", "1")
+        .env("KIMI_DISABLE_CRON", "1")
+        .env("KIMI_CODE_NO_AUTO_UPDATE", "1")
+        .env("NODE_COMPILE_CACHE", COMPILED);
+    if let Some(time_zone) = &settings.time_zone {
+        command.env("TZ", time_zone);
+    }
+    command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::home::Program;
+
+    const OWNERS: &str = r#"
+        default_model = "kimi-for-coding"
+        default_yolo = true
+        default_thinking = false
+        telemetry = true
+        [models."kimi-for-coding"]
+        provider = "managed:kimi-code"
+        model = "kimi-for-coding"
+        max_context_size = 262144
+        capabilities = ["thinking", "image_in"]
+        [providers."managed:kimi-code"]
+        type = "kimi"
+        base_url = "https://api.kimi.com/coding/v1"
+        api_key = ""
+        [providers."managed:kimi-code".oauth]
+        storage = "file"
+        key = "oauth/kimi-code"
+        [services.moonshot_search]
+        base_url = "https://api.kimi.com/coding/v1/search"
+        api_key = ""
+        [services.elsewhere]
+        base_url = "https://example.org/search"
+        [loop_control]
+        max_retries_per_step = 5
+    "#;
+
+    fn settings(model: Option<&str>) -> Settings {
+        Settings {
+            program: Program::KimiCode,
+            session: "main".into(),
+            device_id: "d1".into(),
+            assistant: "Kai".into(),
+            model: model.map(str::to_owned),
+            time_zone: Some("Europe/Madrid".into()),
+        }
+    }
+
+    #[test]
+    fn the_owners_settings_lead_to_the_door() {
+        let owners: Table = OWNERS.parse().unwrap();
+        let config = configuration(&owners, "http://127.0.0.1:8787/coding/v1", "door", &settings(Some("k3")));
+        let provider = &config["providers"]["managed:kimi-code"];
+        assert_eq!(provider["base_url"].as_str(), Some("http://127.0.0.1:8787/coding/v1"));
+        assert_eq!(provider["api_key"].as_str(), Some("door"));
+        assert!(provider.get("oauth").is_none());
+        assert_eq!(provider["custom_headers"]["User-Agent"].as_str(), Some("kimi-code-cli/2.1.0"));
+        assert_eq!(provider["custom_headers"]["X-Msh-Device-Id"].as_str(), Some("d1"));
+        let search = &config["services"]["moonshot_search"];
+        assert_eq!(search["base_url"].as_str(), Some("http://127.0.0.1:8787/coding/v1/search"));
+        assert_eq!(search["api_key"].as_str(), Some("door"));
+        assert!(config["services"]["elsewhere"].get("api_key").is_none(), "no key for others");
+        assert_eq!(config["models"]["kimi-for-coding"]["model"].as_str(), Some("k3"));
+        assert_eq!(config["models"]["kimi-for-coding"]["max_context_size"].as_integer(), Some(262_144));
+        assert_eq!(config["thinking"]["enabled"].as_bool(), Some(false));
+        assert_eq!(config["loop_control"]["max_attempts_per_step"].as_integer(), Some(5));
+        assert_eq!(config["default_permission_mode"].as_str(), Some("yolo"));
+        assert_eq!(config["telemetry"].as_bool(), Some(false));
+        assert_eq!(config["tools"]["disabled"].as_array().map(Vec::len), Some(3));
+        assert!(config.get("default_yolo").is_none());
+    }
+
+    #[test]
+    fn settings_that_say_little_or_nonsense_do_no_harm() {
+        for text in
+            ["", "providers = 3\nservices = []\ntools = false\nloop_control = \"x\"", "default_model = \"x\""]
+        {
+            let config = configuration(&text.parse().unwrap(), "http://d", "k", &settings(Some("m")));
+            assert_eq!(
+                config["loop_control"]["max_attempts_per_step"].as_integer(),
+                Some(ATTEMPTS),
+                "{text}"
+            );
+        }
+    }
+
+    #[test]
+    fn the_system_prompt_is_ours_then_the_engines() {
+        let root = tempfile::tempdir().unwrap();
+        let home = crate::home::tests::home_in(root.path());
+        fs::write(home.workspace.join("KIMI.md"), "We speak ${cwd} and ${x} {% if A %}").unwrap();
+        let prompt = system_prompt(&home, "Kai");
+        assert!(prompt.starts_with("You are Kai, and you live in a chat."), "{prompt}");
+        assert!(prompt.contains("# For this chat\n\nWe speak $ {cwd} and ${x} {% if A %}\n"), "{prompt}");
+        assert!(!prompt.contains("# For all chats") && !prompt.contains("ROLE_ADDITIONAL"), "{prompt}");
+        assert!(
+            prompt.ends_with(&format!("{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n")),
+            "{prompt}"
+        );
+        assert!(!ours(&prompt).contains("${agents_md}"));
+    }
+
+    #[test]
+    fn the_engine_is_called_with_what_it_needs_and_nothing_else() {
+        let home = Home::of_container();
+        let command = command(&home, &settings(None), home.port, None);
+        let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
+        assert_eq!(args[2..], [PROGRAM, "acp"]);
+        let env: Vec<_> = command
+            .get_envs()
+            .map(|(name, value)| format!("{}={}", name.display(), value.unwrap().display()))
+            .collect();
+        assert_eq!(
+            env.join("\n"),
+            "HOME=/home/node\n\
+             KIMI_CODE_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
+             KIMI_CODE_HOME=/home/node/.kimi-code\n\
+             KIMI_CODE_NO_AUTO_UPDATE=1\n\
+             KIMI_CODE_OAUTH_HOST=http://127.0.0.1:8787\n\
+             KIMI_DISABLE_CRON=1\n\
+             KIMI_DISABLE_TELEMETRY=1\n\
+             LANG=C.UTF-8\n\
+             NODE_COMPILE_CACHE=/opt/kimi-code/compiled\n\
+             PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
+             TZ=Europe/Madrid"
+        );
+    }
+
+    #[test]
+    fn what_is_missing_is_told() {
+        let root = tempfile::tempdir().unwrap();
+        assert_eq!(read_owners(root.path()).unwrap_err().code, Code::Settings);
+        assert_eq!(stand_in(root.path()).unwrap_err().code, Code::Settings);
+        fs::write(root.path().join("owner.toml"), "default_model = ").unwrap();
+        assert!(read_owners(root.path()).unwrap_err().to_string().contains("owner.toml"));
+        fs::create_dir(root.path().join("credentials")).unwrap();
+        fs::write(root.path().join("credentials/kimi-code.json"), r#"{"access_token":"k"}"#).unwrap();
+        assert_eq!(stand_in(root.path()).unwrap(), "k");
+    }
+}

