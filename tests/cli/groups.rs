@@ -109,7 +109,7 @@ fn what_cannot_be_chosen_is_refused() {
     assert_snapshot!(home.refuses(&["groups", "set", "famly", "--web", "none"]), @"There is no group famly; `nanokimi groups list` shows those there are");
     assert_snapshot!(home.refuses(&["groups", "set", "main", "--trigger", "Ana"]), @"The main channel needs no trigger: every message there is for the assistant");
     assert_snapshot!(refuses(&[]), @"There is nothing to change: `nanokimi groups set --help` shows what can be chosen");
-    assert_snapshot!(refuses(&["--engine", "claude"]), @r#""claude" is not an engine; there is kimi-cli"#);
+    assert_snapshot!(refuses(&["--engine", "claude"]), @r#""claude" is not an engine; there is kimi-cli and kimi-code"#);
     assert_snapshot!(refuses(&["--web", "allowlist"]), @"--web allowlist needs its hosts, such as --hosts example.org,example.net");
     assert_snapshot!(refuses(&["--web", "web", "--hosts", "example.org"]), @"--hosts goes with --web allowlist");
     assert_snapshot!(refuses(&["--hosts", "https://example.org/"]), @r#""https://example.org/" is not the name of a host, such as example.org, without https:// and without a path"#);

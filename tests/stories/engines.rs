@@ -82,9 +82,9 @@ async fn a_turn_that_takes_too_long_is_cancelled() {
 async fn one_that_breaks_down_is_told_and_replaced() {
     for (behaviour, notice) in [
         (Behaviour::DiesInTurn, "I broke down in the middle"),
-        (Behaviour::Garbage, "I "),
-        (Behaviour::Says("npm ERR! code ENOENT"), "I could not start"),
-        (Behaviour::Mute, "I could not start"),
+        (Behaviour::Garbage, "The program that thinks for me said something"),
+        (Behaviour::Says("npm ERR! code ENOENT"), "I was started on the server, but never got ready."),
+        (Behaviour::Mute, "I was started on the server, but never got ready."),
     ] {
         let mut world = with_kimi_code(Behaviour::Echo).await;
         (0..3).for_each(|_| world.docker.next(behaviour.clone()));

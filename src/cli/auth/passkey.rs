@@ -94,7 +94,7 @@ mod tests {
         4. The console then shows one line that begins with {"id":. Paste it here and press Enter.
 
         WhatsApp's question, for other tools:
-        {"allowCredentials":[],"challenge":"AQID","rpId":"web.whatsapp.com"}
+        {"challenge":"AQID","rpId":"web.whatsapp.com","allowCredentials":[]}
         "#);
     }
 

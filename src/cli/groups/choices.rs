@@ -55,6 +55,9 @@ pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Resul
     }
     store.set_group(&changed).await?;
     ui::note(format!("Changed {name}; it counts from the next message on."));
+    if changed.engine != group.engine {
+        ui::note("Now run `nanokimi build`, which makes the image of an engine that is new here.");
+    }
     Ok(())
 }
 

@@ -23,7 +23,7 @@ struct Part {
     files: &'static [(&'static str, &'static [u8])],
 }
 
-const PARTS: [Part; 2] = [
+static PARTS: [Part; 2] = [
     Part {
         engine: "kimi-cli",
         recipe: include_str!("../../../container/kimi-cli.Dockerfile"),
@@ -42,6 +42,11 @@ const PARTS: [Part; 2] = [
 
 /// The host's certificates; empty where it has none of its own.
 const HOST_CA: &str = "host-ca.crt";
+
+/// The engines that have a recipe.
+pub fn engines() -> impl Iterator<Item = EngineName> {
+    PARTS.iter().map(|part| EngineName::new(part.engine))
+}
 
 /// Everything of an engine's image but the host's certificates: name, content, mode. Only the world for an engine
 /// that has no recipe.
@@ -141,7 +146,7 @@ mod tests {
     #[test]
     fn every_engine_has_a_recipe_of_its_own_around_the_same_world() {
         let mut hashes = std::collections::BTreeSet::new();
-        for part in PARTS {
+        for part in &PARTS {
             let engine = EngineName::new(part.engine);
             let recipe = String::from_utf8(files(&engine)[0].1.clone()).unwrap();
             assert!(recipe.contains(part.recipe) && !recipe.contains("#:engine\n"), "{recipe}");
