@@ -7,6 +7,7 @@
 #![expect(clippy::unwrap_used, reason = "a figure that cannot be taken ends the run")]
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
+#[allow(dead_code, reason = "latency has more kinds of figures")]
 mod figures;
 #[path = "../containers/ground.rs"]
 #[allow(dead_code, reason = "the container tests use all of it")]

@@ -39,12 +39,15 @@ async fn a_kimi_cli_on_the_host_and_the_service_renew_one_login_and_both_stay_lo
     let desk = world.log_in(LIFETIME);
     world.start().await;
     let mut kimi = HostsKimi::start(&world).await;
-    let (mut turns, mut renewed_by) = (0, BTreeSet::new());
+    let (mut turns, mut renewed_by) = (0_u32, BTreeSet::new());
     let began = Instant::now();
     while began.elapsed() < LIFETIME * LIFETIMES {
         desk.at_next_requests([Fault::Slow(SLOW)]);
-        let asked = format!("SLEEP 0.8\nSAY question {turns}");
-        let answer = format!("tick0 tick1 question {turns}");
+        // Of all lengths, so that the two meet at every moment of a renewal.
+        let ticks = turns % 4 + 1;
+        let asked = format!("SLEEP {}\nSAY question {turns}", f64::from(ticks) / 2.0);
+        let said: String = (0..ticks).map(|tick| format!("tick{tick} ")).collect();
+        let answer = format!("{said}question {turns}");
         let called = format!("@Kai {asked}");
         let (own, ours) = tokio::join!(kimi.asks(&asked), world.asks("family", &called));
         assert_eq!(own, Ok(answer.clone()), "turn {turns}");
