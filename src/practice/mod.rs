@@ -136,6 +136,11 @@ impl Practice {
         desk
     }
 
+    /// How many answers the model has begun.
+    pub fn answers(&self) -> u64 {
+        self.classroom.register().answers
+    }
+
     /// The latest requests, oldest first.
     pub fn requests(&self) -> Vec<Received> {
         self.classroom.register().requests.iter().cloned().collect()

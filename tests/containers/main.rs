@@ -15,14 +15,17 @@ mod files;
 mod ground;
 #[path = "../held/mod.rs"]
 mod held;
+mod hosts_kimi;
 mod image;
 mod kimi_code;
+mod login;
 mod neighbours;
 mod program;
 mod prompts;
 mod secrets;
 #[path = "../whatsapp/server/mod.rs"]
 mod server;
+mod soak;
 mod steering;
 mod survival;
 mod town;

@@ -1,8 +1,12 @@
 //! The world of a test: the real service with its database on disk, and somebody who holds the bridge's end.
 
+use std::fs;
+use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nanokimi::agent::Engine;
 use nanokimi::auth::{Login, config_toml};
@@ -11,7 +15,7 @@ use nanokimi::container::docker::Docker;
 use nanokimi::door::Upstream;
 use nanokimi::home;
 use nanokimi::paths::Paths;
-use nanokimi::practice::{self, Brain, Practice};
+use nanokimi::practice::{self, Brain, LoginDesk, Practice, Terms};
 use nanokimi::session::{Host, Settings};
 use nanokimi::store::Store;
 use nanokimi::types::{Group, Role, Secret, WebPolicy};
@@ -23,7 +27,7 @@ use crate::ground::{PATIENCE, asked, containers_of, inspected, nothing_is_left, 
 use crate::held::{self, Chats, Heard, Held, chat, message};
 
 pub struct World {
-    pub practice: Practice,
+    pub practice: Arc<Practice>,
     pub store: Store,
     docker: Docker,
     folder: TempDir,
@@ -55,7 +59,7 @@ impl World {
         let store = Store::open(&paths.database()).unwrap();
         let settings = held::settings(store.install_id().await.unwrap());
         let mut world = Self {
-            practice,
+            practice: Arc::new(practice),
             store,
             docker,
             folder,
@@ -78,6 +82,17 @@ impl World {
         world
     }
 
+    /// Another install with the same login: what this one keeps of it is the other's, too.
+    pub async fn on_the_same_login(&self) -> Self {
+        let mut other = Self::without_service().await;
+        other.practice = Arc::clone(&self.practice);
+        other.login = self.login.clone();
+        let own = other.paths().credentials();
+        fs::remove_dir_all(&own).unwrap();
+        symlink(self.paths().credentials(), own).unwrap();
+        other
+    }
+
     pub fn settings(&mut self, change: impl FnOnce(&mut Settings)) {
         change(&mut self.settings);
     }
@@ -87,12 +102,29 @@ impl World {
         self.login = None;
     }
 
-    /// The owner has a login of a Kimi plan in place of a key.
+    /// The owner has a login of a Kimi plan in place of a key, which lives for ever.
     pub fn logged_in(&mut self) {
         self.login = None;
         let login =
             json!({ "access_token": "practice", "refresh_token": "", "expires_at": 4_000_000_000_u64 });
-        std::fs::write(self.paths().login_file(), login.to_string()).unwrap();
+        self.put_login(&login.to_string());
+    }
+
+    /// There is a login in place of the key, made just now; its access tokens live this long. The practice model takes
+    /// no others.
+    pub fn log_in(&mut self, lifetime: Duration) -> LoginDesk {
+        self.login = None;
+        let desk = self.practice.open_desk(Terms { lifetime, ..Terms::default() });
+        self.put_login(&desk.login_file(Clock::System.now(), Duration::ZERO));
+        desk
+    }
+
+    /// Puts a login in place as `nanokimi login` does.
+    pub fn put_login(&self, text: &str) {
+        let new = self.paths().credentials().join("put");
+        fs::write(&new, text).unwrap();
+        fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
+        fs::rename(new, self.paths().login_file()).unwrap();
     }
 
     pub fn paths(&self) -> Paths {
@@ -116,6 +148,13 @@ impl World {
         let group = Group { web, ..held::group(group, role) };
         self.store.add_group(&group, Clock::System.now()).await.unwrap();
         home::prepare_group(&self.paths(), &group).unwrap();
+    }
+
+    /// A group whose agent is another engine than the install's.
+    pub async fn set_engine(&self, group: &str, role: Role, engine: Engine) {
+        let mut group = held::group(group, role);
+        group.engine = Some(engine.name());
+        self.store.set_group(&group).await.unwrap();
     }
 
     /// Starts the service on what the folder holds.
@@ -183,10 +222,15 @@ impl World {
             Engine::KimiCode => bash(command),
         };
         let answer = self.asks(group, &format!("@Kai {call}")).await;
+        self.printed(group).unwrap_or_else(|error| panic!("{error}: {answer}"))
+    }
+
+    /// What the latest command of a group's agent has printed.
+    pub fn printed(&self, group: &str) -> io::Result<String> {
         let printed = self.folder_of(group).join(PRINTED);
-        let text = std::fs::read_to_string(&printed).unwrap_or_else(|error| panic!("{error}: {answer}"));
-        std::fs::remove_file(&printed).unwrap();
-        text
+        let text = fs::read_to_string(&printed)?;
+        fs::remove_file(&printed)?;
+        Ok(text)
     }
 
     /// Waits until the model was asked something that holds this text.

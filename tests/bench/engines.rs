@@ -1,0 +1,126 @@
+//! The figures of `docs/performance.md` that are the engines' own: how soon a message is before the model, with a
+//! container that runs and with none, and what an agent holds that waits.
+//!
+//! The real service, rootless Docker, the agent images and the engines; only the model is the practice one. Runs as the
+//! person whose Docker it is: `tests/run bench` does that. Fails where something is missing.
+
+#![expect(clippy::unwrap_used, reason = "a figure that cannot be taken ends the run")]
+#![expect(clippy::print_stdout, reason = "the table is what this program is for")]
+
+#[allow(dead_code, reason = "latency has more kinds of figures")]
+mod figures;
+#[path = "../containers/ground.rs"]
+#[allow(dead_code, reason = "the container tests use all of it")]
+mod ground;
+#[path = "../held/mod.rs"]
+mod held;
+#[path = "../containers/world.rs"]
+#[allow(dead_code, reason = "the container tests use all of it")]
+mod world;
+
+use std::fs;
+use std::time::{Duration, Instant};
+
+use nanokimi::agent::Engine;
+use nanokimi::clock::Clock;
+use tokio::time::sleep;
+
+use figures::{Figure, Spread};
+use ground::{PATIENCE, gone};
+use world::World;
+
+/// Starts of each engine; the half of them is what counts.
+const STARTS: usize = 9;
+/// Messages to each container that runs.
+const MESSAGES: usize = 5;
+/// How long an agent is left alone before its memory is looked at.
+const REST: Duration = Duration::from_secs(5);
+/// Between two looks at whether the model was asked.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// As many as the service has (`src/cli/install.rs`).
+#[tokio::main(worker_threads = 2)]
+async fn main() {
+    let mut figures = Vec::new();
+    for engine in Engine::ALL {
+        figures.extend(figures_of(engine).await);
+    }
+    println!("{}", figures::table(&figures));
+}
+
+async fn figures_of(engine: Engine) -> Vec<Figure> {
+    let mut world = World::without_service().await;
+    world.settings(|settings| settings.engine = engine);
+    world.start().await;
+    let (mut cold, mut containers, mut engines, mut warm) = (vec![], vec![], vec![], vec![]);
+    let (mut resident, mut own) = (Vec::new(), Vec::new());
+    for start in 0..STARTS {
+        let at = Clock::System.now();
+        cold.push(asks(&mut world, &format!("start {start}")).await);
+        let container = world.container("family").await;
+        let started: jiff::Timestamp = container["State"]["StartedAt"].as_str().unwrap().parse().unwrap();
+        let until_it_ran = Duration::try_from(started.duration_since(at)).unwrap();
+        containers.push(until_it_ran);
+        engines.push(cold[start] - until_it_ran);
+        for message in 0..MESSAGES {
+            warm.push(asks(&mut world, &format!("message {message} of {start}")).await);
+        }
+        sleep(REST).await;
+        let processes = processes_of(container["State"]["Pid"].as_u64().unwrap());
+        resident.push(kilobytes(&processes, "VmRSS"));
+        own.push(kilobytes(&processes, "RssAnon"));
+        let killed = world.kill_container("family").await;
+        gone(&killed).await;
+    }
+    let asked = world.practice.requests();
+    assert!(asked.iter().all(|request| request.line == "POST /coding/v1/chat/completions"), "{asked:?}");
+    world.ends().await;
+    resident.sort_unstable();
+    own.sort_unstable();
+    let name = engine.name();
+    let (cold, warm) = (Spread::of(cold), Spread::of(warm));
+    vec![
+        Figure::spread(&format!("{name}: message to the model, no container runs"), &cold),
+        Figure::spread("  of which until the container runs", &Spread::of(containers)),
+        Figure::spread("  of which the engine's start and its first request", &Spread::of(engines)),
+        Figure::spread(&format!("{name}: message to the model, the container runs"), &warm),
+        Figure::memory(&format!("{name}: memory of a container that waits"), resident[STARTS / 2], None),
+        Figure::memory("  of which is its own", own[STARTS / 2], None),
+    ]
+}
+
+/// How long a message takes until the model has it; waits for the answer, too.
+async fn asks(world: &mut World, text: &str) -> Duration {
+    let answers = world.practice.answers();
+    let began = Instant::now();
+    world.says("family", &format!("@Kai SAY {text}")).await;
+    while world.practice.answers() == answers {
+        assert!(began.elapsed() < PATIENCE, "the model was not asked");
+        sleep(LOOK).await;
+    }
+    let took = began.elapsed();
+    assert_eq!(world.hears_in("family").await, format!("Kai: {text}"));
+    took
+}
+
+/// A process of this machine and all that came from it.
+fn processes_of(first: u64) -> Vec<u64> {
+    let mut processes = vec![first];
+    let mut looked_at = 0;
+    while let Some(process) = processes.get(looked_at) {
+        let children = fs::read_to_string(format!("/proc/{process}/task/{process}/children")).unwrap();
+        processes.extend(children.split_whitespace().map(|child| child.parse::<u64>().unwrap()));
+        looked_at += 1;
+    }
+    processes
+}
+
+/// What the kernel says of these processes' memory, such as `VmRSS`.
+fn kilobytes(processes: &[u64], name: &str) -> u64 {
+    let of_one = |process: &u64| {
+        let status = fs::read_to_string(format!("/proc/{process}/status")).unwrap();
+        let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+        line.unwrap().trim().strip_suffix(" kB").unwrap().parse::<u64>().unwrap()
+    };
+    processes.iter().map(of_one).sum()
+}
