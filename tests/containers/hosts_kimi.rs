@@ -33,6 +33,7 @@ const LIFETIMES: u32 = 20;
 const SLOW: Duration = Duration::from_millis(300);
 const DEVICE: &str = "0123456789abcdef0123456789abcdef";
 
+#[expect(clippy::print_stdout, reason = "figures for docs/reliability.md")]
 #[tokio::test]
 async fn a_kimi_cli_on_the_host_and_the_service_renew_one_login_and_both_stay_logged_in() {
     let mut world = World::without_service().await;
