@@ -84,7 +84,8 @@ async fn the_file_is_one_that_kimi_cli_reads() {
     let mut keeper = world.keeper();
     keeper.next_token().await;
     let login: Value = serde_json::from_str(&world.text()).unwrap();
-    let fields: Vec<&String> = login.as_object().unwrap().keys().collect();
+    let mut fields: Vec<&String> = login.as_object().unwrap().keys().collect();
+    fields.sort();
     assert_eq!(fields, ["access_token", "expires_at", "expires_in", "refresh_token", "scope", "token_type"]);
     assert_eq!((&login["scope"], &login["token_type"]), (&"kimi-code".into(), &"Bearer".into()));
     assert_eq!(login["expires_in"], 900.0);
