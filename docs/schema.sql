@@ -15,6 +15,7 @@ CREATE TABLE chats (
 ) STRICT;
 
 -- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
+-- limit_told_at: when its chat was last told that the day's tokens are used up.
 CREATE TABLE groups (
     name TEXT PRIMARY KEY NOT NULL,
     chat TEXT NOT NULL UNIQUE,
@@ -26,7 +27,8 @@ CREATE TABLE groups (
     web TEXT NOT NULL DEFAULT 'web' CHECK (web IN ('none', 'allowlist', 'web')),
     web_hosts TEXT NOT NULL DEFAULT '',
     daily_tokens INTEGER,
-    outage_told_at INTEGER
+    outage_told_at INTEGER,
+    limit_told_at INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -136,4 +138,16 @@ CREATE INDEX turns_answered ON turns (group_name, id) WHERE outcome = 'answered'
 CREATE TABLE outages (
     outage TEXT PRIMARY KEY NOT NULL,
     since INTEGER NOT NULL
+) STRICT;
+
+-- What a group used since a moment: the daily limit, `usage`.
+CREATE INDEX turns_group ON turns (group_name, began_at);
+
+-- What the agents moved on the web. day: such as 2026-11-28, in the time zone of TZ.
+CREATE TABLE web_traffic (
+    group_name TEXT NOT NULL,
+    day TEXT NOT NULL,
+    sent_bytes INTEGER NOT NULL,
+    received_bytes INTEGER NOT NULL,
+    PRIMARY KEY (group_name, day)
 ) STRICT;

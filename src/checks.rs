@@ -1,26 +1,25 @@
 //! What `nanokimi doctor` looks at: each check finds one thing, says what it is, and how to mend it.
 //!
-//! Never changes anything.
+//! Never changes anything that lasts.
 
+mod account;
 mod words;
 
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 
 use anyhow::Result;
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+pub use account::account;
 pub use words::{sentence, time, why_no_docker};
 
-use crate::auth::{Login, config_toml};
 use crate::bridge::whatsapp::WhatsApp;
-use crate::config::Config;
 use crate::container::docker::{DaemonFacts, Docker, LimitsHold, Rights};
 use crate::container::image;
 use crate::paths::Paths;
 use crate::store::{LinkNote, Store};
-use crate::types::{Authorization, EngineName, Group, Link, Role};
+use crate::types::{EngineName, Group, Link, Role};
 
 /// Less room on the disk than this is worth a warning: an image build takes about as much.
 const ROOM_WANTED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
@@ -112,30 +111,6 @@ fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
         ));
     }
     findings
-}
-
-/// Looks at the engine's configuration and the login.
-pub fn account(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
-    let path = paths.engine_config();
-    let engine = if path.exists() {
-        match config_toml::check_file(&path) {
-            Ok(()) => Finding::good("The engine's config.toml is good"),
-            Err(error) => Finding::broken(sentence(&error), "Mend it, or remove it to get a new one"),
-        }
-    } else {
-        Finding::good("The engine's config.toml will be written at the first start")
-    };
-    let authorization = Login::load(paths, config.api_key.as_ref(), &config.oauth_host, now).authorization();
-    let login = match (&*authorization.borrow(), &config.api_key) {
-        (Authorization::ApiKey(_) | Authorization::Login(_), _) => {
-            Finding::good("There is a login for the Kimi API")
-        }
-        (Authorization::Missing(why), Some(_)) => Finding::broken(why, "Copy the key again"),
-        (Authorization::Missing(why), None) => {
-            Finding::broken(why, format!("Or put MOONSHOT_API_KEY=sk-… into {}", paths.env_file().display()))
-        }
-    };
-    vec![engine, login]
 }
 
 /// Looks at the link to WhatsApp: whether there is one, how it last stood, and who could read its keys.

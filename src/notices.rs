@@ -323,6 +323,31 @@ pub fn was_away(lang: Lang) -> String {
     pick(lang, en, es).to_owned()
 }
 
+/// To who calls in a chat that has used up its tokens of a day; `midnight` is when the next one begins.
+pub fn tokens_used_up(lang: Lang, group: &GroupName, limit: u64, midnight: &str) -> String {
+    match (lang, limit) {
+        (Lang::En, 0) => format!(
+            "I do not answer here, as my limit for this chat is 0 tokens a day. The owner can change that with \
+             `nanokimi groups set {group} --daily-tokens NUMBER`."
+        ),
+        (Lang::En, _) => format!(
+            "I have used up the {limit} tokens that I may use in this chat in a day. I answer again from {midnight} \
+             on; what is written until then I keep, but I do not answer it by myself, so ask me again after that. The \
+             owner can allow me more with `nanokimi groups set {group} --daily-tokens NUMBER`."
+        ),
+        (Lang::Es, 0) => format!(
+            "Aquí no respondo, porque mi límite para este chat es de 0 tokens al día. El propietario puede cambiarlo \
+             con `nanokimi groups set {group} --daily-tokens NÚMERO`."
+        ),
+        (Lang::Es, _) => format!(
+            "Ya he gastado los {limit} tokens que puedo usar al día en este chat. Vuelvo a responder a partir de las \
+             {midnight}; lo que se escriba hasta entonces lo guardo, pero no lo respondo por mi cuenta: vuelve a \
+             preguntarme después. El propietario puede permitirme más con \
+             `nanokimi groups set {group} --daily-tokens NÚMERO`."
+        ),
+    }
+}
+
 /// To the owner: WhatsApp does not let Kai write in a chat (463).
 pub fn may_not_write(lang: Lang, group: &GroupName) -> String {
     match lang {
@@ -540,6 +565,19 @@ mod tests {
         Ahora no puedo responder en ningún chat. Lo que incluye el plan de Kimi se ha agotado por ahora. `nanokimi login --status` dice cuándo empieza de nuevo. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Kimi no me da el modelo que tengo configurado. Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. Kimi no me da el modelo que tengo configurado. Revisa KIMI_MODEL en .env y los modelos en data/credentials/config.toml. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        ");
+    }
+
+    #[test]
+    fn a_chat_that_has_used_up_its_tokens_is_told_when_it_goes_on() {
+        let family = GroupName::parse("family").unwrap();
+        let said = [(Lang::En, 200_000), (Lang::Es, 200_000), (Lang::En, 0), (Lang::Es, 0)]
+            .map(|(lang, limit)| tokens_used_up(lang, &family, limit, "00:00 CET"));
+        insta::assert_snapshot!(said.join("\n"), @"
+        I have used up the 200000 tokens that I may use in this chat in a day. I answer again from 00:00 CET on; what is written until then I keep, but I do not answer it by myself, so ask me again after that. The owner can allow me more with `nanokimi groups set family --daily-tokens NUMBER`.
+        Ya he gastado los 200000 tokens que puedo usar al día en este chat. Vuelvo a responder a partir de las 00:00 CET; lo que se escriba hasta entonces lo guardo, pero no lo respondo por mi cuenta: vuelve a preguntarme después. El propietario puede permitirme más con `nanokimi groups set family --daily-tokens NÚMERO`.
+        I do not answer here, as my limit for this chat is 0 tokens a day. The owner can change that with `nanokimi groups set family --daily-tokens NUMBER`.
+        Aquí no respondo, porque mi límite para este chat es de 0 tokens al día. El propietario puede cambiarlo con `nanokimi groups set family --daily-tokens NÚMERO`.
         ");
     }
 

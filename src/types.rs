@@ -13,7 +13,7 @@ pub use messages::{
     Account, Answer, Edit, Event, Inbound, Link, Media, MediaKind, Mention, Pairing, PairingFailure, Quote,
     Reaction,
 };
-pub use web::{HostName, WebPolicy};
+pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
 const GROUP_NAME_MAX: usize = 64;
@@ -165,6 +165,13 @@ pub struct TokenUsage {
     /// Those of `input` that the server had cached.
     pub cached: u64,
     pub output: u64,
+}
+
+impl TokenUsage {
+    /// What counts towards a daily limit: everything that the model read and wrote, from its cache or not.
+    pub fn counted(self) -> u64 {
+        self.input.saturating_add(self.output)
+    }
 }
 
 impl std::ops::AddAssign for TokenUsage {

@@ -11,10 +11,10 @@
 //! kimi-code.refused                the mark of a refresh token that the server has refused
 //! ```
 //! Whoever takes the lock finishes what a killed process has begun: a whole file after the token that the login
-//! still holds is the login.
+//! still holds, or after a person's own agreement, is the login.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
-use std::io::Write;
+use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -37,6 +37,8 @@ const LOCK_RETRY: Duration = Duration::from_millis(100);
 const HALF_OF_UNKNOWN: SignedDuration = SignedDuration::from_secs(300);
 /// Hex digits of a token's mark: enough to tell tokens apart, and nothing to guess one from.
 const MARK_DIGITS: usize = 16;
+/// In place of the mark of a token that was spent: what a person has agreed to is given for none.
+pub const NEW: &str = "login";
 /// Between the login's name and the mark of what a coming one is given for.
 const AFTER: &str = ".after-";
 /// The room for a login that is about to come: twice of what a real one takes.
@@ -231,8 +233,14 @@ impl Lock {
     /// Puts in place what an earlier holder of the lock has got and not put there, and removes what is of no use.
     fn finish(&self) -> Result<()> {
         let explain = || format!("Failed to look for what was left beside {}", self.file.display());
-        let held = fs::metadata(&self.file).ok().and_then(|metadata| read(&self.file, &metadata).ok());
-        let spent = held.and_then(|tokens| tokens.refresh).map(|token| mark(&token));
+        let spent = match fs::metadata(&self.file) {
+            Ok(metadata) => match read(&self.file, &metadata) {
+                Ok(tokens) => tokens.refresh.map(|token| mark(&token)),
+                // Nobody knows what it holds, and so not what is of use beside it.
+                Err(_) => return Ok(()),
+            },
+            Err(_) => None,
+        };
         let folder = self.file.parent().with_context(explain)?;
         let own_name = self.file.file_name().with_context(explain)?;
         let beginning = format!("{}{AFTER}", own_name.to_string_lossy());
@@ -241,8 +249,8 @@ impl Lock {
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let Some(after) = name.strip_prefix(&beginning) else { continue };
             let is_whole = fs::read(&path).is_ok_and(|text| parse(&text).is_ok());
-            if is_whole && spent.as_deref() == Some(after) {
-                tracing::info!("Finishing a renewal of the Kimi login that was broken off");
+            if is_whole && (after == NEW || spent.as_deref() == Some(after)) {
+                tracing::info!("Finishing a change of the Kimi login that was broken off");
                 let file = OpenOptions::new().write(true).open(&path).with_context(explain)?;
                 put_in_place(&file, &path, &self.file)?;
             } else {
@@ -261,6 +269,10 @@ impl Lock {
         name.push(format!("{AFTER}{mark}"));
         let place = PathBuf::from(name);
         let explain = || format!("Failed to make room for a new login in {}", place.display());
+        match fs::remove_file(&place) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error).with_context(explain),
+            Ok(()) | Err(_) => {}
+        }
         let file =
             OpenOptions::new().write(true).create_new(true).mode(0o600).open(&place).with_context(explain)?;
         let room = Room { lock: self, place: place.clone(), file, holds: Holds::Nothing };
@@ -375,8 +387,8 @@ mod tests {
         }
 
         /// What a process leaves that is killed after it has written this in the place of an answer.
-        async fn killed_with(&self, spent: &Secret, written: &str) {
-            let room = self.lock().await.make_room(&mark(spent)).unwrap();
+        async fn killed_with(&self, mark: &str, written: &str) {
+            let room = self.lock().await.make_room(mark).unwrap();
             room.file.set_len(0).unwrap();
             room.file.write_all_at(written.as_bytes(), 0).unwrap();
             // The kernel gives the lock back, and nobody tidies up.
@@ -426,7 +438,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_process_that_was_killed_at_any_moment_leaves_a_login_that_works() {
-        let spent = Secret::new("refresh-1");
+        let spent = mark(&Secret::new("refresh-1"));
         let new = text(&tokens(2)).unwrap();
         // Before the answer, in the middle of writing it, and before the blanks behind it were cut off.
         for (written, expected) in [
@@ -449,12 +461,42 @@ mod tests {
     #[tokio::test]
     async fn what_was_left_behind_never_replaces_another_login() {
         let folder = Folder::new();
-        folder.killed_with(&Secret::new("refresh-1"), &text(&tokens(2)).unwrap()).await;
+        folder.killed_with(&mark(&Secret::new("refresh-1")), &text(&tokens(2)).unwrap()).await;
         // Meanwhile the owner has logged in anew, or copied a login.
         fs::write(folder.file(), text(&tokens(7)).unwrap()).unwrap();
         drop(folder.lock().await);
         assert_eq!(folder.login(), tokens(7));
         assert_eq!(folder.names(), LOGIN_AND_LOCK);
+    }
+
+    #[tokio::test]
+    async fn a_login_that_a_person_has_made_is_finished_too() {
+        for login in [None, Some(text(&tokens(1)).unwrap())] {
+            let folder = Folder::new();
+            fs::remove_file(folder.file()).unwrap();
+            if let Some(login) = login {
+                fs::write(folder.file(), login).unwrap();
+            }
+            folder.killed_with(NEW, &text(&tokens(2)).unwrap()).await;
+            drop(folder.lock().await);
+            assert_eq!(
+                (folder.login(), folder.names()),
+                (tokens(2), LOGIN_AND_LOCK.map(str::to_owned).to_vec())
+            );
+        }
+    }
+
+    #[tokio::test]
+    async fn beside_a_login_that_cannot_be_read_nothing_is_thrown_away() {
+        let folder = Folder::new();
+        folder.killed_with(&mark(&Secret::new("refresh-1")), &text(&tokens(2)).unwrap()).await;
+        fs::write(folder.file(), "{").unwrap();
+        drop(folder.lock().await);
+        assert_eq!(folder.names().len(), 3);
+        // Where the login is what it was, so is the other.
+        fs::write(folder.file(), text(&tokens(1)).unwrap()).unwrap();
+        drop(folder.lock().await);
+        assert_eq!(folder.login(), tokens(2));
     }
 
     #[tokio::test]

@@ -7,15 +7,18 @@
 //!                           └──── keeper: the one task that refreshes
 //! ```
 //! [`Login`] publishes what the door may use: the platform API key where `.env` has one, else kimi-cli's login file.
-//! `quota` asks what is left of the plan. `stand_in` makes what containers get instead of the login; `config_toml` looks
-//! at the engine's settings, which containers read and which must hold no secret.
+//! `quota` asks what is left of the plan, `probe` whether the Kimi API takes the login; `saving` tries whether a renewed
+//! one could be kept. `stand_in` makes what containers get instead of the login; `config_toml` looks at the engine's
+//! settings, which containers read and which must hold no secret.
 
 pub mod config_toml;
 mod keeper;
 mod login_file;
 mod oauth;
 mod private_file;
+mod probe;
 mod quota;
+mod saving;
 mod stand_in;
 mod web;
 
@@ -31,17 +34,17 @@ use tokio::sync::{Notify, watch};
 
 pub use keeper::keep;
 pub use oauth::{DeviceCode, Grant, LoginServer, Pacing, Poll};
+pub use probe::{Verdict, probe};
 pub use quota::{Limit, Quota, claimed_account, quota};
+pub use saving::{Obstacle, obstacle_to_saving};
 pub use stand_in::{device_id, stand_in, write_stand_in};
 
-use login_file::{Lock, Stamp, Tokens, is_sendable, mark, stamp, unreadable};
+use login_file::{Lock, NEW, Stamp, Tokens, is_sendable, mark, stamp, unreadable};
 
 use crate::paths::Paths;
 use crate::types::{Authorization, Secret};
 
 const NOBODY: &str = "Nobody is logged in to Kimi; run `nanokimi login`";
-/// In place of the mark of a token that was spent: a new login is given for none.
-const NEW: &str = "login";
 /// How long somebody who has just logged in waits for a refresh of the old login to be over.
 const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 

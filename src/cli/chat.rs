@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep};
 
@@ -114,6 +115,7 @@ pub async fn converse<C: Containers>(
 ) -> Result<Answered> {
     let store = host.store.clone();
     let given_up_before = store.queue_counts().await?.parked;
+    let (began, chat) = (host.clock.now(), group.chat.clone());
     let console = Console {
         chat: group.chat.clone(),
         title: group.name.to_string(),
@@ -128,6 +130,7 @@ pub async fn converse<C: Containers>(
     let talk = Talk {
         store: store.clone(),
         chat: group.chat.clone(),
+        began,
         patience: host.settings.time_limits.turn + PATIENCE_BEYOND_TURN,
         lines,
         said: 0,
@@ -157,7 +160,8 @@ pub async fn converse<C: Containers>(
     service::run(host, end, Reach::Only(group.chat), ready, stop).await?;
     let answered = conversation.await.context("Failed to hold the conversation")??;
     let given_up = store.queue_counts().await?.parked > given_up_before;
-    Ok(if given_up { Answered::No } else { answered })
+    let is_kept = store.keeps(&chat, began).await?;
+    Ok(if given_up || is_kept { Answered::No } else { answered })
 }
 
 /// Whether the assistant would answer this text in this group at all.
@@ -176,6 +180,7 @@ pub fn must_wake(group: &Group, assistant: &str, text: &str) -> Result<()> {
 struct Talk {
     store: Store,
     chat: ChatId,
+    began: Timestamp,
     /// How long to wait for the next answer once nothing more is said.
     patience: Duration,
     lines: mpsc::Sender<String>,
@@ -280,6 +285,10 @@ impl Talk {
             AtEnd::Leave => Ok(()),
             AtEnd::WaitForAnswers => {
                 while self.unstored > 0 || self.store.still_to_come(&self.chat).await? > 0 {
+                    if self.unstored == 0 && self.store.keeps(&self.chat, self.began).await? {
+                        ui::note("What was said is kept; the next `nanokimi chat` goes on with it.");
+                        return Ok(());
+                    }
                     sleep(ANSWERS_LOOK).await;
                 }
                 Ok(())

@@ -143,10 +143,10 @@ impl Install {
     /// Says how to get what is missing.
     pub async fn docker_with_image(&self) -> Result<Docker> {
         let docker = self.docker().await?;
-        for engine in self.engines().await? {
-            if !docker.has_image(&image::tag(&engine)).await? {
-                bail!("The agent image of {engine} is not built yet; run `nanokimi build`");
-            }
+        // A group that has chosen another engine, without its image, is told so when it calls; `doctor` says it too.
+        let engine = &self.config.engine;
+        if !docker.has_image(&image::tag(engine)).await? {
+            bail!("The agent image of {engine} is not built yet; run `nanokimi build`");
         }
         Ok(docker)
     }

@@ -20,6 +20,7 @@ mod status;
 mod systemd;
 mod terminal;
 mod ui;
+mod usage;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -78,6 +79,8 @@ enum Verb {
     },
     /// Show what this install does and what waits
     Status,
+    /// Show the tokens and turns of each group, by day
+    Usage(usage::Arguments),
     /// Look for what is wrong, and say how to mend it
     Doctor,
 }
@@ -128,6 +131,7 @@ async fn perform(arguments: Arguments) -> Result<ExitCode> {
         Verb::Groups { verb } => groups::run(&Install::open(home)?, verb).await,
         Verb::Service { verb } => service::run(home, verb).await,
         Verb::Status => status::run(&Install::open(home)?).await,
+        Verb::Usage(usage) => usage::run(&Install::open(home)?, usage).await,
         Verb::Doctor => doctor::run(home).await,
     }
 }

@@ -8,7 +8,7 @@ use super::install::Install;
 use super::{link, ui};
 use crate::checks;
 use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Store};
-use crate::types::GroupName;
+use crate::types::{Authorization, GroupName, Outage};
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
     let root = install.paths.root().display().to_string();
@@ -29,6 +29,7 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         ("install", root),
         ("service", service),
         ("whatsapp", whatsapp),
+        ("kimi", kimi(install, &store).await?),
         ("groups", store.groups().await?.len().to_string()),
         ("messages waiting", waiting.to_string()),
         ("being answered", claimed.to_string()),
@@ -49,6 +50,31 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         ui::table(&given_up.iter().map(row).collect::<Vec<_>>())?;
     }
     Ok(ExitCode::SUCCESS)
+}
+
+/// How the door identifies itself to Kimi, and since when nobody can be answered for it.
+async fn kimi(install: &Install, store: &Store) -> Result<String> {
+    let account = match &*install.login().authorization().borrow() {
+        Authorization::ApiKey(_) => "the key of MOONSHOT_API_KEY".to_owned(),
+        Authorization::Login(_) => "logged in".to_owned(),
+        Authorization::Missing(why) => return Ok(why.clone()),
+    };
+    // Of a login that is there again nothing is known before it is used.
+    let outages = store.outages().await?.into_iter().filter(|(outage, _)| *outage != Outage::NotLoggedIn);
+    let outages = outages.map(|(outage, since)| {
+        format!("{} since {}", outage_words(outage), checks::time(since, &install.config.zone))
+    });
+    Ok(std::iter::once(account).chain(outages).collect::<Vec<_>>().join("; "))
+}
+
+fn outage_words(outage: Outage) -> &'static str {
+    match outage {
+        Outage::NotLoggedIn => "the login was refused",
+        Outage::Refused => "Kimi refuses this account",
+        Outage::RateLimited => "Kimi was asked too much",
+        Outage::QuotaUsedUp => "the plan is used up",
+        Outage::ModelRefused => "Kimi does not give the model",
+    }
 }
 
 /// Whose account is linked, and how the link last stood.

@@ -2,6 +2,7 @@
 
 use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};
+use std::ops::Range;
 
 use anyhow::{Context, Result, bail};
 use dialoguer::console::Term;
@@ -76,6 +77,33 @@ pub fn plain(name: &str) -> String {
     format!("{shown}…")
 }
 
+/// The columns of the terminal that shows the results; none where they go into a file or a program.
+pub fn result_columns() -> Option<usize> {
+    let (_, columns) = Term::stdout().size_checked()?;
+    io::stdout().is_terminal().then_some(columns.into())
+}
+
+/// A bar for `value` that is `width` characters long for `most`, in eighths of a character; what is more than nothing
+/// can be seen.
+pub fn bar(value: u64, most: u64, width: usize) -> String {
+    const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
+    let whole = width as u128 * 8;
+    let length = u128::from(value) * whole / u128::from(most.max(1));
+    let length = usize::try_from(length.clamp(u128::from(value > 0), whole)).unwrap_or(0);
+    format!("{}{}", "█".repeat(length / 8), EIGHTHS[length % 8])
+}
+
+/// Puts spaces before the cells of these columns, so that numbers stand one below the other.
+pub fn align_right(rows: &mut [Vec<String>], columns: Range<usize>) {
+    for column in columns {
+        let cells = || rows.iter().filter_map(|row| row.get(column));
+        let width = cells().map(|cell| cell.chars().count()).max().unwrap_or(0);
+        for cell in rows.iter_mut().filter_map(|row| row.get_mut(column)) {
+            *cell = format!("{cell:>width$}");
+        }
+    }
+}
+
 /// The rows and columns of the terminal that a person looks at, if there is one.
 pub fn room() -> Option<(usize, usize)> {
     let (rows, columns) = Term::stderr().size_checked()?;
@@ -125,6 +153,23 @@ pub fn table(rows: &[Vec<String>]) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_bar_is_as_long_as_its_value() {
+        for (value, expected) in
+            [(0, ""), (1, "▏"), (500, "██"), (600, "██▍"), (1000, "████"), (1001, "████")]
+        {
+            assert_eq!(bar(value, 1000, 4), expected, "{value}");
+        }
+        assert_eq!((bar(0, 0, 4), bar(u64::MAX, u64::MAX, 2)), (String::new(), "██".to_owned()));
+    }
+
+    #[test]
+    fn numbers_stand_one_below_the_other() {
+        let mut rows = [["NAME", "IN"], ["a", "7"], ["b", "1234"]].map(|row| row.map(str::to_owned).to_vec());
+        align_right(&mut rows, 1..2);
+        assert_eq!(rows.map(|row| row[1].clone()), ["  IN", "   7", "1234"]);
+    }
 
     #[test]
     fn names_of_others_are_only_shown() {

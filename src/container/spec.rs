@@ -36,6 +36,15 @@ pub struct Launch<'a> {
     pub session: &'a str,
     /// The engine's device id, the same for all containers of an install.
     pub device: &'a str,
+    pub services: Services,
+}
+
+/// Whether Kimi searches and fetches for the engine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Services {
+    Kimi,
+    /// They are not there with this login, or would lead the group where its policy does not.
+    None,
 }
 
 /// What a container must know of its engine.
@@ -158,11 +167,16 @@ pub fn spec(launch: &Launch<'_>, group: &Group) -> Result<ContainerSpec> {
 
 /// What the agent-runner is told; the image brings the rest (`PATH`, `HOME`).
 fn environment(launch: &Launch<'_>) -> Vec<(String, String)> {
+    let services = match launch.services {
+        Services::Kimi => "kimi",
+        Services::None => "none",
+    };
     let mut env = vec![
         ("NANOKIMI_ENGINE".to_owned(), launch.engine.name.to_string()),
         ("NANOKIMI_SESSION".to_owned(), launch.session.to_owned()),
         ("NANOKIMI_DEVICE_ID".to_owned(), launch.device.to_owned()),
         ("NANOKIMI_ASSISTANT".to_owned(), launch.assistant.to_owned()),
+        ("NANOKIMI_SERVICES".to_owned(), services.to_owned()),
         ("TZ".to_owned(), launch.time_zone.to_owned()),
     ];
     if let Some(model) = launch.model {
@@ -266,6 +280,7 @@ mod tests {
             model,
             session: "main",
             device: "d1",
+            services: Services::Kimi,
         };
         spec(&launch, group)
     }
@@ -290,6 +305,7 @@ mod tests {
         NANOKIMI_SESSION=main
         NANOKIMI_DEVICE_ID=d1
         NANOKIMI_ASSISTANT=Kai
+        NANOKIMI_SERVICES=kimi
         TZ=Europe/Madrid
         /srv/k/data/credentials/config.toml -> /home/node/.kimi/config.toml ReadOnly
         /srv/k/data/agents/family/credentials -> /home/node/.kimi/credentials ReadWrite
@@ -310,6 +326,7 @@ mod tests {
         NANOKIMI_SESSION=main
         NANOKIMI_DEVICE_ID=d1
         NANOKIMI_ASSISTANT=Kai
+        NANOKIMI_SERVICES=kimi
         TZ=Europe/Madrid
         NANOKIMI_MODEL=kimi-k2
         /srv/k/data/credentials/config.toml -> /home/node/.kimi/config.toml ReadOnly

@@ -1,11 +1,12 @@
 //! The door: a group's only way out of its container, an HTTP server on one unix socket in the group's own
 //! folder.
 //!
-//! Who knocks is known by the socket, never by what the request says. What passes is one road, `road`:
+//! Who knocks is known by the socket, never by what the request says. What passes is one of two roads, `road` and `web`:
 //!
 //! ```text
-//! /coding/v1/*  ──▶  relay: the stand-in login becomes the real one  ──▶  the Kimi API
-//! anything else ──▶  a plain refusal
+//! /coding/v1/*   ──▶  relay: the stand-in login becomes the real one          ──▶  the Kimi API
+//! CONNECT, http: ──▶  web: the group's policy, and public addresses only      ──▶  the web
+//! anything else  ──▶  a plain refusal
 //! ```
 //!
 //! `meter` reads the token usage from the answers while they pass. The real login goes into one request
@@ -20,13 +21,14 @@ mod refusal;
 mod relay;
 mod road;
 mod verdict;
+mod web;
 
 use std::convert::Infallible;
 use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -38,9 +40,10 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-use crate::types::{Authorization, Failure, Secret, TokenUsage};
+use crate::types::{Authorization, Failure, Group, Secret, TokenUsage, WebTraffic};
 use ledger::Ledger;
 use relay::Relay;
+use web::{Internet, Outside, Traffic, Tunnel, Web};
 
 /// The socket's name in the group's folder; the container's side knows it too.
 pub const SOCKET_NAME: &str = "door.sock";
@@ -81,22 +84,35 @@ impl Upstream {
 pub struct Door {
     socket: Socket,
     ledger: Arc<Ledger>,
+    traffic: Arc<Traffic>,
     server: JoinHandle<()>,
 }
 
-/// Opens the door of one group: makes `folder` (only for this user) and listens on `door.sock` in it, in
-/// place of a socket that an earlier run has left.
+/// Opens the door of a group, as it is now: makes `folder` (only for this user) and listens on `door.sock` in it,
+/// in place of a socket that an earlier run has left.
 ///
 /// # Errors
 /// The folder or socket cannot be made, or `upstream` leads to a URL to which the login may not be sent:
 /// neither `https` nor on this machine.
-pub async fn open(folder: &Path, upstream: Upstream) -> Result<Door> {
+pub async fn open(folder: &Path, upstream: Upstream, group: &Group) -> Result<Door> {
+    open_to(folder, upstream, group, Internet::new()).await
+}
+
+async fn open_to<O: Outside>(folder: &Path, upstream: Upstream, group: &Group, outside: O) -> Result<Door> {
     let ledger = Arc::new(Ledger::default());
-    let relay = Arc::new(Relay::new(upstream, Arc::clone(&ledger)).await?);
+    let traffic = Arc::new(Traffic::new(group.name.clone()));
+    let relay = Relay::new(upstream, Arc::clone(&ledger)).await?;
+    let web = Web::new(group.name.clone(), group.web.clone(), outside, Arc::clone(&traffic));
     let (listener, socket) =
         Socket::bind(folder).with_context(|| format!("Failed to open the door in {}", folder.display()))?;
-    let server = tokio::spawn(serve(listener, relay));
-    Ok(Door { socket, ledger, server })
+    let server = tokio::spawn(serve(listener, Arc::new(Roads { relay, web })));
+    Ok(Door { socket, ledger, traffic, server })
+}
+
+/// Where a door leads.
+struct Roads<O> {
+    relay: Relay,
+    web: Web<O>,
 }
 
 impl Door {
@@ -109,6 +125,11 @@ impl Door {
     /// The engine tells its users little of this.
     pub fn take_failure(&self) -> Option<Failure> {
         self.ledger.take_failure()
+    }
+
+    /// The bytes that went to the web and came from it since the last call.
+    pub fn take_web_traffic(&self) -> WebTraffic {
+        self.traffic.take()
     }
 }
 
@@ -159,13 +180,13 @@ impl Socket {
 }
 
 /// Accepts until it is aborted; its connections live in the set and end with it.
-async fn serve(listener: UnixListener, relay: Arc<Relay>) {
+async fn serve<O: Outside>(listener: UnixListener, roads: Arc<Roads<O>>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&relay)));
+                    connections.spawn(converse(stream, Arc::clone(&roads)));
                 }
                 Err(error) => {
                     tracing::warn!("Failed to accept a connection at the door: {error}");
@@ -181,18 +202,39 @@ async fn serve(listener: UnixListener, relay: Arc<Relay>) {
     }
 }
 
-async fn converse(stream: UnixStream, relay: Arc<Relay>) {
+async fn converse<O: Outside>(stream: UnixStream, roads: Arc<Roads<O>>) {
+    // Where the connection leads when its last request has made a tunnel of it.
+    let tunnel: Arc<Mutex<Option<Tunnel>>> = Arc::default();
+    let place = Arc::clone(&tunnel);
     let answer = service_fn(move |request| {
-        let relay = Arc::clone(&relay);
-        async move { Ok::<_, Infallible>(relay.answer(request).await) }
+        let (roads, place) = (Arc::clone(&roads), Arc::clone(&place));
+        async move {
+            if Web::<O>::is_asked_by(&request) {
+                let answer = roads.web.answer(request).await;
+                *place.lock().unwrap_or_else(PoisonError::into_inner) = answer.tunnel;
+                return Ok::<_, Infallible>(answer.response);
+            }
+            if road::asks_kimi_for_the_web(request.uri())
+                && let Some(refused) = roads.web.refuse_by_way_of_kimi()
+            {
+                body::discard(request.into_body()).await;
+                return Ok(refused);
+            }
+            Ok(roads.relay.answer(request).await)
+        }
     });
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), answer);
+        .serve_connection(TokioIo::new(stream), answer)
+        .with_upgrades();
     if let Err(error) = connection.await {
         // A container that hangs up in the middle is no news: that is how a turn is cancelled.
         tracing::debug!("A connection at the door broke: {error}");
+    }
+    let tunnel = tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+    if let Some(tunnel) = tunnel {
+        tunnel.carry().await;
     }
 }
 

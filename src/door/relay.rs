@@ -101,18 +101,18 @@ impl Relay {
     }
 
     /// What goes to the API in place of the request, if somebody is logged in.
-    fn prepare(&self, head: &Parts) -> Result<Outgoing, Refusal> {
+    fn prepare(&self, head: &Parts) -> Result<Outgoing, Box<Refusal>> {
         let path = road::to_kimi(&head.method, &head.uri)
-            .map_err(|Closed { status, why }| Refusal::new(status, "invalid_request_error", why))?;
+            .map_err(|Closed { status, why }| Box::new(Refusal::new(status, "invalid_request_error", why)))?;
         let url = Url::parse(&format!("{}/{path}", self.base)).map_err(|_| {
             let why = "There is no such path in the Kimi API.";
-            Refusal::new(StatusCode::NOT_FOUND, "invalid_request_error", why)
+            Box::new(Refusal::new(StatusCode::NOT_FOUND, "invalid_request_error", why))
         })?;
         self.login()?;
         Ok(Outgoing { method: head.method.clone(), url, headers: road::outbound(&head.headers) })
     }
 
-    fn login(&self) -> Result<Login, Refusal> {
+    fn login(&self) -> Result<Login, Box<Refusal>> {
         let authorization = self.authorization.borrow().clone();
         let token = match &authorization {
             Authorization::ApiKey(token) | Authorization::Login(token) => token.clone(),
@@ -124,9 +124,9 @@ impl Relay {
         Ok(Login { authorization, token, header })
     }
 
-    fn not_logged_in(&self, why: &str) -> Refusal {
+    fn not_logged_in(&self, why: &str) -> Box<Refusal> {
         self.ledger.failed(Failure::new(Trouble::NotLoggedIn, why));
-        Refusal::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why)
+        Box::new(Refusal::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why))
     }
 
     /// Asks the API until there is an answer to pass back.

@@ -40,6 +40,9 @@ const OPEN: [(&str, &str); 5] = [
     ("GET", "models"),
 ];
 
+/// Those of [`OPEN`] by which Kimi goes to the web for an agent: to any host, with what the agent says.
+const BY_WAY_OF_KIMI: [&str; 2] = ["/coding/v1/search", "/coding/v1/fetch"];
+
 /// A request that stays inside.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Closed {
@@ -53,7 +56,7 @@ pub struct Closed {
 pub fn to_kimi(method: &Method, uri: &Uri) -> Result<String, Closed> {
     let closed = |status, why| Err(Closed { status, why });
     if method == Method::CONNECT || uri.authority().is_some() {
-        return closed(StatusCode::FORBIDDEN, "This door leads to the Kimi API only, not to the web.");
+        return closed(StatusCode::FORBIDDEN, "This is a request to the web, not to the Kimi API.");
     }
     let Some(path) = uri.path().strip_prefix(KIMI) else {
         return closed(StatusCode::NOT_FOUND, "There is nothing here; the Kimi API is under /coding/v1/.");
@@ -65,6 +68,11 @@ pub fn to_kimi(method: &Method, uri: &Uri) -> Result<String, Closed> {
         Some(query) => format!("{path}?{query}"),
         None => path.to_owned(),
     })
+}
+
+/// Whether a request to the Kimi API is one to the web as well.
+pub fn asks_kimi_for_the_web(uri: &Uri) -> bool {
+    BY_WAY_OF_KIMI.contains(&uri.path())
 }
 
 /// The headers of a request from inside that the Kimi API gets to see.
@@ -86,7 +94,8 @@ pub fn inbound(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-fn end_to_end(headers: &HeaderMap) -> HeaderMap {
+/// The headers that are not about one connection only.
+pub fn end_to_end(headers: &HeaderMap) -> HeaderMap {
     let mut kept = headers.clone();
     for named in headers.get_all(header::CONNECTION) {
         for name in named.to_str().unwrap_or_default().split(',') {

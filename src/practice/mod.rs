@@ -246,6 +246,10 @@ impl Classroom {
         }
         Ok(match head.method {
             Method::POST if path.ends_with("/chat/completions") => self.complete(&body),
+            Method::POST if path.ends_with("/search") => wire::json(StatusCode::OK, &results(&body)),
+            Method::POST if path.ends_with("/fetch") => {
+                wire::page(&format!("A practice page of {}.", body["url"]))
+            }
             Method::GET if path.ends_with("/models") => wire::json(StatusCode::OK, &models()),
             Method::GET if path.ends_with("/usages") => wire::json(StatusCode::OK, &usages()),
             _ => wire::error(StatusCode::NOT_FOUND, "The practice model has nothing here."),
@@ -312,6 +316,14 @@ fn models() -> Value {
         "id": "kimi-for-coding", "object": "model", "created": wire::CREATED, "owned_by": "nanokimi",
         "display_name": "Practice model", "context_length": 262_144,
         "supports_reasoning": true, "supports_image_in": true, "supports_video_in": false,
+    }] })
+}
+
+/// What a search finds, always.
+fn results(request: &Value) -> Value {
+    json!({ "search_results": [{
+        "site_name": "practice", "title": format!("A practice result for {}", request["text_query"]),
+        "url": "https://public.example/", "snippet": "Nothing was searched.", "content": "", "date": "",
     }] })
 }
 

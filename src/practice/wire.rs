@@ -67,6 +67,11 @@ pub fn error(status: StatusCode, message: &str) -> Response<Body> {
     json(status, &json!({ "error": { "message": message, "type": kind } }))
 }
 
+/// A page that was fetched, as Markdown.
+pub fn page(text: &str) -> Response<Body> {
+    with_type(StatusCode::OK, "text/markdown", Body::from(text.to_owned()))
+}
+
 pub fn json(status: StatusCode, value: &Value) -> Response<Body> {
     with_type(status, "application/json", Body::from(value.to_string()))
 }

@@ -5,6 +5,7 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
+use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::sleep_until_or_never;
@@ -18,16 +19,26 @@ use crate::types::{Authorization, Outage};
 /// kept message shows whether it really is.
 const SETTLED_AFTER: Duration = OUTAGE_PAUSE.saturating_mul(2);
 
-/// Never ends by itself.
-pub async fn watch<C: Containers>(host: &Host<C>) -> Infallible {
-    let mut account = host.login.authorization();
-    let mut usable = Usable::No;
-    loop {
-        let missing = match &*account.borrow_and_update() {
+/// The login as it was last looked at.
+pub struct Account {
+    authorization: watch::Receiver<Authorization>,
+    usable: Usable,
+}
+
+/// Takes the first look, and tells the owner where there is no login.
+pub async fn look<C: Containers>(host: &Host<C>) -> Account {
+    let mut account = Account { authorization: host.login.authorization(), usable: Usable::No };
+    account.look(host).await;
+    account
+}
+
+impl Account {
+    async fn look<C: Containers>(&mut self, host: &Host<C>) {
+        let missing = match &*self.authorization.borrow_and_update() {
             Authorization::ApiKey(_) | Authorization::Login(_) => None,
             Authorization::Missing(why) => Some(why.clone()),
         };
-        usable = match (missing, usable) {
+        self.usable = match (missing, self.usable) {
             (Some(why), _) => {
                 tracing::warn!("Nobody can be answered: {why}");
                 tell(host).await;
@@ -36,14 +47,18 @@ pub async fn watch<C: Containers>(host: &Host<C>) -> Infallible {
             (None, Usable::No) => Usable::Since(Instant::now()),
             (None, usable) => usable,
         };
-        tokio::select! {
-            changed = account.changed() => if changed.is_err() {
-                // Without a login's owner there is no service either.
-                std::future::pending::<()>().await;
-            },
-            () = sleep_until_or_never(usable.settles_at()) => {
-                forget(host).await;
-                usable = Usable::Settled;
+    }
+
+    /// Looks whenever the login changes. Never ends by itself.
+    pub async fn watch<C: Containers>(mut self, host: &Host<C>) -> Infallible {
+        loop {
+            tokio::select! {
+                // Its sender is the login's own, which the host holds.
+                _ = self.authorization.changed() => self.look(host).await,
+                () = sleep_until_or_never(self.usable.settles_at()) => {
+                    forget(host).await;
+                    self.usable = Usable::Settled;
+                }
             }
         }
     }

@@ -80,6 +80,7 @@ pub async fn run<C: Containers>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<Ended> {
     clean_up(&host).await?;
+    let account = account::look(&host).await;
     let (woken, woken_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (hints, hint_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (stop_intake, intake_stopped) = oneshot::channel();
@@ -104,7 +105,7 @@ pub async fn run<C: Containers>(
         () = shutdown => Ended::Asked,
         link = needs_a_person(&host, end.link, &reach) => Ended::Link(link),
         never = forget_daily(&host) => match never {},
-        never = account::watch(&host) => match never {},
+        never = account.watch(&host) => match never {},
         broken = tasks.join_next() => bail!("A part of the service broke off: {broken:?}"),
     };
     tracing::info!("Stopping");

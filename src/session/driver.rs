@@ -12,6 +12,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep, timeout};
 
 use super::Host;
+use super::allowance::group_that_may_begin;
 use super::attention::{Attention, Show};
 use super::launch::{Engine, HasWorked, launch};
 use super::machine::{After, Effect, Event, Machine};
@@ -25,7 +26,7 @@ use crate::container::{Containers, Exit};
 use crate::notices;
 use crate::render::prompt::prompt_after;
 use crate::store::{Claim, Finish, Finished, MAX_ATTEMPTS, Reply, TurnEnding};
-use crate::types::{Authorization, ChatId, Failure, Group, GroupName, Outage, Role, Trouble};
+use crate::types::{Authorization, ChatId, Failure, Group, GroupName, Outage, Role, Trouble, WebTraffic};
 
 /// What an ended container may still have in its pipes is read for this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
@@ -289,7 +290,8 @@ impl<C: Containers> Driver<C> {
 
     /// Claims what waits and hands it to the engine as one prompt.
     async fn prompt(&mut self) -> Result<Event> {
-        let Some(group) = self.group().await? else { return Ok(Event::NothingToDo) };
+        let group = group_that_may_begin(&self.host, &self.name).await?;
+        let Some(group) = group else { return Ok(Event::NothingToDo) };
         let Some(engine) = &mut self.engine else { return Ok(Event::NothingToDo) };
         if engine.is_stale(&group, &self.host.paths) {
             return Ok(Event::PromptChanged);
@@ -476,6 +478,7 @@ impl<C: Containers> Driver<C> {
             Finished::RetryPending { attempt: 1 }
         });
         tracing::info!(turn = turn.id.0, ?finished, output_tokens = usage.output, "The turn is over");
+        self.note_web_traffic().await;
         self.host.outbox_hint.notify_one();
         match finished {
             Finished::NothingPending => After::Nothing,
@@ -501,11 +504,25 @@ impl<C: Containers> Driver<C> {
         }
     }
 
+    /// Writes down what went over the web since the last time. It is worth no second try.
+    async fn note_web_traffic(&self) {
+        let Some(engine) = &self.engine else { return };
+        let moved = engine.door.take_web_traffic();
+        if moved == WebTraffic::default() {
+            return;
+        }
+        let today = self.host.clock.now().to_zoned(self.host.settings.zone.clone()).date();
+        if let Err(error) = self.host.store.add_web_traffic(&self.name, today, moved).await {
+            tracing::warn!("Failed to note what went over the web: {error:#}");
+        }
+    }
+
     /// Removes the container; `Ended` only once it is certainly gone.
     async fn kill(&mut self) -> Option<Event> {
         let Some(engine) = &self.engine else { return Some(Event::Ended) };
         match timeout(KILL_LIMIT, self.host.containers.remove(&engine.container)).await {
             Ok(Ok(())) => {
+                self.note_web_traffic().await;
                 self.engine = None;
                 Some(Event::Ended)
             }
@@ -542,6 +559,7 @@ impl<C: Containers> Driver<C> {
             Box::pin(self.step(Event::Lost(Trouble::EngineDied))).await;
         }
         tracing::info!(container, ?exit, "The container has ended");
+        self.note_web_traffic().await;
         match exit {
             Exit::Code(_) => self.engine.take().map(|_| Event::Ended),
             // Docker has lost sight of it: only its removal is certain.
@@ -602,9 +620,9 @@ impl<C: Containers> Driver<C> {
         self.host.store.group(&self.name).await
     }
 
-    /// The group, if it still has something to answer.
+    /// The group, if it still has something to answer, and may.
     async fn waiting_group(&self) -> Result<Option<Group>> {
-        let Some(group) = self.group().await? else { return Ok(None) };
+        let Some(group) = group_that_may_begin(&self.host, &self.name).await? else { return Ok(None) };
         Ok(self.host.store.waits(&group).await?.then_some(group))
     }
 

@@ -12,10 +12,11 @@ use tracing::Instrument;
 use super::Host;
 use super::pictures::Sight;
 use crate::agent::{self, Agent, AgentEvent};
+use crate::container::spec::Services;
 use crate::container::{Containers, Exit, Running, image, spec};
 use crate::door::{self, Door};
 use crate::paths::Paths;
-use crate::types::{Failure, Group, GroupName, RunId, Trouble};
+use crate::types::{Authorization, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{auth, home};
 
 /// How long Docker may take to start or remove a container: measured 0.2 s, and 9 s for ten at once.
@@ -167,11 +168,22 @@ async fn prepare<C: Containers>(
             model: host.settings.model.as_deref(),
             session: &session,
             device: &host.settings.device_id,
+            services: services(group, &host.login.authorization().borrow()),
         },
         group,
     )?;
-    let door = door::open(&host.paths.door(&group.name), host.upstream.clone()).await?;
+    let door = door::open(&host.paths.door(&group.name), host.upstream.clone(), group).await?;
     Ok((spec, door))
+}
+
+/// Kimi's search and fetch belong to its plans, not to keys of the platform, and they reach the whole web.
+fn services(group: &Group, login: &Authorization) -> Services {
+    match (&group.web, login) {
+        (WebPolicy::Web, Authorization::Login(_) | Authorization::Missing(_)) => Services::Kimi,
+        (WebPolicy::Web, Authorization::ApiKey(_)) | (WebPolicy::None | WebPolicy::Allowlist(_), _) => {
+            Services::None
+        }
+    }
 }
 
 fn is_disk_full(error: &std::io::Error) -> bool {

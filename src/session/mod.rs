@@ -4,6 +4,7 @@
 //! `launch` makes a container ready; `pictures` shows the model what was sent; `turn` gathers an answer, which
 //! `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
 
+mod allowance;
 mod attention;
 mod driver;
 mod launch;

@@ -147,7 +147,10 @@ impl Store {
 fn write_choices(connection: &Connection, group: &Group) -> Result<()> {
     let (web, hosts) = web_words(&group.web);
     connection.execute(
-        "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6 WHERE name = ?1",
+        // With another limit, the chat is told anew when it is reached.
+        "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6,
+                           limit_told_at = iif(daily_tokens IS ?6, limit_told_at, NULL)
+         WHERE name = ?1",
         params![
             group.name.as_str(),
             group.trigger,

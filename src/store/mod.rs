@@ -16,6 +16,8 @@ mod people;
 mod schema;
 mod trouble;
 mod turns;
+mod usage;
+mod web;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
@@ -33,6 +35,7 @@ pub use lock::InstanceLock;
 pub use media::Wanted;
 pub use outbox::{Attempt, DueContent, DueReply, GivenUp, Quoted, Reply, SendResult, Unanswered};
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
+pub use usage::{GroupUsage, Standing, Used};
 
 use crate::types::InstallId;
 

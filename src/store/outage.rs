@@ -37,6 +37,24 @@ impl Store {
         .await
     }
 
+    /// Whether an outage has kept since then what was asked in a chat, and nothing of it is being tried now.
+    pub async fn keeps(&self, chat: &ChatId, since: Timestamp) -> Result<bool> {
+        let chat = chat.clone();
+        self.with(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT 1 FROM turns JOIN groups ON groups.name = turns.group_name
+                     WHERE groups.chat = ?1 AND turns.outcome = 'failed' AND turns.ended_at >= ?2
+                       AND EXISTS (SELECT 1 FROM outages)
+                       AND EXISTS (SELECT 1 FROM inbox WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes')
+                       AND NOT EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_claimed
+                                       WHERE chat = ?1 AND state = 'claimed')",
+                )?
+                .exists(params![chat.as_str(), millis(since)])?)
+        })
+        .await
+    }
+
     /// The outages that there are, the oldest first, each with when it began.
     pub async fn outages(&self) -> Result<Vec<(Outage, Timestamp)>> {
         self.with(|connection| {

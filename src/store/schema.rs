@@ -182,6 +182,17 @@ const MIGRATIONS: [&str; 3] = ["
         outage TEXT PRIMARY KEY NOT NULL,
         since INTEGER NOT NULL
     ) STRICT;
+
+    ALTER TABLE groups ADD COLUMN limit_told_at INTEGER;
+    CREATE INDEX turns_group ON turns (group_name, began_at);
+
+    CREATE TABLE web_traffic (
+        group_name TEXT NOT NULL,
+        day TEXT NOT NULL,
+        sent_bytes INTEGER NOT NULL,
+        received_bytes INTEGER NOT NULL,
+        PRIMARY KEY (group_name, day)
+    ) STRICT;
 "];
 
 /// Sets a new connection up: durable commits, enforced references.

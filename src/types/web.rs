@@ -18,6 +18,13 @@ pub enum WebPolicy {
     Web,
 }
 
+/// Bytes that a group's agent has sent to the web and received from it.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct WebTraffic {
+    pub sent: u64,
+    pub received: u64,
+}
+
 /// A host's name in lower case, such as `example.org`.
 #[derive(Clone, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct HostName(String);

@@ -28,6 +28,7 @@ fn nanokimi() {
       groups   List, add, change and remove the chats that the assistant serves
       service  Keep nanokimi running with systemd
       status   Show what this install does and what waits
+      usage    Show the tokens and turns of each group, by day
       doctor   Look for what is wrong, and say how to mend it
 
     Options:
@@ -375,6 +376,22 @@ fn status() {
     Usage: nanokimi status [OPTIONS]
 
     Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn usage() {
+    assert_snapshot!(help(&["usage"]), @"
+    Show the tokens and turns of each group, by day
+
+    Usage: nanokimi usage [OPTIONS]
+
+    Options:
+          --days <N>       How many days, today included [default: 7]
+          --group <NAME>   This group only
           --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
                            one, else ~/nanokimi]
       -h, --help           Print help

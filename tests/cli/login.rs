@@ -3,7 +3,6 @@
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::process::{Child, Stdio};
-use std::thread::sleep;
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
@@ -11,19 +10,22 @@ use nanokimi::clock::Clock;
 use nanokimi::practice::{self, Approval, Brain, Fault, LoginDesk, Practice, Terms};
 use serde_json::Value;
 use tokio::runtime::Runtime;
+use tokio::time::timeout;
 
 use crate::world::{Home, Said};
 
 const FILE: &str = "nanokimi/data/credentials/kimi-code.json";
 /// Longer than anything takes that these tests wait for.
 const PATIENCE: Duration = Duration::from_secs(30);
+/// Between two looks at something that tells nobody when it changes.
+const LOOK: Duration = Duration::from_millis(5);
 
 /// Kimi's servers, and a home whose nanokimi asks them.
 struct World {
     practice: Practice,
     desk: LoginDesk,
     home: Home,
-    _runtime: Runtime,
+    runtime: Runtime,
 }
 
 impl World {
@@ -36,7 +38,7 @@ impl World {
             .set("KIMI_CODE_OAUTH_HOST", &practice.oauth_host())
             .set("KIMI_CODE_BASE_URL", &practice.base_url())
             .set("TZ", "UTC");
-        Self { practice, desk, home, _runtime: runtime }
+        Self { practice, desk, home, runtime }
     }
 
     fn quick() -> Self {
@@ -69,11 +71,12 @@ impl World {
     }
 
     fn polls(&self, count: u64) {
-        let began = Instant::now();
-        while self.desk.counts().polls < count {
-            assert!(began.elapsed() < PATIENCE, "nobody asks");
-            sleep(Duration::from_millis(5));
-        }
+        let asked = async {
+            while self.desk.counts().polls < count {
+                tokio::time::sleep(LOOK).await;
+            }
+        };
+        self.runtime.block_on(async { timeout(PATIENCE, asked).await }).expect("nobody asks");
     }
 
     fn put(&self, age: Duration) {
@@ -318,8 +321,8 @@ fn on_a_terminal_the_page_is_a_qr_code_too_and_the_time_is_counted_down() {
     command.env_clear().current_dir(world.home.path(""));
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
-    world.polls(3);
-    sleep(Duration::from_millis(1200));
+    // Longer than a second.
+    world.polls(40);
     world.desk.person(Approval::Agrees);
     let shown = world.ended(child).done().stdout;
     assert!(shown.contains("\x1b[38;5;16;48;5;231m"), "a code is drawn: {shown}");

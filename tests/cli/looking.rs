@@ -18,7 +18,7 @@ fn on_a_fresh_machine_looking_makes_nothing_and_says_how_to_begin() {
     BROKEN   Docker does not answer at HOME/run/docker.sock
              → Start it with `systemctl --user start docker`; docs/operating.md says how to set it up
     ok       The engine's config.toml will be written at the first start
-    BROKEN   Nobody is logged in to Kimi; log in with kimi-cli on your computer and copy its ~/.kimi/credentials/kimi-code.json to HOME/nanokimi/data/credentials/kimi-code.json
+    BROKEN   Nobody is logged in to Kimi; run `nanokimi login`
              → Or put MOONSHOT_API_KEY=sk-… into HOME/nanokimi/.env
     warning  No WhatsApp account is linked
              → Run `nanokimi auth`
@@ -70,6 +70,7 @@ fn status_is_a_table() {
     install              HOME/nanokimi
     service              not running; `nanokimi service install` (or `nanokimi run`) starts it
     whatsapp             No WhatsApp account is linked; run `nanokimi auth`
+    kimi                 Nobody is logged in to Kimi; run `nanokimi login`
     groups               2
     messages waiting     0
     being answered       0
@@ -102,7 +103,7 @@ fn doctor_names_every_problem_at_once() {
              → Start it with `systemctl --user start docker`; docs/operating.md says how to set it up
     BROKEN   Failed to understand HOME/nanokimi/data/credentials/config.toml: default_model is "k9", which is not in [models]; there is none
              → Mend it, or remove it to get a new one
-    BROKEN   HOME/nanokimi/data/credentials/kimi-code.json is not a Kimi login (see line 1, column 2); copy ~/.kimi/credentials/kimi-code.json from your computer again
+    BROKEN   HOME/nanokimi/data/credentials/kimi-code.json is not a Kimi login (see line 1, column 2); run `nanokimi login`
              → Or put MOONSHOT_API_KEY=sk-… into HOME/nanokimi/.env
     warning  No WhatsApp account is linked
              → Run `nanokimi auth`

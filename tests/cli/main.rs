@@ -4,10 +4,12 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]
 
+mod account;
 mod database;
 mod disk;
 mod docker;
 mod fake_docker;
+mod fake_kimi;
 mod groups;
 mod help;
 mod login;
@@ -15,5 +17,6 @@ mod looking;
 mod service;
 mod settings;
 mod talking;
+mod usage;
 mod whatsapp;
 mod world;

@@ -11,8 +11,31 @@ use crate::world::{Home, Said};
 
 fn home_with_docker() -> Home {
     let home = Home::new();
+    home.write("nanokimi/.env", "MOONSHOT_API_KEY=sk-none");
     fake_docker::start(&home.path("run/docker.sock"), Image::Built);
     home
+}
+
+#[test]
+fn without_a_login_what_is_said_is_kept() {
+    let home = Home::new();
+    fake_docker::start(&home.path("run/docker.sock"), Image::Built);
+    let said = home.run(&["chat", "--say", "hello"]);
+    assert_eq!(said.code, Some(1), "{said:?}");
+    assert_snapshot!(said.stdout, @"Kai: I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi login` on the server. What is asked meanwhile is kept and answered then.");
+    assert_snapshot!(told(&said), @"
+    stored
+    answered
+    What was said is kept; the next `nanokimi chat` goes on with it.
+    ");
+    let again = home.run(&["chat", "--say", "hello?"]);
+    assert_eq!((again.code, again.stdout.as_str()), (Some(1), ""), "told once");
+    assert_snapshot!(told(&again), @"
+    stored
+    What was said is kept; the next `nanokimi chat` goes on with it.
+    No answer came.
+    ");
+    assert!(home.run(&["status"]).done().stdout.contains("messages waiting     2\n"));
 }
 
 /// What was told meanwhile, without times and without the log.
@@ -87,6 +110,7 @@ fn run_without_whatsapp_serves_the_terminal_says_so_and_ends_when_asked() {
     assert_snapshot!(warnings.join("\n"), @"
     There is no main channel; `nanokimi setup` makes it
     WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped. `nanokimi auth` links it
+    Nobody can be answered: Nobody is logged in to Kimi; run `nanokimi login`
     ");
     let holder = std::fs::read_to_string(home.path("nanokimi/store/nanokimi.lock")).unwrap();
     let process = holder.rsplit(' ').next().unwrap().parse().unwrap();

@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nanokimi::agent::Engine;
-use nanokimi::container::spec::{self, ContainerSpec, Daemon, Launch, Limits};
+use nanokimi::container::spec::{self, ContainerSpec, Daemon, Launch, Limits, Services};
 use nanokimi::container::{Containers, Exit, Running, image};
 use nanokimi::practice::Fault;
 use nanokimi::types::{InstallId, Role, RunId};
@@ -33,6 +33,7 @@ const LIFETIMES: u32 = 20;
 const SLOW: Duration = Duration::from_millis(300);
 const DEVICE: &str = "0123456789abcdef0123456789abcdef";
 
+#[expect(clippy::print_stdout, reason = "figures for docs/reliability.md")]
 #[tokio::test]
 async fn a_kimi_cli_on_the_host_and_the_service_renew_one_login_and_both_stay_logged_in() {
     let mut world = World::without_service().await;
@@ -170,6 +171,7 @@ fn spec_of(world: &World, road: &Path) -> ContainerSpec {
         model: None,
         session: "main",
         device: DEVICE,
+        services: Services::None,
     };
     let mut spec = spec::spec(&launch, &held::group("owner", Role::Member)).unwrap();
     for mount in &mut spec.mounts {

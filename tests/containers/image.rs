@@ -4,7 +4,7 @@ use bollard::query_parameters::TagImageOptionsBuilder;
 use nanokimi::agent::Engine;
 use nanokimi::container::docker::Rights;
 use nanokimi::container::image::{self, Built, Progress, Stage};
-use nanokimi::container::spec::{self, ContainerSpec, Daemon, Launch, Limits};
+use nanokimi::container::spec::{self, ContainerSpec, Daemon, Launch, Limits, Services};
 use nanokimi::container::{Containers, Exit, Running};
 use nanokimi::paths::Paths;
 use nanokimi::types::{ChatId, Group, GroupName, InstallId, Role, RunId, Trouble};
@@ -73,6 +73,7 @@ impl Install {
             model: None,
             session: "main",
             device: "0123456789abcdef0123456789abcdef",
+            services: Services::Kimi,
         };
         spec::spec(&launch, &self.group).unwrap()
     }

@@ -28,6 +28,8 @@ mod server;
 mod soak;
 mod steering;
 mod survival;
+mod town;
 mod trouble;
+mod web;
 mod whatsapp;
 mod world;

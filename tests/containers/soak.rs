@@ -37,6 +37,7 @@ const CHATS: [(&str, Role, Engine); 4] = [
     ("club", Role::Member, Engine::KimiCode),
 ];
 
+#[expect(clippy::print_stdout, reason = "figures for docs/reliability.md")]
 #[tokio::test]
 async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
     let hours = variable("TEST_SOAK_HOURS").map_or(HOURS, |hours| hours.parse().expect("a number of hours"));

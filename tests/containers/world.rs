@@ -18,7 +18,7 @@ use nanokimi::paths::Paths;
 use nanokimi::practice::{self, Brain, LoginDesk, Practice, Terms};
 use nanokimi::session::{Host, Settings};
 use nanokimi::store::Store;
-use nanokimi::types::{Role, Secret};
+use nanokimi::types::{Group, Role, Secret, WebPolicy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -102,6 +102,14 @@ impl World {
         self.login = None;
     }
 
+    /// The owner has a login of a Kimi plan in place of a key, which lives for ever.
+    pub fn logged_in(&mut self) {
+        self.login = None;
+        let login =
+            json!({ "access_token": "practice", "refresh_token": "", "expires_at": 4_000_000_000_u64 });
+        self.put_login(&login.to_string());
+    }
+
     /// There is a login in place of the key, made just now; its access tokens live this long. The practice model takes
     /// no others.
     pub fn log_in(&mut self, lifetime: Duration) -> LoginDesk {
@@ -133,7 +141,11 @@ impl World {
     }
 
     pub async fn add_group(&mut self, group: &str, role: Role) {
-        let group = held::group(group, role);
+        self.add_group_with(group, role, WebPolicy::default()).await;
+    }
+
+    pub async fn add_group_with(&mut self, group: &str, role: Role, web: WebPolicy) {
+        let group = Group { web, ..held::group(group, role) };
         self.store.add_group(&group, Clock::System.now()).await.unwrap();
         home::prepare_group(&self.paths(), &group).unwrap();
     }
@@ -280,6 +292,9 @@ impl Drop for World {
 /// Where the agent puts what its commands print, in its group's folder.
 const PRINTED: &str = "printed.txt";
 
+/// The most that the engine lets a command take; by itself it ends one after a minute.
+const COMMAND_SECS: u64 = 300;
+
 /// A message that makes the practice model run a command.
 pub fn shell(command: &str) -> String {
     call("Shell", command)
@@ -291,7 +306,8 @@ pub fn bash(command: &str) -> String {
 }
 
 fn call(tool: &str, command: &str) -> String {
-    let arguments = json!({ "command": format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1") });
+    let command = format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1");
+    let arguments = json!({ "command": command, "timeout": COMMAND_SECS });
     format!("CALL {tool} {arguments}")
 }
 

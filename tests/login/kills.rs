@@ -7,9 +7,8 @@ use std::time::Duration;
 
 use tokio::time::sleep;
 
+use crate::fake_docker;
 use crate::world::World;
-#[path = "../cli/fake_docker.rs"]
-mod fake_docker;
 
 const KILLS: usize = 40;
 /// So short that it is renewed all the time.
@@ -48,7 +47,6 @@ async fn a_service_that_is_killed_while_it_renews_has_a_login_at_its_next_start(
     let socket = world.paths.root().join("docker.sock");
     fake_docker::start(&socket, fake_docker::Image::Built);
     world.log_in(Duration::ZERO);
-    let (mut finished_later, mut lost) = (0, 0);
     for kill in 0..KILLS {
         let mut service = start(&world, &socket);
         world.refreshes(world.desk.counts().refreshes + 1).await;
@@ -61,24 +59,15 @@ async fn a_service_that_is_killed_while_it_renews_has_a_login_at_its_next_start(
         }
         let left =
             fs::read_to_string(left_behind(&world).expect("there was a place for the answer")).unwrap();
-        if world.desk.would_refresh(&left) {
-            finished_later += 1;
-        } else {
+        if !world.desk.would_refresh(&left) {
             // Nothing can help here: the server had changed its mind, and had not told us yet.
             assert_eq!(left.trim(), "", "an answer was there and is not whole");
-            lost += 1;
             world.log_in(Duration::ZERO);
         }
     }
     let mut service = start(&world, &socket);
-    let granted = world.desk.counts().refreshes_granted;
     world.refreshes(world.desk.counts().refreshes + 2).await;
     service.kill().unwrap();
     service.wait().unwrap();
-    assert!(world.desk.counts().refreshes_granted >= granted + 1);
-    let refused = world.desk.counts().refreshes_refused;
-    assert_eq!(refused, 0, "a spent token was never used again");
-    println!(
-        "{KILLS} kills: {finished_later} renewals were finished at the next start, {lost} answers had not come"
-    );
+    assert_eq!(world.desk.counts().refreshes_refused, 0, "a spent token was never used again");
 }

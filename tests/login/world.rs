@@ -112,7 +112,9 @@ impl Keeper {
     pub fn token(&self) -> String {
         match self.now() {
             Authorization::Login(token) => token.reveal().to_owned(),
-            other => panic!("there is no login: {other:?}"),
+            other @ (Authorization::ApiKey(_) | Authorization::Missing(_)) => {
+                panic!("there is no login: {other:?}")
+            }
         }
     }
 
@@ -120,7 +122,9 @@ impl Keeper {
     pub fn missing(&self) -> String {
         match self.now() {
             Authorization::Missing(why) => why,
-            other => panic!("there is a login: {other:?}"),
+            other @ (Authorization::ApiKey(_) | Authorization::Login(_)) => {
+                panic!("there is a login: {other:?}")
+            }
         }
     }
 

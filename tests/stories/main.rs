@@ -19,5 +19,6 @@ mod outages;
 mod replying;
 mod restarts;
 mod steering;
+mod tokens;
 mod trouble;
 mod world;

@@ -14,8 +14,8 @@ use nanokimi::home;
 use nanokimi::paths::Paths;
 use nanokimi::service::Ended;
 use nanokimi::session::{Host, Settings};
-use nanokimi::store::Store;
-use nanokimi::types::{Group, Inbound, Media, MessageId, Quote, Role, Secret};
+use nanokimi::store::{Finish, Store, TurnEnding};
+use nanokimi::types::{Group, Inbound, Media, MessageId, Quote, Role, Secret, TokenUsage};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
@@ -55,12 +55,16 @@ impl World {
     }
 
     pub async fn without_service(usual: Behaviour) -> Self {
+        Self::without_service_at(usual, "2026-11-21T12:00:00Z").await
+    }
+
+    /// The story begins at this time.
+    pub async fn without_service_at(usual: Behaviour, began: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path());
         home::prepare(&paths).unwrap();
         config_toml::ensure(&paths.engine_config()).unwrap();
-        let clock =
-            Clock::Anchored { wall: "2026-11-21T12:00:00Z".parse().unwrap(), instant: Instant::now() };
+        let clock = Clock::Anchored { wall: began.parse().unwrap(), instant: Instant::now() };
         let store = Store::open(&paths.database()).unwrap();
         let (docker, prompts) = ScriptedDocker::new(usual);
         let install = store.install_id().await.unwrap();
@@ -190,6 +194,37 @@ impl World {
         let message = message(group, &id, sender, caption, self.now());
         self.writes(Inbound { media: Some(media), ..message }).await;
         id
+    }
+
+    /// An earlier turn of this group, which is idle, has used so many tokens.
+    pub async fn has_used(&mut self, group: &str, input: u64, output: u64) {
+        self.messages += 1;
+        let earlier = message(group, &format!("m{}", self.messages), "Ana", "@Kai earlier", self.now());
+        self.store.take_in(vec![Event::Message(earlier)], held::rules(), self.now()).await.unwrap();
+        let group = self.store.group(&held::name(group)).await.unwrap().unwrap();
+        let engine = self.settings.engine_of(&group).name();
+        let claim = self.store.claim(&group, &engine, self.now()).await.unwrap().unwrap();
+        let ending = TurnEnding {
+            turn: claim.turn,
+            chat: group.chat,
+            finish: Finish::Answered,
+            unread: Vec::new(),
+            replies: Vec::new(),
+            usage: TokenUsage { input, cached: input, output },
+        };
+        self.store.finish_turn(ending, self.now()).await.unwrap();
+    }
+
+    /// The owner limits a group's tokens of a day.
+    pub async fn limit(&self, group: &str, daily_tokens: Option<u64>) {
+        let group = self.store.group(&held::name(group)).await.unwrap().unwrap();
+        self.store.set_group(&Group { daily_tokens, ..group }).await.unwrap();
+    }
+
+    /// Time passes until this moment.
+    pub async fn until(&self, moment: &str) {
+        let moment: Timestamp = moment.parse().unwrap();
+        self.passes(moment.duration_since(self.now()).try_into().expect("it is still to come")).await;
     }
 
     /// What an agent has put into its group's folder.

@@ -12,7 +12,7 @@ use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
 use crate::home::{Home, Settings};
-use crate::{Code, Fault};
+use crate::{Code, Fault, web};
 
 /// Programs of the image.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -45,7 +45,8 @@ pub fn command(
         .env("KIMI_BASE_URL", &api)
         .env("KIMI_CODE_BASE_URL", &api)
         .env("KIMI_CODE_OAUTH_HOST", &door)
-        .env("KIMI_DISABLE_TELEMETRY", "1");
+        .env("KIMI_DISABLE_TELEMETRY", "1")
+        .envs(web::variables(port));
     if let Some(model) = &settings.model {
         command.env("KIMI_MODEL_NAME", model);
     }
@@ -131,6 +132,7 @@ mod tests {
             assistant: "Kai".into(),
             model: Some("kimi-for-coding".into()),
             time_zone: Some("Europe/Madrid".into()),
+            services: web::Services::Kimi,
         };
         let called = |settings: &Settings| {
             let command = command(
@@ -156,14 +158,21 @@ mod tests {
         assert_eq!(
             env,
             "HOME=/home/node\n\
+             HTTPS_PROXY=http://127.0.0.1:8787\n\
+             HTTP_PROXY=http://127.0.0.1:8787\n\
              KIMI_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
              KIMI_CODE_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
              KIMI_CODE_OAUTH_HOST=http://127.0.0.1:8787\n\
              KIMI_DISABLE_TELEMETRY=1\n\
              KIMI_MODEL_NAME=kimi-for-coding\n\
              LANG=C.UTF-8\n\
+             NODE_USE_ENV_PROXY=1\n\
+             NO_PROXY=127.0.0.1,localhost\n\
              PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-             TZ=Europe/Madrid"
+             TZ=Europe/Madrid\n\
+             http_proxy=http://127.0.0.1:8787\n\
+             https_proxy=http://127.0.0.1:8787\n\
+             no_proxy=127.0.0.1,localhost"
         );
         (settings.model, settings.time_zone) = (None, None);
         let (_, env) = called(&settings);

@@ -8,7 +8,9 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use serde_json::json;
+use toml::Table;
 
+use crate::web::{self, Services};
 use crate::{Code, Fault};
 
 /// The folders and files of one container.
@@ -82,6 +84,7 @@ pub struct Settings {
     pub model: Option<String>,
     /// IANA name.
     pub time_zone: Option<String>,
+    pub services: Services,
 }
 
 impl Settings {
@@ -122,6 +125,10 @@ impl Settings {
             assistant: required("NANOKIMI_ASSISTANT")?,
             model: optional("NANOKIMI_MODEL")?,
             time_zone: optional("TZ")?,
+            services: match optional("NANOKIMI_SERVICES")?.as_deref() {
+                Some("kimi") => Services::Kimi,
+                Some(_) | None => Services::None,
+            },
         })
     }
 }
@@ -139,14 +146,19 @@ pub fn seed(home: &Home, settings: &Settings) -> Result<(), Fault> {
 
 /// Copies `config.toml` away from the engine's default place, and says where to: there, kimi-cli asks the API
 /// for its models at every start and rewrites the file; given by `--config-file`, it does neither.
-pub fn copy_config(home: &Home) -> Result<PathBuf, Fault> {
-    let given = home.kimi().join("config.toml");
-    let config = fs::read(&given).map_err(|error| {
-        Fault::new(Code::Settings, format!("Failed to read {}: {error}", given.display()))
-    })?;
+pub fn copy_config(home: &Home, port: u16, services: Services) -> Result<PathBuf, Fault> {
+    let mut config = read_config(&home.kimi().join("config.toml"))?;
+    web::set_services(&mut config, port, services);
     let copy = home.prepared.join("config.toml");
-    write(&copy, &config)?;
+    write(&copy, config.to_string().as_bytes())?;
     Ok(copy)
+}
+
+/// The owner's `config.toml`.
+pub fn read_config(path: &Path) -> Result<Table, Fault> {
+    let fault = |why: String| Fault::new(Code::Settings, format!("Failed to read {}: {why}", path.display()));
+    let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
+    text.parse().map_err(|error: toml::de::Error| fault(error.message().to_owned()))
 }
 
 /// Writes a file of the home, with its folder.
@@ -193,7 +205,8 @@ pub mod tests {
                 device_id: "abc".into(),
                 assistant: "Kai".into(),
                 model: None,
-                time_zone: None
+                time_zone: None,
+                services: Services::None,
             }
         );
         let all = [
@@ -203,8 +216,10 @@ pub mod tests {
             ("NANOKIMI_ASSISTANT", "Kai"),
             ("NANOKIMI_MODEL", "kimi-for-coding"),
             ("TZ", "Europe/Madrid"),
+            ("NANOKIMI_SERVICES", "kimi"),
         ];
-        assert_eq!(read(&all).unwrap().model.as_deref(), Some("kimi-for-coding"));
+        let all = read(&all).unwrap();
+        assert_eq!((all.model.as_deref(), all.services), (Some("kimi-for-coding"), Services::Kimi));
     }
 
     #[test]
@@ -236,6 +251,7 @@ pub mod tests {
             assistant: "Kai".into(),
             model: None,
             time_zone: None,
+            services: Services::None,
         };
         seed(&home, &settings).unwrap();
         seed(&home, &settings).unwrap();
@@ -249,10 +265,10 @@ pub mod tests {
     fn the_configuration_is_copied_and_must_be_there() {
         let root = tempfile::tempdir().unwrap();
         let home = home_in(root.path());
-        assert_eq!(copy_config(&home).unwrap_err().code, Code::Settings);
+        let copied = || copy_config(&home, 8787, Services::None);
+        assert_eq!(copied().unwrap_err().code, Code::Settings);
         fs::write(home.kimi().join("config.toml"), "default_yolo = true\n").unwrap();
-        let copy = copy_config(&home).unwrap();
-        assert_eq!(fs::read_to_string(copy).unwrap(), "default_yolo = true\n");
+        assert_eq!(fs::read_to_string(copied().unwrap()).unwrap(), "default_yolo = true\n");
     }
 
     #[test]

@@ -14,12 +14,14 @@ use toml::{Table, Value};
 use crate::engine::PATH;
 use crate::home::{self, Home, Settings};
 use crate::prompt::{self, SYSTEM};
-use crate::{Code, Fault, records, relay};
+use crate::{Code, Fault, records, relay, web};
 
 const NODE: &str = "/usr/local/bin/node";
 const PROGRAM: &str = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs";
 /// What a start would compile anew; made when the image was built, for the same options.
 const COMPILED: &str = "/opt/kimi-code/compiled";
+/// Node knows no certificates but its own.
+const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 /// Keeps an idle engine at 300 MB instead of 370; with less it gives up at the first longer answer.
 const OPTIONS: [&str; 2] = ["--max-old-space-size=256", "--max-semi-space-size=1"];
 
@@ -57,9 +59,9 @@ pub const ITS_OWN_PART: &str = "<!-- What follows is the engine's own. -->";
 /// Prepares everything and says how the engine is called; `other` is another program in its place.
 pub fn prepare(home: &Home, settings: &Settings, other: Option<&Path>) -> Result<Command, Fault> {
     let port = relay::open(home.port, home.door.clone())?;
-    let api = format!("http://127.0.0.1:{port}/coding/v1");
     let folder = home.kimi_code();
-    let config = configuration(&read_owners(&folder)?, &api, &stand_in(&folder)?, settings);
+    let owners = home::read_config(&folder.join("owner.toml"))?;
+    let config = configuration(owners, port, &stand_in(&folder)?, settings);
     home::write(&folder.join("config.toml"), config.to_string().as_bytes())?;
     home::write(&folder.join("device_id"), settings.device_id.as_bytes())?;
     let prompt = system_prompt(home, &settings.assistant);
@@ -67,13 +69,6 @@ pub fn prepare(home: &Home, settings: &Settings, other: Option<&Path>) -> Result
     records::mend(&folder.join("sessions"), ours(&prompt))
         .map_err(|error| Fault::new(Code::History, format!("Failed to mend the history: {error}")))?;
     Ok(command(home, settings, port, other))
-}
-
-fn read_owners(folder: &Path) -> Result<Table, Fault> {
-    let path = folder.join("owner.toml");
-    let fault = |why: String| Fault::new(Code::Settings, format!("Failed to read {}: {why}", path.display()));
-    let text = fs::read_to_string(&path).map_err(|error| fault(error.to_string()))?;
-    text.parse().map_err(|error: toml::de::Error| fault(error.message().to_owned()))
 }
 
 /// The key that the host has written for this container; it means nothing outside.
@@ -87,21 +82,19 @@ fn stand_in(folder: &Path) -> Result<String, Fault> {
 }
 
 /// kimi-code's settings: the owner's, with every way out leading to the door, and nobody to be asked.
-fn configuration(owners: &Table, api: &str, key: &str, settings: &Settings) -> Table {
-    let mut config = owners.clone();
-    let mut bases = Vec::new();
+fn configuration(mut config: Table, port: u16, key: &str, settings: &Settings) -> Table {
+    let api = format!("http://127.0.0.1:{port}/coding/v1");
     for provider in tables(&mut config, "providers") {
-        if let Some(Value::String(base)) = provider.insert("base_url".to_owned(), api.into()) {
-            bases.push(base.trim_end_matches('/').to_owned());
-        }
+        provider.insert("base_url".to_owned(), api.clone().into());
         lead_to_door(provider, key, settings);
     }
+    web::set_services(&mut config, port, settings.services);
     for service in tables(&mut config, "services") {
-        let address = service.get("base_url").and_then(Value::as_str).unwrap_or_default();
-        let Some(path) = bases.iter().find_map(|base| address.strip_prefix(base.as_str())) else { continue };
-        let through_door = format!("{api}{path}");
-        service.insert("base_url".to_owned(), through_door.into());
-        lead_to_door(service, key, settings);
+        let leads_to_door =
+            service.get("base_url").and_then(Value::as_str).is_some_and(|url| url.starts_with(&api));
+        if leads_to_door {
+            lead_to_door(service, key, settings);
+        }
     }
     let default = config.get("default_model").and_then(Value::as_str).map(str::to_owned);
     if let (Some(model), Some(default)) = (&settings.model, default) {
@@ -202,7 +195,9 @@ fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) ->
         .env("KIMI_DISABLE_TELEMETRY", "1")
         .env("KIMI_DISABLE_CRON", "1")
         .env("KIMI_CODE_NO_AUTO_UPDATE", "1")
-        .env("NODE_COMPILE_CACHE", COMPILED);
+        .env("NODE_COMPILE_CACHE", COMPILED)
+        .env("NODE_EXTRA_CA_CERTS", CERTIFICATES)
+        .envs(web::variables(port));
     if let Some(time_zone) = &settings.time_zone {
         command.env("TZ", time_zone);
     }
@@ -213,6 +208,7 @@ fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) ->
 mod tests {
     use super::*;
     use crate::home::Program;
+    use crate::web::Services;
 
     const OWNERS: &str = r#"
         default_model = "kimi-for-coding"
@@ -248,13 +244,14 @@ mod tests {
             assistant: "Kai".into(),
             model: model.map(str::to_owned),
             time_zone: Some("Europe/Madrid".into()),
+            services: Services::Kimi,
         }
     }
 
     #[test]
     fn the_owners_settings_lead_to_the_door() {
         let owners: Table = OWNERS.parse().unwrap();
-        let config = configuration(&owners, "http://127.0.0.1:8787/coding/v1", "door", &settings(Some("k3")));
+        let config = configuration(owners, 8787, "door", &settings(Some("k3")));
         let provider = &config["providers"]["managed:kimi-code"];
         assert_eq!(provider["base_url"].as_str(), Some("http://127.0.0.1:8787/coding/v1"));
         assert_eq!(provider["api_key"].as_str(), Some("door"));
@@ -280,7 +277,7 @@ mod tests {
         for text in
             ["", "providers = 3\nservices = []\ntools = false\nloop_control = \"x\"", "default_model = \"x\""]
         {
-            let config = configuration(&text.parse().unwrap(), "http://d", "k", &settings(Some("m")));
+            let config = configuration(text.parse().unwrap(), 8787, "k", &settings(Some("m")));
             assert_eq!(
                 config["loop_control"]["max_attempts_per_step"].as_integer(),
                 Some(ATTEMPTS),
@@ -318,6 +315,8 @@ mod tests {
         assert_eq!(
             env.join("\n"),
             "HOME=/home/node\n\
+             HTTPS_PROXY=http://127.0.0.1:8787\n\
+             HTTP_PROXY=http://127.0.0.1:8787\n\
              KIMI_CODE_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
              KIMI_CODE_HOME=/home/node/.kimi-code\n\
              KIMI_CODE_NO_AUTO_UPDATE=1\n\
@@ -326,18 +325,29 @@ mod tests {
              KIMI_DISABLE_TELEMETRY=1\n\
              LANG=C.UTF-8\n\
              NODE_COMPILE_CACHE=/opt/kimi-code/compiled\n\
+             NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt\n\
+             NODE_USE_ENV_PROXY=1\n\
+             NO_PROXY=127.0.0.1,localhost\n\
              PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-             TZ=Europe/Madrid"
+             TZ=Europe/Madrid\n\
+             http_proxy=http://127.0.0.1:8787\n\
+             https_proxy=http://127.0.0.1:8787\n\
+             no_proxy=127.0.0.1,localhost"
         );
     }
 
     #[test]
     fn what_is_missing_is_told() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(read_owners(root.path()).unwrap_err().code, Code::Settings);
+        assert_eq!(home::read_config(&root.path().join("owner.toml")).unwrap_err().code, Code::Settings);
         assert_eq!(stand_in(root.path()).unwrap_err().code, Code::Settings);
         fs::write(root.path().join("owner.toml"), "default_model = ").unwrap();
-        assert!(read_owners(root.path()).unwrap_err().to_string().contains("owner.toml"));
+        assert!(
+            home::read_config(&root.path().join("owner.toml"))
+                .unwrap_err()
+                .to_string()
+                .contains("owner.toml")
+        );
         fs::create_dir(root.path().join("credentials")).unwrap();
         fs::write(root.path().join("credentials/kimi-code.json"), r#"{"access_token":"k"}"#).unwrap();
         assert_eq!(stand_in(root.path()).unwrap(), "k");

@@ -2,8 +2,8 @@
 //! the engine with this process's own stdio, and ends when the engine ends.
 //!
 //! ```text
-//! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ engine ─▶ its exit code        (kimi-cli)
-//! environment ─▶ relay ─▶ configuration ─▶ system prompt ─▶ history ─▶ engine ─▶ its exit code   (kimi-code)
+//! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ config ─▶ engine ─▶ its exit code        (kimi-cli)
+//! environment ─▶ relay ─▶ config ─▶ system prompt ─▶ history ─▶ engine ─▶ its exit code             (kimi-code)
 //! ```
 //!
 //! It never touches what the engine says: stdin, stdout and stderr are the engine's, except for one line
@@ -33,6 +33,7 @@ mod pictures;
 mod prompt;
 mod records;
 mod relay;
+mod web;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
@@ -69,8 +70,8 @@ fn kimi_cli(home: &Home, settings: &Settings, engine: &Path) -> Result<Command, 
     history::mend(&home.sessions(), &settings.session)
         .map_err(|error| Fault::new(Code::History, format!("Failed to mend the history: {error}")))?;
     let agent_file = agent_file::write(home, &settings.assistant)?;
-    let config = home::copy_config(home)?;
     let port = relay::open(home.port, home.door.clone())?;
+    let config = home::copy_config(home, port, settings.services)?;
     Ok(engine::command(engine, home, settings, port, &config, &agent_file))
 }
 

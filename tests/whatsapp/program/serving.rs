@@ -107,3 +107,24 @@ async fn a_device_that_the_phone_removes_ends_the_service_with_a_sentence() {
     let doctor = home.run(&["doctor"]).await.with_code(1).stdout;
     assert!(doctor.contains("BROKEN   WhatsApp has logged this device out"), "{doctor}");
 }
+
+/// The stream error `<conflict type="replaced"/>`: the link is taken back once, after five minutes; when that ends in the
+/// same way, it is noted as replaced (`bridge/links` tells both).
+#[tokio::test]
+async fn conflict_type_replaced() {
+    let server = server().await;
+    let home = ready_home(&server).await;
+    let doctor = home.run(&["doctor"]).await.stdout;
+    assert!(doctor.contains("A WhatsApp account is linked; it last came online on 20"), "{doctor}");
+    rusqlite::Connection::open(home.path("nanokimi/store/nanokimi.db"))
+        .unwrap()
+        .execute_batch("UPDATE link SET state = 'replaced', changed_at = 1795300000000")
+        .unwrap();
+    let doctor = home.run(&["doctor"]).await.with_code(1).stdout;
+    let found: Vec<&str> =
+        doctor.lines().skip_while(|line| !line.contains("taken the link")).take(2).collect();
+    assert_snapshot!(found.join("\n"), @"
+    BROKEN   Another program has taken the link to WhatsApp over, on 2026-11-21 22:26 UTC
+             → Stop that one for good, such as a copy of this install, then start nanokimi again
+    ");
+}

@@ -1,0 +1,227 @@
+//! `nanokimi usage`: what each group used, day by day, and how much of its daily limit is left.
+//!
+//! The bars are for eyes only: where the results go into a file or a program, there are none.
+
+use std::process::ExitCode;
+
+use anyhow::{Result, bail};
+
+use super::install::Install;
+use super::ui;
+use crate::clock::Day;
+use crate::store::{GroupUsage, Standing, Store, Used};
+use crate::types::{GroupName, WebTraffic};
+
+/// Most days that one table shows.
+const DAYS_MAX: i64 = 366;
+/// A bar is at most this long, in characters; in less room than the other, there are none.
+const BAR_MAX: usize = 30;
+const BAR_MIN: usize = 4;
+/// Between two columns of a table.
+const GAP: usize = 2;
+
+#[derive(clap::Args)]
+pub struct Arguments {
+    /// How many days, today included
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
+    days: u32,
+    /// This group only
+    #[arg(long, value_name = "NAME")]
+    group: Option<String>,
+}
+
+pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
+    let only = arguments.group.as_deref().map(GroupName::parse).transpose()?;
+    let days = Day::last(arguments.days, install.clock.now(), &install.config.zone);
+    let (mut usage, mut web) = match install.existing_store()? {
+        Some(store) => (store.usage(days.clone()).await?, web(&store, &days).await?),
+        None => (Vec::new(), Vec::new()),
+    };
+    if let Some(only) = only {
+        web.retain(|(group, _)| *group == only);
+        usage.retain(|group| group.name == only);
+        if usage.is_empty() {
+            bail!("There is no group {only}; `nanokimi groups list` shows those there are");
+        }
+    }
+    if usage.is_empty() {
+        ui::note(
+            "Nothing was used yet, as there are no groups. `nanokimi setup` makes your main channel on WhatsApp, \
+             `nanokimi groups add main --main` one at this terminal.",
+        );
+        return Ok(ExitCode::SUCCESS);
+    }
+    let by_day = by_day(&days, &usage, ui::result_columns());
+    if by_day.is_empty() {
+        ui::note(match arguments.days {
+            1 => "No turns today.".to_owned(),
+            days => format!("No turns in the last {days} days."),
+        });
+    } else {
+        ui::table(&by_day)?;
+        ui::result("")?;
+    }
+    ui::table(&totals(&usage))?;
+    if !web.is_empty() {
+        ui::result("")?;
+        ui::table(&moved(&web))?;
+    }
+    Ok(ExitCode::SUCCESS)
+}
+
+/// What each group's agent moved on the web in these days, all together.
+async fn web(store: &Store, days: &[Day]) -> Result<Vec<(GroupName, WebTraffic)>> {
+    match days {
+        [] => Ok(Vec::new()),
+        [first, ..] => store.web_traffic(first.date, days[days.len() - 1].date).await,
+    }
+}
+
+/// A row for each group that was on the web.
+fn moved(web: &[(GroupName, WebTraffic)]) -> Vec<Vec<String>> {
+    let mut rows = vec![["GROUP", "BYTES TO THE WEB", "BYTES FROM IT"].map(str::to_owned).to_vec()];
+    for (name, WebTraffic { sent, received }) in web {
+        rows.push(vec![name.to_string(), sent.to_string(), received.to_string()]);
+    }
+    ui::align_right(&mut rows, 1..3);
+    rows
+}
+
+/// A row for each day of each group in which it did something, with its bar where there is room; nothing where there
+/// is no such day.
+fn by_day(days: &[Day], usage: &[GroupUsage], columns: Option<usize>) -> Vec<Vec<String>> {
+    let mut rows = vec![["GROUP", "DAY", "TURNS", "INPUT", "CACHED", "OUTPUT"].map(str::to_owned).to_vec()];
+    let mut counted = Vec::new();
+    for group in usage {
+        for (day, used) in days.iter().zip(&group.days).filter(|(_, used)| **used != Used::default()) {
+            let mut row = vec![group.name.to_string(), day.date.to_string()];
+            row.extend(numbers(*used));
+            rows.push(row);
+            counted.push(used.tokens.counted());
+        }
+    }
+    let Some(most) = counted.iter().copied().max() else { return Vec::new() };
+    ui::align_right(&mut rows, 2..6);
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0) + GAP;
+    let taken: usize = (0..rows[0].len()).map(width).sum();
+    let room = columns.unwrap_or(0).saturating_sub(taken).min(BAR_MAX);
+    if room >= BAR_MIN {
+        for (row, counted) in rows.iter_mut().skip(1).zip(counted) {
+            row.push(ui::bar(counted, most, room));
+        }
+    }
+    rows
+}
+
+/// A row for each group: all its days together, and its limit.
+fn totals(usage: &[GroupUsage]) -> Vec<Vec<String>> {
+    let header = ["GROUP", "TURNS", "INPUT", "CACHED", "OUTPUT", "TODAY", "LIMIT A DAY"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for GroupUsage { name, standing, days } in usage {
+        let mut all = Used::default();
+        for used in days {
+            all.turns += used.turns;
+            all.tokens += used.tokens;
+        }
+        let today = days.last().map_or(0, |used| used.tokens.counted());
+        let mut row = vec![name.to_string()];
+        row.extend(numbers(all));
+        row.push(today.to_string());
+        row.push(limit(*standing, today));
+        rows.push(row);
+    }
+    ui::align_right(&mut rows, 1..6);
+    rows
+}
+
+fn numbers(used: Used) -> [String; 4] {
+    [used.turns, used.tokens.input, used.tokens.cached, used.tokens.output].map(|number| number.to_string())
+}
+
+/// A group's daily limit, and how much of it today has taken.
+fn limit(standing: Standing, today: u64) -> String {
+    match standing {
+        Standing::Removed => "(removed)".to_owned(),
+        Standing::Served { daily_tokens: None } => "-".to_owned(),
+        Standing::Served { daily_tokens: Some(limit) } if today >= limit => format!("{limit} (used up)"),
+        Standing::Served { daily_tokens: Some(limit) } => {
+            format!("{limit} ({} % used)", u128::from(today) * 100 / u128::from(limit))
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::TokenUsage;
+
+    fn used(turns: u64, input: u64, output: u64) -> Used {
+        Used { turns, tokens: TokenUsage { input, cached: input / 2, output } }
+    }
+
+    /// A table's lines as a terminal of so many columns shows them.
+    fn drawn(usage: &[GroupUsage], columns: Option<usize>) -> String {
+        let now = "2026-11-21T12:00:00Z".parse().unwrap();
+        let rows = by_day(&Day::last(3, now, &jiff::tz::TimeZone::UTC), usage, columns);
+        let widths: Vec<usize> = (0..7)
+            .map(|column| {
+                rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
+            })
+            .map(Option::unwrap_or_default)
+            .collect();
+        let line = |row: &Vec<String>| {
+            let cells: Vec<String> =
+                row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
+            cells.join("  ").trim_end().to_owned()
+        };
+        let lines: Vec<String> = rows.iter().map(line).collect();
+        assert!(lines.iter().all(|line| line.chars().count() <= columns.unwrap_or(usize::MAX)), "{lines:#?}");
+        lines.join("\n")
+    }
+
+    fn usage() -> Vec<GroupUsage> {
+        let group = |name: &str, days: [Used; 3]| GroupUsage {
+            name: GroupName::parse(name).unwrap(),
+            standing: Standing::Served { daily_tokens: None },
+            days: days.to_vec(),
+        };
+        vec![
+            group("main", [used(3, 1_000_000, 9_000), Used::default(), used(1, 500_000, 4_000)]),
+            group("a-family-with-a-longer-name", [Used::default(), used(12, 2_500, 100), Used::default()]),
+        ]
+    }
+
+    #[test]
+    fn bars_take_the_room_that_is_left() {
+        insta::assert_snapshot!(drawn(&usage(), Some(80)), @"
+        GROUP                        DAY         TURNS    INPUT  CACHED  OUTPUT
+        main                         2026-11-19      3  1000000  500000    9000  ███████
+        main                         2026-11-21      1   500000  250000    4000  ███▍
+        a-family-with-a-longer-name  2026-11-20     12     2500    1250     100  ▏
+        ");
+        insta::assert_snapshot!(drawn(&usage()[..1], Some(80)), @"
+        GROUP  DAY         TURNS    INPUT  CACHED  OUTPUT
+        main   2026-11-19      3  1000000  500000    9000  █████████████████████████████
+        main   2026-11-21      1   500000  250000    4000  ██████████████▍
+        ");
+        insta::assert_snapshot!(drawn(&usage()[..1], Some(50)), @"
+        GROUP  DAY         TURNS    INPUT  CACHED  OUTPUT
+        main   2026-11-19      3  1000000  500000    9000
+        main   2026-11-21      1   500000  250000    4000
+        ");
+        assert_eq!(drawn(&usage()[..1], None), drawn(&usage()[..1], Some(50)));
+    }
+
+    #[test]
+    fn a_limit_is_shown_with_what_today_has_taken() {
+        for (daily_tokens, today, expected) in [
+            (None, 5, "-"),
+            (Some(200), 0, "200 (0 % used)"),
+            (Some(200), 199, "200 (99 % used)"),
+            (Some(200), 200, "200 (used up)"),
+            (Some(0), 0, "0 (used up)"),
+        ] {
+            assert_eq!(limit(Standing::Served { daily_tokens }, today), expected);
+        }
+    }
+}

@@ -1,0 +1,312 @@
+//! The web, for one group: its requests through a proxy, `CONNECT host:port` and `GET http://host/…`.
+//!
+//! ```text
+//! target (pure): a host, a port; the group's policy ─▶ outside: all addresses of the name
+//!   ─▶ address (pure): each one a public host's, or the whole is refused; none is this machine's
+//!   ─▶ outside: a connection to one of these addresses, never to the name ─▶ bytes, counted by `traffic`
+//! ```
+//!
+//! Nothing is looked up twice, so a name whose answer changes is connected to where it was checked, and redirects are
+//! not followed: they are the container's next request. What goes through a tunnel is not read, not even which host
+//! its TLS asks for. A refusal says why in one sentence, in the status line too, where `curl -v`, git and pip show it.
+
+mod address;
+mod outside;
+mod target;
+mod traffic;
+
+use std::error::Error;
+use std::fmt;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use axum::body::Body;
+use bytes::Bytes;
+use futures_util::{StreamExt, stream};
+use hyper::body::Incoming;
+use hyper::client::conn::http1;
+use hyper::ext::ReasonPhrase;
+use hyper::header::{self, HeaderValue};
+use hyper::upgrade::OnUpgrade;
+use hyper::{Method, Request, Response, StatusCode, Uri, Version};
+use hyper_util::rt::TokioIo;
+use tokio::io::copy_bidirectional_with_sizes;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, timeout, timeout_at};
+
+use super::{body, road};
+use crate::types::{GroupName, WebPolicy};
+pub use outside::{Internet, Outside};
+use target::{Host, Passage, Target};
+pub use traffic::Traffic;
+use traffic::{Counted, Visit};
+
+/// How long a name may take to be looked up. A resolver asks each of its servers twice, 5 s each.
+const LOOKUP_TIMEOUT: Duration = Duration::from_secs(15);
+/// How long all addresses of a host together may take to accept a connection, and each of them.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
+const ADDRESS_TIMEOUT: Duration = Duration::from_secs(8);
+/// More addresses of a name are not tried; some hosts have dozens.
+const ADDRESSES_MAX: usize = 8;
+/// How long nothing may move on a connection. Long, for a server may think before it answers.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(10 * 60);
+/// What is read at a time, in each direction of a tunnel.
+const TUNNEL_BUFFER_BYTES: usize = 16 * 1024;
+
+/// The way of one group to the web.
+#[derive(Debug)]
+pub struct Web<O> {
+    group: GroupName,
+    policy: WebPolicy,
+    outside: O,
+    traffic: Arc<Traffic>,
+}
+
+/// What a request is answered with, and what its connection becomes after that.
+pub struct Answer {
+    pub response: Response<Body>,
+    pub tunnel: Option<Tunnel>,
+}
+
+impl<O: Outside> Web<O> {
+    pub fn new(group: GroupName, policy: WebPolicy, outside: O, traffic: Arc<Traffic>) -> Self {
+        Self { group, policy, outside, traffic }
+    }
+
+    /// Whether a request is for here.
+    pub fn is_asked_by(request: &Request<Incoming>) -> bool {
+        Target::is_of(request.method(), request.uri())
+    }
+
+    pub async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let refusal = match self.reach(request.method(), request.uri()).await {
+            Ok((target, line)) => match carry(request, &target, line).await {
+                Ok(answer) => return answer,
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => {
+                body::discard(request.into_body()).await;
+                refusal
+            }
+        };
+        tracing::debug!(status = refusal.status.as_u16(), "The web is refused: {}", refusal.why);
+        Answer { response: refusal.response(), tunnel: None }
+    }
+
+    /// The answer to a request that Kimi should go to the web with; none where it may.
+    pub fn refuse_by_way_of_kimi(&self) -> Option<Response<Body>> {
+        match self.policy {
+            WebPolicy::Web => None,
+            WebPolicy::None | WebPolicy::Allowlist(_) => {
+                let why = format!(
+                    "Kimi's own search and fetch reach every host, and the web is not open to this chat's agent. The \
+                     owner can open it: nanokimi groups set {} --web web",
+                    self.group
+                );
+                Some(Refusal::new(StatusCode::FORBIDDEN, why).response())
+            }
+        }
+    }
+
+    /// What a request asks for, and a connection to it, if it may.
+    async fn reach(&self, method: &Method, uri: &Uri) -> Result<(Target, Counted), Refusal> {
+        let target = Target::parse(method, uri)?;
+        let line = self.connect(&target).await.inspect_err(|refusal| {
+            if refusal.status == StatusCode::FORBIDDEN {
+                self.traffic.refused(&target.host.to_string());
+            }
+        })?;
+        Ok((target, line))
+    }
+
+    async fn connect(&self, target: &Target) -> Result<Counted, Refusal> {
+        target.admit(&self.policy, &self.group)?;
+        let addresses = self.addresses_of(&target.host).await?;
+        for address in &addresses {
+            self.check(*address, &target.host)?;
+        }
+        let visit = Visit::begin(target.host.to_string(), Arc::clone(&self.traffic));
+        let deadline = Instant::now() + CONNECT_TIMEOUT;
+        let mut failure = None;
+        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+            let to = SocketAddr::new(address, target.port);
+            let until = deadline.min(Instant::now() + ADDRESS_TIMEOUT);
+            match timeout_at(until, self.outside.connect(to)).await {
+                Ok(Ok(stream)) => return Ok(Counted::new(stream, visit)),
+                Ok(Err(error)) => failure = Some(error),
+                Err(_) if Instant::now() >= deadline => break,
+                Err(_) => {}
+            }
+        }
+        let host = &target.host;
+        Err(match failure {
+            Some(error) => Refusal::unreachable(format!("{host} cannot be reached: {error}.")),
+            None => Refusal::too_slow(format!("{host} did not accept a connection in time.")),
+        })
+    }
+
+    async fn addresses_of(&self, host: &Host) -> Result<Vec<IpAddr>, Refusal> {
+        let name = match host {
+            Host::Address(address) => return Ok(vec![*address]),
+            Host::Name(name) => name,
+        };
+        match timeout(LOOKUP_TIMEOUT, self.outside.addresses_of(name)).await {
+            Ok(Ok(addresses)) if !addresses.is_empty() => Ok(addresses),
+            Ok(Ok(_)) => Err(Refusal::unreachable(format!("{name} has no address."))),
+            Ok(Err(error)) => Err(Refusal::unreachable(format!("{name} cannot be found: {error}."))),
+            Err(_) => Err(Refusal::too_slow(format!("{name} could not be looked up in time."))),
+        }
+    }
+
+    /// One address that is not a public host's closes the whole: what else such a name leads to is no better.
+    fn check(&self, address: IpAddr, host: &Host) -> Result<(), Refusal> {
+        let what = address::special(address)
+            .or_else(|| self.outside.is_this_machine(address).then_some("an address of this machine"));
+        let Some(what) = what else { return Ok(()) };
+        // The address that a name leads to stays here: it may be known on this network only.
+        tracing::debug!(%address, "An agent asks for {what}");
+        let leads = match host {
+            Host::Name(_) => "leads to",
+            Host::Address(_) => "is",
+        };
+        Err(Refusal::new(
+            StatusCode::FORBIDDEN,
+            format!("{host} {leads} {what}; agents reach public addresses only."),
+        ))
+    }
+}
+
+/// Carries a request over its connection, or makes a tunnel of that.
+async fn carry(request: Request<Incoming>, target: &Target, line: Counted) -> Result<Answer, Refusal> {
+    match target.passage {
+        Passage::Tunnel => {
+            let tunnel = Tunnel { inside: hyper::upgrade::on(request), outside: line };
+            Ok(Answer { response: Response::new(Body::empty()), tunnel: Some(tunnel) })
+        }
+        Passage::Plain => Ok(Answer { response: ask(request, line, &target.host).await?, tunnel: None }),
+    }
+}
+
+/// A connection that was asked for with `CONNECT`.
+pub struct Tunnel {
+    inside: OnUpgrade,
+    outside: Counted,
+}
+
+impl Tunnel {
+    /// Carries bytes both ways until both sides have ended, one breaks, or nothing moves any more.
+    pub async fn carry(self) {
+        let Self { inside, mut outside } = self;
+        let Ok(inside) = inside.await else { return };
+        let (mut inside, visit) = (TokioIo::new(inside), Arc::clone(&outside.visit));
+        let copied = copy_bidirectional_with_sizes(
+            &mut inside,
+            &mut outside,
+            TUNNEL_BUFFER_BYTES,
+            TUNNEL_BUFFER_BYTES,
+        );
+        tokio::select! {
+            copied = copied => if let Err(error) = copied {
+                // Either side may hang up as it likes.
+                tracing::debug!("A tunnel to the web broke: {error}");
+            },
+            () = visit.quiet(QUIET_TIMEOUT) => tracing::debug!("A tunnel to the web fell silent"),
+        }
+    }
+}
+
+/// Sends one request over a connection of its own, and passes the answer back as it comes.
+async fn ask(request: Request<Incoming>, line: Counted, host: &Host) -> Result<Response<Body>, Refusal> {
+    let visit = Arc::clone(&line.visit);
+    let outgoing = outgoing(request)?;
+    let broke = |error: hyper::Error| Refusal::unreachable(format!("{host} broke the connection: {error}."));
+    let (mut sender, connection) = http1::handshake(TokioIo::new(line)).await.map_err(broke)?;
+    // Ends with the answer: whoever drops that drops the connection.
+    let mut driver = JoinSet::new();
+    driver.spawn(connection);
+    let answer = tokio::select! {
+        answer = sender.send_request(outgoing) => answer.map_err(broke)?,
+        () = visit.quiet(QUIET_TIMEOUT) => return Err(Refusal::too_slow(format!("{host} did not answer in time."))),
+    };
+    let (mut head, body) = answer.into_parts();
+    head.headers = road::end_to_end(&head.headers);
+    head.version = Version::HTTP_11;
+    let pieces = Body::new(body).into_data_stream();
+    let rest = stream::unfold((pieces, driver, visit), |(mut pieces, driver, visit)| async {
+        let piece: Result<Bytes, BrokenOff> = tokio::select! {
+            piece = pieces.next() => piece?.map_err(|_| BrokenOff),
+            () = visit.quiet(QUIET_TIMEOUT) => Err(BrokenOff),
+        };
+        Some((piece, (pieces, driver, visit)))
+    });
+    Ok(Response::from_parts(head, Body::from_stream(rest)))
+}
+
+/// The request as the host gets it: for itself, and about this connection only.
+fn outgoing(request: Request<Incoming>) -> Result<Request<Incoming>, Refusal> {
+    let (mut head, body) = request.into_parts();
+    let unfit = || Refusal::new(StatusCode::BAD_REQUEST, "The URL cannot be sent to a host.".to_owned());
+    let host = head.uri.authority().map_or("", |authority| authority.as_str());
+    let host = HeaderValue::try_from(host).map_err(|_| unfit())?;
+    let path = head.uri.path_and_query().map_or("/", |path| path.as_str());
+    // A URL may have a query right after its host.
+    let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
+    head.uri = path.parse::<Uri>().map_err(|_| unfit())?;
+    head.version = Version::HTTP_11;
+    head.headers = road::end_to_end(&head.headers);
+    // The one who asks has been told to go on already.
+    head.headers.remove(header::EXPECT);
+    head.headers.insert(header::HOST, host);
+    head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    Ok(Request::from_parts(head, body))
+}
+
+/// The error that ends an answer of which a part is missing.
+#[derive(Debug)]
+struct BrokenOff;
+
+impl fmt::Display for BrokenOff {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the answer from the web broke off")
+    }
+}
+
+impl Error for BrokenOff {}
+
+/// Why a request does not reach the web, in words for whoever runs in the container.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub status: StatusCode,
+    pub why: String,
+}
+
+impl Refusal {
+    fn new(status: StatusCode, why: String) -> Self {
+        Self { status, why }
+    }
+
+    fn unreachable(why: String) -> Self {
+        Self::new(StatusCode::BAD_GATEWAY, why)
+    }
+
+    fn too_slow(why: String) -> Self {
+        Self::new(StatusCode::GATEWAY_TIMEOUT, why)
+    }
+
+    fn response(self) -> Response<Body> {
+        let reason = ReasonPhrase::try_from(self.why.clone().into_bytes());
+        let mut response = Response::new(Body::from(format!("nanokimi: {}\n", self.why)));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
+        // What the connection would carry next may be meant for a tunnel that there is not.
+        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+        if let Ok(reason) = reason {
+            response.extensions_mut().insert(reason);
+        }
+        response
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,227 @@
+//! What the turns used, by group and day, and what a group does that has used up its day's tokens.
+//!
+//! A turn belongs to the day in which it began. Its tokens are written at its end, whatever came of it; one that was
+//! lost with a killed host has none.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, params};
+
+use super::{OutboxChange, Reply, Store, millis, outbox};
+use crate::clock::Day;
+use crate::types::{Group, GroupName, TokenUsage};
+
+/// How often a chat is told that its day's tokens are used up: who calls again within this has just read it.
+pub const LIMIT_TOLD_EVERY: Duration = Duration::from_secs(10 * 60);
+
+/// What the turns of one group used in one day.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Used {
+    /// Those that ended as `returned` left out: nobody tried to answer.
+    pub turns: u64,
+    pub tokens: TokenUsage,
+}
+
+/// What one group used.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GroupUsage {
+    pub name: GroupName,
+    pub standing: Standing,
+    /// One for each day that was asked for, in that order.
+    pub days: Vec<Used>,
+}
+
+/// Whether a group is served still.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Standing {
+    Served { daily_tokens: Option<u64> },
+    Removed,
+}
+
+impl Store {
+    /// What every group used in these days: main first, then by name, then those that were removed.
+    pub async fn usage(&self, days: Vec<Day>) -> Result<Vec<GroupUsage>> {
+        self.with(move |connection| {
+            // One look into the index for each name: by itself SQLite would walk through all turns.
+            let mut statement = connection.prepare(
+                "WITH RECURSIVE worked (name) AS (
+                     SELECT min(group_name) FROM turns INDEXED BY turns_group
+                     UNION ALL
+                     SELECT (SELECT min(group_name) FROM turns INDEXED BY turns_group
+                              WHERE group_name > worked.name)
+                     FROM worked WHERE worked.name IS NOT NULL)
+                 SELECT known.name, groups.role IS NOT NULL, groups.daily_tokens
+                 FROM (SELECT name FROM worked WHERE name IS NOT NULL UNION SELECT name FROM groups) AS known
+                 LEFT JOIN groups ON groups.name = known.name
+                 ORDER BY groups.role IS NULL, groups.role, known.name",
+            )?;
+            let known = statement.query_map([], |row| {
+                let daily_tokens = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
+                let standing =
+                    if row.get(1)? { Standing::Served { daily_tokens } } else { Standing::Removed };
+                Ok((row.get::<_, String>(0)?, standing))
+            })?;
+            let mut usage = Vec::new();
+            for known in known {
+                let (name, standing) = known?;
+                let days = days.iter().map(|day| used(connection, &name, *day)).collect::<Result<_>>()?;
+                usage.push(GroupUsage { name: GroupName::parse(&name)?, standing, days });
+            }
+            Ok(usage)
+        })
+        .await
+    }
+
+    /// What one group used in a day.
+    pub async fn used_in(&self, day: Day, group: &GroupName) -> Result<Used> {
+        let group = group.clone();
+        self.with(move |connection| used(connection, group.as_str(), day)).await
+    }
+
+    /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used up: the
+    /// agent reads it with the next call that it may answer. Who called is told `notice`, unless the chat was told
+    /// today within [`LIMIT_TOLD_EVERY`].
+    pub async fn let_calls_go(
+        &self,
+        group: &Group,
+        today: Day,
+        notice: String,
+        now: Timestamp,
+    ) -> Result<OutboxChange> {
+        let group = group.clone();
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            // As for a claim: these are of a turn whose end could not be written.
+            transaction
+                .prepare_cached(
+                    "UPDATE inbox INDEXED BY inbox_claimed SET state = 'pending'
+                     WHERE state = 'claimed' AND chat = ?1",
+                )?
+                .execute([group.chat.as_str()])?;
+            let calls = transaction
+                .prepare_cached(
+                    "UPDATE inbox INDEXED BY inbox_pending SET wake = 'context'
+                     WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending'",
+                )?
+                .execute([group.chat.as_str()])?;
+            let told =
+                if calls > 0 { tell(&transaction, &group, today, &notice, now)? } else { OutboxChange::Same };
+            transaction.commit()?;
+            Ok(told)
+        })
+        .await
+    }
+}
+
+fn used(connection: &Connection, group: &str, day: Day) -> Result<Used> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT coalesce(sum(outcome IS NOT 'returned'), 0), coalesce(sum(input_tokens), 0),
+                    coalesce(sum(cached_tokens), 0), coalesce(sum(output_tokens), 0)
+             FROM turns INDEXED BY turns_group WHERE group_name = ?1 AND began_at >= ?2 AND began_at < ?3",
+        )?
+        .query_row(params![group, millis(day.begins), millis(day.ends)], |row| {
+            let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
+            let tokens = TokenUsage { input: number(1)?, cached: number(2)?, output: number(3)? };
+            Ok(Used { turns: number(0)?, tokens })
+        })?)
+}
+
+fn tell(
+    connection: &Connection,
+    group: &Group,
+    today: Day,
+    notice: &str,
+    now: Timestamp,
+) -> Result<OutboxChange> {
+    let stale = now.saturating_sub(SignedDuration::try_from(LIMIT_TOLD_EVERY)?).unwrap_or(Timestamp::MIN);
+    let due = connection
+        .prepare_cached(
+            "UPDATE groups SET limit_told_at = ?2
+             WHERE name = ?1 AND (limit_told_at IS NULL OR limit_told_at <= ?3 OR limit_told_at < ?4
+                                  OR limit_told_at > ?2)",
+        )?
+        .execute(params![group.name.as_str(), millis(now), millis(stale), millis(today.begins)])?;
+    if due == 0 {
+        return Ok(OutboxChange::Same);
+    }
+    outbox::enqueue(connection, &group.chat, None, &Reply::text(notice), now)?;
+    Ok(OutboxChange::Changed)
+}
+
+#[cfg(test)]
+mod tests {
+    use jiff::tz::TimeZone;
+
+    use super::super::tests::{add_group, rules};
+    use super::*;
+    use crate::store::{Finish, TurnEnding};
+    use crate::types::{EngineName, Event, Inbound, Mention, MessageId, Role, SenderId};
+
+    /// A turn of the group that began at `now` and ended in this way.
+    async fn turn(store: &Store, group: &str, now: &str, finish: Finish, usage: TokenUsage) {
+        let now: Timestamp = now.parse().unwrap();
+        let group = store.group(&GroupName::parse(group).unwrap()).await.unwrap().unwrap();
+        let call = Inbound {
+            chat: group.chat.clone(),
+            id: MessageId::new(now.to_string()),
+            sender: SenderId::new("ana@s.whatsapp.net"),
+            sender_name: "Ana".to_owned(),
+            text: "@Kai hello".to_owned(),
+            sent_at: now,
+            mention: Mention::NotMe,
+            quote: None,
+            media: None,
+            expires_secs: None,
+        };
+        store.take_in(vec![Event::Message(call)], rules(), now).await.unwrap();
+        let claim = store.claim(&group, &EngineName::new("kimi-cli"), now).await.unwrap().unwrap();
+        let (unread, replies) = (Vec::new(), Vec::new());
+        let ending = TurnEnding { turn: claim.turn, chat: group.chat, finish, unread, replies, usage };
+        store.finish_turn(ending, now).await.unwrap();
+    }
+
+    fn tokens(input: u64, cached: u64, output: u64) -> TokenUsage {
+        TokenUsage { input, cached, output }
+    }
+
+    #[tokio::test]
+    async fn tokens_are_summed_by_group_and_day_whatever_came_of_the_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+        let zone = TimeZone::get("Europe/Madrid").unwrap();
+        let now: Timestamp = "2026-11-22T20:00:00Z".parse().unwrap();
+        for (name, role) in [("family", Role::Member), ("old", Role::Member), ("zoo", Role::Main)] {
+            add_group(&store, name, role, now).await;
+        }
+        let hopeless = || Finish::Hopeless { notice: "no".to_owned() };
+        turn(&store, "family", "2026-11-20T22:59:59Z", Finish::Answered, tokens(1, 1, 1)).await;
+        turn(&store, "family", "2026-11-20T23:00:00Z", Finish::Answered, tokens(100, 80, 10)).await;
+        turn(&store, "family", "2026-11-21T12:00:00Z", hopeless(), tokens(1_000, 0, 5)).await;
+        turn(&store, "family", "2026-11-22T12:00:00Z", Finish::Returned, tokens(7, 0, 0)).await;
+        turn(&store, "old", "2026-11-21T12:00:00Z", Finish::Answered, tokens(20, 0, 2)).await;
+        store.remove_group(&GroupName::parse("old").unwrap()).await.unwrap();
+
+        let usage = store.usage(Day::last(2, now, &zone)).await.unwrap();
+        let shown: Vec<_> = usage
+            .iter()
+            .map(|group| {
+                let days = group.days.iter().map(|used| (used.turns, used.tokens));
+                (group.name.as_str(), group.standing, days.collect::<Vec<_>>())
+            })
+            .collect();
+        let served = Standing::Served { daily_tokens: None };
+        let nothing = (0, tokens(0, 0, 0));
+        assert_eq!(
+            shown,
+            [
+                ("zoo", served, vec![nothing, nothing]),
+                ("family", served, vec![(2, tokens(1_100, 80, 15)), (0, tokens(7, 0, 0))]),
+                ("old", Standing::Removed, vec![(1, tokens(20, 0, 2)), nothing]),
+            ]
+        );
+        assert_eq!(usage[1].days[0].tokens.counted(), 1_115);
+    }
+}

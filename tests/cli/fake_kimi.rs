@@ -1,0 +1,31 @@
+//! A Kimi API that says one thing to everybody, and remembers who asked what.
+
+use std::io::{BufRead, BufReader, Write};
+use std::net::TcpListener;
+use std::sync::mpsc::{Receiver, channel};
+use std::thread;
+
+/// A running one, for as long as the test's process lives.
+pub struct FakeKimi {
+    /// As settings want it.
+    pub base_url: String,
+    /// The lines of each request's head, in lower case.
+    pub asked: Receiver<Vec<String>>,
+}
+
+/// Starts one that answers with this status, such as `401 Unauthorized`.
+pub fn start(status: &'static str) -> FakeKimi {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base_url = format!("http://{}/coding/v1", listener.local_addr().unwrap());
+    let (heads, asked) = channel();
+    thread::spawn(move || {
+        for visitor in listener.incoming() {
+            let mut visitor = visitor.unwrap();
+            let lines = BufReader::new(visitor.try_clone().unwrap()).lines();
+            let head = lines.map(|line| line.unwrap().to_lowercase()).take_while(|line| !line.is_empty());
+            heads.send(head.collect()).ok();
+            write!(visitor, "HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}").ok();
+        }
+    });
+    FakeKimi { base_url, asked }
+}

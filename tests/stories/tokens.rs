@@ -1,0 +1,165 @@
+//! An owner has limited the tokens of a day.
+
+use std::time::Duration;
+
+use jiff::tz::TimeZone;
+
+use crate::engine::Behaviour;
+use crate::world::World;
+
+/// The beginning of what a chat reads that has used up its tokens.
+const USED_UP: &str = "Kai: I have used up the 1000 tokens that I may use in this chat in a day.";
+
+/// A family that may use a thousand tokens a day, and has a warm agent that answers all that it reads.
+async fn family_with_a_limit() -> World {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    world.limit("family", Some(1_000)).await;
+    world.says("family", "Alice", "@Kai hello").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_calls_at_the_limit_is_told_and_is_answered_the_next_day() {
+    let mut world = family_with_a_limit().await;
+    world.has_used("family", 900, 99).await;
+    world.says("family", "Alice", "@Kai one more?").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai one more?");
+
+    world.has_used("family", 0, 1).await;
+    world.says("family", "Alice", "@Kai and now?").await;
+    insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I have used up the 1000 tokens that I may use in this chat in a day. I answer again from 00:00 UTC on; what is written until then I keep, but I do not answer it by myself, so ask me again after that. The owner can allow me more with `nanokimi groups set family --daily-tokens NUMBER`.");
+
+    // Nothing is said by itself when the next day begins: yesterday's questions may be nobody's any more.
+    world.until("2026-11-22T00:00:00Z").await;
+    world.silence(Duration::from_secs(8 * 60 * 60)).await;
+    world.says("family", "Bob", "@Kai good morning").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai and now? @Kai good morning");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_calls_again_and_again_is_told_every_ten_minutes() {
+    let mut world = family_with_a_limit().await;
+    world.has_used("family", 1_000, 0).await;
+    for call in ["@Kai please", "@Kai pretty please", "@Kai hello?"] {
+        world.says("family", "Alice", call).await;
+        world.passes(Duration::from_secs(60)).await;
+    }
+    assert!(world.hears_in("family").await.starts_with(USED_UP));
+    world.silence(Duration::from_secs(7 * 60)).await;
+    world.says("family", "Bob", "@Kai are you ill?").await;
+    assert!(world.hears_in("family").await.starts_with(USED_UP));
+    // A talk among people gets no answer, whatever the limit says.
+    world.says("family", "Alice", "it only rests").await;
+    world.silence(Duration::from_secs(60 * 60)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn on_a_new_day_the_chat_is_told_anew_at_once() {
+    let mut world = World::without_service_at(Behaviour::EchoAll, "2026-11-21T23:55:00Z").await;
+    world.limit("family", Some(1_000)).await;
+    world.start().await;
+    world.has_used("family", 1_000, 0).await;
+    world.says("family", "Alice", "@Kai tonight?").await;
+    assert!(world.hears_in("family").await.starts_with(USED_UP));
+    world.until("2026-11-22T00:01:00Z").await;
+    world.has_used("family", 5_000, 0).await;
+    world.says("family", "Alice", "@Kai today?").await;
+    assert!(world.hears_in("family").await.starts_with(USED_UP));
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_day_ends_at_midnight_where_the_owner_is_also_when_it_has_25_hours() {
+    // Half an hour into the day on which Madrid sets its clocks back.
+    let mut world = World::without_service_at(Behaviour::Echo, "2026-10-24T22:30:00Z").await;
+    world.settings(|settings| settings.zone = TimeZone::get("Europe/Madrid").unwrap());
+    world.limit("family", Some(1_000)).await;
+    world.start().await;
+    world.has_used("family", 1_000, 0).await;
+    world.says("family", "Alice", "@Kai hello").await;
+    let notice = world.hears_in("family").await;
+    assert!(notice.contains("I answer again from 00:00 CET on"), "{notice}");
+
+    // A day of 24 hours would be over.
+    world.until("2026-10-25T22:55:00Z").await;
+    world.says("family", "Alice", "@Kai is it tomorrow?").await;
+    assert!(world.hears_in("family").await.starts_with(USED_UP));
+    world.until("2026-10-25T23:00:00Z").await;
+    world.says("family", "Alice", "@Kai and now?").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai and now?");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_limit_counts_at_once() {
+    let mut world = family_with_a_limit().await;
+    world.has_used("family", 1_000, 0).await;
+    world.says("family", "Alice", "@Kai please").await;
+    assert!(world.hears_in("family").await.starts_with(USED_UP));
+
+    world.limit("family", Some(1_001)).await;
+    world.says("family", "Alice", "@Kai now?").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai please @Kai now?");
+    // It is another limit: who reaches it is told, however short ago that was.
+    world.has_used("family", 1, 0).await;
+    world.says("family", "Alice", "@Kai more?").await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I have used up the 1001 tokens"));
+
+    world.limit("family", None).await;
+    world.says("family", "Alice", "@Kai at last?").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai more? @Kai at last?");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn no_container_is_launched_to_say_no_to_the_owner_neither() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    world.limit("main", Some(0)).await;
+    world.says("main", "Owner", "hello").await;
+    insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I do not answer here, as my limit for this chat is 0 tokens a day. The owner can change that with `nanokimi groups set main --daily-tokens NUMBER`.");
+    assert_eq!(world.docker.tries(), 0);
+    // Of other groups it is no business.
+    world.says("family", "Alice", "@Kai hello").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_runs_is_finished_with_all_that_is_told_to_it() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.limit("family", Some(1_000)).await;
+    world.says("family", "Alice", "@Kai look for a hotel").await;
+    let turn = world.prompt().await;
+    turn.step();
+    world.limit("family", Some(0)).await;
+    world.says("family", "Alice", "@Kai near the sea").await;
+    turn.takes_steer(&turn.request("steer").await);
+    turn.says("Found one.");
+    turn.finish();
+    assert_eq!(world.hears_in("family").await, "Kai: Found one.");
+    world.says("family", "Alice", "@Kai thank you").await;
+    assert!(world.hears_in("family").await.contains("0 tokens a day"));
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_kill_neither_doubles_the_sentence_nor_loses_a_message() {
+    let mut world = family_with_a_limit().await;
+    world.has_used("family", 1_000, 0).await;
+    world.says("family", "Alice", "@Kai one").await;
+    assert!(world.hears_in("family").await.starts_with(USED_UP));
+    world.kill().await;
+    world.start().await;
+    world.silence(Duration::from_secs(60)).await;
+    world.says("family", "Alice", "@Kai two").await;
+    world.kill().await;
+    world.start().await;
+    world.silence(Duration::from_secs(60 * 60)).await;
+    world.until("2026-11-22T00:00:00Z").await;
+    world.says("family", "Alice", "@Kai three").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai one @Kai two @Kai three");
+    world.ends().await;
+}
