@@ -30,7 +30,7 @@ use ground::{PATIENCE, gone};
 use world::World;
 
 /// Starts of each engine; the half of them is what counts.
-const STARTS: usize = 9;
+const STARTS: usize = 5;
 /// Messages to each container that runs.
 const MESSAGES: usize = 5;
 /// How long an agent is left alone before its memory is looked at.
