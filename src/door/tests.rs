@@ -215,7 +215,7 @@ async fn refusals_of_the_api_are_remembered_until_a_success() {
     for (status, passed_as, body, trouble, detail) in [
         (
             "401 Unauthorized",
-            401,
+            400,
             r#"{"error":{"message":"bad key"}}"#,
             Trouble::NotLoggedIn,
             "HTTP 401 bad key",
@@ -278,7 +278,7 @@ async fn a_refused_login_is_renewed_once_and_the_engine_sees_nothing_of_it() {
     refused.wait_for(|token| *token == Some(Secret::new("renewed"))).await.unwrap();
     hall.login.send_replace(Authorization::Login(Secret::new("newer")));
     let answer = answered(&hall, &mut engine, &json_answer("401 Unauthorized", "{}")).await;
-    assert!(answer.starts_with("HTTP/1.1 401 "), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
     assert_eq!(hall.door.take_failure(), Some(Failure::new(Trouble::NotLoggedIn, "HTTP 401")));
 }
 

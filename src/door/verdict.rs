@@ -58,7 +58,7 @@ pub fn of_refusal(
 ) -> Verdict {
     match status.as_u16() {
         401 if tried.renewals == 0 && matches!(login, Authorization::Login(_)) => Verdict::Renew,
-        401 => Verdict::Pass(Trouble::NotLoggedIn),
+        401 => Verdict::GiveUp(Trouble::NotLoggedIn),
         402 => Verdict::GiveUp(Trouble::QuotaUsedUp),
         403 | 429 if is_about_quota(complaint) => Verdict::GiveUp(Trouble::QuotaUsedUp),
         403 => Verdict::Pass(Trouble::Refused),
@@ -179,10 +179,10 @@ mod tests {
     #[test]
     fn a_login_is_renewed_once_and_a_key_never() {
         let renewed = Tried { renewals: 1, ..Tried::default() };
-        assert_eq!(judged(401, "", "", None, &renewed), Verdict::Pass(Trouble::NotLoggedIn));
+        assert_eq!(judged(401, "", "", None, &renewed), Verdict::GiveUp(Trouble::NotLoggedIn));
         let key = Authorization::ApiKey(Secret::new("k"));
         let verdict = of_refusal(StatusCode::UNAUTHORIZED, &complaint("", ""), None, &key, &Tried::default());
-        assert_eq!(verdict, Verdict::Pass(Trouble::NotLoggedIn));
+        assert_eq!(verdict, Verdict::GiveUp(Trouble::NotLoggedIn));
     }
 
     #[test]

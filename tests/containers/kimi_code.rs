@@ -26,7 +26,7 @@ async fn it_answers_works_and_says_to_the_model_what_it_is() {
         assert_eq!(request.line, "POST /coding/v1/chat/completions");
     }
     let tools = requests[0].body["tools"].to_string();
-    assert!(tools.contains("\"Bash\"") && !tools.contains("AskUserQuestion"), "{tools}");
+    assert!(tools.contains("\"Bash\"") && !tools.contains("\"name\":\"AskUserQuestion\""), "{tools}");
     let prompt = world.system_prompt();
     assert!(prompt.contains("You are Kai, and you live in a chat."), "{prompt}");
     world.ends().await;

@@ -18,7 +18,7 @@ use rustls::ServerConfig;
 use rustls::pki_types::PrivateKeyDer;
 use tempfile::TempDir;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
 use crate::ground::{until, variable};
@@ -89,6 +89,8 @@ const NAMES: [(&str, &str); 12] = [
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 const OTHERS: [u16; 2] = [22, 8080];
+/// Where the town itself connects to, to know that all who came before were counted.
+const LAST: u16 = 7_777;
 
 /// Gives this machine its cable, its names and its routes. `$1` is the folder with its settings, `$2` a process in the
 /// other namespace, `$3` the addresses there.
@@ -201,8 +203,17 @@ impl Town {
     }
 
     /// Whom connections have reached since the last call, hosts and this machine.
-    pub fn connections(&self) -> Vec<String> {
-        std::mem::take(&mut lock(&self.seen).connections)
+    pub async fn connections(&self) -> Vec<String> {
+        // Whoever was there before these is counted before these.
+        let last = [PUBLIC, "127.0.0.1"].map(|host| format!("{host}:{LAST}"));
+        for place in &last {
+            TcpStream::connect(place).await.unwrap();
+        }
+        let seen = async || last.iter().all(|place| lock(&self.seen).connections.contains(place));
+        until("the hosts count who came", seen).await;
+        let mut connections = std::mem::take(&mut lock(&self.seen).connections);
+        connections.retain(|place| !last.contains(place));
+        connections
     }
 
     /// How often the IPv4 addresses of a name were asked for.
@@ -235,7 +246,7 @@ fn live(namespace: Option<File>, seen: Arc<Mutex<Seen>>, tls: TlsAcceptor) {
         }
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            for port in [HTTP, HTTPS].into_iter().chain(OTHERS) {
+            for port in [HTTP, HTTPS, LAST].into_iter().chain(OTHERS) {
                 let listener = TcpListener::bind(("::", port)).await.unwrap();
                 tokio::spawn(host(listener, Arc::clone(&seen), tls.clone()));
             }

@@ -124,7 +124,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
         let address: IpAddr = address.parse().unwrap();
         timeout(PATIENCE, TcpStream::connect((address, 80))).await.unwrap().unwrap();
     }
-    assert_eq!(town.connections().len(), listening.count());
+    assert_eq!(town.connections().await.len(), listening.count());
     let mut world = World::new().await;
     let folder = world.folder_of("family");
     std::fs::write(folder.join("knock.py"), KNOCK).unwrap();
@@ -136,7 +136,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     for (row, (target, answer)) in rows.iter().zip(REFUSED) {
         assert!(row.starts_with(&format!("{target} | {answer}")), "{answer}\n{row}");
     }
-    assert_eq!(town.connections(), [""; 0], "nothing was connected to");
+    assert_eq!(town.connections().await, [""; 0], "nothing was connected to");
 
     // Public hosts are reached, by name and by address, over IPv4 and IPv6.
     targets(&[
@@ -151,7 +151,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     assert!(reached.lines().all(|row| row.ends_with("| 200 OK")), "{reached}");
     let (four, six) = (format!("{PUBLIC}:"), format!("[{PUBLIC_IPV6}]:"));
     let expected = [(&four, 443), (&four, 80), (&four, 80), (&six, 80), (&four, 443), (&six, 443)];
-    assert_eq!(town.connections(), expected.map(|(host, port)| format!("{host}{port}")));
+    assert_eq!(town.connections().await, expected.map(|(host, port)| format!("{host}{port}")));
 
     // A name that leads elsewhere at its second look-up is looked up once, and is connected to where it was checked.
     targets(&["turning.example:443", "turning.example:443"]);
@@ -165,7 +165,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
         ]
     );
     assert_eq!(town.lookups("turning.example") - before, 2, "once for each request");
-    assert_eq!(town.connections(), [format!("{PUBLIC}:443")]);
+    assert_eq!(town.connections().await, [format!("{PUBLIC}:443")]);
 
     // A redirect is the next request.
     for (place, word) in [
@@ -183,7 +183,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
             followed.contains(word) || (word == "the agent's own" && followed.contains("curl: (7)"));
         assert!(refused, "{place}: {followed}");
     }
-    let only_the_host = town.connections();
+    let only_the_host = town.connections().await;
     assert!(
         only_the_host.len() == 6 && only_the_host.iter().all(|one| *one == format!("{PUBLIC}:80")),
         "{only_the_host:?}"
@@ -288,7 +288,7 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
     assert!(fetched.contains("from fetch"), "{fetched}");
     let fetched = world.asks("some", "@Kai CALL FetchURL {\"url\":\"http://router.example/\"}").await;
     assert!(fetched.contains("Status: 403"), "{fetched}");
-    assert_eq!(town.connections(), [format!("{PUBLIC}:80"), format!("{PUBLIC}:80")]);
+    assert_eq!(town.connections().await, [format!("{PUBLIC}:80"), format!("{PUBLIC}:80")]);
     let by_way_of_kimi =
         world.agent_runs("some", "curl -sS -d '{}' http://127.0.0.1:8787/coding/v1/fetch").await;
     assert!(by_way_of_kimi.contains("Kimi's own search and fetch reach every host"), "{by_way_of_kimi}");
