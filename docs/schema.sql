@@ -134,10 +134,13 @@ CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';
 -- Which engine answered last in a group.
 CREATE INDEX turns_answered ON turns (group_name, id) WHERE outcome = 'answered';
 
--- What keeps all chats from being answered, such as a login that Kimi refuses; what is asked meanwhile is kept.
+-- What keeps all chats from being answered, such as a login that Kimi refuses; what is asked meanwhile is kept. One that
+-- is over stays, with when the owner was told of it.
 CREATE TABLE outages (
     outage TEXT PRIMARY KEY NOT NULL,
-    since INTEGER NOT NULL
+    since INTEGER NOT NULL,
+    ended_at INTEGER,
+    told_at INTEGER
 ) STRICT;
 
 -- What a group used since a moment: the daily limit, `usage`.

@@ -61,9 +61,10 @@ pub fn kept(lang: Lang, outage: Outage) -> String {
 pub fn outage(lang: Lang, outage: Outage) -> String {
     let happened = happened(lang, outage.trouble());
     let (en, es) = match outage {
-        Outage::NotLoggedIn => {
-            ("Please run `nanokimi login` on the server.", "Ejecuta `nanokimi login` en el servidor.")
-        }
+        Outage::NotLoggedIn => (
+            "Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes.",
+            "Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`.",
+        ),
         Outage::Refused => (
             "Please look at your plan on kimi.com, then run `nanokimi doctor` on the server.",
             "Revisa tu plan en kimi.com y luego ejecuta `nanokimi doctor` en el servidor.",
@@ -73,8 +74,8 @@ pub fn outage(lang: Lang, outage: Outage) -> String {
             "Se pasará solo; si ocurre a menudo, revisa tu plan en kimi.com.",
         ),
         Outage::QuotaUsedUp => (
-            "`nanokimi login --status` says when it begins anew.",
-            "`nanokimi login --status` dice cuándo empieza de nuevo.",
+            "Your account's page at Kimi says when it begins anew.",
+            "La página de tu cuenta en Kimi dice cuándo empieza de nuevo.",
         ),
         Outage::ModelRefused => (
             "Please check KIMI_MODEL in .env and the models in data/credentials/config.toml.",
@@ -198,8 +199,8 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
             ("Please tell me in words what it shows.", "Cuéntame con palabras qué contiene.")
         }
         Trouble::NotLoggedIn => (
-            "Please ask the owner to run `nanokimi login`.",
-            "Pide al propietario que ejecute `nanokimi login`.",
+            "Please ask the owner to run `nanokimi doctor`.",
+            "Pide al propietario que ejecute `nanokimi doctor`.",
         ),
         Trouble::Refused => (
             "Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.",
@@ -210,8 +211,8 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
             "Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`.",
         ),
         Trouble::QuotaUsedUp => (
-            "Please wait until the plan's next period, or ask the owner to look at `nanokimi login --status`.",
-            "Espera al siguiente periodo del plan, o pide al propietario que mire `nanokimi login --status`.",
+            "Please wait until the plan's next period; the owner sees at Kimi when that is.",
+            "Espera al siguiente periodo del plan; el propietario ve en Kimi cuándo empieza.",
         ),
         Trouble::ModelRefused => (
             "Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml.",
@@ -474,10 +475,10 @@ mod tests {
         TurnTooLong: It took longer than I may work on one message. Please ask me for less at once.
         NoModel: Nobody has told me which Kimi model to use. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         Unsupported: There is something in the message that I cannot read, such as a picture. Please tell me in words what it shows.
-        NotLoggedIn: I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi login`.
+        NotLoggedIn: I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`.
         Refused: Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.
         RateLimited: I have asked Kimi as much as it allows for now. Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`.
-        QuotaUsedUp: What the Kimi plan holds is used up for now. Please wait until the plan's next period, or ask the owner to look at `nanokimi login --status`.
+        QuotaUsedUp: What the Kimi plan holds is used up for now. Please wait until the plan's next period; the owner sees at Kimi when that is.
         ModelRefused: Kimi does not give me the model that I am set to use. Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml.
         TooLarge: What I would have to show Kimi at once is too large for it. Please send fewer or smaller pictures at once.
         Overloaded: Kimi is overloaded or out of order at the moment. Please wait a few minutes.
@@ -514,10 +515,10 @@ mod tests {
         TurnTooLong: Ha llevado más tiempo del que puedo dedicar a un mensaje. Pídeme menos cosas a la vez.
         NoModel: Nadie me ha dicho qué modelo de Kimi debo usar. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         Unsupported: En el mensaje hay algo que no puedo leer, como una imagen. Cuéntame con palabras qué contiene.
-        NotLoggedIn: No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi login`.
+        NotLoggedIn: No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`.
         Refused: Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`.
         RateLimited: Le he preguntado a Kimi todo lo que permite por ahora. Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`.
-        QuotaUsedUp: Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan, o pide al propietario que mire `nanokimi login --status`.
+        QuotaUsedUp: Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan; el propietario ve en Kimi cuándo empieza.
         ModelRefused: Kimi no me da el modelo que tengo configurado. Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml.
         TooLarge: Lo que tendría que enseñarle a Kimi de una vez es demasiado grande. Envía menos imágenes a la vez, o más pequeñas.
         Overloaded: Kimi está saturado o averiado en este momento. Espera unos minutos.
@@ -545,24 +546,24 @@ mod tests {
             told.join("\n")
         });
         insta::assert_snapshot!(all.join("\n"), @"
-        I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi login`. Your message is kept; I answer it as soon as that is over.
-        I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi login` on the server. What is asked meanwhile is kept and answered then.
+        I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes. What is asked meanwhile is kept and answered then.
         I cannot answer now. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. Kimi does not accept the account that I use. Please look at your plan on kimi.com, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
         I cannot answer now. I have asked Kimi as much as it allows for now. Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan on kimi.com. What is asked meanwhile is kept and answered then.
-        I cannot answer now. What the Kimi plan holds is used up for now. Please wait until the plan's next period, or ask the owner to look at `nanokimi login --status`. Your message is kept; I answer it as soon as that is over.
-        I cannot answer in any chat now. What the Kimi plan holds is used up for now. `nanokimi login --status` says when it begins anew. What is asked meanwhile is kept and answered then.
+        I cannot answer now. What the Kimi plan holds is used up for now. Please wait until the plan's next period; the owner sees at Kimi when that is. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. What the Kimi plan holds is used up for now. Your account's page at Kimi says when it begins anew. What is asked meanwhile is kept and answered then.
         I cannot answer now. Kimi does not give me the model that I am set to use. Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. Kimi does not give me the model that I am set to use. Please check KIMI_MODEL in .env and the models in data/credentials/config.toml. What is asked meanwhile is kept and answered then.
-        Ahora no puedo responder. No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi login`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
-        Ahora no puedo responder en ningún chat. No tengo iniciada la sesión en Kimi, o ha caducado. Ejecuta `nanokimi login` en el servidor. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. No tengo iniciada la sesión en Kimi, o ha caducado. Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. Kimi no acepta la cuenta que uso. Revisa tu plan en kimi.com y luego ejecuta `nanokimi doctor` en el servidor. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Le he preguntado a Kimi todo lo que permite por ahora. Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. Le he preguntado a Kimi todo lo que permite por ahora. Se pasará solo; si ocurre a menudo, revisa tu plan en kimi.com. Lo que se pregunte mientras tanto queda guardado y se responde después.
-        Ahora no puedo responder. Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan, o pide al propietario que mire `nanokimi login --status`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
-        Ahora no puedo responder en ningún chat. Lo que incluye el plan de Kimi se ha agotado por ahora. `nanokimi login --status` dice cuándo empieza de nuevo. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan; el propietario ve en Kimi cuándo empieza. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Lo que incluye el plan de Kimi se ha agotado por ahora. La página de tu cuenta en Kimi dice cuándo empieza de nuevo. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Kimi no me da el modelo que tengo configurado. Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. Kimi no me da el modelo que tengo configurado. Revisa KIMI_MODEL en .env y los modelos en data/credentials/config.toml. Lo que se pregunte mientras tanto queda guardado y se responde después.
         ");

@@ -43,6 +43,8 @@ const JITTER: f64 = 0.25;
 const OTHERS_WRITE: Duration = Duration::from_secs(1);
 /// A token that is refused so soon was not refused for its age: another refresh would not help.
 const FRESH: Duration = Duration::from_secs(10);
+/// The shortest time between two renewals that nobody has asked for.
+const REST: Duration = Duration::from_secs(1);
 /// How long such a token is not used.
 const DOUBT: Duration = Duration::from_secs(30);
 
@@ -150,6 +152,12 @@ impl Keeper<'_> {
             return Next::Sleep(self.doubt_left().unwrap_or(LOOK_EVERY));
         };
         if tokens.refresh.is_none() {
+            if refused == Some(&tokens.access) {
+                tracing::warn!("The Kimi API refuses a login that cannot be renewed");
+                self.login.known().doubted = Some(tokens.access);
+                self.login.reread(now);
+                return Next::Sleep(LOOK_EVERY);
+            }
             let until_it_expires = tokens.expires_at.duration_since(now);
             return Next::Sleep(
                 Duration::try_from(until_it_expires).unwrap_or_default().clamp(PAUSE_FIRST, SLEEP_MAX),
@@ -168,12 +176,18 @@ impl Keeper<'_> {
         }
         let due = match wanted {
             Wanted::Now => Duration::ZERO,
-            Wanted::InTime => due_in(&tokens, now),
+            Wanted::InTime => due_in(&tokens, now).max(self.rest()),
         };
         match due.max(self.failures.left(wanted)) {
             Duration::ZERO => Next::Refresh(tokens),
             pause => Next::Sleep(pause.min(SLEEP_MAX)),
         }
+    }
+
+    /// What is left of the shortest time between two renewals, whatever life a server gives.
+    fn rest(&self) -> Duration {
+        let Some((_, at)) = &self.given else { return Duration::ZERO };
+        REST.saturating_sub(at.elapsed())
     }
 
     fn is_fresh(&self, tokens: &Tokens) -> bool {
@@ -191,8 +205,15 @@ impl Keeper<'_> {
     fn end_doubt(&mut self) {
         if self.doubt_left().is_some_and(|left| left.is_zero()) {
             self.doubt_ends = None;
-            self.login.known().doubted = None;
-            self.login.refusals.send_replace(None);
+            let doubted = self.login.known().doubted.take();
+            // Unless another token has been refused meanwhile.
+            self.login.refusals.send_if_modified(|refused| {
+                let is_this = refused.is_some() && *refused == doubted;
+                if is_this {
+                    *refused = None;
+                }
+                is_this
+            });
         }
     }
 

@@ -248,7 +248,8 @@ impl Lock {
             let path = entry.with_context(explain)?.path();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let Some(after) = name.strip_prefix(&beginning) else { continue };
-            let is_whole = fs::read(&path).is_ok_and(|text| parse(&text).is_ok());
+            // What cannot be read may be the only copy: only what was read and is no login is of no use.
+            let is_whole = parse(&fs::read(&path).with_context(explain)?).is_ok();
             if is_whole && (after == NEW || spent.as_deref() == Some(after)) {
                 tracing::info!("Finishing a change of the Kimi login that was broken off");
                 let file = OpenOptions::new().write(true).open(&path).with_context(explain)?;

@@ -239,7 +239,7 @@ impl Known {
                     .to_owned(),
             ),
             Some(_) | None if self.doubted.as_ref() == Some(&tokens.access) => Authorization::Missing(
-                "Kimi refuses this login, though it was renewed just now; look at your account there, or run `nanokimi login`"
+                "Kimi refuses this login; look at your account there, or run `nanokimi login`"
                     .to_owned(),
             ),
             Some(_) | None => Authorization::Login(tokens.access.clone()),

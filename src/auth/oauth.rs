@@ -248,7 +248,9 @@ fn refreshed(said: &Said) -> Refresh {
             Some(grant) => Refresh::Granted(grant),
             None => Refresh::Failed("it answers without a token".to_owned()),
         },
-        (401 | 403, _) | (400..=499, Some("invalid_grant")) => Refresh::Refused,
+        (400..=499, Some("invalid_grant")) => Refresh::Refused,
+        // Without any words of a login server something on the way has answered, and the login is as good as before.
+        (401 | 403, _) if !body["error"].is_null() => Refresh::Refused,
         (status, _) => Refresh::Failed(complaint(status, &body)),
     }
 }
@@ -372,8 +374,10 @@ mod tests {
     #[test]
     fn each_answer_to_a_refresh_means_one_thing() {
         for (status, body, expected) in [
-            (401, "", Refresh::Refused),
-            (403, "{}", Refresh::Refused),
+            (401, r#"{"error": "unauthorized"}"#, Refresh::Refused),
+            (403, r#"{"error": {"message": "no"}}"#, Refresh::Refused),
+            (401, "", Refresh::Failed("it answers HTTP 401".to_owned())),
+            (403, "<h1>Blocked</h1>", Refresh::Failed("it answers HTTP 403".to_owned())),
             (400, r#"{"error": "invalid_grant"}"#, Refresh::Refused),
             (
                 400,

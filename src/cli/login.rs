@@ -45,6 +45,7 @@ pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
         return status(install).await;
     }
     if arguments.logout {
+        install.refuse_root()?;
         return log_out(install).await;
     }
     if install.config.api_key.is_some() {

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::body::Body;
+use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use hyper::body::{Body as _, Incoming};
@@ -58,6 +58,7 @@ impl Room {
         while let Some(piece) = stream.next().await {
             let piece = piece.map_err(|_| NotHeld::Broken)?;
             if bytes.len() + piece.len() > BODY_MAX {
+                discard_rest(stream).await;
                 return Err(NotHeld::TooLong);
             }
             bytes.extend_from_slice(&piece);
@@ -69,7 +70,10 @@ impl Room {
 /// Reads a body to its end, within bounds: an engine that is still writing would not see the answer before
 /// its connection breaks (measured with kimi-cli 1.51.0).
 pub async fn discard(body: Incoming) {
-    let mut pieces = Body::new(body).into_data_stream();
+    discard_rest(Body::new(body).into_data_stream()).await;
+}
+
+async fn discard_rest(mut pieces: BodyDataStream) {
     let mut discarded: usize = 0;
     while let Some(Ok(piece)) = pieces.next().await {
         discarded = discarded.saturating_add(piece.len());

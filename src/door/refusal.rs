@@ -45,7 +45,8 @@ impl Refusal {
         Self { status, complaint, retry_after: None, headers, body: body.to_string().into() }
     }
 
-    /// Reads an answer that is no success. Where it shows the login, that is cut out of what is kept of it.
+    /// Reads an answer that is no success. Where it shows the login, that is cut out of what is kept of it, and the engine
+    /// gets the rest in the door's own words.
     pub async fn read(mut answer: reqwest::Response, login: &Secret) -> Self {
         let status = answer.status();
         let retry_after = verdict::retry_after(answer.headers(), Clock::System.now());
@@ -64,6 +65,12 @@ impl Refusal {
         timeout(BODY_TIMEOUT, read).await.ok();
         let mut complaint = Complaint::in_body(&body);
         complaint.reason = complaint.reason.replace(login.reveal(), "…");
+        complaint.kind = complaint.kind.replace(login.reveal(), "…");
+        let token = login.reveal().as_bytes();
+        if !token.is_empty() && body.windows(token.len()).any(|piece| piece == token) {
+            let shown = Self::new(status, &complaint.kind, complaint.reason.clone());
+            return Self { complaint, retry_after, ..shown };
+        }
         Self { status, complaint, retry_after, headers, body: body.freeze() }
     }
 

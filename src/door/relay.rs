@@ -30,7 +30,7 @@ use super::body::{self, BODY_MAX, NotHeld, Room};
 use super::ledger::Ledger;
 use super::meter::{Ending, Meter, Seen};
 use super::refusal::Refusal;
-use super::road::{self, Closed};
+use super::road::{self, Closed, Road};
 use super::verdict::{self, Tried, Verdict};
 use crate::types::{Authorization, Failure, Secret, Trouble};
 
@@ -58,6 +58,7 @@ struct Outgoing {
     method: Method,
     url: Url,
     headers: HeaderMap,
+    road: Road,
 }
 
 /// A login, and the header that carries it.
@@ -86,6 +87,10 @@ impl Relay {
                 return refusal.response();
             }
         };
+        if let Err(refusal) = self.login() {
+            body::discard(body).await;
+            return refusal.final_response();
+        }
         match self.room.take_in(body).await {
             Ok(held) => self.ask(&outgoing, &held.bytes).await,
             Err(NotHeld::TooLong) => {
@@ -100,7 +105,7 @@ impl Relay {
         }
     }
 
-    /// What goes to the API in place of the request, if somebody is logged in.
+    /// What goes to the API in place of the request.
     fn prepare(&self, head: &Parts) -> Result<Outgoing, Box<Refusal>> {
         let path = road::to_kimi(&head.method, &head.uri)
             .map_err(|Closed { status, why }| Box::new(Refusal::new(status, "invalid_request_error", why)))?;
@@ -108,8 +113,8 @@ impl Relay {
             let why = "There is no such path in the Kimi API.";
             Box::new(Refusal::new(StatusCode::NOT_FOUND, "invalid_request_error", why))
         })?;
-        self.login()?;
-        Ok(Outgoing { method: head.method.clone(), url, headers: road::outbound(&head.headers) })
+        let road = road::kind(&path);
+        Ok(Outgoing { method: head.method.clone(), url, headers: road::outbound(&head.headers), road })
     }
 
     fn login(&self) -> Result<Login, Box<Refusal>> {
@@ -124,8 +129,10 @@ impl Relay {
         Ok(Login { authorization, token, header })
     }
 
+    /// `why` is for the session; it may name files of this machine.
     fn not_logged_in(&self, why: &str) -> Box<Refusal> {
         self.ledger.failed(Failure::new(Trouble::NotLoggedIn, why));
+        let why = "Nobody is logged in to Kimi on the server.";
         Box::new(Refusal::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why))
     }
 
@@ -135,11 +142,11 @@ impl Relay {
         loop {
             let login = match self.login() {
                 Ok(login) => login,
-                Err(refusal) => return refusal.response(),
+                Err(refusal) => return refusal.final_response(),
             };
             let (refusal, verdict) = match self.send(outgoing, body, &login).await {
                 Ok(answer) if answer.status().is_success() => match unreadable(outgoing, &answer) {
-                    None => return self.pass_back(answer, login.token),
+                    None => return self.pass_back(outgoing, answer, login.token),
                     Some(refusal) => (refusal, Verdict::GiveUp(Trouble::Unreachable)),
                 },
                 Ok(answer) => {
@@ -174,8 +181,8 @@ impl Relay {
                     tried.waited += pause;
                     sleep(pause).await;
                 }
-                Verdict::Pass(trouble) => return self.note(refusal, trouble).response(),
-                Verdict::GiveUp(trouble) => return self.note(refusal, trouble).final_response(),
+                Verdict::Pass(trouble) => return self.note(outgoing, refusal, trouble).response(),
+                Verdict::GiveUp(trouble) => return self.note(outgoing, refusal, trouble).final_response(),
             }
         }
     }
@@ -195,8 +202,10 @@ impl Relay {
 
     /// Lets the keeper know that the API has refused this login, and waits for what comes of it.
     async fn renew(&self, login: &Login) {
-        self.refusals.send_replace(Some(login.token.clone()));
         let mut authorization = self.authorization.clone();
+        if *authorization.borrow() == login.authorization {
+            self.refusals.send_replace(Some(login.token.clone()));
+        }
         let another = authorization.wait_for(|now| *now != login.authorization);
         if timeout(RENEWAL_TIMEOUT, another).await.is_err() {
             tracing::warn!("The Kimi login was refused and could not be renewed in time");
@@ -204,21 +213,27 @@ impl Relay {
     }
 
     /// Keeps for the session why the API did not answer.
-    fn note(&self, refusal: Refusal, trouble: Trouble) -> Refusal {
+    fn note(&self, outgoing: &Outgoing, refusal: Refusal, trouble: Trouble) -> Refusal {
         let detail = refusal.detail();
         tracing::warn!(?trouble, "The Kimi API does not answer");
         tracing::debug!("What it said: {detail}");
-        self.ledger.failed(Failure::new(trouble, detail));
+        match outgoing.road {
+            Road::ToTheModel => self.ledger.failed(Failure::new(trouble, detail)),
+            Road::Beside => {}
+        }
         refusal
     }
 
     /// The answer as it comes: each piece is metered, then passed on at once.
-    fn pass_back(&self, answer: reqwest::Response, login: Secret) -> Response<Body> {
+    fn pass_back(&self, outgoing: &Outgoing, answer: reqwest::Response, login: Secret) -> Response<Body> {
         let status = answer.status();
         tracing::debug!(status = status.as_u16(), "the Kimi API answers");
         let headers = road::inbound(answer.headers());
         let meter = Meter::new(content_type(&answer), answer.content_length());
-        self.ledger.succeeded();
+        match outgoing.road {
+            Road::ToTheModel => self.ledger.succeeded(),
+            Road::Beside => {}
+        }
         let passage = Passage { answer, meter, login, ledger: Arc::clone(&self.ledger) };
         let body = stream::unfold(Some(passage), |passage| async {
             let mut passage = passage?;
@@ -249,8 +264,8 @@ impl Relay {
 
 /// A success that no engine can read: somebody on the way answers in the API's place, such as a hotel's sign-in page.
 fn unreadable(outgoing: &Outgoing, answer: &reqwest::Response) -> Option<Refusal> {
-    let is_question = outgoing.method == Method::POST && outgoing.url.path().ends_with("/chat/completions");
-    if !is_question || matches!(Meter::new(content_type(answer), None), Meter::Events(_) | Meter::Whole(_)) {
+    let readable = matches!(Meter::new(content_type(answer), None), Meter::Events(_) | Meter::Whole(_));
+    if outgoing.road == Road::Beside || readable {
         return None;
     }
     let what = if content_type(answer).is_empty() { "something unknown" } else { content_type(answer) };

@@ -31,14 +31,10 @@ const NOT_FROM_INSIDE: [HeaderName; 7] = [
     HeaderName::from_static("api-key"),
 ];
 
+const MODEL: &str = "chat/completions";
 /// What engines need. The rest of the API belongs to the account, which all groups share: its files, its keys.
-const OPEN: [(&str, &str); 5] = [
-    ("POST", "chat/completions"),
-    ("POST", "files"),
-    ("POST", "search"),
-    ("POST", "fetch"),
-    ("GET", "models"),
-];
+const OPEN: [(&str, &str); 5] =
+    [("POST", MODEL), ("POST", "files"), ("POST", "search"), ("POST", "fetch"), ("GET", "models")];
 
 /// Those of [`OPEN`] by which Kimi goes to the web for an agent: to any host, with what the agent says.
 const BY_WAY_OF_KIMI: [&str; 2] = ["/coding/v1/search", "/coding/v1/fetch"];
@@ -49,6 +45,19 @@ pub struct Closed {
     pub status: StatusCode,
     /// For whoever reads the engine's log, or the engine itself.
     pub why: &'static str,
+}
+
+/// What a request is for. Only the model's own says how a turn fares: whatever else goes this way, an engine's search
+/// or an agent's program, may fail without it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Road {
+    ToTheModel,
+    Beside,
+}
+
+/// Which one a path beneath the Kimi API's base is.
+pub fn kind(path: &str) -> Road {
+    if path.split('?').next() == Some(MODEL) { Road::ToTheModel } else { Road::Beside }
 }
 
 /// The path and query of a request beneath the Kimi API's base, such as `chat/completions` or

@@ -176,15 +176,15 @@ async fn an_event_passes_before_the_next_one_is_sent() {
 }
 
 #[tokio::test]
-async fn without_a_login_the_engine_reads_why_until_there_is_one() {
+async fn without_a_login_the_engine_is_told_so_and_the_session_why() {
     let hall = Hall::new().await;
-    hall.login.send_replace(missing("Nobody is logged in: copy the file."));
+    hall.login.send_replace(missing("Nobody is logged in: see /home/owner."));
     let answer = hall.knock(LOOK).await.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 401 Unauthorized\r\n"), "{answer}");
-    let body = r#"{"error":{"message":"Nobody is logged in: copy the file.","type":"invalid_authentication_error","param":null,"code":null}}"#;
+    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
+    let body = r#"{"error":{"message":"Nobody is logged in to Kimi on the server.","type":"invalid_authentication_error","param":null,"code":null}}"#;
     assert!(answer.ends_with(body), "{answer}");
     let failure = hall.door.take_failure().unwrap();
-    assert_eq!(failure, Failure::new(Trouble::NotLoggedIn, "Nobody is logged in: copy the file."));
+    assert_eq!(failure, Failure::new(Trouble::NotLoggedIn, "Nobody is logged in: see /home/owner."));
     assert_eq!(hall.door.take_failure(), None, "taken once");
 
     // An engine reads the answer only after it has sent its request to the end.
@@ -291,7 +291,7 @@ async fn a_login_that_cannot_be_renewed_is_said_so() {
     hall.refused.clone().wait_for(Option::is_some).await.unwrap();
     hall.login.send_replace(missing("Run `nanokimi login`."));
     let answer = engine.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 401 ") && answer.contains("Run `nanokimi login`."), "{answer}");
+    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("Nobody is logged in"), "{answer}");
     let failure = Failure::new(Trouble::NotLoggedIn, "Run `nanokimi login`.");
     assert_eq!(hall.door.take_failure(), Some(failure));
 }
@@ -420,7 +420,7 @@ async fn a_request_that_is_too_long_is_refused() {
     for _ in 0..32 {
         engine.send(&mebibyte).await;
     }
-    engine.send("1\r\nx\r\n").await;
+    engine.send("1\r\nx\r\n0\r\n\r\n").await;
     let answer = engine.until("}}").await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
     assert_eq!(hall.door.take_failure().unwrap().trouble, Trouble::TooLarge);
@@ -476,15 +476,19 @@ async fn the_login_never_leaks() {
 
     let hall = Hall::new().await;
     hall.login.send_replace(Authorization::ApiKey(Secret::new(CANARY)));
-    for request in [LOOK, ASK] {
+    let detail = |failure: Option<Failure>| failure.map(|failure| failure.detail);
+    for (request, kept) in [(LOOK, None), (ASK, Some("HTTP 401 … is no key".to_owned()))] {
         let mut engine = hall.knock(request).await;
         let (head, mut api) = hall.api_hears().await;
         assert!(head.contains(CANARY));
         let reason = format!(r#"{{"error":{{"message":"{CANARY} is no key"}}}}"#);
         api.send(&json_answer("401 Unauthorized", &reason)).await;
-        engine.rest().await;
-        let failure = hall.door.take_failure().unwrap();
-        assert_eq!(failure.detail, "HTTP 401 … is no key");
+        told += &engine.rest().await;
+        assert_eq!(
+            detail(hall.door.take_failure()),
+            kept,
+            "only the model's own road tells how a turn fares"
+        );
     }
     for request in ["GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "garbage\r\n\r\n"] {
         told += &hall.knock(request).await.rest().await;
@@ -526,7 +530,7 @@ async fn a_door_opens_beneath_a_very_long_path() {
     let _door = open(&folder, upstream, &without_web()).await.unwrap();
     let mut engine = knock_at(&folder).await;
     engine.send(LOOK).await;
-    assert!(engine.rest().await.starts_with("HTTP/1.1 401 "));
+    assert!(engine.rest().await.starts_with("HTTP/1.1 400 "));
 }
 
 #[tokio::test]
@@ -561,7 +565,8 @@ async fn a_new_door_takes_the_place_of_an_old_one() {
     drop(door);
     let mut engine = knock_at(folder.path()).await;
     engine.send(LOOK).await;
-    assert!(engine.rest().await.contains("the new one"));
+    engine.rest().await;
+    assert_eq!(second.take_failure().unwrap().detail, "the new one");
     drop(second);
     assert!(!folder.path().join(SOCKET_NAME).exists());
 }

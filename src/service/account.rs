@@ -92,7 +92,7 @@ async fn tell<C: Containers>(host: &Host<C>) {
 }
 
 async fn forget<C: Containers>(host: &Host<C>) {
-    if let Err(error) = host.store.end_outage(Outage::NotLoggedIn).await {
+    if let Err(error) = host.store.end_outage(Outage::NotLoggedIn, host.clock.now()).await {
         tracing::error!("Failed to note that there is a login: {error:#}");
     }
 }

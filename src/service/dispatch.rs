@@ -34,6 +34,7 @@ pub async fn run<C: Containers>(
         sessions: HashMap::new(),
         tasks: JoinSet::new(),
         reports: report_sender,
+        account: usable.clone(),
         usable,
     };
     loop {
@@ -71,6 +72,7 @@ struct Dispatch<C> {
     sessions: HashMap<GroupName, mpsc::Sender<Command>>,
     tasks: JoinSet<()>,
     reports: mpsc::Sender<Report>,
+    account: Authorization,
     /// The login that was last good for something, as far as is known.
     usable: Authorization,
 }
@@ -88,12 +90,18 @@ impl<C: Containers> Dispatch<C> {
         }
     }
 
-    /// With another login Kimi may let us in: whoever waits for that need not wait any longer.
+    /// Where there was no login and now is, Kimi may let us in: whoever waits for that need not wait any longer.
     fn take_account(&mut self, now: Authorization) {
-        if matches!(now, Authorization::Missing(_)) || now == self.usable {
+        let before = std::mem::replace(&mut self.account, now.clone());
+        if matches!(now, Authorization::Missing(_)) {
             return;
         }
+        // A renewal alone changes nothing for who waits, and a login that was only doubted is no other one.
+        let is_another = self.usable != now;
         self.usable = now;
+        if !is_another || !matches!(before, Authorization::Missing(_)) {
+            return;
+        }
         for session in self.sessions.values().filter(|session| session.capacity() > SLOT_COMMANDS) {
             session.try_send(Command::TryAgain).ok();
         }

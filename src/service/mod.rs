@@ -3,8 +3,8 @@
 //! ```text
 //! bridge ─▶ intake ─▶ [inbox] ─hint─▶ media ─hint─▶ dispatch ─▶ sessions ─▶ [outbox] ─hint─▶ delivery ─▶ bridge
 //! ```
-//! Each arrow is a task with one mailbox; beside them the login's keeper refreshes it. Starting does all the cleaning; being killed at any point loses
-//! nothing. Stopping goes with the stream: media, sessions, delivery; intake goes last, as it hears what WhatsApp says of
+//! Each arrow is a task with one mailbox; beside them the login's keeper refreshes it. Starting does all the cleaning;
+//! being killed at any point loses nothing. Stopping goes with the stream: media, sessions, delivery; intake goes last, as it hears what WhatsApp says of
 //! the last replies. A message that comes meanwhile waits for the next start. A link to WhatsApp that only a person can
 //! bring back stops the service, too.
 
@@ -42,7 +42,9 @@ const HINTS_IN_FLIGHT: usize = 64;
 const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// How long all sessions together may take to end: each has a grace of 10 s, then Docker is asked to kill.
 const SESSIONS_STOP_LIMIT: Duration = Duration::from_secs(45);
-/// How long the last replies, and a renewal of the login that has begun, may take after everything else has stopped.
+/// How long a renewal of the login that has begun may take from the beginning of the end: its answer is the only copy.
+const RENEWAL_LIMIT: Duration = Duration::from_secs(40);
+/// How long the last replies may take after everything else has stopped.
 const LAST_DELIVERIES_LIMIT: Duration = Duration::from_secs(10);
 /// How long stopping may take in all; whoever kills earlier makes the next start clean up.
 pub const STOP_LIMIT: Duration =
@@ -109,6 +111,9 @@ pub async fn run<C: Containers>(
         broken = tasks.join_next() => bail!("A part of the service broke off: {broken:?}"),
     };
     tracing::info!("Stopping");
+    let began = Instant::now();
+    // A renewal that has begun is finished meanwhile.
+    stop_keeper.send(()).ok();
     stop_media.send(()).ok();
     ended(&mut tasks, &media).await.context("Failed to stop fetching files")?;
     stop_dispatch.send(()).ok();
@@ -117,13 +122,12 @@ pub async fn run<C: Containers>(
         Err(_) => tracing::warn!("Docker does not end all containers; the next start removes them"),
     }
     let give_up = Instant::now() + LAST_DELIVERIES_LIMIT;
-    stop_keeper.send(()).ok();
     stop_delivery.send(()).ok();
     match timeout_at(give_up, ended(&mut tasks, &delivery)).await {
         Ok(stopped) => stopped.context("Failed to stop delivery")?,
         Err(_) => tracing::info!("Some replies are still to be sent; the next start sends them"),
     }
-    match timeout_at(give_up, ended(&mut tasks, &keeper)).await {
+    match timeout_at(give_up.max(began + RENEWAL_LIMIT), ended(&mut tasks, &keeper)).await {
         Ok(stopped) => stopped.context("Failed to stop keeping the login")?,
         Err(_) => tracing::warn!("The Kimi login was being renewed, and the server does not answer"),
     }

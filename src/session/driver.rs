@@ -446,17 +446,14 @@ impl<C: Containers> Driver<C> {
 
     fn failed(&self, trouble: Trouble) -> Finish {
         let settings = &self.host.settings;
+        let gave_up = |attempts| settings.notice(notices::gave_up(settings.lang, trouble, attempts));
         if let Some(outage) = Outage::of(trouble) {
             let to_owner = settings.notice(notices::outage(settings.lang, outage));
             let is_main = self.turn.as_ref().is_some_and(|turn| turn.role == Role::Main);
             let to_chat = settings.notice(notices::kept(settings.lang, outage));
-            return Finish::Kept {
-                outage,
-                to_chat: if is_main { to_owner.clone() } else { to_chat },
-                to_owner,
-            };
+            let to_chat = if is_main { to_owner.clone() } else { to_chat };
+            return Finish::Kept { outage, to_chat, to_owner, gave_up: gave_up(MAX_ATTEMPTS) };
         }
-        let gave_up = |attempts| settings.notice(notices::gave_up(settings.lang, trouble, attempts));
         if another_try_may_help(trouble) || self.next_sight == NextSight::Blind {
             Finish::Failed { notice: gave_up(MAX_ATTEMPTS) }
         } else {

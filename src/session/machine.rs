@@ -48,7 +48,7 @@ pub enum Event {
     SlotGranted,
     /// Another group waits for a slot.
     SlotWanted,
-    /// What was in the way may be gone: whatever waits for a pause is tried now.
+    /// The outage may be over: what it keeps is tried now.
     TryAgain,
     EngineReady,
     /// The group's prompt has changed since the engine started: it is only read at a start.
@@ -225,7 +225,7 @@ impl Machine {
                 self.settle(now)
             }
             Event::TryAgain => {
-                if self.work.tried_at().is_some() {
+                if matches!(self.work, Work::KeptUntil(_)) {
                     self.work = Work::Waiting;
                 }
                 self.settle(now)

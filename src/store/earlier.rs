@@ -46,7 +46,9 @@ pub fn unheard(connection: &Connection, group: &Group, engine: &EngineName) -> R
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut said = connection.prepare_cached(
         "SELECT wa_id, text, created_at FROM outbox
-         WHERE chat = ?1 AND kind = 'text' AND turn > ?2 ORDER BY id DESC LIMIT ?3",
+         WHERE chat = ?1 AND kind = 'text' AND turn > ?2
+           AND EXISTS (SELECT 1 FROM turns WHERE turns.id = outbox.turn AND outcome = 'answered')
+         ORDER BY id DESC LIMIT ?3",
     )?;
     let replies = said.query_map(params![group.chat.as_str(), own_last, most], |row| {
         Ok(PromptMessage {

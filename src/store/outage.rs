@@ -1,14 +1,18 @@
 //! The table `outages`: what keeps all chats from being answered, and who was told of it.
 //!
 //! The owner is told once of each, in the main channel, and each chat once, when something is asked there. The first
-//! answer anywhere ends them all.
+//! answer to a turn that began later ends them all; a chat whose messages wait has been told all the same, and an outage
+//! that comes back within [`TELL_OWNER_EVERY`] is none of the owner's news.
 
 use anyhow::Result;
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::{Reply, Store, groups, millis, outbox, time};
 use crate::types::{ChatId, Outage, TurnId};
+
+/// How often the owner is told of the same outage, should it come and go.
+const TELL_OWNER_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
 impl Store {
     /// Notes an outage that showed itself outside of a turn; the owner is told once.
@@ -23,14 +27,18 @@ impl Store {
         .await
     }
 
-    /// Notes that an outage is over.
-    pub async fn end_outage(&self, outage: Outage) -> Result<()> {
+    /// Notes that an outage is over, unless it still keeps something.
+    pub async fn end_outage(&self, outage: Outage, now: Timestamp) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            let ended = transaction.execute("DELETE FROM outages WHERE outage = ?1", [word(outage)])?;
-            if ended > 0 && !transaction.prepare("SELECT 1 FROM outages")?.exists([])? {
-                forget_who_was_told(&transaction)?;
-            }
+            transaction.execute(
+                &format!(
+                    "UPDATE outages SET ended_at = ?2 WHERE outage = ?1 AND ended_at IS NULL
+                     AND NOT EXISTS (SELECT 1 FROM groups WHERE outage_told_at IS NOT NULL AND {SOMETHING_WAITS})"
+                ),
+                params![word(outage), millis(now)],
+            )?;
+            forget_who_was_told(&transaction)?;
             transaction.commit()?;
             Ok(())
         })
@@ -45,7 +53,7 @@ impl Store {
                 .prepare_cached(
                     "SELECT 1 FROM turns JOIN groups ON groups.name = turns.group_name
                      WHERE groups.chat = ?1 AND turns.outcome = 'failed' AND turns.ended_at >= ?2
-                       AND EXISTS (SELECT 1 FROM outages)
+                       AND EXISTS (SELECT 1 FROM outages WHERE ended_at IS NULL)
                        AND EXISTS (SELECT 1 FROM inbox WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes')
                        AND NOT EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_claimed
                                        WHERE chat = ?1 AND state = 'claimed')",
@@ -58,8 +66,8 @@ impl Store {
     /// The outages that there are, the oldest first, each with when it began.
     pub async fn outages(&self) -> Result<Vec<(Outage, Timestamp)>> {
         self.with(|connection| {
-            let mut statement =
-                connection.prepare("SELECT outage, since FROM outages ORDER BY since, outage")?;
+            let mut statement = connection
+                .prepare("SELECT outage, since FROM outages WHERE ended_at IS NULL ORDER BY since, outage")?;
             let rows = statement
                 .query_map([], |row| Ok((row.get::<_, String>(0)?, time(row.get(1)?))))?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
@@ -95,31 +103,67 @@ fn begin(
     to_owner: &str,
     now: Timestamp,
 ) -> Result<()> {
-    let is_news = connection
-        .prepare_cached("INSERT INTO outages (outage, since) VALUES (?1, ?2) ON CONFLICT DO NOTHING")?
+    connection
+        .prepare_cached(
+            "INSERT INTO outages (outage, since) VALUES (?1, ?2)
+             ON CONFLICT DO UPDATE SET since = excluded.since, ended_at = NULL WHERE ended_at IS NOT NULL",
+        )?
         .execute(params![word(outage), millis(now)])?;
-    match groups::main_chat(connection)? {
-        Some(main) if is_news > 0 && told != Some(&main) => {
-            connection
-                .prepare_cached("UPDATE groups SET outage_told_at = ?2 WHERE chat = ?1")?
-                .execute(params![main.as_str(), millis(now)])?;
-            outbox::enqueue(connection, &main, None, &Reply::text(to_owner), now)
-        }
-        Some(_) | None => Ok(()),
+    let Some(main) = groups::main_chat(connection)? else { return Ok(()) };
+    let is_news = connection
+        .prepare_cached(
+            "UPDATE outages SET told_at = ?2
+             WHERE outage = ?1 AND (told_at IS NULL OR (told_at < since AND told_at <= ?3))",
+        )?
+        .execute(params![word(outage), millis(now), millis(now.saturating_sub(TELL_OWNER_EVERY)?)])?;
+    if is_news == 0 || told == Some(&main) {
+        return Ok(());
     }
+    connection
+        .prepare_cached("UPDATE groups SET outage_told_at = ?2 WHERE chat = ?1")?
+        .execute(params![main.as_str(), millis(now)])?;
+    outbox::enqueue(connection, &main, None, &Reply::text(to_owner), now)
 }
 
-/// There was an answer: nothing keeps the chats from being answered any more.
-pub(super) fn over(connection: &Connection) -> Result<()> {
-    if connection.prepare_cached("DELETE FROM outages")?.execute([])? > 0 {
-        forget_who_was_told(connection)?;
-    }
-    Ok(())
+/// There was an answer to a turn: what began before that one does not keep anybody from being answered any more.
+pub(super) fn over(connection: &Connection, turn: TurnId, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE outages SET ended_at = ?2
+             WHERE ended_at IS NULL AND since <= (SELECT began_at FROM turns WHERE id = ?1)",
+        )?
+        .execute(params![turn.0, millis(now)])?;
+    // Also where they were over before: this chat waited until now.
+    forget_who_was_told(connection)
 }
 
+/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried `most` times since they
+/// came, and others were answered meanwhile.
+pub(super) fn is_about_messages(connection: &Connection, turn: TurnId, most: u32) -> Result<bool> {
+    Ok(connection
+        .prepare_cached(
+            "WITH came (at) AS (SELECT min(received_at) FROM inbox
+                                WHERE turn = ?1 AND state = 'claimed' AND wake = 'wakes')
+             SELECT 1 FROM came
+             WHERE EXISTS (SELECT 1 FROM turns WHERE outcome = 'answered' AND began_at >= came.at)
+               AND (SELECT count(*) FROM turns INDEXED BY turns_group
+                    WHERE group_name = (SELECT group_name FROM turns WHERE id = ?1)
+                      AND began_at >= came.at AND id <= ?1 AND outcome IS NOT 'answered') >= ?2",
+        )?
+        .exists(params![turn.0, most])?)
+}
+
+/// Of a group: whether something waits to be answered in its chat.
+const SOMETHING_WAITS: &str = "EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_pending
+    WHERE inbox.chat = groups.chat AND wake = 'wakes' AND state = 'pending')";
+
+/// Where nothing keeps anybody, each chat is told of the next outage; but not one that waits still.
 fn forget_who_was_told(connection: &Connection) -> Result<()> {
     connection
-        .prepare_cached("UPDATE groups SET outage_told_at = NULL WHERE outage_told_at IS NOT NULL")?
+        .prepare_cached(&format!(
+            "UPDATE groups SET outage_told_at = NULL WHERE outage_told_at IS NOT NULL AND NOT {SOMETHING_WAITS}
+             AND NOT EXISTS (SELECT 1 FROM outages WHERE ended_at IS NULL)"
+        ))?
         .execute([])?;
     Ok(())
 }

@@ -180,7 +180,9 @@ const MIGRATIONS: [&str; 3] = ["
 
     CREATE TABLE outages (
         outage TEXT PRIMARY KEY NOT NULL,
-        since INTEGER NOT NULL
+        since INTEGER NOT NULL,
+        ended_at INTEGER,
+        told_at INTEGER
     ) STRICT;
 
     ALTER TABLE groups ADD COLUMN limit_told_at INTEGER;

@@ -52,11 +52,12 @@ pub enum Finish {
     /// Back into the queue, and the attempt does not count: nobody tried to answer.
     Returned,
     /// Back into the queue, uncounted, until the outage is over. Who was not told of it yet reads `to_chat`, the owner
-    /// `to_owner`.
+    /// `to_owner`. Where others are answered meanwhile, and these never, they are parked and `gave_up` is said.
     Kept {
         outage: Outage,
         to_chat: String,
         to_owner: String,
+        gave_up: String,
     },
 }
 
@@ -175,7 +176,7 @@ impl Store {
             let outcome = match &ending.finish {
                 Finish::Answered => {
                     set_claimed(&transaction, ending.turn, "done")?;
-                    outage::over(&transaction)?;
+                    outage::over(&transaction, ending.turn, now)?;
                     "answered"
                 }
                 Finish::Failed { notice } => {
@@ -194,7 +195,13 @@ impl Store {
                     give_back(&transaction, "turn = ?1", ending.turn.0)?;
                     "returned"
                 }
-                Finish::Kept { outage, to_chat, to_owner } => {
+                Finish::Kept { gave_up, .. }
+                    if outage::is_about_messages(&transaction, ending.turn, MAX_ATTEMPTS)? =>
+                {
+                    park(&transaction, &ending, 1, gave_up, now)?;
+                    "failed"
+                }
+                Finish::Kept { outage, to_chat, to_owner, .. } => {
                     give_back(&transaction, "turn = ?1", ending.turn.0)?;
                     let whose = (&ending.chat, ending.turn);
                     outage::met(&transaction, *outage, whose, (to_chat, to_owner), now)?;

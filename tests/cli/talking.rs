@@ -22,7 +22,7 @@ fn without_a_login_what_is_said_is_kept() {
     fake_docker::start(&home.path("run/docker.sock"), Image::Built);
     let said = home.run(&["chat", "--say", "hello"]);
     assert_eq!(said.code, Some(1), "{said:?}");
-    assert_snapshot!(said.stdout, @"Kai: I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi login` on the server. What is asked meanwhile is kept and answered then.");
+    assert_snapshot!(said.stdout, @"Kai: I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes. What is asked meanwhile is kept and answered then.");
     assert_snapshot!(told(&said), @"
     stored
     answered

@@ -123,7 +123,7 @@ async fn a_token_that_is_refused_right_after_it_was_given_is_no_reason_for_anoth
     let new = keeper.next_token().await;
     keeper.refuse(&new);
     keeper.next().await;
-    assert_snapshot!(keeper.missing(), @"Kimi refuses this login, though it was renewed just now; look at your account there, or run `nanokimi login`");
+    assert_snapshot!(keeper.missing(), @"Kimi refuses this login; look at your account there, or run `nanokimi login`");
     keeper.silence(Duration::from_millis(300)).await;
     assert_eq!(world.desk.counts().refreshes, 1);
     keeper.ends().await;

@@ -2,7 +2,7 @@
 //!
 //! ```text
 //! target (pure): a host, a port; the group's policy ─▶ outside: all addresses of the name
-//!   ─▶ address (pure): each one a public host's, or the whole is refused; none is this machine's
+//!   ─▶ address (pure): each one a public host's, or the whole is refused; none is this machine's or near
 //!   ─▶ outside: a connection to one of these addresses, never to the name ─▶ bytes, counted by `traffic`
 //! ```
 //!
@@ -12,6 +12,7 @@
 
 mod address;
 mod outside;
+mod routes;
 mod target;
 mod traffic;
 
@@ -161,8 +162,7 @@ impl<O: Outside> Web<O> {
 
     /// One address that is not a public host's closes the whole: what else such a name leads to is no better.
     fn check(&self, address: IpAddr, host: &Host) -> Result<(), Refusal> {
-        let what = address::special(address)
-            .or_else(|| self.outside.is_this_machine(address).then_some("an address of this machine"));
+        let what = address::special(address).or_else(|| self.outside.nearness(address));
         let Some(what) = what else { return Ok(()) };
         // The address that a name leads to stays here: it may be known on this network only.
         tracing::debug!(%address, "An agent asks for {what}");

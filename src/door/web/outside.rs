@@ -2,6 +2,7 @@
 //!
 //! It decides nothing: an address that is asked for here has been checked, and names are never connected to.
 
+use std::fs;
 use std::io;
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use tokio::net::{TcpStream, lookup_host};
 use tokio::sync::Semaphore;
 
+use super::routes;
 use crate::types::HostName;
 
 /// Names of one container that are looked up at a time. The system's resolver holds a thread until it answers or gives
@@ -21,8 +23,8 @@ pub trait Outside: Send + Sync + 'static {
 
     fn connect(&self, to: SocketAddr) -> impl Future<Output = io::Result<TcpStream>> + Send;
 
-    /// Whether an address is one of this machine's own.
-    fn is_this_machine(&self, address: IpAddr) -> bool;
+    /// What an address is, where it is one of this machine's own or of a network that it is on.
+    fn nearness(&self, address: IpAddr) -> Option<&'static str>;
 }
 
 /// The real one: this machine's resolver and routes.
@@ -56,10 +58,19 @@ impl Outside for Internet {
         Ok(stream)
     }
 
-    /// The kernel knows: nobody can bind another machine's address. (With `net.ipv4.ip_nonlocal_bind` they can, and
+    /// The kernel knows both. Nobody can bind another machine's address. (With `net.ipv4.ip_nonlocal_bind` they can, and
     /// everything would be this machine; few servers set that.)
-    fn is_this_machine(&self, address: IpAddr) -> bool {
-        UdpSocket::bind((address, 0)).is_ok()
+    fn nearness(&self, address: IpAddr) -> Option<&'static str> {
+        if UdpSocket::bind((address, 0)).is_ok() {
+            return Some("an address of this machine");
+        }
+        let table = match address {
+            IpAddr::V4(_) => routes::IPV4_TABLE,
+            IpAddr::V6(_) => routes::IPV6_TABLE,
+        };
+        // Where there is no such table, there is no such protocol.
+        let table = fs::read_to_string(table).unwrap_or_default();
+        routes::is_on_link(&table, address).then_some("an address of this machine's own network")
     }
 }
 
@@ -69,9 +80,9 @@ mod tests {
 
     #[test]
     fn this_machine_is_known_by_its_addresses() {
-        let here = |address: &str| Internet::new().is_this_machine(address.parse().unwrap());
-        assert!(here("127.0.0.1"));
-        assert!(!here("192.0.2.1") && !here("2001:db8::1"));
+        let near = |address: &str| Internet::new().nearness(address.parse().unwrap());
+        assert_eq!(near("127.0.0.1"), Some("an address of this machine"));
+        assert_eq!((near("203.0.113.1"), near("2001:db8::1")), (None, None));
     }
 
     #[tokio::test]
