@@ -18,11 +18,14 @@ RUN set -eu; \
     npm ci --ignore-scripts --omit=optional --no-audit --no-fund --no-update-notifier --cache /tmp/npm; \
     rm -rf /tmp/npm /root/.npm node_modules/@moonshot-ai/kimi-code/dist-web
 
-# The version is asked for because a wrong one could install and still be no engine. One start fills the cache of
+# Its own fetch looks names up to keep away from private addresses, but in the container there is no name server: the
+# door does both. The version is asked for because a wrong one could install and still be no engine. One start fills the cache of
 # compiled code, which only counts for the options that the agent-runner gives to Node; later the root file system is
 # read-only.
 RUN set -eu; \
     kimi=/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs; \
+    sed -i 's/this.allowPrivateAddresses = options.allowPrivateAddresses ?? false;/this.allowPrivateAddresses = true;/' "$kimi"; \
+    grep -qF 'this.allowPrivateAddresses = true;' "$kimi"; \
     options="--max-old-space-size=256 --max-semi-space-size=1"; \
     export NODE_COMPILE_CACHE=/opt/kimi-code/compiled; \
     export HOME=/tmp/check KIMI_DISABLE_TELEMETRY=1 KIMI_CODE_NO_AUTO_UPDATE=1; \

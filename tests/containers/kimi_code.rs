@@ -16,7 +16,7 @@ async fn it_answers_works_and_says_to_the_model_what_it_is() {
     assert_eq!(world.asks("family", "@Kai SAY hello").await, "Kai: hello");
     assert_eq!(
         world.agent_runs("family", "pwd; id -u; node --version").await,
-        "/workspace/group\n0\nv22.20.0\n"
+        "/workspace/group\n0\nv24.19.0\n"
     );
     let requests = world.practice.requests();
     for request in &requests {

@@ -2,6 +2,7 @@
 
 use std::net::IpAddr;
 
+use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
 use nanokimi::types::{HostName, Role, WebPolicy, WebTraffic};
 use tokio::net::TcpStream;
@@ -248,6 +249,37 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
     let fetched =
         world.asks("family", "@Kai CALL FetchURL {\"url\":\"http://public.example/page.txt\"}").await;
     assert!(fetched.contains("A practice page of \"http://public.example/page.txt\""), "{fetched}");
+    world.ends().await;
+}
+
+#[tokio::test]
+async fn node_npm_and_the_second_engines_fetch_find_the_way() {
+    let Some(town) = town::enter("web::node_npm_and_the_second_engines_fetch_find_the_way").await else {
+        return;
+    };
+    let mut world = World::without_service().await;
+    world.settings(|settings| settings.engine = Engine::KimiCode);
+    let allowed = WebPolicy::Allowlist(vec![HostName::parse("public.example").unwrap()]);
+    world.add_group_with("some", Role::Member, allowed).await;
+    world.start().await;
+    let folder = world.folder_of("some");
+    let fetch = |host: &str| {
+        format!(
+            "node -e 'fetch(\"http://{host}/\").then(async answer => console.log(answer.status, (await answer.text()).trim()))'"
+        )
+    };
+    assert_eq!(world.agent_runs("some", &fetch("public.example")).await, "200 the web\n");
+    let refused = world.agent_runs("some", &fetch("router.example")).await;
+    assert!(refused.contains("fetch failed"), "{refused}");
+
+    let made = "mkdir -p served town && cd town && echo '{\"name\":\"town\",\"version\":\"1.0.0\"}' >package.json && \
+                npm pack --silent --pack-destination ../served && echo 'from fetch' >../served/page.txt";
+    assert_eq!(world.agent_runs("some", made).await, "town-1.0.0.tgz\n");
+    town.serves(folder.join("served"));
+    let npm = "npm install --silent --no-audit --no-fund --prefix user http://public.example/town-1.0.0.tgz && ls user/node_modules";
+    assert_eq!(world.agent_runs("some", npm).await, "town\n");
+    let fetched = world.asks("some", "@Kai CALL FetchURL {\"url\":\"http://public.example/page.txt\"}").await;
+    assert!(fetched.contains("from fetch"), "{fetched}");
     world.ends().await;
 }
 
