@@ -112,13 +112,7 @@ impl Store {
         let (group, engine) = (group.clone(), engine.clone());
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            // A group has one turn at a time: what is claimed now belongs to one whose end could not be written.
-            transaction
-                .prepare_cached(
-                    "UPDATE inbox INDEXED BY inbox_claimed SET state = 'pending'
-                     WHERE state = 'claimed' AND chat = ?1",
-                )?
-                .execute([group.chat.as_str()])?;
+            free_claimed(&transaction, &group.chat)?;
             let Some(up_to) = newest_to_claim(&transaction, &group.chat)? else { return Ok(None) };
             transaction
                 .prepare_cached("INSERT INTO turns (group_name, began_at, engine) VALUES (?1, ?2, ?3)")?
@@ -307,6 +301,18 @@ impl Store {
         })
         .await
     }
+}
+
+/// Frees what is claimed in a chat that has no turn now: a group has one at a time, so this is of one whose end could not
+/// be written.
+pub(super) fn free_claimed(connection: &Connection, chat: &ChatId) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE inbox INDEXED BY inbox_claimed SET state = 'pending'
+             WHERE state = 'claimed' AND chat = ?1",
+        )?
+        .execute([chat.as_str()])?;
+    Ok(())
 }
 
 /// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but none

@@ -9,7 +9,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Store, millis, outbox};
+use super::{OutboxChange, Reply, Store, millis, outbox, turns};
 use crate::clock::Day;
 use crate::types::{Group, GroupName, TokenUsage};
 
@@ -93,13 +93,7 @@ impl Store {
         let group = group.clone();
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            // As for a claim: these are of a turn whose end could not be written.
-            transaction
-                .prepare_cached(
-                    "UPDATE inbox INDEXED BY inbox_claimed SET state = 'pending'
-                     WHERE state = 'claimed' AND chat = ?1",
-                )?
-                .execute([group.chat.as_str()])?;
+            turns::free_claimed(&transaction, &group.chat)?;
             let calls = transaction
                 .prepare_cached(
                     "UPDATE inbox INDEXED BY inbox_pending SET wake = 'context'
