@@ -38,7 +38,7 @@ CREATE TABLE sessions (
     engine_session TEXT NOT NULL
 ) STRICT;
 
--- One row per prompt to an agent.
+-- One row per prompt to an agent. outage: of those that failed, what keeps its messages until they are tried again.
 CREATE TABLE turns (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     group_name TEXT NOT NULL,
@@ -48,7 +48,8 @@ CREATE TABLE turns (
     input_tokens INTEGER NOT NULL DEFAULT 0,
     cached_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
-    engine TEXT NOT NULL DEFAULT 'kimi-cli'
+    engine TEXT NOT NULL DEFAULT 'kimi-cli',
+    outage TEXT
 ) STRICT;
 CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
 

@@ -1,6 +1,6 @@
 //! What the Kimi API says of the account: whose it is and what is left of its plan (`GET /usages`, read as kimi-cli
-//! 1.51.0 reads it, `ui/shell/usage.py`); and what an access token says of itself. For people to look at, nothing else:
-//! the shape is not promised, and a token's claims are not checked.
+//! 1.51.0 reads it, `ui/shell/usage.py`); and what an access token says of itself. Nothing that must be right may rest on
+//! either: the shape is not promised, and a token's claims are not checked.
 
 use anyhow::{Result, bail};
 use base64::Engine;

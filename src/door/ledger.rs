@@ -1,7 +1,8 @@
-//! What a door has seen since the session last asked: tokens, and why the latest request went wrong.
+//! What a door has seen since the session last asked: tokens, and why the latest request to the model went wrong.
 
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
+use super::road::Road;
 use crate::types::{Failure, TokenUsage};
 
 #[derive(Debug, Default)]
@@ -19,12 +20,19 @@ impl Ledger {
         std::mem::take(&mut lock(&self.usage))
     }
 
-    pub fn failed(&self, failure: Failure) {
-        *lock(&self.failure) = Some(failure);
+    pub fn failed(&self, road: Road, failure: Failure) {
+        self.fares(road, Some(failure));
     }
 
-    pub fn succeeded(&self) {
-        *lock(&self.failure) = None;
+    pub fn succeeded(&self, road: Road) {
+        self.fares(road, None);
+    }
+
+    fn fares(&self, road: Road, failure: Option<Failure>) {
+        match road {
+            Road::ToTheModel => *lock(&self.failure) = failure,
+            Road::Beside => {}
+        }
     }
 
     pub fn take_failure(&self) -> Option<Failure> {

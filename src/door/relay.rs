@@ -87,7 +87,8 @@ impl Relay {
                 return refusal.response();
             }
         };
-        if let Err(refusal) = self.login() {
+        let road = outgoing.road;
+        if let Err(refusal) = self.login(road) {
             body::discard(body).await;
             return refusal.final_response();
         }
@@ -95,7 +96,7 @@ impl Relay {
             Ok(held) => self.ask(&outgoing, &held.bytes).await,
             Err(NotHeld::TooLong) => {
                 let why = format!("The request is longer than {} MiB.", BODY_MAX / (1024 * 1024));
-                self.ledger.failed(Failure::new(Trouble::TooLarge, &why));
+                self.ledger.failed(road, Failure::new(Trouble::TooLarge, &why));
                 Refusal::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", why).response()
             }
             Err(NotHeld::Broken) => {
@@ -117,21 +118,24 @@ impl Relay {
         Ok(Outgoing { method: head.method.clone(), url, headers: road::outbound(&head.headers), road })
     }
 
-    fn login(&self) -> Result<Login, Box<Refusal>> {
+    fn login(&self, road: Road) -> Result<Login, Box<Refusal>> {
         let authorization = self.authorization.borrow().clone();
         let token = match &authorization {
             Authorization::ApiKey(token) | Authorization::Login(token) => token.clone(),
-            Authorization::Missing(why) => return Err(self.not_logged_in(why)),
+            Authorization::Missing(why) => return Err(self.not_logged_in(road, why)),
         };
         let header = bearer(&token).ok_or_else(|| {
-            self.not_logged_in("The Kimi login cannot be sent: it contains characters that no login has.")
+            self.not_logged_in(
+                road,
+                "The Kimi login cannot be sent: it contains characters that no login has.",
+            )
         })?;
         Ok(Login { authorization, token, header })
     }
 
     /// `why` is for the session; it may name files of this machine.
-    fn not_logged_in(&self, why: &str) -> Box<Refusal> {
-        self.ledger.failed(Failure::new(Trouble::NotLoggedIn, why));
+    fn not_logged_in(&self, road: Road, why: &str) -> Box<Refusal> {
+        self.ledger.failed(road, Failure::new(Trouble::NotLoggedIn, why));
         let why = "Nobody is logged in to Kimi on the server.";
         Box::new(Refusal::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why))
     }
@@ -140,7 +144,7 @@ impl Relay {
     async fn ask(&self, outgoing: &Outgoing, body: &Bytes) -> Response<Body> {
         let mut tried = Tried::default();
         loop {
-            let login = match self.login() {
+            let login = match self.login(outgoing.road) {
                 Ok(login) => login,
                 Err(refusal) => return refusal.final_response(),
             };
@@ -217,10 +221,7 @@ impl Relay {
         let detail = refusal.detail();
         tracing::warn!(?trouble, "The Kimi API does not answer");
         tracing::debug!("What it said: {detail}");
-        match outgoing.road {
-            Road::ToTheModel => self.ledger.failed(Failure::new(trouble, detail)),
-            Road::Beside => {}
-        }
+        self.ledger.failed(outgoing.road, Failure::new(trouble, detail));
         refusal
     }
 
@@ -230,11 +231,8 @@ impl Relay {
         tracing::debug!(status = status.as_u16(), "the Kimi API answers");
         let headers = road::inbound(answer.headers());
         let meter = Meter::new(content_type(&answer), answer.content_length());
-        match outgoing.road {
-            Road::ToTheModel => self.ledger.succeeded(),
-            Road::Beside => {}
-        }
-        let passage = Passage { answer, meter, login, ledger: Arc::clone(&self.ledger) };
+        self.ledger.succeeded(outgoing.road);
+        let passage = Passage { answer, meter, road: outgoing.road, login, ledger: Arc::clone(&self.ledger) };
         let body = stream::unfold(Some(passage), |passage| async {
             let mut passage = passage?;
             match passage.next().await {
@@ -289,6 +287,7 @@ const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. 
 struct Passage {
     answer: reqwest::Response,
     meter: Meter,
+    road: Road,
     /// Cut out of whatever the API complains of.
     login: Secret,
     ledger: Arc<Ledger>,
@@ -324,7 +323,7 @@ impl Passage {
             Seen::Usage(usage) => self.ledger.add_usage(usage),
             Seen::Complaint(complaint) => {
                 let detail = complaint.to_string().replace(self.login.reveal(), "…");
-                self.ledger.failed(Failure::new(verdict::in_mid_answer(&complaint), detail));
+                self.ledger.failed(self.road, Failure::new(verdict::in_mid_answer(&complaint), detail));
             }
         }
     }
@@ -332,7 +331,7 @@ impl Passage {
     fn cut_short(&self, why: &str) -> CutShort {
         let why = format!("The answer of the Kimi API was cut short: {why}");
         tracing::warn!("{why}");
-        self.ledger.failed(Failure::new(Trouble::Unreachable, why));
+        self.ledger.failed(self.road, Failure::new(Trouble::Unreachable, why));
         CutShort
     }
 }

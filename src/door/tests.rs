@@ -179,7 +179,7 @@ async fn an_event_passes_before_the_next_one_is_sent() {
 async fn without_a_login_the_engine_is_told_so_and_the_session_why() {
     let hall = Hall::new().await;
     hall.login.send_replace(missing("Nobody is logged in: see /home/owner."));
-    let answer = hall.knock(LOOK).await.rest().await;
+    let answer = hall.knock(ASK).await.rest().await;
     assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
     let body = r#"{"error":{"message":"Nobody is logged in to Kimi on the server.","type":"invalid_authentication_error","param":null,"code":null}}"#;
     assert!(answer.ends_with(body), "{answer}");
@@ -408,14 +408,14 @@ async fn an_engine_that_hangs_up_hangs_up_at_the_api() {
 #[tokio::test]
 async fn a_request_that_is_too_long_is_refused() {
     let hall = Hall::new().await;
-    let mut engine =
-        hall.knock("POST /coding/v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 33554433\r\n\r\n").await;
+    let long = ASK.replace("content-length: 2\r\n\r\n{}", "content-length: 33554433\r\n\r\n");
+    let mut engine = hall.knock(&long).await;
     engine.send(&"x".repeat(33_554_433)).await;
     let answer = engine.until("}}").await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("longer than 32 MiB"), "{answer}");
 
     let mut engine =
-        hall.knock("POST /coding/v1/files HTTP/1.1\r\nhost: x\r\ntransfer-encoding: chunked\r\n\r\n").await;
+        hall.knock(&long.replace("content-length: 33554433", "transfer-encoding: chunked")).await;
     let mebibyte = format!("100000\r\n{}\r\n", "x".repeat(1024 * 1024));
     for _ in 0..32 {
         engine.send(&mebibyte).await;
@@ -446,6 +446,23 @@ async fn whatever_is_not_the_kimi_api_stays_inside() {
     // The next thing that the API hears is the next good request.
     let _engine = hall.knock(LOOK).await;
     assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
+}
+
+#[tokio::test]
+async fn only_the_models_own_road_tells_how_a_turn_fares() {
+    let hall = Hall::new().await;
+    let mut engine =
+        hall.knock("POST /coding/v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 33554433\r\n\r\n").await;
+    engine.send(&"x".repeat(33_554_433)).await;
+    assert!(engine.until("}}").await.starts_with("HTTP/1.1 413 "));
+
+    for answer in [STREAM_HEAD.to_owned(), json_answer("200 OK", r#"{"error":{"message":"no models"}}"#)] {
+        let mut engine = hall.knock(LOOK).await;
+        answered(&hall, &mut engine, &answer).await;
+    }
+    hall.login.send_replace(missing("Nobody is logged in."));
+    hall.knock(LOOK).await.rest().await;
+    assert_eq!(hall.door.take_failure(), None);
 }
 
 /// What is logged, in memory.
@@ -484,11 +501,7 @@ async fn the_login_never_leaks() {
         let reason = format!(r#"{{"error":{{"message":"{CANARY} is no key"}}}}"#);
         api.send(&json_answer("401 Unauthorized", &reason)).await;
         told += &engine.rest().await;
-        assert_eq!(
-            detail(hall.door.take_failure()),
-            kept,
-            "only the model's own road tells how a turn fares"
-        );
+        assert_eq!(detail(hall.door.take_failure()), kept);
     }
     for request in ["GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "garbage\r\n\r\n"] {
         told += &hall.knock(request).await.rest().await;
@@ -564,7 +577,7 @@ async fn a_new_door_takes_the_place_of_an_old_one() {
     let Hall { door, folder, .. } = hall;
     drop(door);
     let mut engine = knock_at(folder.path()).await;
-    engine.send(LOOK).await;
+    engine.send(ASK).await;
     engine.rest().await;
     assert_eq!(second.take_failure().unwrap().detail, "the new one");
     drop(second);

@@ -8,6 +8,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 
 use super::slots::{Order, Slots};
+use crate::auth::claimed_account;
 use crate::container::Containers;
 use crate::session::{self, Command, Host, Report, ReportKind};
 use crate::types::{Authorization, GroupName};
@@ -77,6 +78,15 @@ struct Dispatch<C> {
     usable: Authorization,
 }
 
+/// As far as both say whose they are.
+fn is_of_another_account(one: &Authorization, other: &Authorization) -> bool {
+    let whose = |authorization: &Authorization| match authorization {
+        Authorization::Login(token) => claimed_account(token),
+        Authorization::ApiKey(_) | Authorization::Missing(_) => None,
+    };
+    whose(one).zip(whose(other)).is_some_and(|(one, other)| one != other)
+}
+
 impl<C: Containers> Dispatch<C> {
     fn wake(&mut self, group: GroupName) {
         let session = self.sessions.entry(group.clone()).or_insert_with(|| {
@@ -90,16 +100,16 @@ impl<C: Containers> Dispatch<C> {
         }
     }
 
-    /// Where there was no login and now is, Kimi may let us in: whoever waits for that need not wait any longer.
+    /// Kimi may let another login in: whoever waits for that need not wait any longer.
     fn take_account(&mut self, now: Authorization) {
         let before = std::mem::replace(&mut self.account, now.clone());
         if matches!(now, Authorization::Missing(_)) {
             return;
         }
-        // A renewal alone changes nothing for who waits, and a login that was only doubted is no other one.
-        let is_another = self.usable != now;
-        self.usable = now;
-        if !is_another || !matches!(before, Authorization::Missing(_)) {
+        let last = std::mem::replace(&mut self.usable, now);
+        // A login that was only doubted is no other one, and a renewal changes nothing for who waits.
+        let was_missing = matches!(before, Authorization::Missing(_)) && last != self.usable;
+        if !was_missing && !is_of_another_account(&last, &self.usable) {
             return;
         }
         for session in self.sessions.values().filter(|session| session.capacity() > SLOT_COMMANDS) {

@@ -45,18 +45,17 @@ impl Store {
         .await
     }
 
-    /// Whether an outage has kept since then what was asked in a chat, and nothing of it is being tried now.
+    /// Whether the latest turn of a chat has ended since then in an outage, which keeps what was asked.
     pub async fn keeps(&self, chat: &ChatId, since: Timestamp) -> Result<bool> {
         let chat = chat.clone();
         self.with(move |connection| {
             Ok(connection
                 .prepare_cached(
-                    "SELECT 1 FROM turns JOIN groups ON groups.name = turns.group_name
-                     WHERE groups.chat = ?1 AND turns.outcome = 'failed' AND turns.ended_at >= ?2
-                       AND EXISTS (SELECT 1 FROM outages WHERE ended_at IS NULL)
-                       AND EXISTS (SELECT 1 FROM inbox WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes')
-                       AND NOT EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_claimed
-                                       WHERE chat = ?1 AND state = 'claimed')",
+                    "SELECT 1 FROM turns
+                     WHERE id = (SELECT id FROM turns WHERE group_name = (SELECT name FROM groups WHERE chat = ?1)
+                                 ORDER BY began_at DESC, id DESC LIMIT 1)
+                       AND outage IS NOT NULL AND ended_at >= ?2
+                       AND EXISTS (SELECT 1 FROM inbox WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes')",
                 )?
                 .exists(params![chat.as_str(), millis(since)])?)
         })
@@ -92,6 +91,9 @@ pub(super) fn met(
     if is_news > 0 {
         outbox::enqueue(connection, chat, Some(turn), &Reply::text(to_chat), now)?;
     }
+    connection
+        .prepare_cached("UPDATE turns SET outage = ?2 WHERE id = ?1")?
+        .execute(params![turn.0, word(outage)])?;
     begin(connection, outage, Some(chat), to_owner, now)
 }
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 3] = ["
+const MIGRATIONS: [&str; 4] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -195,6 +195,8 @@ const MIGRATIONS: [&str; 3] = ["
         received_bytes INTEGER NOT NULL,
         PRIMARY KEY (group_name, day)
     ) STRICT;
+", "
+    ALTER TABLE turns ADD COLUMN outage TEXT;
 "];
 
 /// Sets a new connection up: durable commits, enforced references.

@@ -70,7 +70,7 @@ fn one_of_a_newer_nanokimi_is_left_alone() {
     let newer = Connection::open(home.database()).unwrap();
     newer.execute_batch("CREATE TABLE later (x); PRAGMA user_version = 999").unwrap();
     drop(newer);
-    assert_snapshot!(refusal(&home), @"The database was written by a newer nanokimi (its version is 999, this one knows 3); install the newer nanokimi again. Nothing was changed");
+    assert_snapshot!(refusal(&home), @"The database was written by a newer nanokimi (its version is 999, this one knows 4); install the newer nanokimi again. Nothing was changed");
 }
 
 #[test]

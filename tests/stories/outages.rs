@@ -3,9 +3,13 @@
 
 use std::time::Duration;
 
+use base64::Engine;
+use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nanokimi::types::Outage;
+use serde_json::json;
 
 use crate::engine::{Behaviour, HeldPrompt};
+use crate::held::chat;
 use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -73,6 +77,58 @@ async fn a_missing_login_starts_no_container_and_a_new_one_is_taken_up_at_once()
     heard.sort();
     assert_eq!(heard, ["Kai: echo: @Kai hello", "Kai: echo: hello"]);
     assert!(world.seconds() - began < 5);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn another_account_is_tried_at_once_and_a_renewal_of_the_same_is_not() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    world.logs_in(&token_of("anna@example.org", 1));
+    world.says("main", "Owner", "hello").await;
+    world.prompt().await.answer("Hello.");
+    assert_eq!(world.hears_in("main").await, "Kai: Hello.");
+    world.says("main", "Owner", "are you there?").await;
+    refuses(&world.prompt().await);
+    let refused = world.hears_in("main").await;
+    assert!(refused.contains("Kimi does not accept the account that I use."), "{refused}");
+
+    world.logs_in(&token_of("anna@example.org", 2));
+    world.silence(Duration::from_secs(60)).await;
+    let began = world.seconds();
+    world.logs_in(&token_of("bob@example.org", 1));
+    world.prompt().await.answer("I am.");
+    assert!(world.seconds() - began < 5);
+    assert_eq!(world.hears_in("main").await, "Kai: I am.");
+    world.ends().await;
+}
+
+/// An access token as login servers make them.
+fn token_of(account: &str, issue: u32) -> String {
+    let claims = json!({ "email": account, "jti": issue }).to_string();
+    format!("e30.{}.signature", BASE64_URL_SAFE_NO_PAD.encode(claims))
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_fails_otherwise_during_an_outage_is_not_kept_by_it() {
+    let mut world = World::new(Behaviour::Held).await;
+    let began = world.now();
+    world.says("main", "Owner", "hello").await;
+    refuses(&world.prompt().await);
+    world.hears_in("main").await;
+    let store = world.store.clone();
+    let keeps = async |group| store.keeps(&chat(group), began).await.unwrap();
+    assert!(keeps("main").await);
+
+    world.says("family", "Ana", "@Kai hello").await;
+    world.prompt().await.fails(-32003, "Error code: 500 - {'error': {'message': 'broken'}}");
+    world.passes(Duration::from_secs(1)).await;
+    assert!(!keeps("family").await, "it is tried again within seconds");
+    refuses(&world.prompt().await);
+    world.hears_in("family").await;
+    assert!(keeps("family").await);
     world.ends().await;
 }
 

@@ -1,6 +1,8 @@
 //! The main channel is chosen, the service runs with WhatsApp, and stops where only a person can help.
 
 use insta::assert_snapshot;
+use nanokimi::store::Store;
+use nanokimi::types::Link;
 use whatsapp_rust::prelude::MessageExt;
 
 use super::world::{ANNA, FAMILY, Home, KAI, KAIS_CHAT, server};
@@ -109,17 +111,16 @@ async fn a_device_that_the_phone_removes_ends_the_service_with_a_sentence() {
 }
 
 /// The stream error `<conflict type="replaced"/>`: the link is taken back once, after five minutes; when that ends in the
-/// same way, it is noted as replaced (`bridge/links` tells both).
+/// same way, the service notes that it was replaced (`bridge/links` and `stories/delivery` tell both). This is from there on.
 #[tokio::test]
 async fn conflict_type_replaced() {
     let server = server().await;
     let home = ready_home(&server).await;
     let doctor = home.run(&["doctor"]).await.stdout;
     assert!(doctor.contains("A WhatsApp account is linked; it last came online on 20"), "{doctor}");
-    rusqlite::Connection::open(home.path("nanokimi/store/nanokimi.db"))
-        .unwrap()
-        .execute_batch("UPDATE link SET state = 'replaced', changed_at = 1795300000000")
-        .unwrap();
+    let store = Store::open(&home.path("nanokimi/store/nanokimi.db")).unwrap();
+    store.set_link(&Link::Replaced, "2026-11-21T22:26:40Z".parse().unwrap()).await.unwrap();
+    drop(store);
     let doctor = home.run(&["doctor"]).await.with_code(1).stdout;
     let found: Vec<&str> =
         doctor.lines().skip_while(|line| !line.contains("taken the link")).take(2).collect();
