@@ -2,39 +2,43 @@
 
 use std::time::Duration;
 
+use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
 use nanokimi::practice::{Counts, Fault};
 use nanokimi::types::Role;
 use tokio::time::sleep;
 
 use crate::ground::until;
-use crate::world::{World, shell};
+use crate::world::{World, runs};
 
 const QUARTER_HOUR: Duration = Duration::from_secs(900);
 
 #[tokio::test]
 async fn a_token_that_ends_in_mid_turn_is_renewed_and_the_turn_is_answered_once() {
-    let mut world = World::without_service().await;
-    let desk = world.log_in(QUARTER_HOUR);
-    world.start().await;
-    world.says("family", &format!("@Kai {}", shell("sleep 3"))).await;
-    world.model_reads("sleep 3").await;
-    desk.expire_access();
-    // What the tool has printed went to a file.
-    assert!(world.hears_in("family").await.starts_with("Kai: tool said: "));
-    let Counts { refreshes, refreshes_refused, refused, .. } = desk.counts();
-    assert_eq!((refreshes, refreshes_refused, refused), (1, 0, 1));
-    assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"]);
-    assert!(desk.would_refresh(&std::fs::read_to_string(world.paths().login_file()).unwrap()));
-    world.ends().await;
+    for engine in Engine::ALL {
+        let mut world = World::without_service_with(engine).await;
+        let desk = world.log_in(QUARTER_HOUR);
+        world.start().await;
+        world.says("family", &format!("@Kai {}", runs(engine, "sleep 3"))).await;
+        world.model_reads("sleep 3").await;
+        desk.expire_access();
+        // What the tool has printed went to a file.
+        assert!(world.hears_in("family").await.starts_with("Kai: tool said: "));
+        let Counts { refreshes, refreshes_refused, refused, .. } = desk.counts();
+        assert_eq!((refreshes, refreshes_refused, refused), (1, 0, 1));
+        assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"]);
+        assert!(desk.would_refresh(&std::fs::read_to_string(world.paths().login_file()).unwrap()));
+        world.ends().await;
+    }
 }
 
 #[tokio::test]
 async fn eight_chats_of_two_installs_whose_token_is_refused_at_once_are_answered_after_one_refresh() {
     const GROUPS: [&str; 4] = ["main", "family", "team", "club"];
-    let mut ours = World::without_service().await;
+    let mut ours = World::without_service_with(Engine::KimiCli).await;
     let desk = ours.log_in(QUARTER_HOUR);
     let mut theirs = ours.on_the_same_login().await;
+    theirs.settings(|settings| settings.engine = Engine::KimiCode);
     for world in [&mut ours, &mut theirs] {
         world.add_group("team", Role::Member).await;
         world.add_group("club", Role::Member).await;
@@ -76,28 +80,33 @@ async fn eight_chats_of_two_installs_whose_token_is_refused_at_once_are_answered
 
 #[tokio::test]
 async fn a_login_that_is_not_renewed_is_told_once_to_each_and_a_new_one_answers_what_was_asked() {
-    let mut world = World::without_service().await;
-    let desk = world.log_in(QUARTER_HOUR);
-    world.start().await;
-    desk.revoke_all();
-    world.says("family", "@Kai SAY the boat leaves at nine").await;
-    let mut told = [world.hears().await, world.hears().await];
-    told.sort_by(|one, other| one.group.cmp(&other.group));
-    let [to_chat, to_owner] = told;
-    assert_eq!((to_chat.group.as_str(), to_owner.group.as_str()), ("family", "main"));
-    assert!(to_chat.text.starts_with("Kai: I cannot answer now. I am not logged in to Kimi"), "{to_chat:?}");
-    let owner_reads = "Kai: I cannot answer in any chat now. I am not logged in to Kimi";
-    assert!(to_owner.text.starts_with(owner_reads), "{to_owner:?}");
-    sleep(Duration::from_secs(2)).await;
-    assert_eq!((world.outbox("family").len(), world.outbox("main").len()), (1, 1));
-    assert_eq!((desk.counts().refreshes, desk.counts().refreshes_refused), (1, 1));
+    for engine in Engine::ALL {
+        let mut world = World::without_service_with(engine).await;
+        let desk = world.log_in(QUARTER_HOUR);
+        world.start().await;
+        desk.revoke_all();
+        world.says("family", "@Kai SAY the boat leaves at nine").await;
+        let mut told = [world.hears().await, world.hears().await];
+        told.sort_by(|one, other| one.group.cmp(&other.group));
+        let [to_chat, to_owner] = told;
+        assert_eq!((to_chat.group.as_str(), to_owner.group.as_str()), ("family", "main"));
+        assert!(
+            to_chat.text.starts_with("Kai: I cannot answer now. I am not logged in to Kimi"),
+            "{to_chat:?}"
+        );
+        let owner_reads = "Kai: I cannot answer in any chat now. I am not logged in to Kimi";
+        assert!(to_owner.text.starts_with(owner_reads), "{to_owner:?}");
+        sleep(Duration::from_secs(2)).await;
+        assert_eq!((world.outbox("family").len(), world.outbox("main").len()), (1, 1));
+        assert_eq!((desk.counts().refreshes, desk.counts().refreshes_refused), (1, 1));
 
-    world.put_login(&desk.login_file(Clock::System.now(), Duration::ZERO));
-    assert_eq!(world.hears_in("family").await, "Kai: the boat leaves at nine");
-    until("nothing waits any more", async || {
-        world.asked("SELECT state FROM inbox WHERE state <> 'done'").is_empty()
-    })
-    .await;
-    assert_eq!(desk.counts().refreshes, 1);
-    world.ends().await;
+        world.put_login(&desk.login_file(Clock::System.now(), Duration::ZERO));
+        assert_eq!(world.hears_in("family").await, "Kai: the boat leaves at nine");
+        until("nothing waits any more", async || {
+            world.asked("SELECT state FROM inbox WHERE state <> 'done'").is_empty()
+        })
+        .await;
+        assert_eq!(desk.counts().refreshes, 1);
+        world.ends().await;
+    }
 }

@@ -20,6 +20,7 @@ mod image;
 mod kimi_code;
 mod login;
 mod neighbours;
+mod pictures;
 mod program;
 mod prompts;
 mod secrets;

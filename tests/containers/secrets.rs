@@ -1,15 +1,17 @@
 //! The owner's key is the host's alone.
 
+use nanokimi::agent::Engine;
+
 use crate::ground::{gone, inspected, running, until};
 use crate::program::{KEY, Program};
-use crate::world::{World, search, shell};
+use crate::world::{World, runs, search};
 
 #[tokio::test]
 async fn the_owners_key_reaches_the_model_but_no_container_and_no_log() {
     let program = Program::new().await;
     let group = program.paths().groups().join("main");
     std::fs::write(group.join("decoy.txt"), "sk-decoy-7f3a91").unwrap();
-    program.receives(&shell(&search("sk[-](canary|decoy)[-]7f3a91"))).await;
+    program.receives(&runs(Engine::KimiCli, &search("sk[-](canary|decoy)[-]7f3a91"))).await;
     let mut service = program.starts(&["run"], &[("LOG_LEVEL", "trace")]);
     service.prints("The turn is over").await;
     until("the answer is written", async || program.asked("SELECT text FROM outbox").len() == 1).await;

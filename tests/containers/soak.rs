@@ -19,7 +19,7 @@ use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
 use crate::ground::{inspected, running, variable};
-use crate::world::{World, bash, search, shell};
+use crate::world::{World, runs, search, tool};
 
 const LIFETIME: Duration = Duration::from_secs(6);
 /// A token is renewed at half of its life.
@@ -82,8 +82,9 @@ async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
         |text: &str| ["access", "refresh"].iter().any(|kind| text.contains(&format!("{kind}-{port}-")));
     for (group, _, engine) in CHATS {
         fs::write(world.folder_of(group).join("decoy.txt"), format!("refresh-{port}-decoy")).unwrap();
-        let answer =
-            world.asks(group, &command(&search(&format!("(access|refresh)[-]{port}[-]")), engine)).await;
+        let answer = world
+            .asks(group, &format!("@Kai {}", runs(engine, &search(&format!("(access|refresh)[-]{port}[-]")))))
+            .await;
         let found = world.printed(group).unwrap_or_else(|error| panic!("{error}: {answer}"));
         assert_eq!(found, "/workspace/group/decoy.txt\nsearched\n", "{group}");
         asked += 1;
@@ -139,21 +140,6 @@ fn question(number: usize, engine: Engine) -> String {
             format!("@Kai CALL {tool} {{\"command\": \"sleep {LONG_SECS}; echo question {number}.\"}}")
         }
     }
-}
-
-fn tool(engine: Engine) -> &'static str {
-    match engine {
-        Engine::KimiCli => "Shell",
-        Engine::KimiCode => "Bash",
-    }
-}
-
-fn command(command: &str, engine: Engine) -> String {
-    let call = match engine {
-        Engine::KimiCli => shell(command),
-        Engine::KimiCode => bash(command),
-    };
-    format!("@Kai {call}")
 }
 
 /// When the login server was asked for a renewal.

@@ -1,16 +1,26 @@
 //! Messages that come while the agent works.
 
+use nanokimi::agent::Engine;
+
 use crate::world::World;
 
 #[tokio::test]
-async fn a_message_during_a_turn_is_told_to_the_agent_and_both_are_answered_once() {
-    let mut world = World::new().await;
-    world.says("family", "@Kai SLEEP 3").await;
-    world.model_reads("SLEEP 3").await;
-    world.says("family", "@Kai SAY and the boat?").await;
-    assert_eq!(world.hears_in("family").await, "Kai: tick0 tick1 tick2 tick3 tick4 tick5");
-    assert_eq!(world.hears_in("family").await, "Kai: and the boat?");
-    assert_eq!(world.outbox("family").len(), 2);
-    assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"], "both were one turn");
-    world.ends().await;
+async fn a_message_during_a_turn_and_what_was_asked_before_are_answered_once_each() {
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        world.says("family", "@Kai SLEEP 3").await;
+        world.model_reads("SLEEP 3").await;
+        world.says("family", "@Kai SAY and the boat?").await;
+        assert_eq!(world.hears_in("family").await, "Kai: tick0 tick1 tick2 tick3 tick4 tick5");
+        assert_eq!(world.hears_in("family").await, "Kai: and the boat?");
+        assert_eq!(world.outbox("family").len(), 2);
+        let turns = match engine {
+            // It was told to the agent at once.
+            Engine::KimiCli => 1,
+            // Which takes nothing during a turn.
+            Engine::KimiCode => 2,
+        };
+        assert_eq!(world.asked("SELECT outcome FROM turns"), vec!["answered"; turns]);
+        world.ends().await;
+    }
 }

@@ -2,80 +2,91 @@
 
 use std::time::{Duration, Instant};
 
+use nanokimi::agent::Engine;
 use tokio::time::sleep;
 
 use crate::ground::{containers_of, gone, running, until};
 use crate::program::Program;
-use crate::world::{World, shell};
+use crate::world::{World, runs};
 
 #[tokio::test]
 async fn a_container_that_dies_between_two_turns_costs_no_memory() {
-    let mut world = World::new().await;
-    assert_eq!(
-        world.asks("family", "@Kai SAY the boat leaves at nine").await,
-        "Kai: the boat leaves at nine"
-    );
-    let killed = world.kill_container("family").await;
-    gone(&killed).await;
-    assert_eq!(world.asks("family", "@Kai RECALL").await, "Kai: SAY the boat leaves at nine");
-    assert_eq!(world.outbox("family").len(), 2);
-    world.ends().await;
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        assert_eq!(
+            world.asks("family", "@Kai SAY the boat leaves at nine").await,
+            "Kai: the boat leaves at nine"
+        );
+        let killed = world.kill_container("family").await;
+        gone(&killed).await;
+        assert_eq!(world.asks("family", "@Kai RECALL").await, "Kai: SAY the boat leaves at nine");
+        assert_eq!(world.outbox("family").len(), 2);
+        world.ends().await;
+    }
 }
 
 #[tokio::test]
 async fn a_container_that_dies_in_its_turn_is_followed_by_one_that_answers_once() {
-    let mut world = World::new().await;
-    world.says("family", "@Kai SLEEP 2").await;
-    world.model_reads("SLEEP 2").await;
-    let killed = world.kill_container("family").await;
-    assert_eq!(world.hears_in("family").await, "Kai: tick0 tick1 tick2 tick3");
-    assert_ne!(world.container("family").await["Id"], killed.as_str());
-    assert_eq!(world.asked("SELECT outcome FROM turns ORDER BY id"), ["failed", "answered"]);
-    world.ends().await;
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        world.says("family", "@Kai SLEEP 2").await;
+        world.model_reads("SLEEP 2").await;
+        let killed = world.kill_container("family").await;
+        assert_eq!(world.hears_in("family").await, "Kai: tick0 tick1 tick2 tick3");
+        assert_ne!(world.container("family").await["Id"], killed.as_str());
+        assert_eq!(world.asked("SELECT outcome FROM turns ORDER BY id"), ["failed", "answered"]);
+        world.ends().await;
+    }
 }
 
 #[tokio::test]
 async fn an_agent_that_kills_its_own_engine_is_given_up_after_three_tries_and_then_goes_on() {
-    let mut world = World::new().await;
-    let notice = world.asks("family", &format!("@Kai {}", shell("kill -9 -1"))).await;
-    assert!(
-        notice.starts_with("Kai: I tried 3 times and could not answer. I broke down in the middle"),
-        "{notice}"
-    );
-    assert_eq!(world.asks("family", "@Kai SAY better now").await, "Kai: better now");
-    assert_eq!(world.outbox("family").len(), 2);
-    world.ends().await;
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        let notice = world.asks("family", &format!("@Kai {}", runs(engine, "kill -9 -1"))).await;
+        assert!(
+            notice.starts_with("Kai: I tried 3 times and could not answer. I broke down in the middle"),
+            "{notice}"
+        );
+        assert_eq!(world.asks("family", "@Kai SAY better now").await, "Kai: better now");
+        assert_eq!(world.outbox("family").len(), 2);
+        world.ends().await;
+    }
 }
 
 #[tokio::test]
 async fn an_agent_without_work_goes_away_and_remembers_when_it_is_called_again() {
-    let mut world = World::without_service().await;
-    world.settings(|settings| settings.time_limits.idle = Duration::from_secs(1));
-    world.start().await;
-    assert_eq!(
-        world.asks("family", "@Kai SAY the boat leaves at nine").await,
-        "Kai: the boat leaves at nine"
-    );
-    until("the container has gone", async || containers_of(world.install()).await.is_empty()).await;
-    assert_eq!(world.asks("family", "@Kai RECALL").await, "Kai: SAY the boat leaves at nine");
-    world.ends().await;
+    for engine in Engine::ALL {
+        let mut world = World::without_service_with(engine).await;
+        world.settings(|settings| settings.time_limits.idle = Duration::from_secs(1));
+        world.start().await;
+        assert_eq!(
+            world.asks("family", "@Kai SAY the boat leaves at nine").await,
+            "Kai: the boat leaves at nine"
+        );
+        until("the container has gone", async || containers_of(world.install()).await.is_empty()).await;
+        assert_eq!(world.asks("family", "@Kai RECALL").await, "Kai: SAY the boat leaves at nine");
+        world.ends().await;
+    }
 }
 
 #[tokio::test]
 async fn a_service_that_stops_in_a_turn_ends_the_container_in_time_and_answers_after_its_next_start() {
-    let mut world = World::new().await;
-    world.says("family", "@Kai SLEEP 4").await;
-    world.model_reads("SLEEP 4").await;
-    let stopping = Instant::now();
-    world.stop().await;
-    // Closing its input ends the engine in about a second; the grace before it is killed is 10 s.
-    assert!(stopping.elapsed() < Duration::from_secs(10), "{:?}", stopping.elapsed());
-    assert_eq!(running(world.install()).await, Vec::<String>::new());
-    assert_eq!(world.asked("SELECT state FROM inbox WHERE attempts = 0"), ["pending"]);
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        world.says("family", "@Kai SLEEP 4").await;
+        world.model_reads("SLEEP 4").await;
+        let stopping = Instant::now();
+        world.stop().await;
+        // Closing its input ends the engine in about a second; the grace before it is killed is 10 s.
+        assert!(stopping.elapsed() < Duration::from_secs(10), "{:?}", stopping.elapsed());
+        assert_eq!(running(world.install()).await, Vec::<String>::new());
+        assert_eq!(world.asked("SELECT state FROM inbox WHERE attempts = 0"), ["pending"]);
 
-    world.start().await;
-    assert_eq!(world.hears_in("family").await, "Kai: tick0 tick1 tick2 tick3 tick4 tick5 tick6 tick7");
-    world.ends().await;
+        world.start().await;
+        assert_eq!(world.hears_in("family").await, "Kai: tick0 tick1 tick2 tick3 tick4 tick5 tick6 tick7");
+        world.ends().await;
+    }
 }
 
 #[tokio::test]

@@ -18,7 +18,7 @@ use nanokimi::paths::Paths;
 use nanokimi::practice::{self, Brain, LoginDesk, Practice, Terms};
 use nanokimi::session::{Host, Settings};
 use nanokimi::store::Store;
-use nanokimi::types::{Group, Role, Secret, WebPolicy};
+use nanokimi::types::{Group, Inbound, Media, Role, Secret, WebPolicy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -29,6 +29,8 @@ use crate::held::{self, Chats, Heard, Held, chat, message};
 pub struct World {
     pub practice: Arc<Practice>,
     pub store: Store,
+    /// What the bridge's end holds and was told.
+    pub chats: Chats,
     docker: Docker,
     folder: TempDir,
     settings: Settings,
@@ -61,6 +63,7 @@ impl World {
         let mut world = Self {
             practice: Arc::new(practice),
             store,
+            chats: Chats::default(),
             docker,
             folder,
             settings,
@@ -74,11 +77,17 @@ impl World {
         world
     }
 
-    /// The same with the second engine, whose idle containers are larger.
-    pub async fn with_kimi_code() -> Self {
-        let mut world = Self::without_service().await;
-        world.settings(|settings| settings.engine = Engine::KimiCode);
+    /// The same with an engine of the test's choice.
+    pub async fn with(engine: Engine) -> Self {
+        let mut world = Self::without_service_with(engine).await;
         world.start().await;
+        world
+    }
+
+    pub async fn without_service_with(engine: Engine) -> Self {
+        let mut world = Self::without_service().await;
+        tracing::info!(target: "nanokimi", engine = %engine.name(), "a world begins");
+        world.settings(|settings| settings.engine = engine);
         world
     }
 
@@ -176,7 +185,7 @@ impl World {
             orders,
             outbox_hint: Arc::new(Notify::new()),
         };
-        self.service = Some(Held::start(&Chats::default(), host).await);
+        self.service = Some(Held::start(&self.chats, host).await);
     }
 
     /// Stops the service as SIGTERM does.
@@ -192,9 +201,18 @@ impl World {
 
     /// Somebody writes in a group's chat; returns once it is stored.
     pub async fn says(&mut self, group: &str, text: &str) {
+        self.writes(group, text, None).await;
+    }
+
+    /// Somebody sends a file with this caption; returns once the message is stored.
+    pub async fn sends(&mut self, group: &str, caption: &str, media: Media) {
+        self.writes(group, caption, Some(media)).await;
+    }
+
+    async fn writes(&mut self, group: &str, text: &str, media: Option<Media>) {
         self.messages += 1;
         let message = message(group, &format!("m{}", self.messages), "Alice", text, Clock::System.now());
-        self.service.as_ref().expect("the service runs").writes(message).await;
+        self.service.as_ref().expect("the service runs").writes(Inbound { media, ..message }).await;
     }
 
     /// The next message that a chat sees.
@@ -217,11 +235,7 @@ impl World {
 
     /// The agent runs a command with its tool for that; what it prints is read on the host.
     pub async fn agent_runs(&mut self, group: &str, command: &str) -> String {
-        let call = match self.settings.engine {
-            Engine::KimiCli => shell(command),
-            Engine::KimiCode => bash(command),
-        };
-        let answer = self.asks(group, &format!("@Kai {call}")).await;
+        let answer = self.asks(group, &format!("@Kai {}", runs(self.settings.engine, command))).await;
         self.printed(group).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
@@ -238,10 +252,10 @@ impl World {
         until(&format!("the model reads {text:?}"), async || self.model_requests(text) > 0).await;
     }
 
-    /// How many of the model's requests had this text in their last message.
+    /// How many of the model's requests had this text in what they added.
     pub fn model_requests(&self, text: &str) -> usize {
         let requests = self.practice.requests();
-        requests.iter().filter(|request| last_message(&request.body).contains(text)).count()
+        requests.iter().filter(|request| news(&request.body).contains(text)).count()
     }
 
     /// The system prompt of the latest request.
@@ -295,20 +309,19 @@ const PRINTED: &str = "printed.txt";
 /// The most that the engine lets a command take; by itself it ends one after a minute.
 const COMMAND_SECS: u64 = 300;
 
+/// The tool by which an engine runs commands.
+pub fn tool(engine: Engine) -> &'static str {
+    match engine {
+        Engine::KimiCli => "Shell",
+        Engine::KimiCode => "Bash",
+    }
+}
+
 /// A message that makes the practice model run a command.
-pub fn shell(command: &str) -> String {
-    call("Shell", command)
-}
-
-/// The same for the second engine, which calls its tool otherwise.
-pub fn bash(command: &str) -> String {
-    call("Bash", command)
-}
-
-fn call(tool: &str, command: &str) -> String {
+pub fn runs(engine: Engine, command: &str) -> String {
     let command = format!("{{ {command}; }} >/workspace/group/{PRINTED} 2>&1");
     let arguments = json!({ "command": command, "timeout": COMMAND_SECS });
-    format!("CALL {tool} {arguments}")
+    format!("CALL {} {arguments}", tool(engine))
 }
 
 /// A command that prints, sorted, where a pattern stands: in files, and in what all processes were told. Write the
@@ -320,7 +333,9 @@ pub fn search(pattern: &str) -> String {
     )
 }
 
-fn last_message(request: &Value) -> String {
-    let messages = request["messages"].as_array();
-    messages.and_then(|messages| messages.last()).map(|message| message.to_string()).unwrap_or_default()
+/// What a request adds to what the model has said last.
+fn news(request: &Value) -> String {
+    let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
+    let news = messages.rsplit(|message| message["role"] == "assistant").next().unwrap_or_default();
+    json!(news).to_string()
 }
