@@ -202,7 +202,25 @@ impl Secret {
     pub fn reveal(&self) -> &str {
         &self.0
     }
+
+    /// A text without this secret, and without a beginning of it at the text's end, where the text may have been cut.
+    pub fn cut_out_of(&self, text: &str) -> String {
+        let Self(secret) = self;
+        if secret.is_empty() {
+            return text.to_owned();
+        }
+        let text = text.replace(secret.as_str(), "…");
+        let is_beginning =
+            |length: &usize| secret.get(..*length).is_some_and(|beginning| text.ends_with(beginning));
+        match (SECRETS_BEGINNING_MIN..secret.len()).rev().find(is_beginning) {
+            Some(length) => format!("{}…", &text[..text.len() - length]),
+            None => text,
+        }
+    }
 }
+
+/// Fewer bytes than these of a secret tell nothing of it, and may stand anywhere.
+const SECRETS_BEGINNING_MIN: usize = 6;
 
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -302,6 +320,14 @@ impl Outage {
         Self::ALL.into_iter().find(|outage| outage.trouble() == trouble)
     }
 
+    /// Whether it may come from what is asked, so that it can be one chat's alone.
+    pub fn may_be_about_messages(self) -> bool {
+        match self {
+            Self::Refused | Self::RateLimited | Self::ModelRefused => true,
+            Self::NotLoggedIn | Self::QuotaUsedUp => false,
+        }
+    }
+
     pub fn trouble(self) -> Trouble {
         match self {
             Self::NotLoggedIn => Trouble::NotLoggedIn,
@@ -343,6 +369,21 @@ mod tests {
         ] {
             assert!(GroupName::parse(bad).is_err(), "{bad:?} is a bad name");
         }
+    }
+
+    #[test]
+    fn a_secret_is_cut_out_of_a_text_wherever_that_was_cut() {
+        let secret = Secret::new("sk-canary-of-the-owner");
+        for (text, left) in [
+            ("the key sk-canary-of-the-owner is bad", "the key … is bad"),
+            ("the key sk-canary-of-the", "the key …"),
+            ("the key sk-can", "the key …"),
+            ("the key sk-ca", "the key sk-ca"),
+            ("sk-canary-of-the-ownersk-canary-", "……"),
+        ] {
+            assert_eq!(secret.cut_out_of(text), left);
+        }
+        assert_eq!(Secret::new("").cut_out_of("all of it"), "all of it");
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use std::process::ExitCode;
 
 use anyhow::{Context, Result};
+use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
 use super::install::{self, Install};
@@ -15,8 +16,12 @@ use crate::service::{self, Ended, Reach};
 use crate::session::Host;
 use crate::types::{Group, Role};
 
+/// More open files than any number of agents needs.
+const FILES_MAX: u64 = 65_536;
+
 pub async fn run(install: &Install) -> Result<ExitCode> {
     install::start_log(&install.config.log_level);
+    allow_more_files();
     let docker = install.docker_with_image().await?;
     let _lock = install.lock("run")?;
     let store = install.store()?;
@@ -46,6 +51,18 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
             end.context("Failed to keep the link to WhatsApp")?.tell()
         }
     })
+}
+
+/// Each connection of an agent to its door, and on to the web, is an open file. The usual limit is low for the sake of
+/// programs that this one is none of (those that call `select`).
+fn allow_more_files() {
+    let limit = getrlimit(Resource::Nofile);
+    let most = limit.maximum.map_or(FILES_MAX, |maximum| maximum.min(FILES_MAX));
+    if limit.current.is_some_and(|current| current < most)
+        && let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: Some(most), ..limit })
+    {
+        tracing::warn!("Failed to allow more open files: {error}");
+    }
 }
 
 /// Whether there is nothing to do without WhatsApp. An install whose groups are all at the terminal may run.

@@ -1,12 +1,14 @@
 //! The bodies of requests from inside: held whole until they are answered, so that they can be sent again.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use axum::body::{Body, BodyDataStream};
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use hyper::body::{Body as _, Incoming};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+use tokio::time::timeout;
 
 /// Largest request body in bytes: a long history with some photos in it stays below.
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
@@ -15,6 +17,8 @@ pub const BODY_MAX: usize = 32 * 1024 * 1024;
 const HELD_MAX: usize = 2 * BODY_MAX;
 /// What is read of the body of a request that is refused: twice of what is let through.
 const DISCARD_MAX: usize = 2 * BODY_MAX;
+/// How long a body may be silent, and how long its place may be waited for: so nobody keeps the room by saying nothing.
+const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
 /// Room is shared out in pieces of this many bytes, as a semaphore counts in 32 bits.
 const PIECE: usize = 1024;
 
@@ -34,8 +38,10 @@ pub struct Held {
 pub enum NotHeld {
     /// Longer than [`BODY_MAX`].
     TooLong,
-    /// The engine hung up, or does not speak HTTP.
+    /// The engine hung up, fell silent, or does not speak HTTP.
     Broken,
+    /// Others held all of the room for long.
+    NoRoom,
 }
 
 impl Room {
@@ -52,10 +58,14 @@ impl Room {
         }
         let room = told.unwrap_or(BODY_MAX).div_ceil(PIECE);
         let pieces = u32::try_from(room).unwrap_or(u32::MAX);
-        let place = Arc::clone(&self.0).acquire_many_owned(pieces).await.map_err(|_| NotHeld::Broken)?;
+        let place = timeout(QUIET_TIMEOUT, Arc::clone(&self.0).acquire_many_owned(pieces)).await;
+        let Ok(Ok(place)) = place else {
+            discard(body).await;
+            return Err(NotHeld::NoRoom);
+        };
         let mut bytes = BytesMut::with_capacity(told.unwrap_or_default());
         let mut stream = Body::new(body).into_data_stream();
-        while let Some(piece) = stream.next().await {
+        while let Some(piece) = timeout(QUIET_TIMEOUT, stream.next()).await.map_err(|_| NotHeld::Broken)? {
             let piece = piece.map_err(|_| NotHeld::Broken)?;
             if bytes.len() + piece.len() > BODY_MAX {
                 discard_rest(stream).await;
@@ -75,7 +85,7 @@ pub async fn discard(body: Incoming) {
 
 async fn discard_rest(mut pieces: BodyDataStream) {
     let mut discarded: usize = 0;
-    while let Some(Ok(piece)) = pieces.next().await {
+    while let Ok(Some(Ok(piece))) = timeout(QUIET_TIMEOUT, pieces.next()).await {
         discarded = discarded.saturating_add(piece.len());
         if discarded > DISCARD_MAX {
             return;

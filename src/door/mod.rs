@@ -14,6 +14,7 @@
 //! keeps what it saw for the session to take.
 
 mod body;
+mod builtin;
 mod complaint;
 mod ledger;
 mod meter;
@@ -214,13 +215,7 @@ async fn converse<O: Outside>(stream: UnixStream, roads: Arc<Roads<O>>) {
                 *place.lock().unwrap_or_else(PoisonError::into_inner) = answer.tunnel;
                 return Ok::<_, Infallible>(answer.response);
             }
-            if road::asks_kimi_for_the_web(request.uri())
-                && let Some(refused) = roads.web.refuse_by_way_of_kimi()
-            {
-                body::discard(request.into_body()).await;
-                return Ok(refused);
-            }
-            Ok(roads.relay.answer(request).await)
+            Ok(roads.relay.answer(request, roads.web.refuse_by_way_of_kimi()).await)
         }
     });
     let connection = http1::Builder::new()

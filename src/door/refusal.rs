@@ -63,13 +63,12 @@ impl Refusal {
         };
         // What has come by then is enough.
         timeout(BODY_TIMEOUT, read).await.ok();
-        let mut complaint = Complaint::in_body(&body);
-        complaint.reason = complaint.reason.replace(login.reveal(), "…");
-        complaint.kind = complaint.kind.replace(login.reveal(), "…");
-        let token = login.reveal().as_bytes();
-        if !token.is_empty() && body.windows(token.len()).any(|piece| piece == token) {
-            let shown = Self::new(status, &complaint.kind, complaint.reason.clone());
-            return Self { complaint, retry_after, ..shown };
+        let said = String::from_utf8_lossy(&body);
+        let shown = login.cut_out_of(&said);
+        let complaint = Complaint::in_body(shown.as_bytes());
+        if shown != said {
+            let in_own_words = Self::new(status, &complaint.kind, complaint.reason.clone());
+            return Self { complaint, retry_after, ..in_own_words };
         }
         Self { status, complaint, retry_after, headers, body: body.freeze() }
     }

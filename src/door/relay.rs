@@ -23,10 +23,11 @@ use reqwest::Url;
 use reqwest::redirect::Policy;
 use tokio::sync::watch;
 use tokio::task::{spawn_blocking, yield_now};
-use tokio::time::{sleep, timeout};
+use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Upstream;
 use super::body::{self, BODY_MAX, NotHeld, Room};
+use super::builtin;
 use super::ledger::Ledger;
 use super::meter::{Ending, Meter, Seen};
 use super::refusal::Refusal;
@@ -39,6 +40,9 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the API may be silent: before it answers (the upload counts too), and between two pieces of an
 /// answer. A model that thinks streams its thoughts, so minutes of silence mean a dead line.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
+/// How long a request may take in all until its answer begins, so that it is the door that gives up and knows why: Node's
+/// fetch does after 5 minutes.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(270);
 /// How long a login may take to be renewed. The keeper itself tries for longer, for the requests that follow.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(45);
 
@@ -77,8 +81,13 @@ impl Relay {
         Ok(Self { client, base, authorization, refusals, ledger, room: Room::new() })
     }
 
-    /// Answers a request from inside, whatever it is.
-    pub async fn answer(&self, request: Request<Incoming>) -> Response<Body> {
+    /// Answers a request from inside, whatever it is. `web_is_closed` answers who asks Kimi to go to the web, where that is
+    /// closed.
+    pub async fn answer(
+        &self,
+        request: Request<Incoming>,
+        web_is_closed: Option<Response<Body>>,
+    ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let outgoing = match self.prepare(&head) {
             Ok(outgoing) => outgoing,
@@ -88,12 +97,26 @@ impl Relay {
             }
         };
         let road = outgoing.road;
+        if road::asks_kimi_for_the_web(&head.uri)
+            && let Some(refused) = web_is_closed
+        {
+            body::discard(body).await;
+            return refused;
+        }
         if let Err(refusal) = self.login(road) {
             body::discard(body).await;
             return refusal.final_response();
         }
         match self.room.take_in(body).await {
-            Ok(held) => self.ask(&outgoing, &held.bytes).await,
+            Ok(held) => match web_is_closed {
+                Some(refused) if builtin::is_asked_for(road, &held.bytes) => refused,
+                Some(_) | None => self.ask(&outgoing, &held.bytes).await,
+            },
+            Err(NotHeld::NoRoom) => {
+                let why = "The agent sends more to Kimi at once than the door holds.";
+                self.ledger.failed(road, Failure::new(Trouble::Internal, why));
+                Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", why).final_response()
+            }
             Err(NotHeld::TooLong) => {
                 let why = format!("The request is longer than {} MiB.", BODY_MAX / (1024 * 1024));
                 self.ledger.failed(road, Failure::new(Trouble::TooLarge, &why));
@@ -143,12 +166,19 @@ impl Relay {
     /// Asks the API until there is an answer to pass back.
     async fn ask(&self, outgoing: &Outgoing, body: &Bytes) -> Response<Body> {
         let mut tried = Tried::default();
+        let began = Instant::now();
         loop {
             let login = match self.login(outgoing.road) {
                 Ok(login) => login,
                 Err(refusal) => return refusal.final_response(),
             };
-            let (refusal, verdict) = match self.send(outgoing, body, &login).await {
+            let answer = timeout_at(began + ANSWER_TIMEOUT, self.send(outgoing, body, &login)).await;
+            tried.waited = began.elapsed();
+            let Ok(answer) = answer else {
+                let refusal = unreachable("it does not answer in time");
+                return self.note(outgoing, refusal, Trouble::Unreachable).final_response();
+            };
+            let (refusal, verdict) = match answer {
                 Ok(answer) if answer.status().is_success() => match unreadable(outgoing, &answer) {
                     None => return self.pass_back(outgoing, answer, login.token),
                     Some(refusal) => (refusal, Verdict::GiveUp(Trouble::Unreachable)),
@@ -156,6 +186,7 @@ impl Relay {
                 Ok(answer) => {
                     let refusal = Refusal::read(answer, &login.token).await;
                     let verdict = verdict::of_refusal(
+                        outgoing.road,
                         refusal.status,
                         &refusal.complaint,
                         refusal.retry_after,
@@ -178,11 +209,12 @@ impl Relay {
                     tried.renewals += 1;
                     self.renew(&login).await;
                 }
-                Verdict::Wait(pause) => {
+                Verdict::Wait(pause, trouble) => {
                     let why = refusal.detail();
                     tracing::info!(pause_secs = pause.as_secs(), "The Kimi API cannot answer now: {why}");
+                    // Known already, should the engine not wait for what comes of it.
+                    self.ledger.failed(outgoing.road, Failure::new(trouble, why));
                     tried.pauses += 1;
-                    tried.waited += pause;
                     sleep(pause).await;
                 }
                 Verdict::Pass(trouble) => return self.note(outgoing, refusal, trouble).response(),
@@ -232,7 +264,14 @@ impl Relay {
         let headers = road::inbound(answer.headers());
         let meter = Meter::new(content_type(&answer), answer.content_length());
         self.ledger.succeeded(outgoing.road);
-        let passage = Passage { answer, meter, road: outgoing.road, login, ledger: Arc::clone(&self.ledger) };
+        let passage = Passage {
+            answer,
+            meter,
+            road: outgoing.road,
+            complained: Complained::No,
+            login,
+            ledger: Arc::clone(&self.ledger),
+        };
         let body = stream::unfold(Some(passage), |passage| async {
             let mut passage = passage?;
             match passage.next().await {
@@ -288,9 +327,17 @@ struct Passage {
     answer: reqwest::Response,
     meter: Meter,
     road: Road,
+    complained: Complained,
     /// Cut out of whatever the API complains of.
     login: Secret,
     ledger: Arc<Ledger>,
+}
+
+/// Whether an answer that began well says that it cannot go on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Complained {
+    No,
+    Yes,
 }
 
 impl Passage {
@@ -309,20 +356,25 @@ impl Passage {
             Ok(None) => {
                 let (seen, ending) = self.meter.end();
                 seen.into_iter().for_each(|seen| self.note(seen));
-                match ending {
-                    Ending::Whole => Ok(None),
-                    Ending::CutShort => Err(self.cut_short("it ended too early")),
+                if ending == Ending::CutShort {
+                    return Err(self.cut_short("it ended too early"));
                 }
+                if self.complained == Complained::No {
+                    // Whatever failed meanwhile was another request's.
+                    self.ledger.succeeded(self.road);
+                }
+                Ok(None)
             }
             Err(error) => Err(self.cut_short(&causes(&error.without_url()))),
         }
     }
 
-    fn note(&self, seen: Seen) {
+    fn note(&mut self, seen: Seen) {
         match seen {
             Seen::Usage(usage) => self.ledger.add_usage(usage),
             Seen::Complaint(complaint) => {
-                let detail = complaint.to_string().replace(self.login.reveal(), "…");
+                self.complained = Complained::Yes;
+                let detail = self.login.cut_out_of(&complaint.to_string());
                 self.ledger.failed(self.road, Failure::new(verdict::in_mid_answer(&complaint), detail));
             }
         }

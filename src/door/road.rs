@@ -20,8 +20,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Headers that the relay writes itself, and ways to say who one is.
-const NOT_FROM_INSIDE: [HeaderName; 7] = [
+/// Headers that the relay writes itself, ways to say who one is, and ways to make of a request another one.
+const NOT_FROM_INSIDE: [HeaderName; 14] = [
     header::HOST,
     header::CONTENT_LENGTH,
     header::EXPECT,
@@ -29,6 +29,13 @@ const NOT_FROM_INSIDE: [HeaderName; 7] = [
     header::COOKIE,
     HeaderName::from_static("x-api-key"),
     HeaderName::from_static("api-key"),
+    header::FORWARDED,
+    header::RANGE,
+    HeaderName::from_static("x-http-method"),
+    HeaderName::from_static("x-http-method-override"),
+    HeaderName::from_static("x-method-override"),
+    HeaderName::from_static("x-original-url"),
+    HeaderName::from_static("x-rewrite-url"),
 ];
 
 const MODEL: &str = "chat/completions";
@@ -177,6 +184,8 @@ mod tests {
             ("content-type", "application/json"),
             ("user-agent", "KimiCLI/1.51.0"),
             ("x-msh-device-id", "d"),
+            ("x-http-method-override", "DELETE"),
+            ("x-original-url", "/coding/v1/usages"),
         ]
         .into_iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))

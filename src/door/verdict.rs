@@ -12,6 +12,7 @@ use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
 use super::complaint::Complaint;
+use super::road::Road;
 use crate::types::{Authorization, Trouble};
 
 /// Longest time that one request waits in all. Node's fetch gives a request up that has no answer after 5 minutes, the
@@ -22,6 +23,8 @@ const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 /// Shortest pause, whatever the API says: "0" must not become a storm.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
+/// How often a request is asked again that the API could not answer without saying why (HTTP 500 and the like).
+const ERROR_TRIES: u32 = 2;
 /// How often a connection that was never made is tried again, and the pause before the first time; it doubles with
 /// each, which makes seven seconds in all. Longer is the session's to bridge.
 const CONNECT_TRIES: u32 = 4;
@@ -32,8 +35,8 @@ const FIRST_CONNECT_PAUSE: Duration = Duration::from_millis(500);
 pub enum Verdict {
     /// Have the login renewed, then ask again.
     Renew,
-    /// Ask again after this pause.
-    Wait(Duration),
+    /// Ask again after this pause; until then this is the trouble.
+    Wait(Duration, Trouble),
     /// The engine gets the answer as it came.
     Pass(Trouble),
     /// The engine gets an answer after which it does not ask again by itself.
@@ -45,11 +48,13 @@ pub enum Verdict {
 pub struct Tried {
     pub renewals: u32,
     pub pauses: u32,
+    /// Since it was asked first.
     pub waited: Duration,
 }
 
 /// What follows an answer that is no success. `retry_after` is how long the API wants to be left alone.
 pub fn of_refusal(
+    road: Road,
     status: StatusCode,
     complaint: &Complaint,
     retry_after: Option<Duration>,
@@ -57,6 +62,8 @@ pub fn of_refusal(
     tried: &Tried,
 ) -> Verdict {
     match status.as_u16() {
+        // The login is every chat's: only what each turn needs says that it is bad.
+        401 if road == Road::Beside => Verdict::Pass(Trouble::NotLoggedIn),
         401 if tried.renewals == 0 && matches!(login, Authorization::Login(_)) => Verdict::Renew,
         401 => Verdict::GiveUp(Trouble::NotLoggedIn),
         402 => Verdict::GiveUp(Trouble::QuotaUsedUp),
@@ -64,10 +71,11 @@ pub fn of_refusal(
         403 => Verdict::Pass(Trouble::Refused),
         404 => Verdict::Pass(Trouble::ModelRefused),
         413 => Verdict::Pass(Trouble::TooLarge),
-        429 => wait(retry_after, tried).unwrap_or(Verdict::GiveUp(Trouble::RateLimited)),
-        503 | 529 => wait(retry_after, tried).unwrap_or(Verdict::GiveUp(Trouble::Overloaded)),
+        429 => wait(retry_after, tried, Trouble::RateLimited),
+        503 | 529 => wait(retry_after, tried, Trouble::Overloaded),
         400..=499 => Verdict::Pass(Trouble::BadRequest),
-        500.. => Verdict::Pass(Trouble::Overloaded),
+        500.. if tried.pauses < ERROR_TRIES => wait(retry_after, tried, Trouble::Overloaded),
+        500.. => Verdict::GiveUp(Trouble::Overloaded),
         // A redirect, which is not followed.
         _ => Verdict::Pass(Trouble::Internal),
     }
@@ -75,9 +83,11 @@ pub fn of_refusal(
 
 /// What follows when there was no connection at all, so that nothing was asked yet.
 pub fn of_no_connection(tried: &Tried) -> Verdict {
+    if tried.pauses >= CONNECT_TRIES {
+        return Verdict::GiveUp(Trouble::Unreachable);
+    }
     let pause = FIRST_CONNECT_PAUSE.saturating_mul(1 << tried.pauses.min(8));
-    let again = if tried.pauses < CONNECT_TRIES { wait(Some(pause), tried) } else { None };
-    again.unwrap_or(Verdict::GiveUp(Trouble::Unreachable))
+    wait(Some(pause), tried, Trouble::Unreachable)
 }
 
 /// What it is when the API complains in the middle of an answer.
@@ -108,12 +118,16 @@ pub fn retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration> {
 }
 
 /// A pause, unless it would take the request over its time.
-fn wait(asked_for: Option<Duration>, tried: &Tried) -> Option<Verdict> {
+fn wait(asked_for: Option<Duration>, tried: &Tried, trouble: Trouble) -> Verdict {
     let pause = match asked_for {
         Some(pause) => pause.max(SHORTEST_PAUSE),
         None => FIRST_PAUSE.saturating_mul(1 << tried.pauses.min(8)).min(LONGEST_PAUSE),
     };
-    (tried.waited.saturating_add(pause) <= WAITS_MAX).then_some(Verdict::Wait(pause))
+    if tried.waited.saturating_add(pause) <= WAITS_MAX {
+        Verdict::Wait(pause, trouble)
+    } else {
+        Verdict::GiveUp(trouble)
+    }
 }
 
 /// Whether the plan's tokens are used up, rather than too many asked for at once: the platform's error type, and the
@@ -144,7 +158,7 @@ mod tests {
     fn judged(status: u16, kind: &str, reason: &str, retry_after: Option<u64>, tried: &Tried) -> Verdict {
         let status = StatusCode::from_u16(status).unwrap();
         let retry_after = retry_after.map(Duration::from_secs);
-        of_refusal(status, &complaint(kind, reason), retry_after, &login(), tried)
+        of_refusal(Road::ToTheModel, status, &complaint(kind, reason), retry_after, &login(), tried)
     }
 
     #[test]
@@ -156,16 +170,23 @@ mod tests {
             (403, "", "You have exceeded your current quota", None, Verdict::GiveUp(Trouble::QuotaUsedUp)),
             (429, "exceeded_current_quota_error", "", Some(1), Verdict::GiveUp(Trouble::QuotaUsedUp)),
             (429, "", "You have reached your usage limit", None, Verdict::GiveUp(Trouble::QuotaUsedUp)),
-            (429, "rate_limit_reached_error", "slow down", Some(7), Verdict::Wait(Duration::from_secs(7))),
-            (429, "", "", None, Verdict::Wait(FIRST_PAUSE)),
-            (429, "", "", Some(0), Verdict::Wait(SHORTEST_PAUSE)),
+            (
+                429,
+                "rate_limit_reached_error",
+                "slow down",
+                Some(7),
+                Verdict::Wait(Duration::from_secs(7), Trouble::RateLimited),
+            ),
+            (429, "", "", None, Verdict::Wait(FIRST_PAUSE, Trouble::RateLimited)),
+            (429, "", "", Some(0), Verdict::Wait(SHORTEST_PAUSE, Trouble::RateLimited)),
             (429, "", "", Some(241), Verdict::GiveUp(Trouble::RateLimited)),
-            (503, "", "", Some(240), Verdict::Wait(WAITS_MAX)),
+            (503, "", "", Some(240), Verdict::Wait(WAITS_MAX, Trouble::Overloaded)),
             (529, "", "", Some(u64::MAX), Verdict::GiveUp(Trouble::Overloaded)),
             (404, "resource_not_found_error", "", None, Verdict::Pass(Trouble::ModelRefused)),
             (413, "", "", None, Verdict::Pass(Trouble::TooLarge)),
             (400, "", "quota", None, Verdict::Pass(Trouble::BadRequest)),
-            (500, "", "", Some(1), Verdict::Pass(Trouble::Overloaded)),
+            (500, "", "", None, Verdict::Wait(FIRST_PAUSE, Trouble::Overloaded)),
+            (502, "", "", Some(241), Verdict::GiveUp(Trouble::Overloaded)),
             (307, "", "", None, Verdict::Pass(Trouble::Internal)),
         ] {
             assert_eq!(
@@ -181,8 +202,19 @@ mod tests {
         let renewed = Tried { renewals: 1, ..Tried::default() };
         assert_eq!(judged(401, "", "", None, &renewed), Verdict::GiveUp(Trouble::NotLoggedIn));
         let key = Authorization::ApiKey(Secret::new("k"));
-        let verdict = of_refusal(StatusCode::UNAUTHORIZED, &complaint("", ""), None, &key, &Tried::default());
-        assert_eq!(verdict, Verdict::GiveUp(Trouble::NotLoggedIn));
+        let verdict = |road, login| {
+            of_refusal(road, StatusCode::UNAUTHORIZED, &complaint("", ""), None, login, &Tried::default())
+        };
+        assert_eq!(verdict(Road::ToTheModel, &key), Verdict::GiveUp(Trouble::NotLoggedIn));
+        assert_eq!(verdict(Road::Beside, &login()), Verdict::Pass(Trouble::NotLoggedIn));
+    }
+
+    #[test]
+    fn an_error_without_a_reason_is_tried_a_few_times() {
+        let tried = |pauses| Tried { pauses, ..Tried::default() };
+        assert!(matches!(judged(500, "", "", None, &tried(1)), Verdict::Wait(..)));
+        assert_eq!(judged(500, "", "", None, &tried(2)), Verdict::GiveUp(Trouble::Overloaded));
+        assert!(matches!(judged(503, "", "", None, &tried(2)), Verdict::Wait(..)));
     }
 
     #[test]
@@ -216,7 +248,7 @@ mod tests {
                 let status = 400 + status % 200;
                 match judged(status, "", "", *retry_after, &tried) {
                     Verdict::Renew => tried.renewals += 1,
-                    Verdict::Wait(pause) => {
+                    Verdict::Wait(pause, _) => {
                         tried.pauses += 1;
                         tried.waited += pause;
                     }

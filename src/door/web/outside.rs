@@ -3,7 +3,7 @@
 //! It decides nothing: an address that is asked for here has been checked, and names are never connected to.
 
 use std::fs;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::net::{IpAddr, SocketAddr, UdpSocket};
 use std::sync::Arc;
 
@@ -61,18 +61,27 @@ impl Outside for Internet {
     /// The kernel knows both. Nobody can bind another machine's address. (With `net.ipv4.ip_nonlocal_bind` they can, and
     /// everything would be this machine; few servers set that.)
     fn nearness(&self, address: IpAddr) -> Option<&'static str> {
-        if UdpSocket::bind((address, 0)).is_ok() {
-            return Some("an address of this machine");
-        }
         let table = match address {
             IpAddr::V4(_) => routes::IPV4_TABLE,
             IpAddr::V6(_) => routes::IPV6_TABLE,
         };
-        // Where there is no such table, there is no such protocol.
-        let table = fs::read_to_string(table).unwrap_or_default();
+        let table = match fs::read_to_string(table) {
+            Ok(table) => table,
+            // Where there is no such table, there is no such protocol.
+            Err(error) if error.kind() == ErrorKind::NotFound => return None,
+            Err(_) => return Some(UNKNOWN),
+        };
+        match UdpSocket::bind((address, 0)) {
+            Ok(_) => return Some("an address of this machine"),
+            Err(error) if error.kind() == ErrorKind::AddrNotAvailable => {}
+            Err(_) => return Some(UNKNOWN),
+        }
         routes::is_on_link(&table, address).then_some("an address of this machine's own network")
     }
 }
+
+/// Said where this machine has no room left to look.
+const UNKNOWN: &str = "an address that may be this machine's own";
 
 #[cfg(test)]
 mod tests {

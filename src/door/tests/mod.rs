@@ -1,6 +1,8 @@
 //! Doors over real unix sockets. The test itself is the engine on one side and the Kimi API on the other,
 //! byte by byte, so that it knows what has been sent and what has not.
 
+mod troubles;
+
 use std::sync::Mutex;
 
 use tempfile::TempDir;
@@ -175,30 +177,6 @@ async fn an_event_passes_before_the_next_one_is_sent() {
     assert_eq!(hall.door.take_failure(), None);
 }
 
-#[tokio::test]
-async fn without_a_login_the_engine_is_told_so_and_the_session_why() {
-    let hall = Hall::new().await;
-    hall.login.send_replace(missing("Nobody is logged in: see /home/owner."));
-    let answer = hall.knock(ASK).await.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 400 Bad Request\r\n"), "{answer}");
-    let body = r#"{"error":{"message":"Nobody is logged in to Kimi on the server.","type":"invalid_authentication_error","param":null,"code":null}}"#;
-    assert!(answer.ends_with(body), "{answer}");
-    let failure = hall.door.take_failure().unwrap();
-    assert_eq!(failure, Failure::new(Trouble::NotLoggedIn, "Nobody is logged in: see /home/owner."));
-    assert_eq!(hall.door.take_failure(), None, "taken once");
-
-    // An engine reads the answer only after it has sent its request to the end.
-    let long = "x".repeat(4 * 1024 * 1024);
-    let ask =
-        ASK.replace("content-length: 2\r\n\r\n{}", &format!("content-length: {}\r\n\r\n{long}", long.len()));
-    assert!(hall.knock(&ask).await.rest().await.ends_with(body));
-
-    hall.login.send_replace(Authorization::Login(Secret::new("new")));
-    let _engine = hall.knock(LOOK).await;
-    let (head, _api) = hall.api_hears().await;
-    assert!(head.contains("authorization: Bearer new\r\n"), "{head}");
-}
-
 /// Lets the API answer once, and returns what the engine hears.
 async fn answered(hall: &Hall, engine: &mut Pipe<UnixStream>, answer: &str) -> String {
     let (_, mut api) = hall.api_hears().await;
@@ -208,149 +186,18 @@ async fn answered(hall: &Hall, engine: &mut Pipe<UnixStream>, answer: &str) -> S
 }
 
 #[tokio::test]
-async fn refusals_of_the_api_are_remembered_until_a_success() {
+async fn where_the_web_is_closed_kimi_does_not_go_there_either() {
     let hall = Hall::new().await;
-    let key = Authorization::ApiKey(Secret::new(CANARY));
-    hall.login.send_replace(key);
-    for (status, passed_as, body, trouble, detail) in [
-        (
-            "401 Unauthorized",
-            400,
-            r#"{"error":{"message":"bad key"}}"#,
-            Trouble::NotLoggedIn,
-            "HTTP 401 bad key",
-        ),
-        (
-            "403 Forbidden",
-            403,
-            r#"{"error":{"message":"go","type":"access_terminated_error"}}"#,
-            Trouble::Refused,
-            "HTTP 403 access_terminated_error: go",
-        ),
-        (
-            "429 Too Many Requests",
-            400,
-            r#"{"error":{"message":"over quota"}}"#,
-            Trouble::QuotaUsedUp,
-            "HTTP 429 over quota",
-        ),
-        ("404 Not Found", 404, r#"{"error":{"message":"no k9"}}"#, Trouble::ModelRefused, "HTTP 404 no k9"),
-        ("413 Too Large", 413, "", Trouble::TooLarge, "HTTP 413"),
-        ("400 Bad Request", 400, "", Trouble::BadRequest, "HTTP 400"),
-        ("502 Bad Gateway", 502, "busy", Trouble::Overloaded, "HTTP 502 busy"),
-    ] {
-        let mut engine = hall.knock(ASK).await;
-        let answer = answered(&hall, &mut engine, &json_answer(status, body)).await;
-        assert!(answer.starts_with(&format!("HTTP/1.1 {passed_as} ")) && answer.ends_with(body), "{answer}");
-        assert_eq!(hall.door.take_failure(), Some(Failure::new(trouble, detail)));
-    }
-
-    for status in ["500 Oops", "200 OK"] {
-        let mut engine = hall.knock(ASK).await;
-        answered(&hall, &mut engine, &json_answer(status, "{}")).await;
-    }
-    assert_eq!(hall.door.take_failure(), None, "a later success clears it");
-}
-
-#[tokio::test]
-async fn a_refused_login_is_renewed_once_and_the_engine_sees_nothing_of_it() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
+    let asks = |body: &str| {
+        ASK.replace("content-length: 2\r\n\r\n{}", &format!("content-length: {}\r\n\r\n{body}", body.len()))
+    };
+    let search = r#"{"tools":[{"type":"builtin_function","function":{"name":"$web_search"}}]}"#;
+    let answer = hall.knock(&asks(search)).await.rest().await;
+    assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("the web is not open"), "{answer}");
+    let function = r#"{"tools":[{"type":"function","function":{"name":"Shell"}}]}"#;
+    let _engine = hall.knock(&asks(function)).await;
     let (_, mut api) = hall.api_hears().await;
-    assert_eq!(api.until("{}").await, "{}");
-    api.send(&json_answer("401 Unauthorized", "{}")).await;
-    let mut refused = hall.refused.clone();
-    let token = refused.wait_for(Option::is_some).await.unwrap().clone();
-    assert_eq!(token, Some(Secret::new(CANARY)));
-    hall.login.send_replace(Authorization::Login(Secret::new("renewed")));
-
-    let (head, mut api) = hall.api_hears().await;
-    assert!(head.contains("authorization: Bearer renewed\r\n"), "{head}");
-    assert_eq!(api.until("{}").await, "{}", "with the same body");
-    api.send(&json_answer("200 OK", "{}")).await;
-    assert!(engine.rest().await.starts_with("HTTP/1.1 200 OK\r\n"));
-    assert_eq!(hall.door.take_failure(), None);
-
-    // The new one is refused, too: nothing is tried a third time.
-    let mut engine = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
-    api.send(&json_answer("401 Unauthorized", "{}")).await;
-    refused.wait_for(|token| *token == Some(Secret::new("renewed"))).await.unwrap();
-    hall.login.send_replace(Authorization::Login(Secret::new("newer")));
-    let answer = answered(&hall, &mut engine, &json_answer("401 Unauthorized", "{}")).await;
-    assert!(answer.starts_with("HTTP/1.1 400 "), "{answer}");
-    assert_eq!(hall.door.take_failure(), Some(Failure::new(Trouble::NotLoggedIn, "HTTP 401")));
-}
-
-#[tokio::test]
-async fn a_login_that_cannot_be_renewed_is_said_so() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
-    api.send(&json_answer("401 Unauthorized", "{}")).await;
-    hall.refused.clone().wait_for(Option::is_some).await.unwrap();
-    hall.login.send_replace(missing("Run `nanokimi login`."));
-    let answer = engine.rest().await;
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("Nobody is logged in"), "{answer}");
-    let failure = Failure::new(Trouble::NotLoggedIn, "Run `nanokimi login`.");
-    assert_eq!(hall.door.take_failure(), Some(failure));
-}
-
-#[tokio::test]
-async fn the_door_waits_as_long_as_the_api_wants_and_asks_again() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    for status in ["429 Too Many Requests", "503 Unavailable", "529 Overloaded"] {
-        let began = std::time::Instant::now();
-        let (_, mut api) = hall.api_hears().await;
-        assert_eq!(api.until("{}").await, "{}");
-        let answer = json_answer(status, "{}").replace("\r\n\r\n", "\r\nretry-after-ms: 700\r\n\r\n");
-        api.send(&answer).await;
-        drop(api);
-        assert!(began.elapsed() < PATIENCE);
-    }
-    let answer = answered(&hall, &mut engine, &json_answer("200 OK", "{}")).await;
-    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert_eq!(hall.door.take_failure(), None);
-}
-
-#[tokio::test]
-async fn what_takes_too_long_to_come_back_is_final_for_the_engine() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    let refusal = json_answer("429 Too Many Requests", r#"{"error":{"message":"later"}}"#);
-    let refusal = refusal.replace("\r\n\r\n", "\r\nretry-after: 3600\r\n\r\n");
-    let answer = answered(&hall, &mut engine, &refusal).await;
-    assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains("later"), "{answer}");
-    assert_eq!(hall.door.take_failure(), Some(Failure::new(Trouble::RateLimited, "HTTP 429 later")));
-}
-
-#[tokio::test]
-async fn an_engine_that_hangs_up_while_the_door_waits_is_not_asked_for() {
-    let hall = Hall::new().await;
-    let engine = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
-    let refusal = json_answer("429 Too Many Requests", "{}");
-    api.send(&refusal.replace("\r\n\r\n", "\r\nretry-after-ms: 900\r\n\r\n")).await;
-    assert_eq!(api.rest().await, "{}");
-    drop(engine);
-    // The next that the API hears is somebody else's.
-    let _other = hall.knock(LOOK).await;
-    assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
-    let nobody = timeout(Duration::from_millis(1_200), hall.api.accept()).await;
-    assert!(nobody.is_err(), "the one that hung up was asked for all the same");
-}
-
-#[tokio::test]
-async fn somebody_who_answers_in_the_apis_place_is_nobody() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    let page = "<h1>Welcome to our hotel</h1>";
-    let answer =
-        format!("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: {}\r\n\r\n{page}", page.len());
-    let heard = answered(&hall, &mut engine, &answer).await;
-    assert!(heard.starts_with("HTTP/1.1 400 ") && !heard.contains("hotel"), "{heard}");
-    assert_eq!(hall.door.take_failure().unwrap().trouble, Trouble::Unreachable);
+    api.until(function).await;
 }
 
 #[tokio::test]
@@ -448,23 +295,6 @@ async fn whatever_is_not_the_kimi_api_stays_inside() {
     assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
 }
 
-#[tokio::test]
-async fn only_the_models_own_road_tells_how_a_turn_fares() {
-    let hall = Hall::new().await;
-    let mut engine =
-        hall.knock("POST /coding/v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 33554433\r\n\r\n").await;
-    engine.send(&"x".repeat(33_554_433)).await;
-    assert!(engine.until("}}").await.starts_with("HTTP/1.1 413 "));
-
-    for answer in [STREAM_HEAD.to_owned(), json_answer("200 OK", r#"{"error":{"message":"no models"}}"#)] {
-        let mut engine = hall.knock(LOOK).await;
-        answered(&hall, &mut engine, &answer).await;
-    }
-    hall.login.send_replace(missing("Nobody is logged in."));
-    hall.knock(LOOK).await.rest().await;
-    assert_eq!(hall.door.take_failure(), None);
-}
-
 /// What is logged, in memory.
 #[derive(Clone, Default)]
 pub(super) struct Log(pub(super) Arc<Mutex<Vec<u8>>>);
@@ -503,6 +333,17 @@ async fn the_login_never_leaks() {
         told += &engine.rest().await;
         assert_eq!(detail(hall.door.take_failure()), kept);
     }
+    // A login is longer than what is kept of a reason.
+    let long = format!("{CANARY}{}", "x".repeat(700));
+    hall.login.send_replace(Authorization::ApiKey(Secret::new(&long)));
+    let mut engine = hall.knock(ASK).await;
+    let reason = json_answer("401 Unauthorized", &format!(r#"{{"error":{{"message":"no: {long}"}}}}"#));
+    told += &answered(&hall, &mut engine, &reason).await;
+    let mut engine = hall.knock(ASK).await;
+    let cut = json_answer("401 Unauthorized", &format!("no: {}", &long[..400]));
+    told += &answered(&hall, &mut engine, &cut).await;
+    told += &format!("{:?}", hall.door.take_failure());
+    hall.login.send_replace(Authorization::ApiKey(Secret::new(CANARY)));
     for request in ["GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "garbage\r\n\r\n"] {
         told += &hall.knock(request).await.rest().await;
     }
