@@ -6,10 +6,12 @@ use std::collections::HashMap;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
+use tokio::time::Instant;
 
 use super::slots::{Order, Slots};
 use crate::auth::claimed_account;
 use crate::container::Containers;
+use crate::session::machine::OUTAGE_PAUSE;
 use crate::session::{self, Command, Host, Report, ReportKind};
 use crate::types::{Authorization, GroupName};
 
@@ -37,6 +39,7 @@ pub async fn run<C: Containers>(
         reports: report_sender,
         account: usable.clone(),
         usable,
+        late_renewal: None,
     };
     loop {
         tokio::select! {
@@ -76,6 +79,8 @@ struct Dispatch<C> {
     account: Authorization,
     /// The login that was last good for something, as far as is known.
     usable: Authorization,
+    /// When a renewal was last told to those who wait.
+    late_renewal: Option<Instant>,
 }
 
 /// As far as both say whose they are.
@@ -107,14 +112,28 @@ impl<C: Containers> Dispatch<C> {
             return;
         }
         let last = std::mem::replace(&mut self.usable, now);
-        // A login that was only doubted is no other one, and a renewal changes nothing for who waits.
+        // A login that was only doubted is no other one.
         let was_missing = matches!(before, Authorization::Missing(_)) && last != self.usable;
-        if !was_missing && !is_of_another_account(&last, &self.usable) {
+        let may_try = was_missing || is_of_another_account(&last, &self.usable) || self.was_waited_for(&last);
+        if !may_try {
             return;
         }
         for session in self.sessions.values().filter(|session| session.capacity() > SLOT_COMMANDS) {
             session.try_send(Command::TryAgain).ok();
         }
+    }
+
+    /// Whether a renewal is the one that a refusal has asked for, and that came too late for whoever was refused: others
+    /// change nothing for who waits. Where each new login is refused again, that counts as news now and then only.
+    fn was_waited_for(&mut self, last: &Authorization) -> bool {
+        let Authorization::Login(token) = last else { return false };
+        let refusals = self.host.login.refusals();
+        let was_refused = *last != self.usable && refusals.borrow().as_ref() == Some(token);
+        let is_news = self.late_renewal.is_none_or(|at| at.elapsed() >= OUTAGE_PAUSE);
+        if was_refused && is_news {
+            self.late_renewal = Some(Instant::now());
+        }
+        was_refused && is_news
     }
 
     fn take_report(&mut self, Report { group, kind }: Report) {

@@ -301,6 +301,8 @@ impl<C: Containers> Driver<C> {
             return Ok(Event::NothingToDo);
         };
         engine.has_worked = HasWorked::Yes;
+        // What went wrong before says nothing of this turn.
+        engine.door.take_failure();
         self.host.login.reread(self.host.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.show_read(&group.chat, &claim);

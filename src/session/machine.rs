@@ -319,6 +319,8 @@ impl Machine {
         }
         match self.state {
             State::Busy { cancelled: Some(_), .. } => self.close(now),
+            // What had no answer stays in this engine's memory; with each further try it would be there once more.
+            State::Busy { .. } if after == After::Outage => self.close(now),
             State::Busy { .. } => self.become_idle(now),
             State::Cold
             | State::Queued

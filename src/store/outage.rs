@@ -94,10 +94,10 @@ pub(super) fn met(
     connection
         .prepare_cached("UPDATE turns SET outage = ?2 WHERE id = ?1")?
         .execute(params![turn.0, word(outage)])?;
-    begin(connection, outage, Some(chat), to_owner, now)
+    begin(connection, outage, (is_news > 0).then_some(chat), to_owner, now)
 }
 
-/// `told` is a chat that knows already.
+/// `told` is a chat that was told just now.
 fn begin(
     connection: &Connection,
     outage: Outage,
@@ -139,18 +139,20 @@ pub(super) fn over(connection: &Connection, turn: TurnId, now: Timestamp) -> Res
     forget_who_was_told(connection)
 }
 
-/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried `most` times since they
-/// came, and others were answered meanwhile.
+/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried `most` times since others
+/// that came to their turn later than they were answered.
 pub(super) fn is_about_messages(connection: &Connection, turn: TurnId, most: u32) -> Result<bool> {
     Ok(connection
         .prepare_cached(
-            "WITH came (at) AS (SELECT min(received_at) FROM inbox
-                                WHERE turn = ?1 AND state = 'claimed' AND wake = 'wakes')
-             SELECT 1 FROM came
-             WHERE EXISTS (SELECT 1 FROM turns WHERE outcome = 'answered' AND began_at >= came.at)
-               AND (SELECT count(*) FROM turns INDEXED BY turns_group
+            "WITH others (answered_at) AS (
+                 SELECT min(ended_at) FROM turns
+                 WHERE outcome = 'answered'
+                   AND began_at >= (SELECT min(received_at) FROM inbox
+                                    WHERE turn = ?1 AND state = 'claimed' AND wake = 'wakes'))
+             SELECT 1 FROM others
+             WHERE (SELECT count(*) FROM turns INDEXED BY turns_group
                     WHERE group_name = (SELECT group_name FROM turns WHERE id = ?1)
-                      AND began_at >= came.at AND id <= ?1 AND outcome IS NOT 'answered') >= ?2",
+                      AND began_at >= others.answered_at AND id <= ?1 AND outcome IS NOT 'answered') >= ?2",
         )?
         .exists(params![turn.0, most])?)
 }

@@ -189,8 +189,9 @@ impl Store {
                     give_back(&transaction, "turn = ?1", ending.turn.0)?;
                     "returned"
                 }
-                Finish::Kept { gave_up, .. }
-                    if outage::is_about_messages(&transaction, ending.turn, MAX_ATTEMPTS)? =>
+                Finish::Kept { outage, gave_up, .. }
+                    if outage.may_be_about_messages()
+                        && outage::is_about_messages(&transaction, ending.turn, MAX_ATTEMPTS)? =>
                 {
                     park(&transaction, &ending, 1, gave_up, now)?;
                     "failed"

@@ -41,6 +41,8 @@ async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_w
         tries += 1;
     }
     assert!((10..=16).contains(&tries), "two chats in an hour: {tries} tries");
+    // An engine keeps in its memory what it was asked and did not answer.
+    assert_eq!(world.docker.tries(), tries + 1, "each try is asked of an engine that was asked nothing yet");
     assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
 
     let mut answered = Vec::new();
@@ -102,6 +104,33 @@ async fn another_account_is_tried_at_once_and_a_renewal_of_the_same_is_not() {
     world.prompt().await.answer("I am.");
     assert!(world.seconds() - began < 5);
     assert_eq!(world.hears_in("main").await, "Kai: I am.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_renewal_that_came_too_late_for_who_was_refused_is_tried_at_once_but_not_again_and_again() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    world.logs_in_with("first", "r1");
+    world.says("main", "Owner", "hello").await;
+    let fails = |prompt: &HeldPrompt| prompt.fails(-32003, "Error code: 401 - {'error': {}}");
+    world.is_refused("first");
+    fails(&world.prompt().await);
+    world.passes(Duration::from_secs(60)).await;
+
+    let began = world.seconds();
+    world.logs_in_with("second", "r2");
+    let prompt = world.prompt().await;
+    assert!(world.seconds() - began < 5);
+    world.is_refused("second");
+    fails(&prompt);
+    world.passes(Duration::from_secs(60)).await;
+    world.logs_in_with("third", "r3");
+    world.prompt().await.answer("Hello.");
+    assert!(world.seconds() - began >= 600);
+    assert_eq!(world.hears_in("main").await, "Kai: Hello.");
     world.ends().await;
 }
 
@@ -200,13 +229,70 @@ async fn what_is_refused_while_others_are_answered_is_given_up() {
     world.says("main", "Owner", "what is wrong?").await;
     world.prompt().await.answer("Nothing, it seems.");
     assert_eq!(world.hears_in("main").await, "Kai: Nothing, it seems.");
-    for _ in 0..2 {
+    for _ in 0..3 {
         refuses(&world.prompt().await);
     }
     insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I tried 3 times and could not answer. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
     world.says("family", "Ana", "@Kai hello").await;
     world.prompt().await.answer("Hello.");
     assert_eq!(world.hears_in("family").await, "Kai: Hello.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_kept_for_long_is_not_given_up_at_the_first_refusal_after_others_were_answered() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.says("family", "Ana", "@Kai hello").await;
+    for _ in 0..10 {
+        refuses(&world.prompt().await);
+    }
+    for _ in 0..2 {
+        world.hears().await;
+    }
+    world.says("main", "Owner", "are you there?").await;
+    world.prompt().await.answer("I am.");
+    assert_eq!(world.hears_in("main").await, "Kai: I am.");
+    refuses(&world.prompt().await);
+    assert!(world.hears_in("main").await.contains("I cannot answer in any chat now."), "it is news again");
+    refuses(&world.prompt().await);
+    world.prompt().await.answer("Hello.");
+    assert_eq!(world.hears_in("family").await, "Kai: Hello.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_fails_again_and_again_gives_nothing_up() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.says("family", "Ana", "@Kai hello").await;
+    let fails = |prompt: &HeldPrompt| prompt.fails(-32003, "Error code: 401 - {'error': {}}");
+    fails(&world.prompt().await);
+    for _ in 0..2 {
+        world.hears().await;
+    }
+    for round in 0..4 {
+        world.says("main", "Owner", &format!("question {round}")).await;
+        world.prompt().await.answer("An answer.");
+        assert_eq!(world.hears_in("main").await, "Kai: An answer.");
+        fails(&world.prompt().await);
+    }
+    world.prompt().await.answer("Hello.");
+    assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
+    world.stop_hearing().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_that_follows_another_is_told_to_the_owner_who_has_met_both() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.says("main", "Owner", "hello").await;
+    world.prompt().await.fails(-32003, "Error code: 429 - {'error': {'type': 'rate_limit_reached_error'}}");
+    assert!(world.hears_in("main").await.contains("That ends by itself"));
+    refuses(&world.prompt().await);
+    let told = world.hears_in("main").await;
+    assert!(told.contains("Kimi does not accept the account that I use."), "{told}");
+    refuses(&world.prompt().await);
+    world.silence(Duration::from_secs(60)).await;
+    world.prompt().await.answer("Hello.");
+    assert_eq!(world.hears_in("main").await, "Kai: Hello.");
     world.ends().await;
 }
 

@@ -103,12 +103,22 @@ impl World {
 
     /// Somebody logs in to Kimi, as `nanokimi login` does.
     pub fn logs_in(&self, token: &str) {
+        self.logs_in_with(token, "");
+    }
+
+    /// The same with a refresh token; the login server cannot be reached.
+    pub fn logs_in_with(&self, token: &str, refresh: &str) {
         let login = json!({
-            "access_token": token, "refresh_token": "", "expires_at": 4_102_444_800.0,
+            "access_token": token, "refresh_token": refresh, "expires_at": 4_102_444_800.0,
             "scope": "kimi-code", "token_type": "Bearer", "expires_in": 900.0,
         });
         fs::write(self.paths().login_file(), login.to_string()).unwrap();
         self.login.as_ref().expect("the service runs").reread(self.now());
+    }
+
+    /// The Kimi API has refused this token, as the doors tell it.
+    pub fn is_refused(&self, token: &str) {
+        self.login.as_ref().expect("the service runs").refusals().send_replace(Some(Secret::new(token)));
     }
 
     /// Somebody logs out.
