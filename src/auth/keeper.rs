@@ -6,7 +6,7 @@
 //!     ▲                                       │ makes room on disk, asks
 //!     ├── published ◀── on disk ◀── granted ──┤
 //!     ├── another file? ◀────────── refused ──┤   this token is never asked with again
-//!     └── 1 s, doubling to 5 min ◀── failed ──┘   what there was stays published
+//!     └── 1 s, doubling to 5 min ◀── failed ──┘   what there was stays published, when rejected until it has expired
 //! ```
 //! A refresh token is good for one refresh. So the answer is on disk before anybody uses it, and a refresh that has
 //! begun is finished before the keeper ends. What can be lost is the moment between the server's change of mind
@@ -56,8 +56,14 @@ pub async fn keep(login: Arc<Login>, clock: Clock, mut stop: oneshot::Receiver<(
         return;
     }
     let mut refusals = login.refusals.subscribe();
-    let mut keeper =
-        Keeper { login: &login, clock, failures: Failures::default(), given: None, doubt_ends: None };
+    let mut keeper = Keeper {
+        login: &login,
+        clock,
+        failures: Failures::default(),
+        given: None,
+        doubt_ends: None,
+        rejection: Rejection::No,
+    };
     loop {
         let refused = refusals.borrow_and_update().clone();
         let pause = match keeper.look(refused.as_ref()) {
@@ -84,6 +90,14 @@ struct Keeper<'l> {
     /// The access token that the latest refresh gave, and when.
     given: Option<(Secret, Instant)>,
     doubt_ends: Option<Instant>,
+    rejection: Rejection,
+}
+
+/// Whether the login is out of use because it has expired and the login server does not take it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Rejection {
+    No,
+    UntilTriedAgain,
 }
 
 /// What is to be done now.
@@ -146,10 +160,12 @@ impl Keeper<'_> {
     fn look(&mut self, refused: Option<&Secret>) -> Next {
         let now = self.clock.now();
         self.end_doubt();
+        self.end_rejection();
         self.login.reread(now);
         let usable = matches!(&*self.login.authorization.borrow(), Authorization::Login(_));
         let Some(tokens) = self.login.tokens().filter(|_| usable) else {
-            return Next::Sleep(self.doubt_left().unwrap_or(LOOK_EVERY));
+            let left = self.doubt_left().or(self.rejection_left());
+            return Next::Sleep(left.unwrap_or(LOOK_EVERY).min(LOOK_EVERY));
         };
         if tokens.refresh.is_none() {
             if refused == Some(&tokens.access) {
@@ -217,6 +233,21 @@ impl Keeper<'_> {
         }
     }
 
+    /// What was rejected is tried again after the pause of a failure.
+    fn rejection_left(&self) -> Option<Duration> {
+        match self.rejection {
+            Rejection::No => None,
+            Rejection::UntilTriedAgain => Some(self.failures.left(Wanted::InTime)),
+        }
+    }
+
+    fn end_rejection(&mut self) {
+        if self.rejection_left().is_some_and(|left| left.is_zero()) {
+            self.rejection = Rejection::No;
+            self.login.known().refused = None;
+        }
+    }
+
     /// Refreshes these tokens, unless somebody else has done so by the time that we have the lock.
     async fn refresh(&mut self, wanted: &Tokens, refused: Option<&Secret>) {
         let lock = match Lock::take(&self.login.file, LOCK_PATIENCE).await {
@@ -249,7 +280,15 @@ impl Keeper<'_> {
             Refresh::Granted(grant) => self.granted(room, grant, &tokens).await,
             Refresh::Refused => {
                 drop(room);
-                self.refused(&tokens, &spent).await;
+                if self.are_still_there(&tokens).await {
+                    self.refused(spent);
+                }
+            }
+            Refresh::Rejected => {
+                drop(room);
+                if self.are_still_there(&tokens).await {
+                    self.rejected(&tokens, spent);
+                }
             }
             Refresh::Failed(why) => self.failed(&format!("{}: {why}", self.login.server.host())),
         }
@@ -288,20 +327,35 @@ impl Keeper<'_> {
         tracing::debug!("The Kimi login was renewed");
     }
 
-    async fn refused(&mut self, tokens: &Tokens, spent: &str) {
-        // A program that did not wait for the lock may have been first, and be about to write its tokens down.
+    /// Whether what was not taken is the login still: a program that did not wait for the lock may have been first, and be
+    /// about to write its tokens down.
+    async fn are_still_there(&mut self, tokens: &Tokens) -> bool {
         sleep(OTHERS_WRITE).await;
         self.login.reread(self.clock.now());
-        if self.login.tokens().as_ref() != Some(tokens) {
+        let are_there = self.login.tokens().as_ref() == Some(tokens);
+        if !are_there {
             self.failures = Failures::default();
-            return;
         }
+        are_there
+    }
+
+    fn refused(&mut self, spent: String) {
         tracing::warn!("Kimi does not renew the login any more; `nanokimi login` makes a new one");
-        if let Err(error) = login_file::note_refused(&self.login.file, spent) {
+        if let Err(error) = login_file::note_refused(&self.login.file, &spent) {
             tracing::warn!("Failed to note that the login is of no use: {error:#}");
         }
-        self.login.known().refused = Some(spent.to_owned());
+        self.login.known().refused = Some(spent);
         self.login.reread(self.clock.now());
+    }
+
+    fn rejected(&mut self, tokens: &Tokens, spent: String) {
+        self.failed(&format!("{} does not take it", self.login.server.host()));
+        let now = self.clock.now();
+        if tokens.expires_at <= now {
+            self.rejection = Rejection::UntilTriedAgain;
+            self.login.known().refused = Some(spent);
+            self.login.reread(now);
+        }
     }
 
     fn failed(&mut self, why: &str) {

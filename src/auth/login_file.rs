@@ -329,9 +329,13 @@ impl Drop for Room {
 fn put_in_place(written: &File, place: &Path, login: &Path) -> Result<()> {
     let explain = || format!("Failed to put {} in place", login.display());
     written.sync_all().with_context(explain)?;
-    fs::rename(place, login).with_context(explain)?;
     let folder = login.parent().with_context(explain)?;
-    File::open(folder).and_then(|folder| folder.sync_all()).with_context(explain)
+    fs::rename(place, login).with_context(explain)?;
+    // It is the login now, whatever becomes of this: not all file systems can do it.
+    if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
+        tracing::warn!("A power cut now could lose the new Kimi login: {}: {error}", folder.display());
+    }
+    Ok(())
 }
 
 #[cfg(test)]

@@ -100,6 +100,8 @@ pub enum Refresh {
     Granted(Grant),
     /// This refresh token is worth nothing any more.
     Refused,
+    /// Not taken, by the login server or somebody on the way, and without a word that it never will be.
+    Rejected,
     /// It may work another time.
     Failed(String),
 }
@@ -250,7 +252,7 @@ fn refreshed(said: &Said) -> Refresh {
         },
         (400..=499, Some("invalid_grant")) => Refresh::Refused,
         // Without any words of a login server something on the way has answered, and the login is as good as before.
-        (401 | 403, _) if !body["error"].is_null() => Refresh::Refused,
+        (401 | 403, _) if !body["error"].is_null() => Refresh::Rejected,
         (status, _) => Refresh::Failed(complaint(status, &body)),
     }
 }
@@ -374,8 +376,8 @@ mod tests {
     #[test]
     fn each_answer_to_a_refresh_means_one_thing() {
         for (status, body, expected) in [
-            (401, r#"{"error": "unauthorized"}"#, Refresh::Refused),
-            (403, r#"{"error": {"message": "no"}}"#, Refresh::Refused),
+            (401, r#"{"error": "unauthorized"}"#, Refresh::Rejected),
+            (403, r#"{"error": {"message": "no"}}"#, Refresh::Rejected),
             (401, "", Refresh::Failed("it answers HTTP 401".to_owned())),
             (403, "<h1>Blocked</h1>", Refresh::Failed("it answers HTTP 403".to_owned())),
             (400, r#"{"error": "invalid_grant"}"#, Refresh::Refused),

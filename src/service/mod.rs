@@ -23,7 +23,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinError, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -99,41 +99,50 @@ pub async fn run<C: Containers>(
     let dispatch = tasks.spawn(dispatch::run(host.clone(), hint_receiver, dispatch_stopped));
     let delivery = delivery::run(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
     let delivery = tasks.spawn(delivery);
-    let keeper = tasks.spawn(auth::keep(Arc::clone(&host.login), host.clock, keeper_stopped));
+    // In a set of its own: whatever else breaks off, a renewal that has begun is finished.
+    let mut keeper = JoinSet::new();
+    keeper.spawn(auth::keep(Arc::clone(&host.login), host.clock, keeper_stopped));
     tracing::info!("Ready");
     ready.send(()).ok();
 
     let why = tokio::select! {
-        () = shutdown => Ended::Asked,
-        link = needs_a_person(&host, end.link, &reach) => Ended::Link(link),
+        () = shutdown => Ok(Ended::Asked),
+        link = needs_a_person(&host, end.link, &reach) => Ok(Ended::Link(link)),
         never = forget_daily(&host) => match never {},
         never = account.watch(&host) => match never {},
-        broken = tasks.join_next() => bail!("A part of the service broke off: {broken:?}"),
+        broken = tasks.join_next() => Err(anyhow!("A part of the service broke off: {broken:?}")),
+        broken = keeper.join_next() => Err(anyhow!("The keeper of the login broke off: {broken:?}")),
     };
-    tracing::info!("Stopping");
     let began = Instant::now();
     // A renewal that has begun is finished meanwhile.
     stop_keeper.send(()).ok();
-    stop_media.send(()).ok();
-    ended(&mut tasks, &media).await.context("Failed to stop fetching files")?;
-    stop_dispatch.send(()).ok();
-    match timeout(SESSIONS_STOP_LIMIT, ended(&mut tasks, &dispatch)).await {
-        Ok(stopped) => stopped.context("Failed to stop the sessions")?,
-        Err(_) => tracing::warn!("Docker does not end all containers; the next start removes them"),
+    let ended = async {
+        let why = why.inspect_err(|_| tasks.abort_all())?;
+        tracing::info!("Stopping");
+        stop_media.send(()).ok();
+        ended(&mut tasks, &media).await.context("Failed to stop fetching files")?;
+        stop_dispatch.send(()).ok();
+        match timeout(SESSIONS_STOP_LIMIT, ended(&mut tasks, &dispatch)).await {
+            Ok(stopped) => stopped.context("Failed to stop the sessions")?,
+            Err(_) => tracing::warn!("Docker does not end all containers; the next start removes them"),
+        }
+        let give_up = Instant::now() + LAST_DELIVERIES_LIMIT;
+        stop_delivery.send(()).ok();
+        match timeout_at(give_up, ended(&mut tasks, &delivery)).await {
+            Ok(stopped) => stopped.context("Failed to stop delivery")?,
+            Err(_) => tracing::info!("Some replies are still to be sent; the next start sends them"),
+        }
+        stop_intake.send(()).ok();
+        ended(&mut tasks, &intake).await.context("Failed to stop intake")?;
+        Ok(why)
     }
-    let give_up = Instant::now() + LAST_DELIVERIES_LIMIT;
-    stop_delivery.send(()).ok();
-    match timeout_at(give_up, ended(&mut tasks, &delivery)).await {
-        Ok(stopped) => stopped.context("Failed to stop delivery")?,
-        Err(_) => tracing::info!("Some replies are still to be sent; the next start sends them"),
-    }
-    match timeout_at(give_up.max(began + RENEWAL_LIMIT), ended(&mut tasks, &keeper)).await {
-        Ok(stopped) => stopped.context("Failed to stop keeping the login")?,
+    .await;
+    match timeout_at(began + RENEWAL_LIMIT, keeper.join_next()).await {
+        Ok(None | Some(Ok(()))) => {}
+        Ok(Some(Err(error))) => tracing::error!("The keeper of the login broke off: {error}"),
         Err(_) => tracing::warn!("The Kimi login was being renewed, and the server does not answer"),
     }
-    stop_intake.send(()).ok();
-    ended(&mut tasks, &intake).await.context("Failed to stop intake")?;
-    Ok(why)
+    ended
 }
 
 /// Waits until a part has ended. Another one may end meanwhile, later than it should.

@@ -61,6 +61,29 @@ async fn a_server_in_trouble_is_asked_again_after_longer_and_longer_pauses() {
 }
 
 #[tokio::test]
+async fn what_is_not_taken_without_a_word_for_good_is_asked_again() {
+    let world = World::new(QUARTER_HOUR).await;
+    world.log_in(QUARTER_HOUR / 2);
+    world.desk.at_next_requests([Fault::Status(403)]);
+    let mut keeper = world.keeper();
+    let old = keeper.token();
+    assert_ne!(keeper.next_token().await, old, "it was good until there was another");
+    keeper.ends().await;
+
+    // One that has expired is of no use meanwhile, which is told.
+    world.log_in(QUARTER_HOUR);
+    world.desk.at_next_requests([Fault::Status(401)]);
+    let mut keeper = world.keeper();
+    let old = keeper.token();
+    keeper.next().await;
+    keeper.missing();
+    assert_eq!(keeper.next_token().await, old);
+    assert_ne!(keeper.next_token().await, old);
+    assert!(world.desk.would_refresh(&world.text()));
+    keeper.ends().await;
+}
+
+#[tokio::test]
 async fn an_answer_without_tokens_and_a_busy_server_are_trouble_too() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
