@@ -37,8 +37,12 @@ use crate::types::{Failure, Trouble};
 const UPDATE_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"session/update","#;
 
 /// How kimi-code begins what it says about itself in the middle of an answer, each in a piece of its own.
-const REMARKS: [&str; 3] =
-    ["Compacting conversation context", "Compaction completed.\n", "Compaction cancelled."];
+const REMARKS: [&str; 4] = [
+    "Compacting conversation context",
+    "Compaction completed.\n",
+    "Compaction cancelled.",
+    "Compaction is blocked by the current turn;",
+];
 
 const INITIALIZE: &str = "initialize";
 const LIST: &str = "list";
@@ -570,6 +574,7 @@ mod tests {
             "Compacting conversation context…",
             "Compaction completed.\n- Messages compacted: 12\n- Tokens before: 1",
             "Compaction cancelled.",
+            "Compaction is blocked by the current turn; retry when the turn is idle.",
             "",
         ] {
             assert_eq!(acp.hear(chunk(remark).as_bytes()), Heard::Nothing, "{remark}");

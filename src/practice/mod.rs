@@ -76,14 +76,25 @@ pub struct Received {
 #[derive(Clone, Debug, PartialEq, Eq)]
 enum Reply {
     Answer(Vec<Step>),
-    /// An HTTP error, the first `times` times that this is asked; then the steps.
-    Refuse {
-        status: u16,
+    /// No good answer, the first `times` times that this is asked; then the steps.
+    Fail {
+        how: Failing,
         times: u32,
-        /// What it says of when to ask again, in seconds.
-        retry_after_secs: Option<u32>,
         then: Vec<Step>,
     },
+}
+
+/// How the practice model fails.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Failing {
+    /// With an HTTP status.
+    Refuses {
+        status: u16,
+        /// What it says of when to ask again, in seconds.
+        retry_after_secs: Option<u32>,
+    },
+    /// It says something and cuts the connection.
+    Drops,
 }
 
 /// A part of an answer.
@@ -166,7 +177,7 @@ struct Register {
     /// Numbers the answers, so that ids are unique.
     answers: u64,
     /// How often a refusal was given, by what asked for it.
-    refused: HashMap<String, u32>,
+    failures: HashMap<String, u32>,
 }
 
 /// Accepts until it is aborted; its connections live in the set and end with it.
@@ -268,8 +279,10 @@ impl Classroom {
         register.answers += 1;
         let steps = match reply {
             Reply::Answer(steps) => steps,
-            Reply::Refuse { status, times, retry_after_secs, then } => {
-                if register.refuses(&conversation.to_string(), times) {
+            Reply::Fail { how, times, then } => match how {
+                Failing::Refuses { status, retry_after_secs }
+                    if register.fails(&conversation.to_string(), times) =>
+                {
                     let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
                     let mut refusal = wire::error(status, &format!("practice error {}", status.as_u16()));
                     if let Some(seconds) = retry_after_secs {
@@ -277,8 +290,9 @@ impl Classroom {
                     }
                     return refusal;
                 }
-                then
-            }
+                Failing::Drops if register.fails(&conversation.to_string(), times) => vec![Step::Cut],
+                Failing::Refuses { .. } | Failing::Drops => then,
+            },
         };
         wire::answer(request, steps, register.answers)
     }
@@ -300,13 +314,13 @@ impl Register {
         self.requests.push_back(received);
     }
 
-    fn refuses(&mut self, prompt: &str, times: u32) -> bool {
-        if self.refused.len() == FAILURES_COUNTED {
-            self.refused.clear();
+    fn fails(&mut self, prompt: &str, times: u32) -> bool {
+        if self.failures.len() == FAILURES_COUNTED {
+            self.failures.clear();
         }
-        let refused = self.refused.entry(prompt.to_owned()).or_default();
-        let again = *refused < times;
-        *refused = refused.saturating_add(1);
+        let failures = self.failures.entry(prompt.to_owned()).or_default();
+        let again = *failures < times;
+        *failures = failures.saturating_add(1);
         again
     }
 }

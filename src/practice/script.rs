@@ -12,7 +12,7 @@
 //! | `EMPTY` | says nothing at all |
 //! | `ERR status [n]` | answers with that HTTP status: always, or n times and then the other lines |
 //! | `AFTER seconds` | with `ERR`: says when to ask again (`Retry-After`) |
-//! | `DROP` | says `partial ` and cuts the connection |
+//! | `DROP [n]` | says `partial ` and cuts the connection: always, or n times and then the other lines |
 //! | `HANG` | answers with headers, then with nothing |
 //!
 //! A message without directives is answered by `echo: ` and its text.
@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use super::conversation::Conversation;
-use super::{Reply, Step};
+use super::{Failing, Reply, Step};
 
 /// Longest `SLEEP`: longer than any test or turn waits.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -35,8 +35,8 @@ pub fn reply(conversation: &Conversation) -> Reply {
         return Reply::Answer(vec![Step::Say(format!("tool said: {said}"))]);
     }
     let text = conversation.last();
-    let mut refusal = None;
-    let mut retry_after_secs = None;
+    let mut failing = None;
+    let mut retry_after = None;
     let mut said = Vec::new();
     let mut steps = Vec::new();
     let mut known = false;
@@ -56,16 +56,23 @@ pub fn reply(conversation: &Conversation) -> Reply {
                 .map(|time| Step::Dawdle(time.min(SLEEP_MAX))),
             "LONG" => rest.parse().ok().map(|words: usize| Step::Say("word ".repeat(words.min(WORDS_MAX)))),
             "RECALL" => Some(Step::Say(conversation.earlier().join(" | "))),
-            "DROP" => Some(Step::Cut),
+            "DROP" => match rest.parse() {
+                Ok(times) => {
+                    failing = failing.or(Some((Failing::Drops, times)));
+                    known = true;
+                    None
+                }
+                Err(_) => Some(Step::Cut),
+            },
             "HANG" => Some(Step::Hang),
             "EMPTY" => Some(Step::Say(String::new())),
             "ERR" => {
-                refusal = refusal.or_else(|| self::refusal(rest));
-                known |= refusal.is_some();
+                failing = failing.or_else(|| refusal(rest));
+                known |= failing.is_some();
                 None
             }
             "AFTER" => {
-                retry_after_secs = retry_after_secs.or_else(|| rest.parse().ok());
+                retry_after = retry_after.or_else(|| rest.parse().ok());
                 None
             }
             _ => None,
@@ -82,12 +89,15 @@ pub fn reply(conversation: &Conversation) -> Reply {
         }
     }
     speak(&mut said, &mut steps);
-    match refusal {
-        Some((status, times)) => {
+    if let Some((Failing::Refuses { retry_after_secs, .. }, _)) = &mut failing {
+        *retry_after_secs = retry_after;
+    }
+    match failing {
+        Some((how, times)) => {
             if steps.is_empty() {
                 steps.push(Step::Say("recovered".to_owned()));
             }
-            Reply::Refuse { status, times, retry_after_secs, then: steps }
+            Reply::Fail { how, times, then: steps }
         }
         None if known => Reply::Answer(steps),
         None => Reply::Answer(vec![Step::Say(format!("echo: {text}"))]),
@@ -102,14 +112,14 @@ fn speak(said: &mut Vec<String>, steps: &mut Vec<Step>) {
 }
 
 /// `status [times]`
-fn refusal(rest: &str) -> Option<(u16, u32)> {
+fn refusal(rest: &str) -> Option<(Failing, u32)> {
     let mut numbers = rest.split_whitespace();
     let status = numbers.next()?.parse().ok().filter(|status| (400..=599).contains(status))?;
     let times = match numbers.next() {
         Some(times) => times.parse().ok()?,
         None => u32::MAX,
     };
-    Some((status, times))
+    Some((Failing::Refuses { status, retry_after_secs: None }, times))
 }
 
 #[cfg(test)]
@@ -154,10 +164,9 @@ mod tests {
 
     #[test]
     fn errors_come_before_everything_else() {
-        let refuse = |status, times, retry_after_secs, then: &str| Reply::Refuse {
-            status,
+        let refuse = |status, times, retry_after_secs, then: &str| Reply::Fail {
+            how: Failing::Refuses { status, retry_after_secs },
             times,
-            retry_after_secs,
             then: vec![say(then)],
         };
         for (text, reply) in [
@@ -165,6 +174,7 @@ mod tests {
             ("ERR 429 2", refuse(429, 2, None, "recovered")),
             ("SAY hi\nERR 429 2", refuse(429, 2, None, "hi")),
             ("ERR 429 1\nAFTER 7\nSAY hi", refuse(429, 1, Some(7), "hi")),
+            ("DROP 1\nSAY hi", Reply::Fail { how: Failing::Drops, times: 1, then: vec![say("hi")] }),
         ] {
             assert_eq!(to(&[text], &[]), reply, "{text}");
         }

@@ -23,10 +23,36 @@ async fn it_answers_works_and_says_to_the_model_what_it_is() {
         assert_eq!(request.headers["authorization"], "Bearer sk-practice");
         assert_eq!(request.line, "POST /coding/v1/chat/completions");
     }
-    let tools = requests[0].body["tools"].to_string();
-    assert!(tools.contains("\"Bash\"") && !tools.contains("\"name\":\"AskUserQuestion\""), "{tools}");
+    let tools = requests[0].body["tools"].as_array().unwrap();
+    let mut tools: Vec<&str> = tools.iter().map(|tool| tool["function"]["name"].as_str().unwrap()).collect();
+    tools.sort_unstable();
+    let of_a_turn = [
+        "Agent",
+        "AgentSwarm",
+        "Bash",
+        "Edit",
+        "FetchURL",
+        "Glob",
+        "Grep",
+        "Read",
+        "ReadMediaFile",
+        "Skill",
+        "TodoList",
+        "Write",
+    ];
+    assert_eq!(tools, of_a_turn, "and none that asks somebody, or goes on after it");
     let prompt = world.system_prompt();
     assert!(prompt.contains("You are Kai, and you live in a chat."), "{prompt}");
+    world.ends().await;
+}
+
+#[tokio::test]
+async fn kimi_searches_for_it_where_the_owner_has_a_login() {
+    let mut world = World::without_service_with(Engine::KimiCode).await;
+    world.logged_in();
+    world.start().await;
+    let searched = world.asks("family", "@Kai CALL WebSearch {\"query\":\"town hall\"}").await;
+    assert!(searched.contains("A practice result for \"town hall\""), "{searched}");
     world.ends().await;
 }
 

@@ -101,6 +101,8 @@ async fn a_passing_trouble_of_the_model_is_not_noticed() {
         assert_eq!(world.asks("family", "@Kai ERR 429 2\nAFTER 1\nSAY and there").await, "Kai: and there");
         assert_eq!(world.asks("family", "@Kai ERR 503 1\nAFTER 1\nSAY and here").await, "Kai: and here");
         assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"; 3]);
+        // What an answer that broke off has said is not said.
+        assert_eq!(world.asks("family", "@Kai DROP 1\nSAY the whole of it").await, "Kai: the whole of it");
         world.ends().await;
     }
 }

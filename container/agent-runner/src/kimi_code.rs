@@ -26,10 +26,29 @@ const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
 const OPTIONS: [&str; 2] = ["--max-old-space-size=256", "--max-semi-space-size=1"];
 
 const VERSION: &str = "2.1.0";
-/// How often a request to the model is tried; without it, ten times, and a failure is told after two minutes.
-const ATTEMPTS: i64 = 3;
+/// How often a request to the model is tried, whatever the owner's file says. A second try after an answer that broke off
+/// would say its first part once more, and nobody hears that it is one. The door and the host try again in its place.
+const ATTEMPTS: i64 = 1;
 /// Nobody answers questions in a chat, and nobody approves plans.
-const LEFT_OUT: [&str; 3] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode"];
+const FOR_A_PERSON_THERE: [&str; 4] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "NotifyUser"];
+/// What goes on after the turn: nobody hears what comes of it. Without the three for tasks, a command that takes too long
+/// is ended and the model told so, instead of being moved to where nobody looks.
+const AFTER_THE_TURN: [&str; 14] = [
+    "TaskList",
+    "TaskOutput",
+    "TaskStop",
+    "WaitFor",
+    "CronCreate",
+    "CronList",
+    "CronDelete",
+    "CreateGoal",
+    "GetGoal",
+    "SetGoalBudget",
+    "UpdateGoal",
+    "TowerInit",
+    "TowerStatus",
+    "TowerTeardown",
+];
 
 /// The names that kimi-code fills in when it meets them in a system prompt.
 const NAMES: [&str; 18] = [
@@ -110,12 +129,13 @@ fn configuration(mut config: Table, port: u16, key: &str, settings: &Settings) -
     }
     config.remove("default_yolo");
     let control = table(&mut config, "loop_control");
-    let attempts = control.remove("max_retries_per_step").unwrap_or_else(|| ATTEMPTS.into());
-    control.entry("max_attempts_per_step").or_insert(attempts);
+    control.remove("max_retries_per_step");
+    control.insert("max_attempts_per_step".to_owned(), ATTEMPTS.into());
 
     config.insert("default_permission_mode".to_owned(), "yolo".into());
     config.insert("telemetry".to_owned(), false.into());
-    let left_out = LEFT_OUT.map(Value::from).to_vec();
+    let left_out: Vec<Value> =
+        FOR_A_PERSON_THERE.into_iter().chain(AFTER_THE_TURN).map(Value::from).collect();
     table(&mut config, "tools").insert("disabled".to_owned(), left_out.into());
     config
 }
@@ -265,10 +285,10 @@ mod tests {
         assert_eq!(config["models"]["kimi-for-coding"]["model"].as_str(), Some("k3"));
         assert_eq!(config["models"]["kimi-for-coding"]["max_context_size"].as_integer(), Some(262_144));
         assert_eq!(config["thinking"]["enabled"].as_bool(), Some(false));
-        assert_eq!(config["loop_control"]["max_attempts_per_step"].as_integer(), Some(5));
+        assert_eq!(config["loop_control"].to_string(), "{ max_attempts_per_step = 1 }");
         assert_eq!(config["default_permission_mode"].as_str(), Some("yolo"));
         assert_eq!(config["telemetry"].as_bool(), Some(false));
-        assert_eq!(config["tools"]["disabled"].as_array().map(Vec::len), Some(3));
+        assert_eq!(config["tools"]["disabled"].as_array().map(Vec::len), Some(18));
         assert!(config.get("default_yolo").is_none());
     }
 
