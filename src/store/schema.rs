@@ -199,6 +199,9 @@ const MIGRATIONS: [&str; 4] = ["
     ALTER TABLE turns ADD COLUMN outage TEXT;
 "];
 
+/// As many as there are: with fewer, each message would have most of its statements prepared anew.
+const STATEMENTS_KEPT: usize = 128;
+
 /// Sets a new connection up: durable commits, enforced references.
 ///
 /// # Errors
@@ -211,6 +214,7 @@ pub fn configure(connection: &Connection) -> Result<()> {
     // FULL: a commit is on disk before WhatsApp hears that we have the message.
     connection.pragma_update(None, "synchronous", "FULL")?;
     connection.pragma_update(None, "foreign_keys", true)?;
+    connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(())
 }
 
