@@ -277,6 +277,29 @@ async fn a_request_that_is_too_long_is_refused() {
 }
 
 #[tokio::test]
+async fn nobody_keeps_the_room_by_saying_nothing() {
+    let hall = Hall::new().await;
+    let begun = ASK.replace("content-length: 2\r\n\r\n{}", "transfer-encoding: chunked\r\n\r\n");
+    let mut silent = [hall.knock(&begun).await, hall.knock(&begun).await];
+    later(Duration::from_secs(30)).await;
+    let mut engine = hall.knock(ASK).await;
+    later(Duration::from_secs(31)).await;
+    let answer = answered(&hall, &mut engine, &json_answer("200 OK", "{}")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    for engine in &mut silent {
+        assert!(engine.rest().await.starts_with("HTTP/1.1 400 "));
+    }
+}
+
+/// Lets time pass, once all that was sent has come.
+async fn later(length: Duration) {
+    sleep(Duration::from_millis(300)).await;
+    tokio::time::pause();
+    tokio::time::advance(length).await;
+    tokio::time::resume();
+}
+
+#[tokio::test]
 async fn whatever_is_not_the_kimi_api_stays_inside() {
     let hall = Hall::new().await;
     for (line, status) in [
