@@ -137,6 +137,8 @@ impl Home {
         let mut listing = BTreeMap::new();
         list(self.folder.path(), &mut listing);
         listing.remove(&self.path("nanokimi/store/nanokimi.lock"));
+        // The index of SQLite's journal: whoever reads, such as a service that runs, leaves a mark in it.
+        listing.remove(&self.path("nanokimi/store/nanokimi.db-shm"));
         listing
     }
 }
