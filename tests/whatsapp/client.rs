@@ -43,17 +43,31 @@ impl Files {
 
     /// Moves the files of a device that is stopped to where a program looks for its own.
     pub fn moved_to(self, folder: &Path) -> Self {
-        std::fs::create_dir_all(folder).unwrap();
-        for file in std::fs::read_dir(&self.folder).unwrap() {
-            let file = file.unwrap();
-            std::fs::copy(file.path(), folder.join(file.file_name())).unwrap();
-        }
+        // Its database may be closing still, which takes files away: then what is copied is not whole.
+        let copied = (0..10).any(|_| {
+            let is_whole = copy_all(&self.folder, folder).is_ok();
+            if !is_whole {
+                let halves = std::fs::read_dir(folder).unwrap();
+                halves.for_each(|half| std::fs::remove_file(half.unwrap().path()).unwrap());
+            }
+            is_whole
+        });
+        assert!(copied, "the files of a stopped device can be copied");
         Self { folder: folder.to_owned(), _temporary: None }
     }
 
     async fn open(&self) -> SqliteStore {
         SqliteStore::new(self.folder.join("wa.db").to_str().unwrap()).await.unwrap()
     }
+}
+
+fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
+    std::fs::create_dir_all(to)?;
+    for file in std::fs::read_dir(from)? {
+        let file = file?;
+        std::fs::copy(file.path(), to.join(file.file_name()))?;
+    }
+    Ok(())
 }
 
 /// A client of the library that runs.
