@@ -43,11 +43,11 @@ impl<'de> Visitor<'de> for Request {
 
 fn is_function(tool: &Value) -> bool {
     let Some(tool) = tool.as_object() else { return false };
-    let kinds = tool.iter().filter(|(name, _)| is(name, "type"));
-    let functions = tool.iter().filter(|(name, _)| is(name, "function"));
-    kinds.clone().count() > 0
-        && kinds.clone().all(|(_, kind)| kind == "function")
-        && functions.clone().all(|(_, function)| is_named_by_its_engine(function))
+    let mut kinds = tool.iter().filter(|(name, _)| is(name, "type")).peekable();
+    let mut functions = tool.iter().filter(|(name, _)| is(name, "function"));
+    kinds.peek().is_some()
+        && kinds.all(|(_, kind)| kind == "function")
+        && functions.all(|(_, function)| is_named_by_its_engine(function))
 }
 
 /// Kimi's own have names such as `$web_search`.

@@ -9,7 +9,8 @@
 //! anything else  ──▶  a plain refusal
 //! ```
 //!
-//! `meter` reads the token usage from the answers while they pass. The real login goes into one request
+//! Where the web is closed, `builtin` knows what would have Kimi go there. `meter` reads the token usage from the
+//! answers while they pass. The real login goes into one request
 //! header and nowhere else: never into a log, an error or an answer. The door decides nothing about turns; it
 //! keeps what it saw for the session to take.
 

@@ -176,7 +176,7 @@ struct Register {
     requests: VecDeque<Received>,
     /// Numbers the answers, so that ids are unique.
     answers: u64,
-    /// How often a refusal was given, by what asked for it.
+    /// How often there was no good answer, by what asked for one.
     failures: HashMap<String, u32>,
 }
 
@@ -279,20 +279,16 @@ impl Classroom {
         register.answers += 1;
         let steps = match reply {
             Reply::Answer(steps) => steps,
-            Reply::Fail { how, times, then } => match how {
-                Failing::Refuses { status, retry_after_secs }
-                    if register.fails(&conversation.to_string(), times) =>
-                {
-                    let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                    let mut refusal = wire::error(status, &format!("practice error {}", status.as_u16()));
-                    if let Some(seconds) = retry_after_secs {
-                        refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-                    }
-                    return refusal;
+            Reply::Fail { times, then, .. } if !register.fails(&conversation.to_string(), times) => then,
+            Reply::Fail { how: Failing::Drops, .. } => vec![Step::Cut],
+            Reply::Fail { how: Failing::Refuses { status, retry_after_secs }, .. } => {
+                let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+                let mut refusal = wire::error(status, &format!("practice error {}", status.as_u16()));
+                if let Some(seconds) = retry_after_secs {
+                    refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
                 }
-                Failing::Drops if register.fails(&conversation.to_string(), times) => vec![Step::Cut],
-                Failing::Refuses { .. } | Failing::Drops => then,
-            },
+                return refusal;
+            }
         };
         wire::answer(request, steps, register.answers)
     }

@@ -19,6 +19,25 @@ fn refuses(prompt: &HeldPrompt) {
     prompt.fails(-32003, "Error code: 403 - {'error': {'type': 'access_terminated_error'}}");
 }
 
+/// It refuses the login.
+fn refuses_the_login(prompt: &HeldPrompt) {
+    prompt.fails(-32003, "Error code: 401 - {'error': {}}");
+}
+
+/// It has been asked too much.
+fn is_asked_too_much(prompt: &HeldPrompt) {
+    prompt.fails(-32003, "Error code: 429 - {'error': {'type': 'rate_limit_reached_error'}}");
+}
+
+/// A service without a login, which the owner has been told.
+async fn without_login(usual: Behaviour) -> World {
+    let mut world = World::without_service(usual).await;
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    world
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_when_it_is_over() {
     let mut world = World::new(Behaviour::Held).await;
@@ -84,10 +103,7 @@ async fn a_missing_login_starts_no_container_and_a_new_one_is_taken_up_at_once()
 
 #[tokio::test(start_paused = true)]
 async fn another_account_is_tried_at_once_and_a_renewal_of_the_same_is_not() {
-    let mut world = World::without_service(Behaviour::Held).await;
-    world.forgets_the_key();
-    world.start().await;
-    world.hears_in("main").await;
+    let mut world = without_login(Behaviour::Held).await;
     world.logs_in(&token_of("anna@example.org", 1));
     world.says("main", "Owner", "hello").await;
     world.prompt().await.answer("Hello.");
@@ -109,15 +125,11 @@ async fn another_account_is_tried_at_once_and_a_renewal_of_the_same_is_not() {
 
 #[tokio::test(start_paused = true)]
 async fn a_renewal_that_came_too_late_for_who_was_refused_is_tried_at_once_but_not_again_and_again() {
-    let mut world = World::without_service(Behaviour::Held).await;
-    world.forgets_the_key();
-    world.start().await;
-    world.hears_in("main").await;
+    let mut world = without_login(Behaviour::Held).await;
     world.logs_in_with("first", "r1");
     world.says("main", "Owner", "hello").await;
-    let fails = |prompt: &HeldPrompt| prompt.fails(-32003, "Error code: 401 - {'error': {}}");
     world.is_refused("first");
-    fails(&world.prompt().await);
+    refuses_the_login(&world.prompt().await);
     world.passes(Duration::from_secs(60)).await;
 
     let began = world.seconds();
@@ -125,7 +137,7 @@ async fn a_renewal_that_came_too_late_for_who_was_refused_is_tried_at_once_but_n
     let prompt = world.prompt().await;
     assert!(world.seconds() - began < 5);
     world.is_refused("second");
-    fails(&prompt);
+    refuses_the_login(&prompt);
     world.passes(Duration::from_secs(60)).await;
     world.logs_in_with("third", "r3");
     world.prompt().await.answer("Hello.");
@@ -163,10 +175,7 @@ async fn what_fails_otherwise_during_an_outage_is_not_kept_by_it() {
 
 #[tokio::test(start_paused = true)]
 async fn an_outage_that_was_told_is_not_told_again_after_a_restart_but_the_next_one_is() {
-    let mut world = World::without_service(Behaviour::Held).await;
-    world.forgets_the_key();
-    world.start().await;
-    world.hears_in("main").await;
+    let mut world = without_login(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai hello").await;
     world.hears_in("family").await;
     // Until WhatsApp's answer is noted: without it the same message would come again.
@@ -188,10 +197,7 @@ async fn an_outage_that_was_told_is_not_told_again_after_a_restart_but_the_next_
 
 #[tokio::test(start_paused = true)]
 async fn a_login_that_comes_and_goes_while_nobody_asks_is_told_each_time_it_ends() {
-    let mut world = World::without_service(Behaviour::Echo).await;
-    world.forgets_the_key();
-    world.start().await;
-    world.hears_in("main").await;
+    let mut world = without_login(Behaviour::Echo).await;
     // For a moment only: that is no news.
     world.logs_in("one");
     world.passes(Duration::from_secs(60)).await;
@@ -209,7 +215,7 @@ async fn a_login_that_comes_and_goes_while_nobody_asks_is_told_each_time_it_ends
 async fn what_has_to_wait_for_kimi_is_answered_without_anybodys_help() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("main", "Owner", "hello").await;
-    world.prompt().await.fails(-32003, "Error code: 429 - {'error': {'type': 'rate_limit_reached_error'}}");
+    is_asked_too_much(&world.prompt().await);
     insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan on kimi.com. What is asked meanwhile is kept and answered then.");
     let began = world.seconds();
     world.prompt().await.answer("Now I can.");
@@ -264,8 +270,7 @@ async fn what_was_kept_for_long_is_not_given_up_at_the_first_refusal_after_other
 async fn a_login_that_fails_again_and_again_gives_nothing_up() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai hello").await;
-    let fails = |prompt: &HeldPrompt| prompt.fails(-32003, "Error code: 401 - {'error': {}}");
-    fails(&world.prompt().await);
+    refuses_the_login(&world.prompt().await);
     for _ in 0..2 {
         world.hears().await;
     }
@@ -273,7 +278,7 @@ async fn a_login_that_fails_again_and_again_gives_nothing_up() {
         world.says("main", "Owner", &format!("question {round}")).await;
         world.prompt().await.answer("An answer.");
         assert_eq!(world.hears_in("main").await, "Kai: An answer.");
-        fails(&world.prompt().await);
+        refuses_the_login(&world.prompt().await);
     }
     world.prompt().await.answer("Hello.");
     assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
@@ -284,7 +289,7 @@ async fn a_login_that_fails_again_and_again_gives_nothing_up() {
 async fn an_outage_that_follows_another_is_told_to_the_owner_who_has_met_both() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("main", "Owner", "hello").await;
-    world.prompt().await.fails(-32003, "Error code: 429 - {'error': {'type': 'rate_limit_reached_error'}}");
+    is_asked_too_much(&world.prompt().await);
     assert!(world.hears_in("main").await.contains("That ends by itself"));
     refuses(&world.prompt().await);
     let told = world.hears_in("main").await;

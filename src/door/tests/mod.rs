@@ -99,6 +99,11 @@ const ASK: &str = "POST /coding/v1/chat/completions?a=b HTTP/1.1\r\nhost: 127.0.
 const LOOK: &str = "GET /coding/v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-trace-id: t1\r\nset-cookie: a=b\r\ntransfer-encoding: chunked\r\n\r\n";
 
+/// [`ASK`] with another body.
+fn ask_with(body: &str) -> String {
+    ASK.replace("content-length: 2\r\n\r\n{}", &format!("content-length: {}\r\n\r\n{body}", body.len()))
+}
+
 /// One HTTP chunk that holds one event.
 fn event(data: &str) -> String {
     format!("{:x}\r\ndata: {data}\n\n\r\n", data.len() + 8)
@@ -188,14 +193,11 @@ async fn answered(hall: &Hall, engine: &mut Pipe<UnixStream>, answer: &str) -> S
 #[tokio::test]
 async fn where_the_web_is_closed_kimi_does_not_go_there_either() {
     let hall = Hall::new().await;
-    let asks = |body: &str| {
-        ASK.replace("content-length: 2\r\n\r\n{}", &format!("content-length: {}\r\n\r\n{body}", body.len()))
-    };
     let search = r#"{"tools":[{"type":"builtin_function","function":{"name":"$web_search"}}]}"#;
-    let answer = hall.knock(&asks(search)).await.rest().await;
+    let answer = hall.knock(&ask_with(search)).await.rest().await;
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("the web is not open"), "{answer}");
     let function = r#"{"tools":[{"type":"function","function":{"name":"Shell"}}]}"#;
-    let _engine = hall.knock(&asks(function)).await;
+    let _engine = hall.knock(&ask_with(function)).await;
     let (_, mut api) = hall.api_hears().await;
     api.until(function).await;
 }

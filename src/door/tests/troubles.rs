@@ -15,9 +15,7 @@ async fn without_a_login_the_engine_is_told_so_and_the_session_why() {
     assert_eq!(hall.door.take_failure(), None, "taken once");
 
     // An engine reads the answer only after it has sent its request to the end.
-    let long = "x".repeat(4 * 1024 * 1024);
-    let ask =
-        ASK.replace("content-length: 2\r\n\r\n{}", &format!("content-length: {}\r\n\r\n{long}", long.len()));
+    let ask = ask_with(&"x".repeat(4 * 1024 * 1024));
     assert!(hall.knock(&ask).await.rest().await.ends_with(body));
 
     hall.login.send_replace(Authorization::Login(Secret::new("new")));
