@@ -5,7 +5,7 @@
 //!
 //! | level | modules | |
 //! |---|---|---|
-//! | 0 values | `types` `clock` `paths` | what everything speaks |
+//! | 0 values | `types` `clock` `paths` `writing` | what everything speaks |
 //! | 1 pure | `config` `router` `render` `notices` | decisions and words, no effects |
 //! | 2 edges | `home` `store` `bridge` `container` `agent` `auth` `door` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
@@ -30,3 +30,4 @@ pub mod service;
 pub mod session;
 pub mod store;
 pub mod types;
+pub mod writing;

@@ -3,6 +3,7 @@
 //! Decides from values alone. Never asks who the sender is.
 
 use crate::types::{Inbound, Mention, Role};
+use crate::writing;
 
 /// What a message does to the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -34,18 +35,20 @@ pub fn wake(role: Role, trigger: &str, message: &Inbound, quotes: Quotes) -> Wak
 
 /// Whether `text` holds `@<trigger>` as a word, anywhere, in any case.
 ///
-/// The one rule: no word character stands directly before the `@`, the name follows it letter by letter, and no
-/// word character stands directly after. Lookalikes of other scripts and invisible characters inside the name are
-/// other letters, so they do not match. A trigger without a name is never called.
+/// The one rule: the `@` is one that may begin a name (`writing`: no letter before it, in no address), it is not in code,
+/// the name follows it letter by letter, and no letter stands directly after. Lookalikes of other scripts and invisible
+/// characters inside the name are other letters, so they do not match. A trigger without a name is never called.
 pub fn calls(text: &str, trigger: &str) -> bool {
     let trigger = trigger.trim();
     let name = trigger.strip_prefix('@').unwrap_or(trigger);
-    !name.is_empty()
-        && text.match_indices('@').any(|(at, sign)| {
-            let ends_before = !text[..at].chars().next_back().is_some_and(is_word);
-            let after = without_name(&text[at + sign.len()..], name);
-            ends_before && after.is_some_and(|after| !after.chars().next().is_some_and(is_word))
-        })
+    if name.is_empty() {
+        return false;
+    }
+    let code = writing::code_in(text);
+    writing::signs_in(text).into_iter().any(|sign| {
+        let after = without_name(&text[sign.name..], name);
+        !writing::is_within(&code, sign.at) && after.is_some_and(|after| !after.starts_with(writing::is_word))
+    })
 }
 
 /// What follows `name` at the beginning of `text`, if it is there.
@@ -62,16 +65,6 @@ fn same_letter(a: char, b: char) -> bool {
     } else {
         a.to_lowercase().eq(b.to_lowercase())
     }
-}
-
-/// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters.
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_' || is_mark_or_unseen(c)
-}
-
-/// `escape_debug` writes as `\u{…}` what extends the character before it and what nobody could see.
-fn is_mark_or_unseen(c: char) -> bool {
-    !c.is_whitespace() && !c.is_control() && c.escape_debug().len() > r"\n".len()
 }
 
 #[cfg(test)]
@@ -128,6 +121,28 @@ mod tests {
             "@Kai\u{a0}hello",
             "@Kaiextra @Kai",
             "@Kai\0",
+            // marks that only turn the direction
+            "\u{200f}@Kai مرحبا",
+            "@Kai\u{200f}",
+            "\u{200e}@Kai hello",
+            "@\u{2068}Kai\u{2069} hello",
+            "\u{2067}@Kai\u{2069}",
+            "\u{61c}@\u{200e}Kai\u{61c}, hello",
+            "\u{202a}@Kai\u{202c}",
+            "hello\u{200f}@Kai",
+            // an emoji and its marks
+            "❤\u{fe0f}@Kai",
+            "1\u{fe0f}\u{20e3}@Kai",
+            // beside an address or code
+            "https://example.org/a @Kai summarize",
+            "(see https://example.org/a)@Kai",
+            "foo@example.org @Kai",
+            "`x` @Kai",
+            "Ana/@Kai",
+            "@Kai.",
+            "@Kai.ok",
+            "@Kai@Ana",
+            "a ` b @Kai",
         ] {
             assert_eq!(woken_by("Kai", text), Wake::Wakes, "{text:?}");
         }
@@ -152,14 +167,31 @@ mod tests {
             "_@Kai",
             "é@Kai",
             "mail@kai.com",
-            "@K\u{430}i hello",          // Cyrillic а
-            "@\u{212a}ai",               // the Kelvin sign, which Unicode folds to k
-            "@Ka\u{131}",                // dotless i
-            "@\u{200b}Kai",              // zero-width space
-            "@K\u{200d}ai",              // zero-width joiner
-            "@Kai\u{200b}",              // invisible characters are word characters
-            "\u{2060}@Kai",              // word joiner
-            "@Kai\u{301}",               // a combining mark makes it another letter
+            "@K\u{430}i hello", // Cyrillic а
+            "@\u{212a}ai",      // the Kelvin sign, which Unicode folds to k
+            "@Ka\u{131}",       // dotless i
+            "@\u{200b}Kai",     // zero-width space
+            "@K\u{200d}ai",     // zero-width joiner
+            "@Kai\u{200b}",     // invisible characters are word characters
+            "\u{2060}@Kai",     // word joiner
+            "@Kai\u{301}",      // a combining mark makes it another letter
+            "@K\u{200f}ai",     // inside of the name even that makes another word
+            "@\u{2068}K\u{2069}ai",
+            "x@\u{200f}Kai",
+            "https://medium.com/@kai/post-1", // addresses
+            "medium.com/@kai",
+            "look:https://www.tiktok.com/@kai?lang=es",
+            "https://example.org/?to=@kai",
+            "https://user:@kai.example/",
+            "foo@kai.example",
+            "foo.@kai.example",
+            "foo+@kai.example",
+            "mailto:@kai",
+            "@kai@mastodon.social",
+            "@kai.bsky.social",
+            "`@Kai`", // code
+            "run `ping @kai now`",
+            "```\nnotify(\"@kai\")\n```",
             "\u{ff20}Kai",               // fullwidth ＠
             "@\u{ff2b}\u{ff41}\u{ff49}", // fullwidth letters
         ] {
@@ -222,8 +254,8 @@ mod tests {
         #[test]
         fn a_name_between_spaces_always_calls(
             name in "[\\p{L}\\p{N}]{1,8}( [\\p{L}\\p{N}]{1,8})?",
-            before in any::<String>(),
-            after in any::<String>(),
+            before in "[^`]*",
+            after in "[^`]*",
         ) {
             prop_assert_eq!(woken_by(&name, &format!("{before} @{name} {after}")), Wake::Wakes);
         }

@@ -2,6 +2,7 @@
 
 use super::code::{code_in, is_code};
 use crate::types::SenderId;
+use crate::writing::{is_word, signs_in};
 
 /// Somebody who can be mentioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,20 +20,20 @@ impl Person {
     }
 }
 
-/// `text` with each `@<name>` outside of code written as WhatsApp wants it. Of names that begin alike the longest
-/// counts; a name within a longer word or an address is none.
+/// `text` with each `@<name>` outside of code and addresses written as WhatsApp wants it. Of names that begin alike the
+/// longest counts; a name within a longer word is none.
 pub fn with_mentions(text: &str, people: &[Person]) -> String {
     let code = code_in(text);
     let mut written = String::with_capacity(text.len());
     let mut read = 0;
-    for (at, _) in text.match_indices('@') {
-        if at < read || is_code(&code, at) || text[..at].chars().next_back().is_some_and(is_word) {
+    for sign in signs_in(text) {
+        if sign.at < read || is_code(&code, sign.at) {
             continue;
         }
-        let Some((name, digits)) = named(&text[at + 1..], people) else { continue };
-        written.push_str(&text[read..=at]);
+        let Some((name, digits)) = named(&text[sign.name..], people) else { continue };
+        written.push_str(&text[read..=sign.at]);
         written.push_str(digits);
-        read = at + 1 + name.len();
+        read = sign.name + name.len();
     }
     written.push_str(&text[read..]);
     written
@@ -40,9 +41,11 @@ pub fn with_mentions(text: &str, people: &[Person]) -> String {
 
 /// Who is mentioned in a text that [`with_mentions`] has written, in the order of `people`.
 pub fn mentioned(text: &str, people: &[Person]) -> Vec<SenderId> {
+    let signs = signs_in(text);
     let is_in = |digits: &str| {
-        let mention = format!("@{digits}");
-        text.match_indices(&mention).any(|(at, _)| !text[at + mention.len()..].starts_with(is_word))
+        signs.iter().any(|sign| {
+            text[sign.name..].strip_prefix(digits).is_some_and(|after| !after.starts_with(is_word))
+        })
     };
     let mut ids: Vec<SenderId> = Vec::new();
     for person in people {
@@ -65,10 +68,6 @@ fn named<'p>(text: &str, people: &'p [Person]) -> Option<(&'p str, &'p str)> {
         }
     }
     found
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || c == '_'
 }
 
 #[cfg(test)]
@@ -101,6 +100,12 @@ mod tests {
             ("kai@Ana.test", "kai@Ana.test"),
             ("@Console", "@Console"),
             ("@Ana_", "@Ana_"),
+            ("https://www.tiktok.com/@Ana/video/1", "https://www.tiktok.com/@Ana/video/1"),
+            ("t.me/@Ana and @Ana", "t.me/@Ana and @34600000001"),
+            ("@Ana@example.org", "@Ana@example.org"),
+            ("❤\u{fe0f}@Ana", "❤\u{fe0f}@34600000001"),
+            ("@\u{2068}Ana\u{2069}, hello", "@34600000001\u{2069}, hello"),
+            ("@Ana\u{301}", "@Ana\u{301}"),
             // code
             ("`@Ana` and @Ana", "`@Ana` and @34600000001"),
             ("```\n@Ana\n```", "```\n@Ana\n```"),
@@ -118,7 +123,10 @@ mod tests {
             ids("@34600000001 and @100000000000003"),
             ["34600000001@s.whatsapp.net", "100000000000003@lid"]
         );
-        assert_eq!(ids("@346000000012, 34600000001, @Ana"), [""; 0]);
+        for nobody in ["@346000000012, 34600000001, @Ana", "https://x.example/@34600000001", "a@34600000001"]
+        {
+            assert_eq!(ids(nobody), [""; 0], "{nobody}");
+        }
     }
 
     proptest! {

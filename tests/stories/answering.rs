@@ -29,6 +29,33 @@ async fn kai_answers_who_calls_him_and_knows_what_was_said_before() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn marks_that_only_turn_the_direction_are_no_letters_of_a_name() {
+    let mut world = World::new(Behaviour::Echo).await;
+    for call in ["\u{200f}@Kai مرحبا", "@Kai\u{200f}", "@\u{2068}Kai\u{2069} hello", "❤\u{fe0f}@Kai"] {
+        world.says("family", "Ana", call).await;
+        assert_eq!(world.hears_in("family").await, format!("Kai: echo: {call}"));
+    }
+    world.says("family", "Ana", "@K\u{200f}ai hello").await;
+    world.silence(Duration::from_secs(600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_in_an_address_or_in_code_calls_nobody() {
+    let mut world = World::new(Behaviour::Echo).await;
+    for text in
+        ["https://medium.com/@kai/post-1", "t.me/@kai", "foo.@kai.example", "`@Kai`", "```\n@Kai\n```"]
+    {
+        world.says("family", "Ana", text).await;
+        world.silence(Duration::from_secs(60)).await;
+    }
+    world.says("family", "Ana", "https://medium.com/@ana/post-1 @Kai summarize this").await;
+    let said = world.hears_in("family").await;
+    assert_eq!(said, "Kai: echo: https://medium.com/@ana/post-1 @Kai summarize this");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn the_main_channel_needs_no_trigger() {
     let mut world = World::new(Behaviour::Echo).await;
     world.says("main", "Owner", "are you there?").await;

@@ -6,6 +6,7 @@ use whatsapp_rust::prelude::wa;
 use whatsapp_rust::prelude::wa::message as kind;
 
 use crate::types::{Media, MediaKind};
+use crate::writing::turns_direction;
 
 /// Most bytes of a message's text: WhatsApp's own limit is 65,536 characters.
 const TEXT_MAX: usize = 64 * 1024;
@@ -357,14 +358,9 @@ fn line(text: &str) -> String {
 
 fn one_line(text: &str, limit: usize) -> String {
     let spaced = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
-    let visible = spaced.filter(|c| !c.is_control() && !reorders(*c));
+    let visible = spaced.filter(|c| !c.is_control() && !turns_direction(*c));
     let kept: String = visible.take(limit).collect();
     kept.trim().to_owned()
-}
-
-/// Marks that change the direction of what follows.
-fn reorders(c: char) -> bool {
-    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// At most `limit` bytes, cut between characters.

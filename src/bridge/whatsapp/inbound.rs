@@ -7,6 +7,7 @@ use whatsapp_rust::wacore_binary::JidExt as _;
 use whatsapp_rust::wacore_binary::Server;
 
 use super::contents::{self, Content};
+use crate::router::calls;
 use crate::types::{ChatId, Edit, Event, Inbound, Mention, MessageId, Quote, Reaction, SenderId};
 
 use wa::message::protocol_message::Type;
@@ -48,17 +49,8 @@ impl Me {
         let listed = context.into_iter().flat_map(|context| context.mentioned_jid.iter().take(MENTIONS_MAX));
         let mut listed = listed.filter_map(|jid| jid.parse::<Jid>().ok());
         let names = [&self.phone, &self.lid];
-        listed.any(|jid| self.is(&jid)) || names.into_iter().flatten().any(|me| has_at(text, &me.user))
+        listed.any(|jid| self.is(&jid)) || names.into_iter().flatten().any(|me| calls(text, &me.user))
     }
-}
-
-/// Whether `@<digits>` stands in the text, and no longer number.
-fn has_at(text: &str, digits: &str) -> bool {
-    if digits.is_empty() {
-        return false;
-    }
-    let ends = |rest: &str| !rest.starts_with(|c: char| c.is_ascii_digit());
-    text.split('@').skip(1).any(|rest| rest.strip_prefix(digits).is_some_and(ends))
 }
 
 /// What a message means for nanokimi: who is who, and what was said. `name_of` is what somebody calls themselves.

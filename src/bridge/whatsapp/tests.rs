@@ -249,6 +249,10 @@ fn a_mention_of_the_account_counts_under_both_of_its_names_and_no_other() {
         (wa::Message::text("@100000000000002!"), Mention::Me),
         (wa::Message::text("@155500022223"), Mention::NotMe),
         (wa::Message::text("15550002222"), Mention::NotMe),
+        (wa::Message::text("@\u{2068}15550002222\u{2069} come"), Mention::Me),
+        (wa::Message::text("https://example.org/@15550002222"), Mention::NotMe),
+        (wa::Message::text("sip@15550002222"), Mention::NotMe),
+        (wa::Message::text("`@15550002222`"), Mention::NotMe),
     ] {
         assert_eq!(said(&message).mention, mention, "{message:?}");
     }

@@ -1,0 +1,279 @@
+//! Letters, words, addresses and code in what people write: the one rule for whatever looks for a name in a text.
+//!
+//! Pure. Never knows whose name is looked for.
+
+use std::ops::Range;
+
+/// An `@` that may begin a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Sign {
+    /// Where the `@` is.
+    pub at: usize,
+    /// Where the name begins: behind the `@`, and behind marks that only turn the direction.
+    pub name: usize,
+}
+
+/// The places where a name may begin, in order: each `@` that is not the end of a word and not in an address.
+pub fn signs_in(text: &str) -> Vec<Sign> {
+    let addresses = addresses_in(text);
+    let mut signs = Vec::new();
+    for (at, sign) in text.match_indices('@') {
+        if ends_a_word(&text[..at]) || is_within(&addresses, at) {
+            continue;
+        }
+        let behind = &text[at + sign.len()..];
+        let name = text.len() - behind.trim_start_matches(turns_direction).len();
+        signs.push(Sign { at, name });
+    }
+    signs
+}
+
+/// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters. A mark that
+/// only turns the direction is none of these: it ends a word.
+pub fn is_word(c: char) -> bool {
+    !turns_direction(c) && (c.is_alphanumeric() || c == '_' || is_mark_or_unseen(c))
+}
+
+/// Whether a text ends within a word. The marks that end an emoji belong to it, and an emoji is no word.
+fn ends_a_word(text: &str) -> bool {
+    // The variation selectors, the frame of a keycap, the end of a flag's tags.
+    let ends_an_emoji = |c| matches!(c, '\u{fe0e}' | '\u{fe0f}' | '\u{20e3}' | '\u{e007f}');
+    text.chars().next_back().is_some_and(|last| is_word(last) && !ends_an_emoji(last))
+}
+
+/// `escape_debug` writes as `\u{…}` what extends the character before it and what nobody could see.
+fn is_mark_or_unseen(c: char) -> bool {
+    !c.is_whitespace() && !c.is_control() && c.escape_debug().len() > r"\n".len()
+}
+
+/// Marks that only turn the direction of what follows or stands between them (Unicode's `Bidi_Control`).
+pub fn turns_direction(c: char) -> bool {
+    matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// Whether the byte at `at` is in one of these.
+pub fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
+    ranges.iter().any(|range| range.contains(&at))
+}
+
+/// The addresses in a text, in order: of the web, with or without their scheme (`https://…`, `www.…`, `t.me/…`), of
+/// mail, and of networks in which `@ana@example.org` or `@ana.example.org` names a person.
+pub fn addresses_in(text: &str) -> Vec<Range<usize>> {
+    let mut addresses = Vec::new();
+    let mut start = 0;
+    for piece in text.split_inclusive(ends_an_address) {
+        let word = piece.trim_end_matches(ends_an_address);
+        if let Some(address) = address_of_the_web(word).or_else(|| address_of_a_person(word)) {
+            addresses.push(start + address.start..start + address.end);
+        }
+        start += piece.len();
+    }
+    addresses
+}
+
+/// What no address has in it. The signs of Chinese and Japanese writing are among them, which puts no spaces.
+fn ends_an_address(c: char) -> bool {
+    c.is_whitespace()
+        || c.is_control()
+        || turns_direction(c)
+        || matches!(c, '<' | '>' | '"' | '`' | '“' | '”' | '„' | '«' | '»' | '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}')
+}
+
+/// Where an address of the web is in a word, if there is one: it goes to the end, or up to a bracket that it does not
+/// open.
+fn address_of_the_web(word: &str) -> Option<Range<usize>> {
+    let begin = scheme(word).or_else(|| bare_host(word))?;
+    let mut open = 0_i32;
+    for (at, c) in word[begin..].char_indices() {
+        match c {
+            '(' | '[' => open += 1,
+            ')' | ']' if open == 0 => return Some(begin..begin + at),
+            ')' | ']' => open -= 1,
+            _ => {}
+        }
+    }
+    Some(begin..word.len())
+}
+
+/// Where `https://` or another scheme begins, or what needs none of the `//`.
+fn scheme(word: &str) -> Option<usize> {
+    if let Some(end) = word.find("://") {
+        let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
+        let name = word[..end].len() - word[..end].trim_end_matches(is_of_scheme).len();
+        return (name > 0).then_some(end - name);
+    }
+    let lower = word.to_ascii_lowercase();
+    ["mailto:", "www."].iter().find_map(|beginning| {
+        let begin = lower.find(beginning)?;
+        (!ends_a_word(&word[..begin])).then_some(begin)
+    })
+}
+
+/// Where `example.org/…` begins: a name with a dot in it and a path behind it.
+fn bare_host(word: &str) -> Option<usize> {
+    let end = word.find(['/', '?', '#'])?;
+    let host = word[..end].rsplit(['(', '[', '{', '\'', ',', ';', '=']).next()?;
+    let name = host.rsplit_once(':').map_or(host, |(name, port)| {
+        if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
+    });
+    is_host(name, 2).then(|| end - host.len())
+}
+
+/// Where `ana@example.org`, `@ana@example.org` or `@ana.example.org` is in a word.
+fn address_of_a_person(word: &str) -> Option<Range<usize>> {
+    let is_local = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-');
+    let is_of_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
+    word.match_indices('@').find_map(|(at, sign)| {
+        let behind = &word[at + sign.len()..];
+        let host = &behind[..behind.find(|c| !is_of_host(c)).unwrap_or(behind.len())];
+        let end = at + sign.len() + host.len();
+        let host = host.trim_end_matches('.');
+        let local = word[..at].len() - word[..at].trim_end_matches(is_local).len();
+        if local > 0 && is_host(host, 2) {
+            let begin = at - local;
+            return Some(if word[..begin].ends_with('@') { begin - 1 } else { begin }..end);
+        }
+        // A full stop without the space behind it is no rarer than such a name: two of them are.
+        (local == 0 && is_host(host, 3)).then_some(at..end)
+    })
+}
+
+/// Whether this is a host's name of so many labels or more, the last of them a country's or another letters' domain.
+fn is_host(name: &str, labels_min: usize) -> bool {
+    let labels: Vec<&str> = name.split('.').collect();
+    let is_label =
+        |label: &&str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
+    let last = labels.last().copied().unwrap_or_default();
+    labels.len() >= labels_min
+        && labels.iter().all(is_label)
+        && last.len() >= 2
+        && last.bytes().all(|byte| byte.is_ascii_alphabetic())
+}
+
+/// Characters of code that three backticks enclose, as WhatsApp shows it.
+const FENCE: usize = 3;
+
+/// What stands between backticks, as WhatsApp shows code: within a line, or between fences of three over many. One that
+/// is never closed encloses nothing.
+pub fn code_in(text: &str) -> Vec<Range<usize>> {
+    let mut code = Vec::new();
+    let mut from = 0;
+    while let Some(open) = text[from..].find('`').map(|at| from + at) {
+        let ticks = ticks_at(&text[open..]);
+        let inside = open + ticks;
+        let closing =
+            if ticks >= FENCE { closing_fence(text, inside) } else { closing_tick(text, inside, ticks) };
+        from = match closing {
+            Some(end) => {
+                code.push(open..end);
+                end
+            }
+            None => inside,
+        };
+    }
+    code
+}
+
+/// How many backticks a text begins with.
+fn ticks_at(text: &str) -> usize {
+    text.len() - text.trim_start_matches('`').len()
+}
+
+fn closing_fence(text: &str, inside: usize) -> Option<usize> {
+    let close = inside + text[inside..].find("```")?;
+    Some(close + ticks_at(&text[close..]))
+}
+
+fn closing_tick(text: &str, inside: usize, ticks: usize) -> Option<usize> {
+    let line = inside + text[inside..].find('\n').unwrap_or(text.len() - inside);
+    let mut from = inside;
+    while let Some(close) = text[from..line].find('`').map(|at| from + at) {
+        let found = ticks_at(&text[close..]);
+        if found == ticks {
+            return Some(close + found);
+        }
+        from = close + found;
+    }
+    None
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn addresses(text: &str) -> Vec<&str> {
+        addresses_in(text).into_iter().map(|range| &text[range]).collect()
+    }
+
+    #[test]
+    fn addresses_are_found_whole() {
+        for (text, expected) in [
+            ("see https://medium.com/@kai/post-1, please", vec!["https://medium.com/@kai/post-1,"]),
+            ("(https://a.example/b_(c)/@kai)@Kai", vec!["https://a.example/b_(c)/@kai"]),
+            ("[@Ana](https://a.example/@ana) and", vec!["https://a.example/@ana"]),
+            ("<https://a.example/@ana>", vec!["https://a.example/@ana"]),
+            ("看https://a.example/@kai。@Kai", vec!["https://a.example/@kai"]),
+            ("ssh://git@kai.example/x HTTP://A.example", vec!["ssh://git@kai.example/x", "HTTP://A.example"]),
+            ("www.tiktok.com/@carlos WWW.x.com", vec!["www.tiktok.com/@carlos", "WWW.x.com"]),
+            ("t.me/@kai youtube.com:443/@kai", vec!["t.me/@kai", "youtube.com:443/@kai"]),
+            ("example.org?to=@kai", vec!["example.org?to=@kai"]),
+            ("foo@kai.example, foo.@kai.example", vec!["foo@kai.example", "foo.@kai.example"]),
+            ("mailto:foo-@kai", vec!["mailto:foo-@kai"]),
+            ("@kai@mastodon.social", vec!["@kai@mastodon.social"]),
+            ("@kai.bsky.social!", vec!["@kai.bsky.social"]),
+            ("josé+x@kai.example.", vec!["josé+x@kai.example."]),
+            // none
+            ("hola.@Kai @Kai.Mañana @Kai.ok Ana/@Kai y/o @Kai@Ana", vec![]),
+            ("1/2 @Kai 3.5/@Kai ://@Kai", vec![]),
+            ("a.b. www @Kai", vec![]),
+        ] {
+            assert_eq!(addresses(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn backticks_enclose_code_as_whatsapp_shows_it() {
+        for (text, expected) in [
+            ("a `b` c", vec!["`b`"]),
+            ("a ``b ` c`` d", vec!["``b ` c``"]),
+            ("a ` b\nc ` d", vec![]),
+            ("```a\nb``` `c`", vec!["```a\nb```", "`c`"]),
+            ("```a `b`", vec!["`b`"]),
+            ("`", vec![]),
+        ] {
+            let found: Vec<&str> = code_in(text).into_iter().map(|range| &text[range]).collect();
+            assert_eq!(found, expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn an_emoji_is_no_word_whatever_marks_it_ends_with() {
+        for before in ["👍", "❤️", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "👍🏽", "👩‍🚀", "\u{200f}", "x\u{200f}"]
+        {
+            assert!(!ends_a_word(before), "{before:?}");
+        }
+        for before in ["x", "é", "e\u{301}", "你", "٣", "_", "\u{200b}", "x\u{200d}"] {
+            assert!(ends_a_word(before), "{before:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_is_written_is_bearable(text in any::<String>()) {
+            for range in addresses_in(&text).into_iter().chain(code_in(&text)) {
+                prop_assert!(text.get(range).is_some_and(|found| !found.is_empty()));
+            }
+            for sign in signs_in(&text) {
+                prop_assert!(text[sign.at..].starts_with('@') && text.is_char_boundary(sign.name));
+            }
+        }
+
+        #[test]
+        fn nothing_in_an_address_is_a_sign(before in "[ a-z.(]{0,4}", path in "[a-z@/?=&.-]{0,20}") {
+            let text = format!("{before}https://example.org/{path}");
+            prop_assert_eq!(signs_in(&text), []);
+        }
+    }
+}
