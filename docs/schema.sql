@@ -124,10 +124,11 @@ CREATE TABLE "outbox" (
     quote_text TEXT,
     state TEXT NOT NULL DEFAULT 'queued' CHECK (state IN ('queued', 'sent', 'acked', 'nacked', 'dead')),
     attempts INTEGER NOT NULL DEFAULT 0,
-    due_at INTEGER NOT NULL,
     created_at INTEGER NOT NULL,
     sent_at INTEGER,
-    error TEXT
+    error TEXT,
+    put_off_at INTEGER,
+    pause_millis INTEGER
 ) STRICT;
 CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';
@@ -141,7 +142,8 @@ CREATE TABLE outages (
     outage TEXT PRIMARY KEY NOT NULL,
     since INTEGER NOT NULL,
     ended_at INTEGER,
-    told_at INTEGER
+    told_at INTEGER,
+    since_turn INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- What a group used since a moment: the daily limit, `usage`.

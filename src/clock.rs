@@ -1,5 +1,10 @@
 //! The wall clock, handed to whoever needs it, and the days of a time zone. Stories anchor the clock to Tokio's, which
-//! they can pause.
+//! they can pause, and set it meanwhile.
+//!
+//! The wall clock may be set at any moment, by hours: by whoever runs the machine, or by itself after a boot. So it says
+//! when something happened, and never decides how long somebody waits: that is Tokio's `Instant`.
+
+use std::sync::atomic::{AtomicI64, Ordering};
 
 use jiff::civil::Date;
 use jiff::tz::TimeZone;
@@ -10,10 +15,12 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
     System,
-    /// `wall` was the time at `instant`; from there it goes as Tokio's clock goes.
+    /// `wall` was the time at `instant`; from there it goes as Tokio's clock goes, but for the milliseconds by which
+    /// somebody has set it since.
     Anchored {
         wall: Timestamp,
         instant: Instant,
+        set_millis: &'static AtomicI64,
     },
 }
 
@@ -22,9 +29,11 @@ impl Clock {
     pub fn now(&self) -> Timestamp {
         match self {
             Self::System => Timestamp::now(),
-            Self::Anchored { wall, instant } => wall
-                .saturating_add(SignedDuration::try_from(instant.elapsed()).unwrap_or(SignedDuration::MAX))
-                .unwrap_or(Timestamp::MAX),
+            Self::Anchored { wall, instant, set_millis } => {
+                let gone = SignedDuration::try_from(instant.elapsed()).unwrap_or(SignedDuration::MAX);
+                let set = SignedDuration::from_millis(set_millis.load(Ordering::Relaxed));
+                wall.saturating_add(gone.saturating_add(set)).unwrap_or(Timestamp::MAX)
+            }
         }
     }
 }

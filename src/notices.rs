@@ -3,7 +3,12 @@
 //! The readers are the owner's family: they see WhatsApp and nothing else. Each notice says what happened, then what
 //! to do; where only the owner can help, it names the command to run. Never shows an error's own words.
 
+use std::collections::BTreeMap;
+
 use crate::types::{GroupName, Lang, Outage, Trouble};
+
+/// Most groups that one sentence names.
+const GROUPS_NAMED: usize = 10;
 
 /// The language of a locale such as `es_ES.UTF-8`, if we speak it, else English.
 pub fn lang(locale: Option<&str>) -> Lang {
@@ -11,7 +16,7 @@ pub fn lang(locale: Option<&str>) -> Lang {
 }
 
 /// The language of a name like `es`, `es_ES.UTF-8` or `es-MX`, if we have it.
-fn spoken(name: &str) -> Option<Lang> {
+pub fn spoken(name: &str) -> Option<Lang> {
     match name.split(['_', '-', '.', '@']).next()?.to_ascii_lowercase().as_str() {
         "en" => Some(Lang::En),
         "es" => Some(Lang::Es),
@@ -377,6 +382,42 @@ pub fn must_rest(lang: Lang, group: &GroupName) -> String {
     }
 }
 
+/// To the owner: in a chat so much is said that the rest comes slowly.
+pub fn says_much(lang: Lang, group: &GroupName) -> String {
+    match lang {
+        Lang::En => format!(
+            "I have said very much in the chat of the group {group} in a short time, so what is left comes slowly, two \
+             messages a minute. If nobody wants that much, look what asks me there, or take the chat from me with \
+             `nanokimi groups remove {group}`."
+        ),
+        Lang::Es => format!(
+            "He dicho muchísimo en el chat del grupo {group} en poco tiempo, así que lo que falta llega despacio, dos \
+             mensajes por minuto. Si nadie quiere tanto, mira qué me pregunta allí, o quítame el chat con \
+             `nanokimi groups remove {group}`."
+        ),
+    }
+}
+
+/// To the owner: what was to be said in these groups, so many messages in each, is older than so many hours.
+pub fn too_old_to_send(lang: Lang, hours: u64, by_group: &BTreeMap<String, u64>) -> String {
+    let mut groups: Vec<String> =
+        by_group.iter().take(GROUPS_NAMED).map(|(group, count)| format!("{group} ({count})")).collect();
+    if by_group.len() > GROUPS_NAMED {
+        groups.push("…".to_owned());
+    }
+    let groups = groups.join(", ");
+    match lang {
+        Lang::En => format!(
+            "I could not send some messages for more than {hours} hours and have given them up, as they may make no \
+             sense any more: {groups}. If they still matter, ask me again there."
+        ),
+        Lang::Es => format!(
+            "No he podido enviar algunos mensajes durante más de {hours} horas y he renunciado a ellos, porque puede \
+             que ya no tengan sentido: {groups}. Si todavía importan, vuelve a preguntarme allí."
+        ),
+    }
+}
+
 /// To the owner: a reply will never be seen.
 pub fn reply_lost(lang: Lang, group: &GroupName) -> String {
     match lang {
@@ -454,8 +495,16 @@ mod tests {
             [(1, 0), (2, 0), (2, 1), (3, 15)].map(|(nth, minutes)| still_working(lang, nth, minutes));
         let ends = [step_limit(lang), answer_cut(lang)];
         let group = GroupName::parse("family").unwrap();
-        let whatsapp =
-            [was_away(lang), may_not_write(lang, &group), must_rest(lang, &group), reply_lost(lang, &group)];
+        let many: BTreeMap<String, u64> = (1..=12).map(|number| (format!("g{number:02}"), number)).collect();
+        let whatsapp = [
+            was_away(lang),
+            may_not_write(lang, &group),
+            must_rest(lang, &group),
+            reply_lost(lang, &group),
+            says_much(lang, &group),
+            too_old_to_send(lang, 24, &BTreeMap::from([("family".to_owned(), 2)])),
+            too_old_to_send(lang, 24, &many),
+        ];
         [&once[..], &troubles, &progress, &ends, &whatsapp].concat().join("\n")
     }
 
@@ -496,6 +545,9 @@ mod tests {
         WhatsApp does not let me write in the chat of the group family, as nobody there wrote to me first. I gave up what I had to say there. Please have them write to me, then ask me again there.
         WhatsApp says that I write too much in the chat of the group family. What I have to say there waits for an hour. Please ask me for less there for a while.
         I could not send what I had to say in the group family, and gave it up. `nanokimi status` says why; please ask me again there.
+        I have said very much in the chat of the group family in a short time, so what is left comes slowly, two messages a minute. If nobody wants that much, look what asks me there, or take the chat from me with `nanokimi groups remove family`.
+        I could not send some messages for more than 24 hours and have given them up, as they may make no sense any more: family (2). If they still matter, ask me again there.
+        I could not send some messages for more than 24 hours and have given them up, as they may make no sense any more: g01 (1), g02 (2), g03 (3), g04 (4), g05 (5), g06 (6), g07 (7), g08 (8), g09 (9), g10 (10), …. If they still matter, ask me again there.
         ");
     }
 
@@ -536,6 +588,9 @@ mod tests {
         WhatsApp no me deja escribir en el chat del grupo family, porque allí nadie me ha escrito antes. He renunciado a lo que tenía que decir. Pide que me escriban y vuelve a preguntarme allí.
         WhatsApp dice que escribo demasiado en el chat del grupo family. Lo que tengo que decir allí espera una hora. Pídeme menos cosas allí durante un tiempo.
         No he podido enviar lo que tenía que decir en el grupo family y he renunciado a ello. `nanokimi status` dice por qué; vuelve a preguntarme allí.
+        He dicho muchísimo en el chat del grupo family en poco tiempo, así que lo que falta llega despacio, dos mensajes por minuto. Si nadie quiere tanto, mira qué me pregunta allí, o quítame el chat con `nanokimi groups remove family`.
+        No he podido enviar algunos mensajes durante más de 24 horas y he renunciado a ellos, porque puede que ya no tengan sentido: family (2). Si todavía importan, vuelve a preguntarme allí.
+        No he podido enviar algunos mensajes durante más de 24 horas y he renunciado a ellos, porque puede que ya no tengan sentido: g01 (1), g02 (2), g03 (3), g04 (4), g05 (5), g06 (6), g07 (7), g08 (8), g09 (9), g10 (10), …. Si todavía importan, vuelve a preguntarme allí.
         ");
     }
 

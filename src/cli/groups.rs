@@ -196,7 +196,7 @@ async fn remove(install: &Install, name: &GroupName) -> Result<()> {
     };
     store.remove_group(name).await?;
     ui::note(format!(
-        "Removed {name}. Its folder and history are kept; `{}` takes them up.",
+        "Removed {name}. What was still to be said there is not sent. Its folder and history are kept; `{}` takes them up.",
         how_to_add(&group)
     ));
     Ok(())

@@ -118,7 +118,7 @@ pub async fn deliver(
         let DueContent::Text { text, mentions } = reply.content.clone() else {
             return Ok(Delivered::Waiting);
         };
-        let Attempt::Begins = store.begin_attempt(&reply, install.clock.now()).await? else {
+        let Attempt::Begins = store.begin_attempt(&reply).await? else {
             return Ok(Delivered::Waiting);
         };
         let (outcome, handed_over) = oneshot::channel();

@@ -8,18 +8,18 @@ use std::collections::HashSet;
 use std::time::Duration;
 
 use anyhow::Result;
-use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::{JoinError, JoinSet};
 use tokio::time::{Instant, timeout};
 
-use super::pacing::Pacing;
+use super::deadlines::Deadlines;
+use super::pacing::{Pacing, Wait};
 use super::{Reach, outgoing, rules};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, SendError};
 use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
 use crate::session::Host;
-use crate::store::{Attempt, DueReply, Quoted, Rules, SendResult, Unanswered};
+use crate::store::{Attempt, DueReply, Quoted, Rules, SendResult};
 use crate::types::{ChatId, Link};
 
 /// How long the bridge may take over one message; its chat waits meanwhile.
@@ -51,6 +51,9 @@ pub async fn run<C: Containers>(
     let mut delivery = Delivery {
         only,
         pacing,
+        deadlines: Deadlines::default(),
+        began: Instant::now(),
+        newest_at_start: None,
         sending: JoinSet::new(),
         busy: HashSet::new(),
         standing: Standing::New,
@@ -95,6 +98,10 @@ struct Delivery<C> {
     link: watch::Receiver<Link>,
     only: Option<ChatId>,
     pacing: Option<Pacing>,
+    deadlines: Deadlines,
+    began: Instant,
+    /// The newest reply that an earlier run has left; none before the first look.
+    newest_at_start: Option<i64>,
     sending: JoinSet<(DueReply, SendResult)>,
     /// The chats of `sending`.
     busy: HashSet<ChatId>,
@@ -138,30 +145,56 @@ impl<C: Containers> Delivery<C> {
     }
 
     async fn try_send_due(&mut self) -> Result<Next> {
+        let newest_at_start = match self.newest_at_start {
+            Some(newest) => newest,
+            None => *self.newest_at_start.insert(self.host.store.newest_reply().await?),
+        };
         if *self.link.borrow() != Link::Online {
             return Ok(Next::default());
         }
-        let which = match self.standing {
-            Standing::New => Unanswered::All,
-            Standing::Known => Unanswered::Overdue,
+        let waiting = self.host.store.waiting().await?;
+        self.deadlines.take(&waiting, self.host.clock.now(), Instant::now());
+        let (again, unanswered) = match self.standing {
+            // The link is new: an answer on the old one is lost.
+            Standing::New => (waiting.unanswered.iter().map(|sent| sent.row).collect(), None),
+            Standing::Known => {
+                let now = Instant::now();
+                (self.deadlines.overdue(now), self.deadlines.next_overdue(now))
+            }
         };
-        let overdue = self.host.store.send_again(which, self.rules(), self.host.clock.now()).await?;
+        if !again.is_empty() {
+            self.host.store.send_again(again, self.rules(), self.host.clock.now()).await?;
+        }
         self.standing = Standing::Known;
-        let mut next = Next { unanswered: overdue.map(|at| self.instant(at)), ..Next::default() };
-        for reply in self.host.store.first_waiting(self.only.as_ref()).await? {
+        let mut next = Next { unanswered, ..Next::default() };
+        let mut replies = self.host.store.first_waiting(self.only.as_ref()).await?;
+        let stale = self.may_be_stale(newest_at_start);
+        if replies.iter().any(|reply| reply.row <= stale && self.is_old(reply)) {
+            self.host.store.let_stale_go(stale, self.rules(), self.host.clock.now()).await?;
+            replies = self.host.store.first_waiting(self.only.as_ref()).await?;
+        }
+        for reply in replies {
             if self.busy.contains(&reply.chat) {
                 continue;
             }
             let now = Instant::now();
             let ready_at = self.pacing.as_ref().map_or(now, |pacing| pacing.ready_at(&reply.chat, now));
-            if reply.due_at > self.host.clock.now() {
-                let due_at = self.instant(reply.due_at);
+            let due_at = self.deadlines.due_at(reply.row, reply.put_off, self.host.clock.now(), now);
+            if due_at > now {
                 next.due = Some(next.due.map_or(due_at, |due| due.min(due_at)));
             } else if self.sending.len() >= SENDS_IN_FLIGHT {
                 // The first that ends makes room.
             } else if ready_at > now {
-                next.paced = Some(next.paced.map_or(ready_at, |paced| paced.min(ready_at)));
-            } else if self.host.store.begin_attempt(&reply, self.host.clock.now()).await? == Attempt::Begins {
+                match self.pacing.as_mut().map_or(Wait::Brief, |pacing| pacing.why(&reply.chat, now)) {
+                    Wait::Brief => {
+                        next.paced = Some(next.paced.map_or(ready_at, |paced| paced.min(ready_at)));
+                        continue;
+                    }
+                    Wait::Lasting => {}
+                    Wait::LastingUntold => self.tell_of_slowness(&reply.chat).await?,
+                }
+                next.due = Some(next.due.map_or(ready_at, |due| due.min(ready_at)));
+            } else if self.host.store.begin_attempt(&reply).await? == Attempt::Begins {
                 if let Some(pacing) = &mut self.pacing {
                     pacing.left(&reply.chat, now);
                 }
@@ -169,6 +202,27 @@ impl<C: Containers> Delivery<C> {
             }
         }
         Ok(next)
+    }
+
+    /// Up to which reply the wall clock says how old it is. What this run has written is as old as the run at most,
+    /// whatever becomes of the clock meanwhile.
+    fn may_be_stale(&self, newest_at_start: i64) -> i64 {
+        if self.began.elapsed() > self.host.settings.answer_within { i64::MAX } else { newest_at_start }
+    }
+
+    fn is_old(&self, reply: &DueReply) -> bool {
+        let age = self.host.clock.now().duration_since(reply.written_at);
+        let is_old = Duration::try_from(age).is_ok_and(|age| age > self.host.settings.answer_within);
+        is_old && !reply.chat.is_console()
+    }
+
+    async fn tell_of_slowness(&self, chat: &ChatId) -> Result<()> {
+        tracing::warn!(
+            "A chat has had very many messages in an hour; the rest comes slowly, and the owner is told"
+        );
+        self.host.store.tell_of_slowness(chat, self.rules(), self.host.clock.now()).await?;
+        self.host.outbox_hint.notify_one();
+        Ok(())
     }
 
     fn begin(&mut self, reply: DueReply) {
@@ -205,12 +259,6 @@ impl<C: Containers> Delivery<C> {
 
     fn rules(&self) -> Rules {
         rules(&self.host.settings)
-    }
-
-    /// The instant of a time of the wall clock.
-    fn instant(&self, at: Timestamp) -> Instant {
-        let ahead = Duration::try_from(at.duration_since(self.host.clock.now())).unwrap_or(Duration::ZERO);
-        Instant::now() + ahead
     }
 }
 

@@ -9,6 +9,7 @@
 //! bring back stops the service, too.
 
 mod account;
+mod deadlines;
 mod delivery;
 mod dispatch;
 mod file_types;

@@ -1,6 +1,6 @@
 //! How fast messages may leave: WhatsApp mistrusts who writes faster than people do.
 //!
-//! Two token buckets, one per chat and one for all. Pure: `now` is an argument.
+//! Token buckets, two per chat and one for all. Pure: `now` is an argument.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -11,6 +11,9 @@ use crate::types::ChatId;
 
 /// In one chat: an answer of a few parts at once, then as fast as somebody could read.
 const PER_CHAT: Rate = Rate { burst: 4, pause: Duration::from_secs(1) };
+/// In one chat, over a longer time: at most 240 in an hour. People ask for less, and read less; more is asked by a program
+/// that answers each answer, or said by an agent that does not stop.
+const PER_CHAT_LASTING: Rate = Rate { burst: 120, pause: Duration::from_secs(30) };
 /// In all chats together.
 const OVERALL: Rate = Rate { burst: 20, pause: Duration::from_millis(100) };
 
@@ -54,8 +57,40 @@ impl Bucket {
 #[derive(Debug)]
 pub struct Pacing {
     overall: Bucket,
-    /// Those that are not full.
-    chats: HashMap<ChatId, Bucket>,
+    /// Those of which a bucket is not full.
+    chats: HashMap<ChatId, Chat>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Chat {
+    brief: Bucket,
+    lasting: Bucket,
+    slowness: Slowness,
+}
+
+/// Whether it was told that a chat has used up what it may say over a longer time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Slowness {
+    Untold,
+    Told,
+}
+
+impl Chat {
+    fn quiet(now: Instant) -> Self {
+        let (brief, lasting) = (Bucket::full(PER_CHAT, now), Bucket::full(PER_CHAT_LASTING, now));
+        Self { brief, lasting, slowness: Slowness::Untold }
+    }
+}
+
+/// Why a chat has to wait.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Wait {
+    /// For a moment: somebody would have to type meanwhile.
+    Brief,
+    /// It has said so much that the rest comes slowly.
+    Lasting,
+    /// The same, and nobody was told of it yet.
+    LastingUntold,
 }
 
 impl Pacing {
@@ -65,15 +100,31 @@ impl Pacing {
 
     /// When a message may leave for this chat: now, or later.
     pub fn ready_at(&self, chat: &ChatId, now: Instant) -> Instant {
-        let chat = self.chats.get(chat).map_or(now, |bucket| bucket.ready_at(now));
+        let chat =
+            self.chats.get(chat).map_or(now, |chat| chat.brief.ready_at(now).max(chat.lasting.ready_at(now)));
         chat.max(self.overall.ready_at(now))
+    }
+
+    /// Why a message for this chat has to wait. Who asks tells of it.
+    pub fn why(&mut self, chat: &ChatId, now: Instant) -> Wait {
+        match self.chats.get_mut(chat) {
+            Some(chat) if chat.lasting.ready_at(now) > now => {
+                match std::mem::replace(&mut chat.slowness, Slowness::Told) {
+                    Slowness::Untold => Wait::LastingUntold,
+                    Slowness::Told => Wait::Lasting,
+                }
+            }
+            Some(_) | None => Wait::Brief,
+        }
     }
 
     /// A message leaves now.
     pub fn left(&mut self, chat: &ChatId, now: Instant) {
-        self.chats.retain(|_, bucket| bucket.full_at > now);
+        self.chats.retain(|_, chat| chat.lasting.full_at > now);
         self.overall.take(now);
-        self.chats.entry(chat.clone()).or_insert(Bucket::full(PER_CHAT, now)).take(now);
+        let chat = self.chats.entry(chat.clone()).or_insert(Chat::quiet(now));
+        chat.brief.take(now);
+        chat.lasting.take(now);
     }
 }
 
@@ -127,6 +178,30 @@ mod tests {
         assert!(pacing.ready_at(&chat(0), later) > later);
     }
 
+    #[test]
+    fn a_chat_that_says_much_goes_on_with_two_a_minute_which_is_told_once() {
+        let left = as_fast_as_possible(124, |_| chat(0));
+        // While the first 120 leave, one a second, four more become due.
+        assert_eq!(left[119..], [116.0, 117.0, 118.0, 119.0, 120.0]);
+        let left = as_fast_as_possible(126, |_| chat(0));
+        assert_eq!(left[123..], [120.0, 150.0, 180.0]);
+
+        let began = Instant::now();
+        let (mut now, mut pacing) = (began, Pacing::new(began));
+        let mut reasons = Vec::new();
+        for _ in 0..130 {
+            let ready_at = pacing.ready_at(&chat(0), now);
+            if ready_at > now {
+                reasons.push(pacing.why(&chat(0), now));
+            }
+            now = ready_at;
+            pacing.left(&chat(0), now);
+        }
+        reasons.dedup();
+        assert_eq!(reasons, [Wait::Brief, Wait::LastingUntold, Wait::Lasting]);
+        assert_eq!(pacing.why(&chat(1), now), Wait::Brief, "others are not slowed down");
+    }
+
     proptest! {
         #[test]
         fn no_stretch_of_time_sees_more_than_its_share(
@@ -153,6 +228,7 @@ mod tests {
                     let own = left[first..=last].iter().filter(|(other, _)| *other == number).count();
                     prop_assert!(all as u128 <= within(from, to, OVERALL));
                     prop_assert!(own as u128 <= within(from, to, PER_CHAT));
+                    prop_assert!(own as u128 <= within(from, to, PER_CHAT_LASTING));
                 }
             }
         }

@@ -98,8 +98,7 @@ pub async fn run<C: Containers>(
             news = next_news(&mut driver.engine) => driver.engine_news(news).await,
             () = sleep_until_or_never(driver.machine.deadline()) => Some(Event::Tick),
             () = sleep_until_or_never(driver.attention.as_ref().map(Attention::next_at)) => {
-                driver.show_attention().await;
-                None
+                driver.show_attention().await
             }
         };
         if let Some(event) = event {
@@ -583,12 +582,17 @@ impl<C: Containers> Driver<C> {
         }
     }
 
-    async fn show_attention(&mut self) {
+    /// Shows the chat that its turn goes on, unless the group was removed meanwhile.
+    async fn show_attention(&mut self) -> Option<Event> {
         let now = Instant::now();
-        let Some(attention) = &mut self.attention else { return };
-        let Some(show) = attention.due(now) else { return };
+        let attention = self.attention.as_mut()?;
+        let show = attention.due(now)?;
         let minutes = attention.minutes(now);
-        let Some(Turn { chat, .. }) = &self.turn else { return };
+        if let Ok(None) = self.group().await {
+            tracing::info!("The group was removed; its turn ends");
+            return Some(Event::Removed);
+        }
+        let Turn { chat, .. } = self.turn.as_ref()?;
         match show {
             Show::Typing => {
                 self.host.orders.try_send(Order::Typing { chat: chat.clone(), shown: Typing::On }).ok();
@@ -606,6 +610,7 @@ impl<C: Containers> Driver<C> {
                 }
             }
         }
+        None
     }
 
     fn ask(&self, request: Request) {

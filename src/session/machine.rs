@@ -67,6 +67,8 @@ pub enum Event {
     Lost(Trouble),
     /// The container has ended.
     Ended,
+    /// The group is none of ours any more.
+    Removed,
     /// The service stops.
     Stop,
     /// The time of [`Machine::deadline`] has come.
@@ -257,6 +259,7 @@ impl Machine {
             Event::TurnOver(after) => self.on_turn_over(after, now),
             Event::Lost(trouble) => self.on_lost(trouble, now),
             Event::Ended => self.on_ended(now),
+            Event::Removed => self.on_removed(now),
             Event::Stop => {
                 self.stopping = true;
                 self.stop(now)
@@ -354,6 +357,23 @@ impl Machine {
         let mut effects = vec![Effect::GiveSlotBack];
         effects.extend(self.settle(now));
         effects
+    }
+
+    /// What waits is nobody's any more, and a turn that runs has no reader.
+    fn on_removed(&mut self, now: Instant) -> Vec<Effect> {
+        self.work = Work::None;
+        match self.state {
+            State::Busy { .. } => {
+                self.state = State::Closing { since: now };
+                vec![Effect::ReturnTurn, Effect::CloseEngine]
+            }
+            State::Idle { .. } => self.close(now),
+            State::Cold
+            | State::Queued
+            | State::Starting { .. }
+            | State::Prompting
+            | State::Closing { .. } => Vec::new(),
+        }
     }
 
     fn on_tick(&mut self, now: Instant) -> Vec<Effect> {
@@ -486,6 +506,7 @@ mod tests {
         Fail,
         EngineDies,
         ContainerEnds,
+        Removed,
         Wait(u64),
     }
 
@@ -500,6 +521,7 @@ mod tests {
             1 => Just(Act::Fail),
             1 => Just(Act::EngineDies),
             2 => Just(Act::ContainerEnds),
+            1 => Just(Act::Removed),
             2 => (0_u64..2_000).prop_map(Act::Wait),
         ]
     }
@@ -551,6 +573,10 @@ mod tests {
                     self.event(Event::Lost(Trouble::EngineDied));
                 }
                 Act::ContainerEnds if self.container => self.container_ends(),
+                Act::Removed => {
+                    self.event(Event::Removed);
+                    self.pending = 0;
+                }
                 Act::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
                 Act::Grant
                 | Act::Want

@@ -106,7 +106,8 @@ impl Store {
         self.with(move |connection| write_choices(connection, &group)).await
     }
 
-    /// Unregisters a group. Its folder and its history stay; what was pending is not answered any more.
+    /// Unregisters a group. Its folder and its history stay; what was pending is not answered any more, and what was to be
+    /// said is not sent, nor sent again.
     pub async fn remove_group(&self, name: &GroupName) -> Result<()> {
         let name = name.clone();
         self.with(move |connection| {
@@ -114,6 +115,11 @@ impl Store {
             transaction.execute(
                 "UPDATE inbox SET state = 'done' WHERE state = 'pending'
                  AND chat = (SELECT chat FROM groups WHERE name = ?1)",
+                [name.as_str()],
+            )?;
+            transaction.execute(
+                "UPDATE outbox SET state = 'dead', error = 'the group was removed'
+                 WHERE state IN ('queued', 'sent') AND chat = (SELECT chat FROM groups WHERE name = ?1)",
                 [name.as_str()],
             )?;
             transaction.execute("DELETE FROM groups WHERE name = ?1", [name.as_str()])?;

@@ -26,14 +26,16 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Result, anyhow};
 use jiff::Timestamp;
-use rusqlite::{Connection, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
 pub use account::LinkNote;
 pub use groups::KnownChat;
 pub use inbox::{OutboxChange, RowId, Rules, TakenIn};
 pub use lock::InstanceLock;
 pub use media::Wanted;
-pub use outbox::{Attempt, DueContent, DueReply, GivenUp, Quoted, Reply, SendResult, Unanswered};
+pub use outbox::{
+    Attempt, DueContent, DueReply, GivenUp, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
+};
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
 pub use usage::{GroupUsage, Standing, Used};
 
@@ -124,11 +126,18 @@ impl Store {
     /// Forgets what is more than [`KEEP_DAYS`] old, except what still waits for its answer or to be sent.
     ///
     /// Rows were written in the order of time: the search ends at the first young one, so that a start does not
-    /// read everything that stays.
+    /// read everything that stays. Where even the newest message is that old, the clock may be wrong: all would go at once,
+    /// and so nothing goes before somebody writes again.
     pub async fn forget_old(&self, now: Timestamp) -> Result<()> {
         let before = millis(now) - KEEP_DAYS * 24 * 60 * 60 * 1000;
         self.with(move |connection| {
             let transaction = connection.transaction()?;
+            let newest: Option<i64> = transaction
+                .query_row("SELECT received_at FROM inbox ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
+                .optional()?;
+            if newest.is_some_and(|newest| newest < before) {
+                return Ok(());
+            }
             transaction.execute(
                 "DELETE FROM inbox
                  WHERE id < coalesce((SELECT id FROM inbox WHERE received_at >= ?1 ORDER BY id LIMIT 1),
@@ -221,7 +230,7 @@ mod tests {
         let chat = ChatId::new("family@g.us");
         store.say(&chat, "lost", began).await.unwrap();
         let lost = store.first_waiting(Some(&chat)).await.unwrap().remove(0);
-        store.begin_attempt(&lost, began).await.unwrap();
+        store.begin_attempt(&lost).await.unwrap();
         store.attempted(&lost, SendResult::Never("no".to_owned()), rules(), began).await.unwrap();
         store.say(&chat, "still to be sent", began).await.unwrap();
         store.forget_old(began + DAY * 89).await.unwrap();
@@ -271,7 +280,11 @@ mod tests {
         assert_eq!(kept(&store).await, ["old", "asked", "young"]);
         store.forget_old(began + DAY * 91).await.unwrap();
         assert_eq!(kept(&store).await, ["asked", "young"]);
+        // Nobody has written for 91 days, or the clock is wrong.
         store.forget_old(began + DAY * 141).await.unwrap();
-        assert_eq!(kept(&store).await, ["asked"]);
+        assert_eq!(kept(&store).await, ["asked", "young"]);
+        take_in("new", "Who is there?", began + DAY * 141).await.unwrap();
+        store.forget_old(began + DAY * 142).await.unwrap();
+        assert_eq!(kept(&store).await, ["asked", "new"]);
     }
 }

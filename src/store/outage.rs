@@ -105,19 +105,29 @@ fn begin(
     to_owner: &str,
     now: Timestamp,
 ) -> Result<()> {
-    connection
+    let has_begun = connection
         .prepare_cached(
-            "INSERT INTO outages (outage, since) VALUES (?1, ?2)
-             ON CONFLICT DO UPDATE SET since = excluded.since, ended_at = NULL WHERE ended_at IS NOT NULL",
+            "INSERT INTO outages (outage, since, since_turn)
+             VALUES (?1, ?2, (SELECT coalesce(max(id), 0) FROM turns))
+             ON CONFLICT DO UPDATE SET since = excluded.since, since_turn = excluded.since_turn, ended_at = NULL
+             WHERE ended_at IS NOT NULL",
         )?
-        .execute(params![word(outage), millis(now)])?;
+        .execute(params![word(outage), millis(now)])?
+        > 0;
     let Some(main) = groups::main_chat(connection)? else { return Ok(()) };
     let is_news = connection
         .prepare_cached(
             "UPDATE outages SET told_at = ?2
-             WHERE outage = ?1 AND (told_at IS NULL OR (told_at < since AND told_at <= ?3))",
+             WHERE outage = ?1 AND (told_at IS NULL OR (told_at < since AND told_at <= ?3)
+                                    -- The clock was set back since.
+                                    OR (?4 AND told_at > ?2))",
         )?
-        .execute(params![word(outage), millis(now), millis(now.saturating_sub(TELL_OWNER_EVERY)?)])?;
+        .execute(params![
+            word(outage),
+            millis(now),
+            millis(now.saturating_sub(TELL_OWNER_EVERY)?),
+            has_begun
+        ])?;
     if is_news == 0 || told == Some(&main) {
         return Ok(());
     }
@@ -130,10 +140,7 @@ fn begin(
 /// There was an answer to a turn: what began before that one does not keep anybody from being answered any more.
 pub(super) fn over(connection: &Connection, turn: TurnId, now: Timestamp) -> Result<()> {
     connection
-        .prepare_cached(
-            "UPDATE outages SET ended_at = ?2
-             WHERE ended_at IS NULL AND since <= (SELECT began_at FROM turns WHERE id = ?1)",
-        )?
+        .prepare_cached("UPDATE outages SET ended_at = ?2 WHERE ended_at IS NULL AND since_turn < ?1")?
         .execute(params![turn.0, millis(now)])?;
     // Also where they were over before: this chat waited until now.
     forget_who_was_told(connection)

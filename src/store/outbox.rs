@@ -9,6 +9,7 @@
 //! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the owner is
 //! told in the main channel.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
@@ -18,27 +19,25 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{RowId, Rules, Store, groups, millis, people, time};
 use crate::notices::{self, FileRefused};
-use crate::types::{Answer, ChatId, GroupName, Lang, MessageId, SenderId, TurnId};
+use crate::types::{Answer, ChatId, GroupName, Lang, MessageId, Role, SenderId, TurnId};
 
 /// Attempts before a reply is given up: with the pauses below a day and a half.
-const SEND_ATTEMPTS: i64 = 40;
+const SEND_ATTEMPTS: u32 = 40;
 /// The same for a file: its chat waits for it, and soon prefers a sentence.
-const FILE_ATTEMPTS: i64 = 5;
+const FILE_ATTEMPTS: u32 = 5;
 /// The first pause after a failed attempt; it doubles from there.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 
 /// How long WhatsApp may take to answer the first attempt; twice as long for each that follows, up to an hour.
-const ANSWER_LIMIT_MILLIS: i64 = 60 * 1000;
-/// How often that is doubled: 64 minutes are beyond [`LONGEST_PAUSE`].
-const ANSWER_LIMIT_DOUBLINGS: i64 = 6;
+const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// WhatsApp's code for a message to somebody who never wrote first.
 const NOT_FIRST_TO_WRITE: u32 = 463;
 /// WhatsApp's code for too many messages.
 const TOO_MANY: u32 = 429;
 /// How long a chat rests after [`TOO_MANY`].
-const REST: SignedDuration = SignedDuration::from_hours(1);
+const REST: Duration = Duration::from_secs(60 * 60);
 /// The owner reads the same trouble of the same chat at most once in this time.
 const TELL_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 /// Most given-up replies in a list: the newest say what is wrong now.
@@ -59,7 +58,53 @@ pub struct DueReply {
     pub quote: Option<Quoted>,
     /// After how many seconds messages of this chat disappear, where they do.
     pub expires_secs: Option<u32>,
-    pub due_at: Timestamp,
+    pub put_off: Option<PutOff>,
+    pub written_at: Timestamp,
+}
+
+/// A pause before the next attempt: how long, and what the wall clock showed when it began.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PutOff {
+    at: Timestamp,
+    pause: Duration,
+}
+
+impl PutOff {
+    /// What is left of the pause for who sees it first at `now`: never more than the whole of it, and nothing where the
+    /// clock was set back since, as nobody knows how much has passed.
+    pub fn left(&self, now: Timestamp) -> Duration {
+        let passed = Duration::try_from(now.duration_since(self.at));
+        passed.map_or(Duration::ZERO, |passed| self.pause.saturating_sub(passed))
+    }
+
+    fn read(at: Option<i64>, pause_millis: Option<i64>) -> Option<Self> {
+        let pause = Duration::from_millis(pause_millis?.try_into().unwrap_or_default());
+        Some(Self { at: time(at?), pause })
+    }
+}
+
+/// What waits for a time to come, as far as the outbox knows. How long that still is, who waits has to keep: a wall clock
+/// that is set would shorten or lengthen it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Waiting {
+    /// Replies that wait for their next attempt, by row.
+    pub put_off: Vec<(i64, PutOff)>,
+    /// Replies that wait for WhatsApp's answer, the oldest first.
+    pub unanswered: Vec<SentReply>,
+}
+
+/// A reply that was handed over and that WhatsApp has not answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SentReply {
+    pub row: i64,
+    pub attempts: u32,
+}
+
+impl SentReply {
+    /// How long its answer may take after the latest attempt.
+    pub fn answer_limit(self) -> Duration {
+        doubled(ANSWER_LIMIT, self.attempts)
+    }
 }
 
 /// What a reply consists of, as it is kept.
@@ -126,15 +171,6 @@ pub enum Attempt {
     Overtaken,
 }
 
-/// Which replies without an answer are to be sent again.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Unanswered {
-    /// The link is new: an answer on the old one is lost.
-    All,
-    /// Those for which WhatsApp takes too long.
-    Overdue,
-}
-
 /// A reply that nobody will see. Never its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenUp {
@@ -160,8 +196,8 @@ impl Store {
             // By itself SQLite would walk through every reply ever sent, for the order of their ids.
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT id, chat, wa_id, kind, text, mentions, path, quote_id, quote_sender, quote_text,
-                        (SELECT expires_secs FROM chats WHERE chats.id IN {}), due_at,
-                        (SELECT name FROM groups WHERE groups.chat = reply.chat)
+                        (SELECT expires_secs FROM chats WHERE chats.id IN {}), put_off_at, pause_millis,
+                        created_at, (SELECT name FROM groups WHERE groups.chat = reply.chat)
                  FROM outbox AS reply
                  WHERE id IN (SELECT min(id) FROM outbox INDEXED BY outbox_queued
                               WHERE state = 'queued' AND iif(?1 IS NULL, chat NOT LIKE 'console:%', chat = ?1)
@@ -175,15 +211,98 @@ impl Store {
         .await
     }
 
-    /// Counts an attempt, before it is made.
-    pub async fn begin_attempt(&self, reply: &DueReply, now: Timestamp) -> Result<Attempt> {
-        let row = reply.row;
+    /// The newest reply that there is; 0 where there is none.
+    pub async fn newest_reply(&self) -> Result<i64> {
+        self.with(|connection| {
+            Ok(connection.query_row("SELECT coalesce(max(id), 0) FROM outbox", [], |row| row.get(0))?)
+        })
+        .await
+    }
+
+    /// Gives up what still waits and is older than an answer may be, up to the reply `up_to`: said now, it would make no
+    /// sense, or wake somebody for nothing. The owner is told once of all of it. What was asked at a terminal stays: who
+    /// sits there again sees by it what was asked.
+    pub async fn let_stale_go(&self, up_to: i64, rules: Rules, now: Timestamp) -> Result<()> {
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            let hours = rules.answer_within.as_secs() / 3600;
+            let written_before = millis(now).saturating_sub(in_millis(rules.answer_within)?);
+            let mut statement = transaction.prepare_cached(
+                "UPDATE outbox INDEXED BY outbox_queued SET state = 'dead', error = ?3
+                 WHERE state = 'queued' AND id <= ?1 AND created_at < ?2 AND chat NOT LIKE 'console:%'
+                 RETURNING (SELECT name FROM groups WHERE groups.chat = outbox.chat)",
+            )?;
+            let error = format!("older than {hours} hours when it could have been sent");
+            let stale = statement
+                .query_map(params![up_to, written_before, error], |row| row.get::<_, Option<String>>(0))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            drop(statement);
+            let mut by_group = BTreeMap::<String, u64>::new();
+            for group in stale.iter().flatten() {
+                *by_group.entry(group.clone()).or_default() += 1;
+            }
+            if let (Some(main), false) = (groups::main_chat(&transaction)?, by_group.is_empty()) {
+                let notice = notices::too_old_to_send(rules.lang, hours, &by_group);
+                enqueue(&transaction, &main, None, &Reply::text(rules.notice(&notice)), now)?;
+            }
+            transaction.commit()?;
+            tracing::warn!(replies = stale.len(), "Gave up what was too old to be sent; the owner is told");
+            Ok(())
+        })
+        .await
+    }
+
+    /// Tells the owner that so much is said in a chat that the rest of it comes slowly.
+    pub async fn tell_of_slowness(&self, chat: &ChatId, rules: Rules, now: Timestamp) -> Result<()> {
+        let chat = chat.clone();
+        self.with(move |connection| {
+            let transaction = connection.transaction()?;
+            match groups::group_of(&transaction, &chat)? {
+                // Said behind all that waits there, since the owner reads that anyway.
+                Some(group) if group.role == Role::Main => {
+                    let notice = rules.notice(&notices::says_much(rules.lang, &group.name));
+                    enqueue(&transaction, &group.chat, None, &Reply::text(notice), now)?;
+                }
+                Some(_) | None => tell_owner(&transaction, &chat, notices::says_much, &rules, now)?,
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// What waits for a time to come.
+    pub async fn waiting(&self) -> Result<Waiting> {
+        self.with(|connection| {
+            let put_off = connection
+                .prepare_cached(
+                    "SELECT id, put_off_at, pause_millis FROM outbox INDEXED BY outbox_queued
+                     WHERE state = 'queued' AND put_off_at IS NOT NULL",
+                )?
+                .query_map([], |row| Ok((row.get(0)?, PutOff::read(row.get(1)?, row.get(2)?))))?
+                .filter_map(|row| row.map(|(id, put_off)| Some((id, put_off?))).transpose())
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let unanswered = connection
+                .prepare_cached(
+                    "SELECT id, attempts FROM outbox INDEXED BY outbox_sent WHERE state = 'sent' ORDER BY id",
+                )?
+                .query_map([], |row| Ok(SentReply { row: row.get(0)?, attempts: row.get(1)? }))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            Ok(Waiting { put_off, unanswered })
+        })
+        .await
+    }
+
+    /// Counts an attempt, before it is made. Who calls has waited as long as the reply was put off.
+    pub async fn begin_attempt(&self, reply: &DueReply) -> Result<Attempt> {
+        let (row, put_off) = (reply.row, reply.put_off);
         self.with(move |connection| {
             let counted = connection
                 .prepare_cached(
-                    "UPDATE outbox SET attempts = attempts + 1 WHERE id = ?1 AND state = 'queued' AND due_at <= ?2",
+                    "UPDATE outbox SET attempts = attempts + 1
+                     WHERE id = ?1 AND state = 'queued' AND put_off_at IS ?2",
                 )?
-                .execute(params![row, millis(now)])?;
+                .execute(params![row, put_off.map(|put_off| millis(put_off.at))])?;
             Ok(if counted == 0 { Attempt::Overtaken } else { Attempt::Begins })
         })
         .await
@@ -202,12 +321,12 @@ impl Store {
         self.with(move |connection| {
             let row = reply.row;
             let transaction = connection.transaction()?;
-            // A refusal for a time has moved the row into the future.
-            let attempts: Option<i64> = transaction
+            // Where WhatsApp has refused it for a time meanwhile, it is put off already.
+            let attempts: Option<u32> = transaction
                 .prepare_cached(
-                    "SELECT attempts FROM outbox WHERE id = ?1 AND state = 'queued' AND due_at <= ?2",
+                    "SELECT attempts FROM outbox WHERE id = ?1 AND state = 'queued' AND put_off_at IS ?2",
                 )?
-                .query_row(params![row, millis(now)], |row| row.get(0))
+                .query_row(params![row, reply.put_off.map(|put_off| millis(put_off.at))], |row| row.get(0))
                 .optional()?;
             let Some(attempts) = attempts else { return Ok(()) };
             let limit = match reply.content {
@@ -223,11 +342,11 @@ impl Store {
                         .execute([row])?;
                 }
                 SendResult::Later(error) if attempts < limit => {
-                    put_off(&transaction, row, now, SignedDuration::try_from(pause(attempts))?, &error)?;
+                    put_off(&transaction, row, now, pause(attempts), &error)?;
                 }
                 SendResult::Later(error) | SendResult::Never(error) => match (&reply.content, &reply.group) {
                     (DueContent::File { caption, .. }, Some(_)) => {
-                        say_instead(&transaction, row, caption, &error, &rules, now)?;
+                        say_instead(&transaction, row, caption, &error, &rules)?;
                     }
                     (DueContent::File { .. }, None)
                     | (DueContent::Text { .. } | DueContent::Reaction { .. }, _) => {
@@ -241,39 +360,26 @@ impl Store {
         .await
     }
 
-    /// Puts replies that WhatsApp has not answered back into the queue, in front of what follows them in their
-    /// chats. Returns when the next of those that are left will be overdue.
-    pub async fn send_again(
-        &self,
-        which: Unanswered,
-        rules: Rules,
-        now: Timestamp,
-    ) -> Result<Option<Timestamp>> {
+    /// Puts replies that WhatsApp has not answered back into the queue, in front of what follows them in their chats. Of
+    /// these rows, those that it has answered meanwhile stay as they are.
+    pub async fn send_again(&self, unanswered: Vec<i64>, rules: Rules, now: Timestamp) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            let mut statement = transaction.prepare_cached(
-                "SELECT id, attempts, sent_at + min(?1 << min(attempts - 1, ?2), ?3) 
-                 FROM outbox INDEXED BY outbox_sent WHERE state = 'sent' ORDER BY id",
-            )?;
-            let longest = i64::try_from(LONGEST_PAUSE.as_millis())?;
-            let unanswered = statement
-                .query_map([ANSWER_LIMIT_MILLIS, ANSWER_LIMIT_DOUBLINGS, longest], |row| {
-                    Ok((row.get::<_, i64>(0)?, row.get::<_, i64>(1)?, row.get::<_, i64>(2)?))
-                })?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            drop(statement);
-            let mut next: Option<i64> = None;
-            for (row, attempts, overdue_at) in unanswered {
-                if which == Unanswered::Overdue && overdue_at > millis(now) {
-                    next = Some(next.map_or(overdue_at, |next| next.min(overdue_at)));
-                } else if attempts >= SEND_ATTEMPTS {
-                    give_up(&transaction, row, "dead", "WhatsApp does not answer", &rules, now)?;
-                } else {
-                    put_off(&transaction, row, now, SignedDuration::ZERO, "WhatsApp did not answer")?;
+            for row in unanswered {
+                let attempts: Option<u32> = transaction
+                    .prepare_cached("SELECT attempts FROM outbox WHERE id = ?1 AND state = 'sent'")?
+                    .query_row([row], |row| row.get(0))
+                    .optional()?;
+                match attempts {
+                    None => {}
+                    Some(attempts) if attempts >= SEND_ATTEMPTS => {
+                        give_up(&transaction, row, "dead", "WhatsApp does not answer", &rules, now)?;
+                    }
+                    Some(_) => put_off(&transaction, row, now, Duration::ZERO, "WhatsApp did not answer")?,
                 }
             }
             transaction.commit()?;
-            Ok(next.map(time))
+            Ok(())
         })
         .await
     }
@@ -325,7 +431,7 @@ pub(super) fn answered(
             "SELECT id, chat, attempts FROM outbox WHERE wa_id = ?1 AND state IN ('queued', 'sent')",
         )?
         .query_row([id.as_str()], |row| {
-            Ok((row.get::<_, i64>(0)?, ChatId::new(row.get::<_, String>(1)?), row.get::<_, i64>(2)?))
+            Ok((row.get::<_, i64>(0)?, ChatId::new(row.get::<_, String>(1)?), row.get::<_, u32>(2)?))
         })
         .optional()?;
     let Some((row, chat, attempts)) = refused else { return Ok(()) };
@@ -342,12 +448,12 @@ pub(super) fn answered(
         }
         TOO_MANY if attempts < SEND_ATTEMPTS => {
             put_off(connection, row, now, REST, &error)?;
-            let rested = millis(now.saturating_add(REST)?);
             connection
                 .prepare_cached(
-                    "UPDATE outbox SET due_at = max(due_at, ?2) WHERE chat = ?1 AND state = 'queued'",
+                    "UPDATE outbox SET put_off_at = ?2, pause_millis = ?3
+                     WHERE chat = ?1 AND state = 'queued' AND coalesce(pause_millis, 0) <= ?3",
                 )?
-                .execute(params![chat.as_str(), rested])?;
+                .execute(params![chat.as_str(), millis(now), in_millis(REST)?])?;
             tell_owner(connection, &chat, notices::must_rest, rules, now)
         }
         _ => give_up(connection, row, "nacked", &error, rules, now),
@@ -362,35 +468,30 @@ fn set_sent(connection: &Connection, row: i64, state: &str, now: Timestamp) -> R
 }
 
 /// Back into the queue, for after a pause.
-fn put_off(
-    connection: &Connection,
-    row: i64,
-    now: Timestamp,
-    pause: SignedDuration,
-    error: &str,
-) -> Result<()> {
+fn put_off(connection: &Connection, row: i64, now: Timestamp, pause: Duration, error: &str) -> Result<()> {
     connection
-        .prepare_cached("UPDATE outbox SET state = 'queued', due_at = ?2, error = ?3 WHERE id = ?1")?
-        .execute(params![row, millis(now.saturating_add(pause)?), error])?;
+        .prepare_cached(
+            "UPDATE outbox SET state = 'queued', put_off_at = ?2, pause_millis = ?3, error = ?4 WHERE id = ?1",
+        )?
+        .execute(params![row, millis(now), in_millis(pause)?, error])?;
     Ok(())
 }
 
+/// A length of time as the database keeps it.
+fn in_millis(length: Duration) -> Result<i64> {
+    Ok(i64::try_from(length.as_millis())?)
+}
+
 /// A file that WhatsApp does not take becomes a sentence, which has its own attempts and the same id.
-fn say_instead(
-    connection: &Connection,
-    row: i64,
-    caption: &str,
-    error: &str,
-    rules: &Rules,
-    now: Timestamp,
-) -> Result<()> {
+fn say_instead(connection: &Connection, row: i64, caption: &str, error: &str, rules: &Rules) -> Result<()> {
     let text = notices::instead_of_file(rules.lang, &rules.reply_prefix, caption, FileRefused::NotTaken);
     connection
         .prepare_cached(
-            "UPDATE outbox SET kind = 'text', text = ?2, path = NULL, attempts = 0, due_at = ?3, error = ?4
+            "UPDATE outbox SET kind = 'text', text = ?2, path = NULL, attempts = 0, put_off_at = NULL,
+                               pause_millis = NULL, error = ?3
              WHERE id = ?1",
         )?
-        .execute(params![row, text, millis(now), error])?;
+        .execute(params![row, text, error])?;
     Ok(())
 }
 
@@ -424,21 +525,29 @@ fn tell_owner(
         return Ok(());
     }
     let notice = rules.notice(&sentence(rules.lang, &group.name));
-    // Walks through the table: once in a while, when something is wrong anyway.
+    // Walks through the table: once in a while, when something is wrong anyway. What was told before a clock was set
+    // back, and so has still to come by that clock, is told again.
     let told = connection
-        .prepare_cached("SELECT 1 FROM outbox WHERE chat = ?1 AND text = ?2 AND created_at > ?3")?
-        .exists(params![main.as_str(), notice, millis(now.saturating_sub(TELL_AGAIN)?)])?;
+        .prepare_cached(
+            "SELECT 1 FROM outbox WHERE chat = ?1 AND text = ?2 AND created_at > ?3 AND created_at <= ?4",
+        )?
+        .exists(params![main.as_str(), notice, millis(now.saturating_sub(TELL_AGAIN)?), millis(now)])?;
     if told { Ok(()) } else { enqueue(connection, &main, None, &Reply::text(notice), now) }
 }
 
 /// The pause after the given number of attempts, with a quarter of jitter so that chats do not march in step.
-fn pause(attempts: i64) -> Duration {
-    let doublings = u32::try_from(attempts - 1).unwrap_or(0).min(20);
-    let pause = FIRST_PAUSE.saturating_mul(1 << doublings).min(LONGEST_PAUSE);
-    pause.mul_f64(rand::rng().random_range(1.0..1.25))
+fn pause(attempts: u32) -> Duration {
+    doubled(FIRST_PAUSE, attempts).mul_f64(rand::rng().random_range(1.0..1.25))
 }
 
-/// Writes a reply, with the message id that it keeps.
+/// `first` after the first attempt, and twice as long after each that follows, up to [`LONGEST_PAUSE`].
+fn doubled(first: Duration, attempts: u32) -> Duration {
+    let doublings = attempts.saturating_sub(1).min(20);
+    first.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+}
+
+/// Writes a reply, with the message id that it keeps. What a turn says in the chat of a group that was removed meanwhile is
+/// said to nobody.
 pub(super) fn enqueue(
     connection: &Connection,
     chat: &ChatId,
@@ -453,13 +562,15 @@ pub(super) fn enqueue(
     };
     let mentions: Vec<&str> = mentions.iter().map(SenderId::as_str).collect();
     connection
-        .prepare_cached(
-            "INSERT INTO outbox (chat, wa_id, turn, kind, text, mentions, path, due_at, created_at,
+        .prepare_cached(&format!(
+            "INSERT INTO outbox (chat, wa_id, turn, kind, text, mentions, path, created_at,
                                  quote_id, quote_sender, quote_text)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?8,
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
                     coalesce(quoted.edits, quoted.wa_id), quoted.sender, quoted.text
-             FROM (SELECT 1) LEFT JOIN inbox AS quoted ON quoted.id = ?9",
-        )?
+             FROM (SELECT 1) LEFT JOIN inbox AS quoted ON quoted.id = ?9
+             WHERE ?3 IS NULL OR EXISTS (SELECT 1 FROM groups WHERE chat IN {})",
+            people::names_of("?1")
+        ))?
         .execute(params![
             chat.as_str(),
             new_message_id(),
@@ -496,7 +607,7 @@ fn due_from(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
         }),
         None => None,
     };
-    let group: Option<String> = row.get(12)?;
+    let group: Option<String> = row.get(14)?;
     let reply = DueReply {
         row: row.get(0)?,
         chat: ChatId::new(row.get::<_, String>(1)?),
@@ -505,7 +616,8 @@ fn due_from(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
         content,
         quote,
         expires_secs: row.get(10)?,
-        due_at: time(row.get(11)?),
+        put_off: PutOff::read(row.get(11)?, row.get(12)?),
+        written_at: time(row.get(13)?),
     };
     Ok(group.map(|name| GroupName::parse(&name)).transpose().map(|group| DueReply { group, ..reply }))
 }
@@ -524,7 +636,7 @@ mod tests {
 
     use super::*;
     use crate::store::tests::{add_group, rules};
-    use crate::types::{Event, Role};
+    use crate::types::Event;
 
     /// A database with one reply that waits in the chat of the group `family`.
     async fn one_waits(now: Timestamp) -> (TempDir, Store) {
@@ -563,12 +675,12 @@ mod tests {
         let (_folder, store) = one_waits(now).await;
         for _ in 0..SEND_ATTEMPTS {
             let reply = first(&store).await.expect("it is tried again");
-            assert_eq!(store.begin_attempt(&reply, now).await.unwrap(), Attempt::Begins);
+            assert_eq!(store.begin_attempt(&reply).await.unwrap(), Attempt::Begins);
             store.attempted(&reply, SendResult::Sent, rules(), now).await.unwrap();
             assert_eq!(first(&store).await, None);
-            let overdue = store.send_again(Unanswered::Overdue, rules(), now).await.unwrap();
-            now = overdue.expect("an answer is waited for");
-            store.send_again(Unanswered::Overdue, rules(), now).await.unwrap();
+            let [sent] = store.waiting().await.unwrap().unanswered[..] else { panic!("one was sent") };
+            now += sent.answer_limit();
+            store.send_again(vec![sent.row], rules(), now).await.unwrap();
         }
         // The notice to the owner waits in the main channel.
         assert_eq!(counts(&store).await, [1, 0, 0, 1]);
@@ -582,11 +694,11 @@ mod tests {
         let (_folder, store) = one_waits(now).await;
         for _ in 0..=SEND_ATTEMPTS {
             let reply = first(&store).await.unwrap();
-            assert_eq!(store.begin_attempt(&reply, now).await.unwrap(), Attempt::Begins);
+            assert_eq!(store.begin_attempt(&reply).await.unwrap(), Attempt::Begins);
             store.attempted(&reply, SendResult::LinkLost, rules(), now).await.unwrap();
         }
         let reply = first(&store).await.unwrap();
-        store.begin_attempt(&reply, now).await.unwrap();
+        store.begin_attempt(&reply).await.unwrap();
         store.attempted(&reply, SendResult::Later("no".to_owned()), rules(), now).await.unwrap();
         assert_eq!(counts(&store).await, [1, 0, 0, 0]);
     }
@@ -608,7 +720,7 @@ mod tests {
         ] {
             let (_folder, store) = one_waits(now).await;
             let reply = first(&store).await.unwrap();
-            store.begin_attempt(&reply, now).await.unwrap();
+            store.begin_attempt(&reply).await.unwrap();
             answer(&store, &reply.id, answered, now).await;
             store.attempted(&reply, then.clone(), rules(), now).await.unwrap();
             assert_eq!(counts(&store).await, expected, "{answered:?} {then:?}");
@@ -620,19 +732,44 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let (_folder, store) = one_waits(now).await;
         let sent = first(&store).await.unwrap();
-        store.begin_attempt(&sent, now).await.unwrap();
+        store.begin_attempt(&sent).await.unwrap();
         store.attempted(&sent, SendResult::Sent, rules(), now).await.unwrap();
         store.say(&ChatId::new("family@g.us"), "and more", now).await.unwrap();
         answer(&store, &sent.id, Answer::Nacked { code: 429 }, now).await;
         answer(&store, &sent.id, Answer::Acked, now).await;
-        let rested = now + REST;
-        assert_eq!(first(&store).await.unwrap().due_at, rested, "what follows rests, too");
+        let more = first(&store).await.unwrap();
+        assert_eq!(more.put_off.unwrap().left(now), REST, "what follows rests, too");
         let all = store.first_waiting(None).await.unwrap();
         let notice = all.iter().find(|reply| reply.chat.as_str() == "main@g.us").unwrap();
-        assert_eq!(store.begin_attempt(notice, now).await.unwrap(), Attempt::Begins);
-        let more = first(&store).await.unwrap();
-        assert_eq!(store.begin_attempt(&more, now).await.unwrap(), Attempt::Overtaken);
-        assert_eq!(store.begin_attempt(&more, rested).await.unwrap(), Attempt::Begins);
+        assert_eq!(notice.put_off, None);
+        assert_eq!(store.begin_attempt(&more).await.unwrap(), Attempt::Begins);
+    }
+
+    #[tokio::test]
+    async fn who_saw_a_reply_before_it_was_put_off_begins_nothing() {
+        let now = Timestamp::UNIX_EPOCH;
+        let (_folder, store) = one_waits(now).await;
+        let seen = first(&store).await.unwrap();
+        store.begin_attempt(&seen).await.unwrap();
+        answer(&store, &seen.id, Answer::Nacked { code: 429 }, now).await;
+        assert_eq!(store.begin_attempt(&seen).await.unwrap(), Attempt::Overtaken);
+        // Nor does the end of the attempt that was refused change anything.
+        store.attempted(&seen, SendResult::Sent, rules(), now).await.unwrap();
+        assert_eq!(counts(&store).await, [2, 0, 0, 0]);
+    }
+
+    #[test]
+    fn no_clock_makes_a_pause_longer_than_it_is() {
+        let at = Timestamp::from_second(1_800_000_000).unwrap();
+        let put_off = PutOff { at, pause: Duration::from_secs(600) };
+        for (seen_after_secs, left) in
+            [(0, 600), (1, 599), (599, 1), (600, 0), (7_200, 0), (-1, 0), (-600, 0), (-7_200, 0)]
+        {
+            let seen = at + SignedDuration::from_secs(seen_after_secs);
+            assert_eq!(put_off.left(seen), Duration::from_secs(left), "{seen_after_secs}");
+        }
+        assert_eq!(put_off.left(Timestamp::MIN), Duration::ZERO);
+        assert_eq!(put_off.left(Timestamp::MAX), Duration::ZERO);
     }
 
     #[tokio::test]
@@ -640,7 +777,7 @@ mod tests {
         let now = Timestamp::UNIX_EPOCH;
         let (_folder, store) = one_waits(now).await;
         let reply = first(&store).await.unwrap();
-        store.begin_attempt(&reply, now).await.unwrap();
+        store.begin_attempt(&reply).await.unwrap();
         store.attempted(&reply, SendResult::Never("no".to_owned()), rules(), now).await.unwrap();
         assert_eq!(counts(&store).await, [1, 0, 0, 1]);
         answer(&store, &reply.id, Answer::Acked, now).await;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 4] = ["
+const MIGRATIONS: [&str; 5] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -197,6 +197,13 @@ const MIGRATIONS: [&str; 4] = ["
     ) STRICT;
 ", "
     ALTER TABLE turns ADD COLUMN outage TEXT;
+", "
+    -- Pauses instead of times: a wall clock may be set.
+    ALTER TABLE outbox DROP COLUMN due_at;
+    ALTER TABLE outbox ADD COLUMN put_off_at INTEGER;
+    ALTER TABLE outbox ADD COLUMN pause_millis INTEGER;
+    -- Which turns began later: their order is no matter of a clock.
+    ALTER TABLE outages ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// As many as there are: with fewer, each message would have most of its statements prepared anew.

@@ -77,14 +77,14 @@ fn a_chat_that_nobody_knows_is_added_with_a_warning() {
     `nanokimi groups remove work` undoes that.
     Careful: 34600111222-1399999999@g.us is not among the chats that are known so far. If it is mistyped, nothing will ever come from there; `nanokimi groups chats` shows the known ones.
     ");
-    assert_snapshot!(home.run(&["groups", "remove", "work"]).done().stderr, @"Removed work. Its folder and history are kept; `nanokimi groups add work --chat 34600111222-1399999999@g.us --trigger Ana` takes them up.");
+    assert_snapshot!(home.run(&["groups", "remove", "work"]).done().stderr, @"Removed work. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add work --chat 34600111222-1399999999@g.us --trigger Ana` takes them up.");
 }
 
 #[test]
 fn what_takes_a_group_up_again_can_be_pasted_into_a_shell() {
     let home = Home::new();
     home.run(&["groups", "add", "work", "--trigger", "Bot me; it's $(id)"]).done();
-    assert_snapshot!(home.run(&["groups", "remove", "work"]).done().stderr, @r"Removed work. Its folder and history are kept; `nanokimi groups add work --trigger 'Bot me; it'\''s $(id)'` takes them up.");
+    assert_snapshot!(home.run(&["groups", "remove", "work"]).done().stderr, @r"Removed work. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add work --trigger 'Bot me; it'\''s $(id)'` takes them up.");
 }
 
 #[test]
@@ -99,7 +99,7 @@ fn what_is_chosen_for_a_group_is_shown_and_taken_up_again() {
     main    everything  kimi-cli  web        -             console:main
     family  @Ana        kimi-cli  allowlist  200000        console:family
     ");
-    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. Its folder and history are kept; `nanokimi groups add family --trigger Ana && nanokimi groups set family --engine kimi-cli --web allowlist --hosts example.org --daily-tokens 200000` takes them up.");
+    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family --trigger Ana && nanokimi groups set family --engine kimi-cli --web allowlist --hosts example.org --daily-tokens 200000` takes them up.");
 }
 
 #[test]
@@ -135,7 +135,7 @@ fn what_nobody_would_answer_is_not_said() {
 fn a_removed_group_leaves_its_folder_and_comes_back() {
     let home = Home::new();
     home.write("nanokimi/groups/family/notes.md", "milk");
-    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. Its folder and history are kept; `nanokimi groups add family` takes them up.");
+    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family` takes them up.");
     assert_eq!(std::fs::read_to_string(home.path("nanokimi/groups/family/notes.md")).unwrap(), "milk");
     assert_snapshot!(home.run(&["groups", "add", "family"]).done().stderr, @"
     Added family. Its folder is HOME/nanokimi/groups/family.

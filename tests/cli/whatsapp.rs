@@ -83,10 +83,10 @@ fn status_lists_the_replies_that_were_given_up_with_their_reasons() {
     Connection::open(home.database())
         .unwrap()
         .execute_batch(
-            "INSERT INTO outbox (chat, wa_id, text, state, due_at, created_at, error) VALUES
-                 ('120363000000000001@g.us', '3EB01', 'secret', 'nacked', 0, 1795300000000, 'WhatsApp refused it (463)'),
-                 ('120363000000000009@g.us', '3EB02', 'secret', 'dead', 0, 1795300060000, 'the file is too large'),
-                 ('120363000000000001@g.us', '3EB03', 'secret', 'sent', 0, 1795300120000, NULL);",
+            "INSERT INTO outbox (chat, wa_id, text, state, created_at, error) VALUES
+                 ('120363000000000001@g.us', '3EB01', 'secret', 'nacked', 1795300000000, 'WhatsApp refused it (463)'),
+                 ('120363000000000009@g.us', '3EB02', 'secret', 'dead', 1795300060000, 'the file is too large'),
+                 ('120363000000000001@g.us', '3EB03', 'secret', 'sent', 1795300120000, NULL);",
         )
         .unwrap();
     let said = home.run(&["status"]).done();

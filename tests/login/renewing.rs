@@ -149,7 +149,8 @@ async fn a_new_login_takes_effect_without_a_restart() {
     let paths = nanokimi::paths::Paths::new(folder.path());
     nanokimi::home::prepare(&paths).unwrap();
     let now = "2026-11-21T12:00:00Z".parse().unwrap();
-    let clock = Clock::Anchored { wall: now, instant: tokio::time::Instant::now() };
+    let (instant, set_millis) = (tokio::time::Instant::now(), Box::leak(Box::default()));
+    let clock = Clock::Anchored { wall: now, instant, set_millis };
     let login = Arc::new(Login::load(&paths, None, "http://127.0.0.1:9", now));
     let mut seen = login.authorization();
     let (_stop, stopped) = oneshot::channel();

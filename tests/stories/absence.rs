@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use nanokimi::bridge::Event;
+use nanokimi::bridge::{Answer, Event, Link};
+use nanokimi::types::ChatId;
 
 use crate::engine::Behaviour;
 use crate::held::message;
@@ -78,4 +79,88 @@ async fn what_was_stored_before_days_without_the_host_is_not_answered_either() {
     turn.answer("Yes.");
     assert_eq!(world.hears_in("main").await, "Kai: Yes.");
     world.ends().await;
+}
+
+const TOO_OLD: &str = "Kai: I could not send some messages for more than 24 hours and have given them up, as they may \
+                       make no sense any more: ";
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_could_not_be_sent_for_days_is_not_sent_any_more_and_the_owner_is_told_once() {
+    let mut world = World::new(Behaviour::Echo).await;
+    world.link(Link::Connecting);
+    for text in ["@Kai shall we take an umbrella?", "@Kai and boots?"] {
+        world.says("family", "Ana", text).await;
+        world.passes(Duration::from_secs(5)).await;
+    }
+    world.says("main", "Owner", "hello?").await;
+    world.silence(Duration::from_secs(60)).await;
+    world.kill().await;
+    world.passes(Duration::from_secs(3 * 24 * 60 * 60)).await;
+    world.start().await;
+    let told = world.hears_in("main").await;
+    assert_eq!(told, format!("{TOO_OLD}family (2), main (1). If they still matter, ask me again there."));
+    let given_up = world.store.given_up().await.unwrap();
+    assert_eq!(given_up.len(), 3);
+    assert_eq!(given_up[0].why, "older than 24 hours when it could have been sent");
+
+    // What is young is said, and nobody hears of the old again.
+    world.says("family", "Ana", "@Kai and now?").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai and now?");
+    world.stop().await;
+    world.start().await;
+    world.silence(Duration::from_secs(600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_same_goes_for_a_link_that_is_away_for_days_and_for_notices() {
+    let mut world = World::new(Behaviour::Echo).await;
+    world.link(Link::Connecting);
+    world.says("family", "Ana", "@Kai are you there?").await;
+    let notice = world.now();
+    world.store.say(&ChatId::new("main@g.us"), "Kai: a notice", notice).await.unwrap();
+    world.passes(Duration::from_secs(25 * 60 * 60)).await;
+    world.says("family", "Ana", "@Kai and now?").await;
+    world.silence(Duration::from_secs(60)).await;
+    world.link(Link::Online);
+    let mut heard = [world.hears().await, world.hears().await];
+    heard.sort_by(|one, other| one.group.cmp(&other.group));
+    assert_eq!(heard[0].text, "Kai: echo: @Kai and now?");
+    assert_eq!(
+        heard[1].text,
+        format!("{TOO_OLD}family (1), main (1). If they still matter, ask me again there.")
+    );
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_that_came_back_with_a_restored_database_after_weeks_is_not_sent() {
+    let mut world = World::new(Behaviour::Echo).await;
+    world.chats.leave_unacknowledged();
+    world.says("family", "Ana", "@Kai hello").await;
+    let heard = world.hears().await;
+    assert_eq!(heard.text, "Kai: echo: @Kai hello");
+    // WhatsApp has not said that it has it; the copy of the database was made just then.
+    world.kill().await;
+    world.passes(Duration::from_secs(40 * 24 * 60 * 60)).await;
+    world.start().await;
+    let told = world.hears().await;
+    assert_eq!((told.group.as_str(), told.text.starts_with(TOO_OLD)), ("main", true), "{told:?}");
+    world.answers(&told.id, Answer::Acked).await;
+    world.silence(Duration::from_secs(600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_clock_that_jumps_by_months_makes_nothing_old_that_was_just_written() {
+    for days in [90, -90] {
+        let mut world = World::new(Behaviour::Echo).await;
+        world.link(Link::Connecting);
+        world.says("family", "Ana", "@Kai hello").await;
+        world.silence(Duration::from_secs(60)).await;
+        world.sets_the_clock(DAY * days);
+        world.link(Link::Online);
+        assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
+        world.ends().await;
+    }
 }

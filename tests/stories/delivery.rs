@@ -247,6 +247,57 @@ async fn a_long_answer_leaves_as_fast_as_people_read_and_others_do_not_wait_for_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_chat_that_says_hundreds_of_things_is_slowed_down_the_owner_is_told_once_and_nothing_is_lost() {
+    let mut world = World::new(Behaviour::Echo).await;
+    let family = ChatId::new("family@g.us");
+    for number in 0..150 {
+        world.store.say(&family, &format!("Kai: {number}"), world.now()).await.unwrap();
+    }
+    let began = world.seconds();
+    world.says("main", "Owner", "hello").await;
+    let (mut numbers, mut told) = (Vec::new(), Vec::new());
+    while numbers.len() < 150 {
+        let heard = world.hears().await;
+        match heard.group.as_str() {
+            "family" => numbers.push(heard.text),
+            _ => told.push((heard.text, world.seconds() - began)),
+        }
+    }
+    assert_eq!(numbers, (0..150).map(|number| format!("Kai: {number}")).collect::<Vec<_>>());
+    let took = world.seconds() - began;
+    assert!((880..930).contains(&took), "{took}");
+    let [(hello, hello_at), (slow, slow_at)] = &told[..] else { panic!("{told:?}") };
+    assert_eq!(hello, "Kai: echo: hello");
+    assert!(*hello_at < 10, "others do not wait: {hello_at}");
+    assert!(slow.contains("comes slowly, two messages a minute") && *slow_at < 125, "{slow} {slow_at}");
+    // Who stops meanwhile does not wait for the slow ones.
+    for number in 0..3 {
+        world.store.say(&family, &format!("Kai: {number}"), world.now()).await.unwrap();
+    }
+    let before = world.seconds();
+    world.stop_hearing().await;
+    assert!(world.seconds() - before < 5);
+    assert!(world.store.queue_counts().await.unwrap().unsent >= 2, "they are kept");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_reads_in_the_main_channel_that_it_is_slow_itself() {
+    let mut world = World::new(Behaviour::Echo).await;
+    let main = ChatId::new("main@g.us");
+    for number in 0..126 {
+        world.store.say(&main, &format!("Kai: {number}"), world.now()).await.unwrap();
+    }
+    world.says("main", "Owner", "hello").await;
+    let mut heard = Vec::new();
+    while heard.len() < 128 {
+        heard.push(world.hears_in("main").await);
+    }
+    assert_eq!(heard[126], "Kai: echo: hello");
+    assert!(heard[127].contains("comes slowly"), "{}", heard[127]);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_stop_sends_what_is_due_first_and_keeps_the_pace() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("main", "Owner", "tell a story").await;

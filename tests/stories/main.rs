@@ -7,6 +7,7 @@
 mod absence;
 mod answering;
 mod changes;
+mod clocks;
 mod delivery;
 mod engine;
 mod engines;
@@ -16,6 +17,7 @@ mod identities;
 mod limits;
 mod media;
 mod outages;
+mod removals;
 mod replying;
 mod restarts;
 mod steering;

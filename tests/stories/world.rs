@@ -3,9 +3,10 @@
 use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Duration;
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 use nanokimi::auth::{Login, config_toml};
 use nanokimi::bridge::{Answer, Event, Link, Send};
 use nanokimi::clock::Clock;
@@ -64,7 +65,8 @@ impl World {
         let paths = Paths::new(folder.path());
         home::prepare(&paths).unwrap();
         config_toml::ensure(&paths.engine_config()).unwrap();
-        let clock = Clock::Anchored { wall: began.parse().unwrap(), instant: Instant::now() };
+        let (wall, instant) = (began.parse().unwrap(), Instant::now());
+        let clock = Clock::Anchored { wall, instant, set_millis: Box::leak(Box::default()) };
         let store = Store::open(&paths.database()).unwrap();
         let (docker, prompts) = ScriptedDocker::new(usual);
         let install = store.install_id().await.unwrap();
@@ -134,6 +136,12 @@ impl World {
 
     pub fn now(&self) -> Timestamp {
         self.clock.now()
+    }
+
+    /// Somebody, or the machine itself, sets its wall clock.
+    pub fn sets_the_clock(&self, by: SignedDuration) {
+        let Clock::Anchored { set_millis, .. } = self.clock else { panic!("a story has a clock of its own") };
+        set_millis.fetch_add(by.as_millis().try_into().unwrap(), Ordering::Relaxed);
     }
 
     pub async fn add_group(&mut self, name: &str, role: Role) {

@@ -1,0 +1,201 @@
+//! Somebody sets the server's clock, or it sets itself after a boot: nobody waits longer for that, and nothing is said twice.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use nanokimi::bridge::{Answer, HandedOver, Link, SendError};
+use nanokimi::types::Outage;
+
+use crate::engine::Behaviour;
+use crate::world::World;
+
+const HOUR: Duration = Duration::from_secs(60 * 60);
+
+/// By how many minutes the clock is set.
+const SET_BY_MINUTES: [i64; 6] = [120, -120, 10, -10, 60 * 24 * 400, -60 * 24 * 400];
+
+/// A story is told once for each way to set the clock.
+async fn each_way(story: impl AsyncFn(World, SignedDuration)) {
+    for minutes in SET_BY_MINUTES {
+        story(World::new(Behaviour::Echo).await, SignedDuration::from_mins(minutes)).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_waits_for_the_link_is_sent_as_soon_as_there_is_one() {
+    each_way(async |mut world, by| {
+        world.link(Link::Connecting);
+        world.says("main", "Owner", "hello").await;
+        world.silence(Duration::from_secs(60)).await;
+        world.sets_the_clock(by);
+        let back = world.seconds();
+        world.link(Link::Online);
+        assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
+        assert!(world.seconds() - back < 10, "{by}: {}", world.seconds() - back);
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_is_written_before_and_after_comes_in_order_and_at_once() {
+    each_way(async |mut world, by| {
+        for text in ["one", "two", "three"] {
+            let asked = world.seconds();
+            world.says("main", "Owner", text).await;
+            world.sets_the_clock(by);
+            assert_eq!(world.hears_in("main").await, format!("Kai: echo: {text}"));
+            assert!(world.seconds() - asked < 10, "{by}: {}", world.seconds() - asked);
+        }
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pause_is_as_long_as_it_was_meant() {
+    each_way(async |mut world, by| {
+        let refusals = 9;
+        for _ in 0..refusals {
+            world.chats.refuse_next(SendError::Later("WhatsApp is busy".to_owned()));
+        }
+        let asked = world.seconds();
+        world.says("main", "Owner", "hello").await;
+        // The pauses are half a second and then twice as long each time: the eighth has begun.
+        world.silence(Duration::from_secs(100)).await;
+        world.sets_the_clock(by);
+        assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
+        let took = world.seconds() - asked;
+        assert!((255..=330).contains(&took), "{by}: {took}");
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_message_at_the_bridge_is_taken_as_sent_and_not_sent_again() {
+    each_way(async |mut world, by| {
+        world.chats.hang("main");
+        world.says("main", "Owner", "hello").await;
+        let stuck = world.stuck().await;
+        world.sets_the_clock(by);
+        let id = stuck.id.to_string();
+        stuck.outcome.send(Ok(HandedOver::Sent)).unwrap();
+        world.passes(Duration::from_secs(5)).await;
+        let counts = world.store.queue_counts().await.unwrap();
+        assert_eq!((counts.unsent, counts.unanswered), (0, 1), "{by}");
+        world.answers(&id, Answer::Acked).await;
+        world.silence(HOUR * 3).await;
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn whatsapps_answer_is_waited_for_as_long_as_ever() {
+    each_way(async |mut world, by| {
+        world.chats.leave_unacknowledged();
+        world.says("main", "Owner", "hello").await;
+        let heard = world.hears().await;
+        for seconds in [60, 120] {
+            let before = world.seconds();
+            world.passes(Duration::from_secs(30)).await;
+            world.sets_the_clock(by);
+            assert_eq!(world.hears().await, heard);
+            assert_eq!(world.seconds() - before, seconds, "{by}");
+        }
+        world.answers(&heard.id, Answer::Acked).await;
+        world.silence(HOUR * 3).await;
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_chat_rests_for_an_hour_whatever_the_clock_says() {
+    each_way(async |mut world, by| {
+        world.chats.leave_unacknowledged();
+        world.says("family", "Ana", "@Kai hello").await;
+        let refused = world.hears().await;
+        world.says("family", "Ana", "@Kai and more").await;
+        let more = world.hears().await;
+        world.answers(&refused.id, Answer::Nacked { code: 429 }).await;
+        let rests = world.seconds();
+        let told = world.hears().await;
+        assert!(told.text.contains("waits for an hour"), "{}", told.text);
+        for id in [&told.id, &more.id] {
+            world.answers(id, Answer::Acked).await;
+        }
+        world.silence(HOUR / 2).await;
+        world.sets_the_clock(by);
+        let heard = world.hears().await;
+        assert_eq!(heard, refused);
+        assert!((3_600..3_610).contains(&(world.seconds() - rests)), "{by}: {}", world.seconds() - rests);
+        world.answers(&heard.id, Answer::Acked).await;
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_at_another_time_sends_at_once_what_was_never_put_off() {
+    for minutes in [120, -120, 10, -10, -60 * 24 * 400] {
+        let mut world = World::new(Behaviour::Echo).await;
+        world.link(Link::Connecting);
+        world.says("main", "Owner", "hello").await;
+        world.silence(Duration::from_secs(60)).await;
+        world.kill().await;
+        world.sets_the_clock(SignedDuration::from_mins(minutes));
+        let started = world.seconds();
+        world.start().await;
+        assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
+        assert!(world.seconds() - started < 10, "{minutes}: {}", world.seconds() - started);
+        // The clock is set right a little later, and again nobody waits.
+        world.sets_the_clock(SignedDuration::from_mins(-minutes));
+        let asked = world.seconds();
+        world.says("main", "Owner", "and now?").await;
+        assert_eq!(world.hears_in("main").await, "Kai: echo: and now?");
+        assert!(world.seconds() - asked < 10, "{minutes}: {}", world.seconds() - asked);
+        world.ends().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_start_at_another_time_never_waits_longer_than_the_pause_that_was_left() {
+    for minutes in [120, -120, 10, -10] {
+        let mut world = World::new(Behaviour::Echo).await;
+        for _ in 0..8 {
+            world.chats.refuse_next(SendError::Later("WhatsApp is busy".to_owned()));
+        }
+        world.says("main", "Owner", "hello").await;
+        // A pause of 64 s to 80 s has begun.
+        world.silence(Duration::from_secs(90)).await;
+        world.kill().await;
+        world.sets_the_clock(SignedDuration::from_mins(minutes));
+        let started = world.seconds();
+        world.start().await;
+        assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
+        assert!(world.seconds() - started < 80, "{minutes}: {}", world.seconds() - started);
+        world.ends().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_outage_ends_with_the_first_answer_and_the_next_is_told_again() {
+    each_way(async |mut world, by| {
+        for round in 0..2 {
+            world.store.begin_outage(Outage::Refused, "Kai: an outage", world.now()).await.unwrap();
+            world.says("family", "Ana", &format!("@Kai {round}")).await;
+            world.sets_the_clock(by);
+            let mut heard = [world.hears().await, world.hears().await];
+            heard.sort_by(|one, other| one.group.cmp(&other.group));
+            assert_eq!(heard[0].text, format!("Kai: echo: @Kai {round}"));
+            assert_eq!(heard[1].text, "Kai: an outage");
+            assert_eq!(world.store.outages().await.unwrap(), [], "{by}");
+            // The owner hears of the same at most once an hour.
+            world.passes(HOUR * 4).await;
+        }
+        world.ends().await;
+    })
+    .await;
+}
