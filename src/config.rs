@@ -3,15 +3,16 @@
 //!
 //! Pure: takes the text of `.env` and the environment's pairs. The environment wins over the file.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt::{self, Display};
 use std::str::FromStr;
 use std::time::Duration;
 
-use jiff::tz::TimeZone;
+use jiff::tz::{self, TimeZone};
 
+use crate::notices;
 use crate::types::{EngineName, Lang, Secret};
-use crate::{notices, render};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
 pub const SETTINGS: [&str; 19] = [
@@ -41,7 +42,35 @@ const HOME: &str = "NANOKIMI_HOME";
 const TEST_SERVER: &str = "NANOKIMI_WHATSAPP_URL";
 /// What nanokimi reads from the environment beside the settings.
 const ENVIRONMENT_ONLY: [&str; 2] = [HOME, TEST_SERVER];
+/// The quotes that word processors and telephones make of straight ones.
+const CURVED_QUOTES: [(char, char); 8] =
+    [('“', '”'), ('”', '”'), ('„', '“'), ('„', '”'), ('‘', '’'), ('’', '’'), ('«', '»'), ('»', '«')];
 const DEFAULT_ENGINE: &str = "kimi-cli";
+/// What other programs call what we have a setting for, and what people call it.
+const OTHER_NAMES: [(&str, &str); 22] = [
+    ("KIMI_API_KEY", "MOONSHOT_API_KEY"),
+    ("MOONSHOT_KEY", "MOONSHOT_API_KEY"),
+    ("OPENAI_API_KEY", "MOONSHOT_API_KEY"),
+    ("API_KEY", "MOONSHOT_API_KEY"),
+    ("KIMI_BASE_URL", "KIMI_CODE_BASE_URL"),
+    ("OPENAI_BASE_URL", "MOONSHOT_BASE_URL"),
+    ("KIMI_MODEL_NAME", "KIMI_MODEL"),
+    ("MODEL", "KIMI_MODEL"),
+    ("NAME", "ASSISTANT_NAME"),
+    ("BOT_NAME", "ASSISTANT_NAME"),
+    ("TRIGGER", "ASSISTANT_NAME"),
+    ("LANG", "ASSISTANT_LANG"),
+    ("LANGUAGE", "ASSISTANT_LANG"),
+    ("LOCALE", "ASSISTANT_LANG"),
+    ("TIMEZONE", "TZ"),
+    ("TIME_ZONE", "TZ"),
+    ("ZONE", "TZ"),
+    ("DEBUG", "LOG_LEVEL"),
+    ("RUST_LOG", "LOG_LEVEL"),
+    ("MEMORY_MB", "AGENT_MEMORY_MB"),
+    ("CPUS", "AGENT_CPUS"),
+    ("DOCKER_SOCKET", "DOCKER_HOST"),
+];
 /// How alike a name must be to be suggested: 0 is nothing in common, 1 the same.
 const SUGGEST_FROM: f64 = 0.75;
 
@@ -87,39 +116,55 @@ pub enum OwnNumber {
 }
 
 impl Config {
-    /// Resolves the settings from the text of `.env` (empty where there is none) and the environment, and says
-    /// what is wrong with them: lines that are not `NAME=value`, unknown names (with the nearest known one), values
+    /// Resolves the settings from the text of `.env` (empty where there is none), the environment and the machine's own
+    /// time zone (its IANA name, where it is known), and says what is wrong with them: lines that are not `NAME=value`, unknown names (with the nearest known one), values
     /// out of range. Each mistake is a sentence with its remedy, and holds nothing that could be a key; in the
     /// place of such a value stands the default.
     pub fn resolve(
         env_file: &str,
         environment: impl IntoIterator<Item = (String, String)>,
+        machine_zone: Option<&str>,
     ) -> (Self, Vec<String>) {
         let environment: BTreeMap<String, String> = environment.into_iter().collect();
         let mut values = Values::from_env_file(env_file);
         values.take_environment(&environment);
-        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(|name| environment.get(*name));
-        let config = Self::from_values(&mut values, locale.map(String::as_str));
+        // An empty one counts as not set: POSIX, "Environment Variables", 8.2.
+        let set = |name: &&str| environment.get(*name).map(String::as_str).filter(|value| !value.is_empty());
+        let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(set);
+        let config = Self::from_values(&mut values, locale, machine_zone);
         (config, values.mistakes)
     }
 
-    fn from_values(values: &mut Values, locale: Option<&str>) -> Self {
+    fn from_values(values: &mut Values, locale: Option<&str>, machine_zone: Option<&str>) -> Self {
         let api_key = values.text("MOONSHOT_API_KEY").map(Secret::new);
-        let (api_base, default_model) = match api_key {
-            Some(_) => (values.url("MOONSHOT_BASE_URL", "https://api.moonshot.ai/v1"), Some("kimi-latest")),
-            None => (values.url("KIMI_CODE_BASE_URL", "https://api.kimi.com/coding/v1"), None),
-        };
+        let platform = values.url("MOONSHOT_BASE_URL", "https://api.moonshot.ai/v1");
+        let plan = values.url("KIMI_CODE_BASE_URL", "https://api.kimi.com/coding/v1");
+        let (api_base, default_model) =
+            if api_key.is_some() { (platform, Some("kimi-latest")) } else { (plan, None) };
         Self {
             assistant_name: values.name("ASSISTANT_NAME", "Kai"),
-            lang: values
-                .one_of("ASSISTANT_LANG", &[("en", Lang::En), ("es", Lang::Es)])
-                .unwrap_or(notices::lang(locale)),
+            lang: values.language("ASSISTANT_LANG").unwrap_or(notices::lang(locale)),
             own_number: values
-                .one_of("ASSISTANT_HAS_OWN_NUMBER", &[("false", OwnNumber::Shared), ("true", OwnNumber::Own)])
+                .one_of(
+                    "ASSISTANT_HAS_OWN_NUMBER",
+                    &[("false", OwnNumber::Shared), ("true", OwnNumber::Own)],
+                    &[
+                        ("no", OwnNumber::Shared),
+                        ("off", OwnNumber::Shared),
+                        ("0", OwnNumber::Shared),
+                        ("yes", OwnNumber::Own),
+                        ("on", OwnNumber::Own),
+                        ("1", OwnNumber::Own),
+                    ],
+                )
                 .unwrap_or(OwnNumber::Shared),
-            zone: values.zone("TZ"),
+            zone: values.zone("TZ", machine_zone),
             log_level: values
-                .one_of("LOG_LEVEL", &["error", "warn", "info", "debug", "trace"].map(|level| (level, level)))
+                .one_of(
+                    "LOG_LEVEL",
+                    &["error", "warn", "info", "debug", "trace"].map(|level| (level, level)),
+                    &[("warning", "warn")],
+                )
                 .unwrap_or("info")
                 .to_owned(),
             api_key,
@@ -178,8 +223,9 @@ struct Values {
 impl Values {
     fn from_env_file(text: &str) -> Self {
         let mut values = Self { by_name: BTreeMap::new(), mistakes: Vec::new() };
-        // An editor of another system may have put a byte order mark in front.
-        for (index, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        // An editor of another system may have put a byte order mark in front, and ends lines in its own way.
+        let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
+        for (index, line) in text.lines().enumerate() {
             let number = index + 1;
             match assignment(line.trim()) {
                 Ok(None) => {}
@@ -207,14 +253,16 @@ impl Values {
             if name.starts_with("NANOKIMI_") && !ENVIRONMENT_ONLY.contains(&name.as_str()) {
                 self.mistakes.push(unknown(name, &known, "the environment"));
             }
-            if SETTINGS.contains(&name.as_str()) || ENVIRONMENT_ONLY.contains(&name.as_str()) {
+            // The system has more forms of `TZ` than names; what we cannot read overrides nothing.
+            let is_for_us = name != "TZ" || zone_named(value).is_some() || means_machine(value);
+            if is_for_us && (SETTINGS.contains(&name.as_str()) || ENVIRONMENT_ONLY.contains(&name.as_str())) {
                 self.set(name, value, Place::Environment);
             }
         }
     }
 
     fn set(&mut self, name: &str, text: &str, place: Place) {
-        self.by_name.insert(name.to_owned(), Value { text: text.trim().to_owned(), place });
+        self.by_name.insert(name.to_owned(), Value { text: unquoted(text).to_owned(), place });
     }
 
     /// The value; an empty one counts as not set.
@@ -230,7 +278,12 @@ impl Values {
 
     fn number<N: FromStr + PartialOrd + Display>(&mut self, name: &str, default: N, least: N, most: N) -> N {
         let Some(text) = self.text(name) else { return default };
-        match text.parse() {
+        // Half the world writes 0,5.
+        let parsed = text.parse().or_else(|error| match text.replacen(',', ".", 1) {
+            point if point == text => Err(error),
+            point => point.parse(),
+        });
+        match parsed {
             Ok(number) if (&least..=&most).contains(&&number) => number,
             Ok(_) | Err(_) => {
                 let must = format!("a number from {least} to {most}, not {text:?}");
@@ -240,15 +293,32 @@ impl Values {
         }
     }
 
-    fn one_of<T: Copy>(&mut self, name: &str, choices: &[(&str, T)]) -> Option<T> {
+    /// A value that is one of few words; `also` are others that mean the same.
+    fn one_of<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], also: &[(&str, T)]) -> Option<T> {
         let text = self.text(name)?;
-        let choice = choices.iter().find(|(word, _)| word.eq_ignore_ascii_case(text));
+        let choice = choices.iter().chain(also).find(|(word, _)| word.eq_ignore_ascii_case(text));
         if choice.is_none() {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
             let must = format!("{}, not {text:?}", one_of_these(&words));
             self.refuse(name, &must);
         }
         choice.map(|(_, value)| *value)
+    }
+
+    /// A language, also by its name in either of them, or as a locale such as `es_ES.UTF-8`.
+    fn language(&mut self, name: &str) -> Option<Lang> {
+        if let Some(lang) = notices::spoken(self.text(name)?) {
+            return Some(lang);
+        }
+        let also = [
+            ("english", Lang::En),
+            ("inglés", Lang::En),
+            ("ingles", Lang::En),
+            ("spanish", Lang::Es),
+            ("español", Lang::Es),
+            ("espanol", Lang::Es),
+        ];
+        self.one_of(name, &[("en", Lang::En), ("es", Lang::Es)], &also)
     }
 
     /// An address; what was written there instead is not shown, since it may be a key.
@@ -263,6 +333,8 @@ impl Values {
         };
         if !url.starts_with("https://") && !host.is_some_and(this_machine) {
             self.refuse(name, "an address that begins with https://");
+        } else if url.chars().any(|c| c.is_whitespace() || c.is_control() || "?#@\\".contains(c)) {
+            self.refuse(name, "an address of a host and a path only, without ?, # or @");
         }
         url
     }
@@ -285,19 +357,57 @@ impl Values {
         text
     }
 
-    /// UTC where none is set. The system's own `TZ` has more forms than names: those are UTC too.
-    fn zone(&mut self, name: &str) -> TimeZone {
-        let Some(Value { text, place }) = self.by_name.get(name).filter(|value| !value.text.is_empty())
-        else {
-            return TimeZone::UTC;
-        };
-        if *place == Place::EnvFile && TimeZone::get(text).is_err() {
-            let must = format!("a time zone such as America/New_York, not {text:?}");
-            self.refuse(name, &must);
-            return TimeZone::UTC;
+    /// The machine's zone where none is set, and UTC where that is not known either.
+    fn zone(&mut self, name: &str, machine_zone: Option<&str>) -> TimeZone {
+        let machine = machine_zone.and_then(zone_named).unwrap_or(TimeZone::UTC);
+        let Some(text) = self.text(name).filter(|text| !means_machine(text)) else { return machine };
+        if let Some(zone) = zone_named(text) {
+            return zone;
         }
-        render::prompt::time_zone(text)
+        let near = tz::db().available().find(|zone| {
+            let place = zone.as_str().rsplit_once('/').map(|(_, place)| place.replace('_', " "));
+            place.is_some_and(|place| place.eq_ignore_ascii_case(&text.replace('_', " ")))
+        });
+        let must = match near {
+            Some(near) => format!("a time zone by its name, not {text:?}; did you mean {}", near.as_str()),
+            None => format!("a time zone such as America/New_York, not {text:?}"),
+        };
+        self.refuse(name, &must);
+        machine
     }
+}
+
+/// The zone that `TZ` names: also behind a colon, and as a file of the zone database: tzset(3).
+fn zone_named(text: &str) -> Option<TimeZone> {
+    let text = text.trim().trim_start_matches(':');
+    let name = text.rsplit_once("zoneinfo/").map_or(text, |(_, name)| name);
+    let name = name.strip_prefix("posix/").or_else(|| name.strip_prefix("right/")).unwrap_or(name);
+    match name {
+        "Etc/UTC" | "Etc/UCT" | "UCT" | "Zulu" | "Etc/Zulu" | "Universal" | "Etc/Universal" => {
+            Some(TimeZone::UTC)
+        }
+        name => TimeZone::get(name).ok(),
+    }
+}
+
+/// Whether `TZ` says that the machine's own zone is meant.
+fn means_machine(text: &str) -> bool {
+    matches!(text.trim().trim_start_matches(':'), "" | "localtime" | "/etc/localtime")
+}
+
+/// A value without what nobody can see around it, and without the quotes that somebody put around it: those of the
+/// environment nobody else takes away, and a text editor for letters makes curved ones.
+fn unquoted(text: &str) -> &str {
+    let text = text.trim_matches(is_unseen);
+    let mut quotes = CURVED_QUOTES.iter().chain(&[('"', '"'), ('\'', '\'')]);
+    let inner = quotes.find_map(|(open, close)| text.strip_prefix(*open)?.strip_suffix(*close));
+    inner.map_or(text, |inner| inner.trim_matches(is_unseen))
+}
+
+/// Spaces of all widths, and marks that have none: joiners, direction marks, soft hyphens, byte order marks.
+fn is_unseen(c: char) -> bool {
+    c.is_whitespace()
+        || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
 /// The name and value of a line of `.env`, or nothing where it is blank or a comment.
@@ -310,8 +420,21 @@ fn assignment(line: &str) -> Result<Option<(String, String)>, &'static str> {
     if line.contains('$') && !single_quoted && !line.starts_with('#') {
         return Err("has a $; put single quotes around its value");
     }
+    let line = with_straight_quotes(line);
     let pair = dotenvy::from_read_iter(line.as_bytes()).next().transpose();
     pair.map_err(|_| "is not NAME=value; put quotes around a value with spaces")
+}
+
+/// A line whose value has curved quotes around it, with straight ones instead: only those hold a value with spaces together.
+fn with_straight_quotes(line: &str) -> Cow<'_, str> {
+    let Some((name, value)) = line.split_once('=') else { return line.into() };
+    match CURVED_QUOTES
+        .iter()
+        .find_map(|(open, close)| value.trim().strip_prefix(*open)?.strip_suffix(*close))
+    {
+        Some(inner) if !inner.contains('\'') => format!("{name}='{inner}'").into(),
+        Some(_) | None => line.into(),
+    }
 }
 
 /// Choices as a sentence has them: "en or es", "error, warn or info".
@@ -325,6 +448,10 @@ fn one_of_these(words: &[&str]) -> String {
 /// Says that there is no such setting. A name that is like none of the `known` ones is shown only where it looks
 /// like a name: it may be a key that was pasted.
 fn unknown(name: &str, known: &[&str], place: &str) -> String {
+    let other = OTHER_NAMES.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
+    if let Some((_, ours)) = other.filter(|(_, ours)| known.contains(ours)) {
+        return format!("There is no setting {name} ({place}); here it is {ours}");
+    }
     // Some put our name before a setting's.
     let bare = |name: &str| name.strip_prefix("NANOKIMI_").unwrap_or(name).to_owned();
     let near = known
@@ -345,16 +472,18 @@ fn minutes(count: u64) -> Duration {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn resolve(env_file: &str) -> Config {
-        let (config, mistakes) = Config::resolve(env_file, []);
+        let (config, mistakes) = Config::resolve(env_file, [], None);
         assert_eq!(mistakes, [""; 0]);
         config
     }
 
     fn mistakes(env_file: &str) -> Vec<String> {
-        Config::resolve(env_file, []).1
+        Config::resolve(env_file, [], None).1
     }
 
     #[test]
@@ -379,7 +508,7 @@ mod tests {
     #[test]
     fn the_environment_wins_over_the_file() {
         let environment = [("MAX_AGENTS".to_owned(), "2".to_owned()), ("PATH".to_owned(), "/bin".to_owned())];
-        assert_eq!(Config::resolve("MAX_AGENTS=3", environment).0.max_agents, 2);
+        assert_eq!(Config::resolve("MAX_AGENTS=3", environment, None).0.max_agents, 2);
     }
 
     #[test]
@@ -451,7 +580,7 @@ mod tests {
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(
-            Config::resolve("", environment).1,
+            Config::resolve("", environment, None).1,
             [
                 "There is no setting NANOKIMI_ASSISTANT_NAME (the environment); did you mean ASSISTANT_NAME?",
                 "There is no setting NANOKIMI_HOMES (the environment); did you mean NANOKIMI_HOME?",
@@ -464,9 +593,138 @@ mod tests {
     }
 
     #[test]
+    fn quotes_and_marks_that_nobody_means_are_left_out() {
+        for (value, expected) in [
+            ("“Ana”", "Ana"),
+            ("”Ana”", "Ana"),
+            ("„Ana“", "Ana"),
+            ("‘Ana’", "Ana"),
+            ("«Ana María»", "Ana María"),
+            ("« Ana »", "Ana"),
+            ("\u{200e}Ana\u{200b}", "Ana"),
+            ("\u{a0}Ana\u{feff}", "Ana"),
+            ("O’Hara", "O’Hara"),
+            ("“Ana", "“Ana"),
+            ("👩\u{200d}🍳", "👩\u{200d}🍳"),
+        ] {
+            for place in [format!("ASSISTANT_NAME=\"{value}\""), format!("ASSISTANT_NAME='{value}'")] {
+                assert_eq!(resolve(&place).assistant_name, expected, "{place:?}");
+            }
+            let environment = [("ASSISTANT_NAME".to_owned(), value.to_owned())];
+            assert_eq!(Config::resolve("", environment, None).0.assistant_name, expected, "{value:?}");
+        }
+        assert_eq!(resolve("ASSISTANT_NAME=“Ana”").assistant_name, "Ana");
+        assert_eq!(resolve("ASSISTANT_NAME = “Ana María”").assistant_name, "Ana María");
+        let environment = [("ASSISTANT_NAME".to_owned(), "\"Ana\"".to_owned())];
+        assert_eq!(Config::resolve("", environment, None).0.assistant_name, "Ana");
+    }
+
+    #[test]
+    fn values_mean_what_people_mean() {
+        assert_eq!(resolve("AGENT_CPUS=0,5").agent_cpus, 0.5);
+        assert_eq!(resolve("TZ=UTC\rMAX_AGENTS=3\r").max_agents, 3);
+        assert_eq!(resolve("TZ=UTC\r\nMAX_AGENTS=3\r\n").max_agents, 3);
+        for (value, expected) in [
+            ("yes", OwnNumber::Own),
+            ("1", OwnNumber::Own),
+            ("No", OwnNumber::Shared),
+            ("off", OwnNumber::Shared),
+        ] {
+            assert_eq!(resolve(&format!("ASSISTANT_HAS_OWN_NUMBER={value}")).own_number, expected, "{value}");
+        }
+        assert_eq!(resolve("LOG_LEVEL=Warning").log_level, "warn");
+        for value in ["es", "ES", "es_ES.UTF-8", "es-MX", "Spanish", "Español"] {
+            assert_eq!(resolve(&format!("ASSISTANT_LANG={value}")).lang, Lang::Es, "{value}");
+        }
+        for (value, wrong) in [("MAX_AGENTS=1,5", 1), ("AGENT_MEMORY_MB=1,024", 1), ("AGENT_CPUS=NaN", 1)] {
+            assert_eq!(mistakes(value).len(), wrong, "{value}");
+        }
+    }
+
+    #[test]
+    fn what_other_programs_call_it_is_named_as_ours() {
+        for (name, ours) in [
+            ("KIMI_API_KEY", "MOONSHOT_API_KEY"),
+            ("kimi_api_key", "MOONSHOT_API_KEY"),
+            ("TIMEZONE", "TZ"),
+            ("LANG", "ASSISTANT_LANG"),
+            ("MODEL", "KIMI_MODEL"),
+        ] {
+            assert_eq!(
+                mistakes(&format!("{name}=x")),
+                [format!("There is no setting {name} (line 1 of .env); here it is {ours}")]
+            );
+        }
+        assert!(OTHER_NAMES.iter().all(|(other, ours)| SETTINGS.contains(ours) && !SETTINGS.contains(other)));
+    }
+
+    #[test]
+    fn a_locale_that_is_empty_counts_as_not_set() {
+        for (locale, expected) in [
+            (&[("LC_ALL", ""), ("LANG", "es_ES.UTF-8")][..], Lang::Es),
+            (&[("LC_ALL", ""), ("LC_MESSAGES", ""), ("LANG", "es_ES.UTF-8")], Lang::Es),
+            (&[("LC_ALL", "en_GB.UTF-8"), ("LANG", "es_ES.UTF-8")], Lang::En),
+            (&[("LC_ALL", "es_MX"), ("LANG", "en_US.UTF-8")], Lang::Es),
+            (&[("LANG", "")], Lang::En),
+            (&[("LANG", "C.UTF-8")], Lang::En),
+        ] {
+            let environment = locale.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+            assert_eq!(Config::resolve("", environment, None).0.lang, expected, "{locale:?}");
+        }
+    }
+
+    #[test]
+    fn the_zone_is_the_machines_unless_tz_says_another() {
+        let zone = |env_file: &str, environment: Option<&str>, machine: Option<&str>| {
+            let environment = environment.map(|zone| ("TZ".to_owned(), zone.to_owned()));
+            let (config, mistakes) = Config::resolve(env_file, environment, machine);
+            assert_eq!(mistakes, [""; 0]);
+            config.zone.iana_name().unwrap().to_owned()
+        };
+        let madrid = Some("Europe/Madrid");
+        for (env_file, environment, machine, expected) in [
+            ("", None, madrid, "Europe/Madrid"),
+            ("", None, None, "UTC"),
+            ("", None, Some("Etc/UTC"), "UTC"),
+            ("", None, Some("Mars/Olympus"), "UTC"),
+            ("", Some(""), madrid, "Europe/Madrid"),
+            ("TZ=", None, madrid, "Europe/Madrid"),
+            ("TZ=Asia/Tokyo", None, madrid, "Asia/Tokyo"),
+            ("TZ=Asia/Tokyo", Some("America/Lima"), madrid, "America/Lima"),
+            ("", Some(":America/Lima"), madrid, "America/Lima"),
+            ("TZ=:America/Lima", None, madrid, "America/Lima"),
+            ("", Some("/usr/share/zoneinfo/America/Lima"), madrid, "America/Lima"),
+            ("", Some(":/usr/share/zoneinfo/posix/America/Lima"), madrid, "America/Lima"),
+            ("", Some("posix/America/Lima"), madrid, "America/Lima"),
+            ("", Some("america/lima"), madrid, "America/Lima"),
+            ("", Some(":/etc/localtime"), madrid, "Europe/Madrid"),
+            ("", Some("localtime"), madrid, "Europe/Madrid"),
+            ("TZ=\"Asia/Tokyo\"", Some("/etc/localtime"), madrid, "Europe/Madrid"),
+            // A rule is no name: it overrides nothing.
+            ("", Some("CET-1CEST,M3.5.0,M10.5.0/3"), madrid, "Europe/Madrid"),
+            ("TZ=Asia/Tokyo", Some("IST-2"), madrid, "Asia/Tokyo"),
+        ] {
+            assert_eq!(
+                zone(env_file, environment, machine),
+                expected,
+                "{env_file} {environment:?} {machine:?}"
+            );
+        }
+        assert_eq!(
+            mistakes("TZ=Madrid"),
+            ["TZ in .env must be a time zone by its name, not \"Madrid\"; did you mean Europe/Madrid"]
+        );
+    }
+
+    #[test]
     fn the_login_is_never_sent_unencrypted() {
         for (url, mistakes_made) in [
             ("https://mirror.example/v1", 0),
+            ("https://mirror.example/v1?key=1", 1),
+            ("https://mirror.example/v1#x", 1),
+            ("https://somebody@mirror.example/v1", 1),
+            ("https://mirror.example /v1", 1),
+            ("\"https://mirror.example /v1\"", 1),
             ("http://127.0.0.1:8080/v1", 0),
             ("http://localhost/v1", 0),
             ("http://mirror.example/v1", 1),
@@ -492,6 +750,17 @@ mod tests {
             let mistakes = mistakes(line);
             assert!(!mistakes.is_empty(), "{line:?}");
             assert!(!mistakes.concat().contains("canary"), "{mistakes:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn whatever_stands_there_is_read_or_refused(text in any::<String>(), value in any::<String>()) {
+            let environment = SETTINGS.map(|name| (name.to_owned(), value.clone()));
+            Config::resolve(&text, environment, Some(&value));
+            for name in SETTINGS {
+                Config::resolve(&format!("{name}={value}"), [], None);
+            }
         }
     }
 

@@ -8,7 +8,7 @@ use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 
 pub use beneath::{NotOpened, Unfinished, create_beneath, free_bytes, open_beneath, remove_beneath};
 
@@ -18,6 +18,9 @@ use crate::types::{Group, Role};
 /// The prompts that come with nanokimi; the owner's own are never touched.
 const GLOBAL_PROMPT: &str = include_str!("../groups/global/KIMI.md");
 const MAIN_PROMPT: &str = include_str!("../groups/main/KIMI.md");
+
+/// A larger `.env` is none: all settings fit into a hundredth of it.
+const ENV_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The name of a group's prompt file.
 const PROMPT_FILE: &str = "KIMI.md";
@@ -86,12 +89,21 @@ fn write_missing(path: &Path, text: &str) -> Result<()> {
 pub fn read_env_file(paths: &Paths) -> Result<String> {
     let path = paths.env_file();
     let explain = || format!("Failed to read {}", path.display());
-    let text = match fs::read_to_string(&path) {
-        Ok(text) => text,
+    let metadata = match fs::metadata(&path) {
+        Ok(metadata) => metadata,
         Err(error) if error.kind() == ErrorKind::NotFound => return Ok(String::new()),
         Err(error) => return Err(error).with_context(explain),
     };
-    let mode = fs::metadata(&path).with_context(explain)?.permissions().mode();
+    // A pipe would be read for ever, a device may be endless.
+    if !metadata.is_file() && !metadata.is_dir() {
+        bail!("{} is no plain file; move it away", path.display());
+    }
+    if metadata.len() > ENV_FILE_MAX_BYTES {
+        bail!("{} is far too large for settings; move it away", path.display());
+    }
+    let text = String::from_utf8(fs::read(&path).with_context(explain)?)
+        .map_err(|_| anyhow!("{} is not plain text; save it as UTF-8", path.display()))?;
+    let mode = metadata.permissions().mode();
     if mode & 0o077 != 0 {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600))
             .with_context(|| format!("Failed to make {} private", path.display()))?;

@@ -8,6 +8,8 @@ use std::sync::Arc;
 use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{Notify, mpsc};
 
+use super::machine;
+
 use crate::agent::Engine;
 use crate::auth::{self, Login, config_toml};
 use crate::bridge::Order;
@@ -20,7 +22,7 @@ use crate::container::spec::{Daemon, Limits};
 use crate::door::Upstream;
 use crate::home;
 use crate::paths::Paths;
-use crate::session::{Host, Settings, machine};
+use crate::session::{self, Host, Settings};
 use crate::store::{InstanceLock, Store};
 use crate::types::{EngineName, Group, GroupName};
 
@@ -68,7 +70,8 @@ impl Install {
             Ok(text) => (text, None),
             Err(error) => (String::new(), Some(checks::sentence(&error))),
         };
-        let (config, mistakes) = Config::resolve(&env_file, environment.clone());
+        let (config, mistakes) =
+            Config::resolve(&env_file, environment.clone(), machine::time_zone().as_deref());
         let no_engine = Engine::parse(config.engine.as_str()).err().map(|error| format!("ENGINE: {error}"));
         let mistakes = unread.into_iter().chain(mistakes).chain(no_engine).collect();
         Ok((Self { paths, config, environment, clock: Clock::System }, mistakes))
@@ -208,7 +211,7 @@ impl Install {
             },
             model: config.model.clone(),
             device_id: auth::device_id(&self.paths.device_id())?,
-            time_limits: machine::Limits { idle: config.idle_timeout, turn: config.turn_timeout },
+            time_limits: session::machine::Limits { idle: config.idle_timeout, turn: config.turn_timeout },
             answer_within: config.answer_within,
             media_limit_bytes: config.media_limit_bytes,
             max_agents: config.max_agents,
@@ -239,8 +242,11 @@ pub fn environment() -> BTreeMap<String, String> {
 /// As [`environment`], with the folder of the person's sockets where it is not named.
 pub fn environment_with_runtime_dir() -> BTreeMap<String, String> {
     let mut environment = environment();
-    // Not there after su or sudo, nor in a cron job; the folder is the same.
-    environment.entry("XDG_RUNTIME_DIR".to_owned()).or_insert_with(runtime_dir);
+    // Not there after su or sudo, nor in a cron job; the folder is the same. One that is no path from the root is to be
+    // ignored: the XDG base directory specification.
+    if environment.get("XDG_RUNTIME_DIR").is_none_or(|folder| !Path::new(folder).is_absolute()) {
+        environment.insert("XDG_RUNTIME_DIR".to_owned(), runtime_dir());
+    }
     environment
 }
 
@@ -255,16 +261,30 @@ fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result
     let told =
         home.or_else(|| environment.get("NANOKIMI_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
     if let Some(told) = told {
-        return Ok(here.join(told));
+        return Ok(match told.strip_prefix("~") {
+            // Nobody means a folder of that name; in a file, or behind an equals sign, the shell does not say which.
+            Ok(beneath) => person(environment)?.join(beneath),
+            Err(_) => here.join(told),
+        });
     }
     let this_folder = Paths::new(&here);
     // A checkout of nanokimi has the same folders, with nothing of anybody's in them.
     if this_folder.global().is_dir() && (this_folder.database().exists() || this_folder.whatsapp().exists()) {
         return Ok(here);
     }
-    let person =
-        environment.get("HOME").context("Failed to find an install: HOME is not set; use --home FOLDER")?;
-    Ok(Path::new(person).join(DEFAULT_ROOT))
+    Ok(person(environment)?.join(DEFAULT_ROOT))
+}
+
+/// The person's own folder.
+fn person(environment: &BTreeMap<String, String>) -> Result<&Path> {
+    match environment.get("HOME").filter(|home| !home.is_empty()).map(Path::new) {
+        Some(home) if home.is_absolute() => Ok(home),
+        Some(home) => bail!(
+            "Failed to find an install: HOME is {home:?}, which is no path from the root; set it right, or use --home \
+             FOLDER"
+        ),
+        None => bail!("Failed to find an install: HOME is not set; use --home FOLDER"),
+    }
 }
 
 /// The libraries that never name people in what they warn of.

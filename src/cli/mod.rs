@@ -13,6 +13,7 @@ mod groups;
 mod install;
 mod link;
 mod login;
+mod machine;
 mod run;
 mod service;
 mod setup;

@@ -86,11 +86,6 @@ fn elements(zone: &TimeZone, messages: &[PromptMessage], most_bytes: usize) -> S
     messages.join("\n")
 }
 
-/// The time zone of an IANA name; UTC for anything else, POSIX rules such as `IST-2` included.
-pub fn time_zone(name: &str) -> TimeZone {
-    TimeZone::get(name).unwrap_or(TimeZone::UTC)
-}
-
 /// How many bytes each may have so that all of them together have at most `total`: the short ones stay whole, and
 /// the long ones share what is left.
 fn fair_share(mut lengths: Vec<usize>, total: usize) -> usize {
@@ -292,6 +287,10 @@ mod tests {
         PromptMessage { quote: Some(quote), ..from("Alice", "yes") }
     }
 
+    fn time_zone(name: &str) -> TimeZone {
+        TimeZone::get(name).unwrap_or(TimeZone::UTC)
+    }
+
     /// How a moment is shown to an agent in a zone.
     fn shown(moment: &str, zone: &str) -> String {
         let message = PromptMessage { sent_at: moment.parse().unwrap(), ..from("Alice", "hello") };
@@ -371,27 +370,6 @@ mod tests {
     }
 
     #[test]
-    fn only_names_of_the_time_zone_database_are_zones() {
-        for (name, expected) in [
-            ("UTC", "UTC"),
-            ("America/New_York", "America/New_York"),
-            ("Asia/Tokyo", "Asia/Tokyo"),
-            ("Asia/Jerusalem", "Asia/Jerusalem"),
-            ("europe/madrid", "Europe/Madrid"),
-            ("IST-2", "UTC"),
-            ("XYZ+3", "UTC"),
-            ("", "UTC"),
-            ("NotATimezone", "UTC"),
-            ("Etc/Unknown", "UTC"),
-            ("../../etc/passwd", "UTC"),
-        ] {
-            let header = format!("<context timezone=\"{expected}\" />\n<messages>");
-            let prompt = prompt(&time_zone(name), &[]);
-            assert!(prompt.starts_with(&header), "{name:?}: {prompt}");
-        }
-    }
-
-    #[test]
     fn a_zone_without_a_name_counts_as_utc_in_header_and_times() {
         let zone = TimeZone::fixed(jiff::tz::offset(2));
         assert_eq!(prompt(&zone, &[from("Alice", "hi")]), prompt(&TimeZone::UTC, &[from("Alice", "hi")]));
@@ -445,9 +423,5 @@ mod tests {
             prop_assert!(prompt(&time_zone("Asia/Tokyo"), &[message]).contains("sender=\"Alice\""));
         }
 
-        #[test]
-        fn any_name_gives_a_zone(name in any::<String>()) {
-            time_zone(&name);
-        }
     }
 }

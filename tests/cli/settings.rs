@@ -69,6 +69,40 @@ fn an_env_file_that_is_a_folder_is_named() {
 }
 
 #[test]
+fn an_env_file_that_is_a_pipe_a_device_or_no_text_is_named() {
+    let home = Home::new();
+    let path = home.path("nanokimi/.env");
+    let made = std::process::Command::new("mkfifo").arg(&path).status().unwrap();
+    assert!(made.success());
+    assert_snapshot!(home.run(&["status"]).refusal(), @"The settings of HOME/nanokimi cannot be used. HOME/nanokimi/.env is no plain file; move it away");
+    std::fs::remove_file(&path).unwrap();
+    std::os::unix::fs::symlink("/dev/zero", &path).unwrap();
+    assert_snapshot!(home.run(&["status"]).refusal(), @"The settings of HOME/nanokimi cannot be used. HOME/nanokimi/.env is no plain file; move it away");
+    std::fs::remove_file(&path).unwrap();
+    std::fs::write(&path, b"\xff\xfeT\0Z\0").unwrap();
+    assert_snapshot!(home.run(&["status"]).refusal(), @"The settings of HOME/nanokimi cannot be used. HOME/nanokimi/.env is not plain text; save it as UTF-8");
+    std::fs::write(&path, vec![b'#'; 2 * 1024 * 1024]).unwrap();
+    assert_snapshot!(home.run(&["status"]).refusal(), @"The settings of HOME/nanokimi cannot be used. HOME/nanokimi/.env is far too large for settings; move it away");
+}
+
+#[test]
+fn a_home_that_is_no_path_from_the_root_is_named() {
+    let home = Home::new().set("HOME", "home/kai");
+    assert_snapshot!(home.refuses(&["status"]), @r#"Failed to find an install: HOME is "home/kai", which is no path from the root; set it right, or use --home FOLDER"#);
+    let home = Home::new().set("HOME", "");
+    assert_snapshot!(home.refuses(&["status"]), @"Failed to find an install: HOME is not set; use --home FOLDER");
+}
+
+#[test]
+fn a_tilde_means_the_persons_folder() {
+    for (name, value) in [("NANOKIMI_HOME", "~/nanokimi"), ("XDG_RUNTIME_DIR", "")] {
+        let home = Home::new().set(name, value);
+        let said = home.run(&["status"]).done();
+        assert!(said.stdout.contains("HOME/nanokimi"), "{}", said.stdout);
+    }
+}
+
+#[test]
 fn a_config_toml_that_is_none_is_named_by_its_line() {
     let home = Home::new();
     home.write("nanokimi/data/credentials/config.toml", &format!("default_model = \napi_key = \"{KEY}\"\n"));
