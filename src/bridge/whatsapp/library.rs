@@ -12,15 +12,18 @@ use whatsapp_rust::types::events::{EventHandler, EventInterest, EventKind, Messa
 use whatsapp_rust::wacore::pair_code::PairCodeRejection;
 use whatsapp_rust::wacore::store::DevicePropsOverride;
 use whatsapp_rust::wacore::store::traits::DeviceStore as _;
-use whatsapp_rust::wacore_binary::JidExt as _;
+use whatsapp_rust::wacore_binary::{JidExt as _, NodeRef};
 use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
-use whatsapp_rust::{CacheConfig, CacheEntryConfig};
+use whatsapp_rust::{CacheConfig, CacheEntryConfig, RawNodeLease};
 
+use super::arrivals::{Arrival, Arrivals};
+use super::fault::{Fault, FaultGuardedTransport};
 use super::folder::Folder;
 use super::hook::Desk;
 use super::http::Web;
 use super::inbound;
 use super::policy::End;
+use super::storage::Storage;
 use crate::types::{Answer, Event, MessageId};
 
 /// How the phone lists us under its linked devices. A name of our own instead of a browser's is accepted where a QR
@@ -76,6 +79,10 @@ pub struct Library {
     pub client: Arc<Client>,
     pub running: BotHandle,
     pub signals: mpsc::UnboundedReceiver<Signal>,
+    /// Whether its database has failed.
+    pub fault: Fault,
+    /// As long as it is held, the listener sees each stanza before the library works on it.
+    _stanzas: RawNodeLease,
 }
 
 impl Library {
@@ -91,9 +98,12 @@ impl Library {
         if let Some(url) = url {
             transport = transport.with_url(url);
         }
+        let (arrivals, fault) = (Arrivals::default(), Fault::default());
+        let storage =
+            Storage { database: open(folder).await?, arrivals: arrivals.clone(), fault: fault.clone() };
         let mut bot = Bot::builder()
-            .with_backend(open(folder).await?)
-            .with_transport_factory(transport)
+            .with_backend(storage)
+            .with_transport_factory(FaultGuardedTransport { inner: transport, fault: fault.clone() })
             .with_http_client(web)
             .with_device_props(
                 DevicePropsOverride::new().with_os(DEVICE_NAME).with_platform_type(DEVICE_KIND),
@@ -107,9 +117,10 @@ impl Library {
         let bot = bot.build().await.context("Failed to set up the WhatsApp library")?;
         let client = bot.client();
         let (sender, signals) = mpsc::unbounded_channel();
-        let listener = Listener { signals: sender, desk, client: Arc::downgrade(&client) };
+        let listener = Listener { signals: sender, desk, arrivals, client: Arc::downgrade(&client) };
         client.subscribe_handler(Arc::new(listener)).detach();
-        Ok(Self { client, running: bot.spawn(), signals })
+        let stanzas = client.acquire_raw_node_forwarding();
+        Ok(Self { client, running: bot.spawn(), signals, fault, _stanzas: stanzas })
     }
 }
 
@@ -147,6 +158,7 @@ fn small_caches() -> CacheConfig {
 struct Listener {
     signals: mpsc::UnboundedSender<Signal>,
     desk: Desk,
+    arrivals: Arrivals,
     client: std::sync::Weak<Client>,
 }
 
@@ -183,14 +195,37 @@ impl EventHandler for Listener {
             EventKind::PairPasskeyRequest,
             EventKind::PairPasskeyConfirmation,
             EventKind::PairPasskeyError,
+            EventKind::RawNode,
         ])
     }
 }
 
 impl Listener {
+    #[expect(
+        clippy::wildcard_enum_match_arm,
+        reason = "the library's enum is open, and most of it is not ours"
+    )]
     fn signal(&self, said: &Said) -> Option<Signal> {
-        let Said::Messages(batch) = said else { return signal(said) };
-        if batch.hook_committed { self.unknown_groups(batch) } else { self.recovered(batch) }
+        match said {
+            Said::RawNode(stanza) => {
+                self.announce(stanza.get());
+                None
+            }
+            Said::Messages(batch) if batch.hook_committed => self.unknown_groups(batch),
+            Said::Messages(batch) => self.recovered(batch),
+            Said::UndecryptableMessage(message) => {
+                self.arrivals.settle(&Arrival::of(&message.info));
+                Some(Signal::Undecryptable)
+            }
+            _ => signal(said),
+        }
+    }
+
+    fn announce(&self, stanza: &NodeRef<'_>) {
+        let Some(client) = self.client.upgrade() else { return };
+        // As the library does, before it knows its own number.
+        let phone = client.pn().unwrap_or_default();
+        self.arrivals.announce(stanza, &phone, client.lid().as_ref());
     }
 
     /// The hook has handed these messages over; how their groups are called it could not ask.
@@ -233,7 +268,6 @@ fn signal(said: &Said) -> Option<Signal> {
         }
         Said::GroupUpdate(update) => Signal::GroupsChanged(vec![update.group_jid.clone()]),
         Said::SelfPushNameUpdated(_) => Signal::Named,
-        Said::UndecryptableMessage(_) => Signal::Undecryptable,
         _ => return pairing(said).map(Signal::Pairing),
     })
 }

@@ -4,14 +4,17 @@
 //!            run ─► running: one run of the library, again and again as `policy` says
 //!                      │
 //! WhatsApp ─► library ─┼─► hook ─► inbound, contents ─► intake       messages, before WhatsApp is told
+//!    fault ◄─ storage ◄─┤   arrivals                                  what is on disk before what
 //!                      ├─► greeting, told ────────────► intake       the account, chats, who is who
 //!                      ├─► linking ───────────────────► the link     codes, passkeys
 //! WhatsApp ◄───────────┴── outbound ─► letter, media, courtesies ◄── the service's orders
 //! ```
 //! Never logs what was written, or by whom. Keeps nothing but the library's own files, in `folder`.
 
+mod arrivals;
 mod contents;
 mod courtesies;
+mod fault;
 mod folder;
 mod greeting;
 mod hook;
@@ -24,6 +27,7 @@ mod media;
 mod outbound;
 mod policy;
 mod running;
+mod storage;
 mod told;
 mod uptime;
 
@@ -335,6 +339,7 @@ fn unlinked_end(end: End) -> PairingFailure {
         End::Lost => PairingFailure::Unreachable,
         End::Banned { .. } => PairingFailure::Throttled,
         End::Refused { reason } => PairingFailure::Other(format!("WhatsApp refuses the login ({reason})")),
+        End::Storage => PairingFailure::Other("the link could not be stored".to_owned()),
         End::Replaced | End::LoggedOut | End::Outdated => {
             PairingFailure::Other("WhatsApp ended the connection".to_owned())
         }

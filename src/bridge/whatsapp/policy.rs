@@ -37,6 +37,8 @@ pub enum End {
     },
     /// It ended without a reason, or had to be ended.
     Lost,
+    /// The link's database failed, such as on a full disk.
+    Storage,
 }
 
 /// WhatsApp's number of a ban. Where it comes without a time, it comes as a refusal.
@@ -59,7 +61,7 @@ impl End {
                 "WhatsApp refuses the login (code {reason}). If that lasts, install a newer nanokimi, or link again: \
                  `nanokimi auth --logout`, then `nanokimi auth`"
             )),
-            Self::LoggedOut | Self::Banned { .. } | Self::Outdated | Self::Lost => None,
+            Self::LoggedOut | Self::Banned { .. } | Self::Outdated | Self::Lost | Self::Storage => None,
         }
     }
 }
@@ -154,7 +156,9 @@ impl Policy {
                 self.updated = Updated::Yes;
                 Next::Again { after: self.pause(), version: Version::Fresh }
             }
-            End::Refused { .. } | End::Lost => Next::Again { after: self.pause(), version: Version::Known },
+            End::Refused { .. } | End::Lost | End::Storage => {
+                Next::Again { after: self.pause(), version: Version::Known }
+            }
         }
     }
 

@@ -169,6 +169,7 @@ impl Running<'_> {
                 biased;
                 () = &mut *shutdown => Some(Outcome::Stopped),
                 Some(signal) = self.library.signals.recv() => self.on_signal(signal, aim).await,
+                fault = self.library.fault.happens() => Some(self.on_fault(&fault)),
                 () = &mut self.library.running => Some(self.over()),
                 Some(greeted) = self.greetings.join_next() => self.on_greeted(greeted.ok(), aim),
                 order = self.bridge.orders.recv() => match order {
@@ -278,6 +279,14 @@ impl Running<'_> {
             Aim::Link(_) => {}
             Aim::Serve | Aim::Unlink => drop(self.bridge.publish(Link::Connecting)),
         }
+    }
+
+    /// What the library holds in memory ends here: the database has refused to keep it.
+    fn on_fault(&mut self, fault: &str) -> Outcome {
+        tracing::warn!(
+            "The link's database failed: {fault}. Nothing is lost: WhatsApp delivers again what is not stored"
+        );
+        Outcome::Over { end: End::Storage, online: self.uptime.online(Instant::now()) }
     }
 
     /// The library has ended: why, it may have said just before.
