@@ -10,8 +10,8 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 pub use messages::{
-    Account, Answer, Edit, Event, Inbound, Link, Media, MediaKind, Mention, Pairing, PairingFailure, Quote,
-    Reaction,
+    Account, Answer, Edit, Event, Inbound, Link, Media, MediaKind, Mention, Note, Pairing, PairingFailure,
+    Quote, Reaction,
 };
 pub use web::{HostName, WebPolicy, WebTraffic};
 

@@ -159,6 +159,7 @@ impl Intake<'_> {
             Event::Edited(edit) => self.edited(edit),
             Event::Deleted { chat, sender, target } => self.deleted(chat, sender, target),
             Event::Reacted(reaction) => self.reacted(reaction),
+            Event::Noted(note) => self.noted(note),
             Event::Chat { id, name, members } => {
                 groups::name_chat(self.connection, id, name, *members, self.now)
             }

@@ -19,6 +19,8 @@ pub enum Event {
         target: MessageId,
     },
     Reacted(Reaction),
+    /// Somebody has done something that people see in the chat and that asks for nothing, such as a pin.
+    Noted(Note),
     /// A chat exists and is called this; `members` where it is a group and known.
     Chat {
         id: ChatId,
@@ -138,6 +140,20 @@ pub struct Reaction {
     pub sender_name: String,
     pub target: MessageId,
     pub emoji: String,
+    pub sent_at: Timestamp,
+}
+
+/// Something that was done in a chat, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub chat: ChatId,
+    /// The note's own.
+    pub id: MessageId,
+    pub sender: SenderId,
+    pub sender_name: String,
+    /// The message that it was done to, if it was to one.
+    pub target: Option<MessageId>,
+    pub text: String,
     pub sent_at: Timestamp,
 }
 

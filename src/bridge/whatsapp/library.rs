@@ -189,8 +189,19 @@ impl EventHandler for Listener {
 
 impl Listener {
     fn signal(&self, said: &Said) -> Option<Signal> {
-        let Said::Messages(batch) = said else { return signal(said) };
-        if batch.hook_committed { self.unknown_groups(batch) } else { self.recovered(batch) }
+        if let Said::Messages(batch) = said {
+            return if batch.hook_committed { self.unknown_groups(batch) } else { self.recovered(batch) };
+        }
+        if let Said::UndecryptableMessage(message) = said
+            && message.is_unavailable
+        {
+            let client = self.client.upgrade()?;
+            let events = self.desk.unavailable(&client, &message.info, message.unavailable_type);
+            if !events.is_empty() {
+                return Some(Signal::Events(events));
+            }
+        }
+        signal(said)
     }
 
     /// The hook has handed these messages over; how their groups are called it could not ask.

@@ -12,15 +12,18 @@
 
 mod contents;
 mod courtesies;
+mod files;
 mod folder;
 mod greeting;
 mod hook;
 mod http;
 mod inbound;
+mod kinds;
 mod letter;
 mod library;
 mod linking;
 mod media;
+mod offers;
 mod outbound;
 mod policy;
 mod running;

@@ -1,4 +1,4 @@
-//! What authors do to a message after they sent it: edits, deletions, and everybody's reactions.
+//! What authors do to a message after they sent it: edits, deletions, and what everybody does to it, such as reactions.
 //!
 //! What waits is changed where it stands. What was read already cannot be changed any more: the agent is told of an
 //! edit by a row that follows it. Nothing here ever makes a second answer to one text.
@@ -9,7 +9,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{Intake, NewRow, wake_name};
 use crate::router::Wake;
 use crate::store::people;
-use crate::types::{ChatId, Edit, Group, Inbound, MessageId, Quote, Reaction, SenderId};
+use crate::types::{ChatId, Edit, Group, Inbound, MessageId, Note, Quote, Reaction, SenderId};
 
 impl Intake<'_> {
     pub(super) fn edited(&mut self, Edit { target, message }: &Edit) -> Result<()> {
@@ -102,27 +102,37 @@ impl Intake<'_> {
         Ok(())
     }
 
-    /// A reaction never calls Kai; he hears of it with the next message that does.
     pub(super) fn reacted(&mut self, reaction: &Reaction) -> Result<()> {
-        let Some(group) = self.group_of(&reaction.chat)? else { return Ok(()) };
-        if self.is_there(&group, &reaction.id, &reaction.sender)? {
-            return Ok(());
-        }
         let text = match reaction.emoji.as_str() {
             "" => "[Reaction taken back]".to_owned(),
             emoji => format!("[Reaction: {emoji}]"),
         };
-        let unknown = Quote { id: reaction.target.clone(), sender_name: String::new(), text: String::new() };
-        let quote = self.known_quote(&group, &reaction.target)?.unwrap_or(unknown);
+        let Reaction { chat, id, sender, sender_name, target, sent_at, .. } = reaction.clone();
+        self.noted(&Note { chat, id, sender, sender_name, target: Some(target), text, sent_at })
+    }
+
+    /// What is only done never calls Kai; he hears of it with the next message that does.
+    pub(super) fn noted(&mut self, note: &Note) -> Result<()> {
+        let Some(group) = self.group_of(&note.chat)? else { return Ok(()) };
+        if self.is_there(&group, &note.id, &note.sender)? {
+            return Ok(());
+        }
+        let quote = match &note.target {
+            Some(target) => {
+                let unknown = Quote { id: target.clone(), sender_name: String::new(), text: String::new() };
+                Some(self.known_quote(&group, target)?.unwrap_or(unknown))
+            }
+            None => None,
+        };
         self.insert(
             &group,
             &NewRow {
-                id: &reaction.id,
-                sender: &reaction.sender,
-                sender_name: &reaction.sender_name,
-                text: &text,
-                sent_at: reaction.sent_at,
-                quote: Some(&quote),
+                id: &note.id,
+                sender: &note.sender,
+                sender_name: &note.sender_name,
+                text: &note.text,
+                sent_at: note.sent_at,
+                quote: quote.as_ref(),
                 edits: None,
                 media: None,
                 wake: Wake::Context,

@@ -27,6 +27,7 @@ fn group(event: &Event) -> Option<(String, String, Option<u32>)> {
         | Event::Edited(_)
         | Event::Deleted { .. }
         | Event::Reacted(_)
+        | Event::Noted(_)
         | Event::SamePerson { .. }
         | Event::Account(_)
         | Event::Answered { .. } => None,
