@@ -17,19 +17,19 @@ const NO_LIMIT: &str = "none";
 #[derive(Args)]
 pub struct Choices {
     /// The word after "@" that wakes the assistant there; "default" is the assistant's name
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", value_parser = ui::typed)]
     trigger: Option<String>,
     /// The agent program; "default" is ENGINE of .env
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = ui::typed)]
     engine: Option<String>,
     /// What of the web its agent reaches: nothing, the hosts of --hosts, or every public address
     #[arg(long)]
     web: Option<Reach>,
     /// The hosts of `--web allowlist`, with those beneath them; they replace the ones before
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = ui::typed)]
     hosts: Vec<String>,
     /// Most tokens that it may use in a day; "none" is no limit
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = ui::typed)]
     daily_tokens: Option<String>,
 }
 
@@ -108,7 +108,7 @@ fn daily_tokens(number: &str) -> Result<Option<u64>> {
     if number == NO_LIMIT {
         return Ok(None);
     }
-    match number.replace(['_', ','], "").parse::<u64>() {
+    match number.replace(['_', ',', ' '], "").parse::<u64>() {
         // SQLite's numbers end there.
         Ok(tokens) if i64::try_from(tokens).is_ok() => Ok(Some(tokens)),
         Ok(_) | Err(_) => bail!("--daily-tokens needs a number, such as 200000, or \"none\", not {number:?}"),
