@@ -28,6 +28,41 @@ pub fn signs_in(text: &str) -> Vec<Sign> {
     signs
 }
 
+/// The places where `text` calls somebody of this name, with or without its `@`: each `@<name>` as a word, in any case.
+///
+/// The one rule: the `@` is one that may begin a name (no letter before it, in no address), it is not in code, the name
+/// follows it letter by letter, and no letter stands directly after. Lookalikes of other scripts and invisible characters
+/// inside the name are other letters, so they do not match. Who has no name is never called.
+pub fn calls_in(text: &str, name: &str) -> Vec<usize> {
+    let name = name.trim();
+    let name = name.strip_prefix('@').unwrap_or(name);
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let code = code_in(text);
+    let calls = signs_in(text).into_iter().filter(|sign| {
+        let after = without_name(&text[sign.name..], name);
+        !is_within(&code, sign.at) && after.is_some_and(|after| !after.starts_with(is_word))
+    });
+    calls.map(|sign| sign.at).collect()
+}
+
+/// What follows `name` at the beginning of `text`, if it is there.
+fn without_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut rest = text.chars();
+    let is_there = name.chars().all(|expected| rest.next().is_some_and(|found| same_letter(found, expected)));
+    is_there.then_some(rest.as_str())
+}
+
+/// Equal but for case. ASCII letters equal only ASCII ones: Unicode would fold the Kelvin sign to `k`.
+fn same_letter(a: char, b: char) -> bool {
+    if a.is_ascii() || b.is_ascii() {
+        a.eq_ignore_ascii_case(&b)
+    } else {
+        a.to_lowercase().eq(b.to_lowercase())
+    }
+}
+
 /// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters. A mark that
 /// only turns the direction is none of these: it ends a word.
 pub fn is_word(c: char) -> bool {

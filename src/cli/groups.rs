@@ -11,7 +11,7 @@ use self::choices::Choices;
 use super::install::Install;
 use super::{setup, ui};
 use crate::home;
-use crate::types::{ChatId, Group, GroupName, Role};
+use crate::types::{ChatId, Forwards, Group, GroupName, Role};
 use crate::writing::as_typed;
 
 /// What the owner's channel is called, unless they choose another name.
@@ -130,7 +130,11 @@ async fn list(install: &Install) -> Result<()> {
         let listens = match group.role {
             Role::Main => "everything".to_owned(),
             Role::Member => {
-                format!("@{}", group.trigger_or(&install.config.assistant_name))
+                let name = group.trigger_or(&install.config.assistant_name);
+                match group.forwards {
+                    Forwards::Told => format!("@{name}"),
+                    Forwards::Call => format!("@{name}, forwarded too"),
+                }
             }
         };
         let engine = group.engine.as_ref().unwrap_or(&install.config.engine);

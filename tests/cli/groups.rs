@@ -130,6 +130,20 @@ fn what_is_chosen_for_a_group_is_shown_and_taken_up_again() {
 }
 
 #[test]
+fn whether_what_was_forwarded_calls_is_shown_and_taken_up_again() {
+    let home = Home::new();
+    home.run(&["groups", "set", "family", "--forwards", "call"]).done();
+    let listed = home.run(&["groups", "list"]).done().stdout;
+    assert!(listed.contains("@Kai, forwarded too"), "{listed}");
+    let said = home.run(&["groups", "remove", "family"]).done().stderr;
+    assert!(
+        said.contains("`nanokimi groups add family && nanokimi groups set family --forwards call`"),
+        "{said}"
+    );
+    assert_snapshot!(home.refuses(&["groups", "set", "main", "--forwards", "told"]), @"In the main channel every message is for the assistant, a forwarded one too");
+}
+
+#[test]
 fn what_cannot_be_chosen_is_refused() {
     let home = Home::new();
     let refuses = |options: &[&str]| home.refuses(&[&["groups", "set", "family"], options].concat());

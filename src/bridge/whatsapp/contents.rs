@@ -5,7 +5,7 @@ use whatsapp_rust::prelude::wa;
 
 use super::kinds::{Layer, UNREADABLE, layer};
 pub use super::kinds::{ONLY_THE_PHONE, SEEN_ONCE, context};
-use crate::types::{Media, MediaKind};
+use crate::types::Media;
 use crate::writing::turns_direction;
 
 /// Most characters of a message's text: WhatsApp's own limit.
@@ -66,25 +66,12 @@ pub fn read(message: &wa::Message) -> Content<'_> {
     }
 }
 
-/// A quoted message in words.
-pub fn quoted(message: &wa::Message) -> String {
+/// A quoted message: its words and its file.
+pub fn quoted(message: &wa::Message) -> (String, Option<Media>) {
     match read(unwrapped(message)) {
-        Content::Said { text, media: None } | Content::Done { text, .. } => text,
-        Content::Said { text, media: Some(media) } if text.is_empty() => placeholder(&media),
-        Content::Said { text, media: Some(media) } => format!("{} {text}", placeholder(&media)),
-        Content::Nothing => String::new(),
-    }
-}
-
-fn placeholder(media: &Media) -> String {
-    match (media.kind, &media.name) {
-        (MediaKind::Image, _) => "[Image]".to_owned(),
-        (MediaKind::Video, _) => "[Video]".to_owned(),
-        (MediaKind::Voice, _) => "[Voice]".to_owned(),
-        (MediaKind::Audio, _) => "[Audio]".to_owned(),
-        (MediaKind::Document, Some(name)) => format!("[Document: {name}]"),
-        (MediaKind::Document, None) => "[Document]".to_owned(),
-        (MediaKind::Sticker, _) => "[Sticker]".to_owned(),
+        Content::Said { text, media } => (text, media),
+        Content::Done { text, .. } => (text, None),
+        Content::Nothing => (String::new(), None),
     }
 }
 

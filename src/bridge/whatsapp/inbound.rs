@@ -9,7 +9,9 @@ use whatsapp_rust::wacore_binary::Server;
 
 use super::contents::{self, Content};
 use crate::router::calls;
-use crate::types::{ChatId, Edit, Event, Inbound, Mention, MessageId, Note, Quote, Reaction, SenderId};
+use crate::types::{
+    ChatId, Edit, Event, Forwarded, Inbound, Mention, MessageId, Note, Quote, Reaction, SenderId,
+};
 
 use wa::message::protocol_message::Type;
 
@@ -17,6 +19,8 @@ use wa::message::protocol_message::Type;
 const MENTIONS_MAX: usize = 1024;
 /// Most bytes of an id that is kept; WhatsApp's have 32.
 const ID_MAX: usize = 128;
+/// From so many chats on WhatsApp shows "Forwarded many times".
+const FORWARDED_MANY: u32 = 5;
 /// Most bytes of a reaction: the longest emoji has 35.
 const EMOJI_MAX: usize = 64;
 
@@ -169,6 +173,7 @@ impl Letter<'_> {
             sender: self.sender(),
             sender_name: self.sender_name(),
             mention,
+            forwarded: context.map_or(Forwarded::No, forwarded),
             quote: context.and_then(|context| self.quote(context)).or_else(|| self.comment()),
             text,
             sent_at: self.sent_at(),
@@ -180,15 +185,16 @@ impl Letter<'_> {
     fn quote(&self, context: &wa::ContextInfo) -> Option<Quote> {
         let id = id(context.stanza_id.as_deref())?;
         let author = context.participant.as_deref().and_then(|author| author.parse::<Jid>().ok());
-        let sender_name = author.map(|author| self.name_of(&author)).unwrap_or_default();
-        let text = context.quoted_message.as_option().map(contents::quoted).unwrap_or_default();
-        Some(Quote { id, sender_name, text })
+        let sender_name = author.as_ref().map(|author| self.name_of(author)).unwrap_or_default();
+        let quoted = context.quoted_message.as_option().map(contents::quoted);
+        let (text, media) = quoted.unwrap_or_default();
+        Some(Quote { id, sender: author.as_ref().map(sender), sender_name, text, media })
     }
 
     /// A comment answers what it is on.
     fn comment(&self) -> Option<Quote> {
         let id = id(self.commented?.id.as_deref())?;
-        Some(Quote { id, sender_name: String::new(), text: String::new() })
+        Some(Quote { id, sender: None, sender_name: String::new(), text: String::new(), media: None })
     }
 
     fn chat(&self) -> ChatId {
@@ -215,6 +221,15 @@ impl Letter<'_> {
 
     fn sent_at(&self) -> Timestamp {
         Timestamp::from_second(self.info.timestamp.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH)
+    }
+}
+
+/// Whether a message was passed on from another chat, and how often.
+fn forwarded(context: &wa::ContextInfo) -> Forwarded {
+    match context.forwarding_score.unwrap_or_default() {
+        FORWARDED_MANY.. => Forwarded::Many,
+        score if score > 0 || context.is_forwarded == Some(true) => Forwarded::Once,
+        _ => Forwarded::No,
     }
 }
 

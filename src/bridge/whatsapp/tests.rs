@@ -10,7 +10,7 @@ use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
 
 use super::contents::{self, Content};
 use super::inbound::{self, Me};
-use crate::types::{Event, Inbound, MediaKind, Mention, SenderId};
+use crate::types::{Event, Forwarded, Inbound, MediaKind, Mention, SenderId};
 
 use wa::message as kind;
 
@@ -266,15 +266,21 @@ fn a_quote_says_what_it_answers() {
     };
     for (quoted, text) in [
         (wa::Message::text("Lunch?"), "Lunch?"),
-        (image(""), "[Image]"),
-        (image("The beach"), "[Image] The beach"),
+        (image(""), ""),
+        (image("The beach"), "The beach"),
         (wa::Message::text(""), ""),
     ] {
+        let has_file = quoted.image_message.is_set();
         let answer = quoting(quoted, "100000000000001:7@lid");
         let quote = answer.quote.unwrap();
         assert_eq!(
             (quote.id.as_str(), quote.sender_name.as_str(), quote.text.as_str()),
             ("3EB1", "Anna", text)
+        );
+        assert_eq!(quote.sender, Some(SenderId::new(ANNA_LID)));
+        assert_eq!(
+            quote.media.map(|media| (media.kind, media.bytes)),
+            has_file.then_some((MediaKind::Image, 4711))
         );
         assert_eq!(answer.expires_secs, Some(86_400));
     }
@@ -282,6 +288,30 @@ fn a_quote_says_what_it_answers() {
         [("15550002222@s.whatsapp.net", "Kai's owner"), ("5551234@s.whatsapp.net", "5551234"), ("", "")]
     {
         assert_eq!(quoting(wa::Message::text("x"), author).quote.unwrap().sender_name, name);
+    }
+}
+
+#[test]
+fn what_was_passed_on_is_known_by_its_mark() {
+    for (is_forwarded, score, expected) in [
+        (None, None, Forwarded::No),
+        (Some(false), Some(0), Forwarded::No),
+        (Some(true), None, Forwarded::Once),
+        (Some(true), Some(0), Forwarded::Once),
+        (None, Some(1), Forwarded::Once),
+        (Some(true), Some(4), Forwarded::Once),
+        (Some(true), Some(5), Forwarded::Many),
+        (None, Some(127), Forwarded::Many),
+    ] {
+        let context = || wa::ContextInfo { is_forwarded, forwarding_score: score, ..Default::default() };
+        assert_eq!(
+            said(&extended("@Kai hello", context())).forwarded,
+            expected,
+            "{is_forwarded:?} {score:?}"
+        );
+        let mut picture = image("@Kai hello");
+        picture.image_message.get_or_insert_default().context_info = some(context());
+        assert_eq!(said(&picture).forwarded, expected, "{is_forwarded:?} {score:?}");
     }
 }
 

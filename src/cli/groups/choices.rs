@@ -7,7 +7,7 @@ use super::super::install::Install;
 use super::super::ui;
 use super::trigger_word;
 use crate::agent::Engine;
-use crate::types::{Group, GroupName, HostName, Role, WebPolicy};
+use crate::types::{Forwards, Group, GroupName, HostName, Role, WebPolicy};
 
 /// The word that takes a choice back.
 const DEFAULT: &str = "default";
@@ -31,6 +31,9 @@ pub struct Choices {
     /// Most tokens that it may use in a day; "none" is no limit
     #[arg(long, value_name = "NUMBER", value_parser = ui::typed)]
     daily_tokens: Option<String>,
+    /// What a forwarded message does that names the assistant: it is told with the next message, or calls it
+    #[arg(long)]
+    forwards: Option<Forwarding>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +41,12 @@ enum Reach {
     None,
     Allowlist,
     Web,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Forwarding {
+    Told,
+    Call,
 }
 
 pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Result<()> {
@@ -63,8 +72,13 @@ pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Resul
 
 impl Choices {
     fn are_none(&self) -> bool {
-        let Self { trigger, engine, web, hosts, daily_tokens } = self;
-        trigger.is_none() && engine.is_none() && web.is_none() && hosts.is_empty() && daily_tokens.is_none()
+        let Self { trigger, engine, web, hosts, daily_tokens, forwards } = self;
+        trigger.is_none()
+            && engine.is_none()
+            && web.is_none()
+            && hosts.is_empty()
+            && daily_tokens.is_none()
+            && forwards.is_none()
     }
 
     fn applied_to(self, mut group: Group) -> Result<Group> {
@@ -81,6 +95,16 @@ impl Choices {
         group.web = web_policy(self.web, &self.hosts, group.web)?;
         if let Some(number) = self.daily_tokens {
             group.daily_tokens = daily_tokens(&number)?;
+        }
+        if let Some(forwards) = self.forwards {
+            ensure!(
+                group.role == Role::Member,
+                "In the main channel every message is for the assistant, a forwarded one too"
+            );
+            group.forwards = match forwards {
+                Forwarding::Told => Forwards::Told,
+                Forwarding::Call => Forwards::Call,
+            };
         }
         Ok(group)
     }
@@ -140,6 +164,10 @@ pub fn options(group: &Group) -> String {
     }
     if let Some(tokens) = group.daily_tokens {
         options.push_str(&format!(" --daily-tokens {tokens}"));
+    }
+    match group.forwards {
+        Forwards::Told => {}
+        Forwards::Call => options.push_str(" --forwards call"),
     }
     options
 }
