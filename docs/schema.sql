@@ -15,6 +15,7 @@ CREATE TABLE chats (
 ) STRICT;
 
 -- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
+-- forwards: whether a forwarded message that names Kai calls him.
 -- limit_told_at: when its chat was last told that the day's tokens are used up.
 CREATE TABLE groups (
     name TEXT PRIMARY KEY NOT NULL,
@@ -28,7 +29,8 @@ CREATE TABLE groups (
     web_hosts TEXT NOT NULL DEFAULT '',
     daily_tokens INTEGER,
     outage_told_at INTEGER,
-    limit_told_at INTEGER
+    limit_told_at INTEGER,
+    forwards TEXT NOT NULL DEFAULT 'told' CHECK (forwards IN ('told', 'call'))
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -53,7 +55,7 @@ CREATE TABLE turns (
 ) STRICT;
 CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
 
--- The names of one person (a phone number's JID, a LID) carry the same number.
+-- The names of one person (a phone number's JID, a LID) carry the same number, which prompts tell: of everybody who writes.
 CREATE TABLE people (
     id TEXT PRIMARY KEY NOT NULL,
     person INTEGER NOT NULL
@@ -75,7 +77,8 @@ CREATE TABLE link (
 ) STRICT;
 
 -- Messages of registered chats. pending -> claimed (by a turn) -> done | parked (given up, told to the chat).
--- edits: the message whose new text this is.
+-- edits: the message whose new text this is. text_path: the file with all of a text that a prompt told in part. quote_source:
+-- whose word it is what was quoted. media_…, quote_media_…: what is attached to it, and to what it quotes.
 CREATE TABLE "inbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
@@ -101,11 +104,22 @@ CREATE TABLE "inbox" (
     state TEXT NOT NULL DEFAULT 'pending' CHECK (state IN ('pending', 'claimed', 'done', 'parked')),
     turn INTEGER REFERENCES turns (id),
     attempts INTEGER NOT NULL DEFAULT 0,
+    forwarded TEXT CHECK (forwarded IN ('once', 'many')),
+    text_path TEXT,
+    quote_sender TEXT,
+    quote_source TEXT CHECK (quote_source IN ('kai', 'chat', 'client')),
+    quote_media_kind TEXT CHECK (quote_media_kind IN ('image', 'video', 'voice', 'audio', 'document', 'sticker')),
+    quote_media_mime TEXT,
+    quote_media_name TEXT,
+    quote_media_bytes INTEGER,
+    quote_media_handle BLOB,
+    quote_media_state TEXT CHECK (quote_media_state IN ('wanted', 'saved', 'missing')),
+    quote_media_path TEXT,
+    quote_media_missing TEXT,
     UNIQUE (chat, wa_id, sender)
 ) STRICT;
 CREATE INDEX inbox_pending ON inbox (chat, wake, id) WHERE state = 'pending';
 CREATE INDEX inbox_claimed ON inbox (turn) WHERE state = 'claimed';
-CREATE INDEX inbox_wanted ON inbox (chat, id) WHERE media_state = 'wanted' AND state = 'pending';
 CREATE INDEX inbox_chat ON inbox (chat, id);
 
 -- What Kai says. The message id is chosen when the row is written; every attempt uses it.
@@ -157,3 +171,14 @@ CREATE TABLE web_traffic (
     received_bytes INTEGER NOT NULL,
     PRIMARY KEY (group_name, day)
 ) STRICT;
+
+-- The numbers of people, each given once: a number that is free again is nobody else's.
+CREATE TABLE persons (
+    id INTEGER PRIMARY KEY AUTOINCREMENT
+) STRICT;
+
+-- What nothing behind it is told before. Edits by their message. Quotes of which only a client says what they name.
+CREATE INDEX inbox_wanted ON inbox (chat, id)
+    WHERE state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted');
+CREATE INDEX inbox_edits ON inbox (chat, edits) WHERE edits IS NOT NULL;
+CREATE INDEX inbox_claims ON inbox (chat, quote_id) WHERE state = 'pending' AND quote_source = 'client';

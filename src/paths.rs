@@ -2,10 +2,44 @@
 
 use std::path::{Path, PathBuf};
 
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
 use crate::types::GroupName;
 
+/// The folder of what came, in a group's folder: each day of its own.
+const INBOX: &str = "inbox";
 /// A group's folder as its agent sees it.
 pub const GROUP_IN_CONTAINER: &str = "/workspace/group";
+
+/// Where something that came with a message lies in a group's folder: a name made by us, the same at every try.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct InboxFile {
+    /// The day on which the message was sent.
+    day: String,
+    pub name: String,
+}
+
+impl InboxFile {
+    /// `number` is the message's own, `ending` tells its files apart.
+    pub fn new(sent_at: Timestamp, zone: &TimeZone, number: i64, ending: &str) -> Self {
+        let sent_at = sent_at.to_zoned(zone.clone());
+        Self {
+            day: sent_at.strftime("%Y-%m-%d").to_string(),
+            name: format!("{}-{number:06x}{ending}", sent_at.strftime("%H%M%S")),
+        }
+    }
+
+    /// The folders on the way there.
+    pub fn folders(&self) -> [&str; 2] {
+        [INBOX, &self.day]
+    }
+
+    /// Relative to the group's folder.
+    pub fn path(&self) -> String {
+        format!("{INBOX}/{}/{}", self.day, self.name)
+    }
+}
 
 /// The root of an install (`--home`, `NANOKIMI_HOME`, …) and the names beneath it. Absolute.
 #[derive(Clone, Debug, PartialEq, Eq)]

@@ -2,8 +2,8 @@
 //!
 //! Decides from values alone. Never asks who the sender is.
 
-use crate::types::{Inbound, Mention, Role};
-use crate::writing;
+use crate::types::{Forwarded, Forwards, Group, Inbound, Mention, Role};
+use crate::writing::calls_in;
 
 /// What a message does to the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,49 +22,21 @@ pub enum Quotes {
     Other,
 }
 
-/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai.
+/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai. What was passed
+/// on from another chat calls by its words only if the group's owner wants it so.
 ///
 /// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any case.
-pub fn wake(role: Role, trigger: &str, message: &Inbound, quotes: Quotes) -> Wake {
-    let addressed = role == Role::Main
-        || message.mention == Mention::Me
+pub fn wake(group: &Group, trigger: &str, message: &Inbound, quotes: Quotes) -> Wake {
+    let may_call = message.forwarded == Forwarded::No || group.forwards == Forwards::Call;
+    let addressed = group.role == Role::Main
         || quotes == Quotes::Kai
-        || calls(&message.text, trigger);
+        || (may_call && (message.mention == Mention::Me || calls(&message.text, trigger)));
     if addressed { Wake::Wakes } else { Wake::Context }
 }
 
-/// Whether `text` holds `@<trigger>` as a word, anywhere, in any case.
-///
-/// The one rule: the `@` is one that may begin a name (`writing`: no letter before it, in no address), it is not in code,
-/// the name follows it letter by letter, and no letter stands directly after. Lookalikes of other scripts and invisible
-/// characters inside the name are other letters, so they do not match. A trigger without a name is never called.
+/// Whether `text` holds `@<trigger>` as a word, anywhere, in any case; the rule is `writing::calls_in`'s.
 pub fn calls(text: &str, trigger: &str) -> bool {
-    let trigger = trigger.trim();
-    let name = trigger.strip_prefix('@').unwrap_or(trigger);
-    if name.is_empty() {
-        return false;
-    }
-    let code = writing::code_in(text);
-    writing::signs_in(text).into_iter().any(|sign| {
-        let after = without_name(&text[sign.name..], name);
-        !writing::is_within(&code, sign.at) && after.is_some_and(|after| !after.starts_with(writing::is_word))
-    })
-}
-
-/// What follows `name` at the beginning of `text`, if it is there.
-fn without_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
-    let mut rest = text.chars();
-    let is_there = name.chars().all(|expected| rest.next().is_some_and(|found| same_letter(found, expected)));
-    is_there.then_some(rest.as_str())
-}
-
-/// Equal but for case. ASCII letters equal only ASCII ones: Unicode would fold the Kelvin sign to `k`.
-fn same_letter(a: char, b: char) -> bool {
-    if a.is_ascii() || b.is_ascii() {
-        a.eq_ignore_ascii_case(&b)
-    } else {
-        a.to_lowercase().eq(b.to_lowercase())
-    }
+    !calls_in(text, trigger).is_empty()
 }
 
 #[cfg(test)]
@@ -73,7 +45,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{ChatId, MessageId, SenderId};
+    use crate::types::{ChatId, GroupName, MessageId, SenderId};
 
     fn message(text: &str) -> Inbound {
         Inbound {
@@ -84,14 +56,19 @@ mod tests {
             text: text.to_owned(),
             sent_at: Timestamp::UNIX_EPOCH,
             mention: Mention::NotMe,
+            forwarded: Forwarded::No,
             quote: None,
             media: None,
             expires_secs: None,
         }
     }
 
+    fn group(role: Role) -> Group {
+        Group::new(GroupName::parse("family").unwrap(), ChatId::new("family@g.us"), role)
+    }
+
     fn woken_by(trigger: &str, text: &str) -> Wake {
-        wake(Role::Member, trigger, &message(text), Quotes::Other)
+        wake(&group(Role::Member), trigger, &message(text), Quotes::Other)
     }
 
     #[test]
@@ -236,13 +213,36 @@ mod tests {
             (Role::Member, Mention::NotMe, Quotes::Other, Context),
         ] {
             let message = Inbound { mention, ..message("hey check this") };
-            assert_eq!(wake(role, "Kai", &message, quotes), expected, "{role:?} {mention:?} {quotes:?}");
+            assert_eq!(
+                wake(&group(role), "Kai", &message, quotes),
+                expected,
+                "{role:?} {mention:?} {quotes:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn what_is_passed_on_calls_only_if_the_owner_wants_it() {
+        use Wake::{Context, Wakes};
+        for (role, forwards, forwarded, text, mention, expected) in [
+            (Role::Member, Forwards::Told, Forwarded::No, "@Kai hello", Mention::NotMe, Wakes),
+            (Role::Member, Forwards::Told, Forwarded::Once, "@Kai hello", Mention::NotMe, Context),
+            (Role::Member, Forwards::Told, Forwarded::Many, "@Kai hello", Mention::NotMe, Context),
+            (Role::Member, Forwards::Told, Forwarded::Once, "hello", Mention::Me, Context),
+            (Role::Member, Forwards::Call, Forwarded::Once, "@Kai hello", Mention::NotMe, Wakes),
+            (Role::Member, Forwards::Call, Forwarded::Many, "hello", Mention::Me, Wakes),
+            (Role::Member, Forwards::Call, Forwarded::Many, "hello", Mention::NotMe, Context),
+            (Role::Main, Forwards::Told, Forwarded::Many, "hello", Mention::NotMe, Wakes),
+        ] {
+            let message = Inbound { forwarded, mention, ..message(text) };
+            let group = Group { forwards, ..group(role) };
+            assert_eq!(wake(&group, "Kai", &message, Quotes::Other), expected, "{forwards:?} {message:?}");
         }
     }
 
     #[test]
     fn a_sticker_that_answers_kai_wakes() {
-        assert_eq!(wake(Role::Member, "Kai", &message("[Sticker]"), Quotes::Kai), Wake::Wakes);
+        assert_eq!(wake(&group(Role::Member), "Kai", &message("[Sticker]"), Quotes::Kai), Wake::Wakes);
     }
 
     proptest! {

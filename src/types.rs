@@ -10,8 +10,8 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 pub use messages::{
-    Account, Answer, Edit, Event, Inbound, Link, Media, MediaKind, Mention, Pairing, PairingFailure, Quote,
-    Reaction,
+    Account, Answer, Edit, Event, Forwarded, Inbound, Link, Media, MediaKind, Mention, Note, Pairing,
+    PairingFailure, Quote, Reaction,
 };
 pub use web::{HostName, WebPolicy, WebTraffic};
 
@@ -134,18 +134,38 @@ pub struct Group {
     pub web: WebPolicy,
     /// Most tokens, of prompts and answers together, that a day's turns may use; none is no limit.
     pub daily_tokens: Option<u64>,
+    pub forwards: Forwards,
 }
 
 impl Group {
     /// A group as it is when its owner has chosen nothing more.
     pub fn new(name: GroupName, chat: ChatId, role: Role) -> Self {
-        Self { name, chat, role, trigger: None, engine: None, web: WebPolicy::default(), daily_tokens: None }
+        Self {
+            name,
+            chat,
+            role,
+            trigger: None,
+            engine: None,
+            web: WebPolicy::default(),
+            daily_tokens: None,
+            forwards: Forwards::default(),
+        }
     }
 
     /// The word that wakes Kai here; `assistant` is the word of groups that have none of their own.
     pub fn trigger_or<'a>(&'a self, assistant: &'a str) -> &'a str {
         self.trigger.as_deref().unwrap_or(assistant)
     }
+}
+
+/// What a message does that somebody passes on from another chat and that names Kai.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Forwards {
+    /// It is told with the next message that calls: whoever wrote it did not write it to Kai.
+    #[default]
+    Told,
+    /// It calls Kai like any other.
+    Call,
 }
 
 /// Whether a group is the owner's own channel.

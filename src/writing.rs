@@ -28,6 +28,41 @@ pub fn signs_in(text: &str) -> Vec<Sign> {
     signs
 }
 
+/// The places where `text` calls somebody of this name, with or without its `@`: each `@<name>` as a word, in any case.
+///
+/// The one rule: the `@` is one that may begin a name (no letter before it, in no address), it is not in code, the name
+/// follows it letter by letter, and no letter stands directly after. Lookalikes of other scripts and invisible characters
+/// inside the name are other letters, so they do not match. Who has no name is never called.
+pub fn calls_in(text: &str, name: &str) -> Vec<usize> {
+    let name = name.trim();
+    let name = name.strip_prefix('@').unwrap_or(name);
+    if name.is_empty() {
+        return Vec::new();
+    }
+    let code = code_in(text);
+    let calls = signs_in(text).into_iter().filter(|sign| {
+        let after = without_name(&text[sign.name..], name);
+        !is_within(&code, sign.at) && after.is_some_and(|after| !after.starts_with(is_word))
+    });
+    calls.map(|sign| sign.at).collect()
+}
+
+/// What follows `name` at the beginning of `text`, if it is there.
+fn without_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+    let mut rest = text.chars();
+    let is_there = name.chars().all(|expected| rest.next().is_some_and(|found| same_letter(found, expected)));
+    is_there.then_some(rest.as_str())
+}
+
+/// Equal but for case. ASCII letters equal only ASCII ones: Unicode would fold the Kelvin sign to `k`.
+fn same_letter(a: char, b: char) -> bool {
+    if a.is_ascii() || b.is_ascii() {
+        a.eq_ignore_ascii_case(&b)
+    } else {
+        a.to_lowercase().eq(b.to_lowercase())
+    }
+}
+
 /// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters. A mark that
 /// only turns the direction is none of these: it ends a word.
 pub fn is_word(c: char) -> bool {
@@ -49,6 +84,27 @@ fn is_mark_or_unseen(c: char) -> bool {
 /// Marks that only turn the direction of what follows or stands between them (Unicode's `Bidi_Control`).
 pub fn turns_direction(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+}
+
+/// What somebody means who types or pastes a name, a number, an id or a code: without what nobody can see, with the
+/// spaces, hyphens and digits of a keyboard in the place of their like.
+pub fn as_typed(text: &str) -> String {
+    let seen = text.chars().filter(|c| c.is_whitespace() || !(c.is_control() || is_unseen(*c)));
+    let plain = seen.map(|c| match c {
+        c if c.is_whitespace() => ' ',
+        '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}' => '-',
+        // The full-width forms of a Chinese or Japanese keyboard.
+        '\u{ff01}'..='\u{ff5e}' => char::from_u32(u32::from(c) - 0xfee0).unwrap_or(c),
+        c => c,
+    });
+    plain.collect::<String>().trim().to_owned()
+}
+
+/// Characters that take no room: marks of direction, joiners, selectors, tags, a hyphen that is there for line ends only.
+fn is_unseen(c: char) -> bool {
+    turns_direction(c)
+        || matches!(c, '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
+            | '\u{206a}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Whether the byte at `at` is in one of these.
@@ -256,6 +312,22 @@ mod tests {
         }
         for before in ["x", "é", "e\u{301}", "你", "٣", "_", "\u{200b}", "x\u{200d}"] {
             assert!(ends_a_word(before), "{before:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_pasted_is_taken_as_it_is_seen() {
+        for (pasted, typed) in [
+            ("\u{202a}+34 600 111 222\u{202c}", "+34 600 111 222"),
+            ("\u{2068}+34\u{a0}600\u{202f}111\u{2009}222\u{2069}", "+34 600 111 222"),
+            ("+34 600\u{2011}111\u{2013}222", "+34 600-111-222"),
+            ("\u{feff}34600111222@s.whatsapp.net\u{200b}\r\n", "34600111222@s.whatsapp.net"),
+            ("1203630\u{ad}41234567890@g.us\t", "120363041234567890@g.us"),
+            ("＋３４６００", "+34600"),
+            ("fami\u{200d}ly\u{fe0f}", "family"),
+            ("Señor Ñandú", "Señor Ñandú"),
+        ] {
+            assert_eq!(as_typed(pasted), typed, "{pasted:?}");
         }
     }
 

@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 
 use super::{Batch, BridgeEnd, Content, Event, FetchError, HandedOver, Link, Order, Send, SendError, Typing};
 use crate::clock::Clock;
-use crate::types::{ChatId, Inbound, Mention, MessageId, SenderId};
+use crate::types::{ChatId, Forwarded, Inbound, Mention, MessageId, SenderId};
 
 /// The pause before a line that could not be stored is handed in again.
 const REDELIVERY_PAUSE: Duration = Duration::from_secs(1);
@@ -92,6 +92,7 @@ impl Console {
             text,
             sent_at: now,
             mention: Mention::NotMe,
+            forwarded: Forwarded::No,
             quote: None,
             media: None,
             expires_secs: None,

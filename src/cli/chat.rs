@@ -31,7 +31,7 @@ const SHOWN_IN_FLIGHT: usize = 64;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The group to talk in
-    #[arg(long, value_name = "NAME", default_value = "main")]
+    #[arg(long, value_name = "NAME", default_value = "main", value_parser = ui::typed)]
     group: String,
     /// Say this, wait for the answer, and end
     #[arg(long, value_name = "TEXT")]

@@ -11,7 +11,8 @@ use self::choices::Choices;
 use super::install::Install;
 use super::{setup, ui};
 use crate::home;
-use crate::types::{ChatId, Group, GroupName, Role};
+use crate::types::{ChatId, Forwards, Group, GroupName, Role};
+use crate::writing::as_typed;
 
 /// What the owner's channel is called, unless they choose another name.
 pub const MAIN: &str = "main";
@@ -27,12 +28,13 @@ pub enum Verb {
     /// Serve a chat as a group
     Add {
         /// The group's folder name: letters, digits, "-" and "_"
+        #[arg(value_parser = ui::typed)]
         name: String,
         /// The chat's id, as `chats` shows it [default: a chat at this terminal, for `nanokimi chat`]
-        #[arg(long, value_name = "ID")]
+        #[arg(long, value_name = "ID", value_parser = ui::typed)]
         chat: Option<String>,
         /// The word after "@" that wakes the assistant there [default: the assistant's name]
-        #[arg(long, value_name = "WORD", conflicts_with = "main")]
+        #[arg(long, value_name = "WORD", value_parser = ui::typed, conflicts_with = "main")]
         trigger: Option<String>,
         /// Make it the main channel: your own chat, where every message is for the assistant
         #[arg(long)]
@@ -41,6 +43,7 @@ pub enum Verb {
     /// Change how a group's agent works, from its next turn on
     Set {
         /// The group's name, as `list` shows it
+        #[arg(value_parser = ui::typed)]
         name: String,
         #[command(flatten)]
         choices: Choices,
@@ -48,6 +51,7 @@ pub enum Verb {
     /// Stop serving a chat; its folder and history stay, and `add` takes them up again
     Remove {
         /// The group's name, as `list` shows it
+        #[arg(value_parser = ui::typed)]
         name: String,
     },
 }
@@ -89,9 +93,11 @@ pub fn console_chat(name: &GroupName) -> String {
     format!("console:{name}")
 }
 
-/// The id of a chat, which is not its name.
+/// The id of a chat, which is not its name. A number may stand with the server that WhatsApp once had for it.
 pub fn chat_id(typed: &str) -> Result<ChatId> {
-    let is_id = typed.split_once('@').is_some_and(|(user, server)| {
+    let id = as_typed(typed);
+    let id = id.strip_suffix("@c.us").map_or(id.clone(), |number| format!("{number}@s.whatsapp.net"));
+    let is_id = id.split_once('@').is_some_and(|(user, server)| {
         let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
         // Old groups are called after their founder's number and the time.
         let user_is_one = if server == "g.us" { user.split('-').all(digits) } else { digits(user) };
@@ -103,7 +109,7 @@ pub fn chat_id(typed: &str) -> Result<ChatId> {
              120363041234567890@g.us; `nanokimi groups chats` shows them"
         );
     }
-    Ok(ChatId::new(typed))
+    Ok(ChatId::new(id))
 }
 
 async fn list(install: &Install) -> Result<()> {
@@ -124,7 +130,11 @@ async fn list(install: &Install) -> Result<()> {
         let listens = match group.role {
             Role::Main => "everything".to_owned(),
             Role::Member => {
-                format!("@{}", group.trigger_or(&install.config.assistant_name))
+                let name = group.trigger_or(&install.config.assistant_name);
+                match group.forwards {
+                    Forwards::Told => format!("@{name}"),
+                    Forwards::Call => format!("@{name}, forwarded too"),
+                }
             }
         };
         let engine = group.engine.as_ref().unwrap_or(&install.config.engine);

@@ -89,6 +89,7 @@ fn answer(event: &Event) -> Option<(MessageId, Answer)> {
         | Event::Edited(_)
         | Event::Deleted { .. }
         | Event::Reacted(_)
+        | Event::Noted(_)
         | Event::Chat { .. }
         | Event::SamePerson { .. }
         | Event::Account(_) => None,

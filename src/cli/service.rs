@@ -13,6 +13,7 @@ use clap::Subcommand as ClapSubcommand;
 use super::exit::Exit;
 use super::install::{self, Install};
 use super::{systemd, ui};
+use crate::writing::as_typed;
 
 const UNIT: &str = "nanokimi.service";
 const NO_SERVICE: &str = "There is no service here; `nanokimi service install` makes it.";
@@ -35,9 +36,14 @@ pub enum Verb {
         #[arg(long)]
         follow: bool,
         /// How many of the last lines to show
-        #[arg(long, value_name = "NUMBER", default_value_t = 100)]
+        #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = lines)]
         lines: u32,
     },
+}
+
+/// The number of `--lines`.
+fn lines(text: &str) -> Result<u32> {
+    Ok(as_typed(text).parse()?)
 }
 
 pub async fn run(home: Option<PathBuf>, verb: Verb) -> Result<ExitCode> {

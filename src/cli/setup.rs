@@ -28,7 +28,7 @@ const CHATS_PER_PAGE: usize = 15;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The chat's id, instead of choosing it from a list
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = ui::typed)]
     main: Option<String>,
 }
 

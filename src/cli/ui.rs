@@ -1,5 +1,6 @@
 //! The one place that writes to the terminal, so that stdout stays data and stderr stays talk.
 
+use std::convert::Infallible;
 use std::fmt::{self, Display};
 use std::io::{self, ErrorKind, IsTerminal, Write};
 use std::ops::Range;
@@ -8,6 +9,7 @@ use anyhow::{Context, Result, bail};
 use dialoguer::console::Term;
 
 use crate::checks;
+use crate::writing::as_typed;
 
 /// Longest name of somebody else's that is shown, in characters: one line stays one line.
 const PLAIN_MAX: usize = 60;
@@ -48,6 +50,14 @@ pub fn error(error: &anyhow::Error) {
 /// Whether a person sits at the keyboard, or a file or program is read.
 pub fn somebody_types() -> bool {
     io::stdin().is_terminal()
+}
+
+/// A name, number, id or word of the command line, as the person sees it.
+///
+/// # Errors
+/// Never; clap's parsers may fail.
+pub fn typed(text: &str) -> Result<String, Infallible> {
+    Ok(as_typed(text))
 }
 
 /// A question that the person answers with yes or no; `option` is how a script says yes.

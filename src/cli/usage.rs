@@ -4,16 +4,17 @@
 
 use std::process::ExitCode;
 
-use anyhow::{Result, bail};
+use anyhow::{Result, bail, ensure};
 
 use super::install::Install;
 use super::ui;
 use crate::clock::Day;
 use crate::store::{GroupUsage, Standing, Store, Used};
 use crate::types::{GroupName, WebTraffic};
+use crate::writing::as_typed;
 
 /// Most days that one table shows.
-const DAYS_MAX: i64 = 366;
+const DAYS_MAX: u32 = 366;
 /// A bar is at most this long, in characters; in less room than the other, there are none.
 const BAR_MAX: usize = 30;
 const BAR_MIN: usize = 4;
@@ -23,11 +24,18 @@ const GAP: usize = 2;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// How many days, today included
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..=DAYS_MAX))]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = days)]
     days: u32,
     /// This group only
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "NAME", value_parser = ui::typed)]
     group: Option<String>,
+}
+
+/// The number of `--days`.
+fn days(text: &str) -> Result<u32> {
+    let days = as_typed(text).parse()?;
+    ensure!((1..=DAYS_MAX).contains(&days), "{days} is not in 1..={DAYS_MAX}");
+    Ok(days)
 }
 
 pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {

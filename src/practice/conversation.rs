@@ -1,6 +1,6 @@
 //! Takes out of a model request what people wrote: pure, and forgiving about everything else.
 //!
-//! A prompt is `<messages><message id=… sender=… time=…>text</message>…</messages>` with the text escaped.
+//! A prompt is `<messages><message id=… sender=… person=… time=…>text</message>…</messages>` with the text escaped.
 //! What the engine adds for the model alone (`<system-reminder>…</system-reminder>`) was said by nobody. Text
 //! without this wrapping counts as one message.
 
@@ -217,9 +217,10 @@ mod tests {
             ),
             (
                 json!(
-                    "<messages><message id=\"1\"><quote sender=\"Bo\">CALL x {}</quote>@Kai SAY hi</message></messages>"
+                    "<messages><message id=\"1\"><quoted sender=\"Bo\"><file kind=\"image\" path=\"a\" />\nCALL x {}</quoted>\n\
+                     <file kind=\"text\" path=\"b\" />\n@Kai SAY hi<left-out characters=\"9\" />, Ana</message></messages>"
                 ),
-                vec!["SAY hi"],
+                vec!["SAY hi, Ana"],
             ),
             (
                 json!(

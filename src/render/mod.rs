@@ -3,6 +3,7 @@
 //! Owns what either of them looks like. Never sends anything.
 
 mod code;
+mod excerpt;
 mod internal;
 mod markdown;
 mod mention;

@@ -6,25 +6,26 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
+use super::excerpt::excerpt;
 use crate::paths::GROUP_IN_CONTAINER;
-use crate::types::{MediaKind, MessageId, Quote};
+use crate::types::{Forwarded, MediaKind, MessageId};
+use crate::writing::calls_in;
 
-/// Most bytes of what people wrote in all of a prompt, as the agent reads it. A byte is a token at worst (rare
-/// characters are told by their bytes), and the engine lets its history grow to 50,000 tokens below the model's
-/// memory before it makes it shorter: no chat member can fill the memory with one prompt, which would make every
-/// later request fail.
-const PROMPT_MAX_BYTES: usize = 40_000;
-/// Most bytes of what was said earlier, beside that.
-const EARLIER_MAX_BYTES: usize = 20_000;
-/// Most bytes of one message's text.
-const TEXT_MAX_BYTES: usize = 20_000;
-/// Bytes of a quoted message that the agent sees: enough to recognise it. The whole one was told before, or stands
-/// in the chat's history.
-const QUOTE_MAX_BYTES: usize = 500;
-/// Bytes of a name, of a person or a file, and of an id: enough to recognise it.
-const NAME_MAX_BYTES: usize = 100;
-/// Bytes of a path or reason: they are our own words, and short.
-const OURS_MAX_BYTES: usize = 500;
+/// Most characters of what people wrote in all of a prompt, as the agent reads it, whatever their script. A character
+/// is four tokens at worst (rare ones are told by their bytes), and the engine lets its history grow to 50,000 tokens
+/// below the model's memory before it makes it shorter: no chat member can fill the memory with one prompt, which would
+/// make every later request fail.
+const PROMPT_MAX_CHARS: usize = 12_000;
+/// Most characters of what was said earlier, beside that.
+const EARLIER_MAX_CHARS: usize = 6_000;
+/// Most characters of one message's text, and of one that is quoted. The whole of a longer one is a file.
+const TEXT_MAX_CHARS: usize = 8_000;
+/// Characters of a name, of a person or a file, and of an id: enough to recognise it.
+const NAME_MAX_CHARS: usize = 100;
+/// Characters of a path or reason: they are our own words, and short.
+const OURS_MAX_CHARS: usize = 500;
+/// What a file with the whole of a text is called in prompts.
+const WHOLE_TEXT: &str = "text";
 /// `Jan 1, 2024, 12:00 AM`, in the owner's time zone: the agent plans in the family's time.
 const TIME_FORMAT: &str = "%b %-d, %Y, %-I:%M %p";
 
@@ -32,11 +33,46 @@ const TIME_FORMAT: &str = "%b %-d, %Y, %-I:%M %p";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptMessage {
     pub id: MessageId,
-    pub sender_name: String,
+    pub author: Author,
     pub text: String,
     pub sent_at: Timestamp,
-    pub quote: Option<Quote>,
+    pub forwarded: Forwarded,
+    pub quote: Option<PromptQuote>,
     pub file: Option<PromptFile>,
+    /// Where the whole text is, if the prompt does not tell all of it; relative to the group's folder.
+    pub whole: Option<String>,
+}
+
+/// Who wrote something.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Author {
+    Kai,
+    /// `id` is the same for ever, and nobody else's: two people may have one name. Empty where it is not known.
+    Person {
+        id: String,
+        name: String,
+    },
+}
+
+impl Author {
+    fn name(&self) -> Option<&str> {
+        match self {
+            Self::Kai => None,
+            Self::Person { name, .. } => Some(name),
+        }
+    }
+}
+
+/// The message that another one answers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PromptQuote {
+    pub id: MessageId,
+    pub author: Author,
+    /// Only the one who quotes it says that it was so.
+    pub is_claimed: bool,
+    pub text: String,
+    pub file: Option<PromptFile>,
+    pub whole: Option<String>,
 }
 
 /// Something attached to a message.
@@ -57,37 +93,60 @@ pub enum Whereabouts {
     Missing { reason: String },
 }
 
-/// The text of a prompt or steer: the time zone, then the messages in the order given.
-///
-/// A zone without an IANA name counts as UTC, so that the header and the times always agree.
-pub fn prompt(zone: &TimeZone, messages: &[PromptMessage]) -> String {
-    prompt_after(zone, &[], messages)
+/// A text of a message that a prompt does not tell whole.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CutText {
+    Own,
+    Quoted,
 }
 
-/// The same, for an agent that was not there when the `earlier` ones were said.
-pub fn prompt_after(zone: &TimeZone, earlier: &[PromptMessage], messages: &[PromptMessage]) -> String {
-    let utc = TimeZone::UTC;
-    let (zone_name, zone) = zone.iana_name().map_or(("UTC", &utc), |name| (name, zone));
-    let earlier = match earlier {
-        [] => String::new(),
-        earlier => format!("<earlier>\n{}\n</earlier>\n", elements(zone, earlier, EARLIER_MAX_BYTES)),
-    };
-    format!(
-        "<context timezone=\"{}\" />\n{earlier}<messages>\n{}\n</messages>",
-        escaped(zone_name, NAME_MAX_BYTES),
-        elements(zone, messages, PROMPT_MAX_BYTES)
-    )
+/// What is told in one prompt or steer.
+#[derive(Clone, Copy, Debug)]
+pub struct Prompt<'a> {
+    /// A zone without an IANA name counts as UTC, so that the header and the times always agree.
+    pub zone: &'a TimeZone,
+    /// What calls Kai in this chat: it is never cut away.
+    pub names: &'a [String],
+    /// What was said before, for an agent that was not there.
+    pub earlier: &'a [PromptMessage],
+    pub messages: &'a [PromptMessage],
 }
 
-fn elements(zone: &TimeZone, messages: &[PromptMessage], most_bytes: usize) -> String {
-    let share = fair_share(messages.iter().flat_map(lengths).collect(), most_bytes);
-    let messages: Vec<String> =
-        messages.iter().map(|message| message_element(zone, message, share)).collect();
-    messages.join("\n")
+impl Prompt<'_> {
+    /// The time zone, then the messages in the order given.
+    pub fn text(&self) -> String {
+        let utc = TimeZone::UTC;
+        let (zone_name, zone) = self.zone.iana_name().map_or(("UTC", &utc), |name| (name, self.zone));
+        let elements = |messages: &[PromptMessage], most| {
+            let told = Told { zone, names: self.names, share: share(messages, most) };
+            messages.iter().map(|message| told.message(message)).collect::<Vec<_>>().join("\n")
+        };
+        let earlier = match self.earlier {
+            [] => String::new(),
+            earlier => format!("<earlier>\n{}\n</earlier>\n", elements(earlier, EARLIER_MAX_CHARS)),
+        };
+        format!(
+            "<context timezone=\"{}\" />\n{earlier}<messages>\n{}\n</messages>",
+            escaped(zone_name, NAME_MAX_CHARS),
+            elements(self.messages, PROMPT_MAX_CHARS)
+        )
+    }
+
+    /// The texts of `messages` that the prompt does not tell whole, each by its message's place.
+    pub fn cut_texts(&self) -> Vec<(usize, CutText)> {
+        let most = share(self.messages, PROMPT_MAX_CHARS).min(TEXT_MAX_CHARS);
+        let is_cut = |text: &str| chars_told(text) > most;
+        let cut = self.messages.iter().enumerate().flat_map(|(place, message)| {
+            let own = is_cut(&message.text).then_some((place, CutText::Own));
+            let quote = message.quote.as_ref().filter(|quote| is_cut(&quote.text));
+            own.into_iter().chain(quote.map(|_| (place, CutText::Quoted)))
+        });
+        cut.collect()
+    }
 }
 
-/// How many bytes each may have so that all of them together have at most `total`: the short ones stay whole, and
-/// the long ones share what is left.
+/// How many characters each part may have so that all of them together have at most `total`: the short ones stay whole,
+/// and the long ones share what is left.
 fn fair_share(mut lengths: Vec<usize>, total: usize) -> usize {
     lengths.sort_unstable();
     let (mut left, mut sharers) = (total, lengths.len());
@@ -102,87 +161,171 @@ fn fair_share(mut lengths: Vec<usize>, total: usize) -> usize {
     total
 }
 
-/// The bytes of each thing that people wrote in a message, as far as the prompt would show it if it stood alone.
+/// How much each thing that people wrote may take of a prompt of these messages.
+fn share(messages: &[PromptMessage], total: usize) -> usize {
+    fair_share(messages.iter().flat_map(lengths).collect(), total)
+}
+
+/// The characters of each thing that people wrote in a message, as far as the prompt would show it if it stood alone.
 fn lengths(message: &PromptMessage) -> Vec<usize> {
-    let mut parts = vec![
-        (message.id.as_str(), NAME_MAX_BYTES),
-        (message.sender_name.as_str(), NAME_MAX_BYTES),
-        (message.text.as_str(), TEXT_MAX_BYTES),
-    ];
+    let mut parts = vec![(message.id.as_str(), NAME_MAX_CHARS), (message.text.as_str(), TEXT_MAX_CHARS)];
+    parts.extend(message.author.name().map(|name| (name, NAME_MAX_CHARS)));
     if let Some(quote) = &message.quote {
-        parts.extend([
-            (quote.id.as_str(), NAME_MAX_BYTES),
-            (quote.sender_name.as_str(), NAME_MAX_BYTES),
-            (quote.text.as_str(), QUOTE_MAX_BYTES),
-        ]);
+        parts.extend([(quote.id.as_str(), NAME_MAX_CHARS), (quote.text.as_str(), TEXT_MAX_CHARS)]);
+        parts.extend(quote.author.name().map(|name| (name, NAME_MAX_CHARS)));
     }
-    if let Some(name) = message.file.as_ref().and_then(|file| file.name.as_ref()) {
-        parts.push((name, NAME_MAX_BYTES));
+    let files = [message.file.as_ref(), message.quote.as_ref().and_then(|quote| quote.file.as_ref())];
+    parts
+        .extend(files.into_iter().flatten().filter_map(|file| Some((file.name.as_deref()?, NAME_MAX_CHARS))));
+    parts.into_iter().map(|(text, most)| chars_told(text).min(most)).collect()
+}
+
+/// How messages are told in one prompt.
+struct Told<'a> {
+    zone: &'a TimeZone,
+    names: &'a [String],
+    /// Most characters of each thing that people wrote.
+    share: usize,
+}
+
+impl Told<'_> {
+    fn message(&self, message: &PromptMessage) -> String {
+        let name = match &message.author {
+            Author::Kai => "yours",
+            Author::Person { .. } => "message",
+        };
+        format!(
+            "<{name} id=\"{}\"{} time=\"{}\"{}>{}{}{}{}</{name}>",
+            self.name(message.id.as_str()),
+            self.author(&message.author),
+            message.sent_at.to_zoned(self.zone.clone()).strftime(TIME_FORMAT),
+            match message.forwarded {
+                Forwarded::No => "",
+                Forwarded::Once => " forwarded=\"true\"",
+                Forwarded::Many => " forwarded=\"many times\"",
+            },
+            message.quote.as_ref().map(|quote| self.quote(quote)).unwrap_or_default(),
+            message.file.as_ref().map(|file| self.file(file)).unwrap_or_default(),
+            whole_text(message.whole.as_deref()),
+            self.text(&message.text),
+        )
     }
-    parts.into_iter().map(|(text, most)| escaped(text, most).len()).collect()
-}
 
-fn message_element(zone: &TimeZone, message: &PromptMessage, share: usize) -> String {
-    format!(
-        "<message id=\"{}\" sender=\"{}\" time=\"{}\">{}{}{}</message>",
-        escaped(message.id.as_str(), NAME_MAX_BYTES.min(share)),
-        escaped(&message.sender_name, NAME_MAX_BYTES.min(share)),
-        message.sent_at.to_zoned(zone.clone()).strftime(TIME_FORMAT),
-        message.quote.as_ref().map(|quote| quoted_element(quote, share)).unwrap_or_default(),
-        message.file.as_ref().map(|file| file_element(file, share)).unwrap_or_default(),
-        escaped(&message.text, TEXT_MAX_BYTES.min(share)),
-    )
-}
+    fn quote(&self, quote: &PromptQuote) -> String {
+        format!(
+            "<quoted id=\"{}\"{}{}>{}{}{}</quoted>\n",
+            self.name(quote.id.as_str()),
+            match &quote.author {
+                Author::Kai => " yours=\"true\"".to_owned(),
+                author @ Author::Person { .. } => self.author(author),
+            },
+            if quote.is_claimed { " unverified=\"true\"" } else { "" },
+            quote.file.as_ref().map(|file| self.file(file)).unwrap_or_default(),
+            whole_text(quote.whole.as_deref()),
+            self.text(&quote.text),
+        )
+    }
 
-fn quoted_element(quote: &Quote, share: usize) -> String {
-    format!(
-        "<quoted id=\"{}\" sender=\"{}\">{}</quoted>\n",
-        escaped(quote.id.as_str(), NAME_MAX_BYTES.min(share)),
-        escaped(&quote.sender_name, NAME_MAX_BYTES.min(share)),
-        escaped(&quote.text, QUOTE_MAX_BYTES.min(share)),
-    )
-}
-
-fn file_element(file: &PromptFile, share: usize) -> String {
-    let kind = file.kind.name();
-    let place = match &file.whereabouts {
-        Whereabouts::Saved { path } => {
-            format!(" path=\"{}\"", escaped(&format!("{GROUP_IN_CONTAINER}/{path}"), OURS_MAX_BYTES))
+    /// A name tells people apart for people, the id for the agent.
+    fn author(&self, author: &Author) -> String {
+        match author {
+            Author::Kai => String::new(),
+            Author::Person { id, name } if id.is_empty() => format!(" sender=\"{}\"", self.name(name)),
+            Author::Person { id, name } => {
+                format!(" sender=\"{}\" person=\"{}\"", self.name(name), escaped(id, NAME_MAX_CHARS))
+            }
         }
-        Whereabouts::Missing { reason } => format!(" missing=\"{}\"", escaped(reason, OURS_MAX_BYTES)),
-    };
-    let name = file.name.as_ref().map(|name| escaped(name, NAME_MAX_BYTES.min(share)));
-    let name = name.map(|name| format!(" name=\"{name}\"")).unwrap_or_default();
-    format!("<file kind=\"{kind}\"{place}{name} />\n")
+    }
+
+    fn file(&self, file: &PromptFile) -> String {
+        let place = match &file.whereabouts {
+            Whereabouts::Saved { path } => path_attribute(path),
+            Whereabouts::Missing { reason } => format!(" missing=\"{}\"", escaped(reason, OURS_MAX_CHARS)),
+        };
+        let name =
+            file.name.as_ref().map(|name| format!(" name=\"{}\"", self.name(name))).unwrap_or_default();
+        format!("<file kind=\"{}\"{place}{name} />\n", file.kind.name())
+    }
+
+    fn name(&self, name: &str) -> String {
+        escaped(name, NAME_MAX_CHARS.min(self.share))
+    }
+
+    /// A text, or its head, its tail and what calls Kai, with how much is left out between.
+    fn text(&self, text: &str) -> String {
+        let most = TEXT_MAX_CHARS.min(self.share);
+        let mut calls: Vec<usize> = self.names.iter().flat_map(|name| calls_in(text, name)).collect();
+        calls.sort_unstable();
+        calls.dedup();
+        let mut told = String::new();
+        let mut end = 0;
+        for part in excerpt(text, most, told_as, &calls) {
+            if part.start > end {
+                let left_out = text[end..part.start].chars().count();
+                told.push_str(&format!("<left-out characters=\"{left_out}\" />"));
+            }
+            end = part.end;
+            text[part].chars().for_each(|c| push_escaped(&mut told, c));
+        }
+        told
+    }
 }
 
-/// `text` as XML content or attribute, of at most so many bytes; `…` says that there was more. Control characters,
-/// which XML cannot hold, become U+FFFD.
-fn escaped(text: &str, most_bytes: usize) -> String {
+/// The file that holds the whole of a text, if it is not told whole.
+fn whole_text(path: Option<&str>) -> String {
+    path.map(|path| format!("<file kind=\"{WHOLE_TEXT}\"{} />\n", path_attribute(path))).unwrap_or_default()
+}
+
+fn path_attribute(path: &str) -> String {
+    format!(" path=\"{}\"", escaped(&format!("{GROUP_IN_CONTAINER}/{path}"), OURS_MAX_CHARS))
+}
+
+/// `text` as an attribute, of at most so many characters; `…` says that there was more.
+fn escaped(text: &str, most_chars: usize) -> String {
     const CUT: char = '…';
     let mut escaped = String::new();
-    // Where the cut would be, with room for its sign.
-    let mut cut = 0;
+    let is_whole = chars_told(text) <= most_chars;
+    let mut left = if is_whole { most_chars } else { most_chars.saturating_sub(1) };
     for c in text.chars() {
-        match c {
-            '&' => escaped.push_str("&amp;"),
-            '<' => escaped.push_str("&lt;"),
-            '>' => escaped.push_str("&gt;"),
-            '"' => escaped.push_str("&quot;"),
-            '\n' | '\t' => escaped.push(c),
-            c if c.is_control() => escaped.push(char::REPLACEMENT_CHARACTER),
-            c => escaped.push(c),
+        match left.checked_sub(told_as(c)) {
+            Some(rest) => left = rest,
+            None => break,
         }
-        if escaped.len() > most_bytes {
-            escaped.truncate(cut);
-            escaped.push(CUT);
-            return escaped;
-        }
-        if escaped.len() + CUT.len_utf8() <= most_bytes {
-            cut = escaped.len();
-        }
+        push_escaped(&mut escaped, c);
+    }
+    if !is_whole && most_chars > 0 {
+        escaped.push(CUT);
     }
     escaped
+}
+
+/// The characters that a text takes in a prompt.
+fn chars_told(text: &str) -> usize {
+    text.chars().map(told_as).sum()
+}
+
+/// The characters that one takes in a prompt.
+fn told_as(c: char) -> usize {
+    entity(c).map_or(1, str::len)
+}
+
+fn push_escaped(told: &mut String, c: char) {
+    match entity(c) {
+        Some(entity) => told.push_str(entity),
+        None if matches!(c, '\n' | '\t') || !c.is_control() => told.push(c),
+        // XML cannot hold it.
+        None => told.push(char::REPLACEMENT_CHARACTER),
+    }
+}
+
+fn entity(c: char) -> Option<&'static str> {
+    match c {
+        '&' => Some("&amp;"),
+        '<' => Some("&lt;"),
+        '>' => Some("&gt;"),
+        '"' => Some("&quot;"),
+        _ => None,
+    }
 }
 
 #[cfg(test)]
@@ -191,15 +334,25 @@ mod tests {
 
     use super::*;
 
+    fn person(name: &str) -> Author {
+        Author::Person { id: "p1".to_owned(), name: name.to_owned() }
+    }
+
     fn from(sender_name: &str, text: &str) -> PromptMessage {
         PromptMessage {
             id: MessageId::new("3EB0"),
-            sender_name: sender_name.to_owned(),
+            author: person(sender_name),
             text: text.to_owned(),
             sent_at: "2024-01-01T00:00:00Z".parse().unwrap(),
+            forwarded: Forwarded::No,
             quote: None,
             file: None,
+            whole: None,
         }
+    }
+
+    fn prompt(zone: &TimeZone, messages: &[PromptMessage]) -> String {
+        Prompt { zone, names: &["Kai".to_owned()], earlier: &[], messages }.text()
     }
 
     fn with_file(kind: MediaKind, name: Option<&str>, whereabouts: Whereabouts, text: &str) -> PromptMessage {
@@ -228,20 +381,20 @@ mod tests {
         insta::assert_snapshot!(prompt(&TimeZone::UTC, &messages), @r#"
         <context timezone="UTC" />
         <messages>
-        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><file kind="voice" path="/workspace/group/inbox/2026-11-21/101502-a1b2c3.ogg" />
+        <message id="3EB0" sender="Alice" person="p1" time="Jan 1, 2024, 12:00 AM"><file kind="voice" path="/workspace/group/inbox/2026-11-21/101502-a1b2c3.ogg" />
         </message>
-        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><file kind="document" path="/workspace/group/inbox/2026-11-21/101503-a1b2c4.pdf" name="../&quot;My&quot; &lt;plan&gt;
+        <message id="3EB0" sender="Alice" person="p1" time="Jan 1, 2024, 12:00 AM"><file kind="document" path="/workspace/group/inbox/2026-11-21/101503-a1b2c4.pdf" name="../&quot;My&quot; &lt;plan&gt;
         .pdf" />
         see page 2</message>
-        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><quoted id="A&quot;1" sender="B &amp; C">Shall we?</quoted>
+        <message id="3EB0" sender="Alice" person="p1" time="Jan 1, 2024, 12:00 AM"><quoted id="A&quot;1" sender="B &amp; C" person="p1">Shall we?</quoted>
         <file kind="image" missing="larger than 32 MB" />
         look</message>
-        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><file kind="sticker" missing="could not be decrypted" />
+        <message id="3EB0" sender="Alice" person="p1" time="Jan 1, 2024, 12:00 AM"><file kind="sticker" missing="could not be decrypted" />
         </message>
         </messages>
         "#);
         let long = with_file(MediaKind::Document, Some(&"x".repeat(300)), saved("a"), "");
-        assert!(prompt(&TimeZone::UTC, &[long]).contains(&format!("name=\"{}…\"", "x".repeat(97))));
+        assert!(prompt(&TimeZone::UTC, &[long]).contains(&format!("name=\"{}…\"", "x".repeat(99))));
     }
 
     #[test]
@@ -252,38 +405,109 @@ mod tests {
                 name: Some(text.to_owned()),
                 whereabouts: Whereabouts::Saved { path: "a".to_owned() },
             };
-            let quote =
-                Quote { id: MessageId::new(text), sender_name: text.to_owned(), text: text.to_owned() };
+            let quote = PromptQuote {
+                id: MessageId::new(text),
+                author: person(text),
+                is_claimed: true,
+                text: text.to_owned(),
+                file: Some(file.clone()),
+                whole: None,
+            };
             let id = MessageId::new(text);
             PromptMessage { id, quote: Some(quote), file: Some(file), ..from(text, text) }
         };
-        for c in ["x", "&", "\"", "𓀀", "\u{1}"] {
+        for c in ["x", "&", "\"", "𓀀", "中", "\u{1}"] {
             let message = flood(&c.repeat(16_000));
             for number in [1, 2, 13, 200] {
-                let length = prompt(&TimeZone::UTC, &vec![message.clone(); number]).len();
-                let frames = 300 * number;
-                assert!(length <= PROMPT_MAX_BYTES + frames, "{number} of {c:?}: {length} bytes");
+                let chars = prompt(&TimeZone::UTC, &vec![message.clone(); number]).chars().count();
+                let frames = 500 * number;
+                assert!(chars <= PROMPT_MAX_CHARS + frames, "{number} of {c:?}: {chars} characters");
             }
         }
     }
 
     #[test]
+    fn of_a_long_message_the_ends_and_the_call_are_told_whatever_its_script() {
+        for letter in ["x", "é", "中", "𓀀"] {
+            let text = format!("{} @Kai and that? {} last", letter.repeat(10_000), letter.repeat(10_000));
+            let whole = Some("inbox/2024-01-01/000000-000001.txt".to_owned());
+            let message = PromptMessage { whole, ..from("Alice", &text) };
+            assert_eq!(Prompt { messages: &[message.clone()], ..bare() }.cut_texts(), [(0, CutText::Own)]);
+            let told = prompt(&TimeZone::UTC, &[message]);
+            let beginning = format!(
+                "<file kind=\"text\" path=\"/workspace/group/inbox/2024-01-01/000000-000001.txt\" />\n{}",
+                letter.repeat(3_500)
+            );
+            assert!(told.contains(&beginning), "{letter}");
+            assert!(told.contains("@Kai and that?"), "{letter}");
+            assert!(
+                told.ends_with(&format!("{} last</message>\n</messages>", letter.repeat(3_400))),
+                "{letter}"
+            );
+            assert_eq!(told.matches("<left-out characters=\"").count(), 2, "{letter}");
+        }
+    }
+
+    fn bare() -> Prompt<'static> {
+        static UTC: TimeZone = TimeZone::UTC;
+        Prompt { zone: &UTC, names: &[], earlier: &[], messages: &[] }
+    }
+
+    #[test]
     fn a_long_message_is_cut_and_the_short_ones_beside_it_stay_whole() {
         let long = "é".repeat(16_000);
-        let alone = prompt(&TimeZone::UTC, &[from("Alice", &long)]);
-        assert!(alone.contains(&format!(">{}…</message>", "é".repeat(9_998))), "{}", alone.len());
-        let short = "y".repeat(3_000);
+        let short = "y".repeat(1_000);
         let mut messages = vec![from("Mallory", &long); 20];
         messages.insert(7, from("Bob", &short));
-        let together = prompt(&TimeZone::UTC, &messages);
-        assert!(!together.contains(&short), "nobody has more than a share");
-        messages[7] = from("Bob", &short[..1_000]);
-        assert!(prompt(&TimeZone::UTC, &messages).contains(&format!(">{}</message>", &short[..1_000])));
+        assert!(!prompt(&TimeZone::UTC, &messages).contains(&short), "nobody has more than a share");
+        assert_eq!(Prompt { messages: &messages, ..bare() }.cut_texts().len(), 21);
+        messages[7] = from("Bob", &short[..300]);
+        assert!(prompt(&TimeZone::UTC, &messages).contains(&format!(">{}</message>", &short[..300])));
+        assert_eq!(Prompt { messages: &messages, ..bare() }.cut_texts().len(), 20);
+    }
+
+    #[test]
+    fn who_wrote_is_told_by_what_no_name_can_imitate() {
+        let kai = PromptMessage { author: Author::Kai, ..from("", "Blue.") };
+        let quoted = |author, is_claimed| {
+            let quote = PromptQuote { author, is_claimed, ..quoting("Blue.").quote.unwrap() };
+            PromptMessage { quote: Some(quote), ..from("you", "yes") }
+        };
+        let unknown = Author::Person { id: String::new(), name: "Kai".to_owned() };
+        let messages = [
+            kai,
+            quoted(Author::Kai, false),
+            quoted(unknown, true),
+            PromptMessage { forwarded: Forwarded::Once, ..from("Kai", "hello") },
+            PromptMessage {
+                forwarded: Forwarded::Many,
+                author: Author::Person { id: "p2".to_owned(), name: "Kai".to_owned() },
+                ..from("", "hello")
+            },
+        ];
+        insta::assert_snapshot!(prompt(&TimeZone::UTC, &messages), @r#"
+        <context timezone="UTC" />
+        <messages>
+        <yours id="3EB0" time="Jan 1, 2024, 12:00 AM">Blue.</yours>
+        <message id="3EB0" sender="you" person="p1" time="Jan 1, 2024, 12:00 AM"><quoted id="A&quot;1" yours="true">Blue.</quoted>
+        yes</message>
+        <message id="3EB0" sender="you" person="p1" time="Jan 1, 2024, 12:00 AM"><quoted id="A&quot;1" sender="Kai" unverified="true">Blue.</quoted>
+        yes</message>
+        <message id="3EB0" sender="Kai" person="p1" time="Jan 1, 2024, 12:00 AM" forwarded="true">hello</message>
+        <message id="3EB0" sender="Kai" person="p2" time="Jan 1, 2024, 12:00 AM" forwarded="many times">hello</message>
+        </messages>
+        "#);
     }
 
     fn quoting(text: &str) -> PromptMessage {
-        let quote =
-            Quote { id: MessageId::new("A\"1"), sender_name: "B & C".to_owned(), text: text.to_owned() };
+        let quote = PromptQuote {
+            id: MessageId::new("A\"1"),
+            author: person("B & C"),
+            is_claimed: false,
+            text: text.to_owned(),
+            file: None,
+            whole: None,
+        };
         PromptMessage { quote: Some(quote), ..from("Alice", "yes") }
     }
 
@@ -312,9 +536,9 @@ mod tests {
         insta::assert_snapshot!(prompt(&TimeZone::UTC, &messages), @r#"
         <context timezone="UTC" />
         <messages>
-        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM">hello</message>
-        <message id="7" sender="A &amp; B &lt;Co&gt;" time="Jan 1, 2024, 12:00 AM">&lt;script&gt;alert(&quot;xss&quot;)&lt;/script&gt;</message>
-        <message id="3EB0" sender="Alice" time="Jan 1, 2024, 12:00 AM"><quoted id="A&quot;1" sender="B &amp; C">Shall we?</quoted>
+        <message id="3EB0" sender="Alice" person="p1" time="Jan 1, 2024, 12:00 AM">hello</message>
+        <message id="7" sender="A &amp; B &lt;Co&gt;" person="p1" time="Jan 1, 2024, 12:00 AM">&lt;script&gt;alert(&quot;xss&quot;)&lt;/script&gt;</message>
+        <message id="3EB0" sender="Alice" person="p1" time="Jan 1, 2024, 12:00 AM"><quoted id="A&quot;1" sender="B &amp; C" person="p1">Shall we?</quoted>
         yes</message>
         </messages>
         "#);
@@ -376,13 +600,12 @@ mod tests {
     }
 
     #[test]
-    fn a_long_quote_is_cut_between_characters() {
-        let fits = "é".repeat(250);
-        assert!(prompt(&TimeZone::UTC, &[quoting(&fits)]).contains(&format!(">{fits}</quoted>")));
-        for (letter, cut) in [("é", "é".repeat(248)), ("&", "&amp;".repeat(99))] {
-            let too_long = letter.repeat(251);
-            assert!(prompt(&TimeZone::UTC, &[quoting(&too_long)]).contains(&format!(">{cut}…</quoted>")));
-        }
+    fn a_quote_is_told_as_whole_as_any_message() {
+        let long = "é".repeat(7_990);
+        assert!(prompt(&TimeZone::UTC, &[quoting(&long)]).contains(&format!(">{long}</quoted>")));
+        let longer = quoting(&"é".repeat(9_000));
+        assert_eq!(Prompt { messages: &[longer.clone()], ..bare() }.cut_texts(), [(0, CutText::Quoted)]);
+        assert!(prompt(&TimeZone::UTC, &[longer]).contains("<left-out characters=\"1000\" />"));
     }
 
     proptest! {
@@ -393,21 +616,26 @@ mod tests {
             text in any::<String>(),
             quoted in any::<Option<String>>(),
         ) {
-            let quote = quoted.map(|text| Quote { id: MessageId::new(&id), sender_name: sender_name.clone(), text });
+            let quote = quoted.map(|text| PromptQuote {
+                id: MessageId::new(&id),
+                author: person(&sender_name),
+                text,
+                ..quoting("").quote.unwrap()
+            });
             let quotes = usize::from(quote.is_some());
-            let message = PromptMessage { id: MessageId::new(&id), sender_name, quote, ..from("", &text) };
+            let message = PromptMessage { id: MessageId::new(&id), quote, ..from(&sender_name, &text) };
             let prompt = prompt(&TimeZone::UTC, &[message]);
             prop_assert!(!prompt.starts_with('/'));
             prop_assert_eq!(prompt.matches('<').count(), 5 + 2 * quotes, "{}", prompt);
-            prop_assert_eq!(prompt.matches('"').count(), 2 + 6 + 4 * quotes, "{}", prompt);
+            prop_assert_eq!(prompt.matches('"').count(), 2 + 8 + 6 * quotes, "{}", prompt);
             prop_assert!(prompt.chars().all(|c| !c.is_control() || c == '\n' || c == '\t'));
         }
 
         #[test]
-        fn what_is_cut_is_within_its_bound(text in any::<String>(), most in 3_usize..40) {
+        fn what_is_cut_is_within_its_bound(text in any::<String>(), most in 1_usize..40) {
             let whole = escaped(&text, 10_000);
             let cut = escaped(&text, most);
-            prop_assert!(cut.len() <= most);
+            prop_assert!(cut.chars().count() <= most);
             prop_assert!(cut == whole || whole.starts_with(cut.strip_suffix('…').unwrap()));
         }
 

@@ -21,8 +21,9 @@ use super::{Reach, file_types};
 use crate::bridge::{Fetch, FetchError, Link, Order, Typing};
 use crate::container::Containers;
 use crate::home::{self, Unfinished};
+use crate::paths::InboxFile;
 use crate::session::Host;
-use crate::store::{RowId, Wanted};
+use crate::store::{FileOf, RowId, Wanted};
 use crate::types::{Group, GroupName};
 
 /// Most files of one prompt, and most of their bytes as declared: what a busy day in a family's chat holds.
@@ -40,8 +41,6 @@ const TYPING_EVERY: Duration = Duration::from_secs(8);
 /// The pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
-/// The folder of files that came, in a group's folder.
-const INBOX: &str = "inbox";
 /// Why a file is missing that WhatsApp may still have.
 const NOT_IN_TIME: &str = "could not be fetched in time";
 /// Why a file is missing that there is no room for.
@@ -192,8 +191,8 @@ impl<C: Containers> Fetcher<C> {
         let work = async {
             let (wanted, left_out) = within_bounds(wanted, self.host.settings.media_limit_bytes);
             if !left_out.is_empty() {
-                let rows = left_out.iter().map(|file| file.row).collect();
-                self.leave_out(rows, "too many files at once").await;
+                let files = left_out.iter().map(|file| (file.row, file.whose)).collect();
+                self.leave_out(files, "too many files at once").await;
             }
             for file in wanted {
                 let outcome = self.fetch(group, &file).await;
@@ -218,24 +217,27 @@ impl<C: Containers> Fetcher<C> {
     async fn record(&self, group: &Group, file: &Wanted, outcome: Result<String, String>) {
         match outcome {
             Ok(path) => {
-                let saved = || self.host.store.media_saved(file.row, path.clone());
+                let saved = || self.host.store.media_saved(file.row, file.whose, path.clone());
                 if until_recorded(saved).await {
                     tracing::debug!(message = file.row.number(), "Fetched a file");
-                } else {
+                } else if file.path.as_ref() != Some(&path) {
                     remove(&self.host, &group.name, path).await;
                 }
             }
-            Err(reason) => self.leave_out(vec![file.row], &reason).await,
+            Err(reason) => self.leave_out(vec![(file.row, file.whose)], &reason).await,
         }
     }
 
-    async fn leave_out(&self, rows: Vec<RowId>, reason: &str) {
-        tracing::info!(files = rows.len(), reason, "Left files out");
-        until_recorded(|| self.host.store.media_missing(rows.clone(), reason.to_owned())).await;
+    async fn leave_out(&self, files: Vec<(RowId, FileOf)>, reason: &str) {
+        tracing::info!(files = files.len(), reason, "Left files out");
+        until_recorded(|| self.host.store.media_missing(files.clone(), reason.to_owned())).await;
     }
 
     /// Fetches one file: its path in the group's folder, or why it is missing, in words for the agent.
     async fn fetch(&self, group: &Group, file: &Wanted) -> Result<String, String> {
+        if let Some(path) = self.still_there(group, file).await {
+            return Ok(path);
+        }
         let limit_bytes = self.host.settings.media_limit_bytes;
         let too_large = || format!("larger than {} MB", megabytes(limit_bytes));
         if file.media.bytes > limit_bytes {
@@ -260,6 +262,17 @@ impl<C: Containers> Fetcher<C> {
             let Some(pause) = pauses.next() else { return Err(NOT_IN_TIME.to_owned()) };
             sleep(pause).await;
         }
+    }
+
+    /// What was fetched before, for the message itself, if the agent has left it where it was.
+    async fn still_there(&self, group: &Group, file: &Wanted) -> Option<String> {
+        let path = file.path.clone()?;
+        let folder = self.host.paths.group(&group.name);
+        let opened = {
+            let path = path.clone();
+            blocking(move || Ok(home::open_beneath(&folder, &path).is_ok())).await
+        };
+        opened.unwrap_or(false).then_some(path)
     }
 
     /// One try. While the link is down nobody is asked: no answer could be sent either.
@@ -287,35 +300,31 @@ impl<C: Containers> Fetcher<C> {
 
 /// Where a file of a message comes to lie: a name made by us, the same at every try.
 struct Place {
-    /// By the day on which the message was sent.
-    day: String,
-    name: String,
+    file: InboxFile,
     /// The name until it is whole.
     part: String,
 }
 
 impl Place {
-    fn of<C>(fetcher: &Fetcher<C>, Wanted { row, media, sent_at }: &Wanted) -> Self {
-        let sent_at = sent_at.to_zoned(fetcher.host.settings.zone.clone());
-        let number = format!("{:06x}", row.number());
+    fn of<C>(fetcher: &Fetcher<C>, Wanted { row, whose, media, sent_at, .. }: &Wanted) -> Self {
         let extension = file_types::incoming_extension(media.kind, &media.mime);
-        Self {
-            day: sent_at.strftime("%Y-%m-%d").to_string(),
-            name: format!("{}-{number}.{extension}", sent_at.strftime("%H%M%S")),
-            part: format!(".{number}.part"),
-        }
+        let (ending, part) = match whose {
+            FileOf::Message => (format!(".{extension}"), format!(".{:06x}.part", row.number())),
+            FileOf::Quoted => (format!("-quoted.{extension}"), format!(".{:06x}-quoted.part", row.number())),
+        };
+        Self { file: InboxFile::new(*sent_at, &fetcher.host.settings.zone, row.number(), &ending), part }
     }
 
     async fn make<C>(&self, fetcher: &Fetcher<C>, group: &Group) -> io::Result<Unfinished> {
-        let (folder, day, part) =
-            (fetcher.host.paths.group(&group.name), self.day.clone(), self.part.clone());
-        blocking(move || home::create_beneath(&folder, &[INBOX, &day], &part)).await
+        let (folder, file, part) =
+            (fetcher.host.paths.group(&group.name), self.file.clone(), self.part.clone());
+        blocking(move || home::create_beneath(&folder, &file.folders(), &part)).await
     }
 
     async fn keep(&self, unfinished: Unfinished) -> Result<String, io::Error> {
-        let name = self.name.clone();
+        let name = self.file.name.clone();
         blocking(move || unfinished.keep_as(&name)).await?;
-        Ok(format!("{INBOX}/{}/{}", self.day, self.name))
+        Ok(self.file.path())
     }
 }
 
@@ -388,6 +397,8 @@ mod tests {
                 handle: Vec::new(),
             },
             sent_at: Timestamp::UNIX_EPOCH,
+            whose: FileOf::Message,
+            path: None,
         });
         let (within, left_out) = within_bounds(wanted.collect(), 32 * MB);
         assert_eq!(within.len() + left_out.len(), bytes.len());

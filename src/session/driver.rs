@@ -19,12 +19,13 @@ use super::machine::{After, Effect, Event, Machine};
 use super::pictures::{self, Sight};
 use super::replies::{QuotedIn, replies_to};
 use super::turn::{Length, Turn};
+use super::whole_texts;
 use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
 use crate::bridge::{Order, Typing};
 use crate::clock::sleep_until_or_never;
 use crate::container::{Containers, Exit};
 use crate::notices;
-use crate::render::prompt::prompt_after;
+use crate::render::prompt::Prompt;
 use crate::store::{Claim, Finish, Finished, MAX_ATTEMPTS, Reply, TurnEnding};
 use crate::types::{Authorization, ChatId, Failure, Group, GroupName, Outage, Role, Trouble, WebTraffic};
 
@@ -296,7 +297,8 @@ impl<C: Containers> Driver<C> {
             return Ok(Event::PromptChanged);
         }
         let engine_name = self.host.settings.engine_of(&group).name();
-        let Some(claim) = self.host.store.claim(&group, &engine_name, self.host.clock.now()).await? else {
+        let Some(mut claim) = self.host.store.claim(&group, &engine_name, self.host.clock.now()).await?
+        else {
             return Ok(Event::NothingToDo);
         };
         engine.has_worked = HasWorked::Yes;
@@ -305,7 +307,7 @@ impl<C: Containers> Driver<C> {
         self.host.login.reread(self.host.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.show_read(&group.chat, &claim);
-        let input = self.input(&claim).await;
+        let input = self.input(&group, &mut claim).await;
         self.turn = Some(Turn::begin(&claim, &group, &input));
         self.attention = Some(Attention::begin(Instant::now()));
         self.ask(Request::Prompt(input));
@@ -313,14 +315,27 @@ impl<C: Containers> Driver<C> {
     }
 
     /// What a claim says to the engine, with the pictures that it can see.
-    async fn input(&mut self, claim: &Claim) -> Input {
-        let text = prompt_after(&self.host.settings.zone, &claim.earlier, &claim.messages);
-        let folder = self.host.paths.group(&self.name);
+    async fn input(&mut self, group: &Group, claim: &mut Claim) -> Input {
+        let (zone, folder) = (&self.host.settings.zone, self.host.paths.group(&self.name));
+        whole_texts::write(&self.host.store, folder.clone(), zone, claim).await;
+        let names = self.names_of_kai(group).await;
+        let text = Prompt { zone, names: &names, earlier: &claim.earlier, messages: &claim.messages }.text();
         let images = match &mut self.engine {
             Some(engine) => pictures::of(folder, &claim.messages, &mut engine.sight).await,
             None => Vec::new(),
         };
         Input { text, images }
+    }
+
+    /// What calls Kai in this chat: its trigger, and the account as WhatsApp writes a mention of it.
+    async fn names_of_kai(&self, group: &Group) -> Vec<String> {
+        let account = self.host.store.account().await.unwrap_or_else(|error| {
+            tracing::warn!("Failed to look for the account's names: {error:#}");
+            None
+        });
+        let ids = account.into_iter().flat_map(|account| [Some(account.id), account.lid]).flatten();
+        let digits = ids.filter_map(|id| Some(id.as_str().split_once('@')?.0.to_owned()));
+        digits.chain([group.trigger_or(&self.host.settings.assistant).to_owned()]).collect()
     }
 
     /// Lets who wrote see that it was read. A failure does not matter.
@@ -335,10 +350,11 @@ impl<C: Containers> Driver<C> {
     async fn steer(&mut self) -> Result<Option<Event>> {
         let Some(turn) = &self.turn else { return Ok(None) };
         let (id, chat) = (turn.id, turn.chat.clone());
-        let Some(claim) = self.host.store.claim_more(id, &chat).await? else { return Ok(None) };
+        let Some(group) = self.group().await? else { return Ok(None) };
+        let Some(mut claim) = self.host.store.claim_more(id, &chat).await? else { return Ok(None) };
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.show_read(&chat, &claim);
-        let input = self.input(&claim).await;
+        let input = self.input(&group, &mut claim).await;
         if let Some(turn) = &mut self.turn {
             turn.steered(claim, &input);
         }

@@ -1,8 +1,8 @@
 //! One group's session with its agent: from rows that wait to rows that are done.
 //!
 //! `machine` decides (pure), `driver` performs: it alone owns the group's container, its engine and its turn.
-//! `launch` makes a container ready; `pictures` shows the model what was sent; `turn` gathers an answer, which
-//! `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
+//! `launch` makes a container ready; `whole_texts` keeps what is too long for a prompt; `pictures` shows the model what was
+//! sent; `turn` gathers an answer, which `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
 
 mod allowance;
 mod attention;
@@ -12,6 +12,7 @@ pub mod machine;
 mod pictures;
 mod replies;
 mod turn;
+mod whole_texts;
 
 use std::sync::Arc;
 use std::time::Duration;

@@ -44,7 +44,11 @@ impl Sight {
 /// The pictures of these messages that can be shown, in the messages' order; counts them as shown.
 pub async fn of(folder: PathBuf, messages: &[PromptMessage], sight: &mut Sight) -> Vec<Image> {
     let Sight::Sees { left_bytes } = sight else { return Vec::new() };
-    let paths: Vec<String> = messages.iter().filter_map(|message| picture(message.file.as_ref()?)).collect();
+    // What a message quotes was there before it.
+    let files = messages.iter().flat_map(|message| {
+        [message.quote.as_ref().and_then(|quote| quote.file.as_ref()), message.file.as_ref()]
+    });
+    let paths: Vec<String> = files.flatten().filter_map(picture).collect();
     if paths.is_empty() {
         return Vec::new();
     }
@@ -115,7 +119,8 @@ mod tests {
     use jiff::Timestamp;
 
     use super::*;
-    use crate::types::MessageId;
+    use crate::render::prompt::Author;
+    use crate::types::{Forwarded, MessageId};
 
     const PNG: &[u8] = b"\x89PNG\r\n\x1a\n....";
 
@@ -127,10 +132,12 @@ mod tests {
         let whereabouts = Whereabouts::Saved { path: path.to_owned() };
         PromptMessage {
             id: MessageId::new("3EB0"),
-            sender_name: "Ana".to_owned(),
+            author: Author::Person { id: "p1".to_owned(), name: "Ana".to_owned() },
             text: String::new(),
             sent_at: Timestamp::UNIX_EPOCH,
+            forwarded: Forwarded::No,
             quote: None,
+            whole: None,
             file: Some(PromptFile { kind, name: None, whereabouts }),
         }
     }

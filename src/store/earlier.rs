@@ -5,13 +5,11 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{time, turns};
-use crate::render::prompt::PromptMessage;
-use crate::types::{EngineName, Group, MessageId};
+use crate::render::prompt::{Author, PromptMessage};
+use crate::types::{EngineName, Forwarded, Group, MessageId};
 
 /// Most messages of the past that an engine is told when it takes over.
 const EARLIER_MAX: usize = 50;
-/// Whose the replies are, as prompts say it.
-const OURSELVES: &str = "you";
 
 /// What this engine has not heard: everything since its own last answer in the chat, if another one has answered
 /// since. Oldest first.
@@ -33,12 +31,11 @@ pub fn unheard(connection: &Connection, group: &Group, engine: &EngineName) -> R
         )?
         .query_row(params![group.name.as_str(), engine.as_str()], |row| row.get(0))?;
     let most = EARLIER_MAX as i64;
-    let mut heard = connection.prepare_cached(
-        "SELECT id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text, sender,
-                wake = 'wakes', edits, media_kind, media_name, media_state, media_path, media_missing
-         FROM inbox INDEXED BY inbox_chat
+    let mut heard = connection.prepare_cached(&format!(
+        "SELECT {} FROM inbox INDEXED BY inbox_chat
          WHERE chat = ?1 AND state IN ('done', 'parked') AND turn > ?2 ORDER BY id DESC LIMIT ?3",
-    )?;
+        turns::CLAIMED
+    ))?;
     let mut messages = heard
         .query_map(params![group.chat.as_str(), own_last, most], |row| {
             turns::claimed_from(row).map(|claimed| claimed.message)
@@ -53,11 +50,13 @@ pub fn unheard(connection: &Connection, group: &Group, engine: &EngineName) -> R
     let replies = said.query_map(params![group.chat.as_str(), own_last, most], |row| {
         Ok(PromptMessage {
             id: MessageId::new(row.get::<_, String>(0)?),
-            sender_name: OURSELVES.to_owned(),
+            author: Author::Kai,
             text: row.get(1)?,
             sent_at: time(row.get(2)?),
+            forwarded: Forwarded::No,
             quote: None,
             file: None,
+            whole: None,
         })
     })?;
     for reply in replies {

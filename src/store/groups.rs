@@ -5,10 +5,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, millis, people};
-use crate::types::{ChatId, EngineName, Group, GroupName, HostName, Role, WebPolicy};
+use crate::types::{ChatId, EngineName, Forwards, Group, GroupName, HostName, Role, WebPolicy};
 
 /// What [`group_from`] reads.
-const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens";
+const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards";
 
 /// A WhatsApp chat that was ever heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -154,7 +154,7 @@ fn write_choices(connection: &Connection, group: &Group) -> Result<()> {
     let (web, hosts) = web_words(&group.web);
     connection.execute(
         // With another limit, the chat is told anew when it is reached.
-        "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6,
+        "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6, forwards = ?7,
                            limit_told_at = iif(daily_tokens IS ?6, limit_told_at, NULL)
          WHERE name = ?1",
         params![
@@ -163,7 +163,8 @@ fn write_choices(connection: &Connection, group: &Group) -> Result<()> {
             group.engine.as_ref().map(EngineName::as_str),
             web,
             hosts,
-            group.daily_tokens.map(u64::cast_signed)
+            group.daily_tokens.map(u64::cast_signed),
+            forwards_name(group.forwards)
         ],
     )?;
     Ok(())
@@ -284,6 +285,11 @@ fn group_from(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
             engine: row.get::<_, Option<String>>("engine")?.map(EngineName::new),
             web: web_policy(&web, &hosts)?,
             daily_tokens: row.get::<_, Option<i64>>("daily_tokens")?.map(i64::cast_unsigned),
+            forwards: if row.get::<_, String>("forwards")? == "call" {
+                Forwards::Call
+            } else {
+                Forwards::Told
+            },
         })
     };
     Ok(read())
@@ -308,6 +314,13 @@ fn web_policy(web: &str, hosts: &str) -> Result<WebPolicy> {
         }
         _ => WebPolicy::None,
     })
+}
+
+fn forwards_name(forwards: Forwards) -> &'static str {
+    match forwards {
+        Forwards::Told => "told",
+        Forwards::Call => "call",
+    }
 }
 
 fn role_name(role: Role) -> &'static str {

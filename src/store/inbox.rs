@@ -15,10 +15,15 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Reply, Store, account, groups, millis, outbox, people, time};
+use super::{Reply, Store, account, groups, media, millis, outbox, people, time};
 use crate::notices;
 use crate::router::{Quotes, Wake, wake};
-use crate::types::{ChatId, Event, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, SenderId};
+use crate::types::{
+    ChatId, Event, Forwarded, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, SenderId,
+};
+
+/// Stands for a message that was taken back.
+const DELETED: &str = "[deleted message]";
 
 /// An inbox row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -144,12 +149,79 @@ struct NewRow<'a> {
     sender_name: &'a str,
     text: &'a str,
     sent_at: Timestamp,
-    quote: Option<&'a Quote>,
+    forwarded: Forwarded,
+    quote: Option<&'a KnownQuote>,
     /// The message whose new text this is.
     edits: Option<&'a MessageId>,
     media: Option<&'a Media>,
     wake: Wake,
     state: &'static str,
+}
+
+/// A message that another one names, as far as it is known.
+#[derive(Clone, Debug)]
+struct KnownQuote {
+    id: MessageId,
+    source: QuoteSource,
+    sender: Option<SenderId>,
+    sender_name: String,
+    text: String,
+    media: Option<Media>,
+    /// Where its file was saved before.
+    path: Option<String>,
+}
+
+/// Who says what a quoted message was.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum QuoteSource {
+    /// It is one of our own.
+    Kai,
+    /// It came in this chat.
+    Chat,
+    /// Only the client that quotes it.
+    Client,
+}
+
+impl QuoteSource {
+    fn name(self) -> &'static str {
+        match self {
+            Self::Kai => "kai",
+            Self::Chat => "chat",
+            Self::Client => "client",
+        }
+    }
+}
+
+impl KnownQuote {
+    /// A message of which no more than this is known.
+    fn unknown(id: &MessageId, sender_name: &str) -> Self {
+        Self {
+            id: id.clone(),
+            source: QuoteSource::Client,
+            sender: None,
+            sender_name: sender_name.to_owned(),
+            text: String::new(),
+            media: None,
+            path: None,
+        }
+    }
+
+    fn claimed(quote: &Quote) -> Self {
+        Self {
+            id: quote.id.clone(),
+            source: QuoteSource::Client,
+            sender: quote.sender.clone(),
+            sender_name: quote.sender_name.clone(),
+            text: quote.text.clone(),
+            media: quote.media.clone(),
+            path: None,
+        }
+    }
+
+    /// The same without its file, for what does not ask about it.
+    fn without_file(self) -> Self {
+        Self { media: None, path: None, ..self }
+    }
 }
 
 impl Intake<'_> {
@@ -159,6 +231,7 @@ impl Intake<'_> {
             Event::Edited(edit) => self.edited(edit),
             Event::Deleted { chat, sender, target } => self.deleted(chat, sender, target),
             Event::Reacted(reaction) => self.reacted(reaction),
+            Event::Noted(note) => self.noted(note),
             Event::Chat { id, name, members } => {
                 groups::name_chat(self.connection, id, name, *members, self.now)
             }
@@ -181,26 +254,31 @@ impl Intake<'_> {
         if self.is_there(&group, &message.id, &message.sender)? {
             return Ok(());
         }
-        let wake = self.wake(&group, message, message.quote.as_ref().map(|quote| &quote.id))?;
+        let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let quote = match &message.quote {
-            Some(quote) => Some(self.known_quote(&group, &quote.id)?.unwrap_or_else(|| unverified(quote))),
+            Some(quote) => {
+                Some(self.known_quote(&group, &quote.id)?.unwrap_or_else(|| KnownQuote::claimed(quote)))
+            }
             None => None,
         };
+        let now = self.as_it_is_now(&group, message, quoted)?;
         self.insert(
             &group,
             &NewRow {
                 id: &message.id,
                 sender: &message.sender,
                 sender_name: &message.sender_name,
-                text: &message.text,
+                text: &now.text,
                 sent_at: message.sent_at,
+                forwarded: message.forwarded,
                 quote: quote.as_ref(),
                 edits: None,
                 media: message.media.as_ref(),
-                wake,
-                state: "pending",
+                wake: now.wake,
+                state: now.state,
             },
-        )
+        )?;
+        self.tell_who_named(&group, &message.id)
     }
 
     /// Whether this message came before, under any name of its sender, or is one of our own.
@@ -229,7 +307,7 @@ impl Intake<'_> {
             Some(quoted) if self.is_ours(group, quoted)? => Quotes::Kai,
             Some(_) | None => Quotes::Other,
         };
-        let wake = wake(group.role, group.trigger_or(&self.rules.assistant), message, quotes);
+        let wake = wake(group, group.trigger_or(&self.rules.assistant), message, quotes);
         if wake == Wake::Wakes && self.is_too_old(message.sent_at) {
             self.tell_of_absence(group)?;
             return Ok(Wake::Context);
@@ -263,40 +341,60 @@ impl Intake<'_> {
     }
 
     /// A message that we know, as a quote: what the quoting client says of it may be anything.
-    fn known_quote(&self, group: &Group, id: &MessageId) -> Result<Option<Quote>> {
-        // The plus keeps SQLite from walking through the chat in the order of ids.
-        let known: Option<(String, String, Option<String>)> = self
+    fn known_quote(&self, group: &Group, id: &MessageId) -> Result<Option<KnownQuote>> {
+        let own = self
             .connection
-            .prepare_cached(
-                "SELECT ?3, text, nullif(kind, 'text') FROM outbox WHERE wa_id = ?2 AND chat = ?1
-                 UNION ALL
-                 SELECT * FROM (SELECT sender_name, text, media_kind FROM inbox
-                                WHERE chat = ?1 AND wa_id = ?2 ORDER BY +id LIMIT 1)
-                 LIMIT 1",
-            )?
-            .query_row([group.chat.as_str(), id.as_str(), &self.rules.assistant], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?))
+            .prepare_cached("SELECT text, kind, path FROM outbox WHERE wa_id = ?2 AND chat = ?1")?
+            .query_row([group.chat.as_str(), id.as_str()], |row| {
+                let (text, kind, path) = (row.get(0)?, row.get(1)?, row.get(2)?);
+                Ok((text, kind, path))
             })
             .optional()?;
-        Ok(known.map(|(sender_name, text, kind)| {
-            let text = match kind {
-                _ if !text.is_empty() => text,
-                Some(kind) => format!("[{kind}]"),
-                None => "[deleted message]".to_owned(),
-            };
-            Quote { id: id.clone(), sender_name, text }
-        }))
+        if let Some((text, kind, path)) = own {
+            let text = own_words(text, kind, path);
+            let known = KnownQuote::unknown(id, "");
+            return Ok(Some(KnownQuote { source: QuoteSource::Kai, text, ..known }));
+        }
+        // The plus keeps SQLite from walking through the chat in the order of ids. What was taken back before it came
+        // is nobody's words.
+        Ok(self
+            .connection
+            .prepare_cached(
+                "SELECT sender, sender_name, text, media_kind, media_mime, media_name, media_bytes, media_handle,
+                        media_path
+                 FROM inbox WHERE chat = ?1 AND wa_id = ?2
+                 ORDER BY text = '' AND media_kind IS NULL, +id LIMIT 1",
+            )?
+            .query_row([group.chat.as_str(), id.as_str()], |row| {
+                let text: String = row.get(2)?;
+                let media = media::media_from(row, "media")?;
+                Ok(KnownQuote {
+                    id: id.clone(),
+                    source: QuoteSource::Chat,
+                    sender: Some(SenderId::new(row.get::<_, String>(0)?)),
+                    sender_name: row.get(1)?,
+                    text: if text.is_empty() && media.is_none() { DELETED.to_owned() } else { text },
+                    media,
+                    path: row.get("media_path")?,
+                })
+            })
+            .optional()?)
     }
 
     fn insert(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
+        people::meet(self.connection, row.sender)?;
         let NewRow { quote, media, .. } = row;
+        let quoted = quote.and_then(|quote| quote.media.as_ref());
         self.connection
             .prepare_cached(
                 "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at,
                                     quote_id, quote_sender_name, quote_text,
                                     media_kind, media_mime, media_name, media_bytes, media_handle, media_state,
-                                    wake, state, edits)
-                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19)
+                                    wake, state, edits, forwarded, quote_sender, quote_source,
+                                    quote_media_kind, quote_media_mime, quote_media_name, quote_media_bytes,
+                                    quote_media_handle, quote_media_state, quote_media_path)
+                 VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13, ?14, ?15, ?16, ?17, ?18, ?19, ?20, ?21,
+                         ?22, ?23, ?24, ?25, ?26, ?27, ?28, ?29)
                  ON CONFLICT (chat, wa_id, sender) DO NOTHING",
             )?
             .execute(params![
@@ -313,13 +411,26 @@ impl Intake<'_> {
                 media.map(|media| media.kind.name()),
                 media.map(|media| media.mime.as_str()),
                 media.and_then(|media| media.name.as_deref()),
-                media.map(|media| i64::try_from(media.bytes).unwrap_or(i64::MAX)),
+                media.map(media::stored_bytes),
                 media.map(|media| media.handle.as_slice()),
                 media.map(|_| "wanted"),
                 wake_name(row.wake),
                 row.state,
                 row.edits.map(MessageId::as_str),
+                forwarded_name(row.forwarded),
+                quote.and_then(|quote| quote.sender.as_ref()).map(SenderId::as_str),
+                quote.map(|quote| quote.source.name()),
+                quoted.map(|media| media.kind.name()),
+                quoted.map(|media| media.mime.as_str()),
+                quoted.and_then(|media| media.name.as_deref()),
+                quoted.map(media::stored_bytes),
+                quoted.map(|media| media.handle.as_slice()),
+                quoted.map(|_| "wanted"),
+                quote.and_then(|quote| quote.path.as_deref()),
             ])?;
+        if let Some(sender) = quote.and_then(|quote| quote.sender.as_ref()) {
+            people::meet(self.connection, sender)?;
+        }
         if row.wake == Wake::Wakes {
             self.wakes(group);
         }
@@ -338,11 +449,21 @@ impl Intake<'_> {
     }
 }
 
-/// A quote of a message that we do not know: only the quoting client says so.
-fn unverified(quote: &Quote) -> Quote {
-    Quote {
-        sender_name: format!("{} (not verified)", quote.sender_name).trim_start().to_owned(),
-        ..quote.clone()
+/// One of our own messages in words: its text, else what it was.
+fn own_words(text: String, kind: String, path: Option<String>) -> String {
+    match path {
+        Some(path) if text.is_empty() => format!("[File: {path}]"),
+        Some(path) => format!("[File: {path}] {text}"),
+        None if kind == "reaction" => format!("[Reaction: {text}]"),
+        None => text,
+    }
+}
+
+fn forwarded_name(forwarded: Forwarded) -> Option<&'static str> {
+    match forwarded {
+        Forwarded::No => None,
+        Forwarded::Once => Some("once"),
+        Forwarded::Many => Some("many"),
     }
 }
 
@@ -378,6 +499,7 @@ mod tests {
             text: text.to_owned(),
             sent_at: at(NOW),
             mention: Mention::NotMe,
+            forwarded: Forwarded::No,
             quote: None,
             media: None,
             expires_secs: None,
@@ -433,10 +555,12 @@ mod tests {
         let chat = || prop::sample::select(vec!["family@g.us", "main@g.us", "Ana@s", "Ana@lid", "x@g.us"]);
         let text = || prop_oneof!["@Kai .*", ".*", "\\[Edited\\] .*"];
         let second = || prop_oneof![NOW - 200_000..NOW + 200_000, any::<i64>()];
-        let quote = (id(), text()).prop_map(|(id, text)| Quote {
+        let quote = (id(), text(), prop::option::of(person())).prop_map(|(id, text, sender)| Quote {
             id: MessageId::new(id),
+            sender: sender.map(SenderId::new),
             sender_name: "?".to_owned(),
             text,
+            media: None,
         });
         let inbound = (chat(), id(), person(), text(), second(), prop::option::of(quote)).prop_map(
             |(chat, id, sender, text, second, quote)| Inbound {

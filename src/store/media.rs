@@ -1,5 +1,5 @@
-//! The columns `media_…` of the table `inbox`: what is attached to messages, from WhatsApp's servers to the
-//! group's folder. Also who writes in a chat, as an answer may name them.
+//! The columns `media_…` and `quote_media_…` of the table `inbox`: what is attached to messages and to what they quote,
+//! from WhatsApp's servers to the group's folder. Also who writes in a chat, as an answer may name them.
 //!
 //! ```text
 //! wanted ──fetched──▶ saved
@@ -25,8 +25,29 @@ const RECENT_MESSAGES: i64 = 500;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Wanted {
     pub row: RowId,
+    pub whose: FileOf,
     pub media: Media,
     pub sent_at: Timestamp,
+    /// Where it was saved before, if it was.
+    pub path: Option<String>,
+}
+
+/// What a file is attached to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum FileOf {
+    Message,
+    /// The message that this one quotes.
+    Quoted,
+}
+
+impl FileOf {
+    /// What its columns begin with.
+    fn columns(self) -> &'static str {
+        match self {
+            Self::Message => "media",
+            Self::Quoted => "quote_media",
+        }
+    }
 }
 
 impl RowId {
@@ -54,13 +75,19 @@ impl Store {
             let transaction = connection.transaction()?;
             let Some(up_to) = turns::newest_to_wait_for(&transaction, &chat)? else { return Ok(Vec::new()) };
             let mut statement = transaction.prepare_cached(
-                "SELECT id, sent_at, media_kind, media_mime, media_name, media_bytes, media_handle
-                 FROM inbox INDEXED BY inbox_wanted
-                 WHERE chat = ?1 AND state = 'pending' AND media_state = 'wanted' AND id <= ?2 ORDER BY id DESC",
+                "SELECT * FROM inbox INDEXED BY inbox_wanted
+                 WHERE chat = ?1 AND state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted')
+                   AND id <= ?2
+                 ORDER BY id DESC",
             )?;
-            let wanted = statement
-                .query_map(params![chat.as_str(), up_to], wanted_from)?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
+            let mut wanted = Vec::new();
+            let mut rows = statement.query(params![chat.as_str(), up_to])?;
+            while let Some(row) = rows.next()? {
+                for whose in [FileOf::Message, FileOf::Quoted] {
+                    wanted.extend(wanted_from(row, whose)?);
+                }
+            }
+            drop(rows);
             drop(statement);
             transaction.commit()?;
             Ok(wanted)
@@ -70,25 +97,39 @@ impl Store {
 
     /// A file lies in the group's folder; `path` is relative to that. False where its message does not want it any
     /// more.
-    pub async fn media_saved(&self, row: RowId, path: String) -> Result<bool> {
+    pub async fn media_saved(&self, row: RowId, whose: FileOf, path: String) -> Result<bool> {
         self.with(move |connection| {
-            settle(connection, row, "saved", Some(&path), None)?;
+            settle(connection, (row, whose), "saved", Some(&path), None)?;
             // Also what an earlier try has written without our hearing of it.
+            let columns = whose.columns();
             Ok(connection
-                .prepare_cached("SELECT 1 FROM inbox WHERE id = ?1 AND media_path = ?2")?
+                .prepare_cached(&format!(
+                    "SELECT 1 FROM inbox WHERE id = ?1 AND {columns}_path = ?2 AND {columns}_state = 'saved'"
+                ))?
                 .exists(params![row.0, path])?)
         })
         .await
     }
 
     /// Files will not come; `reason` is for the agent, such as `larger than 32 MB`.
-    pub async fn media_missing(&self, rows: Vec<RowId>, reason: String) -> Result<()> {
+    pub async fn media_missing(&self, files: Vec<(RowId, FileOf)>, reason: String) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            for row in rows {
-                settle(&transaction, row, "missing", None, Some(&reason))?;
+            for file in files {
+                settle(&transaction, file, "missing", None, Some(&reason))?;
             }
             transaction.commit()?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The whole text of a message lies in the group's folder.
+    pub async fn text_saved(&self, row: RowId, path: String) -> Result<()> {
+        self.with(move |connection| {
+            connection
+                .prepare_cached("UPDATE inbox SET text_path = ?2 WHERE id = ?1")?
+                .execute(params![row.0, path])?;
             Ok(())
         })
         .await
@@ -129,48 +170,67 @@ impl Store {
     }
 }
 
-/// Says what became of a file; a second word on it changes nothing.
+/// Says what became of a file; a second word on it changes nothing. What finds it stays: somebody may quote it.
 fn settle(
     connection: &Connection,
-    row: RowId,
+    (row, whose): (RowId, FileOf),
     state: &str,
     path: Option<&str>,
     missing: Option<&str>,
 ) -> Result<()> {
+    let columns = whose.columns();
     connection
-        .prepare_cached(
-            "UPDATE inbox SET media_state = ?2, media_path = ?3, media_missing = ?4, media_handle = NULL
-             WHERE id = ?1 AND media_state = 'wanted'",
-        )?
+        .prepare_cached(&format!(
+            "UPDATE inbox SET {columns}_state = ?2, {columns}_path = ?3, {columns}_missing = ?4
+             WHERE id = ?1 AND {columns}_state = 'wanted'"
+        ))?
         .execute(params![row.0, state, path, missing])?;
     Ok(())
 }
 
-fn wanted_from(row: &Row<'_>) -> rusqlite::Result<Wanted> {
-    let bytes: Option<i64> = row.get(5)?;
-    Ok(Wanted {
-        row: RowId(row.get(0)?),
-        sent_at: time(row.get(1)?),
-        media: Media {
-            kind: kind(&row.get::<_, String>(2)?),
-            mime: row.get::<_, Option<String>>(3)?.unwrap_or_default(),
-            name: row.get(4)?,
-            bytes: bytes.unwrap_or_default().cast_unsigned(),
-            handle: row.get::<_, Option<Vec<u8>>>(6)?.unwrap_or_default(),
-        },
-    })
+/// A file that is still wanted; none if it is not.
+fn wanted_from(row: &Row<'_>, whose: FileOf) -> rusqlite::Result<Option<Wanted>> {
+    let columns = whose.columns();
+    let state: Option<String> = row.get(format!("{columns}_state").as_str())?;
+    let Some(media) = media_from(row, columns)?.filter(|_| state.as_deref() == Some("wanted")) else {
+        return Ok(None);
+    };
+    let path = row.get(format!("{columns}_path").as_str())?;
+    Ok(Some(Wanted { row: RowId(row.get("id")?), whose, media, sent_at: time(row.get("sent_at")?), path }))
 }
 
-/// The file of a claimed row, as the agent hears of it.
-pub(super) fn prompt_file(row: &Row<'_>) -> rusqlite::Result<Option<PromptFile>> {
-    let Some(kind_name) = row.get::<_, Option<String>>("media_kind")? else { return Ok(None) };
-    let whereabouts = match row.get::<_, Option<String>>("media_path")? {
+/// What is attached, from the columns that begin with this.
+pub(super) fn media_from(row: &Row<'_>, columns: &str) -> rusqlite::Result<Option<Media>> {
+    let column = |name: &str| format!("{columns}_{name}");
+    let Some(kind_name) = row.get::<_, Option<String>>(column("kind").as_str())? else { return Ok(None) };
+    let bytes: Option<i64> = row.get(column("bytes").as_str())?;
+    Ok(Some(Media {
+        kind: kind(&kind_name),
+        mime: row.get::<_, Option<String>>(column("mime").as_str())?.unwrap_or_default(),
+        name: row.get(column("name").as_str())?,
+        bytes: bytes.unwrap_or_default().cast_unsigned(),
+        handle: row.get::<_, Option<Vec<u8>>>(column("handle").as_str())?.unwrap_or_default(),
+    }))
+}
+
+/// A file's size as SQLite can hold it.
+pub(super) fn stored_bytes(media: &Media) -> i64 {
+    i64::try_from(media.bytes).unwrap_or(i64::MAX)
+}
+
+/// The file of a claimed row, or of what it quotes, as the agent hears of it.
+pub(super) fn prompt_file(row: &Row<'_>, whose: FileOf) -> rusqlite::Result<Option<PromptFile>> {
+    let column = |name: &str| format!("{}_{name}", whose.columns());
+    let Some(kind_name) = row.get::<_, Option<String>>(column("kind").as_str())? else { return Ok(None) };
+    let is_saved = row.get::<_, Option<String>>(column("state").as_str())?.as_deref() == Some("saved");
+    let path: Option<String> = row.get(column("path").as_str())?;
+    let whereabouts = match path.filter(|_| is_saved) {
         Some(path) => Whereabouts::Saved { path },
         None => Whereabouts::Missing {
-            reason: row.get::<_, Option<String>>("media_missing")?.unwrap_or_default(),
+            reason: row.get::<_, Option<String>>(column("missing").as_str())?.unwrap_or_default(),
         },
     };
-    Ok(Some(PromptFile { kind: kind(&kind_name), name: row.get("media_name")?, whereabouts }))
+    Ok(Some(PromptFile { kind: kind(&kind_name), name: row.get(column("name").as_str())?, whereabouts }))
 }
 
 /// The kind of a name that the schema allows.
@@ -189,7 +249,7 @@ fn kind(name: &str) -> MediaKind {
 mod tests {
     use super::*;
     use crate::store::{Claim, Rules};
-    use crate::types::{EngineName, Event, Inbound, Lang, Mention, MessageId, Role};
+    use crate::types::{EngineName, Event, Forwarded, Inbound, Lang, Mention, MessageId, Role};
 
     struct Chat {
         store: Store,
@@ -226,6 +286,7 @@ mod tests {
                 text: text.to_owned(),
                 sent_at: Timestamp::UNIX_EPOCH,
                 mention: Mention::NotMe,
+                forwarded: Forwarded::No,
                 quote: None,
                 media,
                 expires_secs: None,
@@ -272,12 +333,19 @@ mod tests {
         assert_eq!(wanted.iter().map(|file| file.row.number()).collect::<Vec<_>>(), [3, 2], "newest first");
         assert_eq!(Some(&wanted[0].media), photo().as_ref());
 
-        chat.store.media_saved(wanted[0].row, "inbox/a.jpg".to_owned()).await.unwrap();
+        chat.store.media_saved(wanted[0].row, FileOf::Message, "inbox/a.jpg".to_owned()).await.unwrap();
         assert_eq!(chat.claims().await, ["1"], "the older one is still to come");
-        chat.store.media_missing(vec![wanted[1].row], "too late".to_owned()).await.unwrap();
+        chat.store
+            .media_missing(vec![(wanted[1].row, FileOf::Message)], "too late".to_owned())
+            .await
+            .unwrap();
         // A second word on it changes nothing.
-        assert!(!chat.store.media_saved(wanted[1].row, "inbox/b.jpg".to_owned()).await.unwrap());
-        assert!(chat.store.media_saved(wanted[0].row, "inbox/a.jpg".to_owned()).await.unwrap());
+        assert!(
+            !chat.store.media_saved(wanted[1].row, FileOf::Message, "inbox/b.jpg".to_owned()).await.unwrap()
+        );
+        assert!(
+            chat.store.media_saved(wanted[0].row, FileOf::Message, "inbox/a.jpg".to_owned()).await.unwrap()
+        );
         assert!(chat.store.waits(&chat.group).await.unwrap());
         let claim = chat
             .store
@@ -321,7 +389,7 @@ mod tests {
         let wanted = chat.wanted().await;
         assert_eq!(wanted.len(), 100);
         assert_eq!(wanted.last().unwrap().row, RowId(51));
-        let rows = wanted.iter().map(|file| file.row).collect();
+        let rows = wanted.iter().map(|file| (file.row, file.whose)).collect();
         chat.store.media_missing(rows, "too many files at once".to_owned()).await.unwrap();
         assert_eq!(chat.wanted().await, []);
         assert_eq!(chat.claims().await.len(), 101);
@@ -343,7 +411,7 @@ mod tests {
         assert!(!chat.store.waits(&chat.group).await.unwrap());
         assert_eq!(chat.claims().await, [""; 0]);
         let wanted = chat.wanted().await;
-        chat.store.media_saved(wanted[0].row, "inbox/a.jpg".to_owned()).await.unwrap();
+        chat.store.media_saved(wanted[0].row, FileOf::Message, "inbox/a.jpg".to_owned()).await.unwrap();
         assert!(chat.store.waits(&chat.group).await.unwrap());
         assert_eq!(chat.claims().await, ["1"]);
     }

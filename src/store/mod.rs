@@ -32,7 +32,7 @@ pub use account::LinkNote;
 pub use groups::KnownChat;
 pub use inbox::{OutboxChange, RowId, Rules, TakenIn};
 pub use lock::InstanceLock;
-pub use media::Wanted;
+pub use media::{FileOf, Wanted};
 pub use outbox::{
     Attempt, DueContent, DueReply, GivenUp, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
 };
@@ -186,7 +186,8 @@ mod tests {
 
     use super::*;
     use crate::types::{
-        ChatId, EngineName, Event, Group, GroupName, Inbound, Lang, Mention, MessageId, Role, SenderId,
+        ChatId, EngineName, Event, Forwarded, Group, GroupName, Inbound, Lang, Mention, MessageId, Role,
+        SenderId,
     };
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -200,6 +201,7 @@ mod tests {
             text: text.to_owned(),
             sent_at,
             mention: Mention::NotMe,
+            forwarded: Forwarded::No,
             quote: None,
             media: None,
             expires_secs: None,

@@ -4,6 +4,8 @@
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use crate::types::SenderId;
+
 /// All names of whomever the SQL expression `id` names, as an SQL set: itself, and what was learned.
 pub(super) fn names_of(id: &str) -> String {
     format!(
@@ -42,15 +44,15 @@ pub(super) fn same_person(connection: &Connection, one: &str, other: &str) -> Re
     let keep = match (person(one)?, person(other)?) {
         (Some(one), Some(other)) if one == other => return Ok(()),
         (Some(one), Some(other)) => {
+            // The one that agents have known for longer.
+            let (keep, gone) = (one.min(other), one.max(other));
             connection
                 .prepare_cached("UPDATE people SET person = ?1 WHERE person = ?2")?
-                .execute(params![one, other])?;
-            one
+                .execute(params![keep, gone])?;
+            keep
         }
         (Some(known), None) | (None, Some(known)) => known,
-        (None, None) => connection
-            .prepare_cached("SELECT coalesce(max(person), 0) + 1 FROM people")?
-            .query_row([], |row| row.get(0))?,
+        (None, None) => somebody_new(connection)?,
     };
     for id in [one, other] {
         connection
@@ -58,6 +60,29 @@ pub(super) fn same_person(connection: &Connection, one: &str, other: &str) -> Re
             .execute(params![id, keep])?;
     }
     one_row_per_chat(connection, one)
+}
+
+/// Sees to it that somebody who writes is a person with a number of their own, which prompts tell.
+pub(super) fn meet(connection: &Connection, id: &SenderId) -> Result<()> {
+    let is_known = connection.prepare_cached("SELECT 1 FROM people WHERE id = ?1")?.exists([id.as_str()])?;
+    if !is_known {
+        let person = somebody_new(connection)?;
+        connection
+            .prepare_cached("INSERT INTO people (id, person) VALUES (?1, ?2)")?
+            .execute(params![id.as_str(), person])?;
+    }
+    Ok(())
+}
+
+/// How prompts tell a person from all others, whatever they are called. `number` is the person's in `people`.
+pub(super) fn prompt_id(number: Option<i64>) -> String {
+    number.map(|number| format!("p{number}")).unwrap_or_default()
+}
+
+/// A number that nobody had before.
+fn somebody_new(connection: &Connection) -> Result<i64> {
+    connection.prepare_cached("INSERT INTO persons DEFAULT VALUES")?.execute([])?;
+    Ok(connection.last_insert_rowid())
 }
 
 /// Forgets whose name this was.
@@ -148,6 +173,26 @@ mod tests {
         same_person(&connection, "34600000003@s.whatsapp.net", "bob@lid").unwrap();
         same_person(&connection, "34600000003@s.whatsapp.net", "ana@lid").unwrap();
         assert_eq!(names(&connection, "bob@lid"), "34600000001@s.whatsapp.net bob@lid");
+    }
+
+    #[test]
+    fn everybody_keeps_the_number_that_they_were_met_with() {
+        let connection = database();
+        let number = |id: &str| -> i64 {
+            connection.query_row("SELECT person FROM people WHERE id = ?1", [id], |row| row.get(0)).unwrap()
+        };
+        for id in ["ana@s", "bob@s", "ana@lid", "ana@s"] {
+            meet(&connection, &SenderId::new(id)).unwrap();
+        }
+        assert_eq!((number("ana@s"), number("bob@s"), number("ana@lid")), (1, 2, 3));
+        same_person(&connection, "ana@lid", "ana@s").unwrap();
+        assert_eq!((number("ana@s"), number("ana@lid")), (1, 1));
+        // A number that is free again is nobody else's.
+        forget(&connection, "bob@s").unwrap();
+        meet(&connection, &SenderId::new("cy@s")).unwrap();
+        meet(&connection, &SenderId::new("bob@s")).unwrap();
+        assert_eq!((number("cy@s"), number("bob@s")), (4, 5));
+        assert_eq!((prompt_id(Some(4)), prompt_id(None)), ("p4".to_owned(), String::new()));
     }
 
     #[test]

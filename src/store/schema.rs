@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 5] = ["
+const MIGRATIONS: [&str; 6] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -204,6 +204,36 @@ const MIGRATIONS: [&str; 5] = ["
     ALTER TABLE outbox ADD COLUMN pause_millis INTEGER;
     -- Which turns began later: their order is no matter of a clock.
     ALTER TABLE outages ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;
+", "
+    CREATE TABLE persons (
+        id INTEGER PRIMARY KEY AUTOINCREMENT
+    ) STRICT;
+    INSERT INTO persons (id) SELECT DISTINCT person FROM people;
+    INSERT INTO people (id, person)
+    SELECT sender, (SELECT coalesce(max(id), 0) FROM persons) + row_number() OVER (ORDER BY min(id))
+    FROM inbox WHERE sender NOT IN (SELECT id FROM people) GROUP BY sender;
+    INSERT INTO persons (id) SELECT person FROM people WHERE person NOT IN (SELECT id FROM persons);
+
+    ALTER TABLE groups ADD COLUMN forwards TEXT NOT NULL DEFAULT 'told' CHECK (forwards IN ('told', 'call'));
+
+    ALTER TABLE inbox ADD COLUMN forwarded TEXT CHECK (forwarded IN ('once', 'many'));
+    ALTER TABLE inbox ADD COLUMN text_path TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_sender TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_source TEXT CHECK (quote_source IN ('kai', 'chat', 'client'));
+    ALTER TABLE inbox ADD COLUMN quote_media_kind TEXT
+        CHECK (quote_media_kind IN ('image', 'video', 'voice', 'audio', 'document', 'sticker'));
+    ALTER TABLE inbox ADD COLUMN quote_media_mime TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_media_name TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_media_bytes INTEGER;
+    ALTER TABLE inbox ADD COLUMN quote_media_handle BLOB;
+    ALTER TABLE inbox ADD COLUMN quote_media_state TEXT CHECK (quote_media_state IN ('wanted', 'saved', 'missing'));
+    ALTER TABLE inbox ADD COLUMN quote_media_path TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_media_missing TEXT;
+    DROP INDEX inbox_wanted;
+    CREATE INDEX inbox_wanted ON inbox (chat, id)
+        WHERE state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted');
+    CREATE INDEX inbox_edits ON inbox (chat, edits) WHERE edits IS NOT NULL;
+    CREATE INDEX inbox_claims ON inbox (chat, quote_id) WHERE state = 'pending' AND quote_source = 'client';
 "];
 
 /// As many as there are: with fewer, each message would have most of its statements prepared anew.

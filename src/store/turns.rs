@@ -7,10 +7,10 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{Reply, RowId, Store, earlier, media, millis, outage, outbox, time};
-use crate::render::prompt::PromptMessage;
+use super::{FileOf, Reply, RowId, Store, earlier, media, millis, outage, outbox, people, time};
+use crate::render::prompt::{Author, PromptMessage, PromptQuote};
 use crate::router::Wake;
-use crate::types::{ChatId, EngineName, Group, MessageId, Outage, Quote, SenderId, TokenUsage, TurnId};
+use crate::types::{ChatId, EngineName, Forwarded, Group, MessageId, Outage, SenderId, TokenUsage, TurnId};
 
 /// How often a message is tried before it is parked and the chat is told.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -324,7 +324,8 @@ fn newest_to_claim(connection: &Connection, chat: &ChatId) -> Result<Option<i64>
             "SELECT max(id) FROM (SELECT id FROM inbox
              WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)
              WHERE id < coalesce((SELECT min(id) FROM inbox INDEXED BY inbox_wanted
-                                  WHERE chat = ?1 AND state = 'pending' AND media_state = 'wanted'), id + 1)",
+                                  WHERE chat = ?1 AND state = 'pending'
+                                    AND (media_state = 'wanted' OR quote_media_state = 'wanted')), id + 1)",
         )?
         .query_row(params![chat.as_str(), CLAIM_MAX], |row| row.get(0))?)
 }
@@ -365,12 +366,11 @@ fn let_context_go(connection: &Connection, chat: &ChatId, up_to: i64) -> Result<
 /// Hands the pending rows up to `up_to` to a turn, counting the attempt.
 fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
     let_context_go(transaction, chat, up_to)?;
-    let mut statement = transaction.prepare_cached(
+    let mut statement = transaction.prepare_cached(&format!(
         "UPDATE inbox INDEXED BY inbox_pending SET state = 'claimed', turn = ?1, attempts = attempts + 1
-         WHERE chat = ?2 AND state = 'pending' AND id <= ?3
-         RETURNING id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text, sender,
-                   wake = 'wakes', edits, media_kind, media_name, media_state, media_path, media_missing",
-    )?;
+             WHERE chat = ?2 AND state = 'pending' AND id <= ?3
+             RETURNING {CLAIMED}"
+    ))?;
     let mut claimed = statement
         .query_map(params![turn.0, chat.as_str(), up_to], claimed_from)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
@@ -405,32 +405,54 @@ pub(super) struct Claimed {
     pub message: PromptMessage,
 }
 
-/// Reads `id, wa_id, sender_name, text, sent_at, quote_id, quote_sender_name, quote_text, sender, wake = 'wakes'` and,
-/// by name, `edits` and what `media::prompt_file` needs.
+/// What [`claimed_from`] reads of a row of `inbox`.
+pub(super) const CLAIMED: &str = "*, (SELECT person FROM people WHERE people.id = sender) AS person,
+    (SELECT person FROM people WHERE people.id = quote_sender) AS quote_person";
+
 pub(super) fn claimed_from(row: &Row<'_>) -> rusqlite::Result<Claimed> {
-    let quote_id: Option<String> = row.get(5)?;
+    let person = |id: &str, name: &str| -> rusqlite::Result<Author> {
+        let id = people::prompt_id(row.get(id)?);
+        Ok(Author::Person { id, name: row.get::<_, Option<String>>(name)?.unwrap_or_default() })
+    };
+    let quote_id: Option<String> = row.get("quote_id")?;
     let quote = match quote_id {
-        Some(id) => Some(Quote {
-            id: MessageId::new(id),
-            sender_name: row.get::<_, Option<String>>(6)?.unwrap_or_default(),
-            text: row.get::<_, Option<String>>(7)?.unwrap_or_default(),
-        }),
+        Some(id) => {
+            let source: Option<String> = row.get("quote_source")?;
+            Some(PromptQuote {
+                id: MessageId::new(id),
+                author: match source.as_deref() {
+                    Some("kai") => Author::Kai,
+                    Some(_) | None => person("quote_person", "quote_sender_name")?,
+                },
+                is_claimed: source.as_deref() == Some("client"),
+                text: row.get::<_, Option<String>>("quote_text")?.unwrap_or_default(),
+                file: media::prompt_file(row, FileOf::Quoted)?,
+                whole: None,
+            })
+        }
         None => None,
     };
     let edited = row.get::<_, Option<String>>("edits")?.map_or("", |_| EDITED);
-    let text: String = row.get(3)?;
+    let text: String = row.get("text")?;
     let message = PromptMessage {
-        id: MessageId::new(row.get::<_, String>(1)?),
-        sender_name: row.get(2)?,
+        id: MessageId::new(row.get::<_, String>("wa_id")?),
+        author: person("person", "sender_name")?,
         text: format!("{edited}{text}"),
-        sent_at: time(row.get(4)?),
+        sent_at: time(row.get("sent_at")?),
+        forwarded: match row.get::<_, Option<String>>("forwarded")?.as_deref() {
+            Some("many") => Forwarded::Many,
+            Some(_) => Forwarded::Once,
+            None => Forwarded::No,
+        },
         quote,
-        file: media::prompt_file(row)?,
+        file: media::prompt_file(row, FileOf::Message)?,
+        whole: None,
     };
+    let wakes = row.get::<_, String>("wake")? == "wakes";
     Ok(Claimed {
-        row: RowId(row.get(0)?),
-        sender: SenderId::new(row.get::<_, String>(8)?),
-        wake: if row.get(9)? { Wake::Wakes } else { Wake::Context },
+        row: RowId(row.get("id")?),
+        sender: SenderId::new(row.get::<_, String>("sender")?),
+        wake: if wakes { Wake::Wakes } else { Wake::Context },
         message,
     })
 }

@@ -152,7 +152,7 @@ mod tests {
     use super::super::tests::{add_group, rules};
     use super::*;
     use crate::store::{Finish, TurnEnding};
-    use crate::types::{EngineName, Event, Inbound, Mention, MessageId, Role, SenderId};
+    use crate::types::{EngineName, Event, Forwarded, Inbound, Mention, MessageId, Role, SenderId};
 
     /// A turn of the group that began at `now` and ended in this way.
     async fn turn(store: &Store, group: &str, now: &str, finish: Finish, usage: TokenUsage) {
@@ -166,6 +166,7 @@ mod tests {
             text: "@Kai hello".to_owned(),
             sent_at: now,
             mention: Mention::NotMe,
+            forwarded: Forwarded::No,
             quote: None,
             media: None,
             expires_secs: None,

@@ -19,6 +19,8 @@ pub enum Event {
         target: MessageId,
     },
     Reacted(Reaction),
+    /// Somebody has done something that people see in the chat and that asks for nothing, such as a pin.
+    Noted(Note),
     /// A chat exists and is called this; `members` where it is a group and known.
     Chat {
         id: ChatId,
@@ -61,6 +63,7 @@ pub struct Inbound {
     pub sent_at: Timestamp,
     /// A native mention of the linked account, as the bridge understood it.
     pub mention: Mention,
+    pub forwarded: Forwarded,
     pub quote: Option<Quote>,
     pub media: Option<Media>,
     /// After how many seconds messages of this chat disappear, where they do.
@@ -74,12 +77,24 @@ pub enum Mention {
     NotMe,
 }
 
-/// The message that another one answers.
+/// Whether the words are somebody else's, passed on from another chat.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Forwarded {
+    No,
+    Once,
+    /// Along a chain of five chats or more, as WhatsApp counts it.
+    Many,
+}
+
+/// The message that another one answers, as the client says that quotes it: anything may stand in it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
     pub id: MessageId,
+    /// None where the client does not say whose it is.
+    pub sender: Option<SenderId>,
     pub sender_name: String,
     pub text: String,
+    pub media: Option<Media>,
 }
 
 /// Something attached to a message, still on WhatsApp's servers.
@@ -138,6 +153,20 @@ pub struct Reaction {
     pub sender_name: String,
     pub target: MessageId,
     pub emoji: String,
+    pub sent_at: Timestamp,
+}
+
+/// Something that was done in a chat, in words.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Note {
+    pub chat: ChatId,
+    /// The note's own.
+    pub id: MessageId,
+    pub sender: SenderId,
+    pub sender_name: String,
+    /// The message that it was done to, if it was to one.
+    pub target: Option<MessageId>,
+    pub text: String,
     pub sent_at: Timestamp,
 }
 

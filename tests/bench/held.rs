@@ -21,7 +21,8 @@ use nanokimi::service::{self, Ended, Reach};
 use nanokimi::session::{Host, Settings, machine};
 use nanokimi::store::{Rules, Store};
 use nanokimi::types::{
-    ChatId, Failure, Group, GroupName, Inbound, InstallId, Lang, Mention, MessageId, Role, Secret, SenderId,
+    ChatId, Failure, Forwarded, Group, GroupName, Inbound, InstallId, Lang, Mention, MessageId, Role, Secret,
+    SenderId,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -132,6 +133,7 @@ pub fn message(number: usize, text: &str) -> Inbound {
         text: text.to_owned(),
         sent_at: Clock::System.now(),
         mention: Mention::NotMe,
+        forwarded: Forwarded::No,
         quote: None,
         media: None,
         expires_secs: None,

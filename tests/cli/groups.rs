@@ -37,6 +37,33 @@ fn a_chat_belongs_to_one_group() {
 }
 
 #[test]
+fn what_is_pasted_is_taken_as_it_is_seen() {
+    let home = Home::new();
+    for (name, id) in [
+        ("\u{2068}work\u{2069}", "\u{202a}1203630\u{2011}41@g.us\u{202c}"),
+        ("ana\u{200b}", " \u{feff}34600111222@s.whatsapp.net\u{a0}"),
+        ("bo", "34600111333@c.us"),
+    ] {
+        home.run(&["groups", "add", name, "--chat", id]).done();
+    }
+    home.run(&[
+        "groups",
+        "set",
+        "work\u{200e}",
+        "--daily-tokens",
+        "200\u{202f}000",
+        "--trigger",
+        "Kai\u{2069}",
+    ])
+    .done();
+    let listed = home.run(&["groups", "list"]).done().stdout;
+    for row in ["1203630-41@g.us", "34600111222@s.whatsapp.net", "34600111333@s.whatsapp.net"] {
+        assert!(listed.lines().any(|line| line.ends_with(&format!(" {row}"))), "{row} in {listed}");
+    }
+    assert!(listed.contains("200000") && listed.contains("@Kai ") && listed.is_ascii(), "{listed}");
+}
+
+#[test]
 fn there_is_one_main_channel() {
     assert_snapshot!(Home::new().refuses(&["groups", "add", "mine", "--main"]), @"The main channel is main already; `nanokimi groups remove main` makes room for another");
 }
@@ -100,6 +127,20 @@ fn what_is_chosen_for_a_group_is_shown_and_taken_up_again() {
     family  @Ana        kimi-cli  allowlist  200000        console:family
     ");
     assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family --trigger Ana && nanokimi groups set family --engine kimi-cli --web allowlist --hosts example.org --daily-tokens 200000` takes them up.");
+}
+
+#[test]
+fn whether_what_was_forwarded_calls_is_shown_and_taken_up_again() {
+    let home = Home::new();
+    home.run(&["groups", "set", "family", "--forwards", "call"]).done();
+    let listed = home.run(&["groups", "list"]).done().stdout;
+    assert!(listed.contains("@Kai, forwarded too"), "{listed}");
+    let said = home.run(&["groups", "remove", "family"]).done().stderr;
+    assert!(
+        said.contains("`nanokimi groups add family && nanokimi groups set family --forwards call`"),
+        "{said}"
+    );
+    assert_snapshot!(home.refuses(&["groups", "set", "main", "--forwards", "told"]), @"In the main channel every message is for the assistant, a forwarded one too");
 }
 
 #[test]

@@ -8,7 +8,7 @@ use nanokimi::container::docker::Docker;
 use nanokimi::paths::Paths;
 use nanokimi::practice::{self, Brain, Practice};
 use nanokimi::store::Store;
-use nanokimi::types::{ChatId, Event, Inbound, InstallId, Mention, MessageId, SenderId};
+use nanokimi::types::{ChatId, Event, Forwarded, Inbound, InstallId, Mention, MessageId, SenderId};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -88,6 +88,7 @@ impl Program {
             text: text.to_owned(),
             sent_at: now,
             mention: Mention::NotMe,
+            forwarded: Forwarded::No,
             quote: None,
             media: None,
             expires_secs: None,

@@ -21,8 +21,8 @@ use nanokimi::service::{self, Ended, Reach};
 use nanokimi::session::{Host, Settings, machine};
 use nanokimi::store::Rules;
 use nanokimi::types::{
-    ChatId, Edit, Group, GroupName, Inbound, InstallId, Lang, Media, MediaKind, Mention, MessageId, Reaction,
-    Role, SenderId,
+    ChatId, Edit, Forwarded, Group, GroupName, Inbound, InstallId, Lang, Media, MediaKind, Mention,
+    MessageId, Reaction, Role, SenderId,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -300,6 +300,7 @@ pub fn message(group: &str, id: &str, sender: &str, text: &str, sent_at: Timesta
         text: text.to_owned(),
         sent_at,
         mention: Mention::NotMe,
+        forwarded: Forwarded::No,
         quote: None,
         media: None,
         expires_secs: None,

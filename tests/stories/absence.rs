@@ -37,11 +37,11 @@ async fn what_is_days_old_is_not_answered_the_chat_is_told_once_and_the_young_ar
     insta::assert_snapshot!(turn.text, @r#"
     <context timezone="UTC" />
     <messages>
-    <message id="1" sender="Ana" time="Nov 22, 2026, 12:00 PM">@Kai shall we take an umbrella?</message>
-    <message id="2" sender="Ana" time="Nov 22, 2026, 12:00 PM">we took one</message>
-    <message id="3" sender="Ana" time="Nov 23, 2026, 11:59 AM">@Kai shall we eat out tonight?</message>
-    <message id="4" sender="Ana" time="Nov 23, 2026, 12:00 PM">@Kai what is for lunch?</message>
-    <message id="5" sender="Ana" time="Dec 29, 2027, 12:00 PM">@Kai and for dinner?</message>
+    <message id="1" sender="Ana" person="p1" time="Nov 22, 2026, 12:00 PM">@Kai shall we take an umbrella?</message>
+    <message id="2" sender="Ana" person="p1" time="Nov 22, 2026, 12:00 PM">we took one</message>
+    <message id="3" sender="Ana" person="p1" time="Nov 23, 2026, 11:59 AM">@Kai shall we eat out tonight?</message>
+    <message id="4" sender="Ana" person="p1" time="Nov 23, 2026, 12:00 PM">@Kai what is for lunch?</message>
+    <message id="5" sender="Ana" person="p1" time="Dec 29, 2027, 12:00 PM">@Kai and for dinner?</message>
     </messages>
     "#);
     turn.answer("Soup.");

@@ -19,8 +19,8 @@ async fn kai_answers_who_calls_him_and_knows_what_was_said_before() {
     insta::assert_snapshot!(turn.text, @r#"
     <context timezone="UTC" />
     <messages>
-    <message id="m1" sender="Alice" time="Nov 21, 2026, 12:00 PM">shall we go to the beach?</message>
-    <message id="m2" sender="Bob" time="Nov 21, 2026, 12:01 PM">@Kai what do you think?</message>
+    <message id="m1" sender="Alice" person="p1" time="Nov 21, 2026, 12:00 PM">shall we go to the beach?</message>
+    <message id="m2" sender="Bob" person="p2" time="Nov 21, 2026, 12:01 PM">@Kai what do you think?</message>
     </messages>
     "#);
     turn.answer("**Yes!** <internal>they like it</internal>");

@@ -117,7 +117,11 @@ async fn a_group_that_changes_its_engine_takes_the_conversation_along_and_back()
     let turn = world.prompt().await;
     let earlier = turn.text.split("</earlier>").next().unwrap();
     assert!(earlier.contains("sender=\"Alice\"") && earlier.contains("&lt;Nube&gt;"), "{}", turn.text);
-    assert!(earlier.contains("sender=\"you\"") && earlier.contains("A fine name."), "{}", turn.text);
+    assert!(
+        earlier.contains("<yours id=") && earlier.contains(">Kai: A fine name.</yours>"),
+        "{}",
+        turn.text
+    );
     assert!(!earlier.contains("what is it called?"), "{}", turn.text);
     turn.answer("Nube.");
     assert_eq!(world.hears_in("family").await, "Kai: Nube.");

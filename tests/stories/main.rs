@@ -17,6 +17,7 @@ mod identities;
 mod limits;
 mod media;
 mod outages;
+mod prompts;
 mod removals;
 mod replying;
 mod restarts;

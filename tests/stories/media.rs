@@ -28,7 +28,7 @@ async fn a_picture_with_a_caption_is_a_file_in_the_folder_and_seen_by_the_model(
     insta::assert_snapshot!(turn.text, @r#"
     <context timezone="UTC" />
     <messages>
-    <message id="m1" sender="Ana" time="Nov 21, 2026, 12:00 PM"><file kind="image" path="/workspace/group/inbox/2026-11-21/120000-000001.png" name="../&quot;beach&quot;.png" />
+    <message id="m1" sender="Ana" person="p1" time="Nov 21, 2026, 12:00 PM"><file kind="image" path="/workspace/group/inbox/2026-11-21/120000-000001.png" name="../&quot;beach&quot;.png" />
     @Kai where is this?</message>
     </messages>
     "#);
@@ -250,7 +250,7 @@ async fn of_many_files_the_newest_are_fetched() {
     assert_eq!(world.chats.fetched().len(), 20);
     assert_eq!(turn.text.matches("missing=\"too many files at once\"").count(), 2, "{}", turn.text);
     assert!(turn.text.contains(
-        "<message id=\"m2\" sender=\"Ana\" time=\"Nov 21, 2026, 12:00 PM\"><file kind=\"image\" missing="
+        "<message id=\"m2\" sender=\"Ana\" person=\"p1\" time=\"Nov 21, 2026, 12:00 PM\"><file kind=\"image\" missing="
     ));
     assert_eq!(turn.images.len(), 4);
     turn.answer("The last.");

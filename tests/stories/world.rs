@@ -254,7 +254,8 @@ impl World {
         self.messages += 1;
         let mut reply = message(group, &format!("m{}", self.messages), sender, text, self.now());
         let id = MessageId::new(&quoted.id);
-        reply.quote = Some(Quote { id, sender_name: "Kai".to_owned(), text: quoted.text.clone() });
+        let text = quoted.text.clone();
+        reply.quote = Some(Quote { id, sender: None, sender_name: "Kai".to_owned(), text, media: None });
         self.writes(reply).await;
     }
 

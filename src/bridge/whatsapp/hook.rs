@@ -9,7 +9,8 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
-use whatsapp_rust::prelude::{Client, InboundMessage};
+use whatsapp_rust::prelude::{Client, InboundMessage, MessageInfo};
+use whatsapp_rust::types::events::UnavailableType;
 use whatsapp_rust::{InboundDurabilityHook, async_trait};
 
 use super::inbound::{self, Me};
@@ -73,6 +74,11 @@ impl Desk {
             }
             sleep(AGAIN_PAUSE).await;
         }
+    }
+
+    /// What stands for a message that linked devices do not get.
+    pub fn unavailable(&self, client: &Client, info: &MessageInfo, kind: UnavailableType) -> Vec<Event> {
+        inbound::unavailable(&me(client), &|sender| self.told.name_of(sender), info, kind)
     }
 
     /// The events in what the library delivers.

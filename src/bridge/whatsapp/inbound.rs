@@ -2,13 +2,16 @@
 
 use jiff::Timestamp;
 use whatsapp_rust::prelude::{Jid, MessageInfo, wa};
+use whatsapp_rust::types::events::UnavailableType;
 use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
 use whatsapp_rust::wacore_binary::JidExt as _;
 use whatsapp_rust::wacore_binary::Server;
 
 use super::contents::{self, Content};
 use crate::router::calls;
-use crate::types::{ChatId, Edit, Event, Inbound, Mention, MessageId, Quote, Reaction, SenderId};
+use crate::types::{
+    ChatId, Edit, Event, Forwarded, Inbound, Mention, MessageId, Note, Quote, Reaction, SenderId,
+};
 
 use wa::message::protocol_message::Type;
 
@@ -16,6 +19,8 @@ use wa::message::protocol_message::Type;
 const MENTIONS_MAX: usize = 1024;
 /// Most bytes of an id that is kept; WhatsApp's have 32.
 const ID_MAX: usize = 128;
+/// From so many chats on WhatsApp shows "Forwarded many times".
+const FORWARDED_MANY: u32 = 5;
 /// Most bytes of a reaction: the longest emoji has 35.
 const EMOJI_MAX: usize = 64;
 
@@ -31,16 +36,14 @@ pub struct Me {
 
 impl Me {
     pub fn is(&self, jid: &Jid) -> bool {
-        [&self.phone, &self.lid]
-            .into_iter()
-            .flatten()
-            .any(|me| me.user == jid.user && me.server == jid.server)
+        let jid = plain(jid);
+        [&self.phone, &self.lid].into_iter().flatten().any(|me| plain(me) == jid)
     }
 
     /// The chat as nanokimi knows it: the one with oneself has one name only.
     fn chat(&self, chat: &Jid) -> ChatId {
         match &self.phone {
-            Some(phone) if self.is(chat) => ChatId::new(phone.to_non_ad_string()),
+            Some(phone) if self.is(chat) => self::chat(phone),
             Some(_) | None => self::chat(chat),
         }
     }
@@ -77,8 +80,26 @@ pub fn events(
             events.push(Event::Chat { id: me.chat(chat), name, members: None });
         }
     }
-    events.extend(Letter { me, name_of, info }.event(contents::unwrapped(message)));
+    let commented = contents::commented(message);
+    events.extend(Letter { me, name_of, info, commented }.event(contents::unwrapped(message)));
     events
+}
+
+/// What stands for a message of which WhatsApp only says that it is there, and that linked devices do not get it.
+pub fn unavailable(
+    me: &Me,
+    name_of: &dyn Fn(&SenderId) -> Option<String>,
+    info: &MessageInfo,
+    kind: UnavailableType,
+) -> Vec<Event> {
+    let text = match kind {
+        UnavailableType::ViewOnce => contents::SEEN_ONCE,
+        UnavailableType::Hosted | UnavailableType::Bot => contents::ONLY_THE_PHONE,
+        // The library asks the phone for it.
+        UnavailableType::Unknown => return Vec::new(),
+    };
+    let message = wa::Message { conversation: Some(text.to_owned()), ..Default::default() };
+    events(me, name_of, info, &message)
 }
 
 /// A message's envelope, with what is known here.
@@ -86,6 +107,8 @@ struct Letter<'a> {
     me: &'a Me,
     name_of: &'a dyn Fn(&SenderId) -> Option<String>,
     info: &'a MessageInfo,
+    /// The message that it comments on, if it is a comment.
+    commented: Option<&'a wa::MessageKey>,
 }
 
 impl Letter<'_> {
@@ -103,6 +126,17 @@ impl Letter<'_> {
                 sender_name: self.sender_name(),
                 target,
                 emoji,
+                sent_at: self.sent_at(),
+            }));
+        }
+        if let Content::Done { text, to } = contents::read(message) {
+            return Some(Event::Noted(Note {
+                chat: self.chat(),
+                id: MessageId::new(&self.info.id),
+                sender: self.sender(),
+                sender_name: self.sender_name(),
+                target: to.and_then(|key| id(key.id.as_deref())),
+                text,
                 sent_at: self.sent_at(),
             }));
         }
@@ -139,7 +173,8 @@ impl Letter<'_> {
             sender: self.sender(),
             sender_name: self.sender_name(),
             mention,
-            quote: context.and_then(|context| self.quote(context)),
+            forwarded: context.map_or(Forwarded::No, forwarded),
+            quote: context.and_then(|context| self.quote(context)).or_else(|| self.comment()),
             text,
             sent_at: self.sent_at(),
             media,
@@ -150,9 +185,16 @@ impl Letter<'_> {
     fn quote(&self, context: &wa::ContextInfo) -> Option<Quote> {
         let id = id(context.stanza_id.as_deref())?;
         let author = context.participant.as_deref().and_then(|author| author.parse::<Jid>().ok());
-        let sender_name = author.map(|author| self.name_of(&author)).unwrap_or_default();
-        let text = context.quoted_message.as_option().map(contents::quoted).unwrap_or_default();
-        Some(Quote { id, sender_name, text })
+        let sender_name = author.as_ref().map(|author| self.name_of(author)).unwrap_or_default();
+        let quoted = context.quoted_message.as_option().map(contents::quoted);
+        let (text, media) = quoted.unwrap_or_default();
+        Some(Quote { id, sender: author.as_ref().map(sender), sender_name, text, media })
+    }
+
+    /// A comment answers what it is on.
+    fn comment(&self) -> Option<Quote> {
+        let id = id(self.commented?.id.as_deref())?;
+        Some(Quote { id, sender: None, sender_name: String::new(), text: String::new(), media: None })
     }
 
     fn chat(&self) -> ChatId {
@@ -182,6 +224,15 @@ impl Letter<'_> {
     }
 }
 
+/// Whether a message was passed on from another chat, and how often.
+fn forwarded(context: &wa::ContextInfo) -> Forwarded {
+    match context.forwarding_score.unwrap_or_default() {
+        FORWARDED_MANY.. => Forwarded::Many,
+        score if score > 0 || context.is_forwarded == Some(true) => Forwarded::Once,
+        _ => Forwarded::No,
+    }
+}
+
 /// The pairs of names that the envelope says belong together.
 fn same_people(me: &Me, info: &MessageInfo) -> Vec<Event> {
     let source = &info.source;
@@ -198,17 +249,38 @@ fn same_people(me: &Me, info: &MessageInfo) -> Vec<Event> {
 
 /// None where these are not a phone number and a LID.
 pub fn same_person(one: &Jid, other: &Jid) -> Option<Event> {
-    let two_names =
-        matches!((one.server, other.server), (Server::Pn, Server::Lid) | (Server::Lid, Server::Pn));
+    let two_names = matches!(
+        (plain(one).server, plain(other).server),
+        (Server::Pn, Server::Lid) | (Server::Lid, Server::Pn)
+    );
     two_names.then(|| Event::SamePerson { one: sender(one), other: sender(other) })
 }
 
+/// The one name of a person's number, or of their LID: whichever of their devices speaks, and also where a business
+/// lets others run one (`@hosted`, `@hosted.lid`) or somebody writes it as WhatsApp once did (`@c.us`).
+fn plain(jid: &Jid) -> Jid {
+    let server = match jid.server {
+        Server::Hosted | Server::Legacy => Server::Pn,
+        Server::HostedLid => Server::Lid,
+        Server::Pn
+        | Server::Lid
+        | Server::Group
+        | Server::Broadcast
+        | Server::Newsletter
+        | Server::Messenger
+        | Server::Interop
+        | Server::Bot
+        | Server::Call => jid.server,
+    };
+    Jid { server, ..jid.to_non_ad() }
+}
+
 pub fn chat(jid: &Jid) -> ChatId {
-    ChatId::new(jid.to_non_ad_string())
+    ChatId::new(plain(jid).to_non_ad_string())
 }
 
 pub fn sender(jid: &Jid) -> SenderId {
-    SenderId::new(jid.to_non_ad_string())
+    SenderId::new(plain(jid).to_non_ad_string())
 }
 
 fn id(id: Option<&str>) -> Option<MessageId> {

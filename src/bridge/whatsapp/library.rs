@@ -215,10 +215,20 @@ impl Listener {
             Said::Messages(batch) => self.recovered(batch),
             Said::UndecryptableMessage(message) => {
                 self.arrivals.settle(&Arrival::of(&message.info));
-                Some(Signal::Undecryptable)
+                Some(self.unavailable(message).unwrap_or(Signal::Undecryptable))
             }
             _ => signal(said),
         }
+    }
+
+    /// What only the phone can open is told as a message that says so.
+    fn unavailable(&self, message: &UndecryptableMessage) -> Option<Signal> {
+        if !message.is_unavailable {
+            return None;
+        }
+        let client = self.client.upgrade()?;
+        let events = self.desk.unavailable(&client, &message.info, message.unavailable_type);
+        (!events.is_empty()).then_some(Signal::Events(events))
     }
 
     fn announce(&self, stanza: &NodeRef<'_>) {

@@ -1,5 +1,7 @@
 //! What messages of all kinds mean, and that no message of any shape does harm.
 
+mod kinds;
+
 use proptest::prelude::*;
 use whatsapp_rust::buffa::MessageField;
 use whatsapp_rust::chrono;
@@ -8,7 +10,7 @@ use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
 
 use super::contents::{self, Content};
 use super::inbound::{self, Me};
-use crate::types::{Event, Inbound, MediaKind, Mention, SenderId};
+use crate::types::{Event, Forwarded, Inbound, MediaKind, Mention, SenderId};
 
 use wa::message as kind;
 
@@ -148,14 +150,6 @@ fn words_of_every_kind() {
             "Once",
         ),
         ("a kind newer than the library", wa::Message::default(), "[A message of a kind that I cannot read]"),
-        (
-            "a payment",
-            wa::Message {
-                send_payment_message: some(kind::SendPaymentMessage::default()),
-                ..Default::default()
-            },
-            "[A message of a kind that I cannot read]",
-        ),
     ];
     for (what, message, text) in cases {
         assert_eq!(said(&message).text, text, "{what}");
@@ -165,13 +159,6 @@ fn words_of_every_kind() {
         ("half a place", place(Some(40.0), None, None)),
         ("nowhere", place(Some(999.0), Some(999.0), None)),
         ("not a number", place(Some(f64::NAN), Some(1.0), None)),
-        (
-            "a place that moves",
-            wa::Message {
-                live_location_message: some(kind::LiveLocationMessage::default()),
-                ..Default::default()
-            },
-        ),
         (
             "keys",
             wa::Message {
@@ -242,6 +229,13 @@ fn a_mention_of_the_account_counts_under_both_of_its_names_and_no_other() {
         (listed("15550002222:16@s.whatsapp.net"), Mention::Me),
         (listed("100000000000002@lid"), Mention::Me),
         (listed("100000000000002:1@lid"), Mention::Me),
+        (listed("15550002222@c.us"), Mention::Me),
+        (listed("15550002222@hosted"), Mention::Me),
+        (listed("15550002222:99@hosted"), Mention::Me),
+        (listed("100000000000002@hosted.lid"), Mention::Me),
+        (listed("100000000000002:99@hosted.lid"), Mention::Me),
+        (listed("15550002222@hosted.lid"), Mention::NotMe),
+        (listed("15550002222@g.us"), Mention::NotMe),
         (listed("100000000000002@s.whatsapp.net"), Mention::NotMe),
         (listed("1555000222@s.whatsapp.net"), Mention::NotMe),
         (listed("nonsense"), Mention::NotMe),
@@ -272,15 +266,21 @@ fn a_quote_says_what_it_answers() {
     };
     for (quoted, text) in [
         (wa::Message::text("Lunch?"), "Lunch?"),
-        (image(""), "[Image]"),
-        (image("The beach"), "[Image] The beach"),
+        (image(""), ""),
+        (image("The beach"), "The beach"),
         (wa::Message::text(""), ""),
     ] {
+        let has_file = quoted.image_message.is_set();
         let answer = quoting(quoted, "100000000000001:7@lid");
         let quote = answer.quote.unwrap();
         assert_eq!(
             (quote.id.as_str(), quote.sender_name.as_str(), quote.text.as_str()),
             ("3EB1", "Anna", text)
+        );
+        assert_eq!(quote.sender, Some(SenderId::new(ANNA_LID)));
+        assert_eq!(
+            quote.media.map(|media| (media.kind, media.bytes)),
+            has_file.then_some((MediaKind::Image, 4711))
         );
         assert_eq!(answer.expires_secs, Some(86_400));
     }
@@ -288,6 +288,30 @@ fn a_quote_says_what_it_answers() {
         [("15550002222@s.whatsapp.net", "Kai's owner"), ("5551234@s.whatsapp.net", "5551234"), ("", "")]
     {
         assert_eq!(quoting(wa::Message::text("x"), author).quote.unwrap().sender_name, name);
+    }
+}
+
+#[test]
+fn what_was_passed_on_is_known_by_its_mark() {
+    for (is_forwarded, score, expected) in [
+        (None, None, Forwarded::No),
+        (Some(false), Some(0), Forwarded::No),
+        (Some(true), None, Forwarded::Once),
+        (Some(true), Some(0), Forwarded::Once),
+        (None, Some(1), Forwarded::Once),
+        (Some(true), Some(4), Forwarded::Once),
+        (Some(true), Some(5), Forwarded::Many),
+        (None, Some(127), Forwarded::Many),
+    ] {
+        let context = || wa::ContextInfo { is_forwarded, forwarding_score: score, ..Default::default() };
+        assert_eq!(
+            said(&extended("@Kai hello", context())).forwarded,
+            expected,
+            "{is_forwarded:?} {score:?}"
+        );
+        let mut picture = image("@Kai hello");
+        picture.image_message.get_or_insert_default().context_info = some(context());
+        assert_eq!(said(&picture).forwarded, expected, "{is_forwarded:?} {score:?}");
     }
 }
 
@@ -404,6 +428,35 @@ fn who_wrote_and_where_whatever_whatsapp_calls_them() {
 }
 
 #[test]
+fn another_name_of_a_number_is_the_same_person() {
+    for (sender, chat, plain) in [
+        ("15550001111:99@hosted", "15550001111@hosted", ANNA),
+        ("15550001111@hosted", "15550001111:0@s.whatsapp.net", ANNA),
+        ("15550001111:3@s.whatsapp.net", "15550001111@c.us", ANNA),
+        ("15550001111@c.us", "15550001111@s.whatsapp.net", ANNA),
+        ("100000000000001:99@hosted.lid", "100000000000001@hosted.lid", ANNA_LID),
+    ] {
+        let mut info = info();
+        info.source.is_group = false;
+        (info.source.sender, info.source.chat) = (jid(sender), jid(chat));
+        let Some(Event::Message(hi)) = events(&info, &wa::Message::text("Hi")).pop() else {
+            panic!("{sender}")
+        };
+        assert_eq!((hi.sender.as_str(), hi.chat.as_str()), (plain, plain), "{sender} in {chat}");
+    }
+    let pair = inbound::same_person(&jid("15550001111:99@hosted"), &jid("100000000000001:99@hosted.lid"));
+    assert_eq!(pair, Some(Event::SamePerson { one: SenderId::new(ANNA), other: SenderId::new(ANNA_LID) }));
+    // The chat with oneself has one name.
+    let mut info = info();
+    info.source.is_group = false;
+    (info.source.sender, info.source.chat) = (jid("15550002222:99@hosted"), jid("15550002222@hosted"));
+    let Some(Event::Message(note)) = events(&info, &wa::Message::text("Buy milk")).pop() else {
+        panic!("no note")
+    };
+    assert_eq!(note.chat.as_str(), "15550002222@s.whatsapp.net");
+}
+
+#[test]
 fn what_is_no_conversation_is_left_out() {
     for (chat, category) in [
         (FAMILY, MessageCategory::Peer),
@@ -422,7 +475,10 @@ fn what_is_no_conversation_is_left_out() {
 fn what_is_too_much_is_cut() {
     let long = "ä".repeat(1_000_000);
     let text = said(&wa::Message::text(&long)).text;
-    assert!(text.len() <= 64 * 1024 && text.ends_with("ä…"));
+    assert!((65_000..=65_536).contains(&text.chars().count()));
+    let call = format!("{} @Kai and that?", "中".repeat(70_000));
+    let text = said(&wa::Message::text(&call)).text;
+    assert!(text.ends_with("中 @Kai and that?") && text.chars().count() <= 65_536);
     let context = wa::ContextInfo {
         mentioned_jid: vec!["100000000000009@lid".to_owned(); 10_000],
         stanza_id: Some("x".repeat(10_000)),
@@ -435,7 +491,7 @@ fn what_is_too_much_is_cut() {
         quoted_message: some(wa::Message::text(&long)),
         ..Default::default()
     };
-    assert!(said(&extended("Hi", context)).quote.unwrap().text.len() <= 8 * 1024);
+    assert!(said(&extended("Hi", context)).quote.unwrap().text.chars().count() <= 65_536);
     let mut info = info();
     info.push_name = "n".repeat(1_000_000);
     info.timestamp = chrono::DateTime::<chrono::Utc>::MAX_UTC;

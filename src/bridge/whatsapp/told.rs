@@ -35,6 +35,7 @@ impl Told {
             | Event::Edited(_)
             | Event::Deleted { .. }
             | Event::Reacted(_)
+            | Event::Noted(_)
             | Event::Account(_)
             | Event::Answered { .. } => true,
         });
@@ -67,6 +68,7 @@ impl Told {
                 Event::Edited(_)
                 | Event::Deleted { .. }
                 | Event::Reacted(_)
+                | Event::Noted(_)
                 | Event::Account(_)
                 | Event::Answered { .. } => {}
             }

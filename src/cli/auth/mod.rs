@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::home;
 use crate::store::{InstanceLock, LinkNote, Store};
 use crate::types::{Link, Pairing};
+use crate::writing::as_typed;
 
 /// What is said of codes where there is no terminal.
 const IN_A_PIPE: &str = "Without an option, the phone scans a QR code. On a terminal it is renewed in place, and gone \
@@ -35,7 +36,7 @@ const IN_A_PIPE: &str = "Without an option, the phone scans a QR code. On a term
 #[command(after_help = IN_A_PIPE)]
 pub struct Arguments {
     /// Link by a code to type into the phone, whose number this is: +34600111222
-    #[arg(long, value_name = "PHONE", conflicts_with_all = ["status", "logout"])]
+    #[arg(long, value_name = "PHONE", value_parser = ui::typed, conflicts_with_all = ["status", "logout"])]
     pair_code: Option<String>,
     /// Show which account is linked, and how the link last stood; asks nobody
     #[arg(long, conflicts_with = "logout")]
@@ -277,7 +278,7 @@ async fn answer(now: &Link, line: &str, answers: &mpsc::Sender<String>) -> bool 
                 false
             }
         },
-        Link::Pairing(Pairing::PasskeyCode { .. }) if line.eq_ignore_ascii_case("yes") => {
+        Link::Pairing(Pairing::PasskeyCode { .. }) if as_typed(line).eq_ignore_ascii_case("yes") => {
             answers.send(line.to_owned()).await.is_ok()
         }
         Link::Pairing(_)

@@ -6,6 +6,8 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
+use crate::writing::as_typed;
+
 /// Fields of the answer that WhatsApp reads.
 const ANSWERED: [&str; 3] = ["clientDataJSON", "authenticatorData", "signature"];
 
@@ -52,7 +54,8 @@ pub fn instructions(request: &str) -> Result<String> {
 /// Says what is wrong with the line.
 pub fn answer(line: &str) -> Result<String> {
     // A browser may show it as a string, in quotes.
-    let line = line.trim().trim_matches(['\'', '`']);
+    let line = as_typed(line);
+    let line = line.trim_matches(['\'', '`']);
     let Ok(value) = serde_json::from_str::<Value>(line) else {
         bail!("That is not the whole line; it begins with {{ and ends with }}. Paste it again");
     };

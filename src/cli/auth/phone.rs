@@ -2,6 +2,8 @@
 
 use anyhow::{Result, bail};
 
+use crate::writing::as_typed;
+
 /// Fewer digits hold no country's code, more no phone number has: ITU-T E.164.
 const DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
 
@@ -10,7 +12,8 @@ const DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
 /// # Errors
 /// Says what is missing or too much.
 pub fn digits(typed: &str) -> Result<String> {
-    let number = typed.trim().strip_prefix('+').unwrap_or(typed.trim());
+    let typed = as_typed(typed);
+    let number = typed.strip_prefix('+').unwrap_or(&typed);
     let digits: String = number.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
     if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
         bail!("{typed:?} is not a phone number; it looks like +34600111222");
@@ -21,7 +24,7 @@ pub fn digits(typed: &str) -> Result<String> {
              as in +34600111222"
         );
     }
-    if !typed.trim().starts_with('+') {
+    if !typed.starts_with('+') {
         bail!("{typed:?} does not begin with \"+\" and the country's code, as in +34600111222");
     }
     if !DIGITS.contains(&digits.len()) {
@@ -49,7 +52,14 @@ mod tests {
 
     #[test]
     fn numbers_are_taken_as_people_write_them() {
-        for typed in ["+34600111222", " +34 600-111-222 ", "+34 (600) 111.222"] {
+        for typed in [
+            "+34600111222",
+            " +34 600-111-222 ",
+            "+34 (600) 111.222",
+            "\u{202a}+34 600 111 222\u{202c}",
+            "\u{2068}+34\u{a0}600\u{2011}111\u{202f}222\u{2069}",
+            "＋34 600 111 222\u{200b}",
+        ] {
             assert_eq!(digits(typed).unwrap(), "34600111222", "{typed:?}");
         }
     }

@@ -7,7 +7,7 @@ use super::super::install::Install;
 use super::super::ui;
 use super::trigger_word;
 use crate::agent::Engine;
-use crate::types::{Group, GroupName, HostName, Role, WebPolicy};
+use crate::types::{Forwards, Group, GroupName, HostName, Role, WebPolicy};
 
 /// The word that takes a choice back.
 const DEFAULT: &str = "default";
@@ -17,20 +17,23 @@ const NO_LIMIT: &str = "none";
 #[derive(Args)]
 pub struct Choices {
     /// The word after "@" that wakes the assistant there; "default" is the assistant's name
-    #[arg(long, value_name = "WORD")]
+    #[arg(long, value_name = "WORD", value_parser = ui::typed)]
     trigger: Option<String>,
     /// The agent program; "default" is ENGINE of .env
-    #[arg(long, value_name = "ENGINE")]
+    #[arg(long, value_name = "ENGINE", value_parser = ui::typed)]
     engine: Option<String>,
     /// What of the web its agent reaches: nothing, the hosts of --hosts, or every public address
     #[arg(long)]
     web: Option<Reach>,
     /// The hosts of `--web allowlist`, with those beneath them; they replace the ones before
-    #[arg(long, value_name = "HOST", value_delimiter = ',')]
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = ui::typed)]
     hosts: Vec<String>,
     /// Most tokens that it may use in a day; "none" is no limit
-    #[arg(long, value_name = "NUMBER")]
+    #[arg(long, value_name = "NUMBER", value_parser = ui::typed)]
     daily_tokens: Option<String>,
+    /// What a forwarded message does that names the assistant: it is told with the next message, or calls it
+    #[arg(long)]
+    forwards: Option<Forwarding>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
@@ -38,6 +41,12 @@ enum Reach {
     None,
     Allowlist,
     Web,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Forwarding {
+    Told,
+    Call,
 }
 
 pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Result<()> {
@@ -63,8 +72,13 @@ pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Resul
 
 impl Choices {
     fn are_none(&self) -> bool {
-        let Self { trigger, engine, web, hosts, daily_tokens } = self;
-        trigger.is_none() && engine.is_none() && web.is_none() && hosts.is_empty() && daily_tokens.is_none()
+        let Self { trigger, engine, web, hosts, daily_tokens, forwards } = self;
+        trigger.is_none()
+            && engine.is_none()
+            && web.is_none()
+            && hosts.is_empty()
+            && daily_tokens.is_none()
+            && forwards.is_none()
     }
 
     fn applied_to(self, mut group: Group) -> Result<Group> {
@@ -81,6 +95,16 @@ impl Choices {
         group.web = web_policy(self.web, &self.hosts, group.web)?;
         if let Some(number) = self.daily_tokens {
             group.daily_tokens = daily_tokens(&number)?;
+        }
+        if let Some(forwards) = self.forwards {
+            ensure!(
+                group.role == Role::Member,
+                "In the main channel every message is for the assistant, a forwarded one too"
+            );
+            group.forwards = match forwards {
+                Forwarding::Told => Forwards::Told,
+                Forwarding::Call => Forwards::Call,
+            };
         }
         Ok(group)
     }
@@ -108,7 +132,7 @@ fn daily_tokens(number: &str) -> Result<Option<u64>> {
     if number == NO_LIMIT {
         return Ok(None);
     }
-    match number.replace(['_', ','], "").parse::<u64>() {
+    match number.replace(['_', ',', ' '], "").parse::<u64>() {
         // SQLite's numbers end there.
         Ok(tokens) if i64::try_from(tokens).is_ok() => Ok(Some(tokens)),
         Ok(_) | Err(_) => bail!("--daily-tokens needs a number, such as 200000, or \"none\", not {number:?}"),
@@ -140,6 +164,10 @@ pub fn options(group: &Group) -> String {
     }
     if let Some(tokens) = group.daily_tokens {
         options.push_str(&format!(" --daily-tokens {tokens}"));
+    }
+    match group.forwards {
+        Forwards::Told => {}
+        Forwards::Call => options.push_str(" --forwards call"),
     }
     options
 }

@@ -1,21 +1,51 @@
-//! What authors do to a message after they sent it: edits, deletions, and everybody's reactions.
+//! What authors do to a message after they sent it: edits, deletions, and what everybody does to it, such as reactions.
 //!
 //! What waits is changed where it stands. What was read already cannot be changed any more: the agent is told of an
-//! edit by a row that follows it. Nothing here ever makes a second answer to one text.
+//! edit by a row that follows it. A change may come before what it changes: that is then taken in as it is by now.
+//! Nothing here ever makes a second answer to one text.
 
 use anyhow::Result;
 use rusqlite::{OptionalExtension, params};
 
-use super::{Intake, NewRow, wake_name};
+use super::{Intake, KnownQuote, NewRow, wake_name};
 use crate::router::Wake;
-use crate::store::people;
-use crate::types::{ChatId, Edit, Group, Inbound, MessageId, Quote, Reaction, SenderId};
+use crate::store::media::stored_bytes;
+use crate::store::{millis, people};
+use crate::types::{ChatId, Edit, Forwarded, Group, Inbound, MessageId, Note, Reaction, SenderId};
+
+/// A message as its author has left it.
+pub(super) struct AsItIsNow {
+    pub text: String,
+    pub wake: Wake,
+    pub state: &'static str,
+}
+
+/// An edit whose text stands elsewhere, or is none any more. It keeps its own id, so that it is known when it comes
+/// again.
+fn superseded<'a>(target: &'a MessageId, message: &'a Inbound) -> NewRow<'a> {
+    NewRow {
+        id: &message.id,
+        sender: &message.sender,
+        sender_name: &message.sender_name,
+        text: "",
+        sent_at: message.sent_at,
+        forwarded: Forwarded::No,
+        quote: None,
+        edits: Some(target),
+        media: None,
+        wake: Wake::Context,
+        state: "done",
+    }
+}
 
 impl Intake<'_> {
     pub(super) fn edited(&mut self, Edit { target, message }: &Edit) -> Result<()> {
         let Some(group) = self.group_of(&message.chat)? else { return Ok(()) };
         if self.is_there(&group, &message.id, &message.sender)? || self.is_ours(&group, target)? {
             return Ok(());
+        }
+        if self.has_newer_edit(&group, message, target)? {
+            return self.insert(&group, &superseded(target, message));
         }
         let original = self.quoted_by(&group, &message.sender, target)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id).or(original.as_ref());
@@ -26,8 +56,7 @@ impl Intake<'_> {
         }
     }
 
-    /// Puts the new text where the old one waits. A row that is done keeps the edit's own id, so that the edit is
-    /// known when it comes again.
+    /// Puts the new text where the old one waits.
     fn replace(
         &mut self,
         group: &Group,
@@ -42,28 +71,13 @@ impl Intake<'_> {
         if wake == Wake::Wakes {
             self.wakes(group);
         }
-        self.insert(
-            group,
-            &NewRow {
-                id: &message.id,
-                sender: &message.sender,
-                sender_name: &message.sender_name,
-                text: "",
-                sent_at: message.sent_at,
-                quote: None,
-                edits: Some(target),
-                media: None,
-                wake: Wake::Context,
-                state: "done",
-            },
-        )
+        self.insert(group, &superseded(target, message))
     }
 
     /// A new row that tells of the edit.
     fn follow(&mut self, group: &Group, target: &MessageId, message: &Inbound, wake: Wake) -> Result<()> {
-        let unknown =
-            Quote { id: target.clone(), sender_name: message.sender_name.clone(), text: String::new() };
-        let quote = self.known_quote(group, target)?.unwrap_or(unknown);
+        let unknown = || KnownQuote::unknown(target, &message.sender_name);
+        let quote = self.known_quote(group, target)?.unwrap_or_else(unknown).without_file();
         self.insert(
             group,
             &NewRow {
@@ -72,6 +86,7 @@ impl Intake<'_> {
                 sender_name: &message.sender_name,
                 text: &message.text,
                 sent_at: message.sent_at,
+                forwarded: message.forwarded,
                 quote: Some(&quote),
                 edits: Some(target),
                 media: None,
@@ -85,44 +100,169 @@ impl Intake<'_> {
     pub(super) fn deleted(&mut self, chat: &ChatId, sender: &SenderId, target: &MessageId) -> Result<()> {
         let Some(group) = self.group_of(chat)? else { return Ok(()) };
         while let Some(waiting) = self.waiting(&group, sender, target)? {
-            let path = self
+            let paths: [Option<String>; 2] = self
                 .connection
-                .prepare_cached("SELECT media_path FROM inbox WHERE id = ?1")?
-                .query_row([waiting], |row| row.get::<_, Option<String>>(0))?;
-            self.taken.taken_back.extend(path.map(|path| (group.name.clone(), path)));
+                .prepare_cached("SELECT media_path, text_path FROM inbox WHERE id = ?1")?
+                .query_row([waiting], |row| Ok([row.get(0)?, row.get(1)?]))?;
+            self.taken.taken_back.extend(paths.into_iter().flatten().map(|path| (group.name.clone(), path)));
             self.connection
                 .prepare_cached(
                     "UPDATE inbox SET state = 'done', text = '', media_kind = NULL, media_mime = NULL,
                                       media_name = NULL, media_bytes = NULL, media_handle = NULL, media_state = NULL,
-                                      media_path = NULL, media_missing = NULL
+                                      media_path = NULL, media_missing = NULL, text_path = NULL
                      WHERE id = ?1",
                 )?
                 .execute([waiting])?;
         }
+        let has_come = self
+            .connection
+            .prepare_cached("SELECT 1 FROM inbox WHERE chat = ?1 AND wa_id = ?2")?
+            .exists([group.chat.as_str(), target.as_str()])?;
+        if has_come || self.is_ours(&group, target)? {
+            return Ok(());
+        }
+        // It is still to come: in its place, so that it is there already.
+        self.insert(
+            &group,
+            &NewRow {
+                id: target,
+                sender,
+                sender_name: "",
+                text: "",
+                sent_at: self.now,
+                forwarded: Forwarded::No,
+                quote: None,
+                edits: None,
+                media: None,
+                wake: Wake::Context,
+                state: "done",
+            },
+        )
+    }
+
+    /// A message as its author has left it by now: an edit may have come before it.
+    pub(super) fn as_it_is_now(
+        &mut self,
+        group: &Group,
+        message: &Inbound,
+        quoted: Option<&MessageId>,
+    ) -> Result<AsItIsNow> {
+        let edit: Option<(i64, String, String, bool)> = self
+            .connection
+            .prepare_cached(&format!(
+                "SELECT id, text, state, wake = 'wakes' FROM inbox INDEXED BY inbox_edits
+                 WHERE chat = ?2 AND edits = ?3 AND sender IN {} AND NOT (state = 'done' AND text = '')
+                 ORDER BY id DESC LIMIT 1",
+                people::names_of("?1")
+            ))?
+            .query_row(params![message.sender.as_str(), group.chat.as_str(), message.id.as_str()], |row| {
+                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+            })
+            .optional()?;
+        Ok(match edit {
+            None => {
+                let wake = self.wake(group, message, quoted)?;
+                AsItIsNow { text: message.text.clone(), wake, state: "pending" }
+            }
+            // The newest text in the place of the old one, and one answer to it.
+            Some((row, text, state, edit_wakes)) if state == "pending" => {
+                self.connection
+                    .prepare_cached("UPDATE inbox SET state = 'done', text = '' WHERE id = ?1")?
+                    .execute([row])?;
+                let edited = Inbound { text: text.clone(), ..message.clone() };
+                let wake = if edit_wakes { Wake::Wakes } else { self.wake(group, &edited, quoted)? };
+                AsItIsNow { text, wake, state: "pending" }
+            }
+            // The edit was read already. A file is still news.
+            Some((_, text, ..)) => {
+                let state = if message.media.is_some() { "pending" } else { "done" };
+                AsItIsNow { text, wake: Wake::Context, state }
+            }
+        })
+    }
+
+    /// A message has come that others named before: they wait with what their clients said of it.
+    pub(super) fn tell_who_named(&self, group: &Group, id: &MessageId) -> Result<()> {
+        let Some(known) = self.known_quote(group, id)? else { return Ok(()) };
+        let media = known.media.as_ref();
+        self.connection
+            .prepare_cached(
+                "UPDATE inbox INDEXED BY inbox_claims
+                 SET quote_source = ?3, quote_sender = ?4, quote_sender_name = ?5, quote_text = ?6,
+                     quote_media_kind = iif(quote_media_state IS NULL, NULL, ?7),
+                     quote_media_mime = iif(quote_media_state IS NULL, NULL, ?8),
+                     quote_media_name = iif(quote_media_state IS NULL, NULL, ?9),
+                     quote_media_bytes = iif(quote_media_state IS NULL, NULL, ?10),
+                     quote_media_handle = iif(quote_media_state IS NULL, NULL, ?11),
+                     quote_media_state = iif(quote_media_state IS NULL OR ?7 IS NULL, NULL, 'wanted'),
+                     quote_media_path = NULL
+                 WHERE chat = ?1 AND quote_id = ?2 AND state = 'pending' AND quote_source = 'client'",
+            )?
+            .execute(params![
+                group.chat.as_str(),
+                id.as_str(),
+                known.source.name(),
+                known.sender.as_ref().map(SenderId::as_str),
+                known.sender_name,
+                known.text,
+                media.map(|media| media.kind.name()),
+                media.map(|media| media.mime.as_str()),
+                media.and_then(|media| media.name.as_deref()),
+                media.map(stored_bytes),
+                media.map(|media| media.handle.as_slice()),
+            ])?;
         Ok(())
     }
 
-    /// A reaction never calls Kai; he hears of it with the next message that does.
+    /// Whether a later edit of the same message came before this one.
+    fn has_newer_edit(&self, group: &Group, message: &Inbound, target: &MessageId) -> Result<bool> {
+        Ok(self
+            .connection
+            .prepare_cached(&format!(
+                "SELECT 1 FROM inbox INDEXED BY inbox_edits
+                 WHERE chat = ?2 AND edits = ?3 AND sent_at > ?4 AND sender IN {}",
+                people::names_of("?1")
+            ))?
+            .exists(params![
+                message.sender.as_str(),
+                group.chat.as_str(),
+                target.as_str(),
+                millis(message.sent_at)
+            ])?)
+    }
+
     pub(super) fn reacted(&mut self, reaction: &Reaction) -> Result<()> {
-        let Some(group) = self.group_of(&reaction.chat)? else { return Ok(()) };
-        if self.is_there(&group, &reaction.id, &reaction.sender)? {
-            return Ok(());
-        }
         let text = match reaction.emoji.as_str() {
             "" => "[Reaction taken back]".to_owned(),
             emoji => format!("[Reaction: {emoji}]"),
         };
-        let unknown = Quote { id: reaction.target.clone(), sender_name: String::new(), text: String::new() };
-        let quote = self.known_quote(&group, &reaction.target)?.unwrap_or(unknown);
+        let Reaction { chat, id, sender, sender_name, target, sent_at, .. } = reaction.clone();
+        self.noted(&Note { chat, id, sender, sender_name, target: Some(target), text, sent_at })
+    }
+
+    /// What is only done never calls Kai; he hears of it with the next message that does.
+    pub(super) fn noted(&mut self, note: &Note) -> Result<()> {
+        let Some(group) = self.group_of(&note.chat)? else { return Ok(()) };
+        if self.is_there(&group, &note.id, &note.sender)? {
+            return Ok(());
+        }
+        let quote = match &note.target {
+            Some(target) => {
+                let unknown = || KnownQuote::unknown(target, "");
+                Some(self.known_quote(&group, target)?.unwrap_or_else(unknown).without_file())
+            }
+            None => None,
+        };
         self.insert(
             &group,
             &NewRow {
-                id: &reaction.id,
-                sender: &reaction.sender,
-                sender_name: &reaction.sender_name,
-                text: &text,
-                sent_at: reaction.sent_at,
-                quote: Some(&quote),
+                id: &note.id,
+                sender: &note.sender,
+                sender_name: &note.sender_name,
+                text: &note.text,
+                sent_at: note.sent_at,
+                forwarded: Forwarded::No,
+                quote: quote.as_ref(),
                 edits: None,
                 media: None,
                 wake: Wake::Context,

@@ -4,8 +4,10 @@ use nanokimi::bridge::Content;
 use nanokimi::bridge::whatsapp::{Presence, Task};
 use nanokimi::bridge::{HandedOver, Order, QuoteTo, SendError, Typing};
 use nanokimi::types::{Answer, ChatId, Event, Mention, MessageId};
-use whatsapp_rust::prelude::{MessageContext, MessageExt, wa};
+use whatsapp_rust::buffa::MessageField;
+use whatsapp_rust::prelude::{MessageBuilderExt as _, MessageContext, MessageExt, wa};
 use whatsapp_rust::send::RevokeType;
+use whatsapp_rust::waproto::whatsapp::message as kind;
 
 use super::world::{
     ANNA, ANNA_LID, ANNAS_CHAT, Bridge, FAMILY, Folder, KAI, KAI_LID, KAIS_CHAT, message, sender, server,
@@ -273,5 +275,46 @@ async fn the_account_is_seen_online_only_while_it_types_where_it_shares_a_number
     let mut bridge = Bridge::start(shown, |_| Task::Serve);
     bridge.wait_until_online().await;
     server.wait_for_presences(KAI, before + 1).await;
+    bridge.stop().await;
+}
+
+/// The words of the next message.
+async fn words(bridge: &mut Bridge) -> String {
+    bridge.next_message().await.text
+}
+
+#[tokio::test]
+async fn what_only_the_phone_can_open_is_told_as_that_and_what_is_tapped_as_its_words() {
+    let World { server, mut bridge, anna: _anna, folder: _folder, annas: _annas } = World::new().await;
+    let withheld = server.phone_withholds(ANNA, FAMILY, &[("type", "view_once")]);
+    let placeholder = bridge.next_message().await;
+    assert_eq!(
+        (placeholder.id.as_str(), placeholder.sender.as_str(), placeholder.sender_name.as_str()),
+        (withheld.as_str(), format!("{ANNA_LID}@lid").as_str(), "Anna")
+    );
+    assert_eq!(
+        placeholder.text,
+        "[A picture, video or voice note to be seen once, which only the phone can open]"
+    );
+    server.phone_withholds(ANNA, FAMILY, &[("hosted", "true")]);
+    assert_eq!(words(&mut bridge).await, "[A message that only the phone can open]");
+
+    let context =
+        wa::ContextInfo { mentioned_jid: vec![format!("{KAI_LID}:99@hosted.lid")], ..Default::default() };
+    let tapped = kind::ButtonsResponseMessage {
+        response: Some(kind::buttons_response_message::Response::SelectedDisplayText("Book it".to_owned())),
+        context_info: MessageField::some(context),
+        ..Default::default()
+    };
+    let tapped = wa::Message { buttons_response_message: MessageField::some(tapped), ..Default::default() };
+    server.phone_sends(ANNA, FAMILY, tapped).await;
+    let heard = bridge.next_message().await;
+    assert_eq!((heard.text.as_str(), heard.mention), ("Book it", Mention::Me));
+
+    let status =
+        kind::FutureProofMessage { message: MessageField::some(wa::Message::text("Look at the beach")) };
+    let status = wa::Message { group_status_message_v2: MessageField::some(status), ..Default::default() };
+    server.phone_sends(ANNA, FAMILY, status).await;
+    assert_eq!(words(&mut bridge).await, "Look at the beach");
     bridge.stop().await;
 }

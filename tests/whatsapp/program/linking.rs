@@ -46,7 +46,7 @@ async fn the_code_on_the_screen_is_scanned_and_the_account_is_linked() {
 async fn the_code_that_is_typed_into_the_phone_links_the_account() {
     let server = server().await;
     let home = Home::new(&server);
-    let mut auth = home.start(&["auth", "--pair-code", "+1 555 000-2222"]);
+    let mut auth = home.start(&["auth", "--pair-code", "\u{202a}+1\u{a0}555 000\u{2011}2222\u{202c}"]);
     let code = auth.wait_for("a code", |line| line.strip_prefix("    ").map(str::to_owned)).await;
     let groups: Vec<usize> = code.split('-').map(str::len).collect();
     assert_eq!(groups, [4, 4], "{code}");

@@ -123,6 +123,41 @@ impl Server {
         id
     }
 
+    /// The person sends something that linked devices do not get: they only hear, by the attributes of `<unavailable>`,
+    /// that it is there. Gives the message's id.
+    pub fn phone_withholds(&self, phone: &str, group: &str, attributes: &[(&'static str, &str)]) -> String {
+        self.shared.change(|state| {
+            let id = state.stanza_id("3EB0PHONE");
+            let unavailable =
+                attributes.iter().fold(NodeBuilder::new("unavailable"), |node, (name, value)| {
+                    node.attr(name, (*value).to_owned())
+                });
+            let members = state.groups[group].members.clone();
+            let author = state.account(phone).expect("an account");
+            let (name, lid) = (author.name.clone(), jid(&author.lid, 0, "lid"));
+            let stanza = NodeBuilder::new("message")
+                .attr("from", address(group))
+                .attr("participant", lid)
+                .attr("participant_pn", jid(phone, 0, SERVER))
+                .attr("addressing_mode", "lid")
+                .attr("id", id.clone())
+                .attr("type", "media")
+                .attr("notify", name)
+                .attr("t", now_secs())
+                .children([unavailable.build()])
+                .build();
+            for member in members.iter().filter(|member| *member != phone) {
+                let devices = state.account(member).expect("an account").device_numbers();
+                let linked: Vec<u16> = devices.filter(|device| *device != 0).collect();
+                for device in linked {
+                    let address = DeviceAddress { phone: member.clone(), device };
+                    state.deliver(&address, stanza.clone()).expect("a device");
+                }
+            }
+            id
+        })
+    }
+
     async fn phone_sends_draft(&self, phone: &str, chat: &str, id: &str, draft: Draft) {
         let sent = send(&self.shared, phone, &address(chat), id, &draft).await;
         sent.unwrap_or_else(|error| panic!("{phone} failed to write: {error:#}"));

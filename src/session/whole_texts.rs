@@ -1,0 +1,59 @@
+//! The texts that a prompt does not tell whole: each is a file in its group's folder, which the prompt names.
+
+use std::io::{self, Write as _};
+use std::path::PathBuf;
+
+use jiff::tz::TimeZone;
+use tokio::task::spawn_blocking;
+
+use crate::home;
+use crate::paths::InboxFile;
+use crate::render::prompt::{CutText, Prompt};
+use crate::store::{Claim, RowId, Store};
+
+/// Room on the disk that no text takes: the database and Docker have to go on.
+const KEPT_FREE_BYTES: u64 = 64 * 1024 * 1024;
+
+/// Writes what a prompt of this claim would cut, and notes in the claim where it is. What cannot be written is told in
+/// part only, and the prompt says how much is left out.
+pub async fn write(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut Claim) {
+    let cut = Prompt { zone, names: &[], earlier: &[], messages: &claim.messages }.cut_texts();
+    for (place, which) in cut {
+        let (Some(row), Some(message)) = (claim.rows.get(place).copied(), claim.messages.get_mut(place))
+        else {
+            continue;
+        };
+        let (ending, text, whole) = match (which, &mut message.quote) {
+            (CutText::Own, _) => (".txt", message.text.clone(), &mut message.whole),
+            (CutText::Quoted, Some(quote)) => ("-quoted.txt", quote.text.clone(), &mut quote.whole),
+            (CutText::Quoted, None) => continue,
+        };
+        let file = InboxFile::new(message.sent_at, zone, row.number(), ending);
+        let path = file.path();
+        let folder = folder.clone();
+        let written = spawn_blocking(move || save(folder, row, &file, &text)).await;
+        match written.map_err(io::Error::other).flatten() {
+            Ok(()) => *whole = Some(path.clone()),
+            Err(error) => {
+                tracing::warn!(message = row.number(), "Failed to save a long text: {error}");
+                continue;
+            }
+        }
+        // A message that its author takes back takes its file along.
+        if which == CutText::Own
+            && let Err(error) = store.text_saved(row, path).await
+        {
+            tracing::warn!(message = row.number(), "Failed to note where a long text is: {error:#}");
+        }
+    }
+}
+
+fn save(folder: PathBuf, row: RowId, file: &InboxFile, text: &str) -> io::Result<()> {
+    if home::free_bytes(&folder)? < KEPT_FREE_BYTES {
+        return Err(io::ErrorKind::StorageFull.into());
+    }
+    let unfinished =
+        home::create_beneath(&folder, &file.folders(), &format!(".{:06x}-text.part", row.number()))?;
+    unfinished.handle()?.write_all(text.as_bytes())?;
+    unfinished.keep_as(&file.name)
+}
