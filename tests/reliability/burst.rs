@@ -1,4 +1,4 @@
-//! A thousand messages in fifty groups at once, while the connection is lost three times.
+//! Very many messages in fifty groups at once, while the connection is lost three times.
 
 use std::time::Duration;
 
@@ -8,29 +8,30 @@ use tokio::time::Instant;
 use crate::chats::{Chats, KAI};
 use crate::service;
 
-const MESSAGES: usize = 1_000;
 const GROUPS: usize = 50;
-/// After so many messages the connection is lost.
-const DROPS: [usize; 3] = [250, 500, 750];
+/// How often the connection is lost, at equal distances.
+const DROPS: usize = 3;
 /// How long nothing may come before it counts as lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 
-pub async fn run() {
+pub async fn run(messages: usize) {
     let chats = Chats::new(GROUPS).await;
     let (stop, stopped) = oneshot::channel();
-    let (home, url) = (chats.home.path().to_owned(), chats.server.url());
+    let (home, url) = (chats.place.home.clone(), chats.server.url());
     let service = tokio::spawn(async move { service::run(&home, &url, stopped).await });
     chats.server.wait_until_online(KAI).await;
     let began = Instant::now();
-    for number in 0..MESSAGES {
-        if DROPS.contains(&number) {
+    for part in 0..=DROPS {
+        if part > 0 {
             chats.server.drop_connection(KAI);
         }
-        chats.ask(number).await;
+        for _ in 0..messages / (DROPS + 1) {
+            chats.ask().await;
+        }
     }
-    let counts = chats.count(MESSAGES, PATIENCE).await;
-    let (drops, secs) = (DROPS.len(), began.elapsed().as_secs());
-    counts.report(&format!("burst: {GROUPS} groups, {drops} connections lost, {secs} s"));
+    let counts = chats.count(PATIENCE).await;
+    let secs = began.elapsed().as_secs();
+    chats.report(&format!("burst: {GROUPS} groups, {DROPS} connections lost, {secs} s"), &counts);
     stop.send(()).unwrap();
     service.await.unwrap();
 }

@@ -1,19 +1,25 @@
 //! The people who write to Kai and count what comes back.
 
 use std::collections::{BTreeMap, BTreeSet};
-use std::path::Path;
-use std::sync::{Arc, Mutex};
+use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nanokimi::paths::Paths;
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
-use whatsapp_rust::prelude::{InboundMessage, MessageExt};
+use whatsapp_rust::download::MediaType;
+use whatsapp_rust::media::{ImageOptions, image_message};
+use whatsapp_rust::prelude::{InboundMessage, MessageExt, wa};
+use whatsapp_rust::send::RevokeType;
+use whatsapp_rust::upload::{UploadOptions, UploadResponse};
 
-use crate::client::{Device, Files};
+use crate::client::{Device, Files, address};
+use crate::engine::AS_A_FILE;
+use crate::rows;
 use crate::server::Server;
-use crate::service;
+use crate::service::{self, Place};
 
 pub const KAI: &str = "15550002222";
 const KAIS_LID: &str = "100000000000002";
@@ -28,40 +34,101 @@ const GROUP_ID: &str = "1203630000000";
 const WORD: &str = "question";
 /// How often it is looked whether all is answered.
 const LOOK: Duration = Duration::from_millis(100);
+/// Traces that are printed where messages were lost.
+const TRACES_SHOWN: usize = 20;
 
 /// A server with Kai's account, people who share groups with it, and Kai's home.
 pub struct Chats {
     pub server: Server,
-    pub home: TempDir,
+    pub place: Place,
     pub groups: Vec<String>,
     people: Vec<Arc<Device>>,
+    pictures: Vec<UploadResponse>,
+    asked: Mutex<BTreeMap<usize, Asked>>,
+    next: Mutex<usize>,
     heard: Arc<Mutex<Heard>>,
     listening: Vec<JoinHandle<()>>,
     _files: Vec<Files>,
+    _folders: Vec<TempDir>,
+}
+
+/// In which form a question is asked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Form {
+    Text,
+    /// It is the caption of a picture.
+    Picture,
+    /// Kai answers with a file.
+    AsAFile,
+    /// It is the edit of a message that does not call Kai.
+    Edit,
+    /// It is deleted at once: whether it is answered is luck.
+    Deleted,
+}
+
+/// Whether a question has to be answered.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    Due,
+    /// It may be: it was taken back, or its group is not always served.
+    Luck,
+}
+
+/// A question that was sent.
+struct Asked {
+    /// Of the message that asks, and of what changed it.
+    ids: Vec<String>,
+    group: String,
+    at: Instant,
+    answer: Answer,
 }
 
 /// What the people got from Kai.
 #[derive(Default)]
 struct Heard {
-    /// By the number of the question: the ids of the messages that answer it, for each person who got them.
-    answers: BTreeMap<usize, BTreeSet<String>>,
+    /// By the number of the question.
+    answers: BTreeMap<usize, Answered>,
     /// Messages of Kai that came to somebody who had them already.
     repeated: usize,
     seen: BTreeSet<(usize, String)>,
+    /// Who asked each question.
+    asked_by: BTreeMap<usize, usize>,
+    /// The last question of somebody in a group that somebody saw answered: by reader, group and author.
+    last: BTreeMap<(usize, String, usize), usize>,
+    reordered: usize,
+}
+
+struct Answered {
+    /// Of the messages that answer it.
+    ids: BTreeSet<String>,
+    people: BTreeSet<usize>,
+    first_at: Instant,
 }
 
 /// What was counted.
 pub struct Counts {
+    /// Questions that had to be answered.
     pub asked: usize,
     pub answered: usize,
+    lost: Vec<usize>,
     /// Questions whose answer came under more than one id.
-    pub renamed: usize,
+    renamed: usize,
+    /// Answers that came to somebody behind the answer of a later question of the same person in the same group.
+    reordered: usize,
     /// Messages that came to somebody once more, under the same id.
-    pub repeated: usize,
+    repeated: usize,
 }
 
 impl Chats {
     pub async fn new(groups: usize) -> Self {
+        let home = TempDir::new().unwrap();
+        let mut chats = Self::at(home.path().to_owned(), groups).await;
+        chats._folders.push(home);
+        chats
+    }
+
+    /// With Kai's home in a folder that is there.
+    pub async fn at(home: PathBuf, groups: usize) -> Self {
         let server = Server::start().await.unwrap();
         server.add_account(KAI, KAIS_LID, "Owner");
         let mut members = vec![KAI];
@@ -73,9 +140,10 @@ impl Chats {
         for group in &groups {
             server.add_group(group, SUBJECT, &members);
         }
-        let home = TempDir::new().unwrap();
-        service::make_home(home.path(), &groups).await;
-        link(&server, home.path()).await;
+        service::make_home(&home, &groups).await;
+        link(&server, &home).await;
+        server.keep_no_record();
+        server.trace_messages_to(KAI);
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (mut people, mut listening, mut files) = (vec![], vec![], vec![]);
         for (person, (phone, ..)) in PEOPLE.into_iter().enumerate() {
@@ -91,22 +159,91 @@ impl Chats {
             people.push(Arc::new(device));
             files.push(own);
         }
-        Self { server, home, groups, people, heard, listening, _files: files }
+        let log = TempDir::new().unwrap();
+        let place = Place::new(home, log.path().join("log"), server.url());
+        Self {
+            server,
+            place,
+            groups,
+            people,
+            pictures: Vec::new(),
+            asked: Mutex::default(),
+            next: Mutex::default(),
+            heard,
+            listening,
+            _files: files,
+            _folders: vec![log],
+        }
     }
 
-    /// Question number so-and-so is asked by one of the people in one of the groups.
-    pub async fn ask(&self, number: usize) {
-        let group = &self.groups[number % self.groups.len()];
-        let person = &self.people[(number / self.groups.len()) % self.people.len()];
-        person.write(group, &format!("@Kai {WORD} {number}.")).await;
+    /// One of the people asks the next question, in the next of the groups.
+    pub async fn ask(&self) {
+        self.ask_in(Form::Text, &self.groups, Answer::Due).await;
     }
 
-    /// Waits until all questions below `asked` are answered, for as long as answers keep coming.
-    pub async fn count(&self, asked: usize, patience: Duration) -> Counts {
+    /// They ask for this long, with a pause between two questions.
+    pub async fn ask_for(&self, time: Duration, pause: Duration) {
+        let end = Instant::now() + time;
+        while Instant::now() < end {
+            self.ask().await;
+            sleep(pause.min(end.saturating_duration_since(Instant::now()))).await;
+        }
+    }
+
+    /// The next question, in one of these groups.
+    pub async fn ask_in(&self, form: Form, groups: &[String], answer: Answer) {
+        let number = {
+            let mut next = self.next.lock().unwrap();
+            *next += 1;
+            *next - 1
+        };
+        let group = groups[number % groups.len()].clone();
+        let person = (number / groups.len()) % self.people.len();
+        self.heard.lock().unwrap().asked_by.insert(number, person);
+        let at = Instant::now();
+        let ids = self.write(form, number, person, &group).await;
+        self.asked().insert(number, Asked { ids, group, at, answer });
+    }
+
+    /// Gives the ids of the messages.
+    async fn write(&self, form: Form, number: usize, person: usize, group: &str) -> Vec<String> {
+        let (device, chat) = (&self.people[person], address(group));
+        let question = format!("@Kai {WORD} {number}.");
+        match form {
+            Form::Text => vec![device.write(group, &question).await],
+            Form::AsAFile => vec![device.write(group, &format!("{question} Please {AS_A_FILE}.")).await],
+            Form::Picture => {
+                let options = ImageOptions { caption: Some(question), ..Default::default() };
+                let picture = image_message(self.pictures[person].clone(), options);
+                vec![device.client.send_message(chat, picture).await.unwrap().message_id]
+            }
+            Form::Edit => {
+                let first = device.write(group, "Tomorow").await;
+                let text = wa::Message { conversation: Some(question), ..Default::default() };
+                vec![device.client.edit_message(&chat, &first, text).await.unwrap(), first]
+            }
+            Form::Deleted => {
+                let id = device.write(group, &question).await;
+                device.client.revoke_message(&chat, &id, RevokeType::Sender).await.unwrap();
+                vec![id]
+            }
+        }
+    }
+
+    /// Each of the people has a picture to send.
+    pub async fn take_pictures(&mut self) {
+        for device in &self.people {
+            let uploaded = device.client.upload(vec![7; 10_000], MediaType::Image, UploadOptions::new());
+            self.pictures.push(uploaded.await.unwrap());
+        }
+    }
+
+    /// Waits until everything is answered that has to be, for as long as answers keep coming.
+    pub async fn count(&self, patience: Duration) -> Counts {
         let (mut last, mut since) = (0, Instant::now());
         loop {
-            let counts = self.heard.lock().unwrap().counts(asked);
-            if counts.answered == asked || since.elapsed() > patience {
+            let counts = self.counts();
+            if counts.lost.is_empty() || since.elapsed() > patience {
                 return counts;
             }
             if counts.answered > last {
@@ -115,18 +252,80 @@ impl Chats {
             sleep(LOOK).await;
         }
     }
-}
 
-impl Chats {
+    /// Waits until everything is answered that was asked so far and has to be, for this long at most. Gives how long
+    /// it took.
+    pub async fn wait_until_answered(&self, limit: Duration) -> Duration {
+        let began = Instant::now();
+        while !self.counts().lost.is_empty() && began.elapsed() < limit {
+            sleep(LOOK.min(limit / 10)).await;
+        }
+        began.elapsed()
+    }
+
+    /// When each question was asked and first answered, where it was.
+    pub fn times(&self) -> Vec<(Instant, Option<Instant>)> {
+        let heard = self.heard.lock().unwrap();
+        let first = |number| heard.answers.get(number).map(|answered| answered.first_at);
+        self.asked().iter().map(|(number, asked)| (asked.at, first(number))).collect()
+    }
+
+    /// Prints what was counted; nothing may be lost, nothing have two ids, nothing overtake another.
+    pub fn report(&self, what: &str, counts: &Counts) {
+        let Counts { asked, answered, lost, renamed, reordered, repeated } = counts;
+        println!(
+            "{what} · messages sent: {asked} · answered: {answered} · lost: {} · answered under two ids: {renamed} · \
+             out of order: {reordered} · came again under the same id: {repeated}",
+            lost.len()
+        );
+        for number in lost.iter().take(TRACES_SHOWN) {
+            println!("{}", self.trace(*number));
+        }
+        assert_eq!(lost.len(), 0, "messages were lost");
+        assert_eq!(*renamed, 0, "an answer came under two ids");
+        assert_eq!(*reordered, 0, "an answer was overtaken");
+    }
+
     /// What the service has logged tells nobody's number, name or words.
     pub fn check_log(&self) {
-        let log = std::fs::read_to_string(service::log_file(self.home.path())).unwrap();
+        let log = std::fs::read_to_string(&self.place.log).unwrap();
         assert!(log.contains(" INFO "), "nothing was logged");
         let people = PEOPLE.iter().flat_map(|(phone, lid, name)| [*phone, *lid, *name]);
         for canary in people.chain([KAI, KAIS_LID, SUBJECT, GROUP_ID, WORD]) {
             let told = log.lines().find(|line| line.contains(canary));
             assert_eq!(told, None, "the log tells {canary:?}");
         }
+    }
+
+    fn counts(&self) -> Counts {
+        let (asked, heard) = (self.asked(), self.heard.lock().unwrap());
+        let due = || asked.iter().filter(|(_, asked)| asked.answer == Answer::Due).map(|(number, _)| *number);
+        let lost: Vec<usize> = due().filter(|number| !heard.answers.contains_key(number)).collect();
+        Counts {
+            asked: due().count(),
+            answered: due().count() - lost.len(),
+            lost,
+            renamed: heard.answers.values().filter(|answered| answered.ids.len() > 1).count(),
+            reordered: heard.reordered,
+            repeated: heard.repeated,
+        }
+    }
+
+    /// Where a question was on its way when it was lost.
+    fn trace(&self, number: usize) -> String {
+        let asked = self.asked();
+        let Asked { ids, group, .. } = &asked[&number];
+        let chat = group.trim_start_matches(GROUP_ID);
+        let mut lines = vec![format!("  question {number} in {chat}:")];
+        for id in ids {
+            lines.push(format!("    {id}: {}", self.server.trace_of(id).join(" · ")));
+            lines.extend(rows::of_message(&self.place.home, id).iter().map(|row| format!("      {row}")));
+        }
+        lines.join("\n")
+    }
+
+    fn asked(&self) -> MutexGuard<'_, BTreeMap<usize, Asked>> {
+        self.asked.lock().unwrap()
     }
 }
 
@@ -138,36 +337,25 @@ impl Drop for Chats {
 
 impl Heard {
     fn note(&mut self, person: usize, message: &InboundMessage) {
-        let Some(text) = message.message.text_content() else { return };
+        let said = message.message.text_content().or(message.message.get_caption());
+        let Some(text) = said.filter(|text| text.starts_with("Kai: ")) else { return };
         let id = message.info.id.to_string();
-        if !text.starts_with("Kai: ") {
-            return;
-        }
         if !self.seen.insert((person, id.clone())) {
             self.repeated += 1;
         }
+        let group = message.info.source.chat.to_string();
         for number in questions_in(text) {
-            self.answers.entry(number).or_default().insert(id.clone());
+            let author = self.asked_by.get(&number).copied().unwrap_or_default();
+            let last = self.last.entry((person, group.clone(), author)).or_default();
+            let first_at = Instant::now();
+            let new = Answered { ids: BTreeSet::new(), people: BTreeSet::new(), first_at };
+            let answered = self.answers.entry(number).or_insert(new);
+            answered.ids.insert(id.clone());
+            if answered.people.insert(person) && number < *last {
+                self.reordered += 1;
+            }
+            *last = number.max(*last);
         }
-    }
-
-    fn counts(&self, asked: usize) -> Counts {
-        let answered = (0..asked).filter(|number| self.answers.contains_key(number)).count();
-        let renamed = self.answers.values().filter(|ids| ids.len() > 1).count();
-        Counts { asked, answered, renamed, repeated: self.repeated }
-    }
-}
-
-impl Counts {
-    /// Prints what was counted; nothing may be lost, nothing have two ids.
-    pub fn report(&self, what: &str) {
-        let Self { asked, answered, renamed, repeated } = self;
-        println!(
-            "{what} · messages sent: {asked} · answered: {answered} · answered under two ids: {renamed} · came again \
-             under the same id: {repeated}"
-        );
-        assert_eq!(answered, asked, "messages were lost");
-        assert_eq!(*renamed, 0, "an answer came under two ids");
     }
 }
 

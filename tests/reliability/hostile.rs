@@ -17,14 +17,12 @@ const MEMORY_MAX_MB: f64 = 100.0;
 pub async fn run() {
     let chats = Chats::new(1).await;
     let group = chats.groups[0].clone();
-    let process = service::spawn(chats.home.path(), &chats.server.url());
+    let process = chats.place.spawn();
     chats.server.wait_until_online(KAI).await;
-    let mut asked = 0;
-    let mut ask = async |what: &str| {
-        chats.ask(asked).await;
-        asked += 1;
-        let counts = chats.count(asked, PATIENCE).await;
-        assert_eq!(counts.answered, asked, "after {what} nobody answers");
+    let ask = async |what: &str| {
+        chats.ask().await;
+        let counts = chats.count(PATIENCE).await;
+        assert_eq!(counts.answered, counts.asked, "after {what} nobody answers");
     };
     ask("the start").await;
     let before = service::memory_mb(process.id().unwrap(), "VmHWM");
@@ -47,10 +45,10 @@ pub async fn run() {
         messages().len() + 3
     );
     assert!(after < MEMORY_MAX_MB, "{after:.0} MB were held");
-    for file in files_beneath(&chats.home.path().join("groups")) {
+    for file in files_beneath(&chats.place.home.join("groups")) {
         assert!(!file.contains("escape") && !file.contains(".."), "{file}");
     }
-    assert!(!chats.home.path().join("escape").exists());
+    assert!(!chats.place.home.join("escape").exists());
     chats.check_log();
 }
 

@@ -17,7 +17,7 @@ const REST: Duration = Duration::from_secs(60);
 pub async fn run(program: &Path) {
     let chats = Chats::new(1).await;
     let mut command = Command::new(program);
-    command.arg("--home").arg(chats.home.path()).arg("run").env("NANOKIMI_WHATSAPP_URL", chats.server.url());
+    command.arg("--home").arg(&chats.place.home).arg("run").env("NANOKIMI_WHATSAPP_URL", chats.server.url());
     let process = command.stdin(Stdio::null()).kill_on_drop(true).spawn().unwrap();
     chats.server.wait_until_online(KAI).await;
     sleep(REST).await;

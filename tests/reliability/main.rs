@@ -3,22 +3,33 @@
 //! replaced, by engines that answer at once.
 //!
 //! ```text
-//! cargo test --test reliability                      a short run of the three that follow
+//! cargo test --test reliability                      a short run of most that follow
 //! cargo test --test reliability -- kills 200         kill -9 at random moments
-//! cargo test --test reliability -- burst             1,000 messages in 50 groups, three lost connections
+//! cargo test --test reliability -- neighbour 200     the same beside a process that flushes the disk without end
+//! cargo test --test reliability -- sniper 200        kill -9 within 60 ms of a delivery, several under way, slow disk
+//! cargo test --test reliability -- mix 100           kills with files, edits, deletions, other groups, lost connections
+//! cargo test --test reliability -- burst 1000        so many messages in 50 groups, three lost connections
 //! cargo test --test reliability -- hostile           what nobody who means well would send
+//! cargo test --test reliability -- disk 10           a disk that is full for 30 s, so many times
+//! cargo test --test reliability -- inodes 10         a disk that holds no more files
+//! cargo test --test reliability -- clocks 40         a wall clock that jumps by 2 h and 10 min, so many times
+//! cargo test --test reliability -- stopped 180       a process that is stopped for so many seconds, and goes on
 //! cargo test --test reliability -- idle PROGRAM      the memory of a linked service that rests for a minute
 //! ```
-//! Prints what was counted, and fails where a message was lost, doubled or renamed, or the log tells what is nobody's
-//! business.
+//! `--seed S` at the end chooses what is left to chance. Several may run side by side: each has a home and a server of
+//! its own. Prints what was counted, and fails where a message was lost, doubled, renamed or overtaken, or the log tells
+//! what is nobody's business.
 
 #![expect(clippy::unwrap_used, reason = "a run that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "the counts are what this program is for")]
 
 mod burst;
+mod chance;
 mod chats;
 #[path = "../whatsapp/client.rs"]
 mod client;
+mod clocks;
+mod disk;
 #[path = "../stories/engine.rs"]
 mod engine;
 #[path = "../held/mod.rs"]
@@ -26,30 +37,75 @@ mod held;
 mod hostile;
 mod idle;
 mod kills;
+mod mix;
+mod preload;
+mod rows;
 #[path = "../whatsapp/server/mod.rs"]
 mod server;
 mod service;
+mod sniper;
+mod stopped;
 
-use std::path::PathBuf;
+use std::path::Path;
+use std::time::Duration;
 
-/// Kills of the short run.
+use chance::Chance;
+use disk::{Rounds, Scarce};
+
+/// Kills of the short run, for each way to kill.
 const FEW_KILLS: usize = 20;
+const FEW_SHOTS: usize = 15;
+/// Messages of the short burst: ten replies leave in a second.
+const FEW_MESSAGES: usize = 200;
+/// How long the process is stopped in the short run.
+const SHORT_STOP: Duration = Duration::from_secs(4);
+/// How long a disk is full, and has room.
+const LONG_ROUND: Rounds = Rounds { count: 0, full: Duration::from_secs(30), free: Duration::from_secs(15) };
 
 #[tokio::main]
 async fn main() {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let words: Vec<&str> = arguments.iter().map(String::as_str).collect();
-    match words.as_slice() {
+    let (words, seed) = match words.as_slice() {
+        [words @ .., "--seed", seed] => (words, seed.parse().expect("--seed takes a number")),
+        words => (words, rand::random::<u16>().into()),
+    };
+    let chance = || Chance::new(seed);
+    match words {
         [] => {
-            kills::run(FEW_KILLS).await;
-            burst::run().await;
+            kills::run(FEW_KILLS, chance()).await;
+            kills::run_beside_neighbour(FEW_KILLS / 2, chance()).await;
+            sniper::run(FEW_SHOTS, chance()).await;
+            mix::run(FEW_KILLS / 2, chance()).await;
+            burst::run(FEW_MESSAGES).await;
             hostile::run().await;
+            stopped::run(SHORT_STOP).await;
         }
-        ["kills", count] => kills::run(count.parse().expect("kills takes a number")).await,
-        ["burst"] => burst::run().await,
+        ["kills", kills] => kills::run(number(kills), chance()).await,
+        ["neighbour", kills] => kills::run_beside_neighbour(number(kills), chance()).await,
+        ["sniper", kills] => sniper::run(number(kills), chance()).await,
+        ["mix", kills] => mix::run(number(kills), chance()).await,
+        ["burst", messages] => burst::run(number(messages)).await,
         ["hostile"] => hostile::run().await,
-        ["idle", program] => idle::run(&PathBuf::from(program)).await,
-        ["serve", home, url] => service::serve(&PathBuf::from(home), url).await,
+        [scarce @ ("disk" | "inodes"), rounds] => {
+            let rounds = Rounds { count: number(rounds), ..LONG_ROUND };
+            disk::run_in_own_namespace(Scarce::parse(scarce), rounds).await;
+        }
+        ["clocks", rounds] => clocks::run(number(rounds), chance()).await,
+        ["stopped", secs] => {
+            stopped::run(secs.parse().map(Duration::from_secs).expect("stopped takes seconds")).await
+        }
+        ["idle", program] => idle::run(Path::new(program)).await,
+        // What the runs start as processes of their own.
+        ["serve", home, url] => service::serve(Path::new(home), url).await,
+        ["write-and-flush", folder] => kills::write_and_flush(Path::new(folder)),
+        ["on-small-disk", scarce, rounds @ ..] => {
+            disk::run(Scarce::parse(scarce), Rounds::parse(rounds)).await;
+        }
         other => panic!("there is no run called {other:?}"),
     }
+}
+
+fn number(word: &str) -> usize {
+    word.parse().expect("a run takes how often")
 }

@@ -5,6 +5,7 @@ use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
+use std::time::Duration;
 
 use nanokimi::auth::Login;
 use nanokimi::bridge;
@@ -19,13 +20,17 @@ use nanokimi::session::Host;
 use nanokimi::store::Store;
 use nanokimi::types::{ChatId, Group, GroupName, Role, Secret};
 use tokio::process::{Child, Command};
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::{Notify, oneshot, watch};
+use tokio::task::JoinHandle;
+use tokio::time::sleep;
 
-use crate::engine::{Behaviour, ScriptedDocker};
+use crate::engine::{Behaviour, REPORT, ScriptedDocker};
 use crate::held;
 
 /// No engine asks a model.
 const NOWHERE: &str = "http://127.0.0.1:9/coding/v1";
+/// Before the service is started again: less than systemd's, which is in nobody's way here.
+const RESTART_PAUSE: Duration = Duration::from_secs(1);
 
 /// Makes a home whose groups serve these chats.
 pub async fn make_home(home: &Path, chats: &[String]) {
@@ -33,23 +38,76 @@ pub async fn make_home(home: &Path, chats: &[String]) {
     home::prepare(&paths).unwrap();
     let store = Store::open(&paths.database()).unwrap();
     for (number, chat) in chats.iter().enumerate() {
-        let name = GroupName::parse(&format!("chat-{number}")).unwrap();
+        let name = GroupName::parse(&group_name(number)).unwrap();
         let group = Group::new(name, ChatId::new(chat), Role::Member);
         store.add_group(&group, Clock::System.now()).await.unwrap();
         home::prepare_group(&paths, &group).unwrap();
+        std::fs::write(paths.group(&group.name).join(REPORT), "All is well.").unwrap();
     }
 }
 
-/// Starts the service as a process of its own, which adds to the log in its home.
-pub fn spawn(home: &Path, url: &str) -> Child {
-    let log = OpenOptions::new().create(true).append(true).open(log_file(home)).unwrap();
-    let mut command = Command::new(std::env::current_exe().unwrap());
-    command.arg("serve").arg(home).arg(url).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-    command.kill_on_drop(true).spawn().unwrap()
+/// What the group is called that serves the chat of this number.
+pub fn group_name(chat: usize) -> String {
+    format!("chat-{chat}")
 }
 
-pub fn log_file(home: &Path) -> PathBuf {
-    home.join("log")
+/// Where the service is started, and what its process is told.
+#[derive(Clone)]
+pub struct Place {
+    pub home: PathBuf,
+    /// Beside the home, which may be full.
+    pub log: PathBuf,
+    pub url: String,
+    pub environment: Vec<(String, PathBuf)>,
+}
+
+impl Place {
+    pub fn new(home: PathBuf, log: PathBuf, url: String) -> Self {
+        Self { home, log, url, environment: Vec::new() }
+    }
+
+    /// Starts the service as a process of its own, which adds to the log.
+    pub fn spawn(&self) -> Child {
+        let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
+        let mut command = Command::new(std::env::current_exe().unwrap());
+        command.arg("serve").arg(&self.home).arg(&self.url);
+        command.envs(self.environment.iter().map(|(name, value)| (name, value)));
+        command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
+        command.kill_on_drop(true).spawn().unwrap()
+    }
+
+    /// Keeps the service running, as systemd does, until what this gives is dropped.
+    pub fn keep_running(&self) -> Kept {
+        let place = self.clone();
+        let (ends, count) = watch::channel(0);
+        let running = tokio::spawn(async move {
+            loop {
+                place.spawn().wait().await.unwrap();
+                ends.send_modify(|ends| *ends += 1);
+                sleep(RESTART_PAUSE).await;
+            }
+        });
+        Kept { running, ends: count }
+    }
+}
+
+/// A service that is started again when it has ended.
+pub struct Kept {
+    running: JoinHandle<()>,
+    ends: watch::Receiver<usize>,
+}
+
+impl Kept {
+    /// How often it has ended by itself.
+    pub fn ends(&self) -> usize {
+        *self.ends.borrow()
+    }
+}
+
+impl Drop for Kept {
+    fn drop(&mut self) {
+        self.running.abort();
+    }
 }
 
 /// Serves until the process is killed or the link ends. Logs as `nanokimi run` does at INFO.
@@ -67,7 +125,7 @@ pub async fn serve(home: &Path, url: &str) {
 pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let paths = Paths::new(home);
     let store = Store::open(&paths.database()).unwrap();
-    let (docker, _prompts) = ScriptedDocker::new(Behaviour::EchoAll);
+    let (docker, _prompts) = ScriptedDocker::new(Behaviour::EchoAllWithFiles);
     let mut settings = held::settings(store.install_id().await.unwrap());
     settings.max_agents = 50;
     let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-echo")), NOWHERE, Clock::System.now()));

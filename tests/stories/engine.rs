@@ -20,6 +20,8 @@ pub enum Behaviour {
     Echo,
     /// Answers each prompt with `echo: ` and the texts of all its messages. Is launched without delay.
     EchoAll,
+    /// The same, but a message that says [`AS_A_FILE`] is the caption of the file [`REPORT`].
+    EchoAllWithFiles,
     /// Hands each prompt to the story, which answers it.
     Held,
     /// The launch itself fails.
@@ -41,6 +43,11 @@ pub enum Behaviour {
     /// Refuses prompts with pictures, as a model does that cannot see; hands the others to the story.
     Blind,
 }
+
+/// What asks [`Behaviour::EchoAllWithFiles`] for a file.
+pub const AS_A_FILE: &str = "as a file";
+/// The file in a group's folder that it then sends.
+pub const REPORT: &str = "report.txt";
 
 /// Docker's place in a story: containers by name, and what the next launches will do.
 #[derive(Clone)]
@@ -133,7 +140,7 @@ impl Containers for ScriptedDocker {
             let usual = state.usual.clone().unwrap();
             state.next.pop_front().unwrap_or(usual)
         };
-        if behaviour != Behaviour::EchoAll {
+        if !matches!(behaviour, Behaviour::EchoAll | Behaviour::EchoAllWithFiles) {
             // As long as the real one takes.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
@@ -257,6 +264,10 @@ async fn engine(
                         Behaviour::EchoAll => {
                             prompt.answer(&format!("echo: {}", messages(&prompt.text).join(" ")));
                         }
+                        Behaviour::EchoAllWithFiles => {
+                            let answers = messages(&prompt.text).into_iter().map(echo_or_file);
+                            prompt.answer(&answers.collect::<String>());
+                        }
                         Behaviour::Echo | Behaviour::Mute | Behaviour::NoLaunch(_) | Behaviour::Says(_) => {
                             prompt.step();
                             prompt.says(&format!("echo: {}", last_message(&prompt.text)));
@@ -295,6 +306,13 @@ fn read_blocks(blocks: &Value) -> (String, Vec<String>) {
 /// The text of the last message in a prompt.
 fn last_message(prompt: &str) -> &str {
     messages(prompt).last().expect("a prompt holds a message")
+}
+
+fn echo_or_file(message: &str) -> String {
+    match message.contains(AS_A_FILE) {
+        true => format!("<file path=\"{REPORT}\">echo: {message}</file>\n"),
+        false => format!("echo: {message}\n"),
+    }
 }
 
 /// The texts of a prompt's messages.

@@ -16,6 +16,7 @@
 //!                                     groups         … and what is asked and told of groups
 //! phone, envelopes                                   the accounts' phones, peers with keys of their own
 //! unasked                                            what reaches a device beside the messages of its chats
+//! traces                                             the way of each message to one phone's devices
 //! all of them on one `State`; a test reads and moves it through `Server`
 //! ```
 
@@ -36,6 +37,7 @@ mod requests;
 mod stanza;
 mod state;
 mod terms;
+mod traces;
 mod unasked;
 mod web;
 
@@ -149,6 +151,12 @@ impl Server {
                 account.name = name.to_owned();
             }
         });
+    }
+
+    /// From now on the server keeps nothing that only a test looks at: what clients have sent, what phones have not
+    /// read, and the files that are uploaded. A run of hours would fill the memory with that.
+    pub fn keep_no_record(&self) {
+        self.shared.change(|state| state.keeps_no_record = true);
     }
 
     /// From now on messages say that they were written so many seconds ago.

@@ -136,10 +136,12 @@ impl State {
         let id = required(stanza, "id")?;
         let kind = attr(stanza, "type");
         // A device that asks for a message once more has not got it.
-        if kind.as_deref() != Some("retry") {
-            let mailbox = &mut self.device_mut(reader)?.mailbox;
-            for id in receipt_ids(stanza) {
-                mailbox.settle("message", &id);
+        let settles = kind.as_deref() != Some("retry");
+        for id in receipt_ids(stanza) {
+            let kind = kind.as_deref().unwrap_or("delivered");
+            self.traces.note_answer(reader, &id, &format!("receipt: {kind}"));
+            if settles {
+                self.device_mut(reader)?.mailbox.settle("message", &id);
             }
         }
         let chat = required_jid(stanza, "to")?;
@@ -175,6 +177,9 @@ impl State {
 
     pub fn on_ack(&mut self, who: &DeviceAddress, stanza: &Node) -> Result<()> {
         let (class, id) = (required(stanza, "class")?, required(stanza, "id")?);
+        if class == "message" {
+            self.traces.note_answer(who, &id, "acknowledged");
+        }
         self.device_mut(who)?.mailbox.settle(&class, &id);
         Ok(())
     }

@@ -203,6 +203,7 @@ impl State {
     /// Sends a device some of what came while it was away.
     pub fn fetch(&mut self, connection: u64, who: &DeviceAddress, count: usize) -> Result<()> {
         for stanza in self.device_mut(who)?.mailbox.fetch(count) {
+            self.traces.note(who, &stanza, "delivered offline");
             self.send(connection, stanza);
         }
         Ok(())

@@ -165,7 +165,10 @@ async fn upload(request: Request<Incoming>, path: &str, shared: &Shared) -> Resu
     }
     if !asks {
         let file = to_bytes(Body::new(request.into_body()), UPLOAD_MAX).await?;
-        shared.change(|state| state.web.keep(direct_path.clone(), file))?;
+        shared.change(|state| match state.keeps_no_record {
+            true => Ok(()),
+            false => state.web.keep(direct_path.clone(), file),
+        })?;
     }
     let url = format!("https://mmg.whatsapp.net{direct_path}");
     let answer = json!({ "url": url, "direct_path": direct_path, "resume": "complete" });

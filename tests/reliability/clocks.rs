@@ -1,0 +1,88 @@
+//! The wall clock jumps while people write: forwards and backwards, in mid-flight and between a kill and the next
+//! start. What is due comes when it is due by a clock that nobody sets.
+
+use std::time::Duration;
+
+use rand::Rng;
+use tokio::time::{Instant, sleep};
+
+use crate::chance::Chance;
+use crate::chats::{Chats, KAI};
+use crate::kills::PATIENCE;
+use crate::preload::Preload;
+
+const GROUPS: usize = 4;
+/// How long people write at their ease before and after a jump, and the pause between two questions then.
+const STRETCH: Duration = Duration::from_secs(2);
+const PAUSE: Duration = Duration::from_millis(500);
+/// Questions in each group at once, right before the jump: more answers than may leave at once, so that some wait.
+const VOLLEY: usize = 6;
+/// How long after the volley the clock jumps at most.
+const JUMP_WITHIN: Duration = Duration::from_millis(500);
+/// How far ahead the clock is in seconds, after one jump and the next.
+const AHEAD_SECS: [i64; 8] = [-2 * 60 * 60, 0, 2 * 60 * 60, 0, 10 * 60, 0, -10 * 60, 0];
+/// How late a reply may be.
+const LATE_MAX: Duration = Duration::from_secs(10);
+
+/// What happens to the service when the clock jumps.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Meanwhile {
+    Works,
+    LosesItsConnection,
+    IsKilled,
+}
+
+pub async fn run(jumps: usize, mut chance: Chance) {
+    let began = Instant::now();
+    let preload = Preload::new();
+    let mut chats = Chats::new(GROUPS).await;
+    chats.place.environment.extend(preload.environment());
+    let mut service = chats.place.spawn();
+    chats.server.wait_until_online(KAI).await;
+    let mut back_at = Vec::new();
+    for ahead in AHEAD_SECS.iter().cycle().take(jumps) {
+        let meanwhile = [Meanwhile::Works, Meanwhile::LosesItsConnection, Meanwhile::IsKilled];
+        let meanwhile = meanwhile[chance.random.random_range(..meanwhile.len())];
+        chats.ask_for(STRETCH, PAUSE).await;
+        for _ in 0..VOLLEY * GROUPS {
+            chats.ask().await;
+        }
+        sleep(JUMP_WITHIN.mul_f64(chance.random.random())).await;
+        match meanwhile {
+            Meanwhile::Works => preload.set_clock_ahead(*ahead),
+            Meanwhile::LosesItsConnection => {
+                chats.server.drop_connection(KAI);
+                chats.server.wait_until_offline(KAI).await;
+                preload.set_clock_ahead(*ahead);
+                chats.server.wait_until_online(KAI).await;
+                back_at.push(Instant::now());
+            }
+            Meanwhile::IsKilled => {
+                service.kill().await.unwrap();
+                chats.server.wait_until_offline(KAI).await;
+                preload.set_clock_ahead(*ahead);
+                service = chats.place.spawn();
+                chats.server.wait_until_online(KAI).await;
+                back_at.push(Instant::now());
+            }
+        }
+        chats.ask_for(STRETCH, PAUSE).await;
+    }
+    let counts = chats.count(PATIENCE).await;
+    let late = chats.times().into_iter().filter_map(|(asked, heard)| Some(late(asked, heard?, &back_at)));
+    let latest = late.max().unwrap_or_default();
+    let (seed, secs) = (chance.seed, began.elapsed().as_secs());
+    let what = format!(
+        "clocks: {jumps} jumps in {secs} s, seed {seed}, latest answer after {:.1} s",
+        latest.as_secs_f64()
+    );
+    chats.report(&what, &counts);
+    assert!(latest <= LATE_MAX, "an answer came too late");
+    chats.check_log();
+}
+
+/// How long an answer took from its question, or from when the service was back if it was away in between.
+fn late(asked: Instant, heard: Instant, back_at: &[Instant]) -> Duration {
+    let back = back_at.iter().find(|back| **back > asked && **back < heard);
+    heard - *back.unwrap_or(&asked)
+}

@@ -1,0 +1,58 @@
+//! Several people write at once in several chats, and the service is killed within the first moments of a delivery: on
+//! a slow disk, so that other messages are between their decryption and their row.
+
+use std::time::Duration;
+
+use futures_util::future::join_all;
+use rand::Rng;
+use tokio::time::{Instant, sleep};
+
+use crate::chance::Chance;
+use crate::chats::{Answer, Chats, Form, KAI};
+use crate::kills::PATIENCE;
+use crate::preload::Preload;
+
+/// Groups in which a message is written at the same time.
+const GROUPS: usize = 8;
+/// Between the first message of a volley and the last: the library writes its keys to the disk 25 ms after it has
+/// decrypted a message, together with those of later ones.
+const VOLLEY: Duration = Duration::from_millis(40);
+/// How long after the first delivery the service lives at most.
+const LIFE: Duration = Duration::from_millis(60);
+/// How long a flush to the disk takes at most during a volley. Up to 20 ms are usual on a rented server.
+const FLUSH_MAX: Duration = Duration::from_millis(60);
+/// How long what is left from the last volley may be worked on before the next one.
+const REST: Duration = Duration::from_millis(500);
+
+pub async fn run(kills: usize, mut chance: Chance) {
+    let began = Instant::now();
+    let preload = Preload::new();
+    let mut chats = Chats::new(GROUPS).await;
+    chats.place.environment.extend(preload.environment());
+    for _ in 0..kills {
+        let mut service = chats.place.spawn();
+        chats.server.wait_until_online(KAI).await;
+        chats.server.wait_until_settled(KAI).await;
+        chats.wait_until_answered(REST).await;
+        let before = chats.server.live_deliveries();
+        let delays: Vec<Duration> = (0..GROUPS).map(|_| VOLLEY.mul_f64(chance.random.random())).collect();
+        let life = LIFE.mul_f64(chance.random.random());
+        preload.set_longest_flush(FLUSH_MAX);
+        let volley = delays.into_iter().map(async |delay| {
+            sleep(delay).await;
+            chats.ask_in(Form::Text, &chats.groups, Answer::Due).await;
+        });
+        let shot = async {
+            chats.server.wait_for_live_delivery(before).await;
+            sleep(life).await;
+            service.kill().await.unwrap();
+        };
+        tokio::join!(join_all(volley), shot);
+        preload.set_longest_flush(Duration::ZERO);
+    }
+    let _service = chats.place.spawn();
+    let counts = chats.count(PATIENCE).await;
+    let (seed, secs) = (chance.seed, began.elapsed().as_secs());
+    chats.report(&format!("sniper: {kills} kills in {secs} s, seed {seed}"), &counts);
+    chats.check_log();
+}

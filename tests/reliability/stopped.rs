@@ -1,0 +1,52 @@
+//! The process is stopped for a while and goes on, as on a server that is paused: with its connection, or without one
+//! by then.
+
+use std::time::Duration;
+
+use rustix::process::{Pid, Signal, kill_process};
+use tokio::process::Child;
+use tokio::time::Instant;
+
+use crate::chats::{Chats, KAI};
+use crate::kills::PATIENCE;
+
+const GROUPS: usize = 4;
+/// Between two questions.
+const PAUSE: Duration = Duration::from_millis(500);
+/// How long people write before each stop.
+const STRETCH: Duration = Duration::from_secs(2);
+
+/// The process is stopped twice for this long: once with its connection, and once it loses that meanwhile.
+pub async fn run(stop: Duration) {
+    let began = Instant::now();
+    let chats = Chats::new(GROUPS).await;
+    let service = chats.place.spawn();
+    chats.server.wait_until_online(KAI).await;
+    let mut longest = Duration::ZERO;
+    for loses_connection in [false, true] {
+        chats.ask_for(STRETCH, PAUSE).await;
+        signal(&service, Signal::STOP);
+        chats.ask_for(stop / 2, PAUSE).await;
+        if loses_connection {
+            chats.server.drop_connection(KAI);
+        }
+        chats.ask_for(stop / 2, PAUSE).await;
+        signal(&service, Signal::CONT);
+        longest = longest.max(chats.wait_until_answered(PATIENCE).await);
+    }
+    // What is not answered by now has had its time.
+    let counts = chats.count(Duration::ZERO).await;
+    let what = format!(
+        "stopped: for {} s, with and without the connection, in {} s; all answered at most {} s after",
+        stop.as_secs(),
+        began.elapsed().as_secs(),
+        longest.as_secs()
+    );
+    chats.report(&what, &counts);
+    chats.check_log();
+}
+
+fn signal(service: &Child, signal: Signal) {
+    let process = i32::try_from(service.id().unwrap()).unwrap();
+    kill_process(Pid::from_raw(process).unwrap(), signal).unwrap();
+}
