@@ -1,7 +1,10 @@
 //! The folders of an install on disk: made where they are missing, never changed where they are there. `beneath`
-//! reaches into those that belong to agents.
+//! reaches into those that belong to agents, `tree` walks and removes what agents have made, and `shared` copies for
+//! each group what all of them read.
 
 mod beneath;
+mod shared;
+mod tree;
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -11,6 +14,7 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 
 pub use beneath::{NotOpened, Unfinished, create_beneath, free_bytes, open_beneath, remove_beneath};
+pub use shared::{GlobalState, copy_shared, empty_trash, global_state, renew_folder};
 
 use crate::paths::Paths;
 use crate::types::{Group, Role};

@@ -15,6 +15,7 @@ use crate::agent::{self, Agent, AgentEvent};
 use crate::container::spec::Services;
 use crate::container::{Containers, Exit, Running, image, spec};
 use crate::door::{self, Door};
+use crate::home::GlobalState;
 use crate::paths::Paths;
 use crate::types::{Authorization, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{auth, home};
@@ -60,15 +61,15 @@ impl Engine {
     /// an agent that changes the prompts without end must not keep others from ever being answered.
     pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
         self.group != *group
-            || (self.has_worked == HasWorked::Yes && self.prompt_files != PromptFiles::of(paths, &group.name))
+            || (self.has_worked == HasWorked::Yes && self.prompt_files != PromptFiles::of(paths, group))
     }
 }
 
-/// Which prompt files an engine was started with. Told by their metadata: the files belong to the agent, who
-/// may have put anything in their place, so the host never opens them.
+/// Which prompt files an engine was started with, and which copy of what is global. Told by their metadata: the files
+/// belong to the agent, who may have put anything in their place, so the host never opens them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PromptFiles {
-    global: Option<FileStamp>,
+    global: GlobalState,
     group: Option<FileStamp>,
 }
 
@@ -76,11 +77,12 @@ struct PromptFiles {
 type FileStamp = (u64, u64, i64, i64);
 
 impl PromptFiles {
-    fn of(paths: &Paths, group: &GroupName) -> Self {
-        Self {
-            global: stamp(&paths.global().join("KIMI.md")),
-            group: stamp(&paths.group(group).join("KIMI.md")),
-        }
+    fn of(paths: &Paths, group: &Group) -> Self {
+        Self::with(home::global_state(paths, group.role), paths, &group.name)
+    }
+
+    fn with(global: GlobalState, paths: &Paths, group: &GroupName) -> Self {
+        Self { global, group: stamp(&paths.group(group).join("KIMI.md")) }
     }
 }
 
@@ -92,11 +94,11 @@ fn stamp(path: &Path) -> Option<FileStamp> {
 /// Launches the group's container and begins to speak with its engine.
 pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
     let program = host.settings.engine_of(&group);
-    let (spec, door) = prepare(host, &group, program).await.map_err(|error| {
+    let Prepared { spec, door, global } = prepare(host, &group, program).await.map_err(|error| {
         let full = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(is_disk_full);
         Failure::new(if full { Trouble::NoSpace } else { Trouble::LaunchFailed }, format!("{error:#}"))
     })?;
-    let prompt_files = PromptFiles::of(&host.paths, &group.name);
+    let prompt_files = PromptFiles::with(global, &host.paths, &group.name);
     let sight = Sight::of(&host.paths.engine_config(), host.settings.model.as_deref());
     let Running { name, stdin, stdout, stderr, exit } =
         match timeout(LAUNCH_LIMIT, host.containers.launch(&spec)).await {
@@ -104,6 +106,8 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
             Err(_) => return Err(give_up(host, &spec.name).await),
         };
     tokio::spawn(log_stderr(stderr).in_current_span());
+    let (paths, name_of_group) = (host.paths.clone(), group.name.clone());
+    tokio::task::spawn_blocking(move || home::empty_trash(&paths, &name_of_group));
     let (ended, exit_receiver) = oneshot::channel();
     tokio::spawn(async move { ended.send(exit.await) });
     let (agent, events) = Agent::start(program, stdin, stdout);
@@ -130,11 +134,19 @@ async fn give_up<C: Containers>(host: &Host<C>, container: &str) -> Failure {
     Failure::new(Trouble::NoDocker, "Docker did not start the container in time")
 }
 
+/// What a container is started with.
+struct Prepared {
+    spec: spec::ContainerSpec,
+    door: Door,
+    /// What was global when it was copied.
+    global: GlobalState,
+}
+
 async fn prepare<C: Containers>(
     host: &Host<C>,
     group: &Group,
     program: agent::Engine,
-) -> anyhow::Result<(spec::ContainerSpec, Door)> {
+) -> anyhow::Result<Prepared> {
     host.login.reread(host.clock.now());
     let (paths, its) = (host.paths.clone(), group.clone());
     let session = host.store.engine_session(&group.name).await?;
@@ -146,9 +158,12 @@ async fn prepare<C: Containers>(
         if let Some(folder) = apart {
             home::prepare_sessions_apart(&paths, &its, &folder)?;
         }
-        auth::write_stand_in(&paths.agent_credentials(&its.name))
+        let credentials = paths.agent_credentials(&its.name);
+        home::renew_folder(&paths, &its.name, &credentials)?;
+        auth::write_stand_in(&credentials)?;
+        home::copy_shared(&paths, &its.name, its.role)
     });
-    folders.await??;
+    let global = folders.await??;
     let spec = spec::spec(
         &spec::Launch {
             paths: &host.paths,
@@ -173,7 +188,7 @@ async fn prepare<C: Containers>(
         group,
     )?;
     let door = door::open(&host.paths.door(&group.name), host.upstream.clone(), group).await?;
-    Ok((spec, door))
+    Ok(Prepared { spec, door, global })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform, and they reach the whole web.
