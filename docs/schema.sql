@@ -157,3 +157,10 @@ CREATE TABLE web_traffic (
     received_bytes INTEGER NOT NULL,
     PRIMARY KEY (group_name, day)
 ) STRICT;
+
+-- Agents that were stopped as they took too much of the machine: the latest time of each group.
+CREATE TABLE stops (
+    group_name TEXT PRIMARY KEY NOT NULL,
+    why TEXT NOT NULL CHECK (why IN ('disk', 'kernel')),
+    at INTEGER NOT NULL
+) STRICT;

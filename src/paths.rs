@@ -99,6 +99,11 @@ impl Paths {
         self.agent(group).join("trash")
     }
 
+    /// Histories and instructions on which no engine of a group has started any more.
+    pub fn set_aside(&self, group: &GroupName) -> PathBuf {
+        self.agent(group).join("set-aside")
+    }
+
     /// What is kept of a group's agents; only what lies beneath it is ever mounted.
     pub fn agent(&self, group: &GroupName) -> PathBuf {
         self.root.join("data/agents").join(group.as_str())

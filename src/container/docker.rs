@@ -391,6 +391,8 @@ enum At {
 fn failure(error: &Error, at: At) -> Failure {
     let trouble = if is_silence(error) {
         Trouble::NoDocker
+    } else if is_system_limit(&error.to_string()) {
+        Trouble::SystemLimit
     } else if is_no_space(&error.to_string()) {
         Trouble::NoSpace
     } else if at == At::Create && status(error) == Some(404) {
@@ -416,6 +418,15 @@ fn is_silence(error: &Error) -> bool {
             | Error::RequestTimeoutError
             | Error::SocketNotFoundError(_)
     )
+}
+
+/// Whether the words mean that the kernel has no more of what it bounds for all programs of a user. The kernel says the
+/// same of these as of a full disk; the call that failed tells them apart.
+fn is_system_limit(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    let calls =
+        ["epoll", "inotify", "accept", "keyring", "resource temporarily unavailable", "too many open files"];
+    calls.iter().any(|sign| words.contains(sign))
 }
 
 /// Whether the words of Docker, or of a program in a build, mean a full disk.
@@ -629,6 +640,31 @@ mod tests {
             (answered(404, "No such image: nanokimi-agent:1"), At::Create, Trouble::NoImage),
             (answered(404, "No such container: x"), At::Start, Trouble::LaunchFailed),
             (answered(500, "write /x: no space left on device"), At::Create, Trouble::NoSpace),
+            (answered(500, "mkdir /x/overlay2/1: disk quota exceeded"), At::Create, Trouble::NoSpace),
+            (
+                answered(500, "accept unix /run/docker.sock: no space left on device"),
+                At::Create,
+                Trouble::SystemLimit,
+            ),
+            (answered(500, "epoll_ctl: no space left on device"), At::Start, Trouble::SystemLimit),
+            (
+                answered(
+                    500,
+                    "runc: unable to join session keyring: unable to create session key: disk quota exceeded",
+                ),
+                At::Start,
+                Trouble::SystemLimit,
+            ),
+            (
+                answered(500, "failed to create fsnotify watcher: inotify_init1: too many open files"),
+                At::Start,
+                Trouble::SystemLimit,
+            ),
+            (
+                answered(500, "fork/exec /usr/bin/runc: resource temporarily unavailable"),
+                At::Start,
+                Trouble::SystemLimit,
+            ),
             (answered(400, "bind source path does not exist: /srv"), At::Create, Trouble::LaunchFailed),
         ];
         for (error, at, trouble) in table {

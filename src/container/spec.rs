@@ -102,7 +102,7 @@ pub enum Access {
 }
 
 /// What one container may use of the machine. Memory, processor and pids hold only where the daemon has
-/// cgroups (`DaemonFacts::limits`); the others hold always.
+/// cgroups (`DaemonFacts::limits`); the others hold always, those of the disk a second or two late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub memory_bytes: i64,
@@ -117,6 +117,10 @@ pub struct Limits {
     pub file_bytes: i64,
     /// Signals that wait for a process of the person, counted like the threads.
     pub signals_of_person: i64,
+    /// What a group may fill of the disk with its files, and their number. No daemon holds these: the session stops an
+    /// agent that takes more.
+    pub disk_bytes: u64,
+    pub disk_entries: u64,
 }
 
 impl Limits {
@@ -140,6 +144,9 @@ impl Limits {
         // Programs queue a handful. Without a bound of its own an agent could take all that its person may have, and
         // timers of other programs would fail.
         signals_of_person: 1024,
+        // A tenth of a small server's disk, and twice the files of a large project with all its packages.
+        disk_bytes: 4 * 1024 * 1024 * 1024,
+        disk_entries: 200_000,
     };
 }
 

@@ -4,12 +4,14 @@
 //! channel's agent, which may have put anything there: no link is followed, sockets and pipes are left out, and the
 //! whole is bounded.
 
+use std::collections::HashMap;
+use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, Read};
-use std::os::fd::BorrowedFd;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
-use std::os::unix::fs::OpenOptionsExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
@@ -55,7 +57,7 @@ pub fn global_state(paths: &Paths, role: Role) -> GlobalState {
 fn add(state: u64, entry: &Entry<'_>) -> u64 {
     let Stat { st_ino, st_size, st_mtime, st_mtime_nsec, .. } = entry.stat;
     let mut hasher = DefaultHasher::new();
-    (entry.depth, entry.name.to_bytes(), st_ino).hash(&mut hasher);
+    (entry.folder_inode, entry.name.to_bytes(), st_ino).hash(&mut hasher);
     // Of a folder, what is in it tells.
     if entry.file_type() != FileType::Directory {
         (st_size, st_mtime, st_mtime_nsec).hash(&mut hasher);
@@ -116,10 +118,10 @@ fn copy_global(paths: &Paths, group: &GroupName) -> Result<()> {
 
 /// Copies plain files and folders, the prompt first: nothing else may take its room.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<Walked> {
-    let mut copy =
-        Copy { to: vec![to.to_owned()], room_bytes: COPY_MAX_BYTES, left_out: false, failed: None };
     let folder = open_folder(from)?;
-    copy.file(std::os::fd::AsFd::as_fd(&folder), std::ffi::OsStr::new(PROMPT_FILE), &to.join(PROMPT_FILE));
+    let folders = HashMap::from([(rustix::fs::fstat(&folder)?.st_ino, to.to_owned())]);
+    let mut copy = Copy { folders, room_bytes: COPY_MAX_BYTES, left_out: false, failed: None };
+    copy.file(folder.as_fd(), OsStr::new(PROMPT_FILE), &to.join(PROMPT_FILE));
     let walked = walk(from, COPY_BOUNDS, |entry| copy.take(entry))?;
     match copy.failed {
         Some(error) => Err(error),
@@ -129,8 +131,8 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<Walked> {
 }
 
 struct Copy {
-    /// The folders on the way to where the walk is.
-    to: Vec<PathBuf>,
+    /// Where the copy of a folder is, by the folder's inode.
+    folders: HashMap<u64, PathBuf>,
     room_bytes: u64,
     left_out: bool,
     failed: Option<io::Error>,
@@ -138,16 +140,16 @@ struct Copy {
 
 impl Copy {
     fn take(&mut self, entry: &Entry<'_>) -> Next {
-        let name = std::ffi::OsStr::from_bytes(entry.name.to_bytes());
-        self.to.truncate(entry.depth + 1);
-        let Some(folder) = self.to.last() else { return Next::PassBy };
-        let to = folder.join(name);
+        let name = OsStr::from_bytes(entry.name.to_bytes());
+        let Some(to) = self.folders.get(&entry.folder_inode).map(|folder| folder.join(name)) else {
+            return Next::PassBy;
+        };
         if self.failed.is_some() || (entry.depth == 0 && name == PROMPT_FILE) {
             return Next::PassBy;
         }
         if entry.file_type() == FileType::Directory {
             self.failed = fs::create_dir(&to).err();
-            self.to.push(to);
+            self.folders.insert(entry.stat.st_ino, to);
             return Next::Enter;
         }
         if entry.file_type() == FileType::RegularFile {
@@ -157,7 +159,7 @@ impl Copy {
     }
 
     /// One that is not there, or no plain file any more, is left out.
-    fn file(&mut self, folder: BorrowedFd<'_>, name: &std::ffi::OsStr, to: &Path) {
+    fn file(&mut self, folder: BorrowedFd<'_>, name: &OsStr, to: &Path) {
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
         let Ok(file) = rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve) else { return };
@@ -172,7 +174,7 @@ impl Copy {
         }
         self.room_bytes -= metadata.len();
         // Scripts stay what can be run.
-        let mode = 0o600 | (std::os::unix::fs::PermissionsExt::mode(&metadata.permissions()) & 0o100);
+        let mode = 0o600 | (metadata.permissions().mode() & 0o100);
         let copied =
             OpenOptions::new().write(true).create_new(true).mode(mode).open(to).and_then(|mut new| {
                 // It may grow meanwhile.
@@ -193,7 +195,7 @@ pub fn renew_folder(paths: &Paths, group: &GroupName, folder: &Path) -> Result<(
     private_folder(folder)
 }
 
-fn move_to_trash(paths: &Paths, group: &GroupName, path: &Path) -> Result<()> {
+pub(super) fn move_to_trash(paths: &Paths, group: &GroupName, path: &Path) -> Result<()> {
     let trash = paths.agent_trash(group);
     private_folder(&trash)?;
     for number in 0_u64.. {
@@ -220,7 +222,7 @@ pub fn empty_trash(paths: &Paths, group: &GroupName) {
 
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
+    use std::os::unix::fs::{MetadataExt, symlink};
 
     use super::*;
 

@@ -3,7 +3,7 @@
 //! An agent makes thousands of nested folders in a second; whatever follows them by recursion overflows its stack. No
 //! link is followed, and folders that the agent has closed are opened to us again, since they belong to our user.
 
-use std::ffi::CStr;
+use std::ffi::{CStr, CString};
 use std::fs;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::beneath::open_folder;
 
+const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// No link on the way, and nothing of another file system.
 const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
@@ -22,7 +23,7 @@ const RESOLVE: ResolveFlags =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Bounds {
     pub entries: u64,
-    /// Folders within each other; one descriptor is open for each of them.
+    /// Folders within each other.
     pub depth: usize,
 }
 
@@ -30,15 +31,16 @@ pub struct Bounds {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Walked {
     Whole,
-    /// There is more than the bounds, or a folder that stays closed to us: what the walk has not seen counts as too
-    /// much.
+    /// There is more than the bounds, a folder that stays closed to us, or somebody moves folders meanwhile: what the walk
+    /// has not seen counts as too much.
     InPart,
 }
 
 /// Something that a walk has found.
 pub struct Entry<'a> {
-    /// The folder that it is in.
+    /// The folder that it is in, and its inode.
     pub folder: BorrowedFd<'a>,
+    pub folder_inode: u64,
     pub name: &'a CStr,
     pub stat: Stat,
     /// Folders between it and the one where the walk began.
@@ -58,55 +60,93 @@ pub enum Next {
     PassBy,
 }
 
+/// A folder on the way to where a walk is.
+struct Level {
+    /// Its disk and inode, by which it is known again on the way back.
+    id: (u64, u64),
+    /// What is still to be entered.
+    folders: Vec<CString>,
+}
+
 /// Shows everything beneath a folder to `visit`, a folder before what is in it. What disappears meanwhile is left out.
+/// One descriptor is open at a time: the way back goes by "..".
 ///
 /// # Errors
 /// The folder itself cannot be opened.
 pub fn walk(folder: &Path, bounds: Bounds, mut visit: impl FnMut(&Entry<'_>) -> Next) -> io::Result<Walked> {
-    let mut seen = 0;
+    let mut rest = bounds.entries;
     let mut walked = Walked::Whole;
-    let mut open = vec![Dir::new(open_folder(folder)?)?];
-    while let Some(dir) = open.last_mut() {
-        let Some(Ok(found)) = dir.next() else {
-            open.pop();
+    let mut here = open_folder(folder)?;
+    let Some(first) = look_into(&here, 0, &mut rest, &mut visit)? else { return Ok(Walked::InPart) };
+    let mut levels = vec![first];
+    while let Some(level) = levels.last_mut() {
+        let Some(name) = level.folders.pop() else {
+            levels.pop();
+            let Some(parent) = levels.last() else { break };
+            here = rustix::fs::openat(&here, "..", FOLDER, Mode::empty())?;
+            if id(&rustix::fs::fstat(&here)?) != parent.id {
+                return Ok(Walked::InPart);
+            }
             continue;
         };
-        let name = found.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
-        }
-        seen += 1;
-        if seen > bounds.entries {
-            return Ok(Walked::InPart);
-        }
-        let depth = open.len() - 1;
-        let Some(dir) = open.last() else { break };
-        let folder = dir.fd()?;
-        let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        let entry = Entry { folder, name, stat, depth };
-        if visit(&entry) == Next::PassBy || entry.file_type() != FileType::Directory {
-            continue;
-        }
-        if open.len() >= bounds.depth {
+        if levels.len() >= bounds.depth {
             walked = Walked::InPart;
             continue;
         }
-        match open_beneath_it(folder, name) {
-            Ok(inner) => open.push(Dir::new(inner)?),
-            Err(Errno::NOENT) => {}
-            Err(_) => walked = Walked::InPart,
+        match open_beneath_it(here.as_fd(), &name) {
+            Ok(inner) => here = inner,
+            Err(Errno::NOENT) => continue,
+            Err(_) => {
+                walked = Walked::InPart;
+                continue;
+            }
+        }
+        match look_into(&here, levels.len(), &mut rest, &mut visit)? {
+            Some(level) => levels.push(level),
+            None => return Ok(Walked::InPart),
         }
     }
     Ok(walked)
 }
 
+/// Shows what is directly in a folder; nothing comes back when there is more than `rest` entries.
+fn look_into(
+    folder: &OwnedFd,
+    depth: usize,
+    rest: &mut u64,
+    visit: &mut impl FnMut(&Entry<'_>) -> Next,
+) -> io::Result<Option<Level>> {
+    let id = id(&rustix::fs::fstat(folder)?);
+    let mut folders = Vec::new();
+    for found in Dir::read_from(folder)? {
+        let Ok(found) = found else { break };
+        let name = found.file_name();
+        if matches!(name.to_bytes(), b"." | b"..") {
+            continue;
+        }
+        if *rest == 0 {
+            return Ok(None);
+        }
+        *rest -= 1;
+        let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
+        let entry = Entry { folder: folder.as_fd(), folder_inode: id.1, name, stat, depth };
+        if visit(&entry) == Next::Enter && entry.file_type() == FileType::Directory {
+            folders.push(name.to_owned());
+        }
+    }
+    Ok(Some(Level { id, folders }))
+}
+
+fn id(stat: &Stat) -> (u64, u64) {
+    (stat.st_dev, stat.st_ino)
+}
+
 /// Opens a folder within another one, and takes back the rights that the agent has taken from us.
 fn open_beneath_it(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    match rustix::fs::openat2(folder, name, flags, Mode::empty(), RESOLVE) {
+    match rustix::fs::openat2(folder, name, FOLDER, Mode::empty(), RESOLVE) {
         Err(Errno::ACCESS) => {
             regain(folder, name)?;
-            rustix::fs::openat2(folder, name, flags, Mode::empty(), RESOLVE)
+            rustix::fs::openat2(folder, name, FOLDER, Mode::empty(), RESOLVE)
         }
         opened => opened,
     }
@@ -282,6 +322,21 @@ mod tests {
         assert_eq!(names(root.path(), Bounds { entries: 1_000, depth: 200 }).1, Walked::Whole);
         let (seen, walked) = names(root.path(), Bounds { entries: 7, depth: 200 });
         assert_eq!((seen.len(), walked), (7, Walked::InPart));
+
+        // However deep, it comes back to what is beside.
+        nest(root.path(), 0);
+        let deep = tempfile::tempdir().unwrap();
+        nest(deep.path(), 20_000);
+        nest(deep.path(), 0);
+        let endless = Bounds { entries: u64::MAX, depth: usize::MAX };
+        let (mut entries, mut files) = (0, 0);
+        let walked = walk(deep.path(), endless, |entry| {
+            entries += 1;
+            files += u64::from(entry.file_type() == FileType::RegularFile);
+            Next::Enter
+        });
+        assert_eq!((walked.unwrap(), entries, files), (Walked::Whole, 20_002, 2));
+        remove_tree(deep.path(), u64::MAX).unwrap();
     }
 
     #[test]

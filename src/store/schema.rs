@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 5] = ["
+const MIGRATIONS: [&str; 6] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -204,6 +204,12 @@ const MIGRATIONS: [&str; 5] = ["
     ALTER TABLE outbox ADD COLUMN pause_millis INTEGER;
     -- Which turns began later: their order is no matter of a clock.
     ALTER TABLE outages ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;
+", "
+    CREATE TABLE stops (
+        group_name TEXT PRIMARY KEY NOT NULL,
+        why TEXT NOT NULL CHECK (why IN ('disk', 'kernel')),
+        at INTEGER NOT NULL
+    ) STRICT;
 "];
 
 /// As many as there are: with fewer, each message would have most of its statements prepared anew.
