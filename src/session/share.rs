@@ -93,8 +93,8 @@ impl Look {
     }
 }
 
-/// Resolves once the agent has taken too much.
-pub async fn watch(paths: Paths, group: Group, limits: Limits, over: oneshot::Sender<Overuse>) {
+/// Watches until the agent has taken too much, or its session wants to know no more.
+pub async fn watch(paths: Paths, group: Group, limits: Limits, mut over: oneshot::Sender<Overuse>) {
     let limit = Room { bytes: limits.disk_bytes, entries: limits.disk_entries };
     let Some((at_start, _)) = count(&paths, &group, Room { entries: u64::MAX - 1, ..limit }).await else {
         return;
@@ -102,7 +102,10 @@ pub async fn watch(paths: Paths, group: Group, limits: Limits, over: oneshot::Se
     let most = beginning_with(at_start, limit);
     let (mut counted_at, mut free_then) = (Instant::now(), free_room(paths.root()).unwrap_or_default());
     loop {
-        sleep(LOOK_EVERY).await;
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            () = over.closed() => return,
+        }
         let Some(free) = free_room(paths.root()) else { continue };
         let gone = Room {
             bytes: free_then.bytes.saturating_sub(free.bytes),
