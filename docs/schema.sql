@@ -182,3 +182,10 @@ CREATE INDEX inbox_wanted ON inbox (chat, id)
     WHERE state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted');
 CREATE INDEX inbox_edits ON inbox (chat, edits) WHERE edits IS NOT NULL;
 CREATE INDEX inbox_claims ON inbox (chat, quote_id) WHERE state = 'pending' AND quote_source = 'client';
+
+-- Agents that were stopped as they took too much of the machine: the latest time of each group.
+CREATE TABLE stops (
+    group_name TEXT PRIMARY KEY NOT NULL,
+    why TEXT NOT NULL CHECK (why IN ('disk', 'kernel')),
+    at INTEGER NOT NULL
+) STRICT;

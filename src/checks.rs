@@ -3,6 +3,7 @@
 //! Never changes anything that lasts.
 
 mod account;
+mod kernel;
 mod words;
 
 use std::io;
@@ -104,6 +105,10 @@ fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
             "Use rootless Docker: dockerd-rootless-setuptool.sh install, and no DOCKER_HOST",
         ),
     }];
+    // A daemon that runs as root, and with it all other chats, does not need what an agent uses up.
+    if facts.rights == Rights::Rootless {
+        findings.extend(kernel::kernel(|path| std::fs::read_to_string(path).ok()));
+    }
     if let LimitsHold::AllBut(ignored) = &facts.limits {
         findings.push(Finding::warning(
             format!("Docker ignores limits on {} here: an agent could use all there is", ignored.join(", ")),

@@ -1,7 +1,12 @@
 //! The folders of an install on disk: made where they are missing, never changed where they are there. `beneath`
-//! reaches into those that belong to agents.
+//! reaches into those that belong to agents, `tree` walks and removes what agents have made, `usage` counts it,
+//! `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all of them read.
 
 mod beneath;
+mod set_aside;
+mod shared;
+mod tree;
+mod usage;
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -11,6 +16,9 @@ use std::path::Path;
 use anyhow::{Context, Result, anyhow, bail};
 
 pub use beneath::{NotOpened, Unfinished, create_beneath, free_bytes, open_beneath, remove_beneath};
+pub use set_aside::SetAside;
+pub use shared::{GlobalState, copy_shared, empty_trash, global_state, renew_folder};
+pub use usage::{Room, free_room, taken_by};
 
 use crate::paths::Paths;
 use crate::types::{Group, Role};
@@ -83,6 +91,11 @@ fn write_missing(path: &Path, text: &str) -> Result<()> {
         fs::remove_file(path).with_context(explain)?;
     }
     written.with_context(explain)
+}
+
+/// Whether the kernel gives this user another set of inotify watches, of which all programs of the user share some.
+pub fn inotify_is_there() -> bool {
+    rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).is_ok()
 }
 
 /// The text of `.env`, or nothing where there is none. One that others can read is made private: it holds a key.

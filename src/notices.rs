@@ -47,6 +47,37 @@ pub fn gave_up(lang: Lang, trouble: Trouble, attempts: u32) -> String {
     }
 }
 
+/// To a chat in which nobody waits for an answer: what its agent did by itself was ended.
+pub fn stopped(lang: Lang, trouble: Trouble) -> String {
+    let happened = happened(lang, trouble);
+    let to_do = to_do(lang, trouble);
+    match lang {
+        Lang::En => format!("I had to stop what I was doing in the background. {happened} {to_do}"),
+        Lang::Es => format!("He tenido que parar lo que hacía en segundo plano. {happened} {to_do}"),
+    }
+}
+
+/// To a chat whose agent has begun anew, since none could work with what the last one had left. `kept` is where that is
+/// now, `names` what of it were files in the chat's folder.
+pub fn began_anew(lang: Lang, kept: &str, names: &[&str]) -> String {
+    let names = names.join(", ");
+    let files = match (lang, names.is_empty()) {
+        (Lang::En | Lang::Es, true) => String::new(),
+        (Lang::En, false) => format!(" From my folder {names} went there too."),
+        (Lang::Es, false) => format!(" De mi carpeta también he llevado allí {names}."),
+    };
+    match lang {
+        Lang::En => format!(
+            "Twice I could not start with what I remembered of this chat, so I have begun anew: please tell me again what \
+             I should know. What I had is kept on the server, in {kept}.{files}"
+        ),
+        Lang::Es => format!(
+            "Dos veces no he podido arrancar con lo que recordaba de este chat, así que he empezado de nuevo: vuelve a \
+             contarme lo que deba saber. Lo que tenía está guardado en el servidor, en {kept}.{files}"
+        ),
+    }
+}
+
 /// To a chat, once in an outage: what is asked waits for its end.
 pub fn kept(lang: Lang, outage: Outage) -> String {
     let happened = happened(lang, outage.trouble());
@@ -109,6 +140,14 @@ fn happened(lang: Lang, trouble: Trouble) -> &'static str {
             ("I am not completely installed on the server.", "No estoy instalado del todo en el servidor.")
         }
         Trouble::NoSpace => ("The server's disk is full.", "El disco del servidor está lleno."),
+        Trouble::DiskShare => (
+            "My files in this chat take more of the server's disk than one chat may.",
+            "Mis archivos de este chat ocupan más disco del servidor del que puede ocupar un chat.",
+        ),
+        Trouble::SystemLimit => (
+            "The server has run out of something that all its programs share.",
+            "Al servidor se le ha agotado algo que comparten todos sus programas.",
+        ),
         Trouble::LaunchFailed => {
             ("I could not be started on the server.", "No se me ha podido arrancar en el servidor.")
         }
@@ -179,6 +218,7 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
         | Trouble::LaunchFailed
         | Trouble::NeverReady
         | Trouble::NoModel
+        | Trouble::SystemLimit
         | Trouble::Internal => (
             "Please ask the owner to run `nanokimi doctor`, which says what to repair.",
             "Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.",
@@ -190,6 +230,10 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
         Trouble::NoSpace => (
             "Please ask the owner to free some space and to run `nanokimi doctor`.",
             "Pide al propietario que libere espacio y ejecute `nanokimi doctor`.",
+        ),
+        Trouble::DiskShare => (
+            "Please ask me to delete what is not needed any more.",
+            "Pídeme que borre lo que ya no haga falta.",
         ),
         Trouble::EngineDied => (
             "If it happens again, please ask the owner to run `nanokimi doctor`.",
@@ -459,10 +503,12 @@ fn pick(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
 mod tests {
     use super::*;
 
-    const TROUBLES: [Trouble; 21] = [
+    const TROUBLES: [Trouble; 23] = [
         Trouble::NoDocker,
         Trouble::NoImage,
         Trouble::NoSpace,
+        Trouble::DiskShare,
+        Trouble::SystemLimit,
         Trouble::LaunchFailed,
         Trouble::NeverReady,
         Trouble::EngineDied,
@@ -517,6 +563,8 @@ mod tests {
         NoDocker: Docker, the program that I run in on the server, does not respond. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         NoImage: I am not completely installed on the server. Please ask the owner to run `nanokimi build`.
         NoSpace: The server's disk is full. Please ask the owner to free some space and to run `nanokimi doctor`.
+        DiskShare: My files in this chat take more of the server's disk than one chat may. Please ask me to delete what is not needed any more.
+        SystemLimit: The server has run out of something that all its programs share. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         LaunchFailed: I could not be started on the server. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         NeverReady: I was started on the server, but never got ready. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         EngineDied: I broke down in the middle of the work. If it happens again, please ask the owner to run `nanokimi doctor`.
@@ -560,6 +608,8 @@ mod tests {
         NoDocker: Docker, el programa en el que funciono en el servidor, no responde. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         NoImage: No estoy instalado del todo en el servidor. Pide al propietario que ejecute `nanokimi build`.
         NoSpace: El disco del servidor está lleno. Pide al propietario que libere espacio y ejecute `nanokimi doctor`.
+        DiskShare: Mis archivos de este chat ocupan más disco del servidor del que puede ocupar un chat. Pídeme que borre lo que ya no haga falta.
+        SystemLimit: Al servidor se le ha agotado algo que comparten todos sus programas. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         LaunchFailed: No se me ha podido arrancar en el servidor. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         NeverReady: Se me ha arrancado en el servidor, pero no he llegado a estar listo. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         EngineDied: Me he averiado a mitad del trabajo. Si vuelve a pasar, pide al propietario que ejecute `nanokimi doctor`.
@@ -642,6 +692,23 @@ mod tests {
         insta::assert_snapshot!([Lang::En, Lang::Es].map(|lang| hello(lang, "Kai")).join("\n"), @r"
         Hello, I am Kai, your assistant. Every message in this chat is for me, so just write. In other chats I listen only where my owner adds me, and answer when somebody writes @Kai. I answer while nanokimi runs on your server.
         Hola, soy Kai, tu asistente. Cada mensaje de este chat es para mí: escribe sin más. En otros chats solo escucho donde mi propietario me añade, y respondo cuando alguien escribe @Kai. Respondo mientras nanokimi funciona en tu servidor.
+        ");
+    }
+
+    #[test]
+    fn an_agent_that_was_stopped_or_began_anew_says_so() {
+        let said = [Lang::En, Lang::Es].map(|lang| {
+            let kept = "data/agents/family/set-aside/1";
+            let anew = [began_anew(lang, kept, &[]), began_anew(lang, kept, &["AGENTS.md", ".kimi"])];
+            [&[stopped(lang, Trouble::DiskShare)][..], &anew].concat().join("\n")
+        });
+        insta::assert_snapshot!(said.join("\n"), @"
+        I had to stop what I was doing in the background. My files in this chat take more of the server's disk than one chat may. Please ask me to delete what is not needed any more.
+        Twice I could not start with what I remembered of this chat, so I have begun anew: please tell me again what I should know. What I had is kept on the server, in data/agents/family/set-aside/1.
+        Twice I could not start with what I remembered of this chat, so I have begun anew: please tell me again what I should know. What I had is kept on the server, in data/agents/family/set-aside/1. From my folder AGENTS.md, .kimi went there too.
+        He tenido que parar lo que hacía en segundo plano. Mis archivos de este chat ocupan más disco del servidor del que puede ocupar un chat. Pídeme que borre lo que ya no haga falta.
+        Dos veces no he podido arrancar con lo que recordaba de este chat, así que he empezado de nuevo: vuelve a contarme lo que deba saber. Lo que tenía está guardado en el servidor, en data/agents/family/set-aside/1.
+        Dos veces no he podido arrancar con lo que recordaba de este chat, así que he empezado de nuevo: vuelve a contarme lo que deba saber. Lo que tenía está guardado en el servidor, en data/agents/family/set-aside/1. De mi carpeta también he llevado allí AGENTS.md, .kimi.
         ");
     }
 

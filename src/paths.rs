@@ -118,8 +118,28 @@ impl Paths {
         self.agent(group).join("credentials")
     }
 
-    /// What is kept of a group's agents; only folders beneath it are ever mounted.
-    fn agent(&self, group: &GroupName) -> PathBuf {
+    /// The copy of [`Paths::engine_config`] that this group's container reads.
+    pub fn agent_config(&self, group: &GroupName) -> PathBuf {
+        self.agent(group).join("config.toml")
+    }
+
+    /// The copy of [`Paths::global`] that this group's container reads, unless it is the main channel's.
+    pub fn agent_global(&self, group: &GroupName) -> PathBuf {
+        self.agent(group).join("global")
+    }
+
+    /// What is to be removed of a group's agents: moved here first, where no container reaches it.
+    pub fn agent_trash(&self, group: &GroupName) -> PathBuf {
+        self.agent(group).join("trash")
+    }
+
+    /// Histories and instructions on which no engine of a group has started any more.
+    pub fn set_aside(&self, group: &GroupName) -> PathBuf {
+        self.agent(group).join("set-aside")
+    }
+
+    /// What is kept of a group's agents; only what lies beneath it is ever mounted.
+    pub fn agent(&self, group: &GroupName) -> PathBuf {
         self.root.join("data/agents").join(group.as_str())
     }
 

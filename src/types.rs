@@ -282,6 +282,10 @@ pub enum Trouble {
     NoImage,
     /// The disk is full.
     NoSpace,
+    /// The agent of this chat has filled more of the disk than a chat may.
+    DiskShare,
+    /// The kernel has no more of something that it bounds for all programs of a user, or this agent has used it up.
+    SystemLimit,
     /// The container could not be started, for any other reason.
     LaunchFailed,
     /// The engine ended, or printed something that is not its protocol, before it was ready.

@@ -30,17 +30,10 @@ pub fn stand_in(door_key: &Secret) -> String {
     .to_string()
 }
 
-/// Puts a stand-in with a new random key into a container's credentials folder.
-///
-/// The agent can write there: whatever it has put in the file's place is removed first, or at least moved away, for
-/// it may have made it so that we cannot empty it.
+/// Puts a stand-in with a new random key into a container's credentials folder, over whatever file or link is there.
+/// The folder must be a new one: an agent can write there, and what it has made may be beyond removing.
 pub fn write_stand_in(folder: &Path) -> Result<()> {
-    let path = folder.join(FILE_NAME);
-    if path.symlink_metadata().is_ok_and(|metadata| metadata.is_dir()) && fs::remove_dir_all(&path).is_err() {
-        let aside = path.with_extension(format!("aside-{:016x}", rand::random::<u64>()));
-        fs::rename(&path, aside).with_context(|| format!("Failed to move {} away", path.display()))?;
-    }
-    private_file::write(&path, &stand_in(&Secret::new(hex(&rand::random::<[u8; 32]>()))))
+    private_file::write(&folder.join(FILE_NAME), &stand_in(&Secret::new(hex(&rand::random::<[u8; 32]>()))))
 }
 
 /// kimi-cli's device id: the 32 hex digits of a random UUID, made where the file is missing.
@@ -121,11 +114,6 @@ mod tests {
         assert!(fs::symlink_metadata(&file).unwrap().is_file());
         assert_ne!(key(), first);
         assert_eq!(names(&folder), [FILE_NAME], "no temporary files stay");
-
-        fs::remove_file(&file).unwrap();
-        fs::create_dir_all(file.join("in/the/way")).unwrap();
-        write_stand_in(&folder).unwrap();
-        assert_eq!(names(&folder), [FILE_NAME]);
     }
 
     #[test]

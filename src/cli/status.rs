@@ -7,8 +7,8 @@ use anyhow::Result;
 use super::install::Install;
 use super::{link, ui};
 use crate::checks;
-use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Store};
-use crate::types::{Authorization, GroupName, Outage};
+use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store};
+use crate::types::{Authorization, GroupName, Outage, Trouble};
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
     let root = install.paths.root().display().to_string();
@@ -49,7 +49,23 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         };
         ui::table(&given_up.iter().map(row).collect::<Vec<_>>())?;
     }
+    let stops = store.stops(install.clock.now()).await?;
+    if !stops.is_empty() {
+        ui::result("\nAgents that were stopped this week, the newest first:")?;
+        let row = |Stop { group, why, at }: &Stop| {
+            vec![checks::time(*at, &install.config.zone), group.to_string(), stop_words(*why).to_owned()]
+        };
+        ui::table(&stops.iter().map(row).collect::<Vec<_>>())?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+fn stop_words(why: Trouble) -> &'static str {
+    if why == Trouble::DiskShare {
+        "its files took more of the disk than one chat may; ask it to delete some"
+    } else {
+        "it used up what the system has for all programs; `nanokimi doctor` says what to set"
+    }
 }
 
 /// How the door identifies itself to Kimi, and since when nobody can be answered for it.

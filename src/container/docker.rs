@@ -22,7 +22,7 @@ use futures_util::stream::{Stream, StreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 
 use super::spec::{Access, ContainerSpec, HOME};
-use super::{Containers, Exit, Running};
+use super::{Containers, Exit, Running, seccomp};
 use crate::types::{Failure, InstallId, Trouble};
 
 /// Longest wait for the daemon's answer, in seconds: a small server under load creates a container slowly; a
@@ -33,9 +33,15 @@ const PIPE_BYTES: usize = 64 * 1024;
 /// One processor in the kernel's scheduler: a quota of this many microseconds in each such period.
 const CPU_PERIOD_MICROS: i64 = 100_000;
 /// Room for the agent's temporary files. Programs may be run from here: builds do that.
-const TMP_OPTIONS: &str = "rw,exec,nosuid,nodev,size=128m,mode=1777";
+/// Files are bounded in number as well: each takes a kilobyte of the kernel's memory, however small it is.
+const TMP_OPTIONS: &str = "rw,exec,nosuid,nodev,size=128m,nr_inodes=64k,mode=1777";
 /// Room for caches and settings in the home, and for the engine's own files.
-const HOME_OPTIONS: &str = "rw,noexec,nosuid,nodev,size=64m,mode=0700";
+const HOME_OPTIONS: &str = "rw,noexec,nosuid,nodev,size=64m,nr_inodes=16k,mode=0700";
+/// Memory that programs share by files; Docker's own default is 64 MB and any number of files.
+const SHM_OPTIONS: &str = "rw,noexec,nosuid,nodev,size=16m,nr_inodes=1k,mode=1777";
+/// When memory runs out, the kernel ends an agent before anything else that has less than this many thousandths of the
+/// machine's memory more than it, such as Docker or the service. An agent may take that back to 0, not below.
+const OOM_SCORE_ADJ: i64 = 800;
 /// The name of every container for those inside; the engine shows it to the Kimi API as the device's name.
 const HOST_NAME: &str = "nanokimi";
 
@@ -276,11 +282,17 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
 fn host_config(spec: &ContainerSpec) -> HostConfig {
     let limits = &spec.limits;
     let own_home = format!("{HOME_OPTIONS},uid={},gid={}", spec.uid, spec.gid);
-    let tmpfs = [("/tmp", TMP_OPTIONS), (HOME, &own_home), (spec.engine_home.as_str(), &own_home)];
+    let tmpfs = [
+        ("/tmp", TMP_OPTIONS),
+        ("/dev/shm", SHM_OPTIONS),
+        (HOME, &own_home),
+        (spec.engine_home.as_str(), &own_home),
+    ];
     HostConfig {
         auto_remove: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned()]),
+        security_opt: Some(vec!["no-new-privileges".to_owned(), seccomp::option().to_owned()]),
+        oom_score_adj: Some(OOM_SCORE_ADJ),
         readonly_rootfs: Some(true),
         network_mode: Some("none".to_owned()),
         ipc_mode: Some("private".to_owned()),
@@ -301,6 +313,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
             ulimit("nofile", limits.open_files),
             ulimit("nproc", limits.threads_of_person),
             ulimit("fsize", limits.file_bytes),
+            ulimit("sigpending", limits.signals_of_person),
             // A crash of the engine would otherwise fill the group's folder with its memory.
             ulimit("core", 0),
         ]),
@@ -378,6 +391,8 @@ enum At {
 fn failure(error: &Error, at: At) -> Failure {
     let trouble = if is_silence(error) {
         Trouble::NoDocker
+    } else if is_system_limit(&error.to_string()) {
+        Trouble::SystemLimit
     } else if is_no_space(&error.to_string()) {
         Trouble::NoSpace
     } else if at == At::Create && status(error) == Some(404) {
@@ -403,6 +418,15 @@ fn is_silence(error: &Error) -> bool {
             | Error::RequestTimeoutError
             | Error::SocketNotFoundError(_)
     )
+}
+
+/// Whether the words mean that the kernel has no more of what it bounds for all programs of a user. The kernel says the
+/// same of these as of a full disk; the call that failed tells them apart.
+fn is_system_limit(words: &str) -> bool {
+    let words = words.to_ascii_lowercase();
+    let calls =
+        ["epoll", "inotify", "accept", "keyring", "resource temporarily unavailable", "too many open files"];
+    calls.iter().any(|sign| words.contains(sign))
 }
 
 /// Whether the words of Docker, or of a program in a build, mean a full disk.
@@ -516,6 +540,8 @@ mod tests {
     #[test]
     fn every_container_is_asked_for_with_the_whole_hardening() {
         let mut asked = serde_json::to_value(body(&a_spec())).unwrap();
+        assert_eq!(asked["HostConfig"]["SecurityOpt"][1], seccomp::option());
+        asked["HostConfig"]["SecurityOpt"][1] = "seccomp=…".into();
         asked.sort_all_objects();
         let asked = serde_json::to_string_pretty(&asked).unwrap();
         insta::assert_snapshot!(asked, @r#"
@@ -549,15 +575,18 @@ mod tests {
               }
             ],
             "NetworkMode": "none",
+            "OomScoreAdj": 800,
             "PidsLimit": 256,
             "ReadonlyRootfs": true,
             "SecurityOpt": [
-              "no-new-privileges"
+              "no-new-privileges",
+              "seccomp=…"
             ],
             "Tmpfs": {
-              "/home/node": "rw,noexec,nosuid,nodev,size=64m,mode=0700,uid=1000,gid=100",
-              "/home/node/.engine": "rw,noexec,nosuid,nodev,size=64m,mode=0700,uid=1000,gid=100",
-              "/tmp": "rw,exec,nosuid,nodev,size=128m,mode=1777"
+              "/dev/shm": "rw,noexec,nosuid,nodev,size=16m,nr_inodes=1k,mode=1777",
+              "/home/node": "rw,noexec,nosuid,nodev,size=64m,nr_inodes=16k,mode=0700,uid=1000,gid=100",
+              "/home/node/.engine": "rw,noexec,nosuid,nodev,size=64m,nr_inodes=16k,mode=0700,uid=1000,gid=100",
+              "/tmp": "rw,exec,nosuid,nodev,size=128m,nr_inodes=64k,mode=1777"
             },
             "Ulimits": [
               {
@@ -574,6 +603,11 @@ mod tests {
                 "Hard": 1073741824,
                 "Name": "fsize",
                 "Soft": 1073741824
+              },
+              {
+                "Hard": 1024,
+                "Name": "sigpending",
+                "Soft": 1024
               },
               {
                 "Hard": 0,
@@ -606,6 +640,31 @@ mod tests {
             (answered(404, "No such image: nanokimi-agent:1"), At::Create, Trouble::NoImage),
             (answered(404, "No such container: x"), At::Start, Trouble::LaunchFailed),
             (answered(500, "write /x: no space left on device"), At::Create, Trouble::NoSpace),
+            (answered(500, "mkdir /x/overlay2/1: disk quota exceeded"), At::Create, Trouble::NoSpace),
+            (
+                answered(500, "accept unix /run/docker.sock: no space left on device"),
+                At::Create,
+                Trouble::SystemLimit,
+            ),
+            (answered(500, "epoll_ctl: no space left on device"), At::Start, Trouble::SystemLimit),
+            (
+                answered(
+                    500,
+                    "runc: unable to join session keyring: unable to create session key: disk quota exceeded",
+                ),
+                At::Start,
+                Trouble::SystemLimit,
+            ),
+            (
+                answered(500, "failed to create fsnotify watcher: inotify_init1: too many open files"),
+                At::Start,
+                Trouble::SystemLimit,
+            ),
+            (
+                answered(500, "fork/exec /usr/bin/runc: resource temporarily unavailable"),
+                At::Start,
+                Trouble::SystemLimit,
+            ),
             (answered(400, "bind source path does not exist: /srv"), At::Create, Trouble::LaunchFailed),
         ];
         for (error, at, trouble) in table {

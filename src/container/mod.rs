@@ -1,10 +1,12 @@
 //! Rootless Docker: the only module that speaks to it (through bollard, in `docker` and `image`).
 //!
-//! `spec` decides, purely, what a group's container may see and do. `docker` launches it. `image` builds the
-//! agent image. [`Containers`] is the seam: real Docker here, a scripted engine in the story tests.
+//! `spec` decides, purely, what a group's container may see and do, and `seccomp` what it may ask of the kernel. `docker`
+//! launches it, `processes` tells what those inside hold. `image` builds the agent image. [`Containers`] is the seam: real Docker here, a scripted engine in the story tests.
 
 pub mod docker;
 pub mod image;
+pub mod processes;
+pub mod seccomp;
 pub mod spec;
 
 use std::future::Future;

@@ -102,7 +102,7 @@ pub enum Access {
 }
 
 /// What one container may use of the machine. Memory, processor and pids hold only where the daemon has
-/// cgroups (`DaemonFacts::limits`); the other three hold always.
+/// cgroups (`DaemonFacts::limits`); the others hold always, those of the disk a second or two late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     pub memory_bytes: i64,
@@ -115,12 +115,19 @@ pub struct Limits {
     pub threads_of_person: i64,
     /// Size of a file that a process writes.
     pub file_bytes: i64,
+    /// Signals that wait for a process of the person, counted like the threads.
+    pub signals_of_person: i64,
+    /// What a group may fill of the disk with its files, and their number. No daemon holds these: the session stops an
+    /// agent that takes more.
+    pub disk_bytes: u64,
+    pub disk_entries: u64,
 }
 
 impl Limits {
     /// For a small server with several groups.
     pub const STANDARD: Self = Self {
-        // The engine takes 130 MB, the temporary folders at most 256 MB; the rest is for the agent's commands.
+        // The engine takes 130 MB, the folders in memory at most 336 MB (/tmp 128, the two homes 64 each, /dev 64,
+        // /dev/shm 16); the rest is for the agent's commands.
         memory_bytes: 768 * MIB,
         // An agent that computes leaves the machine's other processors to the host service and other agents.
         cpus_milli: 1000,
@@ -134,6 +141,12 @@ impl Limits {
         threads_of_person: 1024,
         // Larger than what a chat can carry, far smaller than a disk.
         file_bytes: 1024 * MIB,
+        // Programs queue a handful. Without a bound of its own an agent could take all that its person may have, and
+        // timers of other programs would fail.
+        signals_of_person: 1024,
+        // A tenth of a small server's disk, and twice the files of a large project with all its packages.
+        disk_bytes: 4 * 1024 * 1024 * 1024,
+        disk_entries: 200_000,
     };
 }
 
@@ -186,14 +199,16 @@ fn environment(launch: &Launch<'_>) -> Vec<(String, String)> {
 }
 
 fn mounts(paths: &Paths, group: &Group, engine: &Engine) -> Vec<Mount> {
-    let global = match group.role {
-        Role::Main => Access::ReadWrite,
-        Role::Member => Access::ReadOnly,
+    // What all read is a copy of each group's own: on one and the same file, two agents could speak with each other by
+    // locks and sockets, and each could watch when the other one starts.
+    let (global, global_access) = match group.role {
+        Role::Main => (paths.global(), Access::ReadWrite),
+        Role::Member => (paths.agent_global(&group.name), Access::ReadOnly),
     };
     let mount =
         |host: PathBuf, container: &str, access| Mount { host, container: container.to_owned(), access };
     vec![
-        mount(paths.engine_config(), engine.config, Access::ReadOnly),
+        mount(paths.agent_config(&group.name), engine.config, Access::ReadOnly),
         mount(
             paths.agent_credentials(&group.name),
             &format!("{}/credentials", engine.home),
@@ -201,7 +216,7 @@ fn mounts(paths: &Paths, group: &Group, engine: &Engine) -> Vec<Mount> {
         ),
         mount(sessions(paths, group, engine), &format!("{}/sessions", engine.home), Access::ReadWrite),
         mount(paths.group(&group.name), GROUP, Access::ReadWrite),
-        mount(paths.global(), GLOBAL, global),
+        mount(global, GLOBAL, global_access),
         // Connecting to a socket needs no writable folder; so nobody inside can replace it.
         mount(paths.door(&group.name), DOOR, Access::ReadOnly),
     ]
@@ -223,12 +238,13 @@ fn refuse_forbidden(paths: &Paths, group: &Group, engine: &Engine, mounts: &[Mou
     for Mount { host, access, .. } in mounts {
         ensure!(is_plain(host), "Refused to mount {}: not an absolute path without \"..\"", host.display());
         let own = writable.iter().any(|folder| host.starts_with(folder));
-        let global = host.starts_with(paths.global());
-        let readable = own || global || *host == paths.engine_config() || *host == paths.door(&group.name);
+        let global = group.role == Role::Main && host.starts_with(paths.global());
+        let copies = [paths.agent_config(&group.name), paths.agent_global(&group.name)];
+        let readable = own || global || copies.contains(host) || *host == paths.door(&group.name);
         if !readable {
             bail!("Refused to mount {}: the group {} must not see it", host.display(), group.name);
         }
-        let may_write = own || (global && group.role == Role::Main);
+        let may_write = own || global;
         if *access == Access::ReadWrite && !may_write {
             bail!(
                 "Refused to mount {} for writing: the group {} may only read it",
@@ -307,11 +323,11 @@ mod tests {
         NANOKIMI_ASSISTANT=Kai
         NANOKIMI_SERVICES=kimi
         TZ=Europe/Madrid
-        /srv/k/data/credentials/config.toml -> /home/node/.kimi/config.toml ReadOnly
+        /srv/k/data/agents/family/config.toml -> /home/node/.kimi/config.toml ReadOnly
         /srv/k/data/agents/family/credentials -> /home/node/.kimi/credentials ReadWrite
         /srv/k/data/sessions/family -> /home/node/.kimi/sessions ReadWrite
         /srv/k/groups/family -> /workspace/group ReadWrite
-        /srv/k/groups/global -> /workspace/global ReadOnly
+        /srv/k/data/agents/family/global -> /workspace/global ReadOnly
         /srv/k/data/run/family -> /run/nanokimi ReadOnly
         ");
     }
@@ -329,7 +345,7 @@ mod tests {
         NANOKIMI_SERVICES=kimi
         TZ=Europe/Madrid
         NANOKIMI_MODEL=kimi-k2
-        /srv/k/data/credentials/config.toml -> /home/node/.kimi/config.toml ReadOnly
+        /srv/k/data/agents/me/config.toml -> /home/node/.kimi/config.toml ReadOnly
         /srv/k/data/agents/me/credentials -> /home/node/.kimi/credentials ReadWrite
         /srv/k/data/sessions/me -> /home/node/.kimi/sessions ReadWrite
         /srv/k/groups/me -> /workspace/group ReadWrite
@@ -355,7 +371,7 @@ mod tests {
         assert_eq!(
             places[..3],
             [
-                "/srv/k/data/credentials/config.toml -> /home/node/.second/owner.toml",
+                "/srv/k/data/agents/family/config.toml -> /home/node/.second/owner.toml",
                 "/srv/k/data/agents/family/credentials -> /home/node/.second/credentials",
                 "/srv/k/data/agents/family/sessions/second/main -> /home/node/.second/sessions",
             ]
@@ -386,6 +402,10 @@ mod tests {
             paths.credentials(),
             paths.login_file(),
             paths.device_id(),
+            paths.engine_config(),
+            paths.agent(&GroupName::parse("family").unwrap()),
+            paths.agent_trash(&GroupName::parse("family").unwrap()),
+            paths.agent_global(&other),
             paths.root().to_owned(),
             paths.root().join("data"),
             paths.groups(),
@@ -419,7 +439,8 @@ mod tests {
         let paths = Paths::new("/srv/k");
         let family = GroupName::parse("family").unwrap();
         let table = [
-            (paths.engine_config(), [false, false]),
+            (paths.agent_config(&family), [false, false]),
+            (paths.agent_global(&family), [false, false]),
             (paths.door(&family), [false, false]),
             (paths.global(), [false, true]),
             (paths.group(&family), [true, true]),
@@ -450,10 +471,13 @@ mod tests {
             let spec = spec_of("/srv/k", Daemon::Rootless, None, &group).unwrap();
             let secrets = [
                 paths.store(), paths.env_file(), paths.login_file(), paths.device_id(),
-                paths.group(&other), paths.sessions(&other), paths.agent_credentials(&other), paths.door(&other),
+                paths.group(&other), paths.sessions(&other), paths.agent(&other), paths.door(&other),
                 PathBuf::from("/var/run/docker.sock"),
             ];
             for mount in &spec.mounts {
+                // Nothing is shared but what main alone may write.
+                prop_assert!(mount.host.components().any(|part| part.as_os_str() == own.as_str())
+                    || (main && mount.host == paths.global()));
                 for secret in &secrets {
                     prop_assert!(!secret.starts_with(&mount.host), "{} shows {}", mount.host.display(), secret.display());
                     prop_assert!(!mount.host.starts_with(secret), "{} is in {}", mount.host.display(), secret.display());

@@ -1,5 +1,6 @@
 //! What a door has seen since the session last asked: tokens, and why the latest request to the model went wrong.
 
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::road::Road;
@@ -9,6 +10,7 @@ use crate::types::{Failure, TokenUsage};
 pub struct Ledger {
     usage: Mutex<TokenUsage>,
     failure: Mutex<Option<Failure>>,
+    asked: AtomicBool,
 }
 
 impl Ledger {
@@ -18,6 +20,18 @@ impl Ledger {
 
     pub fn take_usage(&self) -> TokenUsage {
         std::mem::take(&mut lock(&self.usage))
+    }
+
+    /// A whole request has come.
+    pub fn asked(&self, road: Road) {
+        match road {
+            Road::ToTheModel => self.asked.store(true, Ordering::Relaxed),
+            Road::Beside => {}
+        }
+    }
+
+    pub fn was_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
     }
 
     pub fn failed(&self, road: Road, failure: Failure) {

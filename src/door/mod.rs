@@ -129,6 +129,11 @@ impl Door {
         self.ledger.take_failure()
     }
 
+    /// Whether the model was ever asked anything here.
+    pub fn was_asked(&self) -> bool {
+        self.ledger.was_asked()
+    }
+
     /// The bytes that went to the web and came from it since the last call.
     pub fn take_web_traffic(&self) -> WebTraffic {
         self.traffic.take()

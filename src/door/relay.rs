@@ -110,7 +110,10 @@ impl Relay {
         match self.room.take_in(body).await {
             Ok(held) => match web_is_closed {
                 Some(refused) if builtin::is_asked_for(road, &held.bytes) => refused,
-                Some(_) | None => self.ask(&outgoing, &held.bytes).await,
+                Some(_) | None => {
+                    self.ledger.asked(road);
+                    self.ask(&outgoing, &held.bytes).await
+                }
             },
             Err(NotHeld::NoRoom) => {
                 let why = "The agent sends more to Kimi at once than the door holds.";

@@ -16,8 +16,11 @@ use super::allowance::group_that_may_begin;
 use super::attention::{Attention, Show};
 use super::launch::{Engine, HasWorked, launch};
 use super::machine::{After, Effect, Event, Machine};
+use super::memory::Memory;
 use super::pictures::{self, Sight};
 use super::replies::{QuotedIn, replies_to};
+use super::share::Overuse;
+use super::troubles::{another_try_may_help, may_be_the_memory};
 use super::turn::{Length, Turn};
 use super::whole_texts;
 use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
@@ -79,6 +82,7 @@ pub async fn run<C: Containers>(
         machine,
         engine: None,
         next_sight: NextSight::AsConfigured,
+        memory: Memory::trusted(),
         turn: None,
         attention: None,
         mailbox: Mailbox::Open,
@@ -118,6 +122,7 @@ enum Mailbox {
 enum News {
     Agent(AgentEvent),
     ContainerEnded(Exit),
+    Overuse(Overuse),
 }
 
 /// The next thing that an engine reports; never, where there is none.
@@ -127,6 +132,7 @@ async fn next_news(engine: &mut Option<Engine>) -> News {
         biased;
         Some(event) = engine.events.recv() => News::Agent(event),
         exit = Engine::ended(&mut engine.exit) => News::ContainerEnded(exit),
+        overuse = Engine::overuses(&mut engine.overuse) => News::Overuse(overuse),
     }
 }
 
@@ -137,6 +143,7 @@ struct Driver<C> {
     machine: Machine,
     engine: Option<Engine>,
     next_sight: NextSight,
+    memory: Memory,
     turn: Option<Turn>,
     attention: Option<Attention>,
     mailbox: Mailbox,
@@ -214,6 +221,7 @@ impl<C: Containers> Driver<C> {
         let event = match news {
             News::Agent(event) => event,
             News::ContainerEnded(exit) => return self.container_ended(exit).await,
+            News::Overuse(overuse) => return Some(self.stop_agent(overuse).await),
         };
         match event {
             AgentEvent::Ready => {
@@ -257,7 +265,10 @@ impl<C: Containers> Driver<C> {
         let launched = match self.waiting_group().await {
             Ok(Some(group)) => match self.not_logged_in() {
                 Some(failure) => Err(failure),
-                None => launch(&self.host, group).await,
+                None => match self.memory.before_launch(&self.host, &group).await {
+                    Ok(()) => launch(&self.host, group).await,
+                    Err(error) => Err(Failure::new(Trouble::LaunchFailed, format!("{error:#}"))),
+                },
             },
             Ok(None) => return Some(Event::NothingToDo),
             Err(error) => Err(Failure::new(Trouble::LaunchFailed, format!("{error:#}"))),
@@ -277,6 +288,24 @@ impl<C: Containers> Driver<C> {
                 Some(Event::Lost(trouble))
             }
         }
+    }
+
+    /// The agent takes more of the machine than is one chat's share: its container goes, and its chat is told.
+    async fn stop_agent(&mut self, overuse: Overuse) -> Event {
+        tracing::warn!(?overuse, "The agent takes too much of this machine and is stopped");
+        let trouble = overuse.trouble();
+        if let Err(error) = self.host.store.note_stop(&self.name, trouble, self.host.clock.now()).await {
+            tracing::warn!("Failed to note that an agent was stopped: {error:#}");
+        }
+        // With a turn, its end tells.
+        if self.machine.idle()
+            && let Ok(Some(group)) = self.group().await
+        {
+            let settings = &self.host.settings;
+            let sentence = settings.notice(notices::stopped(settings.lang, trouble));
+            self.host.say(&group.chat, &sentence).await;
+        }
+        Event::Lost(trouble)
     }
 
     /// An engine that is started without a login would only learn that there is none.
@@ -436,12 +465,22 @@ impl<C: Containers> Driver<C> {
 
     /// Ends the running turn without an answer.
     async fn fail_turn(&mut self, trouble: Trouble) -> Event {
+        let door_was_asked = self.engine.as_ref().is_some_and(|engine| engine.door.was_asked());
+        let asked = door_was_asked || self.turn.as_ref().is_some_and(Turn::has_begun);
+        if may_be_the_memory(trouble, asked) {
+            self.memory.engine_failed().await;
+        } else if asked && let Some(chat) = self.turn.as_ref().map(|turn| turn.chat.clone()) {
+            self.memory.engine_works(&self.host, &chat).await;
+        }
         let finish = self.failed(trouble);
         Event::TurnOver(self.finish(finish, Vec::new()).await)
     }
 
     /// There is no engine to try what waits on: that counts as an attempt too.
     async fn fail_waiting(&mut self, trouble: Trouble) -> Event {
+        if may_be_the_memory(trouble, false) {
+            self.memory.engine_failed().await;
+        }
         let begun = async {
             let Some(group) = self.group().await? else { return Ok(None) };
             let engine = self.host.settings.engine_of(&group).name();
@@ -451,7 +490,8 @@ impl<C: Containers> Driver<C> {
         match begun.await {
             Ok(Some(turn)) => {
                 self.turn = Some(turn);
-                self.fail_turn(trouble).await
+                let finish = self.failed(trouble);
+                Event::TurnOver(self.finish(finish, Vec::new()).await)
             }
             Ok(None) => Event::TurnOver(After::Nothing),
             Err(error) => {
@@ -481,6 +521,9 @@ impl<C: Containers> Driver<C> {
     /// Writes the end of the turn and its replies, and tells delivery.
     async fn finish(&mut self, finish: Finish, replies: Vec<Reply>) -> After {
         let Some(turn) = self.turn.take() else { return After::Nothing };
+        if matches!(finish, Finish::Answered) {
+            self.memory.engine_works(&self.host, &turn.chat).await;
+        }
         self.attention = None;
         let usage = self.engine.as_ref().map(|engine| engine.door.take_usage()).unwrap_or_default();
         self.host.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
@@ -620,10 +663,7 @@ impl<C: Containers> Driver<C> {
                     settings.reply_prefix,
                     notices::still_working(settings.lang, nth, minutes)
                 );
-                match self.host.store.say(chat, &line, self.host.clock.now()).await {
-                    Ok(()) => self.host.outbox_hint.notify_one(),
-                    Err(error) => tracing::warn!("Failed to write a progress line: {error:#}"),
-                }
+                self.host.say(chat, &line).await;
             }
         }
         None
@@ -649,33 +689,5 @@ impl<C: Containers> Driver<C> {
     async fn report(&self, kind: ReportKind) {
         // Dispatch outlives its sessions; should it be gone, there is nobody left to tell.
         self.reports.send(Report { group: self.name.clone(), kind }).await.ok();
-    }
-}
-
-/// Whether the same prompt could succeed a little later without anybody's help.
-fn another_try_may_help(trouble: Trouble) -> bool {
-    match trouble {
-        Trouble::NoDocker
-        | Trouble::LaunchFailed
-        | Trouble::NeverReady
-        | Trouble::EngineDied
-        | Trouble::EngineGarbage
-        | Trouble::Overloaded
-        | Trouble::Unreachable
-        | Trouble::EmptyAnswer
-        | Trouble::Internal => true,
-        Trouble::NoImage
-        | Trouble::NoSpace
-        | Trouble::TurnTooLong
-        | Trouble::NoModel
-        | Trouble::Unsupported
-        | Trouble::BadRequest
-        | Trouble::TooLarge
-        // These are outages.
-        | Trouble::NotLoggedIn
-        | Trouble::Refused
-        | Trouble::RateLimited
-        | Trouble::QuotaUsedUp
-        | Trouble::ModelRefused => false,
     }
 }

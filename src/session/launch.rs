@@ -1,7 +1,7 @@
 //! Makes a group's container ready and starts it: folders, stand-in credentials, door, then the container.
 
 use std::os::unix::fs::MetadataExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
@@ -11,10 +11,12 @@ use tracing::Instrument;
 
 use super::Host;
 use super::pictures::Sight;
+use super::share::{self, Overuse};
 use crate::agent::{self, Agent, AgentEvent};
 use crate::container::spec::Services;
 use crate::container::{Containers, Exit, Running, image, spec};
 use crate::door::{self, Door};
+use crate::home::{GlobalState, Room};
 use crate::paths::Paths;
 use crate::types::{Authorization, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{auth, home};
@@ -23,6 +25,9 @@ use crate::{auth, home};
 const LAUNCH_LIMIT: Duration = Duration::from_secs(45);
 /// Longest line of an engine's stderr that is logged.
 const STDERR_LINE_MAX_BYTES: u64 = 4_096;
+
+/// A disk with less has no room: the database's next page fits, and a folder or two.
+const NO_ROOM: Room = Room { bytes: 64 * 1024, entries: 8 };
 
 /// A started engine and everything that belongs to it.
 pub struct Engine {
@@ -34,6 +39,8 @@ pub struct Engine {
     pub door: Door,
     pub has_worked: HasWorked,
     pub sight: Sight,
+    /// None once it has been told.
+    pub overuse: Option<oneshot::Receiver<Overuse>>,
     /// The group as it was at the start: its role decided what is mounted.
     group: Group,
     /// What the group's prompt files were at the start.
@@ -56,19 +63,33 @@ impl Engine {
         how
     }
 
+    /// Resolves, once, when the agent has taken too much of the machine.
+    pub async fn overuses(overuse: &mut Option<oneshot::Receiver<Overuse>>) -> Overuse {
+        let told = match overuse {
+            Some(receiver) => receiver.await.ok(),
+            None => None,
+        };
+        *overuse = None;
+        match told {
+            Some(overuse) => overuse,
+            // The watch has ended without a word.
+            None => std::future::pending().await,
+        }
+    }
+
     /// Whether the engine was started for something else than the group is now. It has one turn in any case:
     /// an agent that changes the prompts without end must not keep others from ever being answered.
     pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
         self.group != *group
-            || (self.has_worked == HasWorked::Yes && self.prompt_files != PromptFiles::of(paths, &group.name))
+            || (self.has_worked == HasWorked::Yes && self.prompt_files != PromptFiles::of(paths, group))
     }
 }
 
-/// Which prompt files an engine was started with. Told by their metadata: the files belong to the agent, who
-/// may have put anything in their place, so the host never opens them.
+/// Which prompt files an engine was started with, and which copy of what is global. Told by their metadata: the files
+/// belong to the agent, who may have put anything in their place, so the host never opens them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PromptFiles {
-    global: Option<FileStamp>,
+    global: GlobalState,
     group: Option<FileStamp>,
 }
 
@@ -76,11 +97,12 @@ struct PromptFiles {
 type FileStamp = (u64, u64, i64, i64);
 
 impl PromptFiles {
-    fn of(paths: &Paths, group: &GroupName) -> Self {
-        Self {
-            global: stamp(&paths.global().join("KIMI.md")),
-            group: stamp(&paths.group(group).join("KIMI.md")),
-        }
+    fn of(paths: &Paths, group: &Group) -> Self {
+        Self::with(home::global_state(paths, group.role), paths, &group.name)
+    }
+
+    fn with(global: GlobalState, paths: &Paths, group: &GroupName) -> Self {
+        Self { global, group: stamp(&paths.group(group).join("KIMI.md")) }
     }
 }
 
@@ -92,11 +114,12 @@ fn stamp(path: &Path) -> Option<FileStamp> {
 /// Launches the group's container and begins to speak with its engine.
 pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
     let program = host.settings.engine_of(&group);
-    let (spec, door) = prepare(host, &group, program).await.map_err(|error| {
-        let full = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>()).any(is_disk_full);
-        Failure::new(if full { Trouble::NoSpace } else { Trouble::LaunchFailed }, format!("{error:#}"))
+    let Prepared { spec, door, global } = prepare(host, &group, program).await.map_err(|error| {
+        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+        let trouble = causes.find_map(|cause| what_is_full(cause, home::free_room(host.paths.root())));
+        Failure::new(trouble.unwrap_or(Trouble::LaunchFailed), format!("{error:#}"))
     })?;
-    let prompt_files = PromptFiles::of(&host.paths, &group.name);
+    let prompt_files = PromptFiles::with(global, &host.paths, &group.name);
     let sight = Sight::of(&host.paths.engine_config(), host.settings.model.as_deref());
     let Running { name, stdin, stdout, stderr, exit } =
         match timeout(LAUNCH_LIMIT, host.containers.launch(&spec)).await {
@@ -104,8 +127,13 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
             Err(_) => return Err(give_up(host, &spec.name).await),
         };
     tokio::spawn(log_stderr(stderr).in_current_span());
+    let (paths, name_of_group) = (host.paths.clone(), group.name.clone());
+    tokio::task::spawn_blocking(move || home::empty_trash(&paths, &name_of_group));
     let (ended, exit_receiver) = oneshot::channel();
     tokio::spawn(async move { ended.send(exit.await) });
+    let (over, overuse) = oneshot::channel();
+    let limits = host.settings.container_limits;
+    tokio::spawn(share::watch(host.paths.clone(), group.clone(), limits, over).in_current_span());
     let (agent, events) = Agent::start(program, stdin, stdout);
     Ok(Engine {
         container: name,
@@ -115,6 +143,7 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
         door,
         has_worked: HasWorked::NotYet,
         sight,
+        overuse: Some(overuse),
         group,
         prompt_files,
     })
@@ -130,25 +159,35 @@ async fn give_up<C: Containers>(host: &Host<C>, container: &str) -> Failure {
     Failure::new(Trouble::NoDocker, "Docker did not start the container in time")
 }
 
+/// What a container is started with.
+struct Prepared {
+    spec: spec::ContainerSpec,
+    door: Door,
+    /// What was global when it was copied.
+    global: GlobalState,
+}
+
 async fn prepare<C: Containers>(
     host: &Host<C>,
     group: &Group,
     program: agent::Engine,
-) -> anyhow::Result<(spec::ContainerSpec, Door)> {
+) -> anyhow::Result<Prepared> {
     host.login.reread(host.clock.now());
     let (paths, its) = (host.paths.clone(), group.clone());
     let session = host.store.engine_session(&group.name).await?;
-    // An engine that names its histories itself finds those of one session in a folder of their own.
-    let sessions_apart = program.sessions_apart().map(|folder| format!("{folder}/{session}"));
+    let sessions_apart = sessions_apart(host, group).await?;
     let apart = sessions_apart.clone();
     let folders = tokio::task::spawn_blocking(move || {
         home::prepare_group(&paths, &its)?;
         if let Some(folder) = apart {
             home::prepare_sessions_apart(&paths, &its, &folder)?;
         }
-        auth::write_stand_in(&paths.agent_credentials(&its.name))
+        let credentials = paths.agent_credentials(&its.name);
+        home::renew_folder(&paths, &its.name, &credentials)?;
+        auth::write_stand_in(&credentials)?;
+        home::copy_shared(&paths, &its.name, its.role)
     });
-    folders.await??;
+    let global = folders.await??;
     let spec = spec::spec(
         &spec::Launch {
             paths: &host.paths,
@@ -173,7 +212,7 @@ async fn prepare<C: Containers>(
         group,
     )?;
     let door = door::open(&host.paths.door(&group.name), host.upstream.clone(), group).await?;
-    Ok((spec, door))
+    Ok(Prepared { spec, door, global })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform, and they reach the whole web.
@@ -186,8 +225,32 @@ fn services(group: &Group, login: &Authorization) -> Services {
     }
 }
 
-fn is_disk_full(error: &std::io::Error) -> bool {
-    matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
+/// What an error means that says that something is full. The kernel says the same of a disk and of what it bounds for all
+/// programs of a user, such as watches of epoll; with room on the disk it can only be the latter.
+fn what_is_full(error: &std::io::Error, free: Option<Room>) -> Option<Trouble> {
+    let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
+    // EAGAIN of a call that never waits: no more threads, or memory of the kernel's.
+    let has_run_out = matches!(error.kind(), std::io::ErrorKind::WouldBlock);
+    let has_room = free.is_some_and(|free| free.bytes > NO_ROOM.bytes && free.entries > NO_ROOM.entries);
+    match (is_full, has_run_out) {
+        (true, _) if !has_room => Some(Trouble::NoSpace),
+        (true, _) | (_, true) => Some(Trouble::SystemLimit),
+        (false, false) => None,
+    }
+}
+
+/// Where an engine of this group has its histories.
+pub async fn sessions_of<C: Containers>(host: &Host<C>, group: &Group) -> anyhow::Result<PathBuf> {
+    Ok(match sessions_apart(host, group).await? {
+        Some(folder) => host.paths.sessions_apart(&group.name, &folder),
+        None => host.paths.sessions(&group.name),
+    })
+}
+
+/// An engine that names its histories itself finds those of one session in a folder of their own.
+async fn sessions_apart<C: Containers>(host: &Host<C>, group: &Group) -> anyhow::Result<Option<String>> {
+    let session = host.store.engine_session(&group.name).await?;
+    Ok(host.settings.engine_of(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
 }
 
 /// The engine's complaints go to the log, line by line. They may hold words of people: never above DEBUG.
@@ -201,6 +264,41 @@ async fn log_stderr(stderr: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
             Ok(_) => {
                 tracing::debug!(line = %String::from_utf8_lossy(&line).trim_end(), "The engine complains")
             }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+
+    use super::*;
+
+    #[test]
+    fn a_full_disk_is_told_from_what_the_kernel_has_no_more_of() {
+        const ENOSPC: i32 = 28;
+        const EDQUOT: i32 = 122;
+        const EAGAIN: i32 = 11;
+        const EACCES: i32 = 13;
+        let plenty = Some(Room { bytes: 1 << 30, entries: 1 << 20 });
+        let without_bytes = Some(Room { bytes: 4096, entries: 1 << 20 });
+        let without_entries = Some(Room { bytes: 1 << 30, entries: 0 });
+        for (errno, free, expected) in [
+            (ENOSPC, without_bytes, Some(Trouble::NoSpace)),
+            (ENOSPC, without_entries, Some(Trouble::NoSpace)),
+            (EDQUOT, without_bytes, Some(Trouble::NoSpace)),
+            (ENOSPC, None, Some(Trouble::NoSpace)),
+            (ENOSPC, plenty, Some(Trouble::SystemLimit)),
+            (EDQUOT, plenty, Some(Trouble::SystemLimit)),
+            (EAGAIN, plenty, Some(Trouble::SystemLimit)),
+            (EACCES, plenty, None),
+            (EACCES, without_bytes, None),
+        ] {
+            assert_eq!(
+                what_is_full(&io::Error::from_raw_os_error(errno), free),
+                expected,
+                "{errno} {free:?}"
+            );
         }
     }
 }

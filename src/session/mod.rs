@@ -3,14 +3,19 @@
 //! `machine` decides (pure), `driver` performs: it alone owns the group's container, its engine and its turn.
 //! `launch` makes a container ready; `whole_texts` keeps what is too long for a prompt; `pictures` shows the model what was
 //! sent; `turn` gathers an answer, which `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
+//! `memory` doubts what an agent has left when engines fail on it, `share` watches what an agent takes of the machine;
+//! `troubles` knows which trouble is worth another try.
 
 mod allowance;
 mod attention;
 mod driver;
 mod launch;
 pub mod machine;
+mod memory;
 mod pictures;
 mod replies;
+mod share;
+mod troubles;
 mod turn;
 mod whole_texts;
 
@@ -30,7 +35,7 @@ use crate::container::spec::{Daemon, Limits};
 use crate::door::Upstream;
 use crate::paths::Paths;
 use crate::store::Store;
-use crate::types::{Group, InstallId, Lang};
+use crate::types::{ChatId, Group, InstallId, Lang};
 
 /// What every session of a service has in common.
 #[derive(Clone)]
@@ -47,6 +52,16 @@ pub struct Host<C> {
     pub orders: mpsc::Sender<Order>,
     /// Tells delivery that the outbox has something new.
     pub outbox_hint: Arc<Notify>,
+}
+
+impl<C> Host<C> {
+    /// Says a sentence of our own in a chat. One that cannot be written is not worth a turn.
+    pub async fn say(&self, chat: &ChatId, sentence: &str) {
+        match self.store.say(chat, sentence, self.clock.now()).await {
+            Ok(()) => self.outbox_hint.notify_one(),
+            Err(error) => tracing::warn!("Failed to write a sentence of our own: {error:#}"),
+        }
+    }
 }
 
 /// The settings that sessions obey, resolved once.

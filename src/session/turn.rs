@@ -28,6 +28,7 @@ pub struct Turn {
     /// One answer per thing asked: a steer that reached the model begins a new one.
     answers: Vec<Answer>,
     length: Length,
+    has_begun: bool,
 }
 
 /// Whether all that the engine said is there.
@@ -75,6 +76,7 @@ impl Turn {
             lost: Vec::new(),
             answers: vec![Answer { to: claim.called_by, steps: Vec::new() }],
             length: Length::Whole { bytes: 0 },
+            has_begun: false,
         }
     }
 
@@ -100,7 +102,13 @@ impl Turn {
         Some(Input::text(&self.prompted))
     }
 
+    /// Whether the engine has got as far as to ask the model, as far as it tells.
+    pub fn has_begun(&self) -> bool {
+        self.has_begun
+    }
+
     pub fn step_began(&mut self) {
+        self.has_begun = true;
         if let Some(answer) = self.answers.last_mut()
             && answer.steps.last().is_some_and(|step| !step.is_empty())
         {

@@ -14,6 +14,7 @@ mod outage;
 mod outbox;
 mod people;
 mod schema;
+mod stops;
 mod trouble;
 mod turns;
 mod usage;
@@ -36,6 +37,7 @@ pub use media::{FileOf, Wanted};
 pub use outbox::{
     Attempt, DueContent, DueReply, GivenUp, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
 };
+pub use stops::Stop;
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
 pub use usage::{GroupUsage, Standing, Used};
 

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 6] = ["
+const MIGRATIONS: [&str; 7] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -234,6 +234,12 @@ const MIGRATIONS: [&str; 6] = ["
         WHERE state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted');
     CREATE INDEX inbox_edits ON inbox (chat, edits) WHERE edits IS NOT NULL;
     CREATE INDEX inbox_claims ON inbox (chat, quote_id) WHERE state = 'pending' AND quote_source = 'client';
+", "
+    CREATE TABLE stops (
+        group_name TEXT PRIMARY KEY NOT NULL,
+        why TEXT NOT NULL CHECK (why IN ('disk', 'kernel')),
+        at INTEGER NOT NULL
+    ) STRICT;
 "];
 
 /// As many as there are: with fewer, each message would have most of its statements prepared anew.

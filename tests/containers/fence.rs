@@ -1,5 +1,6 @@
 //! What a container may see and do, told by Docker and by the agent inside.
 
+use nanokimi::container::seccomp;
 use serde_json::{Value, json};
 
 use crate::ground::plain_docker;
@@ -14,7 +15,9 @@ async fn every_answer_comes_through_a_hardened_container_with_these_mounts_and_n
     let mut world = World::new().await;
     assert_eq!(world.asks("main", "SAY hello").await, "Kai: hello");
     assert_eq!(world.asks("family", "@Kai SAY hello").await, "Kai: hello");
-    for (group, global) in [("main", "rw"), ("family", "ro")] {
+    for (group, global, mode) in
+        [("main", "groups/global", "rw"), ("family", "data/agents/family/global", "ro")]
+    {
         let container = world.container(group).await;
         is_hardened(&container);
         let labels = &container["Config"]["Labels"];
@@ -28,11 +31,11 @@ async fn every_answer_comes_through_a_hardened_container_with_these_mounts_and_n
             format!("{} -> {inside} {mode}", paths.root().join(host).display())
         };
         let mut asked = [
-            mount("data/credentials/config.toml", "/home/node/.kimi/config.toml", "ro"),
+            mount(&format!("data/agents/{group}/config.toml"), "/home/node/.kimi/config.toml", "ro"),
             mount(&format!("data/agents/{group}/credentials"), "/home/node/.kimi/credentials", "rw"),
             mount(&format!("data/sessions/{group}"), "/home/node/.kimi/sessions", "rw"),
             mount(&format!("groups/{group}"), "/workspace/group", "rw"),
-            mount("groups/global", "/workspace/global", global),
+            mount(global, "/workspace/global", mode),
             mount(&format!("data/run/{group}"), "/run/nanokimi", "ro"),
         ];
         asked.sort();
@@ -51,7 +54,8 @@ fn is_hardened(container: &Value) {
         ("root", &host["ReadonlyRootfs"], json!(true)),
         ("network", &host["NetworkMode"], json!("none")),
         ("memory of others", &host["IpcMode"], json!("private")),
-        ("security", &host["SecurityOpt"], json!(["no-new-privileges"])),
+        ("security", &host["SecurityOpt"], json!(["no-new-privileges", seccomp::option()])),
+        ("first to go", &host["OomScoreAdj"], json!(800)),
         ("runtime", &host["Runtime"], json!("runc")),
         ("log", &host["LogConfig"]["Type"], json!("none")),
         ("removal", &host["AutoRemove"], json!(true)),
@@ -78,7 +82,8 @@ fn is_hardened(container: &Value) {
         .iter()
         .map(|limit| (limit["Name"].as_str().unwrap(), limit["Hard"].as_i64().unwrap()))
         .collect();
-    assert_eq!(limits, [("nofile", 4096), ("nproc", 1024), ("fsize", 1 << 30), ("core", 0)]);
+    let expected = [("nofile", 4096), ("nproc", 1024), ("fsize", 1 << 30), ("sigpending", 1024), ("core", 0)];
+    assert_eq!(limits, expected);
 }
 
 /// The mounts as `host -> inside mode`, sorted.

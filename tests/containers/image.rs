@@ -40,7 +40,7 @@ impl Install {
             paths.agent_credentials(&name),
             paths.sessions(&name),
             paths.group(&name),
-            paths.global(),
+            paths.agent_global(&name),
             paths.door(&name),
         ];
         for folder in folders.iter().chain([&paths.credentials()]) {
@@ -50,7 +50,7 @@ impl Install {
                       [providers.kimi-code]\ntype = \"kimi\"\nbase_url = \"https://api.kimi.com/coding/v1\"\napi_key = \"\"\n\
                       [providers.kimi-code.oauth]\nstorage = \"file\"\nkey = \"oauth/kimi-code\"\n\
                       [models.kimi-code]\nprovider = \"kimi-code\"\nmodel = \"kimi-for-coding\"\nmax_context_size = 262144\n";
-        std::fs::write(paths.engine_config(), config).unwrap();
+        std::fs::write(paths.agent_config(&name), config).unwrap();
         let stand_in = json!({
             "access_token": "door-key", "refresh_token": "", "expires_at": 4_102_444_800.0,
             "scope": "kimi-code", "token_type": "Bearer", "expires_in": 900.0,

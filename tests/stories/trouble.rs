@@ -1,10 +1,12 @@
 //! What goes wrong, and what the chat reads then.
 
+use std::fs;
 use std::time::Duration;
 
 use nanokimi::types::Trouble;
 
 use crate::engine::Behaviour;
+use crate::held;
 use crate::world::World;
 
 /// The notice that the owner reads when every try does this, and the seconds until it comes.
@@ -159,5 +161,97 @@ async fn what_was_given_up_is_not_launched_for_again() {
     world.hears_in("main").await;
     world.silence(Duration::from_secs(60)).await;
     assert_eq!(world.docker.tries(), 1);
+    world.ends().await;
+}
+
+/// What an agent has left in its folders: a history, and instructions of its own.
+fn leaves_behind(world: &World) {
+    fs::write(world.paths().sessions(&held::name("main")).join("history"), "we speak of boats").unwrap();
+    fs::write(world.in_folder("main", "AGENTS.md"), [0xff]).unwrap();
+    fs::write(world.in_folder("main", "list.txt"), "milk").unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_no_engine_starts_on_any_more_begins_anew_at_the_third_try() {
+    let mut world = World::new(Behaviour::Echo).await;
+    leaves_behind(&world);
+    world.docker.next(Behaviour::Says("UnicodeDecodeError: AGENTS.md"));
+    world.docker.next(Behaviour::Says("UnicodeDecodeError: AGENTS.md"));
+    world.says("main", "Owner", "hello").await;
+    insta::assert_snapshot!(world.hears_in("main").await, @"Kai: Twice I could not start with what I remembered of this chat, so I have begun anew: please tell me again what I should know. What I had is kept on the server, in data/agents/main/set-aside/1. From my folder AGENTS.md went there too.");
+    assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
+    let kept = world.paths().root().join("data/agents/main/set-aside/1");
+    assert_eq!(fs::read_to_string(kept.join("sessions/history")).unwrap(), "we speak of boats");
+    assert_eq!(fs::read(kept.join("AGENTS.md")).unwrap(), [0xff]);
+    assert!(!world.in_folder("main", "AGENTS.md").exists() && world.in_folder("main", "list.txt").exists());
+    // From here on all is as ever.
+    world.says("main", "Owner", "and now").await;
+    assert_eq!(world.hears_in("main").await, "Kai: echo: and now");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_hangs_before_it_asks_the_model_counts_too() {
+    let mut world = World::new(Behaviour::Echo).await;
+    leaves_behind(&world);
+    world.docker.next(Behaviour::Mute);
+    world.docker.next(Behaviour::Garbage);
+    world.says("main", "Owner", "hello").await;
+    let notice = world.hears_in("main").await;
+    assert!(notice.starts_with("Kai: Twice I could not start with what I remembered"), "{notice}");
+    assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_agent_remembers_stays_when_it_was_not_to_blame() {
+    let mut world = World::new(Behaviour::Echo).await;
+    leaves_behind(&world);
+    for _ in 0..3 {
+        world.docker.next(Behaviour::Says("npm ERR! code ENOENT"));
+    }
+    world.says("main", "Owner", "hello").await;
+    let notice = world.hears_in("main").await;
+    assert!(notice.contains("never got ready"), "{notice}");
+    let history = world.paths().sessions(&held::name("main")).join("history");
+    assert_eq!(fs::read_to_string(&history).unwrap(), "we speak of boats");
+    assert_eq!(fs::read(world.in_folder("main", "AGENTS.md")).unwrap(), [0xff]);
+    // One that breaks down in its work is another matter, however often.
+    for _ in 0..2 {
+        world.docker.next(Behaviour::DiesInTurn);
+    }
+    world.says("main", "Owner", "again").await;
+    assert_eq!(world.hears_in("main").await, "Kai: echo: again");
+    assert_eq!(fs::read_to_string(history).unwrap(), "we speak of boats");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_fills_the_disk_is_stopped_and_the_others_go_on() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.container_limits.disk_entries = 100);
+    world.start().await;
+    world.says("main", "Owner", "fill").await;
+    let _prompt = world.prompt().await;
+    for number in 0..3_000 {
+        fs::write(world.in_folder("main", &format!("f{number}")), "").unwrap();
+    }
+    insta::assert_snapshot!(world.hears_until(|text| text.contains("disk")).await, @"Kai: I could not answer. My files in this chat take more of the server's disk than one chat may. Please ask me to delete what is not needed any more. Your message is kept; to try again, send it again.");
+    let stops = world.store.stops(world.now()).await.unwrap();
+    assert_eq!(stops.iter().map(|stop| stop.group.as_str()).collect::<Vec<_>>(), ["main"]);
+
+    world.says("family", "Ana", "@Kai hello").await;
+    world.prompt().await.answer("hi");
+    assert_eq!(world.hears_in("family").await, "Kai: hi");
+    // With what is there already the agent may work, such as to delete it.
+    world.says("main", "Owner", "delete it").await;
+    world.prompt().await.answer("done");
+    assert_eq!(world.hears_in("main").await, "Kai: done");
+
+    // What goes on in the background is stopped, too.
+    for number in 3_000..9_000 {
+        fs::write(world.in_folder("main", &format!("f{number}")), "").unwrap();
+    }
+    insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I had to stop what I was doing in the background. My files in this chat take more of the server's disk than one chat may. Please ask me to delete what is not needed any more.");
     world.ends().await;
 }

@@ -301,6 +301,16 @@ impl World {
         heard.text
     }
 
+    /// The next message that says so, whatever is said before.
+    pub async fn hears_until(&mut self, says_so: impl Fn(&str) -> bool) -> String {
+        loop {
+            let Heard { text, .. } = self.hears().await;
+            if says_so(&text) {
+                return text;
+            }
+        }
+    }
+
     /// Nothing is said for this long.
     pub async fn silence(&mut self, length: Duration) {
         self.service.as_mut().expect("the service runs").silence(length).await;

@@ -15,7 +15,8 @@
 //!   an unanswered call, for ever.
 //!
 //! Follows no symbolic link: the agent can write here. A history that cannot be mended, whatever the agent has made
-//! of it, is set aside, and the engine begins a new one: its group must be answered in any case.
+//! of it, is set aside, and the engine begins a new one: its group must be answered in any case. So is one with which the
+//! engine would hang or end: with a pipe or a folder in a file's place, or larger than any that it has written itself.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -36,6 +37,10 @@ const LINE_MAX: u64 = 64 * 1024 * 1024;
 /// Largest `wire.jsonl` that is kept. It holds every event of the past for user interfaces that replay; a start
 /// reads no more than its first turn, and nothing is lost to the model without it.
 const WIRE_LOG_MAX: u64 = 16 * 1024 * 1024;
+
+/// Largest `context.jsonl` that is gone on with: the engine holds all of it, several times. Its own are summed up long
+/// before, at some megabytes.
+const CONTEXT_MAX: u64 = 64 * 1024 * 1024;
 
 /// How everything begins that the host tells; what the engine adds as a user (the summary of a history that grew
 /// too long, reminders) begins otherwise.
@@ -58,20 +63,45 @@ pub fn mend(sessions: &Path, session: &str) -> io::Result<()> {
     };
     for folder in folders {
         let folder = folder?;
-        let of_session = folder.path().join(session);
         // The folder of the work place, then the folder of the session: both real ones.
         if !folder.file_type()?.is_dir() {
+            if !folder.file_name().as_encoded_bytes().starts_with(b".") {
+                set_aside(sessions, &folder.path(), "there is no folder in its place")?;
+            }
             continue;
         }
         regain(&folder.path());
-        if !fs::symlink_metadata(&of_session).is_ok_and(|meta| meta.is_dir()) {
-            continue;
+        let of_session = folder.path().join(session);
+        match fs::symlink_metadata(&of_session) {
+            Ok(meta) if meta.is_dir() => {}
+            Ok(_) => {
+                set_aside(&folder.path(), &of_session, "there is no folder in its place")?;
+                continue;
+            }
+            Err(_) => continue,
         }
         regain(&of_session);
-        if let Err(error) = mend_context(&of_session).and_then(|()| cut_wire_log(&of_session)) {
-            eprintln!("agent-runner: The history cannot be mended and is set aside: {error}");
-            let now_nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
-            fs::rename(&of_session, folder.path().join(format!("{session}.aside-{now_nanos}")))?;
+        let mended = plain_files(&of_session).and_then(|()| mend_context(&of_session));
+        if let Err(error) = mended.and_then(|()| cut_wire_log(&of_session)) {
+            set_aside(&folder.path(), &of_session, &error.to_string())?;
+        }
+    }
+    Ok(())
+}
+
+/// Moves something to where the engine does not look.
+fn set_aside(folder: &Path, what: &Path, why: &str) -> io::Result<()> {
+    eprintln!("agent-runner: The history cannot be mended and is set aside: {why}");
+    let now_nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
+    let name = what.file_name().unwrap_or_default().to_string_lossy();
+    fs::rename(what, folder.join(format!(".{name}.aside-{now_nanos}")))
+}
+
+/// The engine opens these without a look: a pipe would hold it for ever.
+fn plain_files(folder: &Path) -> io::Result<()> {
+    for name in ["wire.jsonl", "state.json"] {
+        if fs::symlink_metadata(folder.join(name)).is_ok_and(|meta| !meta.is_file()) {
+            return Err(io::Error::other(format!("{name} is no plain file")));
         }
     }
     Ok(())
@@ -85,7 +115,8 @@ fn regain(folder: &Path) {
 fn mend_context(folder: &Path) -> io::Result<()> {
     let context = folder.join("context.jsonl");
     match fs::symlink_metadata(&context) {
-        Ok(meta) if meta.is_file() => {}
+        Ok(meta) if meta.is_file() && meta.len() <= CONTEXT_MAX => {}
+        Ok(meta) if meta.is_file() => return Err(io::Error::other("context.jsonl is too large")),
         Ok(_) => return Err(io::Error::other("context.jsonl is no plain file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),
@@ -329,7 +360,7 @@ mod tests {
     #[test]
     fn a_history_that_cannot_be_mended_is_set_aside() {
         type Spoil = fn(&Path);
-        let spoils: [(&str, Spoil); 3] = [
+        let spoils: [(&str, Spoil); 8] = [
             ("a folder in the way", |main| fs::create_dir(main.join("context.jsonl.mended")).unwrap()),
             ("a folder in its place", |main| {
                 fs::remove_file(main.join("context.jsonl")).unwrap();
@@ -338,6 +369,16 @@ mod tests {
             ("a link to itself", |main| {
                 fs::remove_file(main.join("context.jsonl")).unwrap();
                 std::os::unix::fs::symlink("context.jsonl", main.join("context.jsonl")).unwrap();
+            }),
+            ("larger than any", |main| {
+                File::create(main.join("context.jsonl")).unwrap().set_len(CONTEXT_MAX + 1).unwrap();
+            }),
+            ("a folder for a log", |main| fs::create_dir(main.join("wire.jsonl")).unwrap()),
+            ("a pipe for a log", |main| pipe(&main.join("wire.jsonl"))),
+            ("a pipe for the state", |main| pipe(&main.join("state.json"))),
+            ("a file for the session", |main| {
+                fs::remove_dir_all(main).unwrap();
+                fs::write(main, "").unwrap();
             }),
         ];
         for (story, spoil) in spoils {
@@ -350,9 +391,25 @@ mod tests {
             let left: Vec<_> =
                 fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(left.len(), 1, "{story}");
-            assert!(left[0].to_str().unwrap().starts_with("main.aside-"), "{story}: {left:?}");
+            assert!(left[0].to_str().unwrap().starts_with(".main.aside-"), "{story}: {left:?}");
             mend(root.path(), "main").unwrap();
         }
+    }
+
+    fn pipe(path: &Path) {
+        rustix::fs::mkfifoat(rustix::fs::CWD, path, rustix::fs::Mode::RWXU).unwrap();
+    }
+
+    #[test]
+    fn a_file_in_the_place_of_all_sessions_is_set_aside_once() {
+        let root = tempfile::tempdir().unwrap();
+        fs::write(root.path().join("4f2a"), "").unwrap();
+        mend(root.path(), "main").unwrap();
+        mend(root.path(), "main").unwrap();
+        let left: Vec<_> =
+            fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left.len(), 1);
+        assert!(left[0].to_str().unwrap().starts_with(".4f2a.aside-"), "{left:?}");
     }
 
     #[test]

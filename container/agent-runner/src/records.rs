@@ -21,6 +21,8 @@ use serde_json::Value;
 use crate::history::copy_line;
 use crate::kimi_code::ITS_OWN_PART;
 
+/// Largest history that is gone on with: the engine holds all of it.
+const HISTORY_MAX: u64 = 256 * 1024 * 1024;
 /// Longest line that is looked into; a longer one, such as a film that the agent has looked at, is passed on.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
 /// How the lines begin that matter here.
@@ -80,7 +82,8 @@ fn mend_session(session: &Path, prompt: &str) -> io::Result<()> {
     }
     let records = session.join("agents/main/wire.jsonl");
     match fs::symlink_metadata(&records) {
-        Ok(meta) if meta.is_file() => {}
+        Ok(meta) if meta.is_file() && meta.len() <= HISTORY_MAX => {}
+        Ok(meta) if meta.is_file() => return Err(io::Error::other("wire.jsonl is too large")),
         Ok(_) => return Err(io::Error::other("wire.jsonl is no plain file")),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(error),

@@ -1,0 +1,190 @@
+//! What a group's engine reads when it starts, put out of its sight: its histories, and instructions in the work folder.
+//!
+//! An agent can spoil them by accident, and then no engine starts on them any more. They are moved, never opened, to
+//! where no container reaches; moved back when an engine without them does no better; and kept when it does.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{CWD, RenameFlags};
+use rustix::io::Errno;
+
+use super::private_folder;
+use super::shared::move_to_trash;
+use crate::paths::Paths;
+use crate::types::GroupName;
+
+/// What the engines read in the work folder before anybody has said a word. (Our own `KIMI.md` is read in a way that
+/// nothing can be in.)
+const READ_AT_START: [&str; 9] = [
+    "AGENTS.md",
+    "agents.md",
+    ".agents",
+    ".claude",
+    ".codex",
+    ".kimi",
+    ".kimi-code",
+    ".mcp.json",
+    "mcp.json",
+];
+/// The histories, as they are called once they are set aside.
+const SESSIONS: &str = "sessions";
+/// How many are kept of a group; the oldest goes first.
+const KEPT: u64 = 3;
+/// The name of one of which is not known yet whether the engine does better without it.
+const ON_TRIAL: &str = "on-trial";
+
+/// What was set aside and may come back.
+#[derive(Debug, PartialEq, Eq)]
+pub struct SetAside {
+    paths: Paths,
+    group: GroupName,
+    /// Where the engine has its histories.
+    sessions: PathBuf,
+}
+
+impl SetAside {
+    /// Moves away what an engine of this group would begin with. `sessions` is where it has its histories.
+    ///
+    /// # Errors
+    /// A disk that is full or can only be read. What was moved by then is moved back by [`SetAside::undo`] of
+    /// [`SetAside::unfinished`].
+    pub fn begin(paths: &Paths, group: &GroupName, sessions: &Path) -> Result<Self> {
+        let aside = Self { paths: paths.clone(), group: group.clone(), sessions: sessions.to_owned() };
+        let folder = aside.folder();
+        private_folder(&folder)?;
+        let explain = || format!("Failed to set aside what {group} begins with");
+        rename(sessions, &folder.join(SESSIONS)).with_context(explain)?;
+        private_folder(sessions)?;
+        for name in READ_AT_START {
+            rename(&paths.group(group).join(name), &folder.join(name)).with_context(explain)?;
+        }
+        Ok(aside)
+    }
+
+    /// One that an earlier run has left without a decision.
+    pub fn unfinished(paths: &Paths, group: &GroupName, sessions: &Path) -> Option<Self> {
+        let aside = Self { paths: paths.clone(), group: group.clone(), sessions: sessions.to_owned() };
+        aside.folder().is_dir().then_some(aside)
+    }
+
+    fn folder(&self) -> PathBuf {
+        self.paths.set_aside(&self.group).join(ON_TRIAL)
+    }
+
+    /// The instructions that were moved out of the work folder.
+    fn names(&self) -> Vec<&'static str> {
+        let folder = self.folder();
+        READ_AT_START.into_iter().filter(|name| folder.join(name).symlink_metadata().is_ok()).collect()
+    }
+
+    /// Puts everything back where it was. What has been made in its place meanwhile goes to the trash.
+    ///
+    /// # Errors
+    /// A disk that is full or can only be read.
+    pub fn undo(&self) -> Result<()> {
+        let folder = self.folder();
+        let explain = || format!("Failed to put back what {} begins with", self.group);
+        let back = std::iter::once((SESSIONS, self.sessions.clone()))
+            .chain(READ_AT_START.map(|name| (name, self.paths.group(&self.group).join(name))));
+        for (name, place) in back {
+            let kept = folder.join(name);
+            if kept.symlink_metadata().is_ok() {
+                move_to_trash(&self.paths, &self.group, &place).with_context(explain)?;
+                rename(&kept, &place).with_context(explain)?;
+            }
+        }
+        fs::remove_dir(&folder).with_context(explain)
+    }
+
+    /// Keeps it for the owner to look at, and says where, beneath the install's root, with the names of what was moved out
+    /// of the work folder.
+    ///
+    /// # Errors
+    /// A disk that is full or can only be read.
+    pub fn keep(&self) -> Result<(String, Vec<&'static str>)> {
+        let names = self.names();
+        let kept = self.paths.set_aside(&self.group);
+        let explain = || format!("Failed to keep what {} began with", self.group);
+        let numbers = fs::read_dir(&kept)
+            .with_context(explain)?
+            .filter_map(|entry| entry.ok()?.file_name().to_str()?.parse::<u64>().ok());
+        let number = numbers.max().unwrap_or(0) + 1;
+        let folder = kept.join(number.to_string());
+        fs::rename(self.folder(), &folder).with_context(explain)?;
+        if let Some(oldest) = number.checked_sub(KEPT) {
+            move_to_trash(&self.paths, &self.group, &kept.join(oldest.to_string())).with_context(explain)?;
+        }
+        let shown = folder.strip_prefix(self.paths.root()).unwrap_or(&folder);
+        Ok((shown.display().to_string(), names))
+    }
+}
+
+/// Moves something that may be missing, over nothing.
+fn rename(from: &Path, to: &Path) -> io::Result<()> {
+    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+        Ok(()) | Err(Errno::NOENT) => Ok(()),
+        Err(error) => Err(error.into()),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::symlink;
+
+    use super::*;
+
+    fn spoiled() -> (tempfile::TempDir, Paths, GroupName, PathBuf) {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, family) = (Paths::new(root.path()), GroupName::parse("family").unwrap());
+        let sessions = paths.sessions(&family);
+        for folder in [&sessions, &paths.group(&family)] {
+            private_folder(folder).unwrap();
+        }
+        fs::write(sessions.join("context.jsonl"), "spoiled").unwrap();
+        fs::write(paths.group(&family).join("AGENTS.md"), [0xff]).unwrap();
+        symlink("/etc", paths.group(&family).join(".kimi")).unwrap();
+        fs::write(paths.group(&family).join("list.txt"), "milk").unwrap();
+        (root, paths, family, sessions)
+    }
+
+    fn list(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn what_an_engine_begins_with_goes_and_is_kept() {
+        let (_root, paths, family, sessions) = spoiled();
+        let aside = SetAside::begin(&paths, &family, &sessions).unwrap();
+        assert_eq!((list(&sessions), list(&paths.group(&family))), (vec![], vec!["list.txt".to_owned()]));
+        let (place, names) = aside.keep().unwrap();
+        assert_eq!((place.as_str(), names), ("data/agents/family/set-aside/1", vec!["AGENTS.md", ".kimi"]));
+        assert_eq!(list(&paths.set_aside(&family).join("1")), [".kimi", "AGENTS.md", "sessions"]);
+        for number in 2..=5 {
+            let aside = SetAside::begin(&paths, &family, &sessions).unwrap();
+            assert_eq!(aside.keep().unwrap().0, format!("data/agents/family/set-aside/{number}"));
+        }
+        assert_eq!(list(&paths.set_aside(&family)), ["3", "4", "5"]);
+    }
+
+    #[test]
+    fn what_was_not_to_blame_comes_back() {
+        let (_root, paths, family, sessions) = spoiled();
+        SetAside::begin(&paths, &family, &sessions).unwrap();
+        fs::write(sessions.join("new"), "of the trial").unwrap();
+        fs::create_dir(paths.group(&family).join("AGENTS.md")).unwrap();
+        // Also after a kill.
+        SetAside::unfinished(&paths, &family, &sessions).unwrap().undo().unwrap();
+        assert_eq!(list(&sessions), ["context.jsonl"]);
+        assert_eq!(list(&paths.group(&family)), [".kimi", "AGENTS.md", "list.txt"]);
+        assert_eq!(fs::read(paths.group(&family).join("AGENTS.md")).unwrap(), [0xff]);
+        assert_eq!(SetAside::unfinished(&paths, &family, &sessions), None);
+    }
+}

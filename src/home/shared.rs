@@ -1,0 +1,341 @@
+//! What all groups read, as a copy for each of them: the global folder and the engines' `config.toml`.
+//!
+//! The copies are made at a launch, where no container can write. What lies in the global folder belongs to the main
+//! channel's agent, which may have put anything there: no link is followed, sockets and pipes are left out, and the
+//! whole is bounded.
+
+use std::collections::HashMap;
+use std::ffi::OsStr;
+use std::fs::{self, File, OpenOptions};
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::io::{self, Read};
+use std::os::fd::{AsFd, BorrowedFd};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use rustix::fs::{FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+
+use super::beneath::open_folder;
+use super::tree::{Bounds, Entry, Left, Next, Walked, remove_tree, walk};
+use super::{PROMPT_FILE, private_folder};
+use crate::paths::Paths;
+use crate::types::{GroupName, Role};
+
+/// What of the global folder a group gets: notes, lists, a few documents. Each start of each group copies it, which
+/// takes 1 ms for a handful of files and some 100 ms at these bounds.
+const COPY_MAX_BYTES: u64 = 64 * 1024 * 1024;
+const COPY_BOUNDS: Bounds = Bounds { entries: 2_000, depth: 16 };
+
+/// Most entries of the trash that one launch removes; 100 ms.
+const TRASH_PER_LAUNCH: u64 = 20_000;
+
+/// Tells one state of the global folder from another one, as far as a group's agent sees it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct GlobalState(u64);
+
+/// What the global folder holds now for an agent of this role: for the main channel, whose agent reads the folder
+/// itself, only its prompt; for all others everything that is copied. Told by metadata, nothing is opened.
+pub fn global_state(paths: &Paths, role: Role) -> GlobalState {
+    let mut state = 0;
+    let bounds = match role {
+        Role::Main => Bounds { depth: 1, ..COPY_BOUNDS },
+        Role::Member => COPY_BOUNDS,
+    };
+    let walked = walk(&paths.global(), bounds, |entry| match role {
+        Role::Main if entry.depth > 0 || entry.name.to_bytes() != PROMPT_FILE.as_bytes() => Next::PassBy,
+        Role::Main | Role::Member => {
+            state = add(state, entry);
+            Next::Enter
+        }
+    });
+    GlobalState(if walked.is_ok() { state } else { 0 })
+}
+
+/// One more entry, in any order.
+fn add(state: u64, entry: &Entry<'_>) -> u64 {
+    let Stat { st_ino, st_size, st_mtime, st_mtime_nsec, .. } = entry.stat;
+    let mut hasher = DefaultHasher::new();
+    (entry.folder_inode, entry.name.to_bytes(), st_ino).hash(&mut hasher);
+    // Of a folder, what is in it tells.
+    if entry.file_type() != FileType::Directory {
+        (st_size, st_mtime, st_mtime_nsec).hash(&mut hasher);
+    }
+    state.wrapping_add(hasher.finish())
+}
+
+/// Makes a group's copies anew, each in one step. Answers with the state of the global folder from before.
+///
+/// # Errors
+/// `config.toml` is missing, or there is no room.
+pub fn copy_shared(paths: &Paths, group: &GroupName, role: Role) -> Result<GlobalState> {
+    let state = global_state(paths, role);
+    private_folder(&paths.agent(group))?;
+    copy_config(&paths.engine_config(), &paths.agent_config(group))?;
+    if role == Role::Member {
+        copy_global(paths, group)?;
+    }
+    Ok(state)
+}
+
+fn copy_config(from: &Path, to: &Path) -> Result<()> {
+    let explain = || format!("Failed to copy {}", from.display());
+    let new = to.with_extension("toml.new");
+    let copied = File::open(from).and_then(|mut config| {
+        let mut copy = OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&new)?;
+        io::copy(&mut config, &mut copy)
+    });
+    copied.with_context(explain)?;
+    fs::rename(&new, to).with_context(explain)
+}
+
+fn copy_global(paths: &Paths, group: &GroupName) -> Result<()> {
+    let (from, to) = (paths.global(), paths.agent_global(group));
+    let explain = || format!("Failed to copy {}", from.display());
+    let new = paths.agent(group).join("global.new");
+    remove_tree(&new, u64::MAX).with_context(explain)?;
+    private_folder(&new)?;
+    if copy_tree(&from, &new).with_context(explain)? == Walked::InPart {
+        tracing::warn!(
+            "The folder {} holds more than {} MB, {} entries or {} levels; agents get a part of it",
+            from.display(),
+            COPY_MAX_BYTES / 1024 / 1024,
+            COPY_BOUNDS.entries,
+            COPY_BOUNDS.depth
+        );
+    }
+    let swap = |flags| rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, &to, flags);
+    match swap(RenameFlags::EXCHANGE) {
+        Err(rustix::io::Errno::NOENT) => swap(RenameFlags::NOREPLACE),
+        swapped => swapped,
+    }
+    .map_err(io::Error::from)
+    .with_context(explain)?;
+    remove_tree(&new, u64::MAX).with_context(explain)?;
+    Ok(())
+}
+
+/// Copies plain files and folders, the prompt first: nothing else may take its room.
+fn copy_tree(from: &Path, to: &Path) -> io::Result<Walked> {
+    let folder = open_folder(from)?;
+    let folders = HashMap::from([(rustix::fs::fstat(&folder)?.st_ino, to.to_owned())]);
+    let mut copy = Copy { folders, room_bytes: COPY_MAX_BYTES, left_out: false, failed: None };
+    copy.file(folder.as_fd(), OsStr::new(PROMPT_FILE), &to.join(PROMPT_FILE));
+    let walked = walk(from, COPY_BOUNDS, |entry| copy.take(entry))?;
+    match copy.failed {
+        Some(error) => Err(error),
+        None if copy.left_out => Ok(Walked::InPart),
+        None => Ok(walked),
+    }
+}
+
+struct Copy {
+    /// Where the copy of a folder is, by the folder's inode.
+    folders: HashMap<u64, PathBuf>,
+    room_bytes: u64,
+    left_out: bool,
+    failed: Option<io::Error>,
+}
+
+impl Copy {
+    fn take(&mut self, entry: &Entry<'_>) -> Next {
+        let name = OsStr::from_bytes(entry.name.to_bytes());
+        let Some(to) = self.folders.get(&entry.folder_inode).map(|folder| folder.join(name)) else {
+            return Next::PassBy;
+        };
+        if self.failed.is_some() || (entry.depth == 0 && name == PROMPT_FILE) {
+            return Next::PassBy;
+        }
+        if entry.file_type() == FileType::Directory {
+            self.failed = fs::create_dir(&to).err();
+            self.folders.insert(entry.stat.st_ino, to);
+            return Next::Enter;
+        }
+        if entry.file_type() == FileType::RegularFile {
+            self.file(entry.folder, name, &to);
+        }
+        Next::PassBy
+    }
+
+    /// One that is not there, or no plain file any more, is left out.
+    fn file(&mut self, folder: BorrowedFd<'_>, name: &OsStr, to: &Path) {
+        let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
+        let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
+        let Ok(file) = rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve) else { return };
+        let file = File::from(file);
+        let Ok(metadata) = file.metadata() else { return };
+        if !metadata.is_file() {
+            return;
+        }
+        if metadata.len() > self.room_bytes {
+            self.left_out = true;
+            return;
+        }
+        self.room_bytes -= metadata.len();
+        // Scripts stay what can be run.
+        let mode = 0o600 | (metadata.permissions().mode() & 0o100);
+        let copied =
+            OpenOptions::new().write(true).create_new(true).mode(mode).open(to).and_then(|mut new| {
+                // It may grow meanwhile.
+                io::copy(&mut file.take(metadata.len()), &mut new)
+            });
+        self.failed = copied.err();
+    }
+}
+
+/// Puts a new, empty folder in the place of one that an agent could write to; the old one goes to the trash, where no
+/// container reaches it.
+///
+/// # Errors
+/// There is no room, or a disk that can only be read.
+pub fn renew_folder(paths: &Paths, group: &GroupName, folder: &Path) -> Result<()> {
+    move_to_trash(paths, group, folder)
+        .with_context(|| format!("Failed to move {} away", folder.display()))?;
+    private_folder(folder)
+}
+
+pub(super) fn move_to_trash(paths: &Paths, group: &GroupName, path: &Path) -> Result<()> {
+    let trash = paths.agent_trash(group);
+    private_folder(&trash)?;
+    for number in 0_u64.. {
+        let to = trash.join(number.to_string());
+        match rustix::fs::renameat_with(rustix::fs::CWD, path, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
+            Err(rustix::io::Errno::EXIST) => {}
+            Err(rustix::io::Errno::NOENT) => return Ok(()),
+            moved => return Ok(moved.map_err(io::Error::from)?),
+        }
+    }
+    Ok(())
+}
+
+/// Removes what lies in a group's trash, as much as is quick.
+pub fn empty_trash(paths: &Paths, group: &GroupName) {
+    match remove_tree(&paths.agent_trash(group), TRASH_PER_LAUNCH) {
+        Ok(Left::Nothing) => {}
+        Ok(Left::Some) => {
+            tracing::info!(%group, "An agent has left much to remove; the next start goes on with it")
+        }
+        Err(error) => tracing::warn!(%group, "Failed to remove what an agent has left: {error}"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::fs::{MetadataExt, symlink};
+
+    use super::*;
+
+    fn install() -> (tempfile::TempDir, Paths, GroupName) {
+        let root = tempfile::tempdir().unwrap();
+        let paths = Paths::new(root.path());
+        super::super::prepare(&paths).unwrap();
+        fs::write(paths.engine_config(), "a = 1").unwrap();
+        (root, paths, GroupName::parse("family").unwrap())
+    }
+
+    fn list(folder: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(folder)
+            .unwrap()
+            .map(|entry| entry.unwrap().file_name().to_string_lossy().into_owned())
+            .collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn a_member_gets_files_of_its_own_that_say_the_same() {
+        let (_root, paths, family) = install();
+        fs::write(paths.global().join("KIMI.md"), "Be kind.").unwrap();
+        fs::create_dir_all(paths.global().join("tools/new")).unwrap();
+        fs::write(paths.global().join("tools/new/run.sh"), "#!/bin/sh").unwrap();
+        fs::set_permissions(paths.global().join("tools/new/run.sh"), fs::Permissions::from_mode(0o755))
+            .unwrap();
+        copy_shared(&paths, &family, Role::Member).unwrap();
+        let copy = paths.agent_global(&family);
+        assert_eq!(fs::read_to_string(copy.join("KIMI.md")).unwrap(), "Be kind.");
+        assert_eq!(fs::read_to_string(paths.agent_config(&family)).unwrap(), "a = 1");
+        assert_eq!(fs::metadata(copy.join("tools/new/run.sh")).unwrap().mode() & 0o777, 0o700);
+        for (one, other) in [
+            (paths.global(), copy.clone()),
+            (paths.global().join("KIMI.md"), copy.join("KIMI.md")),
+            (paths.engine_config(), paths.agent_config(&family)),
+        ] {
+            assert_ne!(fs::metadata(one).unwrap().ino(), fs::metadata(other).unwrap().ino());
+        }
+
+        fs::remove_dir_all(paths.global().join("tools")).unwrap();
+        fs::write(paths.global().join("KIMI.md"), "Be kinder.").unwrap();
+        copy_shared(&paths, &family, Role::Member).unwrap();
+        assert_eq!(list(&copy), ["KIMI.md"]);
+        assert_eq!(fs::read_to_string(copy.join("KIMI.md")).unwrap(), "Be kinder.");
+        assert_eq!(list(&paths.agent(&family)), ["config.toml", "global"], "nothing else is left");
+    }
+
+    #[test]
+    fn links_pipes_and_sockets_are_not_copied() {
+        let (root, paths, family) = install();
+        fs::write(root.path().join(".env"), "KEY=secret").unwrap();
+        symlink("../../.env", paths.global().join("env")).unwrap();
+        symlink("../..", paths.global().join("up")).unwrap();
+        rustix::fs::mkfifoat(rustix::fs::CWD, paths.global().join("pipe"), Mode::RWXU).unwrap();
+        let _socket = std::os::unix::net::UnixListener::bind(paths.global().join("socket")).unwrap();
+        copy_shared(&paths, &family, Role::Member).unwrap();
+        assert_eq!(list(&paths.agent_global(&family)), ["KIMI.md"]);
+
+        // Nor is a prompt that is none, and its group starts all the same.
+        fs::remove_file(paths.global().join("KIMI.md")).unwrap();
+        symlink("../../.env", paths.global().join("KIMI.md")).unwrap();
+        copy_shared(&paths, &family, Role::Member).unwrap();
+        assert_eq!(list(&paths.agent_global(&family)), [""; 0]);
+    }
+
+    #[test]
+    fn a_flood_in_the_global_folder_costs_no_group_its_prompt() {
+        let (_root, paths, family) = install();
+        for number in 0..3_000 {
+            fs::write(paths.global().join(format!("a{number}")), "x").unwrap();
+        }
+        let large = File::create(paths.global().join("large")).unwrap();
+        large.set_len(COPY_MAX_BYTES + 1).unwrap();
+        copy_shared(&paths, &family, Role::Member).unwrap();
+        let copied = list(&paths.agent_global(&family));
+        assert!(copied.contains(&"KIMI.md".to_owned()) && copied.len() <= 2_001, "{}", copied.len());
+        assert!(!copied.contains(&"large".to_owned()));
+    }
+
+    #[test]
+    fn a_change_is_seen_by_those_whom_it_concerns() {
+        let (_root, paths, _) = install();
+        let states = || [Role::Main, Role::Member].map(|role| global_state(&paths, role));
+        let before = states();
+        assert_eq!(states(), before);
+        fs::write(paths.global().join("list.txt"), "milk").unwrap();
+        let after_a_file = states();
+        assert_eq!(after_a_file[0], before[0], "main reads the folder itself");
+        assert_ne!(after_a_file[1], before[1]);
+        fs::write(paths.global().join("KIMI.md"), "Be kind.").unwrap();
+        let after_the_prompt = states();
+        assert_ne!(after_the_prompt[0], after_a_file[0]);
+        assert_ne!(after_the_prompt[1], after_a_file[1]);
+    }
+
+    #[test]
+    fn a_renewed_folder_is_empty_whatever_an_agent_has_made_of_it() {
+        let (_root, paths, family) = install();
+        let folder = paths.agent_credentials(&family);
+        for number in 0..3 {
+            private_folder(&folder).unwrap();
+            fs::create_dir_all(folder.join("kimi-code.json/a/b")).unwrap();
+            fs::set_permissions(&folder, fs::Permissions::from_mode(0o000)).unwrap();
+            renew_folder(&paths, &family, &folder).unwrap();
+            assert_eq!(list(&folder), [""; 0]);
+            assert_eq!(list(&paths.agent_trash(&family)).len(), number + 1);
+        }
+        empty_trash(&paths, &family);
+        assert!(!paths.agent_trash(&family).exists());
+        fs::remove_dir(&folder).unwrap();
+        renew_folder(&paths, &family, &folder).unwrap();
+        assert_eq!(list(&folder), [""; 0]);
+    }
+}

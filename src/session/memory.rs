@@ -1,0 +1,126 @@
+//! Whether what an agent has left is what keeps its engine from working: decided by how the last engines have fared.
+//!
+//! ```text
+//!            2 engines fail            works
+//!   Trusted ───────────────▶ OnTrial ────────▶ Trusted, the old memory is kept aside, the chat is told
+//!      ▲                        │ fails
+//!      └── works ── Cleared ◀───┘ the old memory is back: it was something else
+//! ```
+//! An engine fails here when it never gets ready, or ends, or is refused by the model's API, before the model was asked
+//! anything that it could answer. What fails later is another matter: the memory was read by then.
+
+use anyhow::Result;
+use tokio::task::spawn_blocking;
+
+use super::Host;
+use super::launch::sessions_of;
+use crate::container::Containers;
+use crate::home::SetAside;
+use crate::notices;
+use crate::types::{ChatId, Group};
+
+/// So many engines in a row, then what they begin with is doubted. The third and last attempt at a message is with a new
+/// memory.
+const FAILURES_UNTIL_DOUBT: u32 = 2;
+
+#[derive(Debug)]
+pub enum Memory {
+    Trusted { failures: u32 },
+    OnTrial(SetAside),
+    Cleared,
+}
+
+impl Memory {
+    pub fn trusted() -> Self {
+        Self::Trusted { failures: 0 }
+    }
+
+    /// An engine that began with what has kept two others from working would not work either: it gets a new memory.
+    ///
+    /// # Errors
+    /// The old one cannot be moved away.
+    pub async fn before_launch<C: Containers>(&mut self, host: &Host<C>, group: &Group) -> Result<()> {
+        let sessions = sessions_of(host, group).await?;
+        let (paths, name, doubted) = (host.paths.clone(), group.name.clone(), self.is_doubted());
+        let aside = spawn_blocking(move || match SetAside::unfinished(&paths, &name, &sessions) {
+            // A kill has come in between, or it could not be put back.
+            Some(aside) => Ok(Some(aside)),
+            None if doubted => SetAside::begin(&paths, &name, &sessions).map(Some),
+            None => Ok(None),
+        });
+        if let Some(aside) = aside.await?? {
+            tracing::warn!("The engine has failed twice; this one begins without the agent's memory");
+            *self = Self::OnTrial(aside);
+        }
+        Ok(())
+    }
+
+    /// An engine has failed on something that may be in its memory.
+    pub async fn engine_failed(&mut self) {
+        let Some(aside) = self.failed() else { return };
+        match spawn_blocking(move || aside.undo()).await.map_err(anyhow::Error::from).flatten() {
+            Ok(()) => tracing::warn!("Without the agent's memory the engine fails too; it is put back"),
+            Err(error) => tracing::error!("{error:#}"),
+        }
+    }
+
+    /// An engine works with what it began with; the chat is told when that is a new memory.
+    pub async fn engine_works<C>(&mut self, host: &Host<C>, chat: &ChatId) {
+        let Some(aside) = self.works() else { return };
+        match spawn_blocking(move || aside.keep()).await.map_err(anyhow::Error::from).flatten() {
+            Ok((place, names)) => {
+                tracing::warn!(place, "The agent has begun anew; its memory is kept there");
+                let settings = &host.settings;
+                host.say(chat, &settings.notice(notices::began_anew(settings.lang, &place, &names))).await;
+            }
+            Err(error) => tracing::error!("{error:#}"),
+        }
+    }
+
+    /// Whether the next engine is to begin without it.
+    fn is_doubted(&self) -> bool {
+        matches!(self, Self::Trusted { failures } if *failures >= FAILURES_UNTIL_DOUBT)
+    }
+
+    /// An engine has failed; answers with what is to be put back.
+    fn failed(&mut self) -> Option<SetAside> {
+        match std::mem::replace(self, Self::Cleared) {
+            Self::Trusted { failures } => {
+                *self = Self::Trusted { failures: failures + 1 };
+                None
+            }
+            Self::OnTrial(aside) => Some(aside),
+            Self::Cleared => None,
+        }
+    }
+
+    /// An engine works; answers with what is to be kept aside.
+    fn works(&mut self) -> Option<SetAside> {
+        match std::mem::replace(self, Self::trusted()) {
+            Self::Trusted { .. } | Self::Cleared => None,
+            Self::OnTrial(aside) => Some(aside),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn two_failures_in_a_row_and_no_fewer_raise_a_doubt() {
+        let mut memory = Memory::trusted();
+        assert!(memory.failed().is_none() && !memory.is_doubted());
+        assert!(memory.works().is_none());
+        assert!(memory.failed().is_none() && !memory.is_doubted(), "one worked in between");
+        assert!(memory.failed().is_none() && memory.is_doubted());
+        let mut memory = Memory::Cleared;
+        for _ in 0..5 {
+            assert!(memory.failed().is_none() && !memory.is_doubted(), "it is not tried again and again");
+        }
+        memory.works();
+        memory.failed();
+        memory.failed();
+        assert!(memory.is_doubted());
+    }
+}

@@ -1,0 +1,63 @@
+//! What a trouble means for what comes next: another try, or a doubt. Pure.
+
+use crate::types::Trouble;
+
+/// Whether the same prompt could succeed a little later without anybody's help.
+pub fn another_try_may_help(trouble: Trouble) -> bool {
+    match trouble {
+        Trouble::NoDocker
+        | Trouble::SystemLimit
+        | Trouble::LaunchFailed
+        | Trouble::NeverReady
+        | Trouble::EngineDied
+        | Trouble::EngineGarbage
+        | Trouble::Overloaded
+        | Trouble::Unreachable
+        | Trouble::EmptyAnswer
+        | Trouble::Internal => true,
+        Trouble::NoImage
+        | Trouble::NoSpace
+        | Trouble::DiskShare
+        | Trouble::TurnTooLong
+        | Trouble::NoModel
+        | Trouble::Unsupported
+        | Trouble::BadRequest
+        | Trouble::TooLarge
+        // These are outages.
+        | Trouble::NotLoggedIn
+        | Trouble::Refused
+        | Trouble::RateLimited
+        | Trouble::QuotaUsedUp
+        | Trouble::ModelRefused => false,
+    }
+}
+
+/// Whether a trouble in an engine's first turn may come from what it began with. `asked` is whether the model was asked.
+pub fn may_be_the_memory(trouble: Trouble, asked: bool) -> bool {
+    match trouble {
+        Trouble::NeverReady => true,
+        // A history that the API does not accept goes with every request.
+        Trouble::BadRequest => asked,
+        Trouble::EngineDied
+        | Trouble::EngineGarbage
+        | Trouble::TurnTooLong
+        | Trouble::Internal
+        | Trouble::EmptyAnswer => !asked,
+        Trouble::NoDocker
+        | Trouble::NoImage
+        | Trouble::NoSpace
+        | Trouble::LaunchFailed
+        | Trouble::NoModel
+        | Trouble::Unsupported
+        | Trouble::NotLoggedIn
+        | Trouble::Refused
+        | Trouble::RateLimited
+        | Trouble::QuotaUsedUp
+        | Trouble::ModelRefused
+        | Trouble::TooLarge
+        | Trouble::Overloaded
+        | Trouble::Unreachable
+        | Trouble::DiskShare
+        | Trouble::SystemLimit => false,
+    }
+}
