@@ -1,7 +1,8 @@
 //! The folders of an install on disk: made where they are missing, never changed where they are there. `beneath`
-//! reaches into those that belong to agents.
+//! reaches into those that belong to agents, `found` tells an install from what they may have made.
 
 mod beneath;
+mod found;
 
 use std::fs::{self, DirBuilder, OpenOptions};
 use std::io::{ErrorKind, Write};
@@ -10,7 +11,8 @@ use std::path::Path;
 
 use anyhow::{Context, Result, bail};
 
-pub use beneath::{NotOpened, Unfinished, create_beneath, free_bytes, open_beneath, remove_beneath};
+pub use beneath::{FreeRoom, NotOpened, Unfinished, create_beneath, free_room, open_beneath, remove_beneath};
+pub use found::is_install;
 
 use crate::paths::Paths;
 use crate::types::{Group, Role};

@@ -15,6 +15,7 @@ use crate::agent::{self, Agent, AgentEvent};
 use crate::container::spec::Services;
 use crate::container::{Containers, Exit, Running, image, spec};
 use crate::door::{self, Door};
+use crate::panics::blocking;
 use crate::paths::Paths;
 use crate::types::{Authorization, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{auth, home};
@@ -141,7 +142,7 @@ async fn prepare<C: Containers>(
     // An engine that names its histories itself finds those of one session in a folder of their own.
     let sessions_apart = program.sessions_apart().map(|folder| format!("{folder}/{session}"));
     let apart = sessions_apart.clone();
-    let folders = tokio::task::spawn_blocking(move || {
+    let folders = blocking(move || {
         home::prepare_group(&paths, &its)?;
         if let Some(folder) = apart {
             home::prepare_sessions_apart(&paths, &its, &folder)?;

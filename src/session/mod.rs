@@ -2,7 +2,8 @@
 //!
 //! `machine` decides (pure), `driver` performs: it alone owns the group's container, its engine and its turn.
 //! `launch` makes a container ready; `pictures` shows the model what was sent; `turn` gathers an answer, which
-//! `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
+//! `replies` makes ready to be sent; `attention` is what the chat sees meanwhile. `recovery` comes after a session that
+//! broke off.
 
 mod allowance;
 mod attention;
@@ -10,6 +11,7 @@ mod driver;
 mod launch;
 pub mod machine;
 mod pictures;
+mod recovery;
 mod replies;
 mod turn;
 
@@ -20,6 +22,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::{Notify, mpsc};
 
 pub use driver::{Command, Report, ReportKind, run};
+pub use recovery::clear_away;
 
 use crate::agent::Engine;
 use crate::auth::Login;

@@ -16,6 +16,7 @@ mod identities;
 mod limits;
 mod media;
 mod outages;
+mod panics;
 mod replying;
 mod restarts;
 mod steering;
