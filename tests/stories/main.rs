@@ -6,6 +6,7 @@
 
 mod absence;
 mod answering;
+mod api;
 mod changes;
 mod delivery;
 mod engine;
