@@ -190,7 +190,7 @@ impl<C: Containers> Delivery<C> {
     /// Records how a send ended.
     async fn sent(&mut self, (reply, result): (DueReply, Result<SendResult, BrokeOff>)) {
         self.busy.remove(&reply.chat);
-        let result = self.unless_it_breaks_off(reply.row, result);
+        let result = self.result_of(reply.row, result);
         let online = *self.link.borrow() == Link::Online;
         let lost = !online && matches!(result, SendResult::Later(_));
         let result = if lost { SendResult::LinkLost } else { result };
@@ -207,8 +207,8 @@ impl<C: Containers> Delivery<C> {
         }
     }
 
-    /// What follows a send; of one that broke off, too.
-    fn unless_it_breaks_off(&mut self, row: i64, result: Result<SendResult, BrokeOff>) -> SendResult {
+    /// How a send ended, also one that broke off.
+    fn result_of(&mut self, row: i64, result: Result<SendResult, BrokeOff>) -> SendResult {
         let broke_off = match result {
             Ok(result) => {
                 self.broke_off.remove(&row);
