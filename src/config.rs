@@ -137,6 +137,7 @@ impl Config {
 
     fn from_values(values: &mut Values, locale: Option<&str>, machine_zone: Option<&str>) -> Self {
         let api_key = values.text("MOONSHOT_API_KEY").map(Secret::new);
+        // Both are looked at, whichever counts now: a mistake must not show itself on the day that the key is taken out.
         let platform = values.url("MOONSHOT_BASE_URL", "https://api.moonshot.ai/v1");
         let plan = values.url("KIMI_CODE_BASE_URL", "https://api.kimi.com/coding/v1");
         let (api_base, default_model) =
@@ -328,13 +329,16 @@ impl Values {
         let host = url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
         let this_machine = |host: &str| {
             ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| {
-                host.strip_prefix(name).is_some_and(|port| port.is_empty() || port.starts_with(':'))
+                let Some(port) = host.strip_prefix(name) else { return false };
+                let digits = |port: &str| port.bytes().all(|byte| byte.is_ascii_digit());
+                port.is_empty() || port.strip_prefix(':').is_some_and(digits)
             })
         };
+        let strange = |c: char| matches!(c, '?' | '#' | '@' | '\\') || c.is_whitespace() || c.is_control();
         if !url.starts_with("https://") && !host.is_some_and(this_machine) {
             self.refuse(name, "an address that begins with https://");
-        } else if url.chars().any(|c| c.is_whitespace() || c.is_control() || "?#@\\".contains(c)) {
-            self.refuse(name, "an address of a host and a path only, without ?, # or @");
+        } else if url.contains(strange) {
+            self.refuse(name, "an address of a host and a path only, without ?, #, @ or \\");
         }
         url
     }
@@ -730,7 +734,20 @@ mod tests {
             ("http://mirror.example/v1", 1),
             ("http://127.0.0.1.example/v1", 1),
             ("http://localhost.example/v1", 1),
+            ("http://127.0.0.1:80@mirror.example/v1", 1),
+            ("http://127.0.0.1@mirror.example/v1", 1),
+            ("http://localhost:x/v1", 1),
+            ("https://kai:secret@mirror.example/v1", 1),
+            ("https://mirror.example/v1?key=1", 1),
+            ("https://mirror.example/v1#x", 1),
+            ("https://mirror.example\\@other.example/v1", 1),
+            ("https://mirror.example/v1\tx", 1),
         ] {
+            for key in ["", "MOONSHOT_API_KEY=sk-1\n"] {
+                for name in ["KIMI_CODE_BASE_URL", "MOONSHOT_BASE_URL"] {
+                    assert_eq!(mistakes(&format!("{key}{name}={url}")).len(), mistakes_made, "{name} {url}");
+                }
+            }
             assert_eq!(mistakes(&format!("KIMI_CODE_BASE_URL={url}")).len(), mistakes_made, "{url}");
         }
     }

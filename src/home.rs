@@ -1,8 +1,10 @@
 //! The folders of an install on disk: made where they are missing, never changed where they are there. `beneath`
 //! reaches into those that belong to agents, `tree` walks and removes what agents have made, `usage` counts it,
 //! `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all of them read.
+//! `found` tells an install from what agents may have made.
 
 mod beneath;
+mod found;
 mod set_aside;
 mod shared;
 mod tree;
@@ -15,10 +17,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-pub use beneath::{NotOpened, Unfinished, create_beneath, free_bytes, open_beneath, remove_beneath};
+pub use beneath::{FreeRoom, NotOpened, Unfinished, create_beneath, free_room, open_beneath, remove_beneath};
+pub use found::is_install;
 pub use set_aside::SetAside;
 pub use shared::{GlobalState, copy_shared, empty_trash, global_state, renew_folder};
-pub use usage::{Room, free_room, taken_by};
+pub use usage::{Room, taken_by};
 
 use crate::paths::Paths;
 use crate::types::{Group, Role};

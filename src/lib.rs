@@ -5,7 +5,7 @@
 //!
 //! | level | modules | |
 //! |---|---|---|
-//! | 0 values | `types` `clock` `paths` `writing` | what everything speaks |
+//! | 0 values | `types` `clock` `paths` `panics` `writing` | what everything speaks |
 //! | 1 pure | `config` `router` `render` `notices` | decisions and words, no effects |
 //! | 2 edges | `home` `store` `bridge` `container` `agent` `auth` `door` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
@@ -22,6 +22,7 @@ pub mod container;
 pub mod door;
 pub mod home;
 pub mod notices;
+pub mod panics;
 pub mod paths;
 pub mod practice;
 pub mod render;

@@ -140,12 +140,20 @@ impl Paths {
 
     /// What is kept of a group's agents; only what lies beneath it is ever mounted.
     pub fn agent(&self, group: &GroupName) -> PathBuf {
-        self.root.join("data/agents").join(group.as_str())
+        self.all_agents().join(group.as_str())
+    }
+
+    pub fn all_agents(&self) -> PathBuf {
+        self.root.join("data/agents")
     }
 
     /// The engine's histories of a group.
     pub fn sessions(&self, group: &GroupName) -> PathBuf {
-        self.root.join("data/sessions").join(group.as_str())
+        self.all_sessions().join(group.as_str())
+    }
+
+    pub fn all_sessions(&self) -> PathBuf {
+        self.root.join("data/sessions")
     }
 
     /// The histories of a group with an engine that keeps them apart from [`Paths::sessions`]. Not beneath those: an

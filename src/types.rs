@@ -300,7 +300,7 @@ pub enum Trouble {
     NoModel,
     /// The model cannot take this input, such as an image (wire -32002).
     Unsupported,
-    /// The login is missing, expired or refused (wire -32004, HTTP 401).
+    /// The login is missing, expired or refused (HTTP 401).
     NotLoggedIn,
     /// The Kimi API refuses this account or client (HTTP 403).
     Refused,

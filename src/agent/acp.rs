@@ -25,7 +25,7 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
-use tracing::{debug, trace, warn};
+use tracing::{debug, trace};
 
 use super::lines::{Asked, Conversation, Heard};
 use super::said::{append_cut, cut};
@@ -49,9 +49,8 @@ const LIST: &str = "list";
 const RESUME: &str = "resume";
 const NEW: &str = "new";
 
-/// Codes of JSON-RPC and, the second, of ACP.
+/// Code of JSON-RPC for "no such method".
 const METHOD_NOT_FOUND: i64 = -32601;
-const AUTHENTICATION_REQUIRED: i64 = -32000;
 
 /// What we know about a running engine.
 #[derive(Debug)]
@@ -144,8 +143,8 @@ impl Acp {
                     self.become_ready(session)
                 }
                 Err(error) => {
-                    warn!(code = error.code, "The engine cannot go on with its history and begins a new one");
-                    debug!(said = cut(&error.message), "What it said of its history");
+                    let (code, said) = (error.code, cut(&error.message));
+                    debug!(code, said, "The engine cannot go on with its history and begins a new one");
                     self.open_new()
                 }
             },
@@ -294,8 +293,8 @@ impl Conversation for Acp {
             }
             (None, None) if message.contains_key("error") => {
                 let error = rpc_error(&message["error"]);
-                warn!(code = error.code, "The engine does not understand a line of ours");
-                debug!(said = cut(&error.message), "What it said of that line");
+                let (code, said) = (error.code, cut(&error.message));
+                debug!(code, said, "The engine does not understand a line of ours");
                 Heard::Nothing
             }
             (Some(_) | None, _) => Heard::Nothing,
@@ -341,14 +340,9 @@ fn turn_end(result: Value, words: Words) -> TurnEnd {
     }
 }
 
-/// The cause of a refused prompt. The door knows it better where the API was asked at all.
+/// A refused prompt. Why Kimi refuses, the door has heard itself: an engine's word is none of the account's.
 fn failure(error: &RpcError) -> Failure {
-    let trouble = match error.code {
-        AUTHENTICATION_REQUIRED if error.message.contains(" 403 ") => Trouble::Refused,
-        AUTHENTICATION_REQUIRED => Trouble::NotLoggedIn,
-        _ => Trouble::Internal,
-    };
-    Failure::new(trouble, format!("{} (ACP {})", cut(&error.message), error.code))
+    Failure::new(Trouble::Internal, format!("{} (ACP {})", cut(&error.message), error.code))
 }
 
 /// Answers so that the turn goes on. The container is the limit of what the agent may do, so it is never asked for
@@ -391,6 +385,7 @@ mod tests {
 
     use super::*;
     use crate::agent::Image;
+    use crate::types::Outage;
 
     const GREETED: &str = r#"{"jsonrpc":"2.0","id":"initialize","result":{"protocolVersion":1,"agentCapabilities":{"loadSession":true,"promptCapabilities":{"image":true,"audio":false,"embeddedContext":true},"sessionCapabilities":{"list":{},"resume":{},"close":{}}},"authMethods":[]}}"#;
     const NONE_FOUND: &str = r#"{"jsonrpc":"2.0","id":"list","result":{"sessions":[],"nextCursor":null}}"#;
@@ -605,13 +600,13 @@ mod tests {
             ),
             (
                 r#"{"jsonrpc":"2.0","id":"prompt-1","error":{"code":-32000,"message":"Authentication required: 401 x"}}"#.to_owned(),
-                failed(Trouble::NotLoggedIn, "Authentication required: 401 x (ACP -32000)"),
-                failed(Trouble::NotLoggedIn, "Authentication required: 401 x (ACP -32000)"),
+                failed(Trouble::Internal, "Authentication required: 401 x (ACP -32000)"),
+                failed(Trouble::Internal, "Authentication required: 401 x (ACP -32000)"),
             ),
             (
                 r#"{"jsonrpc":"2.0","id":"prompt-1","error":{"code":-32000,"message":"Authentication required: 403 x"}}"#.to_owned(),
-                failed(Trouble::Refused, "Authentication required: 403 x (ACP -32000)"),
-                failed(Trouble::Refused, "Authentication required: 403 x (ACP -32000)"),
+                failed(Trouble::Internal, "Authentication required: 403 x (ACP -32000)"),
+                failed(Trouble::Internal, "Authentication required: 403 x (ACP -32000)"),
             ),
             (
                 r#"{"jsonrpc":"2.0","id":"prompt-1","error":{"code":-32600,"message":"busy"}}"#.to_owned(),
@@ -688,6 +683,18 @@ mod tests {
                 acp.hear_beginning(&line);
                 acp.end(&line);
             }
+        }
+
+        #[test]
+        fn nothing_that_an_engine_says_is_a_trouble_of_the_account(
+            code in prop_oneof![-32010_i64..-31990, any::<i64>()],
+            words in prop_oneof!["Authentication required: [0-9]{3} .{0,20}", any::<String>()],
+        ) {
+            let error = json!({"id": "prompt-1", "error": {"code": code, "message": words}}).to_string();
+            let Heard::Event(AgentEvent::TurnOver(TurnEnd::Failed(failure))) = prompted().hear(error.as_bytes()) else {
+                panic!("{error} ends the turn");
+            };
+            prop_assert_eq!(Outage::of(failure.trouble), None);
         }
 
         #[test]

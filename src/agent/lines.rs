@@ -6,10 +6,12 @@
 //! the engine is still answered; while the engine takes its time to read, its events still reach the session.
 
 use std::io;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
 use tokio::sync::mpsc;
+use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
 use super::{AgentEvent, Gone, Request};
@@ -26,6 +28,11 @@ const SAID_MAX_BYTES: usize = 8 * 1024;
 
 /// How much of a longer line is looked at: enough to tell what it is.
 const BEGINNING_BYTES: usize = 1024;
+
+/// How much of an engine is heard in a second: many times what the fastest answer comes in. What its lines cost the host is
+/// bounded by nothing else, least of all by the limits of its container.
+const LINES_PER_SECOND: usize = 5_000;
+const BYTES_PER_SECOND: usize = 4 * LINE_MAX;
 
 /// Read from the pipe at a time.
 const READ_BYTES: usize = 64 * 1024;
@@ -143,6 +150,32 @@ struct Lines<R> {
     line: Vec<u8>,
     /// The rest of a line that was too long.
     skipping: bool,
+    pace: Pace,
+}
+
+/// What was heard in the running second.
+struct Pace {
+    since: Instant,
+    lines: usize,
+    bytes: usize,
+}
+
+impl Pace {
+    fn heard(&mut self, bytes: usize) {
+        let now = Instant::now();
+        if now.duration_since(self.since) >= Duration::from_secs(1) {
+            *self = Self { since: now, lines: 0, bytes: 0 };
+        }
+        self.lines += 1;
+        self.bytes += bytes;
+    }
+
+    /// Waits where it was enough for this second.
+    async fn keep(&self) {
+        if self.lines >= LINES_PER_SECOND || self.bytes >= BYTES_PER_SECOND {
+            sleep_until(self.since + Duration::from_secs(1)).await;
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -157,11 +190,13 @@ enum Line {
 
 impl<R: AsyncRead + Unpin> Lines<R> {
     fn new(stdout: R) -> Self {
-        Self { reader: BufReader::with_capacity(READ_BYTES, stdout), line: Vec::new(), skipping: false }
+        let pace = Pace { since: Instant::now(), lines: 0, bytes: 0 };
+        Self { reader: BufReader::with_capacity(READ_BYTES, stdout), line: Vec::new(), skipping: false, pace }
     }
 
     /// Safe to be dropped half-way: what has been read stays here.
     async fn next(&mut self) -> Line {
+        self.pace.keep().await;
         loop {
             let buffer = match self.reader.fill_buf().await {
                 Ok(buffer) if !buffer.is_empty() => buffer,
@@ -181,6 +216,9 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             self.reader.consume(read);
             let whole = end.is_some() && !self.skipping;
             self.skipping = end.is_none() && (self.skipping || too_long);
+            if too_long || whole {
+                self.pace.heard(self.line.len());
+            }
             if too_long {
                 let mut beginning = std::mem::take(&mut self.line);
                 beginning.truncate(BEGINNING_BYTES);
@@ -409,6 +447,30 @@ mod tests {
             assert!(stdin.next_line().await.unwrap().is_some_and(|line| line.contains("cancel")));
         }
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn an_engine_that_floods_is_heard_at_its_pace() {
+        let (_agent, mut events, mut engine) = start(64 * 1024);
+        engine.greets().await;
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        let Engine { stdin: _stdin, mut stdout } = engine;
+        let long = format!("{{\"method\":\"event\",\"x\":\"{}\"}}\n", "x".repeat(LINE_MAX / 2));
+        tokio::spawn(async move {
+            for _ in 0..25_000 {
+                stdout.write_all(format!("{TEXT}\n").as_bytes()).await.unwrap();
+            }
+            for _ in 0..40 {
+                stdout.write_all(long.as_bytes()).await.unwrap();
+            }
+        });
+        let began = Instant::now();
+        let heard = async {
+            while events.recv().await.is_some_and(|event| event != AgentEvent::Gone(Gone::Ended)) {}
+        };
+        heard.await;
+        // Five seconds of lines, and five of bytes.
+        assert!((8..=11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     }
 
     #[tokio::test(start_paused = true)]

@@ -6,7 +6,7 @@
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value, json};
-use tracing::{debug, trace, warn};
+use tracing::{debug, trace};
 
 use super::lines::{Asked, Conversation, Heard};
 use super::said::{append_cut, cut};
@@ -249,7 +249,7 @@ fn parse(line: &[u8]) -> Result<Incoming, NotTheProtocol> {
         },
         (None, None) if message.contains_key("error") => {
             let error = rpc_error(&message["error"]);
-            warn!(
+            debug!(
                 code = error.code,
                 said = cut(&error.message),
                 "The engine does not understand a line of ours"
@@ -369,13 +369,14 @@ fn turn_end(result: &Value) -> TurnEnd {
     }
 }
 
-/// Tells the cause of a refused prompt by its code; behind "chat provider error" stands an HTTP status in words.
+/// Tells the cause of a refused prompt by its code; behind "chat provider error" stands an HTTP status in words. It is
+/// never one of the account, which is every chat's: what Kimi says of that the door has heard itself.
 fn failure(error: &RpcError) -> Failure {
     let trouble = match error.code {
         -32001 => Trouble::NoModel,
         -32002 => Trouble::Unsupported,
         -32003 => provider_trouble(&error.message),
-        -32004 => Trouble::NotLoggedIn,
+        // -32004 is a login that is missing or refused.
         _ => Trouble::Internal,
     };
     Failure::new(trouble, format!("{} (wire {})", cut(&error.message), error.code))
@@ -383,9 +384,7 @@ fn failure(error: &RpcError) -> Failure {
 
 fn provider_trouble(message: &str) -> Trouble {
     match http_status(message) {
-        Some(401) => Trouble::NotLoggedIn,
-        Some(403) => Trouble::Refused,
-        Some(429) => Trouble::RateLimited,
+        Some(401..=403 | 429) => Trouble::Internal,
         Some(500..=599) => Trouble::Overloaded,
         Some(400..=499) => Trouble::BadRequest,
         Some(_) => Trouble::Internal,
@@ -420,6 +419,7 @@ mod tests {
     use super::super::said::SAID_MAX;
     use super::*;
     use crate::agent::Image;
+    use crate::types::Outage;
     use proptest::prelude::*;
 
     fn ready() -> Wire {
@@ -611,7 +611,7 @@ mod tests {
             (error(-32002, "no image_in"), failed(Unsupported, "no image_in (wire -32002)")),
             (
                 error(-32004, "Authentication failed."),
-                failed(NotLoggedIn, "Authentication failed. (wire -32004)"),
+                failed(Internal, "Authentication failed. (wire -32004)"),
             ),
             (error(-32603, "MCPRuntimeError: x"), failed(Internal, "MCPRuntimeError: x (wire -32603)")),
             (
@@ -631,11 +631,13 @@ mod tests {
     fn a_provider_error_is_told_by_its_words() {
         use Trouble::*;
         for (message, trouble) in [
-            ("Error code: 401 - {'error': {'message': 'x'}}", NotLoggedIn),
-            ("Error code: 403 - {'error': {'type': 'access_terminated_error'}}", Refused),
-            ("Error code: 429 - {'error': {'message': 'mock error 429'}}", RateLimited),
-            ("Error code: 400 - {'error': {'message': 'Connection'}}", BadRequest),
+            ("Error code: 401 - {'error': {'message': 'x'}}", Internal),
+            ("Error code: 402 - {}", Internal),
+            ("Error code: 403 - {'error': {'type': 'access_terminated_error'}}", Internal),
             ("Error code: 404", BadRequest),
+            ("Error code: 413", BadRequest),
+            ("Error code: 429 - {'error': {'message': 'mock error 429'}}", Internal),
+            ("Error code: 400 - {'error': {'message': 'Connection'}}", BadRequest),
             ("Error code: 500 - {}", Overloaded),
             ("Error code: 503 - {}", Overloaded),
             ("Error code: 529 - {}", Overloaded),
@@ -842,6 +844,20 @@ mod tests {
                 }
                 conversation.hear_beginning(line);
             }
+        }
+
+        #[test]
+        fn nothing_that_an_engine_says_is_a_trouble_of_the_account(
+            code in prop_oneof![-32010_i64..-31990, any::<i64>()],
+            words in prop_oneof!["Error code: [0-9]{3}.{0,20}", any::<String>()],
+        ) {
+            let mut conversation = ready();
+            conversation.ask(Request::Prompt(Input::text("hi")));
+            let error = json!({"id": "prompt-1", "error": {"code": code, "message": words}}).to_string();
+            let Heard::Event(AgentEvent::TurnOver(TurnEnd::Failed(failure))) = conversation.hear(error.as_bytes()) else {
+                panic!("{error} ends the turn");
+            };
+            prop_assert_eq!(Outage::of(failure.trouble), None);
         }
 
         #[test]

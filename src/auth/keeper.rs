@@ -17,13 +17,13 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use super::Login;
 use super::login_file::{self, Lock, Room, Tokens, mark};
 use super::oauth::{Grant, Refresh};
 use crate::clock::Clock;
+use crate::panics::blocking;
 use crate::types::{Authorization, Secret};
 
 /// How often a login is looked for while there is none that can be used: `nanokimi login` needs no restart.
@@ -268,7 +268,7 @@ impl Keeper<'_> {
         let spent = mark(token);
         let room = {
             let spent = spent.clone();
-            spawn_blocking(move || lock.make_room(&spent)).await
+            blocking(move || lock.make_room(&spent)).await
         };
         let room = match room {
             Ok(Ok(room)) => room,
@@ -301,7 +301,7 @@ impl Keeper<'_> {
         for tries in 1_u32.. {
             let (content, tried) = {
                 let tokens = tokens.clone();
-                match spawn_blocking(move || {
+                match blocking(move || {
                     let filled = room.fill(&tokens);
                     (room, filled)
                 })

@@ -10,8 +10,8 @@ use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
 use reqwest::redirect::Policy;
 use tokio::sync::OnceCell;
-use tokio::task::spawn_blocking;
 
+use crate::panics::blocking;
 use crate::types::Secret;
 
 /// The engine that the Kimi API knows us by, whose version container/requirements.txt pins.
@@ -79,7 +79,7 @@ impl Web {
 
     async fn client(&self) -> Result<&reqwest::Client> {
         let place = Place::of(&self.base)?;
-        self.client.get_or_try_init(async || spawn_blocking(move || client_for(place)).await?).await
+        self.client.get_or_try_init(async || blocking(move || client_for(place)).await?).await
     }
 }
 

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use super::install::{self, Install};
 use super::terminal::{Screen, typed_lines};
-use super::ui;
+use super::{log, ui};
 use crate::bridge;
 use crate::bridge::console::{Console, Shown};
 use crate::container::Containers;
@@ -39,7 +39,7 @@ pub struct Arguments {
 }
 
 pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
-    install::start_log("warn");
+    log::start("warn");
     let name = GroupName::parse(&arguments.group)?;
     let Some((store, group)) = install.group(&name).await? else {
         let main = if name.as_str() == "main" { " --main" } else { "" };

@@ -3,21 +3,22 @@
 //! Makes the machine ready (rootless Docker under an unprivileged account, the agent image), starts what is
 //! not running, and opens a chat. What it started, it stops; what it installed, it says.
 
+mod handover;
+
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs::File;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, Result, anyhow, bail};
+use anyhow::{Context, Result, bail};
 use tokio::process::Child;
 
 use super::chat::{self, Answered};
 use super::install::{self, Install};
-use super::{build, groups, ui};
+use super::{build, groups, log, ui};
 use crate::bridge;
 use crate::container::docker::Docker;
 use crate::practice::{self, Brain};
@@ -66,8 +67,8 @@ pub struct Arguments {
     home: Option<PathBuf>,
 }
 
-/// Makes the machine ready. As root, goes on as an ordinary account and does not come back, except to say that
-/// it could not; as that account, returns `None` when all is ready.
+/// Makes the machine ready. As root, goes on as an ordinary account, and returns how that ended; as that account, returns
+/// `None` when all is ready.
 pub fn prepare_machine(
     arguments: &Arguments,
     environment: &BTreeMap<String, String>,
@@ -94,15 +95,11 @@ pub fn prepare_machine(
     if !is_root {
         return Ok(None);
     }
-    Err(go_on_as(&person, arguments, environment)?)
+    go_on_as(&person, arguments, environment).map(Some)
 }
 
-/// Replaces this process by the same demo under the person's account.
-fn go_on_as(
-    person: &str,
-    arguments: &Arguments,
-    environment: &BTreeMap<String, String>,
-) -> Result<anyhow::Error> {
+/// Runs the same demo under the person's account, to its end.
+fn go_on_as(person: &str, arguments: &Arguments, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
     let account = script_output(Command::new("getent").args(["passwd", person]))?;
     let mut fields = account.trim().split(':');
     let (uid, person_home) = match (fields.nth(2), fields.nth(2)) {
@@ -112,28 +109,23 @@ fn go_on_as(
     let binary = copy_for(person, &person_home)?;
     ui::note(format!("Going on as the account \"{person}\" ({})", person_home.display()));
     let mut demo = as_person(person);
-    demo.arg(&binary);
+    demo.push(binary.into());
     if let Some(home) = &arguments.home {
-        demo.arg("--home").arg(home);
+        demo.extend(["--home".into(), home.into()]);
     }
-    demo.args(["demo", "--yes"]);
+    demo.extend(["demo".into(), "--yes".into()]);
     if let Some(say) = &arguments.say {
-        demo.arg("--say").arg(say);
+        demo.extend(["--say".into(), say.into()]);
     }
-    demo.current_dir(&person_home).env_clear().envs(person_environment(
-        person,
-        &uid,
-        &person_home,
-        environment,
-    ));
-    Ok(anyhow!(demo.exec()).context("Failed to go on as an ordinary account"))
+    let environment = person_environment(person, &uid, &person_home, environment);
+    handover::run(&demo, environment, &person_home).context("Failed to go on as an ordinary account")
 }
 
-/// Runs what is added to it under the person's account.
-fn as_person(person: &str) -> Command {
-    let mut command = Command::new("setpriv");
-    command.args(["--reuid", person, "--regid", person, "--init-groups", "--"]);
-    command
+/// Runs what is added to it under the person's account, for no longer than who runs it.
+fn as_person(person: &str) -> Vec<OsString> {
+    let change =
+        ["setpriv", "--reuid", person, "--regid", person, "--init-groups", "--pdeathsig", "TERM", "--"];
+    change.map(OsString::from).to_vec()
 }
 
 /// Gives the account this binary, which may lie where it cannot read. The account itself writes the copy: root
@@ -142,9 +134,12 @@ fn copy_for(person: &str, person_home: &Path) -> Result<PathBuf> {
     const COPY: &str = r#"mkdir -p "${1%/*}" && cat >"$1.new" && chmod 0755 "$1.new" && mv -f "$1.new" "$1""#;
     let binary = person_home.join(".local/bin/nanokimi");
     let own = std::env::current_exe().and_then(File::open).context("Failed to read this binary")?;
-    let copied = as_person(person).args(["sh", "-c", COPY, "copy"]).arg(&binary).stdin(own).status();
-    if !copied.context("Failed to run setpriv")?.success() {
-        bail!("Failed to copy this binary to {}", binary.display());
+    let mut copy = Command::new("setsid");
+    copy.arg("--wait").args(as_person(person)).args(["sh", "-c", COPY, "copy"]).arg(&binary).stdin(own);
+    let copied = copy.output().context("Failed to run setpriv")?;
+    if !copied.status.success() {
+        let said = ui::plain(&String::from_utf8_lossy(&copied.stderr));
+        bail!("Failed to copy this binary to {}: {said}", binary.display());
     }
     Ok(binary)
 }
@@ -191,7 +186,7 @@ pub async fn run(arguments: Arguments) -> Result<ExitCode> {
     let person_home = environment.get("HOME").context("HOME is not set; use --home FOLDER")?;
     let mut install =
         Install::open(Some(arguments.home.unwrap_or_else(|| Path::new(person_home).join(HOME))))?;
-    install::start_log("warn");
+    log::start("warn");
     ui::note("This is a demo: a practice model answers, no real model does. What you say stays here.");
     let _lock = install.lock("demo")?;
 

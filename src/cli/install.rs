@@ -1,7 +1,6 @@
 //! Opens an install for a verb: finds its root, reads its settings, and puts the service together from them.
 
 use std::collections::BTreeMap;
-use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -256,20 +255,27 @@ fn runtime_dir() -> String {
 }
 
 /// The root of the install: as told, else this folder where it is one, else `~/nanokimi`.
+///
+/// Whoever looks around in a group's folder must not be led to an install that its agent has put there.
 fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result<PathBuf> {
-    let here = std::env::current_dir().context("Failed to find the current folder")?;
-    let told =
-        home.or_else(|| environment.get("NANOKIMI_HOME").filter(|home| !home.is_empty()).map(PathBuf::from));
-    if let Some(told) = told {
-        return Ok(match told.strip_prefix("~") {
-            // Nobody means a folder of that name; in a file, or behind an equals sign, the shell does not say which.
-            Ok(beneath) => person(environment)?.join(beneath),
-            Err(_) => here.join(told),
-        });
+    // Nobody means a folder called `~`; in a file, or behind an equals sign, the shell does not say which one is meant.
+    let from_root = |told: &Path| match told.strip_prefix("~") {
+        Ok(beneath) => Ok(person(environment)?.join(beneath)),
+        Err(_) => Ok::<_, anyhow::Error>(told.to_owned()),
+    };
+    let here = || std::env::current_dir().context("Failed to find the current folder");
+    if let Some(home) = home {
+        return Ok(here()?.join(from_root(&home)?));
     }
-    let this_folder = Paths::new(&here);
-    // A checkout of nanokimi has the same folders, with nothing of anybody's in them.
-    if this_folder.global().is_dir() && (this_folder.database().exists() || this_folder.whatsapp().exists()) {
+    if let Some(told) = environment.get("NANOKIMI_HOME").filter(|home| !home.is_empty()) {
+        let home = from_root(Path::new(told))?;
+        if !home.is_absolute() {
+            bail!("NANOKIMI_HOME={told} is not a whole path; write it from the beginning, with /");
+        }
+        return Ok(home);
+    }
+    let here = here()?;
+    if home::is_install(&here) {
         return Ok(here);
     }
     Ok(person(environment)?.join(DEFAULT_ROOT))
@@ -287,30 +293,6 @@ fn person(environment: &BTreeMap<String, String>) -> Result<&Path> {
     }
 }
 
-/// The libraries that never name people in what they warn of.
-const DISCREET_LIBRARIES: [&str; 6] = ["axum", "bollard", "hyper", "hyper_util", "reqwest", "rustls"];
-
-/// What is logged at a level: ours as it was asked for, a library's only when it warns, and at `error` only when it
-/// fails. WhatsApp's library names people in its warnings, under many names of its own (`Client/TcToken`, `usync`), so
-/// that whoever is not known to be discreet speaks only where everything may be told.
-pub fn log_filter(level: &str) -> String {
-    if ["debug", "trace"].contains(&level) {
-        return format!("warn,nanokimi={level}");
-    }
-    let libraries = if level == "error" { "error" } else { "warn" };
-    let discreet = DISCREET_LIBRARIES.map(|library| format!("{library}={libraries}")).join(",");
-    format!("off,{discreet},nanokimi={level}")
-}
-
-/// Starts the log, to stderr.
-pub fn start_log(level: &str) {
-    let filter = tracing_subscriber::EnvFilter::new(log_filter(level));
-    // Colours are for people who look on; in a file or the journal they are noise.
-    let colours = std::io::stderr().is_terminal();
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_target(false).with_ansi(colours);
-    log.with_writer(std::io::stderr).init();
-}
-
 /// Listens, from this call on, for a wish that the process ends, by the person or the system; resolves with it.
 pub fn asked_to_stop() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
@@ -325,56 +307,4 @@ pub fn asked_to_stop() -> Result<impl Future<Output = ()>> {
             _ = hang_up.recv() => {}
         }
     })
-}
-
-#[cfg(test)]
-mod tests {
-    use std::io::Write;
-    use std::sync::{Arc, Mutex};
-
-    use super::*;
-
-    /// A log that a test reads.
-    #[derive(Clone, Default)]
-    struct Log(Arc<Mutex<Vec<u8>>>);
-
-    impl Write for Log {
-        fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-            self.0.lock().unwrap().write(bytes)
-        }
-
-        fn flush(&mut self) -> std::io::Result<()> {
-            Ok(())
-        }
-    }
-
-    #[test]
-    fn whatsapps_library_never_names_people_in_the_log_of_everyday() {
-        for (level, expected) in [
-            ("error", "ours failed\n"),
-            ("warn", "ours warns\nours failed\nDocker warns\n"),
-            ("info", "ours tells\nours warns\nours failed\nDocker warns\n"),
-            (
-                "debug",
-                "ours tells\nours warns\nours failed\nDocker warns\n+34600111222\n+34600111222\n+34600111222\n",
-            ),
-        ] {
-            let log = Log::default();
-            let writer = log.clone();
-            let filter = tracing_subscriber::EnvFilter::new(log_filter(level));
-            let subscriber =
-                tracing_subscriber::fmt().with_env_filter(filter).with_writer(move || writer.clone());
-            let bare = subscriber.with_target(false).with_level(false).with_ansi(false).without_time();
-            tracing::subscriber::with_default(bare.finish(), || {
-                tracing::info!(target: "nanokimi::bridge", "ours tells");
-                tracing::warn!(target: "nanokimi::bridge", "ours warns");
-                tracing::error!(target: "nanokimi::bridge", "ours failed");
-                tracing::warn!(target: "bollard::docker", "Docker warns");
-                tracing::error!(target: "Client/TcToken", "+34600111222");
-                tracing::warn!(target: "usync", "+34600111222");
-                tracing::error!(target: "whatsapp_rust::client", "+34600111222");
-            });
-            assert_eq!(String::from_utf8(log.0.lock().unwrap().clone()).unwrap(), expected, "{level}");
-        }
-    }
 }

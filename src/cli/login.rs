@@ -14,7 +14,7 @@ use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
 use super::auth::qr::{self, Drawing, Room};
 use super::install::{self, Install};
-use super::ui;
+use super::{log, ui};
 use crate::auth::{
     self, DeviceCode, Facts, Grant, Limit, LoginServer, Pacing, Poll, Quota, Removed, Renewal, config_toml,
 };
@@ -40,7 +40,7 @@ pub struct Arguments {
 }
 
 pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
-    install::start_log("error");
+    log::start("error");
     if arguments.status {
         return status(install).await;
     }

@@ -12,6 +12,7 @@ mod exit;
 mod groups;
 mod install;
 mod link;
+mod log;
 mod login;
 mod machine;
 mod run;
@@ -30,7 +31,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use install::Install;
-pub use install::log_filter;
+pub use log::log_filter;
 
 /// Where an option that every verb has stands in its help.
 const LAST: usize = 100;
@@ -88,6 +89,7 @@ enum Verb {
 
 /// Runs nanokimi as it was called.
 pub fn main() -> ExitCode {
+    log::tell_of_panics();
     let arguments = Arguments::parse();
     match carry_out(arguments) {
         Ok(code) => code,

@@ -8,7 +8,7 @@ use tokio::sync::oneshot;
 
 use super::install::{self, Install};
 use super::systemd::{News, Supervisor};
-use super::{auth, exit};
+use super::{auth, exit, log};
 use crate::bridge;
 use crate::bridge::whatsapp::Task;
 use crate::container::docker::Docker;
@@ -20,7 +20,7 @@ use crate::types::{Group, Role};
 const FILES_MAX: u64 = 65_536;
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
-    install::start_log(&install.config.log_level);
+    log::start(&install.config.log_level);
     allow_more_files();
     let docker = install.docker_with_image().await?;
     let _lock = install.lock("run")?;

@@ -12,10 +12,11 @@ use super::exit;
 use super::groups::{self, MAIN};
 use super::install::{self, Install};
 use super::link::{self, ANSWERS_IN_FLIGHT, Answers, Delivered};
-use super::{auth, ui};
+use super::{auth, log, ui};
 use crate::bridge::whatsapp::Task;
 use crate::bridge::{self, Order};
 use crate::notices;
+use crate::panics::blocking;
 use crate::store::{KnownChat, Store};
 use crate::types::{Account, ChatId, Group, GroupName, Link, Role};
 
@@ -33,7 +34,7 @@ pub struct Arguments {
 }
 
 pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
-    install::start_log("error");
+    log::start("error");
     let chat = arguments.main.as_deref().map(groups::chat_id).transpose()?;
     if !install.whatsapp().is_linked().await? {
         return Ok(auth::ended(install.existing_store()?.as_ref(), install).await?.tell());
@@ -186,7 +187,7 @@ async fn choose(
             listed.join("\n")
         );
     }
-    let chosen = tokio::task::spawn_blocking(move || {
+    let chosen = blocking(move || {
         let question = "Which chat is your main channel, where every message is for the assistant? (arrow keys, Enter; q ends)";
         let list = dialoguer::Select::new().with_prompt(question).items(&titles).default(0);
         list.max_length(CHATS_PER_PAGE).report(false).interact_opt()

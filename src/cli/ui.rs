@@ -72,12 +72,14 @@ pub fn confirmed(question: &str, option: &str) -> Result<bool> {
     question.interact().context("Failed to ask")
 }
 
+/// Whether a character moves the cursor, turns the writing around or cannot be seen.
+pub fn moves(c: char) -> bool {
+    c.is_control()
+        || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
+}
+
 /// A name that somebody else chose, with nothing in it that moves the cursor or turns the writing around.
 pub fn plain(name: &str) -> String {
-    let moves = |c: char| {
-        c.is_control()
-            || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
-    };
     let name: String = name.chars().filter(|c| !moves(*c)).collect();
     let name = name.trim();
     if name.chars().count() <= PLAIN_MAX {

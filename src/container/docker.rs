@@ -23,7 +23,7 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 
 use super::spec::{Access, ContainerSpec, HOME};
 use super::{Containers, Exit, Running, seccomp};
-use crate::types::{Failure, InstallId, Trouble};
+use crate::types::{Failure, GroupName, InstallId, Trouble};
 
 /// Longest wait for the daemon's answer, in seconds: a small server under load creates a container slowly; a
 /// daemon that says nothing for longer hangs.
@@ -100,6 +100,15 @@ impl Docker {
                 .with_context(silent)?;
         let client = client.negotiate_version().await.with_context(silent)?;
         Ok(Self { client, socket })
+    }
+
+    /// The ids of all containers that carry these labels.
+    async fn labelled(&self, labels: Vec<String>) -> Result<Vec<String>> {
+        let filters = HashMap::from([("label", labels)]);
+        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
+        let found =
+            self.client.list_containers(Some(options)).await.context("Failed to list the containers")?;
+        Ok(found.into_iter().filter_map(|container| container.id).collect())
     }
 
     /// Where it listens.
@@ -198,12 +207,14 @@ impl Containers for Docker {
         }
     }
 
+    async fn remove_group(&self, install: &InstallId, group: &GroupName) -> Result<()> {
+        let labels = [format!("{INSTALL_LABEL}={install}"), format!("{GROUP_LABEL}={group}")];
+        let ids = self.labelled(labels.to_vec()).await?;
+        join_all(ids.iter().map(|id| self.remove(id))).await.into_iter().collect()
+    }
+
     async fn sweep(&self, install: &InstallId) -> Result<usize> {
-        let filters = HashMap::from([("label", vec![format!("{INSTALL_LABEL}={install}")])]);
-        let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found =
-            self.client.list_containers(Some(options)).await.context("Failed to list the containers")?;
-        let ids: Vec<String> = found.into_iter().filter_map(|container| container.id).collect();
+        let ids = self.labelled(vec![format!("{INSTALL_LABEL}={install}")]).await?;
         let outcomes = join_all(ids.iter().map(|id| self.remove(id))).await;
         let mut removed = 0;
         for outcome in outcomes {
@@ -512,6 +523,8 @@ mod tests {
         assert_eq!(docker.launch(&a_spec()).await.err().unwrap().trouble, Trouble::NoDocker);
         assert!(docker.remove("nanokimi-family-7").await.is_err());
         assert!(docker.sweep(&InstallId::new("in")).await.is_err());
+        let group = GroupName::parse("family").unwrap();
+        assert!(docker.remove_group(&InstallId::new("in"), &group).await.is_err());
     }
 
     #[test]

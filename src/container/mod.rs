@@ -17,7 +17,7 @@ use tokio::io::{AsyncRead, AsyncWrite};
 
 pub use spec::ContainerSpec;
 
-use crate::types::{Failure, InstallId};
+use crate::types::{Failure, GroupName, InstallId};
 
 /// Launches and removes containers.
 pub trait Containers: Clone + Send + Sync + 'static {
@@ -27,6 +27,10 @@ pub trait Containers: Clone + Send + Sync + 'static {
 
     /// Kills and removes a container; one that is gone already is a success.
     fn remove(&self, name: &str) -> impl Future<Output = Result<()>> + Send;
+
+    /// Kills and removes every container of a group; that there is none is a success.
+    fn remove_group(&self, install: &InstallId, group: &GroupName)
+    -> impl Future<Output = Result<()>> + Send;
 
     /// Removes every container that carries this install's label; returns how many.
     /// One that resists does not keep the others.

@@ -42,7 +42,8 @@ use tokio::sync::{OnceCell, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-use crate::types::{Authorization, Failure, Group, Secret, TokenUsage, WebTraffic};
+use crate::panics::{BrokeOff, contain};
+use crate::types::{Authorization, Failure, Group, GroupName, Secret, TokenUsage, WebTraffic};
 use ledger::Ledger;
 use relay::Relay;
 use web::{Internet, Outside, Traffic, Tunnel, Web};
@@ -107,7 +108,7 @@ async fn open_to<O: Outside>(folder: &Path, upstream: Upstream, group: &Group, o
     let web = Web::new(group.name.clone(), group.web.clone(), outside, Arc::clone(&traffic));
     let (listener, socket) =
         Socket::bind(folder).with_context(|| format!("Failed to open the door in {}", folder.display()))?;
-    let server = tokio::spawn(serve(listener, Arc::new(Roads { relay, web })));
+    let server = tokio::spawn(serve(listener, Arc::new(Roads { relay, web }), group.name.clone()));
     Ok(Door { socket, ledger, traffic, server })
 }
 
@@ -187,13 +188,13 @@ impl Socket {
 }
 
 /// Accepts until it is aborted; its connections live in the set and end with it.
-async fn serve<O: Outside>(listener: UnixListener, roads: Arc<Roads<O>>) {
+async fn serve<O: Outside>(listener: UnixListener, roads: Arc<Roads<O>>, group: GroupName) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&roads)));
+                    connections.spawn(contain(converse(stream, Arc::clone(&roads))));
                 }
                 Err(error) => {
                     tracing::warn!("Failed to accept a connection at the door: {error}");
@@ -201,8 +202,8 @@ async fn serve<O: Outside>(listener: UnixListener, roads: Arc<Roads<O>>) {
                 }
             },
             Some(ended) = connections.join_next() => {
-                if let Err(error) = ended {
-                    tracing::error!("A connection at the door ended badly: {error}");
+                if let Ok(Err(BrokeOff)) = ended {
+                    tracing::error!(%group, "A connection at the door broke off");
                 }
             }
         }

@@ -22,7 +22,7 @@ use hyper::{Method, Request, Response, StatusCode};
 use reqwest::Url;
 use reqwest::redirect::Policy;
 use tokio::sync::watch;
-use tokio::task::{spawn_blocking, yield_now};
+use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Upstream;
@@ -33,6 +33,7 @@ use super::meter::{Ending, Meter, Seen};
 use super::refusal::Refusal;
 use super::road::{self, Closed, Road};
 use super::verdict::{self, Tried, Verdict};
+use crate::panics::blocking;
 use crate::types::{Authorization, Failure, Secret, Trouble};
 
 /// A server that is there accepts within seconds, even over a poor line.
@@ -76,7 +77,7 @@ impl Relay {
     pub async fn new(upstream: Upstream, ledger: Arc<Ledger>) -> Result<Self> {
         let Upstream { base, authorization, refusals, client } = upstream;
         let place = Place::of(&base)?;
-        let make = async || spawn_blocking(move || client_for(place)).await?;
+        let make = async || blocking(move || client_for(place)).await?;
         let client = client.get_or_try_init(make).await?.clone();
         Ok(Self { client, base, authorization, refusals, ledger, room: Room::new() })
     }
@@ -214,7 +215,8 @@ impl Relay {
                 }
                 Verdict::Wait(pause, trouble) => {
                     let why = refusal.detail();
-                    tracing::info!(pause_secs = pause.as_secs(), "The Kimi API cannot answer now: {why}");
+                    tracing::info!(pause_secs = pause.as_secs(), ?trouble, "The Kimi API cannot answer now");
+                    tracing::debug!("What it said: {why}");
                     // Known already, should the engine not wait for what comes of it.
                     self.ledger.failed(outgoing.road, Failure::new(trouble, why));
                     tried.pauses += 1;
@@ -265,7 +267,7 @@ impl Relay {
         let status = answer.status();
         tracing::debug!(status = status.as_u16(), "the Kimi API answers");
         let headers = road::inbound(answer.headers());
-        let meter = Meter::new(content_type(&answer), answer.content_length());
+        let meter = Meter::new(content_type(&answer));
         self.ledger.succeeded(outgoing.road);
         let passage = Passage {
             answer,
@@ -304,7 +306,7 @@ impl Relay {
 
 /// A success that no engine can read: somebody on the way answers in the API's place, such as a hotel's sign-in page.
 fn unreadable(outgoing: &Outgoing, answer: &reqwest::Response) -> Option<Refusal> {
-    let readable = matches!(Meter::new(content_type(answer), None), Meter::Events(_) | Meter::Whole(_));
+    let readable = matches!(Meter::new(content_type(answer)), Meter::Events(_) | Meter::Whole(_));
     if outgoing.road == Road::Beside || readable {
         return None;
     }

@@ -107,9 +107,28 @@ pub fn remove_beneath(folder: &Path, path: &str) -> io::Result<()> {
 ///
 /// # Errors
 /// The folder is not there, or a link stands in its place.
-pub fn free_bytes(folder: &Path) -> io::Result<u64> {
+pub fn free_room(folder: &Path) -> io::Result<FreeRoom> {
     let disk = rustix::fs::fstatvfs(open_folder(folder)?)?;
-    Ok(disk.f_bavail.saturating_mul(disk.f_frsize))
+    Ok(FreeRoom {
+        bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
+        // A file system that makes them as they are needed has no number of them.
+        files: (disk.f_files > 0).then_some(disk.f_favail),
+    })
+}
+
+/// What a disk still takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FreeRoom {
+    pub bytes: u64,
+    /// How many more files and folders; none where nothing but the bytes bounds them.
+    pub files: Option<u64>,
+}
+
+impl FreeRoom {
+    /// Whether the disk takes so many bytes more, and so many files.
+    pub fn holds(self, bytes: u64, files: u64) -> bool {
+        self.bytes >= bytes && self.files.is_none_or(|free| free >= files)
+    }
 }
 
 impl Unfinished {
@@ -319,8 +338,9 @@ mod tests {
     #[test]
     fn the_disk_of_a_folder_has_some_room() {
         let (root, group) = world();
-        assert!(free_bytes(&group).unwrap() > 0);
-        free_bytes(&root.path().join("nowhere")).unwrap_err();
+        let room = free_room(&group).unwrap();
+        assert!(room.bytes > 0 && room.files != Some(0), "{room:?}");
+        free_room(&root.path().join("nowhere")).unwrap_err();
     }
 
     #[test]

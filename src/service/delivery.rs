@@ -4,12 +4,12 @@
 //! A reply that was handed over waits for its answer as `sent`. When the link is new, or the answer does not come,
 //! it is sent again under the same id, before what follows it in its chat.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{JoinError, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
 use super::deadlines::Deadlines;
@@ -18,6 +18,7 @@ use super::{Reach, outgoing, rules};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, SendError};
 use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
+use crate::panics::{BrokeOff, contain};
 use crate::session::Host;
 use crate::store::{Attempt, DueReply, Quoted, Rules, SendResult};
 use crate::types::{ChatId, Link};
@@ -31,6 +32,9 @@ const SENDS_IN_FLIGHT: usize = 8;
 /// How long WhatsApp may take at the end to answer the last replies: what it has not answered is sent again after the
 /// next start.
 const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(3);
+/// How often a reply may break off of a fault of our own before it is given up: each time would be the same, and what
+/// follows it in its chat waits.
+const BREAKS_MAX: u32 = 3;
 /// The pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
@@ -56,6 +60,7 @@ pub async fn run<C: Containers>(
         newest_at_start: None,
         sending: JoinSet::new(),
         busy: HashSet::new(),
+        broke_off: HashMap::new(),
         standing: Standing::New,
         host,
         orders,
@@ -66,7 +71,7 @@ pub async fn run<C: Containers>(
         tokio::select! {
             () = delivery.host.outbox_hint.notified() => {}
             () = sleep_until_or_never(next.look_again()) => {}
-            Some(ended) = delivery.sending.join_next() => delivery.sent(ended).await,
+            Some(Ok(ended)) = delivery.sending.join_next() => delivery.sent(ended).await,
             Ok(()) = delivery.link.changed() => delivery.standing = Standing::New,
             _ = &mut stopped => break,
         }
@@ -85,7 +90,7 @@ pub async fn run<C: Containers>(
         }
         tokio::select! {
             () = delivery.host.outbox_hint.notified() => {}
-            Some(ended) = delivery.sending.join_next() => delivery.sent(ended).await,
+            Some(Ok(ended)) = delivery.sending.join_next() => delivery.sent(ended).await,
             () = sleep_until_or_never(next.paced) => {}
             () = sleep_until_or_never(give_up_at) => {}
         }
@@ -102,9 +107,11 @@ struct Delivery<C> {
     began: Instant,
     /// The newest reply that an earlier run has left; none before the first look.
     newest_at_start: Option<i64>,
-    sending: JoinSet<(DueReply, SendResult)>,
+    sending: JoinSet<(DueReply, Result<SendResult, BrokeOff>)>,
     /// The chats of `sending`.
     busy: HashSet<ChatId>,
+    /// How often a row has broken off.
+    broke_off: HashMap<i64, u32>,
     standing: Standing,
 }
 
@@ -229,18 +236,15 @@ impl<C: Containers> Delivery<C> {
         self.busy.insert(reply.chat.clone());
         let (host, orders) = (self.host.clone(), self.orders.clone());
         self.sending.spawn(async move {
-            let result = send(&host, &orders, &reply).await;
+            let result = contain(send(&host, &orders, &reply)).await;
             (reply, result)
         });
     }
 
     /// Records how a send ended.
-    async fn sent(&mut self, ended: Result<(DueReply, SendResult), JoinError>) {
-        let (reply, result) = match ended {
-            Ok(ended) => ended,
-            Err(error) => std::panic::resume_unwind(error.into_panic()),
-        };
+    async fn sent(&mut self, (reply, result): (DueReply, Result<SendResult, BrokeOff>)) {
         self.busy.remove(&reply.chat);
+        let result = self.result_of(reply.row, result);
         let online = *self.link.borrow() == Link::Online;
         let lost = !online && matches!(result, SendResult::Later(_));
         let result = if lost { SendResult::LinkLost } else { result };
@@ -255,6 +259,24 @@ impl<C: Containers> Delivery<C> {
         {
             tracing::error!("Failed to record what was sent: {error:#}");
         }
+    }
+
+    /// How a send ended, also one that broke off.
+    fn result_of(&mut self, row: i64, result: Result<SendResult, BrokeOff>) -> SendResult {
+        let broke_off = match result {
+            Ok(result) => {
+                self.broke_off.remove(&row);
+                return result;
+            }
+            Err(broke_off) => broke_off,
+        };
+        let times = self.broke_off.entry(row).or_default();
+        *times += 1;
+        if *times < BREAKS_MAX {
+            return SendResult::Later(broke_off.to_string());
+        }
+        self.broke_off.remove(&row);
+        SendResult::Never(broke_off.to_string())
     }
 
     fn rules(&self) -> Rules {

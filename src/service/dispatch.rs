@@ -1,8 +1,10 @@
 //! Brings work to the sessions and shares the slots among them. Owns the sessions' mailboxes.
 //!
-//! A session is made at the first message for its group and kept: without a container it costs next to nothing.
+//! A session is made at the first message for its group and kept: without a container it costs next to nothing. One that
+//! breaks off ends no other: what it left is cleared away, and after a pause the group gets a new one.
 
 use std::collections::HashMap;
+use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
@@ -10,8 +12,10 @@ use tokio::time::Instant;
 
 use super::slots::{Order, Slots};
 use crate::auth::claimed_account;
+use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
-use crate::session::machine::OUTAGE_PAUSE;
+use crate::panics::contain;
+use crate::session::machine::{After, FIRST_RETRY_PAUSE, OUTAGE_PAUSE, retry_pause};
 use crate::session::{self, Command, Host, Report, ReportKind};
 use crate::types::{Authorization, GroupName};
 
@@ -22,7 +26,7 @@ const SLOT_COMMANDS: usize = 2;
 /// Reports on their way from all sessions.
 const REPORTS_IN_FLIGHT: usize = 64;
 
-/// Runs until told to stop; returns when every session has stopped, or one has broken off.
+/// Runs until told to stop; returns when every session has stopped.
 pub async fn run<C: Containers>(
     host: Host<C>,
     mut hints: mpsc::Receiver<GroupName>,
@@ -34,7 +38,7 @@ pub async fn run<C: Containers>(
     let mut dispatch = Dispatch {
         slots: Slots::new(host.settings.max_agents),
         host,
-        sessions: HashMap::new(),
+        places: HashMap::new(),
         tasks: JoinSet::new(),
         reports: report_sender,
         account: usable.clone(),
@@ -42,6 +46,7 @@ pub async fn run<C: Containers>(
         late_renewal: None,
     };
     loop {
+        let next_return = dispatch.next_return();
         tokio::select! {
             Some(group) = hints.recv() => dispatch.wake(group),
             Some(report) = reports.recv() => dispatch.take_report(report),
@@ -49,21 +54,19 @@ pub async fn run<C: Containers>(
                 let now = account.borrow_and_update().clone();
                 dispatch.take_account(now);
             }
-            Some(Err(error)) = dispatch.tasks.join_next() => {
-                tracing::error!("A session broke off: {error}");
-                return;
-            }
+            Some(Ok(end)) = dispatch.tasks.join_next() => dispatch.take_end(end, &mut reports),
+            () = sleep_until_or_never(next_return) => dispatch.let_return(),
             _ = &mut stopped => break,
         }
     }
-    // A session whose mailbox is closed stops.
-    dispatch.sessions.clear();
+    // A session whose mailbox is closed stops, and nobody comes back.
+    dispatch.places.clear();
     loop {
         tokio::select! {
             Some(report) = reports.recv() => dispatch.take_report(report),
-            ended = dispatch.tasks.join_next() => match ended {
-                Some(Ok(())) => {}
-                Some(Err(error)) => tracing::error!("A session broke off: {error}"),
+            end = dispatch.tasks.join_next() => match end {
+                Some(Ok(end)) => dispatch.take_end(end, &mut reports),
+                Some(Err(_)) => {}
                 None => return,
             },
         }
@@ -73,14 +76,32 @@ pub async fn run<C: Containers>(
 struct Dispatch<C> {
     host: Host<C>,
     slots: Slots,
-    sessions: HashMap<GroupName, mpsc::Sender<Command>>,
-    tasks: JoinSet<()>,
+    places: HashMap<GroupName, Place>,
+    tasks: JoinSet<(GroupName, End)>,
     reports: mpsc::Sender<Report>,
     account: Authorization,
     /// The login that was last good for something, as far as is known.
     usable: Authorization,
     /// When a renewal was last told to those who wait.
     late_renewal: Option<Instant>,
+}
+
+/// What there is for a group.
+enum Place {
+    Session(mpsc::Sender<Command>),
+    /// Its session broke off. `until` is when the next one may begin, once all is cleared away.
+    Resting {
+        until: Option<Instant>,
+        is_woken: bool,
+    },
+}
+
+/// How a task for a group has ended.
+enum End {
+    Stopped,
+    BrokeOff,
+    /// What was left of a session is cleared away, and this is pending.
+    ClearedAway(After),
 }
 
 /// As far as both say whose they are.
@@ -92,16 +113,84 @@ fn is_of_another_account(one: &Authorization, other: &Authorization) -> bool {
     whose(one).zip(whose(other)).is_some_and(|(one, other)| one != other)
 }
 
+impl Place {
+    fn rests_until(&self) -> Option<Instant> {
+        match self {
+            Self::Session(_) => None,
+            Self::Resting { until, .. } => *until,
+        }
+    }
+}
+
+/// How long a group rests whose session broke off, and whether something is pending then.
+fn rest_after(after: After) -> (Duration, bool) {
+    match after {
+        After::Nothing => (FIRST_RETRY_PAUSE, false),
+        After::More | After::Outage => (FIRST_RETRY_PAUSE, true),
+        After::Retry { attempt } => (retry_pause(attempt), true),
+    }
+}
+
 impl<C: Containers> Dispatch<C> {
     fn wake(&mut self, group: GroupName) {
-        let session = self.sessions.entry(group.clone()).or_insert_with(|| {
+        let place = self.places.entry(group.clone()).or_insert_with(|| {
             let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
-            self.tasks.spawn(session::run(self.host.clone(), group.clone(), receiver, self.reports.clone()));
-            commands
+            let session = session::run(self.host.clone(), group.clone(), receiver, self.reports.clone());
+            self.tasks.spawn(async move {
+                let end = contain(session).await.map_or(End::BrokeOff, |()| End::Stopped);
+                (group, end)
+            });
+            Place::Session(commands)
         });
-        // Where none fits, several are still to come, and all say the same: look at the rows.
-        if session.capacity() > SLOT_COMMANDS {
-            session.try_send(Command::Work).ok();
+        match place {
+            // Where none fits, several are still to come, and all say the same: look at the rows.
+            Place::Session(session) if session.capacity() > SLOT_COMMANDS => {
+                session.try_send(Command::Work).ok();
+            }
+            Place::Session(_) => {}
+            Place::Resting { is_woken, .. } => *is_woken = true,
+        }
+    }
+
+    fn take_end(&mut self, (group, end): (GroupName, End), reports: &mut mpsc::Receiver<Report>) {
+        match end {
+            End::Stopped => {}
+            End::BrokeOff => {
+                tracing::error!(%group, "A session broke off; the group gets another one");
+                // What it has said of its slot must not come after the slot was given back.
+                while let Ok(report) = reports.try_recv() {
+                    self.take_report(report);
+                }
+                self.places.insert(group.clone(), Place::Resting { until: None, is_woken: false });
+                let clearing = session::clear_away(self.host.clone(), group.clone());
+                self.tasks.spawn(async move {
+                    let after = contain(clearing).await.unwrap_or(After::Retry { attempt: 1 });
+                    (group, End::ClearedAway(after))
+                });
+            }
+            End::ClearedAway(after) => {
+                self.take_report(Report { group: group.clone(), kind: ReportKind::SlotReturned });
+                if let Some(Place::Resting { until, is_woken }) = self.places.get_mut(&group) {
+                    let (pause, is_pending) = rest_after(after);
+                    *until = Some(Instant::now() + pause);
+                    *is_woken |= is_pending;
+                }
+            }
+        }
+    }
+
+    /// When the next group may have a session again.
+    fn next_return(&self) -> Option<Instant> {
+        self.places.values().filter_map(Place::rests_until).min()
+    }
+
+    fn let_return(&mut self) {
+        let now = Instant::now();
+        let rested = self.places.extract_if(|_, place| place.rests_until().is_some_and(|until| until <= now));
+        for (group, place) in rested.collect::<Vec<_>>() {
+            if matches!(place, Place::Resting { is_woken: true, .. }) {
+                self.wake(group);
+            }
         }
     }
 
@@ -118,8 +207,13 @@ impl<C: Containers> Dispatch<C> {
         if !may_try {
             return;
         }
-        for session in self.sessions.values().filter(|session| session.capacity() > SLOT_COMMANDS) {
-            session.try_send(Command::TryAgain).ok();
+        for place in self.places.values() {
+            match place {
+                Place::Session(session) if session.capacity() > SLOT_COMMANDS => {
+                    session.try_send(Command::TryAgain).ok();
+                }
+                Place::Session(_) | Place::Resting { .. } => {}
+            }
         }
     }
 
@@ -156,7 +250,7 @@ impl<C: Containers> Dispatch<C> {
     }
 
     fn tell(&self, group: &GroupName, command: Command) {
-        let Some(session) = self.sessions.get(group) else { return };
+        let Some(Place::Session(session)) = self.places.get(group) else { return };
         if session.try_send(command).is_err() {
             tracing::error!(%group, ?command, "A session's mailbox is full or gone");
         }

@@ -2,17 +2,20 @@
 //!
 //! Whatever has queued up is one commit: a burst costs one write to the disk, not one per message.
 
+use anyhow::Result;
 use tokio::sync::{mpsc, oneshot};
 
 use super::{media, rules};
 use crate::bridge::Batch;
 use crate::container::Containers;
 use crate::session::Host;
-use crate::store::{OutboxChange, TakenIn};
-use crate::types::GroupName;
+use crate::store::{OutboxChange, TakenIn, is_about_what_is_stored};
+use crate::types::{Event, GroupName, Inbound};
 
 /// Most batches that are stored by one commit.
 const BATCHES_PER_COMMIT: usize = 64;
+/// What the agent reads in the place of a message that the database does not take.
+const NOT_STORED: &str = "[A message that could not be stored]";
 
 /// Runs until told to stop, or until the bridge is gone.
 pub async fn run<C: Containers>(
@@ -36,25 +39,79 @@ pub async fn run<C: Containers>(
     }
 }
 
-/// Stores the batches together; where that fails, their bridge is not answered and delivers them again.
+/// Stores the batches together; where that fails, each event by itself, so that one which can never be stored does not
+/// keep the others.
 async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: &mpsc::Sender<GroupName>) {
-    let (mut events, mut waiting) = (Vec::new(), Vec::new());
-    for batch in batches.drain(..) {
-        events.extend(batch.events);
-        waiting.push(batch.committed);
-    }
-    let taken = host.store.take_in(events, rules(&host.settings), host.clock.now()).await;
-    let TakenIn { woken, outbox, taken_back } = match taken {
-        Ok(taken) => taken,
-        Err(error) => {
-            tracing::error!("Failed to store messages, the bridge will deliver them again: {error:#}");
-            return;
+    let events = batches.iter().flat_map(|batch| &batch.events).cloned().collect();
+    match take_in(host, events).await {
+        Ok(taken) => {
+            // A bridge that stopped waiting delivers again, which is a no-op.
+            for batch in batches.drain(..) {
+                batch.committed.send(()).ok();
+            }
+            follow_up(host, taken, hints).await;
         }
-    };
-    for committed in waiting {
-        // A bridge that stopped waiting delivers again, which is a no-op.
-        committed.send(()).ok();
+        Err(error) => {
+            tracing::error!("Failed to store messages together: {error:#}");
+            for Batch { events, committed } in batches.drain(..) {
+                match store_one_by_one(host, events, hints).await {
+                    Ok(()) => {
+                        committed.send(()).ok();
+                    }
+                    // Its bridge is not answered.
+                    Err(error) => {
+                        tracing::error!(
+                            "Failed to store messages, the bridge delivers them again: {error:#}"
+                        );
+                    }
+                }
+            }
+        }
     }
+}
+
+/// Stores what can be stored, and of a message that cannot that there was one.
+async fn store_one_by_one<C: Containers>(
+    host: &Host<C>,
+    events: Vec<Event>,
+    hints: &mpsc::Sender<GroupName>,
+) -> Result<()> {
+    for event in events {
+        let taken = match take_in(host, vec![event.clone()]).await {
+            Err(error) if is_about_what_is_stored(&error) => {
+                tracing::error!("Left out something that came, as it cannot be stored: {error:#}");
+                take_in(host, in_its_place(event).into_iter().collect()).await?
+            }
+            taken => taken?,
+        };
+        follow_up(host, taken, hints).await;
+    }
+    Ok(())
+}
+
+async fn take_in<C>(host: &Host<C>, events: Vec<Event>) -> Result<TakenIn> {
+    host.store.take_in(events, rules(&host.settings), host.clock.now()).await
+}
+
+/// What is stored of an event that cannot be stored: of a message, that it came.
+fn in_its_place(event: Event) -> Option<Event> {
+    match event {
+        Event::Message(message) => {
+            Some(Event::Message(Inbound { text: NOT_STORED.to_owned(), quote: None, media: None, ..message }))
+        }
+        Event::Edited(_)
+        | Event::Deleted { .. }
+        | Event::Reacted(_)
+        | Event::Noted(_)
+        | Event::Chat { .. }
+        | Event::SamePerson { .. }
+        | Event::Account(_)
+        | Event::Answered { .. } => None,
+    }
+}
+
+async fn follow_up<C: Containers>(host: &Host<C>, taken: TakenIn, hints: &mpsc::Sender<GroupName>) {
+    let TakenIn { woken, outbox, taken_back } = taken;
     if outbox == OutboxChange::Changed {
         host.outbox_hint.notify_one();
     }

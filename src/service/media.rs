@@ -20,7 +20,8 @@ use tokio::time::{sleep, timeout};
 use super::{Reach, file_types};
 use crate::bridge::{Fetch, FetchError, Link, Order, Typing};
 use crate::container::Containers;
-use crate::home::{self, Unfinished};
+use crate::home::{self, FreeRoom, Unfinished};
+use crate::panics::{self, contain};
 use crate::paths::InboxFile;
 use crate::session::Host;
 use crate::store::{FileOf, RowId, Wanted};
@@ -45,8 +46,12 @@ const ERROR_PAUSE: Duration = Duration::from_secs(5);
 const NOT_IN_TIME: &str = "could not be fetched in time";
 /// Why a file is missing that there is no room for.
 const DISK_FULL: &str = "the server's disk is full";
+/// Why a file is missing that came, and is not there.
+const NOT_SAVED: &str = "could not be saved in the inbox folder";
 /// Room on the disk that no file takes: the database and Docker have to go on.
 const KEPT_FREE_BYTES: u64 = 1024 * 1024 * 1024;
+/// The same in files: an agent can use up their number with empty ones.
+const KEPT_FREE_FILES: u64 = 10_000;
 
 /// Where files come from.
 #[derive(Clone, Debug)]
@@ -145,8 +150,8 @@ impl<C: Containers> Media<C> {
         let id = match ended {
             Ok((id, ())) => id,
             Err(error) => {
-                tracing::error!("Fetching files broke off: {error}");
                 if let Some(name) = self.fetching.remove(&error.id()) {
+                    tracing::error!(group = %name, "Fetching files broke off, trying again");
                     // Its files are still wanted, and nothing behind them is claimed.
                     self.again.insert(name.clone());
                     self.begin(name, sleep(ERROR_PAUSE));
@@ -195,7 +200,9 @@ impl<C: Containers> Fetcher<C> {
                 self.leave_out(files, "too many files at once").await;
             }
             for file in wanted {
-                let outcome = self.fetch(group, &file).await;
+                let outcome = contain(self.fetch(group, &file)).await;
+                // Another time would break off in the same way, and its group would never be answered.
+                let outcome = outcome.unwrap_or_else(|_| Err(NOT_SAVED.to_owned()));
                 self.record(group, &file, outcome).await;
             }
         };
@@ -245,7 +252,7 @@ impl<C: Containers> Fetcher<C> {
         }
         let Ok(_slot) = self.slots.acquire().await else { return Err(NOT_IN_TIME.to_owned()) };
         let folder = self.host.paths.group(&group.name);
-        if blocking(move || home::free_bytes(&folder)).await.map_err(not_saved)? < KEPT_FREE_BYTES {
+        if !has_room(blocking(move || home::free_room(&folder)).await.map_err(not_saved)?) {
             return Err(DISK_FULL.to_owned());
         }
         let place = Place::of(self, file);
@@ -348,14 +355,18 @@ async fn until_recorded<T, F: Future<Output = Result<T>>>(record: impl Fn() -> F
 }
 
 async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    tokio::task::spawn_blocking(work).await.map_err(io::Error::other)?
+    panics::blocking(work).await.map_err(io::Error::other)?
+}
+
+fn has_room(room: FreeRoom) -> bool {
+    room.holds(KEPT_FREE_BYTES, KEPT_FREE_FILES)
 }
 
 /// Why a file is missing that the disk did not take.
 fn not_saved(error: io::Error) -> String {
     tracing::warn!("Failed to save a file that came: {error}");
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
-    let reason = if full { DISK_FULL } else { "could not be saved in the inbox folder" };
+    let reason = if full { DISK_FULL } else { NOT_SAVED };
     reason.to_owned()
 }
 
@@ -403,6 +414,19 @@ mod tests {
         let (within, left_out) = within_bounds(wanted.collect(), 32 * MB);
         assert_eq!(within.len() + left_out.len(), bytes.len());
         within.iter().map(|file| file.row.number()).collect()
+    }
+
+    #[test]
+    fn a_disk_without_files_left_is_as_full_as_one_without_bytes() {
+        for (bytes, files, expected) in [
+            (KEPT_FREE_BYTES, None, true),
+            (KEPT_FREE_BYTES, Some(KEPT_FREE_FILES), true),
+            (KEPT_FREE_BYTES - 1, Some(u64::MAX), false),
+            (u64::MAX, Some(KEPT_FREE_FILES - 1), false),
+            (u64::MAX, Some(0), false),
+        ] {
+            assert_eq!(has_room(FreeRoom { bytes, files }), expected, "{bytes} {files:?}");
+        }
     }
 
     #[test]

@@ -26,13 +26,14 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
 use tokio::sync::{mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinError, JoinSet};
+use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use crate::auth;
 use crate::bridge::ServiceEnd;
 use crate::container::Containers;
 use crate::notices;
+use crate::panics::BrokeOff;
 use crate::session::{Host, Settings};
 use crate::store::{MAX_ATTEMPTS, Rules};
 use crate::types::{ChatId, Link, Trouble};
@@ -111,8 +112,8 @@ pub async fn run<C: Containers>(
         link = needs_a_person(&host, end.link, &reach) => Ok(Ended::Link(link)),
         never = forget_daily(&host) => match never {},
         never = account.watch(&host) => match never {},
-        broken = tasks.join_next() => Err(anyhow!("A part of the service broke off: {broken:?}")),
-        broken = keeper.join_next() => Err(anyhow!("The keeper of the login broke off: {broken:?}")),
+        _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
+        _ = keeper.join_next() => Err(anyhow!("The keeper of the login broke off")),
     };
     let began = Instant::now();
     // A renewal that has begun is finished meanwhile.
@@ -140,16 +141,16 @@ pub async fn run<C: Containers>(
     .await;
     match timeout_at(began + RENEWAL_LIMIT, keeper.join_next()).await {
         Ok(None | Some(Ok(()))) => {}
-        Ok(Some(Err(error))) => tracing::error!("The keeper of the login broke off: {error}"),
+        Ok(Some(Err(_))) => tracing::error!("The keeper of the login broke off"),
         Err(_) => tracing::warn!("The Kimi login was being renewed, and the server does not answer"),
     }
     ended
 }
 
 /// Waits until a part has ended. Another one may end meanwhile, later than it should.
-async fn ended(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), JoinError> {
+async fn ended(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), BrokeOff> {
     while !part.is_finished() {
-        tasks.join_next().await.transpose()?;
+        tasks.join_next().await.transpose().map_err(|_| BrokeOff)?;
     }
     Ok(())
 }

@@ -6,6 +6,7 @@ use crate::bridge::{Content, FILE_MAX_BYTES, OutgoingFile, SendError};
 use crate::container::Containers;
 use crate::home::{self, NotOpened};
 use crate::notices::{self, FileRefused};
+use crate::panics::blocking;
 use crate::paths::GROUP_IN_CONTAINER;
 use crate::session::Host;
 use crate::store::{DueContent, DueReply, Quoted};
@@ -50,7 +51,7 @@ async fn file<C: Containers>(
     let folder = host.paths.group(&group.name);
     let path = beneath_group(path).to_owned();
     let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let opened = tokio::task::spawn_blocking(move || home::open_beneath(&folder, &path)).await;
+    let opened = blocking(move || home::open_beneath(&folder, &path)).await;
     let limit_bytes = host.settings.media_limit_bytes.min(FILE_MAX_BYTES);
     Ok(match opened.map_err(|error| SendError::Later(error.to_string()))? {
         Ok((_, bytes)) if bytes > limit_bytes => Err(FileRefused::TooLarge { mb: megabytes(limit_bytes) }),

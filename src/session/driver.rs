@@ -38,7 +38,7 @@ const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 const FINISH_TRIES: u32 = 5;
 const FINISH_PAUSE: Duration = Duration::from_secs(2);
 /// How long Docker may take to remove a container before it is asked again.
-const KILL_LIMIT: Duration = Duration::from_secs(30);
+pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 /// What dispatch tells a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,17 @@ pub async fn run<C: Containers>(
         };
         if let Some(event) = event {
             driver.step(event).await;
+        }
+    }
+}
+
+impl From<Finished> for After {
+    fn from(finished: Finished) -> Self {
+        match finished {
+            Finished::NothingPending => Self::Nothing,
+            Finished::MorePending => Self::More,
+            Finished::RetryPending { attempt } => Self::Retry { attempt },
+            Finished::KeptPending => Self::Outage,
         }
     }
 }
@@ -529,7 +540,7 @@ impl<C: Containers> Driver<C> {
         self.host.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
         let unread = turn.unread();
         let ending = TurnEnding { turn: turn.id, chat: turn.chat, finish, unread, replies, usage };
-        let finished = self.write_ending(&ending).await.unwrap_or_else(|error| {
+        let finished = write_ending(&self.host, &ending).await.unwrap_or_else(|error| {
             // The rows stay claimed; the next claim of this chat frees them.
             tracing::error!(turn = turn.id.0, "Failed to finish the turn: {error:#}");
             Finished::RetryPending { attempt: 1 }
@@ -537,28 +548,7 @@ impl<C: Containers> Driver<C> {
         tracing::info!(turn = turn.id.0, ?finished, output_tokens = usage.output, "The turn is over");
         self.note_web_traffic().await;
         self.host.outbox_hint.notify_one();
-        match finished {
-            Finished::NothingPending => After::Nothing,
-            Finished::MorePending => After::More,
-            Finished::RetryPending { attempt } => After::Retry { attempt },
-            Finished::KeptPending => After::Outage,
-        }
-    }
-
-    /// A full or busy disk may have room a little later: the answer is worth some patience.
-    async fn write_ending(&self, ending: &TurnEnding) -> Result<Finished> {
-        let mut tries = 1;
-        loop {
-            let result = self.host.store.finish_turn(ending.clone(), self.host.clock.now()).await;
-            match result {
-                Err(error) if tries < FINISH_TRIES => {
-                    tracing::warn!("Failed to finish a turn, trying again: {error:#}")
-                }
-                Ok(_) | Err(_) => return result,
-            }
-            tries += 1;
-            sleep(FINISH_PAUSE).await;
-        }
+        finished.into()
     }
 
     /// Writes down what went over the web since the last time. It is worth no second try.
@@ -689,5 +679,21 @@ impl<C: Containers> Driver<C> {
     async fn report(&self, kind: ReportKind) {
         // Dispatch outlives its sessions; should it be gone, there is nobody left to tell.
         self.reports.send(Report { group: self.name.clone(), kind }).await.ok();
+    }
+}
+
+/// A full or busy disk may have room a little later: the answer is worth some patience.
+pub(super) async fn write_ending<C>(host: &Host<C>, ending: &TurnEnding) -> Result<Finished> {
+    let mut tries = 1;
+    loop {
+        let result = host.store.finish_turn(ending.clone(), host.clock.now()).await;
+        match result {
+            Err(error) if tries < FINISH_TRIES => {
+                tracing::warn!("Failed to finish a turn, trying again: {error:#}")
+            }
+            Ok(_) | Err(_) => return result,
+        }
+        tries += 1;
+        sleep(FINISH_PAUSE).await;
     }
 }

@@ -17,6 +17,7 @@ use crate::container::spec::Services;
 use crate::container::{Containers, Exit, Running, image, spec};
 use crate::door::{self, Door};
 use crate::home::{GlobalState, Room};
+use crate::panics::blocking;
 use crate::paths::Paths;
 use crate::types::{Authorization, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{auth, home};
@@ -116,7 +117,8 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
     let program = host.settings.engine_of(&group);
     let Prepared { spec, door, global } = prepare(host, &group, program).await.map_err(|error| {
         let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-        let trouble = causes.find_map(|cause| what_is_full(cause, home::free_room(host.paths.root())));
+        let trouble = causes
+            .find_map(|cause| what_is_full(cause, home::free_room(host.paths.root()).ok().map(Room::from)));
         Failure::new(trouble.unwrap_or(Trouble::LaunchFailed), format!("{error:#}"))
     })?;
     let prompt_files = PromptFiles::with(global, &host.paths, &group.name);
@@ -177,7 +179,7 @@ async fn prepare<C: Containers>(
     let session = host.store.engine_session(&group.name).await?;
     let sessions_apart = sessions_apart(host, group).await?;
     let apart = sessions_apart.clone();
-    let folders = tokio::task::spawn_blocking(move || {
+    let folders = blocking(move || {
         home::prepare_group(&paths, &its)?;
         if let Some(folder) = apart {
             home::prepare_sessions_apart(&paths, &its, &folder)?;

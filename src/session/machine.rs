@@ -460,7 +460,7 @@ impl Machine {
 }
 
 /// 5 s after the first attempt, then twice as long each time.
-fn retry_pause(attempt: u32) -> Duration {
+pub fn retry_pause(attempt: u32) -> Duration {
     FIRST_RETRY_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1).min(8))
 }
 

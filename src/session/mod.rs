@@ -4,7 +4,7 @@
 //! `launch` makes a container ready; `whole_texts` keeps what is too long for a prompt; `pictures` shows the model what was
 //! sent; `turn` gathers an answer, which `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
 //! `memory` doubts what an agent has left when engines fail on it, `share` watches what an agent takes of the machine;
-//! `troubles` knows which trouble is worth another try.
+//! `troubles` knows which trouble is worth another try. `recovery` comes after a session that broke off.
 
 mod allowance;
 mod attention;
@@ -13,6 +13,7 @@ mod launch;
 pub mod machine;
 mod memory;
 mod pictures;
+mod recovery;
 mod replies;
 mod share;
 mod troubles;
@@ -26,6 +27,7 @@ use jiff::tz::TimeZone;
 use tokio::sync::{Notify, mpsc};
 
 pub use driver::{Command, Report, ReportKind, run};
+pub use recovery::clear_away;
 
 use crate::agent::Engine;
 use crate::auth::Login;

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use crate::agent::Image;
 use crate::auth::config_toml;
 use crate::home;
+use crate::panics::blocking;
 use crate::render::prompt::{PromptFile, PromptMessage, Whereabouts};
 use crate::types::MediaKind;
 
@@ -54,8 +55,7 @@ pub async fn of(folder: PathBuf, messages: &[PromptMessage], sight: &mut Sight) 
     }
     let budget_bytes = *left_bytes;
     // A reading that broke off shows nothing; the paths are told in any case.
-    let images =
-        tokio::task::spawn_blocking(move || newest(&folder, &paths, budget_bytes)).await.unwrap_or_default();
+    let images = blocking(move || newest(&folder, &paths, budget_bytes)).await.unwrap_or_default();
     *left_bytes -= images.iter().map(|image| image.bytes.len() as u64).sum::<u64>();
     images
 }

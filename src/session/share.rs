@@ -100,13 +100,13 @@ pub async fn watch(paths: Paths, group: Group, limits: Limits, mut over: oneshot
         return;
     };
     let most = beginning_with(at_start, limit);
-    let (mut counted_at, mut free_then) = (Instant::now(), free_room(paths.root()).unwrap_or_default());
+    let (mut counted_at, mut free_then) = (Instant::now(), free(&paths).unwrap_or_default());
     loop {
         tokio::select! {
             () = sleep(LOOK_EVERY) => {}
             () = over.closed() => return,
         }
-        let Some(free) = free_room(paths.root()) else { continue };
+        let Some(free) = free(&paths) else { continue };
         let gone = Room {
             bytes: free_then.bytes.saturating_sub(free.bytes),
             entries: free_then.entries.saturating_sub(free.entries),
@@ -128,6 +128,11 @@ pub async fn watch(paths: Paths, group: Group, limits: Limits, mut over: oneshot
             return;
         }
     }
+}
+
+/// What is free on the disk of the install; none where it cannot be told.
+fn free(paths: &Paths) -> Option<Room> {
+    free_room(paths.root()).ok().map(Room::from)
 }
 
 /// What an agent may take in all that began with so much.

@@ -13,6 +13,8 @@ use crate::store::{Claim, RowId, Store};
 
 /// Room on the disk that no text takes: the database and Docker have to go on.
 const KEPT_FREE_BYTES: u64 = 64 * 1024 * 1024;
+/// The same of files and folders.
+const KEPT_FREE_FILES: u64 = 1_000;
 
 /// Writes what a prompt of this claim would cut, and notes in the claim where it is. What cannot be written is told in
 /// part only, and the prompt says how much is left out.
@@ -49,7 +51,7 @@ pub async fn write(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut 
 }
 
 fn save(folder: PathBuf, row: RowId, file: &InboxFile, text: &str) -> io::Result<()> {
-    if home::free_bytes(&folder)? < KEPT_FREE_BYTES {
+    if !home::free_room(&folder)?.holds(KEPT_FREE_BYTES, KEPT_FREE_FILES) {
         return Err(io::ErrorKind::StorageFull.into());
     }
     let unfinished =

@@ -25,7 +25,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
 
-use anyhow::{Result, anyhow};
+use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
 
@@ -38,9 +38,11 @@ pub use outbox::{
     Attempt, DueContent, DueReply, GivenUp, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
 };
 pub use stops::Stop;
+pub use trouble::is_about_what_is_stored;
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
 pub use usage::{GroupUsage, Standing, Used};
 
+use crate::panics::blocking;
 use crate::types::InstallId;
 
 /// How long messages and sent replies are kept: long enough for redeliveries and late quotes.
@@ -100,12 +102,12 @@ impl Store {
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let connection = Arc::clone(&self.connection);
-        tokio::task::spawn_blocking(move || {
+        blocking(move || {
             // A panic in another call rolled its transaction back: the connection itself is sound.
             work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
-        .map_err(|error| anyhow!("A database call was broken off: {error}"))?
+        .context("Failed to end a call of the database")?
         .map_err(|error| trouble::explain(error, &self.path))
     }
 

@@ -8,6 +8,8 @@ use anyhow::{Error, anyhow};
 use rusqlite::ErrorCode;
 use rusqlite::ffi::SQLITE_IOERR_SHMSIZE;
 
+use crate::panics::BrokeOff;
+
 /// Puts an error in words. Errors that are ours already stay as they are.
 pub fn explain(error: Error, path: &Path) -> Error {
     let shown = path.display();
@@ -41,6 +43,19 @@ pub fn explain(error: Error, path: &Path) -> Error {
 /// What `PRAGMA quick_check` has found where it does not say "ok".
 pub fn damaged(path: &Path) -> Error {
     explain(Error::new(sqlite_error(rusqlite::ffi::SQLITE_CORRUPT)), path)
+}
+
+/// Whether it is what was to be stored that makes it fail, again and again, rather than the state of the database.
+pub fn is_about_what_is_stored(error: &Error) -> bool {
+    error.chain().any(|link| match link.downcast_ref::<rusqlite::Error>() {
+        Some(rusqlite::Error::SqliteFailure(failure, _)) => {
+            let codes = [ErrorCode::ConstraintViolation, ErrorCode::TooBig, ErrorCode::TypeMismatch];
+            codes.contains(&failure.code)
+        }
+        // A value that is not one of SQLite's.
+        Some(_) => true,
+        None => link.is::<BrokeOff>(),
+    })
 }
 
 fn sqlite_error(code: i32) -> rusqlite::Error {
@@ -125,6 +140,27 @@ mod tests {
     fn a_full_disk_stays_one_for_those_who_ask_for_the_kind() {
         let error = explain(sqlite_error(ffi::SQLITE_FULL).into(), Path::new("/x.db"));
         assert_eq!(error.downcast_ref::<io::Error>().unwrap().kind(), ErrorKind::StorageFull);
+    }
+
+    #[test]
+    fn what_can_never_be_stored_is_told_from_a_database_that_cannot_be_used() {
+        for (code, is_about_it) in [
+            (ffi::SQLITE_CONSTRAINT_TRIGGER, true),
+            (ffi::SQLITE_CONSTRAINT_NOTNULL, true),
+            (ffi::SQLITE_TOOBIG, true),
+            (ffi::SQLITE_FULL, false),
+            (ffi::SQLITE_IOERR_READ, false),
+            (ffi::SQLITE_BUSY_SNAPSHOT, false),
+            (ffi::SQLITE_READONLY, false),
+            (ffi::SQLITE_CORRUPT_INDEX, false),
+            (ffi::SQLITE_NOMEM, false),
+            (ffi::SQLITE_ERROR, false),
+        ] {
+            let error = explain(sqlite_error(code).into(), Path::new("/x.db"));
+            assert_eq!(is_about_what_is_stored(&error), is_about_it, "{code}");
+        }
+        assert!(is_about_what_is_stored(&Error::new(BrokeOff).context("Failed to end a call")));
+        assert!(!is_about_what_is_stored(&anyhow!("Failed")));
     }
 
     #[test]

@@ -142,6 +142,21 @@ impl Store {
         .await
     }
 
+    /// The turn that holds rows of a chat.
+    pub async fn turn_of_claimed(&self, chat: &ChatId) -> Result<Option<TurnId>> {
+        let chat = chat.clone();
+        self.with(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT turn FROM inbox INDEXED BY inbox_claimed
+                     WHERE state = 'claimed' AND chat = ?1 ORDER BY turn DESC LIMIT 1",
+                )?
+                .query_row([chat.as_str()], |row| row.get(0).map(TurnId))
+                .optional()?)
+        })
+        .await
+    }
+
     /// Claims what has come since for a turn that runs; nothing new means nothing is claimed.
     pub async fn claim_more(&self, turn: TurnId, chat: &ChatId) -> Result<Option<Claim>> {
         let chat = chat.clone();

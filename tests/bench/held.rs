@@ -213,6 +213,10 @@ impl Containers for PromptEngines {
         Ok(())
     }
 
+    async fn remove_group(&self, _: &InstallId, _: &GroupName) -> Result<()> {
+        Ok(())
+    }
+
     async fn sweep(&self, _: &InstallId) -> Result<usize> {
         Ok(0)
     }

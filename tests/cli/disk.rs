@@ -101,7 +101,10 @@ fn a_home_of_others_is_named() {
 fn a_home_that_is_a_file_is_named() {
     let home = Home::empty();
     home.write("notes.txt", "milk");
-    let home = home.set("NANOKIMI_HOME", "notes.txt");
+    let home = {
+        let notes = home.path("notes.txt");
+        home.set("NANOKIMI_HOME", notes.to_str().unwrap())
+    };
     let refusal = home.all_refuse(&[
         &["status"],
         &["groups", "list"],

@@ -49,6 +49,30 @@ fn a_folder_is_an_install_once_something_is_kept_in_it_and_a_checkout_is_none() 
 }
 
 #[test]
+fn nobody_is_led_to_an_install_that_an_agent_has_planted() {
+    let home = Home::new();
+    for planted in ["groups/family", "groups/family/photos", "data/sessions/family", "data/agents/family"] {
+        let place = format!("nanokimi/{planted}");
+        home.write(&format!("{place}/groups/global/KIMI.md"), "");
+        home.write(&format!("{place}/store/nanokimi.db"), "");
+        home.write(&format!("{place}/store/auth/keys"), "");
+        home.write(&format!("{place}/.env"), "KIMI_CODE_OAUTH_HOST=https://mallory.example\n");
+        let there = |arguments: &[&str]| {
+            let output = home.command(arguments).current_dir(home.path(&place)).output().unwrap();
+            home.said(output)
+        };
+        let doctor = there(&["doctor"]).stdout;
+        assert!(doctor.starts_with("ok       The settings of HOME/nanokimi are good"), "{planted}: {doctor}");
+        assert!(there(&["groups", "list"]).done().stdout.contains("family"));
+        let planted_store = std::fs::read(home.path(&format!("{place}/store/nanokimi.db"))).unwrap();
+        assert!(planted_store.is_empty(), "{planted}: nothing is written there");
+    }
+    // Nor by a path that begins wherever somebody stands.
+    let home = Home::new().set("NANOKIMI_HOME", "nanokimi/groups/family");
+    assert_snapshot!(home.refuses(&["status"]), @"NANOKIMI_HOME=nanokimi/groups/family is not a whole path; write it from the beginning, with /");
+}
+
+#[test]
 fn the_groups_are_a_table() {
     let home = Home::new();
     home.run(&["groups", "add", "work", "--chat", "1203630@g.us", "--trigger", "@Ana"]).done();

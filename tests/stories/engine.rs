@@ -8,10 +8,13 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nanokimi::container::{ContainerSpec, Containers, Exit, Running};
-use nanokimi::types::{Failure, InstallId, Trouble};
+use nanokimi::types::{Failure, GroupName, InstallId, Trouble};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
+
+/// What a panic says: it may be what somebody wrote.
+const A_PIECE_OF_A_MESSAGE: &str = "what Ana wrote";
 
 /// What a launched engine does.
 #[derive(Clone, Debug, PartialEq)]
@@ -26,6 +29,8 @@ pub enum Behaviour {
     Held,
     /// The launch itself fails.
     NoLaunch(Trouble),
+    /// The container runs, and then the host has a fault: whoever launches it panics.
+    PanicsAtLaunch,
     /// Prints this instead of the protocol and ends with exit code 0, as kimi-cli 1.52 does.
     Says(&'static str),
     /// Runs, but never says that it is ready.
@@ -64,6 +69,7 @@ struct State {
     most_at_once: usize,
     tries: usize,
     launches: Vec<ContainerSpec>,
+    panics_at_removal: bool,
 }
 
 /// A prompt in the story's hands.
@@ -107,6 +113,11 @@ impl ScriptedDocker {
     /// The next launch does this, once.
     pub fn next(&self, behaviour: Behaviour) {
         self.state().next.push_back(behaviour);
+    }
+
+    /// Whoever removes a container next panics, once.
+    pub fn panic_at_removal(&self) {
+        self.state().panics_at_removal = true;
     }
 
     pub fn running(&self) -> usize {
@@ -158,6 +169,7 @@ impl Containers for ScriptedDocker {
             state.running.insert(spec.name.clone(), (spec.clone(), kill));
             state.most_at_once = state.most_at_once.max(state.running.len());
         }
+        assert!(behaviour != Behaviour::PanicsAtLaunch, "{A_PIECE_OF_A_MESSAGE}");
         let docker = self.clone();
         let name = spec.name.clone();
         let (group, speech) = (spec.group.to_string(), Speech::of(spec));
@@ -182,7 +194,14 @@ impl Containers for ScriptedDocker {
     }
 
     async fn remove(&self, name: &str) -> anyhow::Result<()> {
+        let panics = std::mem::take(&mut self.state().panics_at_removal);
+        assert!(!panics, "{A_PIECE_OF_A_MESSAGE}");
         self.state().running.remove(name);
+        Ok(())
+    }
+
+    async fn remove_group(&self, install: &InstallId, group: &GroupName) -> anyhow::Result<()> {
+        self.state().running.retain(|_, (spec, _)| spec.install != *install || spec.group != *group);
         Ok(())
     }
 
@@ -268,7 +287,11 @@ async fn engine(
                             let answers = messages(&prompt.text).into_iter().map(echo_or_file);
                             prompt.answer(&answers.collect::<String>());
                         }
-                        Behaviour::Echo | Behaviour::Mute | Behaviour::NoLaunch(_) | Behaviour::Says(_) => {
+                        Behaviour::Echo
+                        | Behaviour::Mute
+                        | Behaviour::NoLaunch(_)
+                        | Behaviour::PanicsAtLaunch
+                        | Behaviour::Says(_) => {
                             prompt.step();
                             prompt.says(&format!("echo: {}", last_message(&prompt.text)));
                             prompt.finish();

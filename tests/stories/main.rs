@@ -6,6 +6,7 @@
 
 mod absence;
 mod answering;
+mod api;
 mod changes;
 mod clocks;
 mod delivery;
@@ -17,6 +18,7 @@ mod identities;
 mod limits;
 mod media;
 mod outages;
+mod panics;
 mod prompts;
 mod removals;
 mod replying;

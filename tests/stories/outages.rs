@@ -14,19 +14,26 @@ use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// The model's API refuses the account, as kimi-cli tells it.
-fn refuses(prompt: &HeldPrompt) {
-    prompt.fails(-32003, "Error code: 403 - {'error': {'type': 'access_terminated_error'}}");
+/// The model's API refuses the account of the next prompt.
+async fn refuses(world: &mut World) {
+    let prompt = world.prompt().await;
+    refuse(world, &prompt).await;
+}
+
+async fn refuse(world: &World, prompt: &HeldPrompt) {
+    world.refuse(prompt, 403, "access_terminated_error").await;
 }
 
 /// It refuses the login.
-fn refuses_the_login(prompt: &HeldPrompt) {
-    prompt.fails(-32003, "Error code: 401 - {'error': {}}");
+async fn refuses_the_login(world: &mut World) {
+    let prompt = world.prompt().await;
+    world.refuse(&prompt, 401, "invalid_authentication_error").await;
 }
 
 /// It has been asked too much.
-fn is_asked_too_much(prompt: &HeldPrompt) {
-    prompt.fails(-32003, "Error code: 429 - {'error': {'type': 'rate_limit_reached_error'}}");
+async fn is_asked_too_much(world: &mut World) {
+    let prompt = world.prompt().await;
+    world.refuse(&prompt, 429, "rate_limit_reached_error").await;
 }
 
 /// A service without a login, which the owner has been told.
@@ -42,7 +49,7 @@ async fn without_login(usual: Behaviour) -> World {
 async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_when_it_is_over() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai when does the train leave?").await;
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     let told =
         [world.hears().await, world.hears().await].map(|heard| format!("{}: {}", heard.group, heard.text));
     insta::assert_snapshot!(told.join("\n"), @"
@@ -56,7 +63,7 @@ async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_w
     let began = world.seconds();
     let mut tries = 0;
     while world.seconds() - began < HOUR.as_secs() {
-        refuses(&world.prompt().await);
+        refuses(&mut world).await;
         tries += 1;
     }
     assert!((10..=16).contains(&tries), "two chats in an hour: {tries} tries");
@@ -109,7 +116,7 @@ async fn another_account_is_tried_at_once_and_a_renewal_of_the_same_is_not() {
     world.prompt().await.answer("Hello.");
     assert_eq!(world.hears_in("main").await, "Kai: Hello.");
     world.says("main", "Owner", "are you there?").await;
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     let refused = world.hears_in("main").await;
     assert!(refused.contains("Kimi does not accept the account that I use."), "{refused}");
 
@@ -129,7 +136,8 @@ async fn a_renewal_that_came_too_late_for_who_was_refused_is_tried_at_once_but_n
     world.logs_in_with("first", "r1");
     world.says("main", "Owner", "hello").await;
     world.is_refused("first");
-    refuses_the_login(&world.prompt().await);
+    refuses(&mut world).await;
+    assert!(world.hears_in("main").await.contains("Kimi does not accept"));
     world.passes(Duration::from_secs(60)).await;
 
     let began = world.seconds();
@@ -137,7 +145,7 @@ async fn a_renewal_that_came_too_late_for_who_was_refused_is_tried_at_once_but_n
     let prompt = world.prompt().await;
     assert!(world.seconds() - began < 5);
     world.is_refused("second");
-    refuses_the_login(&prompt);
+    refuse(&world, &prompt).await;
     world.passes(Duration::from_secs(60)).await;
     world.logs_in_with("third", "r3");
     world.prompt().await.answer("Hello.");
@@ -157,7 +165,7 @@ async fn what_fails_otherwise_during_an_outage_is_not_kept_by_it() {
     let mut world = World::new(Behaviour::Held).await;
     let began = world.now();
     world.says("main", "Owner", "hello").await;
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     world.hears_in("main").await;
     let store = world.store.clone();
     let keeps = async |group| store.keeps(&chat(group), began).await.unwrap();
@@ -167,7 +175,7 @@ async fn what_fails_otherwise_during_an_outage_is_not_kept_by_it() {
     world.prompt().await.fails(-32003, "Error code: 500 - {'error': {'message': 'broken'}}");
     world.passes(Duration::from_secs(1)).await;
     assert!(!keeps("family").await, "it is tried again within seconds");
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     world.hears_in("family").await;
     assert!(keeps("family").await);
     world.ends().await;
@@ -215,7 +223,7 @@ async fn a_login_that_comes_and_goes_while_nobody_asks_is_told_each_time_it_ends
 async fn what_has_to_wait_for_kimi_is_answered_without_anybodys_help() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("main", "Owner", "hello").await;
-    is_asked_too_much(&world.prompt().await);
+    is_asked_too_much(&mut world).await;
     insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan on kimi.com. What is asked meanwhile is kept and answered then.");
     let began = world.seconds();
     world.prompt().await.answer("Now I can.");
@@ -228,7 +236,7 @@ async fn what_has_to_wait_for_kimi_is_answered_without_anybodys_help() {
 async fn what_is_refused_while_others_are_answered_is_given_up() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai <something that Kimi does not want to read>").await;
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     for _ in 0..2 {
         world.hears().await;
     }
@@ -236,7 +244,7 @@ async fn what_is_refused_while_others_are_answered_is_given_up() {
     world.prompt().await.answer("Nothing, it seems.");
     assert_eq!(world.hears_in("main").await, "Kai: Nothing, it seems.");
     for _ in 0..3 {
-        refuses(&world.prompt().await);
+        refuses(&mut world).await;
     }
     insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I tried 3 times and could not answer. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
     world.says("family", "Ana", "@Kai hello").await;
@@ -250,7 +258,7 @@ async fn what_was_kept_for_long_is_not_given_up_at_the_first_refusal_after_other
     let mut world = World::new(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai hello").await;
     for _ in 0..10 {
-        refuses(&world.prompt().await);
+        refuses(&mut world).await;
     }
     for _ in 0..2 {
         world.hears().await;
@@ -258,9 +266,9 @@ async fn what_was_kept_for_long_is_not_given_up_at_the_first_refusal_after_other
     world.says("main", "Owner", "are you there?").await;
     world.prompt().await.answer("I am.");
     assert_eq!(world.hears_in("main").await, "Kai: I am.");
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     assert!(world.hears_in("main").await.contains("I cannot answer in any chat now."), "it is news again");
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     world.prompt().await.answer("Hello.");
     assert_eq!(world.hears_in("family").await, "Kai: Hello.");
     world.ends().await;
@@ -270,7 +278,7 @@ async fn what_was_kept_for_long_is_not_given_up_at_the_first_refusal_after_other
 async fn a_login_that_fails_again_and_again_gives_nothing_up() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai hello").await;
-    refuses_the_login(&world.prompt().await);
+    refuses_the_login(&mut world).await;
     for _ in 0..2 {
         world.hears().await;
     }
@@ -278,7 +286,7 @@ async fn a_login_that_fails_again_and_again_gives_nothing_up() {
         world.says("main", "Owner", &format!("question {round}")).await;
         world.prompt().await.answer("An answer.");
         assert_eq!(world.hears_in("main").await, "Kai: An answer.");
-        refuses_the_login(&world.prompt().await);
+        refuses_the_login(&mut world).await;
     }
     world.prompt().await.answer("Hello.");
     assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
@@ -289,12 +297,12 @@ async fn a_login_that_fails_again_and_again_gives_nothing_up() {
 async fn an_outage_that_follows_another_is_told_to_the_owner_who_has_met_both() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("main", "Owner", "hello").await;
-    is_asked_too_much(&world.prompt().await);
+    is_asked_too_much(&mut world).await;
     assert!(world.hears_in("main").await.contains("That ends by itself"));
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     let told = world.hears_in("main").await;
     assert!(told.contains("Kimi does not accept the account that I use."), "{told}");
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     world.silence(Duration::from_secs(60)).await;
     world.prompt().await.answer("Hello.");
     assert_eq!(world.hears_in("main").await, "Kai: Hello.");
@@ -310,16 +318,48 @@ async fn an_answer_that_was_under_way_already_ends_no_outage() {
     world.says("family", "Ana", "@Kai hello").await;
     let refused = world.prompt().await;
     world.passes(Duration::from_secs(1)).await;
-    refuses(&refused);
+    refuse(&world, &refused).await;
     for _ in 0..2 {
         world.hears().await;
     }
     long.answer("Done.");
     assert_eq!(world.hears_in("main").await, "Kai: Done.");
-    refuses(&world.prompt().await);
+    refuses(&mut world).await;
     world.silence(Duration::from_secs(30)).await;
     assert_eq!(world.store.outages().await.unwrap().len(), 1);
     world.prompt().await.answer("Hello.");
     assert_eq!(world.hears_in("family").await, "Kai: Hello.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_an_engine_says_of_the_account_is_its_own_chats_trouble() {
+    for (code, words) in [
+        (-32004, "Authentication failed."),
+        (-32003, "Error code: 401 - {'error': {}}"),
+        (-32003, "Error code: 402 - {'error': {'message': 'quota'}}"),
+        (-32003, "Error code: 403 - {'error': {'type': 'access_terminated_error'}}"),
+        (-32003, "Error code: 429 - {'error': {'type': 'exceeded_current_quota_error'}}"),
+        (-32000, "Authentication required: 403 "),
+    ] {
+        let mut world = World::new(Behaviour::Fails(code, words)).await;
+        world.says("family", "Ana", "@Kai hello").await;
+        let told = world.hears_in("family").await;
+        assert!(told.starts_with("Kai: I tried 3 times and could not answer."), "{words}: {told}");
+        world.silence(HOUR).await;
+        assert_eq!(world.store.outages().await.unwrap(), [], "{words}");
+        world.ends().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_speaks_acp_is_believed_no_more() {
+    let mut world = World::without_service(Behaviour::Fails(-32000, "Authentication required: 403 ")).await;
+    world.settings(|settings| settings.engine = nanokimi::agent::Engine::KimiCode);
+    world.start().await;
+    world.says("family", "Ana", "@Kai hello").await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I tried 3 times and could not answer."));
+    world.silence(HOUR).await;
+    assert_eq!(world.store.outages().await.unwrap(), []);
     world.ends().await;
 }

@@ -22,13 +22,14 @@ use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
+use crate::api::Api;
 use crate::engine::{Behaviour, HeldPrompt, ScriptedDocker};
 use crate::held::{self, Chats, Heard, Held, message};
 
 /// Longer than anything that a story waits for, in paused time.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// No engine of a story asks a model.
+/// No story asks for a login.
 const NOWHERE: &str = "http://127.0.0.1:9/coding/v1";
 
 pub struct World {
@@ -43,6 +44,7 @@ pub struct World {
     prompts: mpsc::UnboundedReceiver<HeldPrompt>,
     /// What the bridge is to do and has seen.
     pub chats: Chats,
+    pub api: Api,
     service: Option<Held>,
     messages: u64,
 }
@@ -82,6 +84,7 @@ impl World {
             login: None,
             prompts,
             chats: Chats::default(),
+            api: Api::new().await,
             service: None,
             messages: 0,
         };
@@ -162,7 +165,7 @@ impl World {
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: self.clock,
-            upstream: Upstream::new(NOWHERE, login.authorization(), login.refusals()),
+            upstream: Upstream::new(self.api.base(), login.authorization(), login.refusals()),
             login,
             settings: Arc::new(self.settings.clone()),
             orders,

@@ -9,13 +9,14 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::sync::{Notify, mpsc, oneshot};
 use tokio::time::sleep;
-use whatsapp_rust::prelude::{Client, InboundMessage, MessageInfo};
+use whatsapp_rust::prelude::{Client, InboundMessage, MessageInfo, wa};
 use whatsapp_rust::types::events::UnavailableType;
 use whatsapp_rust::{InboundDurabilityHook, async_trait};
 
 use super::inbound::{self, Me};
 use super::told::Told;
 use crate::bridge::Batch;
+use crate::panics::contain_call;
 use crate::types::Event;
 
 /// The pause before what was not stored is handed over once more.
@@ -85,10 +86,18 @@ impl Desk {
     pub fn events(&self, client: &Client, batch: &[InboundMessage]) -> Vec<Event> {
         let me = me(client);
         let name_of = |sender: &_| self.told.name_of(sender);
-        batch
-            .iter()
-            .flat_map(|inbound| inbound::events(&me, &name_of, &inbound.info, &inbound.message))
-            .collect()
+        let events = |inbound: &InboundMessage| {
+            let read = |message: &wa::Message| {
+                contain_call(|| inbound::events(&me, &name_of, &inbound.info, message))
+            };
+            // One that breaks off would come again and again; it is told as one that nobody can read.
+            let unreadable = |_| {
+                tracing::error!("A message broke off while it was read");
+                read(&wa::Message::default())
+            };
+            read(&inbound.message).or_else(unreadable).unwrap_or_default()
+        };
+        batch.iter().flat_map(events).collect()
     }
 }
 

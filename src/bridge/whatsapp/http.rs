@@ -14,6 +14,7 @@ use whatsapp_rust::wacore::net::StreamingHttpResponse;
 use whatsapp_rust::wacore::store::Device;
 
 use super::folder::{Folder, replace_private};
+use crate::panics::blocking;
 
 /// Where WhatsApp's web client names its version.
 const VERSION_PATH: &str = "/sw.js";
@@ -71,7 +72,7 @@ impl Web {
             bail!("WhatsApp's answer names no version");
         }
         let (path, content) = (self.kept_version.clone(), body.clone());
-        let kept = tokio::task::spawn_blocking(move || replace_private(&path, &content)).await;
+        let kept = blocking(move || replace_private(&path, &content)).await;
         if let Err(error) = kept.context("Failed to wait for a file").flatten() {
             tracing::warn!("Failed to keep WhatsApp's version: {error:#}");
         }

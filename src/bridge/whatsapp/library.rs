@@ -8,7 +8,9 @@ use tokio::sync::mpsc;
 use whatsapp_rust::prelude::{Bot, BotHandle, Client, Event as Said, Jid, SqliteStore};
 use whatsapp_rust::store::{SqliteStoreConfig, Synchronous};
 use whatsapp_rust::transport::TokioWebSocketTransportFactory;
-use whatsapp_rust::types::events::{EventHandler, EventInterest, EventKind, MessageBatch};
+use whatsapp_rust::types::events::{
+    EventHandler, EventInterest, EventKind, MessageBatch, UndecryptableMessage,
+};
 use whatsapp_rust::wacore::pair_code::PairCodeRejection;
 use whatsapp_rust::wacore::store::DevicePropsOverride;
 use whatsapp_rust::wacore::store::traits::DeviceStore as _;

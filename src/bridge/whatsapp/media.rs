@@ -9,7 +9,7 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use sha2::{Digest as _, Sha256};
 use tokio::sync::Semaphore;
-use tokio::task::{JoinSet, spawn_blocking};
+use tokio::task::JoinSet;
 use tokio::time::timeout;
 use whatsapp_rust::ErrorChainExt as _;
 use whatsapp_rust::UploadOptions;
@@ -20,6 +20,7 @@ use whatsapp_rust::upload::UploadResponse;
 
 use super::letter;
 use crate::bridge::{Fetch, FetchError, OutgoingFile};
+use crate::panics::{blocking, contain};
 use crate::types::Media;
 
 /// Files that come in at a time: they share the line with messages.
@@ -56,8 +57,10 @@ impl Fetching {
             let Fetch { media, into, limit_bytes, mut outcome } = fetch;
             let fetching = async {
                 let Ok(_turn) = turns.acquire().await else { return Err(FetchError::Later) };
-                let fetched = timeout(FETCH_LIMIT, download(&client, &media, into, limit_bytes)).await;
-                fetched.unwrap_or(Err(FetchError::Later))
+                let download = contain(download(&client, &media, into, limit_bytes));
+                let fetched = timeout(FETCH_LIMIT, download).await.unwrap_or(Ok(Err(FetchError::Later)));
+                // It would break off at each time.
+                fetched.unwrap_or(Err(FetchError::Damaged))
             };
             let fetched = tokio::select! {
                 fetched = fetching => fetched,
@@ -169,7 +172,7 @@ impl DownloadWriter for Sink {
 pub async fn upload(client: &Client, file: &OutgoingFile) -> Result<UploadResponse> {
     let mut source = file.file.try_clone().context("Failed to open a file once more")?;
     let checked = file.bytes;
-    let bytes = spawn_blocking(move || -> Result<Vec<u8>> {
+    let bytes = blocking(move || -> Result<Vec<u8>> {
         source.rewind().context("Failed to go to a file's beginning")?;
         let mut bytes = Vec::new();
         // Whoever writes to it meanwhile makes it no larger than it was when it was checked.

@@ -16,6 +16,7 @@ use super::letter::{self, Author};
 use super::media::{self, Fetching};
 use crate::bridge::{Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Send, SendError};
 use crate::clock::Clock;
+use crate::panics::contain;
 use crate::types::ChatId;
 
 /// Chats that are sent to at the same time.
@@ -81,16 +82,8 @@ impl Outbound {
     /// Waits until a message is done; never returns where none is on its way.
     pub async fn next_done(&mut self) {
         let Some(done) = self.sending.join_next().await else { return std::future::pending().await };
-        match done {
-            Ok(chat) => drop(self.busy.remove(&chat)),
-            // A task that broke off did not say which it was; what waits is sent by the outbox again.
-            Err(error) => {
-                tracing::error!("A message broke off: {error}");
-                self.sending.abort_all();
-                self.busy.clear();
-                self.waiting.clear();
-                self.order.clear();
-            }
+        if let Ok(chat) = done {
+            self.busy.remove(&chat);
         }
         self.send_next();
     }
@@ -123,7 +116,9 @@ impl Outbound {
             self.busy.insert(chat.clone());
             let (client, clock) = (self.client.clone(), self.clock);
             self.sending.spawn(async move {
-                carry(&client, &clock, send).await;
+                if contain(carry(&client, &clock, send)).await.is_err() {
+                    tracing::error!("A message broke off; the outbox sends it again");
+                }
                 chat
             });
         }

@@ -17,7 +17,7 @@ use self::screen::{Screen, TICK};
 use super::exit::{self, End};
 use super::install::{self, Install};
 use super::terminal::typed_lines;
-use super::{link, ui};
+use super::{link, log, ui};
 use crate::bridge;
 use crate::bridge::whatsapp::Task;
 use crate::checks;
@@ -51,7 +51,7 @@ pub struct Arguments {
 
 pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
     // The screen belongs to the code; what the library warns of meanwhile is its own business.
-    install::start_log("error");
+    log::start("error");
     if arguments.status {
         return status(install).await;
     }

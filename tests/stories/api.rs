@@ -1,0 +1,62 @@
+//! The Kimi API in a story: refuses one request of an engine through its group's real door, so that what the service knows
+//! of it is what the door saw.
+
+use std::sync::mpsc;
+use std::time::Duration;
+
+use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, UnixStream};
+
+use crate::engine::HeldPrompt;
+use crate::held;
+use crate::world::World;
+
+/// How long a refusal may take of the real time, in which sockets work.
+const REAL_LIMIT: Duration = Duration::from_secs(20);
+/// Longer than the door itself waits before it gives up: it says so at once.
+const LATER_SECS: u32 = 600;
+
+pub struct Api(TcpListener);
+
+impl Api {
+    pub async fn new() -> Self {
+        Self(TcpListener::bind("127.0.0.1:0").await.unwrap())
+    }
+
+    pub fn base(&self) -> String {
+        format!("http://{}/coding/v1", self.0.local_addr().unwrap())
+    }
+}
+
+impl World {
+    /// The engine of this prompt asks the model and is refused, which it tells in its own words.
+    pub async fn refuse(&self, prompt: &HeldPrompt, status: u16, kind: &str) {
+        let (done, is_done) = mpsc::channel();
+        // Paused time stands still as long as a thread works: sockets have time of their own.
+        let time_stands = tokio::task::spawn_blocking(move || is_done.recv_timeout(REAL_LIMIT));
+        let door = self.paths().door(&held::name(&prompt.group)).join("door.sock");
+        let mut engine = UnixStream::connect(door).await.unwrap();
+        let request = "POST /coding/v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\n\
+                       content-length: 2\r\n\r\n{}";
+        engine.write_all(request.as_bytes()).await.unwrap();
+        let (mut door, _) = self.api.0.accept().await.unwrap();
+        let mut asked = Vec::new();
+        while !asked.ends_with(b"\r\n\r\n{}") {
+            assert!(door.read_buf(&mut asked).await.unwrap() > 0, "the door asks to the end");
+        }
+        let why = json!({"error": {"type": kind, "message": "the story wants it so"}}).to_string();
+        let answer = format!(
+            "HTTP/1.1 {status} No\r\nconnection: close\r\nretry-after: {LATER_SECS}\r\n\
+             content-type: application/json\r\ncontent-length: {}\r\n\r\n{why}",
+            why.len()
+        );
+        door.write_all(answer.as_bytes()).await.unwrap();
+        let mut told = String::new();
+        engine.read_to_string(&mut told).await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 ") && told.contains("the story wants it so"), "{told}");
+        done.send(()).unwrap();
+        time_stands.await.unwrap().expect("the door answers in time");
+        prompt.fails(-32003, &format!("Error code: {status} - {why}"));
+    }
+}
