@@ -266,8 +266,8 @@ fn groups_set() {
           --hosts <HOST>           The hosts of `--web allowlist`, with those beneath them; they replace
                                    the ones before
           --daily-tokens <NUMBER>  Most tokens that it may use in a day; "none" is no limit
-          --forwards <FORWARDS>    What a forwarded message does that names the assistant: it is told with
-                                   the next message, or calls it [possible values: told, call]
+          --forwards <FORWARDS>    What a forwarded message does that names the assistant: it is told
+                                   with the next message, or calls it [possible values: told, call]
           --home <FOLDER>          The folder of this install [default: NANOKIMI_HOME, else this folder
                                    if it is one, else ~/nanokimi]
       -h, --help                   Print help
