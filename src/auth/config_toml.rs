@@ -125,6 +125,15 @@ fn says_takes_images(text: &str, model: Option<&str>) -> bool {
         || SEEING_MODELS.contains(&model.unwrap_or(&chosen.model))
 }
 
+/// The models that the `config.toml` at `path` offers, by the names that Kimi knows; `model` is the name that replaces
+/// theirs. None where it cannot be read.
+pub fn models(path: &Path, model: Option<&str>) -> Vec<String> {
+    let config = fs::read_to_string(path).ok().and_then(|text| toml::from_str::<Config>(&text).ok());
+    let offered =
+        config.into_iter().flat_map(|config| config.models.into_values().map(|chosen| chosen.model));
+    offered.chain(model.map(str::to_owned)).collect()
+}
+
 /// Looks through the text of a `config.toml`.
 ///
 /// # Errors

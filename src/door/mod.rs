@@ -65,6 +65,8 @@ pub struct Upstream {
     base: String,
     authorization: watch::Receiver<Authorization>,
     refusals: watch::Sender<Option<Secret>>,
+    /// The models that engines are told of; none where that is not known.
+    models: Vec<String>,
     /// Made at the first door: it reads the system's trust store, some milliseconds and a megabyte.
     client: Arc<OnceCell<reqwest::Client>>,
 }
@@ -78,7 +80,13 @@ impl Upstream {
         authorization: watch::Receiver<Authorization>,
         refusals: watch::Sender<Option<Secret>>,
     ) -> Self {
-        Self { base: base.into(), authorization, refusals, client: Arc::default() }
+        Self { base: base.into(), authorization, refusals, models: Vec::new(), client: Arc::default() }
+    }
+
+    /// The same for engines that are told of these models: that Kimi does not give another one is no trouble of the
+    /// account.
+    pub fn with_models(self, models: Vec<String>) -> Self {
+        Self { models, ..self }
     }
 }
 

@@ -21,6 +21,7 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use reqwest::Url;
 use reqwest::redirect::Policy;
+use serde::Deserialize;
 use tokio::sync::watch;
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
@@ -54,6 +55,7 @@ pub struct Relay {
     base: String,
     authorization: watch::Receiver<Authorization>,
     refusals: watch::Sender<Option<Secret>>,
+    models: Vec<String>,
     ledger: Arc<Ledger>,
     room: Room,
 }
@@ -75,11 +77,11 @@ struct Login {
 
 impl Relay {
     pub async fn new(upstream: Upstream, ledger: Arc<Ledger>) -> Result<Self> {
-        let Upstream { base, authorization, refusals, client } = upstream;
+        let Upstream { base, authorization, refusals, models, client } = upstream;
         let place = Place::of(&base)?;
         let make = async || blocking(move || client_for(place)).await?;
         let client = client.get_or_try_init(make).await?.clone();
-        Ok(Self { client, base, authorization, refusals, ledger, room: Room::new() })
+        Ok(Self { client, base, authorization, refusals, models, ledger, room: Room::new() })
     }
 
     /// Answers a request from inside, whatever it is. `web_is_closed` answers who asks Kimi to go to the web, where that is
@@ -222,10 +224,21 @@ impl Relay {
                     tried.pauses += 1;
                     sleep(pause).await;
                 }
+                // What an agent's program has made up is no trouble of the account, which would be told to all.
+                Verdict::Pass(Trouble::ModelRefused) if self.asks_for_another_model(body) => {
+                    return self.note(outgoing, refusal, Trouble::BadRequest).response();
+                }
                 Verdict::Pass(trouble) => return self.note(outgoing, refusal, trouble).response(),
                 Verdict::GiveUp(trouble) => return self.note(outgoing, refusal, trouble).final_response(),
             }
         }
+    }
+
+    /// Whether a request asks for a model that its engine was not told of, as far as that is known.
+    fn asks_for_another_model(&self, body: &Bytes) -> bool {
+        let asked = serde_json::from_slice::<AskedModel>(body).ok();
+        let is_known = |AskedModel { model }| self.models.contains(&model);
+        !self.models.is_empty() && !asked.is_some_and(is_known)
     }
 
     async fn send(
@@ -321,6 +334,12 @@ fn unreachable(why: &str) -> Refusal {
 
 fn content_type(answer: &reqwest::Response) -> &str {
     answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
+}
+
+/// The part of a request to the model that names it.
+#[derive(Deserialize)]
+struct AskedModel {
+    model: String,
 }
 
 /// What ends an event stream of which a part is missing: whatever line was cut, then an error in OpenAI's shape.

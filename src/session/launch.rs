@@ -13,6 +13,7 @@ use super::Host;
 use super::pictures::Sight;
 use super::share::{self, Overuse};
 use crate::agent::{self, Agent, AgentEvent};
+use crate::auth::config_toml;
 use crate::container::spec::Services;
 use crate::container::{Containers, Exit, Running, image, spec};
 use crate::door::{self, Door};
@@ -130,7 +131,7 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
         };
     tokio::spawn(log_stderr(stderr).in_current_span());
     let (paths, name_of_group) = (host.paths.clone(), group.name.clone());
-    tokio::task::spawn_blocking(move || home::empty_trash(&paths, &name_of_group));
+    tokio::spawn(blocking(move || home::empty_trash(&paths, &name_of_group)));
     let (ended, exit_receiver) = oneshot::channel();
     tokio::spawn(async move { ended.send(exit.await) });
     let (over, overuse) = oneshot::channel();
@@ -213,7 +214,9 @@ async fn prepare<C: Containers>(
         },
         group,
     )?;
-    let door = door::open(&host.paths.door(&group.name), host.upstream.clone(), group).await?;
+    let models = config_toml::models(&host.paths.engine_config(), host.settings.model.as_deref());
+    let upstream = host.upstream.clone().with_models(models);
+    let door = door::open(&host.paths.door(&group.name), upstream, group).await?;
     Ok(Prepared { spec, door, global })
 }
 

@@ -32,17 +32,25 @@ impl Api {
 impl World {
     /// The engine of this prompt asks the model and is refused, which it tells in its own words.
     pub async fn refuse(&self, prompt: &HeldPrompt, status: u16, kind: &str) {
+        self.refuse_asked(prompt, r#"{"model":"kimi-for-coding"}"#, status, kind).await;
+    }
+
+    /// The same of a request with this body.
+    pub async fn refuse_asked(&self, prompt: &HeldPrompt, asks: &str, status: u16, kind: &str) {
         let (done, is_done) = mpsc::channel();
         // Paused time stands still as long as a thread works: sockets have time of their own.
         let time_stands = tokio::task::spawn_blocking(move || is_done.recv_timeout(REAL_LIMIT));
         let door = self.paths().door(&held::name(&prompt.group)).join("door.sock");
         let mut engine = UnixStream::connect(door).await.unwrap();
-        let request = "POST /coding/v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\n\
-                       content-length: 2\r\n\r\n{}";
+        let request = format!(
+            "POST /coding/v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\n\
+             content-length: {}\r\n\r\n{asks}",
+            asks.len()
+        );
         engine.write_all(request.as_bytes()).await.unwrap();
         let (mut door, _) = self.api.0.accept().await.unwrap();
         let mut asked = Vec::new();
-        while !asked.ends_with(b"\r\n\r\n{}") {
+        while !asked.ends_with(asks.as_bytes()) {
             assert!(door.read_buf(&mut asked).await.unwrap() > 0, "the door asks to the end");
         }
         let why = json!({"error": {"type": kind, "message": "the story wants it so"}}).to_string();

@@ -363,3 +363,24 @@ async fn an_engine_that_speaks_acp_is_believed_no_more() {
     assert_eq!(world.store.outages().await.unwrap(), []);
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_model_that_an_agent_has_made_up_is_no_trouble_of_the_account() {
+    let mut world = World::new(Behaviour::Held).await;
+    for asks in [r#"{"model":"made-up"}"#, "{}", "nothing", r#"{"model":["kimi-for-coding"]}"#] {
+        world.says("family", "Ana", "@Kai hello").await;
+        let prompt = world.prompt().await;
+        world.refuse_asked(&prompt, asks, 404, "resource_not_found_error").await;
+        let told = world.hears_in("family").await;
+        assert!(told.starts_with("Kai: I could not answer."), "{asks}: {told}");
+        world.silence(Duration::from_secs(60)).await;
+        assert_eq!(world.store.outages().await.unwrap(), [], "{asks}");
+    }
+    // The one that its engine was told of is.
+    world.says("family", "Ana", "@Kai hello").await;
+    let prompt = world.prompt().await;
+    world.refuse(&prompt, 404, "resource_not_found_error").await;
+    let told = [world.hears().await.group, world.hears().await.group];
+    assert_eq!(told, ["family", "main"]);
+    world.stop_hearing().await;
+}
