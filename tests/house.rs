@@ -191,6 +191,21 @@ fn only_the_face_prints() {
     assert_eq!(faults("src/auth/mod.rs", "// println!\nfn f() { \"print!\" }"), [""; 0]);
 }
 
+/// Where a task ends in a panic, Tokio's own error repeats its words: they may be a piece of a message.
+#[test]
+fn the_words_of_a_panic_end_in_panics() {
+    const REPEATS_THEM: [&str; 2] = ["spawn_blocking", "JoinError"];
+    let faults = |path: &str, text: &str| -> Vec<String> {
+        let named = REPEATS_THEM.iter().filter(|name| without_tests(text).contains(**name));
+        named.map(|name| format!("{path} uses {name}; take what is in panics")).collect()
+    };
+    let files = rust_files("src/");
+    let others = files.iter().filter(|file| file.path != "src/panics.rs");
+    let found: Vec<String> = others.flat_map(|file| faults(&file.path, &file.text)).collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+    assert_eq!(faults("src/a.rs", "use tokio::task::spawn_blocking;").len(), 1);
+}
+
 fn import_faults(path: &str, text: &str) -> Vec<String> {
     let code = Code::of(text);
     let Some(own) = module_of(path) else {

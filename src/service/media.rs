@@ -7,21 +7,21 @@
 //! A claim never passes a file that is still wanted, so that each end of a fetch is recorded, and only then is
 //! dispatch told. Groups do not wait for each other, nor does anything that needs no file.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
-use tokio::task::{Id, JoinSet};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::{Reach, file_types};
 use crate::bridge::{Fetch, FetchError, Link, Order, Typing};
 use crate::container::Containers;
 use crate::home::{self, FreeRoom, Unfinished};
-use crate::panics::{self, contain};
+use crate::panics::{self, BrokeOff, contain};
 use crate::paths::InboxFile;
 use crate::session::Host;
 use crate::store::{FileOf, RowId, Wanted};
@@ -73,7 +73,7 @@ pub async fn run<C: Containers>(
     let mut media = Media {
         fetcher: Fetcher { host, source, slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) },
         hints,
-        fetching: HashMap::new(),
+        fetching: HashSet::new(),
         again: HashSet::new(),
         tasks: JoinSet::new(),
     };
@@ -82,7 +82,7 @@ pub async fn run<C: Containers>(
         loop {
             tokio::select! {
                 Some(group) = woken.recv() => media.take_up(group).await,
-                Some(ended) = media.tasks.join_next_with_id() => media.fetched(ended).await,
+                Some(Ok(ended)) = media.tasks.join_next() => media.fetched(ended).await,
                 // Intake has ended, and nothing is on its way.
                 else => return,
             }
@@ -97,11 +97,11 @@ pub async fn run<C: Containers>(
 struct Media<C> {
     fetcher: Fetcher<C>,
     hints: mpsc::Sender<GroupName>,
-    /// Which group each task fetches for; one task per group at most.
-    fetching: HashMap<Id, GroupName>,
+    /// The groups that `tasks` fetch for; one task per group at most.
+    fetching: HashSet<GroupName>,
     /// Groups to take up again after that: they were woken meanwhile, or the database failed.
     again: HashSet<GroupName>,
-    tasks: JoinSet<()>,
+    tasks: JoinSet<(GroupName, Result<(), BrokeOff>)>,
 }
 
 impl<C: Containers> Media<C> {
@@ -121,7 +121,7 @@ impl<C: Containers> Media<C> {
 
     /// Passes the hint on, or fetches first what the group's next prompt needs.
     async fn take_up(&mut self, name: GroupName) {
-        if self.fetching.values().any(|fetching| *fetching == name) {
+        if self.fetching.contains(&name) {
             self.again.insert(name);
             return;
         }
@@ -142,24 +142,19 @@ impl<C: Containers> Media<C> {
     }
 
     fn begin(&mut self, name: GroupName, work: impl Future<Output = ()> + Send + 'static) {
-        let task = self.tasks.spawn(work);
-        self.fetching.insert(task.id(), name);
+        self.fetching.insert(name.clone());
+        self.tasks.spawn(async move { (name, contain(work).await) });
     }
 
-    async fn fetched(&mut self, ended: Result<(Id, ()), tokio::task::JoinError>) {
-        let id = match ended {
-            Ok((id, ())) => id,
-            Err(error) => {
-                if let Some(name) = self.fetching.remove(&error.id()) {
-                    tracing::error!(group = %name, "Fetching files broke off, trying again");
-                    // Its files are still wanted, and nothing behind them is claimed.
-                    self.again.insert(name.clone());
-                    self.begin(name, sleep(ERROR_PAUSE));
-                }
-                return;
-            }
-        };
-        let Some(name) = self.fetching.remove(&id) else { return };
+    async fn fetched(&mut self, (name, ended): (GroupName, Result<(), BrokeOff>)) {
+        self.fetching.remove(&name);
+        if let Err(BrokeOff) = ended {
+            tracing::error!(group = %name, "Fetching files broke off, trying again");
+            // Its files are still wanted, and nothing behind them is claimed.
+            self.again.insert(name.clone());
+            self.begin(name, sleep(ERROR_PAUSE));
+            return;
+        }
         // At once, also where more has come since: a chat that sends and sends would never be answered.
         self.hints.send(name.clone()).await.ok();
         if self.again.remove(&name) {

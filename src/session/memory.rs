@@ -10,13 +10,13 @@
 //! anything that it could answer. What fails later is another matter: the memory was read by then.
 
 use anyhow::Result;
-use tokio::task::spawn_blocking;
 
 use super::Host;
 use super::launch::sessions_of;
 use crate::container::Containers;
 use crate::home::SetAside;
 use crate::notices;
+use crate::panics::blocking;
 use crate::types::{ChatId, Group};
 
 /// So many engines in a row, then what they begin with is doubted. The third and last attempt at a message is with a new
@@ -42,7 +42,7 @@ impl Memory {
     pub async fn before_launch<C: Containers>(&mut self, host: &Host<C>, group: &Group) -> Result<()> {
         let sessions = sessions_of(host, group).await?;
         let (paths, name, doubted) = (host.paths.clone(), group.name.clone(), self.is_doubted());
-        let aside = spawn_blocking(move || match SetAside::unfinished(&paths, &name, &sessions) {
+        let aside = blocking(move || match SetAside::unfinished(&paths, &name, &sessions) {
             // A kill has come in between, or it could not be put back.
             Some(aside) => Ok(Some(aside)),
             None if doubted => SetAside::begin(&paths, &name, &sessions).map(Some),
@@ -58,7 +58,7 @@ impl Memory {
     /// An engine has failed on something that may be in its memory.
     pub async fn engine_failed(&mut self) {
         let Some(aside) = self.failed() else { return };
-        match spawn_blocking(move || aside.undo()).await.map_err(anyhow::Error::from).flatten() {
+        match blocking(move || aside.undo()).await.map_err(anyhow::Error::from).flatten() {
             Ok(()) => tracing::warn!("Without the agent's memory the engine fails too; it is put back"),
             Err(error) => tracing::error!("{error:#}"),
         }
@@ -67,7 +67,7 @@ impl Memory {
     /// An engine works with what it began with; the chat is told when that is a new memory.
     pub async fn engine_works<C>(&mut self, host: &Host<C>, chat: &ChatId) {
         let Some(aside) = self.works() else { return };
-        match spawn_blocking(move || aside.keep()).await.map_err(anyhow::Error::from).flatten() {
+        match blocking(move || aside.keep()).await.map_err(anyhow::Error::from).flatten() {
             Ok((place, names)) => {
                 tracing::warn!(place, "The agent has begun anew; its memory is kept there");
                 let settings = &host.settings;

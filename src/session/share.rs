@@ -8,12 +8,12 @@ use std::time::Duration;
 
 use tokio::net::UnixStream;
 use tokio::sync::oneshot;
-use tokio::task::spawn_blocking;
 use tokio::time::{Instant, sleep};
 
 use crate::container::processes::{self, Held};
 use crate::container::spec::Limits;
 use crate::home::{Room, free_room, taken_by};
+use crate::panics::blocking;
 use crate::paths::Paths;
 use crate::types::{Group, Trouble};
 
@@ -146,7 +146,7 @@ fn beginning_with(at_start: Room, limit: Room) -> Room {
 /// Counts what the agent takes, files without a name included.
 async fn count(paths: &Paths, group: &Group, most: Room) -> Option<(Room, Held)> {
     let (paths, group) = (paths.clone(), group.clone());
-    let counted = spawn_blocking(move || {
+    let counted = blocking(move || {
         let held = processes::held_by_container_of(&paths.group(&group.name)).unwrap_or_default();
         let named = taken_by(&paths, &group, most.entries);
         let taken = Room {

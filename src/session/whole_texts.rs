@@ -4,9 +4,9 @@ use std::io::{self, Write as _};
 use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
-use tokio::task::spawn_blocking;
 
 use crate::home;
+use crate::panics::blocking;
 use crate::paths::InboxFile;
 use crate::render::prompt::{CutText, Prompt};
 use crate::store::{Claim, RowId, Store};
@@ -33,7 +33,7 @@ pub async fn write(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut 
         let file = InboxFile::new(message.sent_at, zone, row.number(), ending);
         let path = file.path();
         let folder = folder.clone();
-        let written = spawn_blocking(move || save(folder, row, &file, &text)).await;
+        let written = blocking(move || save(folder, row, &file, &text)).await;
         match written.map_err(io::Error::other).flatten() {
             Ok(()) => *whole = Some(path.clone()),
             Err(error) => {
