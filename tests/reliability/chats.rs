@@ -42,6 +42,8 @@ pub struct Chats {
     pub server: Server,
     pub place: Place,
     pub groups: Vec<String>,
+    /// What the seconds in traces count from.
+    began: Instant,
     people: Vec<Arc<Device>>,
     pictures: Vec<UploadResponse>,
     asked: Mutex<BTreeMap<usize, Asked>>,
@@ -144,6 +146,7 @@ impl Chats {
         link(&server, &home).await;
         server.keep_no_record();
         server.trace_messages_to(KAI);
+        let began = Instant::now();
         let heard = Arc::new(Mutex::new(Heard::default()));
         let (mut people, mut listening, mut files) = (vec![], vec![], vec![]);
         for (person, (phone, ..)) in PEOPLE.into_iter().enumerate() {
@@ -165,6 +168,7 @@ impl Chats {
             server,
             place,
             groups,
+            began,
             people,
             pictures: Vec::new(),
             asked: Mutex::default(),
@@ -263,11 +267,14 @@ impl Chats {
         began.elapsed()
     }
 
-    /// When each question was asked and first answered, where it was.
-    pub fn times(&self) -> Vec<(Instant, Option<Instant>)> {
-        let heard = self.heard.lock().unwrap();
-        let first = |number| heard.answers.get(number).map(|answered| answered.first_at);
-        self.asked().iter().map(|(number, asked)| (asked.at, first(number))).collect()
+    /// When each question was asked and first answered, of those that were.
+    pub fn answered_at(&self) -> Vec<(usize, Instant, Instant)> {
+        let (asked, heard) = (self.asked(), self.heard.lock().unwrap());
+        let times = asked.iter().filter_map(|(number, asked)| {
+            let answered = heard.answers.get(number)?;
+            Some((*number, asked.at, answered.first_at))
+        });
+        times.collect()
     }
 
     /// Prints what was counted; nothing may be lost, nothing have two ids, nothing overtake another.
@@ -311,12 +318,15 @@ impl Chats {
         }
     }
 
-    /// Where a question was on its way when it was lost.
-    fn trace(&self, number: usize) -> String {
-        let asked = self.asked();
-        let Asked { ids, group, .. } = &asked[&number];
-        let chat = group.trim_start_matches(GROUP_ID);
-        let mut lines = vec![format!("  question {number} in {chat}:")];
+    /// What became of a question on its way.
+    pub fn trace(&self, number: usize) -> String {
+        let (asked, heard) = (self.asked(), self.heard.lock().unwrap());
+        let Asked { ids, group, at, .. } = &asked[&number];
+        let secs = |at: Instant| format!("{:.3} s", (at - self.began).as_secs_f64());
+        let answered = heard.answers.get(&number).map(|answered| secs(answered.first_at));
+        let (chat, at) = (group.trim_start_matches(GROUP_ID), secs(*at));
+        let answered = answered.unwrap_or_else(|| "never".to_owned());
+        let mut lines = vec![format!("  question {number} in {chat}, asked at {at}, answered: {answered}")];
         for id in ids {
             lines.push(format!("    {id}: {}", self.server.trace_of(id).join(" · ")));
             lines.extend(rows::of_message(&self.place.home, id).iter().map(|row| format!("      {row}")));

@@ -69,14 +69,22 @@ pub async fn run(jumps: usize, mut chance: Chance) {
         chats.ask_for(STRETCH, PAUSE).await;
     }
     let counts = chats.count(PATIENCE).await;
-    let late = chats.times().into_iter().filter_map(|(asked, heard)| Some(late(asked, heard?, &back_at)));
-    let latest = late.max().unwrap_or_default();
+    let mut late: Vec<(Duration, usize)> = chats
+        .answered_at()
+        .into_iter()
+        .map(|(number, asked, answered)| (late(asked, answered, &back_at), number))
+        .collect();
+    late.sort();
+    let latest = late.last().map_or(Duration::ZERO, |(late, _)| *late);
     let (seed, secs) = (chance.seed, began.elapsed().as_secs());
     let what = format!(
         "clocks: {jumps} jumps in {secs} s, seed {seed}, latest answer after {:.1} s",
         latest.as_secs_f64()
     );
     chats.report(&what, &counts);
+    for (_, number) in late.iter().filter(|(late, _)| *late > LATE_MAX) {
+        println!("{}", chats.trace(*number));
+    }
     assert!(latest <= LATE_MAX, "an answer came too late");
     chats.check_log();
 }

@@ -12,13 +12,18 @@ use tokio::process::{Child, Command};
 use tokio::time::Instant;
 
 use crate::chance::Chance;
-use crate::chats::Chats;
+use crate::chats::{Chats, KAI};
 
 /// Groups that people write in.
 const GROUPS: usize = 4;
-/// The service lives for a random time up to this: it is online after a third of a second, so that some kills
-/// hit the start, and most the work.
+/// The service lives for a random time up to this: from its start for some, so that they are killed on their way to
+/// WhatsApp, and for the others from when they are there.
 const LIFE: Duration = Duration::from_millis(1_500);
+/// How many of a hundred are killed on their way.
+pub const KILLED_AT_START: u32 = 25;
+/// After so many kills the service may once answer everything: replies leave at the pace of people, and what waits longer
+/// tries nothing new.
+pub const KILLS_WITHOUT_REST: usize = 50;
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(150);
 /// After the last kill: how long nothing may come before it counts as lost.
@@ -42,9 +47,15 @@ pub async fn run_beside_neighbour(kills: usize, chance: Chance) {
 async fn kill_again_and_again(what: &str, kills: usize, mut chance: Chance) {
     let began = Instant::now();
     let chats = Chats::new(GROUPS).await;
-    for _ in 0..kills {
+    for kill in 1..=kills {
         let mut service = chats.place.spawn();
+        if !chance.random.random_ratio(KILLED_AT_START, 100) {
+            chats.server.wait_until_online(KAI).await;
+        }
         chats.ask_for(LIFE.mul_f64(chance.random.random()), PAUSE).await;
+        if kill % KILLS_WITHOUT_REST == 0 {
+            chats.wait_until_answered(PATIENCE).await;
+        }
         service.kill().await.unwrap();
     }
     let _service = chats.place.spawn();

@@ -6,7 +6,7 @@
 //! cargo test --test reliability                      a short run of most that follow
 //! cargo test --test reliability -- kills 200         kill -9 at random moments
 //! cargo test --test reliability -- neighbour 200     the same beside a process that flushes the disk without end
-//! cargo test --test reliability -- sniper 200        kill -9 within 60 ms of a delivery, several under way, slow disk
+//! cargo test --test reliability -- sniper 200        kill -9 within 90 ms of a delivery, many under way, slow disk
 //! cargo test --test reliability -- mix 100           kills with files, edits, deletions, other groups, lost connections
 //! cargo test --test reliability -- burst 1000        so many messages in 50 groups, three lost connections
 //! cargo test --test reliability -- hostile           what nobody who means well would send

@@ -11,7 +11,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::chance::Chance;
 use crate::chats::{Answer, Chats, Form, KAI};
-use crate::kills::PATIENCE;
+use crate::kills::{KILLED_AT_START, KILLS_WITHOUT_REST, PATIENCE};
 use crate::service::group_name;
 
 const NANOKIMI: &str = env!("CARGO_BIN_EXE_nanokimi");
@@ -45,8 +45,11 @@ pub async fn run(kills: usize, mut chance: Chance) {
     chats.take_pictures().await;
     let (served, at_times) = chats.groups.split_at(GROUPS);
     let (mut is_served, mut changes, mut lost_connections) = (true, 0, 0);
-    for _ in 0..kills {
+    for kill in 1..=kills {
         let mut service = chats.place.spawn();
+        if !chance.random.random_ratio(KILLED_AT_START, 100) {
+            chats.server.wait_until_online(KAI).await;
+        }
         let end = Instant::now() + LIFE.mul_f64(chance.random.random());
         while Instant::now() < end {
             let form = *FORMS.choose(&mut chance.random).unwrap();
@@ -67,6 +70,9 @@ pub async fn run(kills: usize, mut chance: Chance) {
                 chats.server.drop_connection(KAI);
             }
             sleep(PAUSE.min(end.saturating_duration_since(Instant::now()))).await;
+        }
+        if kill % KILLS_WITHOUT_REST == 0 {
+            chats.wait_until_answered(PATIENCE).await;
         }
         service.kill().await.unwrap();
     }

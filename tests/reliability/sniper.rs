@@ -12,17 +12,19 @@ use crate::chats::{Answer, Chats, Form, KAI};
 use crate::kills::PATIENCE;
 use crate::preload::Preload;
 
-/// Groups in which a message is written at the same time.
+/// Groups that people write in.
 const GROUPS: usize = 8;
-/// Between the first message of a volley and the last: the library writes its keys to the disk 25 ms after it has
-/// decrypted a message, together with those of later ones.
+/// Messages of one volley, and the time over which they are spread: the library writes its keys to the disk 25 ms after
+/// it has decrypted a message, together with those of messages that it is at by then.
+const MESSAGES: usize = 24;
 const VOLLEY: Duration = Duration::from_millis(40);
 /// How long after the first delivery the service lives at most.
-const LIFE: Duration = Duration::from_millis(60);
+const LIFE: Duration = Duration::from_millis(90);
 /// How long a flush to the disk takes at most during a volley. Up to 20 ms are usual on a rented server.
 const FLUSH_MAX: Duration = Duration::from_millis(60);
-/// How long what is left from the last volley may be worked on before the next one.
-const REST: Duration = Duration::from_millis(500);
+/// How long what is left from the last volley may be worked on before the next one: replies leave at the pace of people,
+/// and pile up otherwise.
+const REST: Duration = Duration::from_secs(10);
 
 pub async fn run(kills: usize, mut chance: Chance) {
     let began = Instant::now();
@@ -35,7 +37,7 @@ pub async fn run(kills: usize, mut chance: Chance) {
         chats.server.wait_until_settled(KAI).await;
         chats.wait_until_answered(REST).await;
         let before = chats.server.live_deliveries();
-        let delays: Vec<Duration> = (0..GROUPS).map(|_| VOLLEY.mul_f64(chance.random.random())).collect();
+        let delays: Vec<Duration> = (0..MESSAGES).map(|_| VOLLEY.mul_f64(chance.random.random())).collect();
         let life = LIFE.mul_f64(chance.random.random());
         preload.set_longest_flush(FLUSH_MAX);
         let volley = delays.into_iter().map(async |delay| {
