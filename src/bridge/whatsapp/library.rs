@@ -42,6 +42,9 @@ const GROUPS_CACHED: u64 = 64;
 const PEOPLE_CACHED: u64 = 1024;
 /// Chats whose locks are kept in memory.
 const CHATS_CACHED: u64 = 512;
+/// How long the library keeps what it has sent, on disk, to answer a device that could not read it and asks once more:
+/// a phone may be off for weeks. The library's own two hours lose such a message for good.
+const SENT_KEPT_SECS: u64 = 30 * 24 * 60 * 60;
 
 /// What the library says while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -110,7 +113,7 @@ impl Library {
             .with_device_props(
                 DevicePropsOverride::new().with_os(DEVICE_NAME).with_platform_type(DEVICE_KIND),
             )
-            .with_cache_config(small_caches())
+            .with_cache_config(caches())
             .with_inbound_durability_hook(desk.clone())
             .skip_history_sync();
         if let Some(version) = version {
@@ -143,8 +146,9 @@ async fn open(folder: &Folder) -> Result<SqliteStore> {
     SqliteStore::with_config(url, config).await.with_context(|| format!("Failed to open {url}"))
 }
 
-/// Enough for one person's account on a small server: the library's own sizes are for thousands of chats.
-fn small_caches() -> CacheConfig {
+/// What is kept in memory is enough for one person's account on a small server: the library's own sizes are for
+/// thousands of chats.
+fn caches() -> CacheConfig {
     CacheConfig {
         group_cache: CacheEntryConfig::new(Some(CACHE_TIME), GROUPS_CACHED),
         device_registry_cache: CacheEntryConfig::new(Some(CACHE_TIME), PEOPLE_CACHED),
@@ -152,6 +156,7 @@ fn small_caches() -> CacheConfig {
         session_locks_capacity: PEOPLE_CACHED,
         chat_lanes_capacity: CHATS_CACHED,
         resend_rate_limiter_capacity: CHATS_CACHED,
+        sent_message_ttl_secs: SENT_KEPT_SECS,
         ..Default::default()
     }
 }
