@@ -70,7 +70,10 @@ fn one_of_a_newer_nanokimi_is_left_alone() {
     let newer = Connection::open(home.database()).unwrap();
     newer.execute_batch("CREATE TABLE later (x); PRAGMA user_version = 999").unwrap();
     drop(newer);
-    assert_snapshot!(refusal(&home), @"The database was written by a newer nanokimi (its version is 999, this one knows 4); install the newer nanokimi again. Nothing was changed");
+    let refused = refusal(&home);
+    let (before, after) = refused.split_once("this one knows ").unwrap();
+    let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    assert_snapshot!(format!("{before}this one knows N{after}"), @"The database was written by a newer nanokimi (its version is 999, this one knows N); install the newer nanokimi again. Nothing was changed");
 }
 
 #[test]
