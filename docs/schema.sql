@@ -124,6 +124,8 @@ CREATE INDEX inbox_chat ON inbox (chat, id);
 
 -- What Kai says. The message id is chosen when the row is written; every attempt uses it.
 -- queued -> sent (handed over) -> acked | nacked (WhatsApp's answer); dead: given up before.
+-- message: as it was handed over, to be sealed anew for a device that cannot read it. delivered_at: when the first phone
+-- of somebody else had it; read_at: when somebody had read it.
 CREATE TABLE "outbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
@@ -142,7 +144,10 @@ CREATE TABLE "outbox" (
     sent_at INTEGER,
     error TEXT,
     put_off_at INTEGER,
-    pause_millis INTEGER
+    pause_millis INTEGER,
+    message BLOB,
+    delivered_at INTEGER,
+    read_at INTEGER
 ) STRICT;
 CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';
@@ -189,3 +194,25 @@ CREATE TABLE stops (
     why TEXT NOT NULL CHECK (why IN ('disk', 'kernel')),
     at INTEGER NOT NULL
 ) STRICT;
+
+-- Replies that WhatsApp has and no phone yet; all that it has, by chat.
+CREATE INDEX outbox_undelivered ON outbox (sent_at) WHERE state = 'acked' AND delivered_at IS NULL;
+CREATE INDEX outbox_acked ON outbox (chat, id) WHERE state = 'acked';
+
+-- A reply on the devices of one of the people that it is for; no row where nothing is known. suspected_at: since when
+-- there is reason to doubt that the device can read it; suspicions: how often there was. repairs: how often it was
+-- sealed anew since; repair_at: when that, or the end of it, is next due.
+CREATE TABLE recipients (
+    reply INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+    person TEXT NOT NULL,
+    phone_at INTEGER,
+    companion_at INTEGER,
+    suspected_at INTEGER,
+    suspected TEXT CHECK (suspected IN ('phone', 'companion')),
+    suspicions INTEGER NOT NULL DEFAULT 0,
+    repairs INTEGER NOT NULL DEFAULT 0,
+    repair_at INTEGER,
+    PRIMARY KEY (reply, person)
+) STRICT;
+CREATE INDEX recipients_person ON recipients (person, reply);
+CREATE INDEX recipients_repair ON recipients (repair_at) WHERE repair_at IS NOT NULL;

@@ -6,7 +6,7 @@
 //! | level | modules | |
 //! |---|---|---|
 //! | 0 values | `types` `clock` `paths` `panics` `writing` | what everything speaks |
-//! | 1 pure | `config` `router` `render` `notices` | decisions and words, no effects |
+//! | 1 pure | `config` `router` `render` `notices` `repair` | decisions and words, no effects |
 //! | 2 edges | `home` `store` `bridge` `container` `agent` `auth` `door` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
 //! | 4 face | `cli` | the only printing |
@@ -26,6 +26,7 @@ pub mod panics;
 pub mod paths;
 pub mod practice;
 pub mod render;
+pub mod repair;
 pub mod router;
 pub mod service;
 pub mod session;

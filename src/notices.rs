@@ -476,6 +476,22 @@ pub fn reply_lost(lang: Lang, group: &GroupName) -> String {
     }
 }
 
+/// To the owner: WhatsApp took a reply, or would, and somebody's phone cannot read it.
+pub fn on_no_phone(lang: Lang, group: &GroupName) -> String {
+    match lang {
+        Lang::En => format!(
+            "What I said in the group {group} may not be readable on somebody's phone there: WhatsApp gives me no keys \
+             that work for it. Please have them open WhatsApp on that phone and write something there, then ask me \
+             again there."
+        ),
+        Lang::Es => format!(
+            "Puede que lo que he dicho en el grupo {group} no se pueda leer en el teléfono de alguien: WhatsApp no me da \
+             claves que le sirvan. Pide que abran WhatsApp en ese teléfono y escriban algo allí, y vuelve a \
+             preguntarme allí."
+        ),
+    }
+}
+
 /// The first message in the main channel: who speaks here, and how to make use of it.
 pub fn hello(lang: Lang, assistant: &str) -> String {
     match lang {
@@ -550,6 +566,7 @@ mod tests {
             says_much(lang, &group),
             too_old_to_send(lang, 24, &BTreeMap::from([("family".to_owned(), 2)])),
             too_old_to_send(lang, 24, &many),
+            on_no_phone(lang, &group),
         ];
         [&once[..], &troubles, &progress, &ends, &whatsapp].concat().join("\n")
     }
@@ -596,6 +613,7 @@ mod tests {
         I have said very much in the chat of the group family in a short time, so what is left comes slowly, two messages a minute. If nobody wants that much, look what asks me there, or take the chat from me with `nanokimi groups remove family`.
         I could not send some messages for more than 24 hours and have given them up, as they may make no sense any more: family (2). If they still matter, ask me again there.
         I could not send some messages for more than 24 hours and have given them up, as they may make no sense any more: g01 (1), g02 (2), g03 (3), g04 (4), g05 (5), g06 (6), g07 (7), g08 (8), g09 (9), g10 (10), …. If they still matter, ask me again there.
+        What I said in the group family may not be readable on somebody's phone there: WhatsApp gives me no keys that work for it. Please have them open WhatsApp on that phone and write something there, then ask me again there.
         ");
     }
 
@@ -641,6 +659,7 @@ mod tests {
         He dicho muchísimo en el chat del grupo family en poco tiempo, así que lo que falta llega despacio, dos mensajes por minuto. Si nadie quiere tanto, mira qué me pregunta allí, o quítame el chat con `nanokimi groups remove family`.
         No he podido enviar algunos mensajes durante más de 24 horas y he renunciado a ellos, porque puede que ya no tengan sentido: family (2). Si todavía importan, vuelve a preguntarme allí.
         No he podido enviar algunos mensajes durante más de 24 horas y he renunciado a ellos, porque puede que ya no tengan sentido: g01 (1), g02 (2), g03 (3), g04 (4), g05 (5), g06 (6), g07 (7), g08 (8), g09 (9), g10 (10), …. Si todavía importan, vuelve a preguntarme allí.
+        Puede que lo que he dicho en el grupo family no se pueda leer en el teléfono de alguien: WhatsApp no me da claves que le sirvan. Pide que abran WhatsApp en ese teléfono y escriban algo allí, y vuelve a preguntarme allí.
         ");
     }
 

@@ -119,7 +119,7 @@ impl Console {
             Order::Typing { chat, shown: typing } if chat == self.chat => {
                 shown.send(Shown::Typing(typing)).await.is_ok()
             }
-            Order::Typing { .. } | Order::Read { .. } => true,
+            Order::Repair(_) | Order::Typing { .. } | Order::Read { .. } => true,
             Order::Fetch(fetch) => {
                 // Nothing is ever attached to a typed line.
                 fetch.outcome.send(Err(FetchError::Gone)).ok();
@@ -135,5 +135,6 @@ fn in_words(content: Content) -> String {
         Content::Text { text, .. } => text,
         Content::File(file) => format!("[{}] {}", file.name, file.caption).trim_end().to_owned(),
         Content::Reaction { emoji, .. } => format!("[{emoji}]"),
+        Content::Encoded(_) => "[a file]".to_owned(),
     }
 }

@@ -12,7 +12,7 @@ use std::fs::File;
 use tokio::sync::{mpsc, oneshot, watch};
 
 pub use crate::types::{Answer, Event, Link, Pairing};
-use crate::types::{ChatId, Media, MediaKind, MessageId, SenderId};
+use crate::types::{ChatId, DeviceKind, Media, MediaKind, MessageId, SenderId};
 
 /// Batches on their way to intake; a bridge that is ahead waits here instead of filling the memory.
 const BATCHES_IN_FLIGHT: usize = 64;
@@ -62,6 +62,7 @@ pub struct Batch {
 #[derive(Debug)]
 pub enum Order {
     Send(Send),
+    Repair(Repair),
     /// Shows or hides "typing…"; a failure does not matter.
     Typing {
         chat: ChatId,
@@ -91,8 +92,33 @@ pub struct Send {
     pub quote: Option<QuoteTo>,
     /// As [`crate::types::Inbound::expires_secs`].
     pub expires_secs: Option<u32>,
+    pub recipients: Recipients,
+    /// Gets the message as the bridge has encoded it, before the outcome, if it is handed over: a repair needs it.
+    pub encoded: oneshot::Sender<Vec<u8>>,
     /// Dropping it counts as [`SendError::Later`].
     pub outcome: oneshot::Sender<Result<HandedOver, SendError>>,
+}
+
+/// Who is in a chat, and with which devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recipients {
+    /// As the bridge remembers them.
+    Remembered,
+    /// As WhatsApp knows them now: the message was sent before, and something was wrong then.
+    LookedUp,
+}
+
+/// A message that somebody's device may not be able to read: it is sealed anew for that device, under its id.
+#[derive(Debug)]
+pub struct Repair {
+    pub chat: ChatId,
+    pub id: MessageId,
+    pub person: SenderId,
+    pub device: DeviceKind,
+    /// As [`Send::encoded`] gave it.
+    pub message: Vec<u8>,
+    /// Dropping it counts as [`SendError::Later`].
+    pub outcome: oneshot::Sender<Result<(), SendError>>,
 }
 
 /// What a message to send consists of.
@@ -110,6 +136,8 @@ pub enum Content {
         sender: SenderId,
         emoji: String,
     },
+    /// As [`Send::encoded`] gave it before.
+    Encoded(Vec<u8>),
 }
 
 /// A file of a group's folder, opened already, so that nobody can exchange it on its way.
@@ -145,6 +173,8 @@ pub enum HandedOver {
 pub enum SendError {
     /// Worth another try: not connected, timed out.
     Later(String),
+    /// Worth another try: WhatsApp has no keys of the person's devices, so that nobody could read it.
+    NoKeys,
     /// Will never work: no such chat.
     Never(String),
 }

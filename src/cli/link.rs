@@ -11,7 +11,7 @@ use super::auth::phone;
 use super::install::Install;
 use super::{exit, ui};
 use crate::bridge::whatsapp::{Presence, WhatsApp};
-use crate::bridge::{self, Batch, Content, Order};
+use crate::bridge::{self, Batch, Content, Order, Recipients};
 use crate::config::OwnNumber;
 use crate::store::{Attempt, DueContent, Rules, SendResult, Store};
 use crate::types::{Account, Answer, ChatId, Event, Link, MessageId};
@@ -92,7 +92,10 @@ fn answer(event: &Event) -> Option<(MessageId, Answer)> {
         | Event::Noted(_)
         | Event::Chat { .. }
         | Event::SamePerson { .. }
-        | Event::Account(_) => None,
+        | Event::Account(_)
+        | Event::Receipt(_)
+        | Event::PhoneMissed { .. }
+        | Event::IdentityChanged { .. } => None,
     }
 }
 
@@ -123,17 +126,21 @@ pub async fn deliver(
             return Ok(Delivered::Waiting);
         };
         let (outcome, handed_over) = oneshot::channel();
+        let (encoded, mut message) = oneshot::channel();
         let order = Order::Send(bridge::Send {
             chat: chat.clone(),
             id: reply.id.clone(),
             content: Content::Text { text, mentions },
             quote: None,
             expires_secs: reply.expires_secs,
+            recipients: Recipients::Remembered,
+            encoded,
             outcome,
         });
         orders.send(order).await.ok().context("Failed to send: the bridge to WhatsApp has ended")?;
         let Ok(Ok(Ok(_))) = timeout(ANSWER_LIMIT, handed_over).await else { return Ok(Delivered::Waiting) };
-        store.attempted(&reply, SendResult::Sent, rules(install), install.clock.now()).await?;
+        let sent = SendResult::Sent { message: message.try_recv().unwrap_or_default() };
+        store.attempted(&reply, sent, rules(install), install.clock.now()).await?;
         match timeout(ANSWER_LIMIT, answer_to(&reply.id, answers)).await {
             Ok(Some(Answer::Acked)) => {}
             Ok(Some(Answer::Nacked { code })) => return Ok(Delivered::Refused(code)),

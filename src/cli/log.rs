@@ -18,6 +18,7 @@ use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter}
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
+use super::discreet::{DISCREET_LIBRARIES, Discreet, OURS};
 use super::ui;
 
 /// What one place in the code may write in [`SHARE_TIME`]: some four hundred lines.
@@ -28,26 +29,26 @@ const SHARE_TIME: Duration = Duration::from_secs(60);
 /// Longest value in a line, in bytes as it is written: a screenful.
 const VALUE_MAX: usize = 4 * 1024;
 
-/// The libraries that never name people in what they warn of.
-const DISCREET_LIBRARIES: [&str; 6] = ["axum", "bollard", "hyper", "hyper_util", "reqwest", "rustls"];
+/// Whether words, names and numbers of people may be shown.
+fn tells_everything(level: &str) -> bool {
+    ["debug", "trace"].contains(&level)
+}
 
-/// What is logged at a level: ours as it was asked for, a library's only when it warns, and at `error` only when it
-/// fails. WhatsApp's library names people in its warnings, under many names of its own (`Client/TcToken`, `usync`), so
-/// that whoever is not known to be discreet speaks only where everything may be told.
-pub fn log_filter(level: &str) -> String {
-    if ["debug", "trace"].contains(&level) {
-        return format!("warn,nanokimi={level}");
+/// What is heard at a level: ours as it was asked for, a library's only when it warns, and at `error` only when it fails
+/// and is discreet.
+fn log_filter(level: &str) -> String {
+    if level == "error" {
+        let discreet = DISCREET_LIBRARIES.map(|library| format!("{library}=error")).join(",");
+        return format!("off,{discreet},{OURS}=error");
     }
-    let libraries = if level == "error" { "error" } else { "warn" };
-    let discreet = DISCREET_LIBRARIES.map(|library| format!("{library}={libraries}")).join(",");
-    format!("off,{discreet},nanokimi={level}")
+    format!("warn,{OURS}={level}")
 }
 
 /// Starts the log.
 pub fn start(level: &str) {
     // Colours are for people who look on; in a file or the journal they are noise.
     let colours = io::stderr().is_terminal();
-    subscriber(level, colours, io::stderr).init();
+    log_subscriber(level, colours, io::stderr).init();
 }
 
 /// From now on a panic is told by its place in the code: its words may be a piece of a message.
@@ -65,11 +66,13 @@ fn tell_of_panic(panic: &PanicHookInfo<'_>) {
     }
 }
 
-fn subscriber<W>(level: &str, colours: bool, writer: W) -> impl Subscriber + Send + Sync + 'static
+/// The log of a level, written to `writer`.
+pub fn log_subscriber<W>(level: &str, colours: bool, writer: W) -> impl Subscriber + Send + Sync + 'static
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::format().with_target(false).with_ansi(colours);
+    let lines = Discreet::new(lines, tells_everything(level));
     tracing_subscriber::fmt()
         .with_env_filter(EnvFilter::new(log_filter(level)))
         .with_ansi(colours)
@@ -222,7 +225,7 @@ mod tests {
     #[test]
     fn no_value_moves_the_cursor_or_goes_on_for_ever() {
         let (log, writer) = log();
-        tracing::subscriber::with_default(subscriber("debug", false, writer), || {
+        tracing::subscriber::with_default(log_subscriber("debug", false, writer), || {
             let said = "\x1b]52;c;cm0=\x07\r\nERROR forged\u{9b}2J\u{202e}\u{2028}é 你";
             tracing::debug!(line = %said, words = said, "It said {said}");
             let _span = tracing::info_span!("session", group = said).entered();
@@ -241,7 +244,7 @@ mod tests {
     #[test]
     fn an_agent_cannot_fill_the_log() {
         let (log, writer) = log();
-        tracing::subscriber::with_default(subscriber("debug", false, writer), || {
+        tracing::subscriber::with_default(log_subscriber("debug", false, writer), || {
             for number in 0..20_000 {
                 tracing::warn!("flood {number} {}", "x".repeat(300));
                 tracing::debug!("detail {number} {}", "x".repeat(300));
@@ -275,7 +278,7 @@ mod tests {
         tell_of_panics();
         let told = ["info", "debug"].map(|level| {
             let (log, writer) = log();
-            tracing::subscriber::with_default(subscriber(level, false, writer), || {
+            tracing::subscriber::with_default(log_subscriber(level, false, writer), || {
                 let said = "what Ana wrote\x1b[2J";
                 std::panic::catch_unwind(|| panic!("{said}")).unwrap_err();
             });
@@ -289,31 +292,55 @@ mod tests {
         );
     }
 
+    /// What a log of this level says of what happens, without times and levels.
+    fn told(level: &str, happens: impl Fn()) -> Vec<String> {
+        let (log, writer) = log();
+        tracing::subscriber::with_default(log_subscriber(level, false, writer), happens);
+        let text = log.text();
+        // Behind the time and the level, which has two spaces before it where it is short.
+        text.lines().map(|line| line[28..].trim_start().split_once(' ').unwrap().1.to_owned()).collect()
+    }
+
     #[test]
-    fn whatsapps_library_never_names_people_in_the_log_of_everyday() {
-        for (level, expected) in [
-            ("error", "ours failed\n"),
-            ("warn", "ours warns\nours failed\nDocker warns\n"),
-            ("info", "ours tells\nours warns\nours failed\nDocker warns\n"),
-            (
-                "debug",
-                "ours tells\nours warns\nours failed\nDocker warns\n+34600111222\n+34600111222\n+34600111222\n",
-            ),
-        ] {
-            let (log, writer) = log();
-            let filter = tracing_subscriber::EnvFilter::new(log_filter(level));
-            let subscriber = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-            let bare = subscriber.with_target(false).with_level(false).with_ansi(false).without_time();
-            tracing::subscriber::with_default(bare.finish(), || {
-                tracing::info!(target: "nanokimi::bridge", "ours tells");
-                tracing::warn!(target: "nanokimi::bridge", "ours warns");
-                tracing::error!(target: "nanokimi::bridge", "ours failed");
-                tracing::warn!(target: "bollard::docker", "Docker warns");
-                tracing::error!(target: "Client/TcToken", "+34600111222");
-                tracing::warn!(target: "usync", "+34600111222");
-                tracing::error!(target: "whatsapp_rust::client", "+34600111222");
-            });
-            assert_eq!(log.text(), expected, "{level}");
+    fn whatsapps_library_is_heard_and_never_names_people_in_the_log_of_everyday() {
+        let happens = || {
+            tracing::info!(target: "nanokimi::bridge", "ours tells");
+            tracing::warn!(target: "nanokimi::bridge", "ours warns");
+            tracing::error!(target: "nanokimi::bridge", "ours failed");
+            tracing::warn!(target: "bollard::docker", "Docker warns");
+            tracing::info!(target: "whatsapp_rust::client", "+34600111222");
+            tracing::warn!(target: "usync", number = "+34600111222", "+34600111222");
+            tracing::error!(target: "whatsapp_rust::client", "+34600111222");
+            tracing::error!(target: "nanokimi_not_ours", "+34600111222");
+        };
+        let ours = ["ours tells", "ours warns", "ours failed", "Docker warns"];
+        for (level, expected, libraries) in
+            [("error", &ours[2..3], 1), ("warn", &ours[1..], 3), ("info", &ours[..], 3)]
+        {
+            let told = told(level, happens);
+            assert_eq!(told[..expected.len()], *expected, "{level}");
+            let others = &told[expected.len()..];
+            assert_eq!(others.len(), libraries, "{level}: {others:?}");
+            for line in others {
+                assert!(line.starts_with("A library warns in nanokimi::cli::log::tests, line "), "{line}");
+                assert!(!line.contains("34600111222"), "{line}");
+            }
         }
+        let everything = told("debug", happens);
+        assert_eq!(everything.iter().filter(|line| line.contains("+34600111222")).count(), 3);
+    }
+
+    #[test]
+    fn a_library_that_goes_through_the_log_crate_is_told_by_its_own_place() {
+        let told = told("info", || {
+            let (library, module) = ("Client/TcToken", "whatsapp_rust::send");
+            tracing::warn!(target: "log", { log.target = library, log.module_path = module, log.line = 7_u64 },
+                           "Phash mismatch for +34600111222");
+            let library = "bollard::docker";
+            tracing::warn!(target: "log", { log.target = library, log.module_path = library, log.line = 3_u64 },
+                           "Docker warns");
+        });
+        assert!(told[0].starts_with("A library warns in whatsapp_rust::send, line 7;"), "{told:?}");
+        assert!(told[1].starts_with("Docker warns"), "{told:?}");
     }
 }

@@ -7,6 +7,7 @@ mod auth;
 mod build;
 mod chat;
 mod demo;
+mod discreet;
 mod doctor;
 mod exit;
 mod groups;
@@ -31,7 +32,7 @@ use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 
 use install::Install;
-pub use log::log_filter;
+pub use log::log_subscriber;
 
 /// Where an option that every verb has stands in its help.
 const LAST: usize = 100;

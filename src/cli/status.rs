@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::install::Install;
 use super::{link, ui};
 use crate::checks;
-use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store};
+use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store, Undelivered};
 use crate::types::{Authorization, GroupName, Outage, Trouble};
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
@@ -40,6 +40,11 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         ("tokens", format!("{} in ({} cached), {} out", usage.input, usage.cached, usage.output)),
     ];
     ui::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
+    if let Some(Undelivered { replies, oldest_sent_at }) = store.undelivered(install.clock.now()).await? {
+        let are = if replies == 1 { "1 reply is" } else { &format!("{replies} replies are") };
+        let since = checks::time(oldest_sent_at, &install.config.zone);
+        ui::result(format!("\n{are} with WhatsApp, not yet on a phone, the oldest since {since}."))?;
+    }
     let given_up = store.given_up().await?;
     if !given_up.is_empty() {
         ui::result("\nReplies given up, the newest first:")?;

@@ -14,13 +14,13 @@ use tokio::time::{Instant, timeout};
 
 use super::deadlines::Deadlines;
 use super::pacing::{Pacing, Wait};
-use super::{Reach, outgoing, rules};
-use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, SendError};
+use super::{Reach, outgoing, repairs, rules};
+use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, Recipients, SendError};
 use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
 use crate::panics::{BrokeOff, contain};
 use crate::session::Host;
-use crate::store::{Attempt, DueReply, Quoted, Rules, SendResult};
+use crate::store::{Attempt, DueRepair, DueReply, Quoted, Repairs, Rules, SendResult};
 use crate::types::{ChatId, Link};
 
 /// How long the bridge may take over one message; its chat waits meanwhile.
@@ -61,6 +61,8 @@ pub async fn run<C: Containers>(
         sending: JoinSet::new(),
         busy: HashSet::new(),
         broke_off: HashMap::new(),
+        repairing: JoinSet::new(),
+        is_stopping: false,
         standing: Standing::New,
         host,
         orders,
@@ -72,10 +74,12 @@ pub async fn run<C: Containers>(
             () = delivery.host.outbox_hint.notified() => {}
             () = sleep_until_or_never(next.look_again()) => {}
             Some(Ok(ended)) = delivery.sending.join_next() => delivery.sent(ended).await,
+            Some(Ok(not_made)) = delivery.repairing.join_next() => delivery.repaired(not_made).await,
             Ok(()) = delivery.link.changed() => delivery.standing = Standing::New,
             _ = &mut stopped => break,
         }
     }
+    delivery.is_stopping = true;
     // What is due leaves; what has to wait for its next attempt waits for the next start.
     let mut give_up_at = None;
     loop {
@@ -112,6 +116,9 @@ struct Delivery<C> {
     busy: HashSet<ChatId>,
     /// How often a row has broken off.
     broke_off: HashMap<i64, u32>,
+    /// One heap of repairs at a time, beside what is sent: nothing waits for them.
+    repairing: JoinSet<Vec<DueRepair>>,
+    is_stopping: bool,
     standing: Standing,
 }
 
@@ -173,7 +180,7 @@ impl<C: Containers> Delivery<C> {
             self.host.store.send_again(again, self.rules(), self.host.clock.now()).await?;
         }
         self.standing = Standing::Known;
-        let mut next = Next { unanswered, ..Next::default() };
+        let mut next = Next { unanswered, due: self.repair_due().await?, ..Next::default() };
         let mut replies = self.host.store.first_waiting(self.only.as_ref()).await?;
         let stale = self.may_be_stale(newest_at_start);
         if replies.iter().any(|reply| reply.row <= stale && self.is_old(reply)) {
@@ -232,6 +239,30 @@ impl<C: Containers> Delivery<C> {
         Ok(())
     }
 
+    /// Begins to repair what is due, and says when to look again. A terminal needs no repairs.
+    async fn repair_due(&mut self) -> Result<Option<Instant>> {
+        if self.only.is_some() || self.is_stopping || !self.repairing.is_empty() {
+            return Ok(None);
+        }
+        let Repairs { due, next } =
+            self.host.store.take_due_repairs(self.rules(), self.host.clock.now()).await?;
+        if !due.is_empty() {
+            self.repairing.spawn(repairs::carry_out(self.orders.clone(), due));
+        }
+        let ahead = next.map(|next| Duration::try_from(next.duration_since(self.host.clock.now())));
+        Ok(ahead.map(|ahead| Instant::now() + ahead.unwrap_or(Duration::ZERO)))
+    }
+
+    /// Takes back the count of the repairs that were not made because the link was lost.
+    async fn repaired(&mut self, not_made: Vec<DueRepair>) {
+        if *self.link.borrow() == Link::Online || not_made.is_empty() {
+            return;
+        }
+        if let Err(error) = self.host.store.undo_repairs(&not_made, self.host.clock.now()).await {
+            tracing::error!("Failed to record what was not repaired: {error:#}");
+        }
+    }
+
     fn begin(&mut self, reply: DueReply) {
         self.busy.insert(reply.chat.clone());
         let (host, orders) = (self.host.clone(), self.orders.clone());
@@ -246,12 +277,18 @@ impl<C: Containers> Delivery<C> {
         self.busy.remove(&reply.chat);
         let result = self.result_of(reply.row, result);
         let online = *self.link.borrow() == Link::Online;
-        let lost = !online && matches!(result, SendResult::Later(_));
+        let lost = !online && matches!(result, SendResult::Later(_) | SendResult::NoKeys);
         let result = if lost { SendResult::LinkLost } else { result };
         match &result {
-            SendResult::Sent | SendResult::Seen => tracing::debug!(reply = reply.row, "Sent"),
+            SendResult::Sent { .. } | SendResult::Seen => tracing::debug!(reply = reply.row, "Sent"),
             SendResult::LinkLost => tracing::debug!(reply = reply.row, "The link was lost on the way"),
             SendResult::Later(error) => tracing::info!(reply = reply.row, "Could not send now: {error}"),
+            SendResult::NoKeys => {
+                tracing::info!(
+                    reply = reply.row,
+                    "Could not send now: WhatsApp has no keys of this person's devices"
+                );
+            }
             SendResult::Never(error) => tracing::warn!(reply = reply.row, "Gave a reply up: {error}"),
         }
         if let Err(error) =
@@ -288,19 +325,23 @@ async fn send<C: Containers>(host: &Host<C>, orders: &mpsc::Sender<Order>, reply
     let content = match outgoing::content(host, reply).await {
         Ok(content) => content,
         Err(SendError::Later(error)) => return SendResult::Later(error),
+        Err(SendError::NoKeys) => return SendResult::NoKeys,
         Err(SendError::Never(error)) => return SendResult::Never(error),
     };
     let limit = match &content {
         Content::File(_) => FILE_LIMIT,
-        Content::Text { .. } | Content::Reaction { .. } => SEND_LIMIT,
+        Content::Text { .. } | Content::Reaction { .. } | Content::Encoded(_) => SEND_LIMIT,
     };
     let (outcome, answer) = oneshot::channel();
+    let (encoded, mut message) = oneshot::channel();
     let order = bridge::Send {
         chat: reply.chat.clone(),
         id: reply.id.clone(),
         content,
         quote: reply.quote.clone().map(|Quoted { id, sender, text }| QuoteTo { id, sender, text }),
         expires_secs: reply.expires_secs,
+        recipients: if reply.attempts == 0 { Recipients::Remembered } else { Recipients::LookedUp },
+        encoded,
         outcome,
     };
     let handed_over = async {
@@ -308,9 +349,11 @@ async fn send<C: Containers>(host: &Host<C>, orders: &mpsc::Sender<Order>, reply
         answer.await.map_err(|_| "the bridge dropped the message")
     };
     match timeout(limit, handed_over).await {
-        Ok(Ok(Ok(HandedOver::Sent))) => SendResult::Sent,
+        // A bridge that keeps nothing has nothing to repair.
+        Ok(Ok(Ok(HandedOver::Sent))) => SendResult::Sent { message: message.try_recv().unwrap_or_default() },
         Ok(Ok(Ok(HandedOver::Seen))) => SendResult::Seen,
         Ok(Ok(Err(SendError::Later(error)))) => SendResult::Later(error),
+        Ok(Ok(Err(SendError::NoKeys))) => SendResult::NoKeys,
         Ok(Ok(Err(SendError::Never(error)))) => SendResult::Never(error),
         Ok(Err(error)) => SendResult::Later(error.to_owned()),
         Err(_) => SendResult::Later(format!("the bridge did not answer within {} s", limit.as_secs())),

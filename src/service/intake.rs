@@ -106,7 +106,10 @@ fn in_its_place(event: Event) -> Option<Event> {
         | Event::Chat { .. }
         | Event::SamePerson { .. }
         | Event::Account(_)
-        | Event::Answered { .. } => None,
+        | Event::Answered { .. }
+        | Event::Receipt(_)
+        | Event::PhoneMissed { .. }
+        | Event::IdentityChanged { .. } => None,
     }
 }
 

@@ -18,6 +18,7 @@ mod link;
 mod media;
 mod outgoing;
 mod pacing;
+mod repairs;
 mod slots;
 
 use std::convert::Infallible;

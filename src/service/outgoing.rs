@@ -19,6 +19,9 @@ use super::media::megabytes;
 /// # Errors
 /// Why it cannot be sent now, or never.
 pub async fn content<C: Containers>(host: &Host<C>, reply: &DueReply) -> Result<Content, SendError> {
+    if let Some(message) = &reply.message {
+        return Ok(Content::Encoded(message.clone()));
+    }
     match (&reply.content, &reply.quote) {
         (DueContent::Text { text, mentions }, _) => {
             Ok(Content::Text { text: text.clone(), mentions: mentions.clone() })

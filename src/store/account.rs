@@ -6,7 +6,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Store, millis, people, time};
+use super::{Store, millis, people, recipients, time};
 use crate::types::{Account, Link, SenderId};
 
 /// How the link stood, and since when.
@@ -84,6 +84,9 @@ pub(super) fn set(connection: &Connection, account: &Account) -> Result<()> {
         params![account.id.as_str(), lid],
     )?;
     own_chat_follows(connection, account, lid)?;
+    if is_another(connection, account, lid)? {
+        recipients::forget_repairs(connection)?;
+    }
     // Whoever holds the link is the number's owner, whatever LID it had before.
     people::forget(connection, account.id.as_str())?;
     connection.execute("DELETE FROM account", [])?;
@@ -95,6 +98,13 @@ pub(super) fn set(connection: &Connection, account: &Account) -> Result<()> {
         Some(lid) => people::same_person(connection, account.id.as_str(), lid),
         None => Ok(()),
     }
+}
+
+/// Whether the link was somebody else's before.
+fn is_another(connection: &Connection, account: &Account, lid: Option<&str>) -> Result<bool> {
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM account WHERE id != ?1 AND lid IS NOT coalesce(?2, '')")?
+        .exists(params![account.id.as_str(), lid])?)
 }
 
 /// The chat with oneself belongs to the account: it goes along to a new number, and ends with another account, which

@@ -15,7 +15,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Reply, Store, account, groups, media, millis, outbox, people, time};
+use super::{Reply, Store, account, groups, media, millis, outbox, people, recipients, time};
 use crate::notices;
 use crate::router::{Quotes, Wake, wake};
 use crate::types::{
@@ -244,7 +244,22 @@ impl Intake<'_> {
                 self.taken.outbox = OutboxChange::Changed;
                 Ok(())
             }
+            Event::Receipt(receipt) => self.note(recipients::receive(self.connection, receipt, self.now)?),
+            Event::PhoneMissed { id, person } => {
+                self.note(recipients::phone_missed(self.connection, id, person, self.now)?)
+            }
+            Event::IdentityChanged { person } => {
+                self.note(recipients::identity_changed(self.connection, person, self.now)?)
+            }
         }
+    }
+
+    /// Has delivery look again, if there is something to repair.
+    fn note(&mut self, change: OutboxChange) -> Result<()> {
+        if change == OutboxChange::Changed {
+            self.taken.outbox = change;
+        }
+        Ok(())
     }
 
     fn message(&mut self, message: &Inbound) -> Result<()> {
@@ -254,6 +269,8 @@ impl Intake<'_> {
         if self.is_there(&group, &message.id, &message.sender)? {
             return Ok(());
         }
+        let wrote_at = message.sent_at.min(self.now);
+        self.note(recipients::active(self.connection, &group.chat, &message.sender, wrote_at, self.now)?)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let quote = match &message.quote {
             Some(quote) => {
@@ -482,7 +499,7 @@ mod tests {
     use super::*;
     use crate::store::tests::{add_group, rules};
     use crate::types::MediaKind;
-    use crate::types::{Account, Answer, Edit, Mention, Reaction, Role};
+    use crate::types::{Account, Answer, DeviceKind, Edit, Mention, Reaction, Receipt, ReceiptKind, Role};
 
     const NOW: i64 = 1_800_000_000;
 
@@ -607,6 +624,19 @@ mod tests {
                 id: MessageId::new(id),
                 answer: code.map_or(Answer::Acked, |code| Answer::Nacked { code }),
             }),
+            (id(), person(), any::<bool>(), any::<bool>()).prop_map(|(id, person, phone, read)| {
+                Event::Receipt(Receipt {
+                    id: MessageId::new(id),
+                    person: SenderId::new(person),
+                    device: if phone { DeviceKind::Phone } else { DeviceKind::Companion },
+                    kind: if read { ReceiptKind::Read } else { ReceiptKind::Retry },
+                })
+            }),
+            (id(), person()).prop_map(|(id, person)| Event::PhoneMissed {
+                id: MessageId::new(id),
+                person: SenderId::new(person)
+            }),
+            person().prop_map(|person| Event::IdentityChanged { person: SenderId::new(person) }),
         ]
     }
 

@@ -13,6 +13,7 @@ mod media;
 mod outage;
 mod outbox;
 mod people;
+mod recipients;
 mod schema;
 mod stops;
 mod trouble;
@@ -37,6 +38,7 @@ pub use media::{FileOf, Wanted};
 pub use outbox::{
     Attempt, DueContent, DueReply, GivenUp, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
 };
+pub use recipients::{DueRepair, Repairs, Undelivered};
 pub use stops::Stop;
 pub use trouble::is_about_what_is_stored;
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};

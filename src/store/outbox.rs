@@ -5,6 +5,8 @@
 //!   ▲  └──tried too often──▶ dead └──no answer, or the link was lost──┐
 //!   └────────────────────────────────────────────────────────────────┘
 //! ```
+//! `acked` is the word of WhatsApp's server, and ends sending. What devices say afterwards is in `recipients`.
+//!
 //! A row gets its message id when it is written, and every attempt to send uses that id. The attempt is
 //! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the owner is
 //! told in the main channel.
@@ -29,6 +31,9 @@ const FILE_ATTEMPTS: u32 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
+
+/// Attempts to write to somebody whose devices have no keys, before the owner is told: an hour with the pauses above.
+const KEYLESS_ATTEMPTS_UNTOLD: u32 = 13;
 
 /// How long WhatsApp may take to answer the first attempt; twice as long for each that follows, up to an hour.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
@@ -60,6 +65,10 @@ pub struct DueReply {
     pub expires_secs: Option<u32>,
     pub put_off: Option<PutOff>,
     pub written_at: Timestamp,
+    /// How often it was tried before.
+    pub attempts: u32,
+    /// Of a file that was handed over before: the message, so that it need not be uploaded again.
+    pub message: Option<Vec<u8>>,
 }
 
 /// A pause before the next attempt: how long, and what the wall clock showed when it began.
@@ -150,14 +159,16 @@ impl Reply {
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendResult {
-    /// Handed over: WhatsApp's answer is to come.
-    Sent,
+    /// Handed over, in this form: WhatsApp's answer is to come.
+    Sent { message: Vec<u8> },
     /// It was seen: no answer is to come.
     Seen,
     /// The link was lost meanwhile: the attempt does not count.
     LinkLost,
     /// To be tried again after a pause.
     Later(String),
+    /// The same, and nobody could read anything else either: WhatsApp has no keys of the person's devices.
+    NoKeys,
     /// Given up.
     Never(String),
 }
@@ -197,7 +208,8 @@ impl Store {
             let mut statement = connection.prepare_cached(&format!(
                 "SELECT id, chat, wa_id, kind, text, mentions, path, quote_id, quote_sender, quote_text,
                         (SELECT expires_secs FROM chats WHERE chats.id IN {}), put_off_at, pause_millis,
-                        created_at, (SELECT name FROM groups WHERE groups.chat = reply.chat)
+                        created_at, (SELECT name FROM groups WHERE groups.chat = reply.chat), attempts,
+                        iif(kind = 'file', message, NULL)
                  FROM outbox AS reply
                  WHERE id IN (SELECT min(id) FROM outbox INDEXED BY outbox_queued
                               WHERE state = 'queued' AND iif(?1 IS NULL, chat NOT LIKE 'console:%', chat = ?1)
@@ -321,6 +333,12 @@ impl Store {
         self.with(move |connection| {
             let row = reply.row;
             let transaction = connection.transaction()?;
+            if let SendResult::Sent { message } = &result {
+                // Also where the answer was faster: a repair needs it.
+                transaction
+                    .prepare_cached("UPDATE outbox SET message = ?2 WHERE id = ?1")?
+                    .execute(params![row, message])?;
+            }
             // Where WhatsApp has refused it for a time meanwhile, it is put off already.
             let attempts: Option<u32> = transaction
                 .prepare_cached(
@@ -328,14 +346,23 @@ impl Store {
                 )?
                 .query_row(params![row, reply.put_off.map(|put_off| millis(put_off.at))], |row| row.get(0))
                 .optional()?;
-            let Some(attempts) = attempts else { return Ok(()) };
+            let Some(attempts) = attempts else {
+                transaction.commit()?;
+                return Ok(());
+            };
             let limit = match reply.content {
                 DueContent::File { .. } => FILE_ATTEMPTS,
                 DueContent::Text { .. } | DueContent::Reaction { .. } => SEND_ATTEMPTS,
             };
             match result {
-                SendResult::Sent => set_sent(&transaction, row, "sent", now)?,
-                SendResult::Seen => set_sent(&transaction, row, "acked", now)?,
+                SendResult::Sent { .. } => set_sent(&transaction, row, "sent", now)?,
+                SendResult::Seen => {
+                    set_sent(&transaction, row, "acked", now)?;
+                    transaction
+                        .prepare_cached("UPDATE outbox SET delivered_at = ?2 WHERE id = ?1")?
+                        .execute([row, millis(now)])?;
+                }
+                SendResult::NoKeys => keyless(&transaction, &reply, attempts, &rules, now)?,
                 SendResult::LinkLost => {
                     transaction
                         .prepare_cached("UPDATE outbox SET attempts = attempts - 1 WHERE id = ?1")?
@@ -467,6 +494,28 @@ fn set_sent(connection: &Connection, row: i64, state: &str, now: Timestamp) -> R
     Ok(())
 }
 
+/// No device of the person has keys: neither would they read a sentence in the place of a file. The owner hears of it
+/// once, long before it is given up.
+fn keyless(
+    connection: &Connection,
+    reply: &DueReply,
+    attempts: u32,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<()> {
+    let error = "WhatsApp has no keys of this person's devices";
+    if attempts == KEYLESS_ATTEMPTS_UNTOLD {
+        tell_owner(connection, &reply.chat, notices::on_no_phone, rules, now)?;
+    }
+    if attempts < SEND_ATTEMPTS {
+        return put_off(connection, reply.row, now, pause(attempts), error);
+    }
+    connection
+        .prepare_cached("UPDATE outbox SET state = 'dead', error = ?2 WHERE id = ?1")?
+        .execute(params![reply.row, error])?;
+    Ok(())
+}
+
 /// Back into the queue, for after a pause.
 fn put_off(connection: &Connection, row: i64, now: Timestamp, pause: Duration, error: &str) -> Result<()> {
     connection
@@ -487,7 +536,7 @@ fn say_instead(connection: &Connection, row: i64, caption: &str, error: &str, ru
     let text = notices::instead_of_file(rules.lang, &rules.reply_prefix, caption, FileRefused::NotTaken);
     connection
         .prepare_cached(
-            "UPDATE outbox SET kind = 'text', text = ?2, path = NULL, attempts = 0, put_off_at = NULL,
+            "UPDATE outbox SET kind = 'text', text = ?2, path = NULL, message = NULL, attempts = 0, put_off_at = NULL,
                                pause_millis = NULL, error = ?3
              WHERE id = ?1",
         )?
@@ -510,7 +559,7 @@ fn give_up(
 }
 
 /// Says in the main channel what is wrong with another chat, unless that was said a short time ago.
-fn tell_owner(
+pub(super) fn tell_owner(
     connection: &Connection,
     about: &ChatId,
     sentence: fn(Lang, &GroupName) -> String,
@@ -618,6 +667,8 @@ fn due_from(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
         expires_secs: row.get(10)?,
         put_off: PutOff::read(row.get(11)?, row.get(12)?),
         written_at: time(row.get(13)?),
+        attempts: row.get(15)?,
+        message: row.get(16)?,
     };
     Ok(group.map(|name| GroupName::parse(&name)).transpose().map(|group| DueReply { group, ..reply }))
 }
@@ -662,6 +713,10 @@ mod tests {
         [counts.unsent, counts.unanswered, counts.nacked, counts.dead]
     }
 
+    fn handed_over() -> SendResult {
+        SendResult::Sent { message: b"as it was sent".to_vec() }
+    }
+
     #[test]
     fn pauses_grow_and_end() {
         assert!(pause(1) >= FIRST_PAUSE && pause(1) < FIRST_PAUSE * 2);
@@ -676,7 +731,7 @@ mod tests {
         for _ in 0..SEND_ATTEMPTS {
             let reply = first(&store).await.expect("it is tried again");
             assert_eq!(store.begin_attempt(&reply).await.unwrap(), Attempt::Begins);
-            store.attempted(&reply, SendResult::Sent, rules(), now).await.unwrap();
+            store.attempted(&reply, handed_over(), rules(), now).await.unwrap();
             assert_eq!(first(&store).await, None);
             let [sent] = store.waiting().await.unwrap().unanswered[..] else { panic!("one was sent") };
             now += sent.answer_limit();
@@ -709,14 +764,14 @@ mod tests {
         let refused = |code| Answer::Nacked { code };
         for (answered, then, expected) in [
             // An answer before the bridge has said how the attempt ended.
-            (Answer::Acked, SendResult::Sent, [0, 0, 0, 0]),
+            (Answer::Acked, handed_over(), [0, 0, 0, 0]),
             (Answer::Acked, SendResult::Later("late".to_owned()), [0, 0, 0, 0]),
             (Answer::Acked, SendResult::Never("late".to_owned()), [0, 0, 0, 0]),
             // The one that waits then is the notice in the main channel.
-            (refused(400), SendResult::Sent, [1, 0, 1, 0]),
-            (refused(463), SendResult::Sent, [1, 0, 1, 0]),
+            (refused(400), handed_over(), [1, 0, 1, 0]),
+            (refused(463), handed_over(), [1, 0, 1, 0]),
             // And here also the reply itself, for an hour.
-            (refused(429), SendResult::Sent, [2, 0, 0, 0]),
+            (refused(429), handed_over(), [2, 0, 0, 0]),
         ] {
             let (_folder, store) = one_waits(now).await;
             let reply = first(&store).await.unwrap();
@@ -733,7 +788,7 @@ mod tests {
         let (_folder, store) = one_waits(now).await;
         let sent = first(&store).await.unwrap();
         store.begin_attempt(&sent).await.unwrap();
-        store.attempted(&sent, SendResult::Sent, rules(), now).await.unwrap();
+        store.attempted(&sent, handed_over(), rules(), now).await.unwrap();
         store.say(&ChatId::new("family@g.us"), "and more", now).await.unwrap();
         answer(&store, &sent.id, Answer::Nacked { code: 429 }, now).await;
         answer(&store, &sent.id, Answer::Acked, now).await;
@@ -754,7 +809,7 @@ mod tests {
         answer(&store, &seen.id, Answer::Nacked { code: 429 }, now).await;
         assert_eq!(store.begin_attempt(&seen).await.unwrap(), Attempt::Overtaken);
         // Nor does the end of the attempt that was refused change anything.
-        store.attempted(&seen, SendResult::Sent, rules(), now).await.unwrap();
+        store.attempted(&seen, handed_over(), rules(), now).await.unwrap();
         assert_eq!(counts(&store).await, [2, 0, 0, 0]);
     }
 

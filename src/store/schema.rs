@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 7] = ["
+const MIGRATIONS: [&str; 8] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -240,6 +240,29 @@ const MIGRATIONS: [&str; 7] = ["
         why TEXT NOT NULL CHECK (why IN ('disk', 'kernel')),
         at INTEGER NOT NULL
     ) STRICT;
+", "
+    ALTER TABLE outbox ADD COLUMN message BLOB;
+    ALTER TABLE outbox ADD COLUMN delivered_at INTEGER;
+    ALTER TABLE outbox ADD COLUMN read_at INTEGER;
+    -- Until now nobody asked whether it was.
+    UPDATE outbox SET delivered_at = coalesce(sent_at, created_at) WHERE state = 'acked';
+    CREATE INDEX outbox_undelivered ON outbox (sent_at) WHERE state = 'acked' AND delivered_at IS NULL;
+    CREATE INDEX outbox_acked ON outbox (chat, id) WHERE state = 'acked';
+
+    CREATE TABLE recipients (
+        reply INTEGER NOT NULL REFERENCES outbox (id) ON DELETE CASCADE,
+        person TEXT NOT NULL,
+        phone_at INTEGER,
+        companion_at INTEGER,
+        suspected_at INTEGER,
+        suspected TEXT CHECK (suspected IN ('phone', 'companion')),
+        suspicions INTEGER NOT NULL DEFAULT 0,
+        repairs INTEGER NOT NULL DEFAULT 0,
+        repair_at INTEGER,
+        PRIMARY KEY (reply, person)
+    ) STRICT;
+    CREATE INDEX recipients_person ON recipients (person, reply);
+    CREATE INDEX recipients_repair ON recipients (repair_at) WHERE repair_at IS NOT NULL;
 "];
 
 /// As many as there are: with fewer, each message would have most of its statements prepared anew.

@@ -39,6 +39,44 @@ pub enum Event {
         id: MessageId,
         answer: Answer,
     },
+    /// What a device of somebody else says of a message that we have sent. Nobody tells it twice.
+    Receipt(Receipt),
+    /// A message that we have sent went without a copy for this person's phone: WhatsApp had no keys of it.
+    PhoneMissed {
+        id: MessageId,
+        person: SenderId,
+    },
+    /// Somebody has set WhatsApp up anew: what was sealed for the keys from before, they cannot read.
+    IdentityChanged {
+        person: SenderId,
+    },
+}
+
+/// A word of somebody's device about a message of ours.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Receipt {
+    pub id: MessageId,
+    pub person: SenderId,
+    pub device: DeviceKind,
+    pub kind: ReceiptKind,
+}
+
+/// Which of a person's devices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceKind {
+    Phone,
+    /// Linked to the phone, such as a computer.
+    Companion,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReceiptKind {
+    /// It is there and can be read.
+    Delivered,
+    /// The person has read it.
+    Read,
+    /// It cannot be read, and is asked for once more.
+    Retry,
 }
 
 /// The linked account.

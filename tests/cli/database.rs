@@ -70,11 +70,10 @@ fn one_of_a_newer_nanokimi_is_left_alone() {
     let newer = Connection::open(home.database()).unwrap();
     newer.execute_batch("CREATE TABLE later (x); PRAGMA user_version = 999").unwrap();
     drop(newer);
-    // Which version this one knows grows with each change of the tables.
-    let said = refusal(&home);
-    let known: String = said.split("knows ").last().unwrap().chars().take_while(char::is_ascii_digit).collect();
-    assert!(known.parse::<u32>().unwrap() < 999, "{said}");
-    assert_snapshot!(said.replace(&format!("knows {known})"), "knows N)"), @"The database was written by a newer nanokimi (its version is 999, this one knows N); install the newer nanokimi again. Nothing was changed");
+    let refused = refusal(&home);
+    let (before, after) = refused.split_once("this one knows ").unwrap();
+    let after = after.trim_start_matches(|digit: char| digit.is_ascii_digit());
+    assert_snapshot!(format!("{before}this one knows N{after}"), @"The database was written by a newer nanokimi (its version is 999, this one knows N); install the newer nanokimi again. Nothing was changed");
 }
 
 #[test]

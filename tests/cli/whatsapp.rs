@@ -105,6 +105,41 @@ fn status_lists_the_replies_that_were_given_up_with_their_reasons() {
 }
 
 #[test]
+fn status_says_what_no_phone_has_yet() {
+    let home = Home::new().set("TZ", "UTC");
+    let said = |rows: &str| {
+        let sql = format!(
+            "DELETE FROM outbox; DELETE FROM account;
+             INSERT INTO account (id, lid, name) VALUES ('34600111222@s.whatsapp.net', '1@lid', 'Ana');
+             INSERT INTO outbox (chat, wa_id, kind, state, sent_at, delivered_at, text, created_at)
+             SELECT column1, column2, column3, column4, unixepoch() * 1000 - column5 * 60000, column6, 'secret', 0
+             FROM (VALUES {rows})"
+        );
+        Connection::open(home.database()).unwrap().execute_batch(&sql).unwrap();
+        let stdout = home.run(&["status"]).done().stdout;
+        assert!(!stdout.contains("secret"), "{stdout}");
+        let line = stdout.lines().find(|line| line.contains("not yet on a phone")).unwrap_or_default();
+        line.split("20").next().unwrap().to_owned()
+    };
+    let one = "('9@g.us', '1', 'text', 'acked', 60, NULL)";
+    assert_eq!(said(one), "1 reply is with WhatsApp, not yet on a phone, the oldest since ");
+    let others = [
+        "('9@g.us', '2', 'file', 'acked', 120, NULL)",
+        // On a phone; not with WhatsApp yet; never shown as delivered; the account's own; at a terminal; long ago.
+        "('9@g.us', '3', 'text', 'acked', 60, 1)",
+        "('9@g.us', '4', 'text', 'sent', 60, NULL)",
+        "('9@g.us', '5', 'reaction', 'acked', 60, NULL)",
+        "('34600111222@s.whatsapp.net', '6', 'text', 'acked', 60, NULL)",
+        "('1@lid', '7', 'text', 'acked', 60, NULL)",
+        "('console:main', '8', 'text', 'acked', 60, NULL)",
+        "('9@g.us', '9', 'text', 'acked', 30000, NULL)",
+    ];
+    let all = format!("{one}, {}", others.join(", "));
+    assert_eq!(said(&all), "2 replies are with WhatsApp, not yet on a phone, the oldest since ");
+    assert_eq!(said(others[1]), "");
+}
+
+#[test]
 fn status_and_doctor_say_how_the_link_ended() {
     let home = Home::new().set("TZ", "UTC");
     let note = |state: &str, until: &str| {

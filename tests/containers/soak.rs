@@ -12,7 +12,7 @@ use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
 use nanokimi::agent::Engine;
-use nanokimi::cli::log_filter;
+use nanokimi::cli::log_subscriber;
 use nanokimi::practice::LoginDesk;
 use nanokimi::types::Role;
 use tokio::task::JoinHandle;
@@ -179,11 +179,7 @@ struct Log(Arc<Mutex<Vec<u8>>>);
 impl Log {
     fn begin(&self) -> tracing::subscriber::DefaultGuard {
         let log = self.clone();
-        let subscriber = tracing_subscriber::fmt()
-            .with_env_filter(log_filter("trace"))
-            .with_ansi(false)
-            .with_writer(move || log.clone());
-        tracing::subscriber::set_default(subscriber.finish())
+        tracing::subscriber::set_default(log_subscriber("trace", false, move || log.clone()))
     }
 
     fn text(&self) -> String {

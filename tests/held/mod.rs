@@ -21,8 +21,8 @@ use nanokimi::service::{self, Ended, Reach};
 use nanokimi::session::{Host, Settings, machine};
 use nanokimi::store::Rules;
 use nanokimi::types::{
-    ChatId, Edit, Forwarded, Group, GroupName, Inbound, InstallId, Lang, Media, MediaKind, Mention,
-    MessageId, Reaction, Role, SenderId,
+    ChatId, DeviceKind, Edit, Forwarded, Group, GroupName, Inbound, InstallId, Lang, Media, MediaKind,
+    Mention, MessageId, Reaction, Role, SenderId,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -46,8 +46,15 @@ pub struct Heard {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum What {
     Text,
-    File { kind: MediaKind, mime: String, name: String, bytes: Vec<u8> },
+    File {
+        kind: MediaKind,
+        mime: String,
+        name: String,
+        bytes: Vec<u8>,
+    },
     Reaction,
+    /// A file that was handed over before, as it was then.
+    SentBefore,
 }
 
 /// Messages that were shown as read.
@@ -56,6 +63,15 @@ pub struct Read {
     pub group: String,
     pub sender: String,
     pub messages: Vec<String>,
+}
+
+/// A message that was sealed anew for somebody's device.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Repaired {
+    pub group: String,
+    pub id: String,
+    pub person: String,
+    pub device: DeviceKind,
 }
 
 /// A running service.
@@ -88,6 +104,9 @@ struct State {
     stuck_files: HashSet<Vec<u8>>,
     /// Fetches that are stuck.
     on_the_way: Vec<Fetch>,
+    repaired: Vec<Repaired>,
+    /// People of whose devices WhatsApp has no keys.
+    keyless: HashSet<String>,
 }
 
 impl Chats {
@@ -122,6 +141,16 @@ impl Chats {
     /// What was shown as read, in order.
     pub fn read(&self) -> Vec<Read> {
         self.state().read.clone()
+    }
+
+    /// What was sealed anew, in order.
+    pub fn repaired(&self) -> Vec<Repaired> {
+        self.state().repaired.clone()
+    }
+
+    /// From now on WhatsApp has no keys of this person's devices.
+    pub fn loses_keys(&self, person: &SenderId) {
+        self.state().keyless.insert(person.to_string());
     }
 
     /// The file of this handle can be fetched, and holds these bytes.
@@ -387,7 +416,22 @@ async fn hold_bridge(
                 if handed_over.is_ok() {
                     heard.send(seen(&send)).ok();
                 }
+                send.encoded.send(format!("as it was: {}", send.id).into_bytes()).ok();
                 send.outcome.send(handed_over).ok();
+            }
+            Order::Repair(repair) => {
+                let outcome = match state.keyless.contains(repair.person.as_str()) {
+                    true => Err(SendError::NoKeys),
+                    false => Ok(()),
+                };
+                state.repaired.push(Repaired {
+                    group: group_of(&repair.chat),
+                    id: repair.id.to_string(),
+                    person: repair.person.to_string(),
+                    device: repair.device,
+                });
+                assert_eq!(repair.message, format!("as it was: {}", repair.id).into_bytes());
+                repair.outcome.send(outcome).ok();
             }
         }
     }
@@ -412,6 +456,10 @@ fn seen(send: &bridge::Send) -> Heard {
         }
         Content::Reaction { target, emoji, .. } => {
             (emoji, What::Reaction, Some(target.to_string()), Vec::new())
+        }
+        Content::Encoded(_) => {
+            static AGAIN: String = String::new();
+            (&AGAIN, What::SentBefore, None, Vec::new())
         }
     };
     Heard {

@@ -10,7 +10,7 @@ use std::time::Duration;
 use nanokimi::auth::Login;
 use nanokimi::bridge;
 use nanokimi::bridge::whatsapp::{Presence, Task, WhatsApp};
-use nanokimi::cli::log_filter;
+use nanokimi::cli::log_subscriber;
 use nanokimi::clock::Clock;
 use nanokimi::door::Upstream;
 use nanokimi::home;
@@ -112,11 +112,7 @@ impl Drop for Kept {
 
 /// Serves until the process is killed or the link ends. Logs as `nanokimi run` does at INFO.
 pub async fn serve(home: &Path, url: &str) {
-    tracing_subscriber::fmt()
-        .with_env_filter(log_filter("info"))
-        .with_ansi(false)
-        .with_writer(std::io::stderr)
-        .init();
+    tracing_subscriber::util::SubscriberInitExt::init(log_subscriber("info", false, std::io::stderr));
     let (_stop, stopped) = oneshot::channel();
     run(home, url, stopped).await;
 }

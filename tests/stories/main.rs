@@ -9,6 +9,7 @@ mod answering;
 mod api;
 mod changes;
 mod clocks;
+mod delivered;
 mod delivery;
 mod engine;
 mod engines;

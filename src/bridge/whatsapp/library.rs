@@ -9,8 +9,9 @@ use whatsapp_rust::prelude::{Bot, BotHandle, Client, Event as Said, Jid, SqliteS
 use whatsapp_rust::store::{SqliteStoreConfig, Synchronous};
 use whatsapp_rust::transport::TokioWebSocketTransportFactory;
 use whatsapp_rust::types::events::{
-    EventHandler, EventInterest, EventKind, MessageBatch, UndecryptableMessage,
+    EventHandler, EventInterest, EventKind, MessageBatch, Receipt as Receipts, UndecryptableMessage,
 };
+use whatsapp_rust::types::presence::ReceiptType;
 use whatsapp_rust::wacore::pair_code::PairCodeRejection;
 use whatsapp_rust::wacore::store::DevicePropsOverride;
 use whatsapp_rust::wacore::store::traits::DeviceStore as _;
@@ -21,12 +22,12 @@ use whatsapp_rust::{CacheConfig, CacheEntryConfig, RawNodeLease};
 use super::arrivals::{Arrival, Arrivals};
 use super::fault::{Fault, FaultGuardedTransport};
 use super::folder::Folder;
-use super::hook::Desk;
+use super::hook::{Desk, me};
 use super::http::Web;
 use super::inbound;
 use super::policy::End;
 use super::storage::Storage;
-use crate::types::{Answer, Event, MessageId};
+use crate::types::{Answer, DeviceKind, Event, MessageId, Receipt, ReceiptKind};
 
 /// How the phone lists us under its linked devices. A name of our own instead of a browser's is accepted where a QR
 /// code is scanned; for a pairing code the library says "Linux" by itself, because WhatsApp refuses other names there.
@@ -42,6 +43,9 @@ const GROUPS_CACHED: u64 = 64;
 const PEOPLE_CACHED: u64 = 1024;
 /// Chats whose locks are kept in memory.
 const CHATS_CACHED: u64 = 512;
+/// How long the library keeps what it has sent, on disk, to answer a device that could not read it and asks once more:
+/// a phone may be off for weeks. The library's own two hours lose such a message for good.
+const SENT_KEPT_SECS: u64 = 30 * 24 * 60 * 60;
 
 /// What the library says while it runs.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -53,6 +57,11 @@ pub enum Signal {
     Ends(End),
     /// What intake is to know. WhatsApp does not deliver it again.
     Events(Vec<Event>),
+    /// WhatsApp has a message, and knows devices of this hash for its chat.
+    Hash {
+        id: MessageId,
+        hash: Option<String>,
+    },
     /// Groups that are new, or have changed.
     GroupsChanged(Vec<Jid>),
     /// The account has got a name, or another one.
@@ -110,7 +119,7 @@ impl Library {
             .with_device_props(
                 DevicePropsOverride::new().with_os(DEVICE_NAME).with_platform_type(DEVICE_KIND),
             )
-            .with_cache_config(small_caches())
+            .with_cache_config(caches())
             .with_inbound_durability_hook(desk.clone())
             .skip_history_sync();
         if let Some(version) = version {
@@ -143,8 +152,9 @@ async fn open(folder: &Folder) -> Result<SqliteStore> {
     SqliteStore::with_config(url, config).await.with_context(|| format!("Failed to open {url}"))
 }
 
-/// Enough for one person's account on a small server: the library's own sizes are for thousands of chats.
-fn small_caches() -> CacheConfig {
+/// What is kept in memory is enough for one person's account on a small server: the library's own sizes are for
+/// thousands of chats.
+fn caches() -> CacheConfig {
     CacheConfig {
         group_cache: CacheEntryConfig::new(Some(CACHE_TIME), GROUPS_CACHED),
         device_registry_cache: CacheEntryConfig::new(Some(CACHE_TIME), PEOPLE_CACHED),
@@ -152,6 +162,7 @@ fn small_caches() -> CacheConfig {
         session_locks_capacity: PEOPLE_CACHED,
         chat_lanes_capacity: CHATS_CACHED,
         resend_rate_limiter_capacity: CHATS_CACHED,
+        sent_message_ttl_secs: SENT_KEPT_SECS,
         ..Default::default()
     }
 }
@@ -188,6 +199,8 @@ impl EventHandler for Listener {
             EventKind::ClientOutdated,
             EventKind::Messages,
             EventKind::ServerAck,
+            EventKind::Receipt,
+            EventKind::IdentityChange,
             EventKind::UndecryptableMessage,
             EventKind::GroupUpdate,
             EventKind::SelfPushNameUpdated,
@@ -211,8 +224,9 @@ impl Listener {
         match said {
             Said::RawNode(stanza) => {
                 self.announce(stanza.get());
-                None
+                self.stanza(stanza.get())
             }
+            Said::Receipt(receipts) => self.receipts(receipts),
             Said::Messages(batch) if batch.hook_committed => self.unknown_groups(batch),
             Said::Messages(batch) => self.recovered(batch),
             Said::UndecryptableMessage(message) => {
@@ -249,6 +263,41 @@ impl Listener {
         (!unknown.is_empty()).then_some(Signal::GroupsChanged(unknown))
     }
 
+    /// What devices of other people say of messages. What our own devices say tells nothing of theirs.
+    fn receipts(&self, receipts: &Receipts) -> Option<Signal> {
+        let kind = receipt_kind(&receipts.r#type)?;
+        self.told_by(&receipts.source.sender, &receipts.message_ids, kind)
+    }
+
+    fn told_by(&self, device: &Jid, ids: &[String], kind: ReceiptKind) -> Option<Signal> {
+        if me(&*self.client.upgrade()?).is(device) {
+            return None;
+        }
+        let device_kind = if device.device == 0 { DeviceKind::Phone } else { DeviceKind::Companion };
+        let receipt = |id: &String| Receipt {
+            id: MessageId::new(id),
+            person: inbound::sender(device),
+            device: device_kind,
+            kind,
+        };
+        Some(Signal::Events(ids.iter().map(|id| Event::Receipt(receipt(id))).collect()))
+    }
+
+    /// What the library makes no event of: a device asks for a message once more, and the hash in an answer.
+    fn stanza(&self, stanza: &NodeRef<'_>) -> Option<Signal> {
+        let attribute = |name: &str| stanza.get_attr(name).map(|value| value.as_str().into_owned());
+        match (stanza.tag.as_ref(), attribute("type").as_deref(), attribute("class").as_deref()) {
+            ("receipt", Some("retry"), _) => {
+                let device: Jid = attribute("participant").or_else(|| attribute("from"))?.parse().ok()?;
+                self.told_by(&device, &[attribute("id")?], ReceiptKind::Retry)
+            }
+            ("ack", _, Some("message")) if attribute("error").is_none() => {
+                Some(Signal::Hash { id: MessageId::new(attribute("id")?), hash: attribute("phash") })
+            }
+            _ => None,
+        }
+    }
+
     /// What the phone sends for a message that could not be decrypted comes without the hook.
     fn recovered(&self, batch: &MessageBatch) -> Option<Signal> {
         let recovered = batch.iter().filter(|message| message.info.unavailable_request_id.is_some());
@@ -277,6 +326,11 @@ fn signal(said: &Said) -> Option<Signal> {
                 id: MessageId::new(&ack.id),
                 answer: answer(ack.error.as_deref()),
             }])
+        }
+        Said::IdentityChange(change) => {
+            let names = std::iter::once(&change.user).chain(&change.lid_user);
+            let changed = names.map(|name| Event::IdentityChanged { person: inbound::sender(name) });
+            Signal::Events(changed.collect())
         }
         Said::GroupUpdate(update) => Signal::GroupsChanged(vec![update.group_jid.clone()]),
         Said::SelfPushNameUpdated(_) => Signal::Named,
@@ -308,6 +362,16 @@ fn pairing(said: &Said) -> Option<PairingSignal> {
         Said::PairError(failed) => PairingSignal::Failed { error: failed.error.clone() },
         _ => return None,
     })
+}
+
+/// None of what says nothing of a device that can read the message.
+#[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open, and most of it is not ours")]
+fn receipt_kind(kind: &ReceiptType) -> Option<ReceiptKind> {
+    match kind {
+        ReceiptType::Delivered | ReceiptType::Inactive => Some(ReceiptKind::Delivered),
+        ReceiptType::Read | ReceiptType::Played => Some(ReceiptKind::Read),
+        _ => None,
+    }
 }
 
 /// A refusal without a number that can be read is one of the server's own.

@@ -7,7 +7,7 @@
 //!    fault ◄─ storage ◄─┤   arrivals                                  what is on disk before what
 //!                      ├─► greeting, told ────────────► intake       the account, chats, who is who
 //!                      ├─► linking ───────────────────► the link     codes, passkeys
-//! WhatsApp ◄───────────┴── outbound ─► letter, media, courtesies ◄── the service's orders
+//! WhatsApp ◄───────────┴── outbound ─► sessions, letter, media, courtesies ◄── the service's orders
 //! ```
 //! Never logs what was written, or by whom. Keeps nothing but the library's own files, in `folder`.
 
@@ -30,6 +30,7 @@ mod offers;
 mod outbound;
 mod policy;
 mod running;
+mod sessions;
 mod storage;
 mod told;
 mod uptime;

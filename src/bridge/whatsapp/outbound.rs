@@ -5,19 +5,25 @@ use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
+use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::prelude::{Client, Jid, SendError as Refused, SendOptions, wa};
+use whatsapp_rust::{Freshness, Server};
 
 use super::Presence;
 use super::courtesies::{Courtesies, Courtesy};
 use super::hook;
 use super::letter::{self, Author};
 use super::media::{self, Fetching};
-use crate::bridge::{Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Send, SendError};
+use super::sessions::{self, Awaited, Reach};
+use crate::bridge::{
+    Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Recipients, Repair, Send, SendError,
+};
 use crate::clock::Clock;
 use crate::panics::contain;
-use crate::types::ChatId;
+use crate::types::{ChatId, Event, MessageId, SenderId};
 
 /// Chats that are sent to at the same time.
 const SIDE_BY_SIDE: usize = 4;
@@ -35,10 +41,15 @@ pub enum Line {
     Closed,
 }
 
+/// Messages that wait to be sealed anew, one after the other.
+const REPAIRS_WAITING_MAX: usize = 64;
+
 /// What is on its way out.
 pub struct Outbound {
-    client: Arc<Client>,
-    clock: Clock,
+    way: Way,
+    repairs: mpsc::Sender<Repair>,
+    /// What is sealed anew; ends with this.
+    beside: JoinSet<()>,
     courtesies: Courtesies,
     fetching: Fetching,
     sending: JoinSet<ChatId>,
@@ -50,17 +61,38 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    pub fn new(client: Arc<Client>, presence: Presence, clock: Clock) -> Self {
+    /// `telling` leads to intake, for what it is to know of the messages.
+    pub fn new(
+        client: Arc<Client>,
+        presence: Presence,
+        clock: Clock,
+        telling: mpsc::Sender<Vec<Event>>,
+    ) -> Self {
+        let (repairs, waiting) = mpsc::channel(REPAIRS_WAITING_MAX);
+        let mut beside = JoinSet::new();
+        beside.spawn(repair_all(client.clone(), waiting));
         Self {
             courtesies: Courtesies::begin(client.clone(), presence),
             fetching: Fetching::new(client.clone()),
-            client,
-            clock,
+            way: Way { client, clock, telling, awaited: Awaited::default() },
+            repairs,
+            beside,
             sending: JoinSet::new(),
             busy: HashSet::new(),
             waiting: HashMap::new(),
             order: VecDeque::new(),
         }
+    }
+
+    /// WhatsApp has answered a message, with a hash of the devices that it knows.
+    pub fn answered(&mut self, id: &MessageId, hash: Option<&str>) {
+        let Some(sent) = self.way.awaited.answered(id, hash) else { return };
+        while self.beside.try_join_next().is_some() {}
+        let way = self.way.clone();
+        self.beside.spawn(async move {
+            let missed = sessions::catch_up(&way.client, &sent).await;
+            way.tell(sessions::missed(&sent.id, missed));
+        });
     }
 
     pub fn show(&self, courtesy: Courtesy) {
@@ -71,6 +103,11 @@ impl Outbound {
         match (order, line) {
             (order, Line::Closed) => later(order),
             (Order::Send(send), Line::Open) => self.queue(send),
+            (Order::Repair(repair), Line::Open) => {
+                if let Err(refused) = self.repairs.try_send(repair) {
+                    later(Order::Repair(refused.into_inner()));
+                }
+            }
             (Order::Typing { chat, shown }, Line::Open) => self.show(Courtesy::Typing { chat, shown }),
             (Order::Read { chat, sender, messages }, Line::Open) => {
                 self.show(Courtesy::Read { chat, sender, messages });
@@ -114,9 +151,9 @@ impl Outbound {
             }
             let Some(send) = next else { continue };
             self.busy.insert(chat.clone());
-            let (client, clock) = (self.client.clone(), self.clock);
+            let way = self.way.clone();
             self.sending.spawn(async move {
-                if contain(carry(&client, &clock, send)).await.is_err() {
+                if contain(carry(&way, send)).await.is_err() {
                     tracing::error!("A message broke off; the outbox sends it again");
                 }
                 chat
@@ -131,6 +168,9 @@ pub fn later(order: Order) {
         Order::Send(send) => {
             send.outcome.send(Err(SendError::Later("WhatsApp is not connected".to_owned()))).ok();
         }
+        Order::Repair(repair) => {
+            repair.outcome.send(Err(SendError::Later("WhatsApp is not connected".to_owned()))).ok();
+        }
         Order::Fetch(fetch) => {
             fetch.outcome.send(Err(FetchError::Later)).ok();
         }
@@ -138,21 +178,56 @@ pub fn later(order: Order) {
     }
 }
 
-async fn carry(client: &Client, clock: &Clock, send: Send) {
-    let Send { chat, id, content, quote, expires_secs, mut outcome } = send;
+/// What every message needs on its way.
+#[derive(Clone)]
+struct Way {
+    client: Arc<Client>,
+    clock: Clock,
+    telling: mpsc::Sender<Vec<Event>>,
+    awaited: Awaited,
+}
+
+impl Way {
+    fn tell(&self, events: Vec<Event>) {
+        if !events.is_empty() && self.telling.try_send(events).is_err() {
+            tracing::warn!("Intake is far behind: left out who has missed a message");
+        }
+    }
+}
+
+async fn repair_all(client: Arc<Client>, mut waiting: mpsc::Receiver<Repair>) {
+    while let Some(repair) = waiting.recv().await {
+        if !repair.outcome.is_closed() {
+            let repaired = sessions::repair(&client, &repair).await;
+            repair.outcome.send(repaired).ok();
+        }
+    }
+}
+
+async fn carry(way: &Way, send: Send) {
+    let Send { chat, id, content, quote, expires_secs, recipients, encoded, mut outcome } = send;
+    let client = &way.client;
     let limit = match content {
         Content::File(_) => FILE_LIMIT,
-        Content::Text { .. } | Content::Reaction { .. } => SEND_LIMIT,
+        Content::Text { .. } | Content::Reaction { .. } | Content::Encoded(_) => SEND_LIMIT,
     };
     let mut options = SendOptions::default().with_message_id(id.as_str());
     if let Some(secs) = expires_secs {
         options = options.with_ephemeral_expiration(secs);
     }
+    if recipients == Recipients::LookedUp {
+        options = options
+            .with_device_freshness(Freshness::Refresh)
+            .with_group_metadata_freshness(Freshness::Refresh);
+    }
     let handed_over = async {
         let chat = address(chat.as_str())?;
-        let message = message(client, clock, &chat, &content, quote.as_ref()).await?;
-        let sent = client.send_message_with_options(chat, message, options).await;
-        sent.map(|_| HandedOver::Sent).map_err(|error| refused(&error))
+        let missed = missed_before(client, &chat, recipients).await?;
+        let message = message(client, &way.clock, &chat, &content, quote.as_ref()).await?;
+        way.awaited.begin(client, &chat, &id, &message).await;
+        let sent = client.send_message_with_options(chat.clone(), message.clone(), options).await;
+        sent.map_err(|error| refused(&error))?;
+        Ok((chat, message, missed))
     };
     let result = tokio::select! {
         biased;
@@ -162,7 +237,34 @@ async fn carry(client: &Client, clock: &Clock, send: Send) {
     };
     let took_too_long =
         |_| Err(SendError::Later(format!("WhatsApp did not take it within {} s", limit.as_secs())));
-    outcome.send(result.unwrap_or_else(took_too_long)).ok();
+    match result.unwrap_or_else(took_too_long) {
+        Ok((chat, message, mut missed)) => {
+            encoded.send(message.encode_to_vec()).ok();
+            outcome.send(Ok(HandedOver::Sent)).ok();
+            if chat.server == Server::Group {
+                missed.extend(sessions::seal_for_keyless(client, &chat, &id, &message).await);
+            }
+            way.tell(sessions::missed(&id, missed));
+        }
+        Err(error) => drop(outcome.send(Err(error))),
+    }
+}
+
+/// Who will miss a direct message. That nobody could read it is an error.
+async fn missed_before(
+    client: &Client,
+    chat: &Jid,
+    recipients: Recipients,
+) -> Result<Vec<SenderId>, SendError> {
+    let is_person = matches!(chat.server, Server::Pn | Server::Lid);
+    if !is_person || hook::me(client).is(chat) {
+        return Ok(Vec::new());
+    }
+    match sessions::reach(client, chat, recipients).await? {
+        Reach::Phone => Ok(Vec::new()),
+        Reach::CompanionsOnly => Ok(vec![super::inbound::sender(chat)]),
+        Reach::Nobody => Err(SendError::NoKeys),
+    }
 }
 
 /// What is to be sent as WhatsApp's message; a file is uploaded for it.
@@ -175,6 +277,8 @@ async fn message(
 ) -> Result<wa::Message, SendError> {
     match content {
         Content::Text { text, mentions } => Ok(letter::text(text, mentions, quote)),
+        Content::Encoded(bytes) => wa::Message::decode_from_slice(bytes)
+            .map_err(|_| SendError::Never("what was sent before cannot be read".to_owned())),
         Content::File(file) if file.bytes > FILE_MAX_BYTES => {
             Err(SendError::Never("the file is too large".to_owned()))
         }
@@ -198,6 +302,9 @@ fn refused(error: &Refused) -> SendError {
     tracing::debug!("Failed to send a message: {error:#}");
     if matches!(error, Refused::InvalidRequest(_)) {
         return SendError::Never("WhatsApp does not send this to such a chat".to_owned());
+    }
+    if sessions::is_keyless(error) {
+        return SendError::NoKeys;
     }
     let broken = matches!(error, Refused::Client(_) | Refused::Iq(_) | Refused::NotLoggedIn);
     let why = if broken { "the connection broke off" } else { "it could not be encrypted or sent" };

@@ -96,7 +96,8 @@ pub async fn run(
     let library = Library::start(&bridge.folder, url.as_deref(), web, desk.clone(), version).await?;
     let (telling, told) = mpsc::channel(TELLING_MAX);
     let teller = tokio::spawn(tell(desk, told));
-    let outbound = Outbound::new(library.client.clone(), bridge.settings.presence, bridge.settings.clock);
+    let (presence, clock) = (bridge.settings.presence, bridge.settings.clock);
+    let outbound = Outbound::new(library.client.clone(), presence, clock, telling.clone());
     let mut running = Running {
         bridge,
         library,
@@ -129,11 +130,29 @@ pub async fn run(
 /// Tells intake what WhatsApp does not deliver twice.
 async fn tell(desk: Desk, mut told: mpsc::Receiver<Vec<Event>>) {
     while let Some(events) = told.recv().await {
-        if events.iter().all(|event| matches!(event, Event::Answered { .. })) {
+        if events.iter().all(may_be_lost) {
             desk.pass_on(events).await;
         } else {
             desk.hand_over_firmly(events).await;
         }
+    }
+}
+
+/// Whether nothing is lost with an event but a little time: what WhatsApp did not answer is sent again, and what a device
+/// has, it says of the next message.
+fn may_be_lost(event: &Event) -> bool {
+    match event {
+        Event::Answered { .. } | Event::Receipt(_) => true,
+        Event::Message(_)
+        | Event::Edited(_)
+        | Event::Deleted { .. }
+        | Event::Reacted(_)
+        | Event::Noted(_)
+        | Event::Chat { .. }
+        | Event::SamePerson { .. }
+        | Event::Account(_)
+        | Event::PhoneMissed { .. }
+        | Event::IdentityChanged { .. } => false,
     }
 }
 
@@ -216,6 +235,7 @@ impl Running<'_> {
                     tracing::warn!("Intake is far behind: left out what WhatsApp answered");
                 }
             }
+            Signal::Hash { id, hash } => self.outbound.answered(&id, hash.as_deref()),
             Signal::GroupsChanged(groups) => {
                 for group in groups {
                     self.ask_about(group);
@@ -298,6 +318,7 @@ impl Running<'_> {
                 Signal::Connected
                 | Signal::Disconnected
                 | Signal::Pairing(_)
+                | Signal::Hash { .. }
                 | Signal::GroupsChanged(_)
                 | Signal::Named
                 | Signal::Undecryptable => {}

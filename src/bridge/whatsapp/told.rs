@@ -37,7 +37,10 @@ impl Told {
             | Event::Reacted(_)
             | Event::Noted(_)
             | Event::Account(_)
-            | Event::Answered { .. } => true,
+            | Event::Answered { .. }
+            | Event::Receipt(_)
+            | Event::PhoneMissed { .. }
+            | Event::IdentityChanged { .. } => true,
         });
         events
     }
@@ -70,7 +73,10 @@ impl Told {
                 | Event::Reacted(_)
                 | Event::Noted(_)
                 | Event::Account(_)
-                | Event::Answered { .. } => {}
+                | Event::Answered { .. }
+                | Event::Receipt(_)
+                | Event::PhoneMissed { .. }
+                | Event::IdentityChanged { .. } => {}
             }
         }
     }

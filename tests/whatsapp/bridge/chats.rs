@@ -30,7 +30,10 @@ fn group(event: &Event) -> Option<(String, String, Option<u32>)> {
         | Event::Noted(_)
         | Event::SamePerson { .. }
         | Event::Account(_)
-        | Event::Answered { .. } => None,
+        | Event::Answered { .. }
+        | Event::Receipt(_)
+        | Event::PhoneMissed { .. }
+        | Event::IdentityChanged { .. } => None,
     }
 }
 

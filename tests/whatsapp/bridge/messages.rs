@@ -2,7 +2,7 @@
 
 use nanokimi::bridge::Content;
 use nanokimi::bridge::whatsapp::{Presence, Task};
-use nanokimi::bridge::{HandedOver, Order, QuoteTo, SendError, Typing};
+use nanokimi::bridge::{HandedOver, Order, QuoteTo, Recipients, SendError, Typing};
 use nanokimi::types::{Answer, ChatId, Event, Mention, MessageId};
 use whatsapp_rust::buffa::MessageField;
 use whatsapp_rust::prelude::{MessageBuilderExt as _, MessageContext, MessageExt, wa};
@@ -233,6 +233,8 @@ async fn replies_of_one_chat_keep_their_order_while_typing_and_reading_go_beside
             content: Content::Text { text: format!("Part {number}"), mentions: Vec::new() },
             quote: None,
             expires_secs: (number == 0).then_some(86_400),
+            recipients: Recipients::Remembered,
+            encoded: tokio::sync::oneshot::channel().0,
             outcome,
         };
         bridge.order(Order::Send(send)).await;

@@ -6,7 +6,7 @@ use std::time::Duration;
 use anyhow::Result;
 use nanokimi::bridge::Content;
 use nanokimi::bridge::whatsapp::{Presence, Task, WhatsApp};
-use nanokimi::bridge::{self, Batch, HandedOver, Order, QuoteTo, SendError, ServiceEnd};
+use nanokimi::bridge::{self, Batch, HandedOver, Order, QuoteTo, Recipients, SendError, ServiceEnd};
 use nanokimi::clock::Clock;
 use nanokimi::types::{ChatId, Event, Inbound, Link, MessageId, Pairing, SenderId};
 use tempfile::TempDir;
@@ -180,6 +180,8 @@ impl Bridge {
             content,
             quote,
             expires_secs: None,
+            recipients: Recipients::Remembered,
+            encoded: oneshot::channel().0,
             outcome,
         });
         self.order(order).await;

@@ -15,6 +15,7 @@
 //!                                     answers        … as a test wants them answered
 //!                                     groups         … and what is asked and told of groups
 //! phone, envelopes                                   the accounts' phones, peers with keys of their own
+//! devices                                            what keeps a device from reading what it is sent
 //! unasked                                            what reaches a device beside the messages of its chats
 //! traces                                             the way of each message to one phone's devices
 //! all of them on one `State`; a test reads and moves it through `Server`
@@ -25,6 +26,7 @@
 mod accounts;
 mod answers;
 mod connection;
+mod devices;
 mod envelopes;
 mod groups;
 mod login;
@@ -56,6 +58,7 @@ use whatsapp_rust::wacore::libsignal::protocol::KeyPair;
 use whatsapp_rust::wacore_binary::Node;
 
 use accounts::{Account, Mailbox};
+pub use devices::Withheld;
 pub use groups::Addressing;
 pub use noise::Handshake;
 use stanza::{DeviceAddress, attr, child, receipt_ids};

@@ -4,7 +4,7 @@
 //! A real phone also shares its application state; a device that gets no key to it waits ten seconds before it
 //! works. A phone reads when it is asked to, sends no receipts, and asks for nothing twice.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 use anyhow::{Result, ensure};
@@ -41,6 +41,10 @@ pub struct Phone {
     /// As they came.
     heard: VecDeque<Node>,
     read: VecDeque<Seen>,
+    /// Whether it says what it has, and keeps what it cannot read instead of failing the test.
+    pub sends_receipts: bool,
+    /// By their ids: what waits to be readable.
+    pub unreadable: BTreeMap<String, Node>,
     /// Envelopes are opened and sealed one after the other.
     turn: Arc<Mutex<()>>,
 }
@@ -83,8 +87,23 @@ impl Phone {
             signal: SignalProtocolStoreAdapter::new(Arc::new(RwLock::new(device)), cache),
             heard: VecDeque::new(),
             read: VecDeque::new(),
+            sends_receipts: false,
+            unreadable: BTreeMap::new(),
             turn: Arc::default(),
         })
+    }
+
+    /// What was on the screen of the phone that this one replaces stays; what came for its keys comes here too.
+    pub fn takes_over(&mut self, old: Self) {
+        self.heard = old.heard;
+        self.read = old.read;
+        self.unreadable = old.unreadable;
+        self.sends_receipts = old.sends_receipts;
+    }
+
+    /// What has become readable, in that order.
+    pub fn seen(&self) -> impl Iterator<Item = &Seen> {
+        self.read.iter()
     }
 
     pub fn hear(&mut self, message: Node) -> Result<()> {
@@ -306,7 +325,7 @@ pub async fn seal_for(shared: &Shared, phone: &str, reader: &DeviceAddress, plai
 }
 
 /// Opens everything that the phone has heard.
-async fn open_all(shared: &Shared, phone: &str) -> Result<()> {
+pub async fn open_all(shared: &Shared, phone: &str) -> Result<()> {
     let (signal, turn) = desk(shared, phone)?;
     let _turn = turn.lock().await;
     loop {
@@ -318,8 +337,18 @@ async fn open_all(shared: &Shared, phone: &str) -> Result<()> {
         let author = DeviceAddress { phone: author, device: name.device };
         let own_chat = attr(&stanza, "recipient").filter(|_| author.phone == phone);
         let chat = own_chat.unwrap_or_else(|| from.to_non_ad().to_string());
+        let is_message = stanza.tag == "message";
+        let sends_receipts = shared.lock().account(phone)?.phone.sends_receipts;
+        let mut is_readable = is_message;
         for envelope in stanza.get_children_by_tag("enc") {
-            let message = open(&signal, &author, &chat, envelope).await?;
+            let message = match open(&signal, &author, &chat, envelope).await {
+                Ok(message) => message,
+                Err(_) if sends_receipts => {
+                    is_readable = false;
+                    break;
+                }
+                Err(error) => return Err(error),
+            };
             let sent = message.device_sent_message.as_option();
             let message = sent.and_then(|sent| sent.message.as_option()).unwrap_or(&message).clone();
             let (chat, author) = (chat.clone(), author.phone.clone());
@@ -328,6 +357,9 @@ async fn open_all(shared: &Shared, phone: &str) -> Result<()> {
                 state.account_mut(phone)?.phone.read.push_back(seen);
                 Ok(())
             })?;
+        }
+        if is_message && sends_receipts {
+            shared.change(|state| state.phone_tried(phone, &stanza, is_readable))?;
         }
     }
 }

@@ -47,14 +47,28 @@ impl State {
             .attr("id", required(stanza, "id")?)
             .attr("from", required_jid(stanza, "to")?)
             .attr("t", now_secs());
-        if let Some(hash) = attr(stanza, "phash") {
-            ack = ack.attr("phash", hash);
+        if !is_for_peers(stanza) {
+            ack = ack.attr("phash", self.hash_of(author, stanza)?);
         }
         if let Some(code) = self.pass_message(author, stanza)? {
             ack = ack.attr("error", code);
         }
         self.answer_message(connection, &author.phone, ack.build());
         Ok(())
+    }
+
+    /// The hash of the devices that this message should be for, in the addresses that its author knows.
+    fn hash_of(&self, author: &DeviceAddress, stanza: &Node) -> Result<String> {
+        let devices = child(stanza, "participants").map(children).unwrap_or_default();
+        let named: Vec<Jid> = devices.iter().filter_map(|device| required_jid(device, "jid").ok()).collect();
+        self.device_hash(author, &required_jid(stanza, "to")?, |account| {
+            let has = |server: Server, user: &str| {
+                named.iter().any(|name| name.server == server && name.user == user)
+            };
+            let by_number =
+                self.accounts.iter().any(|(phone, own)| own.lid == account.lid && has(Server::Pn, phone));
+            if has(Server::Lid, &account.lid) { Some(Server::Lid) } else { by_number.then_some(Server::Pn) }
+        })
     }
 
     /// Brings a message to every device that it is for. Gives the code of a refusal.
@@ -213,7 +227,7 @@ impl State {
     }
 
     /// A device's address on one of the two servers that name people.
-    fn name_on(&self, server: Server, who: &DeviceAddress) -> Result<Jid> {
+    pub fn name_on(&self, server: Server, who: &DeviceAddress) -> Result<Jid> {
         Ok(match server == Server::Lid {
             true => jid(&self.account(&who.phone)?.lid, who.device, "lid"),
             false => jid(&who.phone, who.device, SERVER),

@@ -8,7 +8,8 @@ use whatsapp_rust::wacore_binary::{Jid, Node, Server};
 
 use super::Errand;
 use super::accounts::asked_for;
-use super::stanza::{DeviceAddress, SERVER, attr, child, children, required, required_jid, result};
+use super::devices::Withheld;
+use super::stanza::{DeviceAddress, SERVER, attr, child, children, error, required, required_jid, result};
 use super::state::State;
 
 /// What a device gets unasked of the stanzas that came while it was away; it asks for the others.
@@ -46,6 +47,10 @@ impl State {
                 let errand = self.take_keys(&who, request)?;
                 self.send(connection, result(request, Vec::new()));
                 return Ok(errand);
+            }
+            ("encrypt", Some(_)) if self.is_refused(request) => {
+                self.send(connection, error(request, 406, "not-acceptable"));
+                return Ok(None);
             }
             ("encrypt", Some(who)) => self.keys_asked(&who, request)?,
             ("usync", Some(_)) => vec![self.users_asked(request)?],
@@ -122,21 +127,38 @@ impl State {
         };
         let mut bundles = Vec::new();
         for user in asked.get_children_by_tag("user") {
-            bundles.push(self.bundle(&required_jid(user, "jid")?));
+            bundles.extend(self.bundle(&required_jid(user, "jid")?));
         }
         Ok(vec![NodeBuilder::new("list").children(bundles).build()])
     }
 
-    fn bundle(&mut self, jid: &Jid) -> Node {
+    /// Whether a whole question for keys is refused.
+    fn is_refused(&self, request: &Node) -> bool {
+        let asked = child(request, "key").into_iter().flat_map(|asked| asked.get_children_by_tag("user"));
+        let mut devices = asked.filter_map(|user| required_jid(user, "jid").ok());
+        devices.any(|device| self.withheld(&device) == Some(Withheld::WholeQuestion))
+    }
+
+    /// Nothing where a test wants the device left out.
+    fn bundle(&mut self, jid: &Jid) -> Option<Node> {
+        let refusal = |code: &'static str, text: &'static str| {
+            let error = NodeBuilder::new("error").attr("code", code).attr("text", text).build();
+            Some(NodeBuilder::new("user").attr("jid", jid).children([error]).build())
+        };
+        match self.withheld(jid) {
+            Some(Withheld::LeftOut) => return None,
+            Some(Withheld::NotFound) => return refusal("404", "not-found"),
+            Some(Withheld::Unknown | Withheld::WholeQuestion) => return refusal("406", "not-acceptable"),
+            None => {}
+        }
         if let Some(account) = self.phone_of(jid).and_then(|phone| self.accounts.get_mut(&phone)) {
             if jid.device == 0 {
-                return account.phone.keys.bundle(jid, None);
+                return Some(account.phone.keys.bundle(jid, None));
             } else if let Some(device) = account.devices.get_mut(&jid.device) {
-                return device.keys.bundle(jid, Some(&device.identity_proof));
+                return Some(device.keys.bundle(jid, Some(&device.identity_proof)));
             }
         }
-        let error = NodeBuilder::new("error").attr("code", "404").attr("text", "not-found").build();
-        NodeBuilder::new("user").attr("jid", jid).children([error]).build()
+        refusal("404", "not-found")
     }
 
     /// For each user in question what the client wants to know: whether there is such an account, its devices,

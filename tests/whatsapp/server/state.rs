@@ -9,6 +9,7 @@ use whatsapp_rust::wacore_binary::{Jid, Node, Server};
 use super::Refusal;
 use super::accounts::{Account, Device};
 use super::answers::Answers;
+use super::devices::Keys;
 use super::groups::Group;
 use super::pairing::Linking;
 use super::passkey::Prologue;
@@ -34,6 +35,7 @@ pub struct State {
     /// Nobody looks at what is sent, and the run is long.
     pub keeps_no_record: bool,
     pub answers: Answers,
+    pub keys: Keys,
     pub terms: Terms,
     pub traces: Traces,
     /// How long ago messages say that they were written.
