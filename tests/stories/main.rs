@@ -10,6 +10,7 @@ mod api;
 mod changes;
 mod clocks;
 mod delivery;
+mod docker;
 mod engine;
 mod engines;
 #[path = "../held/mod.rs"]
