@@ -121,7 +121,7 @@ fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
 /// Looks at the link to WhatsApp: whether there is one, how it last stood, and who could read its keys.
 pub async fn whatsapp(whatsapp: &WhatsApp, paths: &Paths, zone: &TimeZone) -> Vec<Finding> {
     let mut findings = keys_of_the_link(paths);
-    let noted = match Store::open_existing(&paths.database()) {
+    let noted = match Store::look(&paths.database()) {
         Ok(Some(store)) => store.link().await.ok().flatten(),
         // The groups' check says what is wrong with it.
         Ok(None) | Err(_) => None,
@@ -194,7 +194,7 @@ fn link(noted: Option<LinkNote>, zone: &TimeZone) -> Finding {
 
 /// Looks at the database and the groups in it. Never makes one.
 pub async fn groups(paths: &Paths) -> Vec<Finding> {
-    let groups = match Store::open_existing(&paths.database()) {
+    let groups = match Store::look(&paths.database()) {
         Ok(None) => {
             let what = format!("There is no install in {} yet", paths.root().display());
             return vec![Finding::warning(what, "Run `nanokimi auth`, then `nanokimi setup`")];

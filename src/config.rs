@@ -390,7 +390,7 @@ fn zone_named(text: &str) -> Option<TimeZone> {
         "Etc/UTC" | "Etc/UCT" | "UCT" | "Zulu" | "Etc/Zulu" | "Universal" | "Etc/Universal" => {
             Some(TimeZone::UTC)
         }
-        name => TimeZone::get(name).ok(),
+        name => TimeZone::get(name).ok().filter(|zone| zone.iana_name().is_some()),
     }
 }
 

@@ -97,6 +97,12 @@ pub fn kept(lang: Lang, outage: Outage) -> String {
 pub fn outage(lang: Lang, outage: Outage) -> String {
     let happened = happened(lang, outage.trouble());
     let (en, es) = match outage {
+        Outage::NoDocker => (
+            "Please run `nanokimi doctor` on the server, which says how to start it. After a restart or an upgrade it may \
+             come back by itself.",
+            "Ejecuta `nanokimi doctor` en el servidor, que dice cómo arrancarlo. Tras un reinicio o una actualización \
+             puede volver solo.",
+        ),
         Outage::NotLoggedIn => (
             "Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes.",
             "Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`.",
@@ -670,6 +676,8 @@ mod tests {
             told.join("\n")
         });
         insta::assert_snapshot!(all.join("\n"), @"
+        I cannot answer now. Docker, the program that I run in on the server, does not respond. Please ask the owner to run `nanokimi doctor`, which says what to repair. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. Docker, the program that I run in on the server, does not respond. Please run `nanokimi doctor` on the server, which says how to start it. After a restart or an upgrade it may come back by itself. What is asked meanwhile is kept and answered then.
         I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes. What is asked meanwhile is kept and answered then.
         I cannot answer now. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
@@ -680,6 +688,8 @@ mod tests {
         I cannot answer in any chat now. What the Kimi plan holds is used up for now. Your account's page at Kimi says when it begins anew. What is asked meanwhile is kept and answered then.
         I cannot answer now. Kimi does not give me the model that I am set to use. Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. Kimi does not give me the model that I am set to use. Please check KIMI_MODEL in .env and the models in data/credentials/config.toml. What is asked meanwhile is kept and answered then.
+        Ahora no puedo responder. Docker, el programa en el que funciono en el servidor, no responde. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Docker, el programa en el que funciono en el servidor, no responde. Ejecuta `nanokimi doctor` en el servidor, que dice cómo arrancarlo. Tras un reinicio o una actualización puede volver solo. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. No tengo iniciada la sesión en Kimi, o ha caducado. Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.

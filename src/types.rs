@@ -325,9 +325,10 @@ pub enum Trouble {
 }
 
 /// The troubles that are of all chats at once and that no other try mends: somebody must do something about the Kimi
-/// account, or its time must come. What is asked meanwhile is kept.
+/// account or Docker, or its time must come. What is asked meanwhile is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
+    NoDocker,
     NotLoggedIn,
     Refused,
     RateLimited,
@@ -336,8 +337,14 @@ pub enum Outage {
 }
 
 impl Outage {
-    pub const ALL: [Self; 5] =
-        [Self::NotLoggedIn, Self::Refused, Self::RateLimited, Self::QuotaUsedUp, Self::ModelRefused];
+    pub const ALL: [Self; 6] = [
+        Self::NoDocker,
+        Self::NotLoggedIn,
+        Self::Refused,
+        Self::RateLimited,
+        Self::QuotaUsedUp,
+        Self::ModelRefused,
+    ];
 
     /// The outage that a trouble is, if it is one.
     pub fn of(trouble: Trouble) -> Option<Self> {
@@ -348,12 +355,13 @@ impl Outage {
     pub fn may_be_about_messages(self) -> bool {
         match self {
             Self::Refused | Self::RateLimited | Self::ModelRefused => true,
-            Self::NotLoggedIn | Self::QuotaUsedUp => false,
+            Self::NoDocker | Self::NotLoggedIn | Self::QuotaUsedUp => false,
         }
     }
 
     pub fn trouble(self) -> Trouble {
         match self {
+            Self::NoDocker => Trouble::NoDocker,
             Self::NotLoggedIn => Trouble::NotLoggedIn,
             Self::Refused => Trouble::Refused,
             Self::RateLimited => Trouble::RateLimited,

@@ -113,7 +113,7 @@ pub fn chat_id(typed: &str) -> Result<ChatId> {
 }
 
 async fn list(install: &Install) -> Result<()> {
-    let groups = match install.existing_store()? {
+    let groups = match install.store_to_look()? {
         Some(store) => store.groups().await?,
         None => Vec::new(),
     };
@@ -151,7 +151,7 @@ async fn list(install: &Install) -> Result<()> {
 }
 
 async fn chats(install: &Install) -> Result<()> {
-    let (chats, account) = match install.existing_store()? {
+    let (chats, account) = match install.store_to_look()? {
         Some(store) => (store.known_chats().await?, store.account().await?),
         None => (Vec::new(), None),
     };

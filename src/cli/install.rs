@@ -15,9 +15,10 @@ use crate::bridge::Order;
 use crate::checks;
 use crate::clock::Clock;
 use crate::config::Config;
-use crate::container::docker::{Docker, Rights};
+use crate::container::Containers;
+use crate::container::docker::Docker;
 use crate::container::image;
-use crate::container::spec::{Daemon, Limits};
+use crate::container::spec::Limits;
 use crate::door::Upstream;
 use crate::home;
 use crate::paths::Paths;
@@ -86,6 +87,11 @@ impl Install {
         Store::open_existing(&self.paths.database())
     }
 
+    /// The database to look into, unless there is none yet: also where nothing can be written.
+    pub fn store_to_look(&self) -> Result<Option<Store>> {
+        Store::look(&self.paths.database())
+    }
+
     /// The database and a group in it, if there are both.
     pub async fn group(&self, name: &GroupName) -> Result<Option<(Store, Group)>> {
         let Some(store) = self.existing_store()? else { return Ok(None) };
@@ -109,11 +115,33 @@ impl Install {
     /// # Errors
     /// Says how to start it.
     pub async fn docker(&self) -> Result<Docker> {
-        self.find_docker().await.map_err(|error| match error.chain().nth(1) {
+        self.find_docker().await.map_err(|error| self.with_its_start(error))
+    }
+
+    /// Docker for the service, which waits for one that does not answer yet. Where it does, the agent image must be there.
+    ///
+    /// # Errors
+    /// What does not end by itself: says what to do.
+    pub async fn docker_for_service(&self) -> Result<Docker> {
+        let runtime_dir = self.environment.get("XDG_RUNTIME_DIR").map(Path::new);
+        let docker = Docker::at(self.config.docker_host.as_deref(), runtime_dir)?;
+        let Err(error) = docker.answers().await else { return self.with_image(docker).await };
+        let error = self.with_its_start(error);
+        // Nobody has a Docker of this name, or anything that could be waited for.
+        let is_roots = rustix::process::geteuid().is_root() && self.config.docker_host.is_none();
+        if is_roots || self.existing_store()?.is_none() {
+            return Err(error);
+        }
+        tracing::warn!("{error}. It is waited for");
+        Ok(docker)
+    }
+
+    fn with_its_start(&self, error: anyhow::Error) -> anyhow::Error {
+        match error.chain().nth(1) {
             Some(_) => anyhow!("{}. {}", checks::why_no_docker(&error), self.how_to_start_docker()),
             // An error without a cause is about DOCKER_HOST itself, and says what to do.
             None => error,
-        })
+        }
     }
 
     /// Refuses to link an account as root where the service could not run as root.
@@ -144,7 +172,10 @@ impl Install {
     /// # Errors
     /// Says how to get what is missing.
     pub async fn docker_with_image(&self) -> Result<Docker> {
-        let docker = self.docker().await?;
+        self.with_image(self.docker().await?).await
+    }
+
+    async fn with_image(&self, docker: Docker) -> Result<Docker> {
         // A group that has chosen another engine, without its image, is told so when it calls; `doctor` says it too.
         let engine = &self.config.engine;
         if !docker.has_image(&image::tag(engine)).await? {
@@ -155,7 +186,7 @@ impl Install {
 
     /// The engines that this install works with: its own, and those that groups have chosen.
     pub async fn engines(&self) -> Result<Vec<EngineName>> {
-        let groups = match self.existing_store()? {
+        let groups = match self.store_to_look()? {
             Some(store) => store.groups().await?,
             None => Vec::new(),
         };
@@ -187,13 +218,6 @@ impl Install {
         config_toml::ensure(&self.paths.engine_config()).map_err(|error| {
             anyhow!("{}. Mend it, or remove it to get a new one", checks::sentence(&error))
         })?;
-        let daemon = match docker.facts().await?.rights {
-            Rights::Rootless => Daemon::Rootless,
-            Rights::Rootful => Daemon::Rootful {
-                uid: rustix::process::getuid().as_raw(),
-                gid: rustix::process::getgid().as_raw(),
-            },
-        };
         let config = &self.config;
         let settings = Settings {
             install: store.install_id().await?,
@@ -202,7 +226,6 @@ impl Install {
             lang: config.lang,
             zone: config.zone.clone(),
             engine: Engine::parse(config.engine.as_str())?,
-            daemon,
             container_limits: Limits {
                 memory_bytes: config.agent_memory_mb * 1024 * 1024,
                 cpus_milli: (config.agent_cpus * 1000.0) as i64,
@@ -226,6 +249,7 @@ impl Install {
             settings: Arc::new(settings),
             orders,
             outbox_hint: Arc::new(Notify::new()),
+            swept: Arc::default(),
         })
     }
 }

@@ -22,7 +22,7 @@ const FILES_MAX: u64 = 65_536;
 pub async fn run(install: &Install) -> Result<ExitCode> {
     log::start(&install.config.log_level);
     allow_more_files();
-    let docker = install.docker_with_image().await?;
+    let docker = install.docker_for_service().await?;
     let _lock = install.lock("run")?;
     let store = install.store()?;
     let groups = store.groups().await?;

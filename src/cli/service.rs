@@ -93,7 +93,7 @@ fn uninstall(systemd: &Systemd) -> Result<()> {
 
 /// Exit code 1 where it does not run.
 fn status(systemd: &Systemd) -> Result<ExitCode> {
-    const ASKED: &str = "--property=LoadState,ActiveState,SubState,StateChangeTimestamp,NRestarts,UnitFileState,ExecMainStatus";
+    const ASKED: &str = "--property=LoadState,ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,UnitFileState,ExecMainStatus";
     let shown = systemd.ask(&["show", UNIT, ASKED])?;
     let value = |name: &str| {
         let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
@@ -112,6 +112,14 @@ fn status(systemd: &Systemd) -> Result<ExitCode> {
     ui::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
     if value("ActiveState") == "active" {
         return Ok(ExitCode::SUCCESS);
+    }
+    // An older nanokimi has written a unit with a limit of starts; while it is used up, systemd starts nothing.
+    if value("Result") == "start-limit-hit" {
+        ui::note(
+            "It failed too often within a short time, so systemd does not start it any more. `nanokimi service logs` says \
+             why it failed; `nanokimi service install` writes a unit without that limit and starts it.",
+        );
+        return Ok(ExitCode::FAILURE);
     }
     // What it left when it ended last; 0 while it begins anew.
     match Exit::of_service(&value("ExecMainStatus")) {

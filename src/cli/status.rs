@@ -1,8 +1,10 @@
 //! `nanokimi status`: what this install serves, what waits, what was used.
 
 use std::process::ExitCode;
+use std::time::Duration;
 
 use anyhow::Result;
+use tokio::time::timeout;
 
 use super::install::Install;
 use super::{link, ui};
@@ -10,9 +12,12 @@ use crate::checks;
 use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store, Undelivered};
 use crate::types::{Authorization, GroupName, Outage, Trouble};
 
+/// How long Docker may take to answer who only looks.
+const DOCKER_LIMIT: Duration = Duration::from_secs(5);
+
 pub async fn run(install: &Install) -> Result<ExitCode> {
     let root = install.paths.root().display().to_string();
-    let Some(store) = install.existing_store()? else {
+    let Some(store) = install.store_to_look()? else {
         ui::note(format!(
             "There is no install in {root} yet. `nanokimi auth` begins one; `nanokimi demo` is a first look."
         ));
@@ -29,6 +34,7 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         ("install", root),
         ("service", service),
         ("whatsapp", whatsapp),
+        ("docker", docker(install).await),
         ("kimi", kimi(install, &store).await?),
         ("groups", store.groups().await?.len().to_string()),
         ("messages waiting", waiting.to_string()),
@@ -81,15 +87,26 @@ async fn kimi(install: &Install, store: &Store) -> Result<String> {
         Authorization::Missing(why) => return Ok(why.clone()),
     };
     // Of a login that is there again nothing is known before it is used.
-    let outages = store.outages().await?.into_iter().filter(|(outage, _)| *outage != Outage::NotLoggedIn);
+    let of_kimi = |outage: &Outage| !matches!(outage, Outage::NotLoggedIn | Outage::NoDocker);
+    let outages = store.outages().await?.into_iter().filter(|(outage, _)| of_kimi(outage));
     let outages = outages.map(|(outage, since)| {
         format!("{} since {}", outage_words(outage), checks::time(since, &install.config.zone))
     });
     Ok(std::iter::once(account).chain(outages).collect::<Vec<_>>().join("; "))
 }
 
+/// Whether Docker answers now: the service waits for it, with all that is asked.
+async fn docker(install: &Install) -> String {
+    match timeout(DOCKER_LIMIT, install.docker()).await {
+        Ok(Ok(_)) => "answers".to_owned(),
+        Ok(Err(error)) => format!("{error}"),
+        Err(_) => format!("does not answer within {} s; `nanokimi doctor` says more", DOCKER_LIMIT.as_secs()),
+    }
+}
+
 fn outage_words(outage: Outage) -> &'static str {
     match outage {
+        Outage::NoDocker => "Docker does not answer",
         Outage::NotLoggedIn => "the login was refused",
         Outage::Refused => "Kimi refuses this account",
         Outage::RateLimited => "Kimi was asked too much",
@@ -101,8 +118,11 @@ fn outage_words(outage: Outage) -> &'static str {
 /// Whose account is linked, and how the link last stood.
 async fn whatsapp(install: &Install, store: &Store, holder: Option<&str>) -> Result<String> {
     let noted = store.link().await?;
-    if !install.whatsapp().is_linked().await? {
-        return Ok(super::auth::ended(Some(store), install).await?.sentence);
+    match install.whatsapp().is_linked().await {
+        Ok(true) => {}
+        Ok(false) => return Ok(super::auth::ended(Some(store), install).await?.sentence),
+        // Its keys are the library's, which writes when it looks.
+        Err(error) => return Ok(checks::sentence(&error)),
     }
     let account = store.account().await?;
     let account = account.map_or_else(|| "an account".to_owned(), |account| link::account_name(&account));

@@ -28,14 +28,14 @@ pub fn unit(program: &Path, home: &Path) -> Result<String> {
     let home = quoted(text(home)?);
     let not_again = FOR_A_PERSON.map(Exit::code).map(|code| code.to_string()).join(" ");
     let stop_limit = (service::STOP_LIMIT + STOP_MARGIN).as_secs();
-    // The colon: a "$" in a path is a letter, not a variable.
+    // No limit of starts: what is left of failures ends by itself, or once somebody has mended it, and nobody looks at a
+    // service that has given up. The colon: a "$" in a path is a letter, not a variable.
     Ok(format!(
         "[Unit]
 Description=nanokimi, a WhatsApp assistant
 After=docker.service
 Wants=docker.service
-StartLimitIntervalSec=300
-StartLimitBurst=10
+StartLimitIntervalSec=0
 
 [Service]
 Type=notify
@@ -124,8 +124,7 @@ mod tests {
         Description=nanokimi, a WhatsApp assistant
         After=docker.service
         Wants=docker.service
-        StartLimitIntervalSec=300
-        StartLimitBurst=10
+        StartLimitIntervalSec=0
 
         [Service]
         Type=notify

@@ -41,7 +41,7 @@ fn days(text: &str) -> Result<u32> {
 pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
     let only = arguments.group.as_deref().map(GroupName::parse).transpose()?;
     let days = Day::last(arguments.days, install.clock.now(), &install.config.zone);
-    let (mut usage, mut web) = match install.existing_store()? {
+    let (mut usage, mut web) = match install.store_to_look()? {
         Some(store) => (store.usage(days.clone()).await?, web(&store, &days).await?),
         None => (Vec::new(), Vec::new()),
     };

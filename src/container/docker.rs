@@ -5,6 +5,7 @@
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail};
 use bollard::container::LogOutput;
@@ -20,8 +21,9 @@ use bollard::query_parameters::{
 use futures_util::future::{FutureExt, join_all};
 use futures_util::stream::{Stream, StreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
+use tokio::sync::OnceCell;
 
-use super::spec::{Access, ContainerSpec, HOME};
+use super::spec::{Access, ContainerSpec, Daemon, HOME};
 use super::{Containers, Exit, Running, seccomp};
 use crate::types::{Failure, GroupName, InstallId, Trouble};
 
@@ -53,8 +55,9 @@ const GROUP_LABEL: &str = "nanokimi.group";
 /// again.
 #[derive(Clone, Debug)]
 pub struct Docker {
-    client: bollard::Docker,
     socket: PathBuf,
+    /// As whom the daemon works, once it has said so.
+    rights: Arc<OnceCell<Rights>>,
 }
 
 /// What matters about a daemon, for `doctor` and for making specs.
@@ -85,21 +88,26 @@ pub enum LimitsHold {
 }
 
 impl Docker {
-    /// Finds the daemon at `docker_host` (`DOCKER_HOST`), else at `docker.sock` in `runtime_dir`
-    /// (`XDG_RUNTIME_DIR`), and agrees on a version of the protocol.
+    /// The daemon at `docker_host` (`DOCKER_HOST`), else at `docker.sock` in `runtime_dir` (`XDG_RUNTIME_DIR`), whether it
+    /// answers or not.
+    ///
+    /// No version of the protocol is agreed on: bollard 0.21 leaves it out of what it asks, whatever it was told, and a
+    /// daemon takes that for its own newest one. What we ask for has been the same since 1.41 (Docker 20.10).
+    ///
+    /// # Errors
+    /// When `docker_host` is not a unix socket.
+    pub fn at(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
+        Ok(Self { socket: socket(docker_host, runtime_dir)?, rights: Arc::default() })
+    }
+
+    /// As [`Docker::at`], when it answers.
     ///
     /// # Errors
     /// When `docker_host` is not a unix socket, or nothing answers.
     pub async fn connect(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
-        let socket = socket(docker_host, runtime_dir)?;
-        let address =
-            socket.to_str().context("Failed to read the path of Docker's socket: it is not UTF-8")?;
-        let silent = || format!("Docker does not answer at {address}");
-        let client =
-            bollard::Docker::connect_with_unix(address, ANSWER_TIMEOUT_SECS, bollard::API_DEFAULT_VERSION)
-                .with_context(silent)?;
-        let client = client.negotiate_version().await.with_context(silent)?;
-        Ok(Self { client, socket })
+        let docker = Self::at(docker_host, runtime_dir)?;
+        docker.answers().await?;
+        Ok(docker)
     }
 
     /// The ids of all containers that carry these labels.
@@ -107,7 +115,7 @@ impl Docker {
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found =
-            self.client.list_containers(Some(options)).await.context("Failed to list the containers")?;
+            self.client()?.list_containers(Some(options)).await.context("Failed to list the containers")?;
         Ok(found.into_iter().filter_map(|container| container.id).collect())
     }
 
@@ -121,7 +129,7 @@ impl Docker {
     /// # Errors
     /// When it does not answer.
     pub async fn facts(&self) -> Result<DaemonFacts> {
-        let info = self.client.info().await.context("Failed to ask Docker about itself")?;
+        let info = self.client()?.info().await.context("Failed to ask Docker about itself")?;
         Ok(facts(info))
     }
 
@@ -130,7 +138,7 @@ impl Docker {
     /// # Errors
     /// When Docker does not answer.
     pub async fn has_image(&self, name: &str) -> Result<bool> {
-        match self.client.inspect_image(name).await {
+        match self.client()?.inspect_image(name).await {
             Ok(_) => Ok(true),
             Err(error) if status(&error) == Some(404) => Ok(false),
             Err(error) => Err(error).with_context(|| format!("Failed to look for the image {name}")),
@@ -138,20 +146,23 @@ impl Docker {
     }
 
     /// For `image`, the other half of this module's talk with Docker.
-    pub(super) fn client(&self) -> &bollard::Docker {
-        &self.client
+    pub(super) fn client(&self) -> std::result::Result<bollard::Docker, Error> {
+        // It makes no connection, but looks whether the socket is there.
+        let (socket, version) = (self.socket.to_string_lossy(), bollard::API_DEFAULT_VERSION);
+        bollard::Docker::connect_with_unix(&socket, ANSWER_TIMEOUT_SECS, version)
     }
 
     async fn start(&self, spec: &ContainerSpec) -> std::result::Result<Running, Error> {
         let wait = WaitContainerOptionsBuilder::default().condition("next-exit").build();
         // Asked for before the start, so that not even the shortest run is missed.
-        let mut ends = Box::pin(self.client.wait_container(&spec.name, Some(wait)));
+        let client = self.client()?;
+        let mut ends = Box::pin(client.wait_container(&spec.name, Some(wait)));
         let ended = tokio::spawn(async move { ends.next().await.map_or(Exit::Unknown, exit) });
         let attach =
             AttachContainerOptionsBuilder::default().stdin(true).stdout(true).stderr(true).stream(true);
         let started = async {
-            let attached = self.client.attach_container(&spec.name, Some(attach.build())).await?;
-            self.client.start_container(&spec.name, None).await?;
+            let attached = client.attach_container(&spec.name, Some(attach.build())).await?;
+            client.start_container(&spec.name, None).await?;
             Ok(attached)
         };
         let attached = match started.await {
@@ -177,9 +188,26 @@ impl Docker {
 }
 
 impl Containers for Docker {
+    async fn answers(&self) -> Result<()> {
+        let answer = async { self.client()?.version().await };
+        answer.await.with_context(|| format!("Docker does not answer at {}", self.socket.display())).map(drop)
+    }
+
+    async fn daemon(&self) -> Result<Daemon> {
+        let rights =
+            self.rights.get_or_try_init(|| async { Ok::<_, anyhow::Error>(self.facts().await?.rights) });
+        Ok(match rights.await? {
+            Rights::Rootless => Daemon::Rootless,
+            Rights::Rootful => Daemon::Rootful {
+                uid: rustix::process::getuid().as_raw(),
+                gid: rustix::process::getgid().as_raw(),
+            },
+        })
+    }
+
     async fn launch(&self, spec: &ContainerSpec) -> std::result::Result<Running, Failure> {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let created = self.client.create_container(Some(options), body(spec)).await;
+        let created = async { self.client()?.create_container(Some(options), body(spec)).await }.await;
         let created = created.map_err(|error| failure(&error, At::Create))?;
         for warning in created.warnings {
             tracing::debug!(container = spec.name, warning, "Docker has a remark on a container");
@@ -200,7 +228,7 @@ impl Containers for Docker {
 
     async fn remove(&self, name: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match self.client.remove_container(name, Some(options)).await {
+        match self.client()?.remove_container(name, Some(options)).await {
             // Gone already, or being removed by Docker itself because it has ended.
             Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
             other => other.with_context(|| format!("Failed to remove the container {name}")),

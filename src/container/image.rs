@@ -130,7 +130,8 @@ async fn build_on(
         .forcerm(true)
         .build();
     let archive = context::archive(engine, options.ca_bundle.as_deref()).await?;
-    let mut events = docker.client().build_image(request, None, Some(body_full(archive.into())));
+    let client = docker.client()?;
+    let mut events = client.build_image(request, None, Some(body_full(archive.into())));
     let mut said = LastLines::default();
     while let Some(event) = events.next().await {
         let text = event.map_err(|error| said.explain(&error.to_string()))?.stream.unwrap_or_default();
@@ -212,10 +213,10 @@ async fn remove_old(docker: &Docker, progress: &mut impl FnMut(Progress)) -> Res
     let is_old = |name: &str| context::engines().all(|engine| tag(&engine) != name);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
     let images =
-        docker.client().list_images(Some(options)).await.context("Failed to list the agent images")?;
+        docker.client()?.list_images(Some(options)).await.context("Failed to list the agent images")?;
     for old in images.iter().flat_map(|image| &image.repo_tags).filter(|name| is_old(name)) {
         let options = RemoveImageOptionsBuilder::default().build();
-        match docker.client().remove_image(old, Some(options), None).await {
+        match docker.client()?.remove_image(old, Some(options), None).await {
             Ok(_) => progress(Progress::Line(format!("Removed {old}"))),
             // In use by a running agent, or gone meanwhile.
             Err(error) if matches!(status(&error), Some(404 | 409)) => {

@@ -15,12 +15,18 @@ use std::pin::Pin;
 use anyhow::Result;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use spec::ContainerSpec;
+pub use spec::{ContainerSpec, Daemon};
 
 use crate::types::{Failure, GroupName, InstallId};
 
 /// Launches and removes containers.
 pub trait Containers: Clone + Send + Sync + 'static {
+    /// Whether Docker answers now.
+    fn answers(&self) -> impl Future<Output = Result<()>> + Send;
+
+    /// As whom containers run here.
+    fn daemon(&self) -> impl Future<Output = Result<Daemon>> + Send;
+
     /// Creates, attaches to and starts a container; it runs when this returns. A launch that is dropped halfway
     /// may leave its container: remove it by the spec's name.
     fn launch(&self, spec: &ContainerSpec) -> impl Future<Output = Result<Running, Failure>> + Send;

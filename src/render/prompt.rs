@@ -650,6 +650,5 @@ mod tests {
             let message = PromptMessage { sent_at: Timestamp::from_second(second).unwrap(), ..from("Alice", "hi") };
             prop_assert!(prompt(&time_zone("Asia/Tokyo"), &[message]).contains("sender=\"Alice\""));
         }
-
     }
 }

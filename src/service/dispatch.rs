@@ -17,7 +17,7 @@ use crate::container::Containers;
 use crate::panics::contain;
 use crate::session::machine::{After, FIRST_RETRY_PAUSE, OUTAGE_PAUSE, retry_pause};
 use crate::session::{self, Command, Host, Report, ReportKind};
-use crate::types::{Authorization, GroupName};
+use crate::types::{Authorization, GroupName, Outage};
 
 /// Commands on their way to a session.
 const COMMANDS_IN_FLIGHT: usize = 16;
@@ -44,6 +44,7 @@ pub async fn run<C: Containers>(
         account: usable.clone(),
         usable,
         late_renewal: None,
+        docker: JoinSet::new(),
     };
     loop {
         let next_return = dispatch.next_return();
@@ -56,6 +57,7 @@ pub async fn run<C: Containers>(
             }
             Some(Ok(end)) = dispatch.tasks.join_next() => dispatch.take_end(end, &mut reports),
             () = sleep_until_or_never(next_return) => dispatch.let_return(),
+            Some(_) = dispatch.docker.join_next() => dispatch.docker_is_back().await,
             _ = &mut stopped => break,
         }
     }
@@ -84,6 +86,8 @@ struct Dispatch<C> {
     usable: Authorization,
     /// When a renewal was last told to those who wait.
     late_renewal: Option<Instant>,
+    /// Looks for Docker while it does not answer; empty while it does.
+    docker: JoinSet<()>,
 }
 
 /// What there is for a group.
@@ -207,6 +211,10 @@ impl<C: Containers> Dispatch<C> {
         if !may_try {
             return;
         }
+        self.let_all_try_again();
+    }
+
+    fn let_all_try_again(&self) {
         for place in self.places.values() {
             match place {
                 Place::Session(session) if session.capacity() > SLOT_COMMANDS => {
@@ -215,6 +223,15 @@ impl<C: Containers> Dispatch<C> {
                 Place::Session(_) | Place::Resting { .. } => {}
             }
         }
+    }
+
+    /// Whoever waits for Docker need not wait any longer.
+    async fn docker_is_back(&mut self) {
+        tracing::info!("Docker answers");
+        if let Err(error) = self.host.store.end_outage(Outage::NoDocker, self.host.clock.now()).await {
+            tracing::error!("Failed to note that Docker answers: {error:#}");
+        }
+        self.let_all_try_again();
     }
 
     /// Whether a renewal is the one that a refusal has asked for, and that came too late for whoever was refused: others
@@ -234,6 +251,13 @@ impl<C: Containers> Dispatch<C> {
         let orders = match kind {
             ReportKind::SlotAsked => self.slots.ask(group),
             ReportKind::SlotReturned => self.slots.give_back(&group),
+            ReportKind::NoDocker => {
+                if self.docker.is_empty() {
+                    let host = self.host.clone();
+                    self.docker.spawn(async move { session::docker_answers(&host).await });
+                }
+                Vec::new()
+            }
             ReportKind::Idle => self.slots.idle(&group),
             ReportKind::Busy => {
                 self.slots.busy(&group);

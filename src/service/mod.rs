@@ -12,6 +12,7 @@ mod account;
 mod deadlines;
 mod delivery;
 mod dispatch;
+mod docker;
 mod file_types;
 mod intake;
 mod link;
@@ -76,7 +77,7 @@ pub enum Ended {
 /// taken in.
 ///
 /// # Errors
-/// Docker or the database cannot be used at the start, or a part of the service has broken off.
+/// The database cannot be used at the start, or a part of the service has broken off. Docker is waited for.
 pub async fn run<C: Containers>(
     host: Host<C>,
     end: ServiceEnd,
@@ -111,6 +112,7 @@ pub async fn run<C: Containers>(
     let why = tokio::select! {
         () = shutdown => Ok(Ended::Asked),
         link = needs_a_person(&host, end.link, &reach) => Ok(Ended::Link(link)),
+        never = docker::wait_for(&host) => match never {},
         never = forget_daily(&host) => match never {},
         never = account.watch(&host) => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
@@ -184,13 +186,10 @@ fn rules(settings: &Settings) -> Rules {
     }
 }
 
-/// Removes what an earlier run left: its containers, its claims, what is too old to matter.
+/// Removes what an earlier run left in the database: its claims, what is too old to matter. Its containers go as soon as
+/// Docker answers.
 async fn clean_up<C: Containers>(host: &Host<C>) -> Result<()> {
     let settings = &host.settings;
-    let swept = host.containers.sweep(&settings.install).await.context("Failed to remove old containers")?;
-    if swept > 0 {
-        tracing::info!(containers = swept, "Removed what an earlier run left");
-    }
     let now = host.clock.now();
     let gave_up = settings.notice(notices::gave_up(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
     host.store.unclaim_lost(gave_up, now).await?;

@@ -61,6 +61,8 @@ pub struct Report {
 pub enum ReportKind {
     SlotAsked,
     SlotReturned,
+    /// Docker does not answer.
+    NoDocker,
     /// The slot is held, but nobody works in it.
     Idle,
     Busy,
@@ -296,6 +298,9 @@ impl<C: Containers> Driver<C> {
             }
             Err(Failure { trouble, detail }) => {
                 tracing::warn!(?trouble, "Failed to launch the container: {detail}");
+                if trouble == Trouble::NoDocker {
+                    self.report(ReportKind::NoDocker).await;
+                }
                 Some(Event::Lost(trouble))
             }
         }

@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::Host;
@@ -15,7 +15,7 @@ use super::share::{self, Overuse};
 use crate::agent::{self, Agent, AgentEvent};
 use crate::auth::config_toml;
 use crate::container::spec::Services;
-use crate::container::{Containers, Exit, Running, image, spec};
+use crate::container::{Containers, Daemon, Exit, Running, image, spec};
 use crate::door::{self, Door};
 use crate::home::{GlobalState, Room};
 use crate::panics::blocking;
@@ -25,6 +25,12 @@ use crate::{auth, home};
 
 /// How long Docker may take to start or remove a container: measured 0.2 s, and 9 s for ten at once.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(45);
+/// How long a launch waits for a Docker that does not answer. Less than a service may take to stop.
+const DOCKER_PATIENCE: Duration = Duration::from_secs(20);
+/// How often it is looked for meanwhile, and afterwards.
+pub const LOOK_FOR_DOCKER_EVERY: Duration = Duration::from_secs(3);
+/// How long it may take to answer that.
+const LOOK_FOR_DOCKER_LIMIT: Duration = Duration::from_secs(10);
 /// Longest line of an engine's stderr that is logged.
 const STDERR_LINE_MAX_BYTES: u64 = 4_096;
 
@@ -113,10 +119,35 @@ fn stamp(path: &Path) -> Option<FileStamp> {
     Some((metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// Launches the group's container and begins to speak with its engine.
+/// Launches the group's container and begins to speak with its engine. Docker may be starting just now, after a boot or an
+/// upgrade: it is waited for a little, so that nobody is told of it.
 pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
+    let failure = match launch_now(host, group.clone()).await {
+        Err(failure) if failure.trouble == Trouble::NoDocker => failure,
+        launched => return launched,
+    };
+    match timeout(DOCKER_PATIENCE, docker_answers(host)).await {
+        Ok(()) => launch_now(host, group).await,
+        Err(_) => Err(failure),
+    }
+}
+
+/// Waits until Docker answers; looks first after a while.
+pub async fn docker_answers<C: Containers>(host: &Host<C>) {
+    loop {
+        sleep(LOOK_FOR_DOCKER_EVERY).await;
+        if let Ok(Ok(())) = timeout(LOOK_FOR_DOCKER_LIMIT, host.containers.answers()).await {
+            return;
+        }
+    }
+}
+
+async fn launch_now<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
     let program = host.settings.engine_of(&group);
-    let Prepared { spec, door, global } = prepare(host, &group, program).await.map_err(|error| {
+    let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
+    host.sweep().await.map_err(no_docker)?;
+    let daemon = host.containers.daemon().await.map_err(no_docker)?;
+    let Prepared { spec, door, global } = prepare(host, &group, program, daemon).await.map_err(|error| {
         let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
         let trouble = causes
             .find_map(|cause| what_is_full(cause, home::free_room(host.paths.root()).ok().map(Room::from)));
@@ -154,12 +185,18 @@ pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
 
 /// Docker may have got as far as a running container, which would go on with the group's history by itself.
 async fn give_up<C: Containers>(host: &Host<C>, container: &str) -> Failure {
-    match timeout(LAUNCH_LIMIT, host.containers.remove(container)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(error)) => tracing::warn!("Failed to remove a container that did not start: {error:#}"),
-        Err(_) => tracing::warn!("Docker did not remove a container that did not start"),
-    }
-    Failure::new(Trouble::NoDocker, "Docker did not start the container in time")
+    let trouble = match timeout(LAUNCH_LIMIT, host.containers.remove(container)).await {
+        Ok(Ok(())) => Trouble::LaunchFailed,
+        Ok(Err(error)) => {
+            tracing::warn!("Failed to remove a container that did not start: {error:#}");
+            Trouble::NoDocker
+        }
+        Err(_) => {
+            tracing::warn!("Docker did not remove a container that did not start");
+            Trouble::NoDocker
+        }
+    };
+    Failure::new(trouble, "Docker did not start the container in time")
 }
 
 /// What a container is started with.
@@ -174,6 +211,7 @@ async fn prepare<C: Containers>(
     host: &Host<C>,
     group: &Group,
     program: agent::Engine,
+    daemon: Daemon,
 ) -> anyhow::Result<Prepared> {
     host.login.reread(host.clock.now());
     let (paths, its) = (host.paths.clone(), group.clone());
@@ -203,7 +241,7 @@ async fn prepare<C: Containers>(
                 sessions_apart,
             },
             image: &image::tag(&program.name()),
-            daemon: host.settings.daemon,
+            daemon,
             limits: host.settings.container_limits,
             time_zone: host.settings.zone.iana_name().unwrap_or("UTC"),
             assistant: &host.settings.assistant,

@@ -23,17 +23,20 @@ mod whole_texts;
 use std::sync::Arc;
 use std::time::Duration;
 
+use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::{Notify, OnceCell, mpsc};
 
 pub use driver::{Command, Report, ReportKind, run};
+pub use launch::{LOOK_FOR_DOCKER_EVERY, docker_answers};
 pub use recovery::clear_away;
 
 use crate::agent::Engine;
 use crate::auth::Login;
 use crate::bridge::Order;
 use crate::clock::Clock;
-use crate::container::spec::{Daemon, Limits};
+use crate::container::Containers;
+use crate::container::spec::Limits;
 use crate::door::Upstream;
 use crate::paths::Paths;
 use crate::store::Store;
@@ -54,6 +57,25 @@ pub struct Host<C> {
     pub orders: mpsc::Sender<Order>,
     /// Tells delivery that the outbox has something new.
     pub outbox_hint: Arc<Notify>,
+    /// Whether the containers that an earlier run left are gone.
+    pub swept: Arc<OnceCell<()>>,
+}
+
+impl<C: Containers> Host<C> {
+    /// Removes the containers that an earlier run left: once, and before any of this run's is launched.
+    ///
+    /// # Errors
+    /// Docker does not answer. The next call tries again.
+    pub async fn sweep(&self) -> Result<()> {
+        let sweep = || async {
+            let swept = self.containers.sweep(&self.settings.install).await?;
+            if swept > 0 {
+                tracing::info!(containers = swept, "Removed what an earlier run left");
+            }
+            anyhow::Ok(())
+        };
+        self.swept.get_or_try_init(sweep).await.context("Failed to remove old containers").map(drop)
+    }
 }
 
 impl<C> Host<C> {
@@ -78,7 +100,6 @@ pub struct Settings {
     pub zone: TimeZone,
     /// The engine of groups without one of their own.
     pub engine: Engine,
-    pub daemon: Daemon,
     pub container_limits: Limits,
     /// The model's name for the engine, where it is not the one in `config.toml`.
     pub model: Option<String>,

@@ -5,8 +5,7 @@ use crate::types::Trouble;
 /// Whether the same prompt could succeed a little later without anybody's help.
 pub fn another_try_may_help(trouble: Trouble) -> bool {
     match trouble {
-        Trouble::NoDocker
-        | Trouble::SystemLimit
+        Trouble::SystemLimit
         | Trouble::LaunchFailed
         | Trouble::NeverReady
         | Trouble::EngineDied
@@ -24,6 +23,7 @@ pub fn another_try_may_help(trouble: Trouble) -> bool {
         | Trouble::BadRequest
         | Trouble::TooLarge
         // These are outages.
+        | Trouble::NoDocker
         | Trouble::NotLoggedIn
         | Trouble::Refused
         | Trouble::RateLimited

@@ -13,6 +13,7 @@ mod media;
 mod outage;
 mod outbox;
 mod people;
+mod reading;
 mod recipients;
 mod schema;
 mod stops;
@@ -28,7 +29,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, TransactionBehavior};
+use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use account::LinkNote;
 pub use groups::KnownChat;
@@ -49,6 +50,9 @@ use crate::types::InstallId;
 
 /// How long messages and sent replies are kept: long enough for redeliveries and late quotes.
 const KEEP_DAYS: i64 = 90;
+
+/// Rows of a table that are forgotten in one transaction.
+const FORGOTTEN_AT_ONCE: u32 = 10_000;
 
 /// A handle to the database. Cheap to clone; the lock within is private and never held over an await.
 #[derive(Clone)]
@@ -75,13 +79,37 @@ impl Store {
         if found { Self::open(path).map(Some) } else { Ok(None) }
     }
 
+    /// Opens the database, if there is one, for somebody who only reads: also where nothing can be written, on a disk that
+    /// is full or may only be read.
+    ///
+    /// # Errors
+    /// As [`Store::open`].
+    pub fn look(path: &Path) -> Result<Option<Self>> {
+        let found = path.try_exists().map_err(|error| trouble::explain(error.into(), path))?;
+        if !found {
+            return Ok(None);
+        }
+        let opened = make_private(path).and_then(|()| Self::connect(path)).or_else(|error| {
+            if !trouble::is_about_writing(&error) {
+                return Err(error);
+            }
+            // What kept it from being opened says more than why it cannot be read, either.
+            reading::connect(path).map(|connection| Self::of(connection, path)).map_err(|_| error)
+        });
+        opened.map(Some).map_err(|error| trouble::explain(error, path))
+    }
+
     fn connect(path: &Path) -> Result<Self> {
         let mut connection = Connection::open(path)?;
         schema::configure(&connection)?;
         schema::migrate(&mut connection)?;
         // A transaction that begins by reading could not write any more once another process has written.
         connection.set_transaction_behavior(TransactionBehavior::Immediate);
-        Ok(Self { connection: Arc::new(Mutex::new(connection)), path: path.into() })
+        Ok(Self::of(connection, path))
+    }
+
+    fn of(connection: Connection, path: &Path) -> Self {
+        Self { connection: Arc::new(Mutex::new(connection)), path: path.into() }
     }
 
     /// Looks through the whole file for damage.
@@ -136,33 +164,47 @@ impl Store {
     /// and so nothing goes before somebody writes again.
     pub async fn forget_old(&self, now: Timestamp) -> Result<()> {
         let before = millis(now) - KEEP_DAYS * 24 * 60 * 60 * 1000;
-        self.with(move |connection| {
-            let transaction = connection.transaction()?;
-            let newest: Option<i64> = transaction
-                .query_row("SELECT received_at FROM inbox ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
-                .optional()?;
-            if newest.is_some_and(|newest| newest < before) {
-                return Ok(());
-            }
-            transaction.execute(
-                "DELETE FROM inbox
-                 WHERE id < coalesce((SELECT id FROM inbox WHERE received_at >= ?1 ORDER BY id LIMIT 1),
-                                     (SELECT max(id) + 1 FROM inbox))
-                   AND (state IN ('done', 'parked') OR (state = 'pending' AND wake = 'context'))",
-                [before],
-            )?;
-            transaction.execute(
-                "DELETE FROM outbox
-                 WHERE id < coalesce((SELECT id FROM outbox WHERE created_at >= ?1 ORDER BY id LIMIT 1),
-                                     (SELECT max(id) + 1 FROM outbox))
-                   AND state IN ('acked', 'nacked', 'dead')",
-                [before],
-            )?;
-            transaction.commit()?;
-            Ok(())
-        })
-        .await
+        while self.with(move |connection| forget_some(connection, before)).await? == Forgotten::Some {}
+        Ok(())
     }
+}
+
+/// Whether there may be more to forget.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Forgotten {
+    Some,
+    All,
+}
+
+/// Forgets at most [`FORGOTTEN_AT_ONCE`] rows of each table: whoever writes meanwhile does not wait long, and the journal
+/// stays short.
+fn forget_some(connection: &Connection, before: i64) -> Result<Forgotten> {
+    let newest: Option<i64> = connection
+        .query_row("SELECT received_at FROM inbox ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
+        .optional()?;
+    if newest.is_some_and(|newest| newest < before) {
+        return Ok(Forgotten::All);
+    }
+    let messages = connection.execute(
+        "DELETE FROM inbox WHERE id IN
+         (SELECT id FROM inbox
+          WHERE id < coalesce((SELECT id FROM inbox WHERE received_at >= ?1 ORDER BY id LIMIT 1),
+                              (SELECT max(id) + 1 FROM inbox))
+            AND (state IN ('done', 'parked') OR (state = 'pending' AND wake = 'context'))
+          ORDER BY id LIMIT ?2)",
+        params![before, FORGOTTEN_AT_ONCE],
+    )?;
+    let replies = connection.execute(
+        "DELETE FROM outbox WHERE id IN
+         (SELECT id FROM outbox
+          WHERE id < coalesce((SELECT id FROM outbox WHERE created_at >= ?1 ORDER BY id LIMIT 1),
+                              (SELECT max(id) + 1 FROM outbox))
+            AND state IN ('acked', 'nacked', 'dead')
+          ORDER BY id LIMIT ?2)",
+        params![before, FORGOTTEN_AT_ONCE],
+    )?;
+    let some = messages.max(replies) >= FORGOTTEN_AT_ONCE as usize;
+    Ok(if some { Forgotten::Some } else { Forgotten::All })
 }
 
 /// Makes the file, private from its first byte; SQLite gives its WAL the same mode.
@@ -261,6 +303,32 @@ mod tests {
         store.unclaim_lost("gave up".to_owned(), now).await.unwrap();
         let counts = store.queue_counts().await.unwrap();
         assert_eq!((counts.waiting, counts.claimed), (0, 0));
+    }
+
+    #[tokio::test]
+    async fn a_great_clean_up_leaves_no_great_journal() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nanokimi.db");
+        let store = Store::open(&path).unwrap();
+        let write = |count: u32, at: i64| {
+            store.with(move |connection| {
+                connection.execute(
+                    "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at, wake, state)
+                     WITH RECURSIVE numbers (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)
+                     SELECT 'x@g.us', n || '-' || ?2, 'ana', 'Ana', printf('%.400c', 'x'), ?2, ?2, 'context', 'done'
+                     FROM numbers",
+                    params![count, at],
+                )?;
+                Ok(())
+            })
+        };
+        let journal = || std::fs::metadata(path.with_extension("db-wal")).unwrap().len();
+        write(45_000, 0).await.unwrap();
+        assert!(journal() > 20 * 1024 * 1024, "{}", journal());
+        write(1, 1_000_000_000_000).await.unwrap();
+        store.forget_old(time(1_000_000_000_000)).await.unwrap();
+        assert_eq!(kept(&store).await.len(), 1);
+        assert!(journal() <= 16 * 1024 * 1024, "{}", journal());
     }
 
     async fn kept(store: &Store) -> Vec<String> {

@@ -2,7 +2,7 @@
 //!
 //! `docs/schema.sql` shows the result; a test keeps the two equal.
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use rusqlite::{Connection, TransactionBehavior};
 
 /// How long a connection waits for another process's transaction before it gives up.
@@ -265,6 +265,9 @@ const MIGRATIONS: [&str; 8] = ["
     CREATE INDEX recipients_repair ON recipients (repair_at) WHERE repair_at IS NOT NULL;
 "];
 
+/// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.
+const JOURNAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
+
 /// As many as there are: with fewer, each message would have most of its statements prepared anew.
 const STATEMENTS_KEPT: usize = 128;
 
@@ -279,6 +282,8 @@ pub fn configure(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: a commit is on disk before WhatsApp hears that we have the message.
     connection.pragma_update(None, "synchronous", "FULL")?;
+    // After a great change the journal is cut to this once it begins anew, instead of keeping its greatest size.
+    connection.pragma_update(None, "journal_size_limit", JOURNAL_KEPT_BYTES)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(())
@@ -303,6 +308,16 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
     }
     transaction.pragma_update(None, "user_version", i64::try_from(newest)?)?;
     transaction.commit()?;
+    Ok(())
+}
+
+/// Refuses a database of another nanokimi, older or newer: nothing here would find its way in it.
+///
+/// # Errors
+/// It is of another version.
+pub fn is_newest(connection: &Connection) -> Result<()> {
+    let (version, newest) = (version(connection)?, MIGRATIONS.len());
+    ensure!(version == newest, "The database is of version {version}, and not of {newest}");
     Ok(())
 }
 

@@ -40,6 +40,11 @@ pub fn explain(error: Error, path: &Path) -> Error {
     }
 }
 
+/// Whether an error says only that nothing can be written.
+pub fn is_about_writing(error: &Error) -> bool {
+    matches!(cause(error), Some(Cause::DiskFull | Cause::OutOfReach))
+}
+
 /// What `PRAGMA quick_check` has found where it does not say "ok".
 pub fn damaged(path: &Path) -> Error {
     explain(Error::new(sqlite_error(rusqlite::ffi::SQLITE_CORRUPT)), path)

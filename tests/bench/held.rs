@@ -85,6 +85,7 @@ impl Held {
             settings: Arc::new(settings(store.install_id().await?)),
             orders: end.orders.clone(),
             outbox_hint: Arc::new(Notify::new()),
+            swept: Arc::default(),
             store,
             paths,
             clock,
@@ -157,7 +158,6 @@ fn settings(install: InstallId) -> Settings {
         lang: Lang::En,
         zone: TimeZone::UTC,
         engine: Engine::KimiCli,
-        daemon: Daemon::Rootless,
         container_limits: Limits::STANDARD,
         model: None,
         device_id: "0".repeat(32),
@@ -190,6 +190,14 @@ struct PromptEngines {
 }
 
 impl Containers for PromptEngines {
+    async fn answers(&self) -> Result<()> {
+        Ok(())
+    }
+
+    async fn daemon(&self) -> Result<Daemon> {
+        Ok(Daemon::Rootless)
+    }
+
     async fn launch(&self, spec: &ContainerSpec) -> Result<Running, Failure> {
         let (stdin, engine_stdin) = duplex(64 * 1024);
         let (engine_stdout, stdout) = duplex(64 * 1024);

@@ -1,15 +1,18 @@
 //! No Docker, somebody else's Docker, a Docker that runs as root, no image.
 
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
 use std::os::unix::net::UnixListener;
+use std::process::Stdio;
 
 use insta::assert_snapshot;
+use rustix::process::{Pid, Signal, kill_process};
 
 use crate::fake_docker::{self, Image};
 use crate::world::{Home, Person};
 
 /// The verbs that need Docker, and need it before they touch anything.
-const NEED_DOCKER: [&[&str]; 4] = [&["run"], &["build"], &["chat"], &["chat", "--say", "hello"]];
+const NEED_DOCKER: [&[&str]; 3] = [&["build"], &["chat"], &["chat", "--say", "hello"]];
 
 #[test]
 fn without_docker_its_start_is_told() {
@@ -27,7 +30,7 @@ fn on_a_fresh_machine_run_and_build_make_nothing() {
 #[test]
 fn root_is_sent_to_the_account_that_has_docker() {
     let home = Home::new().of(Person::Root);
-    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @"Docker does not answer at HOME/run/docker.sock. Rootless Docker belongs to an ordinary account: log in as that one (`nanokimi demo` makes one)");
+    assert_snapshot!(home.all_refuse(&[&["run"], NEED_DOCKER[0], NEED_DOCKER[1], NEED_DOCKER[2]]), @"Docker does not answer at HOME/run/docker.sock. Rootless Docker belongs to an ordinary account: log in as that one (`nanokimi demo` makes one)");
 }
 
 #[test]
@@ -58,7 +61,7 @@ fn a_docker_host_that_does_not_answer_can_be_left_out() {
 #[test]
 fn a_docker_of_another_machine_is_refused() {
     let home = Home::new().set("DOCKER_HOST", "tcp://127.0.0.1:2375");
-    assert_snapshot!(home.all_refuse(&NEED_DOCKER), @r#"DOCKER_HOST is "tcp://127.0.0.1:2375", but nanokimi needs the Docker of this machine; set it to unix:///path/to/docker.sock, or leave it out"#);
+    assert_snapshot!(home.all_refuse(&[&["run"], NEED_DOCKER[0], NEED_DOCKER[1], NEED_DOCKER[2]]), @r#"DOCKER_HOST is "tcp://127.0.0.1:2375", but nanokimi needs the Docker of this machine; set it to unix:///path/to/docker.sock, or leave it out"#);
 }
 
 #[test]
@@ -66,6 +69,31 @@ fn without_the_image_its_build_is_told() {
     let home = Home::new();
     fake_docker::start(&home.path("run/docker.sock"), Image::Missing);
     assert_snapshot!(home.all_refuse(&[&["run"], &["chat"], &["chat", "--say", "hello"]]), @"The agent image of kimi-cli is not built yet; run `nanokimi build`");
+}
+
+#[test]
+fn run_waits_for_docker_says_so_and_works_when_it_is_there() {
+    let home = Home::new();
+    let mut run = home.command(&["run"]).stderr(Stdio::piped()).spawn().unwrap();
+    let mut log = BufReader::new(run.stderr.take().unwrap()).lines().map(Result::unwrap);
+    let waits = log.next().unwrap();
+    assert!(waits.contains("WARN Docker does not answer at "), "{waits}");
+    assert!(waits.ends_with("docs/operating.md says how to set it up. It is waited for"), "{waits}");
+    assert!(log.any(|line| line.ends_with("Ready")), "messages are taken in");
+    let status = home.run(&["status"]).done().stdout;
+    assert!(
+        status.contains("docker               Docker does not answer at HOME/run/docker.sock. Start it"),
+        "{status}"
+    );
+
+    fake_docker::start(&home.path("run/docker.sock"), Image::Built);
+    assert!(log.any(|line| line.ends_with("INFO Docker answers")), "it is found by itself");
+    let status = home.run(&["status"]).done().stdout;
+    assert!(status.contains("docker               answers\n"), "{status}");
+    let holder = std::fs::read_to_string(home.path("nanokimi/store/nanokimi.lock")).unwrap();
+    let process = holder.rsplit(' ').next().unwrap().parse().unwrap();
+    kill_process(Pid::from_raw(process).unwrap(), Signal::TERM).unwrap();
+    assert!(run.wait().unwrap().success());
 }
 
 #[test]

@@ -94,6 +94,7 @@ fn status_is_a_table() {
     install              HOME/nanokimi
     service              not running; `nanokimi service install` (or `nanokimi run`) starts it
     whatsapp             No WhatsApp account is linked; run `nanokimi auth`
+    docker               Docker does not answer at HOME/run/docker.sock. Start it with `systemctl --user start docker`; docs/operating.md says how to set it up
     kimi                 Nobody is logged in to Kimi; run `nanokimi login`
     groups               2
     messages waiting     0

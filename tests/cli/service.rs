@@ -71,6 +71,22 @@ fn where_there_is_no_service_nothing_was_logged() {
 }
 
 #[test]
+fn a_service_that_systemd_does_not_start_any_more_is_installed_anew() {
+    let shown = |result: &str, code: &str| {
+        let script = format!(
+            "#!/bin/sh\nprintf 'LoadState=loaded\\nActiveState=failed\\nSubState=failed\\nResult={result}\\n\\
+             NRestarts=10\\nUnitFileState=enabled\\nExecMainStatus={code}\\n'\n"
+        );
+        let said = home_with(&[("systemctl", &script)]).run(&["service", "status"]);
+        assert_eq!(said.code, Some(1), "{said:?}");
+        said.stderr
+    };
+    assert_snapshot!(shown("start-limit-hit", "1"), @"It failed too often within a short time, so systemd does not start it any more. `nanokimi service logs` says why it failed; `nanokimi service install` writes a unit without that limit and starts it.");
+    assert_snapshot!(shown("exit-code", "1"), @"`nanokimi service logs` says why; `systemctl --user restart nanokimi` starts it.");
+    assert_snapshot!(shown("exit-code", "3"), @"No WhatsApp account is linked any more, or none yet; run `nanokimi auth`. Then `systemctl --user restart nanokimi` starts it.");
+}
+
+#[test]
 fn logs_are_the_journal_of_the_unit() {
     let home = home_with(&[("journalctl", "#!/bin/sh\necho \"$@\"\n")]);
     home.write(".config/systemd/user/nanokimi.service", "");

@@ -184,6 +184,7 @@ impl World {
             settings: Arc::new(self.settings.clone()),
             orders,
             outbox_hint: Arc::new(Notify::new()),
+            swept: Arc::default(),
         };
         self.service = Some(Held::start(&self.chats, host).await);
     }

@@ -16,7 +16,7 @@ use nanokimi::bridge::{
     Typing,
 };
 use nanokimi::container::Containers;
-use nanokimi::container::spec::{Daemon, Limits};
+use nanokimi::container::spec::Limits;
 use nanokimi::service::{self, Ended, Reach};
 use nanokimi::session::{Host, Settings, machine};
 use nanokimi::store::Rules;
@@ -284,7 +284,6 @@ pub fn settings(install: InstallId) -> Settings {
         lang: Lang::En,
         zone: TimeZone::UTC,
         engine: Engine::KimiCli,
-        daemon: Daemon::Rootless,
         container_limits: Limits::STANDARD,
         model: None,
         device_id: "0".repeat(32),

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use nanokimi::container::{ContainerSpec, Containers, Exit, Running};
+use nanokimi::container::{ContainerSpec, Containers, Daemon, Exit, Running};
 use nanokimi::types::{Failure, GroupName, InstallId, Trouble};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -65,11 +65,20 @@ pub struct ScriptedDocker {
 struct State {
     next: VecDeque<Behaviour>,
     usual: Option<Behaviour>,
+    daemon: Standing,
     running: HashMap<String, (ContainerSpec, oneshot::Sender<()>)>,
     most_at_once: usize,
     tries: usize,
     launches: Vec<ContainerSpec>,
     panics_at_removal: bool,
+}
+
+/// Whether Docker answers.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+enum Standing {
+    #[default]
+    Answers,
+    Silent,
 }
 
 /// A prompt in the story's hands.
@@ -120,6 +129,22 @@ impl ScriptedDocker {
         self.state().panics_at_removal = true;
     }
 
+    /// Docker is not there yet, or is upgraded: nothing answers, and what ran has ended.
+    pub fn goes_away(&self) {
+        let mut state = self.state();
+        state.daemon = Standing::Silent;
+        state.running.clear();
+    }
+
+    /// The same, and what runs goes on.
+    pub fn stops_answering(&self) {
+        self.state().daemon = Standing::Silent;
+    }
+
+    pub fn comes_back(&self) {
+        self.state().daemon = Standing::Answers;
+    }
+
     pub fn running(&self) -> usize {
         self.state().running.len()
     }
@@ -144,7 +169,20 @@ impl ScriptedDocker {
 }
 
 impl Containers for ScriptedDocker {
+    async fn answers(&self) -> anyhow::Result<()> {
+        match self.state().daemon {
+            Standing::Answers => Ok(()),
+            Standing::Silent => anyhow::bail!("Docker does not answer"),
+        }
+    }
+
+    async fn daemon(&self) -> anyhow::Result<Daemon> {
+        self.answers().await?;
+        Ok(Daemon::Rootless)
+    }
+
     async fn launch(&self, spec: &ContainerSpec) -> Result<Running, Failure> {
+        self.answers().await.map_err(|error| Failure::new(Trouble::NoDocker, error.to_string()))?;
         let behaviour = {
             let mut state = self.state();
             state.tries += 1;
@@ -206,6 +244,7 @@ impl Containers for ScriptedDocker {
     }
 
     async fn sweep(&self, install: &InstallId) -> anyhow::Result<usize> {
+        self.answers().await?;
         let mut state = self.state();
         let before = state.running.len();
         state.running.retain(|_, (spec, _)| spec.install != *install);

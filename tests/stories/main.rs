@@ -11,6 +11,7 @@ mod changes;
 mod clocks;
 mod delivered;
 mod delivery;
+mod docker;
 mod engine;
 mod engines;
 #[path = "../held/mod.rs"]

@@ -58,12 +58,6 @@ async fn an_engine_that_hangs_is_killed_and_explained() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn docker_that_is_gone_is_explained() {
-    let (notice, _) = notice_when(Behaviour::NoLaunch(Trouble::NoDocker)).await;
-    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. Docker, the program that I run in on the server, does not respond. Please ask the owner to run `nanokimi doctor`, which says what to repair. Your message is kept; to try again, send it again.");
-}
-
-#[tokio::test(start_paused = true)]
 async fn a_missing_image_is_explained_at_once() {
     let (notice, seconds) = notice_when(Behaviour::NoLaunch(Trouble::NoImage)).await;
     assert_eq!(seconds, 0);

@@ -170,6 +170,7 @@ impl World {
             settings: Arc::new(self.settings.clone()),
             orders,
             outbox_hint: Arc::new(Notify::new()),
+            swept: Arc::default(),
         };
         self.service = Some(Held::start(&self.chats, host).await);
     }
@@ -312,6 +313,11 @@ impl World {
                 return text;
             }
         }
+    }
+
+    /// The next message, in whatever group.
+    pub async fn hears_in_any(&mut self) -> String {
+        self.hears().await.text
     }
 
     /// Nothing is said for this long.

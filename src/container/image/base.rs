@@ -76,7 +76,8 @@ fn own_name() -> String {
 
 async fn pull(docker: &Docker, progress: &mut impl FnMut(Progress)) -> Result<()> {
     let request = CreateImageOptionsBuilder::default().from_image(OFFICIAL).build();
-    let mut events = Box::pin(docker.client().create_image(Some(request), None, None));
+    let client = docker.client()?;
+    let mut events = Box::pin(client.create_image(Some(request), None, None));
     let mut patience = FIRST_WORD;
     loop {
         match timeout(patience, events.next()).await {
@@ -112,7 +113,7 @@ async fn make(
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (Some(stdout), Some(stderr)) = (stdout, stderr) else { bail!("Failed to read from mmdebstrap") };
     let request = CreateImageOptionsBuilder::default().from_src("-").repo(name).build();
-    let importer = docker.client().clone().with_timeout(IMPORT_TIMEOUT);
+    let importer = docker.client()?.with_timeout(IMPORT_TIMEOUT);
     let archive = body_try_stream(archive(child, stdout));
     let import = async {
         let mut events = Box::pin(importer.create_image(Some(request), Some(archive), None));

@@ -1,0 +1,62 @@
+//! Waits for Docker after a start: it may come up later than we do, and messages are taken in meanwhile.
+//!
+//! What earlier runs left is removed as soon as it answers. When it goes away later, sessions meet that, and `dispatch` looks
+//! for it.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::time::{Instant, sleep};
+
+use crate::container::Containers;
+use crate::notices;
+use crate::session::{Host, LOOK_FOR_DOCKER_EVERY};
+use crate::types::Outage;
+
+/// How long Docker may be late before the owner is told: a small server takes a while to boot.
+const TOLD_AFTER: Duration = Duration::from_secs(2 * 60);
+
+/// Removes what an earlier run left, as soon as Docker answers; never ends by itself.
+pub async fn wait_for<C: Containers>(host: &Host<C>) -> Infallible {
+    let began = Instant::now();
+    let mut lateness = Lateness::None;
+    while let Err(error) = host.sweep().await {
+        lateness = match lateness {
+            Lateness::None => {
+                tracing::warn!("{error:#}. Messages are taken in, and wait until Docker answers");
+                Lateness::Logged
+            }
+            Lateness::Logged if began.elapsed() >= TOLD_AFTER => {
+                tell(host).await;
+                Lateness::Told
+            }
+            known @ (Lateness::Logged | Lateness::Told) => known,
+        };
+        sleep(LOOK_FOR_DOCKER_EVERY).await;
+    }
+    if lateness != Lateness::None {
+        tracing::info!("Docker answers");
+    }
+    // Also one that an earlier run has met.
+    if let Err(error) = host.store.end_outage(Outage::NoDocker, host.clock.now()).await {
+        tracing::error!("Failed to note that Docker answers: {error:#}");
+    }
+    std::future::pending().await
+}
+
+/// What was said of a Docker that is late.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Lateness {
+    None,
+    Logged,
+    Told,
+}
+
+async fn tell<C: Containers>(host: &Host<C>) {
+    let settings = &host.settings;
+    let notice = settings.notice(notices::outage(settings.lang, Outage::NoDocker));
+    match host.store.begin_outage(Outage::NoDocker, &notice, host.clock.now()).await {
+        Ok(()) => host.outbox_hint.notify_one(),
+        Err(error) => tracing::error!("Failed to tell the owner that Docker does not answer: {error:#}"),
+    }
+}
