@@ -331,6 +331,24 @@ pub fn answer_cut(lang: Lang) -> String {
     pick(lang, en, es).to_owned()
 }
 
+/// Follows an answer with so many more files than the `most` that one may have.
+pub fn files_left_out(lang: Lang, files: usize, most: usize) -> String {
+    match (lang, files) {
+        (Lang::En, 1) => {
+            format!("I left out 1 file: at most {most} go with one answer. Ask me for the rest.")
+        }
+        (Lang::En, _) => {
+            format!("I left out {files} files: at most {most} go with one answer. Ask me for the rest.")
+        }
+        (Lang::Es, 1) => {
+            format!("No he enviado 1 archivo: con una respuesta van {most} como mucho. Pídeme el resto.")
+        }
+        (Lang::Es, _) => format!(
+            "No he enviado {files} archivos: con una respuesta van {most} como mucho. Pídeme el resto."
+        ),
+    }
+}
+
 /// Why a file that the agent wants to send cannot be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FileRefused {
@@ -561,7 +579,8 @@ mod tests {
         });
         let progress =
             [(1, 0), (2, 0), (2, 1), (3, 15)].map(|(nth, minutes)| still_working(lang, nth, minutes));
-        let ends = [step_limit(lang), answer_cut(lang)];
+        let left_out = [1, 2].map(|files| files_left_out(lang, files, 10)).join("\n");
+        let ends = [step_limit(lang), answer_cut(lang), left_out];
         let group = GroupName::parse("family").unwrap();
         let many: BTreeMap<String, u64> = (1..=12).map(|number| (format!("g{number:02}"), number)).collect();
         let whatsapp = [
@@ -612,6 +631,8 @@ mod tests {
         I am still working on it (15 minutes so far). You will hear from me when it is done.
         I stopped here: this takes more steps than I may do for one message. To go on, ask me to continue.
         My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.
+        I left out 1 file: at most 10 go with one answer. Ask me for the rest.
+        I left out 2 files: at most 10 go with one answer. Ask me for the rest.
         I was away for a while and saw only now that you had called me. I have read it, but I do not answer anything this old; if it still matters, ask me again.
         WhatsApp does not let me write in the chat of the group family, as nobody there wrote to me first. I gave up what I had to say there. Please have them write to me, then ask me again there.
         WhatsApp says that I write too much in the chat of the group family. What I have to say there waits for an hour. Please ask me for less there for a while.
@@ -658,6 +679,8 @@ mod tests {
         Sigo en ello (15 minutos hasta ahora). Te escribiré cuando termine.
         Me paro aquí: esto lleva más pasos de los que puedo dar por mensaje. Para seguir, pídeme que continúe.
         Mi respuesta era demasiado larga para un chat y la he cortado aquí. Pídeme una más corta o un archivo.
+        No he enviado 1 archivo: con una respuesta van 10 como mucho. Pídeme el resto.
+        No he enviado 2 archivos: con una respuesta van 10 como mucho. Pídeme el resto.
         He estado fuera un tiempo y acabo de ver que me habíais llamado. Lo he leído, pero no respondo a algo tan antiguo; si todavía importa, volved a preguntarme.
         WhatsApp no me deja escribir en el chat del grupo family, porque allí nadie me ha escrito antes. He renunciado a lo que tenía que decir. Pide que me escriban y vuelve a preguntarme allí.
         WhatsApp dice que escribo demasiado en el chat del grupo family. Lo que tengo que decir allí espera una hora. Pídeme menos cosas allí durante un tiempo.

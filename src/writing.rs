@@ -42,7 +42,7 @@ pub fn calls_in(text: &str, name: &str) -> Vec<usize> {
     let code = code_in(text);
     let calls = signs_in(text).into_iter().filter(|sign| {
         let after = without_name(&text[sign.name..], name);
-        !is_within(&code, sign.at) && after.is_some_and(|after| !after.starts_with(is_word))
+        !is_within(&code, sign.at) && after.is_some_and(|after| !begins_with_word(after))
     });
     calls.map(|sign| sign.at).collect()
 }
@@ -69,11 +69,18 @@ pub fn is_word(c: char) -> bool {
     !turns_direction(c) && (c.is_alphanumeric() || c == '_' || is_mark_or_unseen(c))
 }
 
-/// Whether a text ends within a word. The marks that end an emoji belong to it, and an emoji is no word.
+/// Whether a text begins with a word, or in one. Underscores in front of anything else are those of a style.
+pub fn begins_with_word(text: &str) -> bool {
+    text.trim_start_matches('_').starts_with(is_word)
+}
+
+/// Whether a text ends within a word. The marks that end an emoji belong to it, and an emoji is no word; neither are
+/// underscores behind anything else, which begin a style.
 fn ends_a_word(text: &str) -> bool {
     // The variation selectors, the frame of a keycap, the end of a flag's tags.
     let ends_an_emoji = |c| matches!(c, '\u{fe0e}' | '\u{fe0f}' | '\u{20e3}' | '\u{e007f}');
-    text.chars().next_back().is_some_and(|last| is_word(last) && !ends_an_emoji(last))
+    let last = text.trim_end_matches('_').chars().next_back();
+    last.is_some_and(|last| is_word(last) && !ends_an_emoji(last))
 }
 
 /// `escape_debug` writes as `\u{…}` what extends the character before it and what nobody could see.
@@ -107,9 +114,10 @@ fn is_unseen(c: char) -> bool {
             | '\u{206a}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
-/// Whether the byte at `at` is in one of these.
+/// Whether the byte at `at` is in one of these, which stand in their order, each behind the one before.
 pub fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
-    ranges.iter().any(|range| range.contains(&at))
+    let begun = ranges.partition_point(|range| range.start <= at);
+    begun.checked_sub(1).is_some_and(|last| ranges[last].contains(&at))
 }
 
 /// The addresses in a text, in order: of the web, with or without their scheme (`https://…`, `www.…`, `t.me/…`), of
@@ -306,11 +314,11 @@ mod tests {
 
     #[test]
     fn an_emoji_is_no_word_whatever_marks_it_ends_with() {
-        for before in ["👍", "❤️", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "👍🏽", "👩‍🚀", "\u{200f}", "x\u{200f}"]
+        for before in ["👍", "❤️", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "👍🏽", "👩‍🚀", "\u{200f}", "x\u{200f}", "_", " __", "👍_"]
         {
             assert!(!ends_a_word(before), "{before:?}");
         }
-        for before in ["x", "é", "e\u{301}", "你", "٣", "_", "\u{200b}", "x\u{200d}"] {
+        for before in ["x", "é", "e\u{301}", "你", "٣", "x_", "\u{200b}", "x\u{200d}"] {
             assert!(ends_a_word(before), "{before:?}");
         }
     }

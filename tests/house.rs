@@ -40,7 +40,7 @@ const NEIGHBOURS: [(&str, &str, &str); 4] = [
 ];
 
 /// The modules that may name a foreign crate. A crate of `Cargo.toml` that is not here, or that nobody uses, fails.
-const CRATES: [(&str, &[&str]); 31] = [
+const CRATES: [(&str, &[&str]); 33] = [
     ("agent_client_protocol", &["agent"]),
     ("anyhow", EVERYWHERE),
     ("axum", &["door", "practice"]),
@@ -71,6 +71,8 @@ const CRATES: [(&str, &[&str]); 31] = [
     ("toml", &["auth"]),
     ("tracing", EVERYWHERE),
     ("tracing_subscriber", &["cli"]),
+    ("unicode_segmentation", &["render"]),
+    ("unicode_width", &["render"]),
     ("whatsapp_rust", &["bridge"]),
 ];
 const EVERYWHERE: &[&str] = &["everywhere"];

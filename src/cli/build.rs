@@ -39,7 +39,7 @@ pub async fn build(
                 ui::note(stage);
             }
         }
-        Progress::Line(line) => bar.set_message(line),
+        Progress::Line(line) => bar.set_message(ui::on_one_line(&line)),
     })
     .await;
     bar.finish_and_clear();

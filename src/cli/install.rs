@@ -8,7 +8,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{Notify, mpsc};
 
 use super::machine;
-
 use crate::agent::Engine;
 use crate::auth::{self, Login, config_toml};
 use crate::bridge::Order;

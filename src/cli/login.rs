@@ -285,7 +285,7 @@ impl Screen {
         if let Drawing::Drawn { lines, .. } =
             qr::draw(&code.page_with_code, Room { rows: rows.saturating_sub(BELOW), columns })?
         {
-            lines.iter().for_each(ui::note);
+            ui::note_code(&lines);
         }
         Ok(Self::Terminal)
     }

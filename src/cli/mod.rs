@@ -34,6 +34,8 @@ use clap::{Parser, Subcommand};
 use install::Install;
 pub use log::log_subscriber;
 
+/// The exit code of a command line that was not understood.
+const NOT_UNDERSTOOD: u8 = 2;
 /// Where an option that every verb has stands in its help.
 const LAST: usize = 100;
 
@@ -91,7 +93,15 @@ enum Verb {
 /// Runs nanokimi as it was called.
 pub fn main() -> ExitCode {
     log::tell_of_panics();
-    let arguments = Arguments::parse();
+    let arguments = match Arguments::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) if error.use_stderr() => {
+            // Not by clap itself: it repeats what was typed.
+            ui::note(error.to_string().trim_end());
+            return ExitCode::from(NOT_UNDERSTOOD);
+        }
+        Err(help) => help.exit(),
+    };
     match carry_out(arguments) {
         Ok(code) => code,
         // Whoever took the results, such as `head`, has had enough.

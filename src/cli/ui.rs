@@ -1,4 +1,7 @@
 //! The one place that writes to the terminal, so that stdout stays data and stderr stays talk.
+//!
+//! Whoever's words they are, nothing of them moves the cursor, writes into the clipboard or turns the writing around:
+//! all that is printed goes through [`shown`]; the log escapes such characters itself.
 
 use std::convert::Infallible;
 use std::fmt::{self, Display};
@@ -9,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use dialoguer::console::Term;
 
 use crate::checks;
-use crate::writing::as_typed;
+use crate::render::with_plain_lines;
+use crate::writing::{as_typed, turns_direction};
 
 /// Longest name of somebody else's that is shown, in characters: one line stays one line.
 const PLAIN_MAX: usize = 60;
@@ -26,12 +30,23 @@ impl Display for NobodyReads {
 
 impl std::error::Error for NobodyReads {}
 
+/// Words as a terminal may show them: lines and tabs, but no other control character (C0 and C1, so no escape sequence
+/// either), and none of the marks that turn the direction of what follows.
+pub fn shown(words: &str) -> String {
+    with_plain_lines(words).chars().filter(|c| !turns_direction(*c)).collect()
+}
+
+/// The same on one line.
+pub fn on_one_line(words: &str) -> String {
+    shown(words).replace(['\n', '\t'], " ")
+}
+
 /// A result: what was asked for.
 ///
 /// # Errors
 /// [`NobodyReads`], or it cannot be written.
 pub fn result(line: impl Display) -> Result<()> {
-    match writeln!(io::stdout(), "{line}") {
+    match writeln!(io::stdout(), "{}", shown(&line.to_string())) {
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(NobodyReads.into()),
         written => written.context("Failed to write the results"),
     }
@@ -39,7 +54,7 @@ pub fn result(line: impl Display) -> Result<()> {
 
 /// What happens meanwhile. That nobody reads it stops nothing.
 pub fn note(line: impl Display) {
-    writeln!(io::stderr(), "{line}").ok();
+    writeln!(io::stderr(), "{}", shown(&line.to_string())).ok();
 }
 
 /// Why nothing came of it, and what to do.
@@ -68,7 +83,7 @@ pub fn confirmed(question: &str, option: &str) -> Result<bool> {
     if !somebody_types() || !io::stderr().is_terminal() {
         bail!("Nobody is there to ask: {question} Add {option} to say yes");
     }
-    let question = dialoguer::Confirm::new().with_prompt(question).default(false);
+    let question = dialoguer::Confirm::new().with_prompt(shown(question)).default(false);
     question.interact().context("Failed to ask")
 }
 
@@ -122,7 +137,13 @@ pub fn room() -> Option<(usize, usize)> {
     io::stderr().is_terminal().then_some((rows.into(), columns.into()))
 }
 
-/// Draws these lines on the terminal's second screen, from its top.
+/// A code for a phone in colours of its own, as `auth::qr` draws it. It and [`draw`] are all that goes to the terminal as
+/// it is: blocks, colours and our own words.
+pub fn note_code(lines: &[String]) {
+    writeln!(io::stderr(), "{}", lines.join("\n")).ok();
+}
+
+/// Draws these lines on the terminal's second screen, from its top: a code for a phone, and what to do with it.
 pub fn draw(lines: &[String]) {
     // The second screen without a cursor; then each line, and nothing behind and below it: xterm's control sequences.
     write!(io::stderr(), "\x1b[?1049h\x1b[?25l\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n")).ok();
@@ -135,7 +156,7 @@ pub fn stop_drawing() {
 
 /// Writes over the terminal's last line, without a line end; nothing takes the line away.
 pub fn in_place(line: impl Display) {
-    write!(io::stderr(), "\r{line}\x1b[K").ok();
+    write!(io::stderr(), "\r{}\x1b[K", on_one_line(&line.to_string())).ok();
 }
 
 /// A prompt without a line end, where somebody sits at the terminal.
@@ -150,11 +171,13 @@ pub fn prompt(text: &str) {
 /// # Errors
 /// As [`result`].
 pub fn table(rows: &[Vec<String>]) -> Result<()> {
+    let rows: Vec<Vec<String>> =
+        rows.iter().map(|row| row.iter().map(|cell| on_one_line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
     let widths: Vec<usize> = (0..columns).map(|column| width(column).unwrap_or(0)).collect();
-    for row in rows {
+    for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
         result(cells.join("  ").trim_end())?;
@@ -184,11 +207,27 @@ mod tests {
     }
 
     #[test]
+    fn words_move_nothing_on_a_terminal() {
+        for (words, expected) in [
+            ("two\nlines\tand a tab ñ 很 👩\u{200d}🚀", "two\nlines\tand a tab ñ 很 👩\u{200d}🚀"),
+            ("\x1b]52;c;cm0gLXJm\x07", "]52;c;cm0gLXJm"),
+            ("\x1b]0;title\x1b\\\x1b[2J\x1b[H", "]0;title\\[2J[H"),
+            ("\u{9b}31m\u{9d}52;c;x\u{9c}\u{90}q", "31m52;c;xq"),
+            ("safe\rrm -rf\r\nnext\u{85}line\u{2028}line", "safe\nrm -rf\nnext\nline\nline"),
+            ("\u{202e}nimda\u{2066}\u{200f}\u{61c}", "nimda"),
+            ("\0a\u{7f}b\u{8}c\u{e}d\u{c}e", "abcd\ne"),
+        ] {
+            assert_eq!(shown(words), expected, "{words:?}");
+        }
+        assert_eq!(on_one_line("a\r\nb\tc\x1b[A"), "a b c[A");
+    }
+
+    #[test]
     fn names_of_others_are_only_shown() {
         for (name, expected) in [
             ("Family 🎉", "Family 🎉"),
             ("\x1b[2J\x07Ana\r\n", "[2JAna"),
-            ("\u{202e}nimda\u{202c}", "nimda"),
+            ("\u{202e}nimda\u{202c}\u{2028}", "nimda"),
             ("  ", ""),
         ] {
             assert_eq!(plain(name), expected);

@@ -1,74 +1,199 @@
-//! What the agent notes for itself, between `<internal>` and `</internal>`, never leaves the host.
+//! What the agent says to itself never leaves the host: its notes, between `<internal>` and `</internal>`, and what the
+//! model thought, between `<think>` and `</think>` or the tags that stand for them.
 //!
-//! Where it is unclear where a note ends, more is kept back, never less.
+//! Where it is unclear where such words end, more is kept back, never less.
 
-/// The tags' word.
-const NAME: &str = "internal";
+use super::verbatim::{Stretches, code_in};
 
-#[derive(Clone, Copy)]
+/// How often a text is read again because what was taken out has put another tag together. Nobody writes so but to try
+/// us: what follows the tag that is there then is kept back.
+const READINGS_MAX: usize = 8;
+/// How often it is looked what of a text is code. Beyond, a tag in code counts like any.
+const CODE_LOOKS_MAX: usize = 8;
+
+/// The tags around what the model thought, of the models that people use with these engines, and around the calls of
+/// tools, which Kimi's models say as text when they go wrong.
+const THOUGHTS: [&str; 6] = ["think", "thinking", "thought", "thoughts", "reasoning", "antthinking"];
+const CALLS_BEGIN: [&str; 2] = ["tool_calls_section_begin", "tool_call_begin"];
+const CALLS_END: [&str; 2] = ["tool_calls_section_end", "tool_call_end"];
+
+/// What kind of words a tag is around.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Note,
+    Thought,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Tag {
-    Begin,
-    End,
+    Begin(Kind),
+    End(Kind),
 }
 
-/// `text` without internal notes and without white space around it.
+/// How many of each kind have begun and not ended.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct OpenNotes {
+    notes: usize,
+    thoughts: usize,
+}
+
+impl OpenNotes {
+    fn are_none(self) -> bool {
+        self == Self::default()
+    }
+
+    fn after(mut self, tag: Tag) -> Self {
+        match tag {
+            Tag::Begin(Kind::Note) => self.notes += 1,
+            Tag::Begin(Kind::Thought) => self.thoughts += 1,
+            Tag::End(Kind::Note) => self.notes = self.notes.saturating_sub(1),
+            Tag::End(Kind::Thought) => self.thoughts = self.thoughts.saturating_sub(1),
+        }
+        self
+    }
+
+    fn and(self, other: Self) -> Self {
+        Self { notes: self.notes.max(other.notes), thoughts: self.thoughts.max(other.thoughts) }
+    }
+}
+
+/// `text` without what is not for the chat, and without white space around it.
 pub fn public_part(text: &str) -> String {
-    without_notes(text, 0).0
+    without_notes(text, OpenNotes::default()).0
 }
 
-/// The same for a text that goes on where another one has left so many notes open; with how many it leaves open.
+/// The same for a text that goes on where another one has left notes `open`; with those that it leaves open.
 ///
-/// Tags are read in any case and may nest. A note without end goes to the end of the text; an end without a
-/// beginning is dropped. What is left holds no tag, not even one that the removal of another put together.
-pub fn without_notes(text: &str, open: usize) -> (String, usize) {
-    let (mut text, mut open) = outside_tags(text, open);
-    loop {
-        let (public, put_together) = outside_tags(&text, 0);
-        open = open.max(put_together);
+/// Tags are read in any case and may nest. What never ends goes to the end of the text. The end of a note without a
+/// beginning is dropped; the end of a thought without one takes along all that stands before it, for models leave out
+/// the beginning only. Within code a thought's tags are code. What is left holds no other tag, not even one that the
+/// removal of another put together.
+pub fn without_notes(text: &str, open: OpenNotes) -> (String, OpenNotes) {
+    let mut code_looks = CODE_LOOKS_MAX;
+    let (mut text, mut open) = outside_tags(text, open, &mut code_looks);
+    for _ in 0..READINGS_MAX {
+        let (public, put_together) = outside_tags(&text, OpenNotes::default(), &mut code_looks);
+        open = open.and(put_together);
         if public == text {
             return (public.trim().to_owned(), open);
         }
         text = public;
     }
+    let first = tags_in(&text).next().map_or(text.len(), |(at, _, _)| at);
+    (text[..first].trim().to_owned(), open)
 }
 
-/// What stands outside every pair of tags, read once from left to right, where so many notes are `open` at its
-/// beginning; with how many are at its end.
-fn outside_tags(text: &str, open: usize) -> (String, usize) {
+/// What stands outside every pair of tags, read once from left to right, where some are `open` at its beginning; with
+/// those that are at its end.
+fn outside_tags(text: &str, mut open: OpenNotes, code_looks: &mut usize) -> (String, OpenNotes) {
     let mut outside = String::with_capacity(text.len());
-    let mut depth = open;
     let mut read = 0;
-    for (at, _) in text.match_indices('<') {
-        let Some((tag, length)) = tag(&text[at..]) else { continue };
-        if depth == 0 {
-            outside.push_str(&text[read..at]);
+    let mut code = CodeFrom::new(text, 0);
+    for (at, tag, length) in tags_in(text) {
+        let is_thought = matches!(tag, Tag::Begin(Kind::Thought) | Tag::End(Kind::Thought));
+        if at < read || open.are_none() && is_thought && code.holds(at, code_looks) {
+            continue;
         }
-        depth = match tag {
-            Tag::Begin => depth + 1,
-            Tag::End => depth.saturating_sub(1),
-        };
+        if open.are_none() {
+            outside.push_str(&text[read..at]);
+            if tag == Tag::End(Kind::Thought) {
+                outside.clear();
+            }
+        }
+        open = open.after(tag);
         read = at + length;
+        if open.are_none() {
+            code = CodeFrom::new(text, read);
+        }
     }
-    if depth == 0 {
+    if open.are_none() {
         outside.push_str(&text[read..]);
     }
-    (outside, depth)
+    (outside, open)
 }
 
-/// The tag at the beginning of `text` and its length in bytes.
-///
-/// Attributes are allowed. A tag that is never closed by `>` ends after its name, so that a note cut short in the
-/// middle of its tag is one too.
-fn tag(text: &str) -> Option<(Tag, usize)> {
-    let (tag, bracket) = if text.starts_with("</") { (Tag::End, "</") } else { (Tag::Begin, "<") };
-    let named = text.get(bracket.len()..bracket.len() + NAME.len())?;
-    let rest = &text[bracket.len() + NAME.len()..];
-    let goes_on = rest.starts_with(|c: char| c.is_alphanumeric() || c == '-' || c == '_');
-    if goes_on || !named.eq_ignore_ascii_case(NAME) {
-        return None;
+/// What is code in a text from some place on. What was hidden before that place may hold a stray backtick.
+struct CodeFrom<'a> {
+    text: &'a str,
+    from: usize,
+    code: Option<Stretches>,
+}
+
+impl<'a> CodeFrom<'a> {
+    fn new(text: &'a str, from: usize) -> Self {
+        Self { text, from, code: None }
     }
-    let closing = rest.find(['<', '>']).filter(|&at| rest[at..].starts_with('>'));
-    Some((tag, text.len() - rest.len() + closing.map_or(0, |at| at + 1)))
+
+    /// Whether the byte at `at` is in code that was meant as such.
+    fn holds(&mut self, at: usize, looks_left: &mut usize) -> bool {
+        let text = &self.text[self.from..];
+        if self.code.is_none() {
+            let Some(left) = looks_left.checked_sub(1) else { return false };
+            *looks_left = left;
+            self.code = Some(code_in(text));
+        }
+        let around = self.code.as_ref().and_then(|code| code.around(at - self.from));
+        around.is_some_and(|range| {
+            let before = text[..range.start].chars().next_back();
+            let after = text[range.end..].chars().next();
+            is_meant_as_code(&text[range], before, after)
+        })
+    }
+}
+
+/// Whether backticks or a fence stand around `code` on purpose. In a thought one alone may stand, and meet another one
+/// far behind it, in the answer.
+fn is_meant_as_code(code: &str, before: Option<char>, after: Option<char>) -> bool {
+    let code = code.trim_end();
+    let fence = code.trim_start_matches(['`', '~']);
+    let fence = &code[..code.len() - fence.len()];
+    if code.contains('\n') {
+        return fence.len() >= 3 && code.len() > 2 * fence.len() && code.ends_with(fence);
+    }
+    let inner = code.trim_matches('`');
+    let touches = |c: Option<char>| c.is_some_and(char::is_alphanumeric);
+    !inner.starts_with(' ') && !inner.ends_with(' ') && !touches(before) && !touches(after)
+}
+
+/// The tags of a text: where each begins, what it is, how many bytes it has.
+fn tags_in(text: &str) -> impl Iterator<Item = (usize, Tag, usize)> {
+    let brackets = text.match_indices(['<', '◁']);
+    brackets.filter_map(|(at, _)| tag(&text[at..]).map(|(tag, length)| (at, tag, length)))
+}
+
+/// The tag at the beginning of `text` and its length in bytes: `<think>`, `</think>`, `◁think▷`, `<|think|>`,
+/// `<x:think>`, `<|tool_call_begin|>`.
+///
+/// Attributes are allowed. A tag that is never closed by its bracket ends after its name, so that words cut short in
+/// the middle of their tag are hidden, too.
+fn tag(text: &str) -> Option<(Tag, usize)> {
+    let inner = text.strip_prefix(['<', '◁'])?;
+    let inner = inner.trim_start_matches('|');
+    let end = inner.strip_prefix('/').map(|name| name.trim_start_matches('|'));
+    let (name, is_end) = (end.unwrap_or(inner), end.is_some());
+    let after = name.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ':'));
+    let name = &name[..name.len() - after.len()];
+    let tag = name.split(':').find_map(|name| named(name, is_end))?;
+    let closing = after.find(['<', '>', '◁', '▷']).filter(|&at| after[at..].starts_with(['>', '▷']));
+    let closing = closing.and_then(|at| Some(at + after[at..].chars().next()?.len_utf8()));
+    Some((tag, text.len() - after.len() + closing.unwrap_or(0)))
+}
+
+/// The tag of this name.
+fn named(name: &str, is_end: bool) -> Option<Tag> {
+    let is_among = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
+    let (kind, is_end) = if is_among(&["internal"]) {
+        (Kind::Note, is_end)
+    } else if is_among(&THOUGHTS) {
+        (Kind::Thought, is_end)
+    } else if is_among(&CALLS_BEGIN) {
+        (Kind::Thought, false)
+    } else if is_among(&CALLS_END) {
+        (Kind::Thought, true)
+    } else {
+        return None;
+    };
+    Some(if is_end { Tag::End(kind) } else { Tag::Begin(kind) })
 }
 
 #[cfg(test)]
@@ -130,10 +255,79 @@ mod tests {
             ("<internal", "secret</internal>d", "d"),
             ("<inter<internal>x</internal>nal>a", "b</internal>c", "c"),
             ("<internal>a</internal>b", "c", "c"),
+            ("<think>a", "b</think>c", "c"),
+            ("<think><internal>a</think>", "b</internal>c", "c"),
         ] {
-            let (_, open) = without_notes(before, 0);
+            let (_, open) = without_notes(before, OpenNotes::default());
             assert_eq!(without_notes(after, open).0, expected, "{before:?} then {after:?}");
         }
+    }
+
+    #[test]
+    fn what_the_model_thought_is_taken_out() {
+        for (text, expected) in [
+            ("<think>They ask of Ana.</think>Hello Ana", "Hello Ana"),
+            ("<think>\nThey ask.\n</think>\n\nHello Ana", "Hello Ana"),
+            ("<THINK>x</Think>Hello", "Hello"),
+            ("<thinking>x</thinking>Hello", "Hello"),
+            ("<thought>x</thought>Hello", "Hello"),
+            ("<reasoning effort=\"high\">x</reasoning>Hello", "Hello"),
+            ("◁think▷x◁/think▷Hello", "Hello"),
+            ("<|think|>x<|/think|>Hello", "Hello"),
+            ("<thinking>x</thinking>Hello", "Hello"),
+            ("One. <think>x</think>Two. <thinking>y</thinking>Three.", "One. Two. Three."),
+            (
+                "<|tool_calls_section_begin|><|tool_call_begin|>f:0<|tool_call_end|><|tool_calls_section_end|>Hello",
+                "Hello",
+            ),
+            // nested, mixed, put together
+            ("<think>a<think>b</think>c</think>Hello", "Hello"),
+            ("<think>a<internal>b</internal>c</think>Hello", "Hello"),
+            ("<internal>a</think>b</internal>Hello", "Hello"),
+            ("<thi<internal>x</internal>nk>secret</think>Hello", "Hello"),
+            // never closed
+            ("Hello <think>They ask", "Hello"),
+            ("Hello <thinking", "Hello"),
+            ("Hello ◁think▷They ask", "Hello"),
+            ("<think>only this", ""),
+            // only the end
+            ("They ask of Ana.</think>Hello Ana", "Hello Ana"),
+            ("They ask.\n</thinking>\n\nHello", "Hello"),
+            ("They ask.◁/think▷Hello", "Hello"),
+            ("a</think>b</think>Hello", "Hello"),
+            ("They ask </think", ""),
+            // backticks within a thought belong to no code of the answer
+            ("<think>use ` here</think>Hello `x`", "Hello `x`"),
+            ("<think>```\ncode</think>Hello\n```\nx\n```", "Hello\n```\nx\n```"),
+            ("they use ` here</think>Hello `x`", "Hello `x`"),
+            ("a ```\ncode</think>Hello", "Hello"),
+            // code
+            (
+                "The tag `<think>` opens it, `</think>` closes it.",
+                "The tag `<think>` opens it, `</think>` closes it.",
+            ),
+            ("`<think>x</think>` and ``a </thinking> b``", "`<think>x</think>` and ``a </thinking> b``"),
+            ("```xml\n<think>\nx\n</think>\n```\nSo.", "```xml\n<think>\nx\n</think>\n```\nSo."),
+            ("<think>a</think>`<think>` <think>b</think>c", "`<think>` c"),
+            // not the tag
+            (
+                "I think> so <thinker> <think-tank> <thoughtful> think",
+                "I think> so <thinker> <think-tank> <thoughtful> think",
+            ),
+            ("◁ a ▷ <| b |>", "◁ a ▷ <| b |>"),
+        ] {
+            assert_eq!(public_part(text), expected, "{text:?}");
+        }
+    }
+
+    #[test]
+    fn tags_that_put_each_other_together_are_bounded() {
+        let mut text = "<internal>".to_owned();
+        for _ in 0..2_000 {
+            text = format!("<inter{text}</internal>nal>");
+        }
+        let shown = public_part(&format!("Hello {text} secret"));
+        assert!(shown.starts_with("Hello") && !shown.contains("secret") && tags_in(&shown).next().is_none());
     }
 
     /// Text that is public or secret by where it stands among the tags.
@@ -169,21 +363,29 @@ mod tests {
         }
 
         #[test]
-        fn a_note_hides_whatever_is_in_it(before in "[^<]*", note in any::<String>(), after in "[^<>]*") {
-            let note = note.replace('<', "[");
+        fn a_note_hides_whatever_is_in_it(before in "[^<◁]*", note in any::<String>(), after in "[^<>◁▷]*") {
+            let note = note.replace(['<', '◁'], "[");
             let shown = public_part(&format!("{before}<internal>{note}</internal>{after}"));
             let expected = before + &after;
             prop_assert_eq!(shown, expected.trim());
         }
 
         #[test]
-        fn no_tag_is_left(text in "(<|</|>|inter|nal|internal|<internal>|</internal>| |é)*") {
+        fn no_tag_is_left(text in "(<|</|>|inter|nal|internal|<internal>|</internal>|<think>|</think>|thi|nk|◁think▷| |é)*") {
             let shown = public_part(&text);
-            prop_assert!(shown.match_indices('<').all(|(at, _)| tag(&shown[at..]).is_none()), "{}", shown);
+            prop_assert_eq!(tags_in(&shown).next(), None, "{}", shown);
         }
 
         #[test]
-        fn text_without_brackets_is_only_trimmed(text in "[^<]*") {
+        fn a_thought_hides_whatever_is_in_it(before in "[^<`◁]*", thought in any::<String>(), after in "[^<>◁▷]*") {
+            let thought = thought.replace(['<', '◁'], "[");
+            let shown = public_part(&format!("{before}<think>{thought}</think>{after}"));
+            let expected = before + &after;
+            prop_assert_eq!(shown, expected.trim());
+        }
+
+        #[test]
+        fn text_without_brackets_is_only_trimmed(text in "[^<◁]*") {
             prop_assert_eq!(public_part(&text), text.trim());
         }
 

@@ -1,8 +1,10 @@
 //! `@Ana` in an answer becomes a mention that WhatsApp shows and tells Ana of: `@<her number>` in the text.
 
-use super::code::{code_in, is_code};
+use std::collections::HashSet;
+
+use super::verbatim::verbatim_in;
 use crate::types::SenderId;
-use crate::writing::{is_word, signs_in};
+use crate::writing::{begins_with_word, signs_in};
 
 /// Somebody who can be mentioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -23,11 +25,11 @@ impl Person {
 /// `text` with each `@<name>` outside of code and addresses written as WhatsApp wants it. Of names that begin alike the
 /// longest counts; a name within a longer word is none.
 pub fn with_mentions(text: &str, people: &[Person]) -> String {
-    let code = code_in(text);
+    let verbatim = verbatim_in(text);
     let mut written = String::with_capacity(text.len());
     let mut read = 0;
     for sign in signs_in(text) {
-        if sign.at < read || is_code(&code, sign.at) {
+        if sign.at < read || verbatim.contain(sign.at) {
             continue;
         }
         let Some((name, digits)) = named(&text[sign.name..], people) else { continue };
@@ -41,12 +43,15 @@ pub fn with_mentions(text: &str, people: &[Person]) -> String {
 
 /// Who is mentioned in a text that [`with_mentions`] has written, in the order of `people`.
 pub fn mentioned(text: &str, people: &[Person]) -> Vec<SenderId> {
-    let signs = signs_in(text);
-    let is_in = |digits: &str| {
-        signs.iter().any(|sign| {
-            text[sign.name..].strip_prefix(digits).is_some_and(|after| !after.starts_with(is_word))
-        })
-    };
+    let verbatim = verbatim_in(text);
+    let signs = signs_in(text).into_iter().filter(|sign| !verbatim.contain(sign.at));
+    let digits = signs.filter_map(|sign| {
+        let name = &text[sign.name..];
+        let after = name.trim_start_matches(|c: char| c.is_ascii_digit());
+        (!begins_with_word(after)).then(|| &name[..name.len() - after.len()])
+    });
+    let digits: HashSet<&str> = digits.collect();
+    let is_in = |own: &str| digits.contains(own);
     let mut ids: Vec<SenderId> = Vec::new();
     for person in people {
         if person.digits().is_some_and(is_in) && !ids.contains(&person.id) {
@@ -63,7 +68,7 @@ fn named<'p>(text: &str, people: &'p [Person]) -> Option<(&'p str, &'p str)> {
         let Some(digits) = person.digits() else { continue };
         let Some(rest) = text.strip_prefix(person.name.as_str()) else { continue };
         let is_longer = found.is_none_or(|(name, _)| person.name.len() > name.len());
-        if !person.name.is_empty() && is_longer && !rest.starts_with(is_word) {
+        if !person.name.is_empty() && is_longer && !begins_with_word(rest) {
             found = Some((&person.name, digits));
         }
     }
@@ -99,8 +104,18 @@ mod tests {
             ("@Anatole @ana @Bob @ Ana Ana@ @", "@Anatole @ana @Bob @ Ana Ana@ @"),
             ("kai@Ana.test", "kai@Ana.test"),
             ("@Console", "@Console"),
-            ("@Ana_", "@Ana_"),
+            ("@Ana_x x_@Ana", "@Ana_x x_@Ana"),
+            // within styles
+            ("_gracias, @Ana_", "_gracias, @34600000001_"),
+            (
+                "__@Ana__ *@Ana* ~~@Ana~~ ***@Ana María***",
+                "__@34600000001__ *@34600000001* ~~@34600000001~~ ***@100000000000003***",
+            ),
+            ("> @Ana\n- @Ana\n# @Ana", "> @34600000001\n- @34600000001\n# @34600000001"),
+            ("[@Ana](https://a.test/@Ana)", "[@34600000001](https://a.test/@Ana)"),
+            // addresses
             ("https://www.tiktok.com/@Ana/video/1", "https://www.tiktok.com/@Ana/video/1"),
+            ("see <https://a.test/@Ana>, medium.com/@Ana/x", "see <https://a.test/@Ana>, medium.com/@Ana/x"),
             ("t.me/@Ana and @Ana", "t.me/@Ana and @34600000001"),
             ("@Ana@example.org", "@Ana@example.org"),
             ("❤\u{fe0f}@Ana", "❤\u{fe0f}@34600000001"),
@@ -123,8 +138,16 @@ mod tests {
             ids("@34600000001 and @100000000000003"),
             ["34600000001@s.whatsapp.net", "100000000000003@lid"]
         );
-        for nobody in ["@346000000012, 34600000001, @Ana", "https://x.example/@34600000001", "a@34600000001"]
-        {
+        for text in ["_gracias, @34600000001_", "*@34600000001*", "~(@34600000001)~", "> *_@34600000001_*"] {
+            assert_eq!(ids(text), ["34600000001@s.whatsapp.net"], "{text:?}");
+        }
+        for nobody in [
+            "@346000000012, 34600000001, @Ana",
+            "https://x.example/@34600000001",
+            "a@34600000001",
+            "`@34600000001`",
+            "```\n@34600000001\n```",
+        ] {
             assert_eq!(ids(nobody), [""; 0], "{nobody}");
         }
     }

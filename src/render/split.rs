@@ -1,30 +1,43 @@
 //! Long answers into several messages, cut where a reader would pause.
 //!
-//! Nothing but white space at the cuts is lost, and a code block that must be cut is closed and opened again.
-//! Never cuts a character from its marks where the limit leaves another place.
+//! Nothing but white space at the cuts is lost. What must be cut in its middle is closed and opened again: a block of
+//! code (of a table with its header), a quote, a style. Never cuts a character from its marks, an address or a
+//! number, if the limit leaves another place.
 
-/// Cuts `text` into messages of at most `limit_chars` characters (Unicode scalar values), none of them blank.
+use unicode_segmentation::UnicodeSegmentation;
+
+use super::formatted::{Formatted, Styled};
+use super::verbatim::Stretches;
+use crate::writing::addresses_in;
+
+/// Where less fits into a message, styles are not opened again: they could take all of it.
+const STYLES_FROM_CHARS: usize = 48;
+/// Most backticks around code within a line that a cut opens again.
+const STYLE_MAX_WIDTH: usize = 3;
+
+/// Cuts a text into messages of at most `limit_chars` characters (Unicode scalar values), none of them blank.
 ///
-/// Each ends at the last end of a paragraph that fits, else of a line, a sentence, a word, else anywhere. Code
-/// fences are kept whole only where the limit is at least twice what closing and opening them again costs.
-pub fn split(text: &str, limit_chars: usize) -> Vec<String> {
-    let limit = limit_chars.max(1);
+/// Each ends at the last end of a paragraph that fits, else of a line, a sentence, a word, else anywhere. Blocks of
+/// code are kept whole only if the limit is at least twice what closing and opening them again costs.
+pub fn split(formatted: &Formatted, limit_chars: usize) -> Vec<String> {
+    let text = &Text::new(formatted, limit_chars.max(1));
     let mut chunks = Vec::new();
-    let mut rest = without_gap(text);
-    let mut fence = None;
-    while !rest.trim().is_empty() {
-        let opening = fence.map(Fence::reopened).unwrap_or_default();
-        let room = limit - opening.chars().count();
+    let mut start = without_gap(text.all, 0);
+    let mut open = Open::default();
+    while !text.all[start..].trim().is_empty() {
+        let rest = &text.all[start..];
+        let opening = open.reopened();
+        let room = text.limit.saturating_sub(opening.chars().count()).max(1);
         if fits(rest, room) {
-            chunks.push(opening + rest);
+            chunks.push(open.reopened_before(rest));
             break;
         }
-        let cut = Cut::find(rest, room, limit, fence);
-        let body = rest[..cut.at].trim_end();
+        let cut = text.best_cut(start, room, &open);
+        let body = text.all[start..cut.at].trim_end();
         if !body.is_empty() {
-            chunks.push(opening + body + &cut.fence.map(Fence::closed).unwrap_or_default());
+            chunks.push(open.reopened_before(body) + &cut.open.closed());
         }
-        (rest, fence) = cut.after(rest);
+        (start, open) = text.after(cut);
     }
     chunks
 }
@@ -33,32 +46,55 @@ fn fits(text: &str, room: usize) -> bool {
     text.chars().nth(room).is_none()
 }
 
-/// An open code block.
+/// What goes on across a cut.
+#[derive(Clone, Debug, Default)]
+struct Open<'a> {
+    fence: Option<Fence<'a>>,
+    /// What the line that is cut begins with, if it is a quote's.
+    quote: &'a str,
+    /// The delimiters of the styles, the outermost first.
+    styles: Vec<&'a str>,
+}
+
+impl Open<'_> {
+    /// What the next message begins with.
+    fn reopened(&self) -> String {
+        self.fence.map(Fence::reopened).unwrap_or_default() + self.quote + &self.styles.concat()
+    }
+
+    /// The next message, which goes on with `body`: styles begin behind the marks of its line.
+    fn reopened_before(&self, body: &str) -> String {
+        let marks = if self.quote.is_empty() { quote_of(body) } else { "" };
+        let fence = self.fence.map(Fence::reopened).unwrap_or_default();
+        fence + self.quote + marks + &self.styles.concat() + &body[marks.len()..]
+    }
+
+    /// What the message before ends with.
+    fn closed(&self) -> String {
+        let styles: String = self.styles.iter().rev().copied().collect();
+        styles + &self.fence.map(Fence::closed).unwrap_or_default()
+    }
+}
+
+/// An open block of code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Fence<'a> {
-    /// The line that opened it, such as ```` ```rust ````.
+    /// What each of its lines begins with in a quote.
+    quote: &'a str,
+    /// The line that opened it, such as ```` ```rust ````; of a table with its header.
     opening: &'a str,
     /// Its backticks alone, three or more, which also close it.
     ticks: &'a str,
 }
 
 impl<'a> Fence<'a> {
-    /// The state after `line`, when it was `open` before.
-    fn after(open: Option<Self>, line: &'a str, limit: usize) -> Option<Self> {
-        match open {
-            None => Self::opened_by(line.trim(), limit),
-            Some(fence) if fence.is_closed_by(line.trim()) => None,
-            Some(fence) => Some(fence),
-        }
-    }
-
-    /// The block that `line` opens, if it does and cutting it would leave half of the limit for its content.
-    fn opened_by(line: &'a str, limit: usize) -> Option<Self> {
+    /// The block that a line opens whose `marks` are a quote's, if it does and cutting it would leave half of the
+    /// limit for its content. `head` is the line, with the header that belongs to it.
+    fn opened_by(quote: &'a str, line: &'a str, head: &'a str, limit: usize) -> Option<Self> {
         let ticks = &line[..line.len() - line.trim_start_matches('`').len()];
         let opens = ticks.len() >= 3 && !line[ticks.len()..].contains('`');
-        let with_info = Self { opening: line, ticks };
-        let without_info = Self { opening: ticks, ticks };
-        [with_info, without_info].into_iter().find(|fence| opens && fence.cost() <= limit / 2)
+        let openings = [head, line, ticks].map(|opening| Self { quote, opening, ticks });
+        openings.into_iter().find(|fence| opens && fence.cost() <= limit / 2)
     }
 
     fn is_closed_by(self, line: &str) -> bool {
@@ -71,18 +107,20 @@ impl<'a> Fence<'a> {
     }
 
     fn reopened(self) -> String {
-        format!("{}\n", self.opening)
+        format!("{}{}\n", self.quote, self.opening)
     }
 
     fn closed(self) -> String {
-        format!("\n{}", self.ticks)
+        format!("\n{}{}", self.quote, self.ticks)
     }
 }
 
 /// How good a place is for a cut, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 enum Pause {
-    /// Inside a word.
+    /// Within an address or a number.
+    Inside,
+    /// Within a word.
     Nowhere,
     Word,
     Sentence,
@@ -91,99 +129,201 @@ enum Pause {
 }
 
 /// A place to cut.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 struct Cut<'a> {
     /// Bytes before it.
     at: usize,
-    /// The code block that is open there.
-    fence: Option<Fence<'a>>,
+    open: Open<'a>,
 }
 
-impl<'a> Cut<'a> {
-    /// The best place within the first `room` characters of `rest`; of equal ones the last.
-    fn find(rest: &'a str, room: usize, limit: usize, open: Option<Fence<'a>>) -> Self {
-        let room_in = |fence: Option<Fence>| room - fence.map_or(0, |fence| fence.closed().len());
-        let visible_from = rest.len() - rest.trim_start().len();
-        let anywhere = Self { at: byte_of_char(rest, room_in(open)), fence: open };
-        Self::places(rest, limit, open)
-            .enumerate()
-            .take_while(|(chars, _)| *chars <= room)
-            .filter_map(|(chars, place)| place.filter(|cut| chars <= room_in(cut.fence)))
-            .filter(|cut| cut.at > visible_from)
-            .filter_map(|cut| Some((cut.pause(rest)?, cut)))
-            .max_by_key(|(pause, _)| *pause)
-            .map_or(anywhere, |(_, cut)| cut)
+/// What is cut.
+struct Text<'a> {
+    all: &'a str,
+    limit: usize,
+    styled: Vec<&'a Styled>,
+    formatted: &'a Formatted,
+    addresses: Stretches,
+}
+
+impl<'a> Text<'a> {
+    fn new(formatted: &'a Formatted, limit: usize) -> Self {
+        let reopens = |styled: &&Styled| styled.width <= STYLE_MAX_WIDTH && limit >= STYLES_FROM_CHARS;
+        Self {
+            all: &formatted.text,
+            limit,
+            styled: formatted.styled.iter().filter(reopens).collect(),
+            formatted,
+            addresses: addresses_in(&formatted.text).into(),
+        }
     }
 
-    /// The place before each character of `text`; none within a line that opens or closes a code block, nor between
-    /// the opening line and its block.
-    fn places(text: &'a str, limit: usize, open: Option<Fence<'a>>) -> impl Iterator<Item = Option<Self>> {
-        let (mut fence, mut line_start) = (open, 0);
-        text.split_inclusive('\n').flat_map(move |line| {
-            let (before, start) = (fence, line_start);
-            let after = Fence::after(before, line, limit);
-            (fence, line_start) = (after, start + line.len());
-            line.char_indices().map(move |(offset, c)| {
-                let allowed = before == after || c == '\n' && after.is_none();
-                let here = if c == '\n' { after } else { before };
-                allowed.then_some(Self { at: start + offset, fence: here })
-            })
-        })
+    /// The best place within the `room` characters that follow `start`; of equal ones the last.
+    fn best_cut(&self, start: usize, room: usize, open: &Open<'a>) -> Cut<'a> {
+        let rest = &self.all[start..];
+        let visible_from = start + (rest.len() - rest.trim_start().len());
+        let mut best: Option<(Pause, Cut)> = None;
+        let mut styles = OpenStyles::at(start, &self.styled);
+        let (mut fence, mut line_start, mut chars) = (open.fence, start, 0);
+        'lines: for line in rest.split_inclusive('\n') {
+            let after = self.fence_after(fence, line_start, line);
+            for (offset, cluster) in line.grapheme_indices(true) {
+                let at = line_start + offset;
+                let is_line_end = cluster.ends_with('\n');
+                let here = if is_line_end { after } else { fence };
+                // No cut within a line that opens or closes a block, nor between the opening and the block.
+                let is_apart = fence == after || is_line_end && after.is_none();
+                if let Some(styles) = styles.reaching(at)
+                    && is_apart
+                    && at > visible_from
+                    && !self.is_in_table_head(at)
+                {
+                    let open = Open { fence: here, quote: "", styles: self.delimiters(styles) };
+                    let pause = self.pause(at, cluster, here);
+                    if chars + open.closed().chars().count() <= room
+                        && best.as_ref().is_none_or(|(found, _)| *found <= pause)
+                    {
+                        best = Some((pause, Cut { at, open }));
+                    }
+                }
+                chars += cluster.chars().count();
+                if chars > room {
+                    break 'lines;
+                }
+            }
+            (fence, line_start) = (after, line_start + line.len());
+        }
+        best.map_or_else(|| self.cut_anywhere(start, room, open.fence), |(_, cut)| cut)
     }
 
-    /// What a reader notices here; nothing may come between a character and its marks.
-    fn pause(self, text: &str) -> Option<Pause> {
-        let (before, after) = text.split_at(self.at);
-        let (last, next) = (before.chars().next_back()?, after.chars().next()?);
-        if next == '\n' {
-            let next_line = after[1..].trim_start_matches([' ', '\t', '\r']);
-            let is_paragraph = self.fence.is_none() && next_line.starts_with('\n');
-            Some(if is_paragraph { Pause::Paragraph } else { Pause::Line })
+    /// Where nothing but the room counts.
+    fn cut_anywhere(&self, start: usize, room: usize, fence: Option<Fence<'a>>) -> Cut<'a> {
+        let styles_room = self.styled.first().map_or(0, |_| 2 * STYLE_MAX_WIDTH);
+        let room = room.saturating_sub(fence.map_or(0, |fence| fence.closed().chars().count()) + styles_room);
+        let rest = &self.all[start..];
+        let at = start + rest.char_indices().nth(room.max(1)).map_or(rest.len(), |(at, _)| at);
+        let mut styles = OpenStyles::at(at, &self.styled);
+        let styles = self.delimiters(styles.reaching(at).unwrap_or_default());
+        Cut { at, open: Open { fence, quote: "", styles } }
+    }
+
+    /// The block that is open after a line, if `open` was before it.
+    fn fence_after(&self, open: Option<Fence<'a>>, start: usize, line: &'a str) -> Option<Fence<'a>> {
+        if !self.begins_line(start) {
+            return open;
+        }
+        let quote = quote_of(line);
+        let words = line[quote.len()..].trim();
+        match open {
+            None => {
+                let heads = &self.formatted.table_heads;
+                let head = heads
+                    .iter()
+                    .find(|head| head.start == start)
+                    .map_or(words, |head| &self.all[head.clone()]);
+                Fence::opened_by(quote.trim_start_matches(' '), words, head, self.limit)
+            }
+            Some(fence) if fence.is_closed_by(words) => None,
+            Some(fence) => Some(fence),
+        }
+    }
+
+    fn begins_line(&self, at: usize) -> bool {
+        at == 0 || self.all[..at].ends_with('\n')
+    }
+
+    fn is_in_table_head(&self, at: usize) -> bool {
+        self.formatted.table_heads.iter().any(|head| head.start < at && at <= head.end)
+    }
+
+    fn delimiters(&self, styles: &[&Styled]) -> Vec<&'a str> {
+        styles.iter().map(|styled| &self.all[styled.range.start..styled.range.start + styled.width]).collect()
+    }
+
+    /// What a reader notices at `at`, where `cluster` follows.
+    fn pause(&self, at: usize, cluster: &str, fence: Option<Fence>) -> Pause {
+        let (before, after) = self.all.split_at(at);
+        let last = before.chars().next_back().unwrap_or(' ');
+        let next = cluster.chars().next().unwrap_or(' ');
+        if cluster.ends_with('\n') {
+            let next_line = after[cluster.len()..].trim_start_matches([' ', '\t', '\r']);
+            let is_paragraph = fence.is_none() && next_line.starts_with('\n');
+            if is_paragraph { Pause::Paragraph } else { Pause::Line }
         } else if matches!(last, '。' | '！' | '？')
             || next.is_whitespace() && matches!(last, '.' | '!' | '?' | '…')
         {
-            Some(Pause::Sentence)
+            Pause::Sentence
         } else if next.is_whitespace() {
-            Some(Pause::Word)
+            Pause::Word
+        } else if self.addresses.would_be_parted(at)
+            || next.is_numeric() && (last.is_numeric() || matches!(last, '@' | '+'))
+        {
+            Pause::Inside
         } else {
-            (!belong_together(before, next)).then_some(Pause::Nowhere)
+            Pause::Nowhere
         }
     }
 
-    /// What follows the cut, without the white space that it replaces, and the block that is still open there.
-    fn after(self, text: &'a str) -> (&'a str, Option<Fence<'a>>) {
-        let rest = without_gap(&text[self.at..]);
-        let line = rest.lines().next().unwrap_or_default();
-        match self.fence {
-            // The block has been closed by the cut.
-            Some(fence) if fence.is_closed_by(line.trim()) => (without_gap(&rest[line.len()..]), None),
-            fence => (rest, fence),
+    /// Where the next message begins, without the white space that the cut replaces, and what is still open there.
+    fn after(&self, cut: Cut<'a>) -> (usize, Open<'a>) {
+        let Cut { at, mut open } = cut;
+        let mut start = without_gap(self.all, at);
+        let line = self.all[start..].lines().next().unwrap_or_default();
+        if let Some(fence) = open.fence
+            && fence.is_closed_by(line[quote_of(line).len()..].trim())
+        {
+            // The cut has closed the block.
+            open.fence = None;
+            start = without_gap(self.all, start + line.len());
         }
+        if !self.begins_line(start) {
+            let line_start = self.all[..start].rfind('\n').map_or(0, |line_end| line_end + 1);
+            let quote =
+                open.fence.map_or_else(|| quote_of(&self.all[line_start..start]), |fence| fence.quote);
+            open.quote = if quote.len() <= self.limit / 4 { quote } else { "" };
+        }
+        (start, open)
     }
 }
 
-/// `text` without the white space at its beginning, but with the indentation of its first line.
-fn without_gap(text: &str) -> &str {
-    let visible = text.trim_start();
-    let gap = &text[..text.len() - visible.len()];
-    gap.rfind('\n').map_or(visible, |line_end| &text[line_end + 1..])
+/// The styles around a place that moves forward.
+struct OpenStyles<'t, 'a> {
+    around: Vec<&'a Styled>,
+    ahead: &'t [&'a Styled],
 }
 
-fn byte_of_char(text: &str, chars: usize) -> usize {
-    text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at)
+impl<'t, 'a> OpenStyles<'t, 'a> {
+    fn at(at: usize, styled: &'t [&'a Styled]) -> Self {
+        let (begun, ahead) = styled.split_at(styled.partition_point(|styled| styled.range.start < at));
+        let around = begun.iter().copied().filter(|styled| styled.range.end > at).collect();
+        Self { around, ahead }
+    }
+
+    /// The styles that a cut at `at` would part, the outermost first; none if it would leave one of them empty.
+    fn reaching(&mut self, at: usize) -> Option<&[&'a Styled]> {
+        while let Some((first, ahead)) = self.ahead.split_first()
+            && first.range.start < at
+        {
+            (self.ahead, _) = (ahead, self.around.push(first));
+        }
+        self.around.retain(|styled| styled.range.end > at);
+        let is_within = |styled: &&Styled| styled.content.start < at && at < styled.content.end;
+        self.around.iter().all(is_within).then_some(&self.around[..])
+    }
 }
 
-/// Whether `next` is seen as part of the character before it: a mark, joiner or selector, what a joiner joins, a skin
-/// tone, or the second half of a flag. A part of the Unicode rules for grapheme clusters (UAX #29).
-fn belong_together(before: &str, next: char) -> bool {
-    const JOINER: char = '\u{200d}';
-    let is_flag_half = |c: &char| ('\u{1f1e6}'..='\u{1f1ff}').contains(c);
-    // `escape_debug` writes as `\u{…}` what extends the character before it and what nobody could see.
-    let is_mark_or_unseen = next.escape_debug().len() > r"\n".len();
-    is_mark_or_unseen
-        || ('\u{1f3fb}'..='\u{1f3ff}').contains(&next)
-        || before.ends_with(JOINER)
-        || is_flag_half(&next) && before.chars().rev().take_while(is_flag_half).count() % 2 == 1
+/// The marks of a quote that a line begins with, with the space behind them; nothing if it is none.
+fn quote_of(line: &str) -> &str {
+    let marks = line.trim_start_matches([' ', '>']);
+    let marks = &line[..line.len() - marks.len()];
+    let quote = marks.trim_end();
+    if quote.is_empty() { "" } else { &marks[..marks.len().min(quote.len() + 1)] }
+}
+
+/// The first byte from `at` on that is no white space, or that begins the indentation of its line.
+fn without_gap(text: &str, at: usize) -> usize {
+    let rest = &text[at..];
+    let gap = &rest[..rest.len() - rest.trim_start().len()];
+    at + gap.rfind('\n').map_or(gap.len(), |line_end| line_end + 1)
 }
 
 #[cfg(test)]
@@ -191,10 +331,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::render::markdown::for_whatsapp;
+
+    fn plain(text: &str) -> Formatted {
+        Formatted::from(text.to_owned())
+    }
 
     #[track_caller]
     fn cuts(text: &str, limit: usize, expected: &[&str]) {
-        assert_eq!(split(text, limit), expected, "{text:?} at {limit}");
+        assert_eq!(split(&plain(text), limit), expected, "{text:?} at {limit}");
     }
 
     #[test]
@@ -226,7 +371,7 @@ mod tests {
             ("anywhere", "aaaaaa", 3, vec!["aaa", "aaa"]),
             ("anywhere at last", "one twothree", 5, vec!["one", "twoth", "ree"]),
         ] {
-            assert_eq!(split(text, limit), expected, "{rule}");
+            assert_eq!(split(&plain(text), limit), expected, "{rule}");
         }
     }
 
@@ -249,9 +394,16 @@ mod tests {
             ("a family", "👩\u{200d}👧\u{200d}👦"),
             ("a skin tone", "👍🏽"),
             ("a flag", "🇪🇸"),
+            ("a vowel sign", "कि"),
+            ("a conjunct", "क्ष"),
+            ("a Tamil vowel", "நி"),
+            ("a Thai vowel", "กำ"),
+            ("a Korean syllable", "\u{1112}\u{1161}\u{11ab}"),
+            ("a person at work", "👩🏽\u{200d}🚀"),
+            ("a flag of tags", "🏴\u{e0067}\u{e0062}\u{e007f}"),
         ] {
             let limit = cluster.chars().count() + 1;
-            assert_eq!(split(&cluster.repeat(3), limit), [cluster; 3], "{what}");
+            assert_eq!(split(&plain(&cluster.repeat(3)), limit), [cluster; 3], "{what}");
         }
         cuts("🇪🇸🇫🇷🇵🇹", 5, &["🇪🇸🇫🇷", "🇵🇹"]);
         cuts("e\u{301}\u{301}\u{301}", 2, &["e\u{301}", "\u{301}\u{301}"]);
@@ -301,6 +453,109 @@ mod tests {
         cuts("```a``` bbbb cccc dddd", 17, &["```a``` bbbb cccc", "dddd"]);
     }
 
+    #[track_caller]
+    fn cuts_markdown(source: &str, limit: usize, expected: &[&str]) {
+        assert_eq!(split(&for_whatsapp(source), limit), expected, "{source:?} at {limit}");
+    }
+
+    #[test]
+    fn a_style_that_is_cut_is_closed_and_opened_again() {
+        let words = "one two three four five six seven eight nine ten eleven twelve";
+        let (before, after) = ("one two three four five six seven eight nine", "ten eleven twelve");
+        for (open, close, shown, shown_end) in [
+            ("**", "**", "*", "*"),
+            ("*", "*", "_", "_"),
+            ("~~", "~~", "~", "~"),
+            ("`", "`", "`", "`"),
+            ("``", "``", "``", "``"),
+            ("***", "***", "*_", "_*"),
+            ("~~**", "**~~", "~*", "*~"),
+            ("# ", "", "*", "*"),
+            ("> **", "**", "> *", "*"),
+            ("> ", "", "> ", ""),
+            ("> > ", "", "> > ", ""),
+        ] {
+            let expected = [before, after].map(|words| format!("{shown}{words}{shown_end}"));
+            cuts_markdown(&format!("{open}{words}{close}"), 49, &expected.each_ref().map(String::as_str));
+        }
+        cuts_markdown(
+            &format!("a **b *c {words} d* e** f"),
+            54,
+            &[&format!("a *b _c {before}_*"), &format!("*_{after} d_ e* f")],
+        );
+        cuts_markdown(
+            "> **one two three four five\n> six seven eight nine ten eleven\n> twelve**",
+            60,
+            &["> *one two three four five*", "> *six seven eight nine ten eleven\n> twelve*"],
+        );
+        let bold: String = "a".repeat(8_500);
+        let stars = split(&for_whatsapp(&format!("**{bold}**")), 4_000);
+        let stars: Vec<usize> = stars.iter().map(|message| message.matches('*').count()).collect();
+        assert_eq!(stars, [2, 2, 2]);
+    }
+
+    #[test]
+    fn a_cut_never_leaves_an_empty_style() {
+        let long = "a".repeat(44);
+        cuts_markdown(&format!("{long} **bold** b"), 49, &[&long, "*bold* b"]);
+        cuts_markdown(&format!("aa{long}前**「bold」**"), 49, &[&format!("aa{long}前"), "*「bold」*"]);
+        cuts_markdown(&format!("{long} ` b ` c"), 48, &[&long, "` b ` c"]);
+    }
+
+    #[test]
+    fn a_block_in_a_quote_stays_in_it() {
+        cuts_markdown(
+            "> ```rust\n> let first = 1;\n> let second = 2;\n> let third = 3;\n> ```\nDone",
+            60,
+            &[
+                "> ```rust\n> let first = 1;\n> let second = 2;\n> ```",
+                "> ```rust\n> let third = 3;\n> ```\nDone",
+            ],
+        );
+        cuts_markdown(
+            "```\n> let first = 1; let second = 2;\n```",
+            32,
+            &["```\n> let first = 1; let\n```", "```\nsecond = 2;\n```"],
+        );
+    }
+
+    #[test]
+    fn a_table_is_cut_between_its_rows_and_tells_its_header_again() {
+        let rows: String = (10..20).map(|nth| format!("| {nth} | task |\n")).collect();
+        cuts_markdown(
+            format!("| Nr | What |\n|---|---|\n{rows}").trim(),
+            80,
+            &[
+                "```\nNr | What\n---|-----\n10 | task\n11 | task\n12 | task\n13 | task\n14 | task\n```",
+                "```\nNr | What\n---|-----\n15 | task\n16 | task\n17 | task\n18 | task\n19 | task\n```",
+            ],
+        );
+        let rows: String =
+            (1..4).map(|nth| format!("| {nth} | a task with a name of some length |\n")).collect();
+        cuts_markdown(
+            format!("| Nr | What |\n|---|---|\n{rows}").trim(),
+            120,
+            &[
+                "*Nr*: 1 · *What*: a task with a name of some length\n*Nr*: 2 · *What*: a task with a name of some length",
+                "*Nr*: 3 · *What*: a task with a name of some length",
+            ],
+        );
+    }
+
+    #[test]
+    fn an_address_or_a_number_is_whole() {
+        cuts("前前前前前https://a.test/x/y后后", 20, &["前前前前前", "https://a.test/x/y后后"]);
+        cuts("前前前前，kai@a.test后后", 12, &["前前前前，", "kai@a.test后后"]);
+        cuts("请@34600000001看", 12, &["请", "@34600000001", "看"]);
+        cuts("前+34600000001后", 12, &["前", "+34600000001", "后"]);
+        let address = format!("https://a.test/{}", "x".repeat(20));
+        cuts(&format!("see {address}"), 30, &["see", &address[..30], &address[30..]]);
+        let text = format!("{}https://a.test/{}{}", "前".repeat(3_000), "y".repeat(2_000), "后".repeat(900));
+        let messages = split(&plain(&text), 4_000);
+        assert_eq!(messages[0].chars().count(), 3_000);
+        assert!(messages[1].starts_with("https://a.test/yyy"));
+    }
+
     fn visible(text: &str) -> String {
         text.chars().filter(|c| !c.is_whitespace()).collect()
     }
@@ -312,8 +567,30 @@ mod tests {
 
     proptest! {
         #[test]
+        fn any_markdown_is_cut_within_the_limit(
+            source in "(\\*|\\*\\*|_|~~|# |`|```\n|\\|\\|-\\|\n|> |- |\n|\n\n| |a|aaa aaa|é|很|。|https://a.test/x|@1)*",
+            limit in 1_usize..120,
+        ) {
+            let formatted = for_whatsapp(&source);
+            let chunks = split(&formatted, limit);
+            for chunk in &chunks {
+                prop_assert!(chunk.chars().count() <= limit, "{:?}", chunk);
+            }
+            let words = |text: &str| text.chars().filter(|c| matches!(c, 'é' | '很' | '。')).collect::<String>();
+            prop_assert_eq!(words(&chunks.concat()), words(&formatted.text));
+        }
+
+        #[test]
+        fn a_style_is_closed_in_each_message(words in "[ab ]{1,300}", limit in 48_usize..90) {
+            for chunk in split(&for_whatsapp(&format!("x **a{words}b** x")), limit) {
+                prop_assert_eq!(chunk.matches('*').count() % 2, 0, "{:?}", chunk);
+                prop_assert!(!chunk.contains("**"), "{:?}", chunk);
+            }
+        }
+
+        #[test]
         fn every_message_is_within_the_limit_and_says_something(text in any::<String>(), limit in 1_usize..40) {
-            for chunk in split(&text, limit) {
+            for chunk in split(&plain(&text), limit) {
                 prop_assert!(chunk.chars().count() <= limit, "{:?}", chunk);
                 prop_assert!(!chunk.trim().is_empty());
             }
@@ -321,7 +598,7 @@ mod tests {
 
         #[test]
         fn only_white_space_is_lost(text in "([^`]|\n|\n\n| |\\. |é|\u{301}|👩\u{200d}👧)*", limit in 1_usize..40) {
-            prop_assert_eq!(visible(&split(&text, limit).concat()), visible(&text));
+            prop_assert_eq!(visible(&split(&plain(&text), limit).concat()), visible(&text));
         }
 
         #[test]
@@ -330,7 +607,7 @@ mod tests {
             limit in 32_usize..80,
         ) {
             let text = parts.concat();
-            let chunks = split(&text, limit);
+            let chunks = split(&plain(&text), limit);
             for chunk in &chunks {
                 prop_assert!(chunk.chars().count() <= limit, "{:?}", chunk);
                 prop_assert_eq!(chunk.matches("```").count() % 2, 0, "{:?}", chunk);
@@ -341,7 +618,7 @@ mod tests {
 
         #[test]
         fn fences_of_any_shape_are_bearable(text in "(`|```|````|rust|\n|\n\n| |a|é)*", limit in 0_usize..40) {
-            for chunk in split(&text, limit) {
+            for chunk in split(&plain(&text), limit) {
                 prop_assert!(chunk.chars().count() <= limit.max(1), "{:?}", chunk);
                 prop_assert!(!chunk.trim().is_empty());
             }

@@ -3,74 +3,116 @@
 //!
 //! A tag is read only where it is whole and not in code; everything else is text, as typed.
 
-use super::code::{code_in, is_code};
+use super::characters::is_unseen;
+use super::verbatim::code_in;
 
 /// Most files of one answer; of those beyond only the captions are said.
-const FILES_MAX: usize = 10;
+pub const FILES_MAX: usize = 10;
 /// Most characters of a reaction: the longest emoji are sequences of ten.
 const REACTION_MAX_CHARS: usize = 16;
 
-/// A stretch of an answer.
+/// An answer in pieces.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Tagged<'a> {
+    /// In order; nothing of the answer is lost but the tags themselves.
+    pub pieces: Vec<Piece<'a>>,
+    /// Of several reactions the last: the others would not be seen.
+    pub reaction: Option<&'a str>,
+    /// Files beyond the first [`FILES_MAX`]; of those only the captions are among the pieces.
+    pub files_left_out: usize,
+}
+
+/// A stretch of an answer. There are at most [`FILES_MAX`] files, and texts only between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Piece<'a> {
-    Text(&'a str),
+    Text(String),
+    File { path: &'a str, caption: &'a str },
+}
+
+enum Tag<'a> {
     File { path: &'a str, caption: &'a str },
     Reaction(&'a str),
 }
 
-/// The pieces of an answer in order; nothing of it is lost but the tags themselves. Of several reactions only the
-/// last would be seen: the others are left out.
-pub fn pieces(answer: &str) -> Vec<Piece<'_>> {
+/// Takes the tags out of an answer.
+pub fn tagged(answer: &str) -> Tagged<'_> {
     let code = code_in(answer);
-    let (mut pieces, mut files) = (Vec::new(), 0);
+    let mut tagged = Tagged::default();
+    let mut text = String::new();
+    let mut files = 0;
     let mut read = 0;
     for (at, _) in answer.match_indices('<') {
-        if at < read || is_code(&code, at) {
+        if at < read || code.contain(at) {
             continue;
         }
-        let Some((piece, length)) = tag(&answer[at..]) else { continue };
-        pieces.push(Piece::Text(&answer[read..at]));
+        let Some((tag, length)) = tag(&answer[at..]) else { continue };
+        text.push_str(&answer[read..at]);
         read = at + length;
-        match piece {
-            Piece::File { caption, .. } if files == FILES_MAX => {
-                pieces.push(Piece::Text(caption));
-                continue;
+        match tag {
+            Tag::Reaction(emoji) => tagged.reaction = Some(emoji),
+            Tag::File { caption, .. } if files == FILES_MAX => {
+                tagged.files_left_out += 1;
+                push_paragraph(&mut text, caption);
             }
-            Piece::File { .. } => files += 1,
-            Piece::Reaction(_) => pieces.retain(|piece| !matches!(piece, Piece::Reaction(_))),
-            Piece::Text(_) => {}
+            Tag::File { path, caption } => {
+                files += 1;
+                tagged.push_text(&mut text);
+                tagged.pieces.push(Piece::File { path, caption });
+            }
         }
-        pieces.push(piece);
     }
-    pieces.push(Piece::Text(&answer[read..]));
-    pieces.retain(|piece| !matches!(piece, Piece::Text(text) if text.trim().is_empty()));
-    pieces
+    text.push_str(&answer[read..]);
+    tagged.push_text(&mut text);
+    tagged
+}
+
+impl Tagged<'_> {
+    fn push_text(&mut self, text: &mut String) {
+        let text = std::mem::take(text);
+        if !text.trim().is_empty() {
+            self.pieces.push(Piece::Text(text));
+        }
+    }
+}
+
+/// Puts `paragraph` below `text`, and room for another one below it.
+fn push_paragraph(text: &mut String, paragraph: &str) {
+    text.truncate(text.trim_end().len());
+    for piece in ["\n\n", paragraph, "\n\n"] {
+        text.push_str(piece);
+    }
 }
 
 /// The whole tag at the beginning of `text`, with its length in bytes.
-fn tag(text: &str) -> Option<(Piece<'_>, usize)> {
+fn tag(text: &str) -> Option<(Tag<'_>, usize)> {
     if let Some(attributes) = text.strip_prefix("<file").filter(|rest| rest.starts_with(char::is_whitespace))
     {
         let (path, after) = path_attribute(attributes)?;
         if let Some(rest) = after.strip_prefix("/>") {
-            return Some((Piece::File { path, caption: "" }, text.len() - rest.len()));
+            return Some((Tag::File { path, caption: "" }, text.len() - rest.len()));
         }
-        let (caption, rest) = after.strip_prefix('>')?.split_once("</file>")?;
-        // The end belongs to a later tag: this one was never closed.
-        let closed = !caption.contains("<file");
-        return closed.then_some((Piece::File { path, caption: caption.trim() }, text.len() - rest.len()));
+        let after = after.strip_prefix('>')?;
+        // What follows the next beginning closes that one: this one was never closed, and nobody looks further.
+        let own = after.split("<file").next().unwrap_or_default();
+        let (caption, _) = own.split_once("</file>")?;
+        let length = text.len() - after.len() + caption.len() + "</file>".len();
+        return Some((Tag::File { path, caption: caption.trim() }, length));
     }
-    let (emoji, rest) = text.strip_prefix("<reaction>")?.split_once("</reaction>")?;
+    let (emoji, rest) = text.strip_prefix("<reaction>")?.split_once('<')?;
+    let rest = rest.strip_prefix("/reaction>")?;
     let emoji = emoji.trim();
-    is_emoji(emoji).then_some((Piece::Reaction(emoji), text.len() - rest.len()))
+    is_emoji(emoji).then_some((Tag::Reaction(emoji), text.len() - rest.len()))
 }
 
 /// Reads ` path="…" `, the only attribute, and what follows it.
 fn path_attribute(text: &str) -> Option<(&str, &str)> {
     let value = text.trim_start().strip_prefix("path")?.trim_start().strip_prefix('=')?.trim_start();
     let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
-    let (path, after) = value[quote.len_utf8()..].split_once(quote)?;
-    let is_path = !path.trim().is_empty() && !path.contains(['<', '>', '\n']);
+    let value = &value[quote.len_utf8()..];
+    // A path is of one line: nobody looks further for its end.
+    let (path, _) = value.split('\n').next()?.split_once(quote)?;
+    let after = &value[path.len() + quote.len_utf8()..];
+    let is_path = !path.trim().is_empty() && !path.contains(['<', '>']);
     is_path.then_some((path, after.trim_start()))
 }
 
@@ -78,7 +120,7 @@ fn path_attribute(text: &str) -> Option<(&str, &str)> {
 fn is_emoji(text: &str) -> bool {
     let is_part =
         |c: char| !c.is_alphabetic() && !c.is_whitespace() && !c.is_control() && c != '<' && c != '>';
-    let shows = |c: char| !c.is_ascii();
+    let shows = |c: char| !c.is_ascii() && !is_unseen(c);
     text.chars().count() <= REACTION_MAX_CHARS && text.chars().all(is_part) && text.chars().any(shows)
 }
 
@@ -86,39 +128,37 @@ fn is_emoji(text: &str) -> bool {
 mod tests {
     use proptest::prelude::*;
 
-    use super::Piece::{File, Reaction, Text};
     use super::*;
+
+    /// Each piece of an answer: a text as it is, a file as `[path] caption`; a reaction after all of them as `(👍)`.
+    fn shown(answer: &str) -> Vec<String> {
+        let Tagged { pieces, reaction, .. } = tagged(answer);
+        let pieces = pieces.into_iter().map(|piece| match piece {
+            Piece::Text(text) => text,
+            Piece::File { path, caption } => format!("[{path}] {caption}"),
+        });
+        pieces.chain(reaction.map(|emoji| format!("({emoji})"))).collect()
+    }
 
     #[test]
     fn an_answer_is_text_files_and_reactions_in_order() {
         for (answer, expected) in [
-            ("hello", vec![Text("hello")]),
+            ("hello", vec!["hello"]),
             ("", vec![]),
-            (
-                "<file path=\"chart.png\">The year</file>",
-                vec![File { path: "chart.png", caption: "The year" }],
-            ),
-            ("<file path='a b.pdf'/>", vec![File { path: "a b.pdf", caption: "" }]),
-            ("<file path = \"a.pdf\" ></file>", vec![File { path: "a.pdf", caption: "" }]),
-            (
-                "<file\n path=\"a.pdf\">\n two\nlines \n</file>",
-                vec![File { path: "a.pdf", caption: "two\nlines" }],
-            ),
+            ("<file path=\"chart.png\">The year</file>", vec!["[chart.png] The year"]),
+            ("<file path='a b.pdf'/>", vec!["[a b.pdf] "]),
+            ("<file path = \"a.pdf\" ></file>", vec!["[a.pdf] "]),
+            ("<file\n path=\"a.pdf\">\n two\nlines \n</file>", vec!["[a.pdf] two\nlines"]),
             (
                 "Here: <file path=\"a\">A</file>\n\n<file path=\"b\">B</file> Done.",
-                vec![
-                    Text("Here: "),
-                    File { path: "a", caption: "A" },
-                    File { path: "b", caption: "B" },
-                    Text(" Done."),
-                ],
+                vec!["Here: ", "[a] A", "[b] B", " Done."],
             ),
-            ("<reaction>👍</reaction>", vec![Reaction("👍")]),
-            ("<reaction> 👩🏽\u{200d}🚀 </reaction>ok", vec![Reaction("👩🏽\u{200d}🚀"), Text("ok")]),
-            ("<reaction>1\u{fe0f}\u{20e3}</reaction>", vec![Reaction("1\u{fe0f}\u{20e3}")]),
-            ("<reaction>👍</reaction>a<reaction>🎉</reaction>", vec![Text("a"), Reaction("🎉")]),
+            ("<reaction>👍</reaction>", vec!["(👍)"]),
+            ("<reaction> 👩🏽\u{200d}🚀 </reaction>ok", vec!["ok", "(👩🏽\u{200d}🚀)"]),
+            ("<reaction>1\u{fe0f}\u{20e3}</reaction>", vec!["(1\u{fe0f}\u{20e3})"]),
+            ("<reaction>👍</reaction>a<reaction>🎉</reaction>b", vec!["ab", "(🎉)"]),
         ] {
-            assert_eq!(pieces(answer), expected, "{answer:?}");
+            assert_eq!(shown(answer), expected, "{answer:?}");
         }
     }
 
@@ -141,25 +181,33 @@ mod tests {
             "<reaction>👍 👍</reaction>",
             "<reaction>👍👍👍👍👍👍👍👍👍👍👍👍👍👍👍👍👍</reaction>",
             "<reaction>👍",
+            "<reaction>\u{200b}\u{fe0f}</reaction>",
+            "<file path=\"a\nb\">x</file>",
             "`<file path=\"chart.png\">x</file>`",
             "Write `<reaction>👍</reaction>` for that.",
             "```\n<file path=\"chart.png\">x</file>\n```",
             "```xml\n<reaction>👍</reaction>",
         ] {
-            assert_eq!(pieces(answer), [Text(answer)], "{answer:?}");
+            assert_eq!(shown(answer), [answer]);
         }
-        assert_eq!(
-            pieces("<file path=\"a\">x <file path=\"b\">y</file>"),
-            [Text("<file path=\"a\">x "), File { path: "b", caption: "y" }]
-        );
+        assert_eq!(shown("<file path=\"a\">x <file path=\"b\">y</file>"), ["<file path=\"a\">x ", "[b] y"]);
     }
 
     #[test]
     fn ten_files_are_enough() {
-        let answer = "<file path=\"a.png\">x</file>".repeat(12) + "done";
-        let pieces = pieces(&answer);
-        assert_eq!(pieces[..FILES_MAX], vec![File { path: "a.png", caption: "x" }; FILES_MAX]);
-        assert_eq!(pieces[FILES_MAX..], [Text("x"), Text("x"), Text("done")]);
+        let answer = "<file path=\"a.png\">x</file>\n".repeat(12) + "done";
+        let shown = shown(&answer);
+        assert_eq!(shown[..FILES_MAX], vec!["[a.png] x"; FILES_MAX]);
+        assert_eq!(shown[FILES_MAX..], ["\n\nx\n\nx\n\n\ndone"]);
+        assert_eq!(tagged(&answer).files_left_out, 2);
+    }
+
+    #[test]
+    fn no_number_of_tags_parts_a_text() {
+        let answer = "a<reaction>👍</reaction>".repeat(2_500);
+        assert_eq!(shown(&answer), ["a".repeat(2_500), "(👍)".to_owned()]);
+        let answer = "<file path=\"x\">b</file>".repeat(2_845);
+        assert_eq!((tagged(&answer).pieces.len(), tagged(&answer).files_left_out), (FILES_MAX + 1, 2_835));
     }
 
     proptest! {
@@ -167,16 +215,14 @@ mod tests {
         fn any_answer_is_bearable(
             answer in "(<file|</file>| path=|\"|'|>|/>|<reaction>|</reaction>|👍|a|é|`|```|\n| |<)*",
         ) {
-            let kept: usize = pieces(&answer).iter().map(|piece| match piece {
-                Text(text) | Reaction(text) => text.len(),
-                File { path, caption } => path.len() + caption.len(),
-            }).sum();
-            prop_assert!(kept <= answer.len());
+            let kept: String = shown(&answer).concat();
+            let words = |text: &str| text.matches('é').count();
+            prop_assert_eq!(words(&kept), words(&answer));
         }
 
         #[test]
         fn an_answer_without_tags_is_one_text(answer in "[^<]*[^<\\s][^<]*") {
-            prop_assert_eq!(pieces(&answer), [Text(&answer)]);
+            prop_assert_eq!(shown(&answer), [answer]);
         }
     }
 }

@@ -464,8 +464,8 @@ impl<C: Containers> Driver<C> {
         } else {
             (Vec::new(), QuotedIn::NoPart)
         };
-        let prefix = &self.host.settings.reply_prefix;
-        turn.answers().iter().flat_map(|answer| replies_to(answer, prefix, &people, quoted)).collect()
+        let (prefix, lang) = (&self.host.settings.reply_prefix, self.host.settings.lang);
+        turn.answers().iter().flat_map(|answer| replies_to(answer, prefix, lang, &people, quoted)).collect()
     }
 
     /// The model turned out not to see: the same prompt once more, without pictures. False where it had none.

@@ -1,8 +1,10 @@
 //! From what the agent said to the replies of the outbox: in order, with the message that each of them answers.
 
 use super::turn::Answered;
-use crate::render::{self, Part, Person};
+use crate::notices;
+use crate::render::{self, LeftOut, Part, Person, Rendered};
 use crate::store::{DueContent, Reply};
+use crate::types::Lang;
 
 /// Which part of an answer quotes the message that called for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -12,8 +14,14 @@ pub enum QuotedIn {
     NoPart,
 }
 
-/// The replies of one answer.
-pub fn replies_to(answer: &Answered, prefix: &str, people: &[Person], quoted: QuotedIn) -> Vec<Reply> {
+/// The replies of one answer, and what the chat is told of the rest, if something was left out.
+pub fn replies_to(
+    answer: &Answered,
+    prefix: &str,
+    lang: Lang,
+    people: &[Person],
+    quoted: QuotedIn,
+) -> Vec<Reply> {
     let mut quote = match quoted {
         QuotedIn::FirstPart => answer.to,
         QuotedIn::NoPart => None,
@@ -27,7 +35,12 @@ pub fn replies_to(answer: &Answered, prefix: &str, people: &[Person], quoted: Qu
         }
         Part::Reaction(emoji) => Reply { content: DueContent::Reaction { emoji }, to: answer.to },
     };
-    render::parts(&answer.text, prefix, people).into_iter().map(reply).collect()
+    let Rendered { parts, left_out: LeftOut { files, has_words } } =
+        render::rendered(&answer.text, prefix, people);
+    let files = (files > 0).then(|| notices::files_left_out(lang, files, render::FILES_MAX));
+    let words = has_words.then(|| notices::answer_cut(lang));
+    let told = files.into_iter().chain(words).map(|sentence| Reply::text(format!("{prefix}{sentence}")));
+    parts.into_iter().map(reply).chain(told).collect()
 }
 
 #[cfg(test)]
@@ -46,7 +59,7 @@ mod tests {
             };
             to.map_or(content.clone(), |row| format!("{content} -> {}", row.number()))
         };
-        replies_to(&answer, "", &[], quoted).into_iter().map(shown).collect()
+        replies_to(&answer, "", Lang::En, &[], quoted).into_iter().map(shown).collect()
     }
 
     #[test]
@@ -58,5 +71,15 @@ mod tests {
         );
         assert_eq!(shown(answer, QuotedIn::NoPart), ["[👍] -> 7", "Here.", "[a.png] The year", "More."]);
         assert_eq!(shown("<file path=\"a.png\"/>x", QuotedIn::FirstPart), ["[a.png]  -> 7", "x"]);
+    }
+    #[test]
+    fn what_is_left_out_is_said() {
+        let files = shown(&"<file path=\"x\"/>".repeat(12), QuotedIn::NoPart);
+        insta::assert_snapshot!(files[10..].join("\n"), @"I left out 2 files: at most 10 go with one answer. Ask me for the rest.");
+        let words = shown(
+            &format!("{}{}", "<file path=\"x\"/>a".repeat(10), "a\n\n".repeat(15_000)),
+            QuotedIn::NoPart,
+        );
+        insta::assert_snapshot!(words[20..].join("\n"), @"My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.");
     }
 }

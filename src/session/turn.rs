@@ -3,7 +3,7 @@
 use std::collections::VecDeque;
 
 use crate::agent::Input;
-use crate::render;
+use crate::render::{self, OpenNotes};
 use crate::store::{Claim, RowId};
 use crate::types::{ChatId, Group, Role, TurnId};
 
@@ -149,7 +149,7 @@ impl Turn {
     /// What was said to each call, without notes, the empty ones left out.
     pub fn answers(&self) -> Vec<Answered> {
         // A steer may come in the middle of a note, which then goes on in the next answer.
-        let mut open_notes = 0;
+        let mut open_notes = OpenNotes::default();
         let answers = self.answers.iter().map(|Answer { to, steps }| {
             let steps: Vec<&str> =
                 steps.iter().map(|step| step.trim()).filter(|step| !step.is_empty()).collect();

@@ -17,6 +17,7 @@ mod looking;
 mod service;
 mod settings;
 mod talking;
+mod terminal;
 mod usage;
 mod whatsapp;
 mod world;

@@ -169,3 +169,34 @@ async fn who_wrote_sees_that_kai_has_read_it() {
     assert_eq!(world.hears_in("family").await, "Kai: ok");
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn no_answer_of_one_chat_ends_the_service_of_all() {
+    let mut world = World::new(Behaviour::Held).await;
+    answered(&mut world, "main", "*a*\r===").await;
+    assert_eq!(world.hears_in("main").await, "Kai: _a_\n===");
+    answered(&mut world, "family", "**a**\r---\u{2028}b").await;
+    assert_eq!(world.hears_in("family").await, "Kai: *a*\n---\nb");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_answer_never_buries_a_chat_in_messages() {
+    let mut world = World::new(Behaviour::Held).await;
+    answered(&mut world, "main", &"a<reaction>👍</reaction>".repeat(2_000)).await;
+    assert_eq!(world.hears().await.what, What::Reaction);
+    assert_eq!(world.hears_in("main").await, format!("Kai: {}", "a".repeat(2_000)));
+
+    fs::write(world.in_folder("main", "a.txt"), "text").unwrap();
+    answered(&mut world, "main", &"<file path=\"a.txt\">b</file>".repeat(2_000)).await;
+    for _ in 0..10 {
+        assert!(matches!(world.hears().await.what, What::File { .. }));
+    }
+    let mut captions = 0;
+    while captions < 1_990 {
+        captions += world.hears_in("main").await.matches('b').count();
+    }
+    let told = "Kai: I left out 1990 files: at most 10 go with one answer. Ask me for the rest.";
+    assert_eq!(world.hears_in("main").await, told);
+    world.ends().await;
+}

@@ -12,6 +12,7 @@
 
 mod address;
 mod outside;
+mod refusal;
 mod routes;
 mod target;
 mod traffic;
@@ -27,7 +28,6 @@ use bytes::Bytes;
 use futures_util::{StreamExt, stream};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
-use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderValue};
 use hyper::upgrade::OnUpgrade;
 use hyper::{Method, Request, Response, StatusCode, Uri, Version};
@@ -39,6 +39,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{body, road};
 use crate::types::{GroupName, WebPolicy};
 pub use outside::{Internet, Outside};
+use refusal::Refusal;
 use target::{Host, Passage, Target};
 pub use traffic::Traffic;
 use traffic::{Counted, Visit};
@@ -273,40 +274,6 @@ impl fmt::Display for BrokenOff {
 }
 
 impl Error for BrokenOff {}
-
-/// Why a request does not reach the web, in words for whoever runs in the container.
-#[derive(Debug, PartialEq, Eq)]
-pub struct Refusal {
-    pub status: StatusCode,
-    pub why: String,
-}
-
-impl Refusal {
-    fn new(status: StatusCode, why: String) -> Self {
-        Self { status, why }
-    }
-
-    fn unreachable(why: String) -> Self {
-        Self::new(StatusCode::BAD_GATEWAY, why)
-    }
-
-    fn too_slow(why: String) -> Self {
-        Self::new(StatusCode::GATEWAY_TIMEOUT, why)
-    }
-
-    fn response(self) -> Response<Body> {
-        let reason = ReasonPhrase::try_from(self.why.clone().into_bytes());
-        let mut response = Response::new(Body::from(format!("nanokimi: {}\n", self.why)));
-        *response.status_mut() = self.status;
-        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        // What the connection would carry next may be meant for a tunnel that there is not.
-        response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
-        if let Ok(reason) = reason {
-            response.extensions_mut().insert(reason);
-        }
-        response
-    }
-}
 
 #[cfg(test)]
 mod tests;

@@ -9,7 +9,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 use hyper::http::uri::{Authority, Scheme};
 use hyper::{Method, StatusCode, Uri};
 
-use super::Refusal;
+use super::refusal::Refusal;
 use crate::types::{GroupName, HostName, WebPolicy};
 
 /// The ports of the web. Others are where mail, databases and remote logins live.

@@ -1,0 +1,95 @@
+//! Words that try the terminal: whoever's they are, none of them moves the cursor, fills the clipboard or turns the
+//! writing around.
+
+use insta::assert_snapshot;
+use rusqlite::Connection;
+
+use crate::fake_docker::{self, Image};
+use crate::world::{Home, Said};
+
+/// Clears the screen, fills the clipboard, sets the title, types over the line, colours by C1, turns the writing, rings.
+const EVIL: &str =
+    "\x1b[2J\x1b]52;c;cm0=\x07\x1b]0;mine\x1b\\over\rwritten\u{9b}31m\u{202e}nimda\u{2066}\u{7}\u{8}!";
+
+/// Nothing that was said to the terminal does more than show.
+#[track_caller]
+fn only_shows(what: &str, said: &Said) {
+    for (stream, text) in [("stdout", &said.stdout), ("stderr", &said.stderr)] {
+        let acts = |c: char| {
+            c.is_control() && !"\n\t".contains(c)
+                || matches!(c, '\u{61c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
+        };
+        let found: Vec<char> = text.chars().filter(|c| acts(*c)).collect();
+        assert!(found.is_empty(), "{what} lets {found:?} through to {stream}: {text:?}");
+    }
+}
+
+#[test]
+fn no_verb_lets_words_act_on_the_terminal() {
+    let home = Home::new();
+    home.write(
+        "nanokimi/.env",
+        &format!("ASSISTANT_NAME='Kai{EVIL}'\nLOG_LEVEL=debug\nMOONSHOT_API_KEY=sk-none\n"),
+    );
+    fake_docker::start(&home.path("run/docker.sock"), Image::Built);
+    // As an older version, or another program, may have left them.
+    let database = Connection::open(home.database()).unwrap();
+    database.execute("UPDATE groups SET trigger = ?1 WHERE name = 'family'", [EVIL]).unwrap();
+    database.execute("INSERT INTO chats (id, name, seen_at) VALUES ('1203630@g.us', ?1, 0)", [EVIL]).unwrap();
+    drop(database);
+    for (verb, told) in [
+        (vec!["chat", "--say", EVIL], "Kai: "),
+        (vec!["chat", "--group", "family", "--say", "@Kai hello"], "This is family"),
+        (vec!["groups", "list"], "nimda"),
+        (vec!["groups", "chats"], "nimda"),
+        (vec!["groups", "remove", "family"], "nimda"),
+        (vec!["status"], "waiting"),
+        (vec!["usage"], ""),
+        (vec!["doctor"], "settings"),
+        // what was typed is repeated in what is refused
+        (vec!["groups", "add", EVIL], "nimda"),
+        (vec!["groups", "remove", EVIL], "nimda"),
+        (vec!["groups", "add", "more", "--chat", EVIL], "nimda"),
+        (vec!["groups", "add", "more", "--trigger", EVIL], "--trigger"),
+        (vec!["groups", "set", "main", "--hosts", EVIL], "nimda"),
+        (vec!["chat", "--group", EVIL], "nimda"),
+        (vec!["usage", "--group", EVIL], "nimda"),
+        (vec!["auth", "--pair-code", EVIL], ""),
+        (vec!["--home", EVIL, "status"], "nimda"),
+        (vec![EVIL], "nimda"),
+        (vec!["status", EVIL], "nimda"),
+    ] {
+        let said = home.run(&verb);
+        only_shows(&format!("{verb:?}"), &said);
+        assert!(format!("{}{}", said.stdout, said.stderr).contains(told), "{verb:?}: {said:?}");
+    }
+    home.write("nanokimi/.env", &format!("LOG_LEVEL={EVIL}\n{EVIL}=1\nMAX_AGENTS={EVIL}\n"));
+    for verb in ["status", "doctor", "run"] {
+        let said = home.run(&[verb]);
+        only_shows(verb, &said);
+        assert!(format!("{}{}", said.stdout, said.stderr).contains("LOG_LEVEL"), "{verb}: {said:?}");
+    }
+}
+
+#[test]
+fn a_trigger_is_what_people_can_type() {
+    let home = Home::new();
+    let refusal = |trigger: &str| home.refuses(&["groups", "set", "family", "--trigger", trigger]);
+    assert_snapshot!(refusal("\x1b[31mKai"), @"--trigger has a character in it that nobody can see or type; type the word anew, such as Kai");
+    for trigger in [
+        "Kai\n",
+        "K\tai",
+        "\u{200e}Kai",
+        "Kai\u{200b}",
+        "\u{9b}Kai",
+        "K\u{feff}ai",
+        "\u{2066}Kai\u{2069}",
+        "a\u{2028}b",
+    ] {
+        assert!(refusal(trigger).starts_with("--trigger has a character"), "{trigger:?}");
+    }
+    assert_snapshot!(refusal(&"a".repeat(61)), @"--trigger is longer than 60 characters; choose a shorter word, such as Kai");
+    for trigger in ["Ñandú", "小开", "❤\u{fe0f}", "👩\u{200d}🚀", "Kai Bot"] {
+        home.run(&["groups", "set", "family", "--trigger", trigger]).done();
+    }
+}

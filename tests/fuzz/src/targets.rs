@@ -1,0 +1,208 @@
+//! The targets, and what has to hold whatever they are given.
+
+use std::io::Cursor;
+use std::sync::LazyLock;
+
+use hyper::{Method, Uri};
+use jiff::Timestamp;
+use tokio::io::sink;
+use tokio::runtime::{Builder, Runtime};
+
+use crate::agent::{Agent, AgentEvent, Engine, Input, Request};
+use crate::door::meter::{Ending, Meter, Seen};
+use crate::door::web::address::special;
+use crate::door::web::target::{Host, Passage, Target};
+use crate::render::prompt::{PromptFile, PromptMessage, Whereabouts, prompt_after, time_zone};
+use crate::render::{FILES_MAX, MESSAGE_LIMIT_CHARS, Part, Person, rendered};
+use crate::types::{GroupName, HostName, MediaKind, MessageId, Quote, SenderId, TokenUsage, WebPolicy};
+
+/// More than the messages of any answer: ten files, texts around them, a reaction.
+const PARTS_BOUND: usize = 2 * FILES_MAX + 1;
+/// More than any prompt, in bytes: what people wrote, and the host's words around it.
+const PROMPT_BOUND: usize = 100_000;
+
+/// What an agent says, as its chat reads it.
+pub fn answer(data: &[u8]) {
+    const PREFIX: &str = "Kai: ";
+    let said = String::from_utf8_lossy(data);
+    let people = [("Ana", "34600000001@s.whatsapp.net"), ("Ana María", "100000000000003@lid"), ("J_.", "1@lid")]
+        .map(|(name, id)| Person { name: name.to_owned(), id: SenderId::new(id) });
+    let parts = rendered(&said, PREFIX, &people).parts;
+    assert!(parts.len() <= PARTS_BOUND, "{} messages", parts.len());
+    let mut words = String::new();
+    for part in &parts {
+        let (text, is_text) = match part {
+            Part::Text { text, .. } => (text, true),
+            Part::File { caption, .. } => (caption, false),
+            Part::Reaction(emoji) => (emoji, false),
+        };
+        let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
+        assert!(!text.contains(acts), "a control character: {text:?}");
+        assert!(text.chars().count() <= MESSAGE_LIMIT_CHARS, "too long: {text:?}");
+        assert!(!is_text || text.starts_with(PREFIX), "who says that? {text:?}");
+        words.push_str(text.strip_prefix(PREFIX).unwrap_or(text));
+    }
+    // What holds no tag, link, table, mention or entity keeps its words.
+    if said.len() < MESSAGE_LIMIT_CHARS / 2 && !said.contains(['<', '◁', '[', '|', '@', '&', '\u{fffd}']) {
+        let letters = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
+        let has_words = said.chars().any(char::is_alphanumeric);
+        assert!(!has_words || letters(&words) == letters(&said), "{said:?} became {words:?}");
+    }
+}
+
+/// What people write, as the agent reads it.
+pub fn prompt(data: &[u8]) {
+    let text = String::from_utf8_lossy(data);
+    // Each message has a line: sender, id, text, quoted, file, parted by bars.
+    let message = |line: &str| {
+        let mut fields = line.split('|').map(str::to_owned);
+        let mut field = || fields.next();
+        let sender_name = field().unwrap_or_default();
+        let id = MessageId::new(field().unwrap_or_default());
+        let text = field().unwrap_or_default();
+        let quoted = field();
+        let file = field();
+        PromptMessage {
+            id: id.clone(),
+            sender_name: sender_name.clone(),
+            text,
+            sent_at: Timestamp::UNIX_EPOCH,
+            quote: quoted.map(|text| Quote { id, sender_name, text }),
+            file: file.map(|name| PromptFile {
+                kind: MediaKind::Image,
+                whereabouts: Whereabouts::Missing { reason: name.clone() },
+                name: Some(name),
+            }),
+        }
+    };
+    let messages: Vec<PromptMessage> = text.lines().take(200).map(message).collect();
+    let (earlier, now) = messages.split_at(messages.len() / 2);
+    let zone = time_zone(text.lines().next().unwrap_or_default());
+    let prompt = prompt_after(&zone, earlier, now);
+    assert!(prompt.starts_with("<context") && prompt.ends_with("</messages>"), "{prompt:?}");
+    // Nobody's words make an element: there are as many as there are messages.
+    assert_eq!(prompt.matches("<message ").count(), messages.len(), "{prompt:?}");
+    assert_eq!(prompt.matches("</message>").count(), messages.len(), "{prompt:?}");
+    let bound = PROMPT_BOUND + messages.len() * 1_000;
+    assert!(prompt.len() <= bound, "{} bytes", prompt.len());
+    assert!(!prompt.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{prompt:?}");
+}
+
+static RUNTIME: LazyLock<Runtime> =
+    LazyLock::new(|| Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime"));
+
+/// What an engine writes on its stdout, both kinds of it.
+pub fn engine(data: &[u8]) {
+    let Some((first, said)) = data.split_first() else { return };
+    let engine = if first % 2 == 0 { Engine::KimiCli } else { Engine::KimiCode };
+    let events = RUNTIME.block_on(async {
+        let (agent, mut events) = Agent::start(engine, sink(), Cursor::new(said.to_vec()));
+        for request in [Request::Prompt(Input::text("<context")), Request::Steer(Input::text("<context")), Request::Cancel] {
+            agent.ask(request);
+        }
+        let mut heard = Vec::new();
+        while let Some(event) = events.recv().await {
+            heard.push(event);
+        }
+        heard
+    });
+    let gone = events.iter().filter(|event| matches!(event, AgentEvent::Gone(_))).count();
+    assert_eq!(gone, 1, "{events:?}");
+    assert!(matches!(events.last(), Some(AgentEvent::Gone(_))), "{events:?}");
+    let words: usize = events.iter().map(|event| if let AgentEvent::Said(text) = event { text.len() } else { 0 }).sum();
+    // A byte that is no UTF-8 becomes three.
+    assert!(words <= 3 * said.len(), "{words} bytes of {}", said.len());
+}
+
+/// What the Kimi API answers, however it is cut.
+pub fn meter(data: &[u8]) {
+    let [kind, cut, body @ ..] = data else { return };
+    let content_type = ["text/event-stream", "application/json", "text/event-stream; charset=utf-8", "text/plain"]
+        [usize::from(kind % 4)];
+    let read = |piece_bytes: usize| -> (Vec<Seen>, Ending) {
+        let mut meter = Meter::new(content_type, Some(body.len() as u64));
+        let mut seen: Vec<Seen> = body.chunks(piece_bytes.max(1)).flat_map(|piece| meter.read(piece)).collect();
+        let (last, ending) = meter.end();
+        seen.extend(last);
+        (seen, ending)
+    };
+    let (whole, parted) = (read(body.len()), read(usize::from(*cut)));
+    assert_eq!(whole, parted, "what an answer tells depends on how it was cut");
+}
+
+/// What a program in a container asks of the proxy: `METHOD target`.
+pub fn proxy(data: &[u8]) {
+    let mut words = data.splitn(2, |byte| *byte == b' ');
+    let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
+    let (Ok(method), Ok(uri)) = (Method::from_bytes(method), Uri::try_from(target)) else { return };
+    if !Target::is_of(&method, &uri) {
+        return;
+    }
+    let group = GroupName::parse("family").expect("a name");
+    let target = match Target::parse(&method, &uri) {
+        Ok(target) => target,
+        Err(refusal) => {
+            // Whatever was asked for, the refusal can be written down.
+            assert!(refusal.response().status().is_client_error());
+            return;
+        }
+    };
+    assert_eq!(target.passage == Passage::Tunnel, method == Method::CONNECT);
+    assert!(target.admit(&WebPolicy::None, &group).is_err(), "{target:?}");
+    let allowed = HostName::parse("example.org").expect("a host");
+    if target.admit(&WebPolicy::Allowlist(vec![allowed]), &group).is_ok() {
+        let Host::Name(name) = &target.host else { panic!("an address is on no list: {target:?}") };
+        let name = name.to_string();
+        assert!(name == "example.org" || name.ends_with(".example.org"), "{name}");
+    }
+    if let Host::Address(address) = target.host
+        && (address.is_loopback() || address.is_unspecified() || address.is_multicast())
+    {
+        assert!(special(address).is_some(), "{address}");
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::fs;
+    use std::path::Path;
+
+    use super::*;
+
+    /// Gives a target each input of its corpus, among which are the findings of before.
+    fn replay(name: &str, target: fn(&[u8])) {
+        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
+        let inputs = fs::read_dir(&folder).expect("a corpus").map(|entry| entry.expect("an entry").path());
+        let mut count = 0;
+        for path in inputs {
+            target(&fs::read(&path).expect("an input"));
+            count += 1;
+        }
+        assert!(count > 0, "{} is empty", folder.display());
+    }
+
+    #[test]
+    fn answers() {
+        replay("answer", answer);
+    }
+
+    #[test]
+    fn prompts() {
+        replay("prompt", prompt);
+    }
+
+    #[test]
+    fn engines() {
+        replay("engine", engine);
+    }
+
+    #[test]
+    fn meters() {
+        replay("meter", meter);
+    }
+
+    #[test]
+    fn proxies() {
+        replay("proxy", proxy);
+    }
+}
