@@ -238,7 +238,7 @@ async fn seal_for_missing(
         }
     }
     let phones = left_out.iter().filter(|device| device.device == 0);
-    phones.map(|phone| inbound::sender(phone)).collect()
+    phones.map(inbound::sender).collect()
 }
 
 /// Seals a message anew for one person's phone, or for their other devices: with keys asked for anew, since what there
