@@ -42,7 +42,7 @@ pub fn excerpt(text: &str, most: usize, cost: impl Fn(char) -> usize, calls: &[u
     let mut middle: Vec<usize> = in_the_middle.rev().take(CALLS_KEPT).collect();
     middle.reverse();
     let (head, tail) = ends(most - middle.len() * per_call);
-    let mut kept = vec![0..head];
+    let mut kept: Vec<Range<usize>> = std::iter::once(0..head).collect();
     let mut parts: Vec<Range<usize>> = middle.into_iter().map(around).collect();
     parts.push(tail..text.len());
     for part in parts {
