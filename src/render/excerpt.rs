@@ -42,10 +42,9 @@ pub fn excerpt(text: &str, most: usize, cost: impl Fn(char) -> usize, calls: &[u
     let mut middle: Vec<usize> = in_the_middle.rev().take(CALLS_KEPT).collect();
     middle.reverse();
     let (head, tail) = ends(most - middle.len() * per_call);
-    let mut kept = vec![0..head];
-    let mut parts: Vec<Range<usize>> = middle.into_iter().map(around).collect();
-    parts.push(tail..text.len());
-    for part in parts {
+    let middle = middle.into_iter().map(around);
+    let mut kept: Vec<Range<usize>> = Vec::new();
+    for part in std::iter::once(0..head).chain(middle).chain(std::iter::once(tail..text.len())) {
         match kept.last_mut() {
             Some(last) if part.start <= last.end => last.end = last.end.max(part.end),
             Some(_) | None => kept.push(part),
