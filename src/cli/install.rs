@@ -126,7 +126,7 @@ impl Install {
         let docker = Docker::at(self.config.docker_host.as_deref(), runtime_dir)?;
         let Err(error) = docker.answers().await else { return self.with_image(docker).await };
         let error = self.with_its_start(error);
-        // Nobody has a Docker of this name, or anything that could be waited for.
+        // Root has no Docker of its own, and a fresh machine nothing that could wait for one.
         let is_roots = rustix::process::geteuid().is_root() && self.config.docker_host.is_none();
         if is_roots || self.existing_store()?.is_none() {
             return Err(error);

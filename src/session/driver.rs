@@ -16,6 +16,7 @@ use super::allowance::group_that_may_begin;
 use super::attention::{Attention, Show};
 use super::launch::{Engine, HasWorked, launch};
 use super::machine::{After, Effect, Event, Machine};
+use super::mailbox::{Command, Report, ReportKind};
 use super::memory::Memory;
 use super::pictures::{self, Sight};
 use super::replies::{QuotedIn, replies_to};
@@ -39,34 +40,6 @@ const FINISH_TRIES: u32 = 5;
 const FINISH_PAUSE: Duration = Duration::from_secs(2);
 /// How long Docker may take to remove a container before it is asked again.
 pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
-
-/// What dispatch tells a session.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
-    Work,
-    SlotGranted,
-    SlotWanted,
-    /// What kept everybody from being answered may be over.
-    TryAgain,
-}
-
-/// What a session tells dispatch.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
-    pub group: GroupName,
-    pub kind: ReportKind,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ReportKind {
-    SlotAsked,
-    SlotReturned,
-    /// Docker does not answer.
-    NoDocker,
-    /// The slot is held, but nobody works in it.
-    Idle,
-    Busy,
-}
 
 /// Runs the session of a group until its mailbox is closed and its container is gone.
 #[tracing::instrument(name = "session", skip_all, fields(group = %name))]

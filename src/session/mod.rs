@@ -11,6 +11,7 @@ mod attention;
 mod driver;
 mod launch;
 pub mod machine;
+mod mailbox;
 mod memory;
 mod pictures;
 mod recovery;
@@ -27,8 +28,9 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use tokio::sync::{Notify, OnceCell, mpsc};
 
-pub use driver::{Command, Report, ReportKind, run};
+pub use driver::run;
 pub use launch::{LOOK_FOR_DOCKER_EVERY, docker_answers};
+pub use mailbox::{Command, Report, ReportKind};
 pub use recovery::clear_away;
 
 use crate::agent::Engine;

@@ -1,0 +1,31 @@
+//! What dispatch and the sessions tell each other.
+
+use crate::types::GroupName;
+
+/// What dispatch tells a session.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Work,
+    SlotGranted,
+    SlotWanted,
+    /// What kept everybody from being answered may be over.
+    TryAgain,
+}
+
+/// What a session tells dispatch.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Report {
+    pub group: GroupName,
+    pub kind: ReportKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReportKind {
+    SlotAsked,
+    SlotReturned,
+    /// Docker does not answer.
+    NoDocker,
+    /// The slot is held, but nobody works in it.
+    Idle,
+    Busy,
+}
