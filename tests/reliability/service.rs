@@ -7,7 +7,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nanokimi::auth::Login;
+use nanokimi::auth::{Login, config_toml};
 use nanokimi::bridge;
 use nanokimi::bridge::whatsapp::{Presence, Task, WhatsApp};
 use nanokimi::cli::log_subscriber;
@@ -36,6 +36,7 @@ const RESTART_PAUSE: Duration = Duration::from_secs(1);
 pub async fn make_home(home: &Path, chats: &[String]) {
     let paths = Paths::new(home);
     home::prepare(&paths).unwrap();
+    config_toml::ensure(&paths.engine_config()).unwrap();
     let store = Store::open(&paths.database()).unwrap();
     for (number, chat) in chats.iter().enumerate() {
         let name = GroupName::parse(&group_name(number)).unwrap();
