@@ -432,7 +432,10 @@ mod tests {
             let text = format!("{} @Kai and that? {} last", letter.repeat(10_000), letter.repeat(10_000));
             let whole = Some("inbox/2024-01-01/000000-000001.txt".to_owned());
             let message = PromptMessage { whole, ..from("Alice", &text) };
-            assert_eq!(Prompt { messages: &[message.clone()], ..bare() }.cut_texts(), [(0, CutText::Own)]);
+            assert_eq!(
+                Prompt { messages: std::slice::from_ref(&message), ..bare() }.cut_texts(),
+                [(0, CutText::Own)]
+            );
             let told = prompt(&TimeZone::UTC, &[message]);
             let beginning = format!(
                 "<file kind=\"text\" path=\"/workspace/group/inbox/2024-01-01/000000-000001.txt\" />\n{}",
@@ -604,7 +607,10 @@ mod tests {
         let long = "é".repeat(7_990);
         assert!(prompt(&TimeZone::UTC, &[quoting(&long)]).contains(&format!(">{long}</quoted>")));
         let longer = quoting(&"é".repeat(9_000));
-        assert_eq!(Prompt { messages: &[longer.clone()], ..bare() }.cut_texts(), [(0, CutText::Quoted)]);
+        assert_eq!(
+            Prompt { messages: std::slice::from_ref(&longer), ..bare() }.cut_texts(),
+            [(0, CutText::Quoted)]
+        );
         assert!(prompt(&TimeZone::UTC, &[longer]).contains("<left-out characters=\"1000\" />"));
     }
 

@@ -257,14 +257,14 @@ async fn a_message_whose_edit_was_answered_before_it_came_is_not_answered_again(
     let mut world = World::new(Behaviour::Echo).await;
     let edit = edited("m9", "e1", message("family", "", "Ana", "@Kai three tickets", world.now()));
     world.tells(vec![edit]).await;
-    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai three tickets");
+    assert_eq!(world.hears_in("family").await, "Kai: echo: [Edited] @Kai three tickets");
     world.writes(message("family", "m9", "Ana", "@Kai two tickets", world.now())).await;
     world.silence(Duration::from_secs(600)).await;
     // It is known all the same: an edit that follows changes it.
     world
         .tells(vec![edited("m9", "e2", message("family", "", "Ana", "@Kai four tickets", world.now()))])
         .await;
-    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai four tickets");
+    assert_eq!(world.hears_in("family").await, "Kai: echo: [Edited] @Kai four tickets");
     world.ends().await;
 }
 

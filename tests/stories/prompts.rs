@@ -168,8 +168,9 @@ async fn a_long_message_that_is_taken_back_takes_its_file_along() {
     let turn = world.prompt().await;
     let file = world.in_folder("family", "inbox/2026-11-21/120000-000001.txt");
     assert!(file.is_file());
-    // The engine ends before it has answered: the message waits once more.
+    // The engine fails: the message waits for another try.
     turn.fails(-32603, "broken");
+    world.passes(Duration::from_secs(1)).await;
     world.tells(vec![held::deleted("family", "Ana", &id)]).await;
     world.silence(Duration::from_secs(600)).await;
     assert!(!file.exists());

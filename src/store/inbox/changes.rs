@@ -183,6 +183,16 @@ impl Intake<'_> {
 
     /// A message has come that others named before: they wait with what their clients said of it.
     pub(super) fn tell_who_named(&self, group: &Group, id: &MessageId) -> Result<()> {
+        let is_named = self
+            .connection
+            .prepare_cached(
+                "SELECT 1 FROM inbox INDEXED BY inbox_claims
+                 WHERE chat = ?1 AND quote_id = ?2 AND state = 'pending' AND quote_source = 'client'",
+            )?
+            .exists([group.chat.as_str(), id.as_str()])?;
+        if !is_named {
+            return Ok(());
+        }
         let Some(known) = self.known_quote(group, id)? else { return Ok(()) };
         let media = known.media.as_ref();
         self.connection
