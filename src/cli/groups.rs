@@ -12,7 +12,7 @@ use super::install::Install;
 use super::{setup, ui};
 use crate::home;
 use crate::types::{ChatId, Forwards, Group, GroupName, Role};
-use crate::writing::{as_typed, turns_direction};
+use crate::writing::as_typed;
 
 /// What the owner's channel is called, unless they choose another name.
 pub const MAIN: &str = "main";
@@ -34,7 +34,7 @@ pub enum Verb {
         #[arg(long, value_name = "ID", value_parser = ui::typed)]
         chat: Option<String>,
         /// The word after "@" that wakes the assistant there [default: the assistant's name]
-        #[arg(long, value_name = "WORD", value_parser = ui::typed, conflicts_with = "main")]
+        #[arg(long, value_name = "WORD", conflicts_with = "main")]
         trigger: Option<String>,
         /// Make it the main channel: your own chat, where every message is for the assistant
         #[arg(long)]
@@ -82,20 +82,16 @@ pub async fn run(install: &Install, verb: Verb) -> Result<ExitCode> {
 /// Longest word of `--trigger`, in characters: people type it into a phone.
 const TRIGGER_MAX_CHARS: usize = 60;
 
-/// What nobody sees or types: with it in the trigger, no message would ever call Kai.
-fn is_unwritable(c: char) -> bool {
-    let is_without_width = matches!(c, '\u{200b}' | '\u{2028}' | '\u{2029}' | '\u{2060}' | '\u{feff}');
-    c.is_control() || turns_direction(c) || is_without_width
-}
-
 /// The word of `--trigger`, with or without its "@".
 fn trigger_word(typed: &str) -> Result<String> {
+    // Not left out like what comes along when a word is pasted: nobody copies these by chance.
+    if typed.chars().any(char::is_control) {
+        bail!("--trigger has a control character in it; type the word anew, such as Kai");
+    }
+    let typed = as_typed(typed);
     let word = typed.trim_start_matches('@').trim();
     if word.is_empty() {
         bail!("--trigger needs a word, such as Kai");
-    }
-    if word.chars().any(is_unwritable) {
-        bail!("--trigger has a character in it that nobody can see or type; type the word anew, such as Kai");
     }
     if word.chars().count() > TRIGGER_MAX_CHARS {
         bail!("--trigger is longer than {TRIGGER_MAX_CHARS} characters; choose a shorter word, such as Kai");

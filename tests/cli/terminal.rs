@@ -27,10 +27,7 @@ fn only_shows(what: &str, said: &Said) {
 #[test]
 fn no_verb_lets_words_act_on_the_terminal() {
     let home = Home::new();
-    home.write(
-        "nanokimi/.env",
-        &format!("ASSISTANT_NAME='Kai{EVIL}'\nLOG_LEVEL=debug\nMOONSHOT_API_KEY=sk-none\n"),
-    );
+    home.write("nanokimi/.env", "LOG_LEVEL=debug\nMOONSHOT_API_KEY=sk-none\n");
     fake_docker::start(&home.path("run/docker.sock"), Image::Built);
     // As an older version, or another program, may have left them.
     let database = Connection::open(home.database()).unwrap();
@@ -39,7 +36,7 @@ fn no_verb_lets_words_act_on_the_terminal() {
     drop(database);
     for (verb, told) in [
         (vec!["chat", "--say", EVIL], "Kai: "),
-        (vec!["chat", "--group", "family", "--say", "@Kai hello"], "This is family"),
+        (vec!["chat", "--group", "family", "--say", "@Kai hello"], "Nobody would answer that"),
         (vec!["groups", "list"], "nimda"),
         (vec!["groups", "chats"], "nimda"),
         (vec!["groups", "remove", "family"], "nimda"),
@@ -51,11 +48,11 @@ fn no_verb_lets_words_act_on_the_terminal() {
         (vec!["groups", "remove", EVIL], "nimda"),
         (vec!["groups", "add", "more", "--chat", EVIL], "nimda"),
         (vec!["groups", "add", "more", "--trigger", EVIL], "--trigger"),
-        (vec!["groups", "set", "main", "--hosts", EVIL], "nimda"),
+        (vec!["groups", "set", "main", "--hosts", EVIL], ""),
         (vec!["chat", "--group", EVIL], "nimda"),
-        (vec!["usage", "--group", EVIL], "nimda"),
+        (vec!["usage", "--group", EVIL], ""),
         (vec!["auth", "--pair-code", EVIL], ""),
-        (vec!["--home", EVIL, "status"], "nimda"),
+        (vec!["--home", EVIL, "status"], ""),
         (vec![EVIL], "nimda"),
         (vec!["status", EVIL], "nimda"),
     ] {
@@ -67,7 +64,7 @@ fn no_verb_lets_words_act_on_the_terminal() {
     for verb in ["status", "doctor", "run"] {
         let said = home.run(&[verb]);
         only_shows(verb, &said);
-        assert!(format!("{}{}", said.stdout, said.stderr).contains("LOG_LEVEL"), "{verb}: {said:?}");
+        assert!(format!("{}{}", said.stdout, said.stderr).contains(".env"), "{verb}: {said:?}");
     }
 }
 
@@ -75,21 +72,17 @@ fn no_verb_lets_words_act_on_the_terminal() {
 fn a_trigger_is_what_people_can_type() {
     let home = Home::new();
     let refusal = |trigger: &str| home.refuses(&["groups", "set", "family", "--trigger", trigger]);
-    assert_snapshot!(refusal("\x1b[31mKai"), @"--trigger has a character in it that nobody can see or type; type the word anew, such as Kai");
-    for trigger in [
-        "Kai\n",
-        "K\tai",
-        "\u{200e}Kai",
-        "Kai\u{200b}",
-        "\u{9b}Kai",
-        "K\u{feff}ai",
-        "\u{2066}Kai\u{2069}",
-        "a\u{2028}b",
-    ] {
-        assert!(refusal(trigger).starts_with("--trigger has a character"), "{trigger:?}");
+    assert_snapshot!(refusal("\x1b[31mKai"), @"--trigger has a control character in it; type the word anew, such as Kai");
+    for trigger in ["K\nai", "Kai\n", "K\tai", "\u{9b}Kai", "\u{7f}Kai", "Kai\r", "\x07", EVIL] {
+        assert!(refusal(trigger).starts_with("--trigger has a control character"), "{trigger:?}");
     }
     assert_snapshot!(refusal(&"a".repeat(61)), @"--trigger is longer than 60 characters; choose a shorter word, such as Kai");
-    for trigger in ["Ñandú", "小开", "❤\u{fe0f}", "👩\u{200d}🚀", "Kai Bot"] {
+    assert_snapshot!(refusal("@\u{200e}\u{200b}"), @"--trigger needs a word, such as Kai");
+    for (trigger, listed) in
+        [("Ñandú", "@Ñandú"), ("@小开", "@小开"), ("\u{2066}Kai\u{2069}", "@Kai"), ("Kai Bot", "@Kai Bot")]
+    {
         home.run(&["groups", "set", "family", "--trigger", trigger]).done();
+        let groups = home.run(&["groups", "list"]).done().stdout;
+        assert!(groups.contains(&format!("family  {listed} ")), "{groups}");
     }
 }

@@ -17,7 +17,7 @@ const NO_LIMIT: &str = "none";
 #[derive(Args)]
 pub struct Choices {
     /// The word after "@" that wakes the assistant there; "default" is the assistant's name
-    #[arg(long, value_name = "WORD", value_parser = ui::typed)]
+    #[arg(long, value_name = "WORD")]
     trigger: Option<String>,
     /// The agent program; "default" is ENGINE of .env
     #[arg(long, value_name = "ENGINE", value_parser = ui::typed)]
