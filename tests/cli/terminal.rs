@@ -36,7 +36,7 @@ fn no_verb_lets_words_act_on_the_terminal() {
     drop(database);
     for (verb, told) in [
         (vec!["chat", "--say", EVIL], "Kai: "),
-        (vec!["chat", "--group", "family", "--say", "@Kai hello"], "This is family"),
+        (vec!["chat", "--group", "family", "--say", "@Kai hello"], "Nobody would answer that"),
         (vec!["groups", "list"], "nimda"),
         (vec!["groups", "chats"], "nimda"),
         (vec!["groups", "remove", "family"], "nimda"),
@@ -48,11 +48,11 @@ fn no_verb_lets_words_act_on_the_terminal() {
         (vec!["groups", "remove", EVIL], "nimda"),
         (vec!["groups", "add", "more", "--chat", EVIL], "nimda"),
         (vec!["groups", "add", "more", "--trigger", EVIL], "--trigger"),
-        (vec!["groups", "set", "main", "--hosts", EVIL], "nimda"),
+        (vec!["groups", "set", "main", "--hosts", EVIL], ""),
         (vec!["chat", "--group", EVIL], "nimda"),
-        (vec!["usage", "--group", EVIL], "nimda"),
+        (vec!["usage", "--group", EVIL], ""),
         (vec!["auth", "--pair-code", EVIL], ""),
-        (vec!["--home", EVIL, "status"], "nimda"),
+        (vec!["--home", EVIL, "status"], ""),
         (vec![EVIL], "nimda"),
         (vec!["status", EVIL], "nimda"),
     ] {
@@ -64,7 +64,7 @@ fn no_verb_lets_words_act_on_the_terminal() {
     for verb in ["status", "doctor", "run"] {
         let said = home.run(&[verb]);
         only_shows(verb, &said);
-        assert!(format!("{}{}", said.stdout, said.stderr).contains("LOG_LEVEL"), "{verb}: {said:?}");
+        assert!(format!("{}{}", said.stdout, said.stderr).contains(".env"), "{verb}: {said:?}");
     }
 }
 

@@ -1,23 +1,30 @@
 //! What is tried with bytes that nobody meant well, a function each: what nanokimi reads of agents, engines, models and
-//! containers. `./tests/run fuzz` runs them with libFuzzer; the tests here give each the inputs of `corpus` once more.
+//! containers. `./tests/run fuzz` runs them with libFuzzer; `tests/replay.rs` gives each the inputs of `corpus` once more.
 //!
-//! The files that are tried are mounted as they lie in `src`, with what they need beneath them, so that nothing private
-//! there has to be opened, and no WhatsApp library has to be built.
+//! The files that are tried are mounted as they lie in nanokimi's `src`, with what they need beneath them: so nothing that
+//! is private there has to be opened, and no WhatsApp library has to be built.
 
-#![allow(dead_code, unused_imports, reason = "of the mounted files only a part is called")]
-
-#[path = "../../../src/agent/mod.rs"]
-mod agent;
-mod door;
-#[path = "../../../src/paths.rs"]
-mod paths;
-#[path = "../../../src/render/mod.rs"]
-mod render;
-#[path = "../../../src/types.rs"]
-mod types;
-#[path = "../../../src/writing.rs"]
-mod writing;
-
+#[path = "../../../src"]
+#[allow(dead_code, unused_imports, reason = "of these files only a part is called")]
+mod mounted {
+    pub mod agent;
+    /// Of the door only what decides about bytes.
+    pub mod door {
+        mod complaint;
+        pub mod meter;
+        pub mod web {
+            pub mod address;
+            mod refusal;
+            pub mod target;
+        }
+    }
+    pub mod paths;
+    pub mod render;
+    pub mod types;
+    pub mod writing;
+}
 mod targets;
 
+// Under the names by which they know each other.
+use mounted::{agent, door, paths, render, types, writing};
 pub use targets::{answer, engine, meter, prompt, proxy};

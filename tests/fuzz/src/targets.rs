@@ -5,6 +5,7 @@ use std::sync::LazyLock;
 
 use hyper::{Method, Uri};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use tokio::io::sink;
 use tokio::runtime::{Builder, Runtime};
 
@@ -12,21 +13,23 @@ use crate::agent::{Agent, AgentEvent, Engine, Input, Request};
 use crate::door::meter::{Ending, Meter, Seen};
 use crate::door::web::address::special;
 use crate::door::web::target::{Host, Passage, Target};
-use crate::render::prompt::{PromptFile, PromptMessage, Whereabouts, prompt_after, time_zone};
+use crate::render::prompt::{Author, Prompt, PromptFile, PromptMessage, PromptQuote, Whereabouts};
 use crate::render::{FILES_MAX, MESSAGE_LIMIT_CHARS, Part, Person, rendered};
-use crate::types::{GroupName, HostName, MediaKind, MessageId, Quote, SenderId, TokenUsage, WebPolicy};
+use crate::types::{Forwarded, GroupName, HostName, MediaKind, MessageId, SenderId, WebPolicy};
 
 /// More than the messages of any answer: ten files, texts around them, a reaction.
 const PARTS_BOUND: usize = 2 * FILES_MAX + 1;
-/// More than any prompt, in bytes: what people wrote, and the host's words around it.
-const PROMPT_BOUND: usize = 100_000;
+/// More than what people wrote in any prompt, in characters, and more than the host's words around each message.
+const PROMPT_BOUND_CHARS: usize = 50_000;
+const PROMPT_BOUND_CHARS_EACH: usize = 3_000;
 
 /// What an agent says, as its chat reads it.
 pub fn answer(data: &[u8]) {
     const PREFIX: &str = "Kai: ";
     let said = String::from_utf8_lossy(data);
-    let people = [("Ana", "34600000001@s.whatsapp.net"), ("Ana María", "100000000000003@lid"), ("J_.", "1@lid")]
-        .map(|(name, id)| Person { name: name.to_owned(), id: SenderId::new(id) });
+    let people =
+        [("Ana", "34600000001@s.whatsapp.net"), ("Ana María", "100000000000003@lid"), ("J_.", "1@lid")]
+            .map(|(name, id)| Person { name: name.to_owned(), id: SenderId::new(id) });
     let parts = rendered(&said, PREFIX, &people).parts;
     assert!(parts.len() <= PARTS_BOUND, "{} messages", parts.len());
     let mut words = String::new();
@@ -53,43 +56,53 @@ pub fn answer(data: &[u8]) {
 /// What people write, as the agent reads it.
 pub fn prompt(data: &[u8]) {
     let text = String::from_utf8_lossy(data);
-    // Each message has a line: sender, id, text, quoted, file, parted by bars.
-    let message = |line: &str| {
-        let mut fields = line.split('|').map(str::to_owned);
-        let mut field = || fields.next();
-        let sender_name = field().unwrap_or_default();
-        let id = MessageId::new(field().unwrap_or_default());
-        let text = field().unwrap_or_default();
-        let quoted = field();
-        let file = field();
-        PromptMessage {
-            id: id.clone(),
-            sender_name: sender_name.clone(),
-            text,
-            sent_at: Timestamp::UNIX_EPOCH,
-            quote: quoted.map(|text| Quote { id, sender_name, text }),
-            file: file.map(|name| PromptFile {
-                kind: MediaKind::Image,
-                whereabouts: Whereabouts::Missing { reason: name.clone() },
-                name: Some(name),
-            }),
-        }
-    };
-    let messages: Vec<PromptMessage> = text.lines().take(200).map(message).collect();
+    let mut lines = text.split('\n');
+    let zone = TimeZone::get(lines.next().unwrap_or_default()).unwrap_or(TimeZone::UTC);
+    let names = [lines.next().unwrap_or_default().to_owned(), "Kai".to_owned()];
+    let messages: Vec<PromptMessage> = lines.take(200).map(message_of_line).collect();
     let (earlier, now) = messages.split_at(messages.len() / 2);
-    let zone = time_zone(text.lines().next().unwrap_or_default());
-    let prompt = prompt_after(&zone, earlier, now);
-    assert!(prompt.starts_with("<context") && prompt.ends_with("</messages>"), "{prompt:?}");
+    let prompt = Prompt { zone: &zone, names: &names, earlier, messages: now };
+    let told = prompt.text();
+    assert!(told.starts_with("<context") && told.ends_with("</messages>"), "{told:?}");
     // Nobody's words make an element: there are as many as there are messages.
-    assert_eq!(prompt.matches("<message ").count(), messages.len(), "{prompt:?}");
-    assert_eq!(prompt.matches("</message>").count(), messages.len(), "{prompt:?}");
-    let bound = PROMPT_BOUND + messages.len() * 1_000;
-    assert!(prompt.len() <= bound, "{} bytes", prompt.len());
-    assert!(!prompt.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{prompt:?}");
+    let opened = told.matches("<message ").count() + told.matches("<yours ").count();
+    let closed = told.matches("</message>").count() + told.matches("</yours>").count();
+    assert_eq!((opened, closed), (messages.len(), messages.len()), "{told:?}");
+    assert!(!told.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{told:?}");
+    let bound = PROMPT_BOUND_CHARS + messages.len() * PROMPT_BOUND_CHARS_EACH;
+    assert!(told.chars().count() <= bound, "{} characters", told.chars().count());
+    assert!(prompt.cut_texts().iter().all(|(place, _)| *place < now.len()));
+}
+
+/// A message of its sender, id, text, quoted text and file's name, parted by bars; Kai's own has no sender.
+fn message_of_line(line: &str) -> PromptMessage {
+    let mut fields = line.split('|').map(str::to_owned);
+    let mut field = || fields.next();
+    let name = field().unwrap_or_default();
+    let id = MessageId::new(field().unwrap_or_default());
+    let text = field().unwrap_or_default();
+    let (quoted, file_name) = (field(), field());
+    let author =
+        if name.is_empty() { Author::Kai } else { Author::Person { id: name.clone(), name: name.clone() } };
+    let quote = quoted.map(|text| PromptQuote {
+        id: id.clone(),
+        author: author.clone(),
+        is_claimed: text.len() % 2 == 0,
+        whole: Some(name.clone()),
+        file: None,
+        text,
+    });
+    let file = file_name.map(|name| PromptFile {
+        kind: MediaKind::Image,
+        whereabouts: Whereabouts::Missing { reason: name.clone() },
+        name: Some(name),
+    });
+    let forwarded = [Forwarded::No, Forwarded::Once, Forwarded::Many][text.len() % 3];
+    PromptMessage { id, author, text, sent_at: Timestamp::UNIX_EPOCH, forwarded, quote, file, whole: None }
 }
 
 static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_current_thread().enable_time().start_paused(true).build().expect("a runtime"));
+    LazyLock::new(|| Builder::new_current_thread().enable_time().build().expect("a runtime"));
 
 /// What an engine writes on its stdout, both kinds of it.
 pub fn engine(data: &[u8]) {
@@ -97,7 +110,11 @@ pub fn engine(data: &[u8]) {
     let engine = if first % 2 == 0 { Engine::KimiCli } else { Engine::KimiCode };
     let events = RUNTIME.block_on(async {
         let (agent, mut events) = Agent::start(engine, sink(), Cursor::new(said.to_vec()));
-        for request in [Request::Prompt(Input::text("<context")), Request::Steer(Input::text("<context")), Request::Cancel] {
+        for request in [
+            Request::Prompt(Input::text("<context")),
+            Request::Steer(Input::text("<context")),
+            Request::Cancel,
+        ] {
             agent.ask(request);
         }
         let mut heard = Vec::new();
@@ -109,7 +126,8 @@ pub fn engine(data: &[u8]) {
     let gone = events.iter().filter(|event| matches!(event, AgentEvent::Gone(_))).count();
     assert_eq!(gone, 1, "{events:?}");
     assert!(matches!(events.last(), Some(AgentEvent::Gone(_))), "{events:?}");
-    let words: usize = events.iter().map(|event| if let AgentEvent::Said(text) = event { text.len() } else { 0 }).sum();
+    let words: usize =
+        events.iter().map(|event| if let AgentEvent::Said(text) = event { text.len() } else { 0 }).sum();
     // A byte that is no UTF-8 becomes three.
     assert!(words <= 3 * said.len(), "{words} bytes of {}", said.len());
 }
@@ -117,11 +135,13 @@ pub fn engine(data: &[u8]) {
 /// What the Kimi API answers, however it is cut.
 pub fn meter(data: &[u8]) {
     let [kind, cut, body @ ..] = data else { return };
-    let content_type = ["text/event-stream", "application/json", "text/event-stream; charset=utf-8", "text/plain"]
-        [usize::from(kind % 4)];
+    let content_type =
+        ["text/event-stream", "application/json", "text/event-stream; charset=utf-8", "text/plain"]
+            [usize::from(kind % 4)];
     let read = |piece_bytes: usize| -> (Vec<Seen>, Ending) {
-        let mut meter = Meter::new(content_type, Some(body.len() as u64));
-        let mut seen: Vec<Seen> = body.chunks(piece_bytes.max(1)).flat_map(|piece| meter.read(piece)).collect();
+        let mut meter = Meter::new(content_type);
+        let mut seen: Vec<Seen> =
+            body.chunks(piece_bytes.max(1)).flat_map(|piece| meter.read(piece)).collect();
         let (last, ending) = meter.end();
         seen.extend(last);
         (seen, ending)
@@ -159,50 +179,5 @@ pub fn proxy(data: &[u8]) {
         && (address.is_loopback() || address.is_unspecified() || address.is_multicast())
     {
         assert!(special(address).is_some(), "{address}");
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use std::fs;
-    use std::path::Path;
-
-    use super::*;
-
-    /// Gives a target each input of its corpus, among which are the findings of before.
-    fn replay(name: &str, target: fn(&[u8])) {
-        let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(name);
-        let inputs = fs::read_dir(&folder).expect("a corpus").map(|entry| entry.expect("an entry").path());
-        let mut count = 0;
-        for path in inputs {
-            target(&fs::read(&path).expect("an input"));
-            count += 1;
-        }
-        assert!(count > 0, "{} is empty", folder.display());
-    }
-
-    #[test]
-    fn answers() {
-        replay("answer", answer);
-    }
-
-    #[test]
-    fn prompts() {
-        replay("prompt", prompt);
-    }
-
-    #[test]
-    fn engines() {
-        replay("engine", engine);
-    }
-
-    #[test]
-    fn meters() {
-        replay("meter", meter);
-    }
-
-    #[test]
-    fn proxies() {
-        replay("proxy", proxy);
     }
 }
