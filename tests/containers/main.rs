@@ -8,6 +8,7 @@
 #![expect(clippy::unwrap_used, reason = "in a test a panic says what went wrong")]
 
 mod answering;
+mod attack;
 #[path = "../whatsapp/client.rs"]
 mod client;
 mod fence;

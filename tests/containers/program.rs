@@ -1,6 +1,7 @@
 //! The program as people run it: an install of its own, the practice model as its API, lines in and lines out.
 
 use std::net::{Ipv4Addr, SocketAddr};
+use std::path::Path;
 use std::process::Stdio;
 
 use nanokimi::clock::Clock;
@@ -105,6 +106,29 @@ impl Program {
         printed.into_owned()
     }
 
+    /// Runs a verb that may refuse; says whether it went well, and what it printed.
+    pub async fn tries(&self, arguments: &[&str]) -> (bool, String) {
+        self.tries_with(arguments, &[]).await
+    }
+
+    /// The same with settings of the environment.
+    pub async fn tries_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
+        let mut command = self.command(arguments);
+        command.envs(environment.iter().copied());
+        let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        let said = [output.stdout, output.stderr].concat();
+        (output.status.success(), String::from_utf8_lossy(&said).into_owned())
+    }
+
+    /// What a verb prints for somebody who stands in this folder and names no install.
+    pub async fn looks_from(&self, folder: &Path, arguments: &[&str]) -> String {
+        let mut command = Command::new(variable("TEST_NANOKIMI").expect("TEST_NANOKIMI names the program"));
+        let nobodys_home = tempfile::tempdir().unwrap();
+        command.args(arguments).current_dir(folder).env("HOME", nobodys_home.path());
+        let output = timeout(PATIENCE, command.output()).await.unwrap().unwrap();
+        String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
+    }
+
     /// Starts a verb that goes on until it is ended.
     pub fn starts(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = self.command(arguments);
@@ -157,6 +181,21 @@ impl Process {
                 return;
             }
         }
+    }
+
+    /// Everything that it has printed until now.
+    pub fn printed_so_far(&mut self) -> &[String] {
+        while let Ok(line) = self.lines.try_recv() {
+            self.printed.push(line);
+        }
+        &self.printed
+    }
+
+    /// The most memory that it ever had, in MB.
+    pub fn most_memory_mb(&self) -> u64 {
+        let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
+        let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
+        peak.trim().trim_end_matches(" kB").parse::<u64>().unwrap() / 1024
     }
 
     /// As `kill -9` does.
