@@ -364,8 +364,6 @@ impl Attack {
         let parts = self.sent().await - before;
         let verdict = if parts <= 100 { "bounded" } else { "BROKEN" };
         self.tell("A15", "60,000 characters of pieces", &format!("{verdict} {parts} messages"));
-        sleep(Duration::from_secs(2)).await;
-        self.forget_what_was_said();
     }
 
     async fn sent(&self) -> usize {
