@@ -36,12 +36,15 @@ const WORD: &str = "question";
 const LOOK: Duration = Duration::from_millis(100);
 /// Traces that are printed where messages were lost.
 const TRACES_SHOWN: usize = 20;
+const WARNINGS_SHOWN: usize = 20;
 
 /// A server with Kai's account, people who share groups with it, and Kai's home.
 pub struct Chats {
     pub server: Server,
     pub place: Place,
     pub groups: Vec<String>,
+    /// Whether several questions are asked at once: then there is no order that their answers could keep.
+    pub asks_at_once: bool,
     /// What the seconds in traces count from.
     began: Instant,
     people: Vec<Arc<Device>>,
@@ -168,6 +171,7 @@ impl Chats {
             server,
             place,
             groups,
+            asks_at_once: false,
             began,
             people,
             pictures: Vec::new(),
@@ -288,9 +292,19 @@ impl Chats {
         for number in lost.iter().take(TRACES_SHOWN) {
             println!("{}", self.trace(*number));
         }
+        if !lost.is_empty() {
+            self.show_warnings();
+        }
         assert_eq!(lost.len(), 0, "messages were lost");
         assert_eq!(*renamed, 0, "an answer came under two ids");
         assert_eq!(*reordered, 0, "an answer was overtaken");
+    }
+
+    /// The last that the service has warned of.
+    fn show_warnings(&self) {
+        let log = std::fs::read_to_string(&self.place.log).unwrap();
+        let warnings = log.lines().filter(|line| ["WARN", "ERROR"].iter().any(|level| line.contains(level)));
+        warnings.rev().take(WARNINGS_SHOWN).for_each(|warning| println!("  {warning}"));
     }
 
     /// What the service has logged tells nobody's number, name or words.
@@ -313,7 +327,7 @@ impl Chats {
             answered: due().count() - lost.len(),
             lost,
             renamed: heard.answers.values().filter(|answered| answered.ids.len() > 1).count(),
-            reordered: heard.reordered,
+            reordered: if self.asks_at_once { 0 } else { heard.reordered },
             repeated: heard.repeated,
         }
     }

@@ -3,7 +3,7 @@
 //! replaced, by engines that answer at once.
 //!
 //! ```text
-//! cargo test --test reliability                      a short run of most that follow
+//! cargo test --test reliability                      a short run of all that follow but the last
 //! cargo test --test reliability -- kills 200         kill -9 at random moments
 //! cargo test --test reliability -- neighbour 200     the same beside a process that flushes the disk without end
 //! cargo test --test reliability -- sniper 200        kill -9 within 90 ms of a delivery, many under way, slow disk
@@ -59,7 +59,10 @@ const FEW_SHOTS: usize = 15;
 const FEW_MESSAGES: usize = 200;
 /// How long the process is stopped in the short run.
 const SHORT_STOP: Duration = Duration::from_secs(4);
+/// Jumps of the clock in the short run: back and forth over the right time.
+const FEW_JUMPS: usize = 4;
 /// How long a disk is full, and has room.
+const SHORT_ROUND: Rounds = Rounds { count: 1, full: Duration::from_secs(5), free: Duration::from_secs(3) };
 const LONG_ROUND: Rounds = Rounds { count: 0, full: Duration::from_secs(30), free: Duration::from_secs(15) };
 
 #[tokio::main]
@@ -79,6 +82,9 @@ async fn main() {
             mix::run(FEW_KILLS / 2, chance()).await;
             burst::run(FEW_MESSAGES).await;
             hostile::run().await;
+            disk::run_in_own_namespace(Scarce::Bytes, SHORT_ROUND).await;
+            disk::run_in_own_namespace(Scarce::Files, SHORT_ROUND).await;
+            clocks::run(FEW_JUMPS, chance()).await;
             stopped::run(SHORT_STOP).await;
         }
         ["kills", kills] => kills::run(number(kills), chance()).await,

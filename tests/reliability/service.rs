@@ -29,8 +29,8 @@ use crate::held;
 
 /// No engine asks a model.
 const NOWHERE: &str = "http://127.0.0.1:9/coding/v1";
-/// Before the service is started again: less than systemd's, which is in nobody's way here.
-const RESTART_PAUSE: Duration = Duration::from_secs(1);
+/// Before the service is started again, as in the unit that `nanokimi service install` writes.
+const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// Makes a home whose groups serve these chats.
 pub async fn make_home(home: &Path, chats: &[String]) {
@@ -147,11 +147,18 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     };
     let (ready, _is_ready) = oneshot::channel();
     let (stop_bridge, bridge_stopped) = oneshot::channel::<()>();
-    let bridge = tokio::spawn(whatsapp.run(bridge_end, Task::Serve, async {
-        bridge_stopped.await.ok();
-    }));
+    let (broke, broken) = oneshot::channel();
+    let bridge = tokio::spawn(async move {
+        let carried = whatsapp.run(bridge_end, Task::Serve, async { drop(bridge_stopped.await) }).await;
+        broke.send(carried.is_err()).ok();
+        carried
+    });
+    // As `nanokimi run`: where the bridge breaks, the service ends, and systemd starts it again.
     let asked = async {
-        stopped.await.ok();
+        tokio::select! {
+            _ = stopped => {}
+            Ok(true) = broken => {}
+        }
     };
     service::run(host, end, Reach::All, ready, asked).await.unwrap();
     stop_bridge.send(()).ok();

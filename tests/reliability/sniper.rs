@@ -31,6 +31,7 @@ pub async fn run(kills: usize, mut chance: Chance) {
     let preload = Preload::new();
     let mut chats = Chats::new(GROUPS).await;
     chats.place.environment.extend(preload.environment());
+    chats.asks_at_once = true;
     for _ in 0..kills {
         let mut service = chats.place.spawn();
         chats.server.wait_until_online(KAI).await;
