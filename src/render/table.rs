@@ -59,7 +59,7 @@ impl Table {
         let dashes = widths.iter().map(|width| "-".repeat(*width)).collect::<Vec<_>>().join("-|-");
         let top = format!("```\n{}\n{dashes}", line(&head));
         let rows: String = rows.iter().map(|row| format!("\n{}", line(row))).collect();
-        let table_heads: Vec<Range<usize>> = std::iter::once(0..top.len()).collect();
+        let table_heads = std::iter::once(0..top.len()).collect();
         Some(Formatted { text: format!("{top}{rows}\n```"), table_heads, ..Formatted::default() })
     }
 

@@ -60,13 +60,12 @@ pub fn verbatim_in(text: &str) -> Stretches {
     // Where the words of a link end, which have their own events.
     let mut read = 0;
     for (event, range) in parser::events(&bounded) {
-        match &event {
-            event if is_code(event) => ranges.push(range.clone()),
-            Event::Start(Tag::Link { link_type: LinkType::Autolink | LinkType::Email, .. }) => {
-                ranges.push(range.clone());
-            }
-            Event::End(TagEnd::Link | TagEnd::Image) => ranges.push(read.max(range.start)..range.end),
-            _ => {}
+        let is_bare_link =
+            matches!(event, Event::Start(Tag::Link { link_type: LinkType::Autolink | LinkType::Email, .. }));
+        if is_code(&event) || is_bare_link {
+            ranges.push(range.clone());
+        } else if matches!(event, Event::End(TagEnd::Link | TagEnd::Image)) {
+            ranges.push(read.max(range.start)..range.end);
         }
         read = if matches!(event, Event::Start(_)) { range.start } else { range.end };
     }
