@@ -243,7 +243,7 @@ async fn who_sets_their_phone_up_anew_gets_what_had_not_arrived() {
     world.tells(vec![same_person("Ana"), Event::IdentityChanged { person: lid("Ana") }]).await;
     world.silence(MINUTE * 5).await;
     let ids: Vec<String> = repaired(&world).into_iter().map(|(_, id)| id).collect();
-    assert_eq!(ids, [second.id.clone()]);
+    assert_eq!(ids, std::slice::from_ref(&second.id));
     arrives(&world, &second, lid("Ana")).await;
     world.silence(DAY).await;
     assert_eq!(repaired(&world).len(), 1, "a number and a LID are one person");

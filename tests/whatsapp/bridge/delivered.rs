@@ -534,7 +534,6 @@ async fn everybody_reads_everything_in_the_end() {
         format!("{case:<4} {story:<43} {reads}").trim_end().to_owned()
     });
     let table: Vec<String> = lines.buffered(SIDE_BY_SIDE).collect().await;
-    println!("{}", table.join("\n"));
     insta::assert_snapshot!(table.join("\n"), @"
     a1   WhatsApp's answer leaves her phone out      Anna: One
     a1   WhatsApp knows no such phone (404)          Anna: One
