@@ -10,8 +10,8 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 pub use messages::{
-    Account, Answer, Edit, Event, Forwarded, Inbound, Link, Media, MediaKind, Mention, Note, Pairing,
-    PairingFailure, Quote, Reaction,
+    Account, Answer, Author, Edit, Event, Forwarded, Inbound, Link, Media, MediaKind, Mention, Note, Pairing,
+    PairingFailure, Quote, Reaction, Unread,
 };
 pub use web::{HostName, WebPolicy, WebTraffic};
 

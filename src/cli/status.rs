@@ -7,7 +7,7 @@ use anyhow::Result;
 use super::install::Install;
 use super::{link, ui};
 use crate::checks;
-use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store};
+use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store, UnreadCount};
 use crate::types::{Authorization, GroupName, Outage, Trouble};
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
@@ -33,6 +33,7 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         ("groups", store.groups().await?.len().to_string()),
         ("messages waiting", waiting.to_string()),
         ("being answered", claimed.to_string()),
+        ("messages unread", unread(install, &store).await?),
         ("given up", parked.to_string()),
         ("replies to send", unsent.to_string()),
         ("replies unconfirmed", unanswered.to_string()),
@@ -66,6 +67,17 @@ fn stop_words(why: Trouble) -> &'static str {
     } else {
         "it used up what the system has for all programs; `nanokimi doctor` says what to set"
     }
+}
+
+/// What was sent and could not be read.
+async fn unread(install: &Install, store: &Store) -> Result<String> {
+    Ok(match store.unread().await? {
+        None => "0".to_owned(),
+        Some(UnreadCount { messages, since }) => {
+            let since = checks::time(since, &install.config.zone);
+            format!("{messages}, the oldest since {since}; your phone is asked for what it has of them")
+        }
+    })
 }
 
 /// How the door identifies itself to Kimi, and since when nobody can be answered for it.

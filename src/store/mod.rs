@@ -17,6 +17,7 @@ mod schema;
 mod stops;
 mod trouble;
 mod turns;
+mod unread;
 mod usage;
 mod web;
 
@@ -40,6 +41,7 @@ pub use outbox::{
 pub use stops::Stop;
 pub use trouble::is_about_what_is_stored;
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
+pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{GroupUsage, Standing, Used};
 
 use crate::panics::blocking;

@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 7] = ["
+const MIGRATIONS: [&str; 8] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -239,6 +239,20 @@ const MIGRATIONS: [&str; 7] = ["
         group_name TEXT PRIMARY KEY NOT NULL,
         why TEXT NOT NULL CHECK (why IN ('disk', 'kernel')),
         at INTEGER NOT NULL
+    ) STRICT;
+", "
+    CREATE TABLE unread (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        chat TEXT NOT NULL,
+        wa_id TEXT NOT NULL,
+        sender_name TEXT NOT NULL,
+        sent_at INTEGER NOT NULL,
+        noticed_at INTEGER NOT NULL,
+        ask_at INTEGER NOT NULL,
+        asked INTEGER NOT NULL DEFAULT 0,
+        told_at INTEGER,
+        handle BLOB NOT NULL,
+        UNIQUE (chat, wa_id)
     ) STRICT;
 "];
 

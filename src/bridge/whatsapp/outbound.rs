@@ -14,6 +14,7 @@ use super::courtesies::{Courtesies, Courtesy};
 use super::hook;
 use super::letter::{self, Author};
 use super::media::{self, Fetching};
+use super::unread;
 use crate::bridge::{Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Send, SendError};
 use crate::clock::Clock;
 use crate::panics::contain;
@@ -41,6 +42,7 @@ pub struct Outbound {
     clock: Clock,
     courtesies: Courtesies,
     fetching: Fetching,
+    asking: JoinSet<()>,
     sending: JoinSet<ChatId>,
     busy: HashSet<ChatId>,
     /// Never an empty queue.
@@ -56,6 +58,7 @@ impl Outbound {
             fetching: Fetching::new(client.clone()),
             client,
             clock,
+            asking: JoinSet::new(),
             sending: JoinSet::new(),
             busy: HashSet::new(),
             waiting: HashMap::new(),
@@ -76,6 +79,10 @@ impl Outbound {
                 self.show(Courtesy::Read { chat, sender, messages });
             }
             (Order::Fetch(fetch), Line::Open) => self.fetching.begin(fetch),
+            (Order::AskAgain { handle }, Line::Open) => {
+                while self.asking.try_join_next().is_some() {}
+                self.asking.spawn(ask_again(self.client.clone(), handle));
+            }
         }
     }
 
@@ -134,7 +141,20 @@ pub fn later(order: Order) {
         Order::Fetch(fetch) => {
             fetch.outcome.send(Err(FetchError::Later)).ok();
         }
-        Order::Typing { .. } | Order::Read { .. } => {}
+        Order::Typing { .. } | Order::Read { .. } | Order::AskAgain { .. } => {}
+    }
+}
+
+/// Has the phone asked for a message; its answer is an event.
+async fn ask_again(client: Arc<Client>, handle: Vec<u8>) {
+    let asking = async {
+        let envelope = Arc::new(unread::envelope(&handle)?);
+        client.send_pdo_placeholder_resend_request(&envelope).await
+    };
+    match timeout(SEND_LIMIT, asking).await {
+        Ok(Ok(())) => tracing::debug!("The phone is asked for a message that could not be read"),
+        Ok(Err(error)) => tracing::debug!("Failed to ask the phone for a message: {error:#}"),
+        Err(_) => tracing::debug!("The phone could not be asked for a message in time"),
     }
 }
 

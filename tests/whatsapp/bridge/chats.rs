@@ -30,7 +30,9 @@ fn group(event: &Event) -> Option<(String, String, Option<u32>)> {
         | Event::Noted(_)
         | Event::SamePerson { .. }
         | Event::Account(_)
-        | Event::Answered { .. } => None,
+        | Event::Answered { .. }
+        | Event::Unread(_)
+        | Event::ReadAfterAll { .. } => None,
     }
 }
 

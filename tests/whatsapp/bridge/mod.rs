@@ -6,4 +6,5 @@ mod linking;
 mod links;
 mod media;
 mod messages;
+mod unread;
 mod world;
