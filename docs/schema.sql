@@ -216,3 +216,19 @@ CREATE TABLE recipients (
 ) STRICT;
 CREATE INDEX recipients_person ON recipients (person, reply);
 CREATE INDEX recipients_repair ON recipients (repair_at) WHERE repair_at IS NOT NULL;
+
+-- Messages of registered chats that were sent and could not be read. They are asked for at ask_at; handle: how the bridge
+-- does that. told_at: when the chat was told that one is missing. The row goes when the message comes, or after 14 days.
+CREATE TABLE unread (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    chat TEXT NOT NULL,
+    wa_id TEXT NOT NULL,
+    sender_name TEXT NOT NULL,
+    sent_at INTEGER NOT NULL,
+    noticed_at INTEGER NOT NULL,
+    ask_at INTEGER NOT NULL,
+    asked INTEGER NOT NULL DEFAULT 0,
+    told_at INTEGER,
+    handle BLOB NOT NULL,
+    UNIQUE (chat, wa_id)
+) STRICT;

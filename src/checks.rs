@@ -185,6 +185,12 @@ fn link(noted: Option<LinkNote>, zone: &TimeZone) -> Finding {
             format!("WhatsApp has banned this account until {}", time(until, zone)),
             "Look at WhatsApp on the phone, and wait until then",
         ),
+        Link::DiskFull => Finding::broken(
+            format!(
+                "The disk is full, so that nanokimi is offline since {since}; WhatsApp keeps what is sent"
+            ),
+            "Make room on that disk: 96 MB and 2,000 inodes are enough for it to come back by itself",
+        ),
         Link::Outdated => Finding::broken(
             format!("WhatsApp does not let this version of nanokimi in any more, since {since}"),
             "Install a newer nanokimi",

@@ -397,6 +397,33 @@ pub fn was_away(lang: Lang) -> String {
     pick(lang, en, es).to_owned()
 }
 
+/// To the owner, when the link is back.
+pub fn disk_was_full(lang: Lang) -> String {
+    let en = "I was offline, because the disk of your server was full. Nothing is lost: what was written meanwhile \
+              comes now. Please make more room there.";
+    let es = "He estado desconectado porque el disco de tu servidor estaba lleno. No se ha perdido nada: lo que se \
+              escribió mientras tanto llega ahora. Haz más sitio en él.";
+    pick(lang, en, es).to_owned()
+}
+
+/// To a chat in which messages of these people could not be read and did not come again.
+pub fn could_not_read(lang: Lang, senders: &[String]) -> String {
+    let mut names: Vec<&str> = senders.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
+    names.sort_unstable();
+    names.dedup();
+    let names = names.join(", ");
+    match (lang, senders.len()) {
+        (Lang::En, 0 | 1) => format!("I could not read a message of {names}. Please send it again."),
+        (Lang::En, count) => format!("I could not read {count} messages of {names}. Please send them again."),
+        (Lang::Es, 0 | 1) => {
+            format!("No he podido leer un mensaje de {names}. Por favor, vuelve a enviarlo.")
+        }
+        (Lang::Es, count) => {
+            format!("No he podido leer {count} mensajes de {names}. Por favor, volved a enviarlos.")
+        }
+    }
+}
+
 /// To who calls in a chat that has used up its tokens of a day; `midnight` is when the next one begins.
 pub fn tokens_used_up(lang: Lang, group: &GroupName, limit: u64, midnight: &str) -> String {
     match (lang, limit) {

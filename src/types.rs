@@ -10,8 +10,8 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 pub use messages::{
-    Account, Answer, DeviceKind, Edit, Event, Forwarded, Inbound, Link, Media, MediaKind, Mention, Note,
-    Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
+    Account, Answer, Author, DeviceKind, Edit, Event, Forwarded, Inbound, Link, Media, MediaKind, Mention,
+    Note, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind, Unread,
 };
 pub use web::{HostName, WebPolicy, WebTraffic};
 

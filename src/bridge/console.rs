@@ -119,7 +119,7 @@ impl Console {
             Order::Typing { chat, shown: typing } if chat == self.chat => {
                 shown.send(Shown::Typing(typing)).await.is_ok()
             }
-            Order::Repair(_) | Order::Typing { .. } | Order::Read { .. } => true,
+            Order::Repair(_) | Order::Typing { .. } | Order::Read { .. } | Order::AskAgain { .. } => true,
             Order::Fetch(fetch) => {
                 // Nothing is ever attached to a typed line.
                 fetch.outcome.send(Err(FetchError::Gone)).ok();

@@ -75,6 +75,11 @@ pub enum Order {
         messages: Vec<MessageId>,
     },
     Fetch(Fetch),
+    /// Has the phone asked for a message that could not be read; it comes as any other. A failure does not matter.
+    AskAgain {
+        /// As [`crate::types::Unread::handle`].
+        handle: Vec<u8>,
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

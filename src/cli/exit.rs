@@ -118,7 +118,7 @@ pub fn of_link(link: &Link, zone: &TimeZone) -> Option<End> {
             "WhatsApp does not let this version of nanokimi in any more. Install a newer one: docs/operating.md \
              says how, under \"Upgrade\"",
         ),
-        Link::Pairing(_) | Link::Connecting | Link::Online => return None,
+        Link::Pairing(_) | Link::Connecting | Link::Online | Link::DiskFull => return None,
     })
 }
 

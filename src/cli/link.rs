@@ -93,6 +93,8 @@ fn answer(event: &Event) -> Option<(MessageId, Answer)> {
         | Event::Chat { .. }
         | Event::SamePerson { .. }
         | Event::Account(_)
+        | Event::Unread(_)
+        | Event::ReadAfterAll { .. }
         | Event::Receipt(_)
         | Event::PhoneMissed { .. }
         | Event::IdentityChanged { .. } => None,
@@ -176,6 +178,7 @@ pub fn state(link: &Link, holder: Option<&str>, zone: &TimeZone) -> String {
         Link::Connecting if holder.is_some() => "connecting".to_owned(),
         Link::Connecting => "not connected".to_owned(),
         Link::Pairing(_) => "being linked".to_owned(),
+        Link::DiskFull => "offline, because the disk is full; it comes back when there is room".to_owned(),
         Link::Unlinked | Link::LoggedOut | Link::Replaced | Link::Banned { .. } | Link::Outdated => {
             exit::of_link(link, zone).map_or_else(String::new, |end| end.sentence)
         }

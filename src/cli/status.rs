@@ -9,7 +9,7 @@ use tokio::time::timeout;
 use super::install::Install;
 use super::{link, ui};
 use crate::checks;
-use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store, Undelivered};
+use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store, Undelivered, UnreadCount};
 use crate::types::{Authorization, GroupName, Outage, Trouble};
 
 /// How long Docker may take to answer who only looks.
@@ -39,6 +39,7 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         ("groups", store.groups().await?.len().to_string()),
         ("messages waiting", waiting.to_string()),
         ("being answered", claimed.to_string()),
+        ("messages unread", unread(install, &store).await?),
         ("given up", parked.to_string()),
         ("replies to send", unsent.to_string()),
         ("replies unconfirmed", unanswered.to_string()),
@@ -77,6 +78,17 @@ fn stop_words(why: Trouble) -> &'static str {
     } else {
         "it used up what the system has for all programs; `nanokimi doctor` says what to set"
     }
+}
+
+/// What was sent and could not be read.
+async fn unread(install: &Install, store: &Store) -> Result<String> {
+    Ok(match store.unread().await? {
+        None => "0".to_owned(),
+        Some(UnreadCount { messages, since }) => {
+            let since = checks::time(since, &install.config.zone);
+            format!("{messages}, the oldest since {since}; your phone is asked for what it has of them")
+        }
+    })
 }
 
 /// How the door identifies itself to Kimi, and since when nobody can be answered for it.

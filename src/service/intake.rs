@@ -3,7 +3,9 @@
 //! Whatever has queued up is one commit: a burst costs one write to the disk, not one per message.
 
 use anyhow::Result;
-use tokio::sync::{mpsc, oneshot};
+use std::sync::Arc;
+
+use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::{media, rules};
 use crate::bridge::Batch;
@@ -17,11 +19,19 @@ const BATCHES_PER_COMMIT: usize = 64;
 /// What the agent reads in the place of a message that the database does not take.
 const NOT_STORED: &str = "[A message that could not be stored]";
 
+/// Who is told of what was stored.
+pub struct Hints {
+    /// The groups that have something new to answer.
+    pub woken: mpsc::Sender<GroupName>,
+    /// That there are messages that could not be read.
+    pub unread: Arc<Notify>,
+}
+
 /// Runs until told to stop, or until the bridge is gone.
 pub async fn run<C: Containers>(
     host: Host<C>,
     mut batches: mpsc::Receiver<Batch>,
-    hints: mpsc::Sender<GroupName>,
+    hints: Hints,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut taken = Vec::with_capacity(BATCHES_PER_COMMIT);
@@ -41,7 +51,7 @@ pub async fn run<C: Containers>(
 
 /// Stores the batches together; where that fails, each event by itself, so that one which can never be stored does not
 /// keep the others.
-async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: &mpsc::Sender<GroupName>) {
+async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: &Hints) {
     let events = batches.iter().flat_map(|batch| &batch.events).cloned().collect();
     match take_in(host, events).await {
         Ok(taken) => {
@@ -71,11 +81,7 @@ async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: 
 }
 
 /// Stores what can be stored, and of a message that cannot that there was one.
-async fn store_one_by_one<C: Containers>(
-    host: &Host<C>,
-    events: Vec<Event>,
-    hints: &mpsc::Sender<GroupName>,
-) -> Result<()> {
+async fn store_one_by_one<C: Containers>(host: &Host<C>, events: Vec<Event>, hints: &Hints) -> Result<()> {
     for event in events {
         let taken = match take_in(host, vec![event.clone()]).await {
             Err(error) if is_about_what_is_stored(&error) => {
@@ -107,21 +113,26 @@ fn in_its_place(event: Event) -> Option<Event> {
         | Event::SamePerson { .. }
         | Event::Account(_)
         | Event::Answered { .. }
+        | Event::Unread(_)
+        | Event::ReadAfterAll { .. }
         | Event::Receipt(_)
         | Event::PhoneMissed { .. }
         | Event::IdentityChanged { .. } => None,
     }
 }
 
-async fn follow_up<C: Containers>(host: &Host<C>, taken: TakenIn, hints: &mpsc::Sender<GroupName>) {
-    let TakenIn { woken, outbox, taken_back } = taken;
+async fn follow_up<C: Containers>(host: &Host<C>, taken: TakenIn, hints: &Hints) {
+    let TakenIn { woken, outbox, unread, taken_back } = taken;
     if outbox == OutboxChange::Changed {
         host.outbox_hint.notify_one();
+    }
+    if unread {
+        hints.unread.notify_one();
     }
     for (group, path) in taken_back {
         media::remove(host, &group, path).await;
     }
     for group in woken {
-        hints.send(group).await.ok();
+        hints.woken.send(group).await.ok();
     }
 }

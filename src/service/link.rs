@@ -3,6 +3,7 @@
 use tokio::sync::watch;
 
 use crate::container::Containers;
+use crate::notices;
 use crate::session::Host;
 use crate::types::Link;
 
@@ -15,8 +16,13 @@ enum Outlook {
 
 /// Runs until the link is in a state that only a person can change; returns that state, which is noted then.
 pub async fn watch<C: Containers>(host: &Host<C>, mut link: watch::Receiver<Link>) -> Link {
+    let mut was_full = false;
     loop {
         let now = note(host, &mut link).await;
+        if was_full && now == Link::Online {
+            tell_owner_of_full_disk(host).await;
+        }
+        was_full = now == Link::DiskFull || (was_full && now != Link::Online);
         if outlook(&now) == Outlook::NeedsAPerson {
             return now;
         }
@@ -38,10 +44,21 @@ async fn note<C: Containers>(host: &Host<C>, link: &mut watch::Receiver<Link>) -
     now
 }
 
+async fn tell_owner_of_full_disk<C: Containers>(host: &Host<C>) {
+    let settings = &host.settings;
+    let notice = settings.notice(notices::disk_was_full(settings.lang));
+    match host.store.tell_owner(&notice, host.clock.now()).await {
+        Ok(()) => host.outbox_hint.notify_one(),
+        Err(error) => tracing::error!("Failed to tell the owner of a full disk: {error:#}"),
+    }
+}
+
 fn outlook(link: &Link) -> Outlook {
     match link {
         Link::Unlinked | Link::Replaced | Link::LoggedOut | Link::Outdated => Outlook::NeedsAPerson,
-        Link::Pairing(_) | Link::Connecting | Link::Online | Link::Banned { .. } => Outlook::GoesOn,
+        Link::Pairing(_) | Link::Connecting | Link::Online | Link::Banned { .. } | Link::DiskFull => {
+            Outlook::GoesOn
+        }
     }
 }
 
@@ -59,6 +76,9 @@ fn tell(link: &Link) {
         Link::Outdated => {
             tracing::warn!("WhatsApp does not let this version in any more; install a newer nanokimi");
         }
+        Link::DiskFull => tracing::warn!(
+            "The disk is full: offline until there is room, so that nothing is lost. WhatsApp keeps what is sent"
+        ),
     }
 }
 
@@ -78,6 +98,7 @@ mod tests {
             (Link::Banned { until }, Outlook::GoesOn),
             (Link::Connecting, Outlook::GoesOn),
             (Link::Online, Outlook::GoesOn),
+            (Link::DiskFull, Outlook::GoesOn),
             (Link::Pairing(Pairing::Asking), Outlook::GoesOn),
         ] {
             assert_eq!(outlook(&link), expected, "{link:?}");

@@ -21,13 +21,14 @@ mod outgoing;
 mod pacing;
 mod repairs;
 mod slots;
+mod unread;
 
 use std::convert::Infallible;
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow};
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
@@ -97,10 +98,14 @@ pub async fn run<C: Containers>(
 
     // Dropping the set ends them all: whoever drops this future has stopped the service.
     let mut tasks = JoinSet::new();
-    let intake = tasks.spawn(intake::run(host.clone(), end.batches, woken, intake_stopped));
+    let unread_noted = Arc::new(Notify::new());
+    let intake_hints = intake::Hints { woken, unread: Arc::clone(&unread_noted) };
+    let intake = intake::run(host.clone(), end.batches, intake_hints, intake_stopped);
+    let intake = tasks.spawn(intake);
     let source = media::Source { orders: end.orders.clone(), link: end.link.clone(), reach: reach.clone() };
     let media = tasks.spawn(media::run(host.clone(), source, woken_receiver, hints, media_stopped));
     let dispatch = tasks.spawn(dispatch::run(host.clone(), hint_receiver, dispatch_stopped));
+    let unread = unread::run(&host, end.orders.clone(), end.link.clone(), unread_noted);
     let delivery = delivery::run(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
     let delivery = tasks.spawn(delivery);
     // In a set of its own: whatever else breaks off, a renewal that has begun is finished.
@@ -115,6 +120,7 @@ pub async fn run<C: Containers>(
         never = docker::wait_for(&host) => match never {},
         never = forget_daily(&host) => match never {},
         never = account.watch(&host) => match never {},
+        never = unread => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
         _ = keeper.join_next() => Err(anyhow!("The keeper of the login broke off")),
     };

@@ -138,6 +138,7 @@ fn words(link: &Link) -> Option<(&'static str, Option<i64>)> {
         Link::LoggedOut => Some(("logged out", None)),
         Link::Banned { until } => Some(("banned", Some(millis(*until)))),
         Link::Outdated => Some(("outdated", None)),
+        Link::DiskFull => Some(("disk full", None)),
     }
 }
 
@@ -151,6 +152,7 @@ fn link(state: &str, until: Option<i64>) -> Option<Link> {
         ("logged out", _) => Some(Link::LoggedOut),
         ("banned", Some(until)) => Some(Link::Banned { until: time(until) }),
         ("outdated", _) => Some(Link::Outdated),
+        ("disk full", _) => Some(Link::DiskFull),
         _ => None,
     }
 }
@@ -222,6 +224,7 @@ mod tests {
             Link::LoggedOut,
             Link::Banned { until },
             Link::Outdated,
+            Link::DiskFull,
         ];
         for (second, link) in (1_i64..).zip(states) {
             let since = Timestamp::from_second(second).unwrap();

@@ -15,11 +15,11 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Reply, Store, account, groups, media, millis, outbox, people, recipients, time};
+use super::{Reply, Store, account, groups, media, millis, outbox, people, recipients, time, unread};
 use crate::notices;
 use crate::router::{Quotes, Wake, wake};
 use crate::types::{
-    ChatId, Event, Forwarded, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, SenderId,
+    ChatId, Event, Forwarded, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, SenderId, Unread,
 };
 
 /// Stands for a message that was taken back.
@@ -54,6 +54,8 @@ pub struct TakenIn {
     /// The groups that have something new to answer, each once.
     pub woken: Vec<GroupName>,
     pub outbox: OutboxChange,
+    /// Whether there are messages that could not be read.
+    pub unread: bool,
     /// Files of messages that were taken back, to be removed: whose group, and the path in its folder.
     pub taken_back: Vec<(GroupName, String)>,
 }
@@ -251,6 +253,11 @@ impl Intake<'_> {
             Event::IdentityChanged { person } => {
                 self.note(recipients::identity_changed(self.connection, person, self.now)?)
             }
+            Event::Unread(message) => self.unread(message),
+            Event::ReadAfterAll { chat, id } => match self.group_of(chat)? {
+                Some(group) => unread::came(self.connection, &group.chat, id),
+                None => Ok(()),
+            },
         }
     }
 
@@ -262,10 +269,21 @@ impl Intake<'_> {
         Ok(())
     }
 
+    fn unread(&mut self, message: &Unread) -> Result<()> {
+        groups::see_chat(self.connection, &message.chat, self.now)?;
+        let Some(group) = self.group_of(&message.chat)? else { return Ok(()) };
+        if self.is_there(&group, &message.id, &message.sender)? {
+            return Ok(());
+        }
+        self.taken.unread = true;
+        unread::notice(self.connection, &group.chat, message, self.now)
+    }
+
     fn message(&mut self, message: &Inbound) -> Result<()> {
         groups::see_chat(self.connection, &message.chat, self.now)?;
         groups::set_expiry(self.connection, &message.chat, message.expires_secs)?;
         let Some(group) = groups::group_of(self.connection, &message.chat)? else { return Ok(()) };
+        unread::came(self.connection, &group.chat, &message.id)?;
         if self.is_there(&group, &message.id, &message.sender)? {
             return Ok(());
         }

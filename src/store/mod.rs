@@ -19,6 +19,7 @@ mod schema;
 mod stops;
 mod trouble;
 mod turns;
+mod unread;
 mod usage;
 mod web;
 
@@ -43,6 +44,7 @@ pub use recipients::{DueRepair, Repairs, Undelivered};
 pub use stops::Stop;
 pub use trouble::is_about_what_is_stored;
 pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
+pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{GroupUsage, Standing, Used};
 
 use crate::panics::blocking;

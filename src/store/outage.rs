@@ -27,6 +27,16 @@ impl Store {
         .await
     }
 
+    /// Says something in the main channel, where there is one.
+    pub async fn tell_owner(&self, notice: &str, now: Timestamp) -> Result<()> {
+        let notice = notice.to_owned();
+        self.with(move |connection| match groups::main_chat(connection)? {
+            Some(main) => outbox::enqueue(connection, &main, None, &Reply::text(notice), now),
+            None => Ok(()),
+        })
+        .await
+    }
+
     /// Notes that an outage is over, unless it still keeps something.
     pub async fn end_outage(&self, outage: Outage, now: Timestamp) -> Result<()> {
         self.with(move |connection| {

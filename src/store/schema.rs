@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 8] = ["
+const MIGRATIONS: [&str; 9] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -263,6 +263,20 @@ const MIGRATIONS: [&str; 8] = ["
     ) STRICT;
     CREATE INDEX recipients_person ON recipients (person, reply);
     CREATE INDEX recipients_repair ON recipients (repair_at) WHERE repair_at IS NOT NULL;
+", "
+    CREATE TABLE unread (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        chat TEXT NOT NULL,
+        wa_id TEXT NOT NULL,
+        sender_name TEXT NOT NULL,
+        sent_at INTEGER NOT NULL,
+        noticed_at INTEGER NOT NULL,
+        ask_at INTEGER NOT NULL,
+        asked INTEGER NOT NULL DEFAULT 0,
+        told_at INTEGER,
+        handle BLOB NOT NULL,
+        UNIQUE (chat, wa_id)
+    ) STRICT;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

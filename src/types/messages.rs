@@ -50,6 +50,13 @@ pub enum Event {
     IdentityChanged {
         person: SenderId,
     },
+    /// A message was sent, and could not be read.
+    Unread(Unread),
+    /// A message that could not be read has come after all, whatever it holds.
+    ReadAfterAll {
+        chat: ChatId,
+        id: MessageId,
+    },
 }
 
 /// A word of somebody's device about a message of ours.
@@ -77,6 +84,28 @@ pub enum ReceiptKind {
     Read,
     /// It cannot be read, and is asked for once more.
     Retry,
+}
+
+/// A message of which only the envelope could be read.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Unread {
+    pub chat: ChatId,
+    pub id: MessageId,
+    pub sender: SenderId,
+    pub sender_name: String,
+    pub sent_at: Timestamp,
+    pub author: Author,
+    /// How the bridge asks for it; only the bridge reads this.
+    pub handle: Vec<u8>,
+}
+
+/// Who wrote a message that could not be read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Author {
+    /// The phone of the linked account: nobody asks it but us.
+    OwnPhone,
+    /// Anybody else, who is asked by WhatsApp's own means.
+    Somebody,
 }
 
 /// The linked account.
@@ -236,6 +265,8 @@ pub enum Link {
     },
     /// WhatsApp does not let this version in any more.
     Outdated,
+    /// Offline until the disk has room again: what could not be stored stays with WhatsApp.
+    DiskFull,
 }
 
 /// What the person has to do to link an account. The codes let whoever sees them in.

@@ -178,7 +178,11 @@ async fn take_replies(mut orders: mpsc::Receiver<Order>, times: mpsc::UnboundedS
                 times.send(Instant::now()).ok();
                 send.outcome.send(Ok(HandedOver::Seen)).ok();
             }
-            Order::Typing { .. } | Order::Read { .. } | Order::Fetch(_) | Order::Repair(_) => {}
+            Order::Typing { .. }
+            | Order::Read { .. }
+            | Order::Fetch(_)
+            | Order::Repair(_)
+            | Order::AskAgain { .. } => {}
         }
     }
 }

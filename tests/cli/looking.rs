@@ -99,6 +99,7 @@ fn status_is_a_table() {
     groups               2
     messages waiting     0
     being answered       0
+    messages unread      0
     given up             0
     replies to send      0
     replies unconfirmed  0

@@ -101,6 +101,7 @@ struct State {
     read: Vec<Read>,
     files: HashMap<Vec<u8>, Result<Vec<u8>, FetchError>>,
     fetched: Vec<Vec<u8>>,
+    asked_again: Vec<Vec<u8>>,
     stuck_files: HashSet<Vec<u8>>,
     /// Fetches that are stuck.
     on_the_way: Vec<Fetch>,
@@ -171,6 +172,11 @@ impl Chats {
     /// Nothing that is fetched from now on gets stuck.
     pub fn let_files_come(&self) {
         self.state().stuck_files.clear();
+    }
+
+    /// The messages that the phone was asked for, in order.
+    pub fn asked_again(&self) -> Vec<Vec<u8>> {
+        self.state().asked_again.clone()
     }
 
     /// The handles that were asked for, in order.
@@ -405,6 +411,7 @@ async fn hold_bridge(
                 hand_out(fetch, file);
             }
             Order::Typing { chat, shown } => state.typing.push((group_of(&chat), shown)),
+            Order::AskAgain { handle } => state.asked_again.push(handle),
             Order::Send(send) if state.hanging.contains(&group_of(&send.chat)) => drop(stuck.send(send)),
             Order::Send(send) => {
                 let handed_over = match state.refusals.pop_front() {

@@ -28,4 +28,5 @@ mod restarts;
 mod steering;
 mod tokens;
 mod trouble;
+mod unread;
 mod world;

@@ -31,6 +31,8 @@ use whatsapp_rust::wacore::libsignal::protocol::{
 use whatsapp_rust::wacore::messages::parse_message_info;
 use whatsapp_rust::wacore_binary::NodeRef;
 
+use crate::types::Event;
+
 /// How long one look at what is still waiting takes.
 const LOOK: Duration = Duration::from_millis(50);
 /// Looks in vain, after each of which the database was asked something: only a row that nobody is about to write
@@ -94,6 +96,8 @@ impl Chain {
 #[derive(Debug)]
 struct Waiting {
     places: Vec<Place>,
+    /// What intake is to know if nobody can read it any more; none of what carries keys only.
+    unread: Option<Event>,
     /// Writes that it has held up in vain.
     writes_held: u32,
 }
@@ -120,26 +124,42 @@ struct Shared {
 pub struct NotYet;
 
 impl Arrivals {
-    /// Takes a stanza's note before the library decrypts it. `phone` and `lid` are the linked account's.
-    pub fn announce(&self, stanza: &NodeRef<'_>, phone: &Jid, lid: Option<&Jid>) {
+    /// Takes a stanza's note before the library decrypts it. `phone` and `lid` are the linked account's; `unread` is
+    /// what intake is to know if nobody can read it.
+    pub fn announce(
+        &self,
+        stanza: &NodeRef<'_>,
+        phone: &Jid,
+        lid: Option<&Jid>,
+        unread: impl FnOnce(&MessageInfo) -> Option<Event>,
+    ) {
         if !matches!(stanza.tag.as_ref(), "message" | "status") {
             return;
         }
         let places = places(stanza);
         // What cannot be read here, the library cannot decrypt, either.
         let (false, Ok(info)) = (places.is_empty(), parse_message_info(stanza, phone, lid)) else { return };
-        self.wait_for(Arrival::of(&info), places);
+        // In a group, what is for this device alone gives it keys; what is said there is for all.
+        let is_said =
+            !info.source.is_group || places.iter().any(|place| matches!(place.chain, ChainName::Group(_)));
+        let unread = if is_said { unread(&info) } else { None };
+        self.wait_for(Arrival::of(&info), Waiting { places, unread, writes_held: 0 });
     }
 
-    fn wait_for(&self, arrival: Arrival, places: Vec<Place>) {
+    fn wait_for(&self, arrival: Arrival, waiting: Waiting) {
         let mut state = self.state();
-        if state.waiting.insert(arrival.clone(), Waiting { places, writes_held: 0 }).is_none() {
+        if state.waiting.insert(arrival.clone(), waiting).is_none() {
             state.order.push_back(arrival);
         }
         while state.order.len() > WAITING_MAX {
             let oldest = state.order.pop_front();
             oldest.and_then(|oldest| state.waiting.remove(&oldest));
         }
+    }
+
+    /// What intake is to know of a waiting message that nobody can read any more.
+    pub fn unread(&self, arrival: &Arrival) -> Option<Event> {
+        self.state().waiting.get(arrival)?.unread.clone()
     }
 
     /// The message is on disk, or will never be: whatever moves past it loses nothing.

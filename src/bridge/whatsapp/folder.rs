@@ -9,6 +9,8 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
 
+use super::room::Room;
+
 /// The library's database.
 const DATABASE: &str = "wa.db";
 /// How every database of SQLite's begins: its "Database File Format", section 1.3.
@@ -68,6 +70,14 @@ impl Folder {
             set_mode(&file, 0o600)?;
         }
         Ok(())
+    }
+
+    /// What the disk has left for the link, and for the database in the folder around it. Where nobody can say, there is
+    /// enough: then it fails, and is begun anew.
+    pub fn room(&self) -> Room {
+        let folders = [Some(self.0.as_path()), self.0.parent()];
+        let rooms = folders.into_iter().flatten().filter_map(|folder| Room::left_at(folder).ok());
+        rooms.reduce(Room::min).unwrap_or(Room::UNKNOWN)
     }
 
     /// Moves everything to a folder beside this one, whose name says why and when.

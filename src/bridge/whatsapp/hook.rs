@@ -15,9 +15,10 @@ use whatsapp_rust::{InboundDurabilityHook, async_trait};
 
 use super::inbound::{self, Me};
 use super::told::Told;
+use super::unread;
 use crate::bridge::Batch;
 use crate::panics::contain_call;
-use crate::types::Event;
+use crate::types::{Event, MessageId};
 
 /// The pause before what was not stored is handed over once more.
 const AGAIN_PAUSE: Duration = Duration::from_secs(2);
@@ -97,7 +98,17 @@ impl Desk {
             };
             read(&inbound.message).or_else(unreadable).unwrap_or_default()
         };
-        batch.iter().flat_map(events).collect()
+        let read_after_all = |InboundMessage { info, .. }: &InboundMessage| {
+            let (chat, id) = (me.chat(&info.source.chat), MessageId::new(&info.id));
+            let was_unread = info.unavailable_request_id.is_some() || self.told.is_unread(&chat, &id);
+            was_unread.then_some(Event::ReadAfterAll { chat, id })
+        };
+        batch.iter().flat_map(|inbound| events(inbound).into_iter().chain(read_after_all(inbound))).collect()
+    }
+
+    /// That this message could not be read, unless it is nothing that a person would miss.
+    pub fn unread(&self, client: &Client, info: &MessageInfo) -> Option<Event> {
+        unread::event(&me(client), &|sender| self.told.name_of(sender), info)
     }
 }
 

@@ -41,7 +41,7 @@ impl Me {
     }
 
     /// The chat as nanokimi knows it: the one with oneself has one name only.
-    fn chat(&self, chat: &Jid) -> ChatId {
+    pub fn chat(&self, chat: &Jid) -> ChatId {
         match &self.phone {
             Some(phone) if self.is(chat) => self::chat(phone),
             Some(_) | None => self::chat(chat),
@@ -65,12 +65,7 @@ pub fn events(
 ) -> Vec<Event> {
     let source = &info.source;
     let chat = &source.chat;
-    let no_conversation = info.category == MessageCategory::Peer
-        || chat.is_status_broadcast()
-        || chat.is_broadcast_list()
-        || chat.is_newsletter()
-        || info.id.len() > ID_MAX;
-    if no_conversation {
+    if is_no_conversation(info) {
         return Vec::new();
     }
     let mut events = same_people(me, info);
@@ -102,13 +97,23 @@ pub fn unavailable(
     events(me, name_of, info, &message)
 }
 
+/// Whether nobody says anything to anybody there.
+pub fn is_no_conversation(info: &MessageInfo) -> bool {
+    let chat = &info.source.chat;
+    info.category == MessageCategory::Peer
+        || chat.is_status_broadcast()
+        || chat.is_broadcast_list()
+        || chat.is_newsletter()
+        || info.id.len() > ID_MAX
+}
+
 /// A message's envelope, with what is known here.
-struct Letter<'a> {
-    me: &'a Me,
-    name_of: &'a dyn Fn(&SenderId) -> Option<String>,
-    info: &'a MessageInfo,
+pub struct Letter<'a> {
+    pub me: &'a Me,
+    pub name_of: &'a dyn Fn(&SenderId) -> Option<String>,
+    pub info: &'a MessageInfo,
     /// The message that it comments on, if it is a comment.
-    commented: Option<&'a wa::MessageKey>,
+    pub commented: Option<&'a wa::MessageKey>,
 }
 
 impl Letter<'_> {
@@ -197,15 +202,15 @@ impl Letter<'_> {
         Some(Quote { id, sender: None, sender_name: String::new(), text: String::new(), media: None })
     }
 
-    fn chat(&self) -> ChatId {
+    pub fn chat(&self) -> ChatId {
         self.me.chat(&self.info.source.chat)
     }
 
-    fn sender(&self) -> SenderId {
+    pub fn sender(&self) -> SenderId {
         sender(&self.info.source.sender)
     }
 
-    fn sender_name(&self) -> String {
+    pub fn sender_name(&self) -> String {
         let name = contents::name(&self.info.push_name);
         if name.is_empty() { self.name_of(&self.info.source.sender) } else { name }
     }
@@ -219,7 +224,7 @@ impl Letter<'_> {
         known().unwrap_or_else(|| contents::name(&jid.user))
     }
 
-    fn sent_at(&self) -> Timestamp {
+    pub fn sent_at(&self) -> Timestamp {
         Timestamp::from_second(self.info.timestamp.timestamp()).unwrap_or(Timestamp::UNIX_EPOCH)
     }
 }

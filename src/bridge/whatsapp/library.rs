@@ -9,7 +9,8 @@ use whatsapp_rust::prelude::{Bot, BotHandle, Client, Event as Said, Jid, SqliteS
 use whatsapp_rust::store::{SqliteStoreConfig, Synchronous};
 use whatsapp_rust::transport::TokioWebSocketTransportFactory;
 use whatsapp_rust::types::events::{
-    EventHandler, EventInterest, EventKind, MessageBatch, Receipt as Receipts, UndecryptableMessage,
+    DecryptFailMode, EventHandler, EventInterest, EventKind, MessageBatch, Receipt as Receipts,
+    UndecryptableMessage,
 };
 use whatsapp_rust::types::presence::ReceiptType;
 use whatsapp_rust::wacore::pair_code::PairCodeRejection;
@@ -27,6 +28,7 @@ use super::http::Web;
 use super::inbound;
 use super::policy::End;
 use super::storage::Storage;
+use super::unread;
 use crate::types::{Answer, DeviceKind, Event, MessageId, Receipt, ReceiptKind};
 
 /// How the phone lists us under its linked devices. A name of our own instead of a browser's is accepted where a QR
@@ -66,7 +68,13 @@ pub enum Signal {
     GroupsChanged(Vec<Jid>),
     /// The account has got a name, or another one.
     Named,
-    Undecryptable,
+    /// A message could not be read: what intake is to know of it, and whether the own phone has written it.
+    Unread {
+        noted: Event,
+        by_own_phone: bool,
+    },
+    /// A message of the own phone's could be read.
+    OwnPhoneRead,
 }
 
 /// What the library says while a device is being linked.
@@ -110,8 +118,12 @@ impl Library {
             transport = transport.with_url(url);
         }
         let (arrivals, fault) = (Arrivals::default(), Fault::default());
-        let storage =
-            Storage { database: open(folder).await?, arrivals: arrivals.clone(), fault: fault.clone() };
+        let storage = Storage {
+            database: open(folder).await?,
+            arrivals: arrivals.clone(),
+            fault: fault.clone(),
+            desk: desk.clone(),
+        };
         let mut bot = Bot::builder()
             .with_backend(storage)
             .with_transport_factory(FaultGuardedTransport { inner: transport, fault: fault.clone() })
@@ -227,11 +239,16 @@ impl Listener {
                 self.stanza(stanza.get())
             }
             Said::Receipt(receipts) => self.receipts(receipts),
-            Said::Messages(batch) if batch.hook_committed => self.unknown_groups(batch),
+            Said::Messages(batch) if batch.hook_committed => {
+                if batch.iter().any(|message| unread::is_by_own_phone(&message.info)) {
+                    self.signals.send(Signal::OwnPhoneRead).ok();
+                }
+                self.unknown_groups(batch)
+            }
             Said::Messages(batch) => self.recovered(batch),
             Said::UndecryptableMessage(message) => {
                 self.arrivals.settle(&Arrival::of(&message.info));
-                Some(self.unavailable(message).unwrap_or(Signal::Undecryptable))
+                self.unavailable(message).or_else(|| self.unread(message))
             }
             _ => signal(said),
         }
@@ -251,7 +268,20 @@ impl Listener {
         let Some(client) = self.client.upgrade() else { return };
         // As the library does, before it knows its own number.
         let phone = client.pn().unwrap_or_default();
-        self.arrivals.announce(stanza, &phone, client.lid().as_ref());
+        self.arrivals.announce(stanza, &phone, client.lid().as_ref(), |info| self.desk.unread(&client, info));
+    }
+
+    /// What nobody would see on a phone either is left out.
+    fn unread(&self, message: &UndecryptableMessage) -> Option<Signal> {
+        let unseen = message.decrypt_fail_mode == DecryptFailMode::Hide
+            || message.unavailable_type.is_unrecoverable_fanout();
+        if unseen {
+            return None;
+        }
+        let noted = self.desk.unread(&*self.client.upgrade()?, &message.info)?;
+        // At once: its author may send it again before intake has noted it.
+        self.desk.told.remember(std::slice::from_ref(&noted));
+        Some(Signal::Unread { noted, by_own_phone: unread::is_by_own_phone(&message.info) })
     }
 
     /// The hook has handed these messages over; how their groups are called it could not ask.

@@ -4,7 +4,7 @@
 //!            run ─► running: one run of the library, again and again as `policy` says
 //!                      │
 //! WhatsApp ─► library ─┼─► hook ─► inbound, contents ─► intake       messages, before WhatsApp is told
-//!    fault ◄─ storage ◄─┤   arrivals                                  what is on disk before what
+//!    fault ◄─ storage ◄─┤   arrivals ──► unread ───► intake           what is on disk before what
 //!                      ├─► greeting, told ────────────► intake       the account, chats, who is who
 //!                      ├─► linking ───────────────────► the link     codes, passkeys
 //! WhatsApp ◄───────────┴── outbound ─► sessions, letter, media, courtesies ◄── the service's orders
@@ -29,10 +29,12 @@ mod media;
 mod offers;
 mod outbound;
 mod policy;
+mod room;
 mod running;
 mod sessions;
 mod storage;
 mod told;
+mod unread;
 mod uptime;
 
 #[cfg(test)]
@@ -56,6 +58,8 @@ use super::{BridgeEnd, Link, Order};
 use crate::clock::Clock;
 use crate::types::{Pairing, PairingFailure};
 
+/// How often it is looked how much room the disk has.
+const ROOM_LOOK_EACH: Duration = Duration::from_secs(5);
 /// How long removing this device may take before it is done without the server.
 const UNLINK_LIMIT: Duration = Duration::from_secs(45);
 
@@ -174,6 +178,9 @@ impl Bridge {
         let mut policy = Policy::default();
         let mut version = Version::Known;
         loop {
+            if matches!(aim, Aim::Serve) && self.wait_for_room(shutdown).await == Waited::Interrupted {
+                return Ok(self.standing());
+            }
             let fixed = match version {
                 Version::Known => None,
                 Version::Fresh => match self.web.version().await {
@@ -233,6 +240,21 @@ impl Bridge {
             }
             self.stand_by(aim, Link::Connecting);
         }
+    }
+
+    /// Waits while the disk is full.
+    async fn wait_for_room(&mut self, shutdown: &mut Pin<&mut impl Future<Output = ()>>) -> Waited {
+        if !self.folder.room().is_low() {
+            return Waited::ToTheEnd;
+        }
+        self.publish(Link::DiskFull);
+        while !self.folder.room().is_enough() {
+            if self.wait(ROOM_LOOK_EACH, shutdown).await == Waited::Interrupted {
+                return Waited::Interrupted;
+            }
+        }
+        self.publish(Link::Connecting);
+        Waited::ToTheEnd
     }
 
     /// Shows how the link stands between two runs, unless the person is being led through linking.
@@ -325,7 +347,8 @@ impl Bridge {
             | Link::Replaced
             | Link::LoggedOut
             | Link::Banned { .. }
-            | Link::Outdated => Pairing::Asking,
+            | Link::Outdated
+            | Link::DiskFull => Pairing::Asking,
         }
     }
 }
@@ -343,7 +366,7 @@ fn unlinked_end(end: End) -> PairingFailure {
         End::Lost => PairingFailure::Unreachable,
         End::Banned { .. } => PairingFailure::Throttled,
         End::Refused { reason } => PairingFailure::Other(format!("WhatsApp refuses the login ({reason})")),
-        End::Storage => PairingFailure::Other("the link could not be stored".to_owned()),
+        End::Storage | End::NoRoom => PairingFailure::Other("the link could not be stored".to_owned()),
         End::Replaced | End::LoggedOut | End::Outdated => {
             PairingFailure::Other("WhatsApp ended the connection".to_owned())
         }

@@ -18,6 +18,7 @@ use super::hook;
 use super::letter::{self, Author};
 use super::media::{self, Fetching};
 use super::sessions::{self, Awaited, Reach};
+use super::unread;
 use crate::bridge::{
     Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Recipients, Repair, Send, SendError,
 };
@@ -52,6 +53,7 @@ pub struct Outbound {
     beside: JoinSet<()>,
     courtesies: Courtesies,
     fetching: Fetching,
+    asking: JoinSet<()>,
     sending: JoinSet<ChatId>,
     busy: HashSet<ChatId>,
     /// Never an empty queue.
@@ -77,6 +79,7 @@ impl Outbound {
             way: Way { client, clock, telling, awaited: Awaited::default() },
             repairs,
             beside,
+            asking: JoinSet::new(),
             sending: JoinSet::new(),
             busy: HashSet::new(),
             waiting: HashMap::new(),
@@ -113,6 +116,10 @@ impl Outbound {
                 self.show(Courtesy::Read { chat, sender, messages });
             }
             (Order::Fetch(fetch), Line::Open) => self.fetching.begin(fetch),
+            (Order::AskAgain { handle }, Line::Open) => {
+                while self.asking.try_join_next().is_some() {}
+                self.asking.spawn(ask_again(self.way.client.clone(), handle));
+            }
         }
     }
 
@@ -174,7 +181,20 @@ pub fn later(order: Order) {
         Order::Fetch(fetch) => {
             fetch.outcome.send(Err(FetchError::Later)).ok();
         }
-        Order::Typing { .. } | Order::Read { .. } => {}
+        Order::Typing { .. } | Order::Read { .. } | Order::AskAgain { .. } => {}
+    }
+}
+
+/// Has the phone asked for a message; its answer is an event.
+async fn ask_again(client: Arc<Client>, handle: Vec<u8>) {
+    let asking = async {
+        let envelope = Arc::new(unread::envelope(&handle)?);
+        client.send_pdo_placeholder_resend_request(&envelope).await
+    };
+    match timeout(SEND_LIMIT, asking).await {
+        Ok(Ok(())) => tracing::debug!("The phone is asked for a message that could not be read"),
+        Ok(Err(error)) => tracing::debug!("Failed to ask the phone for a message: {error:#}"),
+        Err(_) => tracing::debug!("The phone could not be asked for a message in time"),
     }
 }
 

@@ -39,6 +39,8 @@ pub enum End {
     Lost,
     /// The link's database failed, such as on a full disk.
     Storage,
+    /// The disk is nearly full: it was ended before anything failed.
+    NoRoom,
 }
 
 /// WhatsApp's number of a ban. Where it comes without a time, it comes as a refusal.
@@ -61,7 +63,12 @@ impl End {
                 "WhatsApp refuses the login (code {reason}). If that lasts, install a newer nanokimi, or link again: \
                  `nanokimi auth --logout`, then `nanokimi auth`"
             )),
-            Self::LoggedOut | Self::Banned { .. } | Self::Outdated | Self::Lost | Self::Storage => None,
+            Self::LoggedOut
+            | Self::Banned { .. }
+            | Self::Outdated
+            | Self::Lost
+            | Self::Storage
+            | Self::NoRoom => None,
         }
     }
 }
@@ -156,6 +163,7 @@ impl Policy {
                 self.updated = Updated::Yes;
                 Next::Again { after: self.pause(), version: Version::Fresh }
             }
+            End::NoRoom => Next::Again { after: Duration::ZERO, version: Version::Known },
             End::Refused { .. } | End::Lost | End::Storage => {
                 Next::Again { after: self.pause(), version: Version::Known }
             }

@@ -17,7 +17,6 @@ use whatsapp_rust::wacore::iq::devices::RemoveCompanionDeviceSpec;
 use whatsapp_rust::wacore::stats::StatsSnapshot;
 use whatsapp_rust::wacore::time::now_millis;
 
-use super::Bridge;
 use super::courtesies::Courtesy;
 use super::greeting::{Greeting, greet, tell_group};
 use super::hook::Desk;
@@ -27,6 +26,7 @@ use super::linking::{Linking, Said, Step};
 use super::outbound::{Line, Outbound};
 use super::policy::End;
 use super::uptime::Uptime;
+use super::{Bridge, ROOM_LOOK_EACH};
 use crate::types::{Event, Link, Pairing, PairingFailure};
 
 /// How long the library may take to stop: it flushes for up to 15 s where the network hangs.
@@ -53,6 +53,10 @@ const GROUP_ASKED_EACH: Duration = Duration::from_secs(30);
 const GROUP_ASKED_EACH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Groups of which it is remembered that they were asked about.
 const ASKED_REMEMBERED_MAX: usize = 1000;
+
+/// Messages of the own phone that cannot be read, one after the other, after which its session counts as broken: one
+/// may be damaged, and another still on its way when the first is asked for.
+const OWN_PHONE_UNREAD_MAX: u32 = 3;
 
 /// What a run is for.
 #[derive(Debug)]
@@ -111,6 +115,7 @@ pub async fn run(
         redelivery_pause: REDELIVERY_PAUSE,
         not_stored: None,
         asked: HashMap::new(),
+        own_phone_unread: 0,
     };
     let outcome = running.drive(aim, shutdown).await;
     let Running { library, outbound, telling, greetings, errands, .. } = running;
@@ -174,12 +179,16 @@ struct Running<'a> {
     not_stored: Option<Instant>,
     /// Groups whose names were asked for, until when they are left alone, and how long that is.
     asked: HashMap<Jid, (Instant, Duration)>,
+    /// Messages of the own phone that could not be read, one after the other.
+    own_phone_unread: u32,
 }
 
 impl Running<'_> {
     async fn drive(&mut self, aim: &mut Aim, shutdown: &mut Pin<&mut impl Future<Output = ()>>) -> Outcome {
         let mut look = interval(LOOK_EACH);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut room_look = interval(ROOM_LOOK_EACH);
+        room_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let redelivery_wanted = self.bridge.desk.redelivery.clone();
         loop {
             let redelivery = self.redelivery;
@@ -205,6 +214,7 @@ impl Running<'_> {
                 }
                 () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => self.on_limit(aim),
                 _ = look.tick() => self.look(aim),
+                _ = room_look.tick() => self.look_at_room(aim),
             };
             if let Some(outcome) = done {
                 return outcome;
@@ -247,11 +257,27 @@ impl Running<'_> {
                     self.greet(Greeting::Account);
                 }
             }
-            Signal::Undecryptable => {
-                tracing::warn!("A message could not be decrypted; the library asks for it again");
-            }
+            Signal::OwnPhoneRead => self.own_phone_unread = 0,
+            Signal::Unread { noted, by_own_phone } => self.on_unread(noted, by_own_phone),
         }
         None
+    }
+
+    fn on_unread(&mut self, noted: Event, by_own_phone: bool) {
+        if self.telling.try_send(vec![noted]).is_err() {
+            tracing::warn!("Intake is far behind: left out a message that could not be read");
+        }
+        if !by_own_phone {
+            tracing::warn!("A message could not be read; its author and your phone are asked for it");
+            return;
+        }
+        tracing::warn!("A message of your own phone could not be read; the phone is asked for it");
+        self.own_phone_unread += 1;
+        if self.own_phone_unread >= OWN_PHONE_UNREAD_MAX {
+            self.own_phone_unread = 0;
+            tracing::warn!("Nothing of your own phone's can be read: beginning a new session with it");
+            self.errands.spawn(forget_session_with_phone(self.library.client.clone()));
+        }
     }
 
     /// The library is logged in, for the first time or once more.
@@ -321,7 +347,8 @@ impl Running<'_> {
                 | Signal::Hash { .. }
                 | Signal::GroupsChanged(_)
                 | Signal::Named
-                | Signal::Undecryptable => {}
+                | Signal::OwnPhoneRead => {}
+                Signal::Unread { noted, .. } => drop(self.telling.try_send(vec![noted])),
             }
         }
         Outcome::Over { end: self.end.unwrap_or(End::Lost), online: self.uptime.online(Instant::now()) }
@@ -339,6 +366,16 @@ impl Running<'_> {
         }
         tracing::warn!("The connection to WhatsApp is dead, beginning anew");
         Some(Outcome::Over { end: End::Lost, online: self.uptime.online(now) })
+    }
+
+    /// Goes offline before anything fails for want of room.
+    fn look_at_room(&self, aim: &Aim) -> Option<Outcome> {
+        let serves = matches!(aim, Aim::Serve);
+        if !serves || !self.bridge.folder.room().is_low() {
+            return None;
+        }
+        self.bridge.publish(Link::DiskFull);
+        Some(Outcome::Over { end: End::NoRoom, online: self.uptime.online(Instant::now()) })
     }
 
     fn ask_about(&mut self, group: Jid) {
@@ -459,6 +496,15 @@ async fn log_out(client: &Arc<Client>) -> Outcome {
             tracing::warn!("WhatsApp did not confirm that the device is removed: {error:#}");
             Outcome::Over { end: End::Lost, online: None }
         }
+    }
+}
+
+/// The next question to the phone begins a new session, in which the phone answers and goes on.
+async fn forget_session_with_phone(client: Arc<Client>) {
+    let phone =
+        [client.pn(), client.lid()].into_iter().flatten().map(|jid| jid.to_non_ad()).collect::<Vec<_>>();
+    if let Err(error) = client.signal().delete_sessions(&phone).await {
+        tracing::warn!("Failed to begin a new session with your phone: {error}");
     }
 }
 

@@ -1,7 +1,9 @@
-//! The library's storage: its own SQLite store, behind two rules of ours.
+//! The library's storage: its own SQLite store, behind three rules of ours.
 //!
 //! 1. **The row before the ratchet**: what decrypts is written only after all that it has decrypted ([`Arrivals`]).
-//! 2. **No step past a failure**: after the first one the library can neither write nor speak ([`Fault`]).
+//! 2. **No ack of what nobody has read**: a message of which neither a row nor its mark is left was passed by keys from
+//!    elsewhere, such as an old backup's. Intake notes it before WhatsApp is told that we have it, and asks the phone.
+//! 3. **No step past a failure**: after the first one the library can neither write nor speak ([`Fault`]).
 //!
 //! ```text
 //! library ─▶ Storage ─┬─ sessions, members' keys ─▶ wait for the rows that they have moved past ─┐
@@ -35,16 +37,20 @@ use whatsapp_rust::wacore::store::traits::{
 
 use super::arrivals::{Arrival, Arrivals, NotYet};
 use super::fault::Fault;
+use super::hook::Desk;
 
-/// How much longer than the library a message is kept that intake has not taken yet: 37 days in all. WhatsApp delivers
-/// what was not acknowledged for 30 days.
-const KEPT_LONGER_SECS: i64 = 30 * 24 * 60 * 60;
+/// How much longer than the library rows and marks are kept: for 30 days in all, as WhatsApp delivers what was not
+/// acknowledged.
+const KEPT_LONGER_SECS: i64 = 23 * 24 * 60 * 60;
+/// The row of a message that intake has taken: what comes again is known by it.
+const MARK: &[u8] = &[];
 
 /// The storage of one run of the library.
 pub struct Storage {
     pub database: SqliteStore,
     pub arrivals: Arrivals,
     pub fault: Fault,
+    pub desk: Desk,
 }
 
 impl Storage {
@@ -396,10 +402,17 @@ impl ProtocolStore for Storage {
     }
 
     async fn get_pending_inbound(&self, chat: &str, sender: &str, id: &str) -> Result<Option<Vec<u8>>> {
-        let message = self.checked(self.database.get_pending_inbound(chat, sender, id)).await;
+        let arrival = Arrival::new(chat, sender, id);
+        let row = self.checked(self.database.get_pending_inbound(chat, sender, id)).await?;
+        if row.is_none()
+            && let Some(unread) = self.arrivals.unread(&arrival)
+        {
+            let noted = self.desk.hand_over(vec![unread]).await;
+            noted.map_err(|error| StoreError::Validation(error.to_string()))?;
+        }
         // Asked of what has come before: its chain has moved past it long ago.
-        self.arrivals.settle(&Arrival::new(chat, sender, id));
-        message
+        self.arrivals.settle(&arrival);
+        Ok(row.filter(|row| row != MARK))
     }
 
     async fn delete_pending_inbound(&self, chat: &str, sender: &str, id: &str) -> Result<()> {
@@ -418,8 +431,15 @@ impl ProtocolStore for Storage {
         Ok(())
     }
 
+    /// Leaves a mark in the place of each.
     async fn delete_pending_inbound_batch(&self, keys: &[PendingInboundKey<'_>]) -> Result<()> {
-        self.checked(self.database.delete_pending_inbound_batch(keys)).await
+        let marks = keys.iter().map(|&PendingInboundKey { chat, sender, id }| PendingInboundRow {
+            chat,
+            sender,
+            id,
+            message: MARK,
+        });
+        self.checked(self.database.store_pending_inbound_batch(&marks.collect::<Vec<_>>())).await
     }
 }
 

@@ -4,7 +4,7 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use crate::types::{ChatId, Event, SenderId};
+use crate::types::{ChatId, Event, MessageId, SenderId};
 
 /// Most pairs, and most names, that are remembered: ten large groups. Beyond that they are told once more.
 const REMEMBERED_MAX: usize = 10_000;
@@ -17,6 +17,8 @@ pub struct Told(Arc<Mutex<Memory>>);
 struct Memory {
     people: HashSet<(SenderId, SenderId)>,
     chats: HashMap<ChatId, (String, Option<u32>)>,
+    /// What could not be read.
+    unread: HashSet<(ChatId, MessageId)>,
     /// How the senders of messages call themselves.
     names: HashMap<SenderId, String>,
 }
@@ -38,6 +40,8 @@ impl Told {
             | Event::Noted(_)
             | Event::Account(_)
             | Event::Answered { .. }
+            | Event::Unread(_)
+            | Event::ReadAfterAll { .. }
             | Event::Receipt(_)
             | Event::PhoneMissed { .. }
             | Event::IdentityChanged { .. } => true,
@@ -68,6 +72,15 @@ impl Told {
                     }
                     memory.names.insert(message.sender.clone(), message.sender_name.clone());
                 }
+                Event::Unread(unread) => {
+                    if memory.unread.len() >= REMEMBERED_MAX {
+                        memory.unread.clear();
+                    }
+                    memory.unread.insert((unread.chat.clone(), unread.id.clone()));
+                }
+                Event::ReadAfterAll { chat, id } => {
+                    memory.unread.remove(&(chat.clone(), id.clone()));
+                }
                 Event::Edited(_)
                 | Event::Deleted { .. }
                 | Event::Reacted(_)
@@ -79,6 +92,11 @@ impl Told {
                 | Event::IdentityChanged { .. } => {}
             }
         }
+    }
+
+    /// Whether intake was told that this message could not be read.
+    pub fn is_unread(&self, chat: &ChatId, id: &MessageId) -> bool {
+        self.lock().unread.contains(&(chat.clone(), id.clone()))
     }
 
     pub fn name_of(&self, sender: &SenderId) -> Option<String> {

@@ -171,7 +171,7 @@ async fn link_account(install: &Install, phone: Option<String>) -> Result<ExitCo
     match now {
         Link::Online => linked(&store).await,
         Link::Pairing(Pairing::Failed(failure)) => Ok(exit::of_pairing(&failure).tell()),
-        Link::Unlinked | Link::Connecting | Link::Pairing(_) => {
+        Link::Unlinked | Link::Connecting | Link::Pairing(_) | Link::DiskFull => {
             let said = if install.whatsapp().is_linked().await? {
                 "The phone has agreed, but WhatsApp has not told the chats yet. Next: `nanokimi setup` asks for them \
                  again; `nanokimi auth --logout` removes the link."
@@ -288,7 +288,8 @@ async fn answer(now: &Link, line: &str, answers: &mpsc::Sender<String>) -> bool 
         | Link::Replaced
         | Link::LoggedOut
         | Link::Banned { .. }
-        | Link::Outdated => false,
+        | Link::Outdated
+        | Link::DiskFull => false,
     }
 }
 

@@ -10,7 +10,7 @@ use rusqlite::{OptionalExtension, params};
 use super::{Intake, KnownQuote, NewRow, wake_name};
 use crate::router::Wake;
 use crate::store::media::stored_bytes;
-use crate::store::{millis, people};
+use crate::store::{millis, people, unread};
 use crate::types::{ChatId, Edit, Forwarded, Group, Inbound, MessageId, Note, Reaction, SenderId};
 
 /// A message as its author has left it.
@@ -99,6 +99,7 @@ impl Intake<'_> {
     /// Only the author can take a message back, and only before it was read.
     pub(super) fn deleted(&mut self, chat: &ChatId, sender: &SenderId, target: &MessageId) -> Result<()> {
         let Some(group) = self.group_of(chat)? else { return Ok(()) };
+        unread::came(self.connection, &group.chat, target)?;
         while let Some(waiting) = self.waiting(&group, sender, target)? {
             let paths: [Option<String>; 2] = self
                 .connection

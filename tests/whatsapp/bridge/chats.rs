@@ -31,6 +31,8 @@ fn group(event: &Event) -> Option<(String, String, Option<u32>)> {
         | Event::SamePerson { .. }
         | Event::Account(_)
         | Event::Answered { .. }
+        | Event::Unread(_)
+        | Event::ReadAfterAll { .. }
         | Event::Receipt(_)
         | Event::PhoneMissed { .. }
         | Event::IdentityChanged { .. } => None,

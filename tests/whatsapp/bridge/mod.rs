@@ -7,4 +7,5 @@ mod linking;
 mod links;
 mod media;
 mod messages;
+mod unread;
 mod world;

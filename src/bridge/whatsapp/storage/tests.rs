@@ -23,6 +23,8 @@ use whatsapp_rust::wacore::store::traits::{ProtocolStore as _, SignalStore};
 use whatsapp_rust::wacore_binary::Node;
 
 use super::*;
+use crate::bridge::Batch;
+use crate::types::{ChatId, Event, MessageId};
 
 const ANNA: &str = "15550001111@s.whatsapp.net";
 const KAI: &str = "15550002222@s.whatsapp.net";
@@ -158,7 +160,7 @@ impl Letter {
     }
 
     fn announce(&self, arrivals: &Arrivals) {
-        arrivals.announce(&self.stanza().as_node_ref(), &KAI.parse::<Jid>().unwrap(), None);
+        arrivals.announce(&self.stanza().as_node_ref(), &KAI.parse::<Jid>().unwrap(), None, |_| None);
     }
 }
 
@@ -179,6 +181,7 @@ fn have_moved_past((session, key): &(Option<Bytes>, Option<Vec<u8>>), letter: &L
 
 struct Disk {
     storage: Storage,
+    intake: tokio::sync::mpsc::Receiver<Batch>,
     _folder: tempfile::TempDir,
 }
 
@@ -186,8 +189,14 @@ impl Disk {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = SqliteStore::new(folder.path().join("wa.db").to_str().unwrap()).await.unwrap();
-        let storage = Storage { database, arrivals: Arrivals::default(), fault: Fault::default() };
-        Self { storage, _folder: folder }
+        let (desk, intake) = tokio::sync::mpsc::channel(1);
+        let storage = Storage {
+            database,
+            arrivals: Arrivals::default(),
+            fault: Fault::default(),
+            desk: Desk::new(desk),
+        };
+        Self { storage, intake, _folder: folder }
     }
 
     async fn store_row(&self, letter: &Letter) {
@@ -272,6 +281,50 @@ async fn what_comes_a_second_time_is_let_go_when_the_library_asks_for_its_row() 
     let Arrival { chat, sender, id } = letter.arrival();
     disk.storage.get_pending_inbound(&chat, &sender, &id).await.unwrap();
     timeout(SOON, kai.cache.flush(&disk.storage)).await.expect("nothing to wait for").unwrap();
+}
+
+#[tokio::test]
+async fn what_comes_again_and_has_left_no_row_is_noted_before_it_counts_as_known() {
+    let mut disk = Disk::new().await;
+    let (mut anna, kai) = (Person::new(ANNA), Person::new(KAI));
+    anna.meet(&kai).await;
+    let letter = anna.write(&kai, "first").await;
+    let unread = Event::ReadAfterAll { chat: ChatId::new(ANNA), id: MessageId::new("first") };
+    let phone = KAI.parse::<Jid>().unwrap();
+    disk.storage.arrivals.announce(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread.clone()));
+    let Arrival { chat, sender, id } = letter.arrival();
+    for stored in [false, true] {
+        let asked = disk.storage.get_pending_inbound(&chat, &sender, &id);
+        let intake = async {
+            let Batch { events, committed } = disk.intake.recv().await.unwrap();
+            assert_eq!(events, std::slice::from_ref(&unread));
+            if stored {
+                committed.send(()).unwrap();
+            }
+        };
+        let (known, ()) = tokio::join!(asked, intake);
+        assert_eq!(known.is_ok(), stored, "what is not noted is not acknowledged");
+        assert!(!disk.storage.fault.has_happened());
+    }
+}
+
+#[tokio::test]
+async fn what_intake_has_taken_is_known_by_its_mark() {
+    let mut disk = Disk::new().await;
+    let (mut anna, kai) = (Person::new(ANNA), Person::new(KAI));
+    anna.meet(&kai).await;
+    let letter = anna.write(&kai, "first").await;
+    let Arrival { chat, sender, id } = letter.arrival();
+    disk.store_row(&letter).await;
+    let row = disk.storage.get_pending_inbound(&chat, &sender, &id).await.unwrap();
+    assert_eq!(row.as_deref(), Some(&b"hello"[..]));
+    let key = PendingInboundKey { chat: &chat, sender: &sender, id: &id };
+    disk.storage.delete_pending_inbound_batch(&[key]).await.unwrap();
+    let unread = Event::ReadAfterAll { chat: ChatId::new(ANNA), id: MessageId::new("first") };
+    let phone = KAI.parse::<Jid>().unwrap();
+    disk.storage.arrivals.announce(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread));
+    assert_eq!(disk.storage.get_pending_inbound(&chat, &sender, &id).await.unwrap(), None);
+    assert!(disk.intake.try_recv().is_err(), "it was taken before");
 }
 
 #[tokio::test]

@@ -1,0 +1,65 @@
+//! Sees to messages that could not be read: has the phone asked for them, and tells the chat when one does not come.
+//!
+//! What is to be done, the rows say; this sleeps until then, until intake has noted another one, or until the link
+//! has changed.
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::time::sleep;
+
+use super::rules;
+use crate::bridge::{Link, Order};
+use crate::container::Containers;
+use crate::session::Host;
+use crate::store::{OutboxChange, UnreadWork};
+
+/// The pause after the database failed.
+const ERROR_PAUSE: Duration = Duration::from_secs(30);
+/// The longest sleep, should the clock be set: what is due then is late by no more.
+const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
+
+/// Runs until the service stops.
+pub async fn run<C: Containers>(
+    host: &Host<C>,
+    orders: mpsc::Sender<Order>,
+    mut link: watch::Receiver<Link>,
+    noted: Arc<Notify>,
+) -> Infallible {
+    loop {
+        let can_ask = *link.borrow_and_update() == Link::Online;
+        let pause = match host.store.unread_work(can_ask, rules(&host.settings), host.clock.now()).await {
+            Ok(work) => carry_out(host, &orders, work).await,
+            Err(error) => {
+                tracing::error!("Failed to look after messages that could not be read: {error:#}");
+                Some(ERROR_PAUSE)
+            }
+        };
+        tokio::select! {
+            () = noted.notified() => {}
+            () = sleep(pause.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => {}
+            changed = link.changed() => if changed.is_err() {
+                // The bridge is gone, which intake says.
+                std::future::pending::<()>().await;
+            },
+        }
+    }
+}
+
+/// Returns how long nothing is to be done then.
+async fn carry_out<C: Containers>(
+    host: &Host<C>,
+    orders: &mpsc::Sender<Order>,
+    work: UnreadWork,
+) -> Option<Duration> {
+    for handle in work.ask {
+        orders.send(Order::AskAgain { handle }).await.ok();
+    }
+    if work.outbox == OutboxChange::Changed {
+        tracing::warn!("A message could not be read, and did not come again; its chat is told");
+        host.outbox_hint.notify_one();
+    }
+    work.next.map(|next| Duration::try_from(next.duration_since(host.clock.now())).unwrap_or_default())
+}

@@ -1,0 +1,108 @@
+//! Messages that WhatsApp has delivered and that nobody can decrypt; and a disk that was full.
+
+use std::time::Duration;
+
+use nanokimi::bridge::{Event, Link};
+use nanokimi::types::{Author, MessageId, Unread};
+
+use crate::engine::Behaviour;
+use crate::held::{chat, message, phone};
+use crate::world::World;
+
+const MINUTE: Duration = Duration::from_secs(60);
+
+fn unread(world: &World, group: &str, id: &str, sender: &str, author: Author) -> Event {
+    Event::Unread(Unread {
+        chat: chat(group),
+        id: MessageId::new(id),
+        sender: phone(sender),
+        sender_name: sender.to_owned(),
+        sent_at: world.now(),
+        author,
+        handle: id.as_bytes().to_vec(),
+    })
+}
+
+fn asked(world: &World) -> Vec<String> {
+    world.chats.asked_again().into_iter().map(|handle| String::from_utf8(handle).unwrap()).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_asked_for_and_missed_in_the_chat_once() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    world
+        .tells(vec![
+            unread(&world, "family", "1", "Ana", Author::Somebody),
+            unread(&world, "family", "2", "Bob", Author::Somebody),
+            unread(&world, "strangers", "3", "Eve", Author::Somebody),
+        ])
+        .await;
+    world.silence(MINUTE).await;
+    assert_eq!(asked(&world), ["1", "2"], "what Kai does not serve is nobody's business");
+    world.silence(MINUTE * 8).await;
+    assert_eq!(asked(&world), ["1", "2", "1", "2"]);
+    let told = "Kai: I could not read 2 messages of Ana, Bob. Please send them again.";
+    assert_eq!(world.hears_in("family").await, told);
+    world.silence(MINUTE * 60 * 24 * 15).await;
+    assert_eq!(asked(&world).len(), 8, "the phone is asked four times");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_comes_after_all_is_answered_and_not_missed() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    for (id, author) in [("1", Author::OwnPhone), ("2", Author::Somebody), ("3", Author::Somebody)] {
+        world.tells(vec![unread(&world, "family", id, "Ana", author)]).await;
+    }
+    world.silence(Duration::from_secs(1)).await;
+    assert_eq!(asked(&world), ["1"], "nobody else asks the own phone");
+    world.writes(message("family", "1", "Ana", "@Kai hello", world.now())).await;
+    assert!(world.hears_in("family").await.contains("hello"));
+    world.writes(message("family", "2", "Ana", "never mind", world.now())).await;
+    // A reaction's vote, or whatever else leaves no row.
+    world.tells(vec![Event::ReadAfterAll { chat: chat("family"), id: MessageId::new("3") }]).await;
+    world.silence(MINUTE * 60).await;
+    assert_eq!(asked(&world), ["1"]);
+    // What was read before is never asked for.
+    world.tells(vec![unread(&world, "family", "1", "Ana", Author::OwnPhone)]).await;
+    world.silence(MINUTE * 60).await;
+    assert_eq!(asked(&world), ["1"]);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_link_is_away_nobody_is_asked_and_afterwards_twenty_at_a_time() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    world.link(Link::Connecting);
+    let many =
+        (0..50).map(|number| unread(&world, "family", &format!("{number:02}"), "Ana", Author::OwnPhone));
+    world.tells(many.collect()).await;
+    world.silence(MINUTE).await;
+    assert_eq!(asked(&world).len(), 0);
+    world.link(Link::Online);
+    world.silence(Duration::from_secs(1)).await;
+    assert_eq!(asked(&world).len(), 20);
+    world.silence(MINUTE * 2).await;
+    assert_eq!(asked(&world).len(), 50);
+    let told = "Kai: I could not read 50 messages of Ana. Please send them again.";
+    assert_eq!(world.hears_in("family").await, told);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn after_a_full_disk_the_owner_hears_why_kai_was_away() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    for link in [Link::DiskFull, Link::Connecting, Link::DiskFull, Link::Connecting] {
+        world.link(link);
+        world.silence(MINUTE).await;
+    }
+    world.link(Link::Online);
+    let told = "Kai: I was offline, because the disk of your server was full. Nothing is lost: what was written \
+                meanwhile comes now. Please make more room there.";
+    assert_eq!(world.hears_in("main").await, told);
+    world.link(Link::Connecting);
+    world.silence(MINUTE).await;
+    world.link(Link::Online);
+    world.silence(MINUTE * 60).await;
+    world.ends().await;
+}
