@@ -156,6 +156,8 @@ fn may_be_lost(event: &Event) -> bool {
         | Event::Chat { .. }
         | Event::SamePerson { .. }
         | Event::Account(_)
+        | Event::Unread(_)
+        | Event::ReadAfterAll { .. }
         | Event::PhoneMissed { .. }
         | Event::IdentityChanged { .. } => false,
     }
