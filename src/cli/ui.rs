@@ -140,7 +140,9 @@ pub fn room() -> Option<(usize, usize)> {
 /// A code for a phone in colours of its own, as `auth::qr` draws it. It and [`draw`] are all that goes to the terminal as
 /// it is: blocks, colours and our own words.
 pub fn note_code(lines: &[String]) {
-    writeln!(io::stderr(), "{}", lines.join("\n")).ok();
+    for line in lines {
+        writeln!(io::stderr(), "{line}").ok();
+    }
 }
 
 /// Draws these lines on the terminal's second screen, from its top: a code for a phone, and what to do with it.

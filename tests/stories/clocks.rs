@@ -189,7 +189,7 @@ async fn an_outage_ends_with_the_first_answer_and_the_next_is_told_again() {
             world.sets_the_clock(by);
             let mut heard = [world.hears().await, world.hears().await];
             heard.sort_by(|one, other| one.group.cmp(&other.group));
-            assert_eq!(heard[0].text, format!("Kai: echo: @Kai {round}"));
+            assert_eq!(heard[0].text, format!("Kai: echo: @Kai {round}"), "{by}: {heard:?}");
             assert_eq!(heard[1].text, "Kai: an outage");
             assert_eq!(world.store.outages().await.unwrap(), [], "{by}");
             // The owner hears of the same at most once an hour.

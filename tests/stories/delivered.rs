@@ -305,6 +305,8 @@ async fn a_repair_on_which_the_link_is_lost_does_not_count() {
     let mut world = world().await;
     let first = answers_ana(&mut world, "one").await;
     world.link(Link::Connecting);
+    // Delivery has seen it.
+    world.silence(MINUTE).await;
     is_missed(&world, &first, phone("Ana")).await;
     world.silence(HOUR * 5).await;
     assert_eq!(repaired(&world), []);

@@ -44,7 +44,7 @@ impl Screen {
                     ui::note(ASKING);
                 }
             }
-            Self::Pipe => once(pairing, now)?.iter().for_each(ui::note),
+            Self::Pipe => ui::note_code(&once(pairing, now)?),
         }
         Ok(())
     }
