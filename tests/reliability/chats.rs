@@ -281,7 +281,8 @@ impl Chats {
         times.collect()
     }
 
-    /// Prints what was counted; nothing may be lost, nothing have two ids, nothing overtake another.
+    /// Prints what was counted; nothing may be lost, nothing have two ids. What a reader could not decrypt at once comes
+    /// behind what followed it.
     pub fn report(&self, what: &str, counts: &Counts) {
         let Counts { asked, answered, lost, renamed, reordered, repeated } = counts;
         println!(
@@ -297,7 +298,6 @@ impl Chats {
         }
         assert_eq!(lost.len(), 0, "messages were lost");
         assert_eq!(*renamed, 0, "an answer came under two ids");
-        assert_eq!(*reordered, 0, "an answer was overtaken");
     }
 
     /// The last that the service has warned of.
