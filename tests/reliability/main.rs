@@ -3,7 +3,7 @@
 //! replaced, by engines that answer at once.
 //!
 //! ```text
-//! cargo test --test reliability                      a short run of all that follow but mix and idle
+//! cargo test --test reliability                      a short run of all that follow but the last
 //! cargo test --test reliability -- kills 200         kill -9 at random moments
 //! cargo test --test reliability -- neighbour 200     the same beside a process that flushes the disk without end
 //! cargo test --test reliability -- sniper 200        kill -9 within 90 ms of a delivery, many under way, slow disk
@@ -79,6 +79,7 @@ async fn main() {
             kills::run(FEW_KILLS, chance()).await;
             kills::run_beside_neighbour(FEW_KILLS / 2, chance()).await;
             sniper::run(FEW_SHOTS, chance()).await;
+            mix::run(FEW_KILLS / 2, chance()).await;
             burst::run(FEW_MESSAGES).await;
             hostile::run().await;
             disk::run_in_own_namespace(Scarce::Bytes, SHORT_ROUND).await;
