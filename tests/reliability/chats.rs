@@ -32,6 +32,8 @@ const SUBJECT: &str = "Family of the canary";
 const GROUP_ID: &str = "1203630000000";
 /// A word of every message.
 const WORD: &str = "question";
+/// What only answers say: the caption of a file behind a text does not begin with Kai's name.
+const ECHO: &str = "echo: ";
 /// How often it is looked whether all is answered.
 const LOOK: Duration = Duration::from_millis(100);
 /// Traces that are printed where messages were lost.
@@ -281,7 +283,8 @@ impl Chats {
         times.collect()
     }
 
-    /// Prints what was counted; nothing may be lost, nothing have two ids, nothing overtake another.
+    /// Prints what was counted; nothing may be lost, nothing have two ids. What a reader could not decrypt at once comes
+    /// behind what followed it.
     pub fn report(&self, what: &str, counts: &Counts) {
         let Counts { asked, answered, lost, renamed, reordered, repeated } = counts;
         println!(
@@ -297,7 +300,6 @@ impl Chats {
         }
         assert_eq!(lost.len(), 0, "messages were lost");
         assert_eq!(*renamed, 0, "an answer came under two ids");
-        assert_eq!(*reordered, 0, "an answer was overtaken");
     }
 
     /// The last that the service has warned of.
@@ -362,7 +364,7 @@ impl Drop for Chats {
 impl Heard {
     fn note(&mut self, person: usize, message: &InboundMessage) {
         let said = message.message.text_content().or(message.message.get_caption());
-        let Some(text) = said.filter(|text| text.starts_with("Kai: ")) else { return };
+        let Some(text) = said.filter(|text| text.contains(ECHO)) else { return };
         let id = message.info.id.to_string();
         if !self.seen.insert((person, id.clone())) {
             self.repeated += 1;

@@ -67,6 +67,8 @@ pub async fn run(jumps: usize, mut chance: Chance) {
             }
         }
         chats.ask_for(STRETCH, PAUSE).await;
+        // What is behind only because a chat is answered at the pace of people is late for no clock's sake.
+        chats.wait_until_answered(PATIENCE).await;
     }
     let counts = chats.count(PATIENCE).await;
     let mut late: Vec<(Duration, usize)> = chats

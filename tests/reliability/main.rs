@@ -12,12 +12,12 @@
 //! cargo test --test reliability -- hostile           what nobody who means well would send
 //! cargo test --test reliability -- disk 10           a disk that is full for 30 s, so many times
 //! cargo test --test reliability -- inodes 10         a disk that holds no more files
-//! cargo test --test reliability -- clocks 40         a wall clock that jumps by 2 h and 10 min, so many times
+//! cargo test --test reliability -- clocks 8          a wall clock that jumps by 2 h and 10 min, so many times
 //! cargo test --test reliability -- stopped 180       a process that is stopped for so many seconds, and goes on
 //! cargo test --test reliability -- idle PROGRAM      the memory of a linked service that rests for a minute
 //! ```
 //! `--seed S` at the end chooses what is left to chance. Several may run side by side: each has a home and a server of
-//! its own. Prints what was counted, and fails where a message was lost, doubled, renamed or overtaken, or the log tells
+//! its own. Prints what was counted, and fails where a message was lost, doubled or renamed, or the log tells
 //! what is nobody's business.
 
 #![expect(clippy::unwrap_used, reason = "a run that cannot go on has failed")]

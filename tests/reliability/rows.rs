@@ -17,14 +17,14 @@ pub fn of_message(home: &Path, id: &str) -> Vec<String> {
     };
     let outbox = |row: &Row<'_>| {
         let (id, state, attempts): (String, String, u32) = (row.get(0)?, row.get(1)?, row.get(2)?);
-        let error: Option<String> = row.get(3)?;
-        Ok(format!("outbox: {id}: {state}, attempts: {attempts}, error: {error:?}"))
+        let (error, kind, text): (Option<String>, String, String) = (row.get(3)?, row.get(4)?, row.get(5)?);
+        Ok(format!("outbox: {id}: {state}, attempts: {attempts}, error: {error:?}, {kind}: {text:?}"))
     };
     let mut found = rows(&database, "SELECT state, attempts, turn FROM inbox WHERE wa_id = ?1", id, inbox);
     if found.is_empty() {
         found.push("inbox: no row".to_owned());
     }
-    let replies = "SELECT wa_id, state, attempts, error FROM outbox
+    let replies = "SELECT wa_id, state, attempts, error, kind, text FROM outbox
                    WHERE turn IN (SELECT turn FROM inbox WHERE wa_id = ?1) ORDER BY id";
     found.extend(rows(&database, replies, id, outbox));
     found
