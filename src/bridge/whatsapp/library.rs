@@ -70,7 +70,7 @@ pub enum Signal {
     Named,
     /// A message could not be read: what intake is to know of it, and whether the own phone has written it.
     Unread {
-        noted: Event,
+        noted: Box<Event>,
         by_own_phone: bool,
     },
     /// A message of the own phone's could be read.
@@ -281,7 +281,7 @@ impl Listener {
         let noted = self.desk.unread(&*self.client.upgrade()?, &message.info)?;
         // At once: its author may send it again before intake has noted it.
         self.desk.told.remember(std::slice::from_ref(&noted));
-        Some(Signal::Unread { noted, by_own_phone: unread::is_by_own_phone(&message.info) })
+        Some(Signal::Unread { noted: Box::new(noted), by_own_phone: unread::is_by_own_phone(&message.info) })
     }
 
     /// The hook has handed these messages over; how their groups are called it could not ask.

@@ -260,7 +260,7 @@ impl Running<'_> {
                 }
             }
             Signal::OwnPhoneRead => self.own_phone_unread = 0,
-            Signal::Unread { noted, by_own_phone } => self.on_unread(noted, by_own_phone),
+            Signal::Unread { noted, by_own_phone } => self.on_unread(*noted, by_own_phone),
         }
         None
     }
@@ -350,7 +350,7 @@ impl Running<'_> {
                 | Signal::GroupsChanged(_)
                 | Signal::Named
                 | Signal::OwnPhoneRead => {}
-                Signal::Unread { noted, .. } => drop(self.telling.try_send(vec![noted])),
+                Signal::Unread { noted, .. } => drop(self.telling.try_send(vec![*noted])),
             }
         }
         Outcome::Over { end: self.end.unwrap_or(End::Lost), online: self.uptime.online(Instant::now()) }

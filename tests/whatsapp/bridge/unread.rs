@@ -43,7 +43,7 @@ async fn phone_answers(server: &Server, key: wa::MessageKey, text: &str) {
     };
     let result = PeerDataOperationResult {
         placeholder_message_resend_response: MessageField::some(PlaceholderMessageResendResponse {
-            web_message_info_bytes: Some(kept.encode_to_vec().into()),
+            web_message_info_bytes: Some(kept.encode_to_vec()),
         }),
         ..Default::default()
     };
