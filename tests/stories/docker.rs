@@ -102,7 +102,9 @@ async fn a_service_without_docker_can_be_stopped() {
     world.start().await;
     world.says("family", "Ana", "@Kai are you there?").await;
     let asked = world.seconds();
-    world.stop().await;
+    // A launch that had begun is waited for, and may end as an outage that is told.
+    let heard = world.stop_hearing().await;
+    assert!(heard.iter().all(|heard| heard.text.contains("Docker, the program that I run in")), "{heard:?}");
     assert!(world.seconds() - asked < 45, "{}", world.seconds() - asked);
     world.start().await;
     world.docker.comes_back();
