@@ -176,6 +176,7 @@ fn spec_of(world: &World, road: &Path) -> ContainerSpec {
     let mut spec = spec::spec(&launch, &held::group("owner", Role::Member)).unwrap();
     for mount in &mut spec.mounts {
         match mount.container.as_str() {
+            "/home/node/.kimi/config.toml" => mount.host = paths.engine_config(),
             "/home/node/.kimi/credentials" => mount.host = paths.credentials(),
             "/run/nanokimi" => mount.host = road.to_owned(),
             _ => {}
