@@ -5,7 +5,9 @@ use crate::types::Trouble;
 /// Whether the same prompt could succeed a little later without anybody's help.
 pub fn another_try_may_help(trouble: Trouble) -> bool {
     match trouble {
-        Trouble::SystemLimit
+        // A disk that is full may have room a moment later.
+        Trouble::NoSpace
+        | Trouble::SystemLimit
         | Trouble::LaunchFailed
         | Trouble::NeverReady
         | Trouble::EngineDied
@@ -15,7 +17,6 @@ pub fn another_try_may_help(trouble: Trouble) -> bool {
         | Trouble::EmptyAnswer
         | Trouble::Internal => true,
         Trouble::NoImage
-        | Trouble::NoSpace
         | Trouble::DiskShare
         | Trouble::TurnTooLong
         | Trouble::NoModel

@@ -65,9 +65,9 @@ async fn a_missing_image_is_explained_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_full_disk_is_explained_at_once() {
+async fn a_disk_that_stays_full_is_explained() {
     let (notice, _) = notice_when(Behaviour::NoLaunch(Trouble::NoSpace)).await;
-    insta::assert_snapshot!(notice, @"Kai: I could not answer. The server's disk is full. Please ask the owner to free some space and to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
+    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. The server's disk is full. Please ask the owner to free some space and to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
 }
 
 #[tokio::test(start_paused = true)]
