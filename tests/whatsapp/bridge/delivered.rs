@@ -404,6 +404,7 @@ async fn set_up_anew_without_keys() -> Reads {
     let mut world = World::new().await;
     world.is_sent(ANNAS_CHAT, "One").await;
     world.server.wait_for_text(ANNA, "One").await;
+    world.until_delivered().await;
     world.server.set_up_anew(ANNA);
     world.server.withhold_keys(ANNA, 0, Withheld::Unknown);
     world.is_told_of_new_phone(ANNA).await;
