@@ -18,14 +18,13 @@ pub use words::{sentence, time, why_no_docker};
 use crate::bridge::whatsapp::WhatsApp;
 use crate::container::docker::{DaemonFacts, Docker, LimitsHold, Rights};
 use crate::container::image;
+use crate::home;
 use crate::paths::Paths;
 use crate::store::{LinkNote, Store};
-use crate::types::{EngineName, Group, Link, Role};
+use crate::types::{EngineName, Group, Link, Role, Room};
 
-/// Less room on the disk than this is worth a warning: an image build takes about as much.
-const ROOM_WANTED_BYTES: u64 = 2 * 1024 * 1024 * 1024;
-/// With less room than this, the next message may not be stored.
-const ROOM_NEEDED_BYTES: u64 = 32 * 1024 * 1024;
+/// Less room on a disk than this is worth a warning: an image build takes about as much.
+const ROOM_WANTED: Room = Room { bytes: 2 * 1024 * 1024 * 1024, entries: 20_000 };
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -105,6 +104,10 @@ fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
             "Use rootless Docker: dockerd-rootless-setuptool.sh install, and no DOCKER_HOST",
         ),
     }];
+    // A disk of Docker's own, with the images and what containers write outside of their group's folder.
+    if let Ok(free) = home::free_room(&facts.data_root) {
+        findings.extend(room_wanted(free, "Docker's disk"));
+    }
     // A daemon that runs as root, and with it all other chats, does not need what an agent uses up.
     if facts.rights == Rights::Rootless {
         findings.extend(kernel::kernel(|path| std::fs::read_to_string(path).ok()));
@@ -234,15 +237,23 @@ pub fn disk(paths: &Paths) -> Vec<Finding> {
             "Run nanokimi as the user whose folder it is, or choose another with --home",
         ));
     }
-    let Ok(room) = rustix::fs::statvfs(folder) else { return findings };
-    let free = room.f_bavail * room.f_frsize;
-    let what = format!("{} MB are free on the disk", free / 1024 / 1024);
-    findings.push(if free < ROOM_NEEDED_BYTES {
-        Finding::broken(format!("Only {what}"), "Make room: a full disk stops every chat")
-    } else if free < ROOM_WANTED_BYTES {
-        Finding::warning(format!("Only {what}"), "Make room: a full disk stops every chat")
-    } else {
-        Finding::good(format!("{} GB are free on the disk", free / 1024 / 1024 / 1024))
-    });
+    if let Ok(free) = home::free_room(folder) {
+        let good = || Finding::good(format!("{} GB are free on the disk", free.bytes / 1024 / 1024 / 1024));
+        findings.push(room_wanted(free, "the disk").unwrap_or_else(good));
+    }
     findings
+}
+
+/// Says so where a disk has little room.
+fn room_wanted(free: Room, disk: &str) -> Option<Finding> {
+    if !ROOM_WANTED.is_beyond(free) {
+        return None;
+    }
+    let what = if free.bytes < ROOM_WANTED.bytes {
+        format!("Only {} MB are free on {disk}", free.bytes / 1024 / 1024)
+    } else {
+        format!("Only {} more files fit on {disk}, whatever their size", free.entries)
+    };
+    let finding = if free.is_low() { Finding::broken } else { Finding::warning };
+    Some(finding(what, "Make room: a full disk stops every chat"))
 }

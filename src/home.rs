@@ -17,11 +17,11 @@ use std::path::Path;
 
 use anyhow::{Context, Result, anyhow, bail};
 
-pub use beneath::{FreeRoom, NotOpened, Unfinished, create_beneath, free_room, open_beneath, remove_beneath};
+pub use beneath::{NotOpened, Unfinished, create_beneath, free_room, open_beneath, remove_beneath};
 pub use found::is_install;
 pub use set_aside::SetAside;
 pub use shared::{GlobalState, copy_shared, empty_trash, global_state, renew_folder};
-pub use usage::{Room, taken_by};
+pub use usage::taken_by;
 
 use crate::paths::Paths;
 use crate::types::{Group, Role};

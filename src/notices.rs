@@ -103,6 +103,10 @@ pub fn outage(lang: Lang, outage: Outage) -> String {
             "Ejecuta `nanokimi doctor` en el servidor, que dice cómo arrancarlo. Tras un reinicio o una actualización \
              puede volver solo.",
         ),
+        Outage::NoSpace => (
+            "Please free some space there; `nanokimi doctor` says how much there is.",
+            "Libera espacio en él; `nanokimi doctor` dice cuánto queda.",
+        ),
         Outage::NotLoggedIn => (
             "Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes.",
             "Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`.",
@@ -728,6 +732,8 @@ mod tests {
         insta::assert_snapshot!(all.join("\n"), @"
         I cannot answer now. Docker, the program that I run in on the server, does not respond. Please ask the owner to run `nanokimi doctor`, which says what to repair. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. Docker, the program that I run in on the server, does not respond. Please run `nanokimi doctor` on the server, which says how to start it. After a restart or an upgrade it may come back by itself. What is asked meanwhile is kept and answered then.
+        I cannot answer now. The server's disk is full. Please ask the owner to free some space and to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. The server's disk is full. Please free some space there; `nanokimi doctor` says how much there is. What is asked meanwhile is kept and answered then.
         I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes. What is asked meanwhile is kept and answered then.
         I cannot answer now. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
@@ -740,6 +746,8 @@ mod tests {
         I cannot answer in any chat now. Kimi does not give me the model that I am set to use. Please check KIMI_MODEL in .env and the models in data/credentials/config.toml. What is asked meanwhile is kept and answered then.
         Ahora no puedo responder. Docker, el programa en el que funciono en el servidor, no responde. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. Docker, el programa en el que funciono en el servidor, no responde. Ejecuta `nanokimi doctor` en el servidor, que dice cómo arrancarlo. Tras un reinicio o una actualización puede volver solo. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. El disco del servidor está lleno. Pide al propietario que libere espacio y ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. El disco del servidor está lleno. Libera espacio en él; `nanokimi doctor` dice cuánto queda. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. No tengo iniciada la sesión en Kimi, o ha caducado. Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.

@@ -3,6 +3,7 @@
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
 mod messages;
+mod room;
 mod web;
 
 use std::fmt;
@@ -13,6 +14,7 @@ pub use messages::{
     Account, Answer, Author, DeviceKind, Edit, Event, Forwarded, Inbound, Link, Media, MediaKind, Mention,
     Note, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind, Unread,
 };
+pub use room::Room;
 pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
@@ -325,10 +327,11 @@ pub enum Trouble {
 }
 
 /// The troubles that are of all chats at once and that no other try mends: somebody must do something about the Kimi
-/// account or Docker, or its time must come. What is asked meanwhile is kept.
+/// account, Docker or the disk, or its time must come. What is asked meanwhile is kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
     NoDocker,
+    NoSpace,
     NotLoggedIn,
     Refused,
     RateLimited,
@@ -337,8 +340,9 @@ pub enum Outage {
 }
 
 impl Outage {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::NoDocker,
+        Self::NoSpace,
         Self::NotLoggedIn,
         Self::Refused,
         Self::RateLimited,
@@ -355,13 +359,14 @@ impl Outage {
     pub fn may_be_about_messages(self) -> bool {
         match self {
             Self::Refused | Self::RateLimited | Self::ModelRefused => true,
-            Self::NoDocker | Self::NotLoggedIn | Self::QuotaUsedUp => false,
+            Self::NoDocker | Self::NoSpace | Self::NotLoggedIn | Self::QuotaUsedUp => false,
         }
     }
 
     pub fn trouble(self) -> Trouble {
         match self {
             Self::NoDocker => Trouble::NoDocker,
+            Self::NoSpace => Trouble::NoSpace,
             Self::NotLoggedIn => Trouble::NotLoggedIn,
             Self::Refused => Trouble::Refused,
             Self::RateLimited => Trouble::RateLimited,

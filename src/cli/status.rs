@@ -52,6 +52,15 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         let since = checks::time(oldest_sent_at, &install.config.zone);
         ui::result(format!("\n{are} with WhatsApp, not yet on a phone, the oldest since {since}."))?;
     }
+    for (outage, since) in store.outages().await? {
+        if outage == Outage::NoSpace {
+            let since = checks::time(since, &install.config.zone);
+            ui::result(format!(
+                "\nSince {since} {}. What is asked is kept; make room, on Docker's disk too.",
+                outage_words(outage)
+            ))?;
+        }
+    }
     let given_up = store.given_up().await?;
     if !given_up.is_empty() {
         ui::result("\nReplies given up, the newest first:")?;
@@ -99,7 +108,8 @@ async fn kimi(install: &Install, store: &Store) -> Result<String> {
         Authorization::Missing(why) => return Ok(why.clone()),
     };
     // Of a login that is there again nothing is known before it is used.
-    let of_kimi = |outage: &Outage| !matches!(outage, Outage::NotLoggedIn | Outage::NoDocker);
+    let of_kimi =
+        |outage: &Outage| !matches!(outage, Outage::NotLoggedIn | Outage::NoDocker | Outage::NoSpace);
     let outages = store.outages().await?.into_iter().filter(|(outage, _)| of_kimi(outage));
     let outages = outages.map(|(outage, since)| {
         format!("{} since {}", outage_words(outage), checks::time(since, &install.config.zone))
@@ -119,6 +129,7 @@ async fn docker(install: &Install) -> String {
 fn outage_words(outage: Outage) -> &'static str {
     match outage {
         Outage::NoDocker => "Docker does not answer",
+        Outage::NoSpace => "no agent can be started, because the disk is full",
         Outage::NotLoggedIn => "the login was refused",
         Outage::Refused => "Kimi refuses this account",
         Outage::RateLimited => "Kimi was asked too much",

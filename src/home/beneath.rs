@@ -12,6 +12,8 @@ use std::path::Path;
 use rustix::fs::{AtFlags, CWD, Mode, OFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use crate::types::Room;
+
 /// Nothing on the way may lead out of the folder, not even by a link that comes back.
 const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_MAGICLINKS);
@@ -103,32 +105,17 @@ pub fn remove_beneath(folder: &Path, path: &str) -> io::Result<()> {
     }
 }
 
-/// How many bytes there is room for on the disk of a folder.
+/// What an ordinary user may still use of the disk of a folder.
 ///
 /// # Errors
 /// The folder is not there, or a link stands in its place.
-pub fn free_room(folder: &Path) -> io::Result<FreeRoom> {
+pub fn free_room(folder: &Path) -> io::Result<Room> {
     let disk = rustix::fs::fstatvfs(open_folder(folder)?)?;
-    Ok(FreeRoom {
+    Ok(Room {
         bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
         // A file system that makes them as they are needed has no number of them.
-        files: (disk.f_files > 0).then_some(disk.f_favail),
+        entries: if disk.f_files == 0 { u64::MAX } else { disk.f_favail },
     })
-}
-
-/// What a disk still takes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct FreeRoom {
-    pub bytes: u64,
-    /// How many more files and folders; none where nothing but the bytes bounds them.
-    pub files: Option<u64>,
-}
-
-impl FreeRoom {
-    /// Whether the disk takes so many bytes more, and so many files.
-    pub fn holds(self, bytes: u64, files: u64) -> bool {
-        self.bytes >= bytes && self.files.is_none_or(|free| free >= files)
-    }
 }
 
 impl Unfinished {
@@ -339,7 +326,7 @@ mod tests {
     fn the_disk_of_a_folder_has_some_room() {
         let (root, group) = world();
         let room = free_room(&group).unwrap();
-        assert!(room.bytes > 0 && room.files != Some(0), "{room:?}");
+        assert!(room.bytes > 0 && room.entries > 0, "{room:?}");
         free_room(&root.path().join("nowhere")).unwrap_err();
     }
 

@@ -2,31 +2,9 @@
 
 use rustix::fs::FileType;
 
-use super::beneath::FreeRoom;
 use super::tree::{Bounds, Next, Walked, walk};
 use crate::paths::Paths;
-use crate::types::{Group, Role};
-
-/// Room on a disk: taken, or free. Of free entries `u64::MAX` where nothing but the bytes bounds them.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
-    pub bytes: u64,
-    /// Files and folders.
-    pub entries: u64,
-}
-
-impl From<FreeRoom> for Room {
-    fn from(free: FreeRoom) -> Self {
-        Self { bytes: free.bytes, entries: free.files.unwrap_or(u64::MAX) }
-    }
-}
-
-impl Room {
-    /// Whether this is more than that, of either.
-    pub fn is_beyond(self, most: Self) -> bool {
-        self.bytes > most.bytes || self.entries > most.entries
-    }
-}
+use crate::types::{Group, Role, Room};
 
 /// What a group's agent has filled of the disk, as far as names lead to it; looked at no further than `most` entries,
 /// beyond which all counts as too much.

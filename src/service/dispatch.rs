@@ -130,7 +130,7 @@ impl Place {
 fn rest_after(after: After) -> (Duration, bool) {
     match after {
         After::Nothing => (FIRST_RETRY_PAUSE, false),
-        After::More | After::Outage => (FIRST_RETRY_PAUSE, true),
+        After::More | After::Outage(_) => (FIRST_RETRY_PAUSE, true),
         After::Retry { attempt } => (retry_pause(attempt), true),
     }
 }

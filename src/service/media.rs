@@ -20,12 +20,12 @@ use tokio::time::{sleep, timeout};
 use super::{Reach, file_types};
 use crate::bridge::{Fetch, FetchError, Link, Order, Typing};
 use crate::container::Containers;
-use crate::home::{self, FreeRoom, Unfinished};
+use crate::home::{self, Unfinished};
 use crate::panics::{self, BrokeOff, contain};
 use crate::paths::InboxFile;
 use crate::session::Host;
 use crate::store::{FileOf, RowId, Wanted};
-use crate::types::{Group, GroupName};
+use crate::types::{Group, GroupName, Room};
 
 /// Most files of one prompt, and most of their bytes as declared: what a busy day in a family's chat holds.
 const FILES_MAX: usize = 20;
@@ -48,10 +48,9 @@ const NOT_IN_TIME: &str = "could not be fetched in time";
 const DISK_FULL: &str = "the server's disk is full";
 /// Why a file is missing that came, and is not there.
 const NOT_SAVED: &str = "could not be saved in the inbox folder";
-/// Room on the disk that no file takes: the database and Docker have to go on.
-const KEPT_FREE_BYTES: u64 = 1024 * 1024 * 1024;
-/// The same in files: an agent can use up their number with empty ones.
-const KEPT_FREE_FILES: u64 = 10_000;
+/// Room on the disk that no file takes: the database and Docker have to go on. An agent can use up the number of files
+/// with empty ones.
+const KEPT_FREE: Room = Room { bytes: 1024 * 1024 * 1024, entries: 10_000 };
 
 /// Where files come from.
 #[derive(Clone, Debug)]
@@ -247,7 +246,7 @@ impl<C: Containers> Fetcher<C> {
         }
         let Ok(_slot) = self.slots.acquire().await else { return Err(NOT_IN_TIME.to_owned()) };
         let folder = self.host.paths.group(&group.name);
-        if !has_room(blocking(move || home::free_room(&folder)).await.map_err(not_saved)?) {
+        if KEPT_FREE.is_beyond(blocking(move || home::free_room(&folder)).await.map_err(not_saved)?) {
             return Err(DISK_FULL.to_owned());
         }
         let place = Place::of(self, file);
@@ -353,10 +352,6 @@ async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send
     panics::blocking(work).await.map_err(io::Error::other)?
 }
 
-fn has_room(room: FreeRoom) -> bool {
-    room.holds(KEPT_FREE_BYTES, KEPT_FREE_FILES)
-}
-
 /// Why a file is missing that the disk did not take.
 fn not_saved(error: io::Error) -> String {
     tracing::warn!("Failed to save a file that came: {error}");
@@ -409,19 +404,6 @@ mod tests {
         let (within, left_out) = within_bounds(wanted.collect(), 32 * MB);
         assert_eq!(within.len() + left_out.len(), bytes.len());
         within.iter().map(|file| file.row.number()).collect()
-    }
-
-    #[test]
-    fn a_disk_without_files_left_is_as_full_as_one_without_bytes() {
-        for (bytes, files, expected) in [
-            (KEPT_FREE_BYTES, None, true),
-            (KEPT_FREE_BYTES, Some(KEPT_FREE_FILES), true),
-            (KEPT_FREE_BYTES - 1, Some(u64::MAX), false),
-            (u64::MAX, Some(KEPT_FREE_FILES - 1), false),
-            (u64::MAX, Some(0), false),
-        ] {
-            assert_eq!(has_room(FreeRoom { bytes, files }), expected, "{bytes} {files:?}");
-        }
     }
 
     #[test]

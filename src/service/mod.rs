@@ -39,7 +39,7 @@ use crate::notices;
 use crate::panics::BrokeOff;
 use crate::session::{Host, Settings};
 use crate::store::{MAX_ATTEMPTS, Rules};
-use crate::types::{ChatId, Link, Trouble};
+use crate::types::{ChatId, Link, Outage, Trouble};
 
 /// Wake-ups on their way from intake to media, and from there to dispatch.
 const HINTS_IN_FLIGHT: usize = 64;
@@ -200,5 +200,7 @@ async fn clean_up<C: Containers>(host: &Host<C>) -> Result<()> {
     let gave_up = settings.notice(notices::gave_up(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
     host.store.unclaim_lost(gave_up, now).await?;
     host.store.let_old_calls_go(rules(settings), now).await?;
+    // A disk that is still full shows itself again.
+    host.store.end_outage(Outage::NoSpace, now).await?;
     host.store.forget_old(now).await
 }

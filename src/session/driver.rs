@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep, timeout};
 use super::Host;
 use super::allowance::group_that_may_begin;
 use super::attention::{Attention, Show};
-use super::launch::{Engine, HasWorked, launch};
+use super::launch::{Engine, HasWorked, disk_is_full, failure_of, launch};
 use super::machine::{After, Effect, Event, Machine};
 use super::mailbox::{Command, Report, ReportKind};
 use super::memory::Memory;
@@ -93,7 +93,7 @@ impl From<Finished> for After {
             Finished::NothingPending => Self::Nothing,
             Finished::MorePending => Self::More,
             Finished::RetryPending { attempt } => Self::Retry { attempt },
-            Finished::KeptPending => Self::Outage,
+            Finished::KeptPending(outage) => Self::Outage(outage),
         }
     }
 }
@@ -253,11 +253,11 @@ impl<C: Containers> Driver<C> {
                 Some(failure) => Err(failure),
                 None => match self.memory.before_launch(&self.host, &group).await {
                     Ok(()) => launch(&self.host, group).await,
-                    Err(error) => Err(Failure::new(Trouble::LaunchFailed, format!("{error:#}"))),
+                    Err(error) => Err(failure_of(&self.host, &error)),
                 },
             },
             Ok(None) => return Some(Event::NothingToDo),
-            Err(error) => Err(Failure::new(Trouble::LaunchFailed, format!("{error:#}"))),
+            Err(error) => Err(failure_of(&self.host, &error)),
         };
         match launched {
             Ok(mut engine) => {
@@ -454,6 +454,7 @@ impl<C: Containers> Driver<C> {
 
     /// Ends the running turn without an answer.
     async fn fail_turn(&mut self, trouble: Trouble) -> Event {
+        let trouble = self.blame(trouble);
         let door_was_asked = self.engine.as_ref().is_some_and(|engine| engine.door.was_asked());
         let asked = door_was_asked || self.turn.as_ref().is_some_and(Turn::has_begun);
         if may_be_the_memory(trouble, asked) {
@@ -467,6 +468,7 @@ impl<C: Containers> Driver<C> {
 
     /// There is no engine to try what waits on: that counts as an attempt too.
     async fn fail_waiting(&mut self, trouble: Trouble) -> Event {
+        let trouble = self.blame(trouble);
         if may_be_the_memory(trouble, false) {
             self.memory.engine_failed().await;
         }
@@ -488,6 +490,11 @@ impl<C: Containers> Driver<C> {
                 Event::TurnOver(After::Retry { attempt: 1 })
             }
         }
+    }
+
+    /// Nearly everything may fail on a full disk: then that is the reason, and what was asked is kept.
+    fn blame(&self, trouble: Trouble) -> Trouble {
+        if another_try_may_help(trouble) && disk_is_full(&self.host) { Trouble::NoSpace } else { trouble }
     }
 
     fn failed(&self, trouble: Trouble) -> Finish {

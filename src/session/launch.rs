@@ -17,25 +17,25 @@ use crate::auth::config_toml;
 use crate::container::spec::Services;
 use crate::container::{Containers, Daemon, Exit, Running, image, spec};
 use crate::door::{self, Door};
-use crate::home::{GlobalState, Room};
+use crate::home::GlobalState;
 use crate::panics::blocking;
 use crate::paths::Paths;
-use crate::types::{Authorization, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
+use crate::types::{Authorization, Failure, Group, GroupName, Room, RunId, Trouble, WebPolicy};
 use crate::{auth, home};
 
 /// How long Docker may take to start or remove a container: measured 0.2 s, and 9 s for ten at once.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(45);
-/// How long a launch waits for a Docker that does not answer. Less than a service may take to stop.
-const DOCKER_PATIENCE: Duration = Duration::from_secs(20);
-/// How often it is looked for meanwhile, and afterwards.
+/// How long a launch waits for a Docker that does not answer, or for room on the disk. Less than a service may take to
+/// stop.
+const PATIENCE: Duration = Duration::from_secs(20);
+/// How often room is looked for meanwhile.
+const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(3);
+/// How often Docker is looked for meanwhile, and afterwards.
 pub const LOOK_FOR_DOCKER_EVERY: Duration = Duration::from_secs(3);
 /// How long it may take to answer that.
 const LOOK_FOR_DOCKER_LIMIT: Duration = Duration::from_secs(10);
 /// Longest line of an engine's stderr that is logged.
 const STDERR_LINE_MAX_BYTES: u64 = 4_096;
-
-/// A disk with less has no room: the database's next page fits, and a folder or two.
-const NO_ROOM: Room = Room { bytes: 64 * 1024, entries: 8 };
 
 /// A started engine and everything that belongs to it.
 pub struct Engine {
@@ -120,16 +120,33 @@ fn stamp(path: &Path) -> Option<FileStamp> {
 }
 
 /// Launches the group's container and begins to speak with its engine. Docker may be starting just now, after a boot or an
-/// upgrade: it is waited for a little, so that nobody is told of it.
+/// upgrade, and a disk that is full may have room a moment later: that is waited for a little, so that nobody is told of it.
 pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
-    let failure = match launch_now(host, group.clone()).await {
-        Err(failure) if failure.trouble == Trouble::NoDocker => failure,
-        launched => return launched,
+    let launched = launch_now(host, group.clone()).await;
+    let may_be_over = match &launched {
+        Err(failure) if failure.trouble == Trouble::NoDocker => timeout(PATIENCE, docker_answers(host)).await,
+        Err(failure) if failure.trouble == Trouble::NoSpace => timeout(PATIENCE, room_is_there(host)).await,
+        Ok(_) | Err(_) => return launched,
     };
-    match timeout(DOCKER_PATIENCE, docker_answers(host)).await {
+    match may_be_over {
         Ok(()) => launch_now(host, group).await,
-        Err(_) => Err(failure),
+        Err(_) => launched,
     }
+}
+
+/// Waits until the disk of the install has room; looks first after a while. If Docker's is another one, nobody looks at it.
+async fn room_is_there<C: Containers>(host: &Host<C>) {
+    loop {
+        sleep(LOOK_FOR_ROOM_EVERY).await;
+        if !disk_is_full(host) {
+            return;
+        }
+    }
+}
+
+/// Whether the disk of the install counts as full; where nobody can say, it does not.
+pub fn disk_is_full<C: Containers>(host: &Host<C>) -> bool {
+    home::free_room(host.paths.root()).is_ok_and(Room::is_low)
 }
 
 /// Waits until Docker answers; looks first after a while.
@@ -142,17 +159,24 @@ pub async fn docker_answers<C: Containers>(host: &Host<C>) {
     }
 }
 
+/// What it means that a launch could not be prepared.
+pub fn failure_of<C: Containers>(host: &Host<C>, error: &anyhow::Error) -> Failure {
+    let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
+    let trouble = causes.find_map(|cause| what_is_full(cause, home::free_room(host.paths.root()).ok()));
+    Failure::new(trouble.unwrap_or(Trouble::LaunchFailed), format!("{error:#}"))
+}
+
 async fn launch_now<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
+    // An engine would ask the model, and then fail to write down what it heard.
+    if disk_is_full(host) {
+        return Err(Failure::new(Trouble::NoSpace, "The disk of the install is full"));
+    }
     let program = host.settings.engine_of(&group);
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
     host.sweep().await.map_err(no_docker)?;
     let daemon = host.containers.daemon().await.map_err(no_docker)?;
-    let Prepared { spec, door, global } = prepare(host, &group, program, daemon).await.map_err(|error| {
-        let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-        let trouble = causes
-            .find_map(|cause| what_is_full(cause, home::free_room(host.paths.root()).ok().map(Room::from)));
-        Failure::new(trouble.unwrap_or(Trouble::LaunchFailed), format!("{error:#}"))
-    })?;
+    let Prepared { spec, door, global } =
+        prepare(host, &group, program, daemon).await.map_err(|error| failure_of(host, &error))?;
     let prompt_files = PromptFiles::with(global, &host.paths, &group.name);
     let sight = Sight::of(&host.paths.engine_config(), host.settings.model.as_deref());
     let Running { name, stdin, stdout, stderr, exit } =
@@ -274,7 +298,7 @@ fn what_is_full(error: &std::io::Error, free: Option<Room>) -> Option<Trouble> {
     let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
     // EAGAIN of a call that never waits: no more threads, or memory of the kernel's.
     let has_run_out = matches!(error.kind(), std::io::ErrorKind::WouldBlock);
-    let has_room = free.is_some_and(|free| free.bytes > NO_ROOM.bytes && free.entries > NO_ROOM.entries);
+    let has_room = free.is_some_and(|free| !free.is_low());
     match (is_full, has_run_out) {
         (true, _) if !has_room => Some(Trouble::NoSpace),
         (true, _) | (_, true) => Some(Trouble::SystemLimit),

@@ -16,7 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::types::Trouble;
+use crate::types::{Outage, Trouble};
 
 /// From the launch of a container to the engine's handshake: measured 1.3 s, and 9 s for ten
 /// at once on two processors.
@@ -30,6 +30,8 @@ pub const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// How long what an outage keeps waits until it is tried again, if nobody says before that it is over. Shorter than an
 /// idle engine is kept by default, so that trying costs one request.
 pub const OUTAGE_PAUSE: Duration = Duration::from_secs(10 * 60);
+/// The same of a full disk: whoever makes room says so to nobody, and trying costs no request.
+const FULL_DISK_PAUSE: Duration = Duration::from_secs(30);
 
 /// The owner's limits on time.
 #[derive(Clone, Copy, Debug)]
@@ -84,8 +86,8 @@ pub enum After {
     Retry {
         attempt: u32,
     },
-    /// The same again when the outage is over, which is tried after [`OUTAGE_PAUSE`].
-    Outage,
+    /// The same again when the outage is over, which is tried after its [`outage_pause`].
+    Outage(Outage),
 }
 
 /// What the driver must do.
@@ -318,12 +320,12 @@ impl Machine {
             After::Nothing => {}
             After::More => self.work = Work::Waiting,
             After::Retry { attempt } => self.work = Work::WaitingUntil(now + retry_pause(attempt)),
-            After::Outage => self.work = Work::KeptUntil(now + OUTAGE_PAUSE),
+            After::Outage(outage) => self.work = Work::KeptUntil(now + outage_pause(outage)),
         }
         match self.state {
             State::Busy { cancelled: Some(_), .. } => self.close(now),
             // What had no answer stays in this engine's memory; with each further try it would be there once more.
-            State::Busy { .. } if after == After::Outage => self.close(now),
+            State::Busy { .. } if matches!(after, After::Outage(_)) => self.close(now),
             State::Busy { .. } => self.become_idle(now),
             State::Cold
             | State::Queued
@@ -456,6 +458,19 @@ impl Machine {
                 vec![Effect::ReturnTurn, Effect::CloseEngine]
             }
         }
+    }
+}
+
+/// How long what an outage keeps waits until it is tried again.
+fn outage_pause(outage: Outage) -> Duration {
+    match outage {
+        Outage::NoSpace => FULL_DISK_PAUSE,
+        Outage::NoDocker
+        | Outage::NotLoggedIn
+        | Outage::Refused
+        | Outage::RateLimited
+        | Outage::QuotaUsedUp
+        | Outage::ModelRefused => OUTAGE_PAUSE,
     }
 }
 

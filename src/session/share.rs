@@ -12,10 +12,10 @@ use tokio::time::{Instant, sleep};
 
 use crate::container::processes::{self, Held};
 use crate::container::spec::Limits;
-use crate::home::{Room, free_room, taken_by};
+use crate::home::{free_room, taken_by};
 use crate::panics::blocking;
 use crate::paths::Paths;
-use crate::types::{Group, Trouble};
+use crate::types::{Group, Room, Trouble};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
 /// How often the files are counted although no room has gone.
@@ -132,7 +132,7 @@ pub async fn watch(paths: Paths, group: Group, limits: Limits, mut over: oneshot
 
 /// What is free on the disk of the install; none where it cannot be told.
 fn free(paths: &Paths) -> Option<Room> {
-    free_room(paths.root()).ok().map(Room::from)
+    free_room(paths.root()).ok()
 }
 
 /// What an agent may take in all that began with so much.

@@ -5,9 +5,7 @@ use crate::types::Trouble;
 /// Whether the same prompt could succeed a little later without anybody's help.
 pub fn another_try_may_help(trouble: Trouble) -> bool {
     match trouble {
-        // A disk that is full may have room a moment later.
-        Trouble::NoSpace
-        | Trouble::SystemLimit
+        Trouble::SystemLimit
         | Trouble::LaunchFailed
         | Trouble::NeverReady
         | Trouble::EngineDied
@@ -25,6 +23,7 @@ pub fn another_try_may_help(trouble: Trouble) -> bool {
         | Trouble::TooLarge
         // These are outages.
         | Trouble::NoDocker
+        | Trouble::NoSpace
         | Trouble::NotLoggedIn
         | Trouble::Refused
         | Trouble::RateLimited

@@ -11,11 +11,6 @@ use crate::paths::InboxFile;
 use crate::render::prompt::{CutText, Prompt};
 use crate::store::{Claim, RowId, Store};
 
-/// Room on the disk that no text takes: the database and Docker have to go on.
-const KEPT_FREE_BYTES: u64 = 64 * 1024 * 1024;
-/// The same of files and folders.
-const KEPT_FREE_FILES: u64 = 1_000;
-
 /// Writes what a prompt of this claim would cut, and notes in the claim where it is. What cannot be written is told in
 /// part only, and the prompt says how much is left out.
 pub async fn write(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut Claim) {
@@ -51,7 +46,8 @@ pub async fn write(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut 
 }
 
 fn save(folder: PathBuf, row: RowId, file: &InboxFile, text: &str) -> io::Result<()> {
-    if !home::free_room(&folder)?.holds(KEPT_FREE_BYTES, KEPT_FREE_FILES) {
+    // The database and Docker have to go on.
+    if home::free_room(&folder)?.is_low() {
         return Err(io::ErrorKind::StorageFull.into());
     }
     let unfinished =

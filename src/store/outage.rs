@@ -192,6 +192,7 @@ fn forget_who_was_told(connection: &Connection) -> Result<()> {
 fn word(outage: Outage) -> &'static str {
     match outage {
         Outage::NoDocker => "no_docker",
+        Outage::NoSpace => "no_space",
         Outage::NotLoggedIn => "not_logged_in",
         Outage::Refused => "refused",
         Outage::RateLimited => "rate_limited",

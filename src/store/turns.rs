@@ -86,7 +86,7 @@ pub enum Finished {
         attempt: u32,
     },
     /// To be tried again when the outage is over.
-    KeptPending,
+    KeptPending(Outage),
 }
 
 /// How much is where, for `status`.
@@ -229,7 +229,7 @@ impl Store {
                 Finish::Failed { .. } if attempt < MAX_ATTEMPTS && next.is_some() => {
                     Finished::RetryPending { attempt }
                 }
-                Finish::Kept { .. } if next.is_some() => Finished::KeptPending,
+                Finish::Kept { outage, .. } if next.is_some() => Finished::KeptPending(outage),
                 Finish::Answered
                 | Finish::Failed { .. }
                 | Finish::Hopeless { .. }

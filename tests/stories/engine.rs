@@ -124,6 +124,11 @@ impl ScriptedDocker {
         self.state().next.push_back(behaviour);
     }
 
+    /// All launches from here on do this.
+    pub fn usually(&self, behaviour: Behaviour) {
+        self.state().usual = Some(behaviour);
+    }
+
     /// Whoever removes a container next panics, once.
     pub fn panic_at_removal(&self) {
         self.state().panics_at_removal = true;

@@ -14,6 +14,7 @@ mod delivery;
 mod docker;
 mod engine;
 mod engines;
+mod full_disk;
 #[path = "../held/mod.rs"]
 mod held;
 mod identities;

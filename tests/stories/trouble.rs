@@ -65,12 +65,6 @@ async fn a_missing_image_is_explained_at_once() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_disk_that_stays_full_is_explained() {
-    let (notice, _) = notice_when(Behaviour::NoLaunch(Trouble::NoSpace)).await;
-    insta::assert_snapshot!(notice, @"Kai: I tried 3 times and could not answer. The server's disk is full. Please ask the owner to free some space and to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
-}
-
-#[tokio::test(start_paused = true)]
 async fn every_refusal_of_the_model_has_its_sentence() {
     let mut notices = Vec::new();
     for (code, message) in [

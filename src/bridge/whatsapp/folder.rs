@@ -8,8 +8,9 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, bail};
 use jiff::Timestamp;
+use rustix::fs::statvfs;
 
-use super::room::Room;
+use crate::types::Room;
 
 /// The library's database.
 const DATABASE: &str = "wa.db";
@@ -76,7 +77,7 @@ impl Folder {
     /// enough: then it fails, and is begun anew.
     pub fn room(&self) -> Room {
         let folders = [Some(self.0.as_path()), self.0.parent()];
-        let rooms = folders.into_iter().flatten().filter_map(|folder| Room::left_at(folder).ok());
+        let rooms = folders.into_iter().flatten().filter_map(free_room);
         rooms.reduce(Room::min).unwrap_or(Room::UNKNOWN)
     }
 
@@ -142,6 +143,14 @@ pub fn replace_private(path: &Path, content: &[u8]) -> Result<()> {
     std::io::Write::write_all(&mut file, content)
         .with_context(|| format!("Failed to write {}", beside.display()))?;
     fs::rename(&beside, path).with_context(|| format!("Failed to replace {}", path.display()))
+}
+
+/// What an ordinary user may still use where this folder lies; none where nobody can say.
+fn free_room(folder: &Path) -> Option<Room> {
+    let disk = statvfs(folder).ok()?;
+    // Some file systems count no inodes, as theirs do not run out.
+    let entries = if disk.f_files == 0 { u64::MAX } else { disk.f_favail };
+    Some(Room { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), entries })
 }
 
 #[cfg(test)]

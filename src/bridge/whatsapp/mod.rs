@@ -29,7 +29,6 @@ mod media;
 mod offers;
 mod outbound;
 mod policy;
-mod room;
 mod running;
 mod sessions;
 mod storage;
