@@ -164,10 +164,11 @@ async fn ended(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), BrokeO
     Ok(())
 }
 
-/// Forgets what is too old once a day: the start does it first.
+/// Forgets what is too old once a day, and keeps room for what is new: the start does it first.
 async fn forget_daily<C: Containers>(host: &Host<C>) -> Infallible {
     loop {
         sleep(FORGET_EVERY).await;
+        host.store.reserve_room().await;
         if let Err(error) = host.store.forget_old(host.clock.now()).await {
             tracing::error!("Failed to forget what is old: {error:#}");
         }
@@ -202,5 +203,7 @@ async fn clean_up<C: Containers>(host: &Host<C>) -> Result<()> {
     host.store.let_old_calls_go(rules(settings), now).await?;
     // A disk that is still full shows itself again.
     host.store.end_outage(Outage::NoSpace, now).await?;
-    host.store.forget_old(now).await
+    host.store.forget_old(now).await?;
+    host.store.reserve_room().await;
+    Ok(())
 }

@@ -15,6 +15,7 @@ mod outbox;
 mod people;
 mod reading;
 mod recipients;
+mod reserve;
 mod schema;
 mod stops;
 mod trouble;
@@ -112,6 +113,18 @@ impl Store {
 
     fn of(connection: Connection, path: &Path) -> Self {
         Self { connection: Arc::new(Mutex::new(connection)), path: path.into() }
+    }
+
+    /// Keeps room on the disk for what will be written, as far as there is enough of it: for hundreds of turns, when the
+    /// disk is full otherwise. A disk that has no such thing does without.
+    pub async fn reserve_room(&self) {
+        let path = Arc::clone(&self.path);
+        let reserved = blocking(move || reserve::reserve(&path, schema::JOURNAL_KEPT_BYTES)).await;
+        match reserved {
+            Ok(Ok(())) => {}
+            Ok(Err(error)) => tracing::warn!("Failed to reserve room on the disk for the database: {error}"),
+            Err(error) => tracing::warn!("Failed to reserve room on the disk for the database: {error}"),
+        }
     }
 
     /// Looks through the whole file for damage.
@@ -230,6 +243,7 @@ fn time(millis: i64) -> Timestamp {
 
 #[cfg(test)]
 mod tests {
+    use std::os::unix::fs::MetadataExt;
     use std::time::Duration;
 
     use jiff::SignedDuration;
@@ -331,6 +345,28 @@ mod tests {
         store.forget_old(time(1_000_000_000_000)).await.unwrap();
         assert_eq!(kept(&store).await.len(), 1);
         assert!(journal() <= 16 * 1024 * 1024, "{}", journal());
+    }
+
+    #[tokio::test]
+    async fn the_room_of_the_journal_is_taken_before_it_is_used_and_outlives_its_new_beginning() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("nanokimi.db");
+        let store = Store::open(&path).unwrap();
+        let journal = || std::fs::metadata(reserve::journal_of(&path)).unwrap();
+        let length = journal().len();
+        store.reserve_room().await;
+        assert_eq!(journal().len(), length, "SQLite sees what it has written, and no more");
+        let reserved = || journal().blocks() * 512 >= schema::JOURNAL_KEPT_BYTES;
+        assert!(reserved());
+        add_group(&store, "family", Role::Member, Timestamp::UNIX_EPOCH).await;
+        let checkpoint = |connection: &mut Connection| {
+            connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
+            Ok(())
+        };
+        store.with(checkpoint).await.unwrap();
+        add_group(&store, "work", Role::Member, Timestamp::UNIX_EPOCH).await;
+        assert!(reserved());
+        assert_eq!(store.groups().await.unwrap().len(), 2);
     }
 
     async fn kept(store: &Store) -> Vec<String> {

@@ -5,12 +5,13 @@
 //! file that nobody changes; and one that was not, alone and with the shared memory in our own.
 
 use std::fs;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 
 use anyhow::{Context, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
+use super::reserve::journal_of;
 use super::schema;
 
 /// # Errors
@@ -55,9 +56,7 @@ fn usable(connection: Connection) -> Result<Connection> {
 }
 
 fn has_journal(path: &Path) -> bool {
-    let mut journal = path.as_os_str().to_owned();
-    journal.push("-wal");
-    fs::metadata(PathBuf::from(journal)).is_ok_and(|journal| journal.len() > 0)
+    fs::metadata(journal_of(path)).is_ok_and(|journal| journal.len() > 0)
 }
 
 #[cfg(test)]

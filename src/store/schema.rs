@@ -280,7 +280,7 @@ const MIGRATIONS: [&str; 9] = ["
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.
-const JOURNAL_KEPT_BYTES: i64 = 16 * 1024 * 1024;
+pub const JOURNAL_KEPT_BYTES: u64 = 16 * 1024 * 1024;
 
 /// As many as there are: with fewer, each message would have most of its statements prepared anew.
 const STATEMENTS_KEPT: usize = 128;
@@ -297,7 +297,7 @@ pub fn configure(connection: &Connection) -> Result<()> {
     // FULL: a commit is on disk before WhatsApp hears that we have the message.
     connection.pragma_update(None, "synchronous", "FULL")?;
     // After a great change the journal is cut to this once it begins anew, instead of keeping its greatest size.
-    connection.pragma_update(None, "journal_size_limit", JOURNAL_KEPT_BYTES)?;
+    connection.pragma_update(None, "journal_size_limit", i64::try_from(JOURNAL_KEPT_BYTES)?)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);
     Ok(())
