@@ -13,6 +13,8 @@ use whatsapp_rust::async_trait;
 use whatsapp_rust::transport::{TokioWebSocketTransportFactory, Transport, TransportEvent, TransportFactory};
 use whatsapp_rust::wacore::stats::TransportResourceReport;
 
+use super::notes::Notes;
+
 /// Whether the link's database has failed in this run, and how. A handle: clones are the same.
 #[derive(Clone, Debug, Default)]
 pub struct Fault(Arc<watch::Sender<Option<String>>>);
@@ -41,31 +43,35 @@ impl Fault {
     }
 }
 
-/// Connections over which nothing leaves after a failure.
-pub struct FaultGuardedTransport {
+/// Connections over which nothing leaves after a failure, nor before what must be noted is noted.
+pub struct GuardedTransport {
     pub inner: TokioWebSocketTransportFactory,
     pub fault: Fault,
+    pub notes: Notes,
 }
 
 #[async_trait]
-impl TransportFactory for FaultGuardedTransport {
+impl TransportFactory for GuardedTransport {
     async fn create_transport(
         &self,
     ) -> Result<(Arc<dyn Transport>, whatsapp_rust::async_channel::Receiver<TransportEvent>)> {
         ensure!(!self.fault.has_happened(), "The link's database has failed");
         let (inner, events) = self.inner.create_transport().await?;
-        Ok((Arc::new(FaultGuardedConnection { inner, fault: self.fault.clone() }), events))
+        let (fault, notes) = (self.fault.clone(), self.notes.clone());
+        Ok((Arc::new(GuardedConnection { inner, fault, notes }), events))
     }
 }
 
-struct FaultGuardedConnection {
+struct GuardedConnection {
     inner: Arc<dyn Transport>,
     fault: Fault,
+    notes: Notes,
 }
 
 #[async_trait]
-impl Transport for FaultGuardedConnection {
+impl Transport for GuardedConnection {
     async fn send(&self, data: Bytes) -> Result<()> {
+        self.notes.all_stored().await?;
         ensure!(!self.fault.has_happened(), "The link's database has failed");
         self.inner.send(data).await
     }

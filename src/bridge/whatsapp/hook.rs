@@ -23,6 +23,13 @@ use crate::types::{Event, MessageId};
 /// The pause before what was not stored is handed over once more.
 const AGAIN_PAUSE: Duration = Duration::from_secs(2);
 
+/// Whether something is on disk.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Stored {
+    Yes,
+    No,
+}
+
 /// The way to intake.
 #[derive(Clone, Debug)]
 pub struct Desk {
@@ -66,12 +73,12 @@ impl Desk {
         self.batches.send(Batch { events, committed }).await.ok();
     }
 
-    /// Hands over what nobody delivers a second time, until it is stored.
-    pub async fn hand_over_firmly(&self, events: Vec<Event>) {
+    /// Hands over what nobody delivers a second time, until it is stored, or nobody takes anything any more.
+    pub async fn hand_over_firmly(&self, events: Vec<Event>) -> Stored {
         loop {
             match self.hand_over(events.clone()).await {
-                Ok(()) => return,
-                Err(_) if self.is_closed() => return,
+                Ok(()) => return Stored::Yes,
+                Err(_) if self.is_closed() => return Stored::No,
                 Err(error) => tracing::warn!("{error:#}, handing it over again"),
             }
             sleep(AGAIN_PAUSE).await;

@@ -21,11 +21,12 @@ use whatsapp_rust::waproto::whatsapp::device_props::PlatformType;
 use whatsapp_rust::{CacheConfig, CacheEntryConfig, RawNodeLease};
 
 use super::arrivals::{Arrival, Arrivals};
-use super::fault::{Fault, FaultGuardedTransport};
+use super::fault::{Fault, GuardedTransport};
 use super::folder::Folder;
 use super::hook::{Desk, me};
 use super::http::Web;
 use super::inbound;
+use super::notes::Notes;
 use super::policy::End;
 use super::storage::Storage;
 use super::unread;
@@ -68,11 +69,14 @@ pub enum Signal {
     GroupsChanged(Vec<Jid>),
     /// The account has got a name, or another one.
     Named,
-    /// A message could not be read: what intake is to know of it, and whether the own phone has written it.
+    /// A message could not be read: what intake is to know of it, and whether the own phone has written it. It counts in
+    /// [`Library::notes`].
     Unread {
         noted: Box<Event>,
         by_own_phone: bool,
     },
+    /// A message that linked devices do not get: what stands for it, counted as well.
+    Unavailable(Vec<Event>),
     /// A message of the own phone's could be read.
     OwnPhoneRead,
 }
@@ -100,6 +104,8 @@ pub struct Library {
     pub signals: mpsc::UnboundedReceiver<Signal>,
     /// Whether its database has failed.
     pub fault: Fault,
+    /// What must be on disk before anything more leaves.
+    pub notes: Notes,
     /// As long as it is held, the listener sees each stanza before the library works on it.
     _stanzas: RawNodeLease,
 }
@@ -117,7 +123,7 @@ impl Library {
         if let Some(url) = url {
             transport = transport.with_url(url);
         }
-        let (arrivals, fault) = (Arrivals::default(), Fault::default());
+        let (arrivals, fault, notes) = (Arrivals::default(), Fault::default(), Notes::default());
         let storage = Storage {
             database: open(folder).await?,
             arrivals: arrivals.clone(),
@@ -126,7 +132,11 @@ impl Library {
         };
         let mut bot = Bot::builder()
             .with_backend(storage)
-            .with_transport_factory(FaultGuardedTransport { inner: transport, fault: fault.clone() })
+            .with_transport_factory(GuardedTransport {
+                inner: transport,
+                fault: fault.clone(),
+                notes: notes.clone(),
+            })
             .with_http_client(web)
             .with_device_props(
                 DevicePropsOverride::new().with_os(DEVICE_NAME).with_platform_type(DEVICE_KIND),
@@ -140,10 +150,16 @@ impl Library {
         let bot = bot.build().await.context("Failed to set up the WhatsApp library")?;
         let client = bot.client();
         let (sender, signals) = mpsc::unbounded_channel();
-        let listener = Listener { signals: sender, desk, arrivals, client: Arc::downgrade(&client) };
+        let listener = Listener {
+            signals: sender,
+            desk,
+            arrivals,
+            notes: notes.clone(),
+            client: Arc::downgrade(&client),
+        };
         client.subscribe_handler(Arc::new(listener)).detach();
         let stanzas = client.acquire_raw_node_forwarding();
-        Ok(Self { client, running: bot.spawn(), signals, fault, _stanzas: stanzas })
+        Ok(Self { client, running: bot.spawn(), signals, fault, notes, _stanzas: stanzas })
     }
 }
 
@@ -184,6 +200,7 @@ struct Listener {
     signals: mpsc::UnboundedSender<Signal>,
     desk: Desk,
     arrivals: Arrivals,
+    notes: Notes,
     client: std::sync::Weak<Client>,
 }
 
@@ -261,7 +278,11 @@ impl Listener {
         }
         let client = self.client.upgrade()?;
         let events = self.desk.unavailable(&client, &message.info, message.unavailable_type);
-        (!events.is_empty()).then_some(Signal::Events(events))
+        if events.is_empty() {
+            return None;
+        }
+        self.notes.begin();
+        Some(Signal::Unavailable(events))
     }
 
     fn announce(&self, stanza: &NodeRef<'_>) {
@@ -281,6 +302,7 @@ impl Listener {
         let noted = self.desk.unread(&*self.client.upgrade()?, &message.info)?;
         // At once: its author may send it again before intake has noted it.
         self.desk.told.remember(std::slice::from_ref(&noted));
+        self.notes.begin();
         Some(Signal::Unread { noted: Box::new(noted), by_own_phone: unread::is_by_own_phone(&message.info) })
     }
 

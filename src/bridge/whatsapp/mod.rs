@@ -26,6 +26,7 @@ mod letter;
 mod library;
 mod linking;
 mod media;
+mod notes;
 mod offers;
 mod outbound;
 mod policy;
@@ -176,8 +177,14 @@ impl Bridge {
     ) -> Result<Link> {
         let mut policy = Policy::default();
         let mut version = Version::Known;
+        let mut ended_for_room = false;
         loop {
-            if matches!(aim, Aim::Serve) && self.wait_for_room(shutdown).await == Waited::Interrupted {
+            // A run that has ended for want of room is not begun anew on the first few bytes.
+            let lacks_room = ended_for_room || self.folder.room().is_low();
+            if matches!(aim, Aim::Serve)
+                && lacks_room
+                && self.wait_for_room(shutdown).await == Waited::Interrupted
+            {
                 return Ok(self.standing());
             }
             let fixed = match version {
@@ -210,6 +217,7 @@ impl Bridge {
                 self.publish(Link::Pairing(Pairing::Agreed));
             }
             tracing::info!(?end, "The WhatsApp library has ended");
+            ended_for_room = end == End::NoRoom;
             let next = policy.after(end, online, self.settings.clock.now());
             if let (Some(advice), false) = (end.advice(), matches!(next, Next::GiveUp(_))) {
                 tracing::warn!("{advice}");
@@ -241,11 +249,8 @@ impl Bridge {
         }
     }
 
-    /// Waits while the disk is full.
+    /// Waits until the disk has room again.
     async fn wait_for_room(&mut self, shutdown: &mut Pin<&mut impl Future<Output = ()>>) -> Waited {
-        if !self.folder.room().is_low() {
-            return Waited::ToTheEnd;
-        }
         self.publish(Link::DiskFull);
         while !self.folder.room().is_enough() {
             if self.wait(ROOM_LOOK_EACH, shutdown).await == Waited::Interrupted {

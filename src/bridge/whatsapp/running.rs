@@ -2,7 +2,7 @@
 //! through linking. One task owns all of it; whatever takes time is a task beside it.
 
 use std::collections::HashMap;
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -19,10 +19,11 @@ use whatsapp_rust::wacore::time::now_millis;
 
 use super::courtesies::Courtesy;
 use super::greeting::{Greeting, greet, tell_group};
-use super::hook::Desk;
+use super::hook::{Desk, Stored};
 use super::inbound;
 use super::library::{Library, Signal};
 use super::linking::{Linking, Said, Step};
+use super::notes::Notes;
 use super::outbound::{Line, Outbound};
 use super::policy::End;
 use super::uptime::Uptime;
@@ -99,7 +100,10 @@ pub async fn run(
     let (url, web, desk) = (bridge.settings.url.clone(), bridge.web.clone(), bridge.desk.clone());
     let library = Library::start(&bridge.folder, url.as_deref(), web, desk.clone(), version).await?;
     let (telling, told) = mpsc::channel(TELLING_MAX);
-    let teller = tokio::spawn(tell(desk, told));
+    let (noting, to_note) = mpsc::unbounded_channel();
+    let mut tellers = JoinSet::new();
+    tellers.spawn(note_all(desk.clone(), library.notes.clone(), to_note));
+    tellers.spawn(tell(desk, told));
     let (presence, clock) = (bridge.settings.presence, bridge.settings.clock);
     let outbound = Outbound::new(library.client.clone(), presence, clock, telling.clone());
     let mut running = Running {
@@ -107,6 +111,7 @@ pub async fn run(
         library,
         outbound,
         telling,
+        noting,
         greetings: JoinSet::new(),
         errands: JoinSet::new(),
         uptime: Uptime::closed(Instant::now()),
@@ -118,18 +123,56 @@ pub async fn run(
         own_phone_unread: 0,
     };
     let outcome = running.drive(aim, shutdown).await;
-    let Running { library, outbound, telling, greetings, errands, .. } = running;
-    drop((outbound, greetings, errands));
+    let Running { library: Library { running, mut signals, .. }, outbound, telling, noting, .. } = running;
+    drop(outbound);
     // Flushes what the library still holds in memory, also after it has ended by itself.
-    if timeout(STOP_LIMIT, library.running.shutdown()).await.is_err() {
+    let stopping = async {
+        let mut stopping = pin!(running.shutdown());
+        loop {
+            tokio::select! {
+                () = &mut stopping => return,
+                // What it acknowledges meanwhile waits for that.
+                Some(signal) = signals.recv() => tell_last(signal, &telling, &noting),
+            }
+        }
+    };
+    if timeout(STOP_LIMIT, stopping).await.is_err() {
         tracing::warn!("The WhatsApp library does not stop; ending it");
     }
-    drop(telling);
-    let mut teller = teller;
-    if timeout(LAST_WORDS_LIMIT, &mut teller).await.is_err() {
-        teller.abort();
+    while let Ok(signal) = signals.try_recv() {
+        tell_last(signal, &telling, &noting);
     }
+    drop((telling, noting));
+    let told = async { while tellers.join_next().await.is_some() {} };
+    timeout(LAST_WORDS_LIMIT, told).await.ok();
     Ok(outcome)
+}
+
+/// What intake is told of a signal that came after the run's end.
+fn tell_last(signal: Signal, telling: &mpsc::Sender<Vec<Event>>, noting: &mpsc::UnboundedSender<Vec<Event>>) {
+    match signal {
+        Signal::Events(events) => drop(telling.try_send(events)),
+        Signal::Unread { noted, .. } => drop(noting.send(vec![*noted])),
+        Signal::Unavailable(events) => drop(noting.send(events)),
+        Signal::Connected
+        | Signal::Disconnected
+        | Signal::Pairing(_)
+        | Signal::Ends(_)
+        | Signal::Hash { .. }
+        | Signal::GroupsChanged(_)
+        | Signal::Named
+        | Signal::OwnPhoneRead => {}
+    }
+}
+
+/// Has intake store what nobody could read, one after the other: until then nothing leaves to WhatsApp.
+async fn note_all(desk: Desk, notes: Notes, mut to_note: mpsc::UnboundedReceiver<Vec<Event>>) {
+    while let Some(events) = to_note.recv().await {
+        match desk.hand_over_firmly(events).await {
+            Stored::Yes => notes.stored(),
+            Stored::No => notes.lost(),
+        }
+    }
 }
 
 /// Tells intake what WhatsApp does not deliver twice.
@@ -138,6 +181,7 @@ async fn tell(desk: Desk, mut told: mpsc::Receiver<Vec<Event>>) {
         if events.iter().all(may_be_lost) {
             desk.pass_on(events).await;
         } else {
+            // What intake did not take it had no time for: the service stops.
             desk.hand_over_firmly(events).await;
         }
     }
@@ -168,6 +212,7 @@ struct Running<'a> {
     library: Library,
     outbound: Outbound,
     telling: mpsc::Sender<Vec<Event>>,
+    noting: mpsc::UnboundedSender<Vec<Event>>,
     /// The greeting of the newest connection.
     greetings: JoinSet<Greeting>,
     errands: JoinSet<()>,
@@ -199,7 +244,7 @@ impl Running<'_> {
                 biased;
                 () = &mut *shutdown => Some(Outcome::Stopped),
                 Some(signal) = self.library.signals.recv() => self.on_signal(signal, aim).await,
-                fault = self.library.fault.happens() => Some(self.on_fault(&fault)),
+                fault = self.library.fault.happens() => Some(self.on_fault(&fault, aim)),
                 () = &mut self.library.running => Some(self.over()),
                 Some(greeted) = self.greetings.join_next() => self.on_greeted(greeted.ok(), aim),
                 order = self.bridge.orders.recv() => match order {
@@ -261,14 +306,13 @@ impl Running<'_> {
             }
             Signal::OwnPhoneRead => self.own_phone_unread = 0,
             Signal::Unread { noted, by_own_phone } => self.on_unread(*noted, by_own_phone),
+            Signal::Unavailable(events) => drop(self.noting.send(events)),
         }
         None
     }
 
     fn on_unread(&mut self, noted: Event, by_own_phone: bool) {
-        if self.telling.try_send(vec![noted]).is_err() {
-            tracing::warn!("Intake is far behind: left out a message that could not be read");
-        }
+        self.noting.send(vec![noted]).ok();
         if !by_own_phone {
             tracing::warn!("A message could not be read; its author and your phone are asked for it");
             return;
@@ -330,7 +374,8 @@ impl Running<'_> {
     }
 
     /// What the library holds in memory ends here: the database has refused to keep it.
-    fn on_fault(&mut self, fault: &str) -> Outcome {
+    fn on_fault(&mut self, fault: &str, aim: &Aim) -> Outcome {
+        self.on_away(aim);
         tracing::warn!(
             "The link's database failed: {fault}. Nothing is lost: WhatsApp delivers again what is not stored"
         );
@@ -340,17 +385,10 @@ impl Running<'_> {
     /// The library has ended: why, it may have said just before.
     fn over(&mut self) -> Outcome {
         while let Ok(signal) = self.library.signals.try_recv() {
-            match signal {
-                Signal::Ends(end) => self.end = Some(end),
-                Signal::Events(events) => drop(self.telling.try_send(events)),
-                Signal::Connected
-                | Signal::Disconnected
-                | Signal::Pairing(_)
-                | Signal::Hash { .. }
-                | Signal::GroupsChanged(_)
-                | Signal::Named
-                | Signal::OwnPhoneRead => {}
-                Signal::Unread { noted, .. } => drop(self.telling.try_send(vec![*noted])),
+            if let Signal::Ends(end) = signal {
+                self.end = Some(end);
+            } else {
+                tell_last(signal, &self.telling, &self.noting);
             }
         }
         Outcome::Over { end: self.end.unwrap_or(End::Lost), online: self.uptime.online(Instant::now()) }
@@ -367,6 +405,7 @@ impl Running<'_> {
             return None;
         }
         tracing::warn!("The connection to WhatsApp is dead, beginning anew");
+        self.on_away(aim);
         Some(Outcome::Over { end: End::Lost, online: self.uptime.online(now) })
     }
 

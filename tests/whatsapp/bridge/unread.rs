@@ -3,12 +3,13 @@
 use nanokimi::bridge::{Event, Order};
 use nanokimi::types::{Author, Unread};
 use rusqlite::Connection;
+use tokio::time::timeout;
 use whatsapp_rust::buffa::{Message as _, MessageField};
 use whatsapp_rust::prelude::wa;
 
 use super::world::{ANNA, Bridge, FAMILY, Folder, KAI, KAIS_CHAT, message, server};
 use crate::client::{Device, Files};
-use crate::server::Server;
+use crate::server::{PATIENCE, Server};
 
 fn unread(event: &Event) -> Option<Unread> {
     if let Event::Unread(unread) = event { Some(unread.clone()) } else { None }
@@ -183,6 +184,49 @@ async fn what_keys_have_moved_past_without_a_row_is_noted_before_whatsapp_is_tol
         assert_eq!((wanted.id.as_deref(), wanted.from_me), (Some(id.as_str()), Some(false)));
         phone_answers(&server, wanted, "Are you there?").await;
         assert_eq!(bridge.next_message().await.id.as_str(), id);
+    }
+    bridge.stop().await;
+}
+
+#[tokio::test]
+async fn what_nobody_can_read_is_noted_before_whatsapp_is_told() {
+    let server = server().await;
+    let (folder, annas) = (Folder::new(), Files::new());
+    let mut bridge = Bridge::linked(&server, &folder).await;
+    let anna = Device::linked(&server, &annas, ANNA).await;
+    server.wait_until_settled(KAI).await;
+    for by_own_phone in [true, false] {
+        for chat in [KAI, FAMILY] {
+            let id = if by_own_phone {
+                server.damage_next_message(KAI);
+                server.phone_writes(KAI, chat, "Remember the milk.").await
+            } else {
+                server.damage_next_message(ANNA);
+                anna.write(chat, "Remember the milk.").await
+            };
+            // It is told, and intake ends before it has stored that.
+            loop {
+                let batch = timeout(PATIENCE, bridge.end.batches.recv()).await.expect("it is told").unwrap();
+                if batch.events.iter().any(|event| unread(event).is_some()) {
+                    break;
+                }
+                batch.committed.send(()).ok();
+            }
+            bridge.end.batches.close();
+            bridge.stop().await;
+            server.wait_until_offline(KAI).await;
+            server.wait_for_held(KAI, 1).await;
+
+            bridge = Bridge::serve(&server, &folder);
+            let noted = bridge.next(unread).await;
+            assert_eq!(noted.id.as_str(), id, "{chat}, by the own phone: {by_own_phone}");
+            bridge.wait_until_online().await;
+            if !by_own_phone {
+                // Anna sends it again.
+                bridge.next(|event| message(event).filter(|message| message.id.as_str() == id)).await;
+            }
+            server.wait_until_settled(KAI).await;
+        }
     }
     bridge.stop().await;
 }
