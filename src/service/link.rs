@@ -1,11 +1,17 @@
 //! Notes how the link to WhatsApp stands, in the store and in the log, and says when only a person can change it.
 
+use std::time::Duration;
+
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 use crate::container::Containers;
 use crate::notices;
 use crate::session::Host;
 use crate::types::Link;
+
+/// How often the owner is told that the disk was full, should that come and go.
+const TELL_OF_FULL_DISK_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Whether time alone brings the link back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,10 +23,13 @@ enum Outlook {
 /// Runs until the link is in a state that only a person can change; returns that state, which is noted then.
 pub async fn watch<C: Containers>(host: &Host<C>, mut link: watch::Receiver<Link>) -> Link {
     let mut was_full = false;
+    let mut told_at: Option<Instant> = None;
     loop {
         let now = note(host, &mut link).await;
-        if was_full && now == Link::Online {
+        let is_news = told_at.is_none_or(|at| at.elapsed() >= TELL_OF_FULL_DISK_EVERY);
+        if was_full && now == Link::Online && is_news {
             tell_owner_of_full_disk(host).await;
+            told_at = Some(Instant::now());
         }
         was_full = now == Link::DiskFull || (was_full && now != Link::Online);
         if outlook(&now) == Outlook::NeedsAPerson {

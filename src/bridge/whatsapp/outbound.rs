@@ -35,6 +35,9 @@ const SEND_LIMIT: Duration = Duration::from_secs(15);
 /// How long one with a file may take.
 const FILE_LIMIT: Duration = Duration::from_secs(5 * 60);
 
+/// How long a group's message may be sealed anew for members without keys.
+const SEAL_LIMIT: Duration = Duration::from_secs(2 * 60);
+
 /// Whether messages can be handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Line {
@@ -54,7 +57,7 @@ pub struct Outbound {
     courtesies: Courtesies,
     fetching: Fetching,
     asking: JoinSet<()>,
-    sending: JoinSet<ChatId>,
+    sending: JoinSet<Carried>,
     busy: HashSet<ChatId>,
     /// Never an empty queue.
     waiting: HashMap<ChatId, VecDeque<Send>>,
@@ -126,10 +129,30 @@ impl Outbound {
     /// Waits until a message is done; never returns where none is on its way.
     pub async fn next_done(&mut self) {
         let Some(done) = self.sending.join_next().await else { return std::future::pending().await };
-        if let Ok(chat) = done {
+        if let Ok(Carried { chat, sent }) = done {
             self.busy.remove(&chat);
+            if let Some(sent) = sent {
+                self.look_after(sent);
+            }
         }
         self.send_next();
+    }
+
+    /// Who has no keys for a group's message gets it by itself. That takes as long as WhatsApp likes, and nothing waits for it.
+    fn look_after(&mut self, sent: Sent) {
+        while self.beside.try_join_next().is_some() {}
+        let way = self.way.clone();
+        self.beside.spawn(async move {
+            let Sent { chat, id, message, mut missed } = sent;
+            if chat.server == Server::Group {
+                let sealing = sessions::seal_for_keyless(&way.client, &chat, &id, &message);
+                match timeout(SEAL_LIMIT, sealing).await {
+                    Ok(keyless) => missed.extend(keyless),
+                    Err(_) => tracing::info!("Failed to reach members without keys in time"),
+                }
+            }
+            way.tell(sessions::missed(&id, missed));
+        });
     }
 
     fn queue(&mut self, send: Send) {
@@ -160,10 +183,11 @@ impl Outbound {
             self.busy.insert(chat.clone());
             let way = self.way.clone();
             self.sending.spawn(async move {
-                if contain(carry(&way, send)).await.is_err() {
+                let sent = contain(carry(&way, send)).await.unwrap_or_else(|_| {
                     tracing::error!("A message broke off; the outbox sends it again");
-                }
-                chat
+                    None
+                });
+                Carried { chat, sent }
             });
         }
     }
@@ -193,8 +217,11 @@ async fn ask_again(client: Arc<Client>, handle: Vec<u8>) {
     };
     match timeout(SEND_LIMIT, asking).await {
         Ok(Ok(())) => tracing::debug!("The phone is asked for a message that could not be read"),
-        Ok(Err(error)) => tracing::debug!("Failed to ask the phone for a message: {error:#}"),
-        Err(_) => tracing::debug!("The phone could not be asked for a message in time"),
+        Ok(Err(error)) => {
+            tracing::info!("Failed to ask the phone for a message that could not be read");
+            tracing::debug!("Why: {error:#}");
+        }
+        Err(_) => tracing::info!("The phone could not be asked in time for a message that could not be read"),
     }
 }
 
@@ -224,7 +251,22 @@ async fn repair_all(client: Arc<Client>, mut waiting: mpsc::Receiver<Repair>) {
     }
 }
 
-async fn carry(way: &Way, send: Send) {
+/// A message that is done.
+struct Carried {
+    chat: ChatId,
+    /// None where WhatsApp did not take it.
+    sent: Option<Sent>,
+}
+
+/// A message that WhatsApp has taken, and who will miss it as far as was known before.
+struct Sent {
+    chat: Jid,
+    id: MessageId,
+    message: wa::Message,
+    missed: Vec<SenderId>,
+}
+
+async fn carry(way: &Way, send: Send) -> Option<Sent> {
     let Send { chat, id, content, quote, expires_secs, recipients, encoded, mut outcome } = send;
     let client = &way.client;
     let limit = match content {
@@ -252,21 +294,21 @@ async fn carry(way: &Way, send: Send) {
     let result = tokio::select! {
         biased;
         // Whoever asked has stopped waiting, and asks again.
-        () = outcome.closed() => return,
+        () = outcome.closed() => return None,
         result = timeout(limit, handed_over) => result,
     };
     let took_too_long =
         |_| Err(SendError::Later(format!("WhatsApp did not take it within {} s", limit.as_secs())));
     match result.unwrap_or_else(took_too_long) {
-        Ok((chat, message, mut missed)) => {
+        Ok((chat, message, missed)) => {
             encoded.send(message.encode_to_vec()).ok();
             outcome.send(Ok(HandedOver::Sent)).ok();
-            if chat.server == Server::Group {
-                missed.extend(sessions::seal_for_keyless(client, &chat, &id, &message).await);
-            }
-            way.tell(sessions::missed(&id, missed));
+            Some(Sent { chat, id, message, missed })
         }
-        Err(error) => drop(outcome.send(Err(error))),
+        Err(error) => {
+            outcome.send(Err(error)).ok();
+            None
+        }
     }
 }
 
