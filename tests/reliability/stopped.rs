@@ -10,27 +10,30 @@ use tokio::time::Instant;
 use crate::chats::{Chats, KAI};
 use crate::kills::PATIENCE;
 
-const GROUPS: usize = 4;
-/// Between two questions.
+const GROUPS: u32 = 4;
+/// Between two questions, at least.
 const PAUSE: Duration = Duration::from_millis(500);
+/// Questions during one stop at most: a chat that gets very many answers in an hour gets the rest slowly.
+const QUESTIONS: u32 = 45 * GROUPS;
 /// How long people write before each stop.
 const STRETCH: Duration = Duration::from_secs(2);
 
 /// The process is stopped twice for this long: once with its connection, and once it loses that meanwhile.
 pub async fn run(stop: Duration) {
     let began = Instant::now();
-    let chats = Chats::new(GROUPS).await;
+    let chats = Chats::new(GROUPS as usize).await;
     let service = chats.place.spawn();
     chats.server.wait_until_online(KAI).await;
+    let pause = PAUSE.max(stop / QUESTIONS);
     let mut longest = Duration::ZERO;
     for loses_connection in [false, true] {
         chats.ask_for(STRETCH, PAUSE).await;
         signal(&service, Signal::STOP);
-        chats.ask_for(stop / 2, PAUSE).await;
+        chats.ask_for(stop / 2, pause).await;
         if loses_connection {
             chats.server.drop_connection(KAI);
         }
-        chats.ask_for(stop / 2, PAUSE).await;
+        chats.ask_for(stop / 2, pause).await;
         signal(&service, Signal::CONT);
         longest = longest.max(chats.wait_until_answered(PATIENCE).await);
     }
