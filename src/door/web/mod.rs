@@ -12,6 +12,7 @@
 
 mod address;
 mod outside;
+mod rate;
 mod refusal;
 mod routes;
 mod target;
@@ -20,7 +21,7 @@ mod traffic;
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -39,6 +40,7 @@ use tokio::time::{Instant, timeout, timeout_at};
 use super::{body, road};
 use crate::types::{GroupName, WebPolicy};
 pub use outside::{Internet, Outside};
+use rate::Rate;
 use refusal::Refusal;
 use target::{Host, Passage, Target};
 pub use traffic::Traffic;
@@ -63,6 +65,7 @@ pub struct Web<O> {
     policy: WebPolicy,
     outside: O,
     traffic: Arc<Traffic>,
+    rate: Mutex<Rate>,
 }
 
 /// What a request is answered with, and what its connection becomes after that.
@@ -73,7 +76,7 @@ pub struct Answer {
 
 impl<O: Outside> Web<O> {
     pub fn new(group: GroupName, policy: WebPolicy, outside: O, traffic: Arc<Traffic>) -> Self {
-        Self { group, policy, outside, traffic }
+        Self { group, policy, outside, traffic, rate: Mutex::default() }
     }
 
     /// Whether a request is for here.
@@ -115,7 +118,7 @@ impl<O: Outside> Web<O> {
     async fn reach(&self, method: &Method, uri: &Uri) -> Result<(Target, Counted), Refusal> {
         let target = Target::parse(method, uri)?;
         let line = self.connect(&target).await.inspect_err(|refusal| {
-            if refusal.status == StatusCode::FORBIDDEN {
+            if matches!(refusal.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
                 self.traffic.refused(&target.host.to_string());
             }
         })?;
@@ -124,6 +127,7 @@ impl<O: Outside> Web<O> {
 
     async fn connect(&self, target: &Target) -> Result<Counted, Refusal> {
         target.admit(&self.policy, &self.group)?;
+        self.count_connection()?;
         let addresses = self.addresses_of(&target.host).await?;
         for address in &addresses {
             self.check(*address, &target.host)?;
@@ -131,7 +135,10 @@ impl<O: Outside> Web<O> {
         let visit = Visit::begin(target.host.to_string(), Arc::clone(&self.traffic));
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let mut failure = None;
-        for address in addresses.into_iter().take(ADDRESSES_MAX) {
+        for (tried, address) in addresses.into_iter().take(ADDRESSES_MAX).enumerate() {
+            if tried > 0 {
+                self.count_connection()?;
+            }
             let to = SocketAddr::new(address, target.port);
             let until = deadline.min(Instant::now() + ADDRESS_TIMEOUT);
             match timeout_at(until, self.outside.connect(to)).await {
@@ -146,6 +153,16 @@ impl<O: Outside> Web<O> {
             Some(error) => Refusal::unreachable(format!("{host} cannot be reached: {error}.")),
             None => Refusal::too_slow(format!("{host} did not accept a connection in time.")),
         })
+    }
+
+    /// Each connection that is tried takes a port of this machine for a while, which all groups share.
+    fn count_connection(&self) -> Result<(), Refusal> {
+        let is_admitted = self.rate.lock().unwrap_or_else(PoisonError::into_inner).admits(Instant::now());
+        if is_admitted {
+            return Ok(());
+        }
+        let why = "This chat's agent opens too many connections to the web: 100 at once, then 10 a second.";
+        Err(Refusal::new(StatusCode::TOO_MANY_REQUESTS, why.to_owned()))
     }
 
     async fn addresses_of(&self, host: &Host) -> Result<Vec<IpAddr>, Refusal> {

@@ -114,7 +114,9 @@ impl Street {
     /// The status line and body of the answer to one request; a tunnel is none.
     async fn answer(&self, line: &str) -> String {
         let answer = self
-            .knock(&format!("{line} HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n"))
+            .knock(&format!(
+                "{line} HTTP/1.1\r\nhost: x\r\nuser-agent: KimiCLI/1.51.0\r\nconnection: close\r\n\r\n"
+            ))
             .await
             .rest()
             .await;
@@ -351,6 +353,27 @@ async fn the_addresses_of_a_host_are_tried_in_turn_and_not_without_end() {
         let answer = street.answer(request).await;
         assert!(answer.starts_with(line), "{request}: {answer}");
     }
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_opens_connections_without_end_is_refused_for_a_while() {
+    let street = Street::new(WebPolicy::Web).await;
+    let mut tried = 0;
+    let refused = loop {
+        let answer = street.answer("GET http://closed.example/").await;
+        if !answer.starts_with("HTTP/1.1 502 ") || tried == 1_000 {
+            break answer;
+        }
+        tried += 1;
+    };
+    assert!(
+        refused.starts_with("HTTP/1.1 429 This chat's agent opens too many connections to the web"),
+        "{refused}"
+    );
+    assert!(tried >= 100);
+    assert_eq!(street.connections().len(), tried, "none was made for the one that was refused");
+    tokio::time::advance(Duration::from_secs(1)).await;
+    assert!(street.answer("GET http://closed.example/").await.starts_with("HTTP/1.1 502 "));
 }
 
 #[tokio::test(start_paused = true)]
