@@ -9,19 +9,20 @@
 //! anything else  ──▶  a plain refusal
 //! ```
 //!
-//! Where the web is closed, `builtin` knows what would have Kimi go there. `meter` reads the token usage from the
+//! `asked` reads which model a request is for, and whether Kimi would go to the web for it where that is closed. `meter` reads the token usage from the
 //! answers while they pass. The real login goes into one request
 //! header and nowhere else: never into a log, an error or an answer. The door decides nothing about turns; it
 //! keeps what it saw for the session to take.
 
+mod asked;
 mod body;
-mod builtin;
 mod complaint;
 mod ledger;
 mod meter;
 mod refusal;
 mod relay;
 mod road;
+mod unread;
 mod verdict;
 mod web;
 
@@ -46,6 +47,7 @@ use crate::panics::{BrokeOff, contain};
 use crate::types::{Authorization, Failure, Group, GroupName, Secret, TokenUsage, WebTraffic};
 use ledger::Ledger;
 use relay::Relay;
+use unread::GivenUpUnread;
 use web::{Internet, Outside, Traffic, Tunnel, Web};
 
 /// The socket's name in the group's folder; the container's side knows it too.
@@ -236,7 +238,7 @@ async fn converse<O: Outside>(stream: UnixStream, roads: Arc<Roads<O>>) {
     let connection = http1::Builder::new()
         .timer(TokioTimer::new())
         .header_read_timeout(HEAD_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), answer)
+        .serve_connection(TokioIo::new(GivenUpUnread::new(stream)), answer)
         .with_upgrades();
     if let Err(error) = connection.await {
         // A container that hangs up in the middle is no news: that is how a turn is cancelled.

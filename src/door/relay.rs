@@ -21,14 +21,13 @@ use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
 use reqwest::Url;
 use reqwest::redirect::Policy;
-use serde::Deserialize;
-use tokio::sync::watch;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::Upstream;
+use super::asked::{self, Asked, Model};
 use super::body::{self, BODY_MAX, NotHeld, Room};
-use super::builtin;
 use super::ledger::Ledger;
 use super::meter::{Ending, Meter, Seen};
 use super::refusal::Refusal;
@@ -45,6 +44,11 @@ const SILENCE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 /// How long a request may take in all until its answer begins, so that it is the door that gives up and knows why: Node's
 /// fetch does after 5 minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(270);
+/// An API that does not answer within less than this may still be well: the request had to wait for others first.
+const LEAST_PATIENCE: Duration = Duration::from_secs(4 * 60);
+/// Requests to the model of one door at a time, until their answers have ended; who comes after waits. An engine with a
+/// handful of subagents stays below, and an agent's program does not use up what the account may ask for at once.
+pub const ASKED_AT_ONCE_MAX: usize = 8;
 /// How long a login may take to be renewed. The keeper itself tries for longer, for the requests that follow.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(45);
 
@@ -55,9 +59,16 @@ pub struct Relay {
     base: String,
     authorization: watch::Receiver<Authorization>,
     refusals: watch::Sender<Option<Secret>>,
-    models: Vec<String>,
+    models: Arc<[String]>,
     ledger: Arc<Ledger>,
     room: Room,
+    slots: Arc<Semaphore>,
+}
+
+/// A place among the [`ASKED_AT_ONCE_MAX`]; what goes beside the model needs none.
+struct Slot {
+    waited: Duration,
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A request as it goes to the API, but for its login and its body.
@@ -81,7 +92,9 @@ impl Relay {
         let place = Place::of(&base)?;
         let make = async || blocking(move || client_for(place)).await?;
         let client = client.get_or_try_init(make).await?.clone();
-        Ok(Self { client, base, authorization, refusals, models, ledger, room: Room::new() })
+        let slots = Arc::new(Semaphore::new(ASKED_AT_ONCE_MAX));
+        let models = models.into();
+        Ok(Self { client, base, authorization, refusals, models, ledger, room: Room::new(), slots })
     }
 
     /// Answers a request from inside, whatever it is. `web_is_closed` answers who asks Kimi to go to the web, where that is
@@ -106,18 +119,35 @@ impl Relay {
             body::discard(body).await;
             return refused;
         }
+        if let Err(Closed { status, why }) = road::is_an_engines(&head.headers) {
+            body::discard(body).await;
+            return Refusal::new(status, "invalid_request_error", why).response();
+        }
         if let Err(refusal) = self.login(road) {
             body::discard(body).await;
             return refusal.final_response();
         }
+        let Some(slot) = self.slot(road).await else {
+            body::discard(body).await;
+            // The agent's own doing, and so no trouble that the session should know of.
+            let why = "The agent asks the model for more at once than the door carries.";
+            return Refusal::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", why).final_response();
+        };
         match self.room.take_in(body).await {
-            Ok(held) => match web_is_closed {
-                Some(refused) if builtin::is_asked_for(road, &held.bytes) => refused,
-                Some(_) | None => {
-                    self.ledger.asked(road);
-                    self.ask(&outgoing, &held.bytes).await
+            Ok(held) => {
+                let asked = self.read(road, &held.bytes).await;
+                match web_is_closed {
+                    Some(refused) if asked.leads_kimi_to_the_web => refused,
+                    Some(_) | None if asked.model == Model::NamedTwice => {
+                        let why = "The request names its model more than once.";
+                        Refusal::new(StatusCode::BAD_REQUEST, "invalid_request_error", why).response()
+                    }
+                    Some(_) | None => {
+                        self.ledger.asked(road);
+                        self.ask(&outgoing, &held.bytes, asked.model, slot).await
+                    }
                 }
-            },
+            }
             Err(NotHeld::NoRoom) => {
                 let why = "The agent sends more to Kimi at once than the door holds.";
                 self.ledger.failed(road, Failure::new(Trouble::Internal, why));
@@ -147,6 +177,26 @@ impl Relay {
         Ok(Outgoing { method: head.method.clone(), url, headers: road::outbound(&head.headers), road })
     }
 
+    /// Waits for a slot, if one is needed; none where none came free in time.
+    async fn slot(&self, road: Road) -> Option<Slot> {
+        if road == Road::Beside {
+            return Some(Slot { waited: Duration::ZERO, _permit: None });
+        }
+        let began = Instant::now();
+        let permit = timeout(ANSWER_TIMEOUT, Arc::clone(&self.slots).acquire_owned()).await.ok()?.ok()?;
+        Some(Slot { waited: began.elapsed(), _permit: Some(permit) })
+    }
+
+    /// What a request asks for; beside the model nothing that matters here. The greatest bodies take a tenth of a second.
+    async fn read(&self, road: Road, body: &Bytes) -> Asked {
+        if road == Road::Beside {
+            return Asked { model: Model::Configured, leads_kimi_to_the_web: false };
+        }
+        let (body, models) = (body.clone(), Arc::clone(&self.models));
+        let read = blocking(move || asked::read(&body, &models)).await;
+        read.unwrap_or(Asked { model: Model::Another, leads_kimi_to_the_web: true })
+    }
+
     fn login(&self, road: Road) -> Result<Login, Box<Refusal>> {
         let authorization = self.authorization.borrow().clone();
         let token = match &authorization {
@@ -170,23 +220,28 @@ impl Relay {
     }
 
     /// Asks the API until there is an answer to pass back.
-    async fn ask(&self, outgoing: &Outgoing, body: &Bytes) -> Response<Body> {
+    async fn ask(&self, outgoing: &Outgoing, body: &Bytes, model: Model, slot: Slot) -> Response<Body> {
         let mut tried = Tried::default();
         let began = Instant::now();
+        let patience = ANSWER_TIMEOUT.saturating_sub(slot.waited);
         loop {
             let login = match self.login(outgoing.road) {
                 Ok(login) => login,
                 Err(refusal) => return refusal.final_response(),
             };
-            let answer = timeout_at(began + ANSWER_TIMEOUT, self.send(outgoing, body, &login)).await;
-            tried.waited = began.elapsed();
+            let answer = timeout_at(began + patience, self.send(outgoing, body, &login)).await;
+            tried.waited = slot.waited + began.elapsed();
             let Ok(answer) = answer else {
                 let refusal = unreachable("it does not answer in time");
+                if patience < LEAST_PATIENCE {
+                    // Others of the same agent have taken its time, not the API.
+                    return refusal.final_response();
+                }
                 return self.note(outgoing, refusal, Trouble::Unreachable).final_response();
             };
             let (refusal, verdict) = match answer {
                 Ok(answer) if answer.status().is_success() => match unreadable(outgoing, &answer) {
-                    None => return self.pass_back(outgoing, answer, login.token),
+                    None => return self.pass_back(outgoing, answer, login.token, model, slot),
                     Some(refusal) => (refusal, Verdict::GiveUp(Trouble::Unreachable)),
                 },
                 Ok(answer) => {
@@ -199,6 +254,11 @@ impl Relay {
                         &login.authorization,
                         &tried,
                     );
+                    // What an agent's program has made up is no trouble of the account, which would be told to all.
+                    let verdict = match model {
+                        Model::Configured => verdict,
+                        Model::Another | Model::NamedTwice => verdict::about_another_model(verdict),
+                    };
                     (refusal, verdict)
                 }
                 Err(error) => {
@@ -224,21 +284,10 @@ impl Relay {
                     tried.pauses += 1;
                     sleep(pause).await;
                 }
-                // What an agent's program has made up is no trouble of the account, which would be told to all.
-                Verdict::Pass(Trouble::ModelRefused) if self.asks_for_another_model(body) => {
-                    return self.note(outgoing, refusal, Trouble::BadRequest).response();
-                }
                 Verdict::Pass(trouble) => return self.note(outgoing, refusal, trouble).response(),
                 Verdict::GiveUp(trouble) => return self.note(outgoing, refusal, trouble).final_response(),
             }
         }
-    }
-
-    /// Whether a request asks for a model that its engine was not told of, as far as that is known.
-    fn asks_for_another_model(&self, body: &Bytes) -> bool {
-        let asked = serde_json::from_slice::<AskedModel>(body).ok();
-        let is_known = |AskedModel { model }| self.models.contains(&model);
-        !self.models.is_empty() && !asked.is_some_and(is_known)
     }
 
     async fn send(
@@ -276,7 +325,14 @@ impl Relay {
     }
 
     /// The answer as it comes: each piece is metered, then passed on at once.
-    fn pass_back(&self, outgoing: &Outgoing, answer: reqwest::Response, login: Secret) -> Response<Body> {
+    fn pass_back(
+        &self,
+        outgoing: &Outgoing,
+        answer: reqwest::Response,
+        login: Secret,
+        model: Model,
+        slot: Slot,
+    ) -> Response<Body> {
         let status = answer.status();
         tracing::debug!(status = status.as_u16(), "the Kimi API answers");
         let headers = road::inbound(answer.headers());
@@ -286,9 +342,11 @@ impl Relay {
             answer,
             meter,
             road: outgoing.road,
+            model,
             complained: Complained::No,
             login,
             ledger: Arc::clone(&self.ledger),
+            _slot: slot,
         };
         let body = stream::unfold(Some(passage), |passage| async {
             let mut passage = passage?;
@@ -336,12 +394,6 @@ fn content_type(answer: &reqwest::Response) -> &str {
     answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// The part of a request to the model that names it.
-#[derive(Deserialize)]
-struct AskedModel {
-    model: String,
-}
-
 /// What ends an event stream of which a part is missing: whatever line was cut, then an error in OpenAI's shape.
 const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. The model's answer broke off.\",\
     \"type\":\"stream_broken\"}}\n\n";
@@ -351,10 +403,13 @@ struct Passage {
     answer: reqwest::Response,
     meter: Meter,
     road: Road,
+    model: Model,
     complained: Complained,
     /// Cut out of whatever the API complains of.
     login: Secret,
     ledger: Arc<Ledger>,
+    /// Free again when the answer has ended.
+    _slot: Slot,
 }
 
 /// Whether an answer that began well says that it cannot go on.
@@ -399,7 +454,11 @@ impl Passage {
             Seen::Complaint(complaint) => {
                 self.complained = Complained::Yes;
                 let detail = self.login.cut_out_of(&complaint.to_string());
-                self.ledger.failed(self.road, Failure::new(verdict::in_mid_answer(&complaint), detail));
+                let trouble = match self.model {
+                    Model::Configured => verdict::in_mid_answer(&complaint),
+                    Model::Another | Model::NamedTwice => Trouble::BadRequest,
+                };
+                self.ledger.failed(self.road, Failure::new(trouble, detail));
             }
         }
     }

@@ -20,23 +20,23 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Headers that the relay writes itself, ways to say who one is, and ways to make of a request another one.
-const NOT_FROM_INSIDE: [HeaderName; 14] = [
-    header::HOST,
-    header::CONTENT_LENGTH,
-    header::EXPECT,
-    header::AUTHORIZATION,
-    header::COOKIE,
-    HeaderName::from_static("x-api-key"),
-    HeaderName::from_static("api-key"),
-    header::FORWARDED,
-    header::RANGE,
-    HeaderName::from_static("x-http-method"),
-    HeaderName::from_static("x-http-method-override"),
-    HeaderName::from_static("x-method-override"),
-    HeaderName::from_static("x-original-url"),
-    HeaderName::from_static("x-rewrite-url"),
+/// Headers of engines that the Kimi API gets to see as they are: what a request and its answer are, and what Node's fetch
+/// says beside that. Whatever else is left out.
+const FROM_INSIDE: [HeaderName; 5] = [
+    header::ACCEPT,
+    header::ACCEPT_LANGUAGE,
+    header::CONTENT_TYPE,
+    header::USER_AGENT,
+    HeaderName::from_static("sec-fetch-mode"),
 ];
+/// How the names of further ones begin: which device asks, and with which build of OpenAI's client.
+const FAMILIES_FROM_INSIDE: [&str; 2] = ["x-msh-", "x-stainless-"];
+
+/// What the engines call themselves before their version: kimi-cli, and kimi-code as its configuration has it.
+const ENGINES: [&str; 2] = ["KimiCLI/", "kimi-code-cli/"];
+/// Longest version of an engine, and longest word in brackets on whom it works for.
+const VERSION_MAX: usize = 40;
+const CLIENT_MAX: usize = 100;
 
 const MODEL: &str = "chat/completions";
 /// What engines need. The rest of the API belongs to the account, which all groups share: its files, its keys.
@@ -80,10 +80,42 @@ pub fn to_kimi(method: &Method, uri: &Uri) -> Result<String, Closed> {
     if !OPEN.iter().any(|(open, road)| *open == method.as_str() && *road == path) {
         return closed(StatusCode::FORBIDDEN, "This part of the Kimi API is not open to agents.");
     }
-    Ok(match uri.query() {
-        Some(query) => format!("{path}?{query}"),
-        None => path.to_owned(),
-    })
+    match uri.query() {
+        Some(_) if method == Method::POST => {
+            closed(StatusCode::FORBIDDEN, "What is sent to the Kimi API has no query; no engine adds one.")
+        }
+        Some(query) => Ok(format!("{path}?{query}")),
+        None => Ok(path.to_owned()),
+    }
+}
+
+/// Whether a request is one of an engine's, as far as it says so itself. Kimi serves only programs that it knows, and refuses
+/// others in the same words as an account that it has closed.
+pub fn is_an_engines(headers: &HeaderMap) -> Result<(), Closed> {
+    let mut names = headers.get_all(header::USER_AGENT).iter();
+    let is_known = names.next().and_then(|name| name.to_str().ok()).is_some_and(is_an_engine);
+    if is_known && names.next().is_none() {
+        return Ok(());
+    }
+    let why = "The Kimi API serves only the agent's own engine, and this User-Agent is another program's.";
+    Err(Closed { status: StatusCode::FORBIDDEN, why })
+}
+
+/// `KimiCLI/1.51.0`, `kimi-code-cli/2.1.0`, and either with the client in brackets: `KimiCLI/1.51.0 (nanokimi 0.1)`.
+fn is_an_engine(user_agent: &str) -> bool {
+    let Some(rest) = ENGINES.iter().find_map(|engine| user_agent.strip_prefix(engine)) else { return false };
+    let (version, client) = match rest.split_once(' ') {
+        Some((version, client)) => (version, Some(client)),
+        None => (rest, None),
+    };
+    let is_version = version.len() <= VERSION_MAX
+        && version.starts_with(|c: char| c.is_ascii_digit())
+        && version.chars().all(|c| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+'));
+    let is_client = client.is_none_or(|client| {
+        let within = client.strip_prefix('(').and_then(|client| client.strip_suffix(')'));
+        within.is_some_and(|name| name.len() <= CLIENT_MAX && !name.contains(['(', ')']))
+    });
+    is_version && is_client
 }
 
 /// Whether a request to the Kimi API is one to the web as well.
@@ -93,9 +125,13 @@ pub fn asks_kimi_for_the_web(uri: &Uri) -> bool {
 
 /// The headers of a request from inside that the Kimi API gets to see.
 pub fn outbound(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = end_to_end(headers);
-    for name in NOT_FROM_INSIDE {
-        kept.remove(name);
+    let end_to_end = end_to_end(headers);
+    let mut kept = HeaderMap::new();
+    for (name, value) in &end_to_end {
+        let is_of_a_family = FAMILIES_FROM_INSIDE.iter().any(|family| name.as_str().starts_with(family));
+        if is_of_a_family || FROM_INSIDE.contains(name) {
+            kept.append(name, value.clone());
+        }
     }
     // A compressed answer could not be metered.
     kept.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
@@ -139,7 +175,11 @@ mod tests {
         for (request, leads_to) in [
             ("POST /coding/v1/chat/completions", Ok("chat/completions")),
             ("GET /coding/v1/models", Ok("models")),
-            ("POST /coding/v1/chat/completions?x=%2e%2e/x", Ok("chat/completions?x=%2e%2e/x")),
+            ("GET /coding/v1/models?page=2", Ok("models?page=2")),
+            ("GET /coding/v1/models?x=%2e%2e/x", Ok("models?x=%2e%2e/x")),
+            ("POST /coding/v1/chat/completions?x=%2e%2e/x", Err(403)),
+            ("POST /coding/v1/chat/completions?", Err(403)),
+            ("POST /coding/v1/files?purpose=batch", Err(403)),
             ("GET /coding/v1/files/file-1", Err(403)),
             ("GET /coding/v1/chat/completions", Err(403)),
             ("GET /coding/v1/..", Err(403)),
@@ -186,6 +226,19 @@ mod tests {
             ("x-msh-device-id", "d"),
             ("x-http-method-override", "DELETE"),
             ("x-original-url", "/coding/v1/usages"),
+            ("x-forwarded-for", "127.0.0.1"),
+            ("forwarded", "for=127.0.0.1"),
+            ("range", "bytes=0-"),
+            ("content-encoding", "gzip"),
+            ("openai-organization", "o"),
+            ("idempotency-key", "i"),
+            ("traceparent", "00-1"),
+            ("x-msh", "m"),
+            ("accept", "application/json"),
+            ("accept-language", "*"),
+            ("sec-fetch-mode", "cors"),
+            ("x-stainless-lang", "python"),
+            ("x-msh-tool-call-id", "FetchURL:1"),
         ]
         .into_iter()
         .map(|(name, value)| (HeaderName::from_static(name), HeaderValue::from_static(value)))
@@ -197,11 +250,54 @@ mod tests {
             seen,
             [
                 "accept-encoding: identity",
+                "accept-language: *",
+                "accept: application/json",
                 "content-type: application/json",
+                "sec-fetch-mode: cors",
                 "user-agent: KimiCLI/1.51.0",
                 "x-msh-device-id: d",
+                "x-msh-tool-call-id: FetchURL:1",
+                "x-stainless-lang: python",
             ]
         );
+    }
+
+    #[test]
+    fn an_engine_is_known_by_how_it_calls_itself() {
+        for (user_agents, known) in [
+            (&["KimiCLI/1.51.0"][..], true),
+            (&["KimiCLI/1.51.0 (nanokimi 0.1)"], true),
+            (&["KimiCLI/1.52.0rc1 ()"], true),
+            (&["kimi-code-cli/2.1.0"], true),
+            (&["kimi-code-cli/2.2.0-beta.1+build (web)"], true),
+            (&[], false),
+            (&[""], false),
+            (&["curl/8.5.0"], false),
+            (&["OpenAI/Python 1.0"], false),
+            (&["node"], false),
+            (&["KimiCLI"], false),
+            (&["KimiCLI/"], false),
+            (&["KimiCLI/ 1.51.0"], false),
+            (&["kimicli/1.51.0"], false),
+            (&["Kimi-Code-CLI/2.1.0"], false),
+            (&["Mozilla/5.0 KimiCLI/1.51.0"], false),
+            (&["KimiCLI/1.51.0 curl/8.5.0"], false),
+            (&["KimiCLI/1.51.0 (nanokimi 0.1) curl/8.5.0"], false),
+            (&["KimiCLI/1.51.0 (a) (b)"], false),
+            (&["KimiCLI/1.51.0  (a)"], false),
+            (&["KimiCLI/1.51.0;curl"], false),
+            (&["KimiCLI/1.51.0 (ä)"], false),
+            (&["KimiCLI/1.51.0", "KimiCLI/1.51.0"], false),
+            (&["KimiCLI/1.51.0", "curl/8.5.0"], false),
+            (&[&format!("KimiCLI/1{}", "0".repeat(VERSION_MAX))], false),
+            (&[&format!("KimiCLI/1 ({})", "n".repeat(CLIENT_MAX + 1))], false),
+        ] {
+            let mut headers = HeaderMap::new();
+            for user_agent in user_agents {
+                headers.append(header::USER_AGENT, HeaderValue::from_bytes(user_agent.as_bytes()).unwrap());
+            }
+            assert_eq!(is_an_engines(&headers).is_ok(), known, "{user_agents:?}");
+        }
     }
 
     proptest! {

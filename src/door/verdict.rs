@@ -81,6 +81,16 @@ pub fn of_refusal(
     }
 }
 
+/// What follows in place of a verdict when the request was for a model that its engine was not told of: whatever Kimi says
+/// then is about this one request, and nothing waits for it.
+pub fn about_another_model(verdict: Verdict) -> Verdict {
+    match verdict {
+        Verdict::Renew => Verdict::Renew,
+        Verdict::Pass(_) => Verdict::Pass(Trouble::BadRequest),
+        Verdict::Wait(..) | Verdict::GiveUp(_) => Verdict::GiveUp(Trouble::BadRequest),
+    }
+}
+
 /// What follows when there was no connection at all, so that nothing was asked yet.
 pub fn of_no_connection(tried: &Tried) -> Verdict {
     if tried.pauses >= CONNECT_TRIES {
@@ -195,6 +205,31 @@ mod tests {
                 "{status} {kind} {reason}"
             );
         }
+    }
+
+    #[test]
+    fn what_is_said_of_another_model_is_about_its_request() {
+        let first = Tried::default();
+        let (pass, give_up) = (Verdict::Pass(Trouble::BadRequest), Verdict::GiveUp(Trouble::BadRequest));
+        for (status, kind, expected) in [
+            (400, "", pass),
+            (401, "", Verdict::Renew),
+            (402, "", give_up),
+            (403, "access_terminated_error", pass),
+            (403, "exceeded_current_quota_error", give_up),
+            (404, "", pass),
+            (413, "", pass),
+            (429, "rate_limit_reached_error", give_up),
+            (429, "exceeded_current_quota_error", give_up),
+            (500, "", give_up),
+            (503, "", give_up),
+            (529, "", give_up),
+        ] {
+            let verdict = about_another_model(judged(status, kind, "", Some(1), &first));
+            assert_eq!(verdict, expected, "{status} {kind}");
+        }
+        let renewed = Tried { renewals: 1, ..first };
+        assert_eq!(about_another_model(judged(401, "", "", None, &renewed)), give_up);
     }
 
     #[test]

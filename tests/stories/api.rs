@@ -44,6 +44,7 @@ impl World {
         let mut engine = UnixStream::connect(door).await.unwrap();
         let request = format!(
             "POST /coding/v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\n\
+             user-agent: KimiCLI/1.51.0\r\n\
              content-length: {}\r\n\r\n{asks}",
             asks.len()
         );

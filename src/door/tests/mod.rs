@@ -28,13 +28,19 @@ struct Hall {
 
 impl Hall {
     async fn new() -> Self {
+        Self::with(&[], without_web()).await
+    }
+
+    /// The door of a group whose engine is told of these models.
+    async fn with(models: &[&str], group: Group) -> Self {
         let folder = TempDir::new().unwrap();
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (login, authorization) = watch::channel(Authorization::Login(Secret::new(CANARY)));
         let base = format!("http://{}/coding/v1", api.local_addr().unwrap());
         let (refusals, refused) = watch::channel(None);
-        let door =
-            open(folder.path(), Upstream::new(base, authorization, refusals), &without_web()).await.unwrap();
+        let upstream = Upstream::new(base, authorization, refusals)
+            .with_models(models.iter().copied().map(str::to_owned).collect());
+        let door = open(folder.path(), upstream, &group).await.unwrap();
         Self { door, folder, api, login, refused }
     }
 
@@ -93,10 +99,11 @@ impl<S: AsyncReadExt + AsyncWriteExt + Unpin> Pipe<S> {
     }
 }
 
-const ASK: &str = "POST /coding/v1/chat/completions?a=b HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer stand-in\r\n\
+const ASK: &str = "POST /coding/v1/chat/completions HTTP/1.1\r\nhost: 127.0.0.1\r\nauthorization: Bearer stand-in\r\n\
     x-api-key: stand-in\r\ncookie: a=b\r\nuser-agent: KimiCLI/1.51.0 (nanokimi 0.1)\r\nx-msh-device-id: d0\r\n\
     content-type: application/json\r\naccept-encoding: gzip\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}";
-const LOOK: &str = "GET /coding/v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nconnection: close\r\n\r\n";
+const LOOK: &str = "GET /coding/v1/models HTTP/1.1\r\nhost: 127.0.0.1\r\nuser-agent: kimi-code-cli/2.1.0\r\n\
+    connection: close\r\n\r\n";
 const STREAM_HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nx-trace-id: t1\r\nset-cookie: a=b\r\ntransfer-encoding: chunked\r\n\r\n";
 
 /// [`ASK`] with another body.
@@ -137,7 +144,7 @@ async fn the_stand_in_becomes_the_login_and_the_rest_passes() {
     assert_eq!(
         lines,
         [
-            "POST /coding/v1/chat/completions?a=b HTTP/1.1",
+            "POST /coding/v1/chat/completions HTTP/1.1",
             "accept-encoding: identity",
             "accept: */*",
             "authorization: Bearer sk-canary-real-login",
@@ -196,10 +203,89 @@ async fn where_the_web_is_closed_kimi_does_not_go_there_either() {
     let search = r#"{"tools":[{"type":"builtin_function","function":{"name":"$web_search"}}]}"#;
     let answer = hall.knock(&ask_with(search)).await.rest().await;
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("the web is not open"), "{answer}");
+    for body in [
+        r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x.example"}}]}]}"#,
+        r#"{"messages":[],"use_search":true}"#,
+    ] {
+        let answer = hall.knock(&ask_with(body)).await.rest().await;
+        assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("the web is not open"), "{answer}");
+    }
+    assert_eq!((hall.door.take_failure(), hall.door.was_asked()), (None, false));
     let function = r#"{"tools":[{"type":"function","function":{"name":"Shell"}}]}"#;
     let _engine = hall.knock(&ask_with(function)).await;
     let (_, mut api) = hall.api_hears().await;
     api.until(function).await;
+}
+
+#[tokio::test]
+async fn where_the_web_is_open_kimi_may_go_there() {
+    let hall = Hall::with(&[], Group { web: WebPolicy::Web, ..without_web() }).await;
+    let search =
+        r#"{"use_search":true,"tools":[{"type":"builtin_function","function":{"name":"$web_search"}}]}"#;
+    let _engine = hall.knock(&ask_with(search)).await;
+    let (_, mut api) = hall.api_hears().await;
+    api.until(search).await;
+}
+
+#[tokio::test]
+async fn a_request_that_no_engine_makes_is_refused_and_is_no_trouble() {
+    for web in [WebPolicy::None, WebPolicy::Web] {
+        let hall = Hall::with(&["k3"], Group { web, ..without_web() }).await;
+        for (request, status, why) in [
+            (ASK.replace("KimiCLI/1.51.0 (nanokimi 0.1)", "curl/8.5.0"), 403, "another program's"),
+            (ASK.replace("user-agent", "x-user-agent"), 403, "another program's"),
+            (ASK.replace("cookie: a=b", "user-agent: curl/8.5.0"), 403, "another program's"),
+            (LOOK.replace("kimi-code-cli/2.1.0", "node"), 403, "another program's"),
+            (ASK.replace("completions ", "completions?a=b "), 403, "has no query"),
+            (ask_with(r#"{"model":"k3","model":"k9"}"#), 400, "names its model more than once"),
+        ] {
+            let answer = hall.knock(&request).await.rest().await;
+            assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(why), "{answer}");
+        }
+        assert_eq!((hall.door.take_failure(), hall.door.was_asked()), (None, false));
+        assert_eq!(*hall.refused.borrow(), None);
+        // The next thing that the API hears is the next good request.
+        let _engine = hall.knock(LOOK).await;
+        assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_model_is_asked_for_so_much_at_once_and_the_rest_waits() {
+    let hall = Hall::new().await;
+    let mut crowd = Vec::new();
+    for _ in 0..relay::ASKED_AT_ONCE_MAX {
+        let mut engine = hall.knock(ASK).await;
+        let (_, mut api) = hall.api_hears().await;
+        api.send(STREAM_HEAD).await;
+        engine.until("\r\n\r\n").await;
+        crowd.push((engine, api));
+    }
+    let mut late = hall.knock(ASK).await;
+    let nobody = timeout(PATIENCE, hall.api.accept()).await;
+    assert!(nobody.is_err(), "one more was asked for");
+    // What is not for the model does not wait.
+    let mut other = hall.knock(LOOK).await;
+    answered(&hall, &mut other, &json_answer("200 OK", "{}")).await;
+    crowd.pop();
+    let answer = answered(&hall, &mut late, &json_answer("200 OK", "{}")).await;
+    assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
+    assert_eq!(hall.door.take_failure(), None);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_nobody_reads_is_given_up() {
+    let hall = Hall::new().await;
+    let mut engine = hall.knock(ASK).await;
+    let (_, mut api) = hall.api_hears().await;
+    api.send(STREAM_HEAD).await;
+    engine.until("\r\n\r\n").await;
+    let began = tokio::time::Instant::now();
+    let much = event(&"x".repeat(60_000));
+    while api.0.write_all(much.as_bytes()).await.is_ok() {}
+    assert!(began.elapsed() >= unread::UNREAD_TIMEOUT, "{:?}", began.elapsed());
+    engine.0.read_to_end(&mut Vec::new()).await.ok();
+    assert_eq!(hall.door.take_failure(), None);
 }
 
 #[tokio::test]

@@ -69,6 +69,31 @@ async fn refusals_of_the_api_are_remembered_until_a_success() {
 }
 
 #[tokio::test]
+async fn what_is_said_of_another_model_is_no_trouble_of_the_account() {
+    let hall = Hall::with(&["kimi-for-coding"], without_web()).await;
+    for (status, passed_as, body) in [
+        ("402 Payment Required", 400, "{}"),
+        ("403 Forbidden", 403, r#"{"error":{"message":"go","type":"access_terminated_error"}}"#),
+        ("403 Forbidden", 400, r#"{"error":{"message":"over quota"}}"#),
+        ("404 Not Found", 404, "{}"),
+        ("429 Too Many Requests", 400, r#"{"error":{"message":"over quota"}}"#),
+        ("429 Too Many Requests", 400, r#"{"error":{"type":"rate_limit_reached_error"}}"#),
+        ("503 Unavailable", 400, "{}"),
+    ] {
+        let mut engine = hall.knock(&ask_with(r#"{"model":"k9"}"#)).await;
+        let answer = answered(&hall, &mut engine, &json_answer(status, body)).await;
+        assert!(answer.starts_with(&format!("HTTP/1.1 {passed_as} ")), "{status}: {answer}");
+        assert_eq!(hall.door.take_failure().unwrap().trouble, Trouble::BadRequest, "{status} {body}");
+    }
+    let complaint = event(r#"{"error":{"type":"exceeded_current_quota_error","message":"no"}}"#);
+    for (model, trouble) in [("k9", Trouble::BadRequest), ("kimi-for-coding", Trouble::QuotaUsedUp)] {
+        let mut engine = hall.knock(&ask_with(&format!(r#"{{"model":"{model}"}}"#))).await;
+        answered(&hall, &mut engine, &format!("{STREAM_HEAD}{complaint}0\r\n\r\n")).await;
+        assert_eq!(hall.door.take_failure().unwrap().trouble, trouble, "{model}");
+    }
+}
+
+#[tokio::test]
 async fn an_answer_that_ends_whole_stands_whatever_others_met_meanwhile() {
     let hall = Hall::new().await;
     let mut engine = hall.knock(ASK).await;
@@ -219,7 +244,7 @@ async fn somebody_who_answers_in_the_apis_place_is_nobody() {
 async fn only_the_models_own_road_tells_how_a_turn_fares() {
     let hall = Hall::new().await;
     let mut engine =
-        hall.knock("POST /coding/v1/files HTTP/1.1\r\nhost: x\r\ncontent-length: 33554433\r\n\r\n").await;
+        hall.knock("POST /coding/v1/files HTTP/1.1\r\nhost: x\r\nuser-agent: KimiCLI/1.51.0\r\ncontent-length: 33554433\r\n\r\n").await;
     engine.send(&"x".repeat(33_554_433)).await;
     assert!(engine.until("}}").await.starts_with("HTTP/1.1 413 "));
 
