@@ -21,7 +21,7 @@ pub use beneath::{NotOpened, Unfinished, create_beneath, free_room, open_beneath
 pub use found::is_install;
 pub use set_aside::SetAside;
 pub use shared::{GlobalState, copy_shared, empty_trash, global_state, renew_folder};
-pub use usage::taken_by;
+pub use usage::{Taken, taken_by};
 
 use crate::paths::Paths;
 use crate::types::{Group, Role};

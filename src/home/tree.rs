@@ -1,7 +1,7 @@
 //! Trees that an agent has made: walked and removed in constant depth of our own stack, and bounded.
 //!
 //! An agent makes thousands of nested folders in a second; whatever follows them by recursion overflows its stack. No
-//! link is followed, and folders that the agent has closed are opened to us again, since they belong to our user.
+//! link is followed. Folders that the agent has closed in any way are opened to us again, since they belong to our user.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -9,15 +9,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
 
-use rustix::fs::{AtFlags, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{AtFlags, CWD, Dir, FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::beneath::open_folder;
-
 const FOLDER: OFlags = OFlags::RDONLY.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
+/// A folder as a place: it opens whatever the folder's own rights are.
+const PLACE: OFlags = OFlags::PATH.union(OFlags::DIRECTORY).union(OFlags::NOFOLLOW).union(OFlags::CLOEXEC);
 /// No link on the way, and nothing of another file system.
 const RESOLVE: ResolveFlags =
     ResolveFlags::BENEATH.union(ResolveFlags::NO_SYMLINKS).union(ResolveFlags::NO_XDEV);
+
+/// What it takes to see what is in a folder: its names, and what they stand for.
+const TO_READ: Mode = Mode::RUSR.union(Mode::XUSR);
+/// What it takes to change what is in a folder, and to move it: that writes its "..".
+const TO_CHANGE: Mode = Mode::RWXU;
 
 /// How far a walk goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -27,12 +32,13 @@ pub struct Bounds {
     pub depth: usize,
 }
 
-/// How a walk ended.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+/// How a walk ended, from good to bad.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Walked {
     Whole,
-    /// There is more than the bounds, a folder that stays closed to us, or somebody moves folders meanwhile: what the walk
-    /// has not seen counts as too much.
+    /// Somebody moves folders or closes them while we walk. Another walk may see the whole.
+    Disturbed,
+    /// There is more than the bounds, or something that is not the agent's: a folder of another user or file system.
     InPart,
 }
 
@@ -72,91 +78,132 @@ struct Level {
 /// One descriptor is open at a time: the way back goes by "..".
 ///
 /// # Errors
-/// The folder itself cannot be opened.
-pub fn walk(folder: &Path, bounds: Bounds, mut visit: impl FnMut(&Entry<'_>) -> Next) -> io::Result<Walked> {
-    let mut rest = bounds.entries;
-    let mut walked = Walked::Whole;
-    let mut here = open_folder(folder)?;
-    let Some(first) = look_into(&here, 0, &mut rest, &mut visit)? else { return Ok(Walked::InPart) };
+/// The folder itself is not there, or is none.
+pub fn walk(folder: &Path, bounds: Bounds, visit: impl FnMut(&Entry<'_>) -> Next) -> io::Result<Walked> {
+    let mut walk = Walk { rest: bounds.entries, walked: Walked::Whole, visit };
+    let mut here = match open_to_read(folder) {
+        Ok(here) => here,
+        Err(error @ (Errno::NOENT | Errno::NOTDIR | Errno::LOOP)) => return Err(error.into()),
+        Err(error) => return Ok(seen_after(error)),
+    };
+    let Some(first) = walk.look_into(&here, 0)? else { return Ok(Walked::InPart) };
     let mut levels = vec![first];
     while let Some(level) = levels.last_mut() {
         let Some(name) = level.folders.pop() else {
             levels.pop();
             let Some(parent) = levels.last() else { break };
-            here = rustix::fs::openat(&here, "..", FOLDER, Mode::empty())?;
-            if id(&rustix::fs::fstat(&here)?) != parent.id {
-                return Ok(Walked::InPart);
+            match open_parent(&here, parent.id) {
+                Ok(Some(parent)) => here = parent,
+                Ok(None) | Err(_) => return Ok(walk.walked.max(Walked::Disturbed)),
             }
             continue;
         };
         if levels.len() >= bounds.depth {
-            walked = Walked::InPart;
+            walk.walked = Walked::InPart;
             continue;
         }
-        match open_beneath_it(here.as_fd(), &name) {
+        match open_beneath_it(here.as_fd(), &name, TO_READ) {
             Ok(inner) => here = inner,
             Err(Errno::NOENT) => continue,
-            Err(_) => {
-                walked = Walked::InPart;
+            Err(error) => {
+                walk.walked = walk.walked.max(seen_after(error));
                 continue;
             }
         }
-        match look_into(&here, levels.len(), &mut rest, &mut visit)? {
+        match walk.look_into(&here, levels.len())? {
             Some(level) => levels.push(level),
             None => return Ok(Walked::InPart),
         }
     }
-    Ok(walked)
+    Ok(walk.walked)
 }
 
-/// Shows what is directly in a folder; nothing comes back when there is more than `rest` entries.
-fn look_into(
-    folder: &OwnedFd,
-    depth: usize,
-    rest: &mut u64,
-    visit: &mut impl FnMut(&Entry<'_>) -> Next,
-) -> io::Result<Option<Level>> {
-    let id = id(&rustix::fs::fstat(folder)?);
-    let mut folders = Vec::new();
-    for found in Dir::read_from(folder)? {
-        let Ok(found) = found else { break };
-        let name = found.file_name();
-        if matches!(name.to_bytes(), b"." | b"..") {
-            continue;
+/// What a walk has seen that could not open a folder. We have just taken back all rights; only an agent that takes them away
+/// again in the same moment can still keep us out of a folder of ours.
+fn seen_after(error: Errno) -> Walked {
+    if matches!(error, Errno::PERM | Errno::ROFS | Errno::XDEV) { Walked::InPart } else { Walked::Disturbed }
+}
+
+struct Walk<V> {
+    rest: u64,
+    walked: Walked,
+    visit: V,
+}
+
+impl<V: FnMut(&Entry<'_>) -> Next> Walk<V> {
+    /// Shows what is directly in a folder; nothing comes back when there is more than `rest` entries.
+    fn look_into(&mut self, folder: &OwnedFd, depth: usize) -> io::Result<Option<Level>> {
+        let mut level = Level { id: id(&rustix::fs::fstat(folder)?), folders: Vec::new() };
+        let Ok(names) = Dir::read_from(folder) else {
+            self.walked = self.walked.max(Walked::Disturbed);
+            return Ok(Some(level));
+        };
+        for found in names {
+            let Ok(found) = found else {
+                self.walked = self.walked.max(Walked::Disturbed);
+                break;
+            };
+            let name = found.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
+            if self.rest == 0 {
+                return Ok(None);
+            }
+            self.rest -= 1;
+            let stat = match rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) {
+                Ok(stat) => stat,
+                Err(Errno::NOENT) => continue,
+                Err(_) => {
+                    self.walked = self.walked.max(Walked::Disturbed);
+                    continue;
+                }
+            };
+            let entry = Entry { folder: folder.as_fd(), folder_inode: level.id.1, name, stat, depth };
+            if (self.visit)(&entry) == Next::Enter && entry.file_type() == FileType::Directory {
+                level.folders.push(name.to_owned());
+            }
         }
-        if *rest == 0 {
-            return Ok(None);
-        }
-        *rest -= 1;
-        let Ok(stat) = rustix::fs::statat(folder, name, AtFlags::SYMLINK_NOFOLLOW) else { continue };
-        let entry = Entry { folder: folder.as_fd(), folder_inode: id.1, name, stat, depth };
-        if visit(&entry) == Next::Enter && entry.file_type() == FileType::Directory {
-            folders.push(name.to_owned());
-        }
+        Ok(Some(level))
     }
-    Ok(Some(Level { id, folders }))
 }
 
 fn id(stat: &Stat) -> (u64, u64) {
     (stat.st_dev, stat.st_ino)
 }
 
-/// Opens a folder within another one, and takes back the rights that the agent has taken from us.
-fn open_beneath_it(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<OwnedFd> {
-    match rustix::fs::openat2(folder, name, FOLDER, Mode::empty(), RESOLVE) {
-        Err(Errno::ACCESS) => {
-            regain(folder, name)?;
-            rustix::fs::openat2(folder, name, FOLDER, Mode::empty(), RESOLVE)
-        }
-        opened => opened,
-    }
+/// Opens a folder by its path, for reading; its own rights do not matter, since it belongs to our user.
+pub fn open_to_read(folder: &Path) -> rustix::io::Result<OwnedFd> {
+    open_regained(&rustix::fs::openat(CWD, folder, PLACE, Mode::empty())?, TO_READ)
 }
 
-/// Makes a folder ours to read and write. By its descriptor, so that a link in its place gains nothing.
-fn regain(folder: BorrowedFd<'_>, name: &CStr) -> rustix::io::Result<()> {
-    let flags = OFlags::PATH | OFlags::NOFOLLOW | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let found = rustix::fs::openat(folder, name, flags, Mode::empty())?;
-    rustix::fs::chmod(format!("/proc/self/fd/{}", found.as_raw_fd()), Mode::RWXU)
+/// Opens a folder within another one.
+fn open_beneath_it(folder: BorrowedFd<'_>, name: &CStr, rights: Mode) -> rustix::io::Result<OwnedFd> {
+    open_regained(&rustix::fs::openat2(folder, name, PLACE, Mode::empty(), RESOLVE)?, rights)
+}
+
+/// The folder around one, when it is the expected one. Nothing of any other is changed.
+fn open_parent(folder: &OwnedFd, expected: (u64, u64)) -> rustix::io::Result<Option<OwnedFd>> {
+    let parent = rustix::fs::openat(folder, "..", PLACE, Mode::empty())?;
+    if id(&rustix::fs::fstat(&parent)?) != expected {
+        return Ok(None);
+    }
+    open_regained(&parent, TO_READ).map(Some)
+}
+
+fn open_regained(place: &OwnedFd, rights: Mode) -> rustix::io::Result<OwnedFd> {
+    regain(place, rights)?;
+    rustix::fs::openat(place, ".", FOLDER, Mode::empty())
+}
+
+/// Takes back the rights to a folder that the agent has taken from us. By its descriptor, so that a link in its place gains
+/// nothing.
+fn regain(place: &OwnedFd, rights: Mode) -> rustix::io::Result<()> {
+    let mode = Mode::from_raw_mode(rustix::fs::fstat(place)?.st_mode);
+    if mode.contains(rights) {
+        return Ok(());
+    }
+    rustix::fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), mode | rights)
 }
 
 /// How much a removal has left.
@@ -175,7 +222,8 @@ pub enum Left {
 /// # Errors
 /// Something resists, such as on a disk that can only be read.
 pub fn remove_tree(folder: &Path, most: u64) -> io::Result<Left> {
-    let top = match open_folder(folder) {
+    let place = rustix::fs::openat(CWD, folder, PLACE, Mode::empty());
+    let top = match place.and_then(|place| open_regained(&place, TO_CHANGE)) {
         Ok(top) => top,
         Err(Errno::NOENT) => return Ok(Left::Nothing),
         Err(Errno::NOTDIR | Errno::LOOP) => {
@@ -228,8 +276,7 @@ impl Removal {
 
     /// Empties a folder, moving those within it up, and removes it. What is left over the bound stays where it is.
     fn remove_folder(&mut self, name: &CStr) -> io::Result<()> {
-        regain(self.top.as_fd(), name)?;
-        let inner = open_beneath_it(self.top.as_fd(), name)?;
+        let inner = open_beneath_it(self.top.as_fd(), name, TO_CHANGE)?;
         for found in Dir::read_from(&inner)? {
             let found = found?;
             let name = found.file_name();
@@ -254,8 +301,7 @@ impl Removal {
     }
 
     fn move_up(&mut self, from: BorrowedFd<'_>, name: &CStr) -> io::Result<()> {
-        // Moving a folder writes its "..".
-        regain(from, name)?;
+        regain(&rustix::fs::openat2(from, name, PLACE, Mode::empty(), RESOLVE)?, TO_CHANGE)?;
         loop {
             self.moved += 1;
             let new = format!("moved-{}", self.moved);
@@ -277,7 +323,7 @@ mod tests {
 
     /// Folders within each other, made as an agent would: from the inside.
     fn nest(folder: &Path, levels: usize) {
-        let mut inner = open_folder(folder).unwrap();
+        let mut inner = open_to_read(folder).unwrap();
         for _ in 0..levels {
             rustix::fs::mkdirat(&inner, "d", Mode::RWXU).unwrap();
             let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
@@ -339,6 +385,55 @@ mod tests {
         remove_tree(deep.path(), u64::MAX).unwrap();
     }
 
+    /// The ways in which an agent can close a folder to its own user. None of them holds root up, so that these tests say more
+    /// when an ordinary user runs them.
+    const CLOSED: [u32; 6] = [0o300, 0o400, 0o500, 0o100, 0o200, 0o000];
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn no_right_that_an_agent_takes_away_hides_anything() {
+        for mode in CLOSED {
+            let root = tempfile::tempdir().unwrap();
+            fs::create_dir_all(root.path().join("a/b/c")).unwrap();
+            fs::write(root.path().join("a/b/file"), "x").unwrap();
+            for closed in ["a/b/c", "a/b", "a", ""] {
+                chmod(&root.path().join(closed), mode);
+            }
+            let all = ["//c", "//file", "/b", "a"].map(str::to_owned).to_vec();
+            assert_eq!(names(root.path(), WIDE), (all, Walked::Whole), "{mode:o}");
+        }
+        let open = tempfile::tempdir().unwrap();
+        chmod(open.path(), 0o555);
+        names(open.path(), WIDE);
+        let mode = fs::metadata(open.path()).unwrap().permissions().mode();
+        assert_eq!(mode & 0o777, 0o555, "who can be read is left as it is");
+    }
+
+    #[test]
+    fn a_folder_that_moves_while_we_are_in_it_disturbs_and_one_that_goes_does_not() {
+        let root = tempfile::tempdir().unwrap();
+        fs::create_dir_all(root.path().join("a/b")).unwrap();
+        fs::create_dir(root.path().join("c")).unwrap();
+        fs::write(root.path().join("a/b/file"), "x").unwrap();
+        let walk_and = |act: &dyn Fn()| {
+            walk(root.path(), WIDE, |entry| {
+                if entry.name.to_bytes() == b"file" {
+                    act();
+                }
+                Next::Enter
+            })
+            .unwrap()
+        };
+        let moves = || fs::rename(root.path().join("a/b"), root.path().join("c/b")).unwrap();
+        assert_eq!(walk_and(&moves), Walked::Disturbed);
+        assert_eq!(walk_and(&|| ()), Walked::Whole, "the next walk is a new one");
+        let goes = || fs::remove_file(root.path().join("c/b/file")).unwrap();
+        assert_eq!(walk_and(&goes), Walked::Whole);
+    }
+
     #[test]
     fn what_would_overflow_a_stack_is_removed() {
         for levels in [0, 1, 3, 20_000] {
@@ -362,8 +457,10 @@ mod tests {
         symlink(root.path().join("outside"), tree.join("a/out")).unwrap();
         rustix::fs::mkfifoat(rustix::fs::CWD, tree.join("a/pipe"), Mode::RWXU).unwrap();
         let _socket = std::os::unix::net::UnixListener::bind(tree.join("socket")).unwrap();
-        for closed in ["a/moved-1/x", "a/moved-1", "a", "moved-1"] {
-            fs::set_permissions(tree.join(closed), fs::Permissions::from_mode(0o000)).unwrap();
+        for (closed, mode) in
+            [("a/moved-1/x", 0o000), ("a/moved-1", 0o500), ("a", 0o400), ("moved-1", 0o000), ("", 0o300)]
+        {
+            chmod(&tree.join(closed), mode);
         }
         assert_eq!(remove_tree(&tree, 1_000).unwrap(), Left::Nothing);
         assert!(!tree.exists() && root.path().join("outside/kept").is_dir());

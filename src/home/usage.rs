@@ -1,22 +1,35 @@
 //! How much of the disk the agent of a group takes with its files.
 
+use std::io::ErrorKind;
+
 use rustix::fs::FileType;
 
 use super::tree::{Bounds, Next, Walked, walk};
 use crate::paths::Paths;
 use crate::types::{Group, Role, Room};
 
+/// What a count has come to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Taken {
+    All(Room),
+    /// Somebody has moved folders while they were counted; there may be more.
+    AtLeast(Room),
+}
+
 /// What a group's agent has filled of the disk, as far as names lead to it; looked at no further than `most` entries,
 /// beyond which all counts as too much.
-pub fn taken_by(paths: &Paths, group: &Group, most: u64) -> Room {
+pub fn taken_by(paths: &Paths, group: &Group, most: u64) -> Taken {
     let mut taken = Room::default();
+    let mut is_whole = true;
     let name = &group.name;
+    let trash = paths.agent_trash(name);
     let mut places = vec![
         paths.group(name),
         paths.sessions(name),
         paths.sessions_apart(name, ""),
         paths.agent_credentials(name),
         paths.set_aside(name),
+        trash.clone(),
     ];
     if group.role == Role::Main {
         places.push(paths.global());
@@ -31,34 +44,56 @@ pub fn taken_by(paths: &Paths, group: &Group, most: u64) -> Room {
             taken.bytes += if is_file { blocks / entry.stat.st_nlink.max(1) } else { blocks };
             Next::Enter
         });
-        // A folder that is not there yet takes nothing.
-        if matches!(walked, Ok(Walked::InPart)) {
-            return Room { entries: u64::MAX, ..taken };
+        match walked {
+            Ok(Walked::Whole) => {}
+            // No container reaches the trash: it is we who empty it just now.
+            Ok(Walked::Disturbed) => is_whole &= place == trash,
+            // A folder that is not there yet takes nothing.
+            Err(error) if error.kind() == ErrorKind::NotFound => {}
+            // What cannot be looked at counts as too much, whatever the reason.
+            Ok(Walked::InPart) | Err(_) => return Taken::All(Room { entries: u64::MAX, ..taken }),
         }
     }
-    taken
+    if is_whole { Taken::All(taken) } else { Taken::AtLeast(taken) }
 }
 
 #[cfg(test)]
 mod tests {
     use std::fs;
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    use std::path::Path;
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
     use crate::types::{ChatId, GroupName};
+
+    fn family() -> Group {
+        Group::new(GroupName::parse("family").unwrap(), ChatId::new("c"), Role::Member)
+    }
+
+    fn whole(taken: Taken) -> Room {
+        let Taken::All(room) = taken else { panic!("{taken:?}: nobody moves anything") };
+        room
+    }
+
+    fn taken_of(paths: &Paths, group: &Group) -> Room {
+        whole(taken_by(paths, group, 1_000))
+    }
 
     #[test]
     fn all_that_an_agent_can_write_is_counted() {
         let root = tempfile::tempdir().unwrap();
         let paths = Paths::new(root.path());
-        let family = Group::new(GroupName::parse("family").unwrap(), ChatId::new("c"), Role::Member);
+        let family = family();
         super::super::prepare(&paths).unwrap();
         super::super::prepare_group(&paths, &family).unwrap();
-        let before = taken_by(&paths, &family, 1_000);
+        let before = taken_of(&paths, &family);
         let places = [
             paths.group(&family.name),
             paths.sessions(&family.name),
             paths.agent_credentials(&family.name),
             paths.sessions_apart(&family.name, "kimi-code/main"),
+            paths.agent_trash(&family.name),
         ];
         for place in &places {
             fs::create_dir_all(place.join("deep/er")).unwrap();
@@ -68,13 +103,66 @@ mod tests {
             fs::File::create(place.join("sparse")).unwrap().set_len(1 << 40).unwrap();
         }
         fs::write(paths.global().join("large"), vec![1; 1024 * 1024]).unwrap();
-        let after = taken_by(&paths, &family, 1_000);
+        let after = taken_of(&paths, &family);
         let grown_mb = (after.bytes - before.bytes) / 1024 / 1024;
-        assert_eq!(grown_mb, 4);
+        assert_eq!(grown_mb, 5);
         assert!(after.is_beyond(before) && !before.is_beyond(after));
         let main = Group { role: Role::Main, ..family.clone() };
-        assert_eq!((taken_by(&paths, &main, 1_000).bytes - before.bytes) / 1024 / 1024, 5);
+        assert_eq!((taken_of(&paths, &main).bytes - before.bytes) / 1024 / 1024, 6);
 
-        assert_eq!(taken_by(&paths, &family, 10).entries, u64::MAX);
+        assert_eq!(whole(taken_by(&paths, &family, 10)).entries, u64::MAX);
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn no_folder_is_closed_to_a_count() {
+        for mode in [0o300, 0o400, 0o500, 0o000] {
+            for closed in ["", "inner", "inner/most"] {
+                let root = tempfile::tempdir().unwrap();
+                let (paths, family) = (Paths::new(root.path()), family());
+                let inner = paths.group(&family.name).join("inner/most");
+                fs::create_dir_all(&inner).unwrap();
+                fs::write(inner.join("large"), vec![1; 1024 * 1024]).unwrap();
+                chmod(&paths.group(&family.name).join(closed), mode);
+                let taken = taken_of(&paths, &family);
+                assert!(taken.bytes >= 1024 * 1024 && taken.entries == 3, "{mode:o} {closed}: {taken:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn what_cannot_be_looked_at_is_too_much() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, family) = (Paths::new(root.path()), family());
+        assert_eq!(taken_of(&paths, &family), Room::default(), "there is nothing yet");
+        fs::create_dir(paths.groups()).unwrap();
+        symlink("/etc", paths.group(&family.name)).unwrap();
+        assert_eq!(taken_of(&paths, &family).entries, u64::MAX);
+    }
+
+    #[test]
+    fn an_agent_that_moves_folders_is_counted_in_part_and_then_as_a_whole() {
+        let root = tempfile::tempdir().unwrap();
+        let (paths, family) = (Paths::new(root.path()), family());
+        let group = paths.group(&family.name);
+        fs::create_dir_all(group.join("a/moving/deep/er")).unwrap();
+        fs::create_dir_all(group.join("b")).unwrap();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                while !stop.load(Ordering::Relaxed) {
+                    fs::rename(group.join("a/moving"), group.join("b/moving")).unwrap();
+                    fs::rename(group.join("b/moving"), group.join("a/moving")).unwrap();
+                }
+            });
+            let disturbed =
+                (0..100_000).any(|_| matches!(taken_by(&paths, &family, 1_000), Taken::AtLeast(_)));
+            stop.store(true, Ordering::Relaxed);
+            assert!(disturbed, "it is seen that folders move");
+        });
+        assert_eq!(taken_of(&paths, &family).entries, 5);
     }
 }

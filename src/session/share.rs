@@ -12,7 +12,7 @@ use tokio::time::{Instant, sleep};
 
 use crate::container::processes::{self, Held};
 use crate::container::spec::Limits;
-use crate::home::{free_room, taken_by};
+use crate::home::{Taken, free_room, taken_by};
 use crate::panics::blocking;
 use crate::paths::Paths;
 use crate::types::{Group, Room, Trouble};
@@ -30,6 +30,11 @@ const GROWTH: Room = Room { bytes: 64 * MIB, entries: 2_000 };
 /// hidden.
 const FLOOR: Room = Room { bytes: 512 * MIB, entries: 20_000 };
 const WRITTEN_MIN_BYTES: u64 = 256 * MIB;
+/// So many counts in a row, a second apart, that came to no end because folders were moved meanwhile, count as too much. To
+/// unpack or to install something moves a folder just now and then, hardly ever from one folder to another one, and the
+/// count must be in it at that moment. Whoever moves folders for ever, to hide what it takes, is stopped after some 3 s;
+/// what such a count has seen counts at once, and so does a disk that runs full.
+const DISTURBED_COUNTS_MAX: u32 = 3;
 /// An engine has a handful of sets of watches; to use up what all programs may have takes more than a hundred.
 const WATCH_SETS_MAX: u64 = 64;
 /// The container's own devices are 15; each file takes a kilobyte of the kernel's memory.
@@ -68,6 +73,8 @@ struct Look {
     taken: Room,
     /// What it may take in this container's life.
     most: Room,
+    /// Counts in a row that somebody has disturbed, this one included.
+    disturbed_counts: u32,
     held: Held,
     kernel: Kernel,
 }
@@ -88,7 +95,8 @@ impl Look {
         }
         let is_low = FLOOR.is_beyond(self.free);
         let filled = is_low && written_bytes > WRITTEN_MIN_BYTES;
-        (self.taken.is_beyond(self.most) || filled)
+        let hides = self.disturbed_counts >= DISTURBED_COUNTS_MAX;
+        (self.taken.is_beyond(self.most) || filled || hides)
             .then_some(Overuse::Disk { taken: self.taken, free: self.free })
     }
 }
@@ -96,8 +104,18 @@ impl Look {
 /// Watches until the agent has taken too much, or its session wants to know no more.
 pub async fn watch(paths: Paths, group: Group, limits: Limits, mut over: oneshot::Sender<Overuse>) {
     let limit = Room { bytes: limits.disk_bytes, entries: limits.disk_entries };
-    let Some((at_start, _)) = count(&paths, &group, Room { entries: u64::MAX - 1, ..limit }).await else {
-        return;
+    let uncounted = Room { entries: u64::MAX - 1, ..limit };
+    let mut disturbed_counts = 0;
+    let at_start = loop {
+        let Some(Count { taken, is_whole, .. }) = count(&paths, &group, uncounted).await else { return };
+        disturbed_counts = if is_whole { 0 } else { disturbed_counts + 1 };
+        if is_whole || disturbed_counts >= DISTURBED_COUNTS_MAX {
+            break taken;
+        }
+        tokio::select! {
+            () = sleep(LOOK_EVERY) => {}
+            () = over.closed() => return,
+        }
     };
     let most = beginning_with(at_start, limit);
     let (mut counted_at, mut free_then) = (Instant::now(), free(&paths).unwrap_or_default());
@@ -115,13 +133,15 @@ pub async fn watch(paths: Paths, group: Group, limits: Limits, mut over: oneshot
         let due = gone.is_beyond(GONE_MIN)
             || FLOOR.is_beyond(free)
             || kernel == Kernel::GivesNoMore
+            || disturbed_counts > 0
             || counted_at.elapsed() >= COUNT_EVERY;
         if !due {
             continue;
         }
-        let Some((taken, held)) = count(&paths, &group, most).await else { continue };
+        let Some(Count { taken, is_whole, held }) = count(&paths, &group, most).await else { continue };
         (counted_at, free_then) = (Instant::now(), free);
-        let look = Look { free, taken, most, held, kernel };
+        disturbed_counts = if is_whole { 0 } else { disturbed_counts + 1 };
+        let look = Look { free, taken, most, disturbed_counts, held, kernel };
         if let Some(overuse) = look.overuse() {
             // A session that has ended its engine needs no word.
             over.send(overuse).ok();
@@ -143,17 +163,29 @@ fn beginning_with(at_start: Room, limit: Room) -> Room {
     }
 }
 
+/// What the agent takes.
+struct Count {
+    /// With names or without.
+    taken: Room,
+    /// Nobody has moved folders meanwhile.
+    is_whole: bool,
+    held: Held,
+}
+
 /// Counts what the agent takes, files without a name included.
-async fn count(paths: &Paths, group: &Group, most: Room) -> Option<(Room, Held)> {
+async fn count(paths: &Paths, group: &Group, most: Room) -> Option<Count> {
     let (paths, group) = (paths.clone(), group.clone());
     let counted = blocking(move || {
         let held = processes::held_by_container_of(&paths.group(&group.name)).unwrap_or_default();
-        let named = taken_by(&paths, &group, most.entries);
+        let (named, is_whole) = match taken_by(&paths, &group, most.entries) {
+            Taken::All(room) => (room, true),
+            Taken::AtLeast(room) => (room, false),
+        };
         let taken = Room {
             bytes: named.bytes.saturating_add(held.nameless_bytes),
             entries: named.entries.saturating_add(held.nameless_files),
         };
-        (taken, held)
+        Count { taken, is_whole, held }
     });
     counted.await.ok()
 }
@@ -179,6 +211,7 @@ mod tests {
             free: PLENTY,
             taken: Room::default(),
             most: LIMIT,
+            disturbed_counts: 0,
             held: Held::default(),
             kernel: Kernel::Gives,
         }
@@ -193,6 +226,15 @@ mod tests {
         assert_eq!(taken(LIMIT.bytes + 1, 0), Some(Trouble::DiskShare));
         assert_eq!(taken(0, LIMIT.entries + 1), Some(Trouble::DiskShare));
         assert_eq!(taken(0, u64::MAX), Some(Trouble::DiskShare));
+    }
+
+    #[test]
+    fn whoever_moves_folders_is_counted_again_but_not_for_ever() {
+        let after = |disturbed_counts| Look { disturbed_counts, ..look() }.overuse().map(Overuse::trouble);
+        assert_eq!((after(1), after(2)), (None, None), "to install something does that");
+        assert_eq!(after(3), Some(Trouble::DiskShare));
+        let seen = Look { disturbed_counts: 1, taken: Room { bytes: LIMIT.bytes + 1, entries: 1 }, ..look() };
+        assert!(seen.overuse().is_some(), "what was seen counts at once");
     }
 
     #[test]
