@@ -8,11 +8,11 @@ use std::io;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{CWD, RenameFlags};
 use rustix::io::Errno;
 
 use super::private_folder;
 use super::shared::move_to_trash;
+use super::tree::move_regained;
 use crate::paths::Paths;
 use crate::types::GroupName;
 
@@ -49,25 +49,46 @@ impl SetAside {
     /// Moves away what an engine of this group would begin with. `sessions` is where it has its histories.
     ///
     /// # Errors
-    /// A disk that is full or can only be read. What was moved by then is moved back by [`SetAside::undo`] of
-    /// [`SetAside::unfinished`].
+    /// A disk that is full or can only be read. [`SetAside::unfinished`] goes on with what was begun.
     pub fn begin(paths: &Paths, group: &GroupName, sessions: &Path) -> Result<Self> {
         let aside = Self { paths: paths.clone(), group: group.clone(), sessions: sessions.to_owned() };
-        let folder = aside.folder();
-        private_folder(&folder)?;
-        let explain = || format!("Failed to set aside what {group} begins with");
-        rename(sessions, &folder.join(SESSIONS)).with_context(explain)?;
-        private_folder(sessions)?;
-        for name in READ_AT_START {
-            rename(&paths.group(group).join(name), &folder.join(name)).with_context(explain)?;
-        }
+        private_folder(&aside.folder())?;
+        aside.move_away()?;
         Ok(aside)
     }
 
-    /// One that an earlier run has left without a decision.
-    pub fn unfinished(paths: &Paths, group: &GroupName, sessions: &Path) -> Option<Self> {
+    /// One that an earlier run has left without a decision, or that an error has ended half-way. What it has not moved yet
+    /// is moved now.
+    ///
+    /// # Errors
+    /// As of [`SetAside::begin`].
+    pub fn unfinished(paths: &Paths, group: &GroupName, sessions: &Path) -> Result<Option<Self>> {
         let aside = Self { paths: paths.clone(), group: group.clone(), sessions: sessions.to_owned() };
-        aside.folder().is_dir().then_some(aside)
+        if !aside.folder().is_dir() {
+            return Ok(None);
+        }
+        aside.move_away()?;
+        Ok(Some(aside))
+    }
+
+    /// Where an engine reads what it begins with, each with its name once it is set aside.
+    fn places(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
+        let group = self.paths.group(&self.group);
+        let read = READ_AT_START.into_iter().map(move |name| (name, group.join(name)));
+        std::iter::once((SESSIONS, self.sessions.clone())).chain(read)
+    }
+
+    fn move_away(&self) -> Result<()> {
+        let explain = || format!("Failed to set aside what {} begins with", self.group);
+        let folder = self.folder();
+        for (name, place) in self.places() {
+            match move_regained(&place, &folder.join(name)) {
+                // What stands in the place of one that was moved before is of an engine on trial.
+                Ok(()) | Err(Errno::NOENT | Errno::EXIST) => {}
+                Err(error) => return Err(io::Error::from(error)).with_context(explain),
+            }
+        }
+        private_folder(&self.sessions)
     }
 
     fn folder(&self) -> PathBuf {
@@ -87,13 +108,11 @@ impl SetAside {
     pub fn undo(&self) -> Result<()> {
         let folder = self.folder();
         let explain = || format!("Failed to put back what {} begins with", self.group);
-        let back = std::iter::once((SESSIONS, self.sessions.clone()))
-            .chain(READ_AT_START.map(|name| (name, self.paths.group(&self.group).join(name))));
-        for (name, place) in back {
+        for (name, place) in self.places() {
             let kept = folder.join(name);
             if kept.symlink_metadata().is_ok() {
                 move_to_trash(&self.paths, &self.group, &place).with_context(explain)?;
-                rename(&kept, &place).with_context(explain)?;
+                move_regained(&kept, &place).map_err(io::Error::from).with_context(explain)?;
             }
         }
         fs::remove_dir(&folder).with_context(explain)
@@ -122,17 +141,9 @@ impl SetAside {
     }
 }
 
-/// Moves something that may be missing, over nothing.
-fn rename(from: &Path, to: &Path) -> io::Result<()> {
-    match rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(error) => Err(error.into()),
-    }
-}
-
 #[cfg(test)]
 mod tests {
-    use std::os::unix::fs::symlink;
+    use std::os::unix::fs::{PermissionsExt, symlink};
 
     use super::*;
 
@@ -181,10 +192,63 @@ mod tests {
         fs::write(sessions.join("new"), "of the trial").unwrap();
         fs::create_dir(paths.group(&family).join("AGENTS.md")).unwrap();
         // Also after a kill.
-        SetAside::unfinished(&paths, &family, &sessions).unwrap().undo().unwrap();
+        SetAside::unfinished(&paths, &family, &sessions).unwrap().unwrap().undo().unwrap();
         assert_eq!(list(&sessions), ["context.jsonl"]);
         assert_eq!(list(&paths.group(&family)), [".kimi", "AGENTS.md", "list.txt"]);
         assert_eq!(fs::read(paths.group(&family).join("AGENTS.md")).unwrap(), [0xff]);
-        assert_eq!(SetAside::unfinished(&paths, &family, &sessions), None);
+        assert_eq!(SetAside::unfinished(&paths, &family, &sessions).unwrap(), None);
+    }
+
+    /// A broken skill in a folder that its agent has closed, in a work folder that is closed too.
+    #[test]
+    fn what_is_closed_is_moved_away_and_back_and_to_the_trash() {
+        for mode in [0o500, 0o300, 0o400, 0o000] {
+            let (_root, paths, family, sessions) = spoiled();
+            let group = paths.group(&family);
+            fs::remove_file(group.join(".kimi")).unwrap();
+            let close = |names: &[&str]| {
+                for name in names {
+                    fs::set_permissions(group.join(name), fs::Permissions::from_mode(mode)).unwrap();
+                }
+                fs::set_permissions(&sessions, fs::Permissions::from_mode(mode)).unwrap();
+            };
+            fs::create_dir_all(group.join(".kimi/skills/broken")).unwrap();
+            close(&[".kimi", ""]);
+            let aside = SetAside::begin(&paths, &family, &sessions).unwrap();
+            fs::set_permissions(&group, fs::Permissions::from_mode(0o700)).unwrap();
+            assert_eq!((list(&group), list(&sessions)), (vec!["list.txt".to_owned()], vec![]), "{mode:o}");
+            // The engine on trial leaves the same.
+            fs::create_dir_all(group.join(".kimi/skills/new")).unwrap();
+            close(&[".kimi", ""]);
+            aside.undo().unwrap();
+            for folder in [&group, &sessions] {
+                fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).unwrap();
+            }
+            assert!(group.join(".kimi/skills/broken").is_dir());
+            assert_eq!(list(&sessions), ["context.jsonl"]);
+
+            for number in 1..=4 {
+                fs::create_dir_all(group.join(".kimi/skills/broken")).unwrap();
+                close(&[".kimi", ""]);
+                let (place, _) = SetAside::begin(&paths, &family, &sessions).unwrap().keep().unwrap();
+                assert!(place.ends_with(&format!("set-aside/{number}")));
+            }
+            assert_eq!(list(&paths.set_aside(&family)), ["2", "3", "4"]);
+        }
+    }
+
+    #[test]
+    fn one_that_was_left_half_way_is_finished() {
+        let (_root, paths, family, sessions) = spoiled();
+        // A kill, or a full disk, after the first of what is moved.
+        let folder = paths.set_aside(&family).join(ON_TRIAL);
+        private_folder(&folder).unwrap();
+        fs::rename(&sessions, folder.join(SESSIONS)).unwrap();
+        private_folder(&sessions).unwrap();
+        fs::write(sessions.join("new"), "of the trial").unwrap();
+        let aside = SetAside::unfinished(&paths, &family, &sessions).unwrap().unwrap();
+        assert_eq!(list(&paths.group(&family)), ["list.txt"]);
+        assert_eq!(list(&sessions), ["new"], "what was moved before is not moved again");
+        assert_eq!(aside.keep().unwrap().1, ["AGENTS.md", ".kimi"]);
     }
 }

@@ -16,9 +16,10 @@ use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::io::Errno;
 
 use super::beneath::open_folder;
-use super::tree::{Bounds, Entry, Left, Next, Walked, remove_tree, walk};
+use super::tree::{Bounds, Entry, Left, Next, Walked, move_regained, remove_tree, walk};
 use super::{PROMPT_FILE, private_folder};
 use crate::paths::Paths;
 use crate::types::{GroupName, Role};
@@ -107,7 +108,7 @@ fn copy_global(paths: &Paths, group: &GroupName) -> Result<()> {
     }
     let swap = |flags| rustix::fs::renameat_with(rustix::fs::CWD, &new, rustix::fs::CWD, &to, flags);
     match swap(RenameFlags::EXCHANGE) {
-        Err(rustix::io::Errno::NOENT) => swap(RenameFlags::NOREPLACE),
+        Err(Errno::NOENT) => swap(RenameFlags::NOREPLACE),
         swapped => swapped,
     }
     .map_err(io::Error::from)
@@ -200,9 +201,9 @@ pub(super) fn move_to_trash(paths: &Paths, group: &GroupName, path: &Path) -> Re
     private_folder(&trash)?;
     for number in 0_u64.. {
         let to = trash.join(number.to_string());
-        match rustix::fs::renameat_with(rustix::fs::CWD, path, rustix::fs::CWD, to, RenameFlags::NOREPLACE) {
-            Err(rustix::io::Errno::EXIST) => {}
-            Err(rustix::io::Errno::NOENT) => return Ok(()),
+        match move_regained(path, &to) {
+            Err(Errno::EXIST) => {}
+            Err(Errno::NOENT) => return Ok(()),
             moved => return Ok(moved.map_err(io::Error::from)?),
         }
     }

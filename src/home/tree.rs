@@ -206,6 +206,28 @@ fn regain(place: &OwnedFd, rights: Mode) -> rustix::io::Result<()> {
     rustix::fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), mode | rights)
 }
 
+/// Moves something to where nothing is, also when its agent has closed it or the folder around it.
+///
+/// # Errors
+/// There is nothing to move (`ENOENT`), something stands in the new place (`EEXIST`), or a disk that can only be read.
+pub fn move_regained(from: &Path, to: &Path) -> rustix::io::Result<()> {
+    let moves = || rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
+    match moves() {
+        Err(Errno::ACCESS) => {
+            for folder in [from.parent(), Some(from), to.parent()].into_iter().flatten() {
+                match rustix::fs::openat(CWD, folder, PLACE, Mode::empty()) {
+                    Ok(place) => regain(&place, TO_CHANGE)?,
+                    // A file or a link is moved as it is.
+                    Err(Errno::NOTDIR | Errno::LOOP | Errno::NOENT) => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            moves()
+        }
+        moved => moved,
+    }
+}
+
 /// How much a removal has left.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Left {
@@ -432,6 +454,26 @@ mod tests {
         assert_eq!(walk_and(&|| ()), Walked::Whole, "the next walk is a new one");
         let goes = || fs::remove_file(root.path().join("c/b/file")).unwrap();
         assert_eq!(walk_and(&goes), Walked::Whole);
+    }
+
+    #[test]
+    fn what_is_closed_moves_as_anything_does() {
+        for mode in CLOSED {
+            let root = tempfile::tempdir().unwrap();
+            let (from, to) = (root.path().join("from"), root.path().join("to"));
+            fs::create_dir_all(from.join("folder/skill")).unwrap();
+            fs::create_dir(&to).unwrap();
+            symlink("/etc", from.join("link")).unwrap();
+            for closed in [&from.join("folder"), &from, &to] {
+                chmod(closed, mode);
+            }
+            for name in ["folder", "link"] {
+                move_regained(&from.join(name), &to.join(name)).unwrap();
+            }
+            assert!(to.join("folder/skill").is_dir() && to.join("link").is_symlink());
+            assert_eq!(move_regained(&from.join("folder"), &to.join("x")), Err(Errno::NOENT));
+            assert_eq!(move_regained(&to.join("folder"), &to.join("link")), Err(Errno::EXIST));
+        }
     }
 
     #[test]

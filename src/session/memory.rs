@@ -42,7 +42,7 @@ impl Memory {
     pub async fn before_launch<C: Containers>(&mut self, host: &Host<C>, group: &Group) -> Result<()> {
         let sessions = sessions_of(host, group).await?;
         let (paths, name, doubted) = (host.paths.clone(), group.name.clone(), self.is_doubted());
-        let aside = blocking(move || match SetAside::unfinished(&paths, &name, &sessions) {
+        let aside = blocking(move || match SetAside::unfinished(&paths, &name, &sessions)? {
             // A kill has come in between, or it could not be put back.
             Some(aside) => Ok(Some(aside)),
             None if doubted => SetAside::begin(&paths, &name, &sessions).map(Some),
