@@ -148,7 +148,7 @@ impl Drop for Unfinished {
 }
 
 /// The folder itself is ours, but what stands in its place must not be a link.
-pub(super) fn open_folder(folder: &Path) -> rustix::io::Result<OwnedFd> {
+fn open_folder(folder: &Path) -> rustix::io::Result<OwnedFd> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::NOFOLLOW | OFlags::CLOEXEC;
     rustix::fs::openat(CWD, folder, flags, Mode::empty())
 }

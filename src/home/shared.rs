@@ -8,7 +8,7 @@ use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::io::{self, Read};
+use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
@@ -18,8 +18,7 @@ use anyhow::{Context, Result};
 use rustix::fs::{FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
 use rustix::io::Errno;
 
-use super::beneath::open_folder;
-use super::tree::{Bounds, Entry, Left, Next, Walked, move_regained, remove_tree, walk};
+use super::tree::{Bounds, Entry, Left, Next, Walked, move_regained, open_to_read, remove_tree, walk};
 use super::{PROMPT_FILE, private_folder};
 use crate::paths::Paths;
 use crate::types::{GroupName, Role};
@@ -97,9 +96,9 @@ fn copy_global(paths: &Paths, group: &GroupName) -> Result<()> {
     let new = paths.agent(group).join("global.new");
     remove_tree(&new, u64::MAX).with_context(explain)?;
     private_folder(&new)?;
-    if copy_tree(&from, &new).with_context(explain)? == Walked::InPart {
+    if copy_tree(&from, &new).with_context(explain)? != Walked::Whole {
         tracing::warn!(
-            "The folder {} holds more than {} MB, {} entries or {} levels; agents get a part of it",
+            "The folder {} holds more than {} MB, {} entries or {} levels, or what cannot be read; agents get a part of it",
             from.display(),
             COPY_MAX_BYTES / 1024 / 1024,
             COPY_BOUNDS.entries,
@@ -117,17 +116,21 @@ fn copy_global(paths: &Paths, group: &GroupName) -> Result<()> {
     Ok(())
 }
 
-/// Copies plain files and folders, the prompt first: nothing else may take its room.
+/// Copies plain files and folders, the prompt first: nothing else may take its room. What cannot be copied is left out: no
+/// agent may keep the others from starting by what it has made of the folder.
+///
+/// # Errors
+/// There is no room for the copy, or it cannot be written to.
 fn copy_tree(from: &Path, to: &Path) -> io::Result<Walked> {
-    let folder = open_folder(from)?;
+    let Ok(folder) = open_to_read(from) else { return Ok(Walked::InPart) };
     let folders = HashMap::from([(rustix::fs::fstat(&folder)?.st_ino, to.to_owned())]);
     let mut copy = Copy { folders, room_bytes: COPY_MAX_BYTES, left_out: false, failed: None };
     copy.file(folder.as_fd(), OsStr::new(PROMPT_FILE), &to.join(PROMPT_FILE));
-    let walked = walk(from, COPY_BOUNDS, |entry| copy.take(entry))?;
+    let walked = walk(from, COPY_BOUNDS, |entry| copy.take(entry));
     match copy.failed {
         Some(error) => Err(error),
         None if copy.left_out => Ok(Walked::InPart),
-        None => Ok(walked),
+        None => Ok(walked.unwrap_or(Walked::InPart)),
     }
 }
 
@@ -149,7 +152,10 @@ impl Copy {
             return Next::PassBy;
         }
         if entry.file_type() == FileType::Directory {
-            self.failed = fs::create_dir(&to).err();
+            if let Err(error) = fs::create_dir(&to) {
+                self.do_without(error);
+                return Next::PassBy;
+            }
             self.folders.insert(entry.stat.st_ino, to);
             return Next::Enter;
         }
@@ -161,10 +167,16 @@ impl Copy {
 
     /// One that is not there, or no plain file any more, is left out.
     fn file(&mut self, folder: BorrowedFd<'_>, name: &OsStr, to: &Path) {
+        // NONBLOCK: neither a pipe nor a file that its agent has a lease on (fcntl(2)) may hold us up.
         let flags = OFlags::RDONLY | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let resolve = ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS;
-        let Ok(file) = rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve) else { return };
-        let file = File::from(file);
+        let file = match rustix::fs::openat2(folder, name, flags, Mode::empty(), resolve) {
+            Ok(file) => File::from(file),
+            Err(error) => {
+                self.left_out |= error != Errno::NOENT;
+                return;
+            }
+        };
         let Ok(metadata) = file.metadata() else { return };
         if !metadata.is_file() {
             return;
@@ -181,7 +193,27 @@ impl Copy {
                 // It may grow meanwhile.
                 io::copy(&mut file.take(metadata.len()), &mut new)
             });
-        self.failed = copied.err();
+        if let Err(error) = copied {
+            self.do_without(error);
+        }
+    }
+
+    /// Decides what it means that something was not copied. Only what keeps everything from being copied is the end: a full
+    /// disk, or a place that cannot be written to. Whatever else it is, such as a path that gets too long, may be an agent's
+    /// doing.
+    fn do_without(&mut self, error: io::Error) {
+        let is_everything = matches!(
+            error.kind(),
+            ErrorKind::StorageFull
+                | ErrorKind::QuotaExceeded
+                | ErrorKind::ReadOnlyFilesystem
+                | ErrorKind::PermissionDenied
+        );
+        if is_everything {
+            self.failed = Some(error);
+        } else {
+            self.left_out = true;
+        }
     }
 }
 
@@ -223,7 +255,9 @@ pub fn empty_trash(paths: &Paths, group: &GroupName) {
 
 #[cfg(test)]
 mod tests {
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::{MetadataExt, symlink};
+    use std::sync::atomic::{AtomicBool, Ordering};
 
     use super::*;
 
@@ -289,6 +323,124 @@ mod tests {
         symlink("../../.env", paths.global().join("KIMI.md")).unwrap();
         copy_shared(&paths, &family, Role::Member).unwrap();
         assert_eq!(list(&paths.agent_global(&family)), [""; 0]);
+    }
+
+    fn chmod(path: &Path, mode: u32) {
+        fs::set_permissions(path, fs::Permissions::from_mode(mode)).unwrap();
+    }
+
+    #[test]
+    fn no_right_that_main_takes_away_keeps_others_from_starting() {
+        for mode in [0o300, 0o400, 0o500, 0o000] {
+            for closed in ["", "a", "a/b"] {
+                let (_root, paths, family) = install();
+                let global = paths.global();
+                fs::create_dir_all(global.join("a/b")).unwrap();
+                fs::write(global.join("a/b/list.txt"), "milk").unwrap();
+                chmod(&global.join(closed), mode);
+                copy_shared(&paths, &family, Role::Member).unwrap();
+                let copy = paths.agent_global(&family);
+                assert_eq!(list(&copy), ["KIMI.md", "a"], "{mode:o} {closed}");
+                assert_eq!(fs::read_to_string(copy.join("a/b/list.txt")).unwrap(), "milk");
+            }
+        }
+    }
+
+    /// Names of 255 bytes at each depth: the copy's path gets longer than the kernel takes.
+    #[test]
+    fn names_that_are_too_long_in_all_are_left_out() {
+        let (_root, paths, family) = install();
+        let mut inner = open_to_read(&paths.global()).unwrap();
+        let long = "x".repeat(255);
+        for _ in 0..17 {
+            fs::write(format!("/proc/self/fd/{}/note", inner.as_raw_fd()), "x").unwrap();
+            rustix::fs::mkdirat(&inner, &long, Mode::RWXU).unwrap();
+            let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
+            inner = rustix::fs::openat(&inner, &long, flags, Mode::empty()).unwrap();
+        }
+        for _ in 0..2 {
+            copy_shared(&paths, &family, Role::Member).unwrap();
+            let copy = paths.agent_global(&family);
+            assert_eq!(list(&copy), ["KIMI.md", "note", &long]);
+            assert!(copy.join([long.as_str(); 12].join("/")).join("note").exists());
+        }
+    }
+
+    #[test]
+    fn whatever_lies_in_the_global_folder_its_neighbours_are_copied() {
+        let (_root, paths, family) = install();
+        let global = paths.global();
+        fs::write(global.join("closed"), "x").unwrap();
+        chmod(&global.join("closed"), 0o000);
+        fs::write(global.join("one"), "x").unwrap();
+        fs::hard_link(global.join("one"), global.join("two")).unwrap();
+        File::create(global.join("sparse")).unwrap().set_len(1 << 40).unwrap();
+        fs::write(global.join(OsStr::from_bytes(b"not-utf8-\xff")), "x").unwrap();
+        fs::write(global.join("y".repeat(255)), "x").unwrap();
+        fs::write(global.join("new\nline"), "x").unwrap();
+        fs::create_dir(global.join("global.new")).unwrap();
+        fs::create_dir(global.join("loop")).unwrap();
+        symlink("../loop", global.join("loop/loop")).unwrap();
+        symlink("nowhere", global.join("dangling")).unwrap();
+        copy_shared(&paths, &family, Role::Member).unwrap();
+        let mut copied = list(&paths.agent_global(&family));
+        // Root may read it.
+        copied.retain(|name| name != "closed");
+        let long = "y".repeat(255);
+        let all = ["KIMI.md", "global.new", "loop", "new\nline", "not-utf8-\u{fffd}", "one", "two", &long];
+        assert_eq!(copied, all);
+    }
+
+    #[test]
+    fn what_comes_and_goes_meanwhile_keeps_nobody_from_starting() {
+        let (_root, paths, family) = install();
+        let global = paths.global();
+        let stop = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            scope.spawn(|| {
+                for number in 0_u32.. {
+                    if stop.load(Ordering::Relaxed) {
+                        break;
+                    }
+                    fs::create_dir_all(global.join("a/b/c")).unwrap();
+                    fs::write(global.join("a/b/file"), "x".repeat(usize::try_from(number % 10_000).unwrap()))
+                        .unwrap();
+                    fs::rename(global.join("a/b"), global.join("moved")).unwrap();
+                    // The service may just have closed one for us, and opened it again.
+                    chmod(&global.join("moved"), 0o400);
+                    chmod(&global.join("moved"), 0o700);
+                    fs::remove_dir_all(global.join("moved")).unwrap();
+                }
+            });
+            for _ in 0..300 {
+                copy_shared(&paths, &family, Role::Member).unwrap();
+                assert!(paths.agent_global(&family).join("KIMI.md").exists());
+            }
+            stop.store(true, Ordering::Relaxed);
+        });
+    }
+
+    #[test]
+    fn only_what_keeps_everything_from_being_copied_is_an_error() {
+        let after = |error: Errno| {
+            let mut copy = Copy { folders: HashMap::new(), room_bytes: 0, left_out: false, failed: None };
+            copy.do_without(error.into());
+            (copy.failed.is_some(), copy.left_out)
+        };
+        for error in [Errno::NOSPC, Errno::DQUOT, Errno::ROFS, Errno::ACCESS] {
+            assert_eq!(after(error), (true, false), "{error}");
+        }
+        for error in [
+            Errno::NAMETOOLONG,
+            Errno::EXIST,
+            Errno::IO,
+            Errno::NOENT,
+            Errno::NOTDIR,
+            Errno::LOOP,
+            Errno::MLINK,
+        ] {
+            assert_eq!(after(error), (false, true), "{error}");
+        }
     }
 
     #[test]

@@ -9,6 +9,7 @@ mod answering;
 mod api;
 mod changes;
 mod clocks;
+mod closed_folders;
 mod delivered;
 mod delivery;
 mod docker;
