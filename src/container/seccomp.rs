@@ -12,7 +12,7 @@ use serde_json::{Value, json};
 const DOCKERS: &str = include_str!("../../container/seccomp.txt");
 
 /// What Docker allows, or did in some version, and we do not.
-const CLOSED: [&str; 9] = [
+const CLOSED: [&str; 10] = [
     // A second way to most system calls, which no filter sees, and the source of many holes in kernels.
     "io_uring_enter",
     "io_uring_register",
@@ -23,6 +23,8 @@ const CLOSED: [&str; 9] = [
     "process_vm_writev",
     // Memory that not even the kernel sees.
     "memfd_secret",
+    // Takes the whole disk in an instant, beyond the bound on a file's size, and counts as nothing written.
+    "fallocate",
     // For 16-bit programs.
     "modify_ldt",
     // The 32-bit way to `socket`, of which a filter cannot read the family.
@@ -31,6 +33,10 @@ const CLOSED: [&str; 9] = [
 
 /// Those of [`CLOSED`] that look like an older kernel: programs try them first and then do without.
 const UNKNOWN: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
+
+/// Those of [`CLOSED`] that look like a file system that has no such thing. C's `posix_fallocate` then writes instead; git,
+/// npm, pip and SQLite do without.
+const UNSUPPORTED: [&str; 1] = ["fallocate"];
 
 /// The address families of sockets: UNIX, INET, INET6, NETLINK (by which programs ask for the network's interfaces). Docker
 /// allows all, or all but vsock, by which a virtual machine's host can be reached past every network's fence.
@@ -46,6 +52,7 @@ const NAMESPACES: u64 = 0x7e02_0000;
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];
 /// Docker's answer to `clone3`, whose flags no filter can read: programs fall back on `clone`.
 const ENOSYS: u32 = 38;
+const EOPNOTSUPP: u32 = 95;
 
 /// The profile in the form that Docker takes in a container's `SecurityOpt`.
 pub fn option() -> &'static str {
@@ -56,7 +63,8 @@ pub fn option() -> &'static str {
 fn profile() -> Value {
     let whatever = allowed();
     let allow = |names: Value, arguments: Value| json!({ "names": names, "action": "SCMP_ACT_ALLOW", "args": arguments });
-    let unknown = |names: Value| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": ENOSYS });
+    let answer =
+        |names: Value, errno: u32| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno });
     let masked = |mask: u64, value: u64| json!([{ "index": 0, "value": mask, "valueTwo": value, "op": "SCMP_CMP_MASKED_EQ" }]);
     let mut rules = vec![allow(json!(whatever), json!([]))];
     rules.extend(FAMILIES.map(|family| allow(json!(BY_FAMILY), masked(LOWER_HALF, family))));
@@ -64,8 +72,9 @@ fn profile() -> Value {
         allow(json!(["personality"]), json!([{ "index": 0, "value": persona, "op": "SCMP_CMP_EQ" }]))
     }));
     rules.push(allow(json!(["clone"]), masked(NAMESPACES, 0)));
-    rules.push(unknown(json!(["clone3"])));
-    rules.push(unknown(json!(UNKNOWN)));
+    rules.push(answer(json!(["clone3"]), ENOSYS));
+    rules.push(answer(json!(UNKNOWN), ENOSYS));
+    rules.push(answer(json!(UNSUPPORTED), EOPNOTSUPP));
     json!({ "defaultAction": "SCMP_ACT_ERRNO", "syscalls": rules })
 }
 
@@ -147,6 +156,9 @@ mod tests {
         for name in CLOSED.iter().chain(&BY_FAMILY) {
             assert!(dockers.contains(name) && !allowed().contains(name), "{name}");
         }
+        for name in UNKNOWN.iter().chain(&UNSUPPORTED) {
+            assert!(CLOSED.contains(name), "{name}");
+        }
         assert_eq!(allowed().len(), dockers.len() - CLOSED.len() - BY_FAMILY.len());
     }
 
@@ -159,27 +171,29 @@ mod tests {
             .map(|rule| {
                 let args = &rule["args"][0];
                 format!(
-                    "{} {} {} {}",
+                    "{} {} {} {} {}",
                     rule["names"],
                     rule["action"].as_str().unwrap(),
+                    rule["errnoRet"],
                     args["value"],
                     args["valueTwo"]
                 )
             })
             .collect();
         insta::assert_snapshot!(shown.join("\n"), @r#"
-        ["socket","socketpair"] SCMP_ACT_ALLOW 4294967295 1
-        ["socket","socketpair"] SCMP_ACT_ALLOW 4294967295 2
-        ["socket","socketpair"] SCMP_ACT_ALLOW 4294967295 10
-        ["socket","socketpair"] SCMP_ACT_ALLOW 4294967295 16
-        ["personality"] SCMP_ACT_ALLOW 0 null
-        ["personality"] SCMP_ACT_ALLOW 8 null
-        ["personality"] SCMP_ACT_ALLOW 131072 null
-        ["personality"] SCMP_ACT_ALLOW 131080 null
-        ["personality"] SCMP_ACT_ALLOW 4294967295 null
-        ["clone"] SCMP_ACT_ALLOW 2114060288 0
-        ["clone3"] SCMP_ACT_ERRNO null null
-        ["io_uring_enter","io_uring_register","io_uring_setup"] SCMP_ACT_ERRNO null null
+        ["socket","socketpair"] SCMP_ACT_ALLOW null 4294967295 1
+        ["socket","socketpair"] SCMP_ACT_ALLOW null 4294967295 2
+        ["socket","socketpair"] SCMP_ACT_ALLOW null 4294967295 10
+        ["socket","socketpair"] SCMP_ACT_ALLOW null 4294967295 16
+        ["personality"] SCMP_ACT_ALLOW null 0 null
+        ["personality"] SCMP_ACT_ALLOW null 8 null
+        ["personality"] SCMP_ACT_ALLOW null 131072 null
+        ["personality"] SCMP_ACT_ALLOW null 131080 null
+        ["personality"] SCMP_ACT_ALLOW null 4294967295 null
+        ["clone"] SCMP_ACT_ALLOW null 2114060288 0
+        ["clone3"] SCMP_ACT_ERRNO 38 null null
+        ["io_uring_enter","io_uring_register","io_uring_setup"] SCMP_ACT_ERRNO 38 null null
+        ["fallocate"] SCMP_ACT_ERRNO 95 null null
         "#);
         assert!(option().starts_with("seccomp={") && option().len() < 16 * 1024, "{}", option().len());
     }

@@ -208,6 +208,26 @@ def a12_nameless():
     print(f"BROKEN {written} bytes and still there")
 
 
+def a12_fallocate():
+    """Room on the disk that nobody writes into, also beyond the bound on a file's size: 4 GB of it."""
+    name = GROUP + "/claimed"
+    fd = os.open(name, os.O_CREAT | os.O_RDWR)
+    free = lambda: os.statvfs(GROUP).f_bavail * os.statvfs(GROUP).f_frsize >> 20
+    before = free()
+    size = 2 << 30
+    # With FALLOC_FL_KEEP_SIZE, and without.
+    answers = [call(285, fd, mode, ctypes.c_long(offset), ctypes.c_long(size)) for mode, offset in ((1, 0), (1, size), (0, 0))]
+    taken, blocks = before - free(), os.fstat(fd).st_blocks
+    # What programs call instead writes.
+    os.posix_fallocate(fd, 0, 1 << 20)
+    falls_back = os.fstat(fd).st_size == 1 << 20
+    os.close(fd)
+    os.remove(name)
+    # Others write meanwhile.
+    broken = set(answers) != {"EOPNOTSUPP"} or blocks or taken > 256 or not falls_back
+    say(broken, f"fallocate says {sorted(set(answers))}, {blocks} blocks taken; posix_fallocate writes: {falls_back}")
+
+
 def a12_memory():
     """All folders in memory, filled."""
     total = 0

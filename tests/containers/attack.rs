@@ -155,6 +155,7 @@ impl Attack {
         self.row("A11", "watches of inotify", "a11_inotify").await;
         self.row("A11", "watches of epoll", "a11_epoll").await;
         self.row("A12", "folders in memory", "a12_memory").await;
+        self.row("A12", "room that nobody writes into", "a12_fallocate").await;
         self.stopped("A12", "250,000 files", "a12_files").await;
         if self.extent == Extent::Long {
             self.stopped("A12", "5 GB without a name", "a12_nameless").await;
