@@ -6,6 +6,7 @@
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 use bollard::container::LogOutput;
@@ -22,6 +23,7 @@ use futures_util::future::{FutureExt, join_all};
 use futures_util::stream::{Stream, StreamExt};
 use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::OnceCell;
+use tokio::time::{Instant, sleep_until};
 
 use super::spec::{Access, ContainerSpec, Daemon, HOME};
 use super::{Containers, Exit, Running, seccomp};
@@ -32,6 +34,9 @@ use crate::types::{Failure, GroupName, InstallId, Trouble};
 const ANSWER_TIMEOUT_SECS: u64 = 60;
 /// Bytes of each pipe between a container and whoever talks to it; a side that is ahead waits.
 const PIPE_BYTES: usize = 64 * 1024;
+/// How much of a container's diagnostics is read in a second; hundreds of times what an engine writes. Beyond, nothing of the
+/// container is read until the second is over: what it writes there must not keep Docker and us busy.
+const STDERR_BYTES_PER_SECOND: usize = 1024 * 1024;
 /// One processor in the kernel's scheduler: a quota of this many microseconds in each such period.
 const CPU_PERIOD_MICROS: i64 = 100_000;
 /// Room for the agent's temporary files. Programs may be run from here: builds do that.
@@ -389,15 +394,23 @@ async fn pass_out(
     mut stdout: DuplexStream,
     mut stderr: DuplexStream,
 ) {
+    let (mut second, mut heard_bytes) = (Instant::now(), 0);
     while let Some(frame) = output.next().await {
         match frame {
             // A reader that has gone away wants nothing more; the container must not wait for it.
             Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
                 stdout.write_all(&message).await.ok();
             }
-            // Never waited for: diagnostics that nobody reads must not hold up the conversation.
+            // Never waited for: diagnostics that nobody reads must not hold up the conversation. A flood of them must.
             Ok(LogOutput::StdErr { message }) => {
                 stderr.write_all(&message).now_or_never();
+                if second.elapsed() >= Duration::from_secs(1) {
+                    (second, heard_bytes) = (Instant::now(), 0);
+                }
+                heard_bytes += message.len();
+                if heard_bytes >= STDERR_BYTES_PER_SECOND {
+                    sleep_until(second + Duration::from_secs(1)).await;
+                }
             }
             Ok(LogOutput::StdIn { .. }) => {}
             Err(error) => {
@@ -480,7 +493,7 @@ pub(super) fn is_no_space(words: &str) -> bool {
 mod tests {
     use bytes::Bytes;
     use futures_util::stream;
-    use tokio::io::AsyncReadExt;
+    use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
     use super::*;
     use crate::container::spec::{Limits, Mount};
@@ -739,6 +752,38 @@ mod tests {
         stderr.read_to_end(&mut grumbled).await.unwrap();
         assert_eq!(said, "{\"a\":1}\n");
         assert_eq!(grumbled.len(), PIPE_BYTES);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_flood_of_diagnostics_is_read_at_a_pace_and_the_conversation_goes_on() {
+        let grumble = || Ok(LogOutput::StdErr { message: Bytes::from(vec![b'e'; 32 * 1024]) });
+        let out = || Ok(LogOutput::StdOut { message: Bytes::from("{}\n") });
+        // 10 MB, with a line every MB.
+        let frames = (0..320).map(move |number| if number % 32 == 0 { out() } else { grumble() });
+        let (stdout_far, stdout) = tokio::io::duplex(PIPE_BYTES);
+        let (stderr_far, _unread) = tokio::io::duplex(PIPE_BYTES);
+        tokio::spawn(pass_out(stream::iter(frames), stdout_far, stderr_far));
+
+        let mut lines = tokio::io::BufReader::new(stdout).lines();
+        let mut before = Instant::now();
+        let began = before;
+        let mut heard = 0;
+        while lines.next_line().await.unwrap().is_some() {
+            assert!(before.elapsed() <= Duration::from_millis(1_100), "{:?}", before.elapsed());
+            before = Instant::now();
+            heard += 1;
+        }
+        assert_eq!((heard, began.elapsed().as_secs()), (10, 9));
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_an_engine_usually_writes_waits_for_nothing() {
+        let began = Instant::now();
+        let frames = (0..30).map(|_| Ok(LogOutput::StdErr { message: Bytes::from(vec![b'e'; 32 * 1024]) }));
+        let (stdout_far, _stdout) = tokio::io::duplex(PIPE_BYTES);
+        let (stderr_far, _stderr) = tokio::io::duplex(PIPE_BYTES);
+        pass_out(stream::iter(frames), stdout_far, stderr_far).await;
+        assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
     #[tokio::test]
