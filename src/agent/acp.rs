@@ -28,7 +28,7 @@ use serde_json::{Value, json};
 use tracing::{debug, trace};
 
 use super::lines::{Asked, Conversation, Heard};
-use super::said::{append_cut, cut};
+use super::said::{append_cut, cut, is_id};
 use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
@@ -279,7 +279,7 @@ impl Conversation for Acp {
         let Ok(Value::Object(mut message)) = serde_json::from_slice(line) else {
             return Heard::Lost(self.garbage(line));
         };
-        let id = message.remove("id").filter(|id| !id.is_null());
+        let id = message.remove("id").filter(is_id);
         let params = message.remove("params").unwrap_or_default();
         match (message.get("method").and_then(Value::as_str), id) {
             (Some(method), Some(id)) => Heard::Answer(answer(&id, method, params)),
@@ -643,6 +643,8 @@ mod tests {
                 .hear(br#"{"jsonrpc":"2.0","id":"f","method":"fs/read_text_file","params":{"path":"/etc"}}"#),
         );
         assert_eq!((&read["id"], &read["error"]["code"]), (&json!("f"), &json!(METHOD_NOT_FOUND)));
+        let no_id = br#"{"jsonrpc":"2.0","id":[[],{}],"method":"session/request_permission","params":{}}"#;
+        assert_eq!(ready().hear(no_id), Heard::Nothing, "an id is a text or a number");
     }
 
     #[test]

@@ -16,11 +16,16 @@ use tracing::debug;
 
 use super::{AgentEvent, Gone, Request};
 
-/// Longest line that is held. What we read of the engine is some kilobytes long; longer are only the results of
-/// tools, which nobody here needs. (The engine itself accepts 100 MB.)
+/// Longest line that is held. What we read of the engine is some kilobytes long, unless it says a whole answer at once;
+/// longer are only the results of tools, which nobody here needs. (The engine itself accepts 100 MB.)
 ///
-/// A line that is read takes up to sixteen times its length for a moment.
+/// What a line costs for a moment: six times its length when it is one long text (as it grows, is unescaped, is parsed and
+/// becomes an event), and 600 bytes for each of its [`MARKS_MAX`]. That is 12 MB at most.
 const LINE_MAX: usize = 1024 * 1024;
+
+/// Most brackets, commas and colons of a line that is parsed; one with more counts as too long. What we read has dozens, and
+/// a list of a hundred sessions a thousand. Without this bound a line of empty objects costs 150 times its length.
+const MARKS_MAX: usize = 10_000;
 
 /// Most bytes of one [`AgentEvent::Said`]; more goes in several. With [`super::EVENTS_IN_FLIGHT`] it bounds what
 /// an engine can make the host hold.
@@ -29,8 +34,8 @@ const SAID_MAX_BYTES: usize = 8 * 1024;
 /// How much of a longer line is looked at: enough to tell what it is.
 const BEGINNING_BYTES: usize = 1024;
 
-/// How much of an engine is heard in a second: many times what the fastest answer comes in. What its lines cost the host is
-/// bounded by nothing else, least of all by the limits of its container.
+/// How much of an engine is heard in a second, what is skipped included: many times what the fastest answer comes in. What
+/// its lines cost the host is bounded by nothing else, least of all by the limits of its container.
 const LINES_PER_SECOND: usize = 5_000;
 const BYTES_PER_SECOND: usize = 4 * LINE_MAX;
 
@@ -54,7 +59,7 @@ pub trait Conversation {
     /// Understands one line, without its end.
     fn hear(&mut self, line: &[u8]) -> Heard;
 
-    /// Understands the beginning of a line that is too long to be held.
+    /// Understands the beginning of a line that is too long to be held, or too intricate to be parsed.
     fn hear_beginning(&mut self, beginning: &[u8]) -> Heard;
 
     /// What the end of stdout means. `rest` is a last line that did not end.
@@ -161,12 +166,12 @@ struct Pace {
 }
 
 impl Pace {
-    fn heard(&mut self, bytes: usize) {
+    fn heard(&mut self, bytes: usize, lines: usize) {
         let now = Instant::now();
         if now.duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, lines: 0, bytes: 0 };
         }
-        self.lines += 1;
+        self.lines += lines;
         self.bytes += bytes;
     }
 
@@ -182,7 +187,7 @@ impl Pace {
 enum Line {
     /// Without its end.
     Whole(Vec<u8>),
-    /// The beginning of a line that is longer than [`LINE_MAX`]; its rest is skipped.
+    /// The beginning of a line that is longer than [`LINE_MAX`] or has more than [`MARKS_MAX`]; its rest is skipped.
     TooLong(Vec<u8>),
     /// stdout has ended, perhaps in the middle of a line.
     End { rest: Vec<u8> },
@@ -196,8 +201,8 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 
     /// Safe to be dropped half-way: what has been read stays here.
     async fn next(&mut self) -> Line {
-        self.pace.keep().await;
         loop {
+            self.pace.keep().await;
             let buffer = match self.reader.fill_buf().await {
                 Ok(buffer) if !buffer.is_empty() => buffer,
                 Ok(_) => return Line::End { rest: std::mem::take(&mut self.line) },
@@ -214,14 +219,13 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
             let read = piece.len() + usize::from(end.is_some());
             self.reader.consume(read);
+            self.pace.heard(read, usize::from(end.is_some()));
             let whole = end.is_some() && !self.skipping;
             self.skipping = end.is_none() && (self.skipping || too_long);
-            if too_long || whole {
-                self.pace.heard(self.line.len());
-            }
-            if too_long {
+            if too_long || (whole && marks(&self.line) > MARKS_MAX) {
                 let mut beginning = std::mem::take(&mut self.line);
                 beginning.truncate(BEGINNING_BYTES);
+                beginning.shrink_to_fit();
                 return Line::TooLong(beginning);
             }
             if whole {
@@ -229,6 +233,29 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
         }
     }
+}
+
+/// How many brackets, commas and colons a line of JSON has outside of its texts. That is as many values as it has or more:
+/// each of them but the first follows a mark of its own.
+fn marks(line: &[u8]) -> usize {
+    let mut marks = 0;
+    let mut rest = line.iter();
+    while let Some(byte) = rest.next() {
+        match byte {
+            b'"' => {
+                while let Some(byte) = rest.next() {
+                    match byte {
+                        b'"' => break,
+                        b'\\' => drop(rest.next()),
+                        _ => {}
+                    }
+                }
+            }
+            b'[' | b'{' | b',' | b':' => marks += 1,
+            _ => {}
+        }
+    }
+    marks
 }
 
 /// Lines on their way into the engine's stdin.
@@ -471,6 +498,169 @@ mod tests {
         heard.await;
         // Five seconds of lines, and five of bytes.
         assert!((8..=11).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_skipped_of_a_line_is_read_no_faster_than_what_is_not() {
+        let (_agent, mut events, mut engine) = start(64 * 1024);
+        engine.greets().await;
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        let Engine { stdin: _stdin, mut stdout } = engine;
+        let began = Instant::now();
+        let feed = tokio::spawn(async move {
+            let mut line =
+                br#"{"jsonrpc":"2.0","method":"event","params":{"type":"ToolResult","payload":""#.to_vec();
+            line.resize(40 * LINE_MAX, b'x');
+            line.push(b'\n');
+            stdout.write_all(&line).await.unwrap();
+            stdout.write_all(format!("{TEXT}\n").as_bytes()).await.unwrap();
+        });
+        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+        feed.await.unwrap();
+        let seconds = 40 * LINE_MAX / BYTES_PER_SECOND;
+        let took = usize::try_from(began.elapsed().as_secs()).unwrap();
+        assert!((seconds - 1..=seconds).contains(&took), "{took} s");
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_whole_answer_in_one_line_is_heard() {
+        for (program, chunk) in [
+            (
+                Program::KimiCli,
+                r#"{"jsonrpc":"2.0","method":"event","params":{"type":"ContentPart","payload":{"type":"text","text":TEXT}}}"#,
+            ),
+            (
+                Program::KimiCode,
+                r#"{"jsonrpc":"2.0","method":"session/update","params":{"sessionId":"s","update":{"sessionUpdate":"agent_message_chunk","content":{"type":"text","text":TEXT}}}}"#,
+            ),
+        ] {
+            let (_agent, mut events, mut engine) = start_as(program, 1024 * 1024);
+            let greetings: &[&str] = match program {
+                Program::KimiCli => &[r#"{"id":"initialize","result":{}}"#],
+                Program::KimiCode => &[
+                    r#"{"id":"initialize","result":{"protocolVersion":1}}"#,
+                    r#"{"id":"new","result":{"sessionId":"s"}}"#,
+                ],
+            };
+            for greeting in greetings {
+                engine.hears().await;
+                engine.says(greeting).await;
+            }
+            // Code and tables are full of marks, but within a text they are none.
+            let text = "[{\"a\": [1, 2]}, \\\\]\n".repeat(10_000);
+            engine.says(&chunk.replace("TEXT", &serde_json::to_string(&text).unwrap())).await;
+            drop(engine);
+            let mut heard = String::new();
+            while let Some(event) = events.recv().await {
+                if let AgentEvent::Said(piece) = event {
+                    heard += &piece;
+                }
+            }
+            assert!(heard == text && text.len() >= 200_000, "{program:?}: {} bytes", heard.len());
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_line_of_many_values_is_known_by_its_beginning_and_never_parsed() {
+        let event = |values: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"event","params":{{"type":"SteerInput","payload":[{values}]}}}}"#
+            )
+        };
+        for value in ["[],", r#"{"":0},"#, "0,", "[[[[[]]]]],"] {
+            let values = value.repeat(LINE_MAX / value.len() - 100);
+            let line = event(&values[..values.len() - 1]);
+            assert!(line.len() <= LINE_MAX && marks(line.as_bytes()) > MARKS_MAX);
+            let mut lines = Lines::new(line.as_bytes());
+            let Line::End { rest } = lines.next().await else { panic!("it has not ended") };
+            assert_eq!(rest.len(), line.len());
+
+            let line = format!("{line}\n");
+            let mut lines = Lines::new(line.as_bytes());
+            let Line::TooLong(beginning) = lines.next().await else { panic!("{value} is parsed") };
+            assert_eq!(beginning, &line.as_bytes()[..BEGINNING_BYTES]);
+            assert!(beginning.capacity() < 2 * BEGINNING_BYTES, "what is held is no more");
+        }
+        // A receipt is a receipt, whatever is in it.
+        let (_agent, mut events, mut engine) = start(1024 * 1024);
+        engine.greets().await;
+        assert_eq!(events.recv().await, Some(AgentEvent::Ready));
+        engine.says(&event(&vec!["[]"; MARKS_MAX].join(","))).await;
+        engine.says(TEXT).await;
+        assert_eq!(events.recv().await, Some(AgentEvent::SteerTaken));
+        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+    }
+
+    /// What a parsed line takes beside the bytes of its texts.
+    fn memory_of(value: &Value) -> usize {
+        // What is there doubles as it grows, and is copied as it does.
+        let grown = |length: usize| match length {
+            0 => 0,
+            1..=4 => 4,
+            _ => length.next_power_of_two() / 2 * 3,
+        };
+        match value {
+            Value::Array(values) => {
+                grown(values.len()) * size_of::<Value>() + values.iter().map(memory_of).sum::<usize>()
+            }
+            Value::Object(map) => {
+                // Of each name its hash, its text, its value, and its place in an index.
+                let each = 8 + size_of::<String>() + size_of::<Value>() + 9;
+                grown(map.len()) * each + map.values().map(memory_of).sum::<usize>()
+            }
+            Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+        }
+    }
+
+    #[test]
+    fn a_line_that_is_parsed_costs_no_more_than_its_marks() {
+        let worst = [
+            vec!["0"; MARKS_MAX].join(","),
+            vec!["[]"; MARKS_MAX / 2].join(","),
+            vec![r#"{"":0}"#; MARKS_MAX / 3].join(","),
+            vec![r#"{"":{"":{"":{"":0}}}}"#; MARKS_MAX / 9].join(","),
+            vec!["[[[[[[0]]]]]]"; MARKS_MAX / 7].join(","),
+            r#"{"":"#.repeat(100) + "0" + &"}".repeat(100),
+        ];
+        for line in worst {
+            let line = format!("[{line}]");
+            let marks = marks(line.as_bytes());
+            assert!(marks <= MARKS_MAX, "it is parsed");
+            let memory = memory_of(&serde_json::from_str(&line).unwrap());
+            // As much again for what a message is read into.
+            assert!(memory <= 300 * marks, "{:.30}: {} bytes a mark", line, memory / marks);
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn a_line_has_no_more_values_than_marks(value in any_json()) {
+            fn values(value: &Value) -> usize {
+                1 + match value {
+                    Value::Array(inner) => inner.iter().map(values).sum::<usize>(),
+                    Value::Object(inner) => inner.values().map(values).sum(),
+                    Value::Null | Value::Bool(_) | Value::Number(_) | Value::String(_) => 0,
+                }
+            }
+            let line = value.to_string();
+            prop_assert!(values(&value) <= marks(line.as_bytes()) + 1, "{}", line);
+        }
+    }
+
+    fn any_json() -> impl Strategy<Value = Value> {
+        let leaf = prop_oneof![
+            Just(Value::Null),
+            any::<bool>().prop_map(Value::from),
+            any::<i64>().prop_map(Value::from),
+            "[\\[\\]{},:\"\\\\a]{0,8}".prop_map(Value::from),
+        ];
+        leaf.prop_recursive(6, 60, 6, |inner| {
+            prop_oneof![
+                prop::collection::vec(inner.clone(), 0..6).prop_map(Value::from),
+                prop::collection::vec(("[\\[{,:\"\\\\a]{0,4}", inner), 0..6)
+                    .prop_map(|pairs| Value::Object(pairs.into_iter().collect())),
+            ]
+        })
     }
 
     #[tokio::test(start_paused = true)]

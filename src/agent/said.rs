@@ -1,4 +1,6 @@
-//! An engine's own words, cut short for a log or an error.
+//! An engine's own words, cut short for a log or an error; and what of them counts as an id.
+
+use serde_json::Value;
 
 /// Most characters of an engine's own words that go into a log or an error: a screenful of them.
 pub const SAID_MAX: usize = 300;
@@ -18,4 +20,9 @@ pub fn append_cut(said: &mut String, line: &[u8]) {
     }
     let room = SAID_MAX.saturating_sub(said.chars().count());
     said.extend(line.chars().take(room));
+}
+
+/// Whether this is an id of JSON-RPC, which goes back as it came: a text or a number.
+pub fn is_id(value: &Value) -> bool {
+    value.is_string() || value.is_number()
 }

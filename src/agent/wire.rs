@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 use tracing::{debug, trace};
 
 use super::lines::{Asked, Conversation, Heard};
-use super::said::{append_cut, cut};
+use super::said::{append_cut, cut, is_id};
 use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
@@ -237,7 +237,7 @@ fn parse(line: &[u8]) -> Result<Incoming, NotTheProtocol> {
         return Err(NotTheProtocol);
     };
     let method = message.remove("method");
-    let id = message.remove("id").filter(|id| !id.is_null());
+    let id = message.remove("id").filter(is_id);
     let params = message.remove("params").unwrap_or_default();
     Ok(match (method.as_ref().map(text), id) {
         (Some("event"), None) => Incoming::Event(event(&params)),
@@ -288,7 +288,7 @@ fn event(params: &Value) -> Event {
 /// Reads `{type, payload}` of a request.
 fn question(params: &Value) -> Question {
     let payload = &params["payload"];
-    let request_id = payload["id"].clone();
+    let request_id = Some(&payload["id"]).filter(|id| is_id(id)).cloned().unwrap_or_default();
     match text(&params["type"]) {
         "ApprovalRequest" => Question::Approval { request_id },
         "QuestionRequest" => Question::Choice { request_id, answers: first_options(payload) },
@@ -687,6 +687,10 @@ mod tests {
                 json!({"jsonrpc":"2.0","id":"n1","error":{"code":-32601,"message":"Unknown request: NewRequest"}}),
             ),
             (
+                r#"{"jsonrpc":"2.0","method":"request","id":"a2","params":{"type":"ApprovalRequest","payload":{"id":[[],[]]}}}"#,
+                json!({"jsonrpc":"2.0","id":"a2","result":{"request_id":null,"response":"approve","feedback":""}}),
+            ),
+            (
                 r#"{"jsonrpc":"2.0","method":"ping","id":7}"#,
                 json!({"jsonrpc":"2.0","id":7,"error":{"code":-32601,"message":"Unknown request: ping"}}),
             ),
@@ -713,6 +717,8 @@ mod tests {
             r#"{"jsonrpc":"2.0","method":"event","params":{"type":"NewEvent"}}"#,
             r#"{"jsonrpc":"2.0","method":"event","params":{"type":"ContentPart","payload":{"type":"text","text":7}}}"#,
             r#"{"jsonrpc":"2.0","method":"later"}"#,
+            r#"{"jsonrpc":"2.0","method":"ping","id":[[],[]]}"#,
+            r#"{"jsonrpc":"2.0","method":"request","id":{"a":1},"params":{"type":"ApprovalRequest","payload":{"id":"r"}}}"#,
             r#"{"jsonrpc":"2.0","id":"steer-9","error":{"code":-32000,"message":"No agent turn is in progress"}}"#,
             r#"{"jsonrpc":"2.0","id":"cancel-9","result":{}}"#,
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Invalid JSON format"}}"#,
