@@ -196,14 +196,14 @@ fn open_regained(place: &OwnedFd, rights: Mode) -> rustix::io::Result<OwnedFd> {
     rustix::fs::openat(place, ".", FOLDER, Mode::empty())
 }
 
-/// Takes back the rights to a folder that the agent has taken from us. By its descriptor, so that a link in its place gains
-/// nothing.
+/// Takes back the rights to a folder that the agent has taken from us: all of them, so that an agent that is opening it in
+/// the same moment finds no less than it asked for. By its descriptor, so that a link in its place gains nothing.
 fn regain(place: &OwnedFd, rights: Mode) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(rustix::fs::fstat(place)?.st_mode);
     if mode.contains(rights) {
         return Ok(());
     }
-    rustix::fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), mode | rights)
+    rustix::fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), mode | TO_CHANGE)
 }
 
 /// Moves something to where nothing is, also when its agent has closed it or the folder around it.

@@ -65,7 +65,7 @@ async fn whatever_main_makes_of_the_global_folder_the_other_chats_are_answered()
     fs::rename(other, global.join(half).join("z".repeat(255))).unwrap();
     close(&global, 0o300);
     world.says("family", "Ana", "@Kai hello").await;
-    assert_eq!(world.hears_in("family").await, "Kai: echo: hello");
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
     assert!(world.paths().root().join("data/agents/family/global/KIMI.md").exists());
     world.ends().await;
 }
