@@ -1,10 +1,12 @@
-//! Until when the replies of the outbox wait: for their next attempt, or for WhatsApp's answer.
+//! Until when the replies of the outbox wait: for their next attempt, or for WhatsApp's answer; and since when they are
+//! there.
 //!
 //! Pure, and by Tokio's clock, which nobody sets. The outbox keeps how long a wait is; when it is seen here first, its end is
 //! fixed. So the wall clock matters only for a wait that an earlier run has begun, and even that is never longer than as a
 //! whole.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
+use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::time::Instant;
@@ -53,5 +55,80 @@ impl Deadlines {
     /// When the next answer will take too long.
     pub fn next_overdue(&self, now: Instant) -> Option<Instant> {
         self.answers.values().map(|(_, at)| *at).filter(|at| *at > now).min()
+    }
+}
+
+/// A reply's age is known to this part of the limit: so few marks are kept, whatever the limit is.
+const MARKS_PER_LIMIT: u32 = 100;
+
+/// Since when this run knows of its replies, so that it can say which of them are older than a limit.
+#[derive(Debug)]
+pub struct Ages {
+    limit: Duration,
+    /// The replies up to this row were there by then; the oldest mark first.
+    marks: VecDeque<(Instant, i64)>,
+}
+
+impl Ages {
+    pub fn new(limit: Duration) -> Self {
+        Self { limit, marks: VecDeque::new() }
+    }
+
+    /// Takes note of the newest reply that is there.
+    pub fn take(&mut self, newest: i64, now: Instant) {
+        match self.marks.back_mut() {
+            Some((by, row)) if now <= *by => *row = newest,
+            Some(_) | None => self.marks.push_back((now + self.limit / MARKS_PER_LIMIT, newest)),
+        }
+        // Of those that are over the limit, the newest says it all.
+        while self.marks.get(1).is_some_and(|(by, _)| self.is_over(*by, now)) {
+            self.marks.pop_front();
+        }
+    }
+
+    /// All replies up to this one are older than the limit; none where that is not known of any.
+    pub fn older_than_limit(&self, now: Instant) -> Option<i64> {
+        self.marks.iter().rev().find(|(by, _)| self.is_over(*by, now)).map(|(_, row)| *row)
+    }
+
+    fn is_over(&self, by: Instant, now: Instant) -> bool {
+        now.saturating_duration_since(by) > self.limit
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_age_of_a_reply_is_known_to_a_hundredth_of_the_limit() {
+        let (began, minute) = (Instant::now(), Duration::from_secs(60));
+        let limit = minute * 60 * 24;
+        let mut ages = Ages::new(limit);
+        // One reply is written each minute, for ten days.
+        for written in 0..60 * 24 * 10_u32 {
+            let now = began + minute * written;
+            ages.take(written.into(), now);
+            assert!(ages.marks.len() <= 102, "{}", ages.marks.len());
+            let Some(old) = ages.older_than_limit(now) else {
+                assert!(written <= 60 * 24 + 15, "{written}");
+                continue;
+            };
+            let age = minute * (written - u32::try_from(old).unwrap());
+            assert!(age > limit && age <= limit + limit / MARKS_PER_LIMIT * 2 + minute, "{age:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_silence_hides_no_reply_and_makes_none_older() {
+        let (began, hour) = (Instant::now(), Duration::from_secs(60 * 60));
+        let mut ages = Ages::new(hour * 24);
+        ages.take(5, began);
+        assert_eq!(ages.older_than_limit(began + hour * 24), None);
+        ages.take(6, began + hour);
+        ages.take(7, began + hour * 30);
+        assert_eq!(ages.older_than_limit(began + hour * 30), Some(6));
+        assert_eq!(ages.older_than_limit(began + hour * 54), Some(6));
+        assert_eq!(ages.older_than_limit(began + hour * 55), Some(7));
     }
 }

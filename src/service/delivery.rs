@@ -8,11 +8,12 @@ use std::collections::{HashMap, HashSet};
 use std::time::Duration;
 
 use anyhow::Result;
+use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::deadlines::Deadlines;
+use super::deadlines::{Ages, Deadlines};
 use super::pacing::{Pacing, Wait};
 use super::{Reach, outgoing, repairs, rules};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, Recipients, SendError};
@@ -20,7 +21,7 @@ use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
 use crate::panics::{BrokeOff, contain};
 use crate::session::Host;
-use crate::store::{Attempt, DueRepair, DueReply, Quoted, Repairs, Rules, SendResult};
+use crate::store::{Attempt, DueRepair, DueReply, Old, Quoted, Repairs, Rules, SendResult};
 use crate::types::{ChatId, Link};
 
 /// How long the bridge may take over one message; its chat waits meanwhile.
@@ -56,7 +57,8 @@ pub async fn run<C: Containers>(
         only,
         pacing,
         deadlines: Deadlines::default(),
-        began: Instant::now(),
+        began: host.clock.now(),
+        ages: Ages::new(host.settings.answer_within),
         newest_at_start: None,
         sending: JoinSet::new(),
         busy: HashSet::new(),
@@ -108,7 +110,9 @@ struct Delivery<C> {
     only: Option<ChatId>,
     pacing: Option<Pacing>,
     deadlines: Deadlines,
-    began: Instant,
+    /// What the wall clock showed when this run began.
+    began: Timestamp,
+    ages: Ages,
     /// The newest reply that an earlier run has left; none before the first look.
     newest_at_start: Option<i64>,
     sending: JoinSet<(DueReply, Result<SendResult, BrokeOff>)>,
@@ -159,10 +163,10 @@ impl<C: Containers> Delivery<C> {
     }
 
     async fn try_send_due(&mut self) -> Result<Next> {
-        let newest_at_start = match self.newest_at_start {
-            Some(newest) => newest,
-            None => *self.newest_at_start.insert(self.host.store.newest_reply().await?),
-        };
+        let newest = self.host.store.newest_reply().await?;
+        let newest_at_start = *self.newest_at_start.get_or_insert(newest);
+        // Also while the link is away: that is when replies get old.
+        self.ages.take(newest, Instant::now());
         if *self.link.borrow() != Link::Online {
             return Ok(Next::default());
         }
@@ -182,9 +186,9 @@ impl<C: Containers> Delivery<C> {
         self.standing = Standing::Known;
         let mut next = Next { unanswered, due: self.repair_due().await?, ..Next::default() };
         let mut replies = self.host.store.first_waiting(self.only.as_ref()).await?;
-        let stale = self.may_be_stale(newest_at_start);
-        if replies.iter().any(|reply| reply.row <= stale && self.is_old(reply)) {
-            self.host.store.let_stale_go(stale, self.rules(), self.host.clock.now()).await?;
+        let old = self.old(newest_at_start);
+        if replies.iter().any(|reply| old.has(reply)) {
+            self.host.store.let_stale_go(old, self.rules(), self.host.clock.now()).await?;
             replies = self.host.store.first_waiting(self.only.as_ref()).await?;
         }
         for reply in replies {
@@ -218,16 +222,17 @@ impl<C: Containers> Delivery<C> {
         Ok(next)
     }
 
-    /// Up to which reply the wall clock says how old it is. What this run has written is as old as the run at most,
-    /// whatever becomes of the clock meanwhile.
-    fn may_be_stale(&self, newest_at_start: i64) -> i64 {
-        if self.began.elapsed() > self.host.settings.answer_within { i64::MAX } else { newest_at_start }
-    }
-
-    fn is_old(&self, reply: &DueReply) -> bool {
-        let age = self.host.clock.now().duration_since(reply.written_at);
-        let is_old = Duration::try_from(age).is_ok_and(|age| age > self.host.settings.answer_within);
-        is_old && !reply.chat.is_console()
+    /// Which replies are too old to be sent. How old those are that this run has written, it knows by a clock that nobody
+    /// sets; of what an earlier run has left, only the wall clock says it.
+    fn old(&self, newest_at_start: i64) -> Old {
+        let limit = self.host.settings.answer_within;
+        let written_before = self.host.clock.now().checked_sub(limit).unwrap_or(Timestamp::MIN);
+        Old {
+            surely: self.ages.older_than_limit(Instant::now()).unwrap_or_default(),
+            left_over: newest_at_start,
+            // Also this run may have written something before it took its first look.
+            written_before: written_before.min(self.began),
+        }
     }
 
     async fn tell_of_slowness(&self, chat: &ChatId) -> Result<()> {

@@ -39,7 +39,7 @@ pub use inbox::{OutboxChange, RowId, Rules, TakenIn};
 pub use lock::InstanceLock;
 pub use media::{FileOf, Wanted};
 pub use outbox::{
-    Attempt, DueContent, DueReply, GivenUp, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
+    Attempt, DueContent, DueReply, GivenUp, Old, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
 };
 pub use recipients::{DueRepair, Repairs, Undelivered};
 pub use stops::Stop;

@@ -182,6 +182,23 @@ pub enum Attempt {
     Overtaken,
 }
 
+/// Which replies are older than an answer may be.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Old {
+    /// All up to this row.
+    pub surely: i64,
+    /// And of those up to this row, which an earlier run has left, the ones that were written before this time.
+    pub left_over: i64,
+    pub written_before: Timestamp,
+}
+
+impl Old {
+    pub fn has(&self, reply: &DueReply) -> bool {
+        let is_left_over = reply.row <= self.left_over && reply.written_at < self.written_before;
+        (reply.row <= self.surely || is_left_over) && !reply.chat.is_console()
+    }
+}
+
 /// A reply that nobody will see. Never its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenUp {
@@ -231,22 +248,24 @@ impl Store {
         .await
     }
 
-    /// Gives up what still waits and is older than an answer may be, up to the reply `up_to`: said now, it would make no
-    /// sense, or wake somebody for nothing. The owner is told once of all of it. What was asked at a terminal stays: who
-    /// sits there again sees by it what was asked.
-    pub async fn let_stale_go(&self, up_to: i64, rules: Rules, now: Timestamp) -> Result<()> {
+    /// Gives up what still waits and is older than an answer may be: said now, it would make no sense, or wake somebody
+    /// for nothing. The owner is told once of all of it. What was asked at a terminal stays: who sits there again sees by
+    /// it what was asked.
+    pub async fn let_stale_go(&self, old: Old, rules: Rules, now: Timestamp) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
             let hours = rules.answer_within.as_secs() / 3600;
-            let written_before = millis(now).saturating_sub(in_millis(rules.answer_within)?);
             let mut statement = transaction.prepare_cached(
-                "UPDATE outbox INDEXED BY outbox_queued SET state = 'dead', error = ?3
-                 WHERE state = 'queued' AND id <= ?1 AND created_at < ?2 AND chat NOT LIKE 'console:%'
+                "UPDATE outbox INDEXED BY outbox_queued SET state = 'dead', error = ?4
+                 WHERE state = 'queued' AND (id <= ?1 OR (id <= ?2 AND created_at < ?3))
+                   AND chat NOT LIKE 'console:%'
                  RETURNING (SELECT name FROM groups WHERE groups.chat = outbox.chat)",
             )?;
             let error = format!("older than {hours} hours when it could have been sent");
             let stale = statement
-                .query_map(params![up_to, written_before, error], |row| row.get::<_, Option<String>>(0))?
+                .query_map(params![old.surely, old.left_over, millis(old.written_before), error], |row| {
+                    row.get::<_, Option<String>>(0)
+                })?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             drop(statement);
             let mut by_group = BTreeMap::<String, u64>::new();

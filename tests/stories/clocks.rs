@@ -38,6 +38,38 @@ async fn what_waits_for_the_link_is_sent_as_soon_as_there_is_one() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn also_a_service_that_has_run_for_days_takes_no_young_reply_for_an_old_one() {
+    each_way(async |mut world, by| {
+        world.silence(HOUR * 30).await;
+        world.link(Link::Connecting);
+        world.says("main", "Owner", "hello").await;
+        world.silence(Duration::from_secs(60)).await;
+        world.sets_the_clock(by);
+        world.link(Link::Online);
+        assert_eq!(world.hears_in("main").await, "Kai: echo: hello", "{by}");
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reply_gets_too_old_to_be_sent_whatever_the_clock_says() {
+    each_way(async |mut world, by| {
+        world.silence(HOUR * 30).await;
+        world.link(Link::Connecting);
+        world.says("family", "Ana", "@Kai hello").await;
+        world.silence(HOUR * 20).await;
+        world.sets_the_clock(by);
+        world.silence(HOUR * 5).await;
+        world.link(Link::Online);
+        let told = world.hears_in("main").await;
+        assert!(told.contains("for more than 24 hours") && told.contains("family (1)"), "{by}: {told}");
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn what_is_written_before_and_after_comes_in_order_and_at_once() {
     each_way(async |mut world, by| {
         for text in ["one", "two", "three"] {
