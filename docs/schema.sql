@@ -17,6 +17,9 @@ CREATE TABLE chats (
 -- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
 -- forwards: whether a forwarded message that names Kai calls him.
 -- limit_told_at: when its chat was last told that the day's tokens are used up.
+-- unread_told_at: when its chat was last told that messages could not be read. unread_more: of how many that have no row in
+-- unread it has still to be told. stale_told_at: when the owner was last told that replies were too old to be sent there.
+-- stale_more: of how many since the owner has still to be told.
 CREATE TABLE groups (
     name TEXT PRIMARY KEY NOT NULL,
     chat TEXT NOT NULL UNIQUE,
@@ -30,7 +33,11 @@ CREATE TABLE groups (
     daily_tokens INTEGER,
     outage_told_at INTEGER,
     limit_told_at INTEGER,
-    forwards TEXT NOT NULL DEFAULT 'told' CHECK (forwards IN ('told', 'call'))
+    forwards TEXT NOT NULL DEFAULT 'told' CHECK (forwards IN ('told', 'call')),
+    unread_told_at INTEGER,
+    unread_more INTEGER NOT NULL DEFAULT 0,
+    stale_told_at INTEGER,
+    stale_more INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 

@@ -9,6 +9,8 @@ use crate::types::{GroupName, Lang, Outage, Trouble};
 
 /// Most groups that one sentence names.
 const GROUPS_NAMED: usize = 10;
+/// Most people that a notice names.
+const SENDERS_NAMED: usize = 10;
 
 /// The language of a locale such as `es_ES.UTF-8`, if we speak it, else English.
 pub fn lang(locale: Option<&str>) -> Lang {
@@ -411,19 +413,28 @@ pub fn disk_was_full(lang: Lang) -> String {
 }
 
 /// To a chat in which messages of these people could not be read and did not come again.
-pub fn could_not_read(lang: Lang, senders: &[String]) -> String {
+pub fn could_not_read(lang: Lang, messages: u64, senders: &[String]) -> String {
     let mut names: Vec<&str> = senders.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     names.dedup();
-    let names = names.join(", ");
-    match (lang, senders.len()) {
-        (Lang::En, 0 | 1) => format!("I could not read a message of {names}. Please send it again."),
-        (Lang::En, count) => format!("I could not read {count} messages of {names}. Please send them again."),
-        (Lang::Es, 0 | 1) => {
-            format!("No he podido leer un mensaje de {names}. Por favor, vuelve a enviarlo.")
+    if names.len() > SENDERS_NAMED {
+        names.truncate(SENDERS_NAMED);
+        names.push("…");
+    }
+    let (of, names) = if names.is_empty() { ("", String::new()) } else { (" of ", names.join(", ")) };
+    match (lang, messages) {
+        (Lang::En, 0 | 1) => format!("I could not read a message{of}{names}. Please send it again."),
+        (Lang::En, messages) => {
+            format!("I could not read {messages} messages{of}{names}. Please send them again.")
         }
-        (Lang::Es, count) => {
-            format!("No he podido leer {count} mensajes de {names}. Por favor, volved a enviarlos.")
+        (Lang::Es, messages) => {
+            let of = if of.is_empty() { "" } else { " de " };
+            match messages {
+                0 | 1 => format!("No he podido leer un mensaje{of}{names}. Por favor, vuelve a enviarlo."),
+                _ => format!(
+                    "No he podido leer {messages} mensajes{of}{names}. Por favor, volved a enviarlos."
+                ),
+            }
         }
     }
 }
@@ -623,6 +634,10 @@ mod tests {
             too_old_to_send(lang, 24, &BTreeMap::from([("family".to_owned(), 2)])),
             too_old_to_send(lang, 24, &many),
             on_no_phone(lang, &group),
+            could_not_read(lang, 1, &["Ana".to_owned()]),
+            could_not_read(lang, 3, &["Bob".to_owned(), "Ana".to_owned(), "Bob".to_owned()]),
+            could_not_read(lang, 2, &[String::new()]),
+            could_not_read(lang, 90, &(10..99).map(|number| format!("P{number}")).collect::<Vec<_>>()),
         ];
         [&once[..], &troubles, &progress, &ends, &whatsapp].concat().join("\n")
     }
@@ -672,6 +687,10 @@ mod tests {
         I could not send some messages for more than 24 hours and have given them up, as they may make no sense any more: family (2). If they still matter, ask me again there.
         I could not send some messages for more than 24 hours and have given them up, as they may make no sense any more: g01 (1), g02 (2), g03 (3), g04 (4), g05 (5), g06 (6), g07 (7), g08 (8), g09 (9), g10 (10), …. If they still matter, ask me again there.
         What I said in the group family may not be readable on somebody's phone there: WhatsApp gives me no keys that work for it. Please have them open WhatsApp on that phone and write something there, then ask me again there.
+        I could not read a message of Ana. Please send it again.
+        I could not read 3 messages of Ana, Bob. Please send them again.
+        I could not read 2 messages. Please send them again.
+        I could not read 90 messages of P10, P11, P12, P13, P14, P15, P16, P17, P18, P19, …. Please send them again.
         ");
     }
 
@@ -720,6 +739,10 @@ mod tests {
         No he podido enviar algunos mensajes durante más de 24 horas y he renunciado a ellos, porque puede que ya no tengan sentido: family (2). Si todavía importan, vuelve a preguntarme allí.
         No he podido enviar algunos mensajes durante más de 24 horas y he renunciado a ellos, porque puede que ya no tengan sentido: g01 (1), g02 (2), g03 (3), g04 (4), g05 (5), g06 (6), g07 (7), g08 (8), g09 (9), g10 (10), …. Si todavía importan, vuelve a preguntarme allí.
         Puede que lo que he dicho en el grupo family no se pueda leer en el teléfono de alguien: WhatsApp no me da claves que le sirvan. Pide que abran WhatsApp en ese teléfono y escriban algo allí, y vuelve a preguntarme allí.
+        No he podido leer un mensaje de Ana. Por favor, vuelve a enviarlo.
+        No he podido leer 3 mensajes de Ana, Bob. Por favor, volved a enviarlos.
+        No he podido leer 2 mensajes. Por favor, volved a enviarlos.
+        No he podido leer 90 mensajes de P10, P11, P12, P13, P14, P15, P16, P17, P18, P19, …. Por favor, volved a enviarlos.
         ");
     }
 

@@ -93,7 +93,7 @@ pub(super) fn forget(connection: &Connection, id: &str) -> Result<()> {
 
 /// Gives a direct chat, with what was said in it and who is served there, another name.
 pub(super) fn move_chat(connection: &Connection, from: &str, to: &str) -> Result<()> {
-    for table in ["groups", "inbox", "outbox"] {
+    for table in ["groups", "inbox", "outbox", "unread"] {
         connection.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), [from, to])?;
     }
     Ok(())
@@ -212,8 +212,17 @@ mod tests {
                 [number],
             )
             .unwrap();
+        connection
+            .execute(
+                "INSERT INTO unread (chat, wa_id, sender_name, sent_at, noticed_at, ask_at, handle)
+                 VALUES (?1, 'm1', 'Ana', 0, 0, 0, x'00')",
+                [number],
+            )
+            .unwrap();
         same_person(&connection, number, ana).unwrap();
         same_person(&connection, number, bob).unwrap();
+        let missing: String = connection.query_row("SELECT chat FROM unread", [], |row| row.get(0)).unwrap();
+        assert_eq!(missing, ana, "and so does what could not be read there");
         let serves = |id: &str| {
             let sql = format!("SELECT count(*) FROM groups WHERE chat IN {}", names_of("?1"));
             connection.query_row(&sql, [id], |row| row.get::<_, i64>(0)).unwrap()

@@ -15,6 +15,8 @@ use crate::types::{ChatId, DeviceKind, MessageId, Receipt, ReceiptKind, SenderId
 
 /// Earlier replies of a chat that one thing heard may cast doubt on: the newest.
 const EARLIER_MAX: i64 = 50;
+/// The first repair waits no longer than this for a receipt.
+const FIRST_REPAIR_WITHIN_MILLIS: i64 = 2 * 60 * 1000;
 /// Replies that are taken for repair at a time.
 const REPAIRS_AT_A_TIME: i64 = 20;
 
@@ -52,12 +54,12 @@ impl Store {
     /// to the owner.
     pub async fn take_due_repairs(&self, rules: Rules, now: Timestamp) -> Result<Repairs> {
         self.with(move |connection| {
-            let next = next_repair_at(connection)?;
-            if next.is_none_or(|next| next > now) {
-                return Ok(Repairs { due: Vec::new(), next });
+            if next_repair_at(connection)?.is_none() {
+                return Ok(Repairs::default());
             }
             let transaction = connection.transaction()?;
             let due = take_due(&transaction, &rules, now)?;
+            shorten_waits(&transaction, now)?;
             let next = next_repair_at(&transaction)?;
             transaction.commit()?;
             Ok(Repairs { due, next })
@@ -370,6 +372,30 @@ fn next_repair_at(connection: &Connection) -> Result<Option<Timestamp>> {
         )?
         .query_row([], |row| row.get(0))?;
     Ok(next.map(time))
+}
+
+/// After the clock was set back no repair waits for longer than the whole pause before it: one that would is due at the
+/// next look, at once, and those that follow it come as much earlier.
+fn shorten_waits(connection: &Connection, now: Timestamp) -> Result<()> {
+    let pause_before = |repairs: u32| {
+        let at = |repairs| repair::next_repair(Timestamp::UNIX_EPOCH, repairs).at();
+        millis(at(repairs)) - millis(at(repairs - 1))
+    };
+    connection
+        .prepare_cached(
+            "UPDATE recipients INDEXED BY recipients_repair
+             SET suspected_at = suspected_at - (repair_at - ?1), repair_at = ?1
+             WHERE repair_at IS NOT NULL AND repair_at > ?1 + CASE repairs
+                 WHEN 0 THEN ?2 WHEN 1 THEN ?3 WHEN 2 THEN ?4 ELSE ?5 END",
+        )?
+        .execute([
+            millis(now),
+            FIRST_REPAIR_WITHIN_MILLIS,
+            pause_before(1),
+            pause_before(2),
+            pause_before(3),
+        ])?;
+    Ok(())
 }
 
 fn take_due(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Vec<DueRepair>> {

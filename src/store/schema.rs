@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 9] = ["
+const MIGRATIONS: [&str; 10] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -277,6 +277,12 @@ const MIGRATIONS: [&str; 9] = ["
         handle BLOB NOT NULL,
         UNIQUE (chat, wa_id)
     ) STRICT;
+", "
+    ALTER TABLE groups ADD COLUMN unread_told_at INTEGER;
+    ALTER TABLE groups ADD COLUMN unread_more INTEGER NOT NULL DEFAULT 0;
+    UPDATE groups SET unread_told_at = (SELECT max(told_at) FROM unread WHERE unread.chat = groups.chat);
+    ALTER TABLE groups ADD COLUMN stale_told_at INTEGER;
+    ALTER TABLE groups ADD COLUMN stale_more INTEGER NOT NULL DEFAULT 0;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.
@@ -372,6 +378,34 @@ mod tests {
             .collect::<Vec<_>>()
             .join("\n");
         assert_eq!(words(&documented.replace(';', " ")), words(&real.join("\n")));
+    }
+
+    #[test]
+    fn a_chat_that_was_told_before_it_was_counted_how_often_is_not_told_again_at_once() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for migration in &MIGRATIONS[..9] {
+            connection.execute_batch(migration).unwrap();
+        }
+        connection.pragma_update(None, "user_version", 9).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO groups (name, chat, role, added_at)
+                 VALUES ('family', 'family@g.us', 'member', 0), ('work', 'work@g.us', 'member', 0);
+                 INSERT INTO unread (chat, wa_id, sender_name, sent_at, noticed_at, ask_at, told_at, handle)
+                 VALUES ('family@g.us', '1', 'Ana', 0, 0, 0, 7, x'00'),
+                        ('family@g.us', '2', 'Ana', 0, 0, 0, 9, x'00'),
+                        ('work@g.us', '3', 'Ana', 0, 0, 0, NULL, x'00')",
+            )
+            .unwrap();
+        migrate(&mut connection).unwrap();
+        let mut statement =
+            connection.prepare("SELECT unread_told_at, unread_more FROM groups ORDER BY name").unwrap();
+        let told: Vec<(Option<i64>, i64)> = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        assert_eq!(told, [(Some(9), 0), (None, 0)]);
     }
 
     #[test]

@@ -4,14 +4,15 @@
 //! noticed ─▶ asked for, up to four times ─▶ the message comes: the row is gone
 //!    └─ nothing after 10 minutes ─▶ the chat is told, once; asking goes on for 14 days
 //! ```
-
-use std::collections::BTreeMap;
+//!
+//! A chat is told at most once an hour, of all that is missing by then. How many messages it misses beyond those that have
+//! rows, and when it was told, is in `groups`.
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Rules, Store, groups, millis, outbox, time};
+use super::{OutboxChange, Reply, Rules, Store, millis, outbox, time};
 use crate::notices;
 use crate::types::{Author, ChatId, MessageId, Unread};
 
@@ -29,6 +30,10 @@ const ASKED_AT_ONCE: u32 = 20;
 const BETWEEN_LOTS: SignedDuration = SignedDuration::from_secs(30);
 /// How long a chat is not told that something is missing.
 const TOLD_AFTER: SignedDuration = SignedDuration::from_mins(10);
+/// How long a chat is not told again: what is missing by then is told in one sentence.
+const TOLD_AGAIN_AFTER: SignedDuration = SignedDuration::from_hours(1);
+/// Most messages of one chat that are looked after. Of more, the chat hears the number.
+const KEPT_PER_CHAT: u32 = 200;
 /// How long a phone answers for a message: WhatsApp's own clients ask no longer.
 const KEPT_FOR: SignedDuration = SignedDuration::from_hours(14 * 24);
 
@@ -54,14 +59,18 @@ impl Store {
     pub async fn unread_work(&self, can_ask: bool, rules: Rules, now: Timestamp) -> Result<UnreadWork> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            transaction.execute(
-                "DELETE FROM unread WHERE sent_at < ?1 OR chat NOT IN (SELECT chat FROM groups)",
-                [millis(now - KEPT_FOR)],
-            )?;
-            let mut work = UnreadWork { outbox: tell(&transaction, &rules, now)?, ..UnreadWork::default() };
+            transaction.execute("DELETE FROM unread WHERE chat NOT IN (SELECT chat FROM groups)", [])?;
+            shorten_waits(&transaction, now)?;
+            let mut work = UnreadWork::default();
             if can_ask {
                 work.ask = ask(&transaction, now)?;
             }
+            work.outbox = tell(&transaction, &rules, now)?;
+            // The clock may be wrong: nothing is forgotten before it was asked for and told.
+            transaction.execute(
+                "DELETE FROM unread WHERE sent_at < ?1 AND asked > 0 AND told_at IS NOT NULL",
+                [millis(now - KEPT_FOR)],
+            )?;
             work.next = next(&transaction, can_ask, now)?;
             transaction.commit()?;
             Ok(work)
@@ -72,10 +81,12 @@ impl Store {
     /// For `status`; none where everything could be read.
     pub async fn unread(&self) -> Result<Option<UnreadCount>> {
         self.with(|connection| {
-            let (messages, since): (i64, Option<i64>) =
-                connection.query_row("SELECT count(*), min(noticed_at) FROM unread", [], |row| {
-                    Ok((row.get(0)?, row.get(1)?))
-                })?;
+            let (messages, since): (i64, Option<i64>) = connection.query_row(
+                "SELECT count(*) + (SELECT coalesce(sum(unread_more), 0) FROM groups), min(noticed_at)
+                     FROM unread",
+                [],
+                |row| Ok((row.get(0)?, row.get(1)?)),
+            )?;
             Ok(since.map(|since| UnreadCount { messages: messages.unsigned_abs(), since: time(since) }))
         })
         .await
@@ -84,17 +95,23 @@ impl Store {
 
 /// Notes a message of a registered chat.
 pub(super) fn notice(connection: &Connection, chat: &ChatId, unread: &Unread, now: Timestamp) -> Result<()> {
-    if unread.sent_at < now - KEPT_FOR {
+    let is_noted = connection
+        .prepare_cached("SELECT 1 FROM unread WHERE chat = ?1 AND wa_id = ?2")?
+        .exists([chat.as_str(), unread.id.as_str()])?;
+    if is_noted || !make_room(connection, chat)? {
         return Ok(());
     }
     let ask_at = match unread.author {
         Author::OwnPhone => now,
         Author::Somebody => now + OTHERS_SEND_AGAIN_WITHIN,
     };
+    // It has waited at WhatsApp for longer than a phone answers, or our clock is wrong: it is asked for once.
+    let is_too_old = unread.sent_at < now - KEPT_FOR;
+    let asked = if is_too_old { ASKED_TIMES - 1 } else { 0 };
     connection
         .prepare_cached(
-            "INSERT INTO unread (chat, wa_id, sender_name, sent_at, noticed_at, ask_at, handle)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7) ON CONFLICT (chat, wa_id) DO NOTHING",
+            "INSERT INTO unread (chat, wa_id, sender_name, sent_at, noticed_at, ask_at, asked, handle)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
         )?
         .execute(params![
             chat.as_str(),
@@ -103,9 +120,33 @@ pub(super) fn notice(connection: &Connection, chat: &ChatId, unread: &Unread, no
             millis(unread.sent_at),
             millis(now),
             millis(ask_at),
+            asked,
             unread.handle,
         ])?;
     Ok(())
+}
+
+/// Sees that one more message of this chat may be noted: the oldest of which the chat has been told goes. Where it was
+/// told of none yet, the message is only counted, and there is no room.
+fn make_room(connection: &Connection, chat: &ChatId) -> Result<bool> {
+    let kept: u32 = connection
+        .prepare_cached("SELECT count(*) FROM unread WHERE chat = ?1")?
+        .query_row([chat.as_str()], |row| row.get(0))?;
+    if kept < KEPT_PER_CHAT {
+        return Ok(true);
+    }
+    let gone = connection
+        .prepare_cached(
+            "DELETE FROM unread WHERE id =
+             (SELECT id FROM unread WHERE chat = ?1 AND told_at IS NOT NULL ORDER BY id LIMIT 1)",
+        )?
+        .execute([chat.as_str()])?;
+    if gone == 0 {
+        connection
+            .prepare_cached("UPDATE groups SET unread_more = unread_more + 1 WHERE chat = ?1")?
+            .execute([chat.as_str()])?;
+    }
+    Ok(gone > 0)
 }
 
 /// The message has come, or nobody needs it any more.
@@ -136,39 +177,82 @@ fn ask(connection: &Connection, now: Timestamp) -> Result<Vec<Vec<u8>>> {
     Ok(handles)
 }
 
-/// Tells each chat once what is missing there for too long.
+/// After the clock was set back no wait is longer than it would be as a whole: what is to be asked for later than that is
+/// asked for now, and what was noticed or told in the future was so just now.
+fn shorten_waits(connection: &Connection, now: Timestamp) -> Result<()> {
+    let [after_first, after_second, after_third] = PAUSES.map(in_millis);
+    connection
+        .prepare_cached(
+            "UPDATE unread SET ask_at = ?1
+             WHERE ask_at > ?1 + CASE asked WHEN 0 THEN ?2 WHEN 1 THEN ?3 WHEN 2 THEN ?4 ELSE ?5 END",
+        )?
+        .execute(params![
+            millis(now),
+            in_millis(OTHERS_SEND_AGAIN_WITHIN),
+            after_first,
+            after_second,
+            after_third
+        ])?;
+    connection
+        .prepare_cached("UPDATE unread SET noticed_at = ?1 WHERE noticed_at > ?1")?
+        .execute([millis(now)])?;
+    connection
+        .prepare_cached("UPDATE groups SET unread_told_at = ?1 WHERE unread_told_at > ?1")?
+        .execute([millis(now)])?;
+    Ok(())
+}
+
+/// Tells each chat what is missing there for too long, unless it was told of something else a short time ago.
 fn tell(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<OutboxChange> {
+    let noticed_by = millis(now - TOLD_AFTER);
     let mut statement = connection.prepare_cached(
-        "SELECT chat, sender_name FROM unread WHERE told_at IS NULL AND noticed_at <= ?1 ORDER BY id",
+        "SELECT chat, unread_more FROM groups
+         WHERE coalesce(unread_told_at, ?2) <= ?2
+           AND (EXISTS (SELECT 1 FROM unread
+                        WHERE unread.chat = groups.chat AND told_at IS NULL AND noticed_at <= ?1)
+                -- Those that are counted only, and all others have come.
+                OR (unread_more > 0
+                    AND NOT EXISTS (SELECT 1 FROM unread WHERE unread.chat = groups.chat AND told_at IS NULL)))
+         ORDER BY chat",
     )?;
-    let missing = statement
-        .query_map([millis(now - TOLD_AFTER)], |row| Ok((row.get(0)?, row.get(1)?)))?
-        .collect::<rusqlite::Result<Vec<(String, String)>>>()?;
-    let mut chats: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    for (chat, sender) in missing {
-        chats.entry(chat).or_default().push(sender);
-    }
-    for (chat, senders) in &chats {
+    let chats = statement
+        .query_map([noticed_by, millis(now - TOLD_AGAIN_AFTER)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(String, u32)>>>()?;
+    for (chat, more) in &chats {
         let chat = ChatId::new(chat);
-        connection
+        let senders = connection
             .prepare_cached(
-                "UPDATE unread SET told_at = ?2 WHERE chat = ?1 AND told_at IS NULL AND noticed_at <= ?3",
+                "UPDATE unread SET told_at = ?2 WHERE chat = ?1 AND told_at IS NULL AND noticed_at <= ?3
+                 RETURNING sender_name",
             )?
-            .execute(params![chat.as_str(), millis(now), millis(now - TOLD_AFTER)])?;
-        if groups::group_of(connection, &chat)?.is_some() {
-            let notice = rules.notice(&notices::could_not_read(rules.lang, senders));
-            outbox::enqueue(connection, &chat, None, &Reply::text(notice), now)?;
-        }
+            .query_map(params![chat.as_str(), millis(now), noticed_by], |row| row.get(0))?
+            .collect::<rusqlite::Result<Vec<String>>>()?;
+        connection
+            .prepare_cached("UPDATE groups SET unread_told_at = ?2, unread_more = 0 WHERE chat = ?1")?
+            .execute(params![chat.as_str(), millis(now)])?;
+        let messages = u64::from(*more) + senders.len() as u64;
+        let notice = rules.notice(&notices::could_not_read(rules.lang, messages, &senders));
+        outbox::enqueue(connection, &chat, None, &Reply::text(notice), now)?;
     }
     Ok(if chats.is_empty() { OutboxChange::Same } else { OutboxChange::Changed })
 }
 
 fn next(connection: &Connection, can_ask: bool, now: Timestamp) -> Result<Option<Timestamp>> {
-    let (ask, tell): (Option<i64>, Option<i64>) = connection.query_row(
-        "SELECT min(ask_at) FILTER (WHERE asked < ?1), min(noticed_at) FILTER (WHERE told_at IS NULL) FROM unread",
-        [ASKED_TIMES],
-        |row| Ok((row.get(0)?, row.get(1)?)),
+    let ask: Option<i64> =
+        connection
+            .query_row("SELECT min(ask_at) FROM unread WHERE asked < ?1", [ASKED_TIMES], |row| row.get(0))?;
+    let tell: Option<i64> = connection.query_row(
+        "SELECT min(max(noticed + ?1, coalesce(unread_told_at + ?2, 0)))
+         FROM (SELECT chat, min(noticed_at) AS noticed FROM unread WHERE told_at IS NULL GROUP BY chat)
+         JOIN groups USING (chat)",
+        [in_millis(TOLD_AFTER), in_millis(TOLD_AGAIN_AFTER)],
+        |row| row.get(0),
     )?;
     let ask = ask.filter(|_| can_ask).map(|at| time(at).max(now + BETWEEN_LOTS));
-    Ok(ask.into_iter().chain(tell.map(|at| time(at) + TOLD_AFTER)).min())
+    Ok(ask.into_iter().chain(tell.map(time)).min())
+}
+
+/// A length of time as the database keeps it.
+fn in_millis(length: SignedDuration) -> i64 {
+    length.as_secs() * 1000
 }

@@ -4,9 +4,10 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use nanokimi::bridge::{Answer, HandedOver, Link, SendError};
-use nanokimi::types::Outage;
+use nanokimi::types::{Author, DeviceKind, Event, MessageId, Outage, Receipt, ReceiptKind, Unread};
 
 use crate::engine::Behaviour;
+use crate::held::{chat, phone};
 use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
@@ -227,6 +228,67 @@ async fn an_outage_ends_with_the_first_answer_and_the_next_is_told_again() {
             // The owner hears of the same at most once an hour.
             world.passes(HOUR * 4).await;
         }
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_cannot_be_read_is_asked_for_and_told_in_time() {
+    each_way(async |mut world, by| {
+        let noticed = world.seconds();
+        world
+            .tells(vec![Event::Unread(Unread {
+                chat: chat("family"),
+                id: MessageId::new("1"),
+                sender: phone("Ana"),
+                sender_name: "Ana".to_owned(),
+                sent_at: world.now(),
+                author: Author::Somebody,
+                handle: b"1".to_vec(),
+            })])
+            .await;
+        world.passes(Duration::from_secs(5)).await;
+        world.sets_the_clock(by);
+        world.passes(Duration::from_secs(40)).await;
+        assert_eq!(world.chats.asked_again().len(), 1, "{by}");
+        let told = world.hears_in("family").await;
+        assert_eq!(told, "Kai: I could not read a message of Ana. Please send it again.");
+        assert!(world.seconds() - noticed <= 11 * 60, "{by}: {}", world.seconds() - noticed);
+        world.silence(HOUR * 24).await;
+        world.ends().await;
+    })
+    .await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_a_phone_cannot_read_is_sealed_anew_in_time_and_the_owner_is_told_once() {
+    each_way(async |mut world, by| {
+        world.chats.leave_unacknowledged();
+        world.says("family", "Ana", "@Kai hello").await;
+        let heard = world.hears().await;
+        world.answers(&heard.id, Answer::Acked).await;
+        world.chats.loses_keys(&phone("Ana"));
+        let receipt = Receipt {
+            id: MessageId::new(&heard.id),
+            person: phone("Ana"),
+            device: DeviceKind::Phone,
+            kind: ReceiptKind::Retry,
+        };
+        let suspected = world.seconds();
+        world.tells(vec![Event::Receipt(receipt)]).await;
+        // The library has two minutes to answer by itself.
+        world.passes(Duration::from_secs(60)).await;
+        world.sets_the_clock(by);
+        for (minute, repairs) in [(3, 1), (13, 2), (63, 3)] {
+            world.passes(Duration::from_secs(suspected + minute * 60 - world.seconds())).await;
+            assert_eq!(world.chats.repaired().len(), repairs, "{by} {minute}");
+        }
+        let told = world.hears().await;
+        assert_eq!(told.group, "main");
+        assert!(world.seconds() - suspected <= 74 * 60, "{by}: {}", world.seconds() - suspected);
+        world.answers(&told.id, Answer::Acked).await;
+        world.silence(HOUR * 20).await;
         world.ends().await;
     })
     .await;

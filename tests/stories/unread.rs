@@ -2,6 +2,7 @@
 
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use nanokimi::bridge::{Event, Link};
 use nanokimi::types::{Author, MessageId, Unread};
 
@@ -86,6 +87,77 @@ async fn while_the_link_is_away_nobody_is_asked_and_afterwards_twenty_at_a_time(
     assert_eq!(asked(&world).len(), 50);
     let told = "Kai: I could not read 50 messages of Ana. Please send them again.";
     assert_eq!(world.hears_in("family").await, told);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn hundreds_that_cannot_be_read_are_told_in_a_few_sentences_and_hold_up_no_answer() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    let mut told = Vec::new();
+    for number in 0..300 {
+        world.tells(vec![unread(&world, "family", &format!("{number}"), "Eve", Author::Somebody)]).await;
+        if number == 150 {
+            let asked = world.seconds();
+            world.says("family", "Ana", "@Kai hello").await;
+            loop {
+                let text = world.hears_in("family").await;
+                if text.contains("hello") {
+                    break;
+                }
+                told.push(text);
+            }
+            assert_eq!(world.seconds(), asked);
+        }
+        world.passes(Duration::from_secs(30)).await;
+    }
+    world.passes(MINUTE * 180).await;
+    told.extend(world.stop_hearing().await.into_iter().map(|heard| heard.text));
+    insta::assert_snapshot!(told.join("\n"), @"
+    Kai: I could not read a message of Eve. Please send it again.
+    Kai: I could not read 120 messages of Eve. Please send them again.
+    Kai: I could not read 120 messages of Eve. Please send them again.
+    Kai: I could not read 59 messages of Eve. Please send them again.
+    ");
+    world.start().await;
+    world.silence(MINUTE * 60 * 24).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_more_than_are_looked_after_at_once_the_chat_hears_the_number() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    let many = |world: &World, prefix: char, count: usize| {
+        (0..count)
+            .map(|number| unread(world, "family", &format!("{prefix}{number:03}"), "Eve", Author::OwnPhone))
+            .collect::<Vec<Event>>()
+    };
+    world.tells(many(&world, 'a', 500)).await;
+    let told = world.hears_in("family").await;
+    assert_eq!(told, "Kai: I could not read 500 messages of Eve. Please send them again.");
+    // What comes later is asked for, in the place of what the chat knows of.
+    let before = asked(&world).len();
+    assert!((200..=400).contains(&before), "{before}");
+    world.tells(many(&world, 'b', 1)).await;
+    world.silence(MINUTE).await;
+    assert!(asked(&world)[before..].contains(&"b000".to_owned()));
+    let told = world.hears_in("family").await;
+    assert_eq!(told, "Kai: I could not read a message of Eve. Please send it again.");
+    world.silence(MINUTE * 60 * 24 * 15).await;
+    assert_eq!(world.store.unread().await.unwrap(), None);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_has_waited_at_whatsapp_for_longer_than_phones_keep_it_is_told_too() {
+    let mut world = World::new(Behaviour::EchoAll).await;
+    let Event::Unread(message) = unread(&world, "family", "1", "Ana", Author::Somebody) else { panic!() };
+    let sent_at = world.now() - SignedDuration::from_hours(24 * 20);
+    world.tells(vec![Event::Unread(Unread { sent_at, ..message })]).await;
+    let told = world.hears_in("family").await;
+    assert_eq!(told, "Kai: I could not read a message of Ana. Please send it again.");
+    assert_eq!(asked(&world), ["1"], "our clock may be wrong");
+    assert_eq!(world.store.unread().await.unwrap(), None);
+    world.silence(MINUTE * 60 * 24).await;
     world.ends().await;
 }
 
