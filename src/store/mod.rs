@@ -12,6 +12,7 @@ mod lock;
 mod media;
 mod outage;
 mod outbox;
+mod owner;
 mod people;
 mod reading;
 mod recipients;

@@ -11,17 +11,17 @@
 //! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the owner is
 //! told in the main channel.
 
-use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rand::Rng;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::owner::{tell_of_stale, tell_owner, tell_owner_unless_told, told_again_from};
 use super::{RowId, Rules, Store, groups, millis, people, time};
 use crate::notices::{self, FileRefused};
-use crate::types::{Answer, ChatId, GroupName, Lang, MessageId, Role, SenderId, TurnId};
+use crate::types::{Answer, ChatId, GroupName, MessageId, Role, SenderId, TurnId};
 
 /// Attempts before a reply is given up: with the pauses below a day and a half.
 const SEND_ATTEMPTS: u32 = 40;
@@ -43,8 +43,6 @@ const NOT_FIRST_TO_WRITE: u32 = 463;
 const TOO_MANY: u32 = 429;
 /// How long a chat rests after [`TOO_MANY`].
 const REST: Duration = Duration::from_secs(60 * 60);
-/// The owner reads the same trouble of the same chat at most once in this time.
-const TELL_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 /// Most given-up replies in a list: the newest say what is wrong now.
 const GIVEN_UP_SHOWN: i64 = 20;
 
@@ -249,8 +247,8 @@ impl Store {
     }
 
     /// Gives up what still waits and is older than an answer may be: said now, it would make no sense, or wake somebody
-    /// for nothing. The owner is told once of all of it. What was asked at a terminal stays: who sits there again sees by
-    /// it what was asked.
+    /// for nothing. The owner is told of all of it at once, and of the same chat once a day. What was asked at a terminal
+    /// stays: who sits there again sees by it what was asked.
     pub async fn let_stale_go(&self, old: Old, rules: Rules, now: Timestamp) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
@@ -268,16 +266,17 @@ impl Store {
                 })?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
             drop(statement);
-            let mut by_group = BTreeMap::<String, u64>::new();
             for group in stale.iter().flatten() {
-                *by_group.entry(group.clone()).or_default() += 1;
+                transaction
+                    .prepare_cached("UPDATE groups SET stale_more = stale_more + 1 WHERE name = ?1")?
+                    .execute([group])?;
             }
-            if let (Some(main), false) = (groups::main_chat(&transaction)?, by_group.is_empty()) {
-                let notice = notices::too_old_to_send(rules.lang, hours, &by_group);
-                enqueue(&transaction, &main, None, &Reply::text(rules.notice(&notice)), now)?;
-            }
+            tell_of_stale(&transaction, hours, &rules, now)?;
             transaction.commit()?;
-            tracing::warn!(replies = stale.len(), "Gave up what was too old to be sent; the owner is told");
+            tracing::warn!(
+                replies = stale.len(),
+                "Gave up what was too old to be sent; the owner is told once a day"
+            );
             Ok(())
         })
         .await
@@ -523,15 +522,15 @@ fn keyless(
     now: Timestamp,
 ) -> Result<()> {
     let error = "WhatsApp has no keys of this person's devices";
-    if attempts == KEYLESS_ATTEMPTS_UNTOLD {
-        tell_owner(connection, &reply.chat, notices::on_no_phone, rules, now)?;
+    if attempts >= KEYLESS_ATTEMPTS_UNTOLD {
+        let since = reply.written_at.min(told_again_from(now)?);
+        tell_owner_unless_told(connection, &reply.chat, notices::on_no_phone, since, rules, now)?;
     }
     if attempts < SEND_ATTEMPTS {
         return put_off(connection, reply.row, now, pause(attempts), error);
     }
-    connection
-        .prepare_cached("UPDATE outbox SET state = 'dead', error = ?2 WHERE id = ?1")?
-        .execute(params![reply.row, error])?;
+    // The owner was told by now: just above, or long ago.
+    end(connection, reply.row, "dead", error)?;
     Ok(())
 }
 
@@ -563,6 +562,7 @@ fn say_instead(connection: &Connection, row: i64, caption: &str, error: &str, ru
     Ok(())
 }
 
+/// Ends a reply that nobody will see, and tells the owner.
 fn give_up(
     connection: &Connection,
     row: i64,
@@ -571,36 +571,16 @@ fn give_up(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<()> {
+    let chat = end(connection, row, state, error)?;
+    tell_owner(connection, &chat, notices::reply_lost, rules, now)
+}
+
+/// Ends a reply; returns its chat.
+fn end(connection: &Connection, row: i64, state: &str, error: &str) -> Result<ChatId> {
     let chat: String = connection
         .prepare_cached("UPDATE outbox SET state = ?2, error = ?3 WHERE id = ?1 RETURNING chat")?
         .query_row(params![row, state, error], |row| row.get(0))?;
-    tell_owner(connection, &ChatId::new(chat), notices::reply_lost, rules, now)
-}
-
-/// Says in the main channel what is wrong with another chat, unless that was said a short time ago.
-pub(super) fn tell_owner(
-    connection: &Connection,
-    about: &ChatId,
-    sentence: fn(Lang, &GroupName) -> String,
-    rules: &Rules,
-    now: Timestamp,
-) -> Result<()> {
-    let (Some(group), Some(main)) = (groups::group_of(connection, about)?, groups::main_chat(connection)?)
-    else {
-        return Ok(());
-    };
-    if group.chat == main {
-        return Ok(());
-    }
-    let notice = rules.notice(&sentence(rules.lang, &group.name));
-    // Walks through the table: once in a while, when something is wrong anyway. What was told before a clock was set
-    // back, and so has still to come by that clock, is told again.
-    let told = connection
-        .prepare_cached(
-            "SELECT 1 FROM outbox WHERE chat = ?1 AND text = ?2 AND created_at > ?3 AND created_at <= ?4",
-        )?
-        .exists(params![main.as_str(), notice, millis(now.saturating_sub(TELL_AGAIN)?), millis(now)])?;
-    if told { Ok(()) } else { enqueue(connection, &main, None, &Reply::text(notice), now) }
+    Ok(ChatId::new(chat))
 }
 
 /// The pause after the given number of attempts, with a quarter of jitter so that chats do not march in step.
@@ -702,6 +682,7 @@ fn new_message_id() -> String {
 
 #[cfg(test)]
 mod tests {
+    use jiff::SignedDuration;
     use tempfile::TempDir;
 
     use super::*;
@@ -760,6 +741,54 @@ mod tests {
         assert_eq!(counts(&store).await, [1, 0, 0, 1]);
         assert!(now.as_second() < 2 * 24 * 60 * 60, "{now}");
         assert_eq!(store.given_up().await.unwrap()[0].why, "WhatsApp does not answer");
+    }
+
+    /// What waits in the main channel, where the owner reads it.
+    async fn told(store: &Store) -> u64 {
+        store.still_to_come(&ChatId::new("main@g.us")).await.unwrap()
+    }
+
+    /// One attempt that ends like this.
+    async fn tries(store: &Store, result: SendResult, now: Timestamp) {
+        let reply = first(store).await.expect("it is tried again");
+        assert_eq!(store.begin_attempt(&reply).await.unwrap(), Attempt::Begins);
+        store.attempted(&reply, result, rules(), now).await.unwrap();
+    }
+
+    #[tokio::test]
+    async fn who_has_no_keys_is_told_of_once_whatever_happened_at_the_attempt_when_it_was_due() {
+        let mut now = Timestamp::UNIX_EPOCH;
+        let (_folder, store) = one_waits(now).await;
+        for attempt in 1..SEND_ATTEMPTS {
+            let result = match attempt {
+                KEYLESS_ATTEMPTS_UNTOLD => SendResult::Later("the link is slow".to_owned()),
+                _ => SendResult::NoKeys,
+            };
+            now += SignedDuration::from_hours(1);
+            tries(&store, result, now).await;
+            assert_eq!(told(&store).await, u64::from(attempt > KEYLESS_ATTEMPTS_UNTOLD), "{attempt}");
+        }
+        tries(&store, SendResult::NoKeys, now).await;
+        // The notice of all these hours waits, and no second one.
+        assert_eq!(counts(&store).await, [1, 0, 0, 1]);
+        // The next reply there is another matter, but nobody needs to hear of it on the same day.
+        store.say(&ChatId::new("family@g.us"), "hello again", now).await.unwrap();
+        for _ in 0..SEND_ATTEMPTS {
+            tries(&store, SendResult::NoKeys, now).await;
+        }
+        assert_eq!(counts(&store).await, [2, 0, 0, 2]);
+    }
+
+    #[tokio::test]
+    async fn a_reply_whose_last_attempt_finds_no_keys_is_not_given_up_in_silence() {
+        let now = Timestamp::UNIX_EPOCH;
+        let (_folder, store) = one_waits(now).await;
+        for _ in 1..SEND_ATTEMPTS {
+            tries(&store, SendResult::Later("the link is slow".to_owned()), now).await;
+        }
+        assert_eq!(told(&store).await, 0);
+        tries(&store, SendResult::NoKeys, now).await;
+        assert_eq!(counts(&store).await, [1, 0, 0, 1]);
     }
 
     #[tokio::test]

@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{OutboxChange, Rules, Store, groups, millis, outbox, people, time};
+use super::{OutboxChange, Rules, Store, groups, millis, owner, people, time};
 use crate::notices;
 use crate::repair::{self, Evidence, REPAIRED_FOR, RepairStep, SentCopy};
 use crate::types::{ChatId, DeviceKind, MessageId, Receipt, ReceiptKind, SenderId};
@@ -433,7 +433,7 @@ fn take_due(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Ve
                 Some(millis(repair::next_repair(suspected_at, repairs + 1).at()))
             }
             RepairStep::InVain(_) if is_served => {
-                outbox::tell_owner(connection, &repair.chat, notices::on_no_phone, rules, now)?;
+                owner::tell_owner(connection, &repair.chat, notices::on_no_phone, rules, now)?;
                 None
             }
             RepairStep::Repair(_) | RepairStep::InVain(_) => None,

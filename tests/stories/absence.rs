@@ -134,6 +134,21 @@ async fn the_same_goes_for_a_link_that_is_away_for_days_and_for_notices() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_chat_where_nothing_can_be_sent_the_owner_hears_once_a_day() {
+    let mut world = World::new(Behaviour::Echo).await;
+    world.chats.hang("family");
+    for hour in 0..72 {
+        world.says("family", "Ana", &format!("@Kai {hour}")).await;
+        world.passes(Duration::from_secs(60 * 60)).await;
+    }
+    let heard = world.stop_hearing().await;
+    assert!(heard.iter().all(|heard| heard.group == "main"), "{heard:?}");
+    let told: Vec<&str> = heard.iter().filter_map(|heard| heard.text.strip_prefix(TOO_OLD)).collect();
+    let ask = "If they still matter, ask me again there.";
+    assert_eq!(told, [format!("family (1). {ask}"), format!("family (25). {ask}")]);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_reply_that_came_back_with_a_restored_database_after_weeks_is_not_sent() {
     let mut world = World::new(Behaviour::Echo).await;
     world.chats.leave_unacknowledged();
