@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use nanokimi::agent::Engine;
-use nanokimi::auth::Login;
+use nanokimi::auth::{Login, config_toml};
 use nanokimi::bridge::{self, Batch, BridgeEnd, Event, HandedOver, Link, Order};
 use nanokimi::clock::Clock;
 use nanokimi::container::spec::{Daemon, Limits};
@@ -69,6 +69,7 @@ impl Held {
         let folder = tempfile::tempdir_in(parent).context("Failed to make a folder")?;
         let paths = Paths::new(folder.path());
         home::prepare(&paths)?;
+        config_toml::ensure(&paths.engine_config())?;
         let clock = Clock::System;
         let store = Store::open(&paths.database())?;
         add_group(&store).await?;
