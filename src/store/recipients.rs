@@ -259,17 +259,20 @@ fn doubt_earlier(
     evidence: Evidence,
     now: Timestamp,
 ) -> Result<OutboxChange> {
-    if is_ours(connection, person)? {
+    // A terminal has no other devices.
+    if chat.is_console() || is_ours(connection, person)? {
         return Ok(OutboxChange::Same);
     }
+    // Of a long history only the newest replies are looked at, whatever is known of them.
     let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, chat, coalesce(sent_at, created_at), coalesce(person, ?2),
+        "SELECT newest.id, chat, coalesce(sent_at, created_at), coalesce(person, ?2),
                 phone_at IS NOT NULL, companion_at IS NOT NULL, coalesce(suspicions, 0), repair_at IS NOT NULL
-         FROM outbox INDEXED BY outbox_acked
-         LEFT JOIN recipients ON reply = outbox.id AND person IN {}
-         WHERE chat = ?1 AND state = 'acked' AND id < coalesce(?3, id + 1) AND kind != 'reaction'
-           AND message IS NOT NULL AND sent_at >= ?4
-         ORDER BY id DESC LIMIT {EARLIER_MAX}",
+         FROM (SELECT * FROM outbox INDEXED BY outbox_acked
+               WHERE chat = ?1 AND state = 'acked' AND id < coalesce(?3, 9223372036854775807)
+               ORDER BY id DESC LIMIT {EARLIER_MAX}) AS newest
+         LEFT JOIN recipients ON reply = newest.id AND person IN {}
+         WHERE kind != 'reaction' AND message IS NOT NULL AND sent_at >= ?4
+         ORDER BY newest.id DESC",
         people::names_of("?2")
     ))?;
     let mut earlier =
