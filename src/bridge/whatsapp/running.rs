@@ -123,8 +123,9 @@ pub async fn run(
         own_phone_unread: 0,
     };
     let outcome = running.drive(aim, shutdown).await;
-    let Running { library: Library { running, mut signals, .. }, outbound, telling, noting, .. } = running;
-    drop(outbound);
+    let Running { library, outbound, telling, noting, greetings, errands, .. } = running;
+    drop((outbound, greetings, errands));
+    let Library { running, mut signals, .. } = library;
     // Flushes what the library still holds in memory, also after it has ended by itself.
     let stopping = async {
         let mut stopping = pin!(running.shutdown());
