@@ -60,7 +60,7 @@ const CRATES: [(&str, &[&str]); 33] = [
     ("rand", &["auth", "bridge", "session", "store"]),
     ("reqwest", &["auth", "bridge", "door"]),
     ("rusqlite", &["store"]),
-    ("rustix", &["auth", "bridge", "checks", "cli", "container", "door", "home", "store"]),
+    ("rustix", &["auth", "bridge", "checks", "cli", "container", "door", "home", "store", "types"]),
     ("rustls", &["auth", "bridge", "door"]),
     ("serde", &["agent", "auth", "door"]),
     ("serde_json", &["agent", "auth", "bridge", "cli", "container", "door", "practice"]),

@@ -110,12 +110,7 @@ pub fn remove_beneath(folder: &Path, path: &str) -> io::Result<()> {
 /// # Errors
 /// The folder is not there, or a link stands in its place.
 pub fn free_room(folder: &Path) -> io::Result<Room> {
-    let disk = rustix::fs::fstatvfs(open_folder(folder)?)?;
-    Ok(Room {
-        bytes: disk.f_bavail.saturating_mul(disk.f_frsize),
-        // A file system that makes them as they are needed has no number of them.
-        entries: if disk.f_files == 0 { u64::MAX } else { disk.f_favail },
-    })
+    Ok(rustix::fs::fstatvfs(open_folder(folder)?)?.into())
 }
 
 impl Unfinished {

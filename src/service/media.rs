@@ -407,6 +407,20 @@ mod tests {
     }
 
     #[test]
+    fn a_disk_without_files_left_is_as_full_as_one_without_bytes() {
+        let Room { bytes: kept_bytes, entries: kept_entries } = KEPT_FREE;
+        for (bytes, entries, expected) in [
+            (kept_bytes, u64::MAX, true),
+            (kept_bytes, kept_entries, true),
+            (kept_bytes - 1, u64::MAX, false),
+            (u64::MAX, kept_entries - 1, false),
+            (u64::MAX, 0, false),
+        ] {
+            assert_eq!(!KEPT_FREE.is_beyond(Room { bytes, entries }), expected, "{bytes} {entries}");
+        }
+    }
+
+    #[test]
     fn the_newest_files_of_a_prompt_are_fetched_and_no_more() {
         assert_eq!(within(&[1; 30]), (0..20).collect::<Vec<_>>());
         assert_eq!(within(&[30 * MB, 30 * MB, 30 * MB, 30 * MB, 1]), [0, 1, 2]);

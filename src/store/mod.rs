@@ -26,6 +26,7 @@ mod usage;
 mod web;
 
 use std::fs::{DirBuilder, OpenOptions};
+use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -121,10 +122,8 @@ impl Store {
     pub async fn reserve_room(&self) {
         let path = Arc::clone(&self.path);
         let reserved = blocking(move || reserve::reserve(&path, schema::JOURNAL_KEPT_BYTES)).await;
-        match reserved {
-            Ok(Ok(())) => {}
-            Ok(Err(error)) => tracing::warn!("Failed to reserve room on the disk for the database: {error}"),
-            Err(error) => tracing::warn!("Failed to reserve room on the disk for the database: {error}"),
+        if let Err(error) = reserved.map_err(io::Error::other).flatten() {
+            tracing::warn!("Failed to reserve room on the disk for the database: {error}");
         }
     }
 

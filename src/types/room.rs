@@ -1,5 +1,7 @@
 //! Room on a disk, and when there is too little of it.
 
+use rustix::fs::StatVfs;
+
 const MIB: u64 = 1024 * 1024;
 
 /// Room on a disk: taken, or free. Of free entries `u64::MAX` where nothing but the bytes bounds them.
@@ -8,6 +10,15 @@ pub struct Room {
     pub bytes: u64,
     /// Files and folders: inodes.
     pub entries: u64,
+}
+
+/// What an ordinary user may still use.
+impl From<StatVfs> for Room {
+    fn from(disk: StatVfs) -> Self {
+        // A file system that makes them as they are needed has no number of them.
+        let entries = if disk.f_files == 0 { u64::MAX } else { disk.f_favail };
+        Self { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), entries }
+    }
 }
 
 impl Room {

@@ -145,17 +145,20 @@ pub fn replace_private(path: &Path, content: &[u8]) -> Result<()> {
     fs::rename(&beside, path).with_context(|| format!("Failed to replace {}", path.display()))
 }
 
-/// What an ordinary user may still use where this folder lies; none where nobody can say.
+/// What the disk of a folder has left; none where nobody can say.
 fn free_room(folder: &Path) -> Option<Room> {
-    let disk = statvfs(folder).ok()?;
-    // Some file systems count no inodes, as theirs do not run out.
-    let entries = if disk.f_files == 0 { u64::MAX } else { disk.f_favail };
-    Some(Room { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), entries })
+    statvfs(folder).ok().map(Room::from)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_is_left_is_that_of_the_folder_s_disk() {
+        assert!(free_room(Path::new("/")).unwrap().bytes > 0);
+        assert_eq!(free_room(Path::new("/nowhere/at/all")), None);
+    }
 
     fn mode(path: &Path) -> u32 {
         fs::metadata(path).unwrap().permissions().mode() & 0o777

@@ -180,9 +180,8 @@ impl Bridge {
         let mut ended_for_room = false;
         loop {
             // A run that has ended for want of room is not begun anew on the first few bytes.
-            let lacks_room = ended_for_room || self.folder.room().is_low();
             if matches!(aim, Aim::Serve)
-                && lacks_room
+                && (ended_for_room || self.folder.room().is_low())
                 && self.wait_for_room(shutdown).await == Waited::Interrupted
             {
                 return Ok(self.standing());
