@@ -5,7 +5,7 @@
 //!
 //! | level | modules | |
 //! |---|---|---|
-//! | 0 values | `types` `clock` `paths` `panics` `writing` | what everything speaks |
+//! | 0 values | `types` `clock` `rate` `paths` `panics` `writing` | what everything speaks |
 //! | 1 pure | `config` `router` `render` `notices` `repair` | decisions and words, no effects |
 //! | 2 edges | `home` `store` `bridge` `container` `agent` `auth` `door` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
@@ -25,6 +25,7 @@ pub mod notices;
 pub mod panics;
 pub mod paths;
 pub mod practice;
+pub mod rate;
 pub mod render;
 pub mod repair;
 pub mod router;

@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::rate::{Bucket, Rate};
 use crate::types::ChatId;
 
 /// In one chat: an answer of a few parts at once, then as fast as somebody could read.
@@ -16,42 +17,6 @@ const PER_CHAT: Rate = Rate { burst: 4, pause: Duration::from_secs(1) };
 const PER_CHAT_LASTING: Rate = Rate { burst: 120, pause: Duration::from_secs(30) };
 /// In all chats together.
 const OVERALL: Rate = Rate { burst: 20, pause: Duration::from_millis(100) };
-
-/// So many at once, then one after each pause.
-#[derive(Clone, Copy, Debug)]
-struct Rate {
-    burst: u32,
-    pause: Duration,
-}
-
-impl Rate {
-    /// How long an empty bucket takes until one more than its last token is missing.
-    fn tolerance(self) -> Duration {
-        self.pause * (self.burst - 1)
-    }
-}
-
-/// A bucket, kept as the time at which it will be full.
-#[derive(Clone, Copy, Debug)]
-struct Bucket {
-    rate: Rate,
-    full_at: Instant,
-}
-
-impl Bucket {
-    fn full(rate: Rate, now: Instant) -> Self {
-        Self { rate, full_at: now }
-    }
-
-    /// When it next holds a token.
-    fn ready_at(&self, now: Instant) -> Instant {
-        self.full_at.checked_sub(self.rate.tolerance()).map_or(now, |ready| ready.max(now))
-    }
-
-    fn take(&mut self, now: Instant) {
-        self.full_at = self.full_at.max(now) + self.rate.pause;
-    }
-}
 
 /// What has left lately.
 #[derive(Debug)]
@@ -120,7 +85,7 @@ impl Pacing {
 
     /// A message leaves now.
     pub fn left(&mut self, chat: &ChatId, now: Instant) {
-        self.chats.retain(|_, chat| chat.lasting.full_at > now);
+        self.chats.retain(|_, chat| !chat.lasting.is_full(now));
         self.overall.take(now);
         let chat = self.chats.entry(chat.clone()).or_insert(Chat::quiet(now));
         chat.brief.take(now);
