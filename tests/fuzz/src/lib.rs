@@ -10,6 +10,7 @@ mod mounted {
     pub mod agent;
     /// Of the door only what decides about bytes.
     pub mod door {
+        pub mod asked;
         mod complaint;
         pub mod meter;
         pub mod web {
@@ -27,4 +28,4 @@ mod targets;
 
 // Under the names by which they know each other.
 use mounted::{agent, door, paths, render, types, writing};
-pub use targets::{answer, engine, meter, prompt, proxy};
+pub use targets::{answer, asked, engine, meter, prompt, proxy};

@@ -6,10 +6,12 @@ use std::sync::LazyLock;
 use hyper::{Method, Uri};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
+use serde_json::Value;
 use tokio::io::sink;
 use tokio::runtime::{Builder, Runtime};
 
 use crate::agent::{Agent, AgentEvent, Engine, Input, Request};
+use crate::door::asked::{self, Model};
 use crate::door::meter::{Ending, Meter, Seen};
 use crate::door::web::address::special;
 use crate::door::web::target::{Host, Passage, Target};
@@ -130,6 +132,46 @@ pub fn engine(data: &[u8]) {
         events.iter().map(|event| if let AgentEvent::Said(text) = event { text.len() } else { 0 }).sum();
     // A byte that is no UTF-8 becomes three.
     assert!(words <= 3 * said.len(), "{words} bytes of {}", said.len());
+}
+
+/// What an agent asks of the model. Nothing that a plain reader of JSON finds in it escapes the judge.
+pub fn asked(data: &[u8]) {
+    const MODEL: &str = "kimi-for-coding";
+    let asked = asked::read(data, &[MODEL.to_owned()]);
+    let Ok(Value::Object(body)) = serde_json::from_slice(data) else { return };
+    if asked.model == Model::Configured {
+        assert_eq!(body.get("model").and_then(Value::as_str), Some(MODEL));
+    }
+    if !asked.leads_kimi_to_the_web {
+        assert!(body.get("tools").is_none_or(are_functions), "{body:?}");
+        assert!(body.get("messages").is_none_or(|messages| stay_here(messages, "")), "{body:?}");
+        assert!(!body.keys().any(|name| name.contains(['$', '_']) && name.contains("search")), "{body:?}");
+    }
+}
+
+fn are_functions(tools: &Value) -> bool {
+    let is_function = |tool: &Value| {
+        let name = tool.pointer("/function/name").and_then(Value::as_str);
+        tool["type"] == "function" && !name.is_some_and(|name| name.starts_with('$'))
+    };
+    tools.is_null() || tools.as_array().is_some_and(|tools| tools.iter().all(is_function))
+}
+
+/// Whether what stands in messages, under a field of that name, leads nowhere.
+fn stay_here(value: &Value, field: &str) -> bool {
+    match value {
+        Value::String(text) if field.ends_with("url") => !text.starts_with("http"),
+        Value::String(text) => {
+            ["content", "text", "reasoning_content", "arguments"].contains(&field)
+                || !text.starts_with("http:")
+        }
+        Value::Array(values) => values.iter().all(|value| stay_here(value, field)),
+        Value::Object(fields) => fields.iter().all(|(name, value)| match name.as_str() {
+            "tools" => are_functions(value),
+            name => stay_here(value, name),
+        }),
+        Value::Null | Value::Bool(_) | Value::Number(_) => true,
+    }
 }
 
 /// What the Kimi API answers, however it is cut.

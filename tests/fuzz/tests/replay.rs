@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use nanokimi_fuzz::{answer, engine, meter, prompt, proxy};
+use nanokimi_fuzz::{answer, asked, engine, meter, prompt, proxy};
 
 /// What no answer may take, here without optimization.
 const PROCESSOR_BOUND: Duration = Duration::from_secs(5);
@@ -118,6 +118,11 @@ fn engines() {
 #[test]
 fn meters() {
     replay("meter", meter);
+}
+
+#[test]
+fn requests() {
+    replay("asked", asked);
 }
 
 #[test]
