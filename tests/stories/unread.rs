@@ -74,6 +74,8 @@ async fn what_comes_after_all_is_answered_and_not_missed() {
 #[tokio::test(start_paused = true)]
 async fn while_the_link_is_away_nobody_is_asked_and_afterwards_twenty_at_a_time() {
     let mut world = World::new(Behaviour::EchoAll).await;
+    // A look that has begun with the link goes on without it.
+    world.silence(Duration::from_secs(1)).await;
     world.link(Link::Connecting);
     let many =
         (0..50).map(|number| unread(&world, "family", &format!("{number:02}"), "Ana", Author::OwnPhone));
