@@ -73,8 +73,10 @@ struct Attack {
     service: Process,
     anna: Arc<Device>,
     family: mpsc::UnboundedReceiver<String>,
-    /// Milliseconds that the other chat has waited at most.
+    /// Milliseconds that the other chat has waited at most since the last line of the table.
     others_waited: Arc<AtomicU64>,
+    /// The longest of those waits.
+    waited_most: Duration,
     broken: Vec<String>,
 }
 
@@ -136,6 +138,7 @@ impl Attack {
             anna,
             family,
             others_waited,
+            waited_most: Duration::ZERO,
             broken: Vec::new(),
         }
     }
@@ -143,6 +146,10 @@ impl Attack {
     #[expect(clippy::print_stdout, reason = "figures for docs/security.md")]
     async fn rows(&mut self) {
         println!("\nThe attack table with {}", self.engine.name());
+        println!(
+            "{:<4} {:<40} another chat's longest wait meanwhile, and what came of it",
+            "row", "what is tried"
+        );
         self.row("--", "what an agent needs", "tools").await;
         self.row("A1", "another chat's files", "a1").await;
         self.locks_and_sockets().await;
@@ -184,7 +191,9 @@ impl Attack {
 
     #[expect(clippy::print_stdout, reason = "figures for docs/security.md")]
     fn tell(&mut self, row: &str, what: &str, verdict: &str) {
-        let line = format!("{row:<4} {what:<40} {verdict}");
+        let waited = Duration::from_millis(self.others_waited.swap(0, Ordering::Relaxed));
+        self.waited_most = self.waited_most.max(waited);
+        let line = format!("{row:<4} {what:<40} {:>4.1} s  {verdict}", waited.as_secs_f32());
         println!("{line}");
         if !verdict.starts_with("refused") && !verdict.starts_with("bounded") {
             self.broken.push(line);
@@ -520,9 +529,9 @@ impl Attack {
 
     async fn ends(mut self) {
         let memory_mb = self.service.most_memory_mb();
-        let waited = Duration::from_millis(self.others_waited.load(Ordering::Relaxed));
         let verdict = if memory_mb <= MEMORY_MAX_MB { "bounded" } else { "BROKEN" };
         self.tell("", "memory of the service at most", &format!("{verdict} {memory_mb} MB"));
+        let waited = self.waited_most;
         // A machine that does something else besides says nothing of the promise.
         let most = if self.extent == Extent::Long { OTHERS_WAIT_MAX } else { PATIENCE };
         let verdict = if waited <= most { "bounded" } else { "BROKEN" };
