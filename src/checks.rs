@@ -15,6 +15,7 @@ use jiff::tz::TimeZone;
 pub use account::account;
 pub use words::{sentence, time, why_no_docker};
 
+use crate::agent::Engine;
 use crate::bridge::whatsapp::WhatsApp;
 use crate::container::docker::{DaemonFacts, Docker, LimitsHold, Rights};
 use crate::container::image;
@@ -91,6 +92,25 @@ pub async fn docker(connected: Result<Docker>, engines: &[EngineName], start: &s
         });
     }
     findings
+}
+
+/// Looks at the engines in use. `chosen` is the one of groups that have chosen none.
+pub fn engines(engines: &[EngineName], chosen: &EngineName) -> Vec<Finding> {
+    let ended =
+        engines.iter().filter_map(|name| Some((name, Engine::parse(name.as_str()).ok()?.successor()?)));
+    let findings = ended.map(|(name, successor)| {
+        let successor = successor.name();
+        let fix = if name == chosen {
+            format!("Write ENGINE={successor} into .env, run `nanokimi groups set --all --engine {successor}` and `nanokimi build`, and start nanokimi again")
+        } else {
+            format!("Run `nanokimi groups set --all --engine {successor}`, then `nanokimi build`")
+        };
+        Finding::warning(
+            format!("The engine {name} has ended: nobody mends it any more, and Kimi may stop serving it on any day"),
+            fix,
+        )
+    });
+    findings.collect()
 }
 
 fn daemon(facts: &DaemonFacts) -> Vec<Finding> {

@@ -45,7 +45,7 @@ const ENVIRONMENT_ONLY: [&str; 2] = [HOME, TEST_SERVER];
 /// The quotes that word processors and telephones make of straight ones.
 const CURVED_QUOTES: [(char, char); 8] =
     [('“', '”'), ('”', '”'), ('„', '“'), ('„', '”'), ('‘', '’'), ('’', '’'), ('«', '»'), ('»', '«')];
-const DEFAULT_ENGINE: &str = "kimi-cli";
+const DEFAULT_ENGINE: &str = "kimi-code";
 /// What other programs call what we have a setting for, and what people call it.
 const OTHER_NAMES: [(&str, &str); 22] = [
     ("KIMI_API_KEY", "MOONSHOT_API_KEY"),

@@ -11,18 +11,27 @@ pub const WORK_FOLDER: &str = paths::GROUP_IN_CONTAINER;
 /// The engines that there are. Their names are those of `ENGINE` in `.env`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Engine {
-    KimiCli,
     KimiCode,
+    KimiCli,
 }
 
 impl Engine {
-    pub const ALL: [Self; 2] = [Self::KimiCli, Self::KimiCode];
+    pub const ALL: [Self; 2] = [Self::KimiCode, Self::KimiCli];
 
     pub fn name(self) -> EngineName {
         EngineName::new(match self {
             Self::KimiCli => "kimi-cli",
             Self::KimiCode => "kimi-code",
         })
+    }
+
+    /// The engine that has taken the place of this one, which has ended: nobody mends it, and Kimi will let it in only for a
+    /// while.
+    pub fn successor(self) -> Option<Self> {
+        match self {
+            Self::KimiCli => Some(Self::KimiCode),
+            Self::KimiCode => None,
+        }
     }
 
     /// # Errors

@@ -36,6 +36,7 @@ async fn look(install: &Install, mistakes: Vec<String>) -> Vec<Finding> {
     let engines = install.engines().await.unwrap_or_else(|_| vec![install.config.engine.clone()]);
     let docker = install.find_docker().await;
     findings.extend(checks::docker(docker, &engines, install.how_to_start_docker()).await);
+    findings.extend(checks::engines(&engines, &install.config.engine));
     findings.extend(checks::account(paths, &install.config, install.clock.now()).await);
     findings.extend(checks::whatsapp(&install.whatsapp(), paths, &install.config.zone).await);
     findings.extend(checks::groups(paths).await);

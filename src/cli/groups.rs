@@ -43,8 +43,11 @@ pub enum Verb {
     /// Change how a group's agent works, from its next turn on
     Set {
         /// The group's name, as `list` shows it
-        #[arg(value_parser = ui::typed)]
-        name: String,
+        #[arg(value_parser = ui::typed, required_unless_present = "all")]
+        name: Option<String>,
+        /// Change all groups
+        #[arg(long, conflicts_with = "name")]
+        all: bool,
         #[command(flatten)]
         choices: Choices,
     },
@@ -73,7 +76,11 @@ pub async fn run(install: &Install, verb: Verb) -> Result<ExitCode> {
             ui::note(format!("`nanokimi groups remove {}` undoes that.", group.name));
             warn_if_unknown(install, &group).await?;
         }
-        Verb::Set { name, choices } => choices::set(install, &GroupName::parse(&name)?, choices).await?,
+        // Without a name it is `--all`, which clap sees to.
+        Verb::Set { name, choices, .. } => match name {
+            Some(name) => choices::set(install, &GroupName::parse(&name)?, choices).await?,
+            None => choices::set_all(install, choices).await?,
+        },
         Verb::Remove { name } => remove(install, &GroupName::parse(&name)?).await?,
     }
     Ok(ExitCode::SUCCESS)

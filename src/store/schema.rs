@@ -9,7 +9,7 @@ use rusqlite::{Connection, TransactionBehavior};
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was released.
-const MIGRATIONS: [&str; 10] = ["
+const MIGRATIONS: [&str; 11] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -283,6 +283,10 @@ const MIGRATIONS: [&str; 10] = ["
     UPDATE groups SET unread_told_at = (SELECT max(told_at) FROM unread WHERE unread.chat = groups.chat);
     ALTER TABLE groups ADD COLUMN stale_told_at INTEGER;
     ALTER TABLE groups ADD COLUMN stale_more INTEGER NOT NULL DEFAULT 0;
+", "
+    -- kimi-cli was the engine of those who chose none: a group that has worked with it goes on with it.
+    UPDATE groups SET engine = 'kimi-cli' WHERE engine IS NULL AND
+        (SELECT turns.engine FROM turns WHERE turns.group_name = groups.name ORDER BY turns.id DESC LIMIT 1) = 'kimi-cli';
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.
@@ -406,6 +410,42 @@ mod tests {
             .map(Result::unwrap)
             .collect();
         assert_eq!(told, [(Some(9), 0), (None, 0)]);
+    }
+
+    #[test]
+    fn a_group_that_has_worked_with_the_engine_of_before_goes_on_with_it() {
+        let mut connection = Connection::open_in_memory().unwrap();
+        for migration in &MIGRATIONS[..10] {
+            connection.execute_batch(migration).unwrap();
+        }
+        connection.pragma_update(None, "user_version", 10).unwrap();
+        connection
+            .execute_batch(
+                "INSERT INTO groups (name, chat, role, added_at, engine)
+                 VALUES ('changed', '1@g.us', 'member', 0, NULL), ('chosen', '2@g.us', 'member', 0, 'kimi-code'),
+                        ('new', '3@g.us', 'member', 0, NULL), ('old', '4@g.us', 'member', 0, NULL);
+                 INSERT INTO turns (group_name, began_at, engine)
+                 VALUES ('changed', 0, 'kimi-cli'), ('changed', 1, 'kimi-code'), ('chosen', 0, 'kimi-cli'),
+                        ('old', 0, 'kimi-code'), ('old', 1, 'kimi-cli')",
+            )
+            .unwrap();
+        migrate(&mut connection).unwrap();
+        let mut statement = connection.prepare("SELECT name, engine FROM groups ORDER BY name").unwrap();
+        let engines: Vec<(String, Option<String>)> = statement
+            .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
+            .unwrap()
+            .map(Result::unwrap)
+            .collect();
+        let engine = |name: &str, engine: Option<&str>| (name.to_owned(), engine.map(str::to_owned));
+        assert_eq!(
+            engines,
+            [
+                engine("changed", None),
+                engine("chosen", Some("kimi-code")),
+                engine("new", None),
+                engine("old", Some("kimi-cli"))
+            ]
+        );
     }
 
     #[test]

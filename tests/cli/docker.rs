@@ -68,7 +68,7 @@ fn a_docker_of_another_machine_is_refused() {
 fn without_the_image_its_build_is_told() {
     let home = Home::new();
     fake_docker::start(&home.path("run/docker.sock"), Image::Missing);
-    assert_snapshot!(home.all_refuse(&[&["run"], &["chat"], &["chat", "--say", "hello"]]), @"The agent image of kimi-cli is not built yet; run `nanokimi build`");
+    assert_snapshot!(home.all_refuse(&[&["run"], &["chat"], &["chat", "--say", "hello"]]), @"The agent image of kimi-code is not built yet; run `nanokimi build`");
 }
 
 #[test]
@@ -106,7 +106,7 @@ fn doctor_warns_of_a_docker_that_runs_as_root_and_says_what_is_missing() {
     assert_snapshot!(docker.join("\n"), @"
     warning  Docker 26.1.5 runs as root: whoever breaks out of a container owns this machine
              → Use rootless Docker: dockerd-rootless-setuptool.sh install, and no DOCKER_HOST
-    BROKEN   The agent image of kimi-cli is not built
+    BROKEN   The agent image of kimi-code is not built
              → Run `nanokimi build`
     ");
 }

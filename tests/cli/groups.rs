@@ -122,11 +122,44 @@ fn what_is_chosen_for_a_group_is_shown_and_taken_up_again() {
     assert_snapshot!(set(&["--daily-tokens", "200000"]), @"family is like that already.");
     set(&["--hosts", "example.org", "--engine", "kimi-cli", "--trigger", "@Ana"]);
     assert_snapshot!(home.run(&["groups", "list"]).done().stdout, @"
-    NAME    LISTENS TO  ENGINE    WEB        TOKENS A DAY  CHAT
-    main    everything  kimi-cli  web        -             console:main
-    family  @Ana        kimi-cli  allowlist  200000        console:family
+    NAME    LISTENS TO  ENGINE     WEB        TOKENS A DAY  CHAT
+    main    everything  kimi-code  web        -             console:main
+    family  @Ana        kimi-cli   allowlist  200000        console:family
     ");
     assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family --trigger Ana && nanokimi groups set family --engine kimi-cli --web allowlist --hosts example.org --daily-tokens 200000` takes them up.");
+}
+
+#[test]
+fn an_engine_that_has_ended_is_named_with_the_command_that_changes_all_groups_over() {
+    let home = Home::new();
+    let all = |engine: &str| home.run(&["groups", "set", "--all", "--engine", engine]).done().stderr;
+    let of_the_engine = |home: &Home| {
+        let doctor = home.run(&["doctor"]).stdout;
+        let lines = doctor.lines().skip_while(|line| !line.contains("has ended"));
+        lines.take(2).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(of_the_engine(&home), "");
+    assert_snapshot!(all("kimi-cli"), @"
+    Changed 2 groups; it counts from the next message on.
+    Now run `nanokimi build`, which makes the image of an engine that is new here.
+    ");
+    assert_snapshot!(of_the_engine(&home), @"
+    warning  The engine kimi-cli has ended: nobody mends it any more, and Kimi may stop serving it on any day
+             → Run `nanokimi groups set --all --engine kimi-code`, then `nanokimi build`
+    ");
+    home.run(&["groups", "set", "main", "--engine", "kimi-code"]).done();
+    assert_snapshot!(all("kimi-code"), @"
+    Changed family; it counts from the next message on.
+    Now run `nanokimi build`, which makes the image of an engine that is new here.
+    ");
+    assert_snapshot!(all("kimi-code"), @"All groups are like that already.");
+    assert_eq!(of_the_engine(&home), "");
+    let home = home.set("ENGINE", "kimi-cli");
+    home.run(&["groups", "set", "main", "--engine", "default"]).done();
+    assert_snapshot!(of_the_engine(&home), @"
+    warning  The engine kimi-cli has ended: nobody mends it any more, and Kimi may stop serving it on any day
+             → Write ENGINE=kimi-code into .env, run `nanokimi groups set --all --engine kimi-code` and `nanokimi build`, and start nanokimi again
+    ");
 }
 
 #[test]
@@ -149,8 +182,10 @@ fn what_cannot_be_chosen_is_refused() {
     let refuses = |options: &[&str]| home.refuses(&[&["groups", "set", "family"], options].concat());
     assert_snapshot!(home.refuses(&["groups", "set", "famly", "--web", "none"]), @"There is no group famly; `nanokimi groups list` shows those there are");
     assert_snapshot!(home.refuses(&["groups", "set", "main", "--trigger", "Ana"]), @"The main channel needs no trigger: every message there is for the assistant");
+    assert_snapshot!(home.refuses(&["groups", "set", "--all", "--trigger", "Ana"]), @"--trigger and --forwards are of one group; name it");
+    assert_snapshot!(home.refuses(&["groups", "set", "--all"]), @"There is nothing to change: `nanokimi groups set --help` shows what can be chosen");
     assert_snapshot!(refuses(&[]), @"There is nothing to change: `nanokimi groups set --help` shows what can be chosen");
-    assert_snapshot!(refuses(&["--engine", "claude"]), @r#""claude" is not an engine; there is kimi-cli and kimi-code"#);
+    assert_snapshot!(refuses(&["--engine", "claude"]), @r#""claude" is not an engine; there is kimi-code and kimi-cli"#);
     assert_snapshot!(refuses(&["--web", "allowlist"]), @"--web allowlist needs its hosts, such as --hosts example.org,example.net");
     assert_snapshot!(refuses(&["--web", "web", "--hosts", "example.org"]), @"--hosts goes with --web allowlist");
     assert_snapshot!(refuses(&["--hosts", "https://example.org/"]), @r#""https://example.org/" is not the name of a host, such as example.org, without https:// and without a path"#);

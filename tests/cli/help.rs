@@ -252,15 +252,17 @@ fn groups_set() {
     assert_snapshot!(help(&["groups", "set"]), @r#"
     Change how a group's agent works, from its next turn on
 
-    Usage: nanokimi groups set [OPTIONS] <NAME>
+    Usage: nanokimi groups set [OPTIONS] [NAME]
 
     Arguments:
-      <NAME>  The group's name, as `list` shows it
+      [NAME]  The group's name, as `list` shows it
 
     Options:
+          --all                    Change all groups
           --trigger <WORD>         The word after "@" that wakes the assistant there; "default" is the
                                    assistant's name
-          --engine <ENGINE>        The agent program; "default" is ENGINE of .env
+          --engine <ENGINE>        The agent program: kimi-code, or kimi-cli, which has ended; "default"
+                                   is ENGINE of .env
           --web <WEB>              What of the web its agent reaches: nothing, the hosts of --hosts, or
                                    every public address [possible values: none, allowlist, web]
           --hosts <HOST>           The hosts of `--web allowlist`, with those beneath them; they replace

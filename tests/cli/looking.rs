@@ -79,10 +79,10 @@ fn the_groups_are_a_table() {
     let said = home.run(&["groups", "list"]).done();
     assert_eq!(said.stderr, "");
     assert_snapshot!(said.stdout, @"
-    NAME    LISTENS TO  ENGINE    WEB  TOKENS A DAY  CHAT
-    main    everything  kimi-cli  web  -             console:main
-    family  @Kai        kimi-cli  web  -             console:family
-    work    @Ana        kimi-cli  web  -             1203630@g.us
+    NAME    LISTENS TO  ENGINE     WEB  TOKENS A DAY  CHAT
+    main    everything  kimi-code  web  -             console:main
+    family  @Kai        kimi-code  web  -             console:family
+    work    @Ana        kimi-code  web  -             1203630@g.us
     ");
 }
 

@@ -11,15 +11,16 @@ use crate::types::{Forwards, Group, GroupName, HostName, Role, WebPolicy};
 
 /// The word that takes a choice back.
 const DEFAULT: &str = "default";
+const TO_BUILD: &str = "Now run `nanokimi build`, which makes the image of an engine that is new here.";
 /// The word of `--daily-tokens` for no limit.
 const NO_LIMIT: &str = "none";
 
-#[derive(Args)]
+#[derive(Args, Clone)]
 pub struct Choices {
     /// The word after "@" that wakes the assistant there; "default" is the assistant's name
     #[arg(long, value_name = "WORD")]
     trigger: Option<String>,
-    /// The agent program; "default" is ENGINE of .env
+    /// The agent program: kimi-code, or kimi-cli, which has ended; "default" is ENGINE of .env
     #[arg(long, value_name = "ENGINE", value_parser = ui::typed)]
     engine: Option<String>,
     /// What of the web its agent reaches: nothing, the hosts of --hosts, or every public address
@@ -53,10 +54,7 @@ pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Resul
     let Some((store, group)) = install.group(name).await? else {
         bail!("There is no group {name}; `nanokimi groups list` shows those there are");
     };
-    ensure!(
-        !choices.are_none(),
-        "There is nothing to change: `nanokimi groups set --help` shows what can be chosen"
-    );
+    choices.are_some()?;
     let changed = choices.applied_to(group.clone())?;
     if changed == group {
         ui::note(format!("{name} is like that already."));
@@ -65,20 +63,58 @@ pub async fn set(install: &Install, name: &GroupName, choices: Choices) -> Resul
     store.set_group(&changed).await?;
     ui::note(format!("Changed {name}; it counts from the next message on."));
     if changed.engine != group.engine {
-        ui::note("Now run `nanokimi build`, which makes the image of an engine that is new here.");
+        ui::note(TO_BUILD);
+    }
+    Ok(())
+}
+
+/// The same for every group, or for none.
+pub async fn set_all(install: &Install, choices: Choices) -> Result<()> {
+    choices.are_some()?;
+    ensure!(
+        choices.trigger.is_none() && choices.forwards.is_none(),
+        "--trigger and --forwards are of one group; name it"
+    );
+    let Some(store) = install.existing_store()? else {
+        bail!("There are no groups yet; `nanokimi setup` makes one")
+    };
+    let groups = store.groups().await?;
+    let mut changed = Vec::new();
+    for group in &groups {
+        let new = choices.clone().applied_to(group.clone())?;
+        if new != *group {
+            changed.push(new);
+        }
+    }
+    for group in &changed {
+        store.set_group(group).await?;
+    }
+    match changed.len() {
+        0 => ui::note("All groups are like that already."),
+        1 => ui::note(format!("Changed {}; it counts from the next message on.", changed[0].name)),
+        number => ui::note(format!("Changed {number} groups; it counts from the next message on.")),
+    }
+    if choices.engine.is_some() && !changed.is_empty() {
+        ui::note(TO_BUILD);
     }
     Ok(())
 }
 
 impl Choices {
-    fn are_none(&self) -> bool {
+    /// # Errors
+    /// Nothing was chosen.
+    fn are_some(&self) -> Result<()> {
         let Self { trigger, engine, web, hosts, daily_tokens, forwards } = self;
-        trigger.is_none()
-            && engine.is_none()
-            && web.is_none()
-            && hosts.is_empty()
-            && daily_tokens.is_none()
-            && forwards.is_none()
+        ensure!(
+            trigger.is_some()
+                || engine.is_some()
+                || web.is_some()
+                || !hosts.is_empty()
+                || daily_tokens.is_some()
+                || forwards.is_some(),
+            "There is nothing to change: `nanokimi groups set --help` shows what can be chosen"
+        );
+        Ok(())
     }
 
     fn applied_to(self, mut group: Group) -> Result<Group> {
