@@ -15,7 +15,7 @@ use crate::notices;
 use crate::types::{EngineName, Lang, Secret};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 19] = [
+pub const SETTINGS: [&str; 20] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
@@ -23,6 +23,7 @@ pub const SETTINGS: [&str; 19] = [
     "LOG_LEVEL",
     "MOONSHOT_API_KEY",
     "MOONSHOT_BASE_URL",
+    "KIMI_REGION",
     "KIMI_CODE_BASE_URL",
     "KIMI_CODE_OAUTH_HOST",
     "KIMI_MODEL",
@@ -47,11 +48,12 @@ const CURVED_QUOTES: [(char, char); 8] =
     [('“', '”'), ('”', '”'), ('„', '“'), ('„', '”'), ('‘', '’'), ('’', '’'), ('«', '»'), ('»', '«')];
 const DEFAULT_ENGINE: &str = "kimi-code";
 /// What other programs call what we have a setting for, and what people call it.
-const OTHER_NAMES: [(&str, &str); 22] = [
+const OTHER_NAMES: [(&str, &str); 23] = [
     ("KIMI_API_KEY", "MOONSHOT_API_KEY"),
     ("MOONSHOT_KEY", "MOONSHOT_API_KEY"),
     ("OPENAI_API_KEY", "MOONSHOT_API_KEY"),
     ("API_KEY", "MOONSHOT_API_KEY"),
+    ("REGION", "KIMI_REGION"),
     ("KIMI_BASE_URL", "KIMI_CODE_BASE_URL"),
     ("OPENAI_BASE_URL", "MOONSHOT_BASE_URL"),
     ("KIMI_MODEL_NAME", "KIMI_MODEL"),
@@ -109,6 +111,13 @@ pub struct Config {
     pub whatsapp_url: Option<String>,
 }
 
+/// Where Kimi keeps an account: each region knows its own only.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Region {
+    Com,
+    Ai,
+}
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OwnNumber {
     Shared,
@@ -139,7 +148,11 @@ impl Config {
         let api_key = values.text("MOONSHOT_API_KEY").map(Secret::new);
         // Both are looked at, whichever counts now: a mistake must not show itself on the day that the key is taken out.
         let platform = values.url("MOONSHOT_BASE_URL", "https://api.moonshot.ai/v1");
-        let plan = values.url("KIMI_CODE_BASE_URL", "https://api.kimi.com/coding/v1");
+        let (plan, oauth_host) = match values.region() {
+            Region::Com => ("https://api.kimi.com/coding/v1", "https://auth.kimi.com"),
+            Region::Ai => ("https://api.kimi.ai/coding/v1", "https://auth.kimi.ai"),
+        };
+        let plan = values.url("KIMI_CODE_BASE_URL", plan);
         let (api_base, default_model) =
             if api_key.is_some() { (platform, Some("kimi-latest")) } else { (plan, None) };
         Self {
@@ -170,7 +183,7 @@ impl Config {
                 .to_owned(),
             api_key,
             api_base,
-            oauth_host: values.url("KIMI_CODE_OAUTH_HOST", "https://auth.kimi.com"),
+            oauth_host: values.url("KIMI_CODE_OAUTH_HOST", oauth_host),
             model: values.text("KIMI_MODEL").or(default_model).map(str::to_owned),
             engine: EngineName::new(values.text("ENGINE").unwrap_or(DEFAULT_ENGINE)),
             max_agents: values.number("MAX_AGENTS", 5, 1, 100),
@@ -304,6 +317,11 @@ impl Values {
             self.refuse(name, &must);
         }
         choice.map(|(_, value)| *value)
+    }
+
+    fn region(&mut self) -> Region {
+        let also = [("kimi.com", Region::Com), ("kimi.ai", Region::Ai)];
+        self.one_of("KIMI_REGION", &[("com", Region::Com), ("ai", Region::Ai)], &also).unwrap_or(Region::Com)
     }
 
     /// A language, also by its name in either of them, or as a locale such as `es_ES.UTF-8`.
@@ -499,6 +517,7 @@ mod tests {
             (5, 900, 1800)
         );
         assert_eq!(config.api_base, "https://api.kimi.com/coding/v1");
+        assert_eq!(config.oauth_host, "https://auth.kimi.com");
         assert!(config.api_key.is_none() && config.model.is_none());
     }
 
@@ -750,6 +769,29 @@ mod tests {
             }
             assert_eq!(mistakes(&format!("KIMI_CODE_BASE_URL={url}")).len(), mistakes_made, "{url}");
         }
+    }
+
+    #[test]
+    fn a_region_has_its_own_api_and_login_server_unless_others_are_named() {
+        for (env_file, expected) in [
+            ("KIMI_REGION=com", ("https://api.kimi.com/coding/v1", "https://auth.kimi.com")),
+            ("KIMI_REGION=AI", ("https://api.kimi.ai/coding/v1", "https://auth.kimi.ai")),
+            ("KIMI_REGION=kimi.ai", ("https://api.kimi.ai/coding/v1", "https://auth.kimi.ai")),
+            ("REGION=ai", ("https://api.kimi.com/coding/v1", "https://auth.kimi.com")),
+            (
+                "KIMI_REGION=ai\nKIMI_CODE_BASE_URL=https://mirror.example/v1",
+                ("https://mirror.example/v1", "https://auth.kimi.ai"),
+            ),
+            ("KIMI_REGION=ai\nMOONSHOT_API_KEY=k", ("https://api.moonshot.ai/v1", "https://auth.kimi.ai")),
+        ] {
+            let (config, _) = Config::resolve(env_file, [], None);
+            assert_eq!((config.api_base.as_str(), config.oauth_host.as_str()), expected, "{env_file}");
+        }
+        assert_eq!(mistakes("KIMI_REGION=cn"), ["KIMI_REGION in .env must be com or ai, not \"cn\""]);
+        assert_eq!(
+            mistakes("REGION=ai"),
+            ["There is no setting REGION (line 1 of .env); here it is KIMI_REGION"]
+        );
     }
 
     #[test]

@@ -113,17 +113,32 @@ pub fn outage(lang: Lang, outage: Outage) -> String {
             "Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes.",
             "Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`.",
         ),
+        Outage::ClientRefused => (
+            "Please install the newest nanokimi. Groups that still use kimi-cli, which has ended, change over with \
+             `nanokimi groups set --all --engine kimi-code`.",
+            "Instala la última versión de nanokimi. Los grupos que aún usan kimi-cli, que ya no existe, se cambian con \
+             `nanokimi groups set --all --engine kimi-code`.",
+        ),
+        Outage::AccountEnded => (
+            "Please read what Kimi has written to you, and ask its support; another account takes over with `nanokimi login`.",
+            "Lee lo que te haya escrito Kimi y pregunta a su soporte; con `nanokimi login` se pone otra cuenta.",
+        ),
+        Outage::NoMembership => (
+            "Please check on your account's page at Kimi that its membership is active and paid.",
+            "Comprueba en la página de tu cuenta en Kimi que la suscripción está activa y pagada.",
+        ),
         Outage::Refused => (
-            "Please look at your plan on kimi.com, then run `nanokimi doctor` on the server.",
-            "Revisa tu plan en kimi.com y luego ejecuta `nanokimi doctor` en el servidor.",
+            "Please look at your account's page at Kimi, then run `nanokimi doctor` on the server.",
+            "Mira la página de tu cuenta en Kimi y luego ejecuta `nanokimi doctor` en el servidor.",
         ),
         Outage::RateLimited => (
-            "That ends by itself; if it happens often, look at your plan on kimi.com.",
-            "Se pasará solo; si ocurre a menudo, revisa tu plan en kimi.com.",
+            "That ends by itself; if it happens often, look at your plan at Kimi.",
+            "Se pasará solo; si ocurre a menudo, revisa tu plan en Kimi.",
         ),
         Outage::QuotaUsedUp => (
-            "Your account's page at Kimi says when it begins anew.",
-            "La página de tu cuenta en Kimi dice cuándo empieza de nuevo.",
+            "`nanokimi login --status` on the server says when it begins anew; on your account's page at Kimi you can buy more.",
+            "`nanokimi login --status` en el servidor dice cuándo empieza de nuevo; en la página de tu cuenta en Kimi puedes \
+             comprar más.",
         ),
         Outage::ModelRefused => (
             "Please check KIMI_MODEL in .env and the models in data/credentials/config.toml.",
@@ -189,9 +204,22 @@ fn happened(lang: Lang, trouble: Trouble) -> &'static str {
             "I am not logged in to Kimi, or the login has expired.",
             "No tengo iniciada la sesión en Kimi, o ha caducado.",
         ),
-        Trouble::Refused => {
-            ("Kimi does not accept the account that I use.", "Kimi no acepta la cuenta que uso.")
-        }
+        Trouble::ClientRefused => (
+            "Kimi does not serve the program that I think with, or not in this version any more.",
+            "Kimi no atiende al programa con el que pienso, o ya no en esta versión.",
+        ),
+        Trouble::AccountEnded => (
+            "Kimi has ended the access of the account that I use.",
+            "Kimi ha cancelado el acceso de la cuenta que uso.",
+        ),
+        Trouble::NoMembership => (
+            "Kimi finds no active membership for the account that I use.",
+            "Kimi no encuentra ninguna suscripción activa de la cuenta que uso.",
+        ),
+        Trouble::Refused => (
+            "Kimi refuses to answer me, and does not say why.",
+            "Kimi se niega a responderme y no dice por qué.",
+        ),
         Trouble::RateLimited => (
             "I have asked Kimi as much as it allows for now.",
             "Le he preguntado a Kimi todo lo que permite por ahora.",
@@ -263,9 +291,20 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
             "Please ask the owner to run `nanokimi doctor`.",
             "Pide al propietario que ejecute `nanokimi doctor`.",
         ),
+        Trouble::ClientRefused => (
+            "Please ask the owner to install the newest nanokimi.",
+            "Pide al propietario que instale la última versión de nanokimi.",
+        ),
+        Trouble::AccountEnded => {
+            ("Please ask the owner to talk to Kimi.", "Pide al propietario que hable con Kimi.")
+        }
+        Trouble::NoMembership => (
+            "Please ask the owner to check the Kimi membership.",
+            "Pide al propietario que compruebe la suscripción de Kimi.",
+        ),
         Trouble::Refused => (
-            "Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.",
-            "Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`.",
+            "Please ask the owner to check the Kimi account, and then to run `nanokimi doctor`.",
+            "Pide al propietario que revise la cuenta de Kimi y luego ejecute `nanokimi doctor`.",
         ),
         Trouble::RateLimited => (
             "Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`.",
@@ -585,7 +624,7 @@ fn pick(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
 mod tests {
     use super::*;
 
-    const TROUBLES: [Trouble; 23] = [
+    const TROUBLES: [Trouble; 26] = [
         Trouble::NoDocker,
         Trouble::NoImage,
         Trouble::NoSpace,
@@ -599,6 +638,9 @@ mod tests {
         Trouble::NoModel,
         Trouble::Unsupported,
         Trouble::NotLoggedIn,
+        Trouble::ClientRefused,
+        Trouble::AccountEnded,
+        Trouble::NoMembership,
         Trouble::Refused,
         Trouble::RateLimited,
         Trouble::QuotaUsedUp,
@@ -661,7 +703,10 @@ mod tests {
         NoModel: Nobody has told me which Kimi model to use. Please ask the owner to run `nanokimi doctor`, which says what to repair.
         Unsupported: There is something in the message that I cannot read, such as a picture. Please tell me in words what it shows.
         NotLoggedIn: I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`.
-        Refused: Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`.
+        ClientRefused: Kimi does not serve the program that I think with, or not in this version any more. Please ask the owner to install the newest nanokimi.
+        AccountEnded: Kimi has ended the access of the account that I use. Please ask the owner to talk to Kimi.
+        NoMembership: Kimi finds no active membership for the account that I use. Please ask the owner to check the Kimi membership.
+        Refused: Kimi refuses to answer me, and does not say why. Please ask the owner to check the Kimi account, and then to run `nanokimi doctor`.
         RateLimited: I have asked Kimi as much as it allows for now. Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`.
         QuotaUsedUp: What the Kimi plan holds is used up for now. Please wait until the plan's next period; the owner sees at Kimi when that is.
         ModelRefused: Kimi does not give me the model that I am set to use. Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml.
@@ -713,7 +758,10 @@ mod tests {
         NoModel: Nadie me ha dicho qué modelo de Kimi debo usar. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar.
         Unsupported: En el mensaje hay algo que no puedo leer, como una imagen. Cuéntame con palabras qué contiene.
         NotLoggedIn: No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`.
-        Refused: Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`.
+        ClientRefused: Kimi no atiende al programa con el que pienso, o ya no en esta versión. Pide al propietario que instale la última versión de nanokimi.
+        AccountEnded: Kimi ha cancelado el acceso de la cuenta que uso. Pide al propietario que hable con Kimi.
+        NoMembership: Kimi no encuentra ninguna suscripción activa de la cuenta que uso. Pide al propietario que compruebe la suscripción de Kimi.
+        Refused: Kimi se niega a responderme y no dice por qué. Pide al propietario que revise la cuenta de Kimi y luego ejecute `nanokimi doctor`.
         RateLimited: Le he preguntado a Kimi todo lo que permite por ahora. Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`.
         QuotaUsedUp: Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan; el propietario ve en Kimi cuándo empieza.
         ModelRefused: Kimi no me da el modelo que tengo configurado. Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml.
@@ -759,12 +807,18 @@ mod tests {
         I cannot answer in any chat now. The server's disk is full. Please free some space there; `nanokimi doctor` says how much there is. What is asked meanwhile is kept and answered then.
         I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes. What is asked meanwhile is kept and answered then.
-        I cannot answer now. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
-        I cannot answer in any chat now. Kimi does not accept the account that I use. Please look at your plan on kimi.com, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
+        I cannot answer now. Kimi does not serve the program that I think with, or not in this version any more. Please ask the owner to install the newest nanokimi. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. Kimi does not serve the program that I think with, or not in this version any more. Please install the newest nanokimi. Groups that still use kimi-cli, which has ended, change over with `nanokimi groups set --all --engine kimi-code`. What is asked meanwhile is kept and answered then.
+        I cannot answer now. Kimi has ended the access of the account that I use. Please ask the owner to talk to Kimi. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. Kimi has ended the access of the account that I use. Please read what Kimi has written to you, and ask its support; another account takes over with `nanokimi login`. What is asked meanwhile is kept and answered then.
+        I cannot answer now. Kimi finds no active membership for the account that I use. Please ask the owner to check the Kimi membership. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. Kimi finds no active membership for the account that I use. Please check on your account's page at Kimi that its membership is active and paid. What is asked meanwhile is kept and answered then.
+        I cannot answer now. Kimi refuses to answer me, and does not say why. Please ask the owner to check the Kimi account, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
+        I cannot answer in any chat now. Kimi refuses to answer me, and does not say why. Please look at your account's page at Kimi, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
         I cannot answer now. I have asked Kimi as much as it allows for now. Please wait a while; if it lasts, ask the owner to check the Kimi plan and to run `nanokimi status`. Your message is kept; I answer it as soon as that is over.
-        I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan on kimi.com. What is asked meanwhile is kept and answered then.
+        I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan at Kimi. What is asked meanwhile is kept and answered then.
         I cannot answer now. What the Kimi plan holds is used up for now. Please wait until the plan's next period; the owner sees at Kimi when that is. Your message is kept; I answer it as soon as that is over.
-        I cannot answer in any chat now. What the Kimi plan holds is used up for now. Your account's page at Kimi says when it begins anew. What is asked meanwhile is kept and answered then.
+        I cannot answer in any chat now. What the Kimi plan holds is used up for now. `nanokimi login --status` on the server says when it begins anew; on your account's page at Kimi you can buy more. What is asked meanwhile is kept and answered then.
         I cannot answer now. Kimi does not give me the model that I am set to use. Please ask the owner to run `nanokimi doctor`, and to check the model in .env and in config.toml. Your message is kept; I answer it as soon as that is over.
         I cannot answer in any chat now. Kimi does not give me the model that I am set to use. Please check KIMI_MODEL in .env and the models in data/credentials/config.toml. What is asked meanwhile is kept and answered then.
         Ahora no puedo responder. Docker, el programa en el que funciono en el servidor, no responde. Pide al propietario que ejecute `nanokimi doctor`, que dice qué hay que arreglar. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
@@ -773,12 +827,18 @@ mod tests {
         Ahora no puedo responder en ningún chat. El disco del servidor está lleno. Libera espacio en él; `nanokimi doctor` dice cuánto queda. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. No tengo iniciada la sesión en Kimi, o ha caducado. Pide al propietario que ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. No tengo iniciada la sesión en Kimi, o ha caducado. Ejecuta `nanokimi doctor` en el servidor; casi siempre basta con `nanokimi login`. Lo que se pregunte mientras tanto queda guardado y se responde después.
-        Ahora no puedo responder. Kimi no acepta la cuenta que uso. Pide al propietario que revise el plan de Kimi y luego ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
-        Ahora no puedo responder en ningún chat. Kimi no acepta la cuenta que uso. Revisa tu plan en kimi.com y luego ejecuta `nanokimi doctor` en el servidor. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Kimi no atiende al programa con el que pienso, o ya no en esta versión. Pide al propietario que instale la última versión de nanokimi. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Kimi no atiende al programa con el que pienso, o ya no en esta versión. Instala la última versión de nanokimi. Los grupos que aún usan kimi-cli, que ya no existe, se cambian con `nanokimi groups set --all --engine kimi-code`. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Kimi ha cancelado el acceso de la cuenta que uso. Pide al propietario que hable con Kimi. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Kimi ha cancelado el acceso de la cuenta que uso. Lee lo que te haya escrito Kimi y pregunta a su soporte; con `nanokimi login` se pone otra cuenta. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Kimi no encuentra ninguna suscripción activa de la cuenta que uso. Pide al propietario que compruebe la suscripción de Kimi. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Kimi no encuentra ninguna suscripción activa de la cuenta que uso. Comprueba en la página de tu cuenta en Kimi que la suscripción está activa y pagada. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder. Kimi se niega a responderme y no dice por qué. Pide al propietario que revise la cuenta de Kimi y luego ejecute `nanokimi doctor`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
+        Ahora no puedo responder en ningún chat. Kimi se niega a responderme y no dice por qué. Mira la página de tu cuenta en Kimi y luego ejecuta `nanokimi doctor` en el servidor. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Le he preguntado a Kimi todo lo que permite por ahora. Espera un rato; si dura, pide al propietario que revise el plan de Kimi y ejecute `nanokimi status`. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
-        Ahora no puedo responder en ningún chat. Le he preguntado a Kimi todo lo que permite por ahora. Se pasará solo; si ocurre a menudo, revisa tu plan en kimi.com. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder en ningún chat. Le he preguntado a Kimi todo lo que permite por ahora. Se pasará solo; si ocurre a menudo, revisa tu plan en Kimi. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Lo que incluye el plan de Kimi se ha agotado por ahora. Espera al siguiente periodo del plan; el propietario ve en Kimi cuándo empieza. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
-        Ahora no puedo responder en ningún chat. Lo que incluye el plan de Kimi se ha agotado por ahora. La página de tu cuenta en Kimi dice cuándo empieza de nuevo. Lo que se pregunte mientras tanto queda guardado y se responde después.
+        Ahora no puedo responder en ningún chat. Lo que incluye el plan de Kimi se ha agotado por ahora. `nanokimi login --status` en el servidor dice cuándo empieza de nuevo; en la página de tu cuenta en Kimi puedes comprar más. Lo que se pregunte mientras tanto queda guardado y se responde después.
         Ahora no puedo responder. Kimi no me da el modelo que tengo configurado. Pide al propietario que ejecute `nanokimi doctor` y revise el modelo en .env y en config.toml. Tu mensaje queda guardado; lo responderé en cuanto se resuelva.
         Ahora no puedo responder en ningún chat. Kimi no me da el modelo que tengo configurado. Revisa KIMI_MODEL en .env y los modelos en data/credentials/config.toml. Lo que se pregunte mientras tanto queda guardado y se responde después.
         ");

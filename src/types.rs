@@ -304,11 +304,18 @@ pub enum Trouble {
     Unsupported,
     /// The login is missing, expired or refused (HTTP 401).
     NotLoggedIn,
-    /// The Kimi API refuses this account or client (HTTP 403).
+    /// The Kimi API does not serve the program that asks (HTTP 403 with words about it): an engine that it does not list,
+    /// or not any more.
+    ClientRefused,
+    /// Kimi has ended this account's access (HTTP 403 with words about it).
+    AccountEnded,
+    /// The account has no membership, or none that can be verified (HTTP 402).
+    NoMembership,
+    /// The Kimi API refuses, and does not say whether it is the account or the program (HTTP 403).
     Refused,
     /// Too many requests (HTTP 429).
     RateLimited,
-    /// What the plan or the account holds is used up (HTTP 402, or 403 and 429 with words about it).
+    /// What the plan or the account holds is used up (HTTP 402, 403 and 429 with words about it).
     QuotaUsedUp,
     /// The Kimi API does not give this model (HTTP 404).
     ModelRefused,
@@ -333,6 +340,9 @@ pub enum Outage {
     NoDocker,
     NoSpace,
     NotLoggedIn,
+    ClientRefused,
+    AccountEnded,
+    NoMembership,
     Refused,
     RateLimited,
     QuotaUsedUp,
@@ -340,10 +350,13 @@ pub enum Outage {
 }
 
 impl Outage {
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 10] = [
         Self::NoDocker,
         Self::NoSpace,
         Self::NotLoggedIn,
+        Self::ClientRefused,
+        Self::AccountEnded,
+        Self::NoMembership,
         Self::Refused,
         Self::RateLimited,
         Self::QuotaUsedUp,
@@ -358,8 +371,13 @@ impl Outage {
     /// Whether it may come from what is asked, so that it can be one chat's alone.
     pub fn may_be_about_messages(self) -> bool {
         match self {
-            Self::Refused | Self::RateLimited | Self::ModelRefused => true,
-            Self::NoDocker | Self::NoSpace | Self::NotLoggedIn | Self::QuotaUsedUp => false,
+            Self::ClientRefused | Self::Refused | Self::RateLimited | Self::ModelRefused => true,
+            Self::NoDocker
+            | Self::NoSpace
+            | Self::NotLoggedIn
+            | Self::AccountEnded
+            | Self::NoMembership
+            | Self::QuotaUsedUp => false,
         }
     }
 
@@ -368,6 +386,9 @@ impl Outage {
             Self::NoDocker => Trouble::NoDocker,
             Self::NoSpace => Trouble::NoSpace,
             Self::NotLoggedIn => Trouble::NotLoggedIn,
+            Self::ClientRefused => Trouble::ClientRefused,
+            Self::AccountEnded => Trouble::AccountEnded,
+            Self::NoMembership => Trouble::NoMembership,
             Self::Refused => Trouble::Refused,
             Self::RateLimited => Trouble::RateLimited,
             Self::QuotaUsedUp => Trouble::QuotaUsedUp,

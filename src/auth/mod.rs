@@ -35,7 +35,7 @@ use tokio::sync::{Notify, watch};
 pub use keeper::keep;
 pub use oauth::{DeviceCode, Grant, LoginServer, Pacing, Poll};
 pub use probe::{Verdict, probe};
-pub use quota::{Limit, Quota, claimed_account, quota};
+pub use quota::{Amount, Limit, Quota, claimed_account, quota};
 pub use saving::{Obstacle, obstacle_to_saving};
 pub use stand_in::{device_id, stand_in, write_stand_in};
 

@@ -5,8 +5,9 @@ use std::time::Duration;
 use anyhow::{Context, Result};
 use tokio::time::timeout;
 
-use super::web::{Web, client_headers};
-use crate::types::Secret;
+use super::web::{Said, Web, client_headers};
+use crate::complaint::Complaint;
+use crate::types::{Secret, Trouble};
 
 /// Somebody waits for it at a terminal.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
@@ -17,8 +18,8 @@ pub enum Verdict {
     Accepted,
     /// HTTP 401.
     NotAccepted,
-    /// HTTP 403: the login is one, but its account or this program may not use it.
-    Refused,
+    /// The login is one, but its account or this program may not use it, and why.
+    Refused(Trouble),
     /// HTTP 429 or 5xx.
     Busy {
         status: u16,
@@ -33,20 +34,29 @@ pub enum Verdict {
 
 /// Asks the Kimi API at `base`, which has no slash at its end, with this login.
 pub async fn probe(base: &str, login: &Secret) -> Verdict {
-    match status(base, login).await {
-        Ok(200..=299) => Verdict::Accepted,
-        Ok(401) => Verdict::NotAccepted,
-        Ok(403) => Verdict::Refused,
-        Ok(status @ (429 | 500..)) => Verdict::Busy { status },
-        Ok(status) => Verdict::Strange { status },
+    match models(base, login).await {
+        Ok(said) => verdict(&said),
         Err(error) => Verdict::Unreachable(innermost(&format!("{error:#}")).to_owned()),
     }
 }
 
-async fn status(base: &str, login: &Secret) -> Result<u16> {
+async fn models(base: &str, login: &Secret) -> Result<Said> {
     let web = Web::new(base);
     let answer = timeout(ANSWER_LIMIT, web.get("/models", login, client_headers())).await;
-    Ok(answer.with_context(|| format!("no answer within {} s", ANSWER_LIMIT.as_secs()))??.status)
+    answer.with_context(|| format!("no answer within {} s", ANSWER_LIMIT.as_secs()))?
+}
+
+fn verdict(said: &Said) -> Verdict {
+    let Said { status, body } = said;
+    match *status {
+        200..=299 => Verdict::Accepted,
+        401 => Verdict::NotAccepted,
+        status => match Complaint::in_body(body).refusal(status) {
+            Some(trouble) => Verdict::Refused(trouble),
+            None if status == 429 || status >= 500 => Verdict::Busy { status },
+            None => Verdict::Strange { status },
+        },
+    }
 }
 
 /// What lies at the bottom of an error, such as "Connection refused": the rest says only who asked.

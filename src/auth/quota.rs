@@ -1,6 +1,10 @@
-//! What the Kimi API says of the account: whose it is and what is left of its plan (`GET /usages`, read as kimi-cli
-//! 1.51.0 reads it, `ui/shell/usage.py`); and what an access token says of itself. Nothing that must be right may rest on
-//! either: the shape is not promised, and a token's claims are not checked.
+//! What the Kimi API says of the account: whose it is and what is left of its plan (`GET /usages`); and what an access
+//! token says of itself. Nothing that must be right may rest on either: the shape is not promised, and a token's claims are
+//! not checked.
+//!
+//! The answer has two shapes, at times both at once: `usage` and `limits` with amounts, which kimi-cli 1.51.0 reads
+//! (`ui/shell/usage.py`), and `usages` with shares, which is all that kimi-code 2.1.0 reads (`managed-usage.ts`). Where
+//! they contradict each other, both are told.
 
 use anyhow::{Result, bail};
 use base64::Engine;
@@ -14,6 +18,17 @@ use crate::types::Secret;
 /// Most limits that are shown, and characters of a name that a server chose.
 const LIMITS_MAX: usize = 10;
 const NAME_MAX: usize = 60;
+/// The windows of `usages`: their fields, and what they are called here.
+const WINDOWS: [(&str, &str); 4] = [
+    ("limit_5h", "5 h"),
+    ("limit_7d", "7 d"),
+    ("limit_month_code", "month, for code"),
+    ("limit_month_total", "month"),
+];
+/// The window that `usage` is about.
+const PLAN_WINDOW: &str = "7 d";
+/// Figures that are further apart than this, in hundredths of the whole, contradict each other: less is rounding.
+const ROUNDING: u64 = 1;
 /// Claims that name an account, the most telling first: OpenID's, then those that are not promised at all.
 const NAMING_CLAIMS: [&str; 6] = ["email", "name", "preferred_username", "user_id", "userId", "sub"];
 
@@ -27,20 +42,36 @@ pub struct Quota {
     pub limits: Vec<Limit>,
 }
 
-/// One of a plan's limits, in the plan's own units.
+/// One of a plan's limits.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Limit {
-    /// What it is for, such as `5 h`; the plan's own has none.
+    /// What it is for, such as `5 h`; the plan's own may have none.
     pub name: Option<String>,
-    pub used: u64,
-    pub limit: u64,
+    /// What is left, in hundredths of the whole.
+    pub left_percent: u64,
+    /// In the plan's own units, where they are told.
+    pub amount: Option<Amount>,
+    /// What is left by another figure in the same answer, where that contradicts this one.
+    pub contradicted_by: Option<u64>,
     pub resets_at: Option<Timestamp>,
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Amount {
+    pub used: u64,
+    pub limit: u64,
+}
+
 impl Limit {
-    pub fn left_percent(&self) -> u64 {
-        let left = self.limit.saturating_sub(self.used);
-        left.saturating_mul(100).checked_div(self.limit).unwrap_or(0)
+    fn name(&self) -> &str {
+        self.name.as_deref().unwrap_or_default()
+    }
+}
+
+impl Amount {
+    fn left_percent(self) -> u64 {
+        let left = u128::from(self.limit.saturating_sub(self.used)) * 100;
+        left.checked_div(self.limit.into()).and_then(|left| left.try_into().ok()).unwrap_or(0)
     }
 }
 
@@ -66,11 +97,41 @@ fn read(said: &Said) -> Quota {
         let detail = if item["detail"].is_object() { &item["detail"] } else { item };
         limit(detail, window(&item["window"]))
     });
-    Quota {
-        account: name(&user["userId"]),
-        plan: name(&user["membership"]["level"]),
-        limits: all.into_iter().chain(windows).take(LIMITS_MAX).collect(),
+    let mut limits: Vec<Limit> = all.into_iter().chain(windows).collect();
+    for (field, window) in WINDOWS {
+        if let Some(limit) = share(&body["usages"][field], window) {
+            take_up(&mut limits, limit);
+        }
     }
+    limits.truncate(LIMITS_MAX);
+    Quota { account: name(&user["userId"]), plan: name(&user["membership"]["level"]), limits }
+}
+
+/// Adds a limit to those that are known, one of which may be the same window in other words.
+fn take_up(limits: &mut Vec<Limit>, limit: Limit) {
+    let same = limits.iter_mut().find(|known| known.name.as_deref().unwrap_or(PLAN_WINDOW) == limit.name());
+    match same {
+        None => limits.push(limit),
+        Some(known) if known.left_percent.abs_diff(limit.left_percent) > ROUNDING => {
+            *known = Limit { contradicted_by: Some(known.left_percent), ..limit };
+        }
+        Some(known) => known.name = limit.name,
+    }
+}
+
+/// A limit whose share is told: `{"used_ratio": 0.12, "reset_time": …}`.
+fn share(value: &Value, window: &str) -> Option<Limit> {
+    let ratio = &value["used_ratio"];
+    let used =
+        ratio.as_f64().or_else(|| ratio.as_str()?.trim().parse().ok()).filter(|used| used.is_finite())?;
+    let left = ((1.0 - used).clamp(0.0, 1.0) * 100.0).round();
+    Some(Limit {
+        name: Some(window.to_owned()),
+        left_percent: left as u64,
+        amount: None,
+        contradicted_by: None,
+        resets_at: resets_at(value),
+    })
 }
 
 fn limit(value: &Value, window: Option<String>) -> Option<Limit> {
@@ -79,13 +140,19 @@ fn limit(value: &Value, window: Option<String>) -> Option<Limit> {
         .or_else(|| Some(limit?.saturating_sub(number(&value["remaining"])?)))
         .or(limit.map(|_| 0))?;
     let named = ["name", "title"].iter().find_map(|field| name(&value[*field]));
-    let resets = ["resetTime", "reset_time", "resetAt", "reset_at"];
+    let amount = Amount { used, limit: limit.unwrap_or(0) };
     Some(Limit {
         name: named.or(window),
-        used,
-        limit: limit.unwrap_or(0),
-        resets_at: resets.iter().find_map(|field| value[*field].as_str()?.parse().ok()),
+        left_percent: amount.left_percent(),
+        amount: Some(amount),
+        contradicted_by: None,
+        resets_at: resets_at(value),
     })
+}
+
+fn resets_at(value: &Value) -> Option<Timestamp> {
+    let names = ["resetTime", "reset_time", "resetAt", "reset_at"];
+    names.iter().find_map(|field| value[*field].as_str()?.parse().ok())
 }
 
 /// Such as `5 h`.
@@ -143,10 +210,11 @@ mod tests {
                     {"limit": "7", "name": "images\n", "reset_at": "2025-12-23T05:24:18.443553353Z"},
                     {"detail": {}}, "?"]}"#,
         );
-        let limit = |name: Option<&str>, used, limit, resets: Option<&str>| Limit {
+        let limit = |name: Option<&str>, used, limit, left_percent, resets: Option<&str>| Limit {
             name: name.map(str::to_owned),
-            used,
-            limit,
+            left_percent,
+            amount: Some(Amount { used, limit }),
+            contradicted_by: None,
             resets_at: resets.map(|at| at.parse().unwrap()),
         };
         assert_eq!(
@@ -155,15 +223,50 @@ mod tests {
                 account: Some("u1".to_owned()),
                 plan: Some("LEVEL_BASIC".to_owned()),
                 limits: vec![
-                    limit(None, 12, 100, Some("2026-11-28T00:00:00Z")),
-                    limit(Some("5 h"), 60, 100, None),
-                    limit(Some("images"), 0, 7, Some("2025-12-23T05:24:18.443553353Z")),
+                    limit(None, 12, 100, 88, Some("2026-11-28T00:00:00Z")),
+                    limit(Some("5 h"), 60, 100, 40, None),
+                    limit(Some("images"), 0, 7, 100, Some("2025-12-23T05:24:18.443553353Z")),
                 ],
             }
         );
-        assert_eq!(quota.limits.iter().map(Limit::left_percent).collect::<Vec<_>>(), [88, 40, 100]);
-        let odd = Limit { name: None, used: 9, limit: 0, resets_at: None };
-        assert_eq!((odd.left_percent(), Limit { limit: 5, ..odd }.left_percent()), (0, 0));
+        let left = |limit| Amount { used: 9, limit }.left_percent();
+        assert_eq!((left(0), left(5), left(18), left(u64::MAX)), (0, 0, 50, 99));
+    }
+
+    /// The windows of an answer with what is left of them, and by which other figure.
+    fn windows(body: &str) -> Vec<(String, u64, Option<u64>)> {
+        let limits = quota_of(body).limits.into_iter();
+        limits.map(|limit| (limit.name().to_owned(), limit.left_percent, limit.contradicted_by)).collect()
+    }
+
+    #[test]
+    fn shares_are_read_as_kimi_code_reads_them() {
+        let body = r#"{"usages": {
+            "limit_5h": {"used_ratio": 0.125, "reset_time": "2026-11-28T00:00:00Z"}, "limit_7d": {"used_ratio": "1.2"},
+            "limit_month_code": {"used_ratio": -1}, "limit_month_total": {"used_ratio": 0.5},
+            "limit_year": {"used_ratio": 0.5}}}"#;
+        let expected = [("5 h", 88), ("7 d", 0), ("month, for code", 100), ("month", 50)];
+        assert_eq!(windows(body), expected.map(|(name, left)| (name.to_owned(), left, None)));
+        let first = &quota_of(body).limits[0];
+        assert_eq!((first.amount, first.resets_at), (None, Some("2026-11-28T00:00:00Z".parse().unwrap())));
+        for ratio in ["null", "\"a\"", "1e999", "{}", "\"NaN\"", "\"inf\""] {
+            assert_eq!(windows(&format!(r#"{{"usages": {{"limit_5h": {{"used_ratio": {ratio}}}}}}}"#)), []);
+        }
+    }
+
+    #[test]
+    fn figures_that_contradict_each_other_are_both_told() {
+        let both = |used_5h: &str, used_7d: &str| {
+            windows(&format!(
+                r#"{{"usage": {{"limit": "100", "used": "12"}},
+                    "limits": [{{"window": {{"duration": 300, "timeUnit": "TIME_UNIT_MINUTE"}}, "detail": {{"limit": 100, "used": 60}}}}],
+                    "usages": {{"limit_5h": {{"used_ratio": {used_5h}}}, "limit_7d": {{"used_ratio": {used_7d}}}}}}}"#
+            ))
+        };
+        let window = |name: &str, left, other| (name.to_owned(), left, other);
+        assert_eq!(both("0.6", "0.125"), [window("7 d", 88, None), window("5 h", 40, None)]);
+        assert_eq!(both("0.604", "0.9"), [window("7 d", 10, Some(88)), window("5 h", 40, None)]);
+        assert_eq!(both("1", "0.1"), [window("7 d", 90, Some(88)), window("5 h", 0, Some(40))]);
     }
 
     #[test]
@@ -182,7 +285,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn no_answer_is_too_strange(body in "\\PC{0,80}", field in "(usage|limits|user)", value in "[\\[\\]{}\":,0-9a-z]{0,40}") {
+        fn no_answer_is_too_strange(body in "\\PC{0,80}", field in "(usage|limits|usages|user)", value in "[\\[\\]{}\":,0-9a-z]{0,40}") {
             quota_of(&body);
             quota_of(&format!("{{\"{field}\": {value}}}"));
             claimed_account(&Secret::new(body));

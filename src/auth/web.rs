@@ -1,4 +1,4 @@
-//! The way to one of Kimi's servers: bounded requests with kimi-cli's headers. TLS trusts what this system trusts, and
+//! The way to one of Kimi's servers: bounded requests in nanokimi's own name. TLS trusts what this system trusts, and
 //! the system's proxies are honoured; a server on this machine is always reached directly. Redirects are not followed:
 //! a token goes to one host only, and never unencrypted over a network.
 
@@ -14,8 +14,8 @@ use tokio::sync::OnceCell;
 use crate::panics::blocking;
 use crate::types::Secret;
 
-/// The engine that the Kimi API knows us by, whose version container/requirements.txt pins.
-pub const KIMI_CLI_VERSION: &str = "1.51.0";
+/// This program, which does not pose as one of Kimi's: only an engine's own requests carry an engine's name.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
 /// A server that is there accepts within seconds, even over a poor line.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer may take in all. A renewal that is given up may have been granted, so it is not short.
@@ -134,15 +134,16 @@ fn client_for(place: Place) -> Result<reqwest::Client> {
     client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
 }
 
-/// The headers that kimi-cli sends with requests about its login, for this machine and device.
+/// What a request about a login says of this program, this machine and its device: the headers that Kimi's own programs
+/// send, too.
 pub fn device_headers(device_id: &str) -> HeaderMap {
     let machine = rustix::system::uname();
     let lossy = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
     let model = format!("Linux {} {}", lossy(machine.release()), lossy(machine.machine()));
     let mut headers = client_headers();
     for (name, value) in [
-        ("x-msh-platform", "kimi_cli".to_owned()),
-        ("x-msh-version", KIMI_CLI_VERSION.to_owned()),
+        ("x-msh-platform", "nanokimi".to_owned()),
+        ("x-msh-version", VERSION.to_owned()),
         ("x-msh-device-name", lossy(machine.nodename())),
         ("x-msh-device-model", model),
         ("x-msh-os-version", lossy(machine.version())),
@@ -155,11 +156,10 @@ pub fn device_headers(device_id: &str) -> HeaderMap {
 
 /// Who asks, where the device does not matter.
 pub fn client_headers() -> HeaderMap {
-    let agent = format!("KimiCLI/{KIMI_CLI_VERSION} (nanokimi {})", env!("CARGO_PKG_VERSION"));
-    HeaderMap::from_iter([(USER_AGENT, header_value(&agent))])
+    HeaderMap::from_iter([(USER_AGENT, header_value(&format!("nanokimi/{VERSION}")))])
 }
 
-/// As kimi-cli has it: what is not ASCII is left out.
+/// What is not ASCII is left out.
 fn header_value(text: &str) -> HeaderValue {
     let plain: String = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(HEADER_MAX).collect();
     let plain = plain.trim();
@@ -201,12 +201,6 @@ mod tests {
     }
 
     #[test]
-    fn the_version_is_that_of_the_engine_in_the_image() {
-        let requirements = include_str!("../../container/requirements.txt");
-        assert!(requirements.contains(&format!("\nkimi-cli=={KIMI_CLI_VERSION} ")), "{KIMI_CLI_VERSION}");
-    }
-
-    #[test]
     fn the_machine_is_described_in_plain_ascii() {
         assert_eq!(header_value(" Zoë's\nserver "), "Zo'sserver");
         assert_eq!(header_value("日本"), "unknown");
@@ -214,5 +208,7 @@ mod tests {
         let headers = device_headers("0123456789abcdef0123456789abcdef");
         assert_eq!(headers.len(), 7);
         assert_eq!(headers["x-msh-device-id"], "0123456789abcdef0123456789abcdef");
+        assert_eq!(headers["user-agent"], format!("nanokimi/{VERSION}"));
+        assert_eq!(headers["x-msh-platform"], "nanokimi");
     }
 }

@@ -1,34 +1,43 @@
-//! The Kimi account: the engine's configuration, whether there is a login that Kimi accepts, and whether a renewed one
-//! could be kept.
+//! The Kimi account: the engine's configuration, whether there is a login that Kimi accepts, what is left of its plan,
+//! what Kimi has last refused it for, and whether a renewed one could be kept.
 
 use anyhow::Error;
 use jiff::Timestamp;
 
-use super::{Finding, sentence};
-use crate::auth::{Login, Obstacle, Renewal, Verdict, config_toml, obstacle_to_saving, probe};
+use super::{Finding, sentence, time};
+use crate::auth::{self, Limit, Login, Obstacle, Renewal, Verdict, config_toml, obstacle_to_saving, probe};
 use crate::config::Config;
 use crate::paths::Paths;
-use crate::types::Authorization;
+use crate::store::Store;
+use crate::types::{Authorization, Outage, Secret, Trouble};
 
 /// Looks at the engine's configuration and the login, and asks Kimi about the login.
 pub async fn account(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![engine(paths)];
     let login = Login::load(paths, config.api_key.as_ref(), &config.oauth_host, now);
     let authorization = login.authorization().borrow().clone();
+    let mut accepted = None;
     findings.push(match (&authorization, &config.api_key) {
         (Authorization::Login(_), _) if waits_for_renewal(&login, now) => Finding::good(
             "There is a login for the Kimi API; its token has expired, and is renewed when nanokimi runs",
         ),
         (Authorization::ApiKey(token) | Authorization::Login(token), _) => {
-            verdict(probe(&config.api_base, token).await, config)
+            let said = probe(&config.api_base, token).await;
+            accepted = (said == Verdict::Accepted).then_some(token);
+            verdict(said, config)
         }
         (Authorization::Missing(why), Some(_)) => Finding::broken(why, "Copy the key again"),
         (Authorization::Missing(why), None) => {
             Finding::broken(why, format!("Or put MOONSHOT_API_KEY=sk-… into {}", paths.env_file().display()))
         }
     });
-    // A key is never renewed.
+    // For what a turn is refused, the list of models, which anybody gets, mostly is not.
+    findings.extend(outages(paths, config).await);
+    // A key has no plan, and is never renewed.
     if config.api_key.is_none() {
+        if let Some(token) = accepted {
+            findings.extend(allowance(config, token).await);
+        }
         findings.extend(keeping(paths));
     }
     findings
@@ -50,22 +59,105 @@ fn engine(paths: &Paths) -> Finding {
     }
 }
 
+/// What Kimi has refused the service for, as long as nothing was answered since.
+async fn outages(paths: &Paths, config: &Config) -> Vec<Finding> {
+    let outages = match Store::look(&paths.database()) {
+        Ok(Some(store)) => store.outages().await.unwrap_or_default(),
+        // The groups' check says what is wrong with it.
+        Ok(None) | Err(_) => Vec::new(),
+    };
+    let refusals = outages.into_iter().filter_map(|(outage, since)| {
+        let (what, fix) = refused(outage.trouble())?;
+        let what = format!("{what}, since {}", time(since, &config.zone));
+        Some(if outage == Outage::RateLimited {
+            Finding::warning(what, fix)
+        } else {
+            Finding::broken(what, fix)
+        })
+    });
+    refusals.collect()
+}
+
+/// What Kimi refuses an account for, and what to do about it.
+fn refused(trouble: Trouble) -> Option<(&'static str, &'static str)> {
+    let known = [
+        (
+            Trouble::ClientRefused,
+            "Kimi does not serve the agent program, or not in this version any more (403)",
+            "Install the newest nanokimi; groups that use kimi-cli, which has ended, change over with \
+             `nanokimi groups set --all --engine kimi-code`",
+        ),
+        (
+            Trouble::AccountEnded,
+            "Kimi has ended the access of this account (403)",
+            "Read what Kimi has written to you, and ask its support; `nanokimi login` puts another account in its place",
+        ),
+        (
+            Trouble::NoMembership,
+            "Kimi finds no active membership for this account (402)",
+            "See on the account's page at Kimi that it is active and paid",
+        ),
+        (
+            Trouble::Refused,
+            "Kimi refuses this account or the agent program, and does not say why (403)",
+            "Look at the account's page at Kimi; if all is well there, install the newest nanokimi",
+        ),
+        (
+            Trouble::QuotaUsedUp,
+            "Kimi says that what the plan holds is used up",
+            "Wait until it begins anew, which `nanokimi login --status` tells, or buy more on the account's page at Kimi",
+        ),
+        (
+            Trouble::RateLimited,
+            "Kimi was asked more than it allows at once (429)",
+            "That ends by itself; if it happens often, look at the account's plan at Kimi",
+        ),
+        (
+            Trouble::ModelRefused,
+            "Kimi does not give the model that is set (404)",
+            "Check KIMI_MODEL in .env and the models in data/credentials/config.toml",
+        ),
+    ];
+    known.into_iter().find(|(known, ..)| *known == trouble).map(|(_, what, fix)| (what, fix))
+}
+
+/// What is left of the plan, where Kimi tells it.
+async fn allowance(config: &Config, token: &Secret) -> Option<Finding> {
+    let limits = auth::quota(&config.api_base, token).await.ok()?.limits;
+    let left = limits.iter().map(|limit| {
+        let Limit { name, left_percent: left, contradicted_by, .. } = limit;
+        let name = name.as_ref().map(|name| format!(" ({name})")).unwrap_or_default();
+        match contradicted_by {
+            Some(other) => format!("{left} or {other} %{name}, by two figures of Kimi's"),
+            None => format!("{left} %{name}"),
+        }
+    });
+    let left = left.collect::<Vec<_>>().join(", ");
+    let what = format!("Left of the plan: {left}");
+    if limits.iter().any(|limit| limit.left_percent == 0) {
+        let fix = "Wait until it begins anew, which `nanokimi login --status` tells, or buy more on the account's page at Kimi";
+        return Some(Finding::warning(what, fix));
+    }
+    (!limits.is_empty()).then(|| Finding::good(what))
+}
+
 fn verdict(verdict: Verdict, config: &Config) -> Finding {
     let base = &config.api_base;
     match (verdict, &config.api_key) {
         (Verdict::Accepted, _) => Finding::good("There is a login for the Kimi API, and Kimi accepts it"),
         (Verdict::NotAccepted, None) => Finding::broken(
             "Kimi does not accept the login (401): it was ended there, or another program has renewed it",
-            "Start nanokimi, which renews it; should that not help, run `nanokimi login`",
+            "Start nanokimi, which renews it; should that not help, run `nanokimi login`. An account of kimi.ai needs \
+             KIMI_REGION=ai in .env",
         ),
         (Verdict::NotAccepted, Some(_)) => Finding::broken(
             "Kimi does not accept the key of MOONSHOT_API_KEY (401): it was revoked, or is of another platform",
             "Make a new one on the platform's page; a key from China needs MOONSHOT_BASE_URL=https://api.moonshot.cn/v1",
         ),
-        (Verdict::Refused, _) => Finding::broken(
-            "Kimi refuses this account, or this version of nanokimi (403)",
-            "Look at the account's plan on Kimi's page; if that is good, install a newer nanokimi",
-        ),
+        (Verdict::Refused(trouble), _) => {
+            let (what, fix) = refused(trouble).unwrap_or(("Kimi refuses this account", ""));
+            Finding::broken(what, fix)
+        }
         (Verdict::Busy { status }, _) => Finding::warning(
             format!("Kimi answers, but only that it is busy or out of order ({status})"),
             "Wait a few minutes, and run this again",

@@ -16,7 +16,8 @@ use super::auth::qr::{self, Drawing, Room};
 use super::install::{self, Install};
 use super::{log, ui};
 use crate::auth::{
-    self, DeviceCode, Facts, Grant, Limit, LoginServer, Pacing, Poll, Quota, Removed, Renewal, config_toml,
+    self, Amount, DeviceCode, Facts, Grant, Limit, LoginServer, Pacing, Poll, Quota, Removed, Renewal,
+    config_toml,
 };
 use crate::checks;
 use crate::home;
@@ -76,6 +77,15 @@ async fn log_in(install: &Install) -> Result<ExitCode> {
         () = &mut asked => return Ok(given_up()),
     };
     let until = Instant::now() + code.good_for;
+    if let (Some(ours), Some(theirs)) = (region(server.host()), region(&code.page_with_code))
+        && ours != theirs
+    {
+        ui::note(format!(
+            "Kimi's login page is at kimi.{theirs}, but KIMI_REGION is {ours}: if your account is at kimi.{theirs}, put \
+             KIMI_REGION={theirs} into {} and run this again.",
+            install.paths.env_file().display()
+        ));
+    }
     let screen = Screen::show(&code)?;
     let (trouble, seen_trouble) = watch::channel(None);
     let mut asking = pin!(timeout_at(until, ask(&server, &code, trouble)));
@@ -111,6 +121,12 @@ async fn log_in(install: &Install) -> Result<ExitCode> {
             }
         }
     }
+}
+
+/// The region of Kimi that an address is of, as `KIMI_REGION` has it.
+fn region(address: &str) -> Option<&'static str> {
+    let host = format!(".{}", address.split('/').nth(2)?);
+    ["com", "ai"].into_iter().find(|region| host.ends_with(&format!(".kimi.{region}")))
 }
 
 fn how_to_reach(server: &LoginServer) -> String {
@@ -238,10 +254,13 @@ fn rows(
 }
 
 fn left(limit: &Limit, zone: &jiff::tz::TimeZone) -> String {
-    let Limit { used, limit: whole, .. } = limit;
-    let left = format!("{} % left ({used} of {whole} used)", limit.left_percent());
-    match limit.resets_at {
-        Some(at) => format!("{left}, anew {}", checks::time(at, zone)),
+    let Limit { left_percent, amount, contradicted_by, resets_at, .. } = limit;
+    let amount =
+        amount.map(|Amount { used, limit }| format!(" ({used} of {limit} used)")).unwrap_or_default();
+    let other = contradicted_by.map(|other| format!(", or {other} % by another figure of Kimi's"));
+    let left = format!("{left_percent} % left{amount}{}", other.unwrap_or_default());
+    match resets_at {
+        Some(at) => format!("{left}, anew {}", checks::time(*at, zone)),
         None => left,
     }
 }
@@ -330,5 +349,26 @@ fn time(left: Duration) -> String {
         (0, seconds) => format!("{seconds} s"),
         (minutes, 0) => format!("{minutes} min"),
         (minutes, seconds) => format!("{minutes} min {seconds} s"),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_address_tells_its_region() {
+        for (address, expected) in [
+            ("https://auth.kimi.com", Some("com")),
+            ("https://www.kimi.ai/code/authorize_device?user_code=A", Some("ai")),
+            ("https://kimi.ai/x", Some("ai")),
+            ("https://notkimi.ai/x", None),
+            ("https://kimi.ai.example.com", None),
+            ("https://example.com/www.kimi.ai", None),
+            ("http://127.0.0.1:9", None),
+            ("kimi.ai", None),
+        ] {
+            assert_eq!(region(address), expected, "{address}");
+        }
     }
 }

@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::complaint::Complaint;
+use crate::complaint::Complaint;
 use crate::types::TokenUsage;
 
 /// Longest event of a stream that is read, and its longest line; a chunk of an answer has some hundred bytes.

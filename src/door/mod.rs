@@ -16,7 +16,6 @@
 
 mod asked;
 mod body;
-mod complaint;
 mod ledger;
 mod meter;
 mod refusal;

@@ -9,10 +9,10 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::complaint::Complaint;
 use super::road;
 use super::verdict;
 use crate::clock::Clock;
+use crate::complaint::Complaint;
 use crate::types::Secret;
 
 /// What is read of a refusal; its reason stands at its beginning.

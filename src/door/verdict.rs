@@ -11,8 +11,8 @@ use hyper::header::HeaderMap;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-use super::complaint::Complaint;
 use super::road::Road;
+use crate::complaint::Complaint;
 use crate::types::{Authorization, Trouble};
 
 /// Longest time that one request waits in all. Node's fetch gives a request up that has no answer after 5 minutes, the
@@ -61,14 +61,19 @@ pub fn of_refusal(
     login: &Authorization,
     tried: &Tried,
 ) -> Verdict {
+    if let Some(trouble) = complaint.refusal(status.as_u16()) {
+        // Engines take 403 as final, and would ask again after the others.
+        return if status == StatusCode::FORBIDDEN && trouble != Trouble::QuotaUsedUp {
+            Verdict::Pass(trouble)
+        } else {
+            Verdict::GiveUp(trouble)
+        };
+    }
     match status.as_u16() {
         // The login is every chat's: only what each turn needs says that it is bad.
         401 if road == Road::Beside => Verdict::Pass(Trouble::NotLoggedIn),
         401 if tried.renewals == 0 && matches!(login, Authorization::Login(_)) => Verdict::Renew,
         401 => Verdict::GiveUp(Trouble::NotLoggedIn),
-        402 => Verdict::GiveUp(Trouble::QuotaUsedUp),
-        403 | 429 if is_about_quota(complaint) => Verdict::GiveUp(Trouble::QuotaUsedUp),
-        403 => Verdict::Pass(Trouble::Refused),
         404 => Verdict::Pass(Trouble::ModelRefused),
         413 => Verdict::Pass(Trouble::TooLarge),
         429 => wait(retry_after, tried, Trouble::RateLimited),
@@ -102,7 +107,7 @@ pub fn of_no_connection(tried: &Tried) -> Verdict {
 
 /// What it is when the API complains in the middle of an answer.
 pub fn in_mid_answer(complaint: &Complaint) -> Trouble {
-    if is_about_quota(complaint) {
+    if complaint.is_about_allowance() {
         return Trouble::QuotaUsedUp;
     }
     match complaint.kind.as_str() {
@@ -140,16 +145,6 @@ fn wait(asked_for: Option<Duration>, tried: &Tried, trouble: Trouble) -> Verdict
     }
 }
 
-/// Whether the plan's tokens are used up, rather than too many asked for at once: the platform's error type, and the
-/// words that the API uses for the windows of a plan.
-fn is_about_quota(complaint: &Complaint) -> bool {
-    let reason = complaint.reason.to_ascii_lowercase();
-    complaint.kind == "exceeded_current_quota_error"
-        || ["quota", "usage limit", "billing", "insufficient balance"]
-            .iter()
-            .any(|word| reason.contains(word))
-}
-
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -176,7 +171,10 @@ mod tests {
         let first = Tried::default();
         for (status, kind, reason, retry_after, expected) in [
             (401, "", "", None, Verdict::Renew),
-            (403, "access_terminated_error", "only for coding agents", None, Verdict::Pass(Trouble::Refused)),
+            (403, "access_terminated_error", "no", None, Verdict::Pass(Trouble::Refused)),
+            (403, "", "only available for Coding Agents", None, Verdict::Pass(Trouble::ClientRefused)),
+            (403, "", "Access terminated.", None, Verdict::Pass(Trouble::AccountEnded)),
+            (402, "", "", None, Verdict::GiveUp(Trouble::NoMembership)),
             (403, "", "You have exceeded your current quota", None, Verdict::GiveUp(Trouble::QuotaUsedUp)),
             (429, "exceeded_current_quota_error", "", Some(1), Verdict::GiveUp(Trouble::QuotaUsedUp)),
             (429, "", "You have reached your usage limit", None, Verdict::GiveUp(Trouble::QuotaUsedUp)),

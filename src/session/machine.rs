@@ -467,6 +467,9 @@ fn outage_pause(outage: Outage) -> Duration {
         Outage::NoSpace => FULL_DISK_PAUSE,
         Outage::NoDocker
         | Outage::NotLoggedIn
+        | Outage::ClientRefused
+        | Outage::AccountEnded
+        | Outage::NoMembership
         | Outage::Refused
         | Outage::RateLimited
         | Outage::QuotaUsedUp

@@ -25,6 +25,9 @@ pub fn another_try_may_help(trouble: Trouble) -> bool {
         | Trouble::NoDocker
         | Trouble::NoSpace
         | Trouble::NotLoggedIn
+        | Trouble::ClientRefused
+        | Trouble::AccountEnded
+        | Trouble::NoMembership
         | Trouble::Refused
         | Trouble::RateLimited
         | Trouble::QuotaUsedUp
@@ -50,6 +53,9 @@ pub fn may_be_the_memory(trouble: Trouble, asked: bool) -> bool {
         | Trouble::NoModel
         | Trouble::Unsupported
         | Trouble::NotLoggedIn
+        | Trouble::ClientRefused
+        | Trouble::AccountEnded
+        | Trouble::NoMembership
         | Trouble::Refused
         | Trouble::RateLimited
         | Trouble::QuotaUsedUp

@@ -13,8 +13,13 @@ pub struct FakeKimi {
     pub asked: Receiver<Vec<String>>,
 }
 
-/// Starts one that answers with this status, such as `401 Unauthorized`.
+/// Starts one that answers with this status, such as `401 Unauthorized`, and nothing else.
 pub fn start(status: &'static str) -> FakeKimi {
+    start_saying(status, "{}")
+}
+
+/// Starts one that answers with this status and body.
+pub fn start_saying(status: &'static str, body: &'static str) -> FakeKimi {
     let listener = TcpListener::bind("127.0.0.1:0").unwrap();
     let base_url = format!("http://{}/coding/v1", listener.local_addr().unwrap());
     let (heads, asked) = channel();
@@ -24,7 +29,12 @@ pub fn start(status: &'static str) -> FakeKimi {
             let lines = BufReader::new(visitor.try_clone().unwrap()).lines();
             let head = lines.map(|line| line.unwrap().to_lowercase()).take_while(|line| !line.is_empty());
             heads.send(head.collect()).ok();
-            write!(visitor, "HTTP/1.1 {status}\r\nContent-Length: 2\r\nConnection: close\r\n\r\n{{}}").ok();
+            let length = body.len();
+            write!(
+                visitor,
+                "HTTP/1.1 {status}\r\nContent-Length: {length}\r\nConnection: close\r\n\r\n{body}"
+            )
+            .ok();
         }
     });
     FakeKimi { base_url, asked }

@@ -136,7 +136,7 @@ fn a_login_is_one_command_and_a_page_in_any_browser() {
     let device = fs::read_to_string(world.home.path("nanokimi/data/credentials/device_id")).unwrap();
     for request in &requests {
         assert_eq!(request.body["client_id"], "17e5f671-d194-4dfb-9706-5516cb48c098");
-        assert_eq!(request.headers["x-msh-platform"], "kimi_cli");
+        assert_eq!(request.headers["x-msh-platform"], "nanokimi");
         assert_eq!(request.headers["x-msh-device-id"], device);
     }
     assert_eq!(requests[1].body["grant_type"], "urn:ietf:params:oauth:grant-type:device_code");

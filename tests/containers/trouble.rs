@@ -65,7 +65,7 @@ async fn every_trouble_of_the_account_is_told_once_and_what_was_asked_is_answere
     for engine in Engine::ALL {
         let mut world = World::with(engine).await;
         for (directive, happened) in [
-            ("ERR 403", "Kimi does not accept the account that I use."),
+            ("ERR 403", "Kimi refuses to answer me, and does not say why."),
             ("ERR 401", "I am not logged in to Kimi, or the login has expired."),
             ("ERR 429\nAFTER 3600", "I have asked Kimi as much as it allows for now."),
             ("ERR 402", "What the Kimi plan holds is used up for now."),

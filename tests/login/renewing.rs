@@ -51,7 +51,7 @@ async fn a_login_that_has_expired_is_renewed_at_once_and_a_fresh_one_is_left_alo
 }
 
 #[tokio::test]
-async fn a_renewal_is_asked_for_as_kimi_cli_asks() {
+async fn a_renewal_is_asked_for_as_kimi_cli_asks_in_our_own_name() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
     let mut keeper = world.keeper();
@@ -66,11 +66,13 @@ async fn a_renewal_is_asked_for_as_kimi_cli_asks() {
     assert_eq!(fields.as_object().unwrap().len(), 3);
     let header = |name: &str| request.headers[name].as_str();
     assert_eq!(header("content-type"), "application/x-www-form-urlencoded");
-    assert_eq!((header("x-msh-platform"), header("x-msh-version")), ("kimi_cli", "1.51.0"));
+    let version = env!("CARGO_PKG_VERSION");
+    assert_eq!((header("x-msh-platform"), header("x-msh-version")), ("nanokimi", version));
+    assert_eq!(header("user-agent"), format!("nanokimi/{version}"));
     let device = fs::read_to_string(world.paths.device_id()).unwrap();
     assert_eq!(header("x-msh-device-id"), device);
     assert!(header("x-msh-device-model").starts_with("Linux "), "{request:?}");
-    for name in ["x-msh-device-name", "x-msh-os-version", "user-agent"] {
+    for name in ["x-msh-device-name", "x-msh-os-version"] {
         assert!(!header(name).is_empty(), "{name}");
     }
     assert!(!request.headers.contains_key("authorization"));

@@ -17,6 +17,9 @@ const REAL_LIMIT: Duration = Duration::from_secs(20);
 /// Longer than the door itself waits before it gives up: it says so at once.
 const LATER_SECS: u32 = 600;
 
+const ASKS: &str = r#"{"model":"kimi-for-coding"}"#;
+const SAYS: &str = "the story wants it so";
+
 pub struct Api(TcpListener);
 
 impl Api {
@@ -32,11 +35,20 @@ impl Api {
 impl World {
     /// The engine of this prompt asks the model and is refused, which it tells in its own words.
     pub async fn refuse(&self, prompt: &HeldPrompt, status: u16, kind: &str) {
-        self.refuse_asked(prompt, r#"{"model":"kimi-for-coding"}"#, status, kind).await;
+        self.refusal(prompt, ASKS, status, kind, SAYS).await;
     }
 
     /// The same of a request with this body.
     pub async fn refuse_asked(&self, prompt: &HeldPrompt, asks: &str, status: u16, kind: &str) {
+        self.refusal(prompt, asks, status, kind, SAYS).await;
+    }
+
+    /// The same in these words of the API, whose type tells nothing.
+    pub async fn refuse_saying(&self, prompt: &HeldPrompt, status: u16, says: &str) {
+        self.refusal(prompt, ASKS, status, "access_terminated_error", says).await;
+    }
+
+    async fn refusal(&self, prompt: &HeldPrompt, asks: &str, status: u16, kind: &str, says: &str) {
         let (done, is_done) = mpsc::channel();
         // Paused time stands still as long as a thread works: sockets have time of their own.
         let time_stands = tokio::task::spawn_blocking(move || is_done.recv_timeout(REAL_LIMIT));
@@ -54,7 +66,7 @@ impl World {
         while !asked.ends_with(asks.as_bytes()) {
             assert!(door.read_buf(&mut asked).await.unwrap() > 0, "the door asks to the end");
         }
-        let why = json!({"error": {"type": kind, "message": "the story wants it so"}}).to_string();
+        let why = json!({"error": {"type": kind, "message": says}}).to_string();
         let answer = format!(
             "HTTP/1.1 {status} No\r\nconnection: close\r\nretry-after: {LATER_SECS}\r\n\
              content-type: application/json\r\ncontent-length: {}\r\n\r\n{why}",
@@ -63,7 +75,7 @@ impl World {
         door.write_all(answer.as_bytes()).await.unwrap();
         let mut told = String::new();
         engine.read_to_string(&mut told).await.unwrap();
-        assert!(told.starts_with("HTTP/1.1 ") && told.contains("the story wants it so"), "{told}");
+        assert!(told.starts_with("HTTP/1.1 ") && told.contains(says), "{told}");
         done.send(()).unwrap();
         time_stands.await.unwrap().expect("the door answers in time");
         prompt.fails(-32003, &format!("Error code: {status} - {why}"));

@@ -53,8 +53,8 @@ async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_w
     let told =
         [world.hears().await, world.hears().await].map(|heard| format!("{}: {}", heard.group, heard.text));
     insta::assert_snapshot!(told.join("\n"), @"
-    family: Kai: I cannot answer now. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
-    main: Kai: I cannot answer in any chat now. Kimi does not accept the account that I use. Please look at your plan on kimi.com, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
+    family: Kai: I cannot answer now. Kimi refuses to answer me, and does not say why. Please ask the owner to check the Kimi account, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
+    main: Kai: I cannot answer in any chat now. Kimi refuses to answer me, and does not say why. Please look at your account's page at Kimi, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
     ");
 
     // More is asked, and all of it is tried again now and then: in silence.
@@ -82,6 +82,49 @@ async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_w
     assert_eq!(answered, [("family".to_owned(), 2), ("main".to_owned(), 1)]);
     assert_eq!(world.store.outages().await.unwrap(), []);
     world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn each_thing_that_kimi_refuses_an_account_for_is_told_in_its_own_words() {
+    let mut told = Vec::new();
+    for (status, says, outage) in [
+        (
+            403,
+            "Kimi For Coding is currently only available for Coding Agents such as …",
+            Outage::ClientRefused,
+        ),
+        (403, "Access terminated. Review our Community Guidelines …", Outage::AccountEnded),
+        (402, "We're unable to verify your membership benefits at this time. …", Outage::NoMembership),
+        (403, "You've reached your weekly (7-day) usage limit. …", Outage::QuotaUsedUp),
+        (429, "You've reached kimi monthly usage limit", Outage::QuotaUsedUp),
+        (403, "no", Outage::Refused),
+    ] {
+        let mut world = World::new(Behaviour::Held).await;
+        world.says("family", "Ana", "@Kai hello").await;
+        let prompt = world.prompt().await;
+        world.refuse_saying(&prompt, status, says).await;
+        told.extend([world.hears().await, world.hears().await].map(|heard| heard.text));
+        let outages = world.store.outages().await.unwrap();
+        assert_eq!(outages.into_iter().map(|(outage, _)| outage).collect::<Vec<_>>(), [outage], "{says}");
+        world.prompt().await.answer("Here I am again.");
+        assert_eq!(world.hears_in("family").await, "Kai: Here I am again.");
+        assert_eq!(world.store.outages().await.unwrap(), []);
+        world.ends().await;
+    }
+    insta::assert_snapshot!(told.join("\n"), @"
+    Kai: I cannot answer now. Kimi does not serve the program that I think with, or not in this version any more. Please ask the owner to install the newest nanokimi. Your message is kept; I answer it as soon as that is over.
+    Kai: I cannot answer in any chat now. Kimi does not serve the program that I think with, or not in this version any more. Please install the newest nanokimi. Groups that still use kimi-cli, which has ended, change over with `nanokimi groups set --all --engine kimi-code`. What is asked meanwhile is kept and answered then.
+    Kai: I cannot answer now. Kimi has ended the access of the account that I use. Please ask the owner to talk to Kimi. Your message is kept; I answer it as soon as that is over.
+    Kai: I cannot answer in any chat now. Kimi has ended the access of the account that I use. Please read what Kimi has written to you, and ask its support; another account takes over with `nanokimi login`. What is asked meanwhile is kept and answered then.
+    Kai: I cannot answer now. Kimi finds no active membership for the account that I use. Please ask the owner to check the Kimi membership. Your message is kept; I answer it as soon as that is over.
+    Kai: I cannot answer in any chat now. Kimi finds no active membership for the account that I use. Please check on your account's page at Kimi that its membership is active and paid. What is asked meanwhile is kept and answered then.
+    Kai: I cannot answer now. What the Kimi plan holds is used up for now. Please wait until the plan's next period; the owner sees at Kimi when that is. Your message is kept; I answer it as soon as that is over.
+    Kai: I cannot answer in any chat now. What the Kimi plan holds is used up for now. `nanokimi login --status` on the server says when it begins anew; on your account's page at Kimi you can buy more. What is asked meanwhile is kept and answered then.
+    Kai: I cannot answer now. What the Kimi plan holds is used up for now. Please wait until the plan's next period; the owner sees at Kimi when that is. Your message is kept; I answer it as soon as that is over.
+    Kai: I cannot answer in any chat now. What the Kimi plan holds is used up for now. `nanokimi login --status` on the server says when it begins anew; on your account's page at Kimi you can buy more. What is asked meanwhile is kept and answered then.
+    Kai: I cannot answer now. Kimi refuses to answer me, and does not say why. Please ask the owner to check the Kimi account, and then to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.
+    Kai: I cannot answer in any chat now. Kimi refuses to answer me, and does not say why. Please look at your account's page at Kimi, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
+    ");
 }
 
 #[tokio::test(start_paused = true)]
@@ -118,7 +161,7 @@ async fn another_account_is_tried_at_once_and_a_renewal_of_the_same_is_not() {
     world.says("main", "Owner", "are you there?").await;
     refuses(&mut world).await;
     let refused = world.hears_in("main").await;
-    assert!(refused.contains("Kimi does not accept the account that I use."), "{refused}");
+    assert!(refused.contains("Kimi refuses to answer me, and does not say why."), "{refused}");
 
     world.logs_in(&token_of("anna@example.org", 2));
     world.silence(Duration::from_secs(60)).await;
@@ -137,7 +180,7 @@ async fn a_renewal_that_came_too_late_for_who_was_refused_is_tried_at_once_but_n
     world.says("main", "Owner", "hello").await;
     world.is_refused("first");
     refuses(&mut world).await;
-    assert!(world.hears_in("main").await.contains("Kimi does not accept"));
+    assert!(world.hears_in("main").await.contains("Kimi refuses to answer me"));
     world.passes(Duration::from_secs(60)).await;
 
     let began = world.seconds();
@@ -224,7 +267,7 @@ async fn what_has_to_wait_for_kimi_is_answered_without_anybodys_help() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("main", "Owner", "hello").await;
     is_asked_too_much(&mut world).await;
-    insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan on kimi.com. What is asked meanwhile is kept and answered then.");
+    insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I cannot answer in any chat now. I have asked Kimi as much as it allows for now. That ends by itself; if it happens often, look at your plan at Kimi. What is asked meanwhile is kept and answered then.");
     let began = world.seconds();
     world.prompt().await.answer("Now I can.");
     assert_eq!(world.seconds() - began, 600);
@@ -246,7 +289,7 @@ async fn what_is_refused_while_others_are_answered_is_given_up() {
     for _ in 0..3 {
         refuses(&mut world).await;
     }
-    insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I tried 3 times and could not answer. Kimi does not accept the account that I use. Please ask the owner to check the Kimi plan, and then to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
+    insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I tried 3 times and could not answer. Kimi refuses to answer me, and does not say why. Please ask the owner to check the Kimi account, and then to run `nanokimi doctor`. Your message is kept; to try again, send it again.");
     world.says("family", "Ana", "@Kai hello").await;
     world.prompt().await.answer("Hello.");
     assert_eq!(world.hears_in("family").await, "Kai: Hello.");
@@ -301,7 +344,7 @@ async fn an_outage_that_follows_another_is_told_to_the_owner_who_has_met_both() 
     assert!(world.hears_in("main").await.contains("That ends by itself"));
     refuses(&mut world).await;
     let told = world.hears_in("main").await;
-    assert!(told.contains("Kimi does not accept the account that I use."), "{told}");
+    assert!(told.contains("Kimi refuses to answer me, and does not say why."), "{told}");
     refuses(&mut world).await;
     world.silence(Duration::from_secs(60)).await;
     world.prompt().await.answer("Hello.");

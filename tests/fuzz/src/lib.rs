@@ -8,10 +8,10 @@
 #[allow(dead_code, unused_imports, reason = "of these files only a part is called")]
 mod mounted {
     pub mod agent;
+    pub mod complaint;
     /// Of the door only what decides about bytes.
     pub mod door {
         pub mod asked;
-        mod complaint;
         pub mod meter;
         pub mod web {
             pub mod address;
@@ -27,5 +27,5 @@ mod mounted {
 mod targets;
 
 // Under the names by which they know each other.
-use mounted::{agent, door, paths, render, types, writing};
+use mounted::{agent, complaint, door, paths, render, types, writing};
 pub use targets::{answer, asked, engine, meter, prompt, proxy};
