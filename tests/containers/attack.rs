@@ -73,8 +73,7 @@ struct Attack {
     service: Process,
     anna: Arc<Device>,
     family: mpsc::UnboundedReceiver<String>,
-    /// Milliseconds that the other chat has waited at most since the last line of the table.
-    others_waited: Arc<AtomicU64>,
+    others: Arc<Others>,
     /// The longest of those waits.
     waited_most: Duration,
     broken: Vec<String>,
@@ -125,8 +124,8 @@ impl Attack {
             }
         });
         let anna = Arc::new(anna);
-        let others_waited = Arc::new(AtomicU64::new(0));
-        tokio::spawn(ask_in_club(Arc::clone(&anna), club, Arc::clone(&others_waited)));
+        let others = Arc::new(Others::default());
+        tokio::spawn(ask_in_club(Arc::clone(&anna), club, Arc::clone(&others)));
         fs::write(program.paths().groups().join("family/attack.py"), SCRIPT).unwrap();
         fs::write(program.paths().groups().join("club/list.txt"), "canary-of-club").unwrap();
         fs::write(program.paths().groups().join("club/attack.py"), SCRIPT).unwrap();
@@ -137,7 +136,7 @@ impl Attack {
             service,
             anna,
             family,
-            others_waited,
+            others,
             waited_most: Duration::ZERO,
             broken: Vec::new(),
         }
@@ -191,7 +190,7 @@ impl Attack {
 
     #[expect(clippy::print_stdout, reason = "figures for docs/security.md")]
     fn tell(&mut self, row: &str, what: &str, verdict: &str) {
-        let waited = Duration::from_millis(self.others_waited.swap(0, Ordering::Relaxed));
+        let waited = Duration::from_millis(self.others.waited_ms.swap(0, Ordering::Relaxed));
         self.waited_most = self.waited_most.max(waited);
         let line = format!("{row:<4} {what:<40} {:>4.1} s  {verdict}", waited.as_secs_f32());
         println!("{line}");
@@ -282,6 +281,15 @@ impl Attack {
         self.row("A1", "locks and sockets of another agent", "a1_try").await;
         drop((socket, file, config));
         fs::remove_file(global.join("meet.sock")).unwrap();
+        // What is there for all has changed, at which each agent is started anew before its next turn.
+        let answered = self.others.answered.load(Ordering::Relaxed);
+        let others_are_back = async {
+            while self.others.answered.load(Ordering::Relaxed) < answered + 2 {
+                sleep(ASK_EVERY).await;
+            }
+        };
+        timeout(PATIENCE, others_are_back).await.expect("the other chat is answered");
+        self.others.waited_ms.store(0, Ordering::Relaxed);
     }
 
     /// What an agent leaves so that no engine starts any more: its chat is answered all the same.
@@ -544,8 +552,16 @@ impl Attack {
     }
 }
 
+/// What another chat has to do with the attack.
+#[derive(Default)]
+struct Others {
+    /// The longest wait for an answer since the last line of the table, in milliseconds.
+    waited_ms: AtomicU64,
+    answered: AtomicU64,
+}
+
 /// Asks something in the other chat again and again, and notes the longest wait for an answer.
-async fn ask_in_club(anna: Arc<Device>, mut club: mpsc::UnboundedReceiver<String>, waited: Arc<AtomicU64>) {
+async fn ask_in_club(anna: Arc<Device>, mut club: mpsc::UnboundedReceiver<String>, others: Arc<Others>) {
     for number in 0_u64.. {
         let began = Instant::now();
         anna.write(CLUB, &format!("@Kai SAY {number}")).await;
@@ -560,8 +576,9 @@ async fn ask_in_club(anna: Arc<Device>, mut club: mpsc::UnboundedReceiver<String
         // The first one starts its agent.
         if number > 0 {
             let millis = if answered { began.elapsed().as_millis() } else { PATIENCE.as_millis() };
-            waited.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+            others.waited_ms.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
         }
+        others.answered.fetch_add(1, Ordering::Relaxed);
         sleep(ASK_EVERY).await;
     }
 }
