@@ -97,7 +97,8 @@ fn answer(event: &Event) -> Option<(MessageId, Answer)> {
         | Event::ReadAfterAll { .. }
         | Event::Receipt(_)
         | Event::PhoneMissed { .. }
-        | Event::IdentityChanged { .. } => None,
+        | Event::IdentityChanged { .. }
+        | Event::Typing { .. } => None,
     }
 }
 

@@ -10,6 +10,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::Instant;
 
+use super::ahead::Ahead;
 use super::slots::{Order, Slots};
 use crate::auth::claimed_account;
 use crate::clock::sleep_until_or_never;
@@ -30,6 +31,7 @@ const REPORTS_IN_FLIGHT: usize = 64;
 pub async fn run<C: Containers>(
     host: Host<C>,
     mut hints: mpsc::Receiver<GroupName>,
+    mut expected: mpsc::Receiver<GroupName>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut account = host.login.authorization();
@@ -37,6 +39,7 @@ pub async fn run<C: Containers>(
     let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
     let mut dispatch = Dispatch {
         slots: Slots::new(host.settings.max_agents),
+        ahead: Ahead::default(),
         host,
         places: HashMap::new(),
         tasks: JoinSet::new(),
@@ -50,6 +53,7 @@ pub async fn run<C: Containers>(
         let next_return = dispatch.next_return();
         tokio::select! {
             Some(group) = hints.recv() => dispatch.wake(group),
+            Some(group) = expected.recv() => dispatch.start_ahead(group),
             Some(report) = reports.recv() => dispatch.take_report(report),
             Ok(()) = account.changed() => {
                 let now = account.borrow_and_update().clone();
@@ -78,6 +82,7 @@ pub async fn run<C: Containers>(
 struct Dispatch<C> {
     host: Host<C>,
     slots: Slots,
+    ahead: Ahead,
     places: HashMap<GroupName, Place>,
     tasks: JoinSet<(GroupName, End)>,
     reports: mpsc::Sender<Report>,
@@ -136,8 +141,21 @@ fn rest_after(after: After) -> (Duration, bool) {
 }
 
 impl<C: Containers> Dispatch<C> {
-    fn wake(&mut self, group: GroupName) {
-        let place = self.places.entry(group.clone()).or_insert_with(|| {
+    /// There is somebody who may ask for something soon.
+    fn start_ahead(&mut self, group: GroupName) {
+        let rests = matches!(self.places.get(&group), Some(Place::Resting { .. }));
+        if rests || !self.ahead.may_start(&group, Instant::now()) || !self.slots.take_ahead(&group) {
+            return;
+        }
+        tracing::debug!(%group, "An agent is started ahead of need");
+        self.place(&group);
+        self.tell(&group, Command::SlotGrantedAhead);
+    }
+
+    /// What there is for a group, which is made where it is missing.
+    fn place(&mut self, group: &GroupName) -> &mut Place {
+        self.places.entry(group.clone()).or_insert_with(|| {
+            let group = group.clone();
             let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
             let session = session::run(self.host.clone(), group.clone(), receiver, self.reports.clone());
             self.tasks.spawn(async move {
@@ -145,8 +163,11 @@ impl<C: Containers> Dispatch<C> {
                 (group, end)
             });
             Place::Session(commands)
-        });
-        match place {
+        })
+    }
+
+    fn wake(&mut self, group: GroupName) {
+        match self.place(&group) {
             // Where none fits, several are still to come, and all say the same: look at the rows.
             Place::Session(session) if session.capacity() > SLOT_COMMANDS => {
                 session.try_send(Command::Work).ok();
@@ -249,7 +270,10 @@ impl<C: Containers> Dispatch<C> {
 
     fn take_report(&mut self, Report { group, kind }: Report) {
         let orders = match kind {
-            ReportKind::SlotAsked => self.slots.ask(group),
+            ReportKind::SlotAsked => {
+                self.ahead.asked(&group);
+                self.slots.ask(group)
+            }
             ReportKind::SlotReturned => self.slots.give_back(&group),
             ReportKind::NoDocker => {
                 if self.docker.is_empty() {
@@ -263,6 +287,17 @@ impl<C: Containers> Dispatch<C> {
                 self.slots.busy(&group);
                 Vec::new()
             }
+            ReportKind::AheadUsed => {
+                self.ahead.was_used(&group);
+                self.slots.needed(&group);
+                self.count_ahead();
+                Vec::new()
+            }
+            ReportKind::AheadInVain => {
+                self.ahead.was_in_vain(group, Instant::now());
+                self.count_ahead();
+                Vec::new()
+            }
         };
         for order in orders {
             let (group, command) = match order {
@@ -271,6 +306,11 @@ impl<C: Containers> Dispatch<C> {
             };
             self.tell(&group, command);
         }
+    }
+
+    fn count_ahead(&self) {
+        let Ahead { used, in_vain, .. } = self.ahead;
+        tracing::info!(used, in_vain, "Agents were started ahead of need");
     }
 
     fn tell(&self, group: &GroupName, command: Command) {

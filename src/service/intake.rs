@@ -23,6 +23,8 @@ const NOT_STORED: &str = "[A message that could not be stored]";
 pub struct Hints {
     /// The groups that have something new to answer.
     pub woken: mpsc::Sender<GroupName>,
+    /// The groups that may ask for something soon.
+    pub expected: mpsc::Sender<GroupName>,
     /// That there are messages that could not be read.
     pub unread: Arc<Notify>,
 }
@@ -117,12 +119,13 @@ fn in_its_place(event: Event) -> Option<Event> {
         | Event::ReadAfterAll { .. }
         | Event::Receipt(_)
         | Event::PhoneMissed { .. }
-        | Event::IdentityChanged { .. } => None,
+        | Event::IdentityChanged { .. }
+        | Event::Typing { .. } => None,
     }
 }
 
 async fn follow_up<C: Containers>(host: &Host<C>, taken: TakenIn, hints: &Hints) {
-    let TakenIn { woken, outbox, unread, taken_back } = taken;
+    let TakenIn { woken, expected, outbox, unread, taken_back } = taken;
     if outbox == OutboxChange::Changed {
         host.outbox_hint.notify_one();
     }
@@ -134,5 +137,9 @@ async fn follow_up<C: Containers>(host: &Host<C>, taken: TakenIn, hints: &Hints)
     }
     for group in woken {
         hints.woken.send(group).await.ok();
+    }
+    for group in expected {
+        // It is worth no wait.
+        hints.expected.try_send(group).ok();
     }
 }

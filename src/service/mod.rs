@@ -9,6 +9,7 @@
 //! bring back stops the service, too.
 
 mod account;
+mod ahead;
 mod deadlines;
 mod delivery;
 mod dispatch;
@@ -99,12 +100,14 @@ pub async fn run<C: Containers>(
     // Dropping the set ends them all: whoever drops this future has stopped the service.
     let mut tasks = JoinSet::new();
     let unread_noted = Arc::new(Notify::new());
-    let intake_hints = intake::Hints { woken, unread: Arc::clone(&unread_noted) };
+    let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
+    let intake_hints = intake::Hints { woken, expected, unread: Arc::clone(&unread_noted) };
     let intake = intake::run(host.clone(), end.batches, intake_hints, intake_stopped);
     let intake = tasks.spawn(intake);
     let source = media::Source { orders: end.orders.clone(), link: end.link.clone(), reach: reach.clone() };
     let media = tasks.spawn(media::run(host.clone(), source, woken_receiver, hints, media_stopped));
-    let dispatch = tasks.spawn(dispatch::run(host.clone(), hint_receiver, dispatch_stopped));
+    let dispatch =
+        tasks.spawn(dispatch::run(host.clone(), hint_receiver, expected_receiver, dispatch_stopped));
     let unread = unread::run(&host, end.orders.clone(), end.link.clone(), unread_noted);
     let delivery = delivery::run(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
     let delivery = tasks.spawn(delivery);

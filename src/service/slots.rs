@@ -1,7 +1,8 @@
 //! Who may run a container: a fixed number of slots, granted in the order in which they were asked for.
 //!
 //! Pure: says whom to grant a slot and whom to ask for one. A group that waits makes an idle group give its
-//! slot up, or, where all are at work, the one that holds its slot the longest, after its turn.
+//! slot up, or, where all are at work, the one that holds its slot the longest, after its turn. Half of the slots may be
+//! taken ahead of need, while they are free.
 
 use std::collections::VecDeque;
 
@@ -28,12 +29,20 @@ struct Holder {
     group: GroupName,
     activity: Activity,
     asked: Asked,
+    taken: Taken,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Activity {
     Idle,
     Busy,
+}
+
+/// What for a holder has its slot.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Taken {
+    ForWork,
+    Ahead,
 }
 
 /// Whether a holder was told that its slot is wanted.
@@ -48,10 +57,42 @@ impl Slots {
         Self { count: count.max(1), holders: Vec::new(), waiting: VecDeque::new() }
     }
 
-    /// A group asks for a slot.
+    /// A group asks for a slot. One that got it unasked meanwhile has it already.
     pub fn ask(&mut self, group: GroupName) -> Vec<Order> {
-        self.waiting.push_back(group);
+        if self.holds(&group) {
+            self.needed(&group);
+        } else {
+            self.waiting.push_back(group);
+        }
         self.grant_or_want()
+    }
+
+    /// Takes a slot for a group that has not asked for one, if one is free that nobody may need before.
+    pub fn take_ahead(&mut self, group: &GroupName) -> bool {
+        let ahead = self.holders.iter().filter(|holder| holder.taken == Taken::Ahead).count();
+        let may = self.waiting.is_empty()
+            && self.holders.len() < self.count
+            && ahead < (self.count / 2).max(1)
+            && !self.holds(group);
+        if may {
+            self.hold(group.clone(), Taken::Ahead);
+        }
+        may
+    }
+
+    /// There is work for a holder whose slot was taken ahead.
+    pub fn needed(&mut self, group: &GroupName) {
+        if let Some(holder) = self.holders.iter_mut().find(|holder| holder.group == *group) {
+            holder.taken = Taken::ForWork;
+        }
+    }
+
+    fn holds(&self, group: &GroupName) -> bool {
+        self.holders.iter().any(|holder| holder.group == *group)
+    }
+
+    fn hold(&mut self, group: GroupName, taken: Taken) {
+        self.holders.push(Holder { group, activity: Activity::Busy, asked: Asked::No, taken });
     }
 
     /// A group gives its slot back, or does not wait for one any more.
@@ -81,7 +122,7 @@ impl Slots {
         while self.holders.len() < self.count
             && let Some(group) = self.waiting.pop_front()
         {
-            self.holders.push(Holder { group: group.clone(), activity: Activity::Busy, asked: Asked::No });
+            self.hold(group.clone(), Taken::ForWork);
             orders.push(Order::Grant(group));
         }
         while let Some(holder) = self.next_to_ask() {
@@ -152,6 +193,27 @@ mod tests {
         assert_eq!(slots.ask(group("c")), [Order::Want(group("a"))]);
         assert_eq!(slots.idle(&group("b")), [Order::Want(group("b"))]);
         assert_eq!(slots.give_back(&group("b")), [Order::Grant(group("c"))]);
+    }
+
+    #[test]
+    fn half_of_the_slots_may_be_taken_ahead_while_they_are_free() {
+        let mut slots = Slots::new(4);
+        assert_eq!(slots.ask(group("a")), [Order::Grant(group("a"))]);
+        assert!(!slots.take_ahead(&group("a")), "it has one");
+        assert!(slots.take_ahead(&group("b")) && slots.take_ahead(&group("c")));
+        assert!(!slots.take_ahead(&group("d")), "half of them");
+        slots.needed(&group("b"));
+        assert!(slots.take_ahead(&group("d")));
+        assert!(!slots.take_ahead(&group("e")), "none is free");
+        // Those that nobody needs give way first, and nobody has two.
+        slots.idle(&group("c"));
+        assert_eq!(slots.ask(group("e")), [Order::Want(group("c"))]);
+        assert_eq!(slots.ask(group("d")), []);
+        assert!(!slots.take_ahead(&group("f")), "somebody waits");
+        assert_eq!(slots.give_back(&group("c")), [Order::Grant(group("e"))]);
+        assert_eq!(slots.give_back(&group("d")), []);
+        let mut one = Slots::new(1);
+        assert!(one.take_ahead(&group("a")));
     }
 
     proptest! {

@@ -67,6 +67,7 @@ pub async fn run<C: Containers>(
             command = commands.recv(), if driver.mailbox == Mailbox::Open => Some(match command {
                 Some(Command::Work) => Event::Work,
                 Some(Command::SlotGranted) => Event::SlotGranted,
+                Some(Command::SlotGrantedAhead) => Event::SlotGrantedAhead,
                 Some(Command::SlotWanted) => Event::SlotWanted,
                 Some(Command::TryAgain) => Event::TryAgain,
                 None => {
@@ -135,6 +136,15 @@ struct Driver<C> {
     mailbox: Mailbox,
 }
 
+/// Why an engine is launched.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Need {
+    /// Something waits to be answered.
+    Waits,
+    /// Somebody may ask for something soon.
+    Expected,
+}
+
 /// What the next engine is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum NextSight {
@@ -146,7 +156,7 @@ enum NextSight {
 impl<C: Containers> Driver<C> {
     /// Lets the machine decide on an event and carries its effects out, and those of what they lead to.
     async fn step(&mut self, event: Event) {
-        let was_idle = self.machine.idle();
+        let (was_idle, was_ahead) = (self.machine.idle(), self.machine.ahead());
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
             for effect in self.machine.handle(event, Instant::now()) {
@@ -158,6 +168,10 @@ impl<C: Containers> Driver<C> {
             (false, true) => self.report(ReportKind::Idle).await,
             (true, false) => self.report(ReportKind::Busy).await,
             (true, true) | (false, false) => {}
+        }
+        if was_ahead && !self.machine.ahead() {
+            let used = self.machine.busy();
+            self.report(if used { ReportKind::AheadUsed } else { ReportKind::AheadInVain }).await;
         }
     }
 
@@ -171,7 +185,8 @@ impl<C: Containers> Driver<C> {
                 self.report(ReportKind::SlotReturned).await;
                 None
             }
-            Effect::Launch => self.launch().await,
+            Effect::Launch => self.launch(Need::Waits).await,
+            Effect::LaunchAhead => self.launch(Need::Expected).await,
             // Who stops begins nothing: an engine that is asked now would do its work for nobody.
             Effect::Prompt if self.mailbox == Mailbox::Closed => Some(Event::NothingToDo),
             Effect::Steer if self.mailbox == Mailbox::Closed => None,
@@ -246,9 +261,13 @@ impl<C: Containers> Driver<C> {
         }
     }
 
-    async fn launch(&mut self) -> Option<Event> {
+    async fn launch(&mut self, need: Need) -> Option<Event> {
         let began = Instant::now();
-        let launched = match self.waiting_group().await {
+        let group = match need {
+            Need::Waits => self.waiting_group().await,
+            Need::Expected => group_that_may_begin(&self.host, &self.name).await,
+        };
+        let launched = match group {
             Ok(Some(group)) => match self.not_logged_in() {
                 Some(failure) => Err(failure),
                 None => match self.memory.before_launch(&self.host, &group).await {

@@ -25,6 +25,8 @@ pub const START_LIMIT: Duration = Duration::from_secs(60);
 pub const CLOSE_GRACE: Duration = Duration::from_secs(10);
 /// From cancelling a turn to giving up on the engine: measured 20 ms.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// How long an engine that was started ahead of need waits for it: people type for less, and record for less.
+pub const AHEAD_LIMIT: Duration = Duration::from_secs(3 * 60);
 /// The pause after the first failed attempt; it doubles with each.
 pub const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(5);
 /// How long what an outage keeps waits until it is tried again, if nobody says before that it is over. Shorter than an
@@ -48,6 +50,8 @@ pub enum Event {
     /// Something waits to be answered.
     Work,
     SlotGranted,
+    /// A slot that was not asked for: somebody may ask for something soon.
+    SlotGrantedAhead,
     /// Another group waits for a slot.
     SlotWanted,
     /// The outage may be over: what it keeps is tried now.
@@ -97,6 +101,8 @@ pub enum Effect {
     GiveSlotBack,
     /// Launch the container; report `Lost` where that fails, `NothingToDo` where nothing waits any more.
     Launch,
+    /// The same where nothing waits yet.
+    LaunchAhead,
     /// Claim what waits and prompt it; report `Prompted`, `NothingToDo`, `PromptChanged` or `ClaimFailed`.
     Prompt,
     /// Claim what has come since and steer it into the turn.
@@ -175,6 +181,13 @@ enum Slot {
     Wanted,
 }
 
+/// Whether the engine was started before anything was asked, and nothing was asked since.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Ahead {
+    No,
+    Yes,
+}
+
 /// The state of one group's session.
 #[derive(Debug)]
 pub struct Machine {
@@ -182,17 +195,35 @@ pub struct Machine {
     state: State,
     work: Work,
     slot: Slot,
+    ahead: Ahead,
     stopping: bool,
 }
 
 impl Machine {
     pub fn new(limits: Limits) -> Self {
-        Self { limits, state: State::Cold, work: Work::None, slot: Slot::Ours, stopping: false }
+        Self {
+            limits,
+            state: State::Cold,
+            work: Work::None,
+            slot: Slot::Ours,
+            ahead: Ahead::No,
+            stopping: false,
+        }
     }
 
     /// Whether the session holds a slot that nobody works in.
     pub fn idle(&self) -> bool {
         matches!(self.state, State::Idle { .. })
+    }
+
+    /// Whether a turn runs.
+    pub fn busy(&self) -> bool {
+        matches!(self.state, State::Busy { .. })
+    }
+
+    /// Whether there is an engine, or will be one, that nobody has needed yet.
+    pub fn ahead(&self) -> bool {
+        self.ahead == Ahead::Yes
     }
 
     /// Whether the session has stopped for good: no container, no slot, and none will be asked for.
@@ -208,11 +239,19 @@ impl Machine {
             State::Queued | State::Prompting => None,
             State::Starting { since } => Some(since + START_LIMIT),
             State::Idle { since } => {
-                Some(retry.map_or(since + self.limits.idle, |at| at.min(since + self.limits.idle)))
+                let end = since + self.idle_limit();
+                Some(retry.map_or(end, |at| at.min(end)))
             }
             State::Busy { cancelled: Some(at), .. } => Some(at + CANCEL_GRACE),
             State::Busy { since, cancelled: None, .. } => Some(since + self.limits.turn),
             State::Closing { since } => Some(since + CLOSE_GRACE),
+        }
+    }
+
+    fn idle_limit(&self) -> Duration {
+        match self.ahead {
+            Ahead::No => self.limits.idle,
+            Ahead::Yes => self.limits.idle.min(AHEAD_LIMIT),
         }
     }
 
@@ -221,6 +260,7 @@ impl Machine {
         match event {
             Event::Work => self.on_work(now),
             Event::SlotGranted => self.on_slot_granted(now),
+            Event::SlotGrantedAhead => self.on_slot_granted_ahead(now),
             Event::SlotWanted => {
                 self.slot = match self.slot {
                     Slot::Ours | Slot::WantedAfterOneTurn => Slot::WantedAfterOneTurn,
@@ -238,6 +278,7 @@ impl Machine {
             Event::PromptChanged => self.close(now),
             Event::Prompted => {
                 self.work = Work::None;
+                self.ahead = Ahead::No;
                 self.slot = match self.slot {
                     Slot::Ours | Slot::Used => Slot::Used,
                     Slot::WantedAfterOneTurn | Slot::Wanted => Slot::Wanted,
@@ -291,6 +332,27 @@ impl Machine {
         self.slot = Slot::Ours;
         self.state = State::Starting { since: now };
         vec![Effect::Launch]
+    }
+
+    fn on_slot_granted_ahead(&mut self, now: Instant) -> Vec<Effect> {
+        match self.state {
+            // What waits for its time, or for the end of an outage, waits for no engine.
+            State::Cold if self.stopping || self.work != Work::None => vec![Effect::GiveSlotBack],
+            State::Cold => {
+                self.slot = Slot::Ours;
+                self.ahead = Ahead::Yes;
+                self.state = State::Starting { since: now };
+                vec![Effect::LaunchAhead]
+            }
+            // It has asked for one meanwhile.
+            State::Queued => self.on_slot_granted(now),
+            // It has one.
+            State::Starting { .. }
+            | State::Idle { .. }
+            | State::Prompting
+            | State::Busy { .. }
+            | State::Closing { .. } => Vec::new(),
+        }
     }
 
     fn on_engine_ready(&mut self, now: Instant) -> Vec<Effect> {
@@ -356,6 +418,7 @@ impl Machine {
     fn on_ended(&mut self, now: Instant) -> Vec<Effect> {
         // The driver reports `Lost` before it reports the end, so no turn is left here.
         self.state = State::Cold;
+        self.ahead = Ahead::No;
         let mut effects = vec![Effect::GiveSlotBack];
         effects.extend(self.settle(now));
         effects
@@ -517,6 +580,8 @@ mod tests {
     enum Act {
         Message,
         Grant,
+        /// A slot comes unasked.
+        GrantAhead,
         Want,
         Ready,
         Step,
@@ -532,6 +597,7 @@ mod tests {
         prop_oneof![
             3 => Just(Act::Message),
             3 => Just(Act::Grant),
+            2 => Just(Act::GrantAhead),
             1 => Just(Act::Want),
             3 => Just(Act::Ready),
             2 => Just(Act::Step),
@@ -569,6 +635,11 @@ mod tests {
                     self.slot = Slot::Held;
                     self.event(Event::SlotGranted);
                 }
+                // It may cross with what the session asks for.
+                Act::GrantAhead if self.slot != Slot::Held => {
+                    self.slot = Slot::Held;
+                    self.event(Event::SlotGrantedAhead);
+                }
                 Act::Want if self.slot == Slot::Held => self.event(Event::SlotWanted),
                 Act::Ready if self.container && !self.ready => {
                     self.ready = true;
@@ -597,6 +668,7 @@ mod tests {
                 }
                 Act::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
                 Act::Grant
+                | Act::GrantAhead
                 | Act::Want
                 | Act::Ready
                 | Act::Step
@@ -654,6 +726,12 @@ mod tests {
                     if self.pending == 0 {
                         return Some(Event::NothingToDo);
                     }
+                    self.container = true;
+                    None
+                }
+                Effect::LaunchAhead => {
+                    assert_eq!(self.slot, Slot::Held);
+                    assert!(!self.container, "two containers at once");
                     self.container = true;
                     None
                 }

@@ -7,6 +7,8 @@ use crate::types::GroupName;
 pub enum Command {
     Work,
     SlotGranted,
+    /// A slot that was not asked for: somebody may ask for something soon.
+    SlotGrantedAhead,
     SlotWanted,
     /// What kept everybody from being answered may be over.
     TryAgain,
@@ -28,4 +30,8 @@ pub enum ReportKind {
     /// The slot is held, but nobody works in it.
     Idle,
     Busy,
+    /// An agent that was started ahead of need was needed.
+    AheadUsed,
+    /// It was not, for as long as it was kept.
+    AheadInVain,
 }

@@ -19,11 +19,14 @@ use super::{Reply, Store, account, groups, media, millis, outbox, people, recipi
 use crate::notices;
 use crate::router::{Quotes, Wake, wake};
 use crate::types::{
-    ChatId, Event, Forwarded, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, SenderId, Unread,
+    ChatId, Event, Forwarded, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, Role, SenderId,
+    Unread,
 };
 
 /// Stands for a message that was taken back.
 const DELETED: &str = "[deleted message]";
+/// For so long after its last turn, who speaks in a group may be about to call Kai once more.
+const TALKED_LATELY: SignedDuration = SignedDuration::from_hours(1);
 
 /// An inbox row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
@@ -53,6 +56,8 @@ impl Rules {
 pub struct TakenIn {
     /// The groups that have something new to answer, each once.
     pub woken: Vec<GroupName>,
+    /// The groups in which somebody may ask for something soon, each once.
+    pub expected: Vec<GroupName>,
     pub outbox: OutboxChange,
     /// Whether there are messages that could not be read.
     pub unread: bool,
@@ -76,12 +81,17 @@ impl Store {
     pub async fn take_in(&self, events: Vec<Event>, rules: Rules, now: Timestamp) -> Result<TakenIn> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            let mut intake =
-                Intake { connection: &transaction, rules: &rules, now, taken: TakenIn::default() };
+            let mut intake = Intake {
+                connection: &transaction,
+                rules: &rules,
+                now,
+                taken: TakenIn::default(),
+                spoke: Vec::new(),
+            };
             for event in &events {
                 intake.take(event)?;
             }
-            let taken = intake.taken;
+            let taken = intake.expect()?;
             transaction.commit()?;
             Ok(taken)
         })
@@ -92,8 +102,13 @@ impl Store {
     pub async fn let_old_calls_go(&self, rules: Rules, now: Timestamp) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            let mut intake =
-                Intake { connection: &transaction, rules: &rules, now, taken: TakenIn::default() };
+            let mut intake = Intake {
+                connection: &transaction,
+                rules: &rules,
+                now,
+                taken: TakenIn::default(),
+                spoke: Vec::new(),
+            };
             let mut statement = transaction.prepare(
                 "SELECT id, chat, sent_at FROM inbox INDEXED BY inbox_pending
                  WHERE state = 'pending' AND wake = 'wakes'",
@@ -142,6 +157,8 @@ struct Intake<'a> {
     rules: &'a Rules,
     now: Timestamp,
     taken: TakenIn,
+    /// The groups in which somebody has said something that is context.
+    spoke: Vec<GroupName>,
 }
 
 /// What a row is made of; its chat is the group's.
@@ -258,6 +275,7 @@ impl Intake<'_> {
                 Some(group) => unread::came(self.connection, &group.chat, id),
                 None => Ok(()),
             },
+            Event::Typing { chat } => self.typing(chat),
         }
     }
 
@@ -466,9 +484,38 @@ impl Intake<'_> {
         if let Some(sender) = quote.and_then(|quote| quote.sender.as_ref()) {
             people::meet(self.connection, sender)?;
         }
-        if row.wake == Wake::Wakes {
-            self.wakes(group);
+        match row.wake {
+            Wake::Wakes => self.wakes(group),
+            Wake::Context if !self.spoke.contains(&group.name) => self.spoke.push(group.name.clone()),
+            Wake::Context => {}
         }
+        Ok(())
+    }
+
+    /// Ends with what was taken in: who has spoken in a group may call Kai next, if somebody did so lately.
+    fn expect(mut self) -> Result<TakenIn> {
+        let since = millis(self.now.saturating_sub(TALKED_LATELY)?);
+        for group in std::mem::take(&mut self.spoke) {
+            let talked_lately = self
+                .connection
+                .prepare_cached("SELECT 1 FROM turns WHERE group_name = ?1 AND began_at >= ?2")?
+                .exists(params![group.as_str(), since])?;
+            if talked_lately {
+                self.taken.expected.push(group);
+            }
+        }
+        let TakenIn { woken, expected, .. } = &mut self.taken;
+        expected.sort();
+        expected.dedup();
+        expected.retain(|group| !woken.contains(group));
+        Ok(self.taken)
+    }
+
+    /// In a direct chat, and in the main channel, everything is for Kai; in a group others write to each other.
+    fn typing(&mut self, chat: &ChatId) -> Result<()> {
+        let group = self.group_of(chat)?;
+        let for_kai = |group: &Group| group.role == Role::Main || !group.chat.is_whatsapp_group();
+        self.taken.expected.extend(group.filter(for_kai).map(|group| group.name));
         Ok(())
     }
 

@@ -57,6 +57,10 @@ pub enum Event {
         chat: ChatId,
         id: MessageId,
     },
+    /// Somebody else writes or records something. Nothing of it is kept.
+    Typing {
+        chat: ChatId,
+    },
 }
 
 /// A word of somebody's device about a message of ours.

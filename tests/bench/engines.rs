@@ -35,6 +35,8 @@ const STARTS: usize = 5;
 const MESSAGES: usize = 5;
 /// How long an agent is left alone before its memory is looked at.
 const REST: Duration = Duration::from_secs(5);
+/// How long somebody types before the message comes.
+const TYPED_FOR: Duration = Duration::from_secs(3);
 /// Between two looks at whether the model was asked.
 const LOOK: Duration = Duration::from_millis(1);
 
@@ -72,6 +74,14 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
         let killed = world.kill_container("family").await;
         gone(&killed).await;
     }
+    let mut felt = Vec::new();
+    for start in 0..STARTS {
+        world.types("main").await;
+        sleep(TYPED_FOR).await;
+        felt.push(asks_in(&mut world, "main", &format!("typed {start}")).await);
+        let killed = world.kill_container("main").await;
+        gone(&killed).await;
+    }
     let asked = world.practice.requests();
     assert!(asked.iter().all(|request| request.line == "POST /coding/v1/chat/completions"), "{asked:?}");
     world.ends().await;
@@ -83,6 +93,7 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
         Figure::spread(&format!("{name}: message to the model, no container runs"), &cold),
         Figure::spread("  of which until the container runs", &Spread::of(containers)),
         Figure::spread("  of which the engine's start and its first request", &Spread::of(engines)),
+        Figure::spread("  with 3 s of typing before the message", &Spread::of(felt)),
         Figure::spread(&format!("{name}: message to the model, the container runs"), &warm),
         Figure::memory(&format!("{name}: memory of a container that waits"), resident[STARTS / 2], None),
         Figure::memory("  of which is its own", own[STARTS / 2], None),
@@ -91,15 +102,19 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
 
 /// How long a message takes until the model has it; waits for the answer, too.
 async fn asks(world: &mut World, text: &str) -> Duration {
+    asks_in(world, "family", text).await
+}
+
+async fn asks_in(world: &mut World, group: &str, text: &str) -> Duration {
     let answers = world.practice.answers();
     let began = Instant::now();
-    world.says("family", &format!("@Kai SAY {text}")).await;
+    world.says(group, &format!("@Kai SAY {text}")).await;
     while world.practice.answers() == answers {
         assert!(began.elapsed() < PATIENCE, "the model was not asked");
         sleep(LOOK).await;
     }
     let took = began.elapsed();
-    assert_eq!(world.hears_in("family").await, format!("Kai: {text}"));
+    assert_eq!(world.hears_in(group).await, format!("Kai: {text}"));
     took
 }
 

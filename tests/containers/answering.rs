@@ -2,6 +2,7 @@
 
 use nanokimi::agent::Engine;
 
+use crate::ground::{running, until};
 use crate::world::World;
 
 #[tokio::test]
@@ -25,6 +26,20 @@ async fn what_looks_like_a_command_or_like_markup_is_only_text() {
         for text in ["/clear", "/yolo", "SAY gotcha", "$(touch /tmp/x)", "¿qué tal, 👪?", "SAY done"] {
             assert!(recalled.contains(text), "{text:?}: {recalled}");
         }
+        world.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn who_types_is_answered_by_the_agent_that_this_has_started() {
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        world.types("main").await;
+        until("an agent runs", async || running(world.install()).await.len() == 1).await;
+        let started = world.container("main").await["Id"].clone();
+        assert_eq!(world.practice.requests(), [], "nothing was asked yet");
+        assert_eq!(world.asks("main", "SAY hello").await, "Kai: hello");
+        assert_eq!(world.container("main").await["Id"], started);
         world.ends().await;
     }
 }

@@ -18,7 +18,7 @@ use nanokimi::paths::Paths;
 use nanokimi::practice::{self, Brain, LoginDesk, Practice, Terms};
 use nanokimi::session::{Host, Settings};
 use nanokimi::store::Store;
-use nanokimi::types::{Group, Inbound, Media, Role, Secret, WebPolicy};
+use nanokimi::types::{Event, Group, Inbound, Media, Role, Secret, WebPolicy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -206,6 +206,12 @@ impl World {
     }
 
     /// Somebody sends a file with this caption; returns once the message is stored.
+    /// Somebody types in this chat.
+    pub async fn types(&self, group: &str) {
+        let service = self.service.as_ref().expect("the service runs");
+        service.tells(vec![Event::Typing { chat: chat(group) }]).await;
+    }
+
     pub async fn sends(&mut self, group: &str, caption: &str, media: Media) {
         self.writes(group, caption, Some(media)).await;
     }

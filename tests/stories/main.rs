@@ -5,6 +5,7 @@
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
 mod absence;
+mod ahead;
 mod answering;
 mod api;
 mod changes;

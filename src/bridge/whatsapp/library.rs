@@ -12,7 +12,7 @@ use whatsapp_rust::types::events::{
     DecryptFailMode, EventHandler, EventInterest, EventKind, MessageBatch, Receipt as Receipts,
     UndecryptableMessage,
 };
-use whatsapp_rust::types::presence::ReceiptType;
+use whatsapp_rust::types::presence::{ChatPresence, ReceiptType};
 use whatsapp_rust::wacore::pair_code::PairCodeRejection;
 use whatsapp_rust::wacore::store::DevicePropsOverride;
 use whatsapp_rust::wacore::store::traits::DeviceStore as _;
@@ -229,6 +229,7 @@ impl EventHandler for Listener {
             EventKind::Messages,
             EventKind::ServerAck,
             EventKind::Receipt,
+            EventKind::ChatPresence,
             EventKind::IdentityChange,
             EventKind::UndecryptableMessage,
             EventKind::GroupUpdate,
@@ -383,6 +384,9 @@ fn signal(said: &Said) -> Option<Signal> {
             let names = std::iter::once(&change.user).chain(&change.lid_user);
             let changed = names.map(|name| Event::IdentityChanged { person: inbound::sender(name) });
             Signal::Events(changed.collect())
+        }
+        Said::ChatPresence(update) if update.state == ChatPresence::Composing => {
+            Signal::Events(vec![Event::Typing { chat: inbound::chat(&update.source.chat) }])
         }
         Said::GroupUpdate(update) => Signal::GroupsChanged(vec![update.group_jid.clone()]),
         Said::SelfPushNameUpdated(_) => Signal::Named,

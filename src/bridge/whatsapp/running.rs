@@ -192,7 +192,7 @@ async fn tell(desk: Desk, mut told: mpsc::Receiver<Vec<Event>>) {
 /// has, it says of the next message.
 fn may_be_lost(event: &Event) -> bool {
     match event {
-        Event::Answered { .. } | Event::Receipt(_) => true,
+        Event::Answered { .. } | Event::Receipt(_) | Event::Typing { .. } => true,
         Event::Message(_)
         | Event::Edited(_)
         | Event::Deleted { .. }

@@ -44,7 +44,8 @@ impl Told {
             | Event::ReadAfterAll { .. }
             | Event::Receipt(_)
             | Event::PhoneMissed { .. }
-            | Event::IdentityChanged { .. } => true,
+            | Event::IdentityChanged { .. }
+            | Event::Typing { .. } => true,
         });
         events
     }
@@ -89,7 +90,8 @@ impl Told {
                 | Event::Answered { .. }
                 | Event::Receipt(_)
                 | Event::PhoneMissed { .. }
-                | Event::IdentityChanged { .. } => {}
+                | Event::IdentityChanged { .. }
+                | Event::Typing { .. } => {}
             }
         }
     }

@@ -35,7 +35,8 @@ fn group(event: &Event) -> Option<(String, String, Option<u32>)> {
         | Event::ReadAfterAll { .. }
         | Event::Receipt(_)
         | Event::PhoneMissed { .. }
-        | Event::IdentityChanged { .. } => None,
+        | Event::IdentityChanged { .. }
+        | Event::Typing { .. } => None,
     }
 }
 

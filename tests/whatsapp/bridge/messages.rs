@@ -286,6 +286,28 @@ async fn the_account_is_seen_online_only_while_it_types_where_it_shares_a_number
     bridge.stop().await;
 }
 
+#[tokio::test]
+async fn that_somebody_types_or_records_is_told_and_that_they_stop_is_not() {
+    let World { server: _server, mut bridge, anna, folder: _folder, annas: _annas } = World::new().await;
+    let typing = |event: &Event| {
+        if let Event::Typing { chat } = event { Some(chat.to_string()) } else { None }
+    };
+    anna.client.chatstate().send_composing(&address(KAI)).await.unwrap();
+    assert_eq!(bridge.next(typing).await, ANNAS_CHAT);
+    anna.client.chatstate().send_recording(&address(FAMILY)).await.unwrap();
+    assert_eq!(bridge.next(typing).await, FAMILY);
+    anna.client.chatstate().send_paused(&address(KAI)).await.unwrap();
+    anna.write(KAI, "hello").await;
+    loop {
+        let batch = bridge.next_batch().await;
+        assert_eq!(batch.iter().find_map(typing), None);
+        if batch.iter().any(|event| message(event).is_some()) {
+            break;
+        }
+    }
+    bridge.stop().await;
+}
+
 /// The words of the next message.
 async fn words(bridge: &mut Bridge) -> String {
     bridge.next_message().await.text

@@ -1,0 +1,87 @@
+//! For which groups an agent is started before anything is asked, and how often in vain: pure.
+//!
+//! Somebody who types need not write to Kai, and an agent that nobody needs costs memory and a processor's seconds. So
+//! each time in vain a group is left alone for longer, until something is asked there.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use tokio::time::Instant;
+
+use crate::types::GroupName;
+
+/// How long a group is left alone after the first time in vain; it doubles with each that follows.
+const FIRST_REST: Duration = Duration::from_secs(5 * 60);
+const LONGEST_REST: Duration = Duration::from_secs(4 * 60 * 60);
+
+/// What has come of starting ahead, by group, and in all.
+#[derive(Debug, Default)]
+pub struct Ahead {
+    in_a_row: HashMap<GroupName, InVain>,
+    pub used: u64,
+    pub in_vain: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct InVain {
+    times: u32,
+    rests_until: Instant,
+}
+
+impl Ahead {
+    /// Whether a group may have its agent started now.
+    pub fn may_start(&self, group: &GroupName, now: Instant) -> bool {
+        self.in_a_row.get(group).is_none_or(|in_vain| in_vain.rests_until <= now)
+    }
+
+    pub fn was_used(&mut self, group: &GroupName) {
+        self.used += 1;
+        self.asked(group);
+    }
+
+    /// Something was asked, whether an agent was there or not.
+    pub fn asked(&mut self, group: &GroupName) {
+        self.in_a_row.remove(group);
+    }
+
+    pub fn was_in_vain(&mut self, group: GroupName, now: Instant) {
+        self.in_vain += 1;
+        let times = self.in_a_row.get(&group).map_or(1, |before| before.times.saturating_add(1));
+        let rest = FIRST_REST.saturating_mul(1 << (times - 1).min(16)).min(LONGEST_REST);
+        self.in_a_row.insert(group, InVain { times, rests_until: now + rest });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn each_time_in_vain_a_group_is_left_alone_for_longer_until_something_is_asked() {
+        let (family, work) = (GroupName::parse("family").unwrap(), GroupName::parse("work").unwrap());
+        let mut ahead = Ahead::default();
+        let mut now = Instant::now();
+        let mut rests = Vec::new();
+        for _ in 0..40 {
+            assert!(ahead.may_start(&family, now));
+            ahead.was_in_vain(family.clone(), now);
+            let began = now;
+            while !ahead.may_start(&family, now) {
+                now += Duration::from_secs(60);
+            }
+            rests.push((now - began).as_secs() / 60);
+        }
+        assert_eq!(rests[..7], [5, 10, 20, 40, 80, 160, 240]);
+        assert!(rests[7..].iter().all(|minutes| *minutes == 240));
+
+        ahead.was_in_vain(family.clone(), now);
+        assert!(!ahead.may_start(&family, now) && ahead.may_start(&work, now));
+        ahead.was_used(&family);
+        assert!(ahead.may_start(&family, now));
+        assert_eq!((ahead.used, ahead.in_vain), (1, 41));
+        ahead.was_in_vain(family.clone(), now);
+        assert!(ahead.may_start(&family, now + FIRST_REST));
+        ahead.asked(&family);
+        assert!(ahead.may_start(&family, now));
+    }
+}
