@@ -15,7 +15,7 @@ use crate::notices;
 use crate::types::{EngineName, Lang, Secret};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 20] = [
+pub const SETTINGS: [&str; 21] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
@@ -29,6 +29,7 @@ pub const SETTINGS: [&str; 20] = [
     "KIMI_MODEL",
     "ENGINE",
     "MAX_AGENTS",
+    "AGENTS_MEMORY_MB",
     "IDLE_MINUTES",
     "TURN_MINUTES",
     "ANSWER_WITHIN_HOURS",
@@ -97,6 +98,8 @@ pub struct Config {
     /// The agent program of groups without one of their own. Which there are is not known here.
     pub engine: EngineName,
     pub max_agents: usize,
+    /// How much memory agents may hold together; without a number, what the machine has for them.
+    pub agents_memory_mb: Option<u64>,
     pub idle_timeout: Duration,
     pub turn_timeout: Duration,
     /// What called Kai longer ago than this, while nanokimi was away, is only context.
@@ -186,8 +189,10 @@ impl Config {
             oauth_host: values.url("KIMI_CODE_OAUTH_HOST", oauth_host),
             model: values.text("KIMI_MODEL").or(default_model).map(str::to_owned),
             engine: EngineName::new(values.text("ENGINE").unwrap_or(DEFAULT_ENGINE)),
-            max_agents: values.number("MAX_AGENTS", 5, 1, 100),
-            idle_timeout: minutes(values.number("IDLE_MINUTES", 15, 1, 24 * 60)),
+            max_agents: values.number("MAX_AGENTS", 10, 1, 100),
+            agents_memory_mb: Some(values.number("AGENTS_MEMORY_MB", 0, 256, 1024 * 1024))
+                .filter(|mb| *mb > 0),
+            idle_timeout: minutes(values.number("IDLE_MINUTES", 60, 1, 24 * 60)),
             turn_timeout: minutes(values.number("TURN_MINUTES", 30, 1, 24 * 60)),
             answer_within: minutes(values.number("ANSWER_WITHIN_HOURS", 24, 1, 24 * 30) * 60),
             media_limit_bytes: values.number("MEDIA_MB", 32, 1, 100) * 1024 * 1024,
@@ -514,7 +519,7 @@ mod tests {
         assert_eq!(config.reply_prefix(), "Kai: ");
         assert_eq!(
             (config.max_agents, config.idle_timeout.as_secs(), config.turn_timeout.as_secs()),
-            (5, 900, 1800)
+            (10, 3600, 1800)
         );
         assert_eq!(config.api_base, "https://api.kimi.com/coding/v1");
         assert_eq!(config.oauth_host, "https://auth.kimi.com");

@@ -17,6 +17,7 @@ use crate::config::Config;
 use crate::container::Containers;
 use crate::container::docker::Docker;
 use crate::container::image;
+use crate::container::memory;
 use crate::container::spec::Limits;
 use crate::door::Upstream;
 use crate::home;
@@ -203,6 +204,11 @@ impl Install {
         Login::load(&self.paths, self.config.api_key.as_ref(), &self.config.oauth_host, self.clock.now())
     }
 
+    /// How much memory agents may hold together.
+    pub fn agents_memory_bytes(&self) -> u64 {
+        self.config.agents_memory_mb.map_or_else(memory::budget, |mb| mb * 1024 * 1024)
+    }
+
     /// Puts together what the service runs on.
     ///
     /// # Errors
@@ -236,6 +242,7 @@ impl Install {
             answer_within: config.answer_within,
             media_limit_bytes: config.media_limit_bytes,
             max_agents: config.max_agents,
+            agents_memory_bytes: self.agents_memory_bytes(),
         };
         let login = Arc::new(self.login());
         Ok(Host {

@@ -9,11 +9,13 @@ use tokio::time::timeout;
 use super::install::Install;
 use super::{link, ui};
 use crate::checks;
+use crate::container::memory;
 use crate::store::{GivenUp, InstanceLock, LinkNote, QueueCounts, Stop, Store, Undelivered, UnreadCount};
-use crate::types::{Authorization, GroupName, Outage, Trouble};
+use crate::types::{Authorization, Group, GroupName, Outage, Trouble};
 
 /// How long Docker may take to answer who only looks.
 const DOCKER_LIMIT: Duration = Duration::from_secs(5);
+const MIB: u64 = 1024 * 1024;
 
 pub async fn run(install: &Install) -> Result<ExitCode> {
     let root = install.paths.root().display().to_string();
@@ -25,6 +27,7 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
     };
     let QueueCounts { waiting, claimed, parked, unsent, unanswered, nacked, dead, usage } =
         store.queue_counts().await?;
+    let groups = store.groups().await?;
     let holder = InstanceLock::holder(&install.paths.lock_file())?;
     let whatsapp = whatsapp(install, &store, holder.as_deref()).await?;
     let service = holder.unwrap_or_else(|| {
@@ -36,7 +39,8 @@ pub async fn run(install: &Install) -> Result<ExitCode> {
         ("whatsapp", whatsapp),
         ("docker", docker(install).await),
         ("kimi", kimi(install, &store).await?),
-        ("groups", store.groups().await?.len().to_string()),
+        ("groups", groups.len().to_string()),
+        ("agents", agents(install, &groups)),
         ("messages waiting", waiting.to_string()),
         ("being answered", claimed.to_string()),
         ("messages unread", unread(install, &store).await?),
@@ -115,6 +119,18 @@ async fn kimi(install: &Install, store: &Store) -> Result<String> {
         format!("{} since {}", outage_words(outage), checks::time(since, &install.config.zone))
     });
     Ok(std::iter::once(account).chain(outages).collect::<Vec<_>>().join("; "))
+}
+
+/// How many agents run, and what they hold of the memory that there is for them.
+fn agents(install: &Install, groups: &[Group]) -> String {
+    let folders: Vec<_> =
+        groups.iter().map(|group| (group.name.clone(), install.paths.group(&group.name))).collect();
+    let held = memory::look(&folders).held;
+    let (held_mb, most_mb) = (held.values().sum::<u64>() / MIB, install.agents_memory_bytes() / MIB);
+    match held.len() {
+        0 => format!("0 run; there are {most_mb} MB for them"),
+        number => format!("{number} run, with {held_mb} of {most_mb} MB"),
+    }
 }
 
 /// Whether Docker answers now: the service waits for it, with all that is asked.

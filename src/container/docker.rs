@@ -26,7 +26,8 @@ use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 
 use super::spec::{Access, ContainerSpec, Daemon, HOME};
-use super::{Containers, Exit, Running, seccomp};
+use super::{Containers, Exit, Memory, Running, memory, seccomp};
+use crate::panics::blocking;
 use crate::types::{Failure, GroupName, InstallId, Trouble};
 
 /// Longest wait for the daemon's answer, in seconds: a small server under load creates a container slowly; a
@@ -208,6 +209,10 @@ impl Containers for Docker {
                 gid: rustix::process::getgid().as_raw(),
             },
         })
+    }
+
+    async fn memory(&self, groups: Vec<(GroupName, PathBuf)>) -> Memory {
+        blocking(move || memory::look(&groups)).await.unwrap_or_default()
     }
 
     async fn launch(&self, spec: &ContainerSpec) -> std::result::Result<Running, Failure> {

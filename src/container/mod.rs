@@ -1,20 +1,24 @@
 //! Rootless Docker: the only module that speaks to it (through bollard, in `docker` and `image`).
 //!
 //! `spec` decides, purely, what a group's container may see and do, and `seccomp` what it may ask of the kernel. `docker`
-//! launches it, `processes` tells what those inside hold. `image` builds the agent image. [`Containers`] is the seam: real Docker here, a scripted engine in the story tests.
+//! launches it, `processes` tells what those inside hold, and `memory` how much of the machine's. `image` builds the agent
+//! image. [`Containers`] is the seam: real Docker here, a scripted engine in the story tests.
 
 pub mod docker;
 pub mod image;
+pub mod memory;
 pub mod processes;
 pub mod seccomp;
 pub mod spec;
 
 use std::future::Future;
+use std::path::PathBuf;
 use std::pin::Pin;
 
 use anyhow::Result;
 use tokio::io::{AsyncRead, AsyncWrite};
 
+pub use memory::{Memory, Pressure};
 pub use spec::{ContainerSpec, Daemon};
 
 use crate::types::{Failure, GroupName, InstallId};
@@ -30,6 +34,9 @@ pub trait Containers: Clone + Send + Sync + 'static {
     /// Creates, attaches to and starts a container; it runs when this returns. A launch that is dropped halfway
     /// may leave its container: remove it by the spec's name.
     fn launch(&self, spec: &ContainerSpec) -> impl Future<Output = Result<Running, Failure>> + Send;
+
+    /// What the containers of these groups hold of the machine's memory. `groups` are their names and their folders.
+    fn memory(&self, groups: Vec<(GroupName, PathBuf)>) -> impl Future<Output = Memory> + Send;
 
     /// Kills and removes a container; one that is gone already is a success.
     fn remove(&self, name: &str) -> impl Future<Output = Result<()>> + Send;

@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
-use tokio::time::Instant;
+use tokio::time::{Instant, MissedTickBehavior, interval};
 
 use super::ahead::Ahead;
 use super::slots::{Order, Slots};
 use crate::auth::claimed_account;
 use crate::clock::sleep_until_or_never;
-use crate::container::Containers;
+use crate::container::{Containers, Memory, Pressure};
 use crate::panics::contain;
 use crate::session::machine::{After, FIRST_RETRY_PAUSE, OUTAGE_PAUSE, retry_pause};
 use crate::session::{self, Command, Host, Report, ReportKind};
@@ -24,6 +24,8 @@ use crate::types::{Authorization, GroupName, Outage};
 const COMMANDS_IN_FLIGHT: usize = 16;
 /// Of those, the places that `Work` leaves free: at most one grant and one wish are on their way at a time.
 const SLOT_COMMANDS: usize = 2;
+/// How often what the agents hold of the memory is looked at, while there are any.
+const LOOK_AT_MEMORY_EVERY: Duration = Duration::from_secs(5);
 /// Reports on their way from all sessions.
 const REPORTS_IN_FLIGHT: usize = 64;
 
@@ -38,7 +40,7 @@ pub async fn run<C: Containers>(
     let usable = account.borrow_and_update().clone();
     let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
     let mut dispatch = Dispatch {
-        slots: Slots::new(host.settings.max_agents),
+        slots: Slots::new(host.settings.max_agents, host.settings.agents_memory_bytes),
         ahead: Ahead::default(),
         host,
         places: HashMap::new(),
@@ -48,7 +50,10 @@ pub async fn run<C: Containers>(
         usable,
         late_renewal: None,
         docker: JoinSet::new(),
+        looks: JoinSet::new(),
     };
+    let mut look_at_memory = interval(LOOK_AT_MEMORY_EVERY);
+    look_at_memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         let next_return = dispatch.next_return();
         tokio::select! {
@@ -62,6 +67,8 @@ pub async fn run<C: Containers>(
             Some(Ok(end)) = dispatch.tasks.join_next() => dispatch.take_end(end, &mut reports),
             () = sleep_until_or_never(next_return) => dispatch.let_return(),
             Some(_) = dispatch.docker.join_next() => dispatch.docker_is_back().await,
+            _ = look_at_memory.tick(), if dispatch.may_look() => dispatch.look_at_memory(),
+            Some(Ok(memory)) = dispatch.looks.join_next() => dispatch.take_memory(&memory),
             _ = &mut stopped => break,
         }
     }
@@ -93,6 +100,8 @@ struct Dispatch<C> {
     late_renewal: Option<Instant>,
     /// Looks for Docker while it does not answer; empty while it does.
     docker: JoinSet<()>,
+    /// Looks at what the agents hold of the memory.
+    looks: JoinSet<Memory>,
 }
 
 /// What there is for a group.
@@ -299,6 +308,27 @@ impl<C: Containers> Dispatch<C> {
                 Vec::new()
             }
         };
+        self.give(orders);
+    }
+
+    /// Whether somebody could be asked for a slot, and nobody looks already.
+    fn may_look(&self) -> bool {
+        self.looks.is_empty() && self.slots.holders().next().is_some()
+    }
+
+    fn look_at_memory(&mut self) {
+        let (containers, paths) = (self.host.containers.clone(), &self.host.paths);
+        let groups = self.slots.holders().map(|group| (group.clone(), paths.group(group))).collect();
+        self.looks.spawn(async move { containers.memory(groups).await });
+    }
+
+    fn take_memory(&mut self, memory: &Memory) {
+        let is_short = memory.pressure == Pressure::Some;
+        let orders = self.slots.measured(|group| memory.held.get(group).copied(), is_short);
+        self.give(orders);
+    }
+
+    fn give(&self, orders: Vec<Order>) {
         for order in orders {
             let (group, command) = match order {
                 Order::Grant(group) => (group, Command::SlotGranted),

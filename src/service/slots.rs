@@ -1,12 +1,18 @@
-//! Who may run a container: a fixed number of slots, granted in the order in which they were asked for.
+//! Who may run a container: so many slots as there may be, and as there is memory for, granted in the order in which they
+//! were asked for.
 //!
-//! Pure: says whom to grant a slot and whom to ask for one. A group that waits makes an idle group give its
-//! slot up, or, where all are at work, the one that holds its slot the longest, after its turn. Half of the slots may be
-//! taken ahead of need, while they are free.
+//! Pure: says whom to grant a slot and whom to ask for one. A group that waits makes the group that is idle for the longest
+//! give its slot up, or, if all are at work, the one that holds its slot the longest, after its turn. If memory runs
+//! short, those that are idle give theirs up, nobody in a turn. Half of the slots may be taken ahead of need, while they are
+//! free.
 
 use std::collections::VecDeque;
 
 use crate::types::GroupName;
+
+/// What an agent counts for at least, in bytes, whatever it has been found to hold: an engine of either kind that waits, and
+/// one that is only about to start.
+pub const AGENT_BYTES: u64 = 120 * 1024 * 1024;
 
 /// What to tell a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -19,6 +25,10 @@ pub enum Order {
 #[derive(Debug)]
 pub struct Slots {
     count: usize,
+    /// How much memory all holders may have together.
+    memory_bytes: u64,
+    /// Counts the times that a holder became idle.
+    rests: u64,
     /// In the order in which slots were granted.
     holders: Vec<Holder>,
     waiting: VecDeque<GroupName>,
@@ -30,6 +40,9 @@ struct Holder {
     activity: Activity,
     asked: Asked,
     taken: Taken,
+    memory_bytes: u64,
+    /// When it became idle, in the order of all such times.
+    rested: u64,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,8 +66,50 @@ enum Asked {
 }
 
 impl Slots {
-    pub fn new(count: usize) -> Self {
-        Self { count: count.max(1), holders: Vec::new(), waiting: VecDeque::new() }
+    pub fn new(count: usize, memory_bytes: u64) -> Self {
+        Self { count: count.max(1), memory_bytes, rests: 0, holders: Vec::new(), waiting: VecDeque::new() }
+    }
+
+    /// Whether one more may hold a slot. One always may.
+    fn has_room(&self) -> bool {
+        let after = self.held_bytes().saturating_add(AGENT_BYTES);
+        self.holders.is_empty() || (self.holders.len() < self.count && after <= self.memory_bytes)
+    }
+
+    fn held_bytes(&self) -> u64 {
+        self.holders.iter().map(|holder| holder.memory_bytes).fold(0, u64::saturating_add)
+    }
+
+    /// Those that hold a slot.
+    pub fn holders(&self) -> impl Iterator<Item = &GroupName> {
+        self.holders.iter().map(|holder| &holder.group)
+    }
+
+    /// What the holders' agents have been found to hold, in bytes. Says whom to ask for its slot: if they hold too much
+    /// together, or `is_short` of memory is the machine, the one that is idle for the longest, one at a time.
+    pub fn measured(&mut self, held: impl Fn(&GroupName) -> Option<u64>, is_short: bool) -> Vec<Order> {
+        for holder in &mut self.holders {
+            holder.memory_bytes = held(&holder.group).unwrap_or(0).max(AGENT_BYTES);
+        }
+        let mut orders = self.grant_or_want();
+        let gives = |holder: &Holder| holder.asked == Asked::Yes && holder.activity == Activity::Idle;
+        let too_much = is_short || self.held_bytes() > self.memory_bytes;
+        if too_much
+            && !self.holders.iter().any(gives)
+            && let Some(index) = self.longest_idle()
+            && let Some(holder) = self.holders.get_mut(index)
+        {
+            holder.asked = Asked::Yes;
+            orders.push(Order::Want(holder.group.clone()));
+        }
+        orders
+    }
+
+    /// The one that is idle for the longest, of those that were not asked.
+    fn longest_idle(&self) -> Option<usize> {
+        let idle = self.holders.iter().enumerate();
+        let idle = idle.filter(|(_, holder)| holder.asked == Asked::No && holder.activity == Activity::Idle);
+        idle.min_by_key(|(_, holder)| holder.rested).map(|(index, _)| index)
     }
 
     /// A group asks for a slot. One that got it unasked meanwhile has it already.
@@ -71,7 +126,7 @@ impl Slots {
     pub fn take_ahead(&mut self, group: &GroupName) -> bool {
         let ahead = self.holders.iter().filter(|holder| holder.taken == Taken::Ahead).count();
         let may = self.waiting.is_empty()
-            && self.holders.len() < self.count
+            && self.has_room()
             && ahead < (self.count / 2).max(1)
             && !self.holds(group);
         if may {
@@ -92,7 +147,14 @@ impl Slots {
     }
 
     fn hold(&mut self, group: GroupName, taken: Taken) {
-        self.holders.push(Holder { group, activity: Activity::Busy, asked: Asked::No, taken });
+        self.holders.push(Holder {
+            group,
+            activity: Activity::Busy,
+            asked: Asked::No,
+            taken,
+            memory_bytes: AGENT_BYTES,
+            rested: 0,
+        });
     }
 
     /// A group gives its slot back, or does not wait for one any more.
@@ -103,6 +165,11 @@ impl Slots {
     }
 
     pub fn idle(&mut self, group: &GroupName) -> Vec<Order> {
+        self.rests += 1;
+        let rests = self.rests;
+        if let Some(holder) = self.holders.iter_mut().find(|holder| holder.group == *group) {
+            holder.rested = rests;
+        }
         self.set(group, Activity::Idle);
         self.grant_or_want()
     }
@@ -119,7 +186,7 @@ impl Slots {
 
     fn grant_or_want(&mut self) -> Vec<Order> {
         let mut orders = Vec::new();
-        while self.holders.len() < self.count
+        while self.has_room()
             && let Some(group) = self.waiting.pop_front()
         {
             self.hold(group.clone(), Taken::ForWork);
@@ -142,13 +209,15 @@ impl Slots {
                 .filter(|holder| holder.asked == Asked::Yes && holder.activity == activity);
             held.count()
         };
-        let unasked = |activity| {
-            self.holders.iter().position(|holder| holder.asked == Asked::No && holder.activity == activity)
+        let busy_longest = || {
+            self.holders
+                .iter()
+                .position(|holder| holder.asked == Asked::No && holder.activity == Activity::Busy)
         };
         let (idle, busy) = (asked(Activity::Idle), asked(Activity::Busy));
-        let index = match unasked(Activity::Idle) {
+        let index = match self.longest_idle() {
             Some(index) if idle < self.waiting.len() => index,
-            Some(_) | None if idle + busy < self.waiting.len() => unasked(Activity::Busy)?,
+            Some(_) | None if idle + busy < self.waiting.len() => busy_longest()?,
             Some(_) | None => return None,
         };
         self.holders.get_mut(index)
@@ -167,7 +236,7 @@ mod tests {
 
     #[test]
     fn the_third_waits_and_an_idle_one_is_asked_for_its_slot() {
-        let mut slots = Slots::new(2);
+        let mut slots = Slots::new(2, u64::MAX);
         assert_eq!(slots.ask(group("a")), [Order::Grant(group("a"))]);
         assert_eq!(slots.ask(group("b")), [Order::Grant(group("b"))]);
         slots.idle(&group("b"));
@@ -177,7 +246,7 @@ mod tests {
 
     #[test]
     fn where_all_are_busy_the_longest_holding_is_asked() {
-        let mut slots = Slots::new(2);
+        let mut slots = Slots::new(2, u64::MAX);
         slots.ask(group("a"));
         slots.ask(group("b"));
         assert_eq!(slots.ask(group("c")), [Order::Want(group("a"))]);
@@ -187,7 +256,7 @@ mod tests {
 
     #[test]
     fn one_that_turns_idle_is_asked_even_if_a_busy_one_was() {
-        let mut slots = Slots::new(2);
+        let mut slots = Slots::new(2, u64::MAX);
         slots.ask(group("a"));
         slots.ask(group("b"));
         assert_eq!(slots.ask(group("c")), [Order::Want(group("a"))]);
@@ -197,7 +266,7 @@ mod tests {
 
     #[test]
     fn half_of_the_slots_may_be_taken_ahead_while_they_are_free() {
-        let mut slots = Slots::new(4);
+        let mut slots = Slots::new(4, u64::MAX);
         assert_eq!(slots.ask(group("a")), [Order::Grant(group("a"))]);
         assert!(!slots.take_ahead(&group("a")), "it has one");
         assert!(slots.take_ahead(&group("b")) && slots.take_ahead(&group("c")));
@@ -212,15 +281,53 @@ mod tests {
         assert!(!slots.take_ahead(&group("f")), "somebody waits");
         assert_eq!(slots.give_back(&group("c")), [Order::Grant(group("e"))]);
         assert_eq!(slots.give_back(&group("d")), []);
-        let mut one = Slots::new(1);
+        let mut one = Slots::new(1, u64::MAX);
         assert!(one.take_ahead(&group("a")));
+    }
+
+    #[test]
+    fn as_many_hold_a_slot_as_there_is_memory_for_and_one_always() {
+        let mut slots = Slots::new(10, 3 * AGENT_BYTES);
+        for name in ["a", "b", "c"] {
+            assert_eq!(slots.ask(group(name)), [Order::Grant(group(name))]);
+        }
+        slots.idle(&group("b"));
+        slots.idle(&group("a"));
+        assert_eq!(slots.ask(group("d")), [Order::Want(group("b"))], "the one that is idle for longer");
+        assert!(!slots.take_ahead(&group("e")));
+        assert_eq!(slots.give_back(&group("b")), [Order::Grant(group("d"))]);
+        // With one that has grown by a byte there is no room for a third.
+        assert_eq!(slots.give_back(&group("d")), []);
+        let grown = |name: &GroupName| (*name == group("c")).then_some(AGENT_BYTES + 1);
+        assert_eq!(slots.measured(grown, false), []);
+        assert_eq!(slots.ask(group("e")), [Order::Want(group("a"))]);
+        let none = Slots::new(10, 0).ask(group("a"));
+        assert_eq!(none, [Order::Grant(group("a"))]);
+    }
+
+    #[test]
+    fn if_memory_runs_short_the_longest_idle_goes_one_at_a_time_and_nobody_in_a_turn() {
+        let mut slots = Slots::new(10, 10 * AGENT_BYTES);
+        for name in ["a", "b", "c"] {
+            slots.ask(group(name));
+        }
+        slots.idle(&group("c"));
+        slots.idle(&group("a"));
+        let usual = |_: &GroupName| None;
+        assert_eq!(slots.measured(usual, true), [Order::Want(group("c"))]);
+        assert_eq!(slots.measured(usual, true), [], "it is ending");
+        assert_eq!(slots.give_back(&group("c")), []);
+        let much = |name: &GroupName| (*name == group("b")).then_some(20 * AGENT_BYTES);
+        assert_eq!(slots.measured(much, false), [Order::Want(group("a"))]);
+        assert_eq!(slots.give_back(&group("a")), []);
+        assert_eq!(slots.measured(much, true), [], "it works");
     }
 
     proptest! {
         /// Groups ask, work and give back as they are told: never too many at once, everybody's turn comes.
         #[test]
         fn everybody_gets_a_slot_in_order(count in 1_usize..4, order in prop::collection::vec(0_usize..8, 1..40)) {
-            let mut slots = Slots::new(count);
+            let mut slots = Slots::new(count, u64::MAX);
             let (mut waiting, mut held, mut granted, mut asked) = (Vec::new(), Vec::new(), Vec::new(), Vec::new());
             let names: Vec<GroupName> = (0..8).map(|n| group(&format!("g{n}"))).collect();
             for index in order {

@@ -9,11 +9,12 @@ use std::time::Duration;
 
 use anyhow::Result;
 use tokio::sync::mpsc;
-use tokio::time::{Instant, sleep, timeout};
+use tokio::time::{Instant, timeout};
 
 use super::Host;
 use super::allowance::group_that_may_begin;
 use super::attention::{Attention, Show};
+use super::ending::write_ending;
 use super::launch::{Engine, HasWorked, disk_is_full, failure_of, launch};
 use super::machine::{After, Effect, Event, Machine};
 use super::mailbox::{Command, Report, ReportKind};
@@ -35,9 +36,6 @@ use crate::types::{Authorization, ChatId, Failure, Group, GroupName, Outage, Rol
 
 /// What an ended container may still have in its pipes is read for this long.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
-/// How often, and with which pauses, the end of a turn is tried to be written.
-const FINISH_TRIES: u32 = 5;
-const FINISH_PAUSE: Duration = Duration::from_secs(2);
 /// How long Docker may take to remove a container before it is asked again.
 pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
 
@@ -683,21 +681,5 @@ impl<C: Containers> Driver<C> {
     async fn report(&self, kind: ReportKind) {
         // Dispatch outlives its sessions; should it be gone, there is nobody left to tell.
         self.reports.send(Report { group: self.name.clone(), kind }).await.ok();
-    }
-}
-
-/// A full or busy disk may have room a little later: the answer is worth some patience.
-pub(super) async fn write_ending<C>(host: &Host<C>, ending: &TurnEnding) -> Result<Finished> {
-    let mut tries = 1;
-    loop {
-        let result = host.store.finish_turn(ending.clone(), host.clock.now()).await;
-        match result {
-            Err(error) if tries < FINISH_TRIES => {
-                tracing::warn!("Failed to finish a turn, trying again: {error:#}")
-            }
-            Ok(_) | Err(_) => return result,
-        }
-        tries += 1;
-        sleep(FINISH_PAUSE).await;
     }
 }

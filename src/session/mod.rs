@@ -2,13 +2,14 @@
 //!
 //! `machine` decides (pure), `driver` performs: it alone owns the group's container, its engine and its turn.
 //! `launch` makes a container ready; `whole_texts` keeps what is too long for a prompt; `pictures` shows the model what was
-//! sent; `turn` gathers an answer, which `replies` makes ready to be sent; `attention` is what the chat sees meanwhile.
+//! sent; `turn` gathers an answer, which `replies` makes ready to be sent and `ending` writes down; `attention` is what the chat sees meanwhile.
 //! `memory` doubts what an agent has left when engines fail on it, `share` watches what an agent takes of the machine;
 //! `troubles` knows which trouble is worth another try. `recovery` comes after a session that broke off.
 
 mod allowance;
 mod attention;
 mod driver;
+mod ending;
 mod launch;
 pub mod machine;
 mod mailbox;
@@ -113,6 +114,8 @@ pub struct Settings {
     pub media_limit_bytes: u64,
     /// Most containers that run at once.
     pub max_agents: usize,
+    /// How much memory they may hold together.
+    pub agents_memory_bytes: u64,
 }
 
 impl Settings {

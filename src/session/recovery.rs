@@ -4,7 +4,8 @@ use anyhow::Result;
 use tokio::time::{sleep, timeout};
 
 use super::Host;
-use super::driver::{KILL_LIMIT, write_ending};
+use super::driver::KILL_LIMIT;
+use super::ending::write_ending;
 use super::machine::{After, CLOSE_GRACE};
 use crate::container::Containers;
 use crate::notices;

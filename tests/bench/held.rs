@@ -2,7 +2,7 @@
 //! in our hands, and in the container's place an engine that answers at once and says when it was asked.
 
 use std::collections::HashMap;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use nanokimi::auth::{Login, config_toml};
 use nanokimi::bridge::{self, Batch, BridgeEnd, Event, HandedOver, Link, Order};
 use nanokimi::clock::Clock;
 use nanokimi::container::spec::{Daemon, Limits};
-use nanokimi::container::{ContainerSpec, Containers, Exit, Running};
+use nanokimi::container::{ContainerSpec, Containers, Exit, Memory, Running};
 use nanokimi::door::Upstream;
 use nanokimi::home;
 use nanokimi::paths::Paths;
@@ -169,6 +169,7 @@ fn settings(install: InstallId) -> Settings {
         answer_within: Duration::from_secs(24 * 60 * 60),
         media_limit_bytes: 32 * 1024 * 1024,
         max_agents: 1,
+        agents_memory_bytes: u64::MAX,
     }
 }
 
@@ -201,6 +202,10 @@ impl Containers for PromptEngines {
 
     async fn daemon(&self) -> Result<Daemon> {
         Ok(Daemon::Rootless)
+    }
+
+    async fn memory(&self, _: Vec<(GroupName, PathBuf)>) -> Memory {
+        Memory::default()
     }
 
     async fn launch(&self, spec: &ContainerSpec) -> Result<Running, Failure> {

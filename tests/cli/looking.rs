@@ -88,7 +88,7 @@ fn the_groups_are_a_table() {
 
 #[test]
 fn status_is_a_table() {
-    let said = Home::new().run(&["status"]).done();
+    let said = Home::new().set("AGENTS_MEMORY_MB", "1536").run(&["status"]).done();
     assert_eq!(said.stderr, "");
     assert_snapshot!(said.stdout, @"
     install              HOME/nanokimi
@@ -97,6 +97,7 @@ fn status_is_a_table() {
     docker               Docker does not answer at HOME/run/docker.sock. Start it with `systemctl --user start docker`; docs/operating.md says how to set it up
     kimi                 Nobody is logged in to Kimi; run `nanokimi login`
     groups               2
+    agents               0 run; there are 1536 MB for them
     messages waiting     0
     being answered       0
     messages unread      0

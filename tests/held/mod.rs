@@ -300,6 +300,7 @@ pub fn settings(install: InstallId) -> Settings {
         answer_within: Duration::from_secs(24 * 60 * 60),
         media_limit_bytes: 32 * 1024 * 1024,
         max_agents: 5,
+        agents_memory_bytes: u64::MAX,
     }
 }
 

@@ -4,10 +4,11 @@
 #![allow(dead_code, reason = "each test target uses a part of it")]
 
 use std::collections::{HashMap, VecDeque};
+use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use nanokimi::container::{ContainerSpec, Containers, Daemon, Exit, Running};
+use nanokimi::container::{ContainerSpec, Containers, Daemon, Exit, Memory, Running};
 use nanokimi::types::{Failure, GroupName, InstallId, Trouble};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -71,6 +72,7 @@ struct State {
     tries: usize,
     launches: Vec<ContainerSpec>,
     panics_at_removal: bool,
+    memory: Memory,
 }
 
 /// Whether Docker answers.
@@ -150,6 +152,19 @@ impl ScriptedDocker {
         self.state().daemon = Standing::Answers;
     }
 
+    /// The groups whose agents run.
+    pub fn running_groups(&self) -> Vec<String> {
+        let mut groups: Vec<String> =
+            self.state().running.values().map(|(spec, _)| spec.group.to_string()).collect();
+        groups.sort();
+        groups
+    }
+
+    /// What the agents hold from now on, and whether the machine is short of memory.
+    pub fn holds(&self, memory: Memory) {
+        self.state().memory = memory;
+    }
+
     pub fn running(&self) -> usize {
         self.state().running.len()
     }
@@ -184,6 +199,10 @@ impl Containers for ScriptedDocker {
     async fn daemon(&self) -> anyhow::Result<Daemon> {
         self.answers().await?;
         Ok(Daemon::Rootless)
+    }
+
+    async fn memory(&self, _: Vec<(GroupName, PathBuf)>) -> Memory {
+        self.state().memory.clone()
     }
 
     async fn launch(&self, spec: &ContainerSpec) -> Result<Running, Failure> {

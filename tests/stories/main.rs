@@ -22,6 +22,7 @@ mod held;
 mod identities;
 mod limits;
 mod media;
+mod memory;
 mod outages;
 mod panics;
 mod prompts;

@@ -1,0 +1,181 @@
+//! What agents hold of the machine's memory, and how much of it there is for them, told by /proc and /sys.
+//!
+//! Whether the limits of containers hold is not asked: where cgroups are not delegated they do not.
+
+use std::collections::HashMap;
+use std::fs;
+use std::io;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+use super::spec::GROUP;
+use crate::types::GroupName;
+
+/// The agents' memory, as it was when somebody looked.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Memory {
+    /// In bytes, by group; a group without a container is not there.
+    pub held: HashMap<GroupName, u64>,
+    pub pressure: Pressure,
+}
+
+/// Whether the machine runs short of memory.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Pressure {
+    #[default]
+    None,
+    Some,
+}
+
+/// In this share of the last ten seconds some program waited for memory: the kernel is busy with making room.
+const WAITED_PERCENT: f64 = 10.0;
+/// With less than this share of all memory available, there may be no time for the kernel to make room.
+const AVAILABLE_MIN: u64 = 20;
+/// Folders of a container that are in memory.
+const IN_MEMORY: [&str; 3] = ["tmp", "home/node", "dev/shm"];
+const TMPFS_MAGIC: i64 = 0x0102_1994;
+/// What the machine needs for itself: a quarter of its memory, and at least so much.
+const RESERVE_MIN_BYTES: u64 = 384 * MIB;
+const MIB: u64 = 1024 * 1024;
+
+/// What the containers of these groups hold. `groups` are their names and their folders on the host.
+pub fn look(groups: &[(GroupName, PathBuf)]) -> Memory {
+    Memory {
+        held: held(groups).unwrap_or_default(),
+        pressure: pressure(|path| fs::read_to_string(path).ok()),
+    }
+}
+
+/// How much of the machine's memory agents may hold together, in bytes.
+pub fn budget() -> u64 {
+    budget_of(|path| fs::read_to_string(path).ok())
+}
+
+fn held(groups: &[(GroupName, PathBuf)]) -> io::Result<HashMap<GroupName, u64>> {
+    let known = groups.iter().filter_map(|(name, folder)| {
+        let folder = fs::metadata(folder).ok()?;
+        Some(((folder.dev(), folder.ino()), name))
+    });
+    let known: HashMap<(u64, u64), &GroupName> = known.collect();
+    let mut held = HashMap::new();
+    for entry in fs::read_dir("/proc")?.flatten() {
+        let process = entry.path();
+        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        // By what a process sees in the place of its group's folder, which no agent can change.
+        let root = process.join("root");
+        let seen = || fs::metadata(root.join(GROUP.trim_start_matches('/'))).ok();
+        let Some(seen) = is_process.then(seen).flatten() else { continue };
+        let Some(name) = known.get(&(seen.dev(), seen.ino())) else { continue };
+        let bytes = held.entry((*name).clone()).or_insert_with(|| in_memory(&root));
+        // What a process shares with files, the kernel can read again.
+        let status = fs::read_to_string(process.join("status")).unwrap_or_default();
+        *bytes += kilobytes(&status, "RssAnon:").unwrap_or(0) * 1024;
+    }
+    Ok(held)
+}
+
+/// What lies in a container's folders that are in memory.
+fn in_memory(root: &Path) -> u64 {
+    let used = IN_MEMORY.iter().filter_map(|folder| {
+        let disk = rustix::fs::statfs(root.join(folder)).ok()?;
+        let used = disk.f_blocks.saturating_sub(disk.f_bfree);
+        let block = u64::try_from(disk.f_bsize).ok()?;
+        (disk.f_type == TMPFS_MAGIC).then_some(used * block)
+    });
+    used.sum()
+}
+
+fn pressure(read: impl Fn(&str) -> Option<String>) -> Pressure {
+    // Not every kernel tells it.
+    let waited = read("/proc/pressure/memory").and_then(|told| {
+        let some = told.lines().find(|line| line.starts_with("some "))?;
+        some.split(' ').find_map(|word| word.strip_prefix("avg10="))?.parse::<f64>().ok()
+    });
+    let memory = read("/proc/meminfo").unwrap_or_default();
+    let short = match (kilobytes(&memory, "MemTotal:"), kilobytes(&memory, "MemAvailable:")) {
+        (Some(total), Some(available)) => available < total / AVAILABLE_MIN,
+        _ => false,
+    };
+    if short || waited.is_some_and(|percent| percent >= WAITED_PERCENT) {
+        Pressure::Some
+    } else {
+        Pressure::None
+    }
+}
+
+fn budget_of(read: impl Fn(&str) -> Option<String>) -> u64 {
+    let memory = read("/proc/meminfo").unwrap_or_default();
+    let machine = kilobytes(&memory, "MemTotal:").unwrap_or(0) * 1024;
+    // What bounds us bounds our containers, which are children of the same user's daemon.
+    let cgroup = read("/proc/self/cgroup").unwrap_or_default();
+    let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
+    let bounds = Path::new(cgroup).ancestors().filter_map(|cgroup| {
+        let path = format!("/sys/fs/cgroup{}/memory.max", cgroup.display());
+        read(&path)?.trim().parse::<u64>().ok()
+    });
+    let all = bounds.chain([machine]).min().unwrap_or(machine);
+    all.saturating_sub((all / 4).max(RESERVE_MIN_BYTES))
+}
+
+fn kilobytes(memory: &str, name: &str) -> Option<u64> {
+    let line = memory.lines().find_map(|line| line.strip_prefix(name))?;
+    line.trim().strip_suffix("kB")?.trim().parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is read where only these files are.
+    fn of<'a>(files: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
+        |path| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
+    }
+
+    #[test]
+    fn a_quarter_of_what_there_is_stays_with_the_machine() {
+        let meminfo = |mb: u64| format!("MemTotal:  {} kB\nMemFree: 1 kB\n", mb * 1024);
+        for (machine, bounds, expected) in [
+            (1024, vec![], 640),
+            (2048, vec![], 1536),
+            (4096, vec![], 3072),
+            (256, vec![], 0),
+            (24 * 1024, vec![("/sys/fs/cgroup/user.slice/memory.max", "2147483648\n")], 1536),
+            (24 * 1024, vec![("/sys/fs/cgroup/user.slice/a.scope/memory.max", "max\n")], 18 * 1024),
+            (1024, vec![("/sys/fs/cgroup/memory.max", "2147483648\n")], 640),
+        ] {
+            let meminfo = meminfo(machine);
+            let mut files =
+                vec![("/proc/meminfo", meminfo.as_str()), ("/proc/self/cgroup", "0::/user.slice/a.scope\n")];
+            files.extend(bounds.clone());
+            assert_eq!(budget_of(of(&files)) / MIB, expected, "{machine} {bounds:?}");
+        }
+        assert_eq!(budget_of(of(&[])), 0);
+    }
+
+    #[test]
+    fn a_machine_is_short_when_programs_wait_or_little_is_left() {
+        let waits = |avg10: &str| {
+            format!("some avg10={avg10} avg60=0.00 avg300=0.00 total=7\nfull avg10=99.00 avg60=0\n")
+        };
+        let memory = |available: u64| format!("MemTotal: 1000 kB\nMemAvailable: {available} kB\n");
+        for (waited, available, expected) in [
+            ("0.00", 500, Pressure::None),
+            ("9.99", 500, Pressure::None),
+            ("10.00", 500, Pressure::Some),
+            ("0.00", 49, Pressure::Some),
+            ("x", 50, Pressure::None),
+        ] {
+            let (waits, memory) = (waits(waited), memory(available));
+            let files = [("/proc/pressure/memory", waits.as_str()), ("/proc/meminfo", memory.as_str())];
+            assert_eq!(pressure(of(&files)), expected, "{waited} {available}");
+        }
+        assert_eq!(pressure(of(&[])), Pressure::None);
+    }
+
+    #[test]
+    fn no_process_of_this_machine_is_in_a_container_of_ours() {
+        let folder = tempfile::tempdir().unwrap();
+        let group = GroupName::parse("family").unwrap();
+        assert_eq!(held(&[(group, folder.path().to_owned())]).unwrap(), HashMap::new());
+    }
+}

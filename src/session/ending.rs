@@ -1,0 +1,29 @@
+//! Writes the end of a turn down: its rows, its replies and its tokens, in one transaction.
+
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::time::sleep;
+
+use super::Host;
+use crate::store::{Finished, TurnEnding};
+
+/// How often, and with which pauses, it is tried.
+const TRIES: u32 = 5;
+const PAUSE: Duration = Duration::from_secs(2);
+
+/// A full or busy disk may have room a little later: the answer is worth some patience.
+pub async fn write_ending<C>(host: &Host<C>, ending: &TurnEnding) -> Result<Finished> {
+    let mut tries = 1;
+    loop {
+        let result = host.store.finish_turn(ending.clone(), host.clock.now()).await;
+        match result {
+            Err(error) if tries < TRIES => {
+                tracing::warn!("Failed to finish a turn, trying again: {error:#}")
+            }
+            Ok(_) | Err(_) => return result,
+        }
+        tries += 1;
+        sleep(PAUSE).await;
+    }
+}
