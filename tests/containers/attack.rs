@@ -38,6 +38,8 @@ const SCRIPT: &str = include_str!("attack.py");
 const ROW_LIMIT: Duration = Duration::from_secs(300);
 /// Between two questions in the other chat.
 const ASK_EVERY: Duration = Duration::from_secs(2);
+/// In the rows that take minutes: of more than 120 messages in an hour a chat gets only two a minute.
+const ASK_SELDOM_EVERY: Duration = Duration::from_secs(31);
 /// The promise of docs/security.md.
 const OTHERS_WAIT_MAX: Duration = Duration::from_secs(2);
 const MEMORY_MAX_MB: u64 = 200;
@@ -124,7 +126,7 @@ impl Attack {
             }
         });
         let anna = Arc::new(anna);
-        let others = Arc::new(Others::default());
+        let others = Arc::new(Others::new());
         tokio::spawn(ask_in_club(Arc::clone(&anna), club, Arc::clone(&others)));
         fs::write(program.paths().groups().join("family/attack.py"), SCRIPT).unwrap();
         fs::write(program.paths().groups().join("club/list.txt"), "canary-of-club").unwrap();
@@ -319,7 +321,10 @@ impl Attack {
             ("a file above the session", "cd /home/node/.kimi*/sessions; for f in *; do rm -rf $f; echo >$f; done".to_owned()),
         ];
         let slow = if self.extent == Extent::Long { &slow[..] } else { &[] };
-        for (what, command) in quick.iter().chain(slow) {
+        for (number, (what, command)) in quick.iter().chain(slow).enumerate() {
+            if number == quick.len() {
+                self.others.pause_ms.store(millis(ASK_SELDOM_EVERY), Ordering::Relaxed);
+            }
             self.agent_runs("family", command).await;
             self.engine_is_killed().await;
             let began = Instant::now();
@@ -338,6 +343,7 @@ impl Attack {
             };
             self.tell("A5", what, &verdict);
         }
+        self.others.pause_ms.store(millis(ASK_EVERY), Ordering::Relaxed);
     }
 
     async fn engine_is_killed(&self) {
@@ -553,11 +559,23 @@ impl Attack {
 }
 
 /// What another chat has to do with the attack.
-#[derive(Default)]
 struct Others {
     /// The longest wait for an answer since the last line of the table, in milliseconds.
     waited_ms: AtomicU64,
     answered: AtomicU64,
+    /// Between an answer and the next question, in milliseconds.
+    pause_ms: AtomicU64,
+}
+
+impl Others {
+    fn new() -> Self {
+        let pause_ms = millis(ASK_EVERY).into();
+        Self { waited_ms: AtomicU64::default(), answered: AtomicU64::default(), pause_ms }
+    }
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 /// Asks something in the other chat again and again, and notes the longest wait for an answer.
@@ -575,10 +593,10 @@ async fn ask_in_club(anna: Arc<Device>, mut club: mpsc::UnboundedReceiver<String
         let answered = timeout(PATIENCE, answer).await.is_ok();
         // The first one starts its agent.
         if number > 0 {
-            let millis = if answered { began.elapsed().as_millis() } else { PATIENCE.as_millis() };
-            others.waited_ms.fetch_max(u64::try_from(millis).unwrap_or(u64::MAX), Ordering::Relaxed);
+            let waited = if answered { began.elapsed() } else { PATIENCE };
+            others.waited_ms.fetch_max(millis(waited), Ordering::Relaxed);
         }
         others.answered.fetch_add(1, Ordering::Relaxed);
-        sleep(ASK_EVERY).await;
+        sleep(Duration::from_millis(others.pause_ms.load(Ordering::Relaxed))).await;
     }
 }
