@@ -1,8 +1,10 @@
 # Node comes as a Python package, npm with it; both have their hashes in files beside this one, and no package may
-# run code to install itself. What the engine has only for terminals and browsers is left out.
+# run code to install itself. What the engine has only for terminals and browsers is left out. Its own fetch looks names up
+# to keep away from private addresses, but in the container there is no name server: the door does both. Then it is made
+# lighter; if that does not fit, a line on stderr says so, and the engine stays as it was.
 ARG PIP_INDEX_URL
 ARG NPM_CONFIG_REGISTRY
-COPY node.txt package.json package-lock.json /opt/kimi-code/
+COPY node.txt package.json package-lock.json lighten.mjs /opt/kimi-code/
 RUN set -eu; \
     export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore; \
     python3 -m venv /tmp/pip; \
@@ -16,17 +18,17 @@ RUN set -eu; \
     export NODE_EXTRA_CA_CERTS=/etc/ssl/certs/ca-certificates.crt; \
     cd /opt/kimi-code; \
     npm ci --ignore-scripts --omit=optional --no-audit --no-fund --no-update-notifier --cache /tmp/npm; \
-    rm -rf /tmp/npm /root/.npm node_modules/@moonshot-ai/kimi-code/dist-web
+    kimi=node_modules/@moonshot-ai/kimi-code; \
+    sed -i 's/this.allowPrivateAddresses = options.allowPrivateAddresses ?? false;/this.allowPrivateAddresses = true;/' $kimi/dist/main.mjs; \
+    grep -qF 'this.allowPrivateAddresses = true;' $kimi/dist/main.mjs; \
+    node lighten.mjs $kimi node_modules/esbuild-wasm/lib/main.js; \
+    rm -rf /tmp/npm /root/.npm node_modules/esbuild-wasm $kimi/dist-web
 
-# Its own fetch looks names up to keep away from private addresses, but in the container there is no name server: the
-# door does both. The version is asked for because a wrong one could install and still be no engine. One start fills the cache of
-# compiled code, which only counts for the options that the agent-runner gives to Node; later the root file system is
-# read-only.
+# The version is asked for because a wrong one could install and still be no engine. One start fills the cache of compiled
+# code, which only counts for the options that the agent-runner gives to Node; later the root file system is read-only.
 RUN set -eu; \
     kimi=/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs; \
-    sed -i 's/this.allowPrivateAddresses = options.allowPrivateAddresses ?? false;/this.allowPrivateAddresses = true;/' "$kimi"; \
-    grep -qF 'this.allowPrivateAddresses = true;' "$kimi"; \
-    options="--max-old-space-size=256 --max-semi-space-size=1"; \
+    options="--max-old-space-size=256 --max-semi-space-size=2"; \
     export NODE_COMPILE_CACHE=/opt/kimi-code/compiled; \
     export HOME=/tmp/check KIMI_DISABLE_TELEMETRY=1 KIMI_CODE_NO_AUTO_UPDATE=1; \
     node "$kimi" --version | tee /dev/stderr | grep -qwF 2.1.0; \

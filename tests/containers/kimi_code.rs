@@ -2,6 +2,7 @@
 
 use std::fs;
 
+use insta::assert_snapshot;
 use nanokimi::agent::Engine;
 use nanokimi::types::Role;
 
@@ -43,6 +44,25 @@ async fn it_answers_works_and_says_to_the_model_what_it_is() {
     assert_eq!(tools, of_a_turn, "and none that asks somebody, or goes on after it");
     let prompt = world.system_prompt();
     assert!(prompt.contains("You are Kai, and you live in a chat."), "{prompt}");
+    world.ends().await;
+}
+
+#[tokio::test]
+async fn it_is_the_light_one_and_whatever_else_is_called_is_the_whole() {
+    let mut world = World::with(Engine::KimiCode).await;
+    let dist = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist";
+    let command =
+        format!("cd {dist}; ls; tail -n 1 main.mjs; node main.mjs --version; du -m acp.mjs | cut -f 1");
+    assert_snapshot!(world.agent_runs("family", &command).await, @r#"
+    acp.mjs
+    main.mjs
+    models-dev.json
+    search-worker.mjs
+    whole.mjs
+    await import(process.argv.length === 3 && process.argv[2] === "acp" ? "./acp.mjs" : "./whole.mjs");
+    2.1.0
+    8
+    "#);
     world.ends().await;
 }
 

@@ -36,6 +36,7 @@ static PARTS: [Part; 2] = [
             ("node.txt", include_bytes!("../../../container/kimi-code/node.txt")),
             ("package.json", include_bytes!("../../../container/kimi-code/package.json")),
             ("package-lock.json", include_bytes!("../../../container/kimi-code/package-lock.json")),
+            ("lighten.mjs", include_bytes!("../../../container/kimi-code/lighten.mjs")),
         ],
     },
 ];
