@@ -1,5 +1,6 @@
 //! What a container may see and do, told by Docker and by the agent inside.
 
+use nanokimi::agent::Engine;
 use nanokimi::container::seccomp;
 use serde_json::{Value, json};
 
@@ -12,7 +13,13 @@ async fn every_answer_comes_through_a_hardened_container_with_these_mounts_and_n
     let daemon = info["SecurityOptions"].to_string();
     assert!(daemon.contains("name=rootless") && daemon.contains("name=seccomp"), "{daemon}");
 
-    let mut world = World::new().await;
+    for engine in Engine::ALL {
+        is_in_its_fence(engine).await;
+    }
+}
+
+async fn is_in_its_fence(engine: Engine) {
+    let mut world = World::with(engine).await;
     assert_eq!(world.asks("main", "SAY hello").await, "Kai: hello");
     assert_eq!(world.asks("family", "@Kai SAY hello").await, "Kai: hello");
     for (group, global, mode) in
@@ -30,10 +37,15 @@ async fn every_answer_comes_through_a_hardened_container_with_these_mounts_and_n
         let mount = |host: &str, inside: &str, mode: &str| {
             format!("{} -> {inside} {mode}", paths.root().join(host).display())
         };
+        let home = engine.home();
+        let sessions = match engine.sessions_apart() {
+            Some(apart) => format!("data/agents/{group}/sessions/{apart}/main"),
+            None => format!("data/sessions/{group}"),
+        };
         let mut asked = [
-            mount(&format!("data/agents/{group}/config.toml"), "/home/node/.kimi/config.toml", "ro"),
-            mount(&format!("data/agents/{group}/credentials"), "/home/node/.kimi/credentials", "rw"),
-            mount(&format!("data/sessions/{group}"), "/home/node/.kimi/sessions", "rw"),
+            mount(&format!("data/agents/{group}/config.toml"), engine.config(), "ro"),
+            mount(&format!("data/agents/{group}/credentials"), &format!("{home}/credentials"), "rw"),
+            mount(&sessions, &format!("{home}/sessions"), "rw"),
             mount(&format!("groups/{group}"), "/workspace/group", "rw"),
             mount(global, "/workspace/global", mode),
             mount(&format!("data/run/{group}"), "/run/nanokimi", "ro"),
@@ -100,7 +112,14 @@ fn mounts(container: &Value) -> Vec<String> {
 
 #[tokio::test]
 async fn an_agent_has_no_rights_no_network_and_nothing_to_write_to_but_its_own() {
-    let mut world = World::new().await;
+    for engine in Engine::ALL {
+        has_nothing_but_its_own(engine).await;
+    }
+}
+
+async fn has_nothing_but_its_own(engine: Engine) {
+    let mut world = World::with(engine).await;
+    let home = engine.home();
     let rights = world
         .agent_runs("family", "grep -E '^(Cap...|NoNewPrivs|Seccomp):' /proc/self/status | tr '\\t' ' '")
         .await;
@@ -111,18 +130,21 @@ async fn an_agent_has_no_rights_no_network_and_nothing_to_write_to_but_its_own()
     );
     assert_eq!(world.agent_runs("family", "ls /sys/class/net").await, "lo\n");
 
-    let places = "/ /usr /etc /opt /run /run/nanokimi /workspace /workspace/global /workspace/group /home/node /tmp \
-                  /home/node/.kimi /home/node/.kimi/credentials /home/node/.kimi/sessions /dev /sys /proc";
+    let places = format!(
+        "/ /usr /etc /opt /run /run/nanokimi /workspace /workspace/global /workspace/group /home/node /tmp {home} \
+         {home}/credentials {home}/sessions /dev /sys /proc"
+    );
     let writable = format!(
         "for place in {places}; do if touch $place/x 2>/dev/null; then echo $place; rm $place/x; fi; done"
     );
     assert_eq!(
         world.agent_runs("family", &writable).await,
-        "/workspace/group\n/home/node\n/tmp\n/home/node/.kimi\n/home/node/.kimi/credentials\n/home/node/.kimi/sessions\n/dev\n"
+        format!("/workspace/group\n/home/node\n/tmp\n{home}\n{home}/credentials\n{home}/sessions\n/dev\n")
     );
-    let replace = "rm -f /run/nanokimi/door.sock; echo x >>/home/node/.kimi/config.toml; ls /run/nanokimi; \
-                   grep -c x$ /home/node/.kimi/config.toml";
-    let replaced = world.agent_runs("family", replace).await;
+    let config = engine.config();
+    let replace =
+        format!("rm -f /run/nanokimi/door.sock; echo x >>{config}; ls /run/nanokimi; grep -c x$ {config}");
+    let replaced = world.agent_runs("family", &replace).await;
     assert!(replaced.contains("door.sock") && replaced.ends_with("\n0\n"), "{replaced}");
     world.ends().await;
 }

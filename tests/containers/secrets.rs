@@ -11,7 +11,7 @@ async fn the_owners_key_reaches_the_model_but_no_container_and_no_log() {
     let program = Program::new().await;
     let group = program.paths().groups().join("main");
     std::fs::write(group.join("decoy.txt"), "sk-decoy-7f3a91").unwrap();
-    program.receives(&runs(Engine::KimiCli, &search("sk[-](canary|decoy)[-]7f3a91"))).await;
+    program.receives(&runs(Engine::KimiCode, &search("sk[-](canary|decoy)[-]7f3a91"))).await;
     let mut service = program.starts(&["run"], &[("LOG_LEVEL", "trace")]);
     service.prints("The turn is over").await;
     until("the answer is written", async || program.asked("SELECT text FROM outbox").len() == 1).await;
@@ -33,7 +33,14 @@ async fn the_owners_key_reaches_the_model_but_no_container_and_no_log() {
 
 #[tokio::test]
 async fn links_that_an_agent_leaves_lead_the_host_nowhere() {
-    let mut world = World::new().await;
+    for engine in Engine::ALL {
+        lead_nowhere(engine).await;
+    }
+}
+
+async fn lead_nowhere(engine: Engine) {
+    let mut world = World::with(engine).await;
+    let home = engine.home();
     let secret = world.paths().env_file();
     std::fs::write(&secret, "canary-of-the-owner").unwrap();
     let link = secret.display();
@@ -41,7 +48,7 @@ async fn links_that_an_agent_leaves_lead_the_host_nowhere() {
         .agent_runs(
             "family",
             &format!(
-                "cd /home/node/.kimi/credentials; rm -f *; ln -s {link} kimi-code.json; \
+                "cd {home}/credentials; rm -f *; ln -s {link} kimi-code.json; \
                  ln -sf {link} /workspace/group/KIMI.md; ln -sf {link} /workspace/group/AGENTS.md"
             ),
         )

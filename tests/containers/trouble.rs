@@ -68,7 +68,7 @@ async fn every_trouble_of_the_account_is_told_once_and_what_was_asked_is_answere
             ("ERR 403", "Kimi refuses to answer me, and does not say why."),
             ("ERR 401", "I am not logged in to Kimi, or the login has expired."),
             ("ERR 429\nAFTER 3600", "I have asked Kimi as much as it allows for now."),
-            ("ERR 402", "What the Kimi plan holds is used up for now."),
+            ("ERR 402", "Kimi finds no active membership for the account that I use."),
             ("ERR 404", "Kimi does not give me the model that I am set to use."),
         ] {
             let asked_before = world.model_requests(directive.lines().next().unwrap());

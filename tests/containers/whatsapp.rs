@@ -95,7 +95,7 @@ async fn a_picture_reaches_the_agent_and_a_file_comes_back() {
     let upload =
         world.anna.client.upload(photo.clone(), MediaType::Image, UploadOptions::new()).await.unwrap();
     let copy =
-        r#"@Kai CALL Shell {"command": "cp /workspace/group/inbox/*/*.jpg /workspace/group/beach.jpg"}"#;
+        r#"@Kai CALL Bash {"command": "cp /workspace/group/inbox/*/*.jpg /workspace/group/beach.jpg"}"#;
     let options = ImageOptions { caption: Some(copy.to_owned()), ..Default::default() };
     world.anna.client.send_message(address(FAMILY), image_message(upload, options)).await.unwrap();
     assert!(world.anna.next_message().await.message.text_content().unwrap().starts_with("Kai: tool said:"));

@@ -23,7 +23,9 @@ use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
 
-use crate::ground::{PATIENCE, asked, containers_of, inspected, nothing_is_left, plain_docker, ready, until};
+use crate::ground::{
+    PATIENCE, asked, containers_of, inspected, nothing_is_left, plain_docker, ready, until, variable,
+};
 use crate::held::{self, Chats, Heard, Held, chat, message};
 
 pub struct World {
@@ -59,7 +61,8 @@ impl World {
         home::prepare(&paths).unwrap();
         config_toml::ensure(&paths.engine_config()).unwrap();
         let store = Store::open(&paths.database()).unwrap();
-        let settings = held::settings(store.install_id().await.unwrap());
+        let mut settings = held::settings(store.install_id().await.unwrap());
+        settings.engine = usual_engine();
         let mut world = Self {
             practice: Arc::new(practice),
             store,
@@ -227,6 +230,11 @@ impl World {
         self.service.as_mut().expect("the service runs").hears(PATIENCE).await
     }
 
+    /// The next message, if it is there already.
+    pub fn hears_now(&mut self) -> Option<Heard> {
+        self.service.as_mut().expect("the service runs").hears_now()
+    }
+
     /// The next message, which must be in this group.
     pub async fn hears_in(&mut self, group: &str) -> String {
         let heard = self.hears().await;
@@ -322,6 +330,12 @@ pub fn tool(engine: Engine) -> &'static str {
         Engine::KimiCli => "Shell",
         Engine::KimiCode => "Bash",
     }
+}
+
+/// The engine of what holds for any: the one that a new install has, or that `TEST_ENGINE` names.
+fn usual_engine() -> Engine {
+    variable("TEST_ENGINE")
+        .map_or(Engine::KimiCode, |name| Engine::parse(&name).expect("the name of an engine"))
 }
 
 /// A message that makes the practice model run a command.

@@ -268,6 +268,10 @@ impl Held {
         timeout(patience, self.heard.recv()).await.expect("a message comes").expect("the bridge runs")
     }
 
+    pub fn hears_now(&mut self) -> Option<Heard> {
+        self.heard.try_recv().ok()
+    }
+
     /// The next message that gets stuck in the bridge.
     pub async fn stuck(&mut self, patience: Duration) -> bridge::Send {
         timeout(patience, self.stuck.recv()).await.expect("a message gets stuck").expect("the bridge runs")
