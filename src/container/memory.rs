@@ -107,14 +107,26 @@ fn budget_of(read: impl Fn(&str) -> Option<String>) -> u64 {
     let memory = read("/proc/meminfo").unwrap_or_default();
     let machine = kilobytes(&memory, "MemTotal:").unwrap_or(0) * 1024;
     // What bounds us bounds our containers, which are children of the same user's daemon.
-    let cgroup = read("/proc/self/cgroup").unwrap_or_default();
-    let cgroup = cgroup.lines().find_map(|line| line.strip_prefix("0::")).unwrap_or_default();
-    let bounds = Path::new(cgroup).ancestors().filter_map(|cgroup| {
-        let path = format!("/sys/fs/cgroup{}/memory.max", cgroup.display());
-        read(&path)?.trim().parse::<u64>().ok()
+    let cgroups = read("/proc/self/cgroup").unwrap_or_default();
+    let cgroups = cgroups.lines().filter_map(|line| {
+        let (controllers, cgroup) = line.split_once(':')?.1.split_once(':')?;
+        match controllers {
+            "" => Some(("", "memory.max", cgroup)),
+            "memory" => Some(("/memory", "memory.limit_in_bytes", cgroup)),
+            _ => None,
+        }
     });
-    let all = bounds.chain([machine]).min().unwrap_or(machine);
-    all.saturating_sub((all / 4).max(RESERVE_MIN_BYTES))
+    let files = cgroups.flat_map(|(mount, file, cgroup)| {
+        let places = Path::new(cgroup).ancestors();
+        places.map(move |cgroup| format!("/sys/fs/cgroup{mount}{}/{file}", cgroup.display()))
+    });
+    let bounds = files.filter_map(|path| read(&path)?.trim().parse::<u64>().ok());
+    share_of(bounds.chain([machine]).min().unwrap_or(machine))
+}
+
+/// What agents may hold of a machine's memory, in bytes.
+pub fn share_of(machine: u64) -> u64 {
+    machine.saturating_sub((machine / 4).max(RESERVE_MIN_BYTES))
 }
 
 fn kilobytes(memory: &str, name: &str) -> Option<u64> {
@@ -142,10 +154,15 @@ mod tests {
             (24 * 1024, vec![("/sys/fs/cgroup/user.slice/memory.max", "2147483648\n")], 1536),
             (24 * 1024, vec![("/sys/fs/cgroup/user.slice/a.scope/memory.max", "max\n")], 18 * 1024),
             (1024, vec![("/sys/fs/cgroup/memory.max", "2147483648\n")], 640),
+            (
+                24 * 1024,
+                vec![("/sys/fs/cgroup/memory/user.slice/memory.limit_in_bytes", "2147483648\n")],
+                1536,
+            ),
         ] {
             let meminfo = meminfo(machine);
-            let mut files =
-                vec![("/proc/meminfo", meminfo.as_str()), ("/proc/self/cgroup", "0::/user.slice/a.scope\n")];
+            let cgroups = "9:name=systemd:/x\n4:memory:/user.slice/b\n0::/user.slice/a.scope\n";
+            let mut files = vec![("/proc/meminfo", meminfo.as_str()), ("/proc/self/cgroup", cgroups)];
             files.extend(bounds.clone());
             assert_eq!(budget_of(of(&files)) / MIB, expected, "{machine} {bounds:?}");
         }

@@ -23,10 +23,12 @@ use std::time::{Duration, Instant};
 
 use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
+use nanokimi::container::memory;
+use nanokimi::types::Role;
 use tokio::time::sleep;
 
 use figures::{Figure, Spread};
-use ground::{PATIENCE, gone};
+use ground::{PATIENCE, gone, running};
 use world::World;
 
 /// Starts of each engine; the half of them is what counts.
@@ -35,6 +37,8 @@ const STARTS: usize = 5;
 const MESSAGES: usize = 5;
 /// How long an agent is left alone before its memory is looked at.
 const REST: Duration = Duration::from_secs(5);
+/// More than a machine with 4 GB has agents for.
+const CHATS: usize = 30;
 /// How long somebody types before the message comes.
 const TYPED_FOR: Duration = Duration::from_secs(3);
 /// Between two looks at whether the model was asked.
@@ -87,9 +91,16 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
     world.ends().await;
     resident.sort_unstable();
     own.sort_unstable();
+    let mut fitting = Vec::new();
+    for gigabytes in [1, 2, 4] {
+        fitting.push(Figure::number(
+            &format!("  agents that a machine with {gigabytes} GB keeps"),
+            agents_on(engine, gigabytes * 1024 * 1024 * 1024).await,
+        ));
+    }
     let name = engine.name();
     let (cold, warm) = (Spread::of(cold), Spread::of(warm));
-    vec![
+    let mut figures = vec![
         Figure::spread(&format!("{name}: message to the model, no container runs"), &cold),
         Figure::spread("  of which until the container runs", &Spread::of(containers)),
         Figure::spread("  of which the engine's start and its first request", &Spread::of(engines)),
@@ -97,7 +108,30 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
         Figure::spread(&format!("{name}: message to the model, the container runs"), &warm),
         Figure::memory(&format!("{name}: memory of a container that waits"), resident[STARTS / 2], None),
         Figure::memory("  of which is its own", own[STARTS / 2], None),
-    ]
+    ];
+    figures.extend(fitting);
+    figures
+}
+
+/// How many agents run when more have answered than a machine with so many bytes has memory for.
+async fn agents_on(engine: Engine, machine: u64) -> usize {
+    let mut world = World::without_service().await;
+    world.settings(|settings| {
+        settings.engine = engine;
+        settings.max_agents = 100;
+        settings.agents_memory_bytes = memory::share_of(machine);
+    });
+    let chats: Vec<String> = (0..CHATS).map(|number| format!("chat{number:02}")).collect();
+    for chat in &chats {
+        world.add_group(chat, Role::Member).await;
+    }
+    world.start().await;
+    for chat in &chats {
+        asks_in(&mut world, chat, "hello").await;
+    }
+    let agents = running(world.install()).await.len();
+    world.ends().await;
+    agents
 }
 
 /// How long a message takes until the model has it; waits for the answer, too.

@@ -71,6 +71,16 @@ impl Figure {
         }
     }
 
+    /// How many there are: nothing was promised.
+    pub fn number(what: &str, number: usize) -> Self {
+        Self {
+            what: what.to_owned(),
+            target: String::new(),
+            measured: number.to_string(),
+            verdict: Verdict::None,
+        }
+    }
+
     /// Memory, which should be at most so many megabytes.
     pub fn memory(what: &str, kilobytes: u64, at_most_mb: Option<f64>) -> Self {
         let megabytes = kilobytes as f64 / 1024.0;

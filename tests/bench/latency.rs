@@ -5,6 +5,7 @@
 //! taken ends the run with the reason.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
+#[allow(dead_code, reason = "engines has more kinds of figures")]
 mod figures;
 mod held;
 mod process;

@@ -11,6 +11,7 @@ mod answering;
 mod attack;
 #[path = "../whatsapp/client.rs"]
 mod client;
+mod crowd;
 mod fence;
 mod files;
 mod ground;
