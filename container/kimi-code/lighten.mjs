@@ -1,4 +1,4 @@
-// Makes kimi-code lighter for `kimi acp`, once, when the image is built:
+// Makes kimi-code lighter for `kimi acp`, and lets messages be steered into a turn, once, when the image is built:
 //
 //     node lighten.mjs node_modules/@moonshot-ai/kimi-code node_modules/esbuild-wasm/lib/main.js
 //
@@ -32,6 +32,65 @@ function swap(text, from, to, times = 1) {
 const METHODS = 116;
 
 const changes = {
+  // A message in the middle of a turn, by a method of our own: `_session/steer {sessionId, prompt}`, answered with {taken}.
+  // The engine can do it, as it does for the end of a background task: loop.notify() puts a message before the running
+  // turn's next request, and calls onConsume when it stands in the history that this request is made of, or onDrop when
+  // the turn ends without it. One of the two always comes, and that is the answer. Without a turn of ours, or with another
+  // one (nobody hears those), nothing is put anywhere. Looking and putting happen in one go, so no end comes in between;
+  // and a turn with such a message waiting does not end by itself, but makes one more request.
+  "a message can be steered into a turn"(text) {
+    // What the engine lets the ACP server call.
+    text = swap(text, "return { cancelFromUser: (turnId) => {\n", `return { steerFromUser: (turnId, input) => loop.snapshot().activeTurnId !== turnId ? void 0 : new Promise((resolve) => {
+		loop.notify({
+			message: {
+				role: "user",
+				content: gateImageFormatParts(input, agent.accessor.get(IAgentProfileService).getModelProviderType()),
+				id: newMessageId(),
+				toolCalls: [],
+				origin: markInTurnOrigin({ kind: "user" })
+			},
+			bypassMaxSteps: true,
+			onConsume: () => resolve({ turn_id: turnId }),
+			onDrop: () => resolve(void 0)
+		});
+	}), cancelFromUser: (turnId) => {\n`);
+    text = swap(text, "agentLoopContract = { cancelFromUser: {\n", `agentLoopContract = { steerFromUser: {
+		input: tuple([number$1(), array(promptPartSchema)]),
+		output: maybe(promptLaunchResultSchema)
+	}, cancelFromUser: {\n`);
+    text = swap(text, '\n\t\tcancel: (input) => call(scope, "agentLoopService", "cancelFromUser",',
+      '\n\t\tsteerTurn: (turnId, input) => call(scope, "agentLoopService", "steerFromUser", [turnId, input]),' +
+      '\n\t\tcancel: (input) => call(scope, "agentLoopService", "cancelFromUser",');
+    // The ACP server. Two steers keep their order, also when the first has a picture that takes its time. A turn may have
+    // been asked for and not begun. Its answer waits until its steers are told, so that the client can go by its order.
+    text = swap(text, "\n\t\tasync preparePromptContent(blocks) {\n", `
+		async steer(blocks) {
+			const driver = this.driver;
+			if (driver === void 0) return { taken: false };
+			const prepared = this.lastSteer = (this.lastSteer ?? Promise.resolve()).catch(() => void 0).then(() => this.preparePromptContent(blocks));
+			const steer = Promise.all([prepared, driver.launch]).then(([content]) => content?.length && driver.turnId !== void 0 && !driver.settled ? this.agent.steerTurn(driver.turnId, content) : void 0);
+			driver.steers.push(steer);
+			return { taken: await steer !== void 0 };
+		}
+		async preparePromptContent(blocks) {\n`);
+    text = swap(text, "\t\t\t\tconst driver = {\n\t\t\t\t\tresolve,\n", "\t\t\t\tconst driver = {\n\t\t\t\t\tlaunch,\n\t\t\t\t\tsteers: [],\n\t\t\t\t\tresolve,\n");
+    text = swap(text, "\t\t\tif (this.driver === driver) this.driver = void 0;\n\t\t\taction();\n",
+      "\t\t\tif (this.driver === driver) this.driver = void 0;\n\t\t\tif (driver.steers.length > 0) Promise.allSettled(driver.steers).then(action);\n\t\t\telse action();\n");
+    text = swap(text, "\n\t\tasync setSessionMode(params) {\n\t\t\tconst acpSession =", `
+		async steer(params) {
+			const acpSession = this.sessions.get(params.sessionId);
+			if (!acpSession) throw RequestError$1.invalidParams(void 0, \`Unknown sessionId: \${params.sessionId}\`);
+			return acpSession.steer(params.prompt);
+		}
+		async setSessionMode(params) {
+			const acpSession =`);
+    for (const used of ["\nfunction gateImageFormatParts(parts, providerType)", "\nfunction markInTurnOrigin(origin)", "\nfunction newMessageId()", "\tIAgentProfileService = createDecorator("])
+      swap(text, used, "");
+    // Before the other methods: each one that is asked before costs a moment, and a steer must not be overtaken by the prompt
+    // of the next turn, which may hold the same message.
+    return swap(text, '\n\treturn agent({ name: "kimi-code-acp" })', '\n\treturn agent({ name: "kimi-code-acp" }).onRequest("_session/steer", (params) => params ?? {}, (ctx) => getServer().steer(ctx.params))');
+  },
+
   // zod makes some 12,000 schemas while the engine starts, and gives each some 60 functions of its own; few are ever used.
   // Now a new schema only remembers its definition. Its prototype is a proxy, which makes the rest at the first look at
   // it, with zod's own code, and then is the prototype no more. Most are asked at once to be wrapped, as optional and the

@@ -5,9 +5,12 @@
 //!                       └────────▶ session/new, where there is none ─────────────────┘
 //! ```
 //!
-//! The engine chooses the ids of its sessions, and what it keeps on disk is the truth: the host remembers none.
-//! There is no steer: the engine never says that steers are welcome, so what comes during a turn is the next
-//! one's. Its requests are always answered: an unanswered one holds its turn for ever.
+//! The engine chooses the ids of its sessions, and what it keeps on disk is the truth: the host remembers none. Its requests
+//! are always answered: an unanswered one holds its turn for ever.
+//!
+//! A message can be steered into a turn by a method that the image adds to the engine (`lighten.mjs`): each steer is answered
+//! once, by whether it was taken, in the order of asking, and before the turn's own answer. From the turn's first sign on
+//! steers are welcome. An engine without the method refuses each, and what comes during a turn is the next one's.
 //!
 //! The messages are those of the crate `agent-client-protocol`; its connection is not used, because its queues have
 //! no bounds, and here a container is at the other end (`lines` carries instead). What stands in the rules below
@@ -49,6 +52,9 @@ const LIST: &str = "list";
 const RESUME: &str = "resume";
 const NEW: &str = "new";
 
+/// The method that the image adds.
+const STEER: &str = "_session/steer";
+
 /// Code of JSON-RPC for "no such method".
 const METHOD_NOT_FOUND: i64 = -32601;
 
@@ -62,8 +68,18 @@ pub struct Acp {
     /// Ids of the prompts that have no answer yet: one, or more where the session asks too early and the engine
     /// refuses.
     prompts: Vec<String>,
+    /// Ids of the steers that have no answer yet.
+    steers: Vec<String>,
     asked: u64,
+    turn: TurnState,
     words: Words,
+}
+
+/// Whether the running turn has given a sign of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TurnState {
+    Asked,
+    Begun,
 }
 
 #[derive(Debug)]
@@ -110,7 +126,9 @@ impl Acp {
             stage: Stage::Opening { resumed: None },
             sight: Sight::Blind,
             prompts: Vec::new(),
+            steers: Vec::new(),
             asked: 0,
+            turn: TurnState::Asked,
             words: Words::None,
         };
         (acp, greeting)
@@ -153,7 +171,10 @@ impl Acp {
                 Ok(None) => Heard::Lost(Gone::NeverReady { said: "no session".to_owned() }),
                 Err(error) => never_ready(&error),
             },
-            (Stage::Opening { .. } | Stage::Ready(_), id) => self.hear_turn_end(id, outcome),
+            (Stage::Opening { .. } | Stage::Ready(_), id) => match self.hear_steer(id, &outcome) {
+                Some(heard) => heard,
+                None => self.hear_turn_end(id, outcome),
+            },
         }
     }
 
@@ -180,6 +201,21 @@ impl Acp {
         Heard::Event(AgentEvent::Ready)
     }
 
+    /// What became of a steer, if this is the answer to one. One that was not taken is the next turn's, whatever the reason.
+    fn hear_steer(&mut self, id: &str, outcome: &Result<Value, RpcError>) -> Option<Heard> {
+        let position = self.steers.iter().position(|steer| steer == id)?;
+        self.steers.remove(position);
+        Some(match outcome {
+            Ok(result) if result["taken"] == true => Heard::Event(AgentEvent::SteerTaken),
+            Ok(_) => Heard::Nothing,
+            Err(error) => {
+                let (code, said) = (error.code, cut(&error.message));
+                debug!(code, said, "The engine takes nothing during a turn");
+                Heard::Nothing
+            }
+        })
+    }
+
     fn hear_turn_end(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Heard {
         let Some(position) = self.prompts.iter().position(|prompt| prompt == id) else {
             return Heard::Nothing;
@@ -196,30 +232,44 @@ impl Acp {
             trace!("The engine reports what is not known here");
             return Heard::Nothing;
         };
+        let thinks = matches!(update, SessionUpdate::AgentThoughtChunk(_));
+        let event = self.event_of(update);
+        let is_sign = thinks || event.is_some();
+        if is_sign && self.turn == TurnState::Asked && !self.prompts.is_empty() {
+            self.turn = TurnState::Begun;
+            return match event {
+                Some(event) => Heard::Events(AgentEvent::StepBegan, event),
+                None => Heard::Event(AgentEvent::StepBegan),
+            };
+        }
+        event.map_or(Heard::Nothing, Heard::Event)
+    }
+
+    fn event_of(&mut self, update: SessionUpdate) -> Option<AgentEvent> {
         if let SessionUpdate::ToolCall(call) = update {
             if self.words == Words::Some {
                 self.words = Words::BeforeATool;
             }
-            return Heard::Event(AgentEvent::Working { tool: cut(&call.title) });
+            return Some(AgentEvent::Working { tool: cut(&call.title) });
         }
         if let SessionUpdate::AgentMessageChunk(chunk) = update
             && let ContentBlock::Text(text) = chunk.content
         {
-            return self.hear_text(text.text);
+            return self.said(text.text);
         }
-        Heard::Nothing
+        None
     }
 
-    fn hear_text(&mut self, text: String) -> Heard {
+    fn said(&mut self, text: String) -> Option<AgentEvent> {
         if text.is_empty() || REMARKS.iter().any(|remark| text.starts_with(remark)) {
-            return Heard::Nothing;
+            return None;
         }
         let text = match self.words {
             Words::BeforeATool => format!("\n\n{text}"),
             Words::None | Words::Some => text,
         };
         self.words = Words::Some;
-        Heard::Event(AgentEvent::Said(text))
+        Some(AgentEvent::Said(text))
     }
 
     fn garbage(&mut self, line: &[u8]) -> Gone {
@@ -255,6 +305,9 @@ impl Conversation for Acp {
         match asked {
             Request::Prompt(input) => {
                 self.asked += 1;
+                // What has no answer by now was not taken.
+                self.steers.clear();
+                self.turn = TurnState::Asked;
                 self.words = Words::None;
                 let id = format!("prompt-{}", self.asked);
                 let prompt = PromptRequest::new(session, self.blocks(input));
@@ -262,7 +315,13 @@ impl Conversation for Acp {
                 self.prompts.push(id);
                 Asked::Line(line)
             }
-            Request::Steer(_) => Asked::Nothing,
+            Request::Steer(input) => {
+                self.asked += 1;
+                let id = format!("steer-{}", self.asked);
+                let line = request(&id, STEER, PromptRequest::new(session, self.blocks(input)));
+                self.steers.push(id);
+                Asked::Line(line)
+            }
             Request::Cancel => {
                 let cancel = CancelNotification::new(session);
                 let method = AGENT_METHOD_NAMES.session_cancel;
@@ -490,7 +549,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_lines_and_steers_are_none() {
+    fn requests_are_lines() {
         let (mut acp, _) = Acp::begin("/w");
         assert_eq!(acp.ask(Request::Prompt(Input::text("too early"))), Asked::Nothing);
         assert_eq!(acp.ask(Request::Close), Asked::Close);
@@ -514,7 +573,6 @@ mod tests {
                 ],
             }})
         );
-        assert_eq!(acp.ask(Request::Steer(Input::text("more"))), Asked::Nothing);
         let Asked::Line(cancel) = acp.ask(Request::Cancel) else { panic!() };
         let cancel: Value = serde_json::from_str(&cancel).unwrap();
         assert_eq!(
@@ -548,6 +606,7 @@ mod tests {
         for (line, heard) in [
             (update(commands), Heard::Nothing),
             (update(r#"{"sessionUpdate":"session_info_update","title":"SAY hello"}"#), Heard::Nothing),
+            (update(thought), Heard::Event(AgentEvent::StepBegan)),
             (update(thought), Heard::Nothing),
             (chunk("I will "), said("I will ")),
             (chunk("look."), said("look.")),
@@ -574,7 +633,43 @@ mod tests {
         ] {
             assert_eq!(acp.hear(chunk(remark).as_bytes()), Heard::Nothing, "{remark}");
         }
-        assert_eq!(acp.hear(chunk("Compaction is a word.").as_bytes()), said("Compaction is a word."));
+        let word = "Compaction is a word.";
+        let first = Heard::Events(AgentEvent::StepBegan, AgentEvent::Said(word.to_owned()));
+        assert_eq!(acp.hear(chunk(word).as_bytes()), first);
+    }
+
+    #[test]
+    fn a_steer_counts_when_the_engine_says_that_it_took_it() {
+        let steer = |acp: &mut Acp| {
+            let Asked::Line(line) = acp.ask(Request::Steer(Input::text("more"))) else { panic!() };
+            let line: Value = serde_json::from_str(&line).unwrap();
+            assert_eq!(
+                (&line["method"], &line["params"]["sessionId"]),
+                (&json!("_session/steer"), &json!("session_1"))
+            );
+            assert_eq!(line["params"]["prompt"][0]["text"], "more");
+            line["id"].as_str().unwrap().to_owned()
+        };
+        let mut acp = prompted();
+        acp.hear(update(TOOL).as_bytes());
+        let ids: Vec<String> = (0..4).map(|_| steer(&mut acp)).collect();
+        let taken = Heard::Event(AgentEvent::SteerTaken);
+        for (id, outcome, heard) in [
+            (&ids[0], r#""result":{"taken":true}"#, taken),
+            (&ids[0], r#""result":{"taken":true}"#, Heard::Nothing),
+            (&ids[1], r#""result":{"taken":false}"#, Heard::Nothing),
+            (&ids[1], r#""result":{"taken":true}"#, Heard::Nothing),
+            (&ids[2], r#""error":{"code":-32601,"message":"Method not found"}"#, Heard::Nothing),
+            (&"steer-99".to_owned(), r#""result":{"taken":true}"#, Heard::Nothing),
+        ] {
+            let line = format!(r#"{{"jsonrpc":"2.0","id":"{id}",{outcome}}}"#);
+            assert_eq!(acp.hear(line.as_bytes()), heard, "{line}");
+        }
+        // What has no answer when the next prompt goes out is in that one.
+        acp.hear(over("end_turn").as_bytes());
+        acp.ask(Request::Prompt(Input::text("more")));
+        let late = format!(r#"{{"jsonrpc":"2.0","id":"{}","result":{{"taken":true}}}}"#, ids[3]);
+        assert_eq!(acp.hear(late.as_bytes()), Heard::Nothing);
     }
 
     #[test]

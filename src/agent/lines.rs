@@ -5,6 +5,7 @@
 //! lines, writes lines, hands over events, and takes requests. While the session takes its time with an event,
 //! the engine is still answered; while the engine takes its time to read, its events still reach the session.
 
+use std::collections::VecDeque;
 use std::io;
 use std::time::Duration;
 
@@ -81,6 +82,8 @@ pub enum Asked {
 pub enum Heard {
     Nothing,
     Event(AgentEvent),
+    /// One after the other.
+    Events(AgentEvent, AgentEvent),
     /// A line to write to the engine.
     Answer(String),
     /// No use in listening further.
@@ -103,13 +106,13 @@ pub async fn run<C, W, R>(
     let mut lines = Lines::new(stdout);
     let mut outbox = Outbox::new(stdin);
     outbox.push(&greeting);
-    // An event that the session has not yet taken; nothing more is read before.
-    let mut waiting: Option<AgentEvent> = None;
+    // What the session has not yet taken; nothing more is read before.
+    let mut waiting: VecDeque<AgentEvent> = VecDeque::new();
     let mut more_requests = true;
 
     let gone = loop {
         tokio::select! {
-            line = lines.next(), if waiting.is_none() && outbox.has_room() => {
+            line = lines.next(), if waiting.is_empty() && outbox.has_room() => {
                 let heard = match line {
                     Line::Whole(line) => conversation.hear(&line),
                     Line::TooLong(beginning) => conversation.hear_beginning(&beginning),
@@ -117,16 +120,17 @@ pub async fn run<C, W, R>(
                 };
                 match heard {
                     Heard::Nothing => {}
-                    Heard::Event(event) => waiting = Some(event),
+                    Heard::Event(event) => waiting.push_back(event),
+                    Heard::Events(first, second) => waiting.extend([first, second]),
                     Heard::Answer(line) => outbox.push(&line),
                     Heard::Lost(gone) => break gone,
                 }
             }
             () = outbox.advance(), if outbox.has_work() => {}
-            permit = events.reserve(), if waiting.is_some() => match (permit, waiting.take()) {
+            permit = events.reserve(), if !waiting.is_empty() => match (permit, waiting.pop_front()) {
                 (Ok(permit), Some(AgentEvent::Said(mut text))) if text.len() > SAID_MAX_BYTES => {
                     let rest = text.split_off(text.floor_char_boundary(SAID_MAX_BYTES));
-                    waiting = Some(AgentEvent::Said(rest));
+                    waiting.push_front(AgentEvent::Said(rest));
                     permit.send(AgentEvent::Said(text));
                 }
                 (Ok(permit), Some(event)) => permit.send(event),

@@ -56,8 +56,8 @@ impl fmt::Debug for Image {
 pub enum Request {
     /// Begins a turn; ends with one [`AgentEvent::TurnOver`].
     Prompt(Input),
-    /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back; not every engine has it, and
-    /// one that has not never reports [`AgentEvent::StepBegan`].
+    /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back; an engine that cannot take it says
+    /// nothing.
     Steer(Input),
     /// Ends the running turn early.
     Cancel,

@@ -846,7 +846,7 @@ mod tests {
                         prop_assert!(said.chars().count() <= SAID_MAX);
                     }
                     Heard::Answer(answer) => prop_assert!(!answer.contains('\n')),
-                    Heard::Nothing | Heard::Event(_) | Heard::Lost(Gone::Ended) => {}
+                    Heard::Nothing | Heard::Event(_) | Heard::Events(..) | Heard::Lost(Gone::Ended) => {}
                 }
                 conversation.hear_beginning(line);
             }

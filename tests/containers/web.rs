@@ -197,7 +197,8 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
     let Some(town) = town::enter("web::curl_git_pip_and_the_engines_own_tools_find_the_way").await else {
         return;
     };
-    let mut world = World::without_service().await;
+    // The names of its tools are kimi-cli's; the other engine's fetch has a test of its own.
+    let mut world = World::without_service_with(Engine::KimiCli).await;
     world.logged_in();
     world.start().await;
     let folder = world.folder_of("family");
@@ -288,7 +289,8 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
     let Some(town) = town::enter("web::a_groups_policy_holds_and_what_it_moved_is_counted").await else {
         return;
     };
-    let mut world = World::without_service().await;
+    // The names of its tools are kimi-cli's; the other engine's fetch has a test of its own.
+    let mut world = World::without_service_with(Engine::KimiCli).await;
     let allowed = HostName::parse("public.example").unwrap();
     for (group, web) in [("closed", WebPolicy::None), ("some", WebPolicy::Allowlist(vec![allowed]))] {
         world.add_group_with(group, Role::Member, web).await;

@@ -112,6 +112,8 @@ struct EngineEnd {
     speech: Speech,
     lines: mpsc::UnboundedSender<String>,
     requests: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>>,
+    /// The steers that were told of and have no answer yet, where each has one.
+    steers: Arc<Mutex<VecDeque<Value>>>,
 }
 
 impl ScriptedDocker {
@@ -287,7 +289,12 @@ async fn engine(
 ) {
     let (lines, mut line_receiver) = mpsc::unbounded_channel::<String>();
     let (request_sender, requests) = mpsc::unbounded_channel();
-    let end = EngineEnd { speech, lines, requests: Arc::new(tokio::sync::Mutex::new(requests)) };
+    let end = EngineEnd {
+        speech,
+        lines,
+        requests: Arc::new(tokio::sync::Mutex::new(requests)),
+        steers: Arc::default(),
+    };
     let writer = async move {
         while let Some(line) = line_receiver.recv().await {
             if stdout.write_all(line.as_bytes()).await.is_err() {
@@ -434,6 +441,11 @@ impl EngineEnd {
 impl HeldPrompt {
     /// The engine calls its model: steers are welcome from here on.
     pub fn step(&self) {
+        if self.engine.speech == Speech::Acp {
+            self.updates(json!({
+                "sessionUpdate": "agent_thought_chunk", "content": {"type": "text", "text": "Hm."},
+            }));
+        }
         self.engine.event("StepBegin", json!({"n": 1}));
     }
 
@@ -477,6 +489,10 @@ impl HeldPrompt {
     pub async fn request(&self, method: &str) -> String {
         let mut requests = self.engine.requests.lock().await;
         let request = requests.recv().await.expect("the engine still runs");
+        if request["method"] == "_session/steer" && method == "steer" {
+            self.engine.steers.lock().unwrap().push_back(request["id"].clone());
+            return read_blocks(&request["params"]["prompt"]).0;
+        }
         assert_eq!(request["method"], method, "{request}");
         self.engine.result(&request["id"], json!({"status": "steered"}));
         if method == "steer" { read_input(&request["params"]["user_input"]).0 } else { String::new() }
@@ -484,6 +500,18 @@ impl HeldPrompt {
 
     /// The receipt: the steer has reached the model.
     pub fn takes_steer(&self, text: &str) {
+        self.answers_steer(true);
         self.engine.event("SteerInput", json!({"user_input": text}));
+    }
+
+    /// The oldest steer has not reached it, and will not.
+    pub fn takes_no_steer(&self) {
+        self.answers_steer(false);
+    }
+
+    fn answers_steer(&self, taken: bool) {
+        if let Some(id) = self.engine.steers.lock().unwrap().pop_front() {
+            self.engine.result(&id, json!({"taken": taken}));
+        }
     }
 }

@@ -11,10 +11,7 @@ use crate::held;
 use crate::world::World;
 
 async fn with_kimi_code(usual: Behaviour) -> World {
-    let mut world = World::without_service(usual).await;
-    world.settings(|settings| settings.engine = Engine::KimiCode);
-    world.start().await;
-    world
+    World::with(Engine::KimiCode, usual).await
 }
 
 #[tokio::test(start_paused = true)]
@@ -33,7 +30,7 @@ async fn it_answers_and_its_steps_are_paragraphs() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_comes_during_a_turn_is_the_next_one() {
+async fn what_comes_during_a_turn_is_the_next_one_if_the_engine_cannot_take_it() {
     let mut world = with_kimi_code(Behaviour::Held).await;
     world.says("main", "Owner", "first").await;
     let turn = world.prompt().await;

@@ -2,12 +2,20 @@
 
 use std::time::Duration;
 
+use nanokimi::agent::Engine;
+
 use crate::engine::Behaviour;
 use crate::world::World;
 
 #[tokio::test(start_paused = true)]
 async fn what_comes_during_a_turn_is_told_to_it_and_answered_apart() {
-    let mut world = World::new(Behaviour::Held).await;
+    for engine in Engine::ALL {
+        is_told_and_answered_apart(engine).await;
+    }
+}
+
+async fn is_told_and_answered_apart(engine: Engine) {
+    let mut world = World::with(engine, Behaviour::Held).await;
     world.says("main", "Owner", "look for a hotel").await;
     let turn = world.prompt().await;
     turn.step();
@@ -26,7 +34,13 @@ async fn what_comes_during_a_turn_is_told_to_it_and_answered_apart() {
 
 #[tokio::test(start_paused = true)]
 async fn a_steer_without_a_receipt_becomes_the_next_turn() {
-    let mut world = World::new(Behaviour::Held).await;
+    for engine in Engine::ALL {
+        becomes_the_next_turn(engine).await;
+    }
+}
+
+async fn becomes_the_next_turn(engine: Engine) {
+    let mut world = World::with(engine, Behaviour::Held).await;
     world.says("main", "Owner", "first").await;
     let turn = world.prompt().await;
     turn.step();
@@ -44,7 +58,13 @@ async fn a_steer_without_a_receipt_becomes_the_next_turn() {
 
 #[tokio::test(start_paused = true)]
 async fn a_steer_waits_for_the_first_step() {
-    let mut world = World::new(Behaviour::Held).await;
+    for engine in Engine::ALL {
+        waits_for_the_first_step(engine).await;
+    }
+}
+
+async fn waits_for_the_first_step(engine: Engine) {
+    let mut world = World::with(engine, Behaviour::Held).await;
     world.says("main", "Owner", "first").await;
     let turn = world.prompt().await;
     world.says("main", "Owner", "too early").await;
@@ -56,6 +76,29 @@ async fn a_steer_waits_for_the_first_step() {
     turn.says("both");
     turn.finish();
     assert_eq!(world.hears_in("main").await, "Kai: both");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_two_messages_in_a_turn_the_one_that_it_took_is_answered_there_and_the_other_next() {
+    let mut world = World::with(Engine::KimiCode, Behaviour::Held).await;
+    world.says("main", "Owner", "first").await;
+    let turn = world.prompt().await;
+    turn.step();
+    for text in ["second", "third"] {
+        world.says("main", "Owner", text).await;
+        assert!(turn.request("steer").await.contains(text));
+    }
+    turn.says("one");
+    turn.takes_steer("");
+    turn.says("two");
+    turn.takes_no_steer();
+    turn.finish();
+    assert_eq!([world.hears_in("main").await, world.hears_in("main").await], ["Kai: one", "Kai: two"]);
+    let next = world.prompt().await;
+    assert!(next.text.contains("third") && !next.text.contains("second"), "{}", next.text);
+    next.answer("three");
+    assert_eq!(world.hears_in("main").await, "Kai: three");
     world.ends().await;
 }
 

@@ -7,6 +7,7 @@ use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
+use nanokimi::agent::Engine;
 use nanokimi::auth::{Login, config_toml};
 use nanokimi::bridge::{Answer, Event, Link, Send};
 use nanokimi::clock::Clock;
@@ -53,6 +54,14 @@ impl World {
     /// A service with the groups `main` (the owner's) and `family`, and engines that do as told.
     pub async fn new(usual: Behaviour) -> Self {
         let mut world = Self::without_service(usual).await;
+        world.start().await;
+        world
+    }
+
+    /// The same with an engine of the story's choice.
+    pub async fn with(engine: Engine, usual: Behaviour) -> Self {
+        let mut world = Self::without_service(usual).await;
+        world.settings(|settings| settings.engine = engine);
         world.start().await;
         world
     }
