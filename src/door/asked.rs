@@ -294,11 +294,12 @@ impl<'de> Visitor<'de> for Tool {
     fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<bool, A::Error> {
         let mut has_type = false;
         let mut is_function = true;
-        while let Some((is_type, is_its_function)) =
-            map.next_key_seed(Judge(|name: &str| (is(name, "type"), is(name, "function"))))?
+        while let Some((is_type, is_its_function, is_exact)) =
+            map.next_key_seed(Judge(|name: &str| (is(name, "type"), is(name, "function"), name == "type")))?
         {
             if is_type {
-                has_type = true;
+                // For whoever looks at case, a tool without the right name has no type.
+                has_type |= is_exact;
                 is_function &= map.next_value_seed(Judge(|kind: &str| kind == "function"))?;
             } else if is_its_function {
                 is_function &= map.next_value_seed(Function)?;
@@ -397,6 +398,8 @@ mod tests {
             (format!(r#"{{"tools": [{SEARCH}], "tools": []}}"#), true),
             (format!(r#"{{"tools": [], "tools": [{SEARCH}]}}"#), true),
             (r#"{"tools": [{"type": "function", "Type": "builtin_function"}]}"#.to_owned(), true),
+            (r#"{"tools": [{"Type": "function"}]}"#.to_owned(), true),
+            (r#"{"tools": [{"Type": "function", "type": "function"}]}"#.to_owned(), false),
             (r#"{"tools": [{"type": "builtin_function", "type": "function"}]}"#.to_owned(), true),
             (
                 r#"{"tools": [{"type": "function", "function": {"name": "\u0024web_search"}}]}"#.to_owned(),
