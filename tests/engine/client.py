@@ -193,6 +193,9 @@ class Engine:
         # Notifications and requests of the engine, in their order; `raw` is each as it came.
         self.said, self.raw = [], []
         self.waiting, self.count = {}, 0
+        # Answers for which nobody waits.
+        self.unasked = []
+        self.lock = threading.Lock()
         self.decide = give_leave
         self.errors = open(home.root / "stderr", "ab")
         watch = ["--require", str(PRELOAD)] if watched else []
@@ -219,9 +222,10 @@ class Engine:
                 waiting = self.waiting.pop(message.get("id"), None)
                 if waiting:
                     waiting.put(message)
+                else:
+                    self.unasked.append(message)
                 continue
-            self.said.append(message)
-            self.raw.append(line)
+            self.hear(message, line)
             if "id" in message:
                 outcome = self.decide(message["method"], message["params"])
                 unknown = {"error": {"code": -32601, "message": "Unknown request"}}
@@ -229,20 +233,33 @@ class Engine:
         for waiting in list(self.waiting.values()):
             waiting.put({"error": {"message": "the engine is gone"}, "at": time.monotonic()})
 
-    def send(self, message):
+    def hear(self, message, line):
+        self.said.append(message)
+        self.raw.append(line)
+
+    def send(self, *messages):
+        """Sends all of them in one write."""
+        lines = b"".join(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n" for message in messages)
         try:
-            self.process.stdin.write(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n")
-            self.process.stdin.flush()
+            with self.lock:
+                self.process.stdin.write(lines)
+                self.process.stdin.flush()
         except (BrokenPipeError, ValueError):
             # Whoever waits for an answer hears that it is gone.
             pass
 
+    def prepare(self, method, params):
+        """A request that is not sent yet, and where its answer will come."""
+        with self.lock:
+            self.count += 1
+            number = f"{method}-{self.count}"
+        self.waiting[number] = answer = queue.Queue()
+        return answer, {"id": number, "method": method, "params": params}
+
     def begin(self, method, params):
         """Asks, and returns where the answer will come."""
-        self.count += 1
-        number = f"{method}-{self.count}"
-        self.waiting[number] = answer = queue.Queue()
-        self.send({"id": number, "method": method, "params": params})
+        answer, message = self.prepare(method, params)
+        self.send(message)
         if self.process.poll() is not None:
             answer.put({"error": {"message": "the engine is gone"}, "at": time.monotonic()})
         return answer

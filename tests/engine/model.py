@@ -10,6 +10,10 @@ The model says what the play has put into `answers`, one script for each request
     SLOW seconds     a first word, then silence
     CUT              the connection breaks here
     ERR status       no stream at all, but an error (alone in its script)
+    WAIT seconds     silence
+    FINISH reason    the answer ends for this reason
+    DONE             the answer ends here; what follows comes after its last byte
+    MOMENT name      whoever set `at_moment` is told that it is now
 
 Everything that is asked is kept, so that the play can see it. Nothing here ever speaks to the network.
 """
@@ -46,6 +50,8 @@ class Asked:
     body: object = None
     headers: dict = field(default_factory=dict)
     at: float = 0.0
+    # The model has answered it to the end.
+    is_done: bool = False
 
     def is_expected(self):
         """False for a call that nobody has asked for."""
@@ -69,6 +75,9 @@ class Model:
         self.otherwise = "SAY yes"
         self.asked, self.all_asked = [], []
         self.at_first_request = lambda: None
+        # In place of `answers`: gives the script of a request, and may take its time.
+        self.choose = None
+        self.at_moment = lambda asked, name: None
         self.lock = threading.Lock()
 
         class Server(ThreadingHTTPServer):
@@ -97,6 +106,8 @@ class Model:
                 script = self.answers.pop(0)
         if is_first:
             self.at_first_request()
+        if asked.kind == "model" and self.choose:
+            script = self.choose(asked, number)
         return number, script
 
     def take(self):
@@ -155,7 +166,7 @@ class Handler(BaseHTTPRequestHandler):
         elif self.command != "POST":
             self.give(404, {"error": {"message": "not found"}})
         elif kind == "model":
-            self.answer_model(number, script)
+            self.answer_model(asked, number, script)
         elif kind == "search":
             found = {
                 "site_name": "town",
@@ -223,7 +234,7 @@ class Handler(BaseHTTPRequestHandler):
             return self.give(200, {"jsonrpc": "2.0", "id": body["id"], "error": error})
         return self.give(200, {"jsonrpc": "2.0", "id": body["id"], "result": result})
 
-    def answer_model(self, number, script):
+    def answer_model(self, asked, number, script):
         if refused := re.match(r"ERR (\d+)", script):
             error = {"message": "mock error", "type": "server_error"}
             return self.give(int(refused[1]), {"error": error})
@@ -233,15 +244,15 @@ class Handler(BaseHTTPRequestHandler):
         self.close_connection = True
         self.end_headers()
         try:
-            self.stream(number, script)
+            self.stream(asked, number, script)
         except (BrokenPipeError, ConnectionResetError):
             pass
         return None
 
-    def stream(self, number, script):
+    def stream(self, asked, number, script):
         self.number = number
         self.delta(role="assistant", content="")
-        calls, usage = 0, USAGE
+        calls, usage, reason = 0, USAGE, None
         for line in script.split("\n"):
             verb, _, rest = line.partition(" ")
             if verb == "SAY":
@@ -275,13 +286,26 @@ class Handler(BaseHTTPRequestHandler):
                     piece = {"arguments": arguments[at : at + PIECE_BYTES]}
                     self.delta(tool_calls=[{"index": calls, "function": piece}])
                 calls += 1
+            elif verb == "WAIT":
+                time.sleep(float(rest))
+            elif verb == "FINISH":
+                reason = rest
+            elif verb == "DONE":
+                self.finish(asked, reason, calls, usage)
+            elif verb == "MOMENT":
+                self.model.at_moment(asked, rest)
             else:
                 raise ValueError(f"The script has no verb {verb!r}")
-        reason = "tool_calls" if calls else "stop"
+        if not asked.is_done:
+            self.finish(asked, reason, calls, usage)
+
+    def finish(self, asked, reason, calls, usage):
+        reason = reason or ("tool_calls" if calls else "stop")
         self.chunk([{"index": 0, "delta": {}, "finish_reason": reason, "usage": usage}])
         self.chunk([], usage=usage)
         self.wfile.write(b"data: [DONE]\n\n")
         self.wfile.flush()
+        asked.is_done = True
 
     def delta(self, **what):
         self.chunk([{"index": 0, "delta": what, "finish_reason": None}])
