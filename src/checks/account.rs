@@ -11,6 +11,9 @@ use crate::paths::Paths;
 use crate::store::Store;
 use crate::types::{Authorization, Outage, Secret, Trouble};
 
+/// What to do when the plan is used up.
+const QUOTA_FIX: &str = "Wait until it begins anew, which `nanokimi login --status` tells, or buy more on the account's page at Kimi";
+
 /// Looks at the engine's configuration and the login, and asks Kimi about the login.
 pub async fn account(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
     let mut findings = vec![engine(paths)];
@@ -102,11 +105,7 @@ fn refused(trouble: Trouble) -> Option<(&'static str, &'static str)> {
             "Kimi refuses this account or the agent program, and does not say why (403)",
             "Look at the account's page at Kimi; if all is well there, install the newest nanokimi",
         ),
-        (
-            Trouble::QuotaUsedUp,
-            "Kimi says that what the plan holds is used up",
-            "Wait until it begins anew, which `nanokimi login --status` tells, or buy more on the account's page at Kimi",
-        ),
+        (Trouble::QuotaUsedUp, "Kimi says that what the plan holds is used up", QUOTA_FIX),
         (
             Trouble::RateLimited,
             "Kimi was asked more than it allows at once (429)",
@@ -135,8 +134,7 @@ async fn allowance(config: &Config, token: &Secret) -> Option<Finding> {
     let left = left.collect::<Vec<_>>().join(", ");
     let what = format!("Left of the plan: {left}");
     if limits.iter().any(|limit| limit.left_percent == 0) {
-        let fix = "Wait until it begins anew, which `nanokimi login --status` tells, or buy more on the account's page at Kimi";
-        return Some(Finding::warning(what, fix));
+        return Some(Finding::warning(what, QUOTA_FIX));
     }
     (!limits.is_empty()).then(|| Finding::good(what))
 }

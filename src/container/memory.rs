@@ -5,10 +5,9 @@
 use std::collections::HashMap;
 use std::fs;
 use std::io;
-use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 
-use super::spec::GROUP;
+use super::processes::{beneath_root, group_folder_of, identity, processes};
 use crate::types::GroupName;
 
 /// The agents' memory, as it was when somebody looked.
@@ -32,7 +31,7 @@ const WAITED_PERCENT: f64 = 10.0;
 /// With less than this share of all memory available, there may be no time for the kernel to make room.
 const AVAILABLE_MIN: u64 = 20;
 /// Folders of a container that are in memory.
-const IN_MEMORY: [&str; 3] = ["tmp", "home/node", "dev/shm"];
+const IN_MEMORY: [&str; 3] = ["/tmp", "/home/node", "/dev/shm"];
 const TMPFS_MAGIC: i64 = 0x0102_1994;
 /// What the machine needs for itself: a quarter of its memory, and at least so much.
 const RESERVE_MIN_BYTES: u64 = 384 * MIB;
@@ -52,21 +51,13 @@ pub fn budget() -> u64 {
 }
 
 fn held(groups: &[(GroupName, PathBuf)]) -> io::Result<HashMap<GroupName, u64>> {
-    let known = groups.iter().filter_map(|(name, folder)| {
-        let folder = fs::metadata(folder).ok()?;
-        Some(((folder.dev(), folder.ino()), name))
-    });
+    let known =
+        groups.iter().filter_map(|(name, folder)| Some((identity(&fs::metadata(folder).ok()?), name)));
     let known: HashMap<(u64, u64), &GroupName> = known.collect();
     let mut held = HashMap::new();
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let process = entry.path();
-        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        // By what a process sees in the place of its group's folder, which no agent can change.
-        let root = process.join("root");
-        let seen = || fs::metadata(root.join(GROUP.trim_start_matches('/'))).ok();
-        let Some(seen) = is_process.then(seen).flatten() else { continue };
-        let Some(name) = known.get(&(seen.dev(), seen.ino())) else { continue };
-        let bytes = held.entry((*name).clone()).or_insert_with(|| in_memory(&root));
+    for process in processes()? {
+        let Some(name) = group_folder_of(&process).and_then(|folder| known.get(&folder)) else { continue };
+        let bytes = held.entry((*name).clone()).or_insert_with(|| in_memory(&process));
         // What a process shares with files, the kernel can read again.
         let status = fs::read_to_string(process.join("status")).unwrap_or_default();
         *bytes += kilobytes(&status, "RssAnon:").unwrap_or(0) * 1024;
@@ -74,10 +65,10 @@ fn held(groups: &[(GroupName, PathBuf)]) -> io::Result<HashMap<GroupName, u64>> 
     Ok(held)
 }
 
-/// What lies in a container's folders that are in memory.
-fn in_memory(root: &Path) -> u64 {
+/// What lies in the folders of a process's container that are in memory.
+fn in_memory(process: &Path) -> u64 {
     let used = IN_MEMORY.iter().filter_map(|folder| {
-        let disk = rustix::fs::statfs(root.join(folder)).ok()?;
+        let disk = rustix::fs::statfs(beneath_root(process, folder)).ok()?;
         let used = disk.f_blocks.saturating_sub(disk.f_bfree);
         let block = u64::try_from(disk.f_bsize).ok()?;
         (disk.f_type == TMPFS_MAGIC).then_some(used * block)

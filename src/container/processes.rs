@@ -33,28 +33,41 @@ pub struct Held {
 /// The folder or /proc cannot be read.
 pub fn held_by_container_of(folder: &Path) -> io::Result<Held> {
     let folder = fs::metadata(folder)?;
+    let (folder, disk) = (identity(&folder), folder.dev());
     let mut held = Held::default();
     let mut rest = DESCRIPTORS_MAX;
-    for entry in fs::read_dir("/proc")?.flatten() {
-        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
-        let process = entry.path();
-        if is_process && is_in_container(&process, &folder) {
+    for process in processes()? {
+        if group_folder_of(&process) == Some(folder) {
             // One that ends meanwhile holds nothing.
             held.written_bytes += written_bytes(&process).unwrap_or(0);
             held.files_in_dev = held.files_in_dev.max(files_in_dev(&process).unwrap_or(0));
-            count_descriptors(&process, folder.dev(), &mut held, &mut rest).ok();
+            count_descriptors(&process, disk, &mut held, &mut rest).ok();
         }
     }
     Ok(held)
 }
 
-fn is_in_container(process: &Path, folder: &fs::Metadata) -> bool {
-    let seen = fs::metadata(beneath_root(process, GROUP));
-    seen.is_ok_and(|seen| (seen.dev(), seen.ino()) == (folder.dev(), folder.ino()))
+/// The folders of all processes in /proc.
+pub(super) fn processes() -> io::Result<impl Iterator<Item = PathBuf>> {
+    let processes = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
+        let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
+        is_process.then(|| entry.path())
+    });
+    Ok(processes)
+}
+
+/// What a process sees in the place of its group's folder, if it sees something there.
+pub(super) fn group_folder_of(process: &Path) -> Option<(u64, u64)> {
+    Some(identity(&fs::metadata(beneath_root(process, GROUP)).ok()?))
+}
+
+/// Its disk and its number there: no other file on this machine has both.
+pub(super) fn identity(file: &fs::Metadata) -> (u64, u64) {
+    (file.dev(), file.ino())
 }
 
 /// A path as a process sees it.
-fn beneath_root(process: &Path, path: &str) -> PathBuf {
+pub(super) fn beneath_root(process: &Path, path: &str) -> PathBuf {
     process.join("root").join(path.trim_start_matches('/'))
 }
 

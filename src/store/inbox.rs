@@ -81,13 +81,7 @@ impl Store {
     pub async fn take_in(&self, events: Vec<Event>, rules: Rules, now: Timestamp) -> Result<TakenIn> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            let mut intake = Intake {
-                connection: &transaction,
-                rules: &rules,
-                now,
-                taken: TakenIn::default(),
-                spoke: Vec::new(),
-            };
+            let mut intake = Intake::new(&transaction, &rules, now);
             for event in &events {
                 intake.take(event)?;
             }
@@ -102,13 +96,7 @@ impl Store {
     pub async fn let_old_calls_go(&self, rules: Rules, now: Timestamp) -> Result<()> {
         self.with(move |connection| {
             let transaction = connection.transaction()?;
-            let mut intake = Intake {
-                connection: &transaction,
-                rules: &rules,
-                now,
-                taken: TakenIn::default(),
-                spoke: Vec::new(),
-            };
+            let mut intake = Intake::new(&transaction, &rules, now);
             let mut statement = transaction.prepare(
                 "SELECT id, chat, sent_at FROM inbox INDEXED BY inbox_pending
                  WHERE state = 'pending' AND wake = 'wakes'",
@@ -243,7 +231,11 @@ impl KnownQuote {
     }
 }
 
-impl Intake<'_> {
+impl<'a> Intake<'a> {
+    fn new(connection: &'a Connection, rules: &'a Rules, now: Timestamp) -> Self {
+        Self { connection, rules, now, taken: TakenIn::default(), spoke: Vec::new() }
+    }
+
     fn take(&mut self, event: &Event) -> Result<()> {
         match event {
             Event::Message(message) => self.message(message),

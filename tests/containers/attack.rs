@@ -76,7 +76,7 @@ struct Attack {
     anna: Arc<Device>,
     family: mpsc::UnboundedReceiver<String>,
     others: Arc<Others>,
-    /// The longest of those waits.
+    /// The longest that another chat has waited.
     waited_most: Duration,
     broken: Vec<String>,
 }

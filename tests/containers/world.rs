@@ -208,13 +208,13 @@ impl World {
         self.writes(group, text, None).await;
     }
 
-    /// Somebody sends a file with this caption; returns once the message is stored.
     /// Somebody types in this chat.
     pub async fn types(&self, group: &str) {
         let service = self.service.as_ref().expect("the service runs");
         service.tells(vec![Event::Typing { chat: chat(group) }]).await;
     }
 
+    /// Somebody sends a file with this caption; returns once the message is stored.
     pub async fn sends(&mut self, group: &str, caption: &str, media: Media) {
         self.writes(group, caption, Some(media)).await;
     }
