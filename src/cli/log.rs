@@ -11,10 +11,11 @@ use std::time::{Duration, Instant};
 use tracing::callsite::Identifier;
 use tracing::field::Field;
 use tracing::{Event, Level, Subscriber};
-use tracing_subscriber::EnvFilter;
 use tracing_subscriber::field::MakeExt;
+use tracing_subscriber::filter::{LevelFilter, Targets};
 use tracing_subscriber::fmt::format::{Writer, debug_fn};
 use tracing_subscriber::fmt::{FmtContext, FormatEvent, FormatFields, MakeWriter};
+use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
@@ -36,12 +37,13 @@ fn tells_everything(level: &str) -> bool {
 
 /// What is heard at a level: ours as it was asked for, a library's only when it warns, and at `error` only when it fails
 /// and is discreet.
-fn log_filter(level: &str) -> String {
-    if level == "error" {
-        let discreet = DISCREET_LIBRARIES.map(|library| format!("{library}=error")).join(",");
-        return format!("off,{discreet},{OURS}=error");
+fn log_filter(level: &str) -> Targets {
+    // The settings let no other word through.
+    let level = level.parse().unwrap_or(LevelFilter::INFO);
+    if level == LevelFilter::ERROR {
+        return Targets::new().with_targets(DISCREET_LIBRARIES.map(|library| (library, level))).with_target(OURS, level);
     }
-    format!("warn,{OURS}={level}")
+    Targets::new().with_default(LevelFilter::WARN).with_target(OURS, level)
 }
 
 /// Starts the log.
@@ -74,12 +76,13 @@ where
     let lines = tracing_subscriber::fmt::format().with_target(false).with_ansi(colours);
     let lines = Discreet::new(lines, tells_everything(level));
     tracing_subscriber::fmt()
-        .with_env_filter(EnvFilter::new(log_filter(level)))
+        .with_max_level(LevelFilter::TRACE)
         .with_ansi(colours)
         .with_writer(writer)
         .fmt_fields(debug_fn(write_field).delimited(" "))
         .event_format(Shared { lines, shares: Mutex::default() })
         .finish()
+        .with(log_filter(level))
 }
 
 fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt::Result {
