@@ -41,15 +41,20 @@ const REST: Duration = Duration::from_secs(5);
 const CHATS: usize = 30;
 /// How long somebody types before the message comes.
 const TYPED_FOR: Duration = Duration::from_secs(3);
+/// How long its processor time is counted afterwards.
+const IDLE: Duration = Duration::from_secs(60);
 /// Between two looks at whether the model was asked.
 const LOOK: Duration = Duration::from_millis(1);
 
-/// As many as the service has (`src/cli/install.rs`).
+/// Of all engines, or of those that are named. As many threads as the service has (`src/cli/install.rs`).
 #[tokio::main(worker_threads = 2)]
 async fn main() {
+    let named: Vec<String> = std::env::args().skip(1).collect();
     let mut figures = Vec::new();
     for engine in Engine::ALL {
-        figures.extend(figures_of(engine).await);
+        if named.is_empty() || named.contains(&engine.name().to_string()) {
+            figures.extend(figures_of(engine).await);
+        }
     }
     println!("{}", figures::table(&figures));
 }
@@ -60,6 +65,7 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
     world.start().await;
     let (mut cold, mut containers, mut engines, mut warm) = (vec![], vec![], vec![], vec![]);
     let (mut resident, mut own) = (Vec::new(), Vec::new());
+    let mut idle = Duration::ZERO;
     for start in 0..STARTS {
         let at = Clock::System.now();
         cold.push(asks(&mut world, &format!("start {start}")).await);
@@ -75,6 +81,11 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
         let processes = processes_of(container["State"]["Pid"].as_u64().unwrap());
         resident.push(kilobytes(&processes, "VmRSS"));
         own.push(kilobytes(&processes, "RssAnon"));
+        if start == 0 {
+            let before = processor_time(&processes);
+            sleep(IDLE).await;
+            idle = processor_time(&processes) - before;
+        }
         let killed = world.kill_container("family").await;
         gone(&killed).await;
     }
@@ -108,6 +119,7 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
         Figure::spread(&format!("{name}: message to the model, the container runs"), &warm),
         Figure::memory(&format!("{name}: memory of a container that waits"), resident[STARTS / 2], None),
         Figure::memory("  of which is its own", own[STARTS / 2], None),
+        Figure::time(&format!("  processor time in {} s of waiting", IDLE.as_secs()), idle, None),
     ];
     figures.extend(fitting);
     figures
@@ -162,6 +174,17 @@ fn processes_of(first: u64) -> Vec<u64> {
         looked_at += 1;
     }
     processes
+}
+
+/// What these processes have used of the processor, to the hundredth of a second.
+fn processor_time(processes: &[u64]) -> Duration {
+    let ticks = processes.iter().map(|process| {
+        let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
+        let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
+        // The 14th and 15th of proc(5), of which two stand before the bracket: in user mode and in the kernel.
+        fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
+    });
+    Duration::from_millis(ticks.sum::<u64>() * 1_000 / rustix::param::clock_ticks_per_second())
 }
 
 /// What the kernel says of these processes' memory, such as `VmRSS`.
