@@ -16,23 +16,23 @@ const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGIS
 const DROPPED: [&str; 4] = ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOCFLAGS"];
 
 fn main() {
-    let sources = PathBuf::from(variable("CARGO_MANIFEST_DIR")).join("container/agent-runner");
-    let out = PathBuf::from(variable("OUT_DIR"));
+    let sources = PathBuf::from(required_variable("CARGO_MANIFEST_DIR")).join("container/agent-runner");
+    let out = PathBuf::from(required_variable("OUT_DIR"));
     for source in ["Cargo.toml", "Cargo.lock", "src"] {
         println!("cargo:rerun-if-changed={}", sources.join(source).display());
     }
     println!("cargo:rerun-if-changed=container/build.rs");
 
-    let built = compile(&sources, &out.join("agent-runner-target"));
+    let built = compile_agent_runner(&sources, &out.join("agent-runner-target"));
     let runner = out.join("agent-runner");
     std::fs::copy(&built, &runner)
         .unwrap_or_else(|error| panic!("Failed to copy {}: {error}", built.display()));
 }
 
 /// Runs cargo on the package and says where the binary lies.
-fn compile(sources: &Path, target_folder: &Path) -> PathBuf {
-    let target = variable("TARGET");
-    let mut cargo = Command::new(variable("CARGO"));
+fn compile_agent_runner(sources: &Path, target_folder: &Path) -> PathBuf {
+    let target = required_variable("TARGET");
+    let mut cargo = Command::new(required_variable("CARGO"));
     for (name, _) in env::vars_os() {
         let name = name.to_string_lossy().into_owned();
         let linker = name.starts_with("CARGO_TARGET_") && name.ends_with("_LINKER");
@@ -42,7 +42,7 @@ fn compile(sources: &Path, target_folder: &Path) -> PathBuf {
         }
     }
     // The order of `--remap-path-prefix` matters: the last that fits wins.
-    let packages = env::var_os("CARGO_HOME").map_or_else(|| home().join(".cargo"), PathBuf::from);
+    let packages = env::var_os("CARGO_HOME").map_or_else(|| user_home_folder().join(".cargo"), PathBuf::from);
     let flags = [
         "-Ctarget-feature=+crt-static".to_owned(),
         "-Clink-arg=-Wl,--build-id=none".to_owned(),
@@ -65,10 +65,10 @@ fn compile(sources: &Path, target_folder: &Path) -> PathBuf {
     }
 }
 
-fn home() -> PathBuf {
+fn user_home_folder() -> PathBuf {
     env::home_dir().expect("cargo ran, so there is a home")
 }
 
-fn variable(name: &str) -> String {
+fn required_variable(name: &str) -> String {
     env::var(name).unwrap_or_else(|error| panic!("cargo sets {name}: {error}"))
 }

@@ -2,8 +2,8 @@
 //!
 //! Never changes anything that lasts.
 
-mod account;
 mod kernel;
+mod kimi;
 mod words;
 
 use std::io;
@@ -12,32 +12,32 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
-pub use account::account;
-pub use words::{sentence, time, why_no_docker};
+pub use kimi::check_kimi_account;
+pub use words::{describe_docker_error, render_error, render_time};
 
 use crate::agent::Engine;
-use crate::bridge::whatsapp::WhatsApp;
-use crate::container::docker::{DaemonFacts, Docker, LimitsHold, Rights};
+use crate::bridge::whatsapp::WhatsAppBridge;
+use crate::container::docker::{DaemonFacts, DaemonRights, Docker, EnforcedLimits};
 use crate::container::image;
-use crate::home;
+use crate::folders;
 use crate::paths::Paths;
-use crate::store::{LinkNote, Store};
-use crate::types::{EngineName, Group, Link, Role, Room};
+use crate::store::{LinkRecord, Store};
+use crate::types::{DiskSpace, EngineName, Group, LinkState, Role};
 
 /// Less room on a disk than this is worth a warning: an image build takes about as much.
-const ROOM_WANTED: Room = Room { bytes: 2 * 1024 * 1024 * 1024, entries: 20_000 };
+const ROOM_WANTED: DiskSpace = DiskSpace { bytes: 2 * 1024 * 1024 * 1024, entries: 20_000 };
 
 /// One thing that was looked at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Finding {
-    pub state: State,
+    pub state: Severity,
     pub what: String,
     /// What to do about it; empty where all is well, or `what` says it.
     pub fix: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum State {
+pub enum Severity {
     Good,
     /// Works, but should be known.
     Warning,
@@ -47,20 +47,20 @@ pub enum State {
 
 impl Finding {
     pub fn good(what: impl Into<String>) -> Self {
-        Self { state: State::Good, what: what.into(), fix: String::new() }
+        Self { state: Severity::Good, what: what.into(), fix: String::new() }
     }
 
     pub fn warning(what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { state: State::Warning, what: what.into(), fix: fix.into() }
+        Self { state: Severity::Warning, what: what.into(), fix: fix.into() }
     }
 
     pub fn broken(what: impl Into<String>, fix: impl Into<String>) -> Self {
-        Self { state: State::Broken, what: what.into(), fix: fix.into() }
+        Self { state: Severity::Broken, what: what.into(), fix: fix.into() }
     }
 }
 
 /// Looks at the settings: what was wrong with them when they were read.
-pub fn settings(paths: &Paths, mistakes: Vec<String>) -> Vec<Finding> {
+pub fn check_settings(paths: &Paths, mistakes: Vec<String>) -> Vec<Finding> {
     if mistakes.is_empty() {
         return vec![Finding::good(format!("The settings of {} are good", paths.root().display()))];
     }
@@ -73,29 +73,29 @@ pub fn settings(paths: &Paths, mistakes: Vec<String>) -> Vec<Finding> {
 }
 
 /// Looks at the Docker daemon and the agent image. `start` says how a daemon that does not answer is started.
-pub async fn docker(connected: Result<Docker>, engines: &[EngineName], start: &str) -> Vec<Finding> {
+pub async fn check_docker(connected: Result<Docker>, engines: &[EngineName], start: &str) -> Vec<Finding> {
     let docker = match connected {
         Ok(docker) => docker,
-        Err(error) => return vec![Finding::broken(why_no_docker(&error), start)],
+        Err(error) => return vec![Finding::broken(describe_docker_error(&error), start)],
     };
-    let mut findings = match docker.facts().await {
-        Ok(facts) => daemon(&facts),
-        Err(error) => vec![Finding::broken(sentence(&error), start)],
+    let mut findings = match docker.fetch_daemon_facts().await {
+        Ok(facts) => check_daemon(&facts),
+        Err(error) => vec![Finding::broken(render_error(&error), start)],
     };
     for engine in engines {
-        findings.push(match docker.has_image(&image::tag(engine)).await {
+        findings.push(match docker.has_image(&image::agent_image_name(engine)).await {
             Ok(true) => Finding::good(format!("The agent image of {engine} is built")),
             Ok(false) => {
                 Finding::broken(format!("The agent image of {engine} is not built"), "Run `nanokimi build`")
             }
-            Err(error) => Finding::broken(sentence(&error), "Run `nanokimi build`"),
+            Err(error) => Finding::broken(render_error(&error), "Run `nanokimi build`"),
         });
     }
     findings
 }
 
 /// Looks at the engines in use. `chosen` is the one of groups that have chosen none.
-pub fn engines(engines: &[EngineName], chosen: &EngineName) -> Vec<Finding> {
+pub fn check_engines(engines: &[EngineName], chosen: &EngineName) -> Vec<Finding> {
     let ended =
         engines.iter().filter_map(|name| Some((name, Engine::parse(name.as_str()).ok()?.successor()?)));
     let findings = ended.map(|(name, successor)| {
@@ -113,10 +113,10 @@ pub fn engines(engines: &[EngineName], chosen: &EngineName) -> Vec<Finding> {
     findings.collect()
 }
 
-fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
+fn check_daemon(facts: &DaemonFacts) -> Vec<Finding> {
     let mut findings = vec![match facts.rights {
-        Rights::Rootless => Finding::good(format!("Docker {} is rootless", facts.version)),
-        Rights::Rootful => Finding::warning(
+        DaemonRights::Rootless => Finding::good(format!("Docker {} is rootless", facts.version)),
+        DaemonRights::Rootful => Finding::warning(
             format!(
                 "Docker {} runs as root: whoever breaks out of a container owns this machine",
                 facts.version
@@ -125,14 +125,14 @@ fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
         ),
     }];
     // A disk of Docker's own, with the images and what containers write outside of their group's folder.
-    if let Ok(free) = home::free_room(&facts.data_root) {
-        findings.extend(room_wanted(free, "Docker's disk"));
+    if let Ok(free) = folders::free_space_of_folder(&facts.data_root) {
+        findings.extend(low_disk_finding(free, "Docker's disk"));
     }
     // A daemon that runs as root, and with it all other chats, does not need what an agent uses up.
-    if facts.rights == Rights::Rootless {
-        findings.extend(kernel::kernel(|path| std::fs::read_to_string(path).ok()));
+    if facts.rights == DaemonRights::Rootless {
+        findings.extend(kernel::check_kernel_limits(|path| std::fs::read_to_string(path).ok()));
     }
-    if let LimitsHold::AllBut(ignored) = &facts.limits {
+    if let EnforcedLimits::AllBut(ignored) = &facts.limits {
         findings.push(Finding::warning(
             format!("Docker ignores limits on {} here: an agent could use all there is", ignored.join(", ")),
             "Boot with cgroup v2 and delegate its controllers: docs/operating.md says how",
@@ -142,22 +142,22 @@ fn daemon(facts: &DaemonFacts) -> Vec<Finding> {
 }
 
 /// Looks at the link to WhatsApp: whether there is one, how it last stood, and who could read its keys.
-pub async fn whatsapp(whatsapp: &WhatsApp, paths: &Paths, zone: &TimeZone) -> Vec<Finding> {
-    let mut findings = keys_of_the_link(paths);
-    let noted = match Store::look(&paths.database()) {
-        Ok(Some(store)) => store.link().await.ok().flatten(),
+pub async fn check_whatsapp(whatsapp: &WhatsAppBridge, paths: &Paths, zone: &TimeZone) -> Vec<Finding> {
+    let mut findings = check_key_permissions(paths);
+    let noted = match Store::open_for_reading(&paths.database_file()) {
+        Ok(Some(store)) => store.last_link_state().await.ok().flatten(),
         // The groups' check says what is wrong with it.
         Ok(None) | Err(_) => None,
     };
     findings.push(match whatsapp.is_linked().await {
-        Ok(true) => link(noted, zone),
-        Ok(false) if noted.is_some_and(|noted| noted.link == Link::LoggedOut) => Finding::broken(
+        Ok(true) => link_finding(noted, zone),
+        Ok(false) if noted.is_some_and(|noted| noted.link == LinkState::LoggedOut) => Finding::broken(
             "WhatsApp has logged this device out: it was removed on the phone, or the account is locked",
             "Look at WhatsApp on the phone, then run `nanokimi auth`",
         ),
         Ok(false) => Finding::warning("No WhatsApp account is linked", "Run `nanokimi auth`"),
         Err(error) => Finding::broken(
-            sentence(&error),
+            render_error(&error),
             "Restore store/auth/ only together with the rest of store/, or run `nanokimi auth --logout` and link again",
         ),
     });
@@ -165,8 +165,8 @@ pub async fn whatsapp(whatsapp: &WhatsApp, paths: &Paths, zone: &TimeZone) -> Ve
 }
 
 /// Whoever reads the keys is the linked device.
-fn keys_of_the_link(paths: &Paths) -> Vec<Finding> {
-    let folder = paths.whatsapp();
+fn check_key_permissions(paths: &Paths) -> Vec<Finding> {
+    let folder = paths.whatsapp_keys_folder();
     let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
     let is_open = |path: &std::path::PathBuf| {
         path.symlink_metadata().is_ok_and(|metadata| metadata.permissions().mode() & 0o077 != 0)
@@ -183,38 +183,38 @@ fn keys_of_the_link(paths: &Paths) -> Vec<Finding> {
 }
 
 /// How the link of a linked account last stood.
-fn link(noted: Option<LinkNote>, zone: &TimeZone) -> Finding {
-    let Some(LinkNote { link, since }) = noted else {
+fn link_finding(noted: Option<LinkRecord>, zone: &TimeZone) -> Finding {
+    let Some(LinkRecord { link, since }) = noted else {
         return Finding::good("A WhatsApp account is linked");
     };
-    let since = time(since, zone);
+    let since = render_time(since, zone);
     match link {
-        Link::Online => {
+        LinkState::Online => {
             Finding::good(format!("A WhatsApp account is linked; it last came online on {since}"))
         }
-        Link::Connecting | Link::Pairing(_) | Link::Unlinked => Finding::warning(
+        LinkState::Connecting | LinkState::Pairing(_) | LinkState::Unlinked => Finding::warning(
             format!("A WhatsApp account is linked, but there was no connection to WhatsApp since {since}"),
             "Start nanokimi; if it does run, check this machine's connection with curl -I https://web.whatsapp.com",
         ),
-        Link::Replaced => Finding::broken(
+        LinkState::Replaced => Finding::broken(
             format!("Another program has taken the link to WhatsApp over, on {since}"),
             "Stop that one for good, such as a copy of this install, then start nanokimi again",
         ),
-        Link::LoggedOut => Finding::broken(
+        LinkState::LoggedOut => Finding::broken(
             format!("WhatsApp logged this device out on {since}"),
             "Look at WhatsApp on the phone, then run `nanokimi auth`",
         ),
-        Link::Banned { until } => Finding::broken(
-            format!("WhatsApp has banned this account until {}", time(until, zone)),
+        LinkState::Banned { until } => Finding::broken(
+            format!("WhatsApp has banned this account until {}", render_time(until, zone)),
             "Look at WhatsApp on the phone, and wait until then",
         ),
-        Link::DiskFull => Finding::broken(
+        LinkState::DiskFull => Finding::broken(
             format!(
                 "The disk is full, so that nanokimi is offline since {since}; WhatsApp keeps what is sent"
             ),
             "Make room on that disk: 96 MB and 2,000 inodes are enough for it to come back by itself",
         ),
-        Link::Outdated => Finding::broken(
+        LinkState::Outdated => Finding::broken(
             format!("WhatsApp does not let this version of nanokimi in any more, since {since}"),
             "Install a newer nanokimi",
         ),
@@ -222,18 +222,18 @@ fn link(noted: Option<LinkNote>, zone: &TimeZone) -> Finding {
 }
 
 /// Looks at the database and the groups in it. Never makes one.
-pub async fn groups(paths: &Paths) -> Vec<Finding> {
-    let groups = match Store::look(&paths.database()) {
+pub async fn check_groups(paths: &Paths) -> Vec<Finding> {
+    let groups = match Store::open_for_reading(&paths.database_file()) {
         Ok(None) => {
             let what = format!("There is no install in {} yet", paths.root().display());
             return vec![Finding::warning(what, "Run `nanokimi auth`, then `nanokimi setup`")];
         }
-        Ok(Some(store)) => sound_groups(&store).await,
+        Ok(Some(store)) => verify_and_read_groups(&store).await,
         Err(error) => Err(error),
     };
     match groups {
         // It says itself what to do.
-        Err(error) => vec![Finding::broken(sentence(&error), "")],
+        Err(error) => vec![Finding::broken(render_error(&error), "")],
         Ok(groups) if groups.iter().any(|group| group.role == Role::Main) => {
             vec![Finding::good(format!("The database is good; groups: {}", groups.len()))]
         }
@@ -241,31 +241,31 @@ pub async fn groups(paths: &Paths) -> Vec<Finding> {
     }
 }
 
-async fn sound_groups(store: &Store) -> Result<Vec<Group>> {
-    store.check().await?;
-    store.groups().await
+async fn verify_and_read_groups(store: &Store) -> Result<Vec<Group>> {
+    store.check_integrity().await?;
+    store.all_groups().await
 }
 
 /// Looks at the disk that the install is on, or will be: whether it can be written to, and its room.
-pub fn disk(paths: &Paths) -> Vec<Finding> {
+pub fn check_disk(paths: &Paths) -> Vec<Finding> {
     let Some(folder) = paths.root().ancestors().find(|folder| folder.exists()) else { return Vec::new() };
     let mut findings = Vec::new();
     if let Err(error) = rustix::fs::access(folder, rustix::fs::Access::WRITE_OK) {
         let error = anyhow::Error::new(io::Error::from(error));
         findings.push(Finding::broken(
-            format!("Nothing can be written in {}: {}", folder.display(), sentence(&error)),
+            format!("Nothing can be written in {}: {}", folder.display(), render_error(&error)),
             "Run nanokimi as the user whose folder it is, or choose another with --home",
         ));
     }
-    if let Ok(free) = home::free_room(folder) {
+    if let Ok(free) = folders::free_space_of_folder(folder) {
         let good = || Finding::good(format!("{} GB are free on the disk", free.bytes / 1024 / 1024 / 1024));
-        findings.push(room_wanted(free, "the disk").unwrap_or_else(good));
+        findings.push(low_disk_finding(free, "the disk").unwrap_or_else(good));
     }
     findings
 }
 
 /// Says so where a disk has little room.
-fn room_wanted(free: Room, disk: &str) -> Option<Finding> {
+fn low_disk_finding(free: DiskSpace, disk: &str) -> Option<Finding> {
     if !ROOM_WANTED.is_beyond(free) {
         return None;
     }

@@ -49,24 +49,24 @@ pub struct Day {
 
 impl Day {
     /// The day of `now`.
-    pub fn of(now: Timestamp, zone: &TimeZone) -> Self {
+    pub fn from_time(now: Timestamp, zone: &TimeZone) -> Self {
         let date = now.to_zoned(zone.clone()).date();
-        Self::from(date, zone)
+        Self::from_date(date, zone)
     }
 
     /// The last `count` days, oldest first; the day of `now` is the last of them.
-    pub fn last(count: u32, now: Timestamp, zone: &TimeZone) -> Vec<Self> {
-        let mut days = vec![Self::of(now, zone)];
+    pub fn last_days(count: u32, now: Timestamp, zone: &TimeZone) -> Vec<Self> {
+        let mut days = vec![Self::from_time(now, zone)];
         while let Ok(before) = days[days.len() - 1].date.yesterday()
             && days.len() < count as usize
         {
-            days.push(Self::from(before, zone));
+            days.push(Self::from_date(before, zone));
         }
         days.reverse();
         days
     }
 
-    fn from(date: Date, zone: &TimeZone) -> Self {
+    fn from_date(date: Date, zone: &TimeZone) -> Self {
         // Where clocks jump over midnight, the day begins when they have.
         let begin = |date: Date| Some(date.to_zoned(zone.clone()).ok()?.timestamp());
         let ends = date.tomorrow().ok().and_then(begin);
@@ -89,7 +89,7 @@ mod tests {
     /// The days up to `now` with their lengths in hours.
     fn days(count: u32, now: &str, zone: &str) -> String {
         let zone = TimeZone::get(zone).unwrap();
-        let days = Day::last(count, now.parse().unwrap(), &zone);
+        let days = Day::last_days(count, now.parse().unwrap(), &zone);
         assert!(days.windows(2).all(|pair| pair[0].ends == pair[1].begins), "{days:?}");
         let shown = |day: &Day| {
             let begins = day.begins.to_zoned(zone.clone()).strftime("%H:%M");

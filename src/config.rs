@@ -132,14 +132,14 @@ impl Config {
     /// time zone (its IANA name, where it is known), and says what is wrong with them: lines that are not `NAME=value`, unknown names (with the nearest known one), values
     /// out of range. Each mistake is a sentence with its remedy, and holds nothing that could be a key; in the
     /// place of such a value stands the default.
-    pub fn resolve(
+    pub fn resolve_settings(
         env_file: &str,
         environment: impl IntoIterator<Item = (String, String)>,
         machine_zone: Option<&str>,
     ) -> (Self, Vec<String>) {
         let environment: BTreeMap<String, String> = environment.into_iter().collect();
-        let mut values = Values::from_env_file(env_file);
-        values.take_environment(&environment);
+        let mut values = SettingValues::parse_env_file(env_file);
+        values.apply_environment(&environment);
         // An empty one counts as not set: POSIX, "Environment Variables", 8.2.
         let set = |name: &&str| environment.get(*name).map(String::as_str).filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(set);
@@ -147,22 +147,24 @@ impl Config {
         (config, values.mistakes)
     }
 
-    fn from_values(values: &mut Values, locale: Option<&str>, machine_zone: Option<&str>) -> Self {
-        let api_key = values.text("MOONSHOT_API_KEY").map(Secret::new);
+    fn from_values(values: &mut SettingValues, locale: Option<&str>, machine_zone: Option<&str>) -> Self {
+        let api_key = values.setting_text("MOONSHOT_API_KEY").map(Secret::new);
         // Both are looked at, whichever counts now: a mistake must not show itself on the day that the key is taken out.
-        let platform = values.url("MOONSHOT_BASE_URL", "https://api.moonshot.ai/v1");
-        let (plan, oauth_host) = match values.region() {
+        let platform = values.parse_url_setting("MOONSHOT_BASE_URL", "https://api.moonshot.ai/v1");
+        let (plan, oauth_host) = match values.parse_region_setting() {
             Region::Com => ("https://api.kimi.com/coding/v1", "https://auth.kimi.com"),
             Region::Ai => ("https://api.kimi.ai/coding/v1", "https://auth.kimi.ai"),
         };
-        let plan = values.url("KIMI_CODE_BASE_URL", plan);
+        let plan = values.parse_url_setting("KIMI_CODE_BASE_URL", plan);
         let (api_base, default_model) =
             if api_key.is_some() { (platform, Some("kimi-latest")) } else { (plan, None) };
         Self {
-            assistant_name: values.name("ASSISTANT_NAME", "Kai"),
-            lang: values.language("ASSISTANT_LANG").unwrap_or(notices::lang(locale)),
+            assistant_name: values.parse_name_setting("ASSISTANT_NAME", "Kai"),
+            lang: values
+                .parse_language_setting("ASSISTANT_LANG")
+                .unwrap_or(notices::language_of_locale(locale)),
             own_number: values
-                .one_of(
+                .parse_choice_setting(
                     "ASSISTANT_HAS_OWN_NUMBER",
                     &[("false", OwnNumber::Shared), ("true", OwnNumber::Own)],
                     &[
@@ -175,9 +177,9 @@ impl Config {
                     ],
                 )
                 .unwrap_or(OwnNumber::Shared),
-            zone: values.zone("TZ", machine_zone),
+            zone: values.parse_zone_setting("TZ", machine_zone),
             log_level: values
-                .one_of(
+                .parse_choice_setting(
                     "LOG_LEVEL",
                     &["error", "warn", "info", "debug", "trace"].map(|level| (level, level)),
                     &[("warning", "warn")],
@@ -186,20 +188,22 @@ impl Config {
                 .to_owned(),
             api_key,
             api_base,
-            oauth_host: values.url("KIMI_CODE_OAUTH_HOST", oauth_host),
-            model: values.text("KIMI_MODEL").or(default_model).map(str::to_owned),
-            engine: EngineName::new(values.text("ENGINE").unwrap_or(DEFAULT_ENGINE)),
-            max_agents: values.number("MAX_AGENTS", 10, 1, 100),
-            agents_memory_mb: Some(values.number("AGENTS_MEMORY_MB", 0, 256, 1024 * 1024))
+            oauth_host: values.parse_url_setting("KIMI_CODE_OAUTH_HOST", oauth_host),
+            model: values.setting_text("KIMI_MODEL").or(default_model).map(str::to_owned),
+            engine: EngineName::new(values.setting_text("ENGINE").unwrap_or(DEFAULT_ENGINE)),
+            max_agents: values.parse_number_setting("MAX_AGENTS", 10, 1, 100),
+            agents_memory_mb: Some(values.parse_number_setting("AGENTS_MEMORY_MB", 0, 256, 1024 * 1024))
                 .filter(|mb| *mb > 0),
-            idle_timeout: minutes(values.number("IDLE_MINUTES", 60, 1, 24 * 60)),
-            turn_timeout: minutes(values.number("TURN_MINUTES", 30, 1, 24 * 60)),
-            answer_within: minutes(values.number("ANSWER_WITHIN_HOURS", 24, 1, 24 * 30) * 60),
-            media_limit_bytes: values.number("MEDIA_MB", 32, 1, 100) * 1024 * 1024,
-            agent_memory_mb: values.number("AGENT_MEMORY_MB", 768, 256, 1024 * 1024),
-            agent_cpus: values.number("AGENT_CPUS", 1.0, 0.1, 256.0),
-            docker_host: values.text("DOCKER_HOST").map(str::to_owned),
-            whatsapp_url: values.loopback("NANOKIMI_WHATSAPP_URL"),
+            idle_timeout: duration_from_minutes(values.parse_number_setting("IDLE_MINUTES", 60, 1, 24 * 60)),
+            turn_timeout: duration_from_minutes(values.parse_number_setting("TURN_MINUTES", 30, 1, 24 * 60)),
+            answer_within: duration_from_minutes(
+                values.parse_number_setting("ANSWER_WITHIN_HOURS", 24, 1, 24 * 30) * 60,
+            ),
+            media_limit_bytes: values.parse_number_setting("MEDIA_MB", 32, 1, 100) * 1024 * 1024,
+            agent_memory_mb: values.parse_number_setting("AGENT_MEMORY_MB", 768, 256, 1024 * 1024),
+            agent_cpus: values.parse_number_setting("AGENT_CPUS", 1.0, 0.1, 256.0),
+            docker_host: values.setting_text("DOCKER_HOST").map(str::to_owned),
+            whatsapp_url: values.parse_loopback_setting("NANOKIMI_WHATSAPP_URL"),
         }
     }
 
@@ -213,18 +217,18 @@ impl Config {
 }
 
 /// A value as it was written, and where, for the one who has to mend it.
-struct Value {
+struct SettingValue {
     text: String,
-    place: Place,
+    place: SettingOrigin,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Place {
+enum SettingOrigin {
     EnvFile,
     Environment,
 }
 
-impl Display for Place {
+impl Display for SettingOrigin {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::EnvFile => ".env",
@@ -234,22 +238,22 @@ impl Display for Place {
 }
 
 /// Values by setting, and what was wrong so far.
-struct Values {
-    by_name: BTreeMap<String, Value>,
+struct SettingValues {
+    by_name: BTreeMap<String, SettingValue>,
     mistakes: Vec<String>,
 }
 
-impl Values {
-    fn from_env_file(text: &str) -> Self {
+impl SettingValues {
+    fn parse_env_file(text: &str) -> Self {
         let mut values = Self { by_name: BTreeMap::new(), mistakes: Vec::new() };
         // An editor of another system may have put a byte order mark in front, and ends lines in its own way.
         let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
-            match assignment(line.trim()) {
+            match parse_env_line(line.trim()) {
                 Ok(None) => {}
                 Ok(Some((name, value))) if SETTINGS.contains(&name.as_str()) => {
-                    values.set(&name, &value, Place::EnvFile);
+                    values.insert_setting(&name, &value, SettingOrigin::EnvFile);
                 }
                 Ok(Some((name, _))) if ENVIRONMENT_ONLY.contains(&name.as_str()) => {
                     let mistake =
@@ -257,7 +261,8 @@ impl Values {
                     values.mistakes.push(mistake);
                 }
                 Ok(Some((name, _))) => {
-                    let mistake = unknown(&name, &SETTINGS, &format!("line {number} of .env"));
+                    let mistake =
+                        describe_unknown_setting(&name, &SETTINGS, &format!("line {number} of .env"));
                     values.mistakes.push(mistake);
                 }
                 Err(why) => values.mistakes.push(format!("Line {number} of .env {why}")),
@@ -266,37 +271,43 @@ impl Values {
         values
     }
 
-    fn take_environment(&mut self, environment: &BTreeMap<String, String>) {
+    fn apply_environment(&mut self, environment: &BTreeMap<String, String>) {
         let known = [&SETTINGS[..], &[HOME]].concat();
         for (name, value) in environment {
             if name.starts_with("NANOKIMI_") && !ENVIRONMENT_ONLY.contains(&name.as_str()) {
-                self.mistakes.push(unknown(name, &known, "the environment"));
+                self.mistakes.push(describe_unknown_setting(name, &known, "the environment"));
             }
             // The system has more forms of `TZ` than names; what we cannot read overrides nothing.
-            let is_for_us = name != "TZ" || zone_named(value).is_some() || means_machine(value);
+            let is_for_us = name != "TZ" || find_time_zone(value).is_some() || means_machine_zone(value);
             if is_for_us && (SETTINGS.contains(&name.as_str()) || ENVIRONMENT_ONLY.contains(&name.as_str())) {
-                self.set(name, value, Place::Environment);
+                self.insert_setting(name, value, SettingOrigin::Environment);
             }
         }
     }
 
-    fn set(&mut self, name: &str, text: &str, place: Place) {
-        self.by_name.insert(name.to_owned(), Value { text: unquoted(text).to_owned(), place });
+    fn insert_setting(&mut self, name: &str, text: &str, place: SettingOrigin) {
+        self.by_name.insert(name.to_owned(), SettingValue { text: strip_quotes(text).to_owned(), place });
     }
 
     /// The value; an empty one counts as not set.
-    fn text(&self, name: &str) -> Option<&str> {
+    fn setting_text(&self, name: &str) -> Option<&str> {
         self.by_name.get(name).map(|value| value.text.as_str()).filter(|text| !text.is_empty())
     }
 
     /// Notes that a value is not what its setting `must` be.
-    fn refuse(&mut self, name: &str, must: &str) {
-        let place = self.by_name.get(name).map_or(Place::EnvFile, |value| value.place);
+    fn record_mistake(&mut self, name: &str, must: &str) {
+        let place = self.by_name.get(name).map_or(SettingOrigin::EnvFile, |value| value.place);
         self.mistakes.push(format!("{name} in {place} must be {must}"));
     }
 
-    fn number<N: FromStr + PartialOrd + Display>(&mut self, name: &str, default: N, least: N, most: N) -> N {
-        let Some(text) = self.text(name) else { return default };
+    fn parse_number_setting<N: FromStr + PartialOrd + Display>(
+        &mut self,
+        name: &str,
+        default: N,
+        least: N,
+        most: N,
+    ) -> N {
+        let Some(text) = self.setting_text(name) else { return default };
         // Half the world writes 0,5.
         let parsed = text.parse().or_else(|error| match text.replacen(',', ".", 1) {
             point if point == text => Err(error),
@@ -306,32 +317,38 @@ impl Values {
             Ok(number) if (&least..=&most).contains(&&number) => number,
             Ok(_) | Err(_) => {
                 let must = format!("a number from {least} to {most}, not {text:?}");
-                self.refuse(name, &must);
+                self.record_mistake(name, &must);
                 default
             }
         }
     }
 
     /// A value that is one of few words; `also` are others that mean the same.
-    fn one_of<T: Copy>(&mut self, name: &str, choices: &[(&str, T)], also: &[(&str, T)]) -> Option<T> {
-        let text = self.text(name)?;
+    fn parse_choice_setting<T: Copy>(
+        &mut self,
+        name: &str,
+        choices: &[(&str, T)],
+        also: &[(&str, T)],
+    ) -> Option<T> {
+        let text = self.setting_text(name)?;
         let choice = choices.iter().chain(also).find(|(word, _)| word.eq_ignore_ascii_case(text));
         if choice.is_none() {
             let words: Vec<&str> = choices.iter().map(|(word, _)| *word).collect();
-            let must = format!("{}, not {text:?}", one_of_these(&words));
-            self.refuse(name, &must);
+            let must = format!("{}, not {text:?}", join_choices(&words));
+            self.record_mistake(name, &must);
         }
         choice.map(|(_, value)| *value)
     }
 
-    fn region(&mut self) -> Region {
+    fn parse_region_setting(&mut self) -> Region {
         let also = [("kimi.com", Region::Com), ("kimi.ai", Region::Ai)];
-        self.one_of("KIMI_REGION", &[("com", Region::Com), ("ai", Region::Ai)], &also).unwrap_or(Region::Com)
+        self.parse_choice_setting("KIMI_REGION", &[("com", Region::Com), ("ai", Region::Ai)], &also)
+            .unwrap_or(Region::Com)
     }
 
     /// A language, also by its name in either of them, or as a locale such as `es_ES.UTF-8`.
-    fn language(&mut self, name: &str) -> Option<Lang> {
-        if let Some(lang) = notices::spoken(self.text(name)?) {
+    fn parse_language_setting(&mut self, name: &str) -> Option<Lang> {
+        if let Some(lang) = notices::parse_language(self.setting_text(name)?) {
             return Some(lang);
         }
         let also = [
@@ -342,12 +359,12 @@ impl Values {
             ("español", Lang::Es),
             ("espanol", Lang::Es),
         ];
-        self.one_of(name, &[("en", Lang::En), ("es", Lang::Es)], &also)
+        self.parse_choice_setting(name, &[("en", Lang::En), ("es", Lang::Es)], &also)
     }
 
     /// An address; what was written there instead is not shown, since it may be a key.
-    fn url(&mut self, name: &str, default: &str) -> String {
-        let url = self.text(name).unwrap_or(default).trim_end_matches('/').to_owned();
+    fn parse_url_setting(&mut self, name: &str, default: &str) -> String {
+        let url = self.setting_text(name).unwrap_or(default).trim_end_matches('/').to_owned();
         // The login goes there: unencrypted only within this machine, as the door sees to.
         let host = url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
         let this_machine = |host: &str| {
@@ -359,36 +376,38 @@ impl Values {
         };
         let strange = |c: char| matches!(c, '?' | '#' | '@' | '\\') || c.is_whitespace() || c.is_control();
         if !url.starts_with("https://") && !host.is_some_and(this_machine) {
-            self.refuse(name, "an address that begins with https://");
+            self.record_mistake(name, "an address that begins with https://");
         } else if url.contains(strange) {
-            self.refuse(name, "an address of a host and a path only, without ?, #, @ or \\");
+            self.record_mistake(name, "an address of a host and a path only, without ?, #, @ or \\");
         }
         url
     }
 
     /// The address of a server on this machine, never another: messages and keys go there.
-    fn loopback(&mut self, name: &str) -> Option<String> {
-        let url = self.text(name)?.to_owned();
+    fn parse_loopback_setting(&mut self, name: &str) -> Option<String> {
+        let url = self.setting_text(name)?.to_owned();
         if url.starts_with("ws://127.0.0.1:") {
             return Some(url);
         }
-        self.refuse(name, "an address that begins with ws://127.0.0.1:");
+        self.record_mistake(name, "an address that begins with ws://127.0.0.1:");
         None
     }
 
-    fn name(&mut self, name: &str, default: &str) -> String {
-        let text = self.text(name).unwrap_or(default).trim_start_matches('@').to_owned();
+    fn parse_name_setting(&mut self, name: &str, default: &str) -> String {
+        let text = self.setting_text(name).unwrap_or(default).trim_start_matches('@').to_owned();
         if text.is_empty() || text.chars().any(char::is_control) {
-            self.refuse(name, &format!("a name, such as {default}"));
+            self.record_mistake(name, &format!("a name, such as {default}"));
         }
         text
     }
 
     /// The machine's zone where none is set, and UTC where that is not known either.
-    fn zone(&mut self, name: &str, machine_zone: Option<&str>) -> TimeZone {
-        let machine = machine_zone.and_then(zone_named).unwrap_or(TimeZone::UTC);
-        let Some(text) = self.text(name).filter(|text| !means_machine(text)) else { return machine };
-        if let Some(zone) = zone_named(text) {
+    fn parse_zone_setting(&mut self, name: &str, machine_zone: Option<&str>) -> TimeZone {
+        let machine = machine_zone.and_then(find_time_zone).unwrap_or(TimeZone::UTC);
+        let Some(text) = self.setting_text(name).filter(|text| !means_machine_zone(text)) else {
+            return machine;
+        };
+        if let Some(zone) = find_time_zone(text) {
             return zone;
         }
         let near = tz::db().available().find(|zone| {
@@ -399,13 +418,13 @@ impl Values {
             Some(near) => format!("a time zone by its name, not {text:?}; did you mean {}", near.as_str()),
             None => format!("a time zone such as America/New_York, not {text:?}"),
         };
-        self.refuse(name, &must);
+        self.record_mistake(name, &must);
         machine
     }
 }
 
 /// The zone that `TZ` names: also behind a colon, and as a file of the zone database: tzset(3).
-fn zone_named(text: &str) -> Option<TimeZone> {
+fn find_time_zone(text: &str) -> Option<TimeZone> {
     let text = text.trim().trim_start_matches(':');
     let name = text.rsplit_once("zoneinfo/").map_or(text, |(_, name)| name);
     let name = name.strip_prefix("posix/").or_else(|| name.strip_prefix("right/")).unwrap_or(name);
@@ -418,21 +437,21 @@ fn zone_named(text: &str) -> Option<TimeZone> {
 }
 
 /// Whether `TZ` says that the machine's own zone is meant.
-fn means_machine(text: &str) -> bool {
+fn means_machine_zone(text: &str) -> bool {
     matches!(text.trim().trim_start_matches(':'), "" | "localtime" | "/etc/localtime")
 }
 
 /// A value without what nobody can see around it, and without the quotes that somebody put around it: those of the
 /// environment nobody else takes away, and a text editor for letters makes curved ones.
-fn unquoted(text: &str) -> &str {
-    let text = text.trim_matches(is_unseen);
+fn strip_quotes(text: &str) -> &str {
+    let text = text.trim_matches(is_blank_or_invisible);
     let mut quotes = CURVED_QUOTES.iter().chain(&[('"', '"'), ('\'', '\'')]);
     let inner = quotes.find_map(|(open, close)| text.strip_prefix(*open)?.strip_suffix(*close));
-    inner.map_or(text, |inner| inner.trim_matches(is_unseen))
+    inner.map_or(text, |inner| inner.trim_matches(is_blank_or_invisible))
 }
 
 /// Spaces of all widths, and marks that have none: joiners, direction marks, soft hyphens, byte order marks.
-fn is_unseen(c: char) -> bool {
+fn is_blank_or_invisible(c: char) -> bool {
     c.is_whitespace()
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
@@ -441,19 +460,19 @@ fn is_unseen(c: char) -> bool {
 ///
 /// # Errors
 /// What the line is or has, never a piece of it: it may hold a key.
-fn assignment(line: &str) -> Result<Option<(String, String)>, &'static str> {
+fn parse_env_line(line: &str) -> Result<Option<(String, String)>, &'static str> {
     // dotenvy would put the environment's value there.
     let single_quoted = line.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with('\''));
     if line.contains('$') && !single_quoted && !line.starts_with('#') {
         return Err("has a $; put single quotes around its value");
     }
-    let line = with_straight_quotes(line);
+    let line = straighten_quotes(line);
     let pair = dotenvy::from_read_iter(line.as_bytes()).next().transpose();
     pair.map_err(|_| "is not NAME=value; put quotes around a value with spaces")
 }
 
 /// A line whose value has curved quotes around it, with straight ones instead: only those hold a value with spaces together.
-fn with_straight_quotes(line: &str) -> Cow<'_, str> {
+fn straighten_quotes(line: &str) -> Cow<'_, str> {
     let Some((name, value)) = line.split_once('=') else { return line.into() };
     match CURVED_QUOTES
         .iter()
@@ -465,7 +484,7 @@ fn with_straight_quotes(line: &str) -> Cow<'_, str> {
 }
 
 /// Choices as a sentence has them: "en or es", "error, warn or info".
-fn one_of_these(words: &[&str]) -> String {
+fn join_choices(words: &[&str]) -> String {
     match words {
         [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
         _ => words.concat(),
@@ -474,7 +493,7 @@ fn one_of_these(words: &[&str]) -> String {
 
 /// Says that there is no such setting. A name that is like none of the `known` ones is shown only where it looks
 /// like a name: it may be a key that was pasted.
-fn unknown(name: &str, known: &[&str], place: &str) -> String {
+fn describe_unknown_setting(name: &str, known: &[&str], place: &str) -> String {
     let other = OTHER_NAMES.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
     if let Some((_, ours)) = other.filter(|(_, ours)| known.contains(ours)) {
         return format!("There is no setting {name} ({place}); here it is {ours}");
@@ -493,7 +512,7 @@ fn unknown(name: &str, known: &[&str], place: &str) -> String {
     }
 }
 
-fn minutes(count: u64) -> Duration {
+fn duration_from_minutes(count: u64) -> Duration {
     Duration::from_secs(count * 60)
 }
 
@@ -504,13 +523,13 @@ mod tests {
     use super::*;
 
     fn resolve(env_file: &str) -> Config {
-        let (config, mistakes) = Config::resolve(env_file, [], None);
+        let (config, mistakes) = Config::resolve_settings(env_file, [], None);
         assert_eq!(mistakes, [""; 0]);
         config
     }
 
     fn mistakes(env_file: &str) -> Vec<String> {
-        Config::resolve(env_file, [], None).1
+        Config::resolve_settings(env_file, [], None).1
     }
 
     #[test]
@@ -536,7 +555,7 @@ mod tests {
     #[test]
     fn the_environment_wins_over_the_file() {
         let environment = [("MAX_AGENTS".to_owned(), "2".to_owned()), ("PATH".to_owned(), "/bin".to_owned())];
-        assert_eq!(Config::resolve("MAX_AGENTS=3", environment, None).0.max_agents, 2);
+        assert_eq!(Config::resolve_settings("MAX_AGENTS=3", environment, None).0.max_agents, 2);
     }
 
     #[test]
@@ -608,7 +627,7 @@ mod tests {
         ];
         let environment = environment.map(|(name, value)| (name.to_owned(), value.to_owned()));
         assert_eq!(
-            Config::resolve("", environment, None).1,
+            Config::resolve_settings("", environment, None).1,
             [
                 "There is no setting NANOKIMI_ASSISTANT_NAME (the environment); did you mean ASSISTANT_NAME?",
                 "There is no setting NANOKIMI_HOMES (the environment); did you mean NANOKIMI_HOME?",
@@ -639,12 +658,16 @@ mod tests {
                 assert_eq!(resolve(&place).assistant_name, expected, "{place:?}");
             }
             let environment = [("ASSISTANT_NAME".to_owned(), value.to_owned())];
-            assert_eq!(Config::resolve("", environment, None).0.assistant_name, expected, "{value:?}");
+            assert_eq!(
+                Config::resolve_settings("", environment, None).0.assistant_name,
+                expected,
+                "{value:?}"
+            );
         }
         assert_eq!(resolve("ASSISTANT_NAME=“Ana”").assistant_name, "Ana");
         assert_eq!(resolve("ASSISTANT_NAME = “Ana María”").assistant_name, "Ana María");
         let environment = [("ASSISTANT_NAME".to_owned(), "\"Ana\"".to_owned())];
-        assert_eq!(Config::resolve("", environment, None).0.assistant_name, "Ana");
+        assert_eq!(Config::resolve_settings("", environment, None).0.assistant_name, "Ana");
     }
 
     #[test]
@@ -697,7 +720,7 @@ mod tests {
             (&[("LANG", "C.UTF-8")], Lang::En),
         ] {
             let environment = locale.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
-            assert_eq!(Config::resolve("", environment, None).0.lang, expected, "{locale:?}");
+            assert_eq!(Config::resolve_settings("", environment, None).0.lang, expected, "{locale:?}");
         }
     }
 
@@ -705,7 +728,7 @@ mod tests {
     fn the_zone_is_the_machines_unless_tz_says_another() {
         let zone = |env_file: &str, environment: Option<&str>, machine: Option<&str>| {
             let environment = environment.map(|zone| ("TZ".to_owned(), zone.to_owned()));
-            let (config, mistakes) = Config::resolve(env_file, environment, machine);
+            let (config, mistakes) = Config::resolve_settings(env_file, environment, machine);
             assert_eq!(mistakes, [""; 0]);
             config.zone.iana_name().unwrap().to_owned()
         };
@@ -789,7 +812,7 @@ mod tests {
             ),
             ("KIMI_REGION=ai\nMOONSHOT_API_KEY=k", ("https://api.moonshot.ai/v1", "https://auth.kimi.ai")),
         ] {
-            let (config, _) = Config::resolve(env_file, [], None);
+            let (config, _) = Config::resolve_settings(env_file, [], None);
             assert_eq!((config.api_base.as_str(), config.oauth_host.as_str()), expected, "{env_file}");
         }
         assert_eq!(mistakes("KIMI_REGION=cn"), ["KIMI_REGION in .env must be com or ai, not \"cn\""]);
@@ -821,9 +844,9 @@ mod tests {
         #[test]
         fn whatever_stands_there_is_read_or_refused(text in any::<String>(), value in any::<String>()) {
             let environment = SETTINGS.map(|name| (name.to_owned(), value.clone()));
-            Config::resolve(&text, environment, Some(&value));
+            Config::resolve_settings(&text, environment, Some(&value));
             for name in SETTINGS {
-                Config::resolve(&format!("{name}={value}"), [], None);
+                Config::resolve_settings(&format!("{name}={value}"), [], None);
             }
         }
     }

@@ -6,22 +6,22 @@
 //! | level | modules | |
 //! |---|---|---|
 //! | 0 values | `types` `clock` `rate` `paths` `panics` `writing` | what everything speaks |
-//! | 1 pure | `config` `router` `render` `notices` `repair` `complaint` | decisions and words, no effects |
-//! | 2 edges | `home` `store` `bridge` `container` `agent` `auth` `door` `practice` | one foreign world each, never each other |
+//! | 1 pure | `config` `router` `render` `notices` `repair` `api_error` | decisions and words, no effects |
+//! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
 //! | 4 face | `cli` | the only printing |
 
 pub mod agent;
-pub mod auth;
+pub mod api_error;
 pub mod bridge;
 pub mod checks;
 pub mod cli;
 pub mod clock;
-pub mod complaint;
 pub mod config;
 pub mod container;
-pub mod door;
-pub mod home;
+pub mod egress;
+pub mod folders;
+pub mod login;
 pub mod notices;
 pub mod panics;
 pub mod paths;

@@ -13,12 +13,12 @@ const GROUPS_NAMED: usize = 10;
 const SENDERS_NAMED: usize = 10;
 
 /// The language of a locale such as `es_ES.UTF-8`, if we speak it, else English.
-pub fn lang(locale: Option<&str>) -> Lang {
-    locale.and_then(spoken).unwrap_or(Lang::En)
+pub fn language_of_locale(locale: Option<&str>) -> Lang {
+    locale.and_then(parse_language).unwrap_or(Lang::En)
 }
 
 /// The language of a name like `es`, `es_ES.UTF-8` or `es-MX`, if we have it.
-pub fn spoken(name: &str) -> Option<Lang> {
+pub fn parse_language(name: &str) -> Option<Lang> {
     match name.split(['_', '-', '.', '@']).next()?.to_ascii_lowercase().as_str() {
         "en" => Some(Lang::En),
         "es" => Some(Lang::Es),
@@ -27,9 +27,9 @@ pub fn spoken(name: &str) -> Option<Lang> {
 }
 
 /// After the last of `attempts` at a message: there will be no answer.
-pub fn gave_up(lang: Lang, trouble: Trouble, attempts: u32) -> String {
-    let happened = happened(lang, trouble);
-    let to_do = to_do(lang, trouble);
+pub fn gave_up_notice(lang: Lang, trouble: Trouble, attempts: u32) -> String {
+    let happened = describe_trouble(lang, trouble);
+    let to_do = trouble_remedy(lang, trouble);
     match (lang, attempts) {
         (Lang::En, 0 | 1) => format!(
             "I could not answer. {happened} {to_do} Your message is kept; to try again, send it again."
@@ -50,9 +50,9 @@ pub fn gave_up(lang: Lang, trouble: Trouble, attempts: u32) -> String {
 }
 
 /// To a chat in which nobody waits for an answer: what its agent did by itself was ended.
-pub fn stopped(lang: Lang, trouble: Trouble) -> String {
-    let happened = happened(lang, trouble);
-    let to_do = to_do(lang, trouble);
+pub fn background_stopped_notice(lang: Lang, trouble: Trouble) -> String {
+    let happened = describe_trouble(lang, trouble);
+    let to_do = trouble_remedy(lang, trouble);
     match lang {
         Lang::En => format!("I had to stop what I was doing in the background. {happened} {to_do}"),
         Lang::Es => format!("He tenido que parar lo que hacía en segundo plano. {happened} {to_do}"),
@@ -61,7 +61,7 @@ pub fn stopped(lang: Lang, trouble: Trouble) -> String {
 
 /// To a chat whose agent has begun anew, since none could work with what the last one had left. `kept` is where that is
 /// now, `names` what of it were files in the chat's folder.
-pub fn began_anew(lang: Lang, kept: &str, names: &[&str]) -> String {
+pub fn fresh_start_notice(lang: Lang, kept: &str, names: &[&str]) -> String {
     let names = names.join(", ");
     let files = match (lang, names.is_empty()) {
         (Lang::En | Lang::Es, true) => String::new(),
@@ -81,9 +81,9 @@ pub fn began_anew(lang: Lang, kept: &str, names: &[&str]) -> String {
 }
 
 /// To a chat, once in an outage: what is asked waits for its end.
-pub fn kept(lang: Lang, outage: Outage) -> String {
-    let happened = happened(lang, outage.trouble());
-    let to_do = to_do(lang, outage.trouble());
+pub fn outage_notice_to_chat(lang: Lang, outage: Outage) -> String {
+    let happened = describe_trouble(lang, outage.trouble());
+    let to_do = trouble_remedy(lang, outage.trouble());
     match lang {
         Lang::En => format!(
             "I cannot answer now. {happened} {to_do} Your message is kept; I answer it as soon as that is over."
@@ -96,8 +96,8 @@ pub fn kept(lang: Lang, outage: Outage) -> String {
 }
 
 /// To the owner, once in an outage.
-pub fn outage(lang: Lang, outage: Outage) -> String {
-    let happened = happened(lang, outage.trouble());
+pub fn outage_notice_to_owner(lang: Lang, outage: Outage) -> String {
+    let happened = describe_trouble(lang, outage.trouble());
     let (en, es) = match outage {
         Outage::NoDocker => (
             "Please run `nanokimi doctor` on the server, which says how to start it. After a restart or an upgrade it may \
@@ -145,7 +145,7 @@ pub fn outage(lang: Lang, outage: Outage) -> String {
             "Revisa KIMI_MODEL en .env y los modelos en data/credentials/config.toml.",
         ),
     };
-    let to_do = pick(lang, en, es);
+    let to_do = pick_language(lang, en, es);
     match lang {
         Lang::En => format!(
             "I cannot answer in any chat now. {happened} {to_do} What is asked meanwhile is kept and answered then."
@@ -157,7 +157,7 @@ pub fn outage(lang: Lang, outage: Outage) -> String {
     }
 }
 
-fn happened(lang: Lang, trouble: Trouble) -> &'static str {
+fn describe_trouble(lang: Lang, trouble: Trouble) -> &'static str {
     let (en, es) = match trouble {
         Trouble::NoDocker => (
             "Docker, the program that I run in on the server, does not respond.",
@@ -249,10 +249,10 @@ fn happened(lang: Lang, trouble: Trouble) -> &'static str {
         Trouble::EmptyAnswer => ("Kimi gave me an empty answer.", "Kimi me ha dado una respuesta vacía."),
         Trouble::Internal => ("Something went wrong inside me.", "Algo ha fallado dentro de mí."),
     };
-    pick(lang, en, es)
+    pick_language(lang, en, es)
 }
 
-fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
+fn trouble_remedy(lang: Lang, trouble: Trouble) -> &'static str {
     let (en, es) = match trouble {
         Trouble::NoDocker
         | Trouble::LaunchFailed
@@ -332,12 +332,12 @@ fn to_do(lang: Lang, trouble: Trouble) -> &'static str {
             "Pide al propietario que compruebe la conexión del servidor con `nanokimi doctor`.",
         ),
     };
-    pick(lang, en, es)
+    pick_language(lang, en, es)
 }
 
 /// The `nth` sign of life (1 to 3, the last) in a turn that has taken `minutes` so far.
-pub fn still_working(lang: Lang, nth: u32, minutes: u64) -> String {
-    let so_far = elapsed(lang, minutes);
+pub fn still_working_notice(lang: Lang, nth: u32, minutes: u64) -> String {
+    let so_far = render_elapsed_minutes(lang, minutes);
     match (lang, nth) {
         (Lang::En, 0 | 1) => "I am working on it; this takes a moment.".to_owned(),
         (Lang::En, 2) => format!("I am still working on it ({so_far} so far)."),
@@ -350,7 +350,7 @@ pub fn still_working(lang: Lang, nth: u32, minutes: u64) -> String {
     }
 }
 
-fn elapsed(lang: Lang, minutes: u64) -> String {
+fn render_elapsed_minutes(lang: Lang, minutes: u64) -> String {
     match (lang, minutes) {
         (Lang::En, 0) => "less than a minute".to_owned(),
         (Lang::En, 1) => "1 minute".to_owned(),
@@ -362,22 +362,22 @@ fn elapsed(lang: Lang, minutes: u64) -> String {
 }
 
 /// Follows an answer that ended because the engine had taken all the steps it may.
-pub fn step_limit(lang: Lang) -> String {
+pub fn step_limit_notice(lang: Lang) -> String {
     let en =
         "I stopped here: this takes more steps than I may do for one message. To go on, ask me to continue.";
     let es = "Me paro aquí: esto lleva más pasos de los que puedo dar por mensaje. Para seguir, pídeme que continúe.";
-    pick(lang, en, es).to_owned()
+    pick_language(lang, en, es).to_owned()
 }
 
 /// Follows an answer of which the rest was dropped.
-pub fn answer_cut(lang: Lang) -> String {
+pub fn answer_cut_notice(lang: Lang) -> String {
     let en = "My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.";
     let es = "Mi respuesta era demasiado larga para un chat y la he cortado aquí. Pídeme una más corta o un archivo.";
-    pick(lang, en, es).to_owned()
+    pick_language(lang, en, es).to_owned()
 }
 
 /// Follows an answer with so many more files than the `most` that one may have.
-pub fn files_left_out(lang: Lang, files: usize, most: usize) -> String {
+pub fn files_left_out_notice(lang: Lang, files: usize, most: usize) -> String {
     match (lang, files) {
         (Lang::En, 1) => {
             format!("I left out 1 file: at most {most} go with one answer. Ask me for the rest.")
@@ -409,7 +409,7 @@ pub enum FileRefused {
 }
 
 /// In the place of a file that the agent wants to send.
-fn file_not_sent(lang: Lang, why: FileRefused) -> String {
+fn file_not_sent_sentence(lang: Lang, why: FileRefused) -> String {
     let why = match (lang, why) {
         (Lang::En, FileRefused::NotThere) => "it is not there".to_owned(),
         (Lang::En, FileRefused::TooLarge { mb }) => format!("it is larger than {mb} MB"),
@@ -427,32 +427,32 @@ fn file_not_sent(lang: Lang, why: FileRefused) -> String {
 }
 
 /// The whole message in the place of such a file, with the caption that it had.
-pub fn instead_of_file(lang: Lang, reply_prefix: &str, caption: &str, why: FileRefused) -> String {
-    let sentence = file_not_sent(lang, why);
+pub fn file_not_sent_notice(lang: Lang, reply_prefix: &str, caption: &str, why: FileRefused) -> String {
+    let sentence = file_not_sent_sentence(lang, why);
     let text = if caption.is_empty() { sentence } else { format!("{caption}\n\n{sentence}") };
     if text.starts_with(reply_prefix) { text } else { format!("{reply_prefix}{text}") }
 }
 
 /// To a chat in which people called while nanokimi was away for too long to answer now.
-pub fn was_away(lang: Lang) -> String {
+pub fn was_away_notice(lang: Lang) -> String {
     let en = "I was away for a while and saw only now that you had called me. I have read it, but I do not answer \
               anything this old; if it still matters, ask me again.";
     let es = "He estado fuera un tiempo y acabo de ver que me habíais llamado. Lo he leído, pero no respondo a \
               algo tan antiguo; si todavía importa, volved a preguntarme.";
-    pick(lang, en, es).to_owned()
+    pick_language(lang, en, es).to_owned()
 }
 
 /// To the owner, when the link is back.
-pub fn disk_was_full(lang: Lang) -> String {
+pub fn disk_was_full_notice(lang: Lang) -> String {
     let en = "I was offline, because the disk of your server was full. Nothing is lost: what was written meanwhile \
               comes now. Please make more room there.";
     let es = "He estado desconectado porque el disco de tu servidor estaba lleno. No se ha perdido nada: lo que se \
               escribió mientras tanto llega ahora. Haz más sitio en él.";
-    pick(lang, en, es).to_owned()
+    pick_language(lang, en, es).to_owned()
 }
 
 /// To a chat in which messages of these people could not be read and did not come again.
-pub fn could_not_read(lang: Lang, messages: u64, senders: &[String]) -> String {
+pub fn unreadable_messages_notice(lang: Lang, messages: u64, senders: &[String]) -> String {
     let mut names: Vec<&str> = senders.iter().map(String::as_str).filter(|name| !name.is_empty()).collect();
     names.sort_unstable();
     names.dedup();
@@ -479,7 +479,7 @@ pub fn could_not_read(lang: Lang, messages: u64, senders: &[String]) -> String {
 }
 
 /// To who calls in a chat that has used up its tokens of a day; `midnight` is when the next one begins.
-pub fn tokens_used_up(lang: Lang, group: &GroupName, limit: u64, midnight: &str) -> String {
+pub fn token_limit_notice(lang: Lang, group: &GroupName, limit: u64, midnight: &str) -> String {
     match (lang, limit) {
         (Lang::En, 0) => format!(
             "I do not answer here, as my limit for this chat is 0 tokens a day. The owner can change that with \
@@ -504,7 +504,7 @@ pub fn tokens_used_up(lang: Lang, group: &GroupName, limit: u64, midnight: &str)
 }
 
 /// To the owner: WhatsApp does not let Kai write in a chat (463).
-pub fn may_not_write(lang: Lang, group: &GroupName) -> String {
+pub fn write_forbidden_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
         Lang::En => format!(
             "WhatsApp does not let me write in the chat of the group {group}, as nobody there wrote to me first. I \
@@ -518,7 +518,7 @@ pub fn may_not_write(lang: Lang, group: &GroupName) -> String {
 }
 
 /// To the owner: WhatsApp wants fewer messages in a chat (429).
-pub fn must_rest(lang: Lang, group: &GroupName) -> String {
+pub fn rate_limited_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
         Lang::En => format!(
             "WhatsApp says that I write too much in the chat of the group {group}. What I have to say there waits \
@@ -532,7 +532,7 @@ pub fn must_rest(lang: Lang, group: &GroupName) -> String {
 }
 
 /// To the owner: in a chat so much is said that the rest comes slowly.
-pub fn says_much(lang: Lang, group: &GroupName) -> String {
+pub fn slow_sending_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
         Lang::En => format!(
             "I have said very much in the chat of the group {group} in a short time, so what is left comes slowly, two \
@@ -548,7 +548,7 @@ pub fn says_much(lang: Lang, group: &GroupName) -> String {
 }
 
 /// To the owner: what was to be said in these groups, so many messages in each, is older than so many hours.
-pub fn too_old_to_send(lang: Lang, hours: u64, by_group: &BTreeMap<String, u64>) -> String {
+pub fn expired_replies_notice(lang: Lang, hours: u64, by_group: &BTreeMap<String, u64>) -> String {
     let mut groups: Vec<String> =
         by_group.iter().take(GROUPS_NAMED).map(|(group, count)| format!("{group} ({count})")).collect();
     if by_group.len() > GROUPS_NAMED {
@@ -568,7 +568,7 @@ pub fn too_old_to_send(lang: Lang, hours: u64, by_group: &BTreeMap<String, u64>)
 }
 
 /// To the owner: a reply will never be seen.
-pub fn reply_lost(lang: Lang, group: &GroupName) -> String {
+pub fn reply_lost_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
         Lang::En => format!(
             "I could not send what I had to say in the group {group}, and gave it up. `nanokimi status` says why; \
@@ -582,7 +582,7 @@ pub fn reply_lost(lang: Lang, group: &GroupName) -> String {
 }
 
 /// To the owner: WhatsApp took a reply, or would, and somebody's phone cannot read it.
-pub fn on_no_phone(lang: Lang, group: &GroupName) -> String {
+pub fn unreadable_reply_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
         Lang::En => format!(
             "What I said in the group {group} may not be readable on somebody's phone there: WhatsApp gives me no keys \
@@ -598,7 +598,7 @@ pub fn on_no_phone(lang: Lang, group: &GroupName) -> String {
 }
 
 /// The first message in the main channel: who speaks here, and how to make use of it.
-pub fn hello(lang: Lang, assistant: &str) -> String {
+pub fn welcome_notice(lang: Lang, assistant: &str) -> String {
     match lang {
         Lang::En => format!(
             "Hello, I am {assistant}, your assistant. Every message in this chat is for me, so just write. In other \
@@ -613,7 +613,7 @@ pub fn hello(lang: Lang, assistant: &str) -> String {
     }
 }
 
-fn pick(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
+fn pick_language(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
     match lang {
         Lang::En => en,
         Lang::Es => es,
@@ -655,31 +655,35 @@ mod tests {
 
     /// Every notice, one a line; those of giving up without what all of them share.
     fn all(lang: Lang, before: &str, after: &str) -> String {
-        let once = [gave_up(lang, Trouble::Overloaded, 1)];
+        let once = [gave_up_notice(lang, Trouble::Overloaded, 1)];
         let troubles = TROUBLES.map(|trouble| {
-            let notice = gave_up(lang, trouble, 3);
+            let notice = gave_up_notice(lang, trouble, 3);
             let own = notice.strip_prefix(before).and_then(|notice| notice.strip_suffix(after)).unwrap();
             format!("{trouble:?}: {own}")
         });
         let progress =
-            [(1, 0), (2, 0), (2, 1), (3, 15)].map(|(nth, minutes)| still_working(lang, nth, minutes));
-        let left_out = [1, 2].map(|files| files_left_out(lang, files, 10)).join("\n");
-        let ends = [step_limit(lang), answer_cut(lang), left_out];
+            [(1, 0), (2, 0), (2, 1), (3, 15)].map(|(nth, minutes)| still_working_notice(lang, nth, minutes));
+        let left_out = [1, 2].map(|files| files_left_out_notice(lang, files, 10)).join("\n");
+        let ends = [step_limit_notice(lang), answer_cut_notice(lang), left_out];
         let group = GroupName::parse("family").unwrap();
         let many: BTreeMap<String, u64> = (1..=12).map(|number| (format!("g{number:02}"), number)).collect();
         let whatsapp = [
-            was_away(lang),
-            may_not_write(lang, &group),
-            must_rest(lang, &group),
-            reply_lost(lang, &group),
-            says_much(lang, &group),
-            too_old_to_send(lang, 24, &BTreeMap::from([("family".to_owned(), 2)])),
-            too_old_to_send(lang, 24, &many),
-            on_no_phone(lang, &group),
-            could_not_read(lang, 1, &["Ana".to_owned()]),
-            could_not_read(lang, 3, &["Bob".to_owned(), "Ana".to_owned(), "Bob".to_owned()]),
-            could_not_read(lang, 2, &[String::new()]),
-            could_not_read(lang, 90, &(10..99).map(|number| format!("P{number}")).collect::<Vec<_>>()),
+            was_away_notice(lang),
+            write_forbidden_notice(lang, &group),
+            rate_limited_notice(lang, &group),
+            reply_lost_notice(lang, &group),
+            slow_sending_notice(lang, &group),
+            expired_replies_notice(lang, 24, &BTreeMap::from([("family".to_owned(), 2)])),
+            expired_replies_notice(lang, 24, &many),
+            unreadable_reply_notice(lang, &group),
+            unreadable_messages_notice(lang, 1, &["Ana".to_owned()]),
+            unreadable_messages_notice(lang, 3, &["Bob".to_owned(), "Ana".to_owned(), "Bob".to_owned()]),
+            unreadable_messages_notice(lang, 2, &[String::new()]),
+            unreadable_messages_notice(
+                lang,
+                90,
+                &(10..99).map(|number| format!("P{number}")).collect::<Vec<_>>(),
+            ),
         ];
         [&once[..], &troubles, &progress, &ends, &whatsapp].concat().join("\n")
     }
@@ -797,7 +801,9 @@ mod tests {
     #[test]
     fn an_outage_is_told_to_each_as_it_concerns_them() {
         let all = [Lang::En, Lang::Es].map(|lang| {
-            let told = Outage::ALL.map(|outage| [kept(lang, outage), self::outage(lang, outage)].join("\n"));
+            let told = Outage::ALL.map(|outage| {
+                [outage_notice_to_chat(lang, outage), self::outage_notice_to_owner(lang, outage)].join("\n")
+            });
             told.join("\n")
         });
         insta::assert_snapshot!(all.join("\n"), @"
@@ -848,7 +854,7 @@ mod tests {
     fn a_chat_that_has_used_up_its_tokens_is_told_when_it_goes_on() {
         let family = GroupName::parse("family").unwrap();
         let said = [(Lang::En, 200_000), (Lang::Es, 200_000), (Lang::En, 0), (Lang::Es, 0)]
-            .map(|(lang, limit)| tokens_used_up(lang, &family, limit, "00:00 CET"));
+            .map(|(lang, limit)| token_limit_notice(lang, &family, limit, "00:00 CET"));
         insta::assert_snapshot!(said.join("\n"), @"
         I have used up the 200000 tokens that I may use in this chat in a day. I answer again from 00:00 CET on; what is written until then I keep, but I do not answer it by myself, so ask me again after that. The owner can allow me more with `nanokimi groups set family --daily-tokens NUMBER`.
         Ya he gastado los 200000 tokens que puedo usar al día en este chat. Vuelvo a responder a partir de las 00:00 CET; lo que se escriba hasta entonces lo guardo, pero no lo respondo por mi cuenta: vuelve a preguntarme después. El propietario puede permitirme más con `nanokimi groups set family --daily-tokens NÚMERO`.
@@ -859,7 +865,7 @@ mod tests {
 
     #[test]
     fn the_first_message_says_how_to_be_called() {
-        insta::assert_snapshot!([Lang::En, Lang::Es].map(|lang| hello(lang, "Kai")).join("\n"), @r"
+        insta::assert_snapshot!([Lang::En, Lang::Es].map(|lang| welcome_notice(lang, "Kai")).join("\n"), @r"
         Hello, I am Kai, your assistant. Every message in this chat is for me, so just write. In other chats I listen only where my owner adds me, and answer when somebody writes @Kai. I answer while nanokimi runs on your server.
         Hola, soy Kai, tu asistente. Cada mensaje de este chat es para mí: escribe sin más. En otros chats solo escucho donde mi propietario me añade, y respondo cuando alguien escribe @Kai. Respondo mientras nanokimi funciona en tu servidor.
         ");
@@ -869,8 +875,11 @@ mod tests {
     fn an_agent_that_was_stopped_or_began_anew_says_so() {
         let said = [Lang::En, Lang::Es].map(|lang| {
             let kept = "data/agents/family/set-aside/1";
-            let anew = [began_anew(lang, kept, &[]), began_anew(lang, kept, &["AGENTS.md", ".kimi"])];
-            [&[stopped(lang, Trouble::DiskShare)][..], &anew].concat().join("\n")
+            let anew = [
+                fresh_start_notice(lang, kept, &[]),
+                fresh_start_notice(lang, kept, &["AGENTS.md", ".kimi"]),
+            ];
+            [&[background_stopped_notice(lang, Trouble::DiskShare)][..], &anew].concat().join("\n")
         });
         insta::assert_snapshot!(said.join("\n"), @"
         I had to stop what I was doing in the background. My files in this chat take more of the server's disk than one chat may. Please ask me to delete what is not needed any more.
@@ -890,7 +899,7 @@ mod tests {
             FileRefused::NotAFile,
             FileRefused::NotTaken,
         ]
-        .map(|why| [Lang::En, Lang::Es].map(|lang| file_not_sent(lang, why)).join("\n"));
+        .map(|why| [Lang::En, Lang::Es].map(|lang| file_not_sent_sentence(lang, why)).join("\n"));
         insta::assert_snapshot!(all.join("\n"), @r"
         ⚠️ I could not send a file: it is not there.
         ⚠️ No he podido enviar un archivo: no está.
@@ -906,7 +915,7 @@ mod tests {
     #[test]
     fn every_trouble_has_its_own_words() {
         for lang in [Lang::En, Lang::Es] {
-            let mut said: Vec<String> = TROUBLES.map(|trouble| gave_up(lang, trouble, 3)).into();
+            let mut said: Vec<String> = TROUBLES.map(|trouble| gave_up_notice(lang, trouble, 3)).into();
             said.sort();
             said.dedup();
             assert_eq!(said.len(), TROUBLES.len(), "{lang:?}");
@@ -930,7 +939,7 @@ mod tests {
             (Some(""), Lang::En),
             (None, Lang::En),
         ] {
-            assert_eq!(lang(locale), expected, "{locale:?}");
+            assert_eq!(language_of_locale(locale), expected, "{locale:?}");
         }
     }
 }

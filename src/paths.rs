@@ -31,12 +31,12 @@ impl InboxFile {
     }
 
     /// The folders on the way there.
-    pub fn folders(&self) -> [&str; 2] {
+    pub fn parent_folders(&self) -> [&str; 2] {
         [INBOX, &self.day]
     }
 
     /// Relative to the group's folder.
-    pub fn path(&self) -> String {
+    pub fn relative_path(&self) -> String {
         format!("{INBOX}/{}/{}", self.day, self.name)
     }
 }
@@ -62,108 +62,108 @@ impl Paths {
     }
 
     /// The host's memory and secrets; never in a container.
-    pub fn store(&self) -> PathBuf {
+    pub fn store_folder(&self) -> PathBuf {
         self.root.join("store")
     }
 
-    pub fn database(&self) -> PathBuf {
-        self.store().join("nanokimi.db")
+    pub fn database_file(&self) -> PathBuf {
+        self.store_folder().join("nanokimi.db")
     }
 
     /// The keys of the link to WhatsApp; never in a container.
-    pub fn whatsapp(&self) -> PathBuf {
-        self.store().join("auth")
+    pub fn whatsapp_keys_folder(&self) -> PathBuf {
+        self.store_folder().join("auth")
     }
 
     /// Held locked by the one `nanokimi` that works on this install; holds its process id.
     pub fn lock_file(&self) -> PathBuf {
-        self.store().join("nanokimi.lock")
+        self.store_folder().join("nanokimi.lock")
     }
 
     /// The real Kimi login and the engine's `config.toml`. Only the latter is ever mounted.
-    pub fn credentials(&self) -> PathBuf {
+    pub fn credentials_folder(&self) -> PathBuf {
         self.root.join("data/credentials")
     }
 
-    pub fn engine_config(&self) -> PathBuf {
-        self.credentials().join("config.toml")
+    pub fn engine_config_file(&self) -> PathBuf {
+        self.credentials_folder().join("config.toml")
     }
 
     /// The owner's Kimi login, in kimi-cli's format; never in a container.
     pub fn login_file(&self) -> PathBuf {
-        self.credentials().join("kimi-code.json")
+        self.credentials_folder().join("kimi-code.json")
     }
 
     /// kimi-cli's device id, sent with every model request; the same for all containers of an install.
-    pub fn device_id(&self) -> PathBuf {
-        self.credentials().join("device_id")
+    pub fn device_id_file(&self) -> PathBuf {
+        self.credentials_folder().join("device_id")
     }
 
-    pub fn groups(&self) -> PathBuf {
+    pub fn groups_folder(&self) -> PathBuf {
         self.root.join("groups")
     }
 
     /// The agent's world: its prompt and files.
-    pub fn group(&self, group: &GroupName) -> PathBuf {
-        self.groups().join(group.as_str())
+    pub fn group_folder(&self, group: &GroupName) -> PathBuf {
+        self.groups_folder().join(group.as_str())
     }
 
     /// What all groups may read.
-    pub fn global(&self) -> PathBuf {
-        self.groups().join("global")
+    pub fn global_folder(&self) -> PathBuf {
+        self.groups_folder().join("global")
     }
 
     /// The stand-in credentials of a group's container.
-    pub fn agent_credentials(&self, group: &GroupName) -> PathBuf {
-        self.agent(group).join("credentials")
+    pub fn agent_credentials_folder(&self, group: &GroupName) -> PathBuf {
+        self.agent_folder(group).join("credentials")
     }
 
-    /// The copy of [`Paths::engine_config`] that this group's container reads.
-    pub fn agent_config(&self, group: &GroupName) -> PathBuf {
-        self.agent(group).join("config.toml")
+    /// The copy of [`Paths::engine_config_file`] that this group's container reads.
+    pub fn agent_config_file(&self, group: &GroupName) -> PathBuf {
+        self.agent_folder(group).join("config.toml")
     }
 
-    /// The copy of [`Paths::global`] that this group's container reads, unless it is the main channel's.
-    pub fn agent_global(&self, group: &GroupName) -> PathBuf {
-        self.agent(group).join("global")
+    /// The copy of [`Paths::global_folder`] that this group's container reads, unless it is the main channel's.
+    pub fn agent_global_folder(&self, group: &GroupName) -> PathBuf {
+        self.agent_folder(group).join("global")
     }
 
     /// What is to be removed of a group's agents: moved here first, where no container reaches it.
-    pub fn agent_trash(&self, group: &GroupName) -> PathBuf {
-        self.agent(group).join("trash")
+    pub fn agent_trash_folder(&self, group: &GroupName) -> PathBuf {
+        self.agent_folder(group).join("trash")
     }
 
     /// Histories and instructions on which no engine of a group has started any more.
-    pub fn set_aside(&self, group: &GroupName) -> PathBuf {
-        self.agent(group).join("set-aside")
+    pub fn set_aside_folder(&self, group: &GroupName) -> PathBuf {
+        self.agent_folder(group).join("set-aside")
     }
 
     /// What is kept of a group's agents; only what lies beneath it is ever mounted.
-    pub fn agent(&self, group: &GroupName) -> PathBuf {
-        self.all_agents().join(group.as_str())
+    pub fn agent_folder(&self, group: &GroupName) -> PathBuf {
+        self.all_agents_folder().join(group.as_str())
     }
 
-    pub fn all_agents(&self) -> PathBuf {
+    pub fn all_agents_folder(&self) -> PathBuf {
         self.root.join("data/agents")
     }
 
     /// The engine's histories of a group.
-    pub fn sessions(&self, group: &GroupName) -> PathBuf {
-        self.all_sessions().join(group.as_str())
+    pub fn sessions_folder(&self, group: &GroupName) -> PathBuf {
+        self.all_sessions_folder().join(group.as_str())
     }
 
-    pub fn all_sessions(&self) -> PathBuf {
+    pub fn all_sessions_folder(&self) -> PathBuf {
         self.root.join("data/sessions")
     }
 
-    /// The histories of a group with an engine that keeps them apart from [`Paths::sessions`]. Not beneath those: an
+    /// The histories of a group with an engine that keeps them apart from [`Paths::sessions_folder`]. Not beneath those: an
     /// agent can write there, and put a link in the place of a folder.
-    pub fn sessions_apart(&self, group: &GroupName, folder: &str) -> PathBuf {
-        self.agent(group).join("sessions").join(folder)
+    pub fn separate_sessions_folder(&self, group: &GroupName, folder: &str) -> PathBuf {
+        self.agent_folder(group).join("sessions").join(folder)
     }
 
     /// The folder of a group's door, which holds its socket and nothing else.
-    pub fn door(&self, group: &GroupName) -> PathBuf {
+    pub fn egress_folder(&self, group: &GroupName) -> PathBuf {
         self.root.join("data/run").join(group.as_str())
     }
 }

@@ -6,44 +6,44 @@ use tokio::time::Instant;
 
 /// So many at once, then one after each pause.
 #[derive(Clone, Copy, Debug)]
-pub struct Rate {
+pub struct RateLimit {
     pub burst: u32,
     pub pause: Duration,
 }
 
-impl Rate {
+impl RateLimit {
     /// How long an empty bucket takes until one more than its last token is missing.
-    fn tolerance(self) -> Duration {
+    fn burst_tolerance(self) -> Duration {
         self.pause * (self.burst - 1)
     }
 }
 
 /// A bucket, kept as the time at which it will be full.
 #[derive(Clone, Copy, Debug)]
-pub struct Bucket {
-    rate: Rate,
+pub struct TokenBucket {
+    rate: RateLimit,
     full_at: Instant,
 }
 
-impl Bucket {
-    pub fn full(rate: Rate, now: Instant) -> Self {
+impl TokenBucket {
+    pub fn new_full(rate: RateLimit, now: Instant) -> Self {
         Self { rate, full_at: now }
     }
 
     /// When it next holds a token.
-    pub fn ready_at(&self, now: Instant) -> Instant {
-        self.full_at.checked_sub(self.rate.tolerance()).map_or(now, |ready| ready.max(now))
+    pub fn next_token_at(&self, now: Instant) -> Instant {
+        self.full_at.checked_sub(self.rate.burst_tolerance()).map_or(now, |ready| ready.max(now))
     }
 
-    pub fn take(&mut self, now: Instant) {
+    pub fn take_token(&mut self, now: Instant) {
         self.full_at = self.full_at.max(now) + self.rate.pause;
     }
 
     /// Takes a token if there is one now.
-    pub fn try_take(&mut self, now: Instant) -> bool {
-        let is_ready = self.ready_at(now) <= now;
+    pub fn try_take_token(&mut self, now: Instant) -> bool {
+        let is_ready = self.next_token_at(now) <= now;
         if is_ready {
-            self.take(now);
+            self.take_token(now);
         }
         is_ready
     }
@@ -60,10 +60,11 @@ mod tests {
     #[test]
     fn a_burst_then_ten_a_second() {
         let began = Instant::now();
-        let mut bucket = Bucket::full(Rate { burst: 100, pause: Duration::from_millis(100) }, began);
+        let mut bucket =
+            TokenBucket::new_full(RateLimit { burst: 100, pause: Duration::from_millis(100) }, began);
         let mut admitted = |after_millis, asked: u32| {
             let now = began + Duration::from_millis(after_millis);
-            (0..asked).filter(|_| bucket.try_take(now)).count()
+            (0..asked).filter(|_| bucket.try_take_token(now)).count()
         };
         assert_eq!(admitted(0, 1_000), 100);
         assert_eq!(admitted(99, 1_000), 0);

@@ -50,7 +50,7 @@ pub enum Evidence {
 
 impl Evidence {
     /// The device that may not be able to read it.
-    pub fn device(self) -> DeviceKind {
+    pub fn suspected_device(self) -> DeviceKind {
         match self {
             Self::AskedAgain(device) => device,
             Self::PhoneMissed | Self::LaterReply | Self::Active { .. } | Self::IdentityChanged => {
@@ -62,8 +62,8 @@ impl Evidence {
 
 /// Since when a reply is suspect by this evidence, if it is: its repairs begin then. The time may lie a little ahead,
 /// and a receipt until then ends the suspicion.
-pub fn suspect(copy: &SentCopy, evidence: Evidence, now: Timestamp) -> Option<Timestamp> {
-    let is_there = match evidence.device() {
+pub fn suspected_since(copy: &SentCopy, evidence: Evidence, now: Timestamp) -> Option<Timestamp> {
+    let is_there = match evidence.suspected_device() {
         DeviceKind::Phone => copy.on_phone,
         DeviceKind::Companion => copy.on_companion,
     };
@@ -75,12 +75,12 @@ pub fn suspect(copy: &SentCopy, evidence: Evidence, now: Timestamp) -> Option<Ti
     let (speaks_against_it, since) = match evidence {
         Evidence::PhoneMissed => (true, Some(now)),
         // The library answers by itself, as long as it remembers the message and finds keys.
-        Evidence::AskedAgain(_) => (true, later(now, GRACE)),
-        Evidence::LaterReply | Evidence::IdentityChanged => (copy.was_there, later(now, GRACE)),
+        Evidence::AskedAgain(_) => (true, time_after_pause(now, GRACE)),
+        Evidence::LaterReply | Evidence::IdentityChanged => (copy.was_there, time_after_pause(now, GRACE)),
         Evidence::Active { at } => {
             let had_time = at.duration_since(copy.sent_at) > GRACE;
             // Somebody who is at a computer, with the phone off, lacks nothing.
-            (copy.was_there && !copy.on_companion && had_time, later(now, GRACE))
+            (copy.was_there && !copy.on_companion && had_time, time_after_pause(now, GRACE))
         }
     };
     since.filter(|_| may_be_repaired && speaks_against_it)
@@ -96,7 +96,7 @@ pub enum RepairStep {
 }
 
 impl RepairStep {
-    pub fn at(self) -> Timestamp {
+    pub fn scheduled_at(self) -> Timestamp {
         match self {
             Self::Repair(at) | Self::InVain(at) => at,
         }
@@ -104,21 +104,22 @@ impl RepairStep {
 }
 
 /// What follows after so many repairs of a reply that is suspect since then.
-pub fn next_repair(suspected_at: Timestamp, repairs: u32) -> RepairStep {
+pub fn next_repair_step(suspected_at: Timestamp, repairs: u32) -> RepairStep {
     match usize::try_from(repairs).ok().and_then(|repairs| REPAIRS.get(repairs)) {
-        Some(pause) => RepairStep::Repair(later(suspected_at, *pause).unwrap_or(Timestamp::MAX)),
-        None => RepairStep::InVain(later(suspected_at, IN_VAIN_AFTER).unwrap_or(Timestamp::MAX)),
+        Some(pause) => RepairStep::Repair(time_after_pause(suspected_at, *pause).unwrap_or(Timestamp::MAX)),
+        None => RepairStep::InVain(time_after_pause(suspected_at, IN_VAIN_AFTER).unwrap_or(Timestamp::MAX)),
     }
 }
 
 /// Since when a reply is to count as suspect, where its next step is taken only now, as when the link was away: the pauses
 /// between its repairs stay as long as they are.
-pub fn rebased(suspected_at: Timestamp, repairs: u32, now: Timestamp) -> Timestamp {
-    let late = now.duration_since(next_repair(suspected_at, repairs).at()).max(SignedDuration::ZERO);
-    later(suspected_at, late).unwrap_or(Timestamp::MAX)
+pub fn postpone_suspicion(suspected_at: Timestamp, repairs: u32, now: Timestamp) -> Timestamp {
+    let late =
+        now.duration_since(next_repair_step(suspected_at, repairs).scheduled_at()).max(SignedDuration::ZERO);
+    time_after_pause(suspected_at, late).unwrap_or(Timestamp::MAX)
 }
 
-fn later(time: Timestamp, pause: SignedDuration) -> Option<Timestamp> {
+fn time_after_pause(time: Timestamp, pause: SignedDuration) -> Option<Timestamp> {
     time.checked_add(pause).ok()
 }
 
@@ -157,7 +158,7 @@ mod tests {
             (Evidence::Active { at: now }, now + GRACE),
             (Evidence::IdentityChanged, now + GRACE),
         ] {
-            assert_eq!(suspect(&silent(), evidence, now), Some(since), "{evidence:?}");
+            assert_eq!(suspected_since(&silent(), evidence, now), Some(since), "{evidence:?}");
         }
     }
 
@@ -166,28 +167,28 @@ mod tests {
         let newcomer = SentCopy { was_there: false, ..silent() };
         let now = sent() + MINUTE * 10;
         for evidence in [Evidence::LaterReply, Evidence::Active { at: now }, Evidence::IdentityChanged] {
-            assert_eq!(suspect(&newcomer, evidence, now), None, "{evidence:?}");
+            assert_eq!(suspected_since(&newcomer, evidence, now), None, "{evidence:?}");
         }
         // For whom it was sealed, or who has seen that it is there, was in the chat.
         for evidence in [Evidence::PhoneMissed, Evidence::AskedAgain(DeviceKind::Phone)] {
-            assert!(suspect(&newcomer, evidence, now).is_some(), "{evidence:?}");
+            assert!(suspected_since(&newcomer, evidence, now).is_some(), "{evidence:?}");
         }
     }
 
     #[test]
     fn who_writes_at_a_computer_or_at_once_shows_nothing() {
         let (now, at_computer) = (sent() + MINUTE * 10, SentCopy { on_companion: true, ..silent() });
-        assert_eq!(suspect(&at_computer, Evidence::Active { at: now }, now), None);
-        assert_eq!(suspect(&silent(), Evidence::Active { at: sent() + MINUTE * 2 }, now), None);
-        assert_eq!(suspect(&silent(), Evidence::Active { at: sent() - MINUTE * 9 }, now), None);
+        assert_eq!(suspected_since(&at_computer, Evidence::Active { at: now }, now), None);
+        assert_eq!(suspected_since(&silent(), Evidence::Active { at: sent() + MINUTE * 2 }, now), None);
+        assert_eq!(suspected_since(&silent(), Evidence::Active { at: sent() - MINUTE * 9 }, now), None);
         // But a phone that has what came later should have this.
-        assert!(suspect(&at_computer, Evidence::LaterReply, now).is_some());
+        assert!(suspected_since(&at_computer, Evidence::LaterReply, now).is_some());
     }
 
     #[test]
     fn repairs_are_made_at_once_after_ten_minutes_and_after_an_hour() {
         let at = sent();
-        let next: Vec<RepairStep> = (0..4).map(|repairs| next_repair(at, repairs)).collect();
+        let next: Vec<RepairStep> = (0..4).map(|repairs| next_repair_step(at, repairs)).collect();
         let expected = [
             RepairStep::Repair(at),
             RepairStep::Repair(at + MINUTE * 10),
@@ -221,12 +222,12 @@ mod tests {
             copy in copy(), evidence in evidence(), mins in 0_i32..40_000,
         ) {
             let now = sent() + MINUTE * mins;
-            let Some(since) = suspect(&copy, evidence, now) else { return Ok(()) };
+            let Some(since) = suspected_since(&copy, evidence, now) else { return Ok(()) };
             prop_assert!(now <= since && since <= now + GRACE);
             let is_asked_for = matches!(evidence, Evidence::AskedAgain(_));
             prop_assert!(is_asked_for || now <= copy.sent_at + REPAIRED_FOR);
             prop_assert!(!copy.is_suspected && copy.suspicions < SUSPICIONS_MAX);
-            match evidence.device() {
+            match evidence.suspected_device() {
                 DeviceKind::Phone => prop_assert!(!copy.on_phone),
                 DeviceKind::Companion => prop_assert!(!copy.on_companion),
             }
@@ -235,17 +236,17 @@ mod tests {
         #[test]
         fn a_step_that_is_taken_late_moves_those_after_it(late_mins in -100_i32..10_000, repairs in 0_u32..3) {
             let at = sent();
-            let now = next_repair(at, repairs).at() + MINUTE * late_mins;
-            let after = next_repair(rebased(at, repairs, now), repairs + 1).at();
-            let pause = next_repair(at, repairs + 1).at().duration_since(next_repair(at, repairs).at());
-            prop_assert_eq!(after.duration_since(now.max(next_repair(at, repairs).at())), pause);
+            let now = next_repair_step(at, repairs).scheduled_at() + MINUTE * late_mins;
+            let after = next_repair_step(postpone_suspicion(at, repairs, now), repairs + 1).scheduled_at();
+            let pause = next_repair_step(at, repairs + 1).scheduled_at().duration_since(next_repair_step(at, repairs).scheduled_at());
+            prop_assert_eq!(after.duration_since(now.max(next_repair_step(at, repairs).scheduled_at())), pause);
         }
 
         #[test]
         fn repairs_end(mins in 0_i32..1_000_000, repairs in 0_u32..1_000) {
             let at = sent() + MINUTE * mins;
-            let (next, after) = (next_repair(at, repairs), next_repair(at, repairs + 1));
-            prop_assert!(at <= next.at() && next.at() <= after.at());
+            let (next, after) = (next_repair_step(at, repairs), next_repair_step(at, repairs + 1));
+            prop_assert!(at <= next.scheduled_at() && next.scheduled_at() <= after.scheduled_at());
             prop_assert_eq!(matches!(next, RepairStep::InVain(_)), repairs >= 3);
         }
     }

@@ -2,12 +2,12 @@
 //!
 //! Decides from values alone. Never asks who the sender is.
 
-use crate::types::{Forwarded, Forwards, Group, Inbound, Mention, Role};
-use crate::writing::calls_in;
+use crate::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, Mention, Role};
+use crate::writing::find_calls_by_name;
 
 /// What a message does to the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wake {
+pub enum WakeDecision {
     /// A turn begins, or the running one hears of it.
     Wakes,
     /// It is kept, and told with the next prompt.
@@ -16,7 +16,7 @@ pub enum Wake {
 
 /// Whose message the inbound one answers. Kai's own are known by their ids, so the caller looks them up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Quotes {
+pub enum QuotedAuthor {
     Kai,
     /// Somebody else's, or it answers nothing.
     Other,
@@ -26,17 +26,22 @@ pub enum Quotes {
 /// on from another chat calls by its words only if the group's owner wants it so.
 ///
 /// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any case.
-pub fn wake(group: &Group, trigger: &str, message: &Inbound, quotes: Quotes) -> Wake {
-    let may_call = message.forwarded == Forwarded::No || group.forwards == Forwards::Call;
+pub fn wake_decision_for(
+    group: &Group,
+    trigger: &str,
+    message: &IncomingMessage,
+    quotes: QuotedAuthor,
+) -> WakeDecision {
+    let may_call = message.forwarded == Forwarded::No || group.forwards == ForwardPolicy::Call;
     let addressed = group.role == Role::Main
-        || quotes == Quotes::Kai
-        || (may_call && (message.mention == Mention::Me || calls(&message.text, trigger)));
-    if addressed { Wake::Wakes } else { Wake::Context }
+        || quotes == QuotedAuthor::Kai
+        || (may_call && (message.mention == Mention::Me || contains_trigger(&message.text, trigger)));
+    if addressed { WakeDecision::Wakes } else { WakeDecision::Context }
 }
 
 /// Whether `text` holds `@<trigger>` as a word, anywhere, in any case; the rule is `writing::calls_in`'s.
-pub fn calls(text: &str, trigger: &str) -> bool {
-    !calls_in(text, trigger).is_empty()
+pub fn contains_trigger(text: &str, trigger: &str) -> bool {
+    !find_calls_by_name(text, trigger).is_empty()
 }
 
 #[cfg(test)]
@@ -47,8 +52,8 @@ mod tests {
     use super::*;
     use crate::types::{ChatId, GroupName, MessageId, SenderId};
 
-    fn message(text: &str) -> Inbound {
-        Inbound {
+    fn message(text: &str) -> IncomingMessage {
+        IncomingMessage {
             chat: ChatId::new("family@g.us"),
             id: MessageId::new("3EB0"),
             sender: SenderId::new("alice@lid"),
@@ -67,8 +72,8 @@ mod tests {
         Group::new(GroupName::parse("family").unwrap(), ChatId::new("family@g.us"), role)
     }
 
-    fn woken_by(trigger: &str, text: &str) -> Wake {
-        wake(&group(Role::Member), trigger, &message(text), Quotes::Other)
+    fn woken_by(trigger: &str, text: &str) -> WakeDecision {
+        wake_decision_for(&group(Role::Member), trigger, &message(text), QuotedAuthor::Other)
     }
 
     #[test]
@@ -124,7 +129,7 @@ mod tests {
             "_@Kai, please_",
             "*_@Kai_*, please",
         ] {
-            assert_eq!(woken_by("Kai", text), Wake::Wakes, "{text:?}");
+            assert_eq!(woken_by("Kai", text), WakeDecision::Wakes, "{text:?}");
         }
     }
 
@@ -176,13 +181,13 @@ mod tests {
             "\u{ff20}Kai",               // fullwidth ＠
             "@\u{ff2b}\u{ff41}\u{ff49}", // fullwidth letters
         ] {
-            assert_eq!(woken_by("Kai", text), Wake::Context, "{text:?}");
+            assert_eq!(woken_by("Kai", text), WakeDecision::Context, "{text:?}");
         }
     }
 
     #[test]
     fn the_owner_may_choose_another_name() {
-        use Wake::{Context, Wakes};
+        use WakeDecision::{Context, Wakes};
         for (trigger, text, expected) in [
             ("@Claw", "@Claw hello", Wakes),
             ("Claw", "@claw hello", Wakes),
@@ -209,16 +214,16 @@ mod tests {
 
     #[test]
     fn the_main_channel_a_mention_and_a_quote_need_no_name() {
-        use Wake::{Context, Wakes};
+        use WakeDecision::{Context, Wakes};
         for (role, mention, quotes, expected) in [
-            (Role::Main, Mention::NotMe, Quotes::Other, Wakes),
-            (Role::Member, Mention::Me, Quotes::Other, Wakes),
-            (Role::Member, Mention::NotMe, Quotes::Kai, Wakes),
-            (Role::Member, Mention::NotMe, Quotes::Other, Context),
+            (Role::Main, Mention::NotMe, QuotedAuthor::Other, Wakes),
+            (Role::Member, Mention::Me, QuotedAuthor::Other, Wakes),
+            (Role::Member, Mention::NotMe, QuotedAuthor::Kai, Wakes),
+            (Role::Member, Mention::NotMe, QuotedAuthor::Other, Context),
         ] {
-            let message = Inbound { mention, ..message("hey check this") };
+            let message = IncomingMessage { mention, ..message("hey check this") };
             assert_eq!(
-                wake(&group(role), "Kai", &message, quotes),
+                wake_decision_for(&group(role), "Kai", &message, quotes),
                 expected,
                 "{role:?} {mention:?} {quotes:?}"
             );
@@ -227,26 +232,33 @@ mod tests {
 
     #[test]
     fn what_is_passed_on_calls_only_if_the_owner_wants_it() {
-        use Wake::{Context, Wakes};
+        use WakeDecision::{Context, Wakes};
         for (role, forwards, forwarded, text, mention, expected) in [
-            (Role::Member, Forwards::Told, Forwarded::No, "@Kai hello", Mention::NotMe, Wakes),
-            (Role::Member, Forwards::Told, Forwarded::Once, "@Kai hello", Mention::NotMe, Context),
-            (Role::Member, Forwards::Told, Forwarded::Many, "@Kai hello", Mention::NotMe, Context),
-            (Role::Member, Forwards::Told, Forwarded::Once, "hello", Mention::Me, Context),
-            (Role::Member, Forwards::Call, Forwarded::Once, "@Kai hello", Mention::NotMe, Wakes),
-            (Role::Member, Forwards::Call, Forwarded::Many, "hello", Mention::Me, Wakes),
-            (Role::Member, Forwards::Call, Forwarded::Many, "hello", Mention::NotMe, Context),
-            (Role::Main, Forwards::Told, Forwarded::Many, "hello", Mention::NotMe, Wakes),
+            (Role::Member, ForwardPolicy::Told, Forwarded::No, "@Kai hello", Mention::NotMe, Wakes),
+            (Role::Member, ForwardPolicy::Told, Forwarded::Once, "@Kai hello", Mention::NotMe, Context),
+            (Role::Member, ForwardPolicy::Told, Forwarded::Many, "@Kai hello", Mention::NotMe, Context),
+            (Role::Member, ForwardPolicy::Told, Forwarded::Once, "hello", Mention::Me, Context),
+            (Role::Member, ForwardPolicy::Call, Forwarded::Once, "@Kai hello", Mention::NotMe, Wakes),
+            (Role::Member, ForwardPolicy::Call, Forwarded::Many, "hello", Mention::Me, Wakes),
+            (Role::Member, ForwardPolicy::Call, Forwarded::Many, "hello", Mention::NotMe, Context),
+            (Role::Main, ForwardPolicy::Told, Forwarded::Many, "hello", Mention::NotMe, Wakes),
         ] {
-            let message = Inbound { forwarded, mention, ..message(text) };
+            let message = IncomingMessage { forwarded, mention, ..message(text) };
             let group = Group { forwards, ..group(role) };
-            assert_eq!(wake(&group, "Kai", &message, Quotes::Other), expected, "{forwards:?} {message:?}");
+            assert_eq!(
+                wake_decision_for(&group, "Kai", &message, QuotedAuthor::Other),
+                expected,
+                "{forwards:?} {message:?}"
+            );
         }
     }
 
     #[test]
     fn a_sticker_that_answers_kai_wakes() {
-        assert_eq!(wake(&group(Role::Member), "Kai", &message("[Sticker]"), Quotes::Kai), Wake::Wakes);
+        assert_eq!(
+            wake_decision_for(&group(Role::Member), "Kai", &message("[Sticker]"), QuotedAuthor::Kai),
+            WakeDecision::Wakes
+        );
     }
 
     proptest! {
@@ -261,7 +273,7 @@ mod tests {
             before in "[^`]*",
             after in "[^`]*",
         ) {
-            prop_assert_eq!(woken_by(&name, &format!("{before} @{name} {after}")), Wake::Wakes);
+            prop_assert_eq!(woken_by(&name, &format!("{before} @{name} {after}")), WakeDecision::Wakes);
         }
 
         #[test]
@@ -269,14 +281,14 @@ mod tests {
             // Underscores alone begin and end a style.
             prop_assume!(before.chars().any(|c| c != '_'));
             let inside = format!("{before}@Kai {after}");
-            prop_assert_eq!(woken_by("Kai", &inside), Wake::Context);
+            prop_assert_eq!(woken_by("Kai", &inside), WakeDecision::Context);
             let longer = format!("{after} @Kai{before}");
-            prop_assert_eq!(woken_by("Kai", &longer), Wake::Context);
+            prop_assert_eq!(woken_by("Kai", &longer), WakeDecision::Context);
         }
 
         #[test]
         fn without_the_sign_nobody_is_called(text in "[^@]*") {
-            prop_assert_eq!(woken_by("Kai", &text), Wake::Context);
+            prop_assert_eq!(woken_by("Kai", &text), WakeDecision::Context);
         }
     }
 }

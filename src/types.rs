@@ -11,10 +11,11 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 pub use messages::{
-    Account, Answer, Author, DeviceKind, Edit, Event, Forwarded, Inbound, Link, Media, MediaKind, Mention,
-    Note, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind, Unread,
+    Answer, Author, ChatNote, DeviceKind, Edit, Event, Forwarded, IncomingMessage, LinkState, LinkedAccount,
+    Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
+    UnreadableMessage,
 };
-pub use room::Room;
+pub use room::DiskSpace;
 pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
@@ -57,7 +58,7 @@ impl ChatId {
     }
 
     /// A chat that lives in a terminal, not on WhatsApp.
-    pub fn is_console(&self) -> bool {
+    pub fn is_console_chat(&self) -> bool {
         self.0.starts_with("console:")
     }
 }
@@ -136,7 +137,7 @@ pub struct Group {
     pub web: WebPolicy,
     /// Most tokens, of prompts and answers together, that a day's turns may use; none is no limit.
     pub daily_tokens: Option<u64>,
-    pub forwards: Forwards,
+    pub forwards: ForwardPolicy,
 }
 
 impl Group {
@@ -150,7 +151,7 @@ impl Group {
             engine: None,
             web: WebPolicy::default(),
             daily_tokens: None,
-            forwards: Forwards::default(),
+            forwards: ForwardPolicy::default(),
         }
     }
 
@@ -162,7 +163,7 @@ impl Group {
 
 /// What a message does that somebody passes on from another chat and that names Kai.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Forwards {
+pub enum ForwardPolicy {
     /// It is told with the next message that calls: whoever wrote it did not write it to Kai.
     #[default]
     Told,
@@ -191,7 +192,7 @@ pub struct TokenUsage {
 
 impl TokenUsage {
     /// What counts towards a daily limit: everything that the model read and wrote, from its cache or not.
-    pub fn counted(self) -> u64 {
+    pub fn counted_tokens(self) -> u64 {
         self.input.saturating_add(self.output)
     }
 }
@@ -221,12 +222,12 @@ impl Secret {
     }
 
     /// The secret itself: for the request header or file it is meant for, nowhere else.
-    pub fn reveal(&self) -> &str {
+    pub fn expose_secret(&self) -> &str {
         &self.0
     }
 
     /// A text without this secret, and without a beginning of it at the text's end, where the text may have been cut.
-    pub fn cut_out_of(&self, text: &str) -> String {
+    pub fn redact_from(&self, text: &str) -> String {
         let Self(secret) = self;
         if secret.is_empty() {
             return text.to_owned();
@@ -364,12 +365,12 @@ impl Outage {
     ];
 
     /// The outage that a trouble is, if it is one.
-    pub fn of(trouble: Trouble) -> Option<Self> {
+    pub fn from_trouble(trouble: Trouble) -> Option<Self> {
         Self::ALL.into_iter().find(|outage| outage.trouble() == trouble)
     }
 
     /// Whether it may come from what is asked, so that it can be one chat's alone.
-    pub fn may_be_about_messages(self) -> bool {
+    pub fn may_depend_on_messages(self) -> bool {
         match self {
             Self::ClientRefused | Self::Refused | Self::RateLimited | Self::ModelRefused => true,
             Self::NoDocker
@@ -439,9 +440,9 @@ mod tests {
             ("the key sk-ca", "the key sk-ca"),
             ("sk-canary-of-the-ownersk-canary-", "……"),
         ] {
-            assert_eq!(secret.cut_out_of(text), left);
+            assert_eq!(secret.redact_from(text), left);
         }
-        assert_eq!(Secret::new("").cut_out_of("all of it"), "all of it");
+        assert_eq!(Secret::new("").redact_from("all of it"), "all of it");
     }
 
     #[test]

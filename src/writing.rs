@@ -6,7 +6,7 @@ use std::ops::Range;
 
 /// An `@` that may begin a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sign {
+pub struct AtSign {
     /// Where the `@` is.
     pub at: usize,
     /// Where the name begins: behind the `@`, and behind marks that only turn the direction.
@@ -14,16 +14,16 @@ pub struct Sign {
 }
 
 /// The places where a name may begin, in order: each `@` that is not the end of a word and not in an address.
-pub fn signs_in(text: &str) -> Vec<Sign> {
-    let addresses = addresses_in(text);
+pub fn find_at_signs(text: &str) -> Vec<AtSign> {
+    let addresses = find_addresses(text);
     let mut signs = Vec::new();
     for (at, sign) in text.match_indices('@') {
-        if ends_a_word(&text[..at]) || is_within(&addresses, at) {
+        if ends_with_word(&text[..at]) || is_in_ranges(&addresses, at) {
             continue;
         }
         let behind = &text[at + sign.len()..];
-        let name = text.len() - behind.trim_start_matches(turns_direction).len();
-        signs.push(Sign { at, name });
+        let name = text.len() - behind.trim_start_matches(is_bidi_control).len();
+        signs.push(AtSign { at, name });
     }
     signs
 }
@@ -33,29 +33,30 @@ pub fn signs_in(text: &str) -> Vec<Sign> {
 /// The one rule: the `@` is one that may begin a name (no letter before it, in no address), it is not in code, the name
 /// follows it letter by letter, and no letter stands directly after. Lookalikes of other scripts and invisible characters
 /// inside the name are other letters, so they do not match. Who has no name is never called.
-pub fn calls_in(text: &str, name: &str) -> Vec<usize> {
+pub fn find_calls_by_name(text: &str, name: &str) -> Vec<usize> {
     let name = name.trim();
     let name = name.strip_prefix('@').unwrap_or(name);
     if name.is_empty() {
         return Vec::new();
     }
-    let code = code_in(text);
-    let calls = signs_in(text).into_iter().filter(|sign| {
-        let after = without_name(&text[sign.name..], name);
-        !is_within(&code, sign.at) && after.is_some_and(|after| !begins_with_word(after))
+    let code = find_whatsapp_code(text);
+    let calls = find_at_signs(text).into_iter().filter(|sign| {
+        let after = strip_name(&text[sign.name..], name);
+        !is_in_ranges(&code, sign.at) && after.is_some_and(|after| !begins_with_word(after))
     });
     calls.map(|sign| sign.at).collect()
 }
 
 /// What follows `name` at the beginning of `text`, if it is there.
-fn without_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
+fn strip_name<'a>(text: &'a str, name: &str) -> Option<&'a str> {
     let mut rest = text.chars();
-    let is_there = name.chars().all(|expected| rest.next().is_some_and(|found| same_letter(found, expected)));
+    let is_there =
+        name.chars().all(|expected| rest.next().is_some_and(|found| is_same_letter(found, expected)));
     is_there.then_some(rest.as_str())
 }
 
 /// Equal but for case. ASCII letters equal only ASCII ones: Unicode would fold the Kelvin sign to `k`.
-fn same_letter(a: char, b: char) -> bool {
+fn is_same_letter(a: char, b: char) -> bool {
     if a.is_ascii() || b.is_ascii() {
         a.eq_ignore_ascii_case(&b)
     } else {
@@ -65,38 +66,38 @@ fn same_letter(a: char, b: char) -> bool {
 
 /// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters. A mark that
 /// only turns the direction is none of these: it ends a word.
-pub fn is_word(c: char) -> bool {
-    !turns_direction(c) && (c.is_alphanumeric() || c == '_' || is_mark_or_unseen(c))
+pub fn is_word_character(c: char) -> bool {
+    !is_bidi_control(c) && (c.is_alphanumeric() || c == '_' || is_mark_or_invisible(c))
 }
 
 /// Whether a text begins with a word, or in one. Underscores in front of anything else are those of a style.
 pub fn begins_with_word(text: &str) -> bool {
-    text.trim_start_matches('_').starts_with(is_word)
+    text.trim_start_matches('_').starts_with(is_word_character)
 }
 
 /// Whether a text ends within a word. The marks that end an emoji belong to it, and an emoji is no word; neither are
 /// underscores behind anything else, which begin a style.
-fn ends_a_word(text: &str) -> bool {
+fn ends_with_word(text: &str) -> bool {
     // The variation selectors, the frame of a keycap, the end of a flag's tags.
     let ends_an_emoji = |c| matches!(c, '\u{fe0e}' | '\u{fe0f}' | '\u{20e3}' | '\u{e007f}');
     let last = text.trim_end_matches('_').chars().next_back();
-    last.is_some_and(|last| is_word(last) && !ends_an_emoji(last))
+    last.is_some_and(|last| is_word_character(last) && !ends_an_emoji(last))
 }
 
 /// `escape_debug` writes as `\u{…}` what extends the character before it and what nobody could see.
-fn is_mark_or_unseen(c: char) -> bool {
+fn is_mark_or_invisible(c: char) -> bool {
     !c.is_whitespace() && !c.is_control() && c.escape_debug().len() > r"\n".len()
 }
 
 /// Marks that only turn the direction of what follows or stands between them (Unicode's `Bidi_Control`).
-pub fn turns_direction(c: char) -> bool {
+pub fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
 /// What somebody means who types or pastes a name, a number, an id or a code: without what nobody can see, with the
 /// spaces, hyphens and digits of a keyboard in the place of their like.
-pub fn as_typed(text: &str) -> String {
-    let seen = text.chars().filter(|c| c.is_whitespace() || !(c.is_control() || is_unseen(*c)));
+pub fn normalize_typed_text(text: &str) -> String {
+    let seen = text.chars().filter(|c| c.is_whitespace() || !(c.is_control() || is_zero_width(*c)));
     let plain = seen.map(|c| match c {
         c if c.is_whitespace() => ' ',
         '\u{2010}'..='\u{2015}' | '\u{2212}' | '\u{fe58}' | '\u{fe63}' => '-',
@@ -108,26 +109,26 @@ pub fn as_typed(text: &str) -> String {
 }
 
 /// Characters that take no room: marks of direction, joiners, selectors, tags, a hyphen that is there for line ends only.
-fn is_unseen(c: char) -> bool {
-    turns_direction(c)
+fn is_zero_width(c: char) -> bool {
+    is_bidi_control(c)
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
             | '\u{206a}'..='\u{206f}' | '\u{fe00}'..='\u{fe0f}' | '\u{feff}' | '\u{e0000}'..='\u{e0fff}')
 }
 
 /// Whether the byte at `at` is in one of these, which stand in their order, each behind the one before.
-pub fn is_within(ranges: &[Range<usize>], at: usize) -> bool {
+pub fn is_in_ranges(ranges: &[Range<usize>], at: usize) -> bool {
     let begun = ranges.partition_point(|range| range.start <= at);
     begun.checked_sub(1).is_some_and(|last| ranges[last].contains(&at))
 }
 
 /// The addresses in a text, in order: of the web, with or without their scheme (`https://…`, `www.…`, `t.me/…`), of
 /// mail, and of networks in which `@ana@example.org` or `@ana.example.org` names a person.
-pub fn addresses_in(text: &str) -> Vec<Range<usize>> {
+pub fn find_addresses(text: &str) -> Vec<Range<usize>> {
     let mut addresses = Vec::new();
     let mut start = 0;
-    for piece in text.split_inclusive(ends_an_address) {
-        let word = piece.trim_end_matches(ends_an_address);
-        if let Some(address) = address_of_the_web(word).or_else(|| address_of_a_person(word)) {
+    for piece in text.split_inclusive(is_address_end) {
+        let word = piece.trim_end_matches(is_address_end);
+        if let Some(address) = find_web_address(word).or_else(|| find_person_address(word)) {
             addresses.push(start + address.start..start + address.end);
         }
         start += piece.len();
@@ -136,17 +137,17 @@ pub fn addresses_in(text: &str) -> Vec<Range<usize>> {
 }
 
 /// What no address has in it. The signs of Chinese and Japanese writing are among them, which puts no spaces.
-fn ends_an_address(c: char) -> bool {
+fn is_address_end(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
-        || turns_direction(c)
+        || is_bidi_control(c)
         || matches!(c, '<' | '>' | '"' | '`' | '“' | '”' | '„' | '«' | '»' | '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}')
 }
 
 /// Where an address of the web is in a word, if there is one: it goes to the end, or up to a bracket that it does not
 /// open.
-fn address_of_the_web(word: &str) -> Option<Range<usize>> {
-    let begin = scheme(word).or_else(|| bare_host(word))?;
+fn find_web_address(word: &str) -> Option<Range<usize>> {
+    let begin = find_url_scheme(word).or_else(|| find_bare_host(word))?;
     let mut open = 0_i32;
     for (at, c) in word[begin..].char_indices() {
         match c {
@@ -160,7 +161,7 @@ fn address_of_the_web(word: &str) -> Option<Range<usize>> {
 }
 
 /// Where `https://` or another scheme begins, or what needs none of the `//`.
-fn scheme(word: &str) -> Option<usize> {
+fn find_url_scheme(word: &str) -> Option<usize> {
     if let Some(end) = word.find("://") {
         let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
         let name = word[..end].len() - word[..end].trim_end_matches(is_of_scheme).len();
@@ -169,22 +170,22 @@ fn scheme(word: &str) -> Option<usize> {
     let lower = word.to_ascii_lowercase();
     ["mailto:", "www."].iter().find_map(|beginning| {
         let begin = lower.find(beginning)?;
-        (!ends_a_word(&word[..begin])).then_some(begin)
+        (!ends_with_word(&word[..begin])).then_some(begin)
     })
 }
 
 /// Where `example.org/…` begins: a name with a dot in it and a path behind it.
-fn bare_host(word: &str) -> Option<usize> {
+fn find_bare_host(word: &str) -> Option<usize> {
     let end = word.find(['/', '?', '#'])?;
     let host = word[..end].rsplit(['(', '[', '{', '\'', ',', ';', '=']).next()?;
     let name = host.rsplit_once(':').map_or(host, |(name, port)| {
         if !port.is_empty() && port.bytes().all(|byte| byte.is_ascii_digit()) { name } else { host }
     });
-    is_host(name, 2).then(|| end - host.len())
+    is_dns_name(name, 2).then(|| end - host.len())
 }
 
 /// Where `ana@example.org`, `@ana@example.org` or `@ana.example.org` is in a word.
-fn address_of_a_person(word: &str) -> Option<Range<usize>> {
+fn find_person_address(word: &str) -> Option<Range<usize>> {
     let is_local = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-');
     let is_of_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
     word.match_indices('@').find_map(|(at, sign)| {
@@ -193,17 +194,17 @@ fn address_of_a_person(word: &str) -> Option<Range<usize>> {
         let end = at + sign.len() + host.len();
         let host = host.trim_end_matches('.');
         let local = word[..at].len() - word[..at].trim_end_matches(is_local).len();
-        if local > 0 && is_host(host, 2) {
+        if local > 0 && is_dns_name(host, 2) {
             let begin = at - local;
             return Some(if word[..begin].ends_with('@') { begin - 1 } else { begin }..end);
         }
         // A full stop without the space behind it is no rarer than such a name: two of them are.
-        (local == 0 && is_host(host, 3)).then_some(at..end)
+        (local == 0 && is_dns_name(host, 3)).then_some(at..end)
     })
 }
 
 /// Whether this is a host's name of so many labels or more, the last of them a country's or another letters' domain.
-fn is_host(name: &str, labels_min: usize) -> bool {
+fn is_dns_name(name: &str, labels_min: usize) -> bool {
     let labels: Vec<&str> = name.split('.').collect();
     let is_label =
         |label: &&str| !label.is_empty() && label.chars().all(|c| c.is_ascii_alphanumeric() || c == '-');
@@ -219,14 +220,17 @@ const FENCE: usize = 3;
 
 /// What stands between backticks, as WhatsApp shows code: within a line, or between fences of three over many. One that
 /// is never closed encloses nothing.
-pub fn code_in(text: &str) -> Vec<Range<usize>> {
+pub fn find_whatsapp_code(text: &str) -> Vec<Range<usize>> {
     let mut code = Vec::new();
     let mut from = 0;
     while let Some(open) = text[from..].find('`').map(|at| from + at) {
-        let ticks = ticks_at(&text[open..]);
+        let ticks = count_leading_ticks(&text[open..]);
         let inside = open + ticks;
-        let closing =
-            if ticks >= FENCE { closing_fence(text, inside) } else { closing_tick(text, inside, ticks) };
+        let closing = if ticks >= FENCE {
+            find_closing_fence(text, inside)
+        } else {
+            find_closing_ticks(text, inside, ticks)
+        };
         from = match closing {
             Some(end) => {
                 code.push(open..end);
@@ -239,20 +243,20 @@ pub fn code_in(text: &str) -> Vec<Range<usize>> {
 }
 
 /// How many backticks a text begins with.
-fn ticks_at(text: &str) -> usize {
+fn count_leading_ticks(text: &str) -> usize {
     text.len() - text.trim_start_matches('`').len()
 }
 
-fn closing_fence(text: &str, inside: usize) -> Option<usize> {
+fn find_closing_fence(text: &str, inside: usize) -> Option<usize> {
     let close = inside + text[inside..].find("```")?;
-    Some(close + ticks_at(&text[close..]))
+    Some(close + count_leading_ticks(&text[close..]))
 }
 
-fn closing_tick(text: &str, inside: usize, ticks: usize) -> Option<usize> {
+fn find_closing_ticks(text: &str, inside: usize, ticks: usize) -> Option<usize> {
     let line = inside + text[inside..].find('\n').unwrap_or(text.len() - inside);
     let mut from = inside;
     while let Some(close) = text[from..line].find('`').map(|at| from + at) {
-        let found = ticks_at(&text[close..]);
+        let found = count_leading_ticks(&text[close..]);
         if found == ticks {
             return Some(close + found);
         }
@@ -268,7 +272,7 @@ mod tests {
     use super::*;
 
     fn addresses(text: &str) -> Vec<&str> {
-        addresses_in(text).into_iter().map(|range| &text[range]).collect()
+        find_addresses(text).into_iter().map(|range| &text[range]).collect()
     }
 
     #[test]
@@ -307,7 +311,7 @@ mod tests {
             ("```a `b`", vec!["`b`"]),
             ("`", vec![]),
         ] {
-            let found: Vec<&str> = code_in(text).into_iter().map(|range| &text[range]).collect();
+            let found: Vec<&str> = find_whatsapp_code(text).into_iter().map(|range| &text[range]).collect();
             assert_eq!(found, expected, "{text:?}");
         }
     }
@@ -316,10 +320,10 @@ mod tests {
     fn an_emoji_is_no_word_whatever_marks_it_ends_with() {
         for before in ["👍", "❤️", "1️⃣", "🏴󠁧󠁢󠁥󠁮󠁧󠁿", "👍🏽", "👩‍🚀", "\u{200f}", "x\u{200f}", "_", " __", "👍_"]
         {
-            assert!(!ends_a_word(before), "{before:?}");
+            assert!(!ends_with_word(before), "{before:?}");
         }
         for before in ["x", "é", "e\u{301}", "你", "٣", "x_", "\u{200b}", "x\u{200d}"] {
-            assert!(ends_a_word(before), "{before:?}");
+            assert!(ends_with_word(before), "{before:?}");
         }
     }
 
@@ -335,17 +339,17 @@ mod tests {
             ("fami\u{200d}ly\u{fe0f}", "family"),
             ("Señor Ñandú", "Señor Ñandú"),
         ] {
-            assert_eq!(as_typed(pasted), typed, "{pasted:?}");
+            assert_eq!(normalize_typed_text(pasted), typed, "{pasted:?}");
         }
     }
 
     proptest! {
         #[test]
         fn whatever_is_written_is_bearable(text in any::<String>()) {
-            for range in addresses_in(&text).into_iter().chain(code_in(&text)) {
+            for range in find_addresses(&text).into_iter().chain(find_whatsapp_code(&text)) {
                 prop_assert!(text.get(range).is_some_and(|found| !found.is_empty()));
             }
-            for sign in signs_in(&text) {
+            for sign in find_at_signs(&text) {
                 prop_assert!(text[sign.at..].starts_with('@') && text.is_char_boundary(sign.name));
             }
         }
@@ -353,7 +357,7 @@ mod tests {
         #[test]
         fn nothing_in_an_address_is_a_sign(before in "[ a-z.(]{0,4}", path in "[a-z@/?=&.-]{0,20}") {
             let text = format!("{before}https://example.org/{path}");
-            prop_assert_eq!(signs_in(&text), []);
+            prop_assert_eq!(find_at_signs(&text), []);
         }
     }
 }

@@ -21,15 +21,15 @@ use text::{Code, File, read, root, rust_files, text_files, without_tests};
 /// `src/lib.rs` shows the same table to people; `the_table_is_the_one_in_lib_rs` compares them.
 const LEVELS: [&[&str]; 5] = [
     &["types", "clock", "rate", "paths", "panics", "writing"],
-    &["config", "router", "render", "notices", "repair", "complaint"],
-    &["home", "store", "bridge", "container", "agent", "auth", "door", "practice"],
+    &["config", "router", "render", "notices", "repair", "api_error"],
+    &["folders", "store", "bridge", "container", "agent", "login", "egress", "practice"],
     &["session", "service", "checks"],
     &["cli"],
 ];
 
 /// Modules whose decisions are functions of values: nothing of [`EFFECTS`] is in reach.
 const PURE: [&str; 9] =
-    ["types", "paths", "writing", "config", "router", "render", "notices", "repair", "complaint"];
+    ["types", "paths", "writing", "config", "router", "render", "notices", "repair", "api_error"];
 const EFFECTS: [&str; 6] = ["tokio", "std::fs", "std::net", "std::process", "std::env", "std::thread"];
 
 /// Imports within one level. Edges (level 2) have none: each is one foreign world.
@@ -44,32 +44,32 @@ const NEIGHBOURS: [(&str, &str, &str); 4] = [
 const CRATES: [(&str, &[&str]); 33] = [
     ("agent_client_protocol", &["agent"]),
     ("anyhow", EVERYWHERE),
-    ("axum", &["door", "practice"]),
-    ("base64", &["agent", "auth"]),
+    ("axum", &["egress", "practice"]),
+    ("base64", &["agent", "login"]),
     ("bollard", &["container"]),
-    ("bytes", &["agent", "bridge", "container", "door", "practice"]),
+    ("bytes", &["agent", "bridge", "container", "egress", "practice"]),
     ("clap", &["cli"]),
     ("dialoguer", &["cli"]),
     ("dotenvy", &["config"]),
-    ("futures_util", &["container", "door", "panics", "practice"]),
-    ("hyper", &["door", "practice"]),
-    ("hyper_util", &["door", "practice"]),
+    ("futures_util", &["container", "egress", "panics", "practice"]),
+    ("hyper", &["egress", "practice"]),
+    ("hyper_util", &["egress", "practice"]),
     ("indicatif", &["cli"]),
     ("jiff", EVERYWHERE),
     ("pulldown_cmark", &["render"]),
     ("qrcode", &["cli"]),
-    ("rand", &["auth", "bridge", "session", "store"]),
-    ("reqwest", &["auth", "bridge", "door"]),
+    ("rand", &["login", "bridge", "session", "store"]),
+    ("reqwest", &["login", "bridge", "egress"]),
     ("rusqlite", &["store"]),
-    ("rustix", &["auth", "bridge", "checks", "cli", "container", "door", "home", "store", "types"]),
-    ("rustls", &["auth", "bridge", "door"]),
-    ("serde", &["agent", "auth", "door"]),
-    ("serde_json", &["agent", "auth", "bridge", "cli", "complaint", "container", "door", "practice"]),
-    ("sha2", &["auth", "bridge", "container"]),
+    ("rustix", &["login", "bridge", "checks", "cli", "container", "egress", "folders", "store", "types"]),
+    ("rustls", &["login", "bridge", "egress"]),
+    ("serde", &["agent", "login", "egress"]),
+    ("serde_json", &["agent", "login", "bridge", "cli", "api_error", "container", "egress", "practice"]),
+    ("sha2", &["login", "bridge", "container"]),
     ("strsim", &["config"]),
     ("tar", &["container"]),
     ("tokio", EVERYWHERE),
-    ("toml", &["auth"]),
+    ("toml", &["login"]),
     ("tracing", EVERYWHERE),
     ("tracing_subscriber", &["cli"]),
     ("unicode_segmentation", &["render"]),
@@ -101,8 +101,8 @@ fn modules_import_downwards_only() {
         ("src/render/prompt.rs", "use super::super::cli;", "render imports cli, which is above it"),
         (
             "src/render/mod.rs",
-            "mod tests { use super::super::door; }",
-            "render imports door, which is above it",
+            "mod tests { use super::super::egress; }",
+            "render imports egress, which is above it",
         ),
         ("src/types.rs", "use crate::config::Config;", "types imports config, which is above it"),
         ("src/router.rs", "use crate::notices;", "router imports its neighbour notices"),
@@ -168,7 +168,7 @@ fn each_foreign_world_is_imported_by_its_own_module() {
             "src/session/driver.rs:1: session names rusqlite",
         ),
         ("src/checks.rs", "fn f(d: bollard::Docker) {}", "src/checks.rs:1: checks names bollard"),
-        ("src/auth/mod.rs", "\nuse {clap::Parser};", "src/auth/mod.rs:2: auth names clap"),
+        ("src/login/mod.rs", "\nuse {clap::Parser};", "src/login/mod.rs:2: login names clap"),
     ] {
         let found: Vec<String> =
             foreign_names(path, code, &allowed).into_iter().filter_map(|(_, fault)| fault).collect();
@@ -191,7 +191,7 @@ fn only_the_face_prints() {
         faults("src/store/mod.rs", "fn f() { eprintln!(\"x\"); }"),
         ["src/store/mod.rs uses eprintln!"]
     );
-    assert_eq!(faults("src/auth/mod.rs", "// println!\nfn f() { \"print!\" }"), [""; 0]);
+    assert_eq!(faults("src/login/mod.rs", "// println!\nfn f() { \"print!\" }"), [""; 0]);
 }
 
 /// Where a task ends in a panic, Tokio's own error repeats its words: they may be a piece of a message.
@@ -409,7 +409,7 @@ fn every_finding_of_doctor_is_explained() {
         telling.filter(|piece| !page.contains(piece)).map(str::to_owned).collect()
     };
     let page = read("docs/operating.md");
-    let checks = ["src/checks.rs", "src/checks/account.rs"].map(read);
+    let checks = ["src/checks.rs", "src/checks/kimi.rs"].map(read);
     let found: Vec<String> = checks.iter().flat_map(|checks| missing(checks, &page)).collect();
     assert!(found.is_empty(), "docs/operating.md does not explain:\n{}", found.join("\n"));
     let planted = "fn f() { bad(format!(\"Only {room} MB are left on the disk\"), \"Make room\") }";

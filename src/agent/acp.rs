@@ -30,9 +30,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use tracing::{debug, trace};
 
-use super::lines::{Asked, Conversation, Heard};
-use super::said::{append_cut, cut, is_id};
-use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
+use super::excerpt::{append_excerpt, is_rpc_id, take_excerpt};
+use super::lines::{Incoming, Outgoing, Protocol};
+use crate::agent::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// How every update begins: kimi-code writes the fields in this order. Tells a line that is too long to be read, but
@@ -60,30 +60,30 @@ const METHOD_NOT_FOUND: i64 = -32601;
 
 /// What we know about a running engine.
 #[derive(Debug)]
-pub struct Acp {
+pub struct AcpProtocol {
     /// Where the engine works.
     folder: &'static str,
-    stage: Stage,
-    sight: Sight,
+    stage: AcpStage,
+    sight: ImageSupport,
     /// Ids of the prompts that have no answer yet: one, or more where the session asks too early and the engine
     /// refuses.
     prompts: Vec<String>,
     /// Ids of the steers that have no answer yet.
     steers: Vec<String>,
     asked: u64,
-    turn: TurnState,
-    words: Words,
+    turn: AcpTurnState,
+    words: TurnTextState,
 }
 
 /// Whether the running turn has given a sign of itself.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TurnState {
+enum AcpTurnState {
     Asked,
     Begun,
 }
 
 #[derive(Debug)]
-enum Stage {
+enum AcpStage {
     /// There is no session yet, but perhaps one that was asked for.
     Opening {
         resumed: Option<SessionId>,
@@ -93,14 +93,14 @@ enum Stage {
 
 /// Whether the engine takes pictures.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Sight {
-    Sees,
-    Blind,
+enum ImageSupport {
+    Supported,
+    Unsupported,
 }
 
 /// What the running turn has said.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Words {
+enum TurnTextState {
     None,
     Some,
     /// And a tool was used since: what follows is a paragraph of its own.
@@ -113,35 +113,35 @@ struct RpcError {
     message: String,
 }
 
-impl Acp {
+impl AcpProtocol {
     /// Begins with this line, for an engine that works in `folder`.
     ///
     /// No files and no terminal of ours are offered: the engine uses those of its container.
-    pub fn begin(folder: &'static str) -> (Self, String) {
+    pub fn start_handshake(folder: &'static str) -> (Self, String) {
         let who = Implementation::new("nanokimi", env!("CARGO_PKG_VERSION"));
         let greeting = InitializeRequest::new(ProtocolVersion::V1).client_info(who);
-        let greeting = request(INITIALIZE, AGENT_METHOD_NAMES.initialize, greeting);
+        let greeting = encode_rpc_request(INITIALIZE, AGENT_METHOD_NAMES.initialize, greeting);
         let acp = Self {
             folder,
-            stage: Stage::Opening { resumed: None },
-            sight: Sight::Blind,
+            stage: AcpStage::Opening { resumed: None },
+            sight: ImageSupport::Unsupported,
             prompts: Vec::new(),
             steers: Vec::new(),
             asked: 0,
-            turn: TurnState::Asked,
-            words: Words::None,
+            turn: AcpTurnState::Asked,
+            words: TurnTextState::None,
         };
         (acp, greeting)
     }
 
-    fn hear_answer(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Heard {
+    fn handle_rpc_response(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Incoming {
         match (&self.stage, id) {
-            (Stage::Opening { .. }, INITIALIZE) => match outcome {
-                Ok(result) => self.on_greeting(result),
-                Err(error) => never_ready(&error),
+            (AcpStage::Opening { .. }, INITIALIZE) => match outcome {
+                Ok(result) => self.handle_initialize_result(result),
+                Err(error) => handshake_failure(&error),
             },
-            (Stage::Opening { .. }, LIST) => {
-                let sessions = outcome.ok().and_then(read::<ListSessionsResponse>);
+            (AcpStage::Opening { .. }, LIST) => {
+                let sessions = outcome.ok().and_then(parse_json_value::<ListSessionsResponse>);
                 // Times in ISO 8601, which sort as they are.
                 let newest = sessions.and_then(|found| {
                     found.sessions.into_iter().max_by(|one, other| one.updated_at.cmp(&other.updated_at))
@@ -149,142 +149,154 @@ impl Acp {
                 match newest {
                     Some(session) => {
                         let resume = ResumeSessionRequest::new(session.session_id.clone(), self.folder);
-                        self.stage = Stage::Opening { resumed: Some(session.session_id) };
-                        Heard::Answer(request(RESUME, AGENT_METHOD_NAMES.session_resume, resume))
+                        self.stage = AcpStage::Opening { resumed: Some(session.session_id) };
+                        Incoming::Answer(encode_rpc_request(
+                            RESUME,
+                            AGENT_METHOD_NAMES.session_resume,
+                            resume,
+                        ))
                     }
-                    None => self.open_new(),
+                    None => self.request_new_session(),
                 }
             }
-            (Stage::Opening { resumed: Some(session) }, RESUME) => match outcome {
+            (AcpStage::Opening { resumed: Some(session) }, RESUME) => match outcome {
                 Ok(_) => {
                     let session = session.clone();
-                    self.become_ready(session)
+                    self.mark_session_ready(session)
                 }
                 Err(error) => {
-                    let (code, said) = (error.code, cut(&error.message));
+                    let (code, said) = (error.code, take_excerpt(&error.message));
                     debug!(code, said, "The engine cannot go on with its history and begins a new one");
-                    self.open_new()
+                    self.request_new_session()
                 }
             },
-            (Stage::Opening { .. }, NEW) => match outcome.map(read::<NewSessionResponse>) {
-                Ok(Some(new)) => self.become_ready(new.session_id),
-                Ok(None) => Heard::Lost(Gone::NeverReady { said: "no session".to_owned() }),
-                Err(error) => never_ready(&error),
+            (AcpStage::Opening { .. }, NEW) => match outcome.map(parse_json_value::<NewSessionResponse>) {
+                Ok(Some(new)) => self.mark_session_ready(new.session_id),
+                Ok(None) => Incoming::Lost(EngineLoss::NeverReady { said: "no session".to_owned() }),
+                Err(error) => handshake_failure(&error),
             },
-            (Stage::Opening { .. } | Stage::Ready(_), id) => match self.hear_steer(id, &outcome) {
-                Some(heard) => heard,
-                None => self.hear_turn_end(id, outcome),
-            },
+            (AcpStage::Opening { .. } | AcpStage::Ready(_), id) => {
+                match self.handle_steer_response(id, &outcome) {
+                    Some(heard) => heard,
+                    None => self.handle_prompt_response(id, outcome),
+                }
+            }
         }
     }
 
-    fn on_greeting(&mut self, result: Value) -> Heard {
-        let Some(agent) = read::<InitializeResponse>(result) else { return self.open_new() };
+    fn handle_initialize_result(&mut self, result: Value) -> Incoming {
+        let Some(agent) = parse_json_value::<InitializeResponse>(result) else {
+            return self.request_new_session();
+        };
         let can = agent.agent_capabilities;
         if can.prompt_capabilities.image {
-            self.sight = Sight::Sees;
+            self.sight = ImageSupport::Supported;
         }
         if can.session_capabilities.list.is_none() || can.session_capabilities.resume.is_none() {
-            return self.open_new();
+            return self.request_new_session();
         }
         let list = ListSessionsRequest::new().cwd(std::path::PathBuf::from(self.folder));
-        Heard::Answer(request(LIST, AGENT_METHOD_NAMES.session_list, list))
+        Incoming::Answer(encode_rpc_request(LIST, AGENT_METHOD_NAMES.session_list, list))
     }
 
-    fn open_new(&mut self) -> Heard {
-        self.stage = Stage::Opening { resumed: None };
-        Heard::Answer(request(NEW, AGENT_METHOD_NAMES.session_new, NewSessionRequest::new(self.folder)))
+    fn request_new_session(&mut self) -> Incoming {
+        self.stage = AcpStage::Opening { resumed: None };
+        Incoming::Answer(encode_rpc_request(
+            NEW,
+            AGENT_METHOD_NAMES.session_new,
+            NewSessionRequest::new(self.folder),
+        ))
     }
 
-    fn become_ready(&mut self, session: SessionId) -> Heard {
-        self.stage = Stage::Ready(session);
-        Heard::Event(AgentEvent::Ready)
+    fn mark_session_ready(&mut self, session: SessionId) -> Incoming {
+        self.stage = AcpStage::Ready(session);
+        Incoming::Event(AgentEvent::Ready)
     }
 
     /// What became of a steer, if this is the answer to one. One that was not taken is the next turn's, whatever the reason.
-    fn hear_steer(&mut self, id: &str, outcome: &Result<Value, RpcError>) -> Option<Heard> {
+    fn handle_steer_response(&mut self, id: &str, outcome: &Result<Value, RpcError>) -> Option<Incoming> {
         let position = self.steers.iter().position(|steer| steer == id)?;
         self.steers.remove(position);
         Some(match outcome {
-            Ok(result) if result["taken"] == true => Heard::Event(AgentEvent::SteerTaken),
-            Ok(_) => Heard::Nothing,
+            Ok(result) if result["taken"] == true => Incoming::Event(AgentEvent::SteerTaken),
+            Ok(_) => Incoming::Nothing,
             Err(error) => {
-                let (code, said) = (error.code, cut(&error.message));
+                let (code, said) = (error.code, take_excerpt(&error.message));
                 debug!(code, said, "The engine takes nothing during a turn");
-                Heard::Nothing
+                Incoming::Nothing
             }
         })
     }
 
-    fn hear_turn_end(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Heard {
+    fn handle_prompt_response(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Incoming {
         let Some(position) = self.prompts.iter().position(|prompt| prompt == id) else {
-            return Heard::Nothing;
+            return Incoming::Nothing;
         };
         self.prompts.remove(position);
-        Heard::Event(AgentEvent::TurnOver(match outcome {
-            Ok(result) => turn_end(result, self.words),
-            Err(error) => TurnEnd::Failed(failure(&error)),
+        Incoming::Event(AgentEvent::TurnOver(match outcome {
+            Ok(result) => parse_turn_end(result, self.words),
+            Err(error) => TurnEnd::Failed(prompt_failure(&error)),
         }))
     }
 
-    fn hear_update(&mut self, params: Value) -> Heard {
-        let Some(SessionNotification { update, .. }) = read(params) else {
+    fn handle_session_update(&mut self, params: Value) -> Incoming {
+        let Some(SessionNotification { update, .. }) = parse_json_value(params) else {
             trace!("The engine reports what is not known here");
-            return Heard::Nothing;
+            return Incoming::Nothing;
         };
         let thinks = matches!(update, SessionUpdate::AgentThoughtChunk(_));
-        let event = self.event_of(update);
+        let event = self.event_from_update(update);
         let is_sign = thinks || event.is_some();
-        if is_sign && self.turn == TurnState::Asked && !self.prompts.is_empty() {
-            self.turn = TurnState::Begun;
+        if is_sign && self.turn == AcpTurnState::Asked && !self.prompts.is_empty() {
+            self.turn = AcpTurnState::Begun;
             return match event {
-                Some(event) => Heard::Events(AgentEvent::StepBegan, event),
-                None => Heard::Event(AgentEvent::StepBegan),
+                Some(event) => Incoming::Events(AgentEvent::StepBegan, event),
+                None => Incoming::Event(AgentEvent::StepBegan),
             };
         }
-        event.map_or(Heard::Nothing, Heard::Event)
+        event.map_or(Incoming::Nothing, Incoming::Event)
     }
 
-    fn event_of(&mut self, update: SessionUpdate) -> Option<AgentEvent> {
+    fn event_from_update(&mut self, update: SessionUpdate) -> Option<AgentEvent> {
         if let SessionUpdate::ToolCall(call) = update {
-            if self.words == Words::Some {
-                self.words = Words::BeforeATool;
+            if self.words == TurnTextState::Some {
+                self.words = TurnTextState::BeforeATool;
             }
-            return Some(AgentEvent::Working { tool: cut(&call.title) });
+            return Some(AgentEvent::Working { tool: take_excerpt(&call.title) });
         }
         if let SessionUpdate::AgentMessageChunk(chunk) = update
             && let ContentBlock::Text(text) = chunk.content
         {
-            return self.said(text.text);
+            return self.event_from_text(text.text);
         }
         None
     }
 
-    fn said(&mut self, text: String) -> Option<AgentEvent> {
+    fn event_from_text(&mut self, text: String) -> Option<AgentEvent> {
         if text.is_empty() || REMARKS.iter().any(|remark| text.starts_with(remark)) {
             return None;
         }
         let text = match self.words {
-            Words::BeforeATool => format!("\n\n{text}"),
-            Words::None | Words::Some => text,
+            TurnTextState::BeforeATool => format!("\n\n{text}"),
+            TurnTextState::None | TurnTextState::Some => text,
         };
-        self.words = Words::Some;
-        Some(AgentEvent::Said(text))
+        self.words = TurnTextState::Some;
+        Some(AgentEvent::AnswerText(text))
     }
 
-    fn garbage(&mut self, line: &[u8]) -> Gone {
+    fn loss_from_invalid_line(&mut self, line: &[u8]) -> EngineLoss {
         let mut garbage = String::new();
-        append_cut(&mut garbage, line);
+        append_excerpt(&mut garbage, line);
         match &self.stage {
-            Stage::Ready(_) => Gone::Garbage { said: garbage },
-            Stage::Opening { .. } => Gone::NeverReady { said: garbage },
+            AcpStage::Ready(_) => EngineLoss::Garbage { said: garbage },
+            AcpStage::Opening { .. } => EngineLoss::NeverReady { said: garbage },
         }
     }
 
     /// The text first, which says whose the pictures are. An engine that takes none reads their paths in it.
-    fn blocks(&self, input: Input) -> Vec<ContentBlock> {
+    fn prompt_content_blocks(&self, input: EngineInput) -> Vec<ContentBlock> {
         let mut blocks = vec![ContentBlock::from(input.text)];
-        if self.sight == Sight::Sees {
+        if self.sight == ImageSupport::Supported {
             blocks.extend(input.images.into_iter().map(|image| {
                 ContentBlock::Image(ImageContent::new(BASE64_STANDARD.encode(&image.bytes), image.mime))
             }));
@@ -293,13 +305,13 @@ impl Acp {
     }
 }
 
-impl Conversation for Acp {
-    fn ask(&mut self, asked: Request) -> Asked {
+impl Protocol for AcpProtocol {
+    fn encode_request(&mut self, asked: Request) -> Outgoing {
         let session = match &self.stage {
-            Stage::Ready(session) => session.clone(),
+            AcpStage::Ready(session) => session.clone(),
             // The session has not been told that it may ask.
-            Stage::Opening { .. } => {
-                return if asked == Request::Close { Asked::Close } else { Asked::Nothing };
+            AcpStage::Opening { .. } => {
+                return if asked == Request::Close { Outgoing::Close } else { Outgoing::Nothing };
             }
         };
         match asked {
@@ -307,83 +319,89 @@ impl Conversation for Acp {
                 self.asked += 1;
                 // What has no answer by now was not taken.
                 self.steers.clear();
-                self.turn = TurnState::Asked;
-                self.words = Words::None;
+                self.turn = AcpTurnState::Asked;
+                self.words = TurnTextState::None;
                 let id = format!("prompt-{}", self.asked);
-                let prompt = PromptRequest::new(session, self.blocks(input));
-                let line = request(&id, AGENT_METHOD_NAMES.session_prompt, prompt);
+                let prompt = PromptRequest::new(session, self.prompt_content_blocks(input));
+                let line = encode_rpc_request(&id, AGENT_METHOD_NAMES.session_prompt, prompt);
                 self.prompts.push(id);
-                Asked::Line(line)
+                Outgoing::Line(line)
             }
             Request::Steer(input) => {
                 self.asked += 1;
                 let id = format!("steer-{}", self.asked);
-                let line = request(&id, STEER, PromptRequest::new(session, self.blocks(input)));
+                let line = encode_rpc_request(
+                    &id,
+                    STEER,
+                    PromptRequest::new(session, self.prompt_content_blocks(input)),
+                );
                 self.steers.push(id);
-                Asked::Line(line)
+                Outgoing::Line(line)
             }
             Request::Cancel => {
                 let cancel = CancelNotification::new(session);
                 let method = AGENT_METHOD_NAMES.session_cancel;
-                Asked::Line(json!({"jsonrpc": "2.0", "method": method, "params": cancel}).to_string())
+                Outgoing::Line(json!({"jsonrpc": "2.0", "method": method, "params": cancel}).to_string())
             }
-            Request::Close => Asked::Close,
+            Request::Close => Outgoing::Close,
         }
     }
 
-    fn hear(&mut self, line: &[u8]) -> Heard {
+    fn handle_line(&mut self, line: &[u8]) -> Incoming {
         if line.trim_ascii().is_empty() {
-            return Heard::Nothing;
+            return Incoming::Nothing;
         }
         let Ok(Value::Object(mut message)) = serde_json::from_slice(line) else {
-            return Heard::Lost(self.garbage(line));
+            return Incoming::Lost(self.loss_from_invalid_line(line));
         };
-        let id = message.remove("id").filter(is_id);
+        let id = message.remove("id").filter(is_rpc_id);
         let params = message.remove("params").unwrap_or_default();
         match (message.get("method").and_then(Value::as_str), id) {
-            (Some(method), Some(id)) => Heard::Answer(answer(&id, method, params)),
-            (Some(method), None) if method == CLIENT_METHOD_NAMES.session_update => self.hear_update(params),
+            (Some(method), Some(id)) => Incoming::Answer(answer_engine_request(&id, method, params)),
+            (Some(method), None) if method == CLIENT_METHOD_NAMES.session_update => {
+                self.handle_session_update(params)
+            }
             (None, Some(Value::String(id))) => {
                 let outcome = match message.remove("error") {
-                    Some(error) if !error.is_null() => Err(rpc_error(&error)),
+                    Some(error) if !error.is_null() => Err(parse_rpc_error(&error)),
                     _ => Ok(message.remove("result").unwrap_or_default()),
                 };
-                self.hear_answer(&id, outcome)
+                self.handle_rpc_response(&id, outcome)
             }
             (None, None) if message.contains_key("error") => {
-                let error = rpc_error(&message["error"]);
-                let (code, said) = (error.code, cut(&error.message));
+                let error = parse_rpc_error(&message["error"]);
+                let (code, said) = (error.code, take_excerpt(&error.message));
                 debug!(code, said, "The engine does not understand a line of ours");
-                Heard::Nothing
+                Incoming::Nothing
             }
-            (Some(_) | None, _) => Heard::Nothing,
+            (Some(_) | None, _) => Incoming::Nothing,
         }
     }
 
-    fn hear_beginning(&mut self, beginning: &[u8]) -> Heard {
-        if matches!(self.stage, Stage::Ready(_)) && beginning.starts_with(UPDATE_BEGINNING) {
+    fn handle_long_line_start(&mut self, beginning: &[u8]) -> Incoming {
+        if matches!(self.stage, AcpStage::Ready(_)) && beginning.starts_with(UPDATE_BEGINNING) {
             debug!("An update of the engine is too long and was skipped");
-            return Heard::Nothing;
+            return Incoming::Nothing;
         }
-        Heard::Lost(self.garbage(beginning))
+        Incoming::Lost(self.loss_from_invalid_line(beginning))
     }
 
-    fn end(mut self, rest: &[u8]) -> Gone {
+    fn handle_stdout_end(mut self, rest: &[u8]) -> EngineLoss {
         match &self.stage {
-            Stage::Ready(_) => Gone::Ended,
-            Stage::Opening { .. } => self.garbage(rest),
+            AcpStage::Ready(_) => EngineLoss::Ended,
+            AcpStage::Opening { .. } => self.loss_from_invalid_line(rest),
         }
     }
 }
 
-fn never_ready(error: &RpcError) -> Heard {
-    Heard::Lost(Gone::NeverReady { said: cut(&error.message) })
+fn handshake_failure(error: &RpcError) -> Incoming {
+    Incoming::Lost(EngineLoss::NeverReady { said: take_excerpt(&error.message) })
 }
 
 /// How a turn ended, as far as the engine tells: a request that the model's API has refused ends it like any other,
 /// without a word or in the middle of the answer.
-fn turn_end(result: Value, words: Words) -> TurnEnd {
-    let Some(PromptResponse { stop_reason, .. }) = read(result) else {
+fn parse_turn_end(result: Value, words: TurnTextState) -> TurnEnd {
+    let Some(PromptResponse { stop_reason, .. }) = parse_json_value(result) else {
         return TurnEnd::Failed(Failure::new(Trouble::Internal, "Unknown end of a turn"));
     };
     match (stop_reason, words) {
@@ -392,27 +410,28 @@ fn turn_end(result: Value, words: Words) -> TurnEnd {
         (StopReason::Refusal, _) => {
             TurnEnd::Failed(Failure::new(Trouble::BadRequest, "The model would not answer (ACP refusal)"))
         }
-        (_, Words::None) => {
+        (_, TurnTextState::None) => {
             TurnEnd::Failed(Failure::new(Trouble::EmptyAnswer, "The turn ended without a word (ACP)"))
         }
-        (_, Words::Some | Words::BeforeATool) => TurnEnd::FinishedOrFailed,
+        (_, TurnTextState::Some | TurnTextState::BeforeATool) => TurnEnd::FinishedOrFailed,
     }
 }
 
 /// A refused prompt. Why Kimi refuses, the door has heard itself: an engine's word is none of the account's.
-fn failure(error: &RpcError) -> Failure {
-    Failure::new(Trouble::Internal, format!("{} (ACP {})", cut(&error.message), error.code))
+fn prompt_failure(error: &RpcError) -> Failure {
+    Failure::new(Trouble::Internal, format!("{} (ACP {})", take_excerpt(&error.message), error.code))
 }
 
 /// Answers so that the turn goes on. The container is the limit of what the agent may do, so it is never asked for
 /// leave; nobody is there to be asked anything else.
-fn answer(id: &Value, method: &str, params: Value) -> String {
+fn answer_engine_request(id: &Value, method: &str, params: Value) -> String {
     if method != CLIENT_METHOD_NAMES.session_request_permission {
         debug!(method, "The engine asks something unknown");
-        let error = json!({"code": METHOD_NOT_FOUND, "message": format!("Unknown request: {}", cut(method))});
+        let error = json!({"code": METHOD_NOT_FOUND, "message": format!("Unknown request: {}", take_excerpt(method))});
         return json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
     }
-    let options = read::<RequestPermissionRequest>(params).map(|asked| asked.options).unwrap_or_default();
+    let options =
+        parse_json_value::<RequestPermissionRequest>(params).map(|asked| asked.options).unwrap_or_default();
     let allowed = options.into_iter().find(|option| {
         matches!(option.kind, PermissionOptionKind::AllowOnce | PermissionOptionKind::AllowAlways)
     });
@@ -423,18 +442,18 @@ fn answer(id: &Value, method: &str, params: Value) -> String {
     json!({"jsonrpc": "2.0", "id": id, "result": RequestPermissionResponse::new(outcome)}).to_string()
 }
 
-fn request(id: &str, method: &str, params: impl Serialize) -> String {
+fn encode_rpc_request(id: &str, method: &str, params: impl Serialize) -> String {
     json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()
 }
 
-fn rpc_error(error: &Value) -> RpcError {
+fn parse_rpc_error(error: &Value) -> RpcError {
     RpcError {
         code: error["code"].as_i64().unwrap_or_default(),
         message: error["message"].as_str().unwrap_or_default().to_owned(),
     }
 }
 
-fn read<T: DeserializeOwned>(value: Value) -> Option<T> {
+fn parse_json_value<T: DeserializeOwned>(value: Value) -> Option<T> {
     serde_json::from_value(value).ok()
 }
 
@@ -454,24 +473,24 @@ mod tests {
     const OPENED: &str =
         r#"{"jsonrpc":"2.0","id":"new","result":{"sessionId":"session_1","configOptions":[],"modes":null}}"#;
 
-    fn answered(heard: Heard) -> Value {
-        let Heard::Answer(line) = heard else { panic!("{heard:?} is no answer") };
+    fn answered(heard: Incoming) -> Value {
+        let Incoming::Answer(line) = heard else { panic!("{heard:?} is no answer") };
         assert!(!line.contains('\n'), "{line}");
         serde_json::from_str(&line).unwrap()
     }
 
-    fn ready() -> Acp {
-        let (mut acp, _) = Acp::begin("/w");
-        assert_eq!(answered(acp.hear(GREETED.as_bytes()))["method"], "session/list");
-        assert_eq!(answered(acp.hear(NONE_FOUND.as_bytes()))["method"], "session/new");
-        assert_eq!(acp.hear(OPENED.as_bytes()), Heard::Event(AgentEvent::Ready));
+    fn ready() -> AcpProtocol {
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
+        assert_eq!(answered(acp.handle_line(GREETED.as_bytes()))["method"], "session/list");
+        assert_eq!(answered(acp.handle_line(NONE_FOUND.as_bytes()))["method"], "session/new");
+        assert_eq!(acp.handle_line(OPENED.as_bytes()), Incoming::Event(AgentEvent::Ready));
         acp
     }
 
-    fn prompted() -> Acp {
+    fn prompted() -> AcpProtocol {
         let mut acp = ready();
-        let asked = acp.ask(Request::Prompt(Input::text("hi")));
-        assert!(matches!(&asked, Asked::Line(line) if line.contains("prompt-1")), "{asked:?}");
+        let asked = acp.encode_request(Request::Prompt(EngineInput::from_text("hi")));
+        assert!(matches!(&asked, Outgoing::Line(line) if line.contains("prompt-1")), "{asked:?}");
         acp
     }
 
@@ -494,13 +513,13 @@ mod tests {
         format!(r#"{{"jsonrpc":"2.0","id":"prompt-1","result":{{"stopReason":"{stop_reason}"}}}}"#)
     }
 
-    fn said(text: &str) -> Heard {
-        Heard::Event(AgentEvent::Said(text.to_owned()))
+    fn said(text: &str) -> Incoming {
+        Incoming::Event(AgentEvent::AnswerText(text.to_owned()))
     }
 
     #[test]
     fn the_greeting_offers_nothing_of_the_hosts() {
-        let (_, greeting) = Acp::begin("/w");
+        let (_, greeting) = AcpProtocol::start_handshake("/w");
         let greeting: Value = serde_json::from_str(&greeting).unwrap();
         assert_eq!((&greeting["method"], &greeting["id"]), (&json!("initialize"), &json!("initialize")));
         assert_eq!(greeting["params"]["protocolVersion"], 1);
@@ -514,51 +533,57 @@ mod tests {
 
     #[test]
     fn the_newest_history_is_gone_on_with() {
-        let (mut acp, _) = Acp::begin("/w");
-        let list = answered(acp.hear(GREETED.as_bytes()));
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
+        let list = answered(acp.handle_line(GREETED.as_bytes()));
         assert_eq!(list["params"]["cwd"], "/w");
-        let resume = answered(acp.hear(TWO_FOUND.replace('\n', " ").as_bytes()));
+        let resume = answered(acp.handle_line(TWO_FOUND.replace('\n', " ").as_bytes()));
         assert_eq!(resume["method"], "session/resume");
         assert_eq!(resume["params"]["sessionId"], "session_new");
         assert_eq!(
-            acp.hear(br#"{"jsonrpc":"2.0","id":"resume","result":{}}"#),
-            Heard::Event(AgentEvent::Ready)
+            acp.handle_line(br#"{"jsonrpc":"2.0","id":"resume","result":{}}"#),
+            Incoming::Event(AgentEvent::Ready)
         );
-        let Asked::Line(prompt) = acp.ask(Request::Prompt(Input::text("hi"))) else { panic!() };
+        let Outgoing::Line(prompt) = acp.encode_request(Request::Prompt(EngineInput::from_text("hi"))) else {
+            panic!()
+        };
         assert!(prompt.contains("session_new"), "{prompt}");
     }
 
     #[test]
     fn a_history_that_cannot_be_gone_on_with_gives_way_to_a_new_one() {
-        let (mut acp, _) = Acp::begin("/w");
-        acp.hear(GREETED.as_bytes());
-        acp.hear(TWO_FOUND.as_bytes());
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
+        acp.handle_line(GREETED.as_bytes());
+        acp.handle_line(TWO_FOUND.as_bytes());
         let refused =
             br#"{"jsonrpc":"2.0","id":"resume","error":{"code":-32602,"message":"Unknown sessionId"}}"#;
-        assert_eq!(answered(acp.hear(refused))["method"], "session/new");
-        assert_eq!(acp.hear(OPENED.as_bytes()), Heard::Event(AgentEvent::Ready));
+        assert_eq!(answered(acp.handle_line(refused))["method"], "session/new");
+        assert_eq!(acp.handle_line(OPENED.as_bytes()), Incoming::Event(AgentEvent::Ready));
 
-        let (mut acp, _) = Acp::begin("/w");
-        acp.hear(GREETED.as_bytes());
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
+        acp.handle_line(GREETED.as_bytes());
         let lost = br#"{"jsonrpc":"2.0","id":"list","error":{"code":-32603,"message":"index"}}"#;
-        assert_eq!(answered(acp.hear(lost))["method"], "session/new");
+        assert_eq!(answered(acp.handle_line(lost))["method"], "session/new");
 
-        let (mut acp, _) = Acp::begin("/w");
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
         let simple = br#"{"jsonrpc":"2.0","id":"initialize","result":{"protocolVersion":1}}"#;
-        assert_eq!(answered(acp.hear(simple))["method"], "session/new", "an engine that keeps none");
+        assert_eq!(answered(acp.handle_line(simple))["method"], "session/new", "an engine that keeps none");
     }
 
     #[test]
     fn requests_are_lines() {
-        let (mut acp, _) = Acp::begin("/w");
-        assert_eq!(acp.ask(Request::Prompt(Input::text("too early"))), Asked::Nothing);
-        assert_eq!(acp.ask(Request::Close), Asked::Close);
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
+        assert_eq!(
+            acp.encode_request(Request::Prompt(EngineInput::from_text("too early"))),
+            Outgoing::Nothing
+        );
+        assert_eq!(acp.encode_request(Request::Close), Outgoing::Close);
 
         let mut acp = ready();
         let image = Image { mime: "image/png", bytes: vec![1, 2, 3] };
-        let Asked::Line(line) = acp
-            .ask(Request::Prompt(Input { text: "<messages>\n\"hi\" 👋".to_owned(), images: vec![image] }))
-        else {
+        let Outgoing::Line(line) = acp.encode_request(Request::Prompt(EngineInput {
+            text: "<messages>\n\"hi\" 👋".to_owned(),
+            images: vec![image],
+        })) else {
             panic!()
         };
         let prompt: Value = serde_json::from_str(&line).unwrap();
@@ -573,24 +598,24 @@ mod tests {
                 ],
             }})
         );
-        let Asked::Line(cancel) = acp.ask(Request::Cancel) else { panic!() };
+        let Outgoing::Line(cancel) = acp.encode_request(Request::Cancel) else { panic!() };
         let cancel: Value = serde_json::from_str(&cancel).unwrap();
         assert_eq!(
             cancel,
             json!({"jsonrpc": "2.0", "method": "session/cancel", "params": {"sessionId": "session_1"}})
         );
-        assert_eq!(acp.ask(Request::Close), Asked::Close);
+        assert_eq!(acp.encode_request(Request::Close), Outgoing::Close);
     }
 
     #[test]
     fn an_engine_without_eyes_is_shown_no_pictures() {
-        let (mut acp, _) = Acp::begin("/w");
-        acp.hear(GREETED.replace(r#""image":true"#, r#""image":false"#).as_bytes());
-        acp.hear(NONE_FOUND.as_bytes());
-        acp.hear(OPENED.as_bytes());
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
+        acp.handle_line(GREETED.replace(r#""image":true"#, r#""image":false"#).as_bytes());
+        acp.handle_line(NONE_FOUND.as_bytes());
+        acp.handle_line(OPENED.as_bytes());
         let image = Image { mime: "image/png", bytes: vec![1] };
-        let Asked::Line(line) =
-            acp.ask(Request::Prompt(Input { text: "look".to_owned(), images: vec![image] }))
+        let Outgoing::Line(line) =
+            acp.encode_request(Request::Prompt(EngineInput { text: "look".to_owned(), images: vec![image] }))
         else {
             panic!()
         };
@@ -604,20 +629,20 @@ mod tests {
         let commands = r#"{"sessionUpdate":"available_commands_update","availableCommands":[{"name":"compact","description":"c","input":{"hint":"h"}}]}"#;
         let running = r#"{"sessionUpdate":"tool_call_update","toolCallId":"1:Bash:0af826","status":"completed","content":[{"type":"content","content":{"type":"text","text":"hi\n"}}],"rawOutput":"hi\n"}"#;
         for (line, heard) in [
-            (update(commands), Heard::Nothing),
-            (update(r#"{"sessionUpdate":"session_info_update","title":"SAY hello"}"#), Heard::Nothing),
-            (update(thought), Heard::Event(AgentEvent::StepBegan)),
-            (update(thought), Heard::Nothing),
+            (update(commands), Incoming::Nothing),
+            (update(r#"{"sessionUpdate":"session_info_update","title":"SAY hello"}"#), Incoming::Nothing),
+            (update(thought), Incoming::Event(AgentEvent::StepBegan)),
+            (update(thought), Incoming::Nothing),
             (chunk("I will "), said("I will ")),
             (chunk("look."), said("look.")),
-            (update(TOOL), Heard::Event(AgentEvent::Working { tool: "Bash".to_owned() })),
-            (update(running), Heard::Nothing),
+            (update(TOOL), Incoming::Event(AgentEvent::Working { tool: "Bash".to_owned() })),
+            (update(running), Incoming::Nothing),
             (chunk("It is "), said("\n\nIt is ")),
             (chunk("42."), said("42.")),
-            (over("end_turn"), Heard::Event(AgentEvent::TurnOver(TurnEnd::FinishedOrFailed))),
-            (update(r#"{"sessionUpdate":"usage_update","used":2187,"size":262144}"#), Heard::Nothing),
+            (over("end_turn"), Incoming::Event(AgentEvent::TurnOver(TurnEnd::FinishedOrFailed))),
+            (update(r#"{"sessionUpdate":"usage_update","used":2187,"size":262144}"#), Incoming::Nothing),
         ] {
-            assert_eq!(acp.hear(line.as_bytes()), heard, "{line}");
+            assert_eq!(acp.handle_line(line.as_bytes()), heard, "{line}");
         }
     }
 
@@ -631,17 +656,20 @@ mod tests {
             "Compaction is blocked by the current turn; retry when the turn is idle.",
             "",
         ] {
-            assert_eq!(acp.hear(chunk(remark).as_bytes()), Heard::Nothing, "{remark}");
+            assert_eq!(acp.handle_line(chunk(remark).as_bytes()), Incoming::Nothing, "{remark}");
         }
         let word = "Compaction is a word.";
-        let first = Heard::Events(AgentEvent::StepBegan, AgentEvent::Said(word.to_owned()));
-        assert_eq!(acp.hear(chunk(word).as_bytes()), first);
+        let first = Incoming::Events(AgentEvent::StepBegan, AgentEvent::AnswerText(word.to_owned()));
+        assert_eq!(acp.handle_line(chunk(word).as_bytes()), first);
     }
 
     #[test]
     fn a_steer_counts_when_the_engine_says_that_it_took_it() {
-        let steer = |acp: &mut Acp| {
-            let Asked::Line(line) = acp.ask(Request::Steer(Input::text("more"))) else { panic!() };
+        let steer = |acp: &mut AcpProtocol| {
+            let Outgoing::Line(line) = acp.encode_request(Request::Steer(EngineInput::from_text("more")))
+            else {
+                panic!()
+            };
             let line: Value = serde_json::from_str(&line).unwrap();
             assert_eq!(
                 (&line["method"], &line["params"]["sessionId"]),
@@ -651,25 +679,25 @@ mod tests {
             line["id"].as_str().unwrap().to_owned()
         };
         let mut acp = prompted();
-        acp.hear(update(TOOL).as_bytes());
+        acp.handle_line(update(TOOL).as_bytes());
         let ids: Vec<String> = (0..4).map(|_| steer(&mut acp)).collect();
-        let taken = Heard::Event(AgentEvent::SteerTaken);
+        let taken = Incoming::Event(AgentEvent::SteerTaken);
         for (id, outcome, heard) in [
             (&ids[0], r#""result":{"taken":true}"#, taken),
-            (&ids[0], r#""result":{"taken":true}"#, Heard::Nothing),
-            (&ids[1], r#""result":{"taken":false}"#, Heard::Nothing),
-            (&ids[1], r#""result":{"taken":true}"#, Heard::Nothing),
-            (&ids[2], r#""error":{"code":-32601,"message":"Method not found"}"#, Heard::Nothing),
-            (&"steer-99".to_owned(), r#""result":{"taken":true}"#, Heard::Nothing),
+            (&ids[0], r#""result":{"taken":true}"#, Incoming::Nothing),
+            (&ids[1], r#""result":{"taken":false}"#, Incoming::Nothing),
+            (&ids[1], r#""result":{"taken":true}"#, Incoming::Nothing),
+            (&ids[2], r#""error":{"code":-32601,"message":"Method not found"}"#, Incoming::Nothing),
+            (&"steer-99".to_owned(), r#""result":{"taken":true}"#, Incoming::Nothing),
         ] {
             let line = format!(r#"{{"jsonrpc":"2.0","id":"{id}",{outcome}}}"#);
-            assert_eq!(acp.hear(line.as_bytes()), heard, "{line}");
+            assert_eq!(acp.handle_line(line.as_bytes()), heard, "{line}");
         }
         // What has no answer when the next prompt goes out is in that one.
-        acp.hear(over("end_turn").as_bytes());
-        acp.ask(Request::Prompt(Input::text("more")));
+        acp.handle_line(over("end_turn").as_bytes());
+        acp.encode_request(Request::Prompt(EngineInput::from_text("more")));
         let late = format!(r#"{{"jsonrpc":"2.0","id":"{}","result":{{"taken":true}}}}"#, ids[3]);
-        assert_eq!(acp.hear(late.as_bytes()), Heard::Nothing);
+        assert_eq!(acp.handle_line(late.as_bytes()), Incoming::Nothing);
     }
 
     #[test]
@@ -709,18 +737,18 @@ mod tests {
                 failed(Trouble::Internal, "busy (ACP -32600)"),
             ),
         ] {
-            assert_eq!(prompted().hear(line.as_bytes()), Heard::Event(AgentEvent::TurnOver(silent)), "{line}");
+            assert_eq!(prompted().handle_line(line.as_bytes()), Incoming::Event(AgentEvent::TurnOver(silent)), "{line}");
             let mut acp = prompted();
-            acp.hear(chunk("hello").as_bytes());
-            assert_eq!(acp.hear(line.as_bytes()), Heard::Event(AgentEvent::TurnOver(spoken)), "{line}");
-            assert_eq!(acp.hear(line.as_bytes()), Heard::Nothing, "an end comes once");
+            acp.handle_line(chunk("hello").as_bytes());
+            assert_eq!(acp.handle_line(line.as_bytes()), Incoming::Event(AgentEvent::TurnOver(spoken)), "{line}");
+            assert_eq!(acp.handle_line(line.as_bytes()), Incoming::Nothing, "an end comes once");
         }
     }
 
     #[test]
     fn the_agent_has_leave_for_everything_and_nothing_else_is_offered() {
         let asked = |options: &str| {
-            answered(ready().hear(
+            answered(ready().handle_line(
                 format!(
                     r#"{{"jsonrpc":"2.0","id":7,"method":"session/request_permission","params":{{"sessionId":"session_1","toolCall":{{"toolCallId":"1"}},"options":[{options}]}}}}"#
                 )
@@ -733,52 +761,54 @@ mod tests {
         assert_eq!(outcome["id"], 7);
         assert_eq!(outcome["result"]["outcome"], json!({"outcome": "selected", "optionId": "yes"}));
         assert_eq!(asked(no)["result"]["outcome"], json!({"outcome": "cancelled"}));
-        let read = answered(
-            ready()
-                .hear(br#"{"jsonrpc":"2.0","id":"f","method":"fs/read_text_file","params":{"path":"/etc"}}"#),
-        );
+        let read = answered(ready().handle_line(
+            br#"{"jsonrpc":"2.0","id":"f","method":"fs/read_text_file","params":{"path":"/etc"}}"#,
+        ));
         assert_eq!((&read["id"], &read["error"]["code"]), (&json!("f"), &json!(METHOD_NOT_FOUND)));
         let no_id = br#"{"jsonrpc":"2.0","id":[[],{}],"method":"session/request_permission","params":{}}"#;
-        assert_eq!(ready().hear(no_id), Heard::Nothing, "an id is a text or a number");
+        assert_eq!(ready().handle_line(no_id), Incoming::Nothing, "an id is a text or a number");
     }
 
     #[test]
     fn an_engine_that_is_none_is_quoted() {
-        let never = |said: &str| Gone::NeverReady { said: said.to_owned() };
-        let begun = || Acp::begin("/w").0;
-        assert_eq!(begun().hear(b"npm ERR! missing"), Heard::Lost(never("npm ERR! missing")));
-        assert_eq!(begun().hear(b"42"), Heard::Lost(never("42")));
-        assert_eq!(begun().end(b"half a li"), never("half a li"));
+        let never = |said: &str| EngineLoss::NeverReady { said: said.to_owned() };
+        let begun = || AcpProtocol::start_handshake("/w").0;
+        assert_eq!(begun().handle_line(b"npm ERR! missing"), Incoming::Lost(never("npm ERR! missing")));
+        assert_eq!(begun().handle_line(b"42"), Incoming::Lost(never("42")));
+        assert_eq!(begun().handle_stdout_end(b"half a li"), never("half a li"));
         assert_eq!(
-            begun().hear(br#"{"id":"initialize","error":{"code":-32602,"message":"no"}}"#),
-            Heard::Lost(never("no"))
+            begun().handle_line(br#"{"id":"initialize","error":{"code":-32602,"message":"no"}}"#),
+            Incoming::Lost(never("no"))
         );
         let mut acp = begun();
-        acp.hear(GREETED.as_bytes());
-        acp.hear(NONE_FOUND.as_bytes());
+        acp.handle_line(GREETED.as_bytes());
+        acp.handle_line(NONE_FOUND.as_bytes());
         let locked = br#"{"id":"new","error":{"code":-32000,"message":"Authentication required"}}"#;
-        assert_eq!(acp.hear(locked), Heard::Lost(never("Authentication required")));
+        assert_eq!(acp.handle_line(locked), Incoming::Lost(never("Authentication required")));
 
-        let garbage = Gone::Garbage { said: "Segmentation fault".to_owned() };
-        assert_eq!(ready().hear(b"Segmentation fault"), Heard::Lost(garbage));
-        assert_eq!(ready().end(b""), Gone::Ended);
+        let garbage = EngineLoss::Garbage { said: "Segmentation fault".to_owned() };
+        assert_eq!(ready().handle_line(b"Segmentation fault"), Incoming::Lost(garbage));
+        assert_eq!(ready().handle_stdout_end(b""), EngineLoss::Ended);
     }
 
     #[test]
     fn a_long_update_is_missed_and_any_other_long_line_is_the_end() {
         let long = update(r#"{"sessionUpdate":"tool_call_update","rawOutput":"xxx"#);
-        assert_eq!(ready().hear_beginning(long.as_bytes()), Heard::Nothing);
-        assert!(matches!(Acp::begin("/w").0.hear_beginning(long.as_bytes()), Heard::Lost(_)));
-        assert!(matches!(ready().hear_beginning(br#"{"jsonrpc":"2.0","id":1,"#), Heard::Lost(_)));
+        assert_eq!(ready().handle_long_line_start(long.as_bytes()), Incoming::Nothing);
+        assert!(matches!(
+            AcpProtocol::start_handshake("/w").0.handle_long_line_start(long.as_bytes()),
+            Incoming::Lost(_)
+        ));
+        assert!(matches!(ready().handle_long_line_start(br#"{"jsonrpc":"2.0","id":1,"#), Incoming::Lost(_)));
     }
 
     proptest! {
         #[test]
         fn no_line_is_beyond_understanding(line in prop::collection::vec(any::<u8>(), 0..200)) {
-            for mut acp in [Acp::begin("/w").0, prompted()] {
-                acp.hear(&line);
-                acp.hear_beginning(&line);
-                acp.end(&line);
+            for mut acp in [AcpProtocol::start_handshake("/w").0, prompted()] {
+                acp.handle_line(&line);
+                acp.handle_long_line_start(&line);
+                acp.handle_stdout_end(&line);
             }
         }
 
@@ -788,10 +818,10 @@ mod tests {
             words in prop_oneof!["Authentication required: [0-9]{3} .{0,20}", any::<String>()],
         ) {
             let error = json!({"id": "prompt-1", "error": {"code": code, "message": words}}).to_string();
-            let Heard::Event(AgentEvent::TurnOver(TurnEnd::Failed(failure))) = prompted().hear(error.as_bytes()) else {
+            let Incoming::Event(AgentEvent::TurnOver(TurnEnd::Failed(failure))) = prompted().handle_line(error.as_bytes()) else {
                 panic!("{error} ends the turn");
             };
-            prop_assert_eq!(Outage::of(failure.trouble), None);
+            prop_assert_eq!(Outage::from_trouble(failure.trouble), None);
         }
 
         #[test]
@@ -802,13 +832,13 @@ mod tests {
                 format!(r#"{{"sessionUpdate":"agent_message_chunk","content":{{"type":"{text}"}}}}"#),
                 format!("{number}"),
             ] {
-                prop_assert_eq!(acp.hear(update(&strange).as_bytes()), Heard::Nothing);
+                prop_assert_eq!(acp.handle_line(update(&strange).as_bytes()), Incoming::Nothing);
             }
         }
 
         #[test]
         fn whatever_is_prompted_is_one_line_and_arrives(text in any::<String>()) {
-            let Asked::Line(line) = ready().ask(Request::Prompt(Input::text(&text))) else { panic!() };
+            let Outgoing::Line(line) = ready().encode_request(Request::Prompt(EngineInput::from_text(&text))) else { panic!() };
             prop_assert!(!line.contains('\n'));
             let line: Value = serde_json::from_str(&line).unwrap();
             prop_assert_eq!(&line["params"]["prompt"][0]["text"], &json!(text));

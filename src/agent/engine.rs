@@ -45,7 +45,7 @@ impl Engine {
     }
 
     /// The folder in the container that the engine calls its own.
-    pub fn home(self) -> &'static str {
+    pub fn home_in_container(self) -> &'static str {
         match self {
             Self::KimiCli => "/home/node/.kimi",
             Self::KimiCode => "/home/node/.kimi-code",
@@ -54,7 +54,7 @@ impl Engine {
 
     /// Where the agent-runner finds the owner's `config.toml`. kimi-code looks for its own in its home and nowhere
     /// else, so there the owner's lies beside it.
-    pub fn config(self) -> &'static str {
+    pub fn config_path_in_container(self) -> &'static str {
         match self {
             Self::KimiCli => "/home/node/.kimi/config.toml",
             Self::KimiCode => "/home/node/.kimi-code/owner.toml",

@@ -1,5 +1,5 @@
 //! Carries the lines of a protocol over a running engine's pipes, with bounded memory. What they mean is decided by
-//! a [`Conversation`], which never does I/O.
+//! a [`Protocol`], which never does I/O.
 //!
 //! One task owns both pipes and does four things side by side, so that none can hold up another: it reads
 //! lines, writes lines, hands over events, and takes requests. While the session takes its time with an event,
@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::{AgentEvent, Gone, Request};
+use super::{AgentEvent, EngineLoss, Request};
 
 /// Longest line that is held. What we read of the engine is some kilobytes long, unless it says a whole answer at once;
 /// longer are only the results of tools, which nobody here needs. (The engine itself accepts 100 MB.)
@@ -28,7 +28,7 @@ const LINE_MAX: usize = 1024 * 1024;
 /// a list of a hundred sessions a thousand. Without this bound a line of empty objects costs 150 times its length.
 const MARKS_MAX: usize = 10_000;
 
-/// Most bytes of one [`AgentEvent::Said`]; more goes in several. With [`super::EVENTS_IN_FLIGHT`] it bounds what
+/// Most bytes of one [`AgentEvent::AnswerText`]; more goes in several. With [`super::EVENTS_IN_FLIGHT`] it bounds what
 /// an engine can make the host hold.
 const SAID_MAX_BYTES: usize = 8 * 1024;
 
@@ -53,23 +53,23 @@ const OUTBOX_MAX: usize = 32 * 1024 * 1024;
 ///   Request ──▶ ask ──▶ a line for the engine
 ///   a line of the engine ──▶ hear ──▶ an event for the session │ a line in answer │ the end
 /// ```
-pub trait Conversation {
+pub trait Protocol {
     /// What asks for this.
-    fn ask(&mut self, asked: Request) -> Asked;
+    fn encode_request(&mut self, asked: Request) -> Outgoing;
 
     /// Understands one line, without its end.
-    fn hear(&mut self, line: &[u8]) -> Heard;
+    fn handle_line(&mut self, line: &[u8]) -> Incoming;
 
     /// Understands the beginning of a line that is too long to be held, or too intricate to be parsed.
-    fn hear_beginning(&mut self, beginning: &[u8]) -> Heard;
+    fn handle_long_line_start(&mut self, beginning: &[u8]) -> Incoming;
 
     /// What the end of stdout means. `rest` is a last line that did not end.
-    fn end(self, rest: &[u8]) -> Gone;
+    fn handle_stdout_end(self, rest: &[u8]) -> EngineLoss;
 }
 
 /// How a request is put to the engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Asked {
+pub enum Outgoing {
     Line(String),
     /// The protocol has no words for it.
     Nothing,
@@ -79,7 +79,7 @@ pub enum Asked {
 
 /// What a line of the engine leads to.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Heard {
+pub enum Incoming {
     Nothing,
     Event(AgentEvent),
     /// One after the other.
@@ -87,62 +87,62 @@ pub enum Heard {
     /// A line to write to the engine.
     Answer(String),
     /// No use in listening further.
-    Lost(Gone),
+    Lost(EngineLoss),
 }
 
 /// Speaks with the engine, beginning with this line, until it is gone. The last event is always
 /// [`AgentEvent::Gone`].
-pub async fn run<C, W, R>(
+pub async fn run_protocol<C, W, R>(
     (mut conversation, greeting): (C, String),
     stdin: W,
     stdout: R,
     mut requests: mpsc::Receiver<Request>,
     events: mpsc::Sender<AgentEvent>,
 ) where
-    C: Conversation,
+    C: Protocol,
     W: AsyncWrite + Send + Unpin + 'static,
     R: AsyncRead + Send + Unpin + 'static,
 {
-    let mut lines = Lines::new(stdout);
-    let mut outbox = Outbox::new(stdin);
-    outbox.push(&greeting);
+    let mut lines = EngineLineReader::new(stdout);
+    let mut outbox = LineWriter::new(stdin);
+    outbox.push_line(&greeting);
     // What the session has not yet taken; nothing more is read before.
     let mut waiting: VecDeque<AgentEvent> = VecDeque::new();
     let mut more_requests = true;
 
     let gone = loop {
         tokio::select! {
-            line = lines.next(), if waiting.is_empty() && outbox.has_room() => {
+            line = lines.read_next_line(), if waiting.is_empty() && outbox.has_room() => {
                 let heard = match line {
-                    Line::Whole(line) => conversation.hear(&line),
-                    Line::TooLong(beginning) => conversation.hear_beginning(&beginning),
-                    Line::End { rest } => break conversation.end(&rest),
+                    EngineLine::Whole(line) => conversation.handle_line(&line),
+                    EngineLine::TooLong(beginning) => conversation.handle_long_line_start(&beginning),
+                    EngineLine::End { rest } => break conversation.handle_stdout_end(&rest),
                 };
                 match heard {
-                    Heard::Nothing => {}
-                    Heard::Event(event) => waiting.push_back(event),
-                    Heard::Events(first, second) => waiting.extend([first, second]),
-                    Heard::Answer(line) => outbox.push(&line),
-                    Heard::Lost(gone) => break gone,
+                    Incoming::Nothing => {}
+                    Incoming::Event(event) => waiting.push_back(event),
+                    Incoming::Events(first, second) => waiting.extend([first, second]),
+                    Incoming::Answer(line) => outbox.push_line(&line),
+                    Incoming::Lost(gone) => break gone,
                 }
             }
-            () = outbox.advance(), if outbox.has_work() => {}
+            () = outbox.write_or_close_stdin(), if outbox.has_work() => {}
             permit = events.reserve(), if !waiting.is_empty() => match (permit, waiting.pop_front()) {
-                (Ok(permit), Some(AgentEvent::Said(mut text))) if text.len() > SAID_MAX_BYTES => {
+                (Ok(permit), Some(AgentEvent::AnswerText(mut text))) if text.len() > SAID_MAX_BYTES => {
                     let rest = text.split_off(text.floor_char_boundary(SAID_MAX_BYTES));
-                    waiting.push_front(AgentEvent::Said(rest));
-                    permit.send(AgentEvent::Said(text));
+                    waiting.push_front(AgentEvent::AnswerText(rest));
+                    permit.send(AgentEvent::AnswerText(text));
                 }
                 (Ok(permit), Some(event)) => permit.send(event),
                 // Nobody listens any more: the engine is to end.
-                (Err(_), _) | (_, None) => outbox.close(),
+                (Err(_), _) | (_, None) => outbox.close_when_empty(),
             },
             request = requests.recv(), if more_requests && outbox.has_room() => {
                 more_requests = request.is_some();
-                match request.map_or(Asked::Close, |request| conversation.ask(request)) {
-                    Asked::Line(line) => outbox.push(&line),
-                    Asked::Nothing => {}
-                    Asked::Close => outbox.close(),
+                match request.map_or(Outgoing::Close, |request| conversation.encode_request(request)) {
+                    Outgoing::Line(line) => outbox.push_line(&line),
+                    Outgoing::Nothing => {}
+                    Outgoing::Close => outbox.close_when_empty(),
                 }
             }
         }
@@ -154,23 +154,23 @@ pub async fn run<C, W, R>(
 }
 
 /// The engine's stdout, line by line, with bounded memory.
-struct Lines<R> {
+struct EngineLineReader<R> {
     reader: BufReader<R>,
     line: Vec<u8>,
     /// The rest of a line that was too long.
     skipping: bool,
-    pace: Pace,
+    pace: ReadRateLimit,
 }
 
 /// What was heard in the running second.
-struct Pace {
+struct ReadRateLimit {
     since: Instant,
     lines: usize,
     bytes: usize,
 }
 
-impl Pace {
-    fn heard(&mut self, bytes: usize, lines: usize) {
+impl ReadRateLimit {
+    fn record_read(&mut self, bytes: usize, lines: usize) {
         let now = Instant::now();
         if now.duration_since(self.since) >= Duration::from_secs(1) {
             *self = Self { since: now, lines: 0, bytes: 0 };
@@ -180,7 +180,7 @@ impl Pace {
     }
 
     /// Waits where it was enough for this second.
-    async fn keep(&self) {
+    async fn wait_for_rate_limit(&self) {
         if self.lines >= LINES_PER_SECOND || self.bytes >= BYTES_PER_SECOND {
             sleep_until(self.since + Duration::from_secs(1)).await;
         }
@@ -188,7 +188,7 @@ impl Pace {
 }
 
 #[derive(Debug)]
-enum Line {
+enum EngineLine {
     /// Without its end.
     Whole(Vec<u8>),
     /// The beginning of a line that is longer than [`LINE_MAX`] or has more than [`MARKS_MAX`]; its rest is skipped.
@@ -197,22 +197,22 @@ enum Line {
     End { rest: Vec<u8> },
 }
 
-impl<R: AsyncRead + Unpin> Lines<R> {
+impl<R: AsyncRead + Unpin> EngineLineReader<R> {
     fn new(stdout: R) -> Self {
-        let pace = Pace { since: Instant::now(), lines: 0, bytes: 0 };
+        let pace = ReadRateLimit { since: Instant::now(), lines: 0, bytes: 0 };
         Self { reader: BufReader::with_capacity(READ_BYTES, stdout), line: Vec::new(), skipping: false, pace }
     }
 
     /// Safe to be dropped half-way: what has been read stays here.
-    async fn next(&mut self) -> Line {
+    async fn read_next_line(&mut self) -> EngineLine {
         loop {
-            self.pace.keep().await;
+            self.pace.wait_for_rate_limit().await;
             let buffer = match self.reader.fill_buf().await {
                 Ok(buffer) if !buffer.is_empty() => buffer,
-                Ok(_) => return Line::End { rest: std::mem::take(&mut self.line) },
+                Ok(_) => return EngineLine::End { rest: std::mem::take(&mut self.line) },
                 Err(error) => {
                     debug!(%error, "Failed to read from the engine");
-                    return Line::End { rest: std::mem::take(&mut self.line) };
+                    return EngineLine::End { rest: std::mem::take(&mut self.line) };
                 }
             };
             let end = buffer.iter().position(|byte| *byte == b'\n');
@@ -223,17 +223,17 @@ impl<R: AsyncRead + Unpin> Lines<R> {
             }
             let read = piece.len() + usize::from(end.is_some());
             self.reader.consume(read);
-            self.pace.heard(read, usize::from(end.is_some()));
+            self.pace.record_read(read, usize::from(end.is_some()));
             let whole = end.is_some() && !self.skipping;
             self.skipping = end.is_none() && (self.skipping || too_long);
-            if too_long || (whole && marks(&self.line) > MARKS_MAX) {
+            if too_long || (whole && count_json_marks(&self.line) > MARKS_MAX) {
                 let mut beginning = std::mem::take(&mut self.line);
                 beginning.truncate(BEGINNING_BYTES);
                 beginning.shrink_to_fit();
-                return Line::TooLong(beginning);
+                return EngineLine::TooLong(beginning);
             }
             if whole {
-                return Line::Whole(std::mem::take(&mut self.line));
+                return EngineLine::Whole(std::mem::take(&mut self.line));
             }
         }
     }
@@ -241,7 +241,7 @@ impl<R: AsyncRead + Unpin> Lines<R> {
 
 /// How many brackets, commas and colons a line of JSON has outside of its texts. That is as many values as it has or more:
 /// each of them but the first follows a mark of its own.
-fn marks(line: &[u8]) -> usize {
+fn count_json_marks(line: &[u8]) -> usize {
     let mut marks = 0;
     let mut rest = line.iter();
     while let Some(byte) = rest.next() {
@@ -263,7 +263,7 @@ fn marks(line: &[u8]) -> usize {
 }
 
 /// Lines on their way into the engine's stdin.
-struct Outbox<W> {
+struct LineWriter<W> {
     /// None once it is closed.
     stdin: Option<W>,
     lines: BytesMut,
@@ -271,13 +271,13 @@ struct Outbox<W> {
     closing: bool,
 }
 
-impl<W: AsyncWrite + Unpin> Outbox<W> {
+impl<W: AsyncWrite + Unpin> LineWriter<W> {
     fn new(stdin: W) -> Self {
         Self { stdin: Some(stdin), lines: BytesMut::new(), flushed: true, closing: false }
     }
 
-    /// Adds a line. One after [`Outbox::close`] is dropped.
-    fn push(&mut self, line: &str) {
+    /// Adds a line. One after [`LineWriter::close_when_empty`] is dropped.
+    fn push_line(&mut self, line: &str) {
         if self.stdin.is_some() && !self.closing {
             self.lines.extend_from_slice(line.as_bytes());
             self.lines.extend_from_slice(b"\n");
@@ -285,7 +285,7 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
     }
 
     /// Closes stdin after the lines that are already here.
-    fn close(&mut self) {
+    fn close_when_empty(&mut self) {
         self.closing = true;
     }
 
@@ -298,8 +298,8 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
     }
 
     /// Does one step of the work. Safe to be dropped half-way: each step counts whole or not at all.
-    async fn advance(&mut self) {
-        if let Err(error) = self.step().await {
+    async fn write_or_close_stdin(&mut self) {
+        if let Err(error) = self.try_write_step().await {
             // Its stdout will tell how it ended.
             debug!(%error, "The engine does not read any more");
             self.stdin = None;
@@ -307,7 +307,7 @@ impl<W: AsyncWrite + Unpin> Outbox<W> {
         }
     }
 
-    async fn step(&mut self) -> io::Result<()> {
+    async fn try_write_step(&mut self) -> io::Result<()> {
         let Some(stdin) = &mut self.stdin else {
             return Ok(());
         };
@@ -336,28 +336,28 @@ mod tests {
     use tokio::io::{AsyncReadExt, DuplexStream, Lines as TokioLines};
     use tokio::time::timeout;
 
-    use super::super::{Agent, Engine as Program, Input, TurnEnd};
+    use super::super::{Agent, Engine as Program, EngineInput, TurnEnd};
     use super::*;
 
     /// The engine's side of the pipes.
-    struct Engine {
+    struct TestEnginePipes {
         stdin: TokioLines<BufReader<DuplexStream>>,
         stdout: DuplexStream,
     }
 
     /// Starts an agent on pipes that hold this many bytes, as a kernel's pipe holds some.
-    fn start(pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, Engine) {
+    fn start(pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, TestEnginePipes) {
         start_as(Program::KimiCli, pipe_bytes)
     }
 
-    fn start_as(program: Program, pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, Engine) {
+    fn start_as(program: Program, pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, TestEnginePipes) {
         let (stdin, engine_stdin) = tokio::io::duplex(pipe_bytes);
         let (stdout, engine_stdout) = tokio::io::duplex(pipe_bytes);
-        let (agent, events) = Agent::start(program, stdin, engine_stdout);
-        (agent, events, Engine { stdin: BufReader::new(engine_stdin).lines(), stdout })
+        let (agent, events) = Agent::start_protocol(program, stdin, engine_stdout);
+        (agent, events, TestEnginePipes { stdin: BufReader::new(engine_stdin).lines(), stdout })
     }
 
-    impl Engine {
+    impl TestEnginePipes {
         async fn hears(&mut self) -> Value {
             serde_json::from_str(&self.stdin.next_line().await.unwrap().expect("stdin is open")).unwrap()
         }
@@ -384,27 +384,31 @@ mod tests {
         engine.greets().await;
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
 
-        agent.ask(Request::Prompt(Input::text("x".repeat(10_000))));
+        agent.queue_request(Request::Prompt(EngineInput::from_text("x".repeat(10_000))));
         let prompt = engine.hears().await;
         assert_eq!(prompt["params"]["user_input"].as_str().map(str::len), Some(10_000));
         for line in [STEP, TEXT, r#"{"id":"prompt-1","result":{"status":"finished"}}"#] {
             engine.says(line).await;
         }
         assert_eq!(events.recv().await, Some(AgentEvent::StepBegan));
-        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+        assert_eq!(events.recv().await, Some(AgentEvent::AnswerText("hi".to_owned())));
         assert_eq!(events.recv().await, Some(AgentEvent::TurnOver(TurnEnd::Finished)));
 
-        agent.ask(Request::Steer(Input::text("too late")));
-        agent.ask(Request::Close);
-        agent.ask(Request::Prompt(Input::text("after the goodbye")));
+        agent.queue_request(Request::Steer(EngineInput::from_text("too late")));
+        agent.queue_request(Request::Close);
+        agent.queue_request(Request::Prompt(EngineInput::from_text("after the goodbye")));
         assert_eq!(engine.hears().await["method"], "steer");
         assert_eq!(engine.stdin.next_line().await.unwrap(), None, "stdin is closed");
         engine.says(TEXT).await;
         drop(engine);
-        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())), "the last words are heard");
-        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+        assert_eq!(
+            events.recv().await,
+            Some(AgentEvent::AnswerText("hi".to_owned())),
+            "the last words are heard"
+        );
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(EngineLoss::Ended)));
         assert_eq!(events.recv().await, None);
-        agent.ask(Request::Cancel);
+        agent.queue_request(Request::Cancel);
     }
 
     #[tokio::test(start_paused = true)]
@@ -415,7 +419,7 @@ mod tests {
         assert_eq!(engine.stdin.next_line().await.unwrap(), None);
         drop(engine);
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
-        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(EngineLoss::Ended)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -431,15 +435,15 @@ mod tests {
     async fn an_engine_that_stops_reading_is_still_heard() {
         let (agent, mut events, mut engine) = start(256);
         engine.greets().await;
-        let Engine { stdin, mut stdout } = engine;
+        let TestEnginePipes { stdin, mut stdout } = engine;
         drop(stdin);
-        agent.ask(Request::Prompt(Input::text("into nothing")));
+        agent.queue_request(Request::Prompt(EngineInput::from_text("into nothing")));
         stdout.write_all(TEXT.as_bytes()).await.unwrap();
         stdout.write_all(b"\n").await.unwrap();
         drop(stdout);
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
-        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
-        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+        assert_eq!(events.recv().await, Some(AgentEvent::AnswerText("hi".to_owned())));
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(EngineLoss::Ended)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -448,7 +452,9 @@ mod tests {
         engine.says("kimi-cli is no longer maintained.").await;
         assert_eq!(
             events.recv().await,
-            Some(AgentEvent::Gone(Gone::NeverReady { said: "kimi-cli is no longer maintained.".to_owned() }))
+            Some(AgentEvent::Gone(EngineLoss::NeverReady {
+                said: "kimi-cli is no longer maintained.".to_owned()
+            }))
         );
         assert_eq!(events.recv().await, None);
     }
@@ -462,7 +468,7 @@ mod tests {
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
         assert_eq!(
             events.recv().await,
-            Some(AgentEvent::Gone(Gone::Garbage { said: "Segmentation fault".to_owned() }))
+            Some(AgentEvent::Gone(EngineLoss::Garbage { said: "Segmentation fault".to_owned() }))
         );
         assert_eq!(engine.stdin.next_line().await.unwrap(), None);
     }
@@ -471,10 +477,10 @@ mod tests {
     async fn a_session_that_takes_no_events_can_still_ask() {
         let (agent, mut events, mut engine) = start(256);
         engine.greets().await;
-        let Engine { mut stdin, mut stdout } = engine;
+        let TestEnginePipes { mut stdin, mut stdout } = engine;
         tokio::spawn(async move { while stdout.write_all(format!("{TEXT}\n").as_bytes()).await.is_ok() {} });
         for _ in 0..1_000 {
-            agent.ask(Request::Cancel);
+            agent.queue_request(Request::Cancel);
             assert!(stdin.next_line().await.unwrap().is_some_and(|line| line.contains("cancel")));
         }
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
@@ -485,7 +491,7 @@ mod tests {
         let (_agent, mut events, mut engine) = start(64 * 1024);
         engine.greets().await;
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
-        let Engine { stdin: _stdin, mut stdout } = engine;
+        let TestEnginePipes { stdin: _stdin, mut stdout } = engine;
         let long = format!("{{\"method\":\"event\",\"x\":\"{}\"}}\n", "x".repeat(LINE_MAX / 2));
         tokio::spawn(async move {
             for _ in 0..25_000 {
@@ -497,7 +503,7 @@ mod tests {
         });
         let began = Instant::now();
         let heard = async {
-            while events.recv().await.is_some_and(|event| event != AgentEvent::Gone(Gone::Ended)) {}
+            while events.recv().await.is_some_and(|event| event != AgentEvent::Gone(EngineLoss::Ended)) {}
         };
         heard.await;
         // Five seconds of lines, and five of bytes.
@@ -509,7 +515,7 @@ mod tests {
         let (_agent, mut events, mut engine) = start(64 * 1024);
         engine.greets().await;
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
-        let Engine { stdin: _stdin, mut stdout } = engine;
+        let TestEnginePipes { stdin: _stdin, mut stdout } = engine;
         let began = Instant::now();
         let feed = tokio::spawn(async move {
             let mut line =
@@ -519,7 +525,7 @@ mod tests {
             stdout.write_all(&line).await.unwrap();
             stdout.write_all(format!("{TEXT}\n").as_bytes()).await.unwrap();
         });
-        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+        assert_eq!(events.recv().await, Some(AgentEvent::AnswerText("hi".to_owned())));
         feed.await.unwrap();
         let seconds = 40 * LINE_MAX / BYTES_PER_SECOND;
         let took = usize::try_from(began.elapsed().as_secs()).unwrap();
@@ -556,7 +562,7 @@ mod tests {
             drop(engine);
             let mut heard = String::new();
             while let Some(event) = events.recv().await {
-                if let AgentEvent::Said(piece) = event {
+                if let AgentEvent::AnswerText(piece) = event {
                     heard += &piece;
                 }
             }
@@ -574,14 +580,16 @@ mod tests {
         for value in ["[],", r#"{"":0},"#, "0,", "[[[[[]]]]],"] {
             let values = value.repeat(LINE_MAX / value.len() - 100);
             let line = event(&values[..values.len() - 1]);
-            assert!(line.len() <= LINE_MAX && marks(line.as_bytes()) > MARKS_MAX);
-            let mut lines = Lines::new(line.as_bytes());
-            let Line::End { rest } = lines.next().await else { panic!("it has not ended") };
+            assert!(line.len() <= LINE_MAX && count_json_marks(line.as_bytes()) > MARKS_MAX);
+            let mut lines = EngineLineReader::new(line.as_bytes());
+            let EngineLine::End { rest } = lines.read_next_line().await else { panic!("it has not ended") };
             assert_eq!(rest.len(), line.len());
 
             let line = format!("{line}\n");
-            let mut lines = Lines::new(line.as_bytes());
-            let Line::TooLong(beginning) = lines.next().await else { panic!("{value} is parsed") };
+            let mut lines = EngineLineReader::new(line.as_bytes());
+            let EngineLine::TooLong(beginning) = lines.read_next_line().await else {
+                panic!("{value} is parsed")
+            };
             assert_eq!(beginning, &line.as_bytes()[..BEGINNING_BYTES]);
             assert!(beginning.capacity() < 2 * BEGINNING_BYTES, "what is held is no more");
         }
@@ -592,7 +600,7 @@ mod tests {
         engine.says(&event(&vec!["[]"; MARKS_MAX].join(","))).await;
         engine.says(TEXT).await;
         assert_eq!(events.recv().await, Some(AgentEvent::SteerTaken));
-        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
+        assert_eq!(events.recv().await, Some(AgentEvent::AnswerText("hi".to_owned())));
     }
 
     /// What a parsed line takes beside the bytes of its texts.
@@ -628,7 +636,7 @@ mod tests {
         ];
         for line in worst {
             let line = format!("[{line}]");
-            let marks = marks(line.as_bytes());
+            let marks = count_json_marks(line.as_bytes());
             assert!(marks <= MARKS_MAX, "it is parsed");
             let memory = memory_of(&serde_json::from_str(&line).unwrap());
             // As much again for what a message is read into.
@@ -647,7 +655,7 @@ mod tests {
                 }
             }
             let line = value.to_string();
-            prop_assert!(values(&value) <= marks(line.as_bytes()) + 1, "{}", line);
+            prop_assert!(values(&value) <= count_json_marks(line.as_bytes()) + 1, "{}", line);
         }
     }
 
@@ -673,7 +681,7 @@ mod tests {
         engine.greets().await;
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
         // More than the pipe holds waits to be read by the engine, which first wants to be heard and asked.
-        agent.ask(Request::Prompt(Input::text("x".repeat(100_000))));
+        agent.queue_request(Request::Prompt(EngineInput::from_text("x".repeat(100_000))));
         let engine = tokio::spawn(async move {
             for _ in 0..1_000 {
                 engine.says(APPROVAL).await;
@@ -684,7 +692,7 @@ mod tests {
             }
         });
         timeout(Duration::from_secs(60), engine).await.expect("no deadlock").unwrap();
-        assert_eq!(events.recv().await, Some(AgentEvent::Gone(Gone::Ended)));
+        assert_eq!(events.recv().await, Some(AgentEvent::Gone(EngineLoss::Ended)));
     }
 
     #[tokio::test(start_paused = true)]
@@ -706,7 +714,7 @@ mod tests {
         // … and all of it arrives.
         let mut heard = 0;
         while let Some(event) = events.recv().await {
-            heard += usize::from(matches!(event, AgentEvent::Said(_)));
+            heard += usize::from(matches!(event, AgentEvent::AnswerText(_)));
         }
         assert_eq!(heard, FLOOD);
     }
@@ -720,7 +728,7 @@ mod tests {
         drop(engine);
         let (mut heard, mut longest) = (String::new(), 0);
         while let Some(event) = events.recv().await {
-            if let AgentEvent::Said(piece) = event {
+            if let AgentEvent::AnswerText(piece) = event {
                 longest = longest.max(piece.len());
                 heard += &piece;
             }
@@ -741,8 +749,8 @@ mod tests {
             engine
         });
         assert_eq!(events.recv().await, Some(AgentEvent::Ready));
-        assert_eq!(events.recv().await, Some(AgentEvent::Said("hi".to_owned())));
-        let Some(AgentEvent::Gone(Gone::Garbage { said })) = events.recv().await else {
+        assert_eq!(events.recv().await, Some(AgentEvent::AnswerText("hi".to_owned())));
+        let Some(AgentEvent::Gone(EngineLoss::Garbage { said })) = events.recv().await else {
             panic!("a request that cannot be read is the end");
         };
         assert!(said.starts_with(r#"{"jsonrpc":"2.0","method":"request""#) && said.len() <= 300);
@@ -755,13 +763,13 @@ mod tests {
         let longer = vec![b'y'; LINE_MAX + 1];
         let input = [&b"one\r\n\ntwo\n"[..], &long, b"\n", &longer, b"\nthree\nrest"].concat();
         for chunk in [1, 7, READ_BYTES] {
-            let mut lines = Lines::new(Pieces { rest: &input, piece: chunk });
+            let mut lines = EngineLineReader::new(Pieces { rest: &input, piece: chunk });
             let mut seen = Vec::new();
             loop {
-                match lines.next().await {
-                    Line::Whole(line) => seen.push(("whole", line.len(), line.first().copied())),
-                    Line::TooLong(line) => seen.push(("too long", line.len(), line.first().copied())),
-                    Line::End { rest } => {
+                match lines.read_next_line().await {
+                    EngineLine::Whole(line) => seen.push(("whole", line.len(), line.first().copied())),
+                    EngineLine::TooLong(line) => seen.push(("too long", line.len(), line.first().copied())),
+                    EngineLine::End { rest } => {
                         assert_eq!(rest, b"rest");
                         break;
                     }
@@ -824,7 +832,7 @@ mod tests {
             let runtime = tokio::runtime::Builder::new_current_thread().enable_time().start_paused(true).build().unwrap();
             let events = runtime.block_on(async {
                 let (_agent, mut events, engine) = start_as(program, 48);
-                let Engine { stdin, mut stdout } = engine;
+                let TestEnginePipes { stdin, mut stdout } = engine;
                 tokio::spawn(async move {
                     for piece in &pieces {
                         if stdout.write_all(piece).await.is_err() {

@@ -1,14 +1,14 @@
 //! The engine in a container, spoken to over its stdio. `wire` is kimi-cli's protocol, `acp` kimi-code's, and `lines`
 //! carries both; nothing outside this module knows an engine's name or words, and `engine` says what others need.
 //!
-//! [`Agent::start`] spawns one task that owns both pipes. Requests go in by [`Agent`], what happens comes out
+//! [`Agent::start_protocol`] spawns one task that owns both pipes. Requests go in by [`Agent`], what happens comes out
 //! as [`AgentEvent`]s; the last one is always [`AgentEvent::Gone`].
 
 mod acp;
 mod engine;
+mod excerpt;
+mod kimi_cli_wire;
 mod lines;
-mod said;
-mod wire;
 
 use std::fmt;
 
@@ -26,13 +26,13 @@ const EVENTS_IN_FLIGHT: usize = 64;
 
 /// What is said to the engine: text that must already be wrapped (`render::prompt`), and pictures to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Input {
+pub struct EngineInput {
     pub text: String,
     pub images: Vec<Image>,
 }
 
-impl Input {
-    pub fn text(text: impl Into<String>) -> Self {
+impl EngineInput {
+    pub fn from_text(text: impl Into<String>) -> Self {
         Self { text: text.into(), images: Vec::new() }
     }
 }
@@ -55,10 +55,10 @@ impl fmt::Debug for Image {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Request {
     /// Begins a turn; ends with one [`AgentEvent::TurnOver`].
-    Prompt(Input),
+    Prompt(EngineInput),
     /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back; an engine that cannot take it says
     /// nothing.
-    Steer(Input),
+    Steer(EngineInput),
     /// Ends the running turn early.
     Cancel,
     /// Closes the engine's stdin: it saves and ends by itself.
@@ -73,7 +73,7 @@ pub enum AgentEvent {
     /// The engine calls the model: from the first of these on, steers reach the turn.
     StepBegan,
     /// A piece of the answer. Pieces of one step follow each other without a gap.
-    Said(String),
+    AnswerText(String),
     /// The engine uses a tool.
     Working {
         tool: String,
@@ -82,7 +82,7 @@ pub enum AgentEvent {
     SteerTaken,
     TurnOver(TurnEnd),
     /// The engine's stdout ended or was beyond understanding. Nothing follows.
-    Gone(Gone),
+    Gone(EngineLoss),
 }
 
 /// How a turn ended.
@@ -100,7 +100,7 @@ pub enum TurnEnd {
 
 /// How an engine was lost.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Gone {
+pub enum EngineLoss {
     /// stdout closed after the handshake.
     Ended,
     /// stdout closed before the handshake; the lines that came instead, cut short.
@@ -117,7 +117,7 @@ pub struct Agent {
 
 impl Agent {
     /// Starts to speak with the engine behind these pipes.
-    pub fn start<W, R>(engine: Engine, stdin: W, stdout: R) -> (Self, mpsc::Receiver<AgentEvent>)
+    pub fn start_protocol<W, R>(engine: Engine, stdin: W, stdout: R) -> (Self, mpsc::Receiver<AgentEvent>)
     where
         W: AsyncWrite + Send + Unpin + 'static,
         R: AsyncRead + Send + Unpin + 'static,
@@ -126,11 +126,23 @@ impl Agent {
         let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
         match engine {
             Engine::KimiCli => {
-                tokio::spawn(lines::run(wire::Wire::begin(), stdin, stdout, request_receiver, event_sender));
+                tokio::spawn(lines::run_protocol(
+                    kimi_cli_wire::WireProtocol::start_handshake(),
+                    stdin,
+                    stdout,
+                    request_receiver,
+                    event_sender,
+                ));
             }
             Engine::KimiCode => {
-                let conversation = acp::Acp::begin(engine::WORK_FOLDER);
-                tokio::spawn(lines::run(conversation, stdin, stdout, request_receiver, event_sender));
+                let conversation = acp::AcpProtocol::start_handshake(engine::WORK_FOLDER);
+                tokio::spawn(lines::run_protocol(
+                    conversation,
+                    stdin,
+                    stdout,
+                    request_receiver,
+                    event_sender,
+                ));
             }
         }
         (Self { requests }, events)
@@ -138,7 +150,7 @@ impl Agent {
 
     /// Hands over a request, without waiting. It is dropped when the engine is gone, which `Gone` says, and when
     /// the engine reads nothing any more, which the session's deadlines end.
-    pub fn ask(&self, request: Request) {
+    pub fn queue_request(&self, request: Request) {
         self.requests.try_send(request).ok();
     }
 }

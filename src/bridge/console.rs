@@ -7,9 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{Batch, BridgeEnd, Content, Event, FetchError, HandedOver, Link, Order, Send, SendError, Typing};
+use super::{
+    Batch, BridgeEnd, Content, Event, FetchError, HandedOver, LinkState, Order, SendError, SendOrder, Typing,
+};
 use crate::clock::Clock;
-use crate::types::{ChatId, Forwarded, Inbound, Mention, MessageId, SenderId};
+use crate::types::{ChatId, Forwarded, IncomingMessage, Mention, MessageId, SenderId};
 
 /// The pause before a line that could not be stored is handed in again.
 const REDELIVERY_PAUSE: Duration = Duration::from_secs(1);
@@ -27,7 +29,7 @@ pub struct Console {
 
 /// What the person at the terminal sees.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum ConsoleOutput {
     /// What they typed is stored.
     Stored,
     Typing(Typing),
@@ -36,23 +38,23 @@ pub enum Shown {
 
 impl Console {
     /// Runs until the service is gone, or nobody types or looks any more.
-    pub async fn run(
+    pub async fn run_console(
         self,
         mut end: BridgeEnd,
         mut typed: mpsc::Receiver<String>,
-        shown: mpsc::Sender<Shown>,
+        shown: mpsc::Sender<ConsoleOutput>,
     ) {
         let chat = Event::Chat { id: self.chat.clone(), name: self.title.clone(), members: None };
-        end.link.send_replace(Link::Online);
+        end.link.send_replace(LinkState::Online);
         let (committed, _) = oneshot::channel();
         if end.batches.send(Batch { events: vec![chat], committed }).await.is_err() {
             return;
         }
         loop {
             let alive = tokio::select! {
-                Some(line) = typed.recv() => self.pass_on(&end.batches, line, &shown).await,
+                Some(line) = typed.recv() => self.submit_typed_line(&end.batches, line, &shown).await,
                 order = end.orders.recv() => match order {
-                    Some(order) => self.carry_out(order, &shown).await,
+                    Some(order) => self.handle_order(order, &shown).await,
                     None => false,
                 },
             };
@@ -63,13 +65,13 @@ impl Console {
     }
 
     /// Hands a typed line in, again until it is stored. False when there is nobody to take it.
-    async fn pass_on(
+    async fn submit_typed_line(
         &self,
         batches: &mpsc::Sender<Batch>,
         line: String,
-        shown: &mpsc::Sender<Shown>,
+        shown: &mpsc::Sender<ConsoleOutput>,
     ) -> bool {
-        let message = self.message(line, self.clock.now());
+        let message = self.inbound_from_line(line, self.clock.now());
         loop {
             let (committed, stored) = oneshot::channel();
             let batch = Batch { events: vec![Event::Message(message.clone())], committed };
@@ -77,14 +79,14 @@ impl Console {
                 return false;
             }
             if stored.await.is_ok() {
-                return shown.send(Shown::Stored).await.is_ok();
+                return shown.send(ConsoleOutput::Stored).await.is_ok();
             }
             tokio::time::sleep(REDELIVERY_PAUSE).await;
         }
     }
 
-    fn message(&self, text: String, now: Timestamp) -> Inbound {
-        Inbound {
+    fn inbound_from_line(&self, text: String, now: Timestamp) -> IncomingMessage {
+        IncomingMessage {
             chat: self.chat.clone(),
             id: MessageId::new(format!("console-{:016x}", rand::random::<u64>())),
             sender: SenderId::new("console:you"),
@@ -100,10 +102,10 @@ impl Console {
     }
 
     /// Shows what belongs to this chat. False when nobody looks any more.
-    async fn carry_out(&self, order: Order, shown: &mpsc::Sender<Shown>) -> bool {
+    async fn handle_order(&self, order: Order, shown: &mpsc::Sender<ConsoleOutput>) -> bool {
         match order {
-            Order::Send(Send { chat, content, outcome, .. }) if chat == self.chat => {
-                let seen = shown.send(Shown::Message(in_words(content))).await.is_ok();
+            Order::Send(SendOrder { chat, content, outcome, .. }) if chat == self.chat => {
+                let seen = shown.send(ConsoleOutput::Message(render_content(content))).await.is_ok();
                 let result = if seen {
                     Ok(HandedOver::Seen)
                 } else {
@@ -112,12 +114,12 @@ impl Console {
                 outcome.send(result).ok();
                 seen
             }
-            Order::Send(Send { outcome, .. }) => {
+            Order::Send(SendOrder { outcome, .. }) => {
                 outcome.send(Err(SendError::Later("this terminal shows another chat".to_owned()))).ok();
                 true
             }
             Order::Typing { chat, shown: typing } if chat == self.chat => {
-                shown.send(Shown::Typing(typing)).await.is_ok()
+                shown.send(ConsoleOutput::Typing(typing)).await.is_ok()
             }
             Order::Repair(_) | Order::Typing { .. } | Order::Read { .. } | Order::AskAgain { .. } => true,
             Order::Fetch(fetch) => {
@@ -130,7 +132,7 @@ impl Console {
 }
 
 /// A message as a terminal can show it.
-fn in_words(content: Content) -> String {
+fn render_content(content: Content) -> String {
     match content {
         Content::Text { text, .. } => text,
         Content::File(file) => format!("[{}] {}", file.name, file.caption).trim_end().to_owned(),

@@ -11,7 +11,7 @@ use std::fs::File;
 
 use tokio::sync::{mpsc, oneshot, watch};
 
-pub use crate::types::{Answer, Event, Link, Pairing};
+pub use crate::types::{Answer, Event, LinkState, Pairing};
 use crate::types::{ChatId, DeviceKind, Media, MediaKind, MessageId, SenderId};
 
 /// Batches on their way to intake; a bridge that is ahead waits here instead of filling the memory.
@@ -27,7 +27,7 @@ pub const FILE_MAX_BYTES: u64 = 64 * 1024 * 1024;
 pub struct BridgeEnd {
     pub batches: mpsc::Sender<Batch>,
     pub orders: mpsc::Receiver<Order>,
-    pub link: watch::Sender<Link>,
+    pub link: watch::Sender<LinkState>,
 }
 
 /// What the service holds.
@@ -36,14 +36,14 @@ pub struct ServiceEnd {
     pub batches: mpsc::Receiver<Batch>,
     pub orders: mpsc::Sender<Order>,
     /// How the link stands now. It goes through `Connecting` whenever it was lost.
-    pub link: watch::Receiver<Link>,
+    pub link: watch::Receiver<LinkState>,
 }
 
 /// Makes the two ends.
-pub fn pair() -> (BridgeEnd, ServiceEnd) {
+pub fn create_bridge_ends() -> (BridgeEnd, ServiceEnd) {
     let (batch_sender, batches) = mpsc::channel(BATCHES_IN_FLIGHT);
     let (order_sender, orders) = mpsc::channel(ORDERS_IN_FLIGHT);
-    let (link_sender, link) = watch::channel(Link::Connecting);
+    let (link_sender, link) = watch::channel(LinkState::Connecting);
     (
         BridgeEnd { batches: batch_sender, orders, link: link_sender },
         ServiceEnd { batches, orders: order_sender, link },
@@ -61,8 +61,8 @@ pub struct Batch {
 /// What the service asks of the bridge.
 #[derive(Debug)]
 pub enum Order {
-    Send(Send),
-    Repair(Repair),
+    Send(SendOrder),
+    Repair(RepairOrder),
     /// Shows or hides "typing…"; a failure does not matter.
     Typing {
         chat: ChatId,
@@ -74,10 +74,10 @@ pub enum Order {
         sender: SenderId,
         messages: Vec<MessageId>,
     },
-    Fetch(Fetch),
+    Fetch(FetchOrder),
     /// Has the phone asked for a message that could not be read; it comes as any other. A failure does not matter.
     AskAgain {
-        /// As [`crate::types::Unread::handle`].
+        /// As [`crate::types::UnreadableMessage::handle`].
         handle: Vec<u8>,
     },
 }
@@ -90,12 +90,12 @@ pub enum Typing {
 
 /// One message to send. A second attempt carries the same id, so that it is the same message.
 #[derive(Debug)]
-pub struct Send {
+pub struct SendOrder {
     pub chat: ChatId,
     pub id: MessageId,
     pub content: Content,
     pub quote: Option<QuoteTo>,
-    /// As [`crate::types::Inbound::expires_secs`].
+    /// As [`crate::types::IncomingMessage::expires_secs`].
     pub expires_secs: Option<u32>,
     pub recipients: Recipients,
     /// Gets the message as the bridge has encoded it, before the outcome, if it is handed over: a repair needs it.
@@ -115,12 +115,12 @@ pub enum Recipients {
 
 /// A message that somebody's device may not be able to read: it is sealed anew for that device, under its id.
 #[derive(Debug)]
-pub struct Repair {
+pub struct RepairOrder {
     pub chat: ChatId,
     pub id: MessageId,
     pub person: SenderId,
     pub device: DeviceKind,
-    /// As [`Send::encoded`] gave it.
+    /// As [`SendOrder::encoded`] gave it.
     pub message: Vec<u8>,
     /// Dropping it counts as [`SendError::Later`].
     pub outcome: oneshot::Sender<Result<(), SendError>>,
@@ -141,7 +141,7 @@ pub enum Content {
         sender: SenderId,
         emoji: String,
     },
-    /// As [`Send::encoded`] gave it before.
+    /// As [`SendOrder::encoded`] gave it before.
     Encoded(Vec<u8>),
 }
 
@@ -186,7 +186,7 @@ pub enum SendError {
 
 /// Something attached to a message, to be decrypted into a file.
 #[derive(Debug)]
-pub struct Fetch {
+pub struct FetchOrder {
     pub media: Media,
     /// Empty, and open for writing. What it holds counts only with the outcome `Ok`.
     pub into: File,

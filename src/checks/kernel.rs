@@ -14,7 +14,7 @@ const KEYRING_BYTES: u64 = 200_000;
 const FILE: &str = "/etc/sysctl.d/60-nanokimi-limits.conf";
 
 /// The settings that are needed on a machine with so much memory; the same as in `container/rootless/prepare`.
-fn needed(memory_bytes: u64) -> [(&'static str, u64); 5] {
+fn required_sysctls(memory_bytes: u64) -> [(&'static str, u64); 5] {
     let most = i32::MAX.unsigned_abs().into();
     [
         ("fs.epoll.max_user_watches", memory_bytes / EPOLL_WATCH_BYTES),
@@ -26,13 +26,13 @@ fn needed(memory_bytes: u64) -> [(&'static str, u64); 5] {
 }
 
 /// Looks at the kernel's bounds; `read` answers with the text of a file.
-pub fn kernel(read: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
-    let memory = read("/proc/meminfo").as_deref().and_then(memory_bytes);
+pub fn check_kernel_limits(read: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
+    let memory = read("/proc/meminfo").as_deref().and_then(parse_total_memory);
     // What cannot be read is not there to be used up.
     let Some(memory) = memory else { return Vec::new() };
     let value =
         |name: &str| read(&format!("/proc/sys/{}", name.replace('.', "/")))?.trim().parse::<u64>().ok();
-    let low: Vec<(&str, u64)> = needed(memory)
+    let low: Vec<(&str, u64)> = required_sysctls(memory)
         .into_iter()
         .filter(|(name, needed)| value(name).is_some_and(|is| is < *needed))
         .collect();
@@ -40,14 +40,15 @@ pub fn kernel(read: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
         return vec![Finding::good("No agent can use up what the kernel has for all programs of yours")];
     }
     let names: Vec<&str> = low.iter().map(|(name, _)| *name).collect();
-    let lines: Vec<String> = needed(memory).map(|(name, needed)| format!("{name}={needed}\\n")).into();
+    let lines: Vec<String> =
+        required_sysctls(memory).map(|(name, needed)| format!("{name}={needed}\\n")).into();
     vec![Finding::warning(
         format!("One agent could use up what the kernel has for all programs of yours: {}", names.join(", ")),
         format!("Run printf '{}' | sudo tee {FILE} && sudo sysctl --system", lines.concat()),
     )]
 }
 
-fn memory_bytes(meminfo: &str) -> Option<u64> {
+fn parse_total_memory(meminfo: &str) -> Option<u64> {
     let total = meminfo.lines().find_map(|line| line.strip_prefix("MemTotal:"))?;
     Some(total.trim().strip_suffix("kB")?.trim().parse::<u64>().ok()? * 1024)
 }
@@ -55,11 +56,11 @@ fn memory_bytes(meminfo: &str) -> Option<u64> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::checks::State;
+    use crate::checks::Severity;
 
     /// A machine with 2 GB, and these settings.
     fn on(settings: &'static [(&'static str, &'static str)]) -> Vec<Finding> {
-        kernel(move |path| {
+        check_kernel_limits(move |path| {
             if path == "/proc/meminfo" {
                 return Some("MemTotal:        2097152 kB\nMemFree: 1 kB\n".to_owned());
             }
@@ -78,7 +79,7 @@ mod tests {
             ("kernel/keys/maxkeys", "2000"),
         ]);
         let [Finding { state, what, fix }] = &found[..] else { panic!("{found:?}") };
-        assert_eq!(*state, State::Warning);
+        assert_eq!(*state, Severity::Warning);
         insta::assert_snapshot!(format!("{what}\n{fix}"), @r"
         One agent could use up what the kernel has for all programs of yours: fs.epoll.max_user_watches, fs.inotify.max_user_instances
         Run printf 'fs.epoll.max_user_watches=16777216\nfs.inotify.max_user_instances=2097152\nfs.inotify.max_user_watches=2097152\nkernel.keys.maxkeys=2000\nkernel.keys.maxbytes=200000\n' | sudo tee /etc/sysctl.d/60-nanokimi-limits.conf && sudo sysctl --system
@@ -94,8 +95,8 @@ mod tests {
             ("kernel/keys/maxkeys", "2000"),
             ("kernel/keys/maxbytes", "200000"),
         ]);
-        assert_eq!(found[0].state, State::Good);
-        assert_eq!(kernel(|_| None), []);
+        assert_eq!(found[0].state, Severity::Good);
+        assert_eq!(check_kernel_limits(|_| None), []);
     }
 
     #[test]
@@ -105,7 +106,7 @@ mod tests {
             .lines()
             .filter_map(|line| line.trim().strip_prefix("limit ")?.split(' ').next())
             .collect();
-        assert_eq!(set, needed(1).map(|(name, _)| name));
+        assert_eq!(set, required_sysctls(1).map(|(name, _)| name));
         for number in [EPOLL_WATCH_BYTES, INOTIFY_BYTES, KEYRINGS, KEYRING_BYTES] {
             assert!(prepare.contains(&number.to_string()), "{number}");
         }

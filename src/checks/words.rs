@@ -7,10 +7,10 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 /// An error with its causes in one line.
-pub fn sentence(error: &Error) -> String {
+pub fn render_error(error: &Error) -> String {
     let mut sentence = String::new();
     for cause in error.chain() {
-        let words = match cause.downcast_ref().and_then(plain_words) {
+        let words = match cause.downcast_ref().and_then(describe_io_error) {
             Some(words) => words.to_owned(),
             None => cause.to_string(),
         };
@@ -24,12 +24,12 @@ pub fn sentence(error: &Error) -> String {
 }
 
 /// A time as people write it, in their zone.
-pub fn time(time: Timestamp, zone: &TimeZone) -> String {
+pub fn render_time(time: Timestamp, zone: &TimeZone) -> String {
     time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
 }
 
 /// Why Docker cannot be used. What lies beneath is about connections; only one cause of it says more.
-pub fn why_no_docker(error: &Error) -> String {
+pub fn describe_docker_error(error: &Error) -> String {
     let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     if causes.map(io::Error::kind).any(|kind| kind == ErrorKind::PermissionDenied) {
         return format!("{error}, whose socket belongs to another user");
@@ -38,7 +38,7 @@ pub fn why_no_docker(error: &Error) -> String {
 }
 
 /// What the system means by an error of its own, and what to do.
-fn plain_words(error: &io::Error) -> Option<&'static str> {
+fn describe_io_error(error: &io::Error) -> Option<&'static str> {
     // Without a number it is a sentence of somebody else's.
     error.raw_os_error()?;
     let known = [
@@ -66,20 +66,20 @@ mod tests {
     #[test]
     fn an_error_is_one_line_in_plain_words() {
         let error = denied().context("Failed to read /x").context("Failed to begin").unwrap_err();
-        insta::assert_snapshot!(sentence(&error), @"Failed to begin: Failed to read /x: permission denied; it must belong to the user who runs nanokimi");
+        insta::assert_snapshot!(render_error(&error), @"Failed to begin: Failed to read /x: permission denied; it must belong to the user who runs nanokimi");
     }
 
     #[test]
     fn nothing_is_said_twice() {
         let error = anyhow!("refused").context("Failed to connect: refused");
-        insta::assert_snapshot!(sentence(&error), @"Failed to connect: refused");
+        insta::assert_snapshot!(render_error(&error), @"Failed to connect: refused");
     }
 
     #[test]
     fn of_what_lies_beneath_docker_only_a_closed_door_is_told() {
         let error = denied().context("client error").context("Docker does not answer at /d").unwrap_err();
-        insta::assert_snapshot!(why_no_docker(&error), @"Docker does not answer at /d, whose socket belongs to another user");
+        insta::assert_snapshot!(describe_docker_error(&error), @"Docker does not answer at /d, whose socket belongs to another user");
         let error = anyhow!("hyper: 7").context("Docker does not answer at /d");
-        insta::assert_snapshot!(why_no_docker(&error), @"Docker does not answer at /d");
+        insta::assert_snapshot!(describe_docker_error(&error), @"Docker does not answer at /d");
     }
 }

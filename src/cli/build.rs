@@ -11,19 +11,24 @@ use indicatif::{ProgressBar, ProgressStyle};
 use super::install::Install;
 use super::ui;
 use crate::container::docker::Docker;
-use crate::container::image::{self, BuildOptions, Built, Progress};
+use crate::container::image::{self, BuildOptions, BuildOutcome, BuildProgress};
 use crate::types::EngineName;
 
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(120);
 
-pub async fn run(install: &Install) -> Result<ExitCode> {
-    build(&install.docker().await?, &install.engines().await?, &install.environment).await?;
+pub async fn run_build_command(install: &Install) -> Result<ExitCode> {
+    build_images_with_progress(
+        &install.require_docker().await?,
+        &install.engines_in_use().await?,
+        &install.environment,
+    )
+    .await?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Builds the images of these engines where they are missing, showing what is being done.
-pub async fn build(
+pub async fn build_images_with_progress(
     docker: &Docker,
     engines: &[EngineName],
     environment: &BTreeMap<String, String>,
@@ -31,29 +36,34 @@ pub async fn build(
     let bar = ProgressBar::new_spinner();
     bar.set_style(ProgressStyle::with_template("{spinner} [{elapsed}] {prefix}: {wide_msg}")?);
     bar.enable_steady_tick(TICK);
-    let built = image::build(docker, engines, &build_options(environment), |progress| match progress {
-        Progress::Stage(stage) => {
-            bar.set_prefix(stage.to_string());
-            bar.set_message("");
-            if bar.is_hidden() {
-                ui::note(stage);
+    let built = image::build_agent_images(
+        docker,
+        engines,
+        &build_options_from_environment(environment),
+        |progress| match progress {
+            BuildProgress::Stage(stage) => {
+                bar.set_prefix(stage.to_string());
+                bar.set_message("");
+                if bar.is_hidden() {
+                    ui::print_info(stage);
+                }
             }
-        }
-        Progress::Line(line) => bar.set_message(ui::on_one_line(&line)),
-    })
+            BuildProgress::Line(line) => bar.set_message(ui::sanitize_to_one_line(&line)),
+        },
+    )
     .await;
     bar.finish_and_clear();
     for (image, built) in built? {
         match built {
-            Built::Before => ui::note(format!("The agent image {image} is there already.")),
-            Built::Now => ui::note(format!("Built the agent image {image}.")),
+            BuildOutcome::Before => ui::print_info(format!("The agent image {image} is there already.")),
+            BuildOutcome::Now => ui::print_info(format!("Built the agent image {image}.")),
         }
     }
     Ok(())
 }
 
 /// What this machine says about its way to the network.
-fn build_options(environment: &BTreeMap<String, String>) -> BuildOptions {
+fn build_options_from_environment(environment: &BTreeMap<String, String>) -> BuildOptions {
     let either = |name: &str| {
         let value = environment.get(name).or_else(|| environment.get(&name.to_lowercase()));
         value.filter(|value| !value.is_empty()).cloned()

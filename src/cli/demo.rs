@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use tokio::process::Child;
 
-use super::chat::{self, Answered};
+use super::chat::{self, WasAnswered};
 use super::install::{self, Install};
 use super::{build, groups, log, ui};
 use crate::bridge;
@@ -74,13 +74,13 @@ pub fn prepare_machine(
     environment: &BTreeMap<String, String>,
 ) -> Result<Option<ExitCode>> {
     let is_root = rustix::process::geteuid().is_root();
-    let person = if is_root { PERSON.to_owned() } else { account_name()? };
-    let plan = script_output(Command::new("bash").args(["-c", PREPARE, "prepare", "--plan", &person]))?;
+    let person = if is_root { PERSON.to_owned() } else { current_user_name()? };
+    let plan = command_output(Command::new("bash").args(["-c", PREPARE, "prepare", "--plan", &person]))?;
     if !plan.is_empty() {
-        ui::note("To be ready, this machine needs:");
-        plan.lines().for_each(|step| ui::note(format!("  - {step}")));
-        if !arguments.yes && !confirmed()? {
-            ui::note("Nothing was changed.");
+        ui::print_info("To be ready, this machine needs:");
+        plan.lines().for_each(|step| ui::print_info(format!("  - {step}")));
+        if !arguments.yes && !ask_to_prepare_machine()? {
+            ui::print_info("Nothing was changed.");
             return Ok(Some(ExitCode::FAILURE));
         }
         let mut prepare = if is_root { Command::new("bash") } else { Command::new("sudo") };
@@ -95,20 +95,24 @@ pub fn prepare_machine(
     if !is_root {
         return Ok(None);
     }
-    go_on_as(&person, arguments, environment).map(Some)
+    rerun_as_account(&person, arguments, environment).map(Some)
 }
 
 /// Runs the same demo under the person's account, to its end.
-fn go_on_as(person: &str, arguments: &Arguments, environment: &BTreeMap<String, String>) -> Result<ExitCode> {
-    let account = script_output(Command::new("getent").args(["passwd", person]))?;
+fn rerun_as_account(
+    person: &str,
+    arguments: &Arguments,
+    environment: &BTreeMap<String, String>,
+) -> Result<ExitCode> {
+    let account = command_output(Command::new("getent").args(["passwd", person]))?;
     let mut fields = account.trim().split(':');
     let (uid, person_home) = match (fields.nth(2), fields.nth(2)) {
         (Some(uid), Some(home)) => (uid.to_owned(), PathBuf::from(home)),
         _ => bail!("The account {person} has no home folder"),
     };
-    let binary = copy_for(person, &person_home)?;
-    ui::note(format!("Going on as the account \"{person}\" ({})", person_home.display()));
-    let mut demo = as_person(person);
+    let binary = copy_binary_to_account(person, &person_home)?;
+    ui::print_info(format!("Going on as the account \"{person}\" ({})", person_home.display()));
+    let mut demo = setpriv_prefix(person);
     demo.push(binary.into());
     if let Some(home) = &arguments.home {
         demo.extend(["--home".into(), home.into()]);
@@ -118,11 +122,12 @@ fn go_on_as(person: &str, arguments: &Arguments, environment: &BTreeMap<String, 
         demo.extend(["--say".into(), say.into()]);
     }
     let environment = person_environment(person, &uid, &person_home, environment);
-    handover::run(&demo, environment, &person_home).context("Failed to go on as an ordinary account")
+    handover::run_without_root_terminal(&demo, environment, &person_home)
+        .context("Failed to go on as an ordinary account")
 }
 
 /// Runs what is added to it under the person's account, for no longer than who runs it.
-fn as_person(person: &str) -> Vec<OsString> {
+fn setpriv_prefix(person: &str) -> Vec<OsString> {
     let change =
         ["setpriv", "--reuid", person, "--regid", person, "--init-groups", "--pdeathsig", "TERM", "--"];
     change.map(OsString::from).to_vec()
@@ -130,15 +135,15 @@ fn as_person(person: &str) -> Vec<OsString> {
 
 /// Gives the account this binary, which may lie where it cannot read. The account itself writes the copy: root
 /// would follow whatever links lie in its folders.
-fn copy_for(person: &str, person_home: &Path) -> Result<PathBuf> {
+fn copy_binary_to_account(person: &str, person_home: &Path) -> Result<PathBuf> {
     const COPY: &str = r#"mkdir -p "${1%/*}" && cat >"$1.new" && chmod 0755 "$1.new" && mv -f "$1.new" "$1""#;
     let binary = person_home.join(".local/bin/nanokimi");
     let own = std::env::current_exe().and_then(File::open).context("Failed to read this binary")?;
     let mut copy = Command::new("setsid");
-    copy.arg("--wait").args(as_person(person)).args(["sh", "-c", COPY, "copy"]).arg(&binary).stdin(own);
+    copy.arg("--wait").args(setpriv_prefix(person)).args(["sh", "-c", COPY, "copy"]).arg(&binary).stdin(own);
     let copied = copy.output().context("Failed to run setpriv")?;
     if !copied.status.success() {
-        let said = ui::plain(&String::from_utf8_lossy(&copied.stderr));
+        let said = ui::sanitize_name(&String::from_utf8_lossy(&copied.stderr));
         bail!("Failed to copy this binary to {}: {said}", binary.display());
     }
     Ok(binary)
@@ -160,16 +165,16 @@ fn person_environment(
     own.into_iter().chain(passed_on).map(|(name, value)| (name.into(), value)).collect()
 }
 
-fn account_name() -> Result<String> {
-    Ok(script_output(Command::new("id").arg("-un"))?.trim().to_owned())
+fn current_user_name() -> Result<String> {
+    Ok(command_output(Command::new("id").arg("-un"))?.trim().to_owned())
 }
 
-fn confirmed() -> Result<bool> {
+fn ask_to_prepare_machine() -> Result<bool> {
     let question = dialoguer::Confirm::new().with_prompt("Do this now?").default(true);
     question.interact().context("Nobody is there to ask; use --yes")
 }
 
-fn script_output(command: &mut Command) -> Result<String> {
+fn command_output(command: &mut Command) -> Result<String> {
     let program = command.get_program().to_string_lossy().into_owned();
     let output =
         command.stderr(Stdio::inherit()).output().with_context(|| format!("Failed to run {program}"))?;
@@ -180,91 +185,92 @@ fn script_output(command: &mut Command) -> Result<String> {
 }
 
 /// The demo itself, on a machine that is ready.
-pub async fn run(arguments: Arguments) -> Result<ExitCode> {
+pub async fn run_demo_command(arguments: Arguments) -> Result<ExitCode> {
     let began = Instant::now();
-    let environment = install::environment();
+    let environment = install::read_environment();
     let person_home = environment.get("HOME").context("HOME is not set; use --home FOLDER")?;
     let mut install =
         Install::open(Some(arguments.home.unwrap_or_else(|| Path::new(person_home).join(HOME))))?;
-    log::start("warn");
-    ui::note("This is a demo: a practice model answers, no real model does. What you say stays here.");
-    let _lock = install.lock("demo")?;
+    log::start_log("warn");
+    ui::print_info("This is a demo: a practice model answers, no real model does. What you say stays here.");
+    let _lock = install.lock_install("demo")?;
 
-    let asked_to_stop = install::asked_to_stop()?;
+    let asked_to_stop = install::listen_for_stop_signal()?;
     let (daemon, docker) = tokio::select! {
-        found = docker(&install) => found?,
+        found = find_or_start_docker(&install) => found?,
         () = asked_to_stop => return Ok(ExitCode::FAILURE),
     };
-    stage(began, "rootless Docker answers");
-    let done = with_docker(&mut install, &docker, arguments.say, began).await;
+    print_startup_stage(began, "rootless Docker answers");
+    let done = run_demo_chat(&mut install, &docker, arguments.say, began).await;
     if let Some(daemon) = daemon {
-        stop(daemon).await;
+        stop_docker_daemon(daemon).await;
     }
     done
 }
 
-async fn with_docker(
+async fn run_demo_chat(
     install: &mut Install,
     docker: &Docker,
     say: Option<String>,
     began: Instant,
 ) -> Result<ExitCode> {
     // Once the chat is open, it listens for this itself.
-    let asked_to_stop = install::asked_to_stop()?;
-    let engines = install.engines().await?;
+    let asked_to_stop = install::listen_for_stop_signal()?;
+    let engines = install.engines_in_use().await?;
     tokio::select! {
-        built = build::build(docker, &engines, &install.environment) => built?,
+        built = build::build_images_with_progress(docker, &engines, &install.environment) => built?,
         () = asked_to_stop => return Ok(ExitCode::FAILURE),
     }
-    stage(began, "the agent image is ready");
-    let model = practice::start(Brain::Tutor, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+    print_startup_stage(began, "the agent image is ready");
+    let model =
+        practice::start_practice_model(Brain::Tutor, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
     install.config.api_base = model.base_url();
     install.config.api_key = Some(Secret::new("practice"));
     install.config.model = None;
 
-    let store = install.store()?;
+    let store = install.open_store()?;
     let name = GroupName::parse(GROUP)?;
-    let group = match store.group(&name).await? {
+    let group = match store.group_by_name(&name).await? {
         Some(group) => group,
         None => {
-            let chat = ChatId::new(groups::console_chat(&name));
+            let chat = ChatId::new(groups::console_chat_id(&name));
             let group = Group::new(name.clone(), chat, Role::Member);
-            groups::add(install, &group).await?;
+            groups::register_group(install, &group).await?;
             group
         }
     };
     let assistant = install.config.assistant_name.clone();
     if let Some(text) = &say {
-        chat::must_wake(&group, &assistant, text)?;
+        chat::ensure_wakes_assistant(&group, &assistant, text)?;
     }
-    let (bridge_end, end) = bridge::pair();
-    let host = install.host(docker.clone(), store, end.orders.clone()).await?;
-    stage(began, "the service is ready");
+    let (bridge_end, end) = bridge::create_bridge_ends();
+    let host = install.build_session_context(docker.clone(), store, end.orders.clone()).await?;
+    print_startup_stage(began, "the service is ready");
     let hello = format!("@{assistant} hello");
     match &say {
-        Some(text) => ui::note(format!("You: {text}")),
-        None => ui::note(format!(
+        Some(text) => ui::print_info(format!("You: {text}")),
+        None => ui::print_info(format!(
             "You are in the group \"{name}\"; what you say with \"@{assistant} …\" is answered. Ctrl-D ends.\nYou: {hello}"
         )),
     }
     let script = match say {
-        Some(text) => chat::Script::Exchange(text),
-        None => chat::Script::Talk { first: Some(hello) },
+        Some(text) => chat::ChatScript::Exchange(text),
+        None => chat::ChatScript::Talk { first: Some(hello) },
     };
-    let answered = chat::converse(host, bridge_end, end, group, script).await?;
+    let answered = chat::serve_terminal_chat(host, bridge_end, end, group, script).await?;
     Ok(match answered {
-        Answered::Yes => ExitCode::SUCCESS,
-        Answered::No => ExitCode::FAILURE,
+        WasAnswered::Yes => ExitCode::SUCCESS,
+        WasAnswered::No => ExitCode::FAILURE,
     })
 }
 
 /// The running daemon, or one that is started here and belongs to this demo.
-async fn docker(install: &Install) -> Result<(Option<Child>, Docker)> {
+async fn find_or_start_docker(install: &Install) -> Result<(Option<Child>, Docker)> {
     if let Ok(docker) = install.find_docker().await {
         return Ok((None, docker));
     }
     let log_path = install.paths.root().join("data/dockerd.log");
-    crate::home::prepare(&install.paths)?;
+    crate::folders::prepare_install_folders(&install.paths)?;
     let log = File::create(&log_path).with_context(|| format!("Failed to write {}", log_path.display()))?;
     let mut daemon = tokio::process::Command::new("bash");
     daemon.args(["-c", DAEMON, "daemon"]).envs(&install.environment).stdin(Stdio::null());
@@ -280,14 +286,14 @@ async fn docker(install: &Install) -> Result<(Option<Child>, Docker)> {
         };
         let ended = daemon.try_wait().context("Failed to watch the Docker daemon")?;
         if ended.is_some() || Instant::now() > give_up {
-            stop(daemon).await;
+            stop_docker_daemon(daemon).await;
             return Err(error.context(format!("Docker did not start; see {}", log_path.display())));
         }
     }
 }
 
 /// Ends a daemon as it wants to be ended: it takes its helpers with it.
-async fn stop(mut daemon: Child) {
+async fn stop_docker_daemon(mut daemon: Child) {
     if let Some(process) = daemon.id().and_then(|id| rustix::process::Pid::from_raw(id.cast_signed())) {
         rustix::process::kill_process(process, rustix::process::Signal::TERM).ok();
     }
@@ -298,8 +304,8 @@ async fn stop(mut daemon: Child) {
     }
 }
 
-fn stage(began: Instant, what: &str) {
-    ui::note(format!("  [{:6.3} s] {what}", began.elapsed().as_secs_f64()));
+fn print_startup_stage(began: Instant, what: &str) {
+    ui::print_info(format!("  [{:6.3} s] {what}", began.elapsed().as_secs_f64()));
 }
 
 #[cfg(test)]

@@ -25,23 +25,23 @@ const TOLD_AGAIN: Duration = Duration::from_secs(60 * 60);
 const PLACES_MAX: usize = 1024;
 
 /// Writes lines, of an indiscreet library without its words.
-pub struct Discreet<F> {
+pub struct DiscreetFormat<F> {
     lines: F,
     /// Whether words, names and numbers of people may be shown.
     tells_everything: bool,
-    warned: Mutex<HashMap<Place, Warned>>,
+    warned: Mutex<HashMap<WarningCallsite, WarningCount>>,
 }
 
 /// Where a library warns: a module and a line, which are the library's own and never a person's.
-type Place = (String, Option<u64>);
+type WarningCallsite = (String, Option<u64>);
 
 #[derive(Clone, Copy)]
-struct Warned {
+struct WarningCount {
     told_at: Instant,
     untold: u64,
 }
 
-impl<S, N, F> FormatEvent<S, N> for Discreet<F>
+impl<S, N, F> FormatEvent<S, N> for DiscreetFormat<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -53,11 +53,11 @@ where
         mut writer: Writer<'_>,
         event: &Event<'_>,
     ) -> fmt::Result {
-        let place = Source::of(event);
+        let place = EventSource::from_event(event);
         if self.tells_everything || place.is_discreet() {
             return self.lines.format_event(context, writer, event);
         }
-        let Some(untold) = self.count(place.place()) else { return Ok(()) };
+        let Some(untold) = self.count_warning(place.warning_callsite()) else { return Ok(()) };
         SystemTime.format_time(&mut writer)?;
         let level = event.metadata().level();
         let (module, line) = (&place.module, place.line.unwrap_or_default());
@@ -69,13 +69,13 @@ where
     }
 }
 
-impl<F> Discreet<F> {
+impl<F> DiscreetFormat<F> {
     pub fn new(lines: F, tells_everything: bool) -> Self {
         Self { lines, tells_everything, warned: Mutex::default() }
     }
 
     /// Counts a warning. Gives how many were not told before it, where it is to be told.
-    fn count(&self, place: Place) -> Option<u64> {
+    fn count_warning(&self, place: WarningCallsite) -> Option<u64> {
         let now = Instant::now();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
         if warned.len() >= PLACES_MAX {
@@ -88,11 +88,11 @@ impl<F> Discreet<F> {
             }
             Some(before) => {
                 let untold = before.untold;
-                *before = Warned { told_at: now, untold: 0 };
+                *before = WarningCount { told_at: now, untold: 0 };
                 Some(untold)
             }
             None => {
-                warned.insert(place, Warned { told_at: now, untold: 0 });
+                warned.insert(place, WarningCount { told_at: now, untold: 0 });
                 Some(0)
             }
         }
@@ -101,14 +101,14 @@ impl<F> Discreet<F> {
 
 /// Which code an event comes from. What goes through the `log` crate carries that in fields of its own.
 #[derive(Debug)]
-struct Source {
+struct EventSource {
     target: String,
     module: String,
     line: Option<u64>,
 }
 
-impl Source {
-    fn of(event: &Event<'_>) -> Self {
+impl EventSource {
+    fn from_event(event: &Event<'_>) -> Self {
         let metadata = event.metadata();
         let mut source = Self {
             target: metadata.target().to_owned(),
@@ -124,12 +124,12 @@ impl Source {
         library == OURS || DISCREET_LIBRARIES.contains(&library)
     }
 
-    fn place(&self) -> Place {
+    fn warning_callsite(&self) -> WarningCallsite {
         (self.module.clone(), self.line)
     }
 }
 
-impl Visit for Source {
+impl Visit for EventSource {
     fn record_str(&mut self, field: &Field, value: &str) {
         match field.name() {
             "log.target" => value.clone_into(&mut self.target),
@@ -153,15 +153,15 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_library_that_warns_all_the_time_is_told_once_an_hour_with_how_often() {
-        let discreet = Discreet::new((), false);
+        let discreet = DiscreetFormat::new((), false);
         let place = || ("whatsapp_rust::send".to_owned(), Some(7));
-        assert_eq!(discreet.count(place()), Some(0));
+        assert_eq!(discreet.count_warning(place()), Some(0));
         for _ in 0..5 {
-            assert_eq!(discreet.count(place()), None);
+            assert_eq!(discreet.count_warning(place()), None);
         }
-        assert_eq!(discreet.count(("whatsapp_rust::send".to_owned(), Some(8))), Some(0));
+        assert_eq!(discreet.count_warning(("whatsapp_rust::send".to_owned(), Some(8))), Some(0));
         tokio::time::advance(TOLD_AGAIN).await;
-        assert_eq!(discreet.count(place()), Some(5));
-        assert_eq!(discreet.count(place()), None);
+        assert_eq!(discreet.count_warning(place()), Some(5));
+        assert_eq!(discreet.count_warning(place()), None);
     }
 }

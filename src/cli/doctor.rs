@@ -7,39 +7,39 @@ use anyhow::Result;
 
 use super::install::Install;
 use super::ui;
-use crate::checks::{self, Finding, State};
+use crate::checks::{self, Finding, Severity};
 
-pub async fn run(home: Option<PathBuf>) -> Result<ExitCode> {
-    let findings = match Install::look(home) {
-        Ok((install, mistakes)) => look(&install, mistakes).await,
-        Err(error) => vec![Finding::broken(checks::sentence(&error), "")],
+pub async fn run_doctor_command(home: Option<PathBuf>) -> Result<ExitCode> {
+    let findings = match Install::open_with_mistakes(home) {
+        Ok((install, mistakes)) => collect_findings(&install, mistakes).await,
+        Err(error) => vec![Finding::broken(checks::render_error(&error), "")],
     };
     for Finding { state, what, fix } in &findings {
         let mark = match state {
-            State::Good => "ok     ",
-            State::Warning => "warning",
-            State::Broken => "BROKEN ",
+            Severity::Good => "ok     ",
+            Severity::Warning => "warning",
+            Severity::Broken => "BROKEN ",
         };
-        ui::result(format!("{mark}  {what}"))?;
+        ui::print_result(format!("{mark}  {what}"))?;
         if !fix.is_empty() {
-            ui::result(format!("         → {fix}"))?;
+            ui::print_result(format!("         → {fix}"))?;
         }
     }
-    let broken = findings.iter().any(|finding| finding.state == State::Broken);
+    let broken = findings.iter().any(|finding| finding.state == Severity::Broken);
     Ok(if broken { ExitCode::FAILURE } else { ExitCode::SUCCESS })
 }
 
-async fn look(install: &Install, mistakes: Vec<String>) -> Vec<Finding> {
+async fn collect_findings(install: &Install, mistakes: Vec<String>) -> Vec<Finding> {
     let paths = &install.paths;
-    let mut findings = checks::settings(paths, mistakes);
+    let mut findings = checks::check_settings(paths, mistakes);
     // A database that cannot be read is another finding.
-    let engines = install.engines().await.unwrap_or_else(|_| vec![install.config.engine.clone()]);
+    let engines = install.engines_in_use().await.unwrap_or_else(|_| vec![install.config.engine.clone()]);
     let docker = install.find_docker().await;
-    findings.extend(checks::docker(docker, &engines, install.how_to_start_docker()).await);
-    findings.extend(checks::engines(&engines, &install.config.engine));
-    findings.extend(checks::account(paths, &install.config, install.clock.now()).await);
-    findings.extend(checks::whatsapp(&install.whatsapp(), paths, &install.config.zone).await);
-    findings.extend(checks::groups(paths).await);
-    findings.extend(checks::disk(paths));
+    findings.extend(checks::check_docker(docker, &engines, install.how_to_start_docker()).await);
+    findings.extend(checks::check_engines(&engines, &install.config.engine));
+    findings.extend(checks::check_kimi_account(paths, &install.config, install.clock.now()).await);
+    findings.extend(checks::check_whatsapp(&install.whatsapp_bridge(), paths, &install.config.zone).await);
+    findings.extend(checks::check_groups(paths).await);
+    findings.extend(checks::check_disk(paths));
     findings
 }

@@ -9,11 +9,11 @@ use jiff::tz::TimeZone;
 
 use super::ui;
 use crate::checks;
-use crate::types::{Link, PairingFailure};
+use crate::types::{LinkState, PairingFailure};
 
 /// Why nothing came of it, where a supervisor or a script has to tell it apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum ExitCause {
     /// No account is linked, or not any more.
     NotLinked,
     /// Another program took the link over.
@@ -30,11 +30,12 @@ pub enum Exit {
 }
 
 /// What only a person can change: a restart would end the same way.
-pub const FOR_A_PERSON: [Exit; 4] = [Exit::NotLinked, Exit::Replaced, Exit::Banned, Exit::Outdated];
+pub const FOR_A_PERSON: [ExitCause; 4] =
+    [ExitCause::NotLinked, ExitCause::Replaced, ExitCause::Banned, ExitCause::Outdated];
 
-impl Exit {
+impl ExitCause {
     /// 1 is any other failure, 2 a command line that was not understood.
-    pub const fn code(self) -> u8 {
+    pub const fn exit_code(self) -> u8 {
         match self {
             Self::NotLinked => 3,
             Self::Replaced => 4,
@@ -48,8 +49,8 @@ impl Exit {
     }
 
     /// Why a service ended that left this code, where it is one of [`FOR_A_PERSON`].
-    pub fn of_service(code: &str) -> Option<&'static str> {
-        let exit = FOR_A_PERSON.into_iter().find(|exit| exit.code().to_string() == code)?;
+    pub fn explain_service_exit(code: &str) -> Option<&'static str> {
+        let exit = FOR_A_PERSON.into_iter().find(|exit| exit.exit_code().to_string() == code)?;
         Some(match exit {
             Self::NotLinked => "No WhatsApp account is linked any more, or none yet; run `nanokimi auth`",
             Self::Replaced => "Another program has taken the link to WhatsApp over; stop that one",
@@ -64,96 +65,98 @@ impl Exit {
 
 /// An end with its sentence, which says what to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct End {
-    pub exit: Option<Exit>,
+pub struct ExitReport {
+    pub exit: Option<ExitCause>,
     pub sentence: String,
 }
 
-impl End {
-    fn new(exit: Exit, sentence: impl Into<String>) -> Self {
+impl ExitReport {
+    fn new(exit: ExitCause, sentence: impl Into<String>) -> Self {
         Self { exit: Some(exit), sentence: sentence.into() }
     }
 
     pub fn not_linked() -> Self {
-        Self::new(Exit::NotLinked, "No WhatsApp account is linked; run `nanokimi auth`")
+        Self::new(ExitCause::NotLinked, "No WhatsApp account is linked; run `nanokimi auth`")
     }
 
     /// Says it, and gives the code to end with.
-    pub fn tell(&self) -> ExitCode {
-        ui::note(format!("nanokimi: {self}"));
-        ExitCode::from(self.exit.map_or(1, Exit::code))
+    pub fn report_exit(&self) -> ExitCode {
+        ui::print_info(format!("nanokimi: {self}"));
+        ExitCode::from(self.exit.map_or(1, ExitCause::exit_code))
     }
 }
 
-impl Display for End {
+impl Display for ExitReport {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.sentence)
     }
 }
 
 /// Why a link carries no messages, where only a person can change that.
-pub fn of_link(link: &Link, zone: &TimeZone) -> Option<End> {
+pub fn exit_for_link(link: &LinkState, zone: &TimeZone) -> Option<ExitReport> {
     Some(match link {
-        Link::Unlinked => End::not_linked(),
-        Link::LoggedOut => End::new(
-            Exit::NotLinked,
+        LinkState::Unlinked => ExitReport::not_linked(),
+        LinkState::LoggedOut => ExitReport::new(
+            ExitCause::NotLinked,
             "WhatsApp has logged this device out: it was removed on the phone, or the account is locked. Look at \
              WhatsApp on the phone, then run `nanokimi auth`",
         ),
-        Link::Replaced => End::new(
-            Exit::Replaced,
+        LinkState::Replaced => ExitReport::new(
+            ExitCause::Replaced,
             "Another program has taken this link to WhatsApp over, such as a copy of this install on another \
              machine. Stop that one for good, then start nanokimi again",
         ),
-        Link::Banned { until } => End::new(
-            Exit::Banned,
+        LinkState::Banned { until } => ExitReport::new(
+            ExitCause::Banned,
             format!(
                 "WhatsApp has banned this account until {}. Look at WhatsApp on the phone, wait until then, and \
                  start nanokimi again",
-                checks::time(*until, zone)
+                checks::render_time(*until, zone)
             ),
         ),
-        Link::Outdated => End::new(
-            Exit::Outdated,
+        LinkState::Outdated => ExitReport::new(
+            ExitCause::Outdated,
             "WhatsApp does not let this version of nanokimi in any more. Install a newer one: docs/operating.md \
              says how, under \"Upgrade\"",
         ),
-        Link::Pairing(_) | Link::Connecting | Link::Online | Link::DiskFull => return None,
+        LinkState::Pairing(_) | LinkState::Connecting | LinkState::Online | LinkState::DiskFull => {
+            return None;
+        }
     })
 }
 
 /// Why linking came to nothing.
-pub fn of_pairing(failure: &PairingFailure) -> End {
+pub fn exit_for_pairing(failure: &PairingFailure) -> ExitReport {
     match failure {
-        PairingFailure::TimedOut => End::new(
-            Exit::TimedOut,
+        PairingFailure::TimedOut => ExitReport::new(
+            ExitCause::TimedOut,
             "Nobody scanned or typed a code in time; take the phone and run `nanokimi auth` again",
         ),
-        PairingFailure::Throttled => End::new(
-            Exit::Throttled,
+        PairingFailure::Throttled => ExitReport::new(
+            ExitCause::Throttled,
             "WhatsApp gives out no codes for now, because too many were asked for, or because the number after \
              --pair-code is wrong. Check it; if it is right, try `nanokimi auth` for a QR code, or wait some hours, then run \
              it again",
         ),
-        PairingFailure::RefusedNumber => End::new(
-            Exit::Refused,
+        PairingFailure::RefusedNumber => ExitReport::new(
+            ExitCause::Refused,
             "WhatsApp does not link this phone number; check it with its country's code, or run `nanokimi auth` \
              for a QR code",
         ),
-        PairingFailure::RefusedByPhone => End::new(
-            Exit::Refused,
+        PairingFailure::RefusedByPhone => ExitReport::new(
+            ExitCause::Refused,
             "The phone refused: it has no room for another device, or the app that scanned cannot link. Remove a \
              device under WhatsApp → Settings → Linked devices, then run `nanokimi auth` again",
         ),
-        PairingFailure::Unreachable => End::new(
-            Exit::Unreachable,
+        PairingFailure::Unreachable => ExitReport::new(
+            ExitCause::Unreachable,
             "WhatsApp cannot be reached; check this machine's connection with `curl -I https://web.whatsapp.com`, \
              then run `nanokimi auth` again",
         ),
         PairingFailure::Other(words) => {
-            let words = ui::plain(words);
+            let words = ui::sanitize_name(words);
             let sentence = format!("WhatsApp did not link this device ({words}); run `nanokimi auth` again");
-            End { exit: None, sentence }
+            ExitReport { exit: None, sentence }
         }
     }
 }
@@ -164,21 +167,21 @@ mod tests {
 
     use super::*;
 
-    const ALL: [Exit; 8] = [
-        Exit::NotLinked,
-        Exit::Replaced,
-        Exit::Banned,
-        Exit::Outdated,
-        Exit::TimedOut,
-        Exit::Throttled,
-        Exit::Refused,
-        Exit::Unreachable,
+    const ALL: [ExitCause; 8] = [
+        ExitCause::NotLinked,
+        ExitCause::Replaced,
+        ExitCause::Banned,
+        ExitCause::Outdated,
+        ExitCause::TimedOut,
+        ExitCause::Throttled,
+        ExitCause::Refused,
+        ExitCause::Unreachable,
     ];
 
     #[test]
     fn every_code_means_one_thing_and_stands_in_the_documented_table() {
         let page = include_str!("../../docs/operating.md");
-        let codes: BTreeSet<u8> = ALL.map(Exit::code).into();
+        let codes: BTreeSet<u8> = ALL.map(ExitCause::exit_code).into();
         assert_eq!(codes.len(), ALL.len());
         let table = page.split("### Exit codes").nth(1).unwrap();
         let documented: BTreeSet<u8> = table
@@ -193,11 +196,17 @@ mod tests {
     #[test]
     fn each_end_of_the_link_says_what_to_do() {
         let until = "2026-11-22T08:30:00Z".parse().unwrap();
-        let ends = [Link::Unlinked, Link::LoggedOut, Link::Replaced, Link::Banned { until }, Link::Outdated];
+        let ends = [
+            LinkState::Unlinked,
+            LinkState::LoggedOut,
+            LinkState::Replaced,
+            LinkState::Banned { until },
+            LinkState::Outdated,
+        ];
         let said: Vec<String> = ends
             .iter()
-            .map(|link| of_link(link, &TimeZone::UTC).unwrap())
-            .map(|end| format!("{}: {end}", end.exit.unwrap().code()))
+            .map(|link| exit_for_link(link, &TimeZone::UTC).unwrap())
+            .map(|end| format!("{}: {end}", end.exit.unwrap().exit_code()))
             .collect();
         insta::assert_snapshot!(said.join("\n"), @r#"
         3: No WhatsApp account is linked; run `nanokimi auth`
@@ -206,7 +215,11 @@ mod tests {
         5: WhatsApp has banned this account until 2026-11-22 08:30 UTC. Look at WhatsApp on the phone, wait until then, and start nanokimi again
         6: WhatsApp does not let this version of nanokimi in any more. Install a newer one: docs/operating.md says how, under "Upgrade"
         "#);
-        assert!([Link::Connecting, Link::Online].iter().all(|link| of_link(link, &TimeZone::UTC).is_none()));
+        assert!(
+            [LinkState::Connecting, LinkState::Online]
+                .iter()
+                .all(|link| exit_for_link(link, &TimeZone::UTC).is_none())
+        );
     }
 
     #[test]
@@ -221,8 +234,8 @@ mod tests {
         ];
         let said: Vec<String> = failures
             .iter()
-            .map(of_pairing)
-            .map(|end| format!("{}: {end}", end.exit.map_or(1, Exit::code)))
+            .map(exit_for_pairing)
+            .map(|end| format!("{}: {end}", end.exit.map_or(1, ExitCause::exit_code)))
             .collect();
         insta::assert_snapshot!(said.join("\n"), @"
         7: Nobody scanned or typed a code in time; take the phone and run `nanokimi auth` again

@@ -1,18 +1,18 @@
 //! `nanokimi groups`: the chats that the assistant serves, and those that it could.
 
-mod choices;
+mod set;
 
 use std::process::ExitCode;
 
 use anyhow::{Result, bail};
 use clap::Subcommand as ClapSubcommand;
 
-use self::choices::Choices;
+use self::set::Choices;
 use super::install::Install;
 use super::{setup, ui};
-use crate::home;
-use crate::types::{ChatId, Forwards, Group, GroupName, Role};
-use crate::writing::as_typed;
+use crate::folders;
+use crate::types::{ChatId, ForwardPolicy, Group, GroupName, Role};
+use crate::writing::normalize_typed_text;
 
 /// What the owner's channel is called, unless they choose another name.
 pub const MAIN: &str = "main";
@@ -28,10 +28,10 @@ pub enum Verb {
     /// Serve a chat as a group
     Add {
         /// The group's folder name: letters, digits, "-" and "_"
-        #[arg(value_parser = ui::typed)]
+        #[arg(value_parser = ui::parse_typed_text)]
         name: String,
         /// The chat's id, as `chats` shows it [default: a chat at this terminal, for `nanokimi chat`]
-        #[arg(long, value_name = "ID", value_parser = ui::typed)]
+        #[arg(long, value_name = "ID", value_parser = ui::parse_typed_text)]
         chat: Option<String>,
         /// The word after "@" that wakes the assistant there [default: the assistant's name]
         #[arg(long, value_name = "WORD", conflicts_with = "main")]
@@ -43,7 +43,7 @@ pub enum Verb {
     /// Change how a group's agent works, from its next turn on
     Set {
         /// The group's name, as `list` shows it
-        #[arg(value_parser = ui::typed, required_unless_present = "all")]
+        #[arg(value_parser = ui::parse_typed_text, required_unless_present = "all")]
         name: Option<String>,
         /// Change all groups
         #[arg(long, conflicts_with = "name")]
@@ -54,34 +54,34 @@ pub enum Verb {
     /// Stop serving a chat; its folder and history stay, and `add` takes them up again
     Remove {
         /// The group's name, as `list` shows it
-        #[arg(value_parser = ui::typed)]
+        #[arg(value_parser = ui::parse_typed_text)]
         name: String,
     },
 }
 
-pub async fn run(install: &Install, verb: Verb) -> Result<ExitCode> {
+pub async fn run_groups_command(install: &Install, verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::List => list(install).await?,
-        Verb::Chats => chats(install).await?,
+        Verb::List => print_groups(install).await?,
+        Verb::Chats => print_known_chats(install).await?,
         Verb::Add { name, chat, trigger, main } => {
             let name = GroupName::parse(&name)?;
             let chat = match chat {
-                Some(chat) => chat_id(&chat)?,
-                None => ChatId::new(console_chat(&name)),
+                Some(chat) => parse_chat_id(&chat)?,
+                None => ChatId::new(console_chat_id(&name)),
             };
-            let trigger = trigger.as_deref().map(trigger_word).transpose()?;
+            let trigger = trigger.as_deref().map(parse_trigger_word).transpose()?;
             let role = if main { Role::Main } else { Role::Member };
             let group = Group { trigger, ..Group::new(name, chat, role) };
-            add(install, &group).await?;
-            ui::note(format!("`nanokimi groups remove {}` undoes that.", group.name));
-            warn_if_unknown(install, &group).await?;
+            register_group(install, &group).await?;
+            ui::print_info(format!("`nanokimi groups remove {}` undoes that.", group.name));
+            warn_if_unknown_chat(install, &group).await?;
         }
         // Without a name it is `--all`, which clap sees to.
         Verb::Set { name, choices, .. } => match name {
-            Some(name) => choices::set(install, &GroupName::parse(&name)?, choices).await?,
-            None => choices::set_all(install, choices).await?,
+            Some(name) => set::change_group(install, &GroupName::parse(&name)?, choices).await?,
+            None => set::change_all_groups(install, choices).await?,
         },
-        Verb::Remove { name } => remove(install, &GroupName::parse(&name)?).await?,
+        Verb::Remove { name } => unregister_group(install, &GroupName::parse(&name)?).await?,
     }
     Ok(ExitCode::SUCCESS)
 }
@@ -90,12 +90,12 @@ pub async fn run(install: &Install, verb: Verb) -> Result<ExitCode> {
 const TRIGGER_MAX_CHARS: usize = 60;
 
 /// The word of `--trigger`, with or without its "@".
-fn trigger_word(typed: &str) -> Result<String> {
+fn parse_trigger_word(typed: &str) -> Result<String> {
     // Not left out like what comes along when a word is pasted: nobody copies these by chance.
     if typed.chars().any(char::is_control) {
         bail!("--trigger has a control character in it; type the word anew, such as Kai");
     }
-    let typed = as_typed(typed);
+    let typed = normalize_typed_text(typed);
     let word = typed.trim_start_matches('@').trim();
     if word.is_empty() {
         bail!("--trigger needs a word, such as Kai");
@@ -107,13 +107,13 @@ fn trigger_word(typed: &str) -> Result<String> {
 }
 
 /// The chat of a group that only this terminal reaches.
-pub fn console_chat(name: &GroupName) -> String {
+pub fn console_chat_id(name: &GroupName) -> String {
     format!("console:{name}")
 }
 
 /// The id of a chat, which is not its name. A number may stand with the server that WhatsApp once had for it.
-pub fn chat_id(typed: &str) -> Result<ChatId> {
-    let id = as_typed(typed);
+pub fn parse_chat_id(typed: &str) -> Result<ChatId> {
+    let id = normalize_typed_text(typed);
     let id = id.strip_suffix("@c.us").map_or(id.clone(), |number| format!("{number}@s.whatsapp.net"));
     let is_id = id.split_once('@').is_some_and(|(user, server)| {
         let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
@@ -130,13 +130,13 @@ pub fn chat_id(typed: &str) -> Result<ChatId> {
     Ok(ChatId::new(id))
 }
 
-async fn list(install: &Install) -> Result<()> {
-    let groups = match install.store_to_look()? {
-        Some(store) => store.groups().await?,
+async fn print_groups(install: &Install) -> Result<()> {
+    let groups = match install.open_store_to_read()? {
+        Some(store) => store.all_groups().await?,
         None => Vec::new(),
     };
     if groups.is_empty() {
-        ui::note(
+        ui::print_info(
             "No groups yet. `nanokimi setup` makes your main channel on WhatsApp, `nanokimi groups add main --main` \
              one at this terminal.",
         );
@@ -150,8 +150,8 @@ async fn list(install: &Install) -> Result<()> {
             Role::Member => {
                 let name = group.trigger_or(&install.config.assistant_name);
                 match group.forwards {
-                    Forwards::Told => format!("@{name}"),
-                    Forwards::Call => format!("@{name}, forwarded too"),
+                    ForwardPolicy::Told => format!("@{name}"),
+                    ForwardPolicy::Call => format!("@{name}, forwarded too"),
                 }
             }
         };
@@ -160,21 +160,21 @@ async fn list(install: &Install) -> Result<()> {
             group.name.to_string(),
             listens,
             engine.to_string(),
-            choices::web_word(&group.web).to_owned(),
+            set::render_web_policy(&group.web).to_owned(),
             group.daily_tokens.map_or_else(|| "-".to_owned(), |tokens| tokens.to_string()),
             group.chat.to_string(),
         ]);
     }
-    ui::table(&rows)
+    ui::print_table(&rows)
 }
 
-async fn chats(install: &Install) -> Result<()> {
-    let (chats, account) = match install.store_to_look()? {
-        Some(store) => (store.known_chats().await?, store.account().await?),
+async fn print_known_chats(install: &Install) -> Result<()> {
+    let (chats, account) = match install.open_store_to_read()? {
+        Some(store) => (store.known_chats().await?, store.linked_account().await?),
         None => (Vec::new(), None),
     };
     if chats.is_empty() {
-        ui::note(if install.whatsapp().is_linked().await? {
+        ui::print_info(if install.whatsapp_bridge().is_linked().await? {
             "WhatsApp has not told any chat yet; `nanokimi setup`, or the service, fetches them."
         } else {
             "No chats are known yet. `nanokimi auth` links WhatsApp and fetches them."
@@ -184,32 +184,32 @@ async fn chats(install: &Install) -> Result<()> {
     let mut rows = vec![["ID", "GROUP", "CHAT"].map(str::to_owned).to_vec()];
     for chat in &chats {
         let group = chat.registered.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-        rows.push(vec![chat.id.to_string(), group, setup::title(chat, account.as_ref())]);
+        rows.push(vec![chat.id.to_string(), group, setup::chat_title(chat, account.as_ref())]);
     }
-    ui::table(&rows)?;
-    ui::note("`nanokimi groups add NAME --chat ID` makes a chat a group.");
+    ui::print_table(&rows)?;
+    ui::print_info("`nanokimi groups add NAME --chat ID` makes a chat a group.");
     Ok(())
 }
 
 /// Registers a group and makes its folders; where that fails, there is no group.
-pub async fn add(install: &Install, group: &Group) -> Result<()> {
-    home::prepare(&install.paths)?;
-    let store = install.store()?;
+pub async fn register_group(install: &Install, group: &Group) -> Result<()> {
+    folders::prepare_install_folders(&install.paths)?;
+    let store = install.open_store()?;
     store.add_group(group, install.clock.now()).await?;
-    if let Err(error) = home::prepare_group(&install.paths, group) {
+    if let Err(error) = folders::prepare_group_folders(&install.paths, group) {
         store.remove_group(&group.name).await?;
         return Err(error);
     }
-    let folder = install.paths.group(&group.name);
-    ui::note(format!("Added {}. Its folder is {}.", group.name, folder.display()));
+    let folder = install.paths.group_folder(&group.name);
+    ui::print_info(format!("Added {}. Its folder is {}.", group.name, folder.display()));
     Ok(())
 }
 
 /// A mistyped id is a chat in which nothing ever happens.
-async fn warn_if_unknown(install: &Install, group: &Group) -> Result<()> {
-    let known = install.store()?.known_chats().await?;
-    if !group.chat.is_console() && !known.iter().any(|chat| chat.id == group.chat) {
-        ui::note(format!(
+async fn warn_if_unknown_chat(install: &Install, group: &Group) -> Result<()> {
+    let known = install.open_store()?.known_chats().await?;
+    if !group.chat.is_console_chat() && !known.iter().any(|chat| chat.id == group.chat) {
+        ui::print_info(format!(
             "Careful: {} is not among the chats that are known so far. If it is mistyped, nothing will ever come from \
              there; `nanokimi groups chats` shows the known ones.",
             group.chat
@@ -218,30 +218,32 @@ async fn warn_if_unknown(install: &Install, group: &Group) -> Result<()> {
     Ok(())
 }
 
-async fn remove(install: &Install, name: &GroupName) -> Result<()> {
-    let Some((store, group)) = install.group(name).await? else {
+async fn unregister_group(install: &Install, name: &GroupName) -> Result<()> {
+    let Some((store, group)) = install.find_group(name).await? else {
         bail!("There is no group {name}; `nanokimi groups list` shows those there are");
     };
     store.remove_group(name).await?;
-    ui::note(format!(
+    ui::print_info(format!(
         "Removed {name}. What was still to be said there is not sent. Its folder and history are kept; `{}` takes them up.",
-        how_to_add(&group)
+        render_add_command(&group)
     ));
     Ok(())
 }
 
 /// The commands that make this group again.
-fn how_to_add(group: &Group) -> String {
+fn render_add_command(group: &Group) -> String {
     let mut command = format!("nanokimi groups add {}", group.name);
-    if !group.chat.is_console() {
+    if !group.chat.is_console_chat() {
         command.push_str(&format!(" --chat {}", group.chat));
     }
     match (group.role, &group.trigger) {
         (Role::Main, _) => command.push_str(" --main"),
-        (Role::Member, Some(trigger)) => command.push_str(&format!(" --trigger {}", quoted(trigger))),
+        (Role::Member, Some(trigger)) => {
+            command.push_str(&format!(" --trigger {}", quote_for_shell(trigger)))
+        }
         (Role::Member, None) => {}
     }
-    let choices = choices::options(group);
+    let choices = set::render_set_options(group);
     if !choices.is_empty() {
         command.push_str(&format!(" && nanokimi groups set {}{choices}", group.name));
     }
@@ -249,7 +251,7 @@ fn how_to_add(group: &Group) -> String {
 }
 
 /// A word as a shell takes it, whatever is in it.
-fn quoted(word: &str) -> String {
+fn quote_for_shell(word: &str) -> String {
     if word.chars().all(char::is_alphanumeric) {
         word.to_owned()
     } else {

@@ -9,7 +9,6 @@ use tokio::sync::{Notify, mpsc};
 
 use super::machine;
 use crate::agent::Engine;
-use crate::auth::{self, Login, config_toml};
 use crate::bridge::Order;
 use crate::checks;
 use crate::clock::Clock;
@@ -18,11 +17,12 @@ use crate::container::Containers;
 use crate::container::docker::Docker;
 use crate::container::image;
 use crate::container::memory;
-use crate::container::spec::Limits;
-use crate::door::Upstream;
-use crate::home;
+use crate::container::spec::ContainerLimits;
+use crate::egress::KimiUpstream;
+use crate::folders;
+use crate::login::{self, Login, config_toml};
 use crate::paths::Paths;
-use crate::session::{self, Host, Settings};
+use crate::session::{self, SessionContext, Settings};
 use crate::store::{InstanceLock, Store};
 use crate::types::{EngineName, Group, GroupName};
 
@@ -45,7 +45,7 @@ impl Install {
     /// # Errors
     /// Says all that is wrong with the settings.
     pub fn open(home: Option<PathBuf>) -> Result<Self> {
-        let (install, mistakes) = Self::look(home)?;
+        let (install, mistakes) = Self::open_with_mistakes(home)?;
         if !mistakes.is_empty() {
             bail!(
                 "The settings of {} cannot be used. {}",
@@ -57,65 +57,65 @@ impl Install {
     }
 
     /// As [`Install::open`], but what is wrong with the settings stands beside it, and a default in its place.
-    pub fn look(home: Option<PathBuf>) -> Result<(Self, Vec<String>)> {
+    pub fn open_with_mistakes(home: Option<PathBuf>) -> Result<(Self, Vec<String>)> {
         let environment = environment_with_runtime_dir();
-        let paths = Paths::new(root(home, &environment)?);
+        let paths = Paths::new(find_install_root(home, &environment)?);
         if paths.root().metadata().is_ok_and(|root| !root.is_dir()) {
             bail!(
                 "{} is a file; name the folder of an install with --home or NANOKIMI_HOME",
                 paths.root().display()
             );
         }
-        let (env_file, unread) = match home::read_env_file(&paths) {
+        let (env_file, unread) = match folders::read_env_file(&paths) {
             Ok(text) => (text, None),
-            Err(error) => (String::new(), Some(checks::sentence(&error))),
+            Err(error) => (String::new(), Some(checks::render_error(&error))),
         };
         let (config, mistakes) =
-            Config::resolve(&env_file, environment.clone(), machine::time_zone().as_deref());
+            Config::resolve_settings(&env_file, environment.clone(), machine::system_time_zone().as_deref());
         let no_engine = Engine::parse(config.engine.as_str()).err().map(|error| format!("ENGINE: {error}"));
         let mistakes = unread.into_iter().chain(mistakes).chain(no_engine).collect();
         Ok((Self { paths, config, environment, clock: Clock::System }, mistakes))
     }
 
     /// The database, made where there is none.
-    pub fn store(&self) -> Result<Store> {
-        Store::open(&self.paths.database())
+    pub fn open_store(&self) -> Result<Store> {
+        Store::open(&self.paths.database_file())
     }
 
     /// The database, unless there is none yet.
-    pub fn existing_store(&self) -> Result<Option<Store>> {
-        Store::open_existing(&self.paths.database())
+    pub fn open_existing_store(&self) -> Result<Option<Store>> {
+        Store::open_existing(&self.paths.database_file())
     }
 
     /// The database to look into, unless there is none yet: also where nothing can be written.
-    pub fn store_to_look(&self) -> Result<Option<Store>> {
-        Store::look(&self.paths.database())
+    pub fn open_store_to_read(&self) -> Result<Option<Store>> {
+        Store::open_for_reading(&self.paths.database_file())
     }
 
     /// The database and a group in it, if there are both.
-    pub async fn group(&self, name: &GroupName) -> Result<Option<(Store, Group)>> {
-        let Some(store) = self.existing_store()? else { return Ok(None) };
-        let group = store.group(name).await?;
+    pub async fn find_group(&self, name: &GroupName) -> Result<Option<(Store, Group)>> {
+        let Some(store) = self.open_existing_store()? else { return Ok(None) };
+        let group = store.group_by_name(name).await?;
         Ok(group.map(|group| (store, group)))
     }
 
     /// The right to work on this install, which one process has at a time.
-    pub fn lock(&self, verb: &str) -> Result<InstanceLock> {
-        InstanceLock::take(&self.paths.lock_file(), verb)
+    pub fn lock_install(&self, verb: &str) -> Result<InstanceLock> {
+        InstanceLock::acquire_lock(&self.paths.lock_file(), verb)
     }
 
     /// Docker, if it answers.
     pub async fn find_docker(&self) -> Result<Docker> {
         let runtime_dir = self.environment.get("XDG_RUNTIME_DIR").map(Path::new);
-        Docker::connect(self.config.docker_host.as_deref(), runtime_dir).await
+        Docker::connect_and_ping(self.config.docker_host.as_deref(), runtime_dir).await
     }
 
     /// Docker.
     ///
     /// # Errors
     /// Says how to start it.
-    pub async fn docker(&self) -> Result<Docker> {
-        self.find_docker().await.map_err(|error| self.with_its_start(error))
+    pub async fn require_docker(&self) -> Result<Docker> {
+        self.find_docker().await.map_err(|error| self.add_docker_start_hint(error))
     }
 
     /// Docker for the service, which waits for one that does not answer yet. Where it does, the agent image must be there.
@@ -124,21 +124,21 @@ impl Install {
     /// What does not end by itself: says what to do.
     pub async fn docker_for_service(&self) -> Result<Docker> {
         let runtime_dir = self.environment.get("XDG_RUNTIME_DIR").map(Path::new);
-        let docker = Docker::at(self.config.docker_host.as_deref(), runtime_dir)?;
-        let Err(error) = docker.answers().await else { return self.with_image(docker).await };
-        let error = self.with_its_start(error);
+        let docker = Docker::for_docker_host(self.config.docker_host.as_deref(), runtime_dir)?;
+        let Err(error) = docker.ping_docker().await else { return self.require_image(docker).await };
+        let error = self.add_docker_start_hint(error);
         // Root has no Docker of its own, and a fresh machine nothing that could wait for one.
         let is_roots = rustix::process::geteuid().is_root() && self.config.docker_host.is_none();
-        if is_roots || self.existing_store()?.is_none() {
+        if is_roots || self.open_existing_store()?.is_none() {
             return Err(error);
         }
         tracing::warn!("{error}. It is waited for");
         Ok(docker)
     }
 
-    fn with_its_start(&self, error: anyhow::Error) -> anyhow::Error {
+    fn add_docker_start_hint(&self, error: anyhow::Error) -> anyhow::Error {
         match error.chain().nth(1) {
-            Some(_) => anyhow!("{}. {}", checks::why_no_docker(&error), self.how_to_start_docker()),
+            Some(_) => anyhow!("{}. {}", checks::describe_docker_error(&error), self.how_to_start_docker()),
             // An error without a cause is about DOCKER_HOST itself, and says what to do.
             None => error,
         }
@@ -172,22 +172,22 @@ impl Install {
     /// # Errors
     /// Says how to get what is missing.
     pub async fn docker_with_image(&self) -> Result<Docker> {
-        self.with_image(self.docker().await?).await
+        self.require_image(self.require_docker().await?).await
     }
 
-    async fn with_image(&self, docker: Docker) -> Result<Docker> {
+    async fn require_image(&self, docker: Docker) -> Result<Docker> {
         // A group that has chosen another engine, without its image, is told so when it calls; `doctor` says it too.
         let engine = &self.config.engine;
-        if !docker.has_image(&image::tag(engine)).await? {
+        if !docker.has_image(&image::agent_image_name(engine)).await? {
             bail!("The agent image of {engine} is not built yet; run `nanokimi build`");
         }
         Ok(docker)
     }
 
     /// The engines that this install works with: its own, and those that groups have chosen.
-    pub async fn engines(&self) -> Result<Vec<EngineName>> {
-        let groups = match self.store_to_look()? {
-            Some(store) => store.groups().await?,
+    pub async fn engines_in_use(&self) -> Result<Vec<EngineName>> {
+        let groups = match self.open_store_to_read()? {
+            Some(store) => store.all_groups().await?,
             None => Vec::new(),
         };
         let mut engines = vec![self.config.engine.clone()];
@@ -200,28 +200,33 @@ impl Install {
     }
 
     /// The key or login for the Kimi API, as it stands now.
-    pub fn login(&self) -> Login {
-        Login::load(&self.paths, self.config.api_key.as_ref(), &self.config.oauth_host, self.clock.now())
+    pub fn load_login(&self) -> Login {
+        Login::load_from_disk(
+            &self.paths,
+            self.config.api_key.as_ref(),
+            &self.config.oauth_host,
+            self.clock.now(),
+        )
     }
 
     /// How much memory agents may hold together.
     pub fn agents_memory_bytes(&self) -> u64 {
-        self.config.agents_memory_mb.map_or_else(memory::budget, |mb| mb * 1024 * 1024)
+        self.config.agents_memory_mb.map_or_else(memory::agent_memory_budget, |mb| mb * 1024 * 1024)
     }
 
     /// Puts together what the service runs on.
     ///
     /// # Errors
     /// Everything else that would keep it from answering, such as the engine's configuration.
-    pub async fn host(
+    pub async fn build_session_context(
         &self,
         docker: Docker,
         store: Store,
         orders: mpsc::Sender<Order>,
-    ) -> Result<Host<Docker>> {
-        home::prepare(&self.paths)?;
-        config_toml::ensure(&self.paths.engine_config()).map_err(|error| {
-            anyhow!("{}. Mend it, or remove it to get a new one", checks::sentence(&error))
+    ) -> Result<SessionContext<Docker>> {
+        folders::prepare_install_folders(&self.paths)?;
+        config_toml::ensure_engine_config(&self.paths.engine_config_file()).map_err(|error| {
+            anyhow!("{}. Mend it, or remove it to get a new one", checks::render_error(&error))
         })?;
         let config = &self.config;
         let settings = Settings {
@@ -231,26 +236,33 @@ impl Install {
             lang: config.lang,
             zone: config.zone.clone(),
             engine: Engine::parse(config.engine.as_str())?,
-            container_limits: Limits {
+            container_limits: ContainerLimits {
                 memory_bytes: config.agent_memory_mb * 1024 * 1024,
                 cpus_milli: (config.agent_cpus * 1000.0) as i64,
-                ..Limits::STANDARD
+                ..ContainerLimits::STANDARD
             },
             model: config.model.clone(),
-            device_id: auth::device_id(&self.paths.device_id())?,
-            time_limits: session::machine::Limits { idle: config.idle_timeout, turn: config.turn_timeout },
+            device_id: login::load_or_create_device_id(&self.paths.device_id_file())?,
+            time_limits: session::machine::TimeLimits {
+                idle: config.idle_timeout,
+                turn: config.turn_timeout,
+            },
             answer_within: config.answer_within,
             media_limit_bytes: config.media_limit_bytes,
             max_agents: config.max_agents,
             agents_memory_bytes: self.agents_memory_bytes(),
         };
-        let login = Arc::new(self.login());
-        Ok(Host {
+        let login = Arc::new(self.load_login());
+        Ok(SessionContext {
             store,
             containers: docker,
             paths: self.paths.clone(),
             clock: self.clock,
-            upstream: Upstream::new(&config.api_base, login.authorization(), login.refusals()),
+            upstream: KimiUpstream::new(
+                &config.api_base,
+                login.watch_authorization(),
+                login.refused_token_sender(),
+            ),
             login,
             settings: Arc::new(settings),
             orders,
@@ -261,36 +273,36 @@ impl Install {
 }
 
 /// The environment, read once.
-pub fn environment() -> BTreeMap<String, String> {
+pub fn read_environment() -> BTreeMap<String, String> {
     // What is not UTF-8 is no setting of ours.
     std::env::vars_os()
         .filter_map(|(name, value)| Some((name.into_string().ok()?, value.into_string().ok()?)))
         .collect()
 }
 
-/// As [`environment`], with the folder of the person's sockets where it is not named.
+/// As [`read_environment`], with the folder of the person's sockets where it is not named.
 pub fn environment_with_runtime_dir() -> BTreeMap<String, String> {
-    let mut environment = environment();
+    let mut environment = read_environment();
     // Not there after su or sudo, nor in a cron job; the folder is the same. One that is no path from the root is to be
     // ignored: the XDG base directory specification.
     if environment.get("XDG_RUNTIME_DIR").is_none_or(|folder| !Path::new(folder).is_absolute()) {
-        environment.insert("XDG_RUNTIME_DIR".to_owned(), runtime_dir());
+        environment.insert("XDG_RUNTIME_DIR".to_owned(), default_runtime_dir());
     }
     environment
 }
 
 /// Where systemd has the folder for a person's sockets.
-fn runtime_dir() -> String {
+fn default_runtime_dir() -> String {
     format!("/run/user/{}", rustix::process::getuid().as_raw())
 }
 
 /// The root of the install: as told, else this folder where it is one, else `~/nanokimi`.
 ///
 /// Whoever looks around in a group's folder must not be led to an install that its agent has put there.
-fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result<PathBuf> {
+fn find_install_root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result<PathBuf> {
     // Nobody means a folder called `~`; in a file, or behind an equals sign, the shell does not say which one is meant.
     let from_root = |told: &Path| match told.strip_prefix("~") {
-        Ok(beneath) => Ok(person(environment)?.join(beneath)),
+        Ok(beneath) => Ok(home_folder(environment)?.join(beneath)),
         Err(_) => Ok::<_, anyhow::Error>(told.to_owned()),
     };
     let here = || std::env::current_dir().context("Failed to find the current folder");
@@ -305,14 +317,14 @@ fn root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result
         return Ok(home);
     }
     let here = here()?;
-    if home::is_install(&here) {
+    if folders::is_install_folder(&here) {
         return Ok(here);
     }
-    Ok(person(environment)?.join(DEFAULT_ROOT))
+    Ok(home_folder(environment)?.join(DEFAULT_ROOT))
 }
 
 /// The person's own folder.
-fn person(environment: &BTreeMap<String, String>) -> Result<&Path> {
+fn home_folder(environment: &BTreeMap<String, String>) -> Result<&Path> {
     match environment.get("HOME").filter(|home| !home.is_empty()).map(Path::new) {
         Some(home) if home.is_absolute() => Ok(home),
         Some(home) => bail!(
@@ -324,7 +336,7 @@ fn person(environment: &BTreeMap<String, String>) -> Result<&Path> {
 }
 
 /// Listens, from this call on, for a wish that the process ends, by the person or the system; resolves with it.
-pub fn asked_to_stop() -> Result<impl Future<Output = ()>> {
+pub fn listen_for_stop_signal() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind, name| signal(kind).with_context(|| format!("Failed to listen for {name}"));
     let mut interrupt = listen(SignalKind::interrupt(), "SIGINT")?;

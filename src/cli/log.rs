@@ -19,7 +19,7 @@ use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::registry::LookupSpan;
 use tracing_subscriber::util::SubscriberInitExt;
 
-use super::discreet::{DISCREET_LIBRARIES, Discreet, OURS};
+use super::discreet::{DISCREET_LIBRARIES, DiscreetFormat, OURS};
 use super::ui;
 
 /// What one place in the code may write in [`SHARE_TIME`]: some four hundred lines.
@@ -31,7 +31,7 @@ const SHARE_TIME: Duration = Duration::from_secs(60);
 const VALUE_MAX: usize = 4 * 1024;
 
 /// Whether words, names and numbers of people may be shown.
-fn tells_everything(level: &str) -> bool {
+fn may_show_personal_data(level: &str) -> bool {
     ["debug", "trace"].contains(&level)
 }
 
@@ -41,30 +41,32 @@ fn log_filter(level: &str) -> Targets {
     // The settings let no other word through.
     let level = level.parse().unwrap_or(LevelFilter::INFO);
     if level == LevelFilter::ERROR {
-        return Targets::new().with_targets(DISCREET_LIBRARIES.map(|library| (library, level))).with_target(OURS, level);
+        return Targets::new()
+            .with_targets(DISCREET_LIBRARIES.map(|library| (library, level)))
+            .with_target(OURS, level);
     }
     Targets::new().with_default(LevelFilter::WARN).with_target(OURS, level)
 }
 
 /// Starts the log.
-pub fn start(level: &str) {
+pub fn start_log(level: &str) {
     // Colours are for people who look on; in a file or the journal they are noise.
     let colours = io::stderr().is_terminal();
     log_subscriber(level, colours, io::stderr).init();
 }
 
 /// From now on a panic is told by its place in the code: its words may be a piece of a message.
-pub fn tell_of_panics() {
-    std::panic::set_hook(Box::new(tell_of_panic));
+pub fn install_panic_hook() {
+    std::panic::set_hook(Box::new(log_panic_place));
 }
 
-fn tell_of_panic(panic: &PanicHookInfo<'_>) {
+fn log_panic_place(panic: &PanicHookInfo<'_>) {
     let place = panic.location().map(ToString::to_string).unwrap_or_default();
     if tracing::dispatcher::has_been_set() {
         tracing::error!(place, "nanokimi has a fault; please report the place");
         tracing::debug!("What it said: {}", panic.payload_as_str().unwrap_or_default());
     } else {
-        ui::note(format!("nanokimi has a fault; please report the place: {place}"));
+        ui::print_info(format!("nanokimi has a fault; please report the place: {place}"));
     }
 }
 
@@ -74,13 +76,13 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let lines = tracing_subscriber::fmt::format().with_target(false).with_ansi(colours);
-    let lines = Discreet::new(lines, tells_everything(level));
+    let lines = DiscreetFormat::new(lines, may_show_personal_data(level));
     tracing_subscriber::fmt()
         .with_max_level(LevelFilter::TRACE)
         .with_ansi(colours)
         .with_writer(writer)
         .fmt_fields(debug_fn(write_field).delimited(" "))
-        .event_format(Shared { lines, shares: Mutex::default() })
+        .event_format(RateLimitedFormat { lines, shares: Mutex::default() })
         .finish()
         .with(log_filter(level))
 }
@@ -93,23 +95,23 @@ fn write_field(writer: &mut Writer<'_>, field: &Field, value: &dyn Debug) -> fmt
     if field.name() != "message" {
         write!(writer, "{}=", field.name())?;
     }
-    write!(Plain { writer, room: VALUE_MAX }, "{value:?}")
+    write!(SanitizingWriter { writer, room: VALUE_MAX }, "{value:?}")
 }
 
 /// Writes with nothing that moves a cursor, and no more than there is room for.
-struct Plain<'a, W> {
+struct SanitizingWriter<'a, W> {
     writer: &'a mut W,
     room: usize,
 }
 
-impl<W: Write> Write for Plain<'_, W> {
+impl<W: Write> Write for SanitizingWriter<'_, W> {
     fn write_str(&mut self, text: &str) -> fmt::Result {
         for character in text.chars() {
             if self.room == 0 {
                 return Ok(());
             }
             let before = self.room;
-            if ui::moves(character) {
+            if ui::is_unsafe_on_terminal(character) {
                 let escaped = character.escape_default();
                 self.room = before.saturating_sub(escaped.len());
                 write!(self.writer, "{escaped}")?;
@@ -126,12 +128,12 @@ impl<W: Write> Write for Plain<'_, W> {
 }
 
 /// Lines, of which each place in the code has its share.
-struct Shared<F> {
+struct RateLimitedFormat<F> {
     lines: F,
-    shares: Mutex<HashMap<Identifier, Share>>,
+    shares: Mutex<HashMap<Identifier, CallsiteBudget>>,
 }
 
-impl<S, N, F> FormatEvent<S, N> for Shared<F>
+impl<S, N, F> FormatEvent<S, N> for RateLimitedFormat<F>
 where
     S: Subscriber + for<'a> LookupSpan<'a>,
     N: for<'a> FormatFields<'a> + 'static,
@@ -150,7 +152,7 @@ where
         let now = Instant::now();
         let left_out = {
             let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
-            shares.entry(event.metadata().callsite()).or_insert_with(|| Share::new(now)).take(
+            shares.entry(event.metadata().callsite()).or_insert_with(|| CallsiteBudget::new(now)).admit_line(
                 line.len(),
                 most,
                 now,
@@ -167,19 +169,19 @@ where
 
 /// What a place in the code has written in the running minute.
 #[derive(Debug)]
-struct Share {
+struct CallsiteBudget {
     since: Instant,
     bytes: usize,
     left_out: usize,
 }
 
-impl Share {
+impl CallsiteBudget {
     fn new(now: Instant) -> Self {
         Self { since: now, bytes: 0, left_out: 0 }
     }
 
     /// Whether a line is to be written; then, how many before it were not.
-    fn take(&mut self, bytes: usize, most: usize, now: Instant) -> Option<usize> {
+    fn admit_line(&mut self, bytes: usize, most: usize, now: Instant) -> Option<usize> {
         if now.duration_since(self.since) >= SHARE_TIME {
             (self.since, self.bytes) = (now, 0);
         }
@@ -240,7 +242,7 @@ mod tests {
         assert!(lines[0].contains(&format!("It said {plain} line={plain} words=")), "{text}");
         assert!(lines[1].contains("session{group=") && lines[1].contains("x…"), "{text}");
         assert_eq!(lines.len(), 2, "{text}");
-        assert!(!text.chars().any(|c| ui::moves(c) && c != '\n'), "{text:?}");
+        assert!(!text.chars().any(|c| ui::is_unsafe_on_terminal(c) && c != '\n'), "{text:?}");
         assert!(text.len() < 6_000, "{}", text.len());
     }
 
@@ -265,20 +267,20 @@ mod tests {
     #[test]
     fn what_was_left_out_is_told_when_the_minute_is_over() {
         let began = Instant::now();
-        let mut share = Share::new(began);
+        let mut share = CallsiteBudget::new(began);
         let at = |seconds| began + Duration::from_secs(seconds);
-        assert_eq!(share.take(60, 100, at(0)), Some(0));
-        assert_eq!(share.take(60, 100, at(1)), None);
-        assert_eq!(share.take(60, 100, at(59)), None);
-        assert_eq!(share.take(40, 100, at(59)), Some(2), "what fits is written");
-        assert_eq!(share.take(1, 100, at(59)), None);
-        assert_eq!(share.take(100, 100, at(60)), Some(1));
+        assert_eq!(share.admit_line(60, 100, at(0)), Some(0));
+        assert_eq!(share.admit_line(60, 100, at(1)), None);
+        assert_eq!(share.admit_line(60, 100, at(59)), None);
+        assert_eq!(share.admit_line(40, 100, at(59)), Some(2), "what fits is written");
+        assert_eq!(share.admit_line(1, 100, at(59)), None);
+        assert_eq!(share.admit_line(100, 100, at(60)), Some(1));
     }
 
     #[test]
     fn the_words_of_a_panic_are_told_to_nobody_but_those_who_ask_for_details() {
         let before = std::panic::take_hook();
-        tell_of_panics();
+        install_panic_hook();
         let told = ["info", "debug"].map(|level| {
             let (log, writer) = log();
             tracing::subscriber::with_default(log_subscriber(level, false, writer), || {

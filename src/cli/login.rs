@@ -12,15 +12,15 @@ use jiff::Timestamp;
 use tokio::sync::watch;
 use tokio::time::{Instant, MissedTickBehavior, interval, sleep, timeout_at};
 
-use super::auth::qr::{self, Drawing, Room};
+use super::auth::qr::{self, QrDrawing, TerminalSize};
 use super::install::{self, Install};
 use super::{log, ui};
-use crate::auth::{
-    self, Amount, DeviceCode, Facts, Grant, Limit, LoginServer, Pacing, Poll, Quota, Removed, Renewal,
-    config_toml,
-};
 use crate::checks;
-use crate::home;
+use crate::folders;
+use crate::login::{
+    self, DeviceCode, LoginFacts, LoginRenewal, LoginServer, LogoutResult, PollBackoff, PollResult, Quota,
+    QuotaAmount, QuotaLimit, TokenGrant, config_toml,
+};
 use crate::store::InstanceLock;
 use crate::types::{Authorization, Secret};
 
@@ -40,14 +40,14 @@ pub struct Arguments {
     logout: bool,
 }
 
-pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
-    log::start("error");
+pub async fn run_login_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
+    log::start_log("error");
     if arguments.status {
-        return status(install).await;
+        return print_login_status(install).await;
     }
     if arguments.logout {
         install.refuse_root()?;
-        return log_out(install).await;
+        return log_out_of_kimi(install).await;
     }
     if install.config.api_key.is_some() {
         bail!(
@@ -56,66 +56,69 @@ pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
         );
     }
     install.refuse_root()?;
-    log_in(install).await
+    log_in_to_kimi(install).await
 }
 
-async fn log_in(install: &Install) -> Result<ExitCode> {
-    home::prepare(&install.paths)?;
+async fn log_in_to_kimi(install: &Install) -> Result<ExitCode> {
+    folders::prepare_install_folders(&install.paths)?;
     let file = install.paths.login_file();
     // Before the person goes to the browser for something that could not be kept.
-    auth::try_room(&file).await?;
-    if let Authorization::Login(_) = &*install.login().authorization().borrow() {
-        ui::note("There is a Kimi login already. It stays until the new one is there.");
+    login::check_space_for_login(&file).await?;
+    if let Authorization::Login(_) = &*install.load_login().watch_authorization().borrow() {
+        ui::print_info("There is a Kimi login already. It stays until the new one is there.");
     }
-    let asked = install::asked_to_stop()?;
-    let server = LoginServer::new(&install.config.oauth_host, install.paths.device_id());
+    let asked = install::listen_for_stop_signal()?;
+    let server = LoginServer::new(&install.config.oauth_host, install.paths.device_id_file());
     let mut asked = pin!(asked);
     let code = tokio::select! {
-        code = server.device_code() => code.map_err(|error| {
-            anyhow!("Kimi's login server gives no code ({}); {}", checks::sentence(&error), how_to_reach(&server))
+        code = server.request_device_code() => code.map_err(|error| {
+            anyhow!("Kimi's login server gives no code ({}); {}", checks::render_error(&error), how_to_reach_server(&server))
         })?,
-        () = &mut asked => return Ok(given_up()),
+        () = &mut asked => return Ok(report_login_cancelled()),
     };
     let until = Instant::now() + code.good_for;
-    if let (Some(ours), Some(theirs)) = (region(server.host()), region(&code.page_with_code))
+    if let (Some(ours), Some(theirs)) = (kimi_region(server.host()), kimi_region(&code.page_with_code))
         && ours != theirs
     {
-        ui::note(format!(
+        ui::print_info(format!(
             "Kimi's login page is at kimi.{theirs}, but KIMI_REGION is {ours}: if your account is at kimi.{theirs}, put \
              KIMI_REGION={theirs} into {} and run this again.",
             install.paths.env_file().display()
         ));
     }
-    let screen = Screen::show(&code)?;
+    let screen = LoginScreen::show_code(&code)?;
     let (trouble, seen_trouble) = watch::channel(None);
-    let mut asking = pin!(timeout_at(until, ask(&server, &code, trouble)));
+    let mut asking = pin!(timeout_at(until, poll_for_grant(&server, &code, trouble)));
     let mut second = interval(TICK);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ended = loop {
         tokio::select! {
-            ended = &mut asking => break ended.unwrap_or(Ended::TooLate),
+            ended = &mut asking => break ended.unwrap_or(LoginOutcome::TooLate),
             _ = second.tick() => screen.count_down(until, seen_trouble.borrow().as_deref()),
             () = &mut asked => {
-                screen.done();
-                return Ok(given_up());
+                screen.clear_countdown();
+                return Ok(report_login_cancelled());
             }
         }
     };
-    screen.done();
+    screen.clear_countdown();
     match ended {
-        Ended::Granted(grant) => logged_in(install, grant).await,
-        Ended::Denied => {
+        LoginOutcome::Granted(grant) => save_granted_login(install, grant).await,
+        LoginOutcome::Denied => {
             bail!("The login was refused on Kimi's page; run `nanokimi login` again if that was a mistake")
         }
-        Ended::Refused(why) => bail!(
+        LoginOutcome::Refused(why) => bail!(
             "Kimi's login server does not want this program ({why}); a newer nanokimi may know how to ask. \
              MOONSHOT_API_KEY in .env works without a login"
         ),
-        Ended::TooLate => {
+        LoginOutcome::TooLate => {
             let trouble = seen_trouble.borrow().clone();
             match trouble {
                 Some(why) => {
-                    bail!("Kimi's login server did not answer in time ({why}); {}", how_to_reach(&server))
+                    bail!(
+                        "Kimi's login server did not answer in time ({why}); {}",
+                        how_to_reach_server(&server)
+                    )
                 }
                 None => bail!("Nobody agreed on Kimi's page in time; run `nanokimi login` again"),
             }
@@ -124,26 +127,26 @@ async fn log_in(install: &Install) -> Result<ExitCode> {
 }
 
 /// The region of Kimi that an address is of, as `KIMI_REGION` has it.
-fn region(address: &str) -> Option<&'static str> {
+fn kimi_region(address: &str) -> Option<&'static str> {
     let host = format!(".{}", address.split('/').nth(2)?);
     ["com", "ai"].into_iter().find(|region| host.ends_with(&format!(".kimi.{region}")))
 }
 
-fn how_to_reach(server: &LoginServer) -> String {
+fn how_to_reach_server(server: &LoginServer) -> String {
     format!(
         "check this machine's connection with `curl -I {}`, then run `nanokimi login` again",
         server.host()
     )
 }
 
-fn given_up() -> ExitCode {
-    ui::note("Nobody was logged in. `nanokimi login` begins anew.");
+fn report_login_cancelled() -> ExitCode {
+    ui::print_info("Nobody was logged in. `nanokimi login` begins anew.");
     ExitCode::FAILURE
 }
 
 /// What came of the code.
-enum Ended {
-    Granted(Grant),
+enum LoginOutcome {
+    Granted(TokenGrant),
     Denied,
     Refused(String),
     /// The code has run out.
@@ -151,68 +154,72 @@ enum Ended {
 }
 
 /// Asks until there is an answer. `trouble` has why the server gives none now.
-async fn ask(server: &LoginServer, code: &DeviceCode, trouble: watch::Sender<Option<String>>) -> Ended {
-    let mut pacing = Pacing::new(code.interval);
+async fn poll_for_grant(
+    server: &LoginServer,
+    code: &DeviceCode,
+    trouble: watch::Sender<Option<String>>,
+) -> LoginOutcome {
+    let mut pacing = PollBackoff::new(code.interval);
     let mut pause = code.interval;
     loop {
         sleep(pause).await;
-        let answer = server.poll(code).await;
-        pause = pacing.after(&answer);
+        let answer = server.poll_device_grant(code).await;
+        pause = pacing.delay_after_answer(&answer);
         match answer {
-            Poll::Granted(grant) => return Ended::Granted(grant),
-            Poll::Denied => return Ended::Denied,
-            Poll::Refused(why) => return Ended::Refused(why),
-            Poll::Expired => {
+            PollResult::Granted(grant) => return LoginOutcome::Granted(grant),
+            PollResult::Denied => return LoginOutcome::Denied,
+            PollResult::Refused(why) => return LoginOutcome::Refused(why),
+            PollResult::Expired => {
                 trouble.send_replace(None);
-                return Ended::TooLate;
+                return LoginOutcome::TooLate;
             }
-            Poll::Pending | Poll::SlowDown => trouble.send_replace(None),
-            Poll::Failed(why) => trouble.send_replace(Some(why)),
+            PollResult::Pending | PollResult::SlowDown => trouble.send_replace(None),
+            PollResult::Failed(why) => trouble.send_replace(Some(why)),
         };
     }
 }
 
-async fn logged_in(install: &Install, grant: Grant) -> Result<ExitCode> {
-    auth::save(&install.paths.login_file(), grant, install.clock.now()).await?;
-    ui::note("Logged in to Kimi.");
-    let next = match InstanceLock::holder(&install.paths.lock_file())? {
+async fn save_granted_login(install: &Install, grant: TokenGrant) -> Result<ExitCode> {
+    login::save_login(&install.paths.login_file(), grant, install.clock.now()).await?;
+    ui::print_info("Logged in to Kimi.");
+    let next = match InstanceLock::current_holder(&install.paths.lock_file())? {
         Some(holder) => format!("nanokimi ({holder}) takes it up within half a minute and keeps it fresh."),
         None => "nanokimi keeps it fresh while it runs. Next: `nanokimi doctor`".to_owned(),
     };
-    ui::note(next);
-    if let Err(error) = config_toml::ensure(&install.paths.engine_config()) {
-        ui::note(format!("{}. Mend it, or remove it to get a new one.", checks::sentence(&error)));
+    ui::print_info(next);
+    if let Err(error) = config_toml::ensure_engine_config(&install.paths.engine_config_file()) {
+        ui::print_info(format!("{}. Mend it, or remove it to get a new one.", checks::render_error(&error)));
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn status(install: &Install) -> Result<ExitCode> {
-    let login = install.login();
-    let authorization = login.authorization().borrow().clone();
+async fn print_login_status(install: &Install) -> Result<ExitCode> {
+    let login = install.load_login();
+    let authorization = login.watch_authorization().borrow().clone();
     let token = match authorization {
         Authorization::Login(token) => token,
         Authorization::ApiKey(_) => {
-            ui::note("MOONSHOT_API_KEY is used; a Kimi login would be ignored.");
+            ui::print_info("MOONSHOT_API_KEY is used; a Kimi login would be ignored.");
             return Ok(ExitCode::SUCCESS);
         }
         Authorization::Missing(why) => bail!(why),
     };
-    let Some(facts) = login.facts() else { bail!("The login was removed meanwhile") };
-    let holder = InstanceLock::holder(&install.paths.lock_file())?;
+    let Some(facts) = login.login_facts() else { bail!("The login was removed meanwhile") };
+    let holder = InstanceLock::current_holder(&install.paths.lock_file())?;
     let now = install.clock.now();
-    let asked = if facts.expires_at > now { Some(quota(install, &token).await) } else { None };
-    let rows = rows(&facts, asked.as_ref(), holder.as_deref(), now, install);
-    ui::table(&rows.into_iter().map(|(name, value)| vec![name, value]).collect::<Vec<_>>())?;
+    let asked = if facts.expires_at > now { Some(query_plan_quota(install, &token).await) } else { None };
+    let rows = login_status_rows(&facts, asked.as_ref(), holder.as_deref(), now, install);
+    ui::print_table(&rows.into_iter().map(|(name, value)| vec![name, value]).collect::<Vec<_>>())?;
     Ok(ExitCode::SUCCESS)
 }
 
-async fn quota(install: &Install, token: &Secret) -> Result<Quota> {
-    auth::quota(&install.config.api_base, token).await
+async fn query_plan_quota(install: &Install, token: &Secret) -> Result<Quota> {
+    login::fetch_quota(&install.config.api_base, token).await
 }
 
 /// What is known of a login; `quota` is none where its token is too old to ask with.
-fn rows(
-    facts: &Facts,
+fn login_status_rows(
+    facts: &LoginFacts,
     quota: Option<&Result<Quota>>,
     holder: Option<&str>,
     now: Timestamp,
@@ -221,18 +228,21 @@ fn rows(
     let zone = &install.config.zone;
     let told = quota.and_then(|quota| quota.as_ref().ok());
     let account = told.and_then(|quota| quota.account.clone()).or_else(|| facts.claimed_account.clone());
-    let account = account.map_or_else(|| "not told".to_owned(), |account| ui::plain(&account));
-    let plan = told.and_then(|quota| quota.plan.as_deref()).map(|plan| format!(" ({})", ui::plain(plan)));
-    let until = checks::time(facts.expires_at, zone);
+    let account = account.map_or_else(|| "not told".to_owned(), |account| ui::sanitize_name(&account));
+    let plan =
+        told.and_then(|quota| quota.plan.as_deref()).map(|plan| format!(" ({})", ui::sanitize_name(plan)));
+    let until = checks::render_time(facts.expires_at, zone);
     let token = match facts.renewal {
-        Renewal::Impossible => format!("good until {until}, and then no more"),
-        Renewal::Possible if facts.expires_at > now => format!("good until {until}, renewed before that"),
-        Renewal::Possible => format!("expired {until}, renewed at the next start"),
+        LoginRenewal::Impossible => format!("good until {until}, and then no more"),
+        LoginRenewal::Possible if facts.expires_at > now => {
+            format!("good until {until}, renewed before that")
+        }
+        LoginRenewal::Possible => format!("expired {until}, renewed at the next start"),
     };
     let renewed_by = match (facts.renewal, holder) {
-        (Renewal::Impossible, _) => "nobody: it came without a refresh token".to_owned(),
-        (Renewal::Possible, Some(holder)) => holder.to_owned(),
-        (Renewal::Possible, None) => "nobody now: the service does not run".to_owned(),
+        (LoginRenewal::Impossible, _) => "nobody: it came without a refresh token".to_owned(),
+        (LoginRenewal::Possible, Some(holder)) => holder.to_owned(),
+        (LoginRenewal::Possible, None) => "nobody now: the service does not run".to_owned(),
     };
     let mut rows = vec![
         ("account".to_owned(), account + &plan.unwrap_or_default()),
@@ -244,40 +254,46 @@ fn rows(
             rows.push(("quota".to_owned(), "not told".to_owned()));
         }
         Some(Ok(Quota { limits, .. })) => rows.extend(limits.iter().map(|limit| {
-            let name = limit.name.as_deref().map(|name| format!(", {}", ui::plain(name))).unwrap_or_default();
-            (format!("quota{name}"), left(limit, zone))
+            let name = limit
+                .name
+                .as_deref()
+                .map(|name| format!(", {}", ui::sanitize_name(name)))
+                .unwrap_or_default();
+            (format!("quota{name}"), render_quota_left(limit, zone))
         })),
-        Some(Err(error)) => rows.push(("quota".to_owned(), format!("not told: {}", checks::sentence(error)))),
+        Some(Err(error)) => {
+            rows.push(("quota".to_owned(), format!("not told: {}", checks::render_error(error))))
+        }
         None => rows.push(("quota".to_owned(), "not asked for: the token has expired".to_owned())),
     }
     rows
 }
 
-fn left(limit: &Limit, zone: &jiff::tz::TimeZone) -> String {
-    let Limit { left_percent, amount, contradicted_by, resets_at, .. } = limit;
+fn render_quota_left(limit: &QuotaLimit, zone: &jiff::tz::TimeZone) -> String {
+    let QuotaLimit { left_percent, amount, contradicted_by, resets_at, .. } = limit;
     let amount =
-        amount.map(|Amount { used, limit }| format!(" ({used} of {limit} used)")).unwrap_or_default();
+        amount.map(|QuotaAmount { used, limit }| format!(" ({used} of {limit} used)")).unwrap_or_default();
     let other = contradicted_by.map(|other| format!(", or {other} % by another figure of Kimi's"));
     let left = format!("{left_percent} % left{amount}{}", other.unwrap_or_default());
     match resets_at {
-        Some(at) => format!("{left}, anew {}", checks::time(*at, zone)),
+        Some(at) => format!("{left}, anew {}", checks::render_time(*at, zone)),
         None => left,
     }
 }
 
-async fn log_out(install: &Install) -> Result<ExitCode> {
-    if !install.paths.credentials().is_dir() {
-        ui::note("Nobody is logged in to Kimi.");
+async fn log_out_of_kimi(install: &Install) -> Result<ExitCode> {
+    if !install.paths.credentials_folder().is_dir() {
+        ui::print_info("Nobody is logged in to Kimi.");
         return Ok(ExitCode::SUCCESS);
     }
-    let facts = install.login().facts();
-    match auth::remove(&install.paths.login_file()).await? {
-        Removed::Nothing => ui::note("Nobody is logged in to Kimi."),
-        Removed::Login => {
-            let until = facts.map(|facts| checks::time(facts.expires_at, &install.config.zone));
+    let facts = install.load_login().login_facts();
+    match login::remove_login(&install.paths.login_file()).await? {
+        LogoutResult::Nothing => ui::print_info("Nobody is logged in to Kimi."),
+        LogoutResult::Login => {
+            let until = facts.map(|facts| checks::render_time(facts.expires_at, &install.config.zone));
             let until = until.map(|until| format!(" until {until}")).unwrap_or_default();
-            ui::note("Removed the Kimi login from this machine. `nanokimi login` makes another one.");
-            ui::note(format!(
+            ui::print_info("Removed the Kimi login from this machine. `nanokimi login` makes another one.");
+            ui::print_info(format!(
                 "Kimi does not know: its last token is good{until}, and whoever has a copy of the file can renew it. Your \
                  account on {WHERE_TO_END_IT} is where a login is ended."
             ));
@@ -287,24 +303,24 @@ async fn log_out(install: &Install) -> Result<ExitCode> {
 }
 
 /// Where the code is shown.
-enum Screen {
+enum LoginScreen {
     /// The last line counts down.
     Terminal,
     Pipe,
 }
 
-impl Screen {
-    fn show(code: &DeviceCode) -> Result<Self> {
-        words(code).iter().for_each(ui::note);
-        let Some((rows, columns)) = ui::room() else {
-            ui::note(format!("Waiting for you to agree, for {}.", time(code.good_for)));
+impl LoginScreen {
+    fn show_code(code: &DeviceCode) -> Result<Self> {
+        render_login_instructions(code).iter().for_each(ui::print_info);
+        let Some((rows, columns)) = ui::terminal_size() else {
+            ui::print_info(format!("Waiting for you to agree, for {}.", render_minutes_left(code.good_for)));
             return Ok(Self::Pipe);
         };
         // Without it the address is as good.
-        if let Drawing::Drawn { lines, .. } =
-            qr::draw(&code.page_with_code, Room { rows: rows.saturating_sub(BELOW), columns })?
+        if let QrDrawing::Drawn { lines, .. } =
+            qr::draw_qr(&code.page_with_code, TerminalSize { rows: rows.saturating_sub(BELOW), columns })?
         {
-            ui::note_code(&lines);
+            ui::print_code(&lines);
         }
         Ok(Self::Terminal)
     }
@@ -312,8 +328,8 @@ impl Screen {
     fn count_down(&self, until: Instant, trouble: Option<&str>) {
         match self {
             Self::Terminal => {
-                let left = time(until.saturating_duration_since(Instant::now()));
-                ui::in_place(match trouble {
+                let left = render_minutes_left(until.saturating_duration_since(Instant::now()));
+                ui::print_in_place(match trouble {
                     Some(_) => format!(
                         "Kimi's login server does not answer; trying again. {left} left; Ctrl-C ends."
                     ),
@@ -324,15 +340,15 @@ impl Screen {
         }
     }
 
-    fn done(&self) {
+    fn clear_countdown(&self) {
         match self {
-            Self::Terminal => ui::in_place(""),
+            Self::Terminal => ui::print_in_place(""),
             Self::Pipe => {}
         }
     }
 }
 
-fn words(code: &DeviceCode) -> [String; 5] {
+fn render_login_instructions(code: &DeviceCode) -> [String; 5] {
     [
         "Open this page in any browser, on any device, and agree there:".to_owned(),
         String::new(),
@@ -343,7 +359,7 @@ fn words(code: &DeviceCode) -> [String; 5] {
 }
 
 /// Whole seconds, the one that has begun too: "29 min 41 s".
-fn time(left: Duration) -> String {
+fn render_minutes_left(left: Duration) -> String {
     let seconds = left.as_millis().div_ceil(1000);
     match (seconds / 60, seconds % 60) {
         (0, seconds) => format!("{seconds} s"),
@@ -368,7 +384,7 @@ mod tests {
             ("http://127.0.0.1:9", None),
             ("kimi.ai", None),
         ] {
-            assert_eq!(region(address), expected, "{address}");
+            assert_eq!(kimi_region(address), expected, "{address}");
         }
     }
 }

@@ -6,29 +6,34 @@ use std::path::{Path, PathBuf};
 use jiff::tz;
 
 /// The machine's time zone, by its IANA name, where its files tell one.
-pub fn time_zone() -> Option<String> {
-    time_zone_in(Path::new("/etc"), Path::new("/usr/share/zoneinfo"))
+pub fn system_time_zone() -> Option<String> {
+    time_zone_from_files(Path::new("/etc"), Path::new("/usr/share/zoneinfo"))
 }
 
 /// As a link, localtime(5); else as Debian notes it beside; else as a copy of one of the database's files.
-fn time_zone_in(etc: &Path, database: &Path) -> Option<String> {
+fn time_zone_from_files(etc: &Path, database: &Path) -> Option<String> {
     let local = etc.join("localtime");
-    let linked = fs::read_link(&local).ok().and_then(zone_of).or_else(|| zone_of(local.canonicalize().ok()?));
-    linked.or_else(|| noted(&etc.join("timezone"))).or_else(|| copied(&local, database))
+    let linked = fs::read_link(&local)
+        .ok()
+        .and_then(zone_name_from_path)
+        .or_else(|| zone_name_from_path(local.canonicalize().ok()?));
+    linked
+        .or_else(|| read_timezone_file(&etc.join("timezone")))
+        .or_else(|| find_zone_by_content(&local, database))
 }
 
 /// The zone whose file this is.
-fn zone_of(file: PathBuf) -> Option<String> {
+fn zone_name_from_path(file: PathBuf) -> Option<String> {
     let (_, name) = file.to_str()?.rsplit_once("zoneinfo/")?;
     Some(name.strip_prefix("posix/").unwrap_or(name).to_owned())
 }
 
-fn noted(file: &Path) -> Option<String> {
+fn read_timezone_file(file: &Path) -> Option<String> {
     let text = fs::read_to_string(file).ok()?;
     text.lines().map(str::trim).find(|line| !line.is_empty() && !line.starts_with('#')).map(str::to_owned)
 }
 
-fn copied(local: &Path, database: &Path) -> Option<String> {
+fn find_zone_by_content(local: &Path, database: &Path) -> Option<String> {
     let local = fs::read(local).ok()?;
     let mut names = tz::db().available();
     names
@@ -67,7 +72,7 @@ mod tests {
         }
 
         fn zone(&self) -> Option<String> {
-            time_zone_in(&self.0.path().join("etc"), &self.0.path().join("zoneinfo"))
+            time_zone_from_files(&self.0.path().join("etc"), &self.0.path().join("zoneinfo"))
         }
     }
 

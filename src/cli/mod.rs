@@ -12,7 +12,6 @@ mod doctor;
 mod exit;
 mod groups;
 mod install;
-mod link;
 mod log;
 mod login;
 mod machine;
@@ -24,6 +23,7 @@ mod systemd;
 mod terminal;
 mod ui;
 mod usage;
+mod whatsapp_once;
 
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -92,31 +92,31 @@ enum Verb {
 
 /// Runs nanokimi as it was called.
 pub fn main() -> ExitCode {
-    log::tell_of_panics();
+    log::install_panic_hook();
     let arguments = match Arguments::try_parse() {
         Ok(arguments) => arguments,
         Err(error) if error.use_stderr() => {
             // Not by clap itself: it repeats what was typed.
-            ui::note(error.to_string().trim_end());
+            ui::print_info(error.to_string().trim_end());
             return ExitCode::from(NOT_UNDERSTOOD);
         }
         Err(help) => help.exit(),
     };
-    match carry_out(arguments) {
+    match run_with_runtime(arguments) {
         Ok(code) => code,
         // Whoever took the results, such as `head`, has had enough.
-        Err(error) if error.is::<ui::NobodyReads>() => ExitCode::FAILURE,
+        Err(error) if error.is::<ui::ResultPipeClosed>() => ExitCode::FAILURE,
         Err(error) => {
-            ui::error(&error);
+            ui::print_error(&error);
             ExitCode::FAILURE
         }
     }
 }
 
-fn carry_out(arguments: Arguments) -> Result<ExitCode> {
+fn run_with_runtime(arguments: Arguments) -> Result<ExitCode> {
     // Before the runtime has threads: it runs programs and changes users.
     if let Verb::Demo(demo) = &arguments.verb {
-        let environment = install::environment();
+        let environment = install::read_environment();
         if let Some(code) = demo::prepare_machine(demo, &environment)? {
             return Ok(code);
         }
@@ -126,26 +126,26 @@ fn carry_out(arguments: Arguments) -> Result<ExitCode> {
         .worker_threads(install::WORKER_THREADS)
         .build()
         .context("Failed to start the runtime")?;
-    let done = runtime.block_on(perform(arguments));
+    let done = runtime.block_on(dispatch_verb(arguments));
     // A read from the terminal cannot be broken off: it must not keep the process.
     runtime.shutdown_background();
     done
 }
 
-async fn perform(arguments: Arguments) -> Result<ExitCode> {
+async fn dispatch_verb(arguments: Arguments) -> Result<ExitCode> {
     let home = arguments.home;
     match arguments.verb {
-        Verb::Demo(demo) => demo::run(demo).await,
-        Verb::Auth(auth) => auth::run(&Install::open(home)?, auth).await,
-        Verb::Login(login) => login::run(&Install::open(home)?, login).await,
-        Verb::Setup(setup) => setup::run(&Install::open(home)?, setup).await,
-        Verb::Build => build::run(&Install::open(home)?).await,
-        Verb::Run => run::run(&Install::open(home)?).await,
-        Verb::Chat(chat) => chat::run(&Install::open(home)?, chat).await,
-        Verb::Groups { verb } => groups::run(&Install::open(home)?, verb).await,
-        Verb::Service { verb } => service::run(home, verb).await,
-        Verb::Status => status::run(&Install::open(home)?).await,
-        Verb::Usage(usage) => usage::run(&Install::open(home)?, usage).await,
-        Verb::Doctor => doctor::run(home).await,
+        Verb::Demo(demo) => demo::run_demo_command(demo).await,
+        Verb::Auth(auth) => auth::run_auth_command(&Install::open(home)?, auth).await,
+        Verb::Login(login) => login::run_login_command(&Install::open(home)?, login).await,
+        Verb::Setup(setup) => setup::run_setup_command(&Install::open(home)?, setup).await,
+        Verb::Build => build::run_build_command(&Install::open(home)?).await,
+        Verb::Run => run::run_service_in_foreground(&Install::open(home)?).await,
+        Verb::Chat(chat) => chat::run_chat_command(&Install::open(home)?, chat).await,
+        Verb::Groups { verb } => groups::run_groups_command(&Install::open(home)?, verb).await,
+        Verb::Service { verb } => service::run_service_command(home, verb).await,
+        Verb::Status => status::run_status_command(&Install::open(home)?).await,
+        Verb::Usage(usage) => usage::run_usage_command(&Install::open(home)?, usage).await,
+        Verb::Doctor => doctor::run_doctor_command(home).await,
     }
 }

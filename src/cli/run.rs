@@ -7,55 +7,55 @@ use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::sync::oneshot;
 
 use super::install::{self, Install};
-use super::systemd::{News, Supervisor};
+use super::systemd::{NotifyState, Supervisor};
 use super::{auth, exit, log};
 use crate::bridge;
-use crate::bridge::whatsapp::Task;
+use crate::bridge::whatsapp::BridgeTask;
 use crate::container::docker::Docker;
-use crate::service::{self, Ended, Reach};
-use crate::session::Host;
+use crate::service::{self, BridgeReach, StopReason};
+use crate::session::SessionContext;
 use crate::types::{Group, Role};
 
 /// More open files than any number of agents needs.
 const FILES_MAX: u64 = 65_536;
 
-pub async fn run(install: &Install) -> Result<ExitCode> {
-    log::start(&install.config.log_level);
-    allow_more_files();
+pub async fn run_service_in_foreground(install: &Install) -> Result<ExitCode> {
+    log::start_log(&install.config.log_level);
+    raise_open_file_limit();
     let docker = install.docker_for_service().await?;
-    let _lock = install.lock("run")?;
-    let store = install.store()?;
-    let groups = store.groups().await?;
-    let is_linked = install.whatsapp().is_linked().await?;
-    if !is_linked && needs_a_link(&groups) {
-        return Ok(auth::ended(Some(&store), install).await?.tell());
+    let _lock = install.lock_install("run")?;
+    let store = install.open_store()?;
+    let groups = store.all_groups().await?;
+    let is_linked = install.whatsapp_bridge().is_linked().await?;
+    if !is_linked && needs_whatsapp_link(&groups) {
+        return Ok(auth::exit_for_missing_link(Some(&store), install).await?.report_exit());
     }
     if !groups.iter().any(|group| group.role == Role::Main) {
         tracing::warn!("There is no main channel; `nanokimi setup` makes it");
     }
-    let (bridge_end, end) = bridge::pair();
-    let host = install.host(docker, store, end.orders.clone()).await?;
+    let (bridge_end, end) = bridge::create_bridge_ends();
+    let host = install.build_session_context(docker, store, end.orders.clone()).await?;
     let ended = if is_linked {
-        with_whatsapp(install, host, bridge_end, end).await?
+        serve_with_whatsapp(install, host, bridge_end, end).await?
     } else {
         tracing::warn!(
             "WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped. \
              `nanokimi auth` links it"
         );
-        serve(install, host, end, Reach::Nothing, std::future::pending()).await?
+        serve_until_stopped(install, host, end, BridgeReach::Nothing, std::future::pending()).await?
     };
     Ok(match ended {
-        Ended::Asked => ExitCode::SUCCESS,
-        Ended::Link(link) => {
-            let end = exit::of_link(&link, &install.config.zone);
-            end.context("Failed to keep the link to WhatsApp")?.tell()
+        StopReason::Asked => ExitCode::SUCCESS,
+        StopReason::Link(link) => {
+            let end = exit::exit_for_link(&link, &install.config.zone);
+            end.context("Failed to keep the link to WhatsApp")?.report_exit()
         }
     })
 }
 
 /// Each connection of an agent to its door, and on to the web, is an open file. The usual limit is low for the sake of
 /// programs that this one is none of (those that call `select`).
-fn allow_more_files() {
+fn raise_open_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.map_or(FILES_MAX, |maximum| maximum.min(FILES_MAX));
     if limit.current.is_some_and(|current| current < most)
@@ -66,22 +66,22 @@ fn allow_more_files() {
 }
 
 /// Whether there is nothing to do without WhatsApp. An install whose groups are all at the terminal may run.
-fn needs_a_link(groups: &[Group]) -> bool {
-    groups.is_empty() || groups.iter().any(|group| !group.chat.is_console())
+fn needs_whatsapp_link(groups: &[Group]) -> bool {
+    groups.is_empty() || groups.iter().any(|group| !group.chat.is_console_chat())
 }
 
 /// The service beside the bridge, which ends last: it carries the last replies.
-async fn with_whatsapp(
+async fn serve_with_whatsapp(
     install: &Install,
-    host: Host<Docker>,
+    host: SessionContext<Docker>,
     bridge_end: bridge::BridgeEnd,
     end: bridge::ServiceEnd,
-) -> Result<Ended> {
+) -> Result<StopReason> {
     let (stop, stopped) = oneshot::channel::<()>();
     let (broke, broken) = oneshot::channel();
-    let whatsapp = install.whatsapp();
+    let whatsapp = install.whatsapp_bridge();
     let carrying = tokio::spawn(async move {
-        let carried = whatsapp.run(bridge_end, Task::Serve, async { drop(stopped.await) }).await;
+        let carried = whatsapp.run_bridge(bridge_end, BridgeTask::Serve, async { drop(stopped.await) }).await;
         broke.send(carried.is_err()).ok();
         carried
     });
@@ -91,36 +91,36 @@ async fn with_whatsapp(
             std::future::pending::<()>().await;
         }
     };
-    let ended = serve(install, host, end, Reach::All, bridge_broke).await;
+    let ended = serve_until_stopped(install, host, end, BridgeReach::All, bridge_broke).await;
     stop.send(()).ok();
     carrying.await.context("Failed to end the bridge to WhatsApp")??;
     ended
 }
 
 /// The service, until the person or the system asks it to stop, or `broken` resolves.
-async fn serve(
+async fn serve_until_stopped(
     install: &Install,
-    host: Host<Docker>,
+    host: SessionContext<Docker>,
     end: bridge::ServiceEnd,
-    reach: Reach,
+    reach: BridgeReach,
     broken: impl Future<Output = ()>,
-) -> Result<Ended> {
-    let supervisor = Supervisor::of(&install.environment);
+) -> Result<StopReason> {
+    let supervisor = Supervisor::from_environment(&install.environment);
     // Before the service says that it is ready: who then stops it at once is heard, too.
-    let asked = install::asked_to_stop()?;
+    let asked = install::listen_for_stop_signal()?;
     let stop = async {
         tokio::select! {
             () = asked => {}
             () = broken => {}
         }
-        supervisor.tell(News::Stopping);
+        supervisor.notify_systemd(NotifyState::Stopping);
     };
     let (ready, is_ready) = oneshot::channel();
     let told = async {
         if is_ready.await.is_ok() {
-            supervisor.tell(News::Ready);
+            supervisor.notify_systemd(NotifyState::Ready);
         }
     };
-    let (ended, ()) = tokio::join!(service::run(host, end, reach, ready, stop), told);
+    let (ended, ()) = tokio::join!(service::run_service(host, end, reach, ready, stop), told);
     ended
 }

@@ -10,10 +10,10 @@ use std::process::{Command, ExitCode, Output};
 use anyhow::{Context, Result, bail};
 use clap::Subcommand as ClapSubcommand;
 
-use super::exit::Exit;
+use super::exit::ExitCause;
 use super::install::{self, Install};
 use super::{systemd, ui};
-use crate::writing::as_typed;
+use crate::writing::normalize_typed_text;
 
 const UNIT: &str = "nanokimi.service";
 const NO_SERVICE: &str = "There is no service here; `nanokimi service install` makes it.";
@@ -36,54 +36,62 @@ pub enum Verb {
         #[arg(long)]
         follow: bool,
         /// How many of the last lines to show
-        #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = lines)]
+        #[arg(long, value_name = "NUMBER", default_value_t = 100, value_parser = parse_line_count)]
         lines: u32,
     },
 }
 
 /// The number of `--lines`.
-fn lines(text: &str) -> Result<u32> {
-    Ok(as_typed(text).parse()?)
+fn parse_line_count(text: &str) -> Result<u32> {
+    Ok(normalize_typed_text(text).parse()?)
 }
 
-pub async fn run(home: Option<PathBuf>, verb: Verb) -> Result<ExitCode> {
+pub async fn run_service_command(home: Option<PathBuf>, verb: Verb) -> Result<ExitCode> {
     match verb {
-        Verb::Install { linger } => install(&Install::open(home)?, linger).await?,
-        Verb::Uninstall => uninstall(&Systemd::find(install::environment_with_runtime_dir())?)?,
-        Verb::Status => return status(&Systemd::find(install::environment_with_runtime_dir())?),
-        Verb::Logs { follow, lines } => return logs(follow, lines),
+        Verb::Install { linger } => install_service(&Install::open(home)?, linger).await?,
+        Verb::Uninstall => {
+            uninstall_service(&Systemd::find_running(install::environment_with_runtime_dir())?)?
+        }
+        Verb::Status => {
+            return print_service_status(&Systemd::find_running(install::environment_with_runtime_dir())?);
+        }
+        Verb::Logs { follow, lines } => return show_service_logs(follow, lines),
     }
     Ok(ExitCode::SUCCESS)
 }
 
-async fn install(install: &Install, linger: bool) -> Result<()> {
-    let systemd = Systemd::find(install.environment.clone())?;
+async fn install_service(install: &Install, linger: bool) -> Result<()> {
+    let systemd = Systemd::find_running(install.environment.clone())?;
     install.docker_with_image().await?;
     let program = std::env::current_exe().context("Failed to find this binary")?;
-    let unit = systemd::unit(&program, install.paths.root())?;
-    let file = unit_file(&systemd.environment)?;
-    write(&file, &unit)?;
-    ui::note(format!("Wrote {} for the install in {}.", file.display(), install.paths.root().display()));
-    systemd.do_it(&["daemon-reload"])?;
-    systemd.do_it(&["enable", "--quiet", UNIT])?;
+    let unit = systemd::render_systemd_unit(&program, install.paths.root())?;
+    let file = unit_file_path(&systemd.environment)?;
+    write_unit_file(&file, &unit)?;
+    ui::print_info(format!(
+        "Wrote {} for the install in {}.",
+        file.display(),
+        install.paths.root().display()
+    ));
+    systemd.systemctl_checked(&["daemon-reload"])?;
+    systemd.systemctl_checked(&["enable", "--quiet", UNIT])?;
     // Not `enable --now`: one that runs already, perhaps an older version, begins anew.
-    if systemd.do_it(&["restart", UNIT]).is_err() {
+    if systemd.systemctl_checked(&["restart", UNIT]).is_err() {
         bail!("The service did not start; `nanokimi service logs` says why");
     }
-    ui::note("The service runs. `nanokimi service logs --follow` shows what it does.");
-    systemd.settle_lingering(linger)
+    ui::print_info("The service runs. `nanokimi service logs --follow` shows what it does.");
+    systemd.enable_lingering_if_wanted(linger)
 }
 
-fn uninstall(systemd: &Systemd) -> Result<()> {
-    let file = unit_file(&systemd.environment)?;
+fn uninstall_service(systemd: &Systemd) -> Result<()> {
+    let file = unit_file_path(&systemd.environment)?;
     if !file.exists() {
-        ui::note("There is no service to remove.");
+        ui::print_info("There is no service to remove.");
         return Ok(());
     }
-    systemd.do_it(&["disable", "--quiet", "--now", UNIT])?;
+    systemd.systemctl_checked(&["disable", "--quiet", "--now", UNIT])?;
     fs::remove_file(&file).with_context(|| format!("Failed to remove {}", file.display()))?;
-    systemd.do_it(&["daemon-reload"])?;
-    ui::note(format!(
+    systemd.systemctl_checked(&["daemon-reload"])?;
+    ui::print_info(format!(
         "Stopped the service and removed {}. The install and all its data are kept; `nanokimi service install` takes \
          them up.",
         file.display()
@@ -92,15 +100,15 @@ fn uninstall(systemd: &Systemd) -> Result<()> {
 }
 
 /// Exit code 1 where it does not run.
-fn status(systemd: &Systemd) -> Result<ExitCode> {
+fn print_service_status(systemd: &Systemd) -> Result<ExitCode> {
     const ASKED: &str = "--property=LoadState,ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,UnitFileState,ExecMainStatus";
-    let shown = systemd.ask(&["show", UNIT, ASKED])?;
+    let shown = systemd.systemctl_stdout(&["show", UNIT, ASKED])?;
     let value = |name: &str| {
         let line = shown.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix('='));
         line.unwrap_or_default().to_owned()
     };
     if value("LoadState") != "loaded" {
-        ui::note(NO_SERVICE);
+        ui::print_info(NO_SERVICE);
         return Ok(ExitCode::FAILURE);
     }
     let rows = [
@@ -109,33 +117,35 @@ fn status(systemd: &Systemd) -> Result<ExitCode> {
         ("restarts", value("NRestarts")),
         ("at boot", value("UnitFileState")),
     ];
-    ui::table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
+    ui::print_table(&rows.map(|(name, value)| vec![name.to_owned(), value]))?;
     if value("ActiveState") == "active" {
         return Ok(ExitCode::SUCCESS);
     }
     // An older nanokimi has written a unit with a limit of starts; while it is used up, systemd starts nothing.
     if value("Result") == "start-limit-hit" {
-        ui::note(
+        ui::print_info(
             "It failed too often within a short time, so systemd does not start it any more. `nanokimi service logs` says \
              why it failed; `nanokimi service install` writes a unit without that limit and starts it.",
         );
         return Ok(ExitCode::FAILURE);
     }
     // What it left when it ended last; 0 while it begins anew.
-    match Exit::of_service(&value("ExecMainStatus")) {
-        Some(why) => ui::note(format!("{why}. Then `systemctl --user restart nanokimi` starts it.")),
-        None => ui::note("`nanokimi service logs` says why; `systemctl --user restart nanokimi` starts it."),
+    match ExitCause::explain_service_exit(&value("ExecMainStatus")) {
+        Some(why) => ui::print_info(format!("{why}. Then `systemctl --user restart nanokimi` starts it.")),
+        None => {
+            ui::print_info("`nanokimi service logs` says why; `systemctl --user restart nanokimi` starts it.")
+        }
     }
     Ok(ExitCode::FAILURE)
 }
 
 /// Exit code 1 where there is none.
-fn logs(follow: bool, lines: u32) -> Result<ExitCode> {
+fn show_service_logs(follow: bool, lines: u32) -> Result<ExitCode> {
     let environment = install::environment_with_runtime_dir();
-    if !unit_file(&environment)?.exists() {
+    if !unit_file_path(&environment)?.exists() {
         // Where there can be none, that is said instead.
-        Systemd::find(environment)?;
-        ui::note(NO_SERVICE);
+        Systemd::find_running(environment)?;
+        ui::print_info(NO_SERVICE);
         return Ok(ExitCode::FAILURE);
     }
     let mut journal = Command::new("journalctl");
@@ -159,12 +169,12 @@ struct Systemd {
 impl Systemd {
     /// # Errors
     /// There is none to ask; says what to do.
-    fn find(environment: BTreeMap<String, String>) -> Result<Self> {
+    fn find_running(environment: BTreeMap<String, String>) -> Result<Self> {
         if rustix::process::geteuid().is_root() {
             bail!("The service belongs to the account whose rootless Docker it uses; log in as that one");
         }
         let systemd = Self { environment };
-        match systemd.systemctl(&["show-environment"]) {
+        match systemd.run_systemctl(&["show-environment"]) {
             Ok(output) if output.status.success() => Ok(systemd),
             Ok(_) => bail!(
                 "Your own systemd does not answer; log in as yourself (over ssh, not with su or sudo) with the \
@@ -177,12 +187,12 @@ impl Systemd {
         }
     }
 
-    fn systemctl(&self, arguments: &[&str]) -> io::Result<Output> {
+    fn run_systemctl(&self, arguments: &[&str]) -> io::Result<Output> {
         Command::new("systemctl").arg("--user").args(arguments).envs(&self.environment).output()
     }
 
-    fn ask(&self, arguments: &[&str]) -> Result<String> {
-        let output = self.systemctl(arguments).context("Failed to run systemctl")?;
+    fn systemctl_stdout(&self, arguments: &[&str]) -> Result<String> {
+        let output = self.run_systemctl(arguments).context("Failed to run systemctl")?;
         if !output.status.success() {
             let said = String::from_utf8_lossy(&output.stderr);
             bail!("systemctl --user {} failed: {}", arguments.join(" "), said.trim());
@@ -190,12 +200,12 @@ impl Systemd {
         Ok(String::from_utf8_lossy(&output.stdout).into_owned())
     }
 
-    fn do_it(&self, arguments: &[&str]) -> Result<()> {
-        self.ask(arguments).map(drop)
+    fn systemctl_checked(&self, arguments: &[&str]) -> Result<()> {
+        self.systemctl_stdout(arguments).map(drop)
     }
 
     /// Whether the service goes on when the person logs out, and starts before they log in.
-    fn settle_lingering(&self, wanted: bool) -> Result<()> {
+    fn enable_lingering_if_wanted(&self, wanted: bool) -> Result<()> {
         let person = rustix::process::getuid().as_raw().to_string();
         let loginctl = |arguments: &[&str]| {
             let output =
@@ -204,11 +214,11 @@ impl Systemd {
         };
         let lingers = loginctl(&["show-user", "--property=Linger", "--value"])?;
         if lingers.stdout.trim_ascii() == b"yes" {
-            ui::note("It starts at every boot.");
+            ui::print_info("It starts at every boot.");
             return Ok(());
         }
         if !wanted {
-            ui::note(
+            ui::print_info(
                 "It ends when you log out: `nanokimi service install --linger`, or `sudo loginctl enable-linger \
                  \"$USER\"`, lets it run without you.",
             );
@@ -217,13 +227,13 @@ impl Systemd {
         if !loginctl(&["enable-linger"])?.status.success() {
             bail!("systemd does not let you; run `sudo loginctl enable-linger \"$USER\"`");
         }
-        ui::note("It starts at every boot, without your login.");
+        ui::print_info("It starts at every boot, without your login.");
         Ok(())
     }
 }
 
 /// Where the person's units lie: systemd.unit(5).
-fn unit_file(environment: &BTreeMap<String, String>) -> Result<PathBuf> {
+fn unit_file_path(environment: &BTreeMap<String, String>) -> Result<PathBuf> {
     let named = |name: &str| environment.get(name).map(Path::new).filter(|path| path.is_absolute());
     let config = match (named("XDG_CONFIG_HOME"), named("HOME")) {
         (Some(config), _) => config.to_owned(),
@@ -233,7 +243,7 @@ fn unit_file(environment: &BTreeMap<String, String>) -> Result<PathBuf> {
     Ok(config.join("systemd/user").join(UNIT))
 }
 
-fn write(file: &Path, unit: &str) -> Result<()> {
+fn write_unit_file(file: &Path, unit: &str) -> Result<()> {
     let folder = file.parent().context("Failed to find the folder of the unit")?;
     let written = fs::create_dir_all(folder).and_then(|()| fs::write(file, unit));
     written.with_context(|| format!("Failed to write {}", file.display()))

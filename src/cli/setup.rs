@@ -11,14 +11,14 @@ use tokio::time::timeout;
 use super::exit;
 use super::groups::{self, MAIN};
 use super::install::{self, Install};
-use super::link::{self, ANSWERS_IN_FLIGHT, Answers, Delivered};
+use super::whatsapp_once::{self, ANSWERS_IN_FLIGHT, AnswerReceiver, DeliveryOutcome};
 use super::{auth, log, ui};
-use crate::bridge::whatsapp::Task;
+use crate::bridge::whatsapp::BridgeTask;
 use crate::bridge::{self, Order};
 use crate::notices;
-use crate::panics::blocking;
+use crate::panics::run_blocking;
 use crate::store::{KnownChat, Store};
-use crate::types::{Account, ChatId, Group, GroupName, Link, Role};
+use crate::types::{ChatId, Group, GroupName, LinkState, LinkedAccount, Role};
 
 /// How long WhatsApp may take until the link is there.
 const CONNECT_LIMIT: Duration = Duration::from_secs(60);
@@ -29,54 +29,56 @@ const CHATS_PER_PAGE: usize = 15;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The chat's id, instead of choosing it from a list
-    #[arg(long, value_name = "ID", value_parser = ui::typed)]
+    #[arg(long, value_name = "ID", value_parser = ui::parse_typed_text)]
     main: Option<String>,
 }
 
-pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
-    log::start("error");
-    let chat = arguments.main.as_deref().map(groups::chat_id).transpose()?;
-    if !install.whatsapp().is_linked().await? {
-        return Ok(auth::ended(install.existing_store()?.as_ref(), install).await?.tell());
+pub async fn run_setup_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
+    log::start_log("error");
+    let chat = arguments.main.as_deref().map(groups::parse_chat_id).transpose()?;
+    if !install.whatsapp_bridge().is_linked().await? {
+        return Ok(auth::exit_for_missing_link(install.open_existing_store()?.as_ref(), install)
+            .await?
+            .report_exit());
     }
     install.refuse_root()?;
-    let _lock = install.lock("setup")?;
-    let store = install.store()?;
-    if let Some(main) = store.groups().await?.into_iter().find(|group| group.role == Role::Main) {
-        return there_is_one(&main);
+    let _lock = install.lock_install("setup")?;
+    let store = install.open_store()?;
+    if let Some(main) = store.all_groups().await?.into_iter().find(|group| group.role == Role::Main) {
+        return report_existing_main(&main);
     }
-    let (bridge_end, end) = bridge::pair();
+    let (bridge_end, end) = bridge::create_bridge_ends();
     let (answered, answers) = mpsc::channel(ANSWERS_IN_FLIGHT);
     let (stop, stopped) = oneshot::channel::<()>();
-    let asked = install::asked_to_stop()?;
+    let asked = install::listen_for_stop_signal()?;
     let over = async {
         tokio::select! {
             () = asked => {}
             _ = stopped => {}
         }
     };
-    let carrying = tokio::spawn(install.whatsapp().run(bridge_end, Task::Serve, over));
-    let connected = Connected { install, store: &store, orders: end.orders, answers };
+    let carrying = tokio::spawn(install.whatsapp_bridge().run_bridge(bridge_end, BridgeTask::Serve, over));
+    let connected = SetupConnection { install, store: &store, orders: end.orders, answers };
     let work = async {
-        let done = connected.set_up(end.link, chat).await;
+        let done = connected.set_up_main_channel(end.link, chat).await;
         stop.send(()).ok();
         let carried = carrying.await.context("Failed to end the connection to WhatsApp")?;
         // What broke the bridge is why nothing could be done.
-        store.set_link(&carried?, install.clock.now()).await?;
+        store.record_link_state(&carried?, install.clock.now()).await?;
         done
     };
-    link::while_storing(install, &store, end.batches, answered, work).await
+    whatsapp_once::run_while_storing(install, &store, end.batches, answered, work).await
 }
 
-fn there_is_one(main: &Group) -> Result<ExitCode> {
+fn report_existing_main(main: &Group) -> Result<ExitCode> {
     let name = &main.name;
-    if main.chat.is_console() {
+    if main.chat.is_console_chat() {
         bail!(
             "The main channel is {name}, a chat at this terminal; `nanokimi groups remove {name}` makes room for one \
              on WhatsApp, and keeps its folder"
         );
     }
-    ui::note(format!(
+    ui::print_info(format!(
         "The main channel is {name} already ({}); `nanokimi groups remove {name}` makes room for another. {NEXT}",
         main.chat
     ));
@@ -87,21 +89,25 @@ const NEXT: &str = "Next: `nanokimi service install` keeps nanokimi running, `na
                     that you can add.";
 
 /// What is at hand while the link is there.
-struct Connected<'a> {
+struct SetupConnection<'a> {
     install: &'a Install,
     store: &'a Store,
     orders: mpsc::Sender<Order>,
-    answers: Answers,
+    answers: AnswerReceiver,
 }
 
-impl Connected<'_> {
-    async fn set_up(mut self, link: watch::Receiver<Link>, chat: Option<ChatId>) -> Result<ExitCode> {
-        ui::note("Connecting to WhatsApp …");
-        match timeout(CONNECT_LIMIT, settled(link)).await {
-            Ok(Link::Online) => {}
+impl SetupConnection<'_> {
+    async fn set_up_main_channel(
+        mut self,
+        link: watch::Receiver<LinkState>,
+        chat: Option<ChatId>,
+    ) -> Result<ExitCode> {
+        ui::print_info("Connecting to WhatsApp …");
+        match timeout(CONNECT_LIMIT, wait_for_link_outcome(link)).await {
+            Ok(LinkState::Online) => {}
             Ok(link) => {
-                let end = exit::of_link(&link, &self.install.config.zone);
-                return Ok(end.context("Failed to connect to WhatsApp")?.tell());
+                let end = exit::exit_for_link(&link, &self.install.config.zone);
+                return Ok(end.context("Failed to connect to WhatsApp")?.report_exit());
             }
             Err(_) => bail!(
                 "WhatsApp did not let this device in within {} s; check this machine's connection with `curl -I \
@@ -110,37 +116,48 @@ impl Connected<'_> {
             ),
         }
         let chats = self.store.known_chats().await?;
-        let account = self.store.account().await?;
-        let Some(chosen) = choose(chats, account.as_ref(), chat).await? else {
-            ui::note("Nothing was chosen, and nothing was changed.");
+        let account = self.store.linked_account().await?;
+        let Some(chosen) = choose_main_chat(chats, account.as_ref(), chat).await? else {
+            ui::print_info("Nothing was chosen, and nothing was changed.");
             return Ok(ExitCode::FAILURE);
         };
         let name = GroupName::parse(MAIN)?;
         let main = Group::new(name, chosen.id.clone(), Role::Main);
-        groups::add(self.install, &main).await?;
-        let title = title(&chosen, account.as_ref());
-        ui::note(format!("{title} is your main channel now; `nanokimi groups remove {MAIN}` undoes that."));
-        self.say_hello(&main.chat).await
+        groups::register_group(self.install, &main).await?;
+        let title = chat_title(&chosen, account.as_ref());
+        ui::print_info(format!(
+            "{title} is your main channel now; `nanokimi groups remove {MAIN}` undoes that."
+        ));
+        self.send_hello(&main.chat).await
     }
 
     /// The first message in the main channel, which shows that the way there works.
-    async fn say_hello(&mut self, chat: &ChatId) -> Result<ExitCode> {
+    async fn send_hello(&mut self, chat: &ChatId) -> Result<ExitCode> {
         let config = &self.install.config;
-        let hello =
-            format!("{}{}", config.reply_prefix(), notices::hello(config.lang, &config.assistant_name));
-        self.store.say(chat, &hello, self.install.clock.now()).await?;
+        let hello = format!(
+            "{}{}",
+            config.reply_prefix(),
+            notices::welcome_notice(config.lang, &config.assistant_name)
+        );
+        self.store.notify_chat(chat, &hello, self.install.clock.now()).await?;
         let name = &config.assistant_name;
-        let delivered =
-            link::deliver(self.install, self.store, chat, &self.orders, &mut self.answers).await?;
+        let delivered = whatsapp_once::send_waiting_replies(
+            self.install,
+            self.store,
+            chat,
+            &self.orders,
+            &mut self.answers,
+        )
+        .await?;
         let (told, code) = match delivered {
-            Delivered::Acked => (format!("{name} has said hello there."), ExitCode::SUCCESS),
-            Delivered::Waiting => (
+            DeliveryOutcome::Acked => (format!("{name} has said hello there."), ExitCode::SUCCESS),
+            DeliveryOutcome::Waiting => (
                 format!(
                     "WhatsApp has not confirmed {name}'s first message yet; the service goes on with it."
                 ),
                 ExitCode::SUCCESS,
             ),
-            Delivered::Refused(code) => (
+            DeliveryOutcome::Refused(code) => (
                 format!(
                     "WhatsApp refused {name}'s first message (code {code}): choose a chat in which somebody has \
                      written to this account, after `nanokimi groups remove {MAIN}`."
@@ -148,24 +165,24 @@ impl Connected<'_> {
                 ExitCode::FAILURE,
             ),
         };
-        ui::note(format!("{told} {NEXT}"));
+        ui::print_info(format!("{told} {NEXT}"));
         Ok(code)
     }
 }
 
 /// The link, once it is there or will not be.
-async fn settled(mut link: watch::Receiver<Link>) -> Link {
-    let is_settled = |link: &Link| !matches!(link, Link::Connecting | Link::Pairing(_));
+async fn wait_for_link_outcome(mut link: watch::Receiver<LinkState>) -> LinkState {
+    let is_settled = |link: &LinkState| !matches!(link, LinkState::Connecting | LinkState::Pairing(_));
     match link.wait_for(is_settled).await {
         Ok(link) => link.clone(),
-        Err(_) => Link::Connecting,
+        Err(_) => LinkState::Connecting,
     }
 }
 
 /// The chat that is to be the main channel; none where the person went away.
-async fn choose(
+async fn choose_main_chat(
     chats: Vec<KnownChat>,
-    account: Option<&Account>,
+    account: Option<&LinkedAccount>,
     named: Option<ChatId>,
 ) -> Result<Option<KnownChat>> {
     if let Some(id) = named {
@@ -174,11 +191,11 @@ async fn choose(
         };
         return Ok(Some(chat));
     }
-    let titles: Vec<String> = chats.iter().map(|chat| title(chat, account)).collect();
+    let titles: Vec<String> = chats.iter().map(|chat| chat_title(chat, account)).collect();
     if chats.is_empty() {
         bail!("WhatsApp has not told any chat yet; write to yourself on WhatsApp, and try again");
     }
-    if !ui::somebody_types() || ui::room().is_none() {
+    if !ui::is_stdin_terminal() || ui::terminal_size().is_none() {
         let listed: Vec<String> =
             chats.iter().zip(&titles).map(|(chat, title)| format!("  {}  {title}", chat.id)).collect();
         bail!(
@@ -187,7 +204,7 @@ async fn choose(
             listed.join("\n")
         );
     }
-    let chosen = blocking(move || {
+    let chosen = run_blocking(move || {
         let question = "Which chat is your main channel, where every message is for the assistant? (arrow keys, Enter; q ends)";
         let list = dialoguer::Select::new().with_prompt(question).items(&titles).default(0);
         list.max_length(CHATS_PER_PAGE).report(false).interact_opt()
@@ -200,7 +217,7 @@ async fn choose(
 }
 
 /// A chat as people know it.
-pub fn title(chat: &KnownChat, account: Option<&Account>) -> String {
+pub fn chat_title(chat: &KnownChat, account: Option<&LinkedAccount>) -> String {
     let own = account.is_some_and(|account| {
         let ids = [Some(&account.id), account.lid.as_ref()];
         ids.into_iter().flatten().any(|id| id.as_str() == chat.id.as_str())
@@ -208,8 +225,10 @@ pub fn title(chat: &KnownChat, account: Option<&Account>) -> String {
     if own {
         return "Message yourself".to_owned();
     }
-    let name = match ui::plain(&chat.name) {
-        name if name.is_empty() || name == chat.id.as_str() => auth::phone::of_id(chat.id.as_str()),
+    let name = match ui::sanitize_name(&chat.name) {
+        name if name.is_empty() || name == chat.id.as_str() => {
+            auth::phone::phone_number_from_id(chat.id.as_str())
+        }
         name => name,
     };
     match chat.members {
@@ -237,13 +256,13 @@ mod tests {
         ]
     }
 
-    fn account() -> Account {
-        Account { id: SenderId::new("34600111222@s.whatsapp.net"), lid: None, name: "Ana".to_owned() }
+    fn account() -> LinkedAccount {
+        LinkedAccount { id: SenderId::new("34600111222@s.whatsapp.net"), lid: None, name: "Ana".to_owned() }
     }
 
     #[test]
     fn chats_are_shown_as_people_know_them() {
-        let titles: Vec<String> = chats().iter().map(|chat| title(chat, Some(&account()))).collect();
+        let titles: Vec<String> = chats().iter().map(|chat| chat_title(chat, Some(&account()))).collect();
         assert_eq!(
             titles,
             ["Message yourself", "Family[2J (12 members)", "1203631@g.us (1 member)", "+34600333444"]
@@ -252,7 +271,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_chat_that_is_named_must_be_known() {
-        let named = |id: &str| choose(chats(), None, Some(ChatId::new(id)));
+        let named = |id: &str| choose_main_chat(chats(), None, Some(ChatId::new(id)));
         assert_eq!(named("1203630@g.us").await.unwrap().unwrap().members, Some(12));
         let error = named("9@g.us").await.unwrap_err().to_string();
         insta::assert_snapshot!(error, @"9@g.us is no chat of this account; `nanokimi groups chats` shows those there are");

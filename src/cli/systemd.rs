@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
 
-use super::exit::{Exit, FOR_A_PERSON};
+use super::exit::{ExitCause, FOR_A_PERSON};
 use crate::service;
 
 /// How long after the service's own bounds systemd waits before it kills: the bridge still has to end, for up to 22 s.
@@ -18,15 +18,15 @@ const STOP_MARGIN: Duration = Duration::from_secs(30);
 ///
 /// # Errors
 /// A path that systemd cannot run or read.
-pub fn unit(program: &Path, home: &Path) -> Result<String> {
-    let program = text(program)?;
+pub fn render_systemd_unit(program: &Path, home: &Path) -> Result<String> {
+    let program = path_to_utf8(program)?;
     // systemd's own rule for what it starts; arguments may hold them.
     if program.contains(['"', '\'', '\\']) || program.contains(char::is_control) {
         bail!("systemd runs no program with a quote or a backslash in its path; move {program:?} elsewhere");
     }
-    let program = quoted(program);
-    let home = quoted(text(home)?);
-    let not_again = FOR_A_PERSON.map(Exit::code).map(|code| code.to_string()).join(" ");
+    let program = quote_for_systemd(program);
+    let home = quote_for_systemd(path_to_utf8(home)?);
+    let not_again = FOR_A_PERSON.map(ExitCause::exit_code).map(|code| code.to_string()).join(" ");
     let stop_limit = (service::STOP_LIMIT + STOP_MARGIN).as_secs();
     // No limit of starts: what is left of failures ends by itself, or once somebody has mended it, and nobody looks at a
     // service that has given up. The colon: a "$" in a path is a letter, not a variable.
@@ -53,12 +53,12 @@ WantedBy=default.target
     ))
 }
 
-fn text(path: &Path) -> Result<&str> {
+fn path_to_utf8(path: &Path) -> Result<&str> {
     path.to_str().with_context(|| format!("{} is not UTF-8, which systemd needs", path.display()))
 }
 
 /// A word of a command line as systemd reads it: systemd.service(5), "Command lines", and systemd.syntax(7).
-fn quoted(word: &str) -> String {
+fn quote_for_systemd(word: &str) -> String {
     let mut quoted = String::from("\"");
     for c in word.chars() {
         match c {
@@ -79,30 +79,30 @@ pub struct Supervisor {
 
 /// What a supervisor is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum News {
+pub enum NotifyState {
     Ready,
     Stopping,
 }
 
 impl Supervisor {
-    pub fn of(environment: &BTreeMap<String, String>) -> Self {
+    pub fn from_environment(environment: &BTreeMap<String, String>) -> Self {
         Self { socket: environment.get("NOTIFY_SOCKET").cloned() }
     }
 
     /// Tells it, if there is one.
-    pub fn tell(&self, news: News) {
+    pub fn notify_systemd(&self, news: NotifyState) {
         let Some(socket) = &self.socket else { return };
         let message = match news {
-            News::Ready => "READY=1",
-            News::Stopping => "STOPPING=1",
+            NotifyState::Ready => "READY=1",
+            NotifyState::Stopping => "STOPPING=1",
         };
-        if let Err(error) = send(socket, message) {
+        if let Err(error) = send_to_notify_socket(socket, message) {
             tracing::warn!("systemd cannot be told {message}: {error}");
         }
     }
 }
 
-fn send(socket: &str, message: &str) -> std::io::Result<()> {
+fn send_to_notify_socket(socket: &str, message: &str) -> std::io::Result<()> {
     let address = match socket.strip_prefix('@') {
         Some(name) => SocketAddr::from_abstract_name(name)?,
         None => SocketAddr::from_pathname(socket)?,
@@ -118,7 +118,9 @@ mod tests {
 
     #[test]
     fn the_unit_starts_this_binary_on_this_install() {
-        let unit = unit(Path::new("/home/kai/.local/bin/nanokimi"), Path::new("/home/kai/nanokimi")).unwrap();
+        let unit =
+            render_systemd_unit(Path::new("/home/kai/.local/bin/nanokimi"), Path::new("/home/kai/nanokimi"))
+                .unwrap();
         assert_snapshot!(unit, @r#"
         [Unit]
         Description=nanokimi, a WhatsApp assistant
@@ -151,7 +153,7 @@ mod tests {
             ("/srv/a\nExecStart=/bin/x", r#""/srv/a\x0aExecStart=/bin/x""#),
             ("/srv/año; #", r#""/srv/año; #""#),
         ] {
-            let unit = unit(Path::new("/opt/my $1 %/nanokimi"), Path::new(home)).unwrap();
+            let unit = render_systemd_unit(Path::new("/opt/my $1 %/nanokimi"), Path::new(home)).unwrap();
             let line = unit.lines().find(|line| line.starts_with("ExecStart=")).unwrap();
             assert_eq!(line, format!(r#"ExecStart=:"/opt/my $1 %%/nanokimi" --home {expected} run"#));
         }
@@ -162,7 +164,7 @@ mod tests {
         for program in
             [r#"/opt/"x"/nanokimi"#, "/opt/it's/nanokimi", r"/opt/a\b/nanokimi", "/opt/a\nb/nanokimi"]
         {
-            assert!(unit(Path::new(program), Path::new("/srv")).is_err(), "{program:?}");
+            assert!(render_systemd_unit(Path::new(program), Path::new("/srv")).is_err(), "{program:?}");
         }
     }
 
@@ -180,14 +182,15 @@ mod tests {
         ];
         for (address, heard) in sockets {
             heard.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let supervisor = Supervisor::of(&BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]));
-            for (news, expected) in [(News::Ready, "READY=1"), (News::Stopping, "STOPPING=1")] {
-                supervisor.tell(news);
+            let supervisor =
+                Supervisor::from_environment(&BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]));
+            for (news, expected) in [(NotifyState::Ready, "READY=1"), (NotifyState::Stopping, "STOPPING=1")] {
+                supervisor.notify_systemd(news);
                 let mut message = [0; 64];
                 let length = heard.recv(&mut message).unwrap();
                 assert_eq!(std::str::from_utf8(&message[..length]), Ok(expected));
             }
         }
-        Supervisor::of(&BTreeMap::new()).tell(News::Ready);
+        Supervisor::from_environment(&BTreeMap::new()).notify_systemd(NotifyState::Ready);
     }
 }

@@ -8,13 +8,13 @@ use tokio::sync::mpsc;
 
 use super::ui;
 use crate::bridge::Typing;
-use crate::bridge::console::Shown;
+use crate::bridge::console::ConsoleOutput;
 
 /// Typed lines on their way to the bridge.
 const LINES_IN_FLIGHT: usize = 16;
 
 /// Lines typed at this terminal, until its end.
-pub fn typed_lines() -> mpsc::Receiver<String> {
+pub fn read_typed_lines() -> mpsc::Receiver<String> {
     let (sender, lines) = mpsc::channel(LINES_IN_FLIGHT);
     tokio::spawn(async move {
         // By bytes: a file may hold anything.
@@ -31,38 +31,38 @@ pub fn typed_lines() -> mpsc::Receiver<String> {
 }
 
 /// Prints what the bridge shows, with the time since the person's last message.
-pub struct Screen {
+pub struct ChatScreen {
     asked: Instant,
     typing: Typing,
 }
 
-impl Screen {
+impl ChatScreen {
     pub fn new() -> Self {
         Self { asked: Instant::now(), typing: Typing::Off }
     }
 
-    pub fn asked(&mut self) {
+    pub fn restart_timer(&mut self) {
         self.asked = Instant::now();
     }
 
-    pub fn show(&mut self, shown: Shown) -> Result<()> {
+    pub fn show_event(&mut self, shown: ConsoleOutput) -> Result<()> {
         match shown {
-            Shown::Stored => self.stage("stored"),
-            Shown::Typing(typing) => {
+            ConsoleOutput::Stored => self.print_answer_stage("stored"),
+            ConsoleOutput::Typing(typing) => {
                 if typing == Typing::On && self.typing == Typing::Off {
-                    self.stage("typing…");
+                    self.print_answer_stage("typing…");
                 }
                 self.typing = typing;
             }
-            Shown::Message(text) => {
-                ui::result(text)?;
-                self.stage("answered");
+            ConsoleOutput::Message(text) => {
+                ui::print_result(text)?;
+                self.print_answer_stage("answered");
             }
         }
         Ok(())
     }
 
-    fn stage(&self, what: &str) {
-        ui::note(format!("  [{:6.3} s] {what}", self.asked.elapsed().as_secs_f64()));
+    fn print_answer_stage(&self, what: &str) {
+        ui::print_info(format!("  [{:6.3} s] {what}", self.asked.elapsed().as_secs_f64()));
     }
 }

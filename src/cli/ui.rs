@@ -1,7 +1,7 @@
 //! The one place that writes to the terminal, so that stdout stays data and stderr stays talk.
 //!
 //! Whoever's words they are, nothing of them moves the cursor, writes into the clipboard or turns the writing around:
-//! all that is printed goes through [`shown`]; the log escapes such characters itself.
+//! all that is printed goes through [`sanitize_for_terminal`]; the log escapes such characters itself.
 
 use std::convert::Infallible;
 use std::fmt::{self, Display};
@@ -12,58 +12,58 @@ use anyhow::{Context, Result, bail};
 use dialoguer::console::Term;
 
 use crate::checks;
-use crate::render::with_plain_lines;
-use crate::writing::{as_typed, turns_direction};
+use crate::render::normalize_line_ends;
+use crate::writing::{is_bidi_control, normalize_typed_text};
 
 /// Longest name of somebody else's that is shown, in characters: one line stays one line.
 const PLAIN_MAX: usize = 60;
 
 /// The results go nowhere: whoever took them has closed the pipe.
 #[derive(Debug)]
-pub struct NobodyReads;
+pub struct ResultPipeClosed;
 
-impl Display for NobodyReads {
+impl Display for ResultPipeClosed {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("Nobody reads the results any more")
     }
 }
 
-impl std::error::Error for NobodyReads {}
+impl std::error::Error for ResultPipeClosed {}
 
 /// Words as a terminal may show them: lines and tabs, but no other control character (C0 and C1, so no escape sequence
 /// either), and none of the marks that turn the direction of what follows.
-pub fn shown(words: &str) -> String {
-    with_plain_lines(words).chars().filter(|c| !turns_direction(*c)).collect()
+pub fn sanitize_for_terminal(words: &str) -> String {
+    normalize_line_ends(words).chars().filter(|c| !is_bidi_control(*c)).collect()
 }
 
 /// The same on one line.
-pub fn on_one_line(words: &str) -> String {
-    shown(words).replace(['\n', '\t'], " ")
+pub fn sanitize_to_one_line(words: &str) -> String {
+    sanitize_for_terminal(words).replace(['\n', '\t'], " ")
 }
 
 /// A result: what was asked for.
 ///
 /// # Errors
-/// [`NobodyReads`], or it cannot be written.
-pub fn result(line: impl Display) -> Result<()> {
-    match writeln!(io::stdout(), "{}", shown(&line.to_string())) {
-        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(NobodyReads.into()),
+/// [`ResultPipeClosed`], or it cannot be written.
+pub fn print_result(line: impl Display) -> Result<()> {
+    match writeln!(io::stdout(), "{}", sanitize_for_terminal(&line.to_string())) {
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Err(ResultPipeClosed.into()),
         written => written.context("Failed to write the results"),
     }
 }
 
 /// What happens meanwhile. That nobody reads it stops nothing.
-pub fn note(line: impl Display) {
-    writeln!(io::stderr(), "{}", shown(&line.to_string())).ok();
+pub fn print_info(line: impl Display) {
+    writeln!(io::stderr(), "{}", sanitize_for_terminal(&line.to_string())).ok();
 }
 
 /// Why nothing came of it, and what to do.
-pub fn error(error: &anyhow::Error) {
-    note(format!("nanokimi: {}", checks::sentence(error)));
+pub fn print_error(error: &anyhow::Error) {
+    print_info(format!("nanokimi: {}", checks::render_error(error)));
 }
 
 /// Whether a person sits at the keyboard, or a file or program is read.
-pub fn somebody_types() -> bool {
+pub fn is_stdin_terminal() -> bool {
     io::stdin().is_terminal()
 }
 
@@ -71,31 +71,31 @@ pub fn somebody_types() -> bool {
 ///
 /// # Errors
 /// Never; clap's parsers may fail.
-pub fn typed(text: &str) -> Result<String, Infallible> {
-    Ok(as_typed(text))
+pub fn parse_typed_text(text: &str) -> Result<String, Infallible> {
+    Ok(normalize_typed_text(text))
 }
 
 /// A question that the person answers with yes or no; `option` is how a script says yes.
 ///
 /// # Errors
 /// Nobody sits at a terminal.
-pub fn confirmed(question: &str, option: &str) -> Result<bool> {
-    if !somebody_types() || !io::stderr().is_terminal() {
+pub fn ask_yes_no(question: &str, option: &str) -> Result<bool> {
+    if !is_stdin_terminal() || !io::stderr().is_terminal() {
         bail!("Nobody is there to ask: {question} Add {option} to say yes");
     }
-    let question = dialoguer::Confirm::new().with_prompt(shown(question)).default(false);
+    let question = dialoguer::Confirm::new().with_prompt(sanitize_for_terminal(question)).default(false);
     question.interact().context("Failed to ask")
 }
 
 /// Whether a character moves the cursor, turns the writing around or cannot be seen.
-pub fn moves(c: char) -> bool {
+pub fn is_unsafe_on_terminal(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{61c}' | '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2066}'..='\u{2069}' | '\u{feff}')
 }
 
 /// A name that somebody else chose, with nothing in it that moves the cursor or turns the writing around.
-pub fn plain(name: &str) -> String {
-    let name: String = name.chars().filter(|c| !moves(*c)).collect();
+pub fn sanitize_name(name: &str) -> String {
+    let name: String = name.chars().filter(|c| !is_unsafe_on_terminal(*c)).collect();
     let name = name.trim();
     if name.chars().count() <= PLAIN_MAX {
         return name.to_owned();
@@ -112,7 +112,7 @@ pub fn result_columns() -> Option<usize> {
 
 /// A bar for `value` that is `width` characters long for `most`, in eighths of a character; what is more than nothing
 /// can be seen.
-pub fn bar(value: u64, most: u64, width: usize) -> String {
+pub fn render_bar(value: u64, most: u64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let whole = width as u128 * 8;
     let length = u128::from(value) * whole / u128::from(most.max(1));
@@ -132,38 +132,38 @@ pub fn align_right(rows: &mut [Vec<String>], columns: Range<usize>) {
 }
 
 /// The rows and columns of the terminal that a person looks at, if there is one.
-pub fn room() -> Option<(usize, usize)> {
+pub fn terminal_size() -> Option<(usize, usize)> {
     let (rows, columns) = Term::stderr().size_checked()?;
     io::stderr().is_terminal().then_some((rows.into(), columns.into()))
 }
 
-/// A code for a phone in colours of its own, as `auth::qr` draws it. It and [`draw`] are all that goes to the terminal as
+/// A code for a phone in colours of its own, as `auth::qr` draws it. It and [`draw_alternate_screen`] are all that goes to the terminal as
 /// it is: blocks, colours and our own words.
-pub fn note_code(lines: &[String]) {
+pub fn print_code(lines: &[String]) {
     for line in lines {
         writeln!(io::stderr(), "{line}").ok();
     }
 }
 
 /// Draws these lines on the terminal's second screen, from its top: a code for a phone, and what to do with it.
-pub fn draw(lines: &[String]) {
+pub fn draw_alternate_screen(lines: &[String]) {
     // The second screen without a cursor; then each line, and nothing behind and below it: xterm's control sequences.
     write!(io::stderr(), "\x1b[?1049h\x1b[?25l\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n")).ok();
 }
 
 /// Takes the second screen away.
-pub fn stop_drawing() {
+pub fn leave_alternate_screen() {
     write!(io::stderr(), "\x1b[?25h\x1b[?1049l").ok();
 }
 
 /// Writes over the terminal's last line, without a line end; nothing takes the line away.
-pub fn in_place(line: impl Display) {
-    write!(io::stderr(), "\r{}\x1b[K", on_one_line(&line.to_string())).ok();
+pub fn print_in_place(line: impl Display) {
+    write!(io::stderr(), "\r{}\x1b[K", sanitize_to_one_line(&line.to_string())).ok();
 }
 
 /// A prompt without a line end, where somebody sits at the terminal.
-pub fn prompt(text: &str) {
-    if somebody_types() {
+pub fn print_prompt(text: &str) {
+    if is_stdin_terminal() {
         write!(io::stderr(), "{text}").ok();
     }
 }
@@ -171,10 +171,10 @@ pub fn prompt(text: &str) {
 /// A table with aligned columns; the first row is the header.
 ///
 /// # Errors
-/// As [`result`].
-pub fn table(rows: &[Vec<String>]) -> Result<()> {
+/// As [`print_result`].
+pub fn print_table(rows: &[Vec<String>]) -> Result<()> {
     let rows: Vec<Vec<String>> =
-        rows.iter().map(|row| row.iter().map(|cell| on_one_line(cell)).collect()).collect();
+        rows.iter().map(|row| row.iter().map(|cell| sanitize_to_one_line(cell)).collect()).collect();
     let columns = rows.iter().map(Vec::len).max().unwrap_or(0);
     let width =
         |column: usize| rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max();
@@ -182,7 +182,7 @@ pub fn table(rows: &[Vec<String>]) -> Result<()> {
     for row in &rows {
         let cells: Vec<String> =
             row.iter().zip(&widths).map(|(cell, width)| format!("{cell:<width$}")).collect();
-        result(cells.join("  ").trim_end())?;
+        print_result(cells.join("  ").trim_end())?;
     }
     Ok(())
 }
@@ -196,9 +196,12 @@ mod tests {
         for (value, expected) in
             [(0, ""), (1, "▏"), (500, "██"), (600, "██▍"), (1000, "████"), (1001, "████")]
         {
-            assert_eq!(bar(value, 1000, 4), expected, "{value}");
+            assert_eq!(render_bar(value, 1000, 4), expected, "{value}");
         }
-        assert_eq!((bar(0, 0, 4), bar(u64::MAX, u64::MAX, 2)), (String::new(), "██".to_owned()));
+        assert_eq!(
+            (render_bar(0, 0, 4), render_bar(u64::MAX, u64::MAX, 2)),
+            (String::new(), "██".to_owned())
+        );
     }
 
     #[test]
@@ -219,9 +222,9 @@ mod tests {
             ("\u{202e}nimda\u{2066}\u{200f}\u{61c}", "nimda"),
             ("\0a\u{7f}b\u{8}c\u{e}d\u{c}e", "abcd\ne"),
         ] {
-            assert_eq!(shown(words), expected, "{words:?}");
+            assert_eq!(sanitize_for_terminal(words), expected, "{words:?}");
         }
-        assert_eq!(on_one_line("a\r\nb\tc\x1b[A"), "a b c[A");
+        assert_eq!(sanitize_to_one_line("a\r\nb\tc\x1b[A"), "a b c[A");
     }
 
     #[test]
@@ -232,8 +235,8 @@ mod tests {
             ("\u{202e}nimda\u{202c}\u{2028}", "nimda"),
             ("  ", ""),
         ] {
-            assert_eq!(plain(name), expected);
+            assert_eq!(sanitize_name(name), expected);
         }
-        assert_eq!(plain(&"a".repeat(61)), format!("{}…", "a".repeat(59)));
+        assert_eq!(sanitize_name(&"a".repeat(61)), format!("{}…", "a".repeat(59)));
     }
 }

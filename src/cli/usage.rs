@@ -9,9 +9,9 @@ use anyhow::{Result, bail, ensure};
 use super::install::Install;
 use super::ui;
 use crate::clock::Day;
-use crate::store::{GroupUsage, Standing, Store, Used};
+use crate::store::{DayUsage, GroupStatus, GroupUsage, Store};
 use crate::types::{GroupName, WebTraffic};
-use crate::writing::as_typed;
+use crate::writing::normalize_typed_text;
 
 /// Most days that one table shows.
 const DAYS_MAX: u32 = 366;
@@ -24,25 +24,25 @@ const GAP: usize = 2;
 #[derive(clap::Args)]
 pub struct Arguments {
     /// How many days, today included
-    #[arg(long, value_name = "N", default_value_t = 7, value_parser = days)]
+    #[arg(long, value_name = "N", default_value_t = 7, value_parser = parse_day_count)]
     days: u32,
     /// This group only
-    #[arg(long, value_name = "NAME", value_parser = ui::typed)]
+    #[arg(long, value_name = "NAME", value_parser = ui::parse_typed_text)]
     group: Option<String>,
 }
 
 /// The number of `--days`.
-fn days(text: &str) -> Result<u32> {
-    let days = as_typed(text).parse()?;
+fn parse_day_count(text: &str) -> Result<u32> {
+    let days = normalize_typed_text(text).parse()?;
     ensure!((1..=DAYS_MAX).contains(&days), "{days} is not in 1..={DAYS_MAX}");
     Ok(days)
 }
 
-pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
+pub async fn run_usage_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
     let only = arguments.group.as_deref().map(GroupName::parse).transpose()?;
-    let days = Day::last(arguments.days, install.clock.now(), &install.config.zone);
-    let (mut usage, mut web) = match install.store_to_look()? {
-        Some(store) => (store.usage(days.clone()).await?, web(&store, &days).await?),
+    let days = Day::last_days(arguments.days, install.clock.now(), &install.config.zone);
+    let (mut usage, mut web) = match install.open_store_to_read()? {
+        Some(store) => (store.usage_by_group(days.clone()).await?, group_web_traffic(&store, &days).await?),
         None => (Vec::new(), Vec::new()),
     };
     if let Some(only) = only {
@@ -53,40 +53,40 @@ pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
         }
     }
     if usage.is_empty() {
-        ui::note(
+        ui::print_info(
             "Nothing was used yet, as there are no groups. `nanokimi setup` makes your main channel on WhatsApp, \
              `nanokimi groups add main --main` one at this terminal.",
         );
         return Ok(ExitCode::SUCCESS);
     }
-    let by_day = by_day(&days, &usage, ui::result_columns());
+    let by_day = daily_usage_rows(&days, &usage, ui::result_columns());
     if by_day.is_empty() {
-        ui::note(match arguments.days {
+        ui::print_info(match arguments.days {
             1 => "No turns today.".to_owned(),
             days => format!("No turns in the last {days} days."),
         });
     } else {
-        ui::table(&by_day)?;
-        ui::result("")?;
+        ui::print_table(&by_day)?;
+        ui::print_result("")?;
     }
-    ui::table(&totals(&usage))?;
+    ui::print_table(&total_usage_rows(&usage))?;
     if !web.is_empty() {
-        ui::result("")?;
-        ui::table(&moved(&web))?;
+        ui::print_result("")?;
+        ui::print_table(&web_traffic_rows(&web))?;
     }
     Ok(ExitCode::SUCCESS)
 }
 
 /// What each group's agent moved on the web in these days, all together.
-async fn web(store: &Store, days: &[Day]) -> Result<Vec<(GroupName, WebTraffic)>> {
+async fn group_web_traffic(store: &Store, days: &[Day]) -> Result<Vec<(GroupName, WebTraffic)>> {
     match days {
         [] => Ok(Vec::new()),
-        [first, ..] => store.web_traffic(first.date, days[days.len() - 1].date).await,
+        [first, ..] => store.web_traffic_by_group(first.date, days[days.len() - 1].date).await,
     }
 }
 
 /// A row for each group that was on the web.
-fn moved(web: &[(GroupName, WebTraffic)]) -> Vec<Vec<String>> {
+fn web_traffic_rows(web: &[(GroupName, WebTraffic)]) -> Vec<Vec<String>> {
     let mut rows = vec![["GROUP", "BYTES TO THE WEB", "BYTES FROM IT"].map(str::to_owned).to_vec()];
     for (name, WebTraffic { sent, received }) in web {
         rows.push(vec![name.to_string(), sent.to_string(), received.to_string()]);
@@ -97,15 +97,15 @@ fn moved(web: &[(GroupName, WebTraffic)]) -> Vec<Vec<String>> {
 
 /// A row for each day of each group in which it did something, with its bar where there is room; nothing where there
 /// is no such day.
-fn by_day(days: &[Day], usage: &[GroupUsage], columns: Option<usize>) -> Vec<Vec<String>> {
+fn daily_usage_rows(days: &[Day], usage: &[GroupUsage], columns: Option<usize>) -> Vec<Vec<String>> {
     let mut rows = vec![["GROUP", "DAY", "TURNS", "INPUT", "CACHED", "OUTPUT"].map(str::to_owned).to_vec()];
     let mut counted = Vec::new();
     for group in usage {
-        for (day, used) in days.iter().zip(&group.days).filter(|(_, used)| **used != Used::default()) {
+        for (day, used) in days.iter().zip(&group.days).filter(|(_, used)| **used != DayUsage::default()) {
             let mut row = vec![group.name.to_string(), day.date.to_string()];
-            row.extend(numbers(*used));
+            row.extend(usage_cells(*used));
             rows.push(row);
-            counted.push(used.tokens.counted());
+            counted.push(used.tokens.counted_tokens());
         }
     }
     let Some(most) = counted.iter().copied().max() else { return Vec::new() };
@@ -115,44 +115,44 @@ fn by_day(days: &[Day], usage: &[GroupUsage], columns: Option<usize>) -> Vec<Vec
     let room = columns.unwrap_or(0).saturating_sub(taken).min(BAR_MAX);
     if room >= BAR_MIN {
         for (row, counted) in rows.iter_mut().skip(1).zip(counted) {
-            row.push(ui::bar(counted, most, room));
+            row.push(ui::render_bar(counted, most, room));
         }
     }
     rows
 }
 
 /// A row for each group: all its days together, and its limit.
-fn totals(usage: &[GroupUsage]) -> Vec<Vec<String>> {
+fn total_usage_rows(usage: &[GroupUsage]) -> Vec<Vec<String>> {
     let header = ["GROUP", "TURNS", "INPUT", "CACHED", "OUTPUT", "TODAY", "LIMIT A DAY"];
     let mut rows = vec![header.map(str::to_owned).to_vec()];
     for GroupUsage { name, standing, days } in usage {
-        let mut all = Used::default();
+        let mut all = DayUsage::default();
         for used in days {
             all.turns += used.turns;
             all.tokens += used.tokens;
         }
-        let today = days.last().map_or(0, |used| used.tokens.counted());
+        let today = days.last().map_or(0, |used| used.tokens.counted_tokens());
         let mut row = vec![name.to_string()];
-        row.extend(numbers(all));
+        row.extend(usage_cells(all));
         row.push(today.to_string());
-        row.push(limit(*standing, today));
+        row.push(render_daily_limit(*standing, today));
         rows.push(row);
     }
     ui::align_right(&mut rows, 1..6);
     rows
 }
 
-fn numbers(used: Used) -> [String; 4] {
+fn usage_cells(used: DayUsage) -> [String; 4] {
     [used.turns, used.tokens.input, used.tokens.cached, used.tokens.output].map(|number| number.to_string())
 }
 
 /// A group's daily limit, and how much of it today has taken.
-fn limit(standing: Standing, today: u64) -> String {
+fn render_daily_limit(standing: GroupStatus, today: u64) -> String {
     match standing {
-        Standing::Removed => "(removed)".to_owned(),
-        Standing::Served { daily_tokens: None } => "-".to_owned(),
-        Standing::Served { daily_tokens: Some(limit) } if today >= limit => format!("{limit} (used up)"),
-        Standing::Served { daily_tokens: Some(limit) } => {
+        GroupStatus::Removed => "(removed)".to_owned(),
+        GroupStatus::Served { daily_tokens: None } => "-".to_owned(),
+        GroupStatus::Served { daily_tokens: Some(limit) } if today >= limit => format!("{limit} (used up)"),
+        GroupStatus::Served { daily_tokens: Some(limit) } => {
             format!("{limit} ({} % used)", u128::from(today) * 100 / u128::from(limit))
         }
     }
@@ -163,14 +163,14 @@ mod tests {
     use super::*;
     use crate::types::TokenUsage;
 
-    fn used(turns: u64, input: u64, output: u64) -> Used {
-        Used { turns, tokens: TokenUsage { input, cached: input / 2, output } }
+    fn used(turns: u64, input: u64, output: u64) -> DayUsage {
+        DayUsage { turns, tokens: TokenUsage { input, cached: input / 2, output } }
     }
 
     /// A table's lines as a terminal of so many columns shows them.
     fn drawn(usage: &[GroupUsage], columns: Option<usize>) -> String {
         let now = "2026-11-21T12:00:00Z".parse().unwrap();
-        let rows = by_day(&Day::last(3, now, &jiff::tz::TimeZone::UTC), usage, columns);
+        let rows = daily_usage_rows(&Day::last_days(3, now, &jiff::tz::TimeZone::UTC), usage, columns);
         let widths: Vec<usize> = (0..7)
             .map(|column| {
                 rows.iter().filter_map(|row| row.get(column)).map(|cell| cell.chars().count()).max()
@@ -188,14 +188,17 @@ mod tests {
     }
 
     fn usage() -> Vec<GroupUsage> {
-        let group = |name: &str, days: [Used; 3]| GroupUsage {
+        let group = |name: &str, days: [DayUsage; 3]| GroupUsage {
             name: GroupName::parse(name).unwrap(),
-            standing: Standing::Served { daily_tokens: None },
+            standing: GroupStatus::Served { daily_tokens: None },
             days: days.to_vec(),
         };
         vec![
-            group("main", [used(3, 1_000_000, 9_000), Used::default(), used(1, 500_000, 4_000)]),
-            group("a-family-with-a-longer-name", [Used::default(), used(12, 2_500, 100), Used::default()]),
+            group("main", [used(3, 1_000_000, 9_000), DayUsage::default(), used(1, 500_000, 4_000)]),
+            group(
+                "a-family-with-a-longer-name",
+                [DayUsage::default(), used(12, 2_500, 100), DayUsage::default()],
+            ),
         ]
     }
 
@@ -229,7 +232,7 @@ mod tests {
             (Some(200), 200, "200 (used up)"),
             (Some(0), 0, "0 (used up)"),
         ] {
-            assert_eq!(limit(Standing::Served { daily_tokens }, today), expected);
+            assert_eq!(render_daily_limit(GroupStatus::Served { daily_tokens }, today), expected);
         }
     }
 }

@@ -25,9 +25,9 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 
-use super::spec::{Access, ContainerSpec, Daemon, HOME};
-use super::{Containers, Exit, Memory, Running, memory, seccomp};
-use crate::panics::blocking;
+use super::spec::{ContainerSpec, DaemonUser, HOME, MountAccess};
+use super::{AgentMemory, ContainerExit, Containers, RunningContainer, memory, seccomp};
+use crate::panics::run_blocking;
 use crate::types::{Failure, GroupName, InstallId, Trouble};
 
 /// Longest wait for the daemon's answer, in seconds: a small server under load creates a container slowly; a
@@ -63,7 +63,7 @@ const GROUP_LABEL: &str = "nanokimi.group";
 pub struct Docker {
     socket: PathBuf,
     /// As whom the daemon works, once it has said so.
-    rights: Arc<OnceCell<Rights>>,
+    rights: Arc<OnceCell<DaemonRights>>,
 }
 
 /// What matters about a daemon, for `doctor` and for making specs.
@@ -72,13 +72,13 @@ pub struct DaemonFacts {
     pub version: String,
     /// Where images and containers lie: the disk that must have room.
     pub data_root: PathBuf,
-    pub rights: Rights,
-    pub limits: LimitsHold,
+    pub rights: DaemonRights,
+    pub limits: EnforcedLimits,
 }
 
 /// As whom the daemon works.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rights {
+pub enum DaemonRights {
     /// As the person themselves.
     Rootless,
     /// As root: whoever reaches its socket is root.
@@ -87,7 +87,7 @@ pub enum Rights {
 
 /// Whether the limits on memory, processor and processes are enforced.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum LimitsHold {
+pub enum EnforcedLimits {
     All,
     /// The daemon accepts these and ignores them: `memory`, `processes`, `processor`.
     AllBut(Vec<&'static str>),
@@ -102,31 +102,34 @@ impl Docker {
     ///
     /// # Errors
     /// When `docker_host` is not a unix socket.
-    pub fn at(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
-        Ok(Self { socket: socket(docker_host, runtime_dir)?, rights: Arc::default() })
+    pub fn for_docker_host(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
+        Ok(Self { socket: resolve_docker_socket(docker_host, runtime_dir)?, rights: Arc::default() })
     }
 
-    /// As [`Docker::at`], when it answers.
+    /// As [`Docker::for_docker_host`], when it answers.
     ///
     /// # Errors
     /// When `docker_host` is not a unix socket, or nothing answers.
-    pub async fn connect(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
-        let docker = Self::at(docker_host, runtime_dir)?;
-        docker.answers().await?;
+    pub async fn connect_and_ping(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
+        let docker = Self::for_docker_host(docker_host, runtime_dir)?;
+        docker.ping_docker().await?;
         Ok(docker)
     }
 
     /// The ids of all containers that carry these labels.
-    async fn labelled(&self, labels: Vec<String>) -> Result<Vec<String>> {
+    async fn list_container_ids(&self, labels: Vec<String>) -> Result<Vec<String>> {
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
-        let found =
-            self.client()?.list_containers(Some(options)).await.context("Failed to list the containers")?;
+        let found = self
+            .new_api_client()?
+            .list_containers(Some(options))
+            .await
+            .context("Failed to list the containers")?;
         Ok(found.into_iter().filter_map(|container| container.id).collect())
     }
 
     /// Where it listens.
-    pub fn socket(&self) -> &Path {
+    pub fn socket_path(&self) -> &Path {
         &self.socket
     }
 
@@ -134,9 +137,9 @@ impl Docker {
     ///
     /// # Errors
     /// When it does not answer.
-    pub async fn facts(&self) -> Result<DaemonFacts> {
-        let info = self.client()?.info().await.context("Failed to ask Docker about itself")?;
-        Ok(facts(info))
+    pub async fn fetch_daemon_facts(&self) -> Result<DaemonFacts> {
+        let info = self.new_api_client()?.info().await.context("Failed to ask Docker about itself")?;
+        Ok(parse_daemon_facts(info))
     }
 
     /// Whether this image is there, by its name with tag.
@@ -144,26 +147,27 @@ impl Docker {
     /// # Errors
     /// When Docker does not answer.
     pub async fn has_image(&self, name: &str) -> Result<bool> {
-        match self.client()?.inspect_image(name).await {
+        match self.new_api_client()?.inspect_image(name).await {
             Ok(_) => Ok(true),
-            Err(error) if status(&error) == Some(404) => Ok(false),
+            Err(error) if response_status(&error) == Some(404) => Ok(false),
             Err(error) => Err(error).with_context(|| format!("Failed to look for the image {name}")),
         }
     }
 
     /// For `image`, the other half of this module's talk with Docker.
-    pub(super) fn client(&self) -> std::result::Result<bollard::Docker, Error> {
+    pub(super) fn new_api_client(&self) -> std::result::Result<bollard::Docker, Error> {
         // It makes no connection, but looks whether the socket is there.
         let (socket, version) = (self.socket.to_string_lossy(), bollard::API_DEFAULT_VERSION);
         bollard::Docker::connect_with_unix(&socket, ANSWER_TIMEOUT_SECS, version)
     }
 
-    async fn start(&self, spec: &ContainerSpec) -> std::result::Result<Running, Error> {
+    async fn attach_and_start(&self, spec: &ContainerSpec) -> std::result::Result<RunningContainer, Error> {
         let wait = WaitContainerOptionsBuilder::default().condition("next-exit").build();
         // Asked for before the start, so that not even the shortest run is missed.
-        let client = self.client()?;
+        let client = self.new_api_client()?;
         let mut ends = Box::pin(client.wait_container(&spec.name, Some(wait)));
-        let ended = tokio::spawn(async move { ends.next().await.map_or(Exit::Unknown, exit) });
+        let ended =
+            tokio::spawn(async move { ends.next().await.map_or(ContainerExit::Unknown, exit_from_wait) });
         let attach =
             AttachContainerOptionsBuilder::default().stdin(true).stdout(true).stderr(true).stream(true);
         let started = async {
@@ -181,79 +185,83 @@ impl Docker {
         let (stdin, stdin_far) = tokio::io::duplex(PIPE_BYTES);
         let (stdout_far, stdout) = tokio::io::duplex(PIPE_BYTES);
         let (stderr_far, stderr) = tokio::io::duplex(PIPE_BYTES);
-        tokio::spawn(pass_in(stdin_far, attached.input));
-        tokio::spawn(pass_out(attached.output, stdout_far, stderr_far));
-        Ok(Running {
+        tokio::spawn(copy_to_stdin(stdin_far, attached.input));
+        tokio::spawn(split_container_output(attached.output, stdout_far, stderr_far));
+        Ok(RunningContainer {
             name: spec.name.clone(),
             stdin: Box::new(stdin),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
-            exit: Box::pin(ended.map(|exit| exit.unwrap_or(Exit::Unknown))),
+            exit: Box::pin(ended.map(|exit| exit.unwrap_or(ContainerExit::Unknown))),
         })
     }
 }
 
 impl Containers for Docker {
-    async fn answers(&self) -> Result<()> {
-        let answer = async { self.client()?.version().await };
+    async fn ping_docker(&self) -> Result<()> {
+        let answer = async { self.new_api_client()?.version().await };
         answer.await.with_context(|| format!("Docker does not answer at {}", self.socket.display())).map(drop)
     }
 
-    async fn daemon(&self) -> Result<Daemon> {
-        let rights =
-            self.rights.get_or_try_init(|| async { Ok::<_, anyhow::Error>(self.facts().await?.rights) });
+    async fn fetch_daemon_user(&self) -> Result<DaemonUser> {
+        let rights = self
+            .rights
+            .get_or_try_init(|| async { Ok::<_, anyhow::Error>(self.fetch_daemon_facts().await?.rights) });
         Ok(match rights.await? {
-            Rights::Rootless => Daemon::Rootless,
-            Rights::Rootful => Daemon::Rootful {
+            DaemonRights::Rootless => DaemonUser::Rootless,
+            DaemonRights::Rootful => DaemonUser::Rootful {
                 uid: rustix::process::getuid().as_raw(),
                 gid: rustix::process::getgid().as_raw(),
             },
         })
     }
 
-    async fn memory(&self, groups: Vec<(GroupName, PathBuf)>) -> Memory {
-        blocking(move || memory::look(&groups)).await.unwrap_or_default()
+    async fn measure_group_memory(&self, groups: Vec<(GroupName, PathBuf)>) -> AgentMemory {
+        run_blocking(move || memory::measure_agent_memory(&groups)).await.unwrap_or_default()
     }
 
-    async fn launch(&self, spec: &ContainerSpec) -> std::result::Result<Running, Failure> {
+    async fn launch_container(&self, spec: &ContainerSpec) -> std::result::Result<RunningContainer, Failure> {
         let options = CreateContainerOptionsBuilder::default().name(&spec.name).build();
-        let created = async { self.client()?.create_container(Some(options), body(spec)).await }.await;
-        let created = created.map_err(|error| failure(&error, At::Create))?;
+        let created = async {
+            self.new_api_client()?.create_container(Some(options), container_create_body(spec)).await
+        }
+        .await;
+        let created = created.map_err(|error| launch_failure(&error, LaunchStep::Create))?;
         for warning in created.warnings {
             tracing::debug!(container = spec.name, warning, "Docker has a remark on a container");
         }
-        match self.start(spec).await {
+        match self.attach_and_start(spec).await {
             Ok(running) => Ok(running),
             Err(error) => {
-                if let Err(left) = self.remove(&spec.name).await {
+                if let Err(left) = self.remove_container(&spec.name).await {
                     tracing::warn!(
                         container = spec.name,
                         "A container that did not start is still there: {left:#}"
                     );
                 }
-                Err(failure(&error, At::Start))
+                Err(launch_failure(&error, LaunchStep::Start))
             }
         }
     }
 
-    async fn remove(&self, name: &str) -> Result<()> {
+    async fn remove_container(&self, name: &str) -> Result<()> {
         let options = RemoveContainerOptionsBuilder::default().force(true).v(true).build();
-        match self.client()?.remove_container(name, Some(options)).await {
+        match self.new_api_client()?.remove_container(name, Some(options)).await {
             // Gone already, or being removed by Docker itself because it has ended.
-            Err(error) if matches!(status(&error), Some(404 | 409)) => Ok(()),
+            Err(error) if matches!(response_status(&error), Some(404 | 409)) => Ok(()),
             other => other.with_context(|| format!("Failed to remove the container {name}")),
         }
     }
 
-    async fn remove_group(&self, install: &InstallId, group: &GroupName) -> Result<()> {
+    async fn remove_containers_of_group(&self, install: &InstallId, group: &GroupName) -> Result<()> {
         let labels = [format!("{INSTALL_LABEL}={install}"), format!("{GROUP_LABEL}={group}")];
-        let ids = self.labelled(labels.to_vec()).await?;
-        join_all(ids.iter().map(|id| self.remove(id))).await.into_iter().collect()
+        let ids = self.list_container_ids(labels.to_vec()).await?;
+        join_all(ids.iter().map(|id| self.remove_container(id))).await.into_iter().collect()
     }
 
-    async fn sweep(&self, install: &InstallId) -> Result<usize> {
-        let ids = self.labelled(vec![format!("{INSTALL_LABEL}={install}")]).await?;
-        let outcomes = join_all(ids.iter().map(|id| self.remove(id))).await;
+    async fn remove_install_containers(&self, install: &InstallId) -> Result<usize> {
+        let ids = self.list_container_ids(vec![format!("{INSTALL_LABEL}={install}")]).await?;
+        let outcomes = join_all(ids.iter().map(|id| self.remove_container(id))).await;
         let mut removed = 0;
         for outcome in outcomes {
             match outcome {
@@ -265,7 +273,7 @@ impl Containers for Docker {
     }
 }
 
-fn socket(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<PathBuf> {
+fn resolve_docker_socket(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<PathBuf> {
     match (docker_host, runtime_dir) {
         (Some(host), _) => match host.strip_prefix("unix://") {
             Some(path) if Path::new(path).is_absolute() => Ok(PathBuf::from(path)),
@@ -282,7 +290,7 @@ fn socket(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<PathB
     }
 }
 
-fn facts(info: SystemInfo) -> DaemonFacts {
+fn parse_daemon_facts(info: SystemInfo) -> DaemonFacts {
     let options = info.security_options.unwrap_or_default();
     let rootless = options.iter().any(|option| option.split(',').any(|part| part == "name=rootless"));
     let cgroups = !matches!(
@@ -298,13 +306,13 @@ fn facts(info: SystemInfo) -> DaemonFacts {
     DaemonFacts {
         version: info.server_version.unwrap_or_default(),
         data_root: info.docker_root_dir.unwrap_or_default().into(),
-        rights: if rootless { Rights::Rootless } else { Rights::Rootful },
-        limits: if ignored.is_empty() { LimitsHold::All } else { LimitsHold::AllBut(ignored) },
+        rights: if rootless { DaemonRights::Rootless } else { DaemonRights::Rootful },
+        limits: if ignored.is_empty() { EnforcedLimits::All } else { EnforcedLimits::AllBut(ignored) },
     }
 }
 
 /// The container as Docker is asked for it: DESIGN's hardening, on every launch.
-fn body(spec: &ContainerSpec) -> ContainerCreateBody {
+fn container_create_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let labels = [
         (INSTALL_LABEL, spec.install.as_str()),
         (RUN_LABEL, spec.run.as_str()),
@@ -323,12 +331,12 @@ fn body(spec: &ContainerSpec) -> ContainerCreateBody {
         attach_stdout: Some(true),
         attach_stderr: Some(true),
         tty: Some(false),
-        host_config: Some(host_config(spec)),
+        host_config: Some(container_host_config(spec)),
         ..ContainerCreateBody::default()
     }
 }
 
-fn host_config(spec: &ContainerSpec) -> HostConfig {
+fn container_host_config(spec: &ContainerSpec) -> HostConfig {
     let limits = &spec.limits;
     let own_home = format!("{HOME_OPTIONS},uid={},gid={}", spec.uid, spec.gid);
     let tmpfs = [
@@ -340,7 +348,10 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
     HostConfig {
         auto_remove: Some(true),
         cap_drop: Some(vec!["ALL".to_owned()]),
-        security_opt: Some(vec!["no-new-privileges".to_owned(), seccomp::option().to_owned()]),
+        security_opt: Some(vec![
+            "no-new-privileges".to_owned(),
+            seccomp::seccomp_security_option().to_owned(),
+        ]),
         oom_score_adj: Some(OOM_SCORE_ADJ),
         readonly_rootfs: Some(true),
         network_mode: Some("none".to_owned()),
@@ -349,7 +360,7 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         init: Some(false),
         // The conversation passes through stdout; it must not lie about in Docker's logs.
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
-        mounts: Some(spec.mounts.iter().map(bind).collect()),
+        mounts: Some(spec.mounts.iter().map(docker_bind_mount).collect()),
         tmpfs: Some(tmpfs.map(|(at, options)| (at.to_owned(), options.to_owned())).into()),
         memory: Some(limits.memory_bytes),
         // The same figure again: no swap on top of it.
@@ -359,33 +370,33 @@ fn host_config(spec: &ContainerSpec) -> HostConfig {
         cpu_quota: Some(limits.cpus_milli * CPU_PERIOD_MICROS / 1000),
         pids_limit: Some(limits.pids),
         ulimits: Some(vec![
-            ulimit("nofile", limits.open_files),
-            ulimit("nproc", limits.threads_of_person),
-            ulimit("fsize", limits.file_bytes),
-            ulimit("sigpending", limits.signals_of_person),
+            docker_ulimit("nofile", limits.open_files),
+            docker_ulimit("nproc", limits.threads_of_person),
+            docker_ulimit("fsize", limits.file_bytes),
+            docker_ulimit("sigpending", limits.signals_of_person),
             // A crash of the engine would otherwise fill the group's folder with its memory.
-            ulimit("core", 0),
+            docker_ulimit("core", 0),
         ]),
         ..HostConfig::default()
     }
 }
 
-fn bind(mount: &super::spec::Mount) -> DockerMount {
+fn docker_bind_mount(mount: &super::spec::ContainerMount) -> DockerMount {
     DockerMount {
         typ: Some(MountType::BIND),
         source: Some(mount.host.to_string_lossy().into_owned()),
         target: Some(mount.container.clone()),
-        read_only: Some(mount.access == Access::ReadOnly),
+        read_only: Some(mount.access == MountAccess::ReadOnly),
         ..DockerMount::default()
     }
 }
 
-fn ulimit(name: &str, limit: i64) -> ResourcesUlimits {
+fn docker_ulimit(name: &str, limit: i64) -> ResourcesUlimits {
     ResourcesUlimits { name: Some(name.to_owned()), soft: Some(limit), hard: Some(limit) }
 }
 
 /// Carries what is written to the container's stdin. Dropping or shutting down the other end closes it.
-async fn pass_in(mut from: DuplexStream, mut to: impl AsyncWrite + Unpin) {
+async fn copy_to_stdin(mut from: DuplexStream, mut to: impl AsyncWrite + Unpin) {
     if let Err(error) = tokio::io::copy(&mut from, &mut to).await {
         tracing::debug!("A container took no more input: {error}");
     }
@@ -394,7 +405,7 @@ async fn pass_in(mut from: DuplexStream, mut to: impl AsyncWrite + Unpin) {
 }
 
 /// Sorts what the container prints into its two pipes, until both end with the container.
-async fn pass_out(
+async fn split_container_output(
     mut output: impl Stream<Item = std::result::Result<LogOutput, Error>> + Unpin,
     mut stdout: DuplexStream,
     mut stderr: DuplexStream,
@@ -426,33 +437,35 @@ async fn pass_out(
     }
 }
 
-fn exit(ended: std::result::Result<bollard::models::ContainerWaitResponse, Error>) -> Exit {
+fn exit_from_wait(
+    ended: std::result::Result<bollard::models::ContainerWaitResponse, Error>,
+) -> ContainerExit {
     match ended {
-        Ok(end) => Exit::Code(end.status_code),
+        Ok(end) => ContainerExit::Code(end.status_code),
         // bollard's way to report any code but 0.
-        Err(Error::DockerContainerWaitError { code, .. }) => Exit::Code(code),
+        Err(Error::DockerContainerWaitError { code, .. }) => ContainerExit::Code(code),
         Err(error) => {
             tracing::debug!("Docker could not tell how a container ended: {error}");
-            Exit::Unknown
+            ContainerExit::Unknown
         }
     }
 }
 
 /// Which of the two steps of a launch failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum At {
+enum LaunchStep {
     Create,
     Start,
 }
 
-fn failure(error: &Error, at: At) -> Failure {
-    let trouble = if is_silence(error) {
+fn launch_failure(error: &Error, at: LaunchStep) -> Failure {
+    let trouble = if is_docker_unreachable(error) {
         Trouble::NoDocker
-    } else if is_system_limit(&error.to_string()) {
+    } else if is_system_limit_message(&error.to_string()) {
         Trouble::SystemLimit
-    } else if is_no_space(&error.to_string()) {
+    } else if is_disk_full_message(&error.to_string()) {
         Trouble::NoSpace
-    } else if at == At::Create && status(error) == Some(404) {
+    } else if at == LaunchStep::Create && response_status(error) == Some(404) {
         Trouble::NoImage
     } else {
         Trouble::LaunchFailed
@@ -461,12 +474,12 @@ fn failure(error: &Error, at: At) -> Failure {
 }
 
 /// Docker's HTTP status, if it answered.
-pub(super) fn status(error: &Error) -> Option<u16> {
+pub(super) fn response_status(error: &Error) -> Option<u16> {
     if let Error::DockerResponseServerError { status_code, .. } = error { Some(*status_code) } else { None }
 }
 
 /// Whether Docker did not answer at all, or went away while answering.
-fn is_silence(error: &Error) -> bool {
+fn is_docker_unreachable(error: &Error) -> bool {
     matches!(
         error,
         Error::HyperLegacyError { .. }
@@ -479,7 +492,7 @@ fn is_silence(error: &Error) -> bool {
 
 /// Whether the words mean that the kernel has no more of what it bounds for all programs of a user. The kernel says the
 /// same of these as of a full disk; the call that failed tells them apart.
-fn is_system_limit(words: &str) -> bool {
+fn is_system_limit_message(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     let calls =
         ["epoll", "inotify", "accept", "keyring", "resource temporarily unavailable", "too many open files"];
@@ -487,7 +500,7 @@ fn is_system_limit(words: &str) -> bool {
 }
 
 /// Whether the words of Docker, or of a program in a build, mean a full disk.
-pub(super) fn is_no_space(words: &str) -> bool {
+pub(super) fn is_disk_full_message(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     ["no space left on device", "disk quota exceeded", "not enough free space"]
         .iter()
@@ -501,7 +514,7 @@ mod tests {
     use tokio::io::{AsyncBufReadExt, AsyncReadExt};
 
     use super::*;
-    use crate::container::spec::{Limits, Mount};
+    use crate::container::spec::{ContainerLimits, ContainerMount};
     use crate::types::{GroupName, RunId};
 
     fn a_spec() -> ContainerSpec {
@@ -515,12 +528,12 @@ mod tests {
             gid: 100,
             engine_home: "/home/node/.engine".to_owned(),
             env: vec![("TZ".to_owned(), "UTC".to_owned())],
-            mounts: vec![Mount {
+            mounts: vec![ContainerMount {
                 host: "/srv/k/groups/global".into(),
                 container: "/workspace/global".to_owned(),
-                access: Access::ReadOnly,
+                access: MountAccess::ReadOnly,
             }],
-            limits: Limits::STANDARD,
+            limits: ContainerLimits::STANDARD,
         }
     }
 
@@ -531,7 +544,7 @@ mod tests {
     #[test]
     fn the_socket_is_found_or_the_person_is_told_how_to_name_it() {
         let run = Path::new("/run/user/1000");
-        let found = |host, dir| socket(host, dir).map_err(|error| error.to_string());
+        let found = |host, dir| resolve_docker_socket(host, dir).map_err(|error| error.to_string());
         assert_eq!(found(Some("unix:///a/d.sock"), Some(run)), Ok("/a/d.sock".into()));
         assert_eq!(found(None, Some(run)), Ok("/run/user/1000/docker.sock".into()));
         for host in ["tcp://10.0.0.1:2375", "ssh://me@there", "unix://d.sock", "/a/d.sock", ""] {
@@ -543,12 +556,12 @@ mod tests {
     #[tokio::test]
     async fn a_daemon_that_is_not_there_is_named() {
         let folder = tempfile::tempdir().unwrap();
-        let nowhere = Docker::connect(None, Some(folder.path())).await.unwrap_err().to_string();
+        let nowhere = Docker::connect_and_ping(None, Some(folder.path())).await.unwrap_err().to_string();
         assert!(nowhere.contains(folder.path().to_str().unwrap()), "{nowhere}");
 
         let host = format!("unix://{}/left-over.sock", folder.path().display());
         drop(std::os::unix::net::UnixListener::bind(folder.path().join("left-over.sock")).unwrap());
-        let silent = Docker::connect(Some(&host), None).await.unwrap_err().to_string();
+        let silent = Docker::connect_and_ping(Some(&host), None).await.unwrap_err().to_string();
         assert!(silent.contains("left-over.sock"), "{silent}");
     }
 
@@ -564,13 +577,13 @@ mod tests {
             let answer = format!("HTTP/1.1 200 OK\r\nContent-Length: {}\r\n\r\n{version}", version.len());
             visitor.write_all(answer.as_bytes()).await.unwrap();
         };
-        let (docker, ()) = tokio::join!(Docker::connect(None, Some(folder.path())), daemon);
+        let (docker, ()) = tokio::join!(Docker::connect_and_ping(None, Some(folder.path())), daemon);
         let docker = docker.unwrap();
-        assert_eq!(docker.launch(&a_spec()).await.err().unwrap().trouble, Trouble::NoDocker);
-        assert!(docker.remove("nanokimi-family-7").await.is_err());
-        assert!(docker.sweep(&InstallId::new("in")).await.is_err());
+        assert_eq!(docker.launch_container(&a_spec()).await.err().unwrap().trouble, Trouble::NoDocker);
+        assert!(docker.remove_container("nanokimi-family-7").await.is_err());
+        assert!(docker.remove_install_containers(&InstallId::new("in")).await.is_err());
         let group = GroupName::parse("family").unwrap();
-        assert!(docker.remove_group(&InstallId::new("in"), &group).await.is_err());
+        assert!(docker.remove_containers_of_group(&InstallId::new("in"), &group).await.is_err());
     }
 
     #[test]
@@ -583,23 +596,29 @@ mod tests {
             security_options: Some(vec!["name=seccomp,profile=default".into(), "name=rootless".into()]),
             ..SystemInfo::default()
         };
-        assert_eq!(facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, true)).limits, LimitsHold::All);
         assert_eq!(
-            facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, false)).limits,
-            LimitsHold::AllBut(vec!["memory"])
+            parse_daemon_facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, true)).limits,
+            EnforcedLimits::All
         );
         assert_eq!(
-            facts(info(SystemInfoCgroupDriverEnum::NONE, true)).limits,
-            LimitsHold::AllBut(vec!["memory", "processes", "processor"])
+            parse_daemon_facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, false)).limits,
+            EnforcedLimits::AllBut(vec!["memory"])
         );
-        assert_eq!(facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, true)).rights, Rights::Rootless);
-        assert_eq!(facts(SystemInfo::default()).rights, Rights::Rootful);
+        assert_eq!(
+            parse_daemon_facts(info(SystemInfoCgroupDriverEnum::NONE, true)).limits,
+            EnforcedLimits::AllBut(vec!["memory", "processes", "processor"])
+        );
+        assert_eq!(
+            parse_daemon_facts(info(SystemInfoCgroupDriverEnum::SYSTEMD, true)).rights,
+            DaemonRights::Rootless
+        );
+        assert_eq!(parse_daemon_facts(SystemInfo::default()).rights, DaemonRights::Rootful);
     }
 
     #[test]
     fn every_container_is_asked_for_with_the_whole_hardening() {
-        let mut asked = serde_json::to_value(body(&a_spec())).unwrap();
-        assert_eq!(asked["HostConfig"]["SecurityOpt"][1], seccomp::option());
+        let mut asked = serde_json::to_value(container_create_body(&a_spec())).unwrap();
+        assert_eq!(asked["HostConfig"]["SecurityOpt"][1], seccomp::seccomp_security_option());
         asked["HostConfig"]["SecurityOpt"][1] = "seccomp=…".into();
         asked.sort_all_objects();
         let asked = serde_json::to_string_pretty(&asked).unwrap();
@@ -694,52 +713,56 @@ mod tests {
     fn what_docker_says_becomes_what_a_person_can_act_on() {
         let io = |kind: std::io::ErrorKind| Error::IOError { err: kind.into() };
         let table = [
-            (io(std::io::ErrorKind::BrokenPipe), At::Start, Trouble::NoDocker),
-            (Error::RequestTimeoutError, At::Create, Trouble::NoDocker),
-            (answered(404, "No such image: nanokimi-agent:1"), At::Create, Trouble::NoImage),
-            (answered(404, "No such container: x"), At::Start, Trouble::LaunchFailed),
-            (answered(500, "write /x: no space left on device"), At::Create, Trouble::NoSpace),
-            (answered(500, "mkdir /x/overlay2/1: disk quota exceeded"), At::Create, Trouble::NoSpace),
+            (io(std::io::ErrorKind::BrokenPipe), LaunchStep::Start, Trouble::NoDocker),
+            (Error::RequestTimeoutError, LaunchStep::Create, Trouble::NoDocker),
+            (answered(404, "No such image: nanokimi-agent:1"), LaunchStep::Create, Trouble::NoImage),
+            (answered(404, "No such container: x"), LaunchStep::Start, Trouble::LaunchFailed),
+            (answered(500, "write /x: no space left on device"), LaunchStep::Create, Trouble::NoSpace),
+            (answered(500, "mkdir /x/overlay2/1: disk quota exceeded"), LaunchStep::Create, Trouble::NoSpace),
             (
                 answered(500, "accept unix /run/docker.sock: no space left on device"),
-                At::Create,
+                LaunchStep::Create,
                 Trouble::SystemLimit,
             ),
-            (answered(500, "epoll_ctl: no space left on device"), At::Start, Trouble::SystemLimit),
+            (answered(500, "epoll_ctl: no space left on device"), LaunchStep::Start, Trouble::SystemLimit),
             (
                 answered(
                     500,
                     "runc: unable to join session keyring: unable to create session key: disk quota exceeded",
                 ),
-                At::Start,
+                LaunchStep::Start,
                 Trouble::SystemLimit,
             ),
             (
                 answered(500, "failed to create fsnotify watcher: inotify_init1: too many open files"),
-                At::Start,
+                LaunchStep::Start,
                 Trouble::SystemLimit,
             ),
             (
                 answered(500, "fork/exec /usr/bin/runc: resource temporarily unavailable"),
-                At::Start,
+                LaunchStep::Start,
                 Trouble::SystemLimit,
             ),
-            (answered(400, "bind source path does not exist: /srv"), At::Create, Trouble::LaunchFailed),
+            (
+                answered(400, "bind source path does not exist: /srv"),
+                LaunchStep::Create,
+                Trouble::LaunchFailed,
+            ),
         ];
         for (error, at, trouble) in table {
-            assert_eq!(failure(&error, at).trouble, trouble, "{error}");
+            assert_eq!(launch_failure(&error, at).trouble, trouble, "{error}");
         }
     }
 
     #[test]
     fn any_exit_code_is_told_and_a_lost_daemon_is_not_a_code() {
         let response = |code| bollard::models::ContainerWaitResponse { status_code: code, error: None };
-        assert_eq!(exit(Ok(response(0))), Exit::Code(0));
+        assert_eq!(exit_from_wait(Ok(response(0))), ContainerExit::Code(0));
         assert_eq!(
-            exit(Err(Error::DockerContainerWaitError { error: String::new(), code: 137 })),
-            Exit::Code(137)
+            exit_from_wait(Err(Error::DockerContainerWaitError { error: String::new(), code: 137 })),
+            ContainerExit::Code(137)
         );
-        assert_eq!(exit(Err(answered(404, "No such container"))), Exit::Unknown);
+        assert_eq!(exit_from_wait(Err(answered(404, "No such container"))), ContainerExit::Unknown);
     }
 
     #[tokio::test]
@@ -750,7 +773,7 @@ mod tests {
         let (stdout_far, mut stdout) = tokio::io::duplex(PIPE_BYTES);
         let (stderr_far, mut stderr) = tokio::io::duplex(PIPE_BYTES);
 
-        pass_out(stream::iter(frames), stdout_far, stderr_far).await;
+        split_container_output(stream::iter(frames), stdout_far, stderr_far).await;
 
         let (mut said, mut grumbled) = (String::new(), Vec::new());
         stdout.read_to_string(&mut said).await.unwrap();
@@ -767,7 +790,7 @@ mod tests {
         let frames = (0..320).map(move |number| if number % 32 == 0 { out() } else { grumble() });
         let (stdout_far, stdout) = tokio::io::duplex(PIPE_BYTES);
         let (stderr_far, _unread) = tokio::io::duplex(PIPE_BYTES);
-        tokio::spawn(pass_out(stream::iter(frames), stdout_far, stderr_far));
+        tokio::spawn(split_container_output(stream::iter(frames), stdout_far, stderr_far));
 
         let mut lines = tokio::io::BufReader::new(stdout).lines();
         let mut before = Instant::now();
@@ -787,7 +810,7 @@ mod tests {
         let frames = (0..30).map(|_| Ok(LogOutput::StdErr { message: Bytes::from(vec![b'e'; 32 * 1024]) }));
         let (stdout_far, _stdout) = tokio::io::duplex(PIPE_BYTES);
         let (stderr_far, _stderr) = tokio::io::duplex(PIPE_BYTES);
-        pass_out(stream::iter(frames), stdout_far, stderr_far).await;
+        split_container_output(stream::iter(frames), stdout_far, stderr_far).await;
         assert_eq!(began.elapsed(), Duration::ZERO);
     }
 
@@ -795,7 +818,7 @@ mod tests {
     async fn dropping_stdin_closes_it_for_the_container() {
         let (mut stdin, stdin_far) = tokio::io::duplex(PIPE_BYTES);
         let (input, mut container) = tokio::io::duplex(PIPE_BYTES);
-        let passing = tokio::spawn(pass_in(stdin_far, input));
+        let passing = tokio::spawn(copy_to_stdin(stdin_far, input));
         stdin.write_all(b"hello").await.unwrap();
         drop(stdin);
         let mut read = String::new();

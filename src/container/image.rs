@@ -18,7 +18,7 @@ use bollard::query_parameters::{
 };
 use futures_util::stream::StreamExt;
 
-use super::docker::{Docker, is_no_space, status};
+use super::docker::{Docker, is_disk_full_message, response_status};
 use crate::types::EngineName;
 
 const REPOSITORY: &str = "nanokimi-agent";
@@ -41,22 +41,22 @@ pub struct BuildOptions {
 
 /// What a build reports on its way.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Progress {
-    Stage(Stage),
+pub enum BuildProgress {
+    Stage(BuildStage),
     /// What the working program says, without its end of line.
     Line(String),
 }
 
 /// What is being done. Printed as a few words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Stage {
+pub enum BuildStage {
     PullBase,
     MakeBase,
     Build { step: u32, of: u32 },
     CleanUp,
 }
 
-impl fmt::Display for Stage {
+impl fmt::Display for BuildStage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::PullBase => f.write_str("Fetching the base image"),
@@ -69,20 +69,21 @@ impl fmt::Display for Stage {
 
 /// How a build ended well.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Built {
+pub enum BuildOutcome {
     /// This binary's image was there already.
     Before,
     Now,
 }
 
 /// The name of this binary's agent image for an engine: `nanokimi-agent:` and 12 hex digits of its recipe.
-pub fn tag(engine: &EngineName) -> String {
-    static TAGS: LazyLock<BTreeMap<EngineName, String>> =
-        LazyLock::new(|| context::engines().map(|engine| (engine.clone(), new_tag(&engine))).collect());
-    TAGS.get(engine).cloned().unwrap_or_else(|| new_tag(engine))
+pub fn agent_image_name(engine: &EngineName) -> String {
+    static TAGS: LazyLock<BTreeMap<EngineName, String>> = LazyLock::new(|| {
+        context::engines_with_recipe().map(|engine| (engine.clone(), compute_image_name(&engine))).collect()
+    });
+    TAGS.get(engine).cloned().unwrap_or_else(|| compute_image_name(engine))
 }
 
-fn new_tag(engine: &EngineName) -> String {
+fn compute_image_name(engine: &EngineName) -> String {
     format!("{REPOSITORY}:{}", &context::recipe_hash(engine)[..12])
 }
 
@@ -91,56 +92,56 @@ fn new_tag(engine: &EngineName) -> String {
 ///
 /// # Errors
 /// Says what stopped it, with the last lines of the program that failed.
-pub async fn build(
+pub async fn build_agent_images(
     docker: &Docker,
     engines: &[EngineName],
     options: &BuildOptions,
-    mut progress: impl FnMut(Progress),
-) -> Result<Vec<(String, Built)>> {
+    mut progress: impl FnMut(BuildProgress),
+) -> Result<Vec<(String, BuildOutcome)>> {
     let mut images = Vec::new();
     for engine in engines {
-        let tag = tag(engine);
+        let tag = agent_image_name(engine);
         let built = if docker.has_image(&tag).await? {
-            Built::Before
+            BuildOutcome::Before
         } else {
-            let base = base::ensure(docker, options, &mut progress).await?;
-            build_on(docker, &base, engine, &tag, options, &mut progress).await?;
-            Built::Now
+            let base = base::ensure_base_image(docker, options, &mut progress).await?;
+            build_on_base_image(docker, &base, engine, &tag, options, &mut progress).await?;
+            BuildOutcome::Now
         };
         images.push((tag, built));
     }
-    progress(Progress::Stage(Stage::CleanUp));
-    remove_old(docker, &mut progress).await?;
+    progress(BuildProgress::Stage(BuildStage::CleanUp));
+    remove_old_images(docker, &mut progress).await?;
     Ok(images)
 }
 
-async fn build_on(
+async fn build_on_base_image(
     docker: &Docker,
     base: &str,
     engine: &EngineName,
     tag: &str,
     options: &BuildOptions,
-    progress: &mut impl FnMut(Progress),
+    progress: &mut impl FnMut(BuildProgress),
 ) -> Result<()> {
     let request = BuildImageOptionsBuilder::default()
         .dockerfile(context::RECIPE)
         .t(tag)
-        .buildargs(&build_args(base, options))
+        .buildargs(&docker_build_args(base, options))
         .rm(true)
         .forcerm(true)
         .build();
-    let archive = context::archive(engine, options.ca_bundle.as_deref()).await?;
-    let client = docker.client()?;
+    let archive = context::pack_build_context(engine, options.ca_bundle.as_deref()).await?;
+    let client = docker.new_api_client()?;
     let mut events = client.build_image(request, None, Some(body_full(archive.into())));
     let mut said = LastLines::default();
     while let Some(event) = events.next().await {
-        let text = event.map_err(|error| said.explain(&error.to_string()))?.stream.unwrap_or_default();
-        for line in text.lines().map(plain).filter(|line| !line.is_empty()) {
-            match build_step(&line) {
-                Some(stage) => progress(Progress::Stage(stage)),
+        let text = event.map_err(|error| said.build_error(&error.to_string()))?.stream.unwrap_or_default();
+        for line in text.lines().map(strip_terminal_codes).filter(|line| !line.is_empty()) {
+            match parse_build_step(&line) {
+                Some(stage) => progress(BuildProgress::Stage(stage)),
                 None => {
                     said.push(&line);
-                    progress(Progress::Line(line));
+                    progress(BuildProgress::Line(line));
                 }
             }
         }
@@ -153,7 +154,7 @@ async fn build_on(
 }
 
 /// Docker passes these on to the build only; it knows the proxies by both spellings, and apt only the small one.
-fn build_args(base: &str, options: &BuildOptions) -> HashMap<&'static str, String> {
+fn docker_build_args(base: &str, options: &BuildOptions) -> HashMap<&'static str, String> {
     let settings = [
         ("HTTP_PROXY", &options.http_proxy),
         ("http_proxy", &options.http_proxy),
@@ -169,13 +170,13 @@ fn build_args(base: &str, options: &BuildOptions) -> HashMap<&'static str, Strin
 }
 
 /// Reads the classic builder's `Step 3/11 : RUN …`.
-fn build_step(line: &str) -> Option<Stage> {
+fn parse_build_step(line: &str) -> Option<BuildStage> {
     let (step, of) = line.strip_prefix("Step ")?.split_once(" : ")?.0.split_once('/')?;
-    Some(Stage::Build { step: step.parse().ok()?, of: of.parse().ok()? })
+    Some(BuildStage::Build { step: step.parse().ok()?, of: of.parse().ok()? })
 }
 
 /// Without the colours that Docker gives to a build's stderr, and without what a carriage return overwrote.
-fn plain(line: &str) -> String {
+fn strip_terminal_codes(line: &str) -> String {
     let mut text = String::new();
     let mut rest = line;
     while let Some((before, escape)) = rest.split_once("\u{1b}[") {
@@ -198,8 +199,8 @@ impl LastLines {
         self.0.push_back(line.to_owned());
     }
 
-    fn explain(&self, reason: &str) -> anyhow::Error {
-        if is_no_space(reason) || self.0.iter().any(|line| is_no_space(line)) {
+    fn build_error(&self, reason: &str) -> anyhow::Error {
+        if is_disk_full_message(reason) || self.0.iter().any(|line| is_disk_full_message(line)) {
             return anyhow::anyhow!("Failed to build the agent image: the disk is full; it needs about 2 GB");
         }
         let lines: String = self.0.iter().map(|line| format!("\n    {line}")).collect();
@@ -208,19 +209,22 @@ impl LastLines {
 }
 
 /// Another engine's image of this version stays: another install may use it.
-async fn remove_old(docker: &Docker, progress: &mut impl FnMut(Progress)) -> Result<()> {
+async fn remove_old_images(docker: &Docker, progress: &mut impl FnMut(BuildProgress)) -> Result<()> {
     let filters = HashMap::from([("reference", vec![REPOSITORY])]);
-    let is_old = |name: &str| context::engines().all(|engine| tag(&engine) != name);
+    let is_old = |name: &str| context::engines_with_recipe().all(|engine| agent_image_name(&engine) != name);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
-    let images =
-        docker.client()?.list_images(Some(options)).await.context("Failed to list the agent images")?;
+    let images = docker
+        .new_api_client()?
+        .list_images(Some(options))
+        .await
+        .context("Failed to list the agent images")?;
     for old in images.iter().flat_map(|image| &image.repo_tags).filter(|name| is_old(name)) {
         let options = RemoveImageOptionsBuilder::default().build();
-        match docker.client()?.remove_image(old, Some(options), None).await {
-            Ok(_) => progress(Progress::Line(format!("Removed {old}"))),
+        match docker.new_api_client()?.remove_image(old, Some(options), None).await {
+            Ok(_) => progress(BuildProgress::Line(format!("Removed {old}"))),
             // In use by a running agent, or gone meanwhile.
-            Err(error) if matches!(status(&error), Some(404 | 409)) => {
-                progress(Progress::Line(format!("Kept {old}: an agent still runs on it")));
+            Err(error) if matches!(response_status(&error), Some(404 | 409)) => {
+                progress(BuildProgress::Line(format!("Kept {old}: an agent still runs on it")));
             }
             Err(error) => return Err(error).with_context(|| format!("Failed to remove the image {old}")),
         }
@@ -234,7 +238,7 @@ mod tests {
 
     #[test]
     fn the_tag_names_the_recipe() {
-        let tag = tag(&EngineName::new("engine"));
+        let tag = agent_image_name(&EngineName::new("engine"));
         let (name, hash) = tag.split_once(':').unwrap();
         assert_eq!(name, "nanokimi-agent");
         assert!(hash.len() == 12 && hash.chars().all(|c| c.is_ascii_hexdigit()), "{tag}");
@@ -243,13 +247,13 @@ mod tests {
     #[test]
     fn what_docker_prints_becomes_stages_and_plain_lines() {
         let stages = [
-            ("Step 3/11 : RUN set -eu", Some(Stage::Build { step: 3, of: 11 })),
+            ("Step 3/11 : RUN set -eu", Some(BuildStage::Build { step: 3, of: 11 })),
             ("Step 3 of 11", None),
             ("Step x/11 : RUN", None),
             (" ---> 3f2a", None),
         ];
         for (line, stage) in stages {
-            assert_eq!(build_step(line), stage, "{line:?}");
+            assert_eq!(parse_build_step(line), stage, "{line:?}");
         }
         let lines = [
             ("\u{1b}[91mERROR: no\u{1b}[0m", "ERROR: no"),
@@ -259,7 +263,7 @@ mod tests {
             ("", ""),
         ];
         for (line, text) in lines {
-            assert_eq!(plain(line), text, "{line:?}");
+            assert_eq!(strip_terminal_codes(line), text, "{line:?}");
         }
     }
 
@@ -269,7 +273,7 @@ mod tests {
         for number in 0..20 {
             said.push(&format!("line {number}"));
         }
-        let explained = said.explain("a command ended with 1").to_string();
+        let explained = said.build_error("a command ended with 1").to_string();
         assert!(
             explained.starts_with("Failed to build the agent image: a command ended with 1\n"),
             "{explained}"
@@ -277,18 +281,18 @@ mod tests {
         assert!(explained.ends_with("line 19") && !explained.contains("line 7\n"), "{explained}");
 
         said.push("tar: write: No space left on device");
-        assert!(said.explain("a command ended with 1").to_string().contains("the disk is full"));
+        assert!(said.build_error("a command ended with 1").to_string().contains("the disk is full"));
     }
 
     #[test]
     fn only_what_is_set_reaches_the_build() {
         let base = ("BASE", "python:3".to_owned());
-        assert_eq!(build_args("python:3", &BuildOptions::default()), HashMap::from([base.clone()]));
+        assert_eq!(docker_build_args("python:3", &BuildOptions::default()), HashMap::from([base.clone()]));
         let behind_a_proxy =
             BuildOptions { https_proxy: Some("http://proxy:3128".to_owned()), ..BuildOptions::default() };
         let proxy = "http://proxy:3128".to_owned();
         assert_eq!(
-            build_args("python:3", &behind_a_proxy),
+            docker_build_args("python:3", &behind_a_proxy),
             HashMap::from([base, ("HTTPS_PROXY", proxy.clone()), ("https_proxy", proxy)])
         );
     }

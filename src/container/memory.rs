@@ -7,20 +7,20 @@ use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 
-use super::processes::{beneath_root, group_folder_of, identity, processes};
+use super::processes::{file_identity, group_folder_id, list_process_folders, path_in_process_root};
 use crate::types::GroupName;
 
 /// The agents' memory, as it was when somebody looked.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Memory {
+pub struct AgentMemory {
     /// In bytes, by group; a group without a container is not there.
     pub held: HashMap<GroupName, u64>,
-    pub pressure: Pressure,
+    pub pressure: MemoryPressure,
 }
 
 /// Whether the machine runs short of memory.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Pressure {
+pub enum MemoryPressure {
     #[default]
     None,
     Some,
@@ -38,37 +38,37 @@ const RESERVE_MIN_BYTES: u64 = 384 * MIB;
 const MIB: u64 = 1024 * 1024;
 
 /// What the containers of these groups hold. `groups` are their names and their folders on the host.
-pub fn look(groups: &[(GroupName, PathBuf)]) -> Memory {
-    Memory {
-        held: held(groups).unwrap_or_default(),
-        pressure: pressure(|path| fs::read_to_string(path).ok()),
+pub fn measure_agent_memory(groups: &[(GroupName, PathBuf)]) -> AgentMemory {
+    AgentMemory {
+        held: memory_held_by_group(groups).unwrap_or_default(),
+        pressure: read_memory_pressure(|path| fs::read_to_string(path).ok()),
     }
 }
 
 /// How much of the machine's memory agents may hold together, in bytes.
-pub fn budget() -> u64 {
-    budget_of(|path| fs::read_to_string(path).ok())
+pub fn agent_memory_budget() -> u64 {
+    compute_memory_budget(|path| fs::read_to_string(path).ok())
 }
 
-fn held(groups: &[(GroupName, PathBuf)]) -> io::Result<HashMap<GroupName, u64>> {
+fn memory_held_by_group(groups: &[(GroupName, PathBuf)]) -> io::Result<HashMap<GroupName, u64>> {
     let known =
-        groups.iter().filter_map(|(name, folder)| Some((identity(&fs::metadata(folder).ok()?), name)));
+        groups.iter().filter_map(|(name, folder)| Some((file_identity(&fs::metadata(folder).ok()?), name)));
     let known: HashMap<(u64, u64), &GroupName> = known.collect();
     let mut held = HashMap::new();
-    for process in processes()? {
-        let Some(name) = group_folder_of(&process).and_then(|folder| known.get(&folder)) else { continue };
-        let bytes = held.entry((*name).clone()).or_insert_with(|| in_memory(&process));
+    for process in list_process_folders()? {
+        let Some(name) = group_folder_id(&process).and_then(|folder| known.get(&folder)) else { continue };
+        let bytes = held.entry((*name).clone()).or_insert_with(|| tmpfs_bytes_used(&process));
         // What a process shares with files, the kernel can read again.
         let status = fs::read_to_string(process.join("status")).unwrap_or_default();
-        *bytes += kilobytes(&status, "RssAnon:").unwrap_or(0) * 1024;
+        *bytes += parse_kilobytes(&status, "RssAnon:").unwrap_or(0) * 1024;
     }
     Ok(held)
 }
 
 /// What lies in the folders of a process's container that are in memory.
-fn in_memory(process: &Path) -> u64 {
+fn tmpfs_bytes_used(process: &Path) -> u64 {
     let used = IN_MEMORY.iter().filter_map(|folder| {
-        let disk = rustix::fs::statfs(beneath_root(process, folder)).ok()?;
+        let disk = rustix::fs::statfs(path_in_process_root(process, folder)).ok()?;
         let used = disk.f_blocks.saturating_sub(disk.f_bfree);
         let block = u64::try_from(disk.f_bsize).ok()?;
         (disk.f_type == TMPFS_MAGIC).then_some(used * block)
@@ -76,27 +76,27 @@ fn in_memory(process: &Path) -> u64 {
     used.sum()
 }
 
-fn pressure(read: impl Fn(&str) -> Option<String>) -> Pressure {
+fn read_memory_pressure(read: impl Fn(&str) -> Option<String>) -> MemoryPressure {
     // Not every kernel tells it.
     let waited = read("/proc/pressure/memory").and_then(|told| {
         let some = told.lines().find(|line| line.starts_with("some "))?;
         some.split(' ').find_map(|word| word.strip_prefix("avg10="))?.parse::<f64>().ok()
     });
     let memory = read("/proc/meminfo").unwrap_or_default();
-    let short = match (kilobytes(&memory, "MemTotal:"), kilobytes(&memory, "MemAvailable:")) {
+    let short = match (parse_kilobytes(&memory, "MemTotal:"), parse_kilobytes(&memory, "MemAvailable:")) {
         (Some(total), Some(available)) => available < total / AVAILABLE_MIN,
         _ => false,
     };
     if short || waited.is_some_and(|percent| percent >= WAITED_PERCENT) {
-        Pressure::Some
+        MemoryPressure::Some
     } else {
-        Pressure::None
+        MemoryPressure::None
     }
 }
 
-fn budget_of(read: impl Fn(&str) -> Option<String>) -> u64 {
+fn compute_memory_budget(read: impl Fn(&str) -> Option<String>) -> u64 {
     let memory = read("/proc/meminfo").unwrap_or_default();
-    let machine = kilobytes(&memory, "MemTotal:").unwrap_or(0) * 1024;
+    let machine = parse_kilobytes(&memory, "MemTotal:").unwrap_or(0) * 1024;
     // What bounds us bounds our containers, which are children of the same user's daemon.
     let cgroups = read("/proc/self/cgroup").unwrap_or_default();
     let cgroups = cgroups.lines().filter_map(|line| {
@@ -112,15 +112,15 @@ fn budget_of(read: impl Fn(&str) -> Option<String>) -> u64 {
         places.map(move |cgroup| format!("/sys/fs/cgroup{mount}{}/{file}", cgroup.display()))
     });
     let bounds = files.filter_map(|path| read(&path)?.trim().parse::<u64>().ok());
-    share_of(bounds.chain([machine]).min().unwrap_or(machine))
+    agent_memory_share(bounds.chain([machine]).min().unwrap_or(machine))
 }
 
 /// What agents may hold of a machine's memory, in bytes.
-pub fn share_of(machine: u64) -> u64 {
+pub fn agent_memory_share(machine: u64) -> u64 {
     machine.saturating_sub((machine / 4).max(RESERVE_MIN_BYTES))
 }
 
-fn kilobytes(memory: &str, name: &str) -> Option<u64> {
+fn parse_kilobytes(memory: &str, name: &str) -> Option<u64> {
     let line = memory.lines().find_map(|line| line.strip_prefix(name))?;
     line.trim().strip_suffix("kB")?.trim().parse().ok()
 }
@@ -155,9 +155,9 @@ mod tests {
             let cgroups = "9:name=systemd:/x\n4:memory:/user.slice/b\n0::/user.slice/a.scope\n";
             let mut files = vec![("/proc/meminfo", meminfo.as_str()), ("/proc/self/cgroup", cgroups)];
             files.extend(bounds.clone());
-            assert_eq!(budget_of(of(&files)) / MIB, expected, "{machine} {bounds:?}");
+            assert_eq!(compute_memory_budget(of(&files)) / MIB, expected, "{machine} {bounds:?}");
         }
-        assert_eq!(budget_of(of(&[])), 0);
+        assert_eq!(compute_memory_budget(of(&[])), 0);
     }
 
     #[test]
@@ -167,23 +167,23 @@ mod tests {
         };
         let memory = |available: u64| format!("MemTotal: 1000 kB\nMemAvailable: {available} kB\n");
         for (waited, available, expected) in [
-            ("0.00", 500, Pressure::None),
-            ("9.99", 500, Pressure::None),
-            ("10.00", 500, Pressure::Some),
-            ("0.00", 49, Pressure::Some),
-            ("x", 50, Pressure::None),
+            ("0.00", 500, MemoryPressure::None),
+            ("9.99", 500, MemoryPressure::None),
+            ("10.00", 500, MemoryPressure::Some),
+            ("0.00", 49, MemoryPressure::Some),
+            ("x", 50, MemoryPressure::None),
         ] {
             let (waits, memory) = (waits(waited), memory(available));
             let files = [("/proc/pressure/memory", waits.as_str()), ("/proc/meminfo", memory.as_str())];
-            assert_eq!(pressure(of(&files)), expected, "{waited} {available}");
+            assert_eq!(read_memory_pressure(of(&files)), expected, "{waited} {available}");
         }
-        assert_eq!(pressure(of(&[])), Pressure::None);
+        assert_eq!(read_memory_pressure(of(&[])), MemoryPressure::None);
     }
 
     #[test]
     fn no_process_of_this_machine_is_in_a_container_of_ours() {
         let folder = tempfile::tempdir().unwrap();
         let group = GroupName::parse("family").unwrap();
-        assert_eq!(held(&[(group, folder.path().to_owned())]).unwrap(), HashMap::new());
+        assert_eq!(memory_held_by_group(&[(group, folder.path().to_owned())]).unwrap(), HashMap::new());
     }
 }

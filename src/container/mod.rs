@@ -18,40 +18,49 @@ use std::pin::Pin;
 use anyhow::Result;
 use tokio::io::{AsyncRead, AsyncWrite};
 
-pub use memory::{Memory, Pressure};
-pub use spec::{ContainerSpec, Daemon};
+pub use memory::{AgentMemory, MemoryPressure};
+pub use spec::{ContainerSpec, DaemonUser};
 
 use crate::types::{Failure, GroupName, InstallId};
 
 /// Launches and removes containers.
 pub trait Containers: Clone + Send + Sync + 'static {
     /// Whether Docker answers now.
-    fn answers(&self) -> impl Future<Output = Result<()>> + Send;
+    fn ping_docker(&self) -> impl Future<Output = Result<()>> + Send;
 
     /// As whom containers run here.
-    fn daemon(&self) -> impl Future<Output = Result<Daemon>> + Send;
+    fn fetch_daemon_user(&self) -> impl Future<Output = Result<DaemonUser>> + Send;
 
     /// Creates, attaches to and starts a container; it runs when this returns. A launch that is dropped halfway
     /// may leave its container: remove it by the spec's name.
-    fn launch(&self, spec: &ContainerSpec) -> impl Future<Output = Result<Running, Failure>> + Send;
+    fn launch_container(
+        &self,
+        spec: &ContainerSpec,
+    ) -> impl Future<Output = Result<RunningContainer, Failure>> + Send;
 
     /// What the containers of these groups hold of the machine's memory. `groups` are their names and their folders.
-    fn memory(&self, groups: Vec<(GroupName, PathBuf)>) -> impl Future<Output = Memory> + Send;
+    fn measure_group_memory(
+        &self,
+        groups: Vec<(GroupName, PathBuf)>,
+    ) -> impl Future<Output = AgentMemory> + Send;
 
     /// Kills and removes a container; one that is gone already is a success.
-    fn remove(&self, name: &str) -> impl Future<Output = Result<()>> + Send;
+    fn remove_container(&self, name: &str) -> impl Future<Output = Result<()>> + Send;
 
     /// Kills and removes every container of a group; that there is none is a success.
-    fn remove_group(&self, install: &InstallId, group: &GroupName)
-    -> impl Future<Output = Result<()>> + Send;
+    fn remove_containers_of_group(
+        &self,
+        install: &InstallId,
+        group: &GroupName,
+    ) -> impl Future<Output = Result<()>> + Send;
 
     /// Removes every container that carries this install's label; returns how many.
     /// One that resists does not keep the others.
-    fn sweep(&self, install: &InstallId) -> impl Future<Output = Result<usize>> + Send;
+    fn remove_install_containers(&self, install: &InstallId) -> impl Future<Output = Result<usize>> + Send;
 }
 
-/// A running container, held by its three pipes. Dropping it does not stop it: see [`Containers::remove`].
-pub struct Running {
+/// A running container, held by its three pipes. Dropping it does not stop it: see [`Containers::remove_container`].
+pub struct RunningContainer {
     pub name: String,
     /// Dropping or shutting it down closes the container's stdin.
     pub stdin: Box<dyn AsyncWrite + Send + Unpin>,
@@ -59,12 +68,12 @@ pub struct Running {
     /// Diagnostics: what nobody reads is dropped and holds up nothing.
     pub stderr: Box<dyn AsyncRead + Send + Unpin>,
     /// Resolves when the container has ended.
-    pub exit: Pin<Box<dyn Future<Output = Exit> + Send>>,
+    pub exit: Pin<Box<dyn Future<Output = ContainerExit> + Send>>,
 }
 
 /// How a container ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Exit {
+pub enum ContainerExit {
     Code(i64),
     /// Docker could not tell.
     Unknown,

@@ -15,7 +15,7 @@ const DESCRIPTORS_MAX: u64 = 20_000;
 
 /// What is held.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
+pub struct HeldResources {
     /// Of files that have no name any more, on the disk of the group's folder.
     pub nameless_bytes: u64,
     pub nameless_files: u64,
@@ -31,16 +31,16 @@ pub struct Held {
 ///
 /// # Errors
 /// The folder or /proc cannot be read.
-pub fn held_by_container_of(folder: &Path) -> io::Result<Held> {
+pub fn measure_held_resources(folder: &Path) -> io::Result<HeldResources> {
     let folder = fs::metadata(folder)?;
-    let (folder, disk) = (identity(&folder), folder.dev());
-    let mut held = Held::default();
+    let (folder, disk) = (file_identity(&folder), folder.dev());
+    let mut held = HeldResources::default();
     let mut rest = DESCRIPTORS_MAX;
-    for process in processes()? {
-        if group_folder_of(&process) == Some(folder) {
+    for process in list_process_folders()? {
+        if group_folder_id(&process) == Some(folder) {
             // One that ends meanwhile holds nothing.
-            held.written_bytes += written_bytes(&process).unwrap_or(0);
-            held.files_in_dev = held.files_in_dev.max(files_in_dev(&process).unwrap_or(0));
+            held.written_bytes += read_written_bytes(&process).unwrap_or(0);
+            held.files_in_dev = held.files_in_dev.max(count_files_in_dev(&process).unwrap_or(0));
             count_descriptors(&process, disk, &mut held, &mut rest).ok();
         }
     }
@@ -48,7 +48,7 @@ pub fn held_by_container_of(folder: &Path) -> io::Result<Held> {
 }
 
 /// The folders of all processes in /proc.
-pub(super) fn processes() -> io::Result<impl Iterator<Item = PathBuf>> {
+pub(super) fn list_process_folders() -> io::Result<impl Iterator<Item = PathBuf>> {
     let processes = fs::read_dir("/proc")?.flatten().filter_map(|entry| {
         let is_process = entry.file_name().as_encoded_bytes().iter().all(u8::is_ascii_digit);
         is_process.then(|| entry.path())
@@ -57,22 +57,22 @@ pub(super) fn processes() -> io::Result<impl Iterator<Item = PathBuf>> {
 }
 
 /// What a process sees in the place of its group's folder, if it sees something there.
-pub(super) fn group_folder_of(process: &Path) -> Option<(u64, u64)> {
-    Some(identity(&fs::metadata(beneath_root(process, GROUP)).ok()?))
+pub(super) fn group_folder_id(process: &Path) -> Option<(u64, u64)> {
+    Some(file_identity(&fs::metadata(path_in_process_root(process, GROUP)).ok()?))
 }
 
 /// Its disk and its number there: no other file on this machine has both.
-pub(super) fn identity(file: &fs::Metadata) -> (u64, u64) {
+pub(super) fn file_identity(file: &fs::Metadata) -> (u64, u64) {
     (file.dev(), file.ino())
 }
 
 /// A path as a process sees it.
-pub(super) fn beneath_root(process: &Path, path: &str) -> PathBuf {
+pub(super) fn path_in_process_root(process: &Path, path: &str) -> PathBuf {
     process.join("root").join(path.trim_start_matches('/'))
 }
 
 /// See proc_pid_io(5).
-fn written_bytes(process: &Path) -> io::Result<u64> {
+fn read_written_bytes(process: &Path) -> io::Result<u64> {
     let text = fs::read_to_string(process.join("io"))?;
     let number = |name: &str| {
         let line = text.lines().find_map(|line| line.strip_prefix(name))?;
@@ -82,12 +82,12 @@ fn written_bytes(process: &Path) -> io::Result<u64> {
     Ok(written.saturating_sub(number("cancelled_write_bytes:").unwrap_or(0)))
 }
 
-fn files_in_dev(process: &Path) -> io::Result<u64> {
-    let dev = rustix::fs::statvfs(beneath_root(process, "/dev"))?;
+fn count_files_in_dev(process: &Path) -> io::Result<u64> {
+    let dev = rustix::fs::statvfs(path_in_process_root(process, "/dev"))?;
     Ok(dev.f_files.saturating_sub(dev.f_ffree))
 }
 
-fn count_descriptors(process: &Path, disk: u64, held: &mut Held, rest: &mut u64) -> io::Result<()> {
+fn count_descriptors(process: &Path, disk: u64, held: &mut HeldResources, rest: &mut u64) -> io::Result<()> {
     for descriptor in fs::read_dir(process.join("fd"))? {
         if *rest == 0 {
             held.watch_sets = u64::MAX;
@@ -121,9 +121,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let process = folder.path();
         fs::write(process.join("io"), "rchar: 7\nwrite_bytes: 1000\ncancelled_write_bytes: 400\n").unwrap();
-        assert_eq!(written_bytes(process).unwrap(), 600);
+        assert_eq!(read_written_bytes(process).unwrap(), 600);
         fs::write(process.join("io"), "").unwrap();
-        assert_eq!(written_bytes(process).unwrap(), 0);
+        assert_eq!(read_written_bytes(process).unwrap(), 0);
     }
 
     #[test]
@@ -133,7 +133,7 @@ mod tests {
         io::Write::write_all(&mut &file, &[1; 1024 * 1024]).unwrap();
         let disk = file.metadata().unwrap().dev();
         let count = || {
-            let mut held = Held::default();
+            let mut held = HeldResources::default();
             count_descriptors(Path::new("/proc/self"), disk, &mut held, &mut 1_000).unwrap();
             held
         };
@@ -146,7 +146,7 @@ mod tests {
         assert!(after.watch_sets >= 1, "{after:?}");
         drop((file, inotify));
 
-        let mut held = Held::default();
+        let mut held = HeldResources::default();
         count_descriptors(Path::new("/proc/self"), disk, &mut held, &mut 1).unwrap();
         assert_eq!(held.watch_sets, u64::MAX, "too many to look at is too much");
     }
@@ -154,6 +154,6 @@ mod tests {
     #[test]
     fn no_process_of_this_machine_has_our_folder_for_its_groups() {
         let folder = tempfile::tempdir().unwrap();
-        assert_eq!(held_by_container_of(folder.path()).unwrap(), Held::default());
+        assert_eq!(measure_held_resources(folder.path()).unwrap(), HeldResources::default());
     }
 }

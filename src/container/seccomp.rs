@@ -55,13 +55,13 @@ const ENOSYS: u32 = 38;
 const EOPNOTSUPP: u32 = 95;
 
 /// The profile in the form that Docker takes in a container's `SecurityOpt`.
-pub fn option() -> &'static str {
-    static OPTION: LazyLock<String> = LazyLock::new(|| format!("seccomp={}", profile()));
+pub fn seccomp_security_option() -> &'static str {
+    static OPTION: LazyLock<String> = LazyLock::new(|| format!("seccomp={}", build_seccomp_profile()));
     &OPTION
 }
 
-fn profile() -> Value {
-    let whatever = allowed();
+fn build_seccomp_profile() -> Value {
+    let whatever = allowed_syscalls();
     let allow = |names: Value, arguments: Value| json!({ "names": names, "action": "SCMP_ACT_ALLOW", "args": arguments });
     let answer =
         |names: Value, errno: u32| json!({ "names": names, "action": "SCMP_ACT_ERRNO", "errnoRet": errno });
@@ -79,11 +79,11 @@ fn profile() -> Value {
 }
 
 /// The calls that are allowed whatever their arguments are.
-fn allowed() -> Vec<&'static str> {
-    dockers().filter(|name| !CLOSED.contains(name) && !BY_FAMILY.contains(name)).collect()
+fn allowed_syscalls() -> Vec<&'static str> {
+    docker_default_syscalls().filter(|name| !CLOSED.contains(name) && !BY_FAMILY.contains(name)).collect()
 }
 
-fn dockers() -> impl Iterator<Item = &'static str> {
+fn docker_default_syscalls() -> impl Iterator<Item = &'static str> {
     DOCKERS.lines().filter(|line| !line.starts_with('#')).flat_map(str::split_whitespace)
 }
 
@@ -146,7 +146,7 @@ mod tests {
 
     #[test]
     fn what_docker_closes_stays_closed_and_what_we_close_was_open() {
-        let dockers: BTreeSet<&str> = dockers().collect();
+        let dockers: BTreeSet<&str> = docker_default_syscalls().collect();
         assert!(dockers.len() > 350, "{}", dockers.len());
         let opened: Vec<&str> = DOCKER_CLOSES.into_iter().filter(|name| dockers.contains(name)).collect();
         assert_eq!(opened, [""; 0]);
@@ -154,17 +154,17 @@ mod tests {
             assert!(!dockers.contains(by_arguments));
         }
         for name in CLOSED.iter().chain(&BY_FAMILY) {
-            assert!(dockers.contains(name) && !allowed().contains(name), "{name}");
+            assert!(dockers.contains(name) && !allowed_syscalls().contains(name), "{name}");
         }
         for name in UNKNOWN.iter().chain(&UNSUPPORTED) {
             assert!(CLOSED.contains(name), "{name}");
         }
-        assert_eq!(allowed().len(), dockers.len() - CLOSED.len() - BY_FAMILY.len());
+        assert_eq!(allowed_syscalls().len(), dockers.len() - CLOSED.len() - BY_FAMILY.len());
     }
 
     #[test]
     fn the_rest_of_the_profile_depends_on_arguments() {
-        let profile = profile();
+        let profile = build_seccomp_profile();
         let rules = profile["syscalls"].as_array().unwrap();
         let shown: Vec<String> = rules[1..]
             .iter()
@@ -195,6 +195,10 @@ mod tests {
         ["io_uring_enter","io_uring_register","io_uring_setup"] SCMP_ACT_ERRNO 38 null null
         ["fallocate"] SCMP_ACT_ERRNO 95 null null
         "#);
-        assert!(option().starts_with("seccomp={") && option().len() < 16 * 1024, "{}", option().len());
+        assert!(
+            seccomp_security_option().starts_with("seccomp={") && seccomp_security_option().len() < 16 * 1024,
+            "{}",
+            seccomp_security_option().len()
+        );
     }
 }

@@ -17,15 +17,15 @@ pub const DOOR: &str = "/run/nanokimi";
 
 /// What one launch of a group's container is made from.
 #[derive(Clone, Debug)]
-pub struct Launch<'a> {
+pub struct LaunchInputs<'a> {
     pub paths: &'a Paths,
     pub install: &'a InstallId,
     pub run: &'a RunId,
-    pub engine: Engine,
+    pub engine: EngineSpec,
     /// The image's name with its tag (`image::tag`).
     pub image: &'a str,
-    pub daemon: Daemon,
-    pub limits: Limits,
+    pub daemon: DaemonUser,
+    pub limits: ContainerLimits,
     /// IANA name, such as `Europe/Madrid`.
     pub time_zone: &'a str,
     /// What the agent is called in its chat.
@@ -36,12 +36,12 @@ pub struct Launch<'a> {
     pub session: &'a str,
     /// The engine's device id, the same for all containers of an install.
     pub device: &'a str,
-    pub services: Services,
+    pub services: SearchServices,
 }
 
 /// Whether Kimi searches and fetches for the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Services {
+pub enum SearchServices {
     Kimi,
     /// They are not there with this login, or would lead the group where its policy does not.
     None,
@@ -49,19 +49,19 @@ pub enum Services {
 
 /// What a container must know of its engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Engine {
+pub struct EngineSpec {
     pub name: EngineName,
     /// The folder in the container that it calls its own.
     pub home: &'static str,
     /// Where in the container the owner's `config.toml` is to be.
     pub config: &'static str,
-    /// The folder of its histories on the host, where they are not in [`Paths::sessions`].
+    /// The folder of its histories on the host, where they are not in [`Paths::sessions_folder`].
     pub sessions_apart: Option<String>,
 }
 
 /// As whom the Docker daemon works, which decides whose the files of a container are.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Daemon {
+pub enum DaemonUser {
     /// As the person who runs nanokimi: uid 0 inside is that person outside.
     Rootless,
     /// As root; the container must take the person's own ids.
@@ -83,20 +83,20 @@ pub struct ContainerSpec {
     /// The folder inside that the engine calls its own.
     pub engine_home: String,
     pub env: Vec<(String, String)>,
-    pub mounts: Vec<Mount>,
-    pub limits: Limits,
+    pub mounts: Vec<ContainerMount>,
+    pub limits: ContainerLimits,
 }
 
 /// One folder or file of the host inside the container.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Mount {
+pub struct ContainerMount {
     pub host: PathBuf,
     pub container: String,
-    pub access: Access,
+    pub access: MountAccess,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Access {
+pub enum MountAccess {
     ReadOnly,
     ReadWrite,
 }
@@ -104,14 +104,14 @@ pub enum Access {
 /// What one container may use of the machine. Memory, processor and pids hold only where the daemon has
 /// cgroups (`DaemonFacts::limits`); the others hold always, those of the disk a second or two late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Limits {
+pub struct ContainerLimits {
     pub memory_bytes: i64,
     /// Thousandths of one processor.
     pub cpus_milli: i64,
     pub pids: i64,
     /// Open files of each process.
     pub open_files: i64,
-    /// Threads of the person whose ids the container has, over all containers: see [`Limits::STANDARD`].
+    /// Threads of the person whose ids the container has, over all containers: see [`ContainerLimits::STANDARD`].
     pub threads_of_person: i64,
     /// Size of a file that a process writes.
     pub file_bytes: i64,
@@ -123,7 +123,7 @@ pub struct Limits {
     pub disk_entries: u64,
 }
 
-impl Limits {
+impl ContainerLimits {
     /// For a small server with several groups.
     pub const STANDARD: Self = Self {
         // The engine takes 130 MB, the folders in memory at most 336 MB (/tmp 128, the two homes 64 each, /dev 64,
@@ -156,12 +156,12 @@ const MIB: i64 = 1024 * 1024;
 ///
 /// # Errors
 /// When a mount would show something that the group must not see.
-pub fn spec(launch: &Launch<'_>, group: &Group) -> Result<ContainerSpec> {
-    let mounts = mounts(launch.paths, group, &launch.engine);
-    refuse_forbidden(launch.paths, group, &launch.engine, &mounts)?;
+pub fn build_container_spec(launch: &LaunchInputs<'_>, group: &Group) -> Result<ContainerSpec> {
+    let mounts = container_mounts(launch.paths, group, &launch.engine);
+    deny_forbidden_mounts(launch.paths, group, &launch.engine, &mounts)?;
     let (uid, gid) = match launch.daemon {
-        Daemon::Rootless => (0, 0),
-        Daemon::Rootful { uid, gid } => (uid, gid),
+        DaemonUser::Rootless => (0, 0),
+        DaemonUser::Rootful { uid, gid } => (uid, gid),
     };
     Ok(ContainerSpec {
         name: format!("nanokimi-{}-{}", group.name, launch.run),
@@ -172,17 +172,17 @@ pub fn spec(launch: &Launch<'_>, group: &Group) -> Result<ContainerSpec> {
         uid,
         gid,
         engine_home: launch.engine.home.to_owned(),
-        env: environment(launch),
+        env: container_environment(launch),
         mounts,
         limits: launch.limits,
     })
 }
 
 /// What the agent-runner is told; the image brings the rest (`PATH`, `HOME`).
-fn environment(launch: &Launch<'_>) -> Vec<(String, String)> {
+fn container_environment(launch: &LaunchInputs<'_>) -> Vec<(String, String)> {
     let services = match launch.services {
-        Services::Kimi => "kimi",
-        Services::None => "none",
+        SearchServices::Kimi => "kimi",
+        SearchServices::None => "none",
     };
     let mut env = vec![
         ("NANOKIMI_ENGINE".to_owned(), launch.engine.name.to_string()),
@@ -198,54 +198,73 @@ fn environment(launch: &Launch<'_>) -> Vec<(String, String)> {
     env
 }
 
-fn mounts(paths: &Paths, group: &Group, engine: &Engine) -> Vec<Mount> {
+fn container_mounts(paths: &Paths, group: &Group, engine: &EngineSpec) -> Vec<ContainerMount> {
     // What all read is a copy of each group's own: on one and the same file, two agents could speak with each other by
     // locks and sockets, and each could watch when the other one starts.
     let (global, global_access) = match group.role {
-        Role::Main => (paths.global(), Access::ReadWrite),
-        Role::Member => (paths.agent_global(&group.name), Access::ReadOnly),
+        Role::Main => (paths.global_folder(), MountAccess::ReadWrite),
+        Role::Member => (paths.agent_global_folder(&group.name), MountAccess::ReadOnly),
     };
-    let mount =
-        |host: PathBuf, container: &str, access| Mount { host, container: container.to_owned(), access };
+    let mount = |host: PathBuf, container: &str, access| ContainerMount {
+        host,
+        container: container.to_owned(),
+        access,
+    };
     vec![
-        mount(paths.agent_config(&group.name), engine.config, Access::ReadOnly),
+        mount(paths.agent_config_file(&group.name), engine.config, MountAccess::ReadOnly),
         mount(
-            paths.agent_credentials(&group.name),
+            paths.agent_credentials_folder(&group.name),
             &format!("{}/credentials", engine.home),
-            Access::ReadWrite,
+            MountAccess::ReadWrite,
         ),
-        mount(sessions(paths, group, engine), &format!("{}/sessions", engine.home), Access::ReadWrite),
-        mount(paths.group(&group.name), GROUP, Access::ReadWrite),
+        mount(
+            host_sessions_folder(paths, group, engine),
+            &format!("{}/sessions", engine.home),
+            MountAccess::ReadWrite,
+        ),
+        mount(paths.group_folder(&group.name), GROUP, MountAccess::ReadWrite),
         mount(global, GLOBAL, global_access),
         // Connecting to a socket needs no writable folder; so nobody inside can replace it.
-        mount(paths.door(&group.name), DOOR, Access::ReadOnly),
+        mount(paths.egress_folder(&group.name), DOOR, MountAccess::ReadOnly),
     ]
 }
 
-fn sessions(paths: &Paths, group: &Group, engine: &Engine) -> PathBuf {
+fn host_sessions_folder(paths: &Paths, group: &Group, engine: &EngineSpec) -> PathBuf {
     match &engine.sessions_apart {
-        Some(folder) => paths.sessions_apart(&group.name, folder),
-        None => paths.sessions(&group.name),
+        Some(folder) => paths.separate_sessions_folder(&group.name, folder),
+        None => paths.sessions_folder(&group.name),
     }
 }
 
 /// Refuses everything that is not on the short list of what a group may ever see, and writing where it may
 /// only read. So the store, `.env`, the real login, the install's root and its parents, other groups' folders
 /// and Docker's socket are refused without being known here.
-fn refuse_forbidden(paths: &Paths, group: &Group, engine: &Engine, mounts: &[Mount]) -> Result<()> {
-    let writable =
-        [paths.agent_credentials(&group.name), sessions(paths, group, engine), paths.group(&group.name)];
-    for Mount { host, access, .. } in mounts {
-        ensure!(is_plain(host), "Refused to mount {}: not an absolute path without \"..\"", host.display());
+fn deny_forbidden_mounts(
+    paths: &Paths,
+    group: &Group,
+    engine: &EngineSpec,
+    mounts: &[ContainerMount],
+) -> Result<()> {
+    let writable = [
+        paths.agent_credentials_folder(&group.name),
+        host_sessions_folder(paths, group, engine),
+        paths.group_folder(&group.name),
+    ];
+    for ContainerMount { host, access, .. } in mounts {
+        ensure!(
+            is_plain_absolute_path(host),
+            "Refused to mount {}: not an absolute path without \"..\"",
+            host.display()
+        );
         let own = writable.iter().any(|folder| host.starts_with(folder));
-        let global = group.role == Role::Main && host.starts_with(paths.global());
-        let copies = [paths.agent_config(&group.name), paths.agent_global(&group.name)];
-        let readable = own || global || copies.contains(host) || *host == paths.door(&group.name);
+        let global = group.role == Role::Main && host.starts_with(paths.global_folder());
+        let copies = [paths.agent_config_file(&group.name), paths.agent_global_folder(&group.name)];
+        let readable = own || global || copies.contains(host) || *host == paths.egress_folder(&group.name);
         if !readable {
             bail!("Refused to mount {}: the group {} must not see it", host.display(), group.name);
         }
         let may_write = own || global;
-        if *access == Access::ReadWrite && !may_write {
+        if *access == MountAccess::ReadWrite && !may_write {
             bail!(
                 "Refused to mount {} for writing: the group {} may only read it",
                 host.display(),
@@ -256,7 +275,7 @@ fn refuse_forbidden(paths: &Paths, group: &Group, engine: &Engine, mounts: &[Mou
     Ok(())
 }
 
-fn is_plain(path: &Path) -> bool {
+fn is_plain_absolute_path(path: &Path) -> bool {
     path.is_absolute() && path.components().all(|part| part != Component::ParentDir)
 }
 
@@ -273,8 +292,8 @@ mod tests {
         Group::new(GroupName::parse(name).unwrap(), ChatId::new("chat"), role)
     }
 
-    fn engine() -> Engine {
-        Engine {
+    fn engine() -> EngineSpec {
+        EngineSpec {
             name: EngineName::new("engine"),
             home: "/home/node/.kimi",
             config: "/home/node/.kimi/config.toml",
@@ -282,23 +301,23 @@ mod tests {
         }
     }
 
-    fn spec_of(root: &str, daemon: Daemon, model: Option<&str>, group: &Group) -> Result<ContainerSpec> {
-        let launch = Launch {
+    fn spec_of(root: &str, daemon: DaemonUser, model: Option<&str>, group: &Group) -> Result<ContainerSpec> {
+        let launch = LaunchInputs {
             paths: &Paths::new(root),
             install: &InstallId::new("in"),
             run: &RunId::new("7"),
             engine: engine(),
             image: "nanokimi-agent:1",
             daemon,
-            limits: Limits::STANDARD,
+            limits: ContainerLimits::STANDARD,
             time_zone: "Europe/Madrid",
             assistant: "Kai",
             model,
             session: "main",
             device: "d1",
-            services: Services::Kimi,
+            services: SearchServices::Kimi,
         };
-        spec(&launch, group)
+        build_container_spec(&launch, group)
     }
 
     fn shown(spec: &ContainerSpec) -> String {
@@ -306,7 +325,7 @@ mod tests {
         for (name, value) in &spec.env {
             writeln!(text, "{name}={value}").unwrap();
         }
-        for Mount { host, container, access } in &spec.mounts {
+        for ContainerMount { host, container, access } in &spec.mounts {
             writeln!(text, "{} -> {container} {access:?}", host.display()).unwrap();
         }
         text
@@ -314,7 +333,7 @@ mod tests {
 
     #[test]
     fn a_member_reads_what_is_global_and_writes_only_its_own() {
-        let spec = spec_of("/srv/k", Daemon::Rootless, None, &group("family", Role::Member)).unwrap();
+        let spec = spec_of("/srv/k", DaemonUser::Rootless, None, &group("family", Role::Member)).unwrap();
         insta::assert_snapshot!(shown(&spec), @r"
         nanokimi-family-7 as 0:0
         NANOKIMI_ENGINE=engine
@@ -334,7 +353,7 @@ mod tests {
 
     #[test]
     fn main_also_writes_what_is_global_and_a_rootful_daemon_gets_the_persons_ids() {
-        let daemon = Daemon::Rootful { uid: 1000, gid: 100 };
+        let daemon = DaemonUser::Rootful { uid: 1000, gid: 100 };
         let spec = spec_of("/srv/k", daemon, Some("kimi-k2"), &group("me", Role::Main)).unwrap();
         insta::assert_snapshot!(shown(&spec), @r"
         nanokimi-me-7 as 1000:100
@@ -358,14 +377,14 @@ mod tests {
     fn an_engine_that_keeps_its_histories_apart_sees_no_others() {
         let paths = Paths::new("/srv/k");
         let family = group("family", Role::Member);
-        let apart = Engine {
+        let apart = EngineSpec {
             home: "/home/node/.second",
             config: "/home/node/.second/owner.toml",
             sessions_apart: Some("second/main".to_owned()),
             ..engine()
         };
-        let mounts = mounts(&paths, &family, &apart);
-        refuse_forbidden(&paths, &family, &apart, &mounts).unwrap();
+        let mounts = container_mounts(&paths, &family, &apart);
+        deny_forbidden_mounts(&paths, &family, &apart, &mounts).unwrap();
         let places: Vec<String> =
             mounts.iter().map(|mount| format!("{} -> {}", mount.host.display(), mount.container)).collect();
         assert_eq!(
@@ -377,16 +396,21 @@ mod tests {
             ]
         );
         // The other engine's histories are none of its business, and its own are none of the other's.
-        let sessions = |host| [Mount { host, container: GROUP.to_owned(), access: Access::ReadOnly }];
-        assert!(refuse_forbidden(&paths, &family, &apart, &sessions(paths.sessions(&family.name))).is_err());
-        let second = paths.sessions_apart(&family.name, "second/main");
-        assert!(refuse_forbidden(&paths, &family, &engine(), &sessions(second)).is_err());
+        let sessions =
+            |host| [ContainerMount { host, container: GROUP.to_owned(), access: MountAccess::ReadOnly }];
+        assert!(
+            deny_forbidden_mounts(&paths, &family, &apart, &sessions(paths.sessions_folder(&family.name)))
+                .is_err()
+        );
+        let second = paths.separate_sessions_folder(&family.name, "second/main");
+        assert!(deny_forbidden_mounts(&paths, &family, &engine(), &sessions(second)).is_err());
     }
 
     #[test]
     fn an_install_without_an_absolute_root_launches_nothing() {
         for root in ["", ".", "nanokimi", "/srv/k/../other"] {
-            let refused = spec_of(root, Daemon::Rootless, None, &group("family", Role::Member)).unwrap_err();
+            let refused =
+                spec_of(root, DaemonUser::Rootless, None, &group("family", Role::Member)).unwrap_err();
             assert!(refused.to_string().contains("not an absolute path"), "{root:?}: {refused}");
         }
     }
@@ -396,24 +420,24 @@ mod tests {
         let paths = Paths::new("/srv/k");
         let other = GroupName::parse("family-2").unwrap();
         let forbidden = [
-            paths.store(),
-            paths.database(),
+            paths.store_folder(),
+            paths.database_file(),
             paths.env_file(),
-            paths.credentials(),
+            paths.credentials_folder(),
             paths.login_file(),
-            paths.device_id(),
-            paths.engine_config(),
-            paths.agent(&GroupName::parse("family").unwrap()),
-            paths.agent_trash(&GroupName::parse("family").unwrap()),
-            paths.agent_global(&other),
+            paths.device_id_file(),
+            paths.engine_config_file(),
+            paths.agent_folder(&GroupName::parse("family").unwrap()),
+            paths.agent_trash_folder(&GroupName::parse("family").unwrap()),
+            paths.agent_global_folder(&other),
             paths.root().to_owned(),
             paths.root().join("data"),
-            paths.groups(),
-            paths.group(&other),
-            paths.sessions(&other),
-            paths.agent_credentials(&other),
-            paths.door(&other),
-            paths.group(&GroupName::parse("family").unwrap()).join("../family-2"),
+            paths.groups_folder(),
+            paths.group_folder(&other),
+            paths.sessions_folder(&other),
+            paths.agent_credentials_folder(&other),
+            paths.egress_folder(&other),
+            paths.group_folder(&GroupName::parse("family").unwrap()).join("../family-2"),
             PathBuf::from("groups/family"),
             PathBuf::from("/srv"),
             PathBuf::from("/"),
@@ -423,10 +447,13 @@ mod tests {
         ];
         for role in [Role::Main, Role::Member] {
             for host in &forbidden {
-                let mount =
-                    Mount { host: host.clone(), container: GROUP.to_owned(), access: Access::ReadOnly };
+                let mount = ContainerMount {
+                    host: host.clone(),
+                    container: GROUP.to_owned(),
+                    access: MountAccess::ReadOnly,
+                };
                 assert!(
-                    refuse_forbidden(&paths, &group("family", role), &engine(), &[mount]).is_err(),
+                    deny_forbidden_mounts(&paths, &group("family", role), &engine(), &[mount]).is_err(),
                     "{} is refused",
                     host.display()
                 );
@@ -439,17 +466,20 @@ mod tests {
         let paths = Paths::new("/srv/k");
         let family = GroupName::parse("family").unwrap();
         let table = [
-            (paths.agent_config(&family), [false, false]),
-            (paths.agent_global(&family), [false, false]),
-            (paths.door(&family), [false, false]),
-            (paths.global(), [false, true]),
-            (paths.group(&family), [true, true]),
+            (paths.agent_config_file(&family), [false, false]),
+            (paths.agent_global_folder(&family), [false, false]),
+            (paths.egress_folder(&family), [false, false]),
+            (paths.global_folder(), [false, true]),
+            (paths.group_folder(&family), [true, true]),
         ];
         for (host, allowed) in table {
             for (role, allowed) in [Role::Member, Role::Main].into_iter().zip(allowed) {
-                let mount =
-                    Mount { host: host.clone(), container: GROUP.to_owned(), access: Access::ReadWrite };
-                let outcome = refuse_forbidden(&paths, &group("family", role), &engine(), &[mount]);
+                let mount = ContainerMount {
+                    host: host.clone(),
+                    container: GROUP.to_owned(),
+                    access: MountAccess::ReadWrite,
+                };
+                let outcome = deny_forbidden_mounts(&paths, &group("family", role), &engine(), &[mount]);
                 assert_eq!(outcome.is_ok(), allowed, "{} for {role:?}", host.display());
             }
         }
@@ -468,16 +498,16 @@ mod tests {
             let paths = Paths::new("/srv/k");
             let role = if main { Role::Main } else { Role::Member };
             let group = group(own.as_str(), role);
-            let spec = spec_of("/srv/k", Daemon::Rootless, None, &group).unwrap();
+            let spec = spec_of("/srv/k", DaemonUser::Rootless, None, &group).unwrap();
             let secrets = [
-                paths.store(), paths.env_file(), paths.login_file(), paths.device_id(),
-                paths.group(&other), paths.sessions(&other), paths.agent(&other), paths.door(&other),
+                paths.store_folder(), paths.env_file(), paths.login_file(), paths.device_id_file(),
+                paths.group_folder(&other), paths.sessions_folder(&other), paths.agent_folder(&other), paths.egress_folder(&other),
                 PathBuf::from("/var/run/docker.sock"),
             ];
             for mount in &spec.mounts {
                 // Nothing is shared but what main alone may write.
                 prop_assert!(mount.host.components().any(|part| part.as_os_str() == own.as_str())
-                    || (main && mount.host == paths.global()));
+                    || (main && mount.host == paths.global_folder()));
                 for secret in &secrets {
                     prop_assert!(!secret.starts_with(&mount.host), "{} shows {}", mount.host.display(), secret.display());
                     prop_assert!(!mount.host.starts_with(secret), "{} is in {}", mount.host.display(), secret.display());

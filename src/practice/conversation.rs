@@ -19,13 +19,13 @@ pub struct Conversation {
 
 impl Conversation {
     /// `None` where the request has no list of messages.
-    pub fn read(request: &Value) -> Option<Self> {
+    pub fn from_request(request: &Value) -> Option<Self> {
         let mut conversation = Self { said: Vec::new(), tool_answers: Vec::new() };
         for message in request.get("messages")?.as_array()? {
             let parts = text_parts(message.get("content").unwrap_or(&Value::Null));
             match message.get("role").and_then(Value::as_str) {
                 Some("user") => {
-                    let said: Vec<String> = parts.iter().flat_map(|part| spoken(part)).collect();
+                    let said: Vec<String> = parts.iter().flat_map(|part| messages_in_part(part)).collect();
                     if !said.is_empty() {
                         conversation.tool_answers.clear();
                     }
@@ -40,19 +40,19 @@ impl Conversation {
     }
 
     /// The message to answer; empty when nobody has said anything.
-    pub fn last(&self) -> &str {
+    pub fn message_to_answer(&self) -> &str {
         self.said.last().map_or("", String::as_str)
     }
 
     /// What was said before the message to answer.
-    pub fn earlier(&self) -> &[String] {
+    pub fn earlier_messages(&self) -> &[String] {
         self.said.split_last().map_or(&[], |(_, earlier)| earlier)
     }
 }
 
 impl fmt::Display for Conversation {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(self.last())
+        f.write_str(self.message_to_answer())
     }
 }
 
@@ -68,20 +68,20 @@ fn text_parts(content: &Value) -> Vec<String> {
 }
 
 /// What was said in one part of a user message.
-fn spoken(part: &str) -> Vec<String> {
+fn messages_in_part(part: &str) -> Vec<String> {
     let part = without_elements(part, "system-reminder");
-    let messages = elements(&part, "message");
+    let messages = find_elements(&part, "message");
     let texts: Vec<String> = if messages.is_empty() {
         vec![part]
     } else {
         // The text is escaped, so what is still markup, such as a quote, is not the sender's own.
-        messages.into_iter().map(|inner| unescape(&own_text(inner))).collect()
+        messages.into_iter().map(|inner| unescape_entities(&text_outside_elements(inner))).collect()
     };
-    texts.iter().map(|text| without_name(text.trim()).to_owned()).filter(|text| !text.is_empty()).collect()
+    texts.iter().map(|text| strip_mention(text.trim()).to_owned()).filter(|text| !text.is_empty()).collect()
 }
 
 /// `@Kai, hello` → `hello`, whatever the assistant is called.
-fn without_name(text: &str) -> &str {
+fn strip_mention(text: &str) -> &str {
     match text.strip_prefix('@').and_then(|named| named.split_once(char::is_whitespace)) {
         Some((_, rest)) => rest.trim_start(),
         None => text,
@@ -89,14 +89,14 @@ fn without_name(text: &str) -> &str {
 }
 
 /// An element found in a text: where it begins and ends, and what is in it.
-struct Found<'t> {
+struct FoundElement<'t> {
     start: usize,
     end: usize,
     inner: &'t str,
 }
 
 /// The next `<name …>…</name>` at or after `from`.
-fn find<'t>(text: &'t str, name: &str, from: usize) -> Option<Found<'t>> {
+fn find_element<'t>(text: &'t str, name: &str, from: usize) -> Option<FoundElement<'t>> {
     let (open, close) = (format!("<{name}"), format!("</{name}>"));
     let mut from = from;
     loop {
@@ -105,7 +105,7 @@ fn find<'t>(text: &'t str, name: &str, from: usize) -> Option<Found<'t>> {
         if text[attributes..].starts_with(|c: char| c == '>' || c.is_whitespace()) {
             let inner = attributes + text[attributes..].find('>')? + 1;
             let length = text[inner..].find(&close)?;
-            return Some(Found {
+            return Some(FoundElement {
                 start,
                 end: inner + length + close.len(),
                 inner: &text[inner..inner + length],
@@ -115,10 +115,10 @@ fn find<'t>(text: &'t str, name: &str, from: usize) -> Option<Found<'t>> {
     }
 }
 
-fn elements<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
+fn find_elements<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
     let mut inner = Vec::new();
     let mut from = 0;
-    while let Some(found) = find(text, name, from) {
+    while let Some(found) = find_element(text, name, from) {
         inner.push(found.inner);
         from = found.end;
     }
@@ -128,7 +128,7 @@ fn elements<'t>(text: &'t str, name: &str) -> Vec<&'t str> {
 fn without_elements(text: &str, name: &str) -> String {
     let mut kept = String::new();
     let mut from = 0;
-    while let Some(found) = find(text, name, from) {
+    while let Some(found) = find_element(text, name, from) {
         kept.push_str(&text[from..found.start]);
         from = found.end;
     }
@@ -136,28 +136,28 @@ fn without_elements(text: &str, name: &str) -> String {
 }
 
 /// A text without the elements in it, whatever they are called.
-fn own_text(text: &str) -> String {
+fn text_outside_elements(text: &str) -> String {
     let Some(open) = text.find('<') else { return text.to_owned() };
     let name: String =
         text[open + 1..].chars().take_while(|c| c.is_alphanumeric() || "-_".contains(*c)).collect();
     // An element without content, such as a file's.
     if let Some(end) = text[open..].find('>').filter(|end| text[open..open + end].ends_with('/')) {
-        return text[..open].to_owned() + &own_text(&text[open + end + 1..]);
+        return text[..open].to_owned() + &text_outside_elements(&text[open + end + 1..]);
     }
-    match find(text, &name, open) {
+    match find_element(text, &name, open) {
         Some(found) if !name.is_empty() && found.start == open => {
-            text[..open].to_owned() + &own_text(&text[found.end..])
+            text[..open].to_owned() + &text_outside_elements(&text[found.end..])
         }
         _ => text.to_owned(),
     }
 }
 
-fn unescape(text: &str) -> String {
+fn unescape_entities(text: &str) -> String {
     let mut plain = String::new();
     let mut rest = text;
     while let Some((before, after)) = rest.split_once('&') {
         plain.push_str(before);
-        match after.split_once(';').and_then(|(entity, rest)| Some((character(entity)?, rest))) {
+        match after.split_once(';').and_then(|(entity, rest)| Some((entity_character(entity)?, rest))) {
             Some((character, after)) => {
                 plain.push(character);
                 rest = after;
@@ -171,7 +171,7 @@ fn unescape(text: &str) -> String {
     plain + rest
 }
 
-fn character(entity: &str) -> Option<char> {
+fn entity_character(entity: &str) -> Option<char> {
     match entity {
         "amp" => Some('&'),
         "lt" => Some('<'),
@@ -197,7 +197,9 @@ mod tests {
     use super::*;
 
     fn said(content: Value) -> Vec<String> {
-        Conversation::read(&json!({ "messages": [{ "role": "user", "content": content }] })).unwrap().said
+        Conversation::from_request(&json!({ "messages": [{ "role": "user", "content": content }] }))
+            .unwrap()
+            .said
     }
 
     #[test]
@@ -255,12 +257,12 @@ mod tests {
             { "role": "tool", "content": [{ "type": "text", "text": "two" }] },
             { "role": "user", "content": "<system-reminder>x</system-reminder>" },
         ]);
-        let read = |messages: &Value| Conversation::read(&json!({ "messages": messages })).unwrap();
+        let read = |messages: &Value| Conversation::from_request(&json!({ "messages": messages })).unwrap();
         assert_eq!(read(&messages).tool_answers, ["one", "two"]);
         messages.as_array_mut().unwrap().push(json!({ "role": "user", "content": "never mind" }));
         let steered = read(&messages);
         assert_eq!(
-            (steered.tool_answers.len(), steered.last(), steered.earlier()),
+            (steered.tool_answers.len(), steered.message_to_answer(), steered.earlier_messages()),
             (0, "never mind", &["look it up".to_owned()][..])
         );
     }
@@ -269,7 +271,7 @@ mod tests {
         #[test]
         fn escaped_text_comes_back_as_it_was(text in "\\PC{0,40}") {
             let escaped = text.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;");
-            let expected = without_name(text.trim());
+            let expected = strip_mention(text.trim());
             let heard = said(json!(format!("<messages><message id=\"1\">{escaped}</message></messages>")));
             prop_assert_eq!(heard.first().map_or("", String::as_str), expected);
         }

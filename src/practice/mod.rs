@@ -2,14 +2,15 @@
 //! nanokimi can be tried and tested without an account. No real model is behind it.
 //!
 //! `conversation` takes what people wrote out of a request, a brain (`tutor` or `script`) decides on a
-//! [`Reply`], `wire` says it as Kimi does. `desk` is Kimi's login server; once it is [open](Practice::open_desk), only
-//! tokens that it gave out are good for an answer. The server remembers the latest requests for tests, and nothing else.
+//! `ModelReply`, `completions` says it as Kimi does. `oauth_server` is Kimi's login server; once it is
+//! [started](Practice::start_login_server), only tokens that it gave out are good for an answer. The server remembers the
+//! latest requests for tests, and nothing else.
 
+mod completions;
 mod conversation;
-mod desk;
+mod oauth_server;
 mod script;
 mod tutor;
-mod wire;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
@@ -31,7 +32,7 @@ use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use conversation::Conversation;
-pub use desk::{Approval, Counts, Fault, LoginDesk, Terms};
+pub use oauth_server::{Approval, LoginCounts, LoginFault, LoginTerms, MockLoginServer};
 
 /// Connections at a time, of all engines together.
 const CONNECTIONS_MAX: usize = 64;
@@ -57,13 +58,13 @@ pub enum Brain {
 #[derive(Debug)]
 pub struct Practice {
     address: SocketAddr,
-    classroom: Arc<Classroom>,
+    model_server: Arc<ModelServer>,
     server: JoinHandle<()>,
 }
 
 /// A request as it came.
 #[derive(Clone, Debug, PartialEq)]
-pub struct Received {
+pub struct ReceivedRequest {
     /// Method and path, such as `POST /coding/v1/chat/completions`.
     pub line: String,
     /// By lower-case name.
@@ -74,19 +75,19 @@ pub struct Received {
 
 /// What the model does about a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Reply {
-    Answer(Vec<Step>),
+enum ModelReply {
+    Answer(Vec<ReplyStep>),
     /// No good answer, the first `times` times that this is asked; then the steps.
     Fail {
-        how: Failing,
+        how: ModelFailure,
         times: u32,
-        then: Vec<Step>,
+        then: Vec<ReplyStep>,
     },
 }
 
 /// How the practice model fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Failing {
+enum ModelFailure {
     /// With an HTTP status.
     Refuses {
         status: u16,
@@ -99,7 +100,7 @@ enum Failing {
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum Step {
+enum ReplyStep {
     Think(String),
     Say(String),
     Call {
@@ -118,14 +119,15 @@ enum Step {
 ///
 /// # Errors
 /// `listen` is not an address of this machine's loopback, or cannot be listened on.
-pub async fn start(brain: Brain, listen: SocketAddr) -> Result<Practice> {
+pub async fn start_practice_model(brain: Brain, listen: SocketAddr) -> Result<Practice> {
     ensure!(listen.ip().is_loopback(), "The practice model listens on this machine only, not on {listen}");
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("Failed to listen on {listen}"))?;
     let address = listener.local_addr().context("Failed to learn the practice model's port")?;
-    let classroom = Arc::new(Classroom { brain, register: Mutex::default(), desk: Mutex::default() });
-    let server = tokio::spawn(serve(listener, Arc::clone(&classroom)));
-    Ok(Practice { address, classroom, server })
+    let classroom =
+        Arc::new(ModelServer { brain, request_log: Mutex::default(), login_server: Mutex::default() });
+    let server = tokio::spawn(accept_connections(listener, Arc::clone(&classroom)));
+    Ok(Practice { address, model_server: classroom, server })
 }
 
 impl Practice {
@@ -141,20 +143,20 @@ impl Practice {
 
     /// From now on there is a login server, and whoever asks the model without one of its tokens gets 401. What it
     /// does is in the hands of whoever opened it; a second one takes the place of the first.
-    pub fn open_desk(&self, terms: Terms) -> LoginDesk {
-        let desk = LoginDesk::new(self.address.port(), terms);
-        *self.classroom.desk() = Some(desk.clone());
+    pub fn start_login_server(&self, terms: LoginTerms) -> MockLoginServer {
+        let desk = MockLoginServer::new(self.address.port(), terms);
+        *self.model_server.lock_login_server() = Some(desk.clone());
         desk
     }
 
     /// How many answers the model has begun.
-    pub fn answers(&self) -> u64 {
-        self.classroom.register().answers
+    pub fn answer_count(&self) -> u64 {
+        self.model_server.lock_request_log().answers
     }
 
     /// The latest requests, oldest first.
-    pub fn requests(&self) -> Vec<Received> {
-        self.classroom.register().requests.iter().cloned().collect()
+    pub fn received_requests(&self) -> Vec<ReceivedRequest> {
+        self.model_server.lock_request_log().requests.iter().cloned().collect()
     }
 }
 
@@ -165,15 +167,15 @@ impl Drop for Practice {
 }
 
 #[derive(Debug)]
-struct Classroom {
+struct ModelServer {
     brain: Brain,
-    register: Mutex<Register>,
-    desk: Mutex<Option<LoginDesk>>,
+    request_log: Mutex<RequestLog>,
+    login_server: Mutex<Option<MockLoginServer>>,
 }
 
 #[derive(Debug, Default)]
-struct Register {
-    requests: VecDeque<Received>,
+struct RequestLog {
+    requests: VecDeque<ReceivedRequest>,
     /// Numbers the answers, so that ids are unique.
     answers: u64,
     /// How often there was no good answer, by what asked for one.
@@ -181,13 +183,13 @@ struct Register {
 }
 
 /// Accepts until it is aborted; its connections live in the set and end with it.
-async fn serve(listener: TcpListener, classroom: Arc<Classroom>) {
+async fn accept_connections(listener: TcpListener, classroom: Arc<ModelServer>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(converse(stream, Arc::clone(&classroom)));
+                    connections.spawn(handle_connection(stream, Arc::clone(&classroom)));
                 }
                 Err(error) => {
                     tracing::warn!("Failed to accept a connection to the practice model: {error}");
@@ -199,10 +201,10 @@ async fn serve(listener: TcpListener, classroom: Arc<Classroom>) {
     }
 }
 
-async fn converse(stream: TcpStream, classroom: Arc<Classroom>) {
+async fn handle_connection(stream: TcpStream, classroom: Arc<ModelServer>) {
     let answer = service_fn(move |request| {
         let classroom = Arc::clone(&classroom);
-        async move { classroom.answer(request).await }
+        async move { classroom.handle_request(request).await }
     });
     let connection =
         http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
@@ -223,94 +225,114 @@ impl fmt::Display for HungUp {
 
 impl Error for HungUp {}
 
-impl Classroom {
-    async fn answer(&self, request: Request<Incoming>) -> Result<Response<Body>, HungUp> {
+impl ModelServer {
+    async fn handle_request(&self, request: Request<Incoming>) -> Result<Response<Body>, HungUp> {
         let (head, body) = request.into_parts();
         let Ok(body) = to_bytes(Body::new(body), REQUEST_MAX).await else {
-            return Ok(wire::error(
+            return Ok(completions::api_error_response(
                 StatusCode::PAYLOAD_TOO_LARGE,
                 "The practice model reads short requests only.",
             ));
         };
-        let body: Value = serde_json::from_slice(&body).unwrap_or_else(|_| desk::form(&body));
+        let body: Value = serde_json::from_slice(&body).unwrap_or_else(|_| oauth_server::parse_form(&body));
         let headers = head.headers.iter().map(|(name, value)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         });
         let line = format!("{} {}", head.method, head.uri.path());
-        self.register().note(Received { line, headers: headers.collect(), body: body.clone() });
+        self.lock_request_log().record_request(ReceivedRequest {
+            line,
+            headers: headers.collect(),
+            body: body.clone(),
+        });
 
         let path = head.uri.path();
-        let desk = self.desk().clone();
+        let desk = self.lock_login_server().clone();
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
         if let (Some(desk), Some(path), &Method::POST) =
             (&desk, path.strip_prefix("/api/oauth/"), &head.method)
         {
-            let desk::Said { status, body, after } = desk.answer(path, &body);
+            let oauth_server::OAuthAnswer { status, body, after } = desk.handle_oauth_request(path, &body);
             sleep(after).await;
-            return body.map(|body| wire::json(status, &body)).ok_or(HungUp);
+            return body.map(|body| completions::json_response(status, &body)).ok_or(HungUp);
         }
-        if desk.is_some_and(|desk| !desk.knows(authorization)) {
-            return Ok(wire::error(
+        if desk.is_some_and(|desk| !desk.is_bearer_token_valid(authorization)) {
+            return Ok(completions::api_error_response(
                 StatusCode::UNAUTHORIZED,
                 "The API Key appears to be invalid or may have expired. Please verify your credentials and try again.",
             ));
         }
         Ok(match head.method {
-            Method::POST if path.ends_with("/chat/completions") => self.complete(&body),
-            Method::POST if path.ends_with("/search") => wire::json(StatusCode::OK, &results(&body)),
-            Method::POST if path.ends_with("/fetch") => {
-                wire::page(&format!("A practice page of {}.", body["url"]))
+            Method::POST if path.ends_with("/chat/completions") => self.handle_chat_completion(&body),
+            Method::POST if path.ends_with("/search") => {
+                completions::json_response(StatusCode::OK, &search_results_json(&body))
             }
-            Method::GET if path.ends_with("/models") => wire::json(StatusCode::OK, &models()),
-            Method::GET if path.ends_with("/usages") => wire::json(StatusCode::OK, &usages()),
-            _ => wire::error(StatusCode::NOT_FOUND, "The practice model has nothing here."),
+            Method::POST if path.ends_with("/fetch") => {
+                completions::markdown_response(&format!("A practice page of {}.", body["url"]))
+            }
+            Method::GET if path.ends_with("/models") => {
+                completions::json_response(StatusCode::OK, &model_list_json())
+            }
+            Method::GET if path.ends_with("/usages") => {
+                completions::json_response(StatusCode::OK, &plan_usages_json())
+            }
+            _ => {
+                completions::api_error_response(StatusCode::NOT_FOUND, "The practice model has nothing here.")
+            }
         })
     }
 
-    fn complete(&self, request: &Value) -> Response<Body> {
-        let Some(conversation) = Conversation::read(request) else {
-            return wire::error(StatusCode::BAD_REQUEST, "The practice model needs a list of messages.");
+    fn handle_chat_completion(&self, request: &Value) -> Response<Body> {
+        let Some(conversation) = Conversation::from_request(request) else {
+            return completions::api_error_response(
+                StatusCode::BAD_REQUEST,
+                "The practice model needs a list of messages.",
+            );
         };
         let reply = match self.brain {
-            Brain::Tutor => tutor::reply(&conversation),
-            Brain::Script => script::reply(&conversation),
+            Brain::Tutor => tutor::tutor_reply(&conversation),
+            Brain::Script => script::scripted_reply(&conversation),
         };
-        let mut register = self.register();
+        let mut register = self.lock_request_log();
         register.answers += 1;
         let steps = match reply {
-            Reply::Answer(steps) => steps,
-            Reply::Fail { times, then, .. } if !register.fails(&conversation.to_string(), times) => then,
-            Reply::Fail { how: Failing::Drops, .. } => vec![Step::Cut],
-            Reply::Fail { how: Failing::Refuses { status, retry_after_secs }, .. } => {
+            ModelReply::Answer(steps) => steps,
+            ModelReply::Fail { times, then, .. }
+                if !register.should_still_fail(&conversation.to_string(), times) =>
+            {
+                then
+            }
+            ModelReply::Fail { how: ModelFailure::Drops, .. } => vec![ReplyStep::Cut],
+            ModelReply::Fail { how: ModelFailure::Refuses { status, retry_after_secs }, .. } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let mut refusal = wire::error(status, &format!("practice error {}", status.as_u16()));
+                let mut refusal =
+                    completions::api_error_response(status, &format!("practice error {}", status.as_u16()));
                 if let Some(seconds) = retry_after_secs {
                     refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
                 }
                 return refusal;
             }
         };
-        wire::answer(request, steps, register.answers)
+        completions::completion_response(request, steps, register.answers)
     }
 
-    fn desk(&self) -> MutexGuard<'_, Option<LoginDesk>> {
-        self.desk.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_login_server(&self) -> MutexGuard<'_, Option<MockLoginServer>> {
+        self.login_server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn register(&self) -> MutexGuard<'_, Register> {
-        self.register.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock_request_log(&self) -> MutexGuard<'_, RequestLog> {
+        self.request_log.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Register {
-    fn note(&mut self, received: Received) {
+impl RequestLog {
+    fn record_request(&mut self, received: ReceivedRequest) {
         if self.requests.len() == REQUESTS_KEPT {
             self.requests.pop_front();
         }
         self.requests.push_back(received);
     }
 
-    fn fails(&mut self, prompt: &str, times: u32) -> bool {
+    fn should_still_fail(&mut self, prompt: &str, times: u32) -> bool {
         if self.failures.len() == FAILURES_COUNTED {
             self.failures.clear();
         }
@@ -321,23 +343,23 @@ impl Register {
     }
 }
 
-fn models() -> Value {
+fn model_list_json() -> Value {
     json!({ "object": "list", "data": [{
-        "id": "kimi-for-coding", "object": "model", "created": wire::CREATED, "owned_by": "nanokimi",
+        "id": "kimi-for-coding", "object": "model", "created": completions::CREATED, "owned_by": "nanokimi",
         "display_name": "Practice model", "context_length": 262_144,
         "supports_reasoning": true, "supports_image_in": true, "supports_video_in": false,
     }] })
 }
 
 /// What a search finds, always.
-fn results(request: &Value) -> Value {
+fn search_results_json(request: &Value) -> Value {
     json!({ "search_results": [{
         "site_name": "practice", "title": format!("A practice result for {}", request["text_query"]),
         "url": "https://public.example/", "snippet": "Nothing was searched.", "content": "", "date": "",
     }] })
 }
 
-fn usages() -> Value {
+fn plan_usages_json() -> Value {
     let detail =
         json!({ "limit": "100", "used": "1", "remaining": "99", "resetTime": "2100-01-01T00:00:00Z" });
     let window = json!({ "duration": 300, "timeUnit": "TIME_UNIT_MINUTE" });

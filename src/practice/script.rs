@@ -20,7 +20,7 @@
 use std::time::Duration;
 
 use super::conversation::Conversation;
-use super::{Failing, Reply, Step};
+use super::{ModelFailure, ModelReply, ReplyStep};
 
 /// Longest `SLEEP`: longer than any test or turn waits.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -29,12 +29,12 @@ const WORDS_MAX: usize = 100_000;
 /// What is repeated of a tool's answer, in characters.
 const TOOL_ANSWER_MAX: usize = 400;
 
-pub fn reply(conversation: &Conversation) -> Reply {
+pub fn scripted_reply(conversation: &Conversation) -> ModelReply {
     if !conversation.tool_answers.is_empty() {
         let said: String = conversation.tool_answers.join(" | ").chars().take(TOOL_ANSWER_MAX).collect();
-        return Reply::Answer(vec![Step::Say(format!("tool said: {said}"))]);
+        return ModelReply::Answer(vec![ReplyStep::Say(format!("tool said: {said}"))]);
     }
-    let text = conversation.last();
+    let text = conversation.message_to_answer();
     let mut failing = None;
     let mut retry_after = None;
     let mut said = Vec::new();
@@ -44,30 +44,33 @@ pub fn reply(conversation: &Conversation) -> Reply {
         let (word, rest) = line.trim().split_once(' ').unwrap_or((line.trim(), ""));
         let rest = rest.trim();
         let step = match word {
-            "SAY" => Some(Step::Say(rest.to_owned())),
-            "THINK" => Some(Step::Think(rest.to_owned())),
-            "CALL" => rest
-                .split_once(' ')
-                .map(|(tool, json)| Step::Call { tool: tool.to_owned(), arguments: json.trim().to_owned() }),
+            "SAY" => Some(ReplyStep::Say(rest.to_owned())),
+            "THINK" => Some(ReplyStep::Think(rest.to_owned())),
+            "CALL" => rest.split_once(' ').map(|(tool, json)| ReplyStep::Call {
+                tool: tool.to_owned(),
+                arguments: json.trim().to_owned(),
+            }),
             "SLEEP" => rest
                 .parse()
                 .ok()
                 .and_then(|seconds| Duration::try_from_secs_f64(seconds).ok())
-                .map(|time| Step::Dawdle(time.min(SLEEP_MAX))),
-            "LONG" => rest.parse().ok().map(|words: usize| Step::Say("word ".repeat(words.min(WORDS_MAX)))),
-            "RECALL" => Some(Step::Say(conversation.earlier().join(" | "))),
+                .map(|time| ReplyStep::Dawdle(time.min(SLEEP_MAX))),
+            "LONG" => {
+                rest.parse().ok().map(|words: usize| ReplyStep::Say("word ".repeat(words.min(WORDS_MAX))))
+            }
+            "RECALL" => Some(ReplyStep::Say(conversation.earlier_messages().join(" | "))),
             "DROP" => match rest.parse() {
                 Ok(times) => {
-                    failing = failing.or(Some((Failing::Drops, times)));
+                    failing = failing.or(Some((ModelFailure::Drops, times)));
                     known = true;
                     None
                 }
-                Err(_) => Some(Step::Cut),
+                Err(_) => Some(ReplyStep::Cut),
             },
-            "HANG" => Some(Step::Hang),
-            "EMPTY" => Some(Step::Say(String::new())),
+            "HANG" => Some(ReplyStep::Hang),
+            "EMPTY" => Some(ReplyStep::Say(String::new())),
             "ERR" => {
-                failing = failing.or_else(|| refusal(rest));
+                failing = failing.or_else(|| parse_err_directive(rest));
                 known |= failing.is_some();
                 None
             }
@@ -80,92 +83,95 @@ pub fn reply(conversation: &Conversation) -> Reply {
         known |= step.is_some();
         match step {
             // Lines that are said stand on lines of their own.
-            Some(Step::Say(more)) => said.push(more),
+            Some(ReplyStep::Say(more)) => said.push(more),
             Some(step) => {
-                speak(&mut said, &mut steps);
+                flush_spoken_lines(&mut said, &mut steps);
                 steps.push(step);
             }
             None => {}
         }
     }
-    speak(&mut said, &mut steps);
-    if let Some((Failing::Refuses { retry_after_secs, .. }, _)) = &mut failing {
+    flush_spoken_lines(&mut said, &mut steps);
+    if let Some((ModelFailure::Refuses { retry_after_secs, .. }, _)) = &mut failing {
         *retry_after_secs = retry_after;
     }
     match failing {
         Some((how, times)) => {
             if steps.is_empty() {
-                steps.push(Step::Say("recovered".to_owned()));
+                steps.push(ReplyStep::Say("recovered".to_owned()));
             }
-            Reply::Fail { how, times, then: steps }
+            ModelReply::Fail { how, times, then: steps }
         }
-        None if known => Reply::Answer(steps),
-        None => Reply::Answer(vec![Step::Say(format!("echo: {text}"))]),
+        None if known => ModelReply::Answer(steps),
+        None => ModelReply::Answer(vec![ReplyStep::Say(format!("echo: {text}"))]),
     }
 }
 
-fn speak(said: &mut Vec<String>, steps: &mut Vec<Step>) {
+fn flush_spoken_lines(said: &mut Vec<String>, steps: &mut Vec<ReplyStep>) {
     if !said.is_empty() {
-        steps.push(Step::Say(said.join("\n")));
+        steps.push(ReplyStep::Say(said.join("\n")));
         said.clear();
     }
 }
 
 /// `status [times]`
-fn refusal(rest: &str) -> Option<(Failing, u32)> {
+fn parse_err_directive(rest: &str) -> Option<(ModelFailure, u32)> {
     let mut numbers = rest.split_whitespace();
     let status = numbers.next()?.parse().ok().filter(|status| (400..=599).contains(status))?;
     let times = match numbers.next() {
         Some(times) => times.parse().ok()?,
         None => u32::MAX,
     };
-    Some((Failing::Refuses { status, retry_after_secs: None }, times))
+    Some((ModelFailure::Refuses { status, retry_after_secs: None }, times))
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn to(said: &[&str], tool_answers: &[&str]) -> Reply {
+    fn to(said: &[&str], tool_answers: &[&str]) -> ModelReply {
         let owned = |texts: &[&str]| texts.iter().map(|text| (*text).to_owned()).collect();
-        reply(&Conversation { said: owned(said), tool_answers: owned(tool_answers) })
+        scripted_reply(&Conversation { said: owned(said), tool_answers: owned(tool_answers) })
     }
 
-    fn say(text: &str) -> Step {
-        Step::Say(text.to_owned())
+    fn say(text: &str) -> ReplyStep {
+        ReplyStep::Say(text.to_owned())
     }
 
     #[test]
     fn directives_are_done_in_their_order() {
         let call =
-            |tool: &str, arguments: &str| Step::Call { tool: tool.into(), arguments: arguments.into() };
+            |tool: &str, arguments: &str| ReplyStep::Call { tool: tool.into(), arguments: arguments.into() };
         for (text, steps) in [
             ("hello\nthere", vec![say("echo: hello\nthere")]),
             ("SAYING nothing", vec![say("echo: SAYING nothing")]),
             ("ERR 200", vec![say("echo: ERR 200")]),
             ("SAY one\n SAY two ", vec![say("one\ntwo")]),
-            ("THINK hm\nSAY so", vec![Step::Think("hm".into()), say("so")]),
+            ("THINK hm\nSAY so", vec![ReplyStep::Think("hm".into()), say("so")]),
             (
                 "SAY wait\nCALL send_message {\"text\": \"hi there\"}\nCALL x {}",
                 vec![say("wait"), call("send_message", "{\"text\": \"hi there\"}"), call("x", "{}")],
             ),
-            ("SLEEP 0.5\nSAY done", vec![Step::Dawdle(Duration::from_millis(500)), say("done")]),
+            ("SLEEP 0.5\nSAY done", vec![ReplyStep::Dawdle(Duration::from_millis(500)), say("done")]),
             ("SLEEP 1e300", vec![say("echo: SLEEP 1e300")]),
             ("LONG 3", vec![say("word word word ")]),
             ("EMPTY", vec![say("")]),
-            ("DROP", vec![Step::Cut]),
-            ("HANG", vec![Step::Hang]),
+            ("DROP", vec![ReplyStep::Cut]),
+            ("HANG", vec![ReplyStep::Hang]),
         ] {
-            assert_eq!(to(&["before", text], &[]), Reply::Answer(steps), "{text}");
+            assert_eq!(to(&["before", text], &[]), ModelReply::Answer(steps), "{text}");
         }
-        assert_eq!(to(&["a", "b\nc", "RECALL"], &[]), Reply::Answer(vec![say("a | b\nc")]));
-        assert_eq!(to(&["CALL x {}"], &["one", "two"]), Reply::Answer(vec![say("tool said: one | two")]));
+        assert_eq!(to(&["a", "b\nc", "RECALL"], &[]), ModelReply::Answer(vec![say("a | b\nc")]));
+        assert_eq!(
+            to(&["CALL x {}"], &["one", "two"]),
+            ModelReply::Answer(vec![say("tool said: one | two")])
+        );
     }
 
     #[test]
     fn errors_come_before_everything_else() {
-        let refuse = |status, times, retry_after_secs, then: &str| Reply::Fail {
-            how: Failing::Refuses { status, retry_after_secs },
+        let refuse = |status, times, retry_after_secs, then: &str| ModelReply::Fail {
+            how: ModelFailure::Refuses { status, retry_after_secs },
             times,
             then: vec![say(then)],
         };
@@ -174,7 +180,10 @@ mod tests {
             ("ERR 429 2", refuse(429, 2, None, "recovered")),
             ("SAY hi\nERR 429 2", refuse(429, 2, None, "hi")),
             ("ERR 429 1\nAFTER 7\nSAY hi", refuse(429, 1, Some(7), "hi")),
-            ("DROP 1\nSAY hi", Reply::Fail { how: Failing::Drops, times: 1, then: vec![say("hi")] }),
+            (
+                "DROP 1\nSAY hi",
+                ModelReply::Fail { how: ModelFailure::Drops, times: 1, then: vec![say("hi")] },
+            ),
         ] {
             assert_eq!(to(&[text], &[]), reply, "{text}");
         }

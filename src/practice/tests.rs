@@ -10,7 +10,7 @@ use super::*;
 const PATIENCE: Duration = Duration::from_secs(20);
 
 async fn practice(brain: Brain) -> Practice {
-    start(brain, "127.0.0.1:0".parse().unwrap()).await.unwrap()
+    start_practice_model(brain, "127.0.0.1:0".parse().unwrap()).await.unwrap()
 }
 
 async fn send(practice: &Practice, request: &str) -> TcpStream {
@@ -142,10 +142,14 @@ async fn a_cut_answer_ends_without_its_last_chunk() {
 
 #[tokio::test(start_paused = true)]
 async fn a_slow_answer_ticks() {
-    let steps = vec![Step::Dawdle(Duration::from_millis(1200)), Step::Say("done".to_owned())];
+    let steps = vec![ReplyStep::Dawdle(Duration::from_millis(1200)), ReplyStep::Say("done".to_owned())];
     let before = tokio::time::Instant::now();
-    let answer =
-        to_bytes(wire::answer(&json!({ "stream": true }), steps, 1).into_body(), REQUEST_MAX).await.unwrap();
+    let answer = to_bytes(
+        completions::completion_response(&json!({ "stream": true }), steps, 1).into_body(),
+        REQUEST_MAX,
+    )
+    .await
+    .unwrap();
     assert_eq!(before.elapsed().as_millis(), 1200);
     let answer = String::from_utf8(answer.to_vec()).unwrap();
     let said: String =
@@ -192,7 +196,7 @@ async fn the_latest_requests_are_remembered() {
     for number in 0..REQUESTS_KEPT + 1 {
         ask(&practice, &format!("SAY {number}"), true).await;
     }
-    let requests = practice.requests();
+    let requests = practice.received_requests();
     assert_eq!(requests.len(), REQUESTS_KEPT);
     assert_eq!(requests[0].body["messages"][1]["content"], "SAY 1");
     assert_eq!(requests[0].line, "POST /coding/v1/chat/completions");
@@ -201,7 +205,7 @@ async fn the_latest_requests_are_remembered() {
 
 #[tokio::test]
 async fn it_listens_on_this_machine_only() {
-    let error = start(Brain::Tutor, "0.0.0.0:0".parse().unwrap()).await.unwrap_err();
+    let error = start_practice_model(Brain::Tutor, "0.0.0.0:0".parse().unwrap()).await.unwrap_err();
     assert_eq!(error.to_string(), "The practice model listens on this machine only, not on 0.0.0.0:0");
 }
 
@@ -232,8 +236,8 @@ fn refresh(token: &Value) -> String {
 async fn a_device_gets_a_code_and_tokens_once_somebody_agrees() {
     let practice = practice(Brain::Script).await;
     assert_eq!(form(&practice, "device_authorization", "client_id=c").await.0, 404, "there is no desk yet");
-    let desk = practice.open_desk(Terms::default());
-    desk.person(Approval::Waits);
+    let desk = practice.start_login_server(LoginTerms::default());
+    desk.set_approval(Approval::Waits);
     let (status, code) = form(&practice, "device_authorization", "client_id=c").await;
     assert_eq!((status, &code["user_code"]), (200, &json!("ABCD-1234")));
     let poll = format!(
@@ -242,7 +246,7 @@ async fn a_device_gets_a_code_and_tokens_once_somebody_agrees() {
     );
     let mut said = Vec::new();
     for approval in [Approval::Waits, Approval::Denies, Approval::Agrees, Approval::Agrees] {
-        desk.person(approval);
+        desk.set_approval(approval);
         let (status, body) = form(&practice, "token", &poll).await;
         said.push((status, body["error"].as_str().map(str::to_owned)));
         if status == 200 {
@@ -261,13 +265,15 @@ async fn a_device_gets_a_code_and_tokens_once_somebody_agrees() {
 #[tokio::test]
 async fn a_refresh_token_is_good_once_and_an_access_token_for_a_while() {
     let practice = practice(Brain::Script).await;
-    let desk = practice.open_desk(Terms { lifetime: Duration::from_millis(300), ..Terms::default() });
-    let login: Value = serde_json::from_str(&desk.login_file(Timestamp::UNIX_EPOCH, Duration::ZERO)).unwrap();
+    let desk = practice
+        .start_login_server(LoginTerms { lifetime: Duration::from_millis(300), ..LoginTerms::default() });
+    let login: Value =
+        serde_json::from_str(&desk.issue_login_file(Timestamp::UNIX_EPOCH, Duration::ZERO)).unwrap();
     assert_eq!(login["expires_at"], 0.3);
     let (status, tokens) = form(&practice, "token", &refresh(&login["refresh_token"])).await;
     assert_eq!(status, 200);
     assert_eq!(form(&practice, "token", &refresh(&login["refresh_token"])).await.0, 401);
-    let Counts { refreshes, refreshes_granted, refreshes_refused, .. } = desk.counts();
+    let LoginCounts { refreshes, refreshes_granted, refreshes_refused, .. } = desk.counts();
     assert_eq!((refreshes, refreshes_granted, refreshes_refused), (2, 1, 1));
 
     let token = &tokens["access_token"];
@@ -281,16 +287,17 @@ async fn a_refresh_token_is_good_once_and_an_access_token_for_a_while() {
 #[tokio::test]
 async fn faults_come_one_after_the_other() {
     let practice = practice(Brain::Script).await;
-    let desk = practice.open_desk(Terms::default());
-    let login: Value = serde_json::from_str(&desk.login_file(Timestamp::UNIX_EPOCH, Duration::ZERO)).unwrap();
+    let desk = practice.start_login_server(LoginTerms::default());
+    let login: Value =
+        serde_json::from_str(&desk.issue_login_file(Timestamp::UNIX_EPOCH, Duration::ZERO)).unwrap();
     let again = refresh(&login["refresh_token"]);
-    let faults = [Fault::Status(503), Fault::HangUp, Fault::Nonsense, Fault::HangUpAfter];
-    desk.at_next_requests(faults);
+    let faults = [LoginFault::Status(503), LoginFault::HangUp, LoginFault::Nonsense, LoginFault::HangUpAfter];
+    desk.queue_faults(faults);
     let mut statuses = Vec::new();
     for _ in 0..5 {
         statuses.push(form(&practice, "token", &again).await.0);
     }
     assert_eq!(statuses, [503, 0, 200, 0, 401], "the fourth has taken the token and said nothing");
-    desk.revoke_all();
-    assert!(!desk.would_refresh(&login.to_string()));
+    desk.revoke_all_tokens();
+    assert!(!desk.can_refresh_from(&login.to_string()));
 }

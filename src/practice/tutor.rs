@@ -2,7 +2,7 @@
 //! that the history is sent along, and always says that no real model is answering. Pure.
 
 use super::conversation::Conversation;
-use super::{Reply, Step};
+use super::{ModelReply, ReplyStep};
 
 const NOTE: &str = "(This is the practice model; no real model is answering.)";
 
@@ -13,13 +13,13 @@ const ABILITIES: &str = "I can show you that messages reach me and answers come 
     - who are you?\n\
     Anything else I repeat.";
 
-pub fn reply(conversation: &Conversation) -> Reply {
-    Reply::Answer(vec![Step::Say(format!("{}\n\n{NOTE}", answer(conversation)))])
+pub fn tutor_reply(conversation: &Conversation) -> ModelReply {
+    ModelReply::Answer(vec![ReplyStep::Say(format!("{}\n\n{NOTE}", tutor_answer(conversation)))])
 }
 
-fn answer(conversation: &Conversation) -> String {
-    let asked = conversation.last();
-    match question(asked).as_str() {
+fn tutor_answer(conversation: &Conversation) -> String {
+    let asked = conversation.message_to_answer();
+    match normalize_question(asked).as_str() {
         "" => return "Hello! I am here.".to_owned(),
         "who are you" => {
             return "I am the practice model that comes with nanokimi. I follow a few simple rules, so that you can \
@@ -27,20 +27,20 @@ fn answer(conversation: &Conversation) -> String {
                 .to_owned();
         }
         "what can you do" | "help" => return ABILITIES.to_owned(),
-        "what did i ask you to remember" => return remembered(conversation.earlier()),
+        "what did i ask you to remember" => return render_remembered(conversation.earlier_messages()),
         _ => {}
     }
-    if let Some(words) = after(asked, "say") {
+    if let Some(words) = text_after_word(asked, "say") {
         words.to_owned()
-    } else if let Some(thing) = after(asked, "remember") {
+    } else if let Some(thing) = text_after_word(asked, "remember") {
         format!("I will remember: {thing}")
     } else {
         format!("You said: {asked}")
     }
 }
 
-fn remembered(earlier: &[String]) -> String {
-    let things: Vec<&str> = earlier.iter().filter_map(|text| after(text, "remember")).collect();
+fn render_remembered(earlier: &[String]) -> String {
+    let things: Vec<&str> = earlier.iter().filter_map(|text| text_after_word(text, "remember")).collect();
     match things.as_slice() {
         [] => "You have not asked me to remember anything yet. Try: remember the milk".to_owned(),
         [thing] => format!("You asked me to remember: {thing}"),
@@ -49,13 +49,13 @@ fn remembered(earlier: &[String]) -> String {
 }
 
 /// A question without case, needless space and its question mark.
-fn question(text: &str) -> String {
+fn normalize_question(text: &str) -> String {
     let words: Vec<&str> = text.split_whitespace().collect();
     words.join(" ").to_lowercase().trim_end_matches(['?', '!', '.', ' ']).to_owned()
 }
 
 /// What follows a word at the beginning, in any case.
-fn after<'t>(text: &'t str, word: &str) -> Option<&'t str> {
+fn text_after_word<'t>(text: &'t str, word: &str) -> Option<&'t str> {
     let (first, rest) = text.split_once(char::is_whitespace)?;
     let rest = rest.trim();
     (first.eq_ignore_ascii_case(word) && !rest.is_empty()).then_some(rest)
@@ -67,8 +67,10 @@ mod tests {
 
     fn chat(said: &[&str]) -> String {
         let said = said.iter().map(|text| (*text).to_owned()).collect();
-        let Reply::Answer(steps) = reply(&Conversation { said, tool_answers: Vec::new() }) else { panic!() };
-        let [Step::Say(text)] = steps.as_slice() else { panic!("{steps:?}") };
+        let ModelReply::Answer(steps) = tutor_reply(&Conversation { said, tool_answers: Vec::new() }) else {
+            panic!()
+        };
+        let [ReplyStep::Say(text)] = steps.as_slice() else { panic!("{steps:?}") };
         text.clone()
     }
 

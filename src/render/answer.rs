@@ -1,9 +1,9 @@
 //! An agent's answer as the messages that the chat gets, in order and bounded.
 
-use super::characters::{shows_something, with_plain_lines};
-use super::formatted::Formatted;
-use super::mention::{self, Person};
-use super::tags::{self, Piece};
+use super::characters::{has_visible_text, normalize_line_ends};
+use super::formatted::FormattedText;
+use super::mention::{self, MentionablePerson};
+use super::tags::{self, AnswerPiece};
 use super::{internal, markdown, split};
 use crate::types::SenderId;
 
@@ -22,7 +22,7 @@ const PARTS_MAX: usize = 20;
 
 /// One message of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Part {
+pub enum AnswerPart {
     Text {
         text: String,
         mentions: Vec<SenderId>,
@@ -38,15 +38,15 @@ pub enum Part {
 
 /// An answer as the chat gets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Rendered {
+pub struct RenderedAnswer {
     /// None where the answer holds nothing for the chat.
-    pub parts: Vec<Part>,
-    pub left_out: LeftOut,
+    pub parts: Vec<AnswerPart>,
+    pub left_out: OmittedParts,
 }
 
 /// What of an answer the chat does not get, and has to be told of.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct LeftOut {
+pub struct OmittedParts {
     pub files: usize,
     /// Words at its end, which went beyond the most messages of one answer.
     pub has_words: bool,
@@ -54,63 +54,83 @@ pub struct LeftOut {
 
 /// The messages that an agent's answer becomes, each text beginning with `prefix` (such as `Kai: `, or empty);
 /// `people` can be mentioned in it. Each is at most [`MESSAGE_LIMIT_CHARS`] long, and shows something.
-pub fn rendered(answer: &str, prefix: &str, people: &[Person]) -> Rendered {
-    let public = internal::public_part(&with_plain_lines(answer));
-    let tagged = tags::tagged(&public);
+pub fn render_answer(answer: &str, prefix: &str, people: &[MentionablePerson]) -> RenderedAnswer {
+    let public = internal::strip_hidden_text(&normalize_line_ends(answer));
+    let tagged = tags::extract_tags(&public);
     let mut parts = Vec::new();
     for piece in tagged.pieces {
         match piece {
-            Piece::Text(text) => parts.extend(texts(&text, prefix, people)),
-            Piece::File { path, caption } => parts.extend(file(path, caption, prefix, people, &parts)),
+            AnswerPiece::Text(text) => parts.extend(render_text_parts(&text, prefix, people)),
+            AnswerPiece::File { path, caption } => {
+                parts.extend(render_file_parts(path, caption, prefix, people, &parts))
+            }
         }
     }
     let beyond = parts.split_off(parts.len().min(PARTS_MAX));
-    let files = beyond.iter().filter(|part| matches!(part, Part::File { .. })).count();
-    let left_out = LeftOut { files: tagged.files_left_out + files, has_words: beyond.len() > files };
+    let files = beyond.iter().filter(|part| matches!(part, AnswerPart::File { .. })).count();
+    let left_out = OmittedParts { files: tagged.files_left_out + files, has_words: beyond.len() > files };
     // It is seen at once, on the message that it answers.
-    let reaction = tagged.reaction.map(|emoji| Part::Reaction(emoji.to_owned()));
-    Rendered { parts: reaction.into_iter().chain(parts).collect(), left_out }
+    let reaction = tagged.reaction.map(|emoji| AnswerPart::Reaction(emoji.to_owned()));
+    RenderedAnswer { parts: reaction.into_iter().chain(parts).collect(), left_out }
 }
 
 /// A file with its caption, after what was said `before`.
-fn file(path: &str, caption: &str, prefix: &str, people: &[Person], before: &[Part]) -> Vec<Part> {
-    if is_played(path) {
-        let mut parts = texts(caption, prefix, people);
-        parts.push(Part::File { path: path.to_owned(), caption: String::new() });
+fn render_file_parts(
+    path: &str,
+    caption: &str,
+    prefix: &str,
+    people: &[MentionablePerson],
+    before: &[AnswerPart],
+) -> Vec<AnswerPart> {
+    if is_audio_file(path) {
+        let mut parts = render_text_parts(caption, prefix, people);
+        parts.push(AnswerPart::File { path: path.to_owned(), caption: String::new() });
         return parts;
     }
     // Who speaks is said once, at the top.
-    let is_first = !before.iter().any(|part| matches!(part, Part::Text { .. }));
+    let is_first = !before.iter().any(|part| matches!(part, AnswerPart::Text { .. }));
     let prefix_of_caption = if is_first { prefix } else { "" };
     let room = CAPTION_LIMIT_CHARS.saturating_sub(prefix_of_caption.chars().count());
-    let mut captions = split::split(&markdown::for_whatsapp(caption), room).into_iter();
-    let caption = captions.next().filter(|caption| shows_something(caption));
+    let mut captions = split::split_into_messages(&markdown::markdown_to_whatsapp(caption), room).into_iter();
+    let caption = captions.next().filter(|caption| has_visible_text(caption));
     let caption = caption.map(|caption| format!("{prefix_of_caption}{caption}")).unwrap_or_default();
-    let mut parts = vec![Part::File { path: path.to_owned(), caption }];
+    let mut parts = vec![AnswerPart::File { path: path.to_owned(), caption }];
     let rest = captions.collect::<Vec<_>>().join("\n\n");
-    parts.extend(chunks(&Formatted::from(mention::with_mentions(&rest, people)), prefix, people));
+    parts.extend(split_into_parts(
+        &FormattedText::from(mention::insert_mentions(&rest, people)),
+        prefix,
+        people,
+    ));
     parts
 }
 
-fn is_played(path: &str) -> bool {
+fn is_audio_file(path: &str) -> bool {
     path.rsplit_once('.').is_some_and(|(_, ending)| PLAYED.iter().any(|it| it.eq_ignore_ascii_case(ending)))
 }
 
 /// The messages that a text of the agent becomes.
-fn texts(text: &str, prefix: &str, people: &[Person]) -> Vec<Part> {
+fn render_text_parts(text: &str, prefix: &str, people: &[MentionablePerson]) -> Vec<AnswerPart> {
     // Taking a tag out may have put together what hides a note.
-    let text = internal::public_part(text);
-    chunks(&markdown::for_whatsapp(&mention::with_mentions(&text, people)), prefix, people)
+    let text = internal::strip_hidden_text(text);
+    split_into_parts(
+        &markdown::markdown_to_whatsapp(&mention::insert_mentions(&text, people)),
+        prefix,
+        people,
+    )
 }
 
-fn chunks(text: &Formatted, prefix: &str, people: &[Person]) -> Vec<Part> {
+fn split_into_parts(text: &FormattedText, prefix: &str, people: &[MentionablePerson]) -> Vec<AnswerPart> {
     let room = MESSAGE_LIMIT_CHARS.saturating_sub(prefix.chars().count());
     let part = |chunk| {
         let text = format!("{prefix}{chunk}");
-        let mentions = mention::mentioned(&text, people);
-        Part::Text { text, mentions }
+        let mentions = mention::find_mentioned_ids(&text, people);
+        AnswerPart::Text { text, mentions }
     };
-    split::split(text, room).into_iter().filter(|chunk| shows_something(chunk)).map(part).collect()
+    split::split_into_messages(text, room)
+        .into_iter()
+        .filter(|chunk| has_visible_text(chunk))
+        .map(part)
+        .collect()
 }
 
 #[cfg(test)]
@@ -121,11 +141,11 @@ mod tests {
 
     fn texts(answer: &str, prefix: &str) -> Vec<String> {
         let text = |part| match part {
-            Part::Text { text, .. } => text,
-            Part::File { path, caption } => format!("[{path}] {caption}"),
-            Part::Reaction(emoji) => format!("[{emoji}]"),
+            AnswerPart::Text { text, .. } => text,
+            AnswerPart::File { path, caption } => format!("[{path}] {caption}"),
+            AnswerPart::Reaction(emoji) => format!("[{emoji}]"),
         };
-        rendered(answer, prefix, &[]).parts.into_iter().map(text).collect()
+        render_answer(answer, prefix, &[]).parts.into_iter().map(text).collect()
     }
 
     #[test]
@@ -182,11 +202,11 @@ mod tests {
     #[test]
     fn mentions_go_with_the_message_that_they_stand_in() {
         let people = [("Ana", "1@lid"), ("Bo", "2@lid")]
-            .map(|(name, id)| Person { name: name.to_owned(), id: SenderId::new(id) });
+            .map(|(name, id)| MentionablePerson { name: name.to_owned(), id: SenderId::new(id) });
         let answer = format!("@Ana first\n\n{}\n\n@Bo last", "a".repeat(3_999));
-        let mentions = rendered(&answer, "", &people).parts.into_iter().map(|part| match part {
-            Part::Text { mentions, .. } => mentions,
-            Part::File { .. } | Part::Reaction(_) => Vec::new(),
+        let mentions = render_answer(&answer, "", &people).parts.into_iter().map(|part| match part {
+            AnswerPart::Text { mentions, .. } => mentions,
+            AnswerPart::File { .. } | AnswerPart::Reaction(_) => Vec::new(),
         });
         assert_eq!(
             mentions.collect::<Vec<_>>(),
@@ -196,20 +216,20 @@ mod tests {
 
     #[test]
     fn a_caption_that_is_a_text_of_its_own_mentions_too() {
-        let people = [Person { name: "Ana".to_owned(), id: SenderId::new("1@lid") }];
+        let people = [MentionablePerson { name: "Ana".to_owned(), id: SenderId::new("1@lid") }];
         let ana = || vec![SenderId::new("1@lid")];
         assert_eq!(
-            rendered("<file path=\"a.ogg\">@Ana listen</file>", "", &people).parts[0],
-            Part::Text { text: "@1 listen".to_owned(), mentions: ana() }
+            render_answer("<file path=\"a.ogg\">@Ana listen</file>", "", &people).parts[0],
+            AnswerPart::Text { text: "@1 listen".to_owned(), mentions: ana() }
         );
         let long = format!("<file path=\"a.png\">{}\n\n@Ana look</file>", "a".repeat(1_020));
         assert_eq!(
-            rendered(&long, "", &people).parts[1],
-            Part::Text { text: "@1 look".to_owned(), mentions: ana() }
+            render_answer(&long, "", &people).parts[1],
+            AnswerPart::Text { text: "@1 look".to_owned(), mentions: ana() }
         );
         assert_eq!(
-            rendered("<file path=\"a.png\">@Ana look</file>", "", &people).parts,
-            [Part::File { path: "a.png".to_owned(), caption: "@Ana look".to_owned() }]
+            render_answer("<file path=\"a.png\">@Ana look</file>", "", &people).parts,
+            [AnswerPart::File { path: "a.png".to_owned(), caption: "@Ana look".to_owned() }]
         );
     }
 
@@ -239,7 +259,7 @@ mod tests {
             "<internal>x</internal>\u{200b}",
             "\r\u{2028}\u{85}",
         ] {
-            assert_eq!(rendered(answer, "Kai: ", &[]).parts, [], "{answer:?}");
+            assert_eq!(render_answer(answer, "Kai: ", &[]).parts, [], "{answer:?}");
         }
         let file = texts("<file path=\"a.png\">\u{200b}</file>\u{2060}", "Kai: ");
         assert_eq!(file, ["[a.png] "]);
@@ -251,26 +271,35 @@ mod tests {
         let reactions = "a<reaction>👍</reaction>".repeat(2_516);
         assert_eq!(texts(&reactions, "Kai: "), ["[👍]".to_owned(), format!("Kai: {}", "a".repeat(2_516))]);
 
-        let files = rendered(&"<file path=\"x\">b</file>".repeat(2_845), "Kai: ", &[]);
-        assert_eq!((files.parts.len(), files.left_out), (13, LeftOut { files: 2_835, has_words: false }));
+        let files = render_answer(&"<file path=\"x\">b</file>".repeat(2_845), "Kai: ", &[]);
+        assert_eq!(
+            (files.parts.len(), files.left_out),
+            (13, OmittedParts { files: 2_835, has_words: false })
+        );
 
-        let whole = rendered(&"a".repeat(most), "Kai: ", &[]);
-        assert_eq!((whole.parts.len(), whole.left_out), (17, LeftOut::default()));
+        let whole = render_answer(&"a".repeat(most), "Kai: ", &[]);
+        assert_eq!((whole.parts.len(), whole.left_out), (17, OmittedParts::default()));
 
         let beyond = ("a".repeat(3_000) + "<file path=\"x\"/>").repeat(10) + &"b".repeat(34_000);
-        let beyond = rendered(&beyond, "Kai: ", &[]);
-        assert_eq!((beyond.parts.len(), beyond.left_out), (PARTS_MAX, LeftOut { files: 0, has_words: true }));
+        let beyond = render_answer(&beyond, "Kai: ", &[]);
+        assert_eq!(
+            (beyond.parts.len(), beyond.left_out),
+            (PARTS_MAX, OmittedParts { files: 0, has_words: true })
+        );
 
         let last = "a".repeat(most) + &"<file path=\"x\"/>b".repeat(10);
-        let last = rendered(&last, "Kai: ", &[]);
-        assert_eq!((last.parts.len(), last.left_out), (PARTS_MAX, LeftOut { files: 8, has_words: true }));
+        let last = render_answer(&last, "Kai: ", &[]);
+        assert_eq!(
+            (last.parts.len(), last.left_out),
+            (PARTS_MAX, OmittedParts { files: 8, has_words: true })
+        );
     }
 
     proptest! {
         #[test]
         fn any_answer_is_bearable(answer in any::<String>(), prefix in any::<String>()) {
-            for part in rendered(&answer, &prefix, &[]).parts {
-                let says_who = matches!(part, Part::Text { text, .. } if text.starts_with(&prefix));
+            for part in render_answer(&answer, &prefix, &[]).parts {
+                let says_who = matches!(part, AnswerPart::Text { text, .. } if text.starts_with(&prefix));
                 prop_assert!(says_who);
             }
         }

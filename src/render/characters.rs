@@ -6,8 +6,8 @@ use std::borrow::Cow;
 ///
 /// Line ends are those of the Unicode Standard (section 5.8): CR, LF, CRLF, NEL, VT, FF, LS and PS. Whoever reads
 /// the text after this need not know that there are several.
-pub fn with_plain_lines(text: &str) -> Cow<'_, str> {
-    if !text.contains(|c| is_odd_line_end(c) || is_never_shown(c)) {
+pub fn normalize_line_ends(text: &str) -> Cow<'_, str> {
+    if !text.contains(|c| is_odd_line_end(c) || is_hidden_control(c)) {
         return Cow::Borrowed(text);
     }
     let mut plain = String::with_capacity(text.len());
@@ -17,7 +17,7 @@ pub fn with_plain_lines(text: &str) -> Cow<'_, str> {
             // The line ends with the LF that follows.
             '\r' if characters.peek() == Some(&'\n') => {}
             c if is_odd_line_end(c) => plain.push('\n'),
-            c if is_never_shown(c) => {}
+            c if is_hidden_control(c) => {}
             c => plain.push(c),
         }
     }
@@ -28,19 +28,19 @@ fn is_odd_line_end(c: char) -> bool {
     matches!(c, '\r' | '\u{0b}' | '\u{0c}' | '\u{85}' | '\u{2028}' | '\u{2029}')
 }
 
-fn is_never_shown(c: char) -> bool {
+fn is_hidden_control(c: char) -> bool {
     c.is_control() && c != '\n' && c != '\t'
 }
 
 /// Whether a person who is shown `text` sees anything at all.
-pub fn shows_something(text: &str) -> bool {
-    text.chars().any(|c| !is_unseen(c))
+pub fn has_visible_text(text: &str) -> bool {
+    text.chars().any(|c| !is_invisible_character(c))
 }
 
 /// Whether `c` leaves no mark where it stands: white space, what the Unicode Character Database calls
 /// `Default_Ignorable_Code_Point` (joiners, direction marks, variation selectors, fillers, tags), the annotation
 /// controls, and the Braille pattern without dots.
-pub fn is_unseen(c: char) -> bool {
+pub fn is_invisible_character(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()
         || matches!(c,
@@ -66,7 +66,7 @@ mod tests {
             ("\0a\u{1b}[2Jb\u{7}\tc\u{9b}d\u{7f}", "a[2Jb\tcd"),
             ("\r", "\n"),
         ] {
-            assert_eq!(with_plain_lines(text), expected, "{text:?}");
+            assert_eq!(normalize_line_ends(text), expected, "{text:?}");
         }
     }
 
@@ -89,19 +89,19 @@ mod tests {
             "\0\u{1b}",
             "\u{2064}\u{206a}",
         ] {
-            assert!(!shows_something(unseen), "{unseen:?}");
+            assert!(!has_visible_text(unseen), "{unseen:?}");
         }
         for seen in ["a", ".", "\u{200b}a\u{200b}", "👍", "❤\u{fe0f}", "\u{2801}", "가", "ㅤa", "\u{301}", "*"]
         {
-            assert!(shows_something(seen), "{seen:?}");
+            assert!(has_visible_text(seen), "{seen:?}");
         }
     }
 
     proptest! {
         #[test]
         fn nothing_that_is_seen_is_lost(text in any::<String>()) {
-            let seen = |text: &str| text.chars().filter(|c| !is_unseen(*c)).collect::<String>();
-            prop_assert_eq!(seen(&with_plain_lines(&text)), seen(&text));
+            let seen = |text: &str| text.chars().filter(|c| !is_invisible_character(*c)).collect::<String>();
+            prop_assert_eq!(seen(&normalize_line_ends(&text)), seen(&text));
         }
     }
 }

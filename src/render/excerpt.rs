@@ -11,7 +11,12 @@ const BEFORE_A_CALL: usize = 4;
 
 /// The parts of `text` that are kept within `most`, in order, the whole text if it fits. `cost` is what a character
 /// takes of that; `calls` are the places where Kai is called.
-pub fn excerpt(text: &str, most: usize, cost: impl Fn(char) -> usize, calls: &[usize]) -> Vec<Range<usize>> {
+pub fn excerpt_ranges(
+    text: &str,
+    most: usize,
+    cost: impl Fn(char) -> usize,
+    calls: &[usize],
+) -> Vec<Range<usize>> {
     if text.chars().map(&cost).sum::<usize>() <= most {
         return std::iter::once(0..text.len()).collect();
     }
@@ -61,7 +66,7 @@ mod tests {
     use super::*;
 
     fn kept(text: &str, most: usize, calls: &[usize]) -> Vec<String> {
-        excerpt(text, most, |_| 1, calls).into_iter().map(|part| text[part].to_owned()).collect()
+        excerpt_ranges(text, most, |_| 1, calls).into_iter().map(|part| text[part].to_owned()).collect()
     }
 
     #[test]
@@ -88,7 +93,7 @@ mod tests {
                 false => calls.iter().map(|call| text.floor_char_boundary(call.index(text.len()))).collect(),
             };
             calls.sort_unstable();
-            let parts = excerpt(&text, most, |c| c.len_utf8(), &calls);
+            let parts = excerpt_ranges(&text, most, |c| c.len_utf8(), &calls);
             let bytes: usize = parts.iter().map(|part| text[part.clone()].len()).sum();
             prop_assert!(bytes <= most, "{bytes}");
             prop_assert!(parts.windows(2).all(|pair| pair[0].end < pair[1].start));

@@ -7,11 +7,11 @@
 
 use std::borrow::Cow;
 
-use super::verbatim::Stretches;
+use super::verbatim::TextRanges;
 
 /// `text` of the same length in bytes for the parser, by which delimiters beside letters open and close, too; what is
 /// `verbatim` stays.
-pub fn with_boundaries<'t>(text: &'t str, verbatim: &Stretches) -> Cow<'t, str> {
+pub fn mark_style_boundaries<'t>(text: &'t str, verbatim: &TextRanges) -> Cow<'t, str> {
     let mut shown = Cow::Borrowed(text);
     let mut characters = text.char_indices().peekable();
     let mut before: Option<(usize, char)> = None;
@@ -26,13 +26,13 @@ pub fn with_boundaries<'t>(text: &'t str, verbatim: &Stretches) -> Cow<'t, str> 
         while characters.next_if(|(_, next)| *next == c).is_some() {}
         let after = characters.peek().copied();
         if let (Some(outer_before), Some(outer_after)) = (before, after)
-            && !verbatim.contain(at)
+            && !verbatim.contains_byte(at)
         {
-            if may_close(c, outer_before.1, outer_after.1) {
-                show_boundary(shown.to_mut(), outer_after);
+            if may_close_style(c, outer_before.1, outer_after.1) {
+                replace_with_punctuation(shown.to_mut(), outer_after);
             }
-            if may_open(c, outer_before.1, outer_after.1) {
-                show_boundary(shown.to_mut(), outer_before);
+            if may_open_style(c, outer_before.1, outer_after.1) {
+                replace_with_punctuation(shown.to_mut(), outer_before);
             }
         }
         before = Some((at, c));
@@ -41,41 +41,43 @@ pub fn with_boundaries<'t>(text: &'t str, verbatim: &Stretches) -> Cow<'t, str> 
 }
 
 /// Whether a run of `delimiter` before the letter `after` may close what stands before it.
-fn may_close(delimiter: char, before: char, after: char) -> bool {
+fn may_close_style(delimiter: char, before: char, after: char) -> bool {
     const OPENING: &[char] =
         &['(', '[', '{', '<', '¿', '¡', '“', '‘', '«', '「', '『', '（', '《', '〈', '【', '〔', '［', '｛'];
     after.is_alphanumeric()
-        && (is_mark(before) && !OPENING.contains(&before) || delimiter == '_' && is_unspaced(before, after))
+        && (is_punctuation_or_symbol(before) && !OPENING.contains(&before)
+            || delimiter == '_' && is_unspaced_script(before, after))
 }
 
 /// Whether a run of `delimiter` behind the letter `before` may open what stands after it.
-fn may_open(delimiter: char, before: char, after: char) -> bool {
+fn may_open_style(delimiter: char, before: char, after: char) -> bool {
     const CLOSING: &[char] = &[
         ')', ']', '}', '>', '.', ',', ':', ';', '!', '?', '”', '’', '»', '」', '』', '）', '》', '〉', '】',
         '〕', '］', '｝', '。', '，', '、', '：', '；', '！', '？',
     ];
     before.is_alphanumeric()
-        && (is_mark(after) && !CLOSING.contains(&after) || delimiter == '_' && is_unspaced(before, after))
+        && (is_punctuation_or_symbol(after) && !CLOSING.contains(&after)
+            || delimiter == '_' && is_unspaced_script(before, after))
 }
 
 /// Neither part of a word nor white space: punctuation, a symbol.
-fn is_mark(c: char) -> bool {
+fn is_punctuation_or_symbol(c: char) -> bool {
     !c.is_alphanumeric() && !c.is_whitespace()
 }
 
 /// Whether one of two neighbours is a letter of a script without upper and lower case, of which most are written
 /// without spaces: `_` within a word is no name there.
-fn is_unspaced(before: char, after: char) -> bool {
-    [before, after].into_iter().any(is_uncased) && before.is_alphanumeric() && after.is_alphanumeric()
+fn is_unspaced_script(before: char, after: char) -> bool {
+    [before, after].into_iter().any(is_uncased_letter) && before.is_alphanumeric() && after.is_alphanumeric()
 }
 
 /// A letter of a script without upper and lower case.
-pub fn is_uncased(c: char) -> bool {
+pub fn is_uncased_letter(c: char) -> bool {
     c.is_alphabetic() && !c.is_lowercase() && !c.is_uppercase()
 }
 
 /// Puts punctuation of the same length in the place of a character.
-fn show_boundary(text: &mut String, (at, c): (usize, char)) {
+fn replace_with_punctuation(text: &mut String, (at, c): (usize, char)) {
     let mark = match c.len_utf8() {
         1 => ",",
         2 => "¡",
@@ -94,7 +96,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::render::verbatim::verbatim_in;
+    use crate::render::verbatim::find_verbatim_ranges;
 
     #[test]
     fn a_letter_beside_a_delimiter_becomes_a_boundary() {
@@ -112,14 +114,14 @@ mod tests {
             ("a\\**\"b\"", "a\\**\"b\""),
             ("`a**\"b\"**c` https://a.test/a**(b", "`a**\"b\"**c` https://a.test/a**(b"),
         ] {
-            assert_eq!(with_boundaries(text, &verbatim_in(text)), expected, "{text:?}");
+            assert_eq!(mark_style_boundaries(text, &find_verbatim_ranges(text)), expected, "{text:?}");
         }
     }
 
     proptest! {
         #[test]
         fn every_place_stays_where_it_is(text in r#"(\*|\*\*|_|~~|`|a|1|é|很|𝒳|：|「|」|"|\(|\)|\\| |\n)*"#) {
-            let shown = with_boundaries(&text, &Stretches::default());
+            let shown = mark_style_boundaries(&text, &TextRanges::default());
             prop_assert!(text.char_indices().map(|(at, _)| at).eq(shown.char_indices().map(|(at, _)| at)));
         }
     }

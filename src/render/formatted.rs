@@ -4,17 +4,17 @@ use std::ops::Range;
 
 /// What a chat is shown.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Formatted {
+pub struct FormattedText {
     pub text: String,
     /// Styles and code within a line, by their beginnings; each is within another one or beside it.
-    pub styled: Vec<Styled>,
+    pub styled: Vec<StyledRange>,
     /// Of tables in blocks of code what stands above the first row: the fence, the header and its line.
     pub table_heads: Vec<Range<usize>>,
 }
 
 /// Something between two delimiters.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Styled {
+pub struct StyledRange {
     /// With the delimiters.
     pub range: Range<usize>,
     /// From the first to the last character that is no white space.
@@ -23,12 +23,12 @@ pub struct Styled {
     pub width: usize,
 }
 
-impl Formatted {
+impl FormattedText {
     pub fn append(&mut self, other: &Self) {
         let by = self.text.len();
         let moved = |range: &Range<usize>| range.start + by..range.end + by;
         self.text.push_str(&other.text);
-        self.styled.extend(other.styled.iter().map(|styled| Styled {
+        self.styled.extend(other.styled.iter().map(|styled| StyledRange {
             range: moved(&styled.range),
             content: moved(&styled.content),
             width: styled.width,
@@ -37,19 +37,19 @@ impl Formatted {
     }
 
     /// Remembers that what stands from `start` to the end is between delimiters of so many bytes.
-    pub fn styled_from(&mut self, start: usize, width: usize) {
+    pub fn mark_styled_from(&mut self, start: usize, width: usize) {
         let range = start..self.text.len();
         let inner = self.text.get(start + width..range.end.saturating_sub(width)).unwrap_or_default();
         let visible_from = start + width + (inner.len() - inner.trim_start().len());
         let content = visible_from..visible_from + inner.trim().len();
         if !content.is_empty() {
-            self.styled.push(Styled { range, content, width });
+            self.styled.push(StyledRange { range, content, width });
         }
     }
 
     /// The text without the delimiters.
-    pub fn words(&self) -> String {
-        let delimiters = self.styled.iter().flat_map(|Styled { range, width, .. }| {
+    pub fn text_without_delimiters(&self) -> String {
+        let delimiters = self.styled.iter().flat_map(|StyledRange { range, width, .. }| {
             [range.start..range.start + width, range.end - width..range.end]
         });
         let mut delimiters: Vec<Range<usize>> = delimiters.collect();
@@ -64,7 +64,7 @@ impl Formatted {
     }
 }
 
-impl From<String> for Formatted {
+impl From<String> for FormattedText {
     /// What is formatted already, or not at all.
     fn from(text: String) -> Self {
         Self { text, ..Self::default() }

@@ -3,7 +3,7 @@
 //!
 //! Where it is unclear where such words end, more is kept back, never less.
 
-use super::verbatim::{Stretches, code_in};
+use super::verbatim::{TextRanges, find_markdown_code};
 
 /// How often a text is read again because what was taken out has put another tag together. Nobody writes so but to try
 /// us: what follows the tag that is there then is kept back.
@@ -19,47 +19,47 @@ const CALLS_END: [&str; 2] = ["tool_calls_section_end", "tool_call_end"];
 
 /// What kind of words a tag is around.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum HiddenKind {
     Note,
     Thought,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Tag {
-    Begin(Kind),
-    End(Kind),
+enum HiddenTag {
+    Begin(HiddenKind),
+    End(HiddenKind),
 }
 
 /// How many of each kind have begun and not ended.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct OpenNotes {
+pub struct OpenHiddenTags {
     notes: usize,
     thoughts: usize,
 }
 
-impl OpenNotes {
-    fn are_none(self) -> bool {
+impl OpenHiddenTags {
+    fn is_empty(self) -> bool {
         self == Self::default()
     }
 
-    fn after(mut self, tag: Tag) -> Self {
+    fn after_tag(mut self, tag: HiddenTag) -> Self {
         match tag {
-            Tag::Begin(Kind::Note) => self.notes += 1,
-            Tag::Begin(Kind::Thought) => self.thoughts += 1,
-            Tag::End(Kind::Note) => self.notes = self.notes.saturating_sub(1),
-            Tag::End(Kind::Thought) => self.thoughts = self.thoughts.saturating_sub(1),
+            HiddenTag::Begin(HiddenKind::Note) => self.notes += 1,
+            HiddenTag::Begin(HiddenKind::Thought) => self.thoughts += 1,
+            HiddenTag::End(HiddenKind::Note) => self.notes = self.notes.saturating_sub(1),
+            HiddenTag::End(HiddenKind::Thought) => self.thoughts = self.thoughts.saturating_sub(1),
         }
         self
     }
 
-    fn and(self, other: Self) -> Self {
+    fn max_of_each(self, other: Self) -> Self {
         Self { notes: self.notes.max(other.notes), thoughts: self.thoughts.max(other.thoughts) }
     }
 }
 
 /// `text` without what is not for the chat, and without white space around it.
-pub fn public_part(text: &str) -> String {
-    without_notes(text, OpenNotes::default()).0
+pub fn strip_hidden_text(text: &str) -> String {
+    strip_hidden_text_after(text, OpenHiddenTags::default()).0
 }
 
 /// The same for a text that goes on where another one has left notes `open`; with those that it leaves open.
@@ -68,71 +68,76 @@ pub fn public_part(text: &str) -> String {
 /// beginning is dropped; the end of a thought without one takes along all that stands before it, for models leave out
 /// the beginning only. Within code a thought's tags are code. What is left holds no other tag, not even one that the
 /// removal of another put together.
-pub fn without_notes(text: &str, open: OpenNotes) -> (String, OpenNotes) {
+pub fn strip_hidden_text_after(text: &str, open: OpenHiddenTags) -> (String, OpenHiddenTags) {
     let mut code_looks = CODE_LOOKS_MAX;
-    let (mut text, mut open) = outside_tags(text, open, &mut code_looks);
+    let (mut text, mut open) = text_outside_tags(text, open, &mut code_looks);
     for _ in 0..READINGS_MAX {
-        let (public, put_together) = outside_tags(&text, OpenNotes::default(), &mut code_looks);
-        open = open.and(put_together);
+        let (public, put_together) = text_outside_tags(&text, OpenHiddenTags::default(), &mut code_looks);
+        open = open.max_of_each(put_together);
         if public == text {
             return (public.trim().to_owned(), open);
         }
         text = public;
     }
-    let first = tags_in(&text).next().map_or(text.len(), |(at, _, _)| at);
+    let first = find_hidden_tags(&text).next().map_or(text.len(), |(at, _, _)| at);
     (text[..first].trim().to_owned(), open)
 }
 
 /// What stands outside every pair of tags, read once from left to right, where some are `open` at its beginning; with
 /// those that are at its end.
-fn outside_tags(text: &str, mut open: OpenNotes, code_looks: &mut usize) -> (String, OpenNotes) {
+fn text_outside_tags(
+    text: &str,
+    mut open: OpenHiddenTags,
+    code_looks: &mut usize,
+) -> (String, OpenHiddenTags) {
     let mut outside = String::with_capacity(text.len());
     let mut read = 0;
-    let mut code = CodeFrom::new(text, 0);
-    for (at, tag, length) in tags_in(text) {
-        let is_thought = matches!(tag, Tag::Begin(Kind::Thought) | Tag::End(Kind::Thought));
-        if at < read || open.are_none() && is_thought && code.holds(at, code_looks) {
+    let mut code = CodeDetector::new(text, 0);
+    for (at, tag, length) in find_hidden_tags(text) {
+        let is_thought =
+            matches!(tag, HiddenTag::Begin(HiddenKind::Thought) | HiddenTag::End(HiddenKind::Thought));
+        if at < read || open.is_empty() && is_thought && code.is_code_at(at, code_looks) {
             continue;
         }
-        if open.are_none() {
+        if open.is_empty() {
             outside.push_str(&text[read..at]);
-            if tag == Tag::End(Kind::Thought) {
+            if tag == HiddenTag::End(HiddenKind::Thought) {
                 outside.clear();
             }
         }
-        open = open.after(tag);
+        open = open.after_tag(tag);
         read = at + length;
-        if open.are_none() {
-            code = CodeFrom::new(text, read);
+        if open.is_empty() {
+            code = CodeDetector::new(text, read);
         }
     }
-    if open.are_none() {
+    if open.is_empty() {
         outside.push_str(&text[read..]);
     }
     (outside, open)
 }
 
 /// What is code in a text from some place on. What was hidden before that place may hold a stray backtick.
-struct CodeFrom<'a> {
+struct CodeDetector<'a> {
     text: &'a str,
     from: usize,
-    code: Option<Stretches>,
+    code: Option<TextRanges>,
 }
 
-impl<'a> CodeFrom<'a> {
+impl<'a> CodeDetector<'a> {
     fn new(text: &'a str, from: usize) -> Self {
         Self { text, from, code: None }
     }
 
     /// Whether the byte at `at` is in code that was meant as such.
-    fn holds(&mut self, at: usize, looks_left: &mut usize) -> bool {
+    fn is_code_at(&mut self, at: usize, looks_left: &mut usize) -> bool {
         let text = &self.text[self.from..];
         if self.code.is_none() {
             let Some(left) = looks_left.checked_sub(1) else { return false };
             *looks_left = left;
-            self.code = Some(code_in(text));
+            self.code = Some(find_markdown_code(text));
         }
-        let around = self.code.as_ref().and_then(|code| code.around(at - self.from));
+        let around = self.code.as_ref().and_then(|code| code.range_around(at - self.from));
         around.is_some_and(|range| {
             let before = text[..range.start].chars().next_back();
             let after = text[range.end..].chars().next();
@@ -156,9 +161,9 @@ fn is_meant_as_code(code: &str, before: Option<char>, after: Option<char>) -> bo
 }
 
 /// The tags of a text: where each begins, what it is, how many bytes it has.
-fn tags_in(text: &str) -> impl Iterator<Item = (usize, Tag, usize)> {
+fn find_hidden_tags(text: &str) -> impl Iterator<Item = (usize, HiddenTag, usize)> {
     let brackets = text.match_indices(['<', '◁']);
-    brackets.filter_map(|(at, _)| tag(&text[at..]).map(|(tag, length)| (at, tag, length)))
+    brackets.filter_map(|(at, _)| parse_hidden_tag(&text[at..]).map(|(tag, length)| (at, tag, length)))
 }
 
 /// The tag at the beginning of `text` and its length in bytes: `<think>`, `</think>`, `◁think▷`, `<|think|>`,
@@ -166,34 +171,34 @@ fn tags_in(text: &str) -> impl Iterator<Item = (usize, Tag, usize)> {
 ///
 /// Attributes are allowed. A tag that is never closed by its bracket ends after its name, so that words cut short in
 /// the middle of their tag are hidden, too.
-fn tag(text: &str) -> Option<(Tag, usize)> {
+fn parse_hidden_tag(text: &str) -> Option<(HiddenTag, usize)> {
     let inner = text.strip_prefix(['<', '◁'])?;
     let inner = inner.trim_start_matches('|');
     let end = inner.strip_prefix('/').map(|name| name.trim_start_matches('|'));
     let (name, is_end) = (end.unwrap_or(inner), end.is_some());
     let after = name.trim_start_matches(|c: char| c.is_alphanumeric() || matches!(c, '-' | '_' | ':'));
     let name = &name[..name.len() - after.len()];
-    let tag = name.split(':').find_map(|name| named(name, is_end))?;
+    let tag = name.split(':').find_map(|name| hidden_tag_by_name(name, is_end))?;
     let closing = after.find(['<', '>', '◁', '▷']).filter(|&at| after[at..].starts_with(['>', '▷']));
     let closing = closing.and_then(|at| Some(at + after[at..].chars().next()?.len_utf8()));
     Some((tag, text.len() - after.len() + closing.unwrap_or(0)))
 }
 
 /// The tag of this name.
-fn named(name: &str, is_end: bool) -> Option<Tag> {
+fn hidden_tag_by_name(name: &str, is_end: bool) -> Option<HiddenTag> {
     let is_among = |names: &[&str]| names.iter().any(|other| name.eq_ignore_ascii_case(other));
     let (kind, is_end) = if is_among(&["internal"]) {
-        (Kind::Note, is_end)
+        (HiddenKind::Note, is_end)
     } else if is_among(&THOUGHTS) {
-        (Kind::Thought, is_end)
+        (HiddenKind::Thought, is_end)
     } else if is_among(&CALLS_BEGIN) {
-        (Kind::Thought, false)
+        (HiddenKind::Thought, false)
     } else if is_among(&CALLS_END) {
-        (Kind::Thought, true)
+        (HiddenKind::Thought, true)
     } else {
         return None;
     };
-    Some(if is_end { Tag::End(kind) } else { Tag::Begin(kind) })
+    Some(if is_end { HiddenTag::End(kind) } else { HiddenTag::Begin(kind) })
 }
 
 #[cfg(test)]
@@ -242,7 +247,7 @@ mod tests {
             ("a < b > c <b>bold</b>", "a < b > c <b>bold</b>"),
             ("<İnternal>", "<İnternal>"),
         ] {
-            assert_eq!(public_part(text), expected, "{text:?}");
+            assert_eq!(strip_hidden_text(text), expected, "{text:?}");
         }
     }
 
@@ -258,8 +263,8 @@ mod tests {
             ("<think>a", "b</think>c", "c"),
             ("<think><internal>a</think>", "b</internal>c", "c"),
         ] {
-            let (_, open) = without_notes(before, OpenNotes::default());
-            assert_eq!(without_notes(after, open).0, expected, "{before:?} then {after:?}");
+            let (_, open) = strip_hidden_text_after(before, OpenHiddenTags::default());
+            assert_eq!(strip_hidden_text_after(after, open).0, expected, "{before:?} then {after:?}");
         }
     }
 
@@ -316,7 +321,7 @@ mod tests {
             ),
             ("◁ a ▷ <| b |>", "◁ a ▷ <| b |>"),
         ] {
-            assert_eq!(public_part(text), expected, "{text:?}");
+            assert_eq!(strip_hidden_text(text), expected, "{text:?}");
         }
     }
 
@@ -326,8 +331,12 @@ mod tests {
         for _ in 0..2_000 {
             text = format!("<inter{text}</internal>nal>");
         }
-        let shown = public_part(&format!("Hello {text} secret"));
-        assert!(shown.starts_with("Hello") && !shown.contains("secret") && tags_in(&shown).next().is_none());
+        let shown = strip_hidden_text(&format!("Hello {text} secret"));
+        assert!(
+            shown.starts_with("Hello")
+                && !shown.contains("secret")
+                && find_hidden_tags(&shown).next().is_none()
+        );
     }
 
     /// Text that is public or secret by where it stands among the tags.
@@ -359,39 +368,39 @@ mod tests {
                     Piece::Word => text += "(secret)",
                 }
             }
-            prop_assert_eq!(public_part(&text), expected);
+            prop_assert_eq!(strip_hidden_text(&text), expected);
         }
 
         #[test]
         fn a_note_hides_whatever_is_in_it(before in "[^<◁]*", note in any::<String>(), after in "[^<>◁▷]*") {
             let note = note.replace(['<', '◁'], "[");
-            let shown = public_part(&format!("{before}<internal>{note}</internal>{after}"));
+            let shown = strip_hidden_text(&format!("{before}<internal>{note}</internal>{after}"));
             let expected = before + &after;
             prop_assert_eq!(shown, expected.trim());
         }
 
         #[test]
         fn no_tag_is_left(text in "(<|</|>|inter|nal|internal|<internal>|</internal>|<think>|</think>|thi|nk|◁think▷| |é)*") {
-            let shown = public_part(&text);
-            prop_assert_eq!(tags_in(&shown).next(), None, "{}", shown);
+            let shown = strip_hidden_text(&text);
+            prop_assert_eq!(find_hidden_tags(&shown).next(), None, "{}", shown);
         }
 
         #[test]
         fn a_thought_hides_whatever_is_in_it(before in "[^<`◁]*", thought in any::<String>(), after in "[^<>◁▷]*") {
             let thought = thought.replace(['<', '◁'], "[");
-            let shown = public_part(&format!("{before}<think>{thought}</think>{after}"));
+            let shown = strip_hidden_text(&format!("{before}<think>{thought}</think>{after}"));
             let expected = before + &after;
             prop_assert_eq!(shown, expected.trim());
         }
 
         #[test]
         fn text_without_brackets_is_only_trimmed(text in "[^<◁]*") {
-            prop_assert_eq!(public_part(&text), text.trim());
+            prop_assert_eq!(strip_hidden_text(&text), text.trim());
         }
 
         #[test]
         fn any_text_is_bearable(text in any::<String>()) {
-            public_part(&text);
+            strip_hidden_text(&text);
         }
     }
 }

@@ -9,29 +9,29 @@ use std::ops::Range;
 
 use pulldown_cmark::{Event, LinkType, Tag, TagEnd};
 
-use super::characters::shows_something;
-use super::flanking::{is_uncased, with_boundaries};
-use super::formatted::Formatted;
+use super::characters::has_visible_text;
+use super::flanking::{is_uncased_letter, mark_style_boundaries};
+use super::formatted::FormattedText;
 use super::parser;
-use super::table::Table;
-use super::verbatim::{Stretches, verbatim_in};
+use super::table::MarkdownTable;
+use super::verbatim::{TextRanges, find_verbatim_ranges};
 
 const BOLD: char = '*';
 const ITALIC: char = '_';
 const STRUCK: char = '~';
 
 /// `source` as WhatsApp shows it best.
-pub fn for_whatsapp(source: &str) -> Formatted {
-    let verbatim = verbatim_in(source);
-    let bounded = parser::bounded(source);
-    let boundaries = with_boundaries(&bounded, &verbatim);
-    let mut events = parser::events(&boundaries).peekable();
-    let mut writer = Writer::new(source, &verbatim);
+pub fn markdown_to_whatsapp(source: &str) -> FormattedText {
+    let verbatim = find_verbatim_ranges(source);
+    let bounded = parser::limit_nesting(source);
+    let boundaries = mark_style_boundaries(&bounded, &verbatim);
+    let mut events = parser::parse_markdown_events(&boundaries).peekable();
+    let mut writer = WhatsAppWriter::new(source, &verbatim);
     while let Some((event, range)) = events.next() {
         match event {
-            Event::Start(tag) => writer.begin(tag, range, events.peek()),
-            Event::End(tag) => writer.end(tag),
-            Event::Code(_) => writer.code(range),
+            Event::Start(tag) => writer.begin_construct(tag, range, events.peek()),
+            Event::End(tag) => writer.end_construct(tag),
+            Event::Code(_) => writer.copy_inline_code(range),
             Event::Text(_)
             | Event::InlineMath(_)
             | Event::DisplayMath(_)
@@ -41,22 +41,22 @@ pub fn for_whatsapp(source: &str) -> Formatted {
             | Event::SoftBreak
             | Event::HardBreak
             | Event::Rule
-            | Event::TaskListMarker(_) => writer.copy_to(range.end),
+            | Event::TaskListMarker(_) => writer.copy_source_to(range.end),
         }
     }
-    writer.finish()
+    writer.finish_text()
 }
 
 /// Writes what was read, from the source's beginning to its end.
-struct Writer<'a> {
+struct WhatsAppWriter<'a> {
     source: &'a str,
-    verbatim: &'a Stretches,
+    verbatim: &'a TextRanges,
     /// What stands before it has been written or left out. It only moves forward, so that no two changes can overlap,
     /// whatever the parser says.
     read: usize,
-    written: Formatted,
+    written: FormattedText,
     /// What has begun and not ended yet.
-    open: Vec<Construct>,
+    open: Vec<MarkdownConstruct>,
     /// The styles that are on, each once: a second one would get delimiters that WhatsApp shows.
     styles_on: Vec<char>,
     /// Where the inner half of a `***` begins.
@@ -65,8 +65,8 @@ struct Writer<'a> {
 }
 
 /// Something that begins and ends in the source.
-struct Construct {
-    kind: Kind,
+struct MarkdownConstruct {
+    kind: ConstructKind,
     /// With the delimiters.
     range: Range<usize>,
     /// Bytes of the delimiter that it begins with.
@@ -77,9 +77,9 @@ struct Construct {
     written_from: usize,
 }
 
-enum Kind {
+enum ConstructKind {
     /// Bold, italic or struck through, or a heading.
-    Style(Shown),
+    Style(StyleDisplay),
     /// A link or an image, with its address.
     Link(String),
     /// An address in angle brackets.
@@ -89,11 +89,11 @@ enum Kind {
 
 /// How a style is shown.
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Shown {
+enum StyleDisplay {
     /// By the delimiter that WhatsApp wants.
     By(char),
     /// WhatsApp would show the delimiters, or it is on already: they go, and the words stay.
-    Not,
+    Omitted,
     /// It was not meant as a style.
     AsTyped,
 }
@@ -102,18 +102,18 @@ enum Shown {
 struct OpenTable {
     range: Range<usize>,
     /// What was written before it.
-    before: Formatted,
-    table: Table,
-    row: Vec<Formatted>,
+    before: FormattedText,
+    table: MarkdownTable,
+    row: Vec<FormattedText>,
 }
 
-impl<'a> Writer<'a> {
-    fn new(source: &'a str, verbatim: &'a Stretches) -> Self {
+impl<'a> WhatsAppWriter<'a> {
+    fn new(source: &'a str, verbatim: &'a TextRanges) -> Self {
         Self {
             source,
             verbatim,
             read: 0,
-            written: Formatted::default(),
+            written: FormattedText::default(),
             open: Vec::new(),
             styles_on: Vec::new(),
             swapped_at: None,
@@ -122,9 +122,9 @@ impl<'a> Writer<'a> {
     }
 
     #[expect(clippy::wildcard_enum_match_arm, reason = "what we do not know stays as typed")]
-    fn begin(&mut self, tag: Tag, mut range: Range<usize>, next: Option<&(Event, Range<usize>)>) {
+    fn begin_construct(&mut self, tag: Tag, mut range: Range<usize>, next: Option<&(Event, Range<usize>)>) {
         let typed = self.source.get(range.clone()).unwrap_or_default();
-        let (mut kind, mut width) = (Kind::Other, 0);
+        let (mut kind, mut width) = (ConstructKind::Other, 0);
         match tag {
             Tag::Emphasis => {
                 width = 1;
@@ -132,87 +132,104 @@ impl<'a> Writer<'a> {
                 // `***both***`: CommonMark puts italic outside, and we write `*_both_*`.
                 let is_both = matches!(next, Some((Event::Start(Tag::Strong), next)) if *next == inner);
                 self.swapped_at = is_both.then_some(inner.start).or(self.swapped_at);
-                kind = Kind::Style(self.style(if is_both { BOLD } else { ITALIC }, &range, width));
+                kind = ConstructKind::Style(self.style_display(
+                    if is_both { BOLD } else { ITALIC },
+                    &range,
+                    width,
+                ));
             }
             Tag::Strong => {
                 width = 2;
                 let is_both = self.swapped_at == Some(range.start);
-                kind = Kind::Style(self.style(if is_both { ITALIC } else { BOLD }, &range, width));
+                kind = ConstructKind::Style(self.style_display(
+                    if is_both { ITALIC } else { BOLD },
+                    &range,
+                    width,
+                ));
             }
             Tag::Strikethrough => {
-                width = leading(typed, &['~']).min(2);
-                kind = Kind::Style(self.style(STRUCK, &range, width));
+                width = count_leading_bytes(typed, &['~']).min(2);
+                kind = ConstructKind::Style(self.style_display(STRUCK, &range, width));
             }
             // A heading of several lines has its last one below it as an underline, and stays.
             Tag::Heading { .. } if !typed.trim_end().contains(['\n', '\r']) => {
                 range.end = range.start + typed.trim_end_matches(['\r', '\n']).len();
                 if next.is_some_and(|(event, _)| !matches!(event, Event::End(_))) {
-                    let hashes = leading(typed, &['#']);
-                    width = hashes + leading(&typed[hashes..], &[' ', '\t']);
-                    kind = Kind::Style(self.once(BOLD));
+                    let hashes = count_leading_bytes(typed, &['#']);
+                    width = hashes + count_leading_bytes(&typed[hashes..], &[' ', '\t']);
+                    kind = ConstructKind::Style(self.display_style_once(BOLD));
                 }
             }
             Tag::Link { link_type: LinkType::Inline, dest_url, .. } => {
-                (kind, width) = (Kind::Link(dest_url.into_string()), "[".len());
+                (kind, width) = (ConstructKind::Link(dest_url.into_string()), "[".len());
             }
             Tag::Image { link_type: LinkType::Inline, dest_url, .. } => {
-                (kind, width) = (Kind::Link(dest_url.into_string()), "![".len());
+                (kind, width) = (ConstructKind::Link(dest_url.into_string()), "![".len());
             }
             Tag::Link { link_type: LinkType::Autolink | LinkType::Email, .. } => {
-                (kind, width) = (Kind::Address, "<".len());
+                (kind, width) = (ConstructKind::Address, "<".len());
             }
             Tag::Table(_) => {
-                self.copy_to(range.start);
+                self.copy_source_to(range.start);
                 let before = take(&mut self.written);
                 let range = range.clone();
-                self.table = Some(OpenTable { range, before, table: Table::default(), row: Vec::new() });
+                self.table =
+                    Some(OpenTable { range, before, table: MarkdownTable::default(), row: Vec::new() });
             }
             Tag::TableCell => {
-                self.skip_to(range.start + leading(typed, &[' ', '\t']));
+                self.skip_source_to(range.start + count_leading_bytes(typed, &[' ', '\t']));
             }
             _ => {}
         }
-        if !matches!(kind, Kind::Other | Kind::Style(Shown::AsTyped)) {
-            self.copy_to(range.start);
-            self.skip_to(range.start + width);
+        if !matches!(kind, ConstructKind::Other | ConstructKind::Style(StyleDisplay::AsTyped)) {
+            self.copy_source_to(range.start);
+            self.skip_source_to(range.start + width);
         }
-        if let Kind::Style(Shown::By(delimiter)) = kind {
+        if let ConstructKind::Style(StyleDisplay::By(delimiter)) = kind {
             self.written.text.push(delimiter);
             self.styles_on.push(delimiter);
         }
-        let outer = self.outer(&range);
-        self.open.push(Construct { kind, range, width, outer, written_from: self.written.text.len() });
+        let outer = self.outer_range(&range);
+        self.open.push(MarkdownConstruct {
+            kind,
+            range,
+            width,
+            outer,
+            written_from: self.written.text.len(),
+        });
     }
 
-    fn end(&mut self, tag: TagEnd) {
-        let Some(Construct { kind, range, written_from, .. }) = self.open.pop() else { return };
+    fn end_construct(&mut self, tag: TagEnd) {
+        let Some(MarkdownConstruct { kind, range, written_from, .. }) = self.open.pop() else { return };
         match kind {
-            Kind::Style(Shown::By(delimiter)) => {
+            ConstructKind::Style(StyleDisplay::By(delimiter)) => {
                 self.styles_on.pop();
-                if shows_something(self.written.text.get(written_from..).unwrap_or_default()) {
+                if has_visible_text(self.written.text.get(written_from..).unwrap_or_default()) {
                     self.written.text.push(delimiter);
-                    self.written.styled_from(written_from - 1, 1);
+                    self.written.mark_styled_from(written_from - 1, 1);
                 } else {
                     // Nobody sees what is between: the delimiters would be all there is.
                     self.written.text.remove(written_from - 1);
                 }
-                self.skip_to(range.end);
+                self.skip_source_to(range.end);
             }
-            Kind::Link(address) => {
+            ConstructKind::Link(address) => {
                 let words = self.written.text.get(written_from..).unwrap_or_default();
-                let end = link_end(words, &address);
+                let end = link_address_suffix(words, &address);
                 self.written.text.push_str(&end);
-                self.skip_to(range.end);
+                self.skip_source_to(range.end);
             }
-            Kind::Style(Shown::Not) | Kind::Address => self.skip_to(range.end),
-            Kind::Style(Shown::AsTyped) | Kind::Other => {}
+            ConstructKind::Style(StyleDisplay::Omitted) | ConstructKind::Address => {
+                self.skip_source_to(range.end)
+            }
+            ConstructKind::Style(StyleDisplay::AsTyped) | ConstructKind::Other => {}
         }
-        self.end_in_table(tag);
+        self.end_table_part(tag);
     }
 
     /// What the end of a cell, a row or a table means for the table.
     #[expect(clippy::wildcard_enum_match_arm, reason = "the rest is no part of a table")]
-    fn end_in_table(&mut self, tag: TagEnd) {
+    fn end_table_part(&mut self, tag: TagEnd) {
         let Some(open) = &mut self.table else { return };
         match tag {
             TagEnd::TableCell => open.row.push(take(&mut self.written)),
@@ -228,22 +245,22 @@ impl<'a> Writer<'a> {
         let typed = self.source.get(range.clone()).unwrap_or_default().trim_end_matches(['\r', '\n']);
         let line_start = self.source[..range.start].rfind(['\n', '\r']).map_or(0, |at| at + 1);
         let margin = self.source[line_start..range.start].chars().map(|c| if c == '>' { c } else { ' ' });
-        let table = table.laid_out(&margin.collect::<String>(), typed.len());
+        let table = table.layout_for_whatsapp(&margin.collect::<String>(), typed.len());
         self.written = before;
-        self.written.append(&table.unwrap_or_else(|| Formatted::from(typed.to_owned())));
-        self.skip_to(range.start + typed.len());
+        self.written.append(&table.unwrap_or_else(|| FormattedText::from(typed.to_owned())));
+        self.skip_source_to(range.start + typed.len());
     }
 
-    fn code(&mut self, range: Range<usize>) {
-        self.copy_to(range.start);
+    fn copy_inline_code(&mut self, range: Range<usize>) {
+        self.copy_source_to(range.start);
         let from = self.written.text.len();
-        let ticks = leading(self.source.get(range.clone()).unwrap_or_default(), &['`']);
-        self.copy_to(range.end);
-        self.written.styled_from(from, ticks);
+        let ticks = count_leading_bytes(self.source.get(range.clone()).unwrap_or_default(), &['`']);
+        self.copy_source_to(range.end);
+        self.written.mark_styled_from(from, ticks);
     }
 
     /// Writes the source as typed, up to `end`.
-    fn copy_to(&mut self, end: usize) {
+    fn copy_source_to(&mut self, end: usize) {
         let Some(typed) = self.source.get(self.read..end) else { return };
         if self.table.is_some() {
             // A bar within a cell.
@@ -255,38 +272,38 @@ impl<'a> Writer<'a> {
     }
 
     /// Leaves out the source up to `end`.
-    fn skip_to(&mut self, end: usize) {
+    fn skip_source_to(&mut self, end: usize) {
         if end > self.read && self.source.is_char_boundary(end) {
             self.read = end;
         }
     }
 
-    fn finish(mut self) -> Formatted {
-        self.copy_to(self.source.len());
+    fn finish_text(mut self) -> FormattedText {
+        self.copy_source_to(self.source.len());
         self.written.styled.sort_by_key(|styled| styled.range.start);
         self.written
     }
 
     /// A style by its delimiter, if it can be shown where it stands.
-    fn style(&self, delimiter: char, range: &Range<usize>, width: usize) -> Shown {
-        let outer = self.outer(range);
-        match shown_among(self.source, &outer, range, width) {
-            _ if self.verbatim.contain(range.start) => Shown::AsTyped,
-            Neighbours::Apart => self.once(delimiter),
-            Neighbours::Glued => Shown::Not,
-            Neighbours::OneWord => Shown::AsTyped,
+    fn style_display(&self, delimiter: char, range: &Range<usize>, width: usize) -> StyleDisplay {
+        let outer = self.outer_range(range);
+        match classify_neighbours(self.source, &outer, range, width) {
+            _ if self.verbatim.contains_byte(range.start) => StyleDisplay::AsTyped,
+            StyleNeighbours::Apart => self.display_style_once(delimiter),
+            StyleNeighbours::Glued => StyleDisplay::Omitted,
+            StyleNeighbours::OneWord => StyleDisplay::AsTyped,
         }
     }
 
-    fn once(&self, delimiter: char) -> Shown {
-        if self.styles_on.contains(&delimiter) { Shown::Not } else { Shown::By(delimiter) }
+    fn display_style_once(&self, delimiter: char) -> StyleDisplay {
+        if self.styles_on.contains(&delimiter) { StyleDisplay::Omitted } else { StyleDisplay::By(delimiter) }
     }
 
     /// `range` with the delimiters of the styles around it that touch it.
-    fn outer(&self, range: &Range<usize>) -> Range<usize> {
+    fn outer_range(&self, range: &Range<usize>) -> Range<usize> {
         let mut outer = range.clone();
         if let Some(parent) = self.open.last()
-            && matches!(parent.kind, Kind::Style(_))
+            && matches!(parent.kind, ConstructKind::Style(_))
         {
             if parent.range.start + parent.width == range.start {
                 outer.start = parent.outer.start;
@@ -301,7 +318,7 @@ impl<'a> Writer<'a> {
 
 /// How a style stands to the words beside it. WhatsApp shows none whose delimiter touches a word. Only cased letters
 /// and digits make words: other scripts are written without spaces.
-enum Neighbours {
+enum StyleNeighbours {
     Apart,
     /// It is meant as a style, and touches a word.
     Glued,
@@ -309,8 +326,13 @@ enum Neighbours {
     OneWord,
 }
 
-fn shown_among(source: &str, outer: &Range<usize>, range: &Range<usize>, width: usize) -> Neighbours {
-    let is_word = |c: char| c.is_alphanumeric() && !is_uncased(c);
+fn classify_neighbours(
+    source: &str,
+    outer: &Range<usize>,
+    range: &Range<usize>,
+    width: usize,
+) -> StyleNeighbours {
+    let is_word = |c: char| c.is_alphanumeric() && !is_uncased_letter(c);
     let (before, after) = (&source[..outer.start], &source[outer.end..]);
     let typed = &source[range.clone()];
     let content = typed.get(width..typed.len().saturating_sub(width)).unwrap_or_default();
@@ -319,30 +341,30 @@ fn shown_among(source: &str, outer: &Range<usize>, range: &Range<usize>, width: 
         && (before.ends_with(['.', '/'])
             || after.strip_prefix(['.', '/']).is_some_and(|rest| rest.starts_with(is_word)));
     if is_name {
-        return Neighbours::OneWord;
+        return StyleNeighbours::OneWord;
     }
     match (last_before.filter(|c| is_word(*c)), first_after.filter(|c| is_word(*c))) {
-        (None, None) => Neighbours::Apart,
+        (None, None) => StyleNeighbours::Apart,
         // `un**believ**able`, but not `2**3**4` or `a**b**c`.
         (Some(before), Some(after)) => {
             let is_long = content.chars().nth(1).is_some();
             let is_style = width > 1 && is_long && [before, after].into_iter().all(char::is_alphabetic);
-            if is_style { Neighbours::Glued } else { Neighbours::OneWord }
+            if is_style { StyleNeighbours::Glued } else { StyleNeighbours::OneWord }
         }
-        (None, Some(_)) | (Some(_), None) if width > 1 => Neighbours::Glued,
+        (None, Some(_)) | (Some(_), None) if width > 1 => StyleNeighbours::Glued,
         // `*Nota:*texto`, but not `a *b*c` or `x.*y *z`.
         (None, Some(_)) => {
-            let is_apart =
-                last_before.is_none_or(|c| c.is_whitespace() || is_uncased(c) || "([{¿¡\"“«".contains(c));
+            let is_apart = last_before
+                .is_none_or(|c| c.is_whitespace() || is_uncased_letter(c) || "([{¿¡\"“«".contains(c));
             let is_style = is_apart && !content.ends_with(is_word);
-            if is_style { Neighbours::Glued } else { Neighbours::OneWord }
+            if is_style { StyleNeighbours::Glued } else { StyleNeighbours::OneWord }
         }
-        (Some(_), None) => Neighbours::OneWord,
+        (Some(_), None) => StyleNeighbours::OneWord,
     }
 }
 
 /// What follows the words of a link: its address, unless that is the words.
-fn link_end(words: &str, address: &str) -> String {
+fn link_address_suffix(words: &str, address: &str) -> String {
     // An entity may name a character that no address has, such as a line end.
     let address: String = address.chars().filter(|c| !c.is_control()).collect();
     if words.is_empty() {
@@ -355,7 +377,7 @@ fn link_end(words: &str, address: &str) -> String {
 }
 
 /// How many bytes at the beginning of `text` are one of these ASCII characters.
-fn leading(text: &str, characters: &[char]) -> usize {
+fn count_leading_bytes(text: &str, characters: &[char]) -> usize {
     text.len() - text.trim_start_matches(characters).len()
 }
 
@@ -368,14 +390,14 @@ mod tests {
     #[track_caller]
     fn becomes(cases: &[(&str, &str)]) {
         for (source, expected) in cases {
-            assert_eq!(for_whatsapp(source).text, *expected, "{source:?}");
+            assert_eq!(markdown_to_whatsapp(source).text, *expected, "{source:?}");
         }
     }
 
     #[track_caller]
     fn stay_as_typed(sources: &[&str]) {
         for source in sources {
-            assert_eq!(for_whatsapp(source).text, *source);
+            assert_eq!(markdown_to_whatsapp(source).text, *source);
         }
     }
 
@@ -621,12 +643,12 @@ mod tests {
         ]);
         let header = format!("|{}|\n|-|\n", "a".repeat(3_000));
         let wide = header + &"|b|\n".repeat(10_000);
-        assert_eq!(for_whatsapp(&wide).text, wide, "what would become thirty megabytes stays");
+        assert_eq!(markdown_to_whatsapp(&wide).text, wide, "what would become thirty megabytes stays");
     }
 
     #[test]
     fn delimiters_are_told_with_the_text() {
-        let formatted = for_whatsapp("**a *b* c** `d `\n\n| x | `y` |\n|-|-|\n| ~~z~~ | |");
+        let formatted = markdown_to_whatsapp("**a *b* c** `d `\n\n| x | `y` |\n|-|-|\n| ~~z~~ | |");
         let told: Vec<&str> =
             formatted.styled.iter().map(|styled| &formatted.text[styled.range.clone()]).collect();
         assert_eq!(told, ["*a _b_ c*", "_b_", "`d `", "*x*", "~z~"]);
@@ -637,7 +659,7 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_is_bearable(source in any::<String>()) {
-            for_whatsapp(&source);
+            markdown_to_whatsapp(&source);
         }
 
         #[test]
@@ -645,7 +667,7 @@ mod tests {
             source in "(\\*|\\*\\*|_|__|~~|#|# |===|\\[|\\]|\\(|\\)|!\\[|<|>|`|```|\\||---|\\|-\\||- |1\\. |    |\t\
                 |\\\\|\n|\n\n|\r|\r\n|\u{2028}|\u{85}|\u{b}|\u{c}|\0|\u{200b}| |&amp;|&#10;|://|@|a|é|很|：|「|𝒳|1)*",
         ) {
-            let formatted = for_whatsapp(&source);
+            let formatted = markdown_to_whatsapp(&source);
             let mut end_of_all = 0;
             for styled in &formatted.styled {
                 prop_assert!(formatted.text.get(styled.range.clone()).is_some(), "{:?}", styled);
@@ -658,14 +680,14 @@ mod tests {
         #[test]
         fn words_are_never_lost(source in "(\\*|\\*\\*|_|__|~~|# |`|- |> |===|\n|\r|\r\n|\u{2028}| |a|é|很|：|「|1)*") {
             let words = |text: &str| text.chars().filter(|c| c.is_alphanumeric()).collect::<String>();
-            prop_assert_eq!(words(&for_whatsapp(&source).text), words(&source));
+            prop_assert_eq!(words(&markdown_to_whatsapp(&source).text), words(&source));
         }
 
         #[test]
         fn the_words_of_a_table_are_never_lost(cells in prop::collection::vec("[a-z*_ é很]{0,9}", 6..12)) {
             let lines: Vec<String> = cells.chunks(2).map(|row| format!("|{}|", row.join("|"))).collect();
             let source = [&lines[..1], &["|-|-|".to_owned()], &lines[1..]].concat().join("\n");
-            let text = for_whatsapp(&source).text;
+            let text = markdown_to_whatsapp(&source).text;
             for word in cells.iter().flat_map(|cell| cell.split(|c: char| !c.is_alphanumeric())) {
                 prop_assert!(text.contains(word), "{:?} is not in {:?}", word, text);
             }
@@ -674,7 +696,7 @@ mod tests {
         #[test]
         fn plain_words_stay(source in r"[\pL\pN ,.;:'?/=+\n-]*") {
             // A line of dashes or equal signs may make a heading, an indented one code; neither is touched.
-            prop_assert_eq!(for_whatsapp(&source).text, source);
+            prop_assert_eq!(markdown_to_whatsapp(&source).text, source);
         }
     }
 }

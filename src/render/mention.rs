@@ -2,21 +2,21 @@
 
 use std::collections::HashSet;
 
-use super::verbatim::verbatim_in;
+use super::verbatim::find_verbatim_ranges;
 use crate::types::SenderId;
-use crate::writing::{begins_with_word, signs_in};
+use crate::writing::{begins_with_word, find_at_signs};
 
 /// Somebody who can be mentioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Person {
+pub struct MentionablePerson {
     /// As they call themselves; nobody else of this chat does.
     pub name: String,
     pub id: SenderId,
 }
 
-impl Person {
+impl MentionablePerson {
     /// What a mention is written with: the digits before the `@` of a JID.
-    fn digits(&self) -> Option<&str> {
+    fn jid_digits(&self) -> Option<&str> {
         let (digits, _) = self.id.as_str().split_once('@')?;
         (!digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_digit())).then_some(digits)
     }
@@ -24,15 +24,15 @@ impl Person {
 
 /// `text` with each `@<name>` outside of code and addresses written as WhatsApp wants it. Of names that begin alike the
 /// longest counts; a name within a longer word is none.
-pub fn with_mentions(text: &str, people: &[Person]) -> String {
-    let verbatim = verbatim_in(text);
+pub fn insert_mentions(text: &str, people: &[MentionablePerson]) -> String {
+    let verbatim = find_verbatim_ranges(text);
     let mut written = String::with_capacity(text.len());
     let mut read = 0;
-    for sign in signs_in(text) {
-        if sign.at < read || verbatim.contain(sign.at) {
+    for sign in find_at_signs(text) {
+        if sign.at < read || verbatim.contains_byte(sign.at) {
             continue;
         }
-        let Some((name, digits)) = named(&text[sign.name..], people) else { continue };
+        let Some((name, digits)) = find_longest_name(&text[sign.name..], people) else { continue };
         written.push_str(&text[read..=sign.at]);
         written.push_str(digits);
         read = sign.name + name.len();
@@ -41,10 +41,10 @@ pub fn with_mentions(text: &str, people: &[Person]) -> String {
     written
 }
 
-/// Who is mentioned in a text that [`with_mentions`] has written, in the order of `people`.
-pub fn mentioned(text: &str, people: &[Person]) -> Vec<SenderId> {
-    let verbatim = verbatim_in(text);
-    let signs = signs_in(text).into_iter().filter(|sign| !verbatim.contain(sign.at));
+/// Who is mentioned in a text that [`insert_mentions`] has written, in the order of `people`.
+pub fn find_mentioned_ids(text: &str, people: &[MentionablePerson]) -> Vec<SenderId> {
+    let verbatim = find_verbatim_ranges(text);
+    let signs = find_at_signs(text).into_iter().filter(|sign| !verbatim.contains_byte(sign.at));
     let digits = signs.filter_map(|sign| {
         let name = &text[sign.name..];
         let after = name.trim_start_matches(|c: char| c.is_ascii_digit());
@@ -54,7 +54,7 @@ pub fn mentioned(text: &str, people: &[Person]) -> Vec<SenderId> {
     let is_in = |own: &str| digits.contains(own);
     let mut ids: Vec<SenderId> = Vec::new();
     for person in people {
-        if person.digits().is_some_and(is_in) && !ids.contains(&person.id) {
+        if person.jid_digits().is_some_and(is_in) && !ids.contains(&person.id) {
             ids.push(person.id.clone());
         }
     }
@@ -62,10 +62,10 @@ pub fn mentioned(text: &str, people: &[Person]) -> Vec<SenderId> {
 }
 
 /// The longest name that `text` begins with, and how its bearer is mentioned.
-fn named<'p>(text: &str, people: &'p [Person]) -> Option<(&'p str, &'p str)> {
+fn find_longest_name<'p>(text: &str, people: &'p [MentionablePerson]) -> Option<(&'p str, &'p str)> {
     let mut found: Option<(&str, &str)> = None;
     for person in people {
-        let Some(digits) = person.digits() else { continue };
+        let Some(digits) = person.jid_digits() else { continue };
         let Some(rest) = text.strip_prefix(person.name.as_str()) else { continue };
         let is_longer = found.is_none_or(|(name, _)| person.name.len() > name.len());
         if !person.name.is_empty() && is_longer && !begins_with_word(rest) {
@@ -81,7 +81,7 @@ mod tests {
 
     use super::*;
 
-    fn people() -> Vec<Person> {
+    fn people() -> Vec<MentionablePerson> {
         [
             ("Ana", "34600000001@s.whatsapp.net"),
             ("Ana María", "100000000000003@lid"),
@@ -89,7 +89,7 @@ mod tests {
             ("Console", "console:you"),
             ("", "34600000003@s.whatsapp.net"),
         ]
-        .map(|(name, id)| Person { name: name.to_owned(), id: SenderId::new(id) })
+        .map(|(name, id)| MentionablePerson { name: name.to_owned(), id: SenderId::new(id) })
         .into()
     }
 
@@ -125,14 +125,14 @@ mod tests {
             ("`@Ana` and @Ana", "`@Ana` and @34600000001"),
             ("```\n@Ana\n```", "```\n@Ana\n```"),
         ] {
-            assert_eq!(with_mentions(text, &people()), expected, "{text:?}");
+            assert_eq!(insert_mentions(text, &people()), expected, "{text:?}");
         }
     }
 
     #[test]
     fn who_is_mentioned_is_told_with_the_text() {
         let ids = |text: &str| -> Vec<String> {
-            mentioned(text, &people()).iter().map(|id| id.as_str().to_owned()).collect()
+            find_mentioned_ids(text, &people()).iter().map(|id| id.as_str().to_owned()).collect()
         };
         assert_eq!(
             ids("@34600000001 and @100000000000003"),
@@ -155,13 +155,13 @@ mod tests {
     proptest! {
         #[test]
         fn any_text_and_name_is_bearable(text in any::<String>(), name in any::<String>()) {
-            let people = [Person { name, id: SenderId::new("1@lid") }];
-            mentioned(&with_mentions(&text, &people), &people);
+            let people = [MentionablePerson { name, id: SenderId::new("1@lid") }];
+            find_mentioned_ids(&insert_mentions(&text, &people), &people);
         }
 
         #[test]
         fn a_text_without_the_sign_stays(text in "[^@]*") {
-            prop_assert_eq!(with_mentions(&text, &people()), text);
+            prop_assert_eq!(insert_mentions(&text, &people()), text);
         }
     }
 }

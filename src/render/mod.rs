@@ -24,8 +24,8 @@ mod table;
 mod tags;
 mod verbatim;
 
-pub use answer::{LeftOut, MESSAGE_LIMIT_CHARS, Part, Rendered, rendered};
-pub use characters::with_plain_lines;
-pub use internal::{OpenNotes, without_notes};
-pub use mention::Person;
+pub use answer::{AnswerPart, MESSAGE_LIMIT_CHARS, OmittedParts, RenderedAnswer, render_answer};
+pub use characters::normalize_line_ends;
+pub use internal::{OpenHiddenTags, strip_hidden_text_after};
+pub use mention::MentionablePerson;
 pub use tags::FILES_MAX;

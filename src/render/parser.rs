@@ -13,16 +13,16 @@ use pulldown_cmark::{Event, Options, Parser};
 const NESTED_MAX: usize = 32;
 
 /// What `text` consists of, with the place of each part.
-pub fn events(text: &str) -> impl Iterator<Item = (Event<'_>, Range<usize>)> {
+pub fn parse_markdown_events(text: &str) -> impl Iterator<Item = (Event<'_>, Range<usize>)> {
     Parser::new_ext(text, Options::ENABLE_TABLES | Options::ENABLE_STRIKETHROUGH).into_offset_iter()
 }
 
 /// `text` of the same length, in which no line begins more than [`NESTED_MAX`] quotes and lists.
-pub fn bounded(text: &str) -> Cow<'_, str> {
+pub fn limit_nesting(text: &str) -> Cow<'_, str> {
     let mut bounded = Cow::Borrowed(text);
     let mut line_start = 0;
     for line in text.split_inclusive(['\n', '\r']) {
-        if let Some(at) = marker_beyond(line, NESTED_MAX) {
+        if let Some(at) = find_marker_beyond(line, NESTED_MAX) {
             let at = line_start + at;
             bounded.to_mut().replace_range(at..=at, "x");
         }
@@ -32,7 +32,7 @@ pub fn bounded(text: &str) -> Cow<'_, str> {
 }
 
 /// The first byte of the marker after the first `most` that `line` begins with.
-fn marker_beyond(line: &str, most: usize) -> Option<usize> {
+fn find_marker_beyond(line: &str, most: usize) -> Option<usize> {
     let bytes = line.as_bytes();
     let is_gap = |at: usize| matches!(bytes.get(at), Some(b' ' | b'\t' | b'\n' | b'\r') | None);
     let (mut at, mut markers) = (0, 0);
@@ -80,7 +80,7 @@ mod tests {
             (format!("{deep} 12"), format!("{deep} 12")),
             ("-".repeat(80), "-".repeat(80)),
         ] {
-            assert_eq!(bounded(&text), expected);
+            assert_eq!(limit_nesting(&text), expected);
         }
     }
 }

@@ -6,10 +6,10 @@
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use super::excerpt::excerpt;
+use super::excerpt::excerpt_ranges;
 use crate::paths::GROUP_IN_CONTAINER;
 use crate::types::{Forwarded, MediaKind, MessageId};
-use crate::writing::calls_in;
+use crate::writing::find_calls_by_name;
 
 /// Most characters of what people wrote in all of a prompt, as the agent reads it, whatever their script. A character
 /// is four tokens at worst (rare ones are told by their bytes), and the engine lets its history grow to 50,000 tokens
@@ -33,7 +33,7 @@ const TIME_FORMAT: &str = "%b %-d, %Y, %-I:%M %p";
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptMessage {
     pub id: MessageId,
-    pub author: Author,
+    pub author: PromptAuthor,
     pub text: String,
     pub sent_at: Timestamp,
     pub forwarded: Forwarded,
@@ -45,7 +45,7 @@ pub struct PromptMessage {
 
 /// Who wrote something.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Author {
+pub enum PromptAuthor {
     Kai,
     /// `id` is the same for ever, and nobody else's: two people may have one name. Empty where it is not known.
     Person {
@@ -54,7 +54,7 @@ pub enum Author {
     },
 }
 
-impl Author {
+impl PromptAuthor {
     fn name(&self) -> Option<&str> {
         match self {
             Self::Kai => None,
@@ -67,7 +67,7 @@ impl Author {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptQuote {
     pub id: MessageId,
-    pub author: Author,
+    pub author: PromptAuthor,
     /// Only the one who quotes it says that it was so.
     pub is_claimed: bool,
     pub text: String,
@@ -81,12 +81,12 @@ pub struct PromptFile {
     pub kind: MediaKind,
     /// As the sender called it.
     pub name: Option<String>,
-    pub whereabouts: Whereabouts,
+    pub whereabouts: FileLocation,
 }
 
 /// Where a file is.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Whereabouts {
+pub enum FileLocation {
     /// `path` is relative to the group's folder.
     Saved { path: String },
     /// It will not come; `reason` is a phrase such as `larger than 32 MB`.
@@ -95,7 +95,7 @@ pub enum Whereabouts {
 
 /// A text of a message that a prompt does not tell whole.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum CutText {
+pub enum TruncatedText {
     Own,
     Quoted,
 }
@@ -114,12 +114,13 @@ pub struct Prompt<'a> {
 
 impl Prompt<'_> {
     /// The time zone, then the messages in the order given.
-    pub fn text(&self) -> String {
+    pub fn render_prompt(&self) -> String {
         let utc = TimeZone::UTC;
         let (zone_name, zone) = self.zone.iana_name().map_or(("UTC", &utc), |name| (name, self.zone));
         let elements = |messages: &[PromptMessage], most| {
-            let told = Told { zone, names: self.names, share: share(messages, most) };
-            messages.iter().map(|message| told.message(message)).collect::<Vec<_>>().join("\n")
+            let told =
+                PromptRenderer { zone, names: self.names, share: fair_share_of_messages(messages, most) };
+            messages.iter().map(|message| told.render_message(message)).collect::<Vec<_>>().join("\n")
         };
         let earlier = match self.earlier {
             [] => String::new(),
@@ -127,19 +128,19 @@ impl Prompt<'_> {
         };
         format!(
             "<context timezone=\"{}\" />\n{earlier}<messages>\n{}\n</messages>",
-            escaped(zone_name, NAME_MAX_CHARS),
+            escape_and_truncate(zone_name, NAME_MAX_CHARS),
             elements(self.messages, PROMPT_MAX_CHARS)
         )
     }
 
     /// The texts of `messages` that the prompt does not tell whole, each by its message's place.
-    pub fn cut_texts(&self) -> Vec<(usize, CutText)> {
-        let most = share(self.messages, PROMPT_MAX_CHARS).min(TEXT_MAX_CHARS);
-        let is_cut = |text: &str| chars_told(text) > most;
+    pub fn truncated_texts(&self) -> Vec<(usize, TruncatedText)> {
+        let most = fair_share_of_messages(self.messages, PROMPT_MAX_CHARS).min(TEXT_MAX_CHARS);
+        let is_cut = |text: &str| escaped_length(text) > most;
         let cut = self.messages.iter().enumerate().flat_map(|(place, message)| {
-            let own = is_cut(&message.text).then_some((place, CutText::Own));
+            let own = is_cut(&message.text).then_some((place, TruncatedText::Own));
             let quote = message.quote.as_ref().filter(|quote| is_cut(&quote.text));
-            own.into_iter().chain(quote.map(|_| (place, CutText::Quoted)))
+            own.into_iter().chain(quote.map(|_| (place, TruncatedText::Quoted)))
         });
         cut.collect()
     }
@@ -162,12 +163,12 @@ fn fair_share(mut lengths: Vec<usize>, total: usize) -> usize {
 }
 
 /// How much each thing that people wrote may take of a prompt of these messages.
-fn share(messages: &[PromptMessage], total: usize) -> usize {
-    fair_share(messages.iter().flat_map(lengths).collect(), total)
+fn fair_share_of_messages(messages: &[PromptMessage], total: usize) -> usize {
+    fair_share(messages.iter().flat_map(text_lengths).collect(), total)
 }
 
 /// The characters of each thing that people wrote in a message, as far as the prompt would show it if it stood alone.
-fn lengths(message: &PromptMessage) -> Vec<usize> {
+fn text_lengths(message: &PromptMessage) -> Vec<usize> {
     let mut parts = vec![(message.id.as_str(), NAME_MAX_CHARS), (message.text.as_str(), TEXT_MAX_CHARS)];
     parts.extend(message.author.name().map(|name| (name, NAME_MAX_CHARS)));
     if let Some(quote) = &message.quote {
@@ -177,121 +178,134 @@ fn lengths(message: &PromptMessage) -> Vec<usize> {
     let files = [message.file.as_ref(), message.quote.as_ref().and_then(|quote| quote.file.as_ref())];
     parts
         .extend(files.into_iter().flatten().filter_map(|file| Some((file.name.as_deref()?, NAME_MAX_CHARS))));
-    parts.into_iter().map(|(text, most)| chars_told(text).min(most)).collect()
+    parts.into_iter().map(|(text, most)| escaped_length(text).min(most)).collect()
 }
 
 /// How messages are told in one prompt.
-struct Told<'a> {
+struct PromptRenderer<'a> {
     zone: &'a TimeZone,
     names: &'a [String],
     /// Most characters of each thing that people wrote.
     share: usize,
 }
 
-impl Told<'_> {
-    fn message(&self, message: &PromptMessage) -> String {
+impl PromptRenderer<'_> {
+    fn render_message(&self, message: &PromptMessage) -> String {
         let name = match &message.author {
-            Author::Kai => "yours",
-            Author::Person { .. } => "message",
+            PromptAuthor::Kai => "yours",
+            PromptAuthor::Person { .. } => "message",
         };
         format!(
             "<{name} id=\"{}\"{} time=\"{}\"{}>{}{}{}{}</{name}>",
-            self.name(message.id.as_str()),
-            self.author(&message.author),
+            self.render_name(message.id.as_str()),
+            self.render_author(&message.author),
             message.sent_at.to_zoned(self.zone.clone()).strftime(TIME_FORMAT),
             match message.forwarded {
                 Forwarded::No => "",
                 Forwarded::Once => " forwarded=\"true\"",
                 Forwarded::Many => " forwarded=\"many times\"",
             },
-            message.quote.as_ref().map(|quote| self.quote(quote)).unwrap_or_default(),
-            message.file.as_ref().map(|file| self.file(file)).unwrap_or_default(),
-            whole_text(message.whole.as_deref()),
-            self.text(&message.text),
+            message.quote.as_ref().map(|quote| self.render_quote(quote)).unwrap_or_default(),
+            message.file.as_ref().map(|file| self.render_file(file)).unwrap_or_default(),
+            render_whole_text_file(message.whole.as_deref()),
+            self.render_message_text(&message.text),
         )
     }
 
-    fn quote(&self, quote: &PromptQuote) -> String {
+    fn render_quote(&self, quote: &PromptQuote) -> String {
         format!(
             "<quoted id=\"{}\"{}{}>{}{}{}</quoted>\n",
-            self.name(quote.id.as_str()),
+            self.render_name(quote.id.as_str()),
             match &quote.author {
-                Author::Kai => " yours=\"true\"".to_owned(),
-                author @ Author::Person { .. } => self.author(author),
+                PromptAuthor::Kai => " yours=\"true\"".to_owned(),
+                author @ PromptAuthor::Person { .. } => self.render_author(author),
             },
             if quote.is_claimed { " unverified=\"true\"" } else { "" },
-            quote.file.as_ref().map(|file| self.file(file)).unwrap_or_default(),
-            whole_text(quote.whole.as_deref()),
-            self.text(&quote.text),
+            quote.file.as_ref().map(|file| self.render_file(file)).unwrap_or_default(),
+            render_whole_text_file(quote.whole.as_deref()),
+            self.render_message_text(&quote.text),
         )
     }
 
     /// A name tells people apart for people, the id for the agent.
-    fn author(&self, author: &Author) -> String {
+    fn render_author(&self, author: &PromptAuthor) -> String {
         match author {
-            Author::Kai => String::new(),
-            Author::Person { id, name } if id.is_empty() => format!(" sender=\"{}\"", self.name(name)),
-            Author::Person { id, name } => {
-                format!(" sender=\"{}\" person=\"{}\"", self.name(name), escaped(id, NAME_MAX_CHARS))
+            PromptAuthor::Kai => String::new(),
+            PromptAuthor::Person { id, name } if id.is_empty() => {
+                format!(" sender=\"{}\"", self.render_name(name))
+            }
+            PromptAuthor::Person { id, name } => {
+                format!(
+                    " sender=\"{}\" person=\"{}\"",
+                    self.render_name(name),
+                    escape_and_truncate(id, NAME_MAX_CHARS)
+                )
             }
         }
     }
 
-    fn file(&self, file: &PromptFile) -> String {
+    fn render_file(&self, file: &PromptFile) -> String {
         let place = match &file.whereabouts {
-            Whereabouts::Saved { path } => path_attribute(path),
-            Whereabouts::Missing { reason } => format!(" missing=\"{}\"", escaped(reason, OURS_MAX_CHARS)),
+            FileLocation::Saved { path } => render_path_attribute(path),
+            FileLocation::Missing { reason } => {
+                format!(" missing=\"{}\"", escape_and_truncate(reason, OURS_MAX_CHARS))
+            }
         };
-        let name =
-            file.name.as_ref().map(|name| format!(" name=\"{}\"", self.name(name))).unwrap_or_default();
+        let name = file
+            .name
+            .as_ref()
+            .map(|name| format!(" name=\"{}\"", self.render_name(name)))
+            .unwrap_or_default();
         format!("<file kind=\"{}\"{place}{name} />\n", file.kind.name())
     }
 
-    fn name(&self, name: &str) -> String {
-        escaped(name, NAME_MAX_CHARS.min(self.share))
+    fn render_name(&self, name: &str) -> String {
+        escape_and_truncate(name, NAME_MAX_CHARS.min(self.share))
     }
 
     /// A text, or its head, its tail and what calls Kai, with how much is left out between.
-    fn text(&self, text: &str) -> String {
+    fn render_message_text(&self, text: &str) -> String {
         let most = TEXT_MAX_CHARS.min(self.share);
-        let mut calls: Vec<usize> = self.names.iter().flat_map(|name| calls_in(text, name)).collect();
+        let mut calls: Vec<usize> =
+            self.names.iter().flat_map(|name| find_calls_by_name(text, name)).collect();
         calls.sort_unstable();
         calls.dedup();
         let mut told = String::new();
         let mut end = 0;
-        for part in excerpt(text, most, told_as, &calls) {
+        for part in excerpt_ranges(text, most, escaped_char_length, &calls) {
             if part.start > end {
                 let left_out = text[end..part.start].chars().count();
                 told.push_str(&format!("<left-out characters=\"{left_out}\" />"));
             }
             end = part.end;
-            text[part].chars().for_each(|c| push_escaped(&mut told, c));
+            text[part].chars().for_each(|c| push_escaped_char(&mut told, c));
         }
         told
     }
 }
 
 /// The file that holds the whole of a text, if it is not told whole.
-fn whole_text(path: Option<&str>) -> String {
-    path.map(|path| format!("<file kind=\"{WHOLE_TEXT}\"{} />\n", path_attribute(path))).unwrap_or_default()
+fn render_whole_text_file(path: Option<&str>) -> String {
+    path.map(|path| format!("<file kind=\"{WHOLE_TEXT}\"{} />\n", render_path_attribute(path)))
+        .unwrap_or_default()
 }
 
-fn path_attribute(path: &str) -> String {
-    format!(" path=\"{}\"", escaped(&format!("{GROUP_IN_CONTAINER}/{path}"), OURS_MAX_CHARS))
+fn render_path_attribute(path: &str) -> String {
+    format!(" path=\"{}\"", escape_and_truncate(&format!("{GROUP_IN_CONTAINER}/{path}"), OURS_MAX_CHARS))
 }
 
 /// `text` as an attribute, of at most so many characters; `…` says that there was more.
-fn escaped(text: &str, most_chars: usize) -> String {
+fn escape_and_truncate(text: &str, most_chars: usize) -> String {
     const CUT: char = '…';
     let mut escaped = String::new();
-    let is_whole = chars_told(text) <= most_chars;
+    let is_whole = escaped_length(text) <= most_chars;
     let mut left = if is_whole { most_chars } else { most_chars.saturating_sub(1) };
     for c in text.chars() {
-        match left.checked_sub(told_as(c)) {
+        match left.checked_sub(escaped_char_length(c)) {
             Some(rest) => left = rest,
             None => break,
         }
-        push_escaped(&mut escaped, c);
+        push_escaped_char(&mut escaped, c);
     }
     if !is_whole && most_chars > 0 {
         escaped.push(CUT);
@@ -300,17 +314,17 @@ fn escaped(text: &str, most_chars: usize) -> String {
 }
 
 /// The characters that a text takes in a prompt.
-fn chars_told(text: &str) -> usize {
-    text.chars().map(told_as).sum()
+fn escaped_length(text: &str) -> usize {
+    text.chars().map(escaped_char_length).sum()
 }
 
 /// The characters that one takes in a prompt.
-fn told_as(c: char) -> usize {
-    entity(c).map_or(1, str::len)
+fn escaped_char_length(c: char) -> usize {
+    xml_entity(c).map_or(1, str::len)
 }
 
-fn push_escaped(told: &mut String, c: char) {
-    match entity(c) {
+fn push_escaped_char(told: &mut String, c: char) {
+    match xml_entity(c) {
         Some(entity) => told.push_str(entity),
         None if matches!(c, '\n' | '\t') || !c.is_control() => told.push(c),
         // XML cannot hold it.
@@ -318,7 +332,7 @@ fn push_escaped(told: &mut String, c: char) {
     }
 }
 
-fn entity(c: char) -> Option<&'static str> {
+fn xml_entity(c: char) -> Option<&'static str> {
     match c {
         '&' => Some("&amp;"),
         '<' => Some("&lt;"),
@@ -334,8 +348,8 @@ mod tests {
 
     use super::*;
 
-    fn person(name: &str) -> Author {
-        Author::Person { id: "p1".to_owned(), name: name.to_owned() }
+    fn person(name: &str) -> PromptAuthor {
+        PromptAuthor::Person { id: "p1".to_owned(), name: name.to_owned() }
     }
 
     fn from(sender_name: &str, text: &str) -> PromptMessage {
@@ -352,18 +366,23 @@ mod tests {
     }
 
     fn prompt(zone: &TimeZone, messages: &[PromptMessage]) -> String {
-        Prompt { zone, names: &["Kai".to_owned()], earlier: &[], messages }.text()
+        Prompt { zone, names: &["Kai".to_owned()], earlier: &[], messages }.render_prompt()
     }
 
-    fn with_file(kind: MediaKind, name: Option<&str>, whereabouts: Whereabouts, text: &str) -> PromptMessage {
+    fn with_file(
+        kind: MediaKind,
+        name: Option<&str>,
+        whereabouts: FileLocation,
+        text: &str,
+    ) -> PromptMessage {
         let file = PromptFile { kind, name: name.map(str::to_owned), whereabouts };
         PromptMessage { file: Some(file), ..from("Alice", text) }
     }
 
     #[test]
     fn files_are_told_by_their_place_or_by_why_they_are_missing() {
-        let saved = |path: &str| Whereabouts::Saved { path: path.to_owned() };
-        let missing = |reason: &str| Whereabouts::Missing { reason: reason.to_owned() };
+        let saved = |path: &str| FileLocation::Saved { path: path.to_owned() };
+        let missing = |reason: &str| FileLocation::Missing { reason: reason.to_owned() };
         let messages = [
             with_file(MediaKind::Voice, None, saved("inbox/2026-11-21/101502-a1b2c3.ogg"), ""),
             with_file(
@@ -403,7 +422,7 @@ mod tests {
             let file = PromptFile {
                 kind: MediaKind::Document,
                 name: Some(text.to_owned()),
-                whereabouts: Whereabouts::Saved { path: "a".to_owned() },
+                whereabouts: FileLocation::Saved { path: "a".to_owned() },
             };
             let quote = PromptQuote {
                 id: MessageId::new(text),
@@ -433,8 +452,8 @@ mod tests {
             let whole = Some("inbox/2024-01-01/000000-000001.txt".to_owned());
             let message = PromptMessage { whole, ..from("Alice", &text) };
             assert_eq!(
-                Prompt { messages: std::slice::from_ref(&message), ..bare() }.cut_texts(),
-                [(0, CutText::Own)]
+                Prompt { messages: std::slice::from_ref(&message), ..bare() }.truncated_texts(),
+                [(0, TruncatedText::Own)]
             );
             let told = prompt(&TimeZone::UTC, &[message]);
             let beginning = format!(
@@ -463,28 +482,28 @@ mod tests {
         let mut messages = vec![from("Mallory", &long); 20];
         messages.insert(7, from("Bob", &short));
         assert!(!prompt(&TimeZone::UTC, &messages).contains(&short), "nobody has more than a share");
-        assert_eq!(Prompt { messages: &messages, ..bare() }.cut_texts().len(), 21);
+        assert_eq!(Prompt { messages: &messages, ..bare() }.truncated_texts().len(), 21);
         messages[7] = from("Bob", &short[..300]);
         assert!(prompt(&TimeZone::UTC, &messages).contains(&format!(">{}</message>", &short[..300])));
-        assert_eq!(Prompt { messages: &messages, ..bare() }.cut_texts().len(), 20);
+        assert_eq!(Prompt { messages: &messages, ..bare() }.truncated_texts().len(), 20);
     }
 
     #[test]
     fn who_wrote_is_told_by_what_no_name_can_imitate() {
-        let kai = PromptMessage { author: Author::Kai, ..from("", "Blue.") };
+        let kai = PromptMessage { author: PromptAuthor::Kai, ..from("", "Blue.") };
         let quoted = |author, is_claimed| {
             let quote = PromptQuote { author, is_claimed, ..quoting("Blue.").quote.unwrap() };
             PromptMessage { quote: Some(quote), ..from("you", "yes") }
         };
-        let unknown = Author::Person { id: String::new(), name: "Kai".to_owned() };
+        let unknown = PromptAuthor::Person { id: String::new(), name: "Kai".to_owned() };
         let messages = [
             kai,
-            quoted(Author::Kai, false),
+            quoted(PromptAuthor::Kai, false),
             quoted(unknown, true),
             PromptMessage { forwarded: Forwarded::Once, ..from("Kai", "hello") },
             PromptMessage {
                 forwarded: Forwarded::Many,
-                author: Author::Person { id: "p2".to_owned(), name: "Kai".to_owned() },
+                author: PromptAuthor::Person { id: "p2".to_owned(), name: "Kai".to_owned() },
                 ..from("", "hello")
             },
         ];
@@ -577,7 +596,7 @@ mod tests {
             ("nul\0 bell\u{7} del\u{7f} nel\u{85}", "nul\u{fffd} bell\u{fffd} del\u{fffd} nel\u{fffd}"),
             ("😀 é 你好", "😀 é 你好"),
         ] {
-            assert_eq!(escaped(text, 1_000), expected, "{text:?}");
+            assert_eq!(escape_and_truncate(text, 1_000), expected, "{text:?}");
         }
     }
 
@@ -608,8 +627,8 @@ mod tests {
         assert!(prompt(&TimeZone::UTC, &[quoting(&long)]).contains(&format!(">{long}</quoted>")));
         let longer = quoting(&"é".repeat(9_000));
         assert_eq!(
-            Prompt { messages: std::slice::from_ref(&longer), ..bare() }.cut_texts(),
-            [(0, CutText::Quoted)]
+            Prompt { messages: std::slice::from_ref(&longer), ..bare() }.truncated_texts(),
+            [(0, TruncatedText::Quoted)]
         );
         assert!(prompt(&TimeZone::UTC, &[longer]).contains("<left-out characters=\"1000\" />"));
     }
@@ -639,15 +658,15 @@ mod tests {
 
         #[test]
         fn what_is_cut_is_within_its_bound(text in any::<String>(), most in 1_usize..40) {
-            let whole = escaped(&text, 10_000);
-            let cut = escaped(&text, most);
+            let whole = escape_and_truncate(&text, 10_000);
+            let cut = escape_and_truncate(&text, most);
             prop_assert!(cut.chars().count() <= most);
             prop_assert!(cut == whole || whole.starts_with(cut.strip_suffix('…').unwrap()));
         }
 
         #[test]
         fn escaping_loses_nothing(text in "[^\u{0}-\u{8}\u{b}-\u{1f}\u{7f}-\u{9f}]*") {
-            let back = escaped(&text, usize::MAX / 2).replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
+            let back = escape_and_truncate(&text, usize::MAX / 2).replace("&lt;", "<").replace("&gt;", ">").replace("&quot;", "\"");
             prop_assert_eq!(back.replace("&amp;", "&"), text);
         }
 

@@ -6,9 +6,9 @@
 
 use unicode_segmentation::UnicodeSegmentation;
 
-use super::formatted::{Formatted, Styled};
-use super::verbatim::Stretches;
-use crate::writing::addresses_in;
+use super::formatted::{FormattedText, StyledRange};
+use super::verbatim::TextRanges;
+use crate::writing::find_addresses;
 
 /// Where less fits into a message, styles are not opened again: they could take all of it.
 const STYLES_FROM_CHARS: usize = 48;
@@ -19,66 +19,66 @@ const STYLE_MAX_WIDTH: usize = 3;
 ///
 /// Each ends at the last end of a paragraph that fits, else of a line, a sentence, a word, else anywhere. Blocks of
 /// code are kept whole only if the limit is at least twice what closing and opening them again costs.
-pub fn split(formatted: &Formatted, limit_chars: usize) -> Vec<String> {
-    let text = &Text::new(formatted, limit_chars.max(1));
+pub fn split_into_messages(formatted: &FormattedText, limit_chars: usize) -> Vec<String> {
+    let text = &TextSplitter::new(formatted, limit_chars.max(1));
     let mut chunks = Vec::new();
-    let mut start = without_gap(text.all, 0);
-    let mut open = Open::default();
+    let mut start = skip_blank_gap(text.all, 0);
+    let mut open = OpenMarkup::default();
     while !text.all[start..].trim().is_empty() {
         let rest = &text.all[start..];
-        let opening = open.reopened();
+        let opening = open.reopening_text();
         let room = text.limit.saturating_sub(opening.chars().count()).max(1);
-        if fits(rest, room) {
-            chunks.push(open.reopened_before(rest));
+        if fits_in_chars(rest, room) {
+            chunks.push(open.reopen_before_body(rest));
             break;
         }
         let cut = text.best_cut(start, room, &open);
         let body = text.all[start..cut.at].trim_end();
         if !body.is_empty() {
-            chunks.push(open.reopened_before(body) + &cut.open.closed());
+            chunks.push(open.reopen_before_body(body) + &cut.open.closing_text());
         }
-        (start, open) = text.after(cut);
+        (start, open) = text.start_after_cut(cut);
     }
     chunks
 }
 
-fn fits(text: &str, room: usize) -> bool {
+fn fits_in_chars(text: &str, room: usize) -> bool {
     text.chars().nth(room).is_none()
 }
 
 /// What goes on across a cut.
 #[derive(Clone, Debug, Default)]
-struct Open<'a> {
-    fence: Option<Fence<'a>>,
+struct OpenMarkup<'a> {
+    fence: Option<CodeFence<'a>>,
     /// What the line that is cut begins with, if it is a quote's.
     quote: &'a str,
     /// The delimiters of the styles, the outermost first.
     styles: Vec<&'a str>,
 }
 
-impl Open<'_> {
+impl OpenMarkup<'_> {
     /// What the next message begins with.
-    fn reopened(&self) -> String {
-        self.fence.map(Fence::reopened).unwrap_or_default() + self.quote + &self.styles.concat()
+    fn reopening_text(&self) -> String {
+        self.fence.map(CodeFence::reopening_text).unwrap_or_default() + self.quote + &self.styles.concat()
     }
 
     /// The next message, which goes on with `body`: styles begin behind the marks of its line.
-    fn reopened_before(&self, body: &str) -> String {
-        let marks = if self.quote.is_empty() { quote_of(body) } else { "" };
-        let fence = self.fence.map(Fence::reopened).unwrap_or_default();
+    fn reopen_before_body(&self, body: &str) -> String {
+        let marks = if self.quote.is_empty() { leading_quote_marks(body) } else { "" };
+        let fence = self.fence.map(CodeFence::reopening_text).unwrap_or_default();
         fence + self.quote + marks + &self.styles.concat() + &body[marks.len()..]
     }
 
     /// What the message before ends with.
-    fn closed(&self) -> String {
+    fn closing_text(&self) -> String {
         let styles: String = self.styles.iter().rev().copied().collect();
-        styles + &self.fence.map(Fence::closed).unwrap_or_default()
+        styles + &self.fence.map(CodeFence::closing_text).unwrap_or_default()
     }
 }
 
 /// An open block of code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Fence<'a> {
+struct CodeFence<'a> {
     /// What each of its lines begins with in a quote.
     quote: &'a str,
     /// The line that opened it, such as ```` ```rust ````; of a table with its header.
@@ -87,37 +87,37 @@ struct Fence<'a> {
     ticks: &'a str,
 }
 
-impl<'a> Fence<'a> {
+impl<'a> CodeFence<'a> {
     /// The block that a line opens whose `marks` are a quote's, if it does and cutting it would leave half of the
     /// limit for its content. `head` is the line, with the header that belongs to it.
-    fn opened_by(quote: &'a str, line: &'a str, head: &'a str, limit: usize) -> Option<Self> {
+    fn from_opening_line(quote: &'a str, line: &'a str, head: &'a str, limit: usize) -> Option<Self> {
         let ticks = &line[..line.len() - line.trim_start_matches('`').len()];
         let opens = ticks.len() >= 3 && !line[ticks.len()..].contains('`');
         let openings = [head, line, ticks].map(|opening| Self { quote, opening, ticks });
-        openings.into_iter().find(|fence| opens && fence.cost() <= limit / 2)
+        openings.into_iter().find(|fence| opens && fence.reopening_cost() <= limit / 2)
     }
 
-    fn is_closed_by(self, line: &str) -> bool {
+    fn is_closing_line(self, line: &str) -> bool {
         line.len() >= self.ticks.len() && line.bytes().all(|byte| byte == b'`')
     }
 
     /// Characters that a message spends on opening the block again and closing it.
-    fn cost(self) -> usize {
-        self.reopened().chars().count() + self.closed().chars().count()
+    fn reopening_cost(self) -> usize {
+        self.reopening_text().chars().count() + self.closing_text().chars().count()
     }
 
-    fn reopened(self) -> String {
+    fn reopening_text(self) -> String {
         format!("{}{}\n", self.quote, self.opening)
     }
 
-    fn closed(self) -> String {
+    fn closing_text(self) -> String {
         format!("\n{}{}", self.quote, self.ticks)
     }
 }
 
 /// How good a place is for a cut, the worst first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-enum Pause {
+enum CutQuality {
     /// Within an address or a number.
     Inside,
     /// Within a word.
@@ -130,39 +130,39 @@ enum Pause {
 
 /// A place to cut.
 #[derive(Clone, Debug)]
-struct Cut<'a> {
+struct CutPoint<'a> {
     /// Bytes before it.
     at: usize,
-    open: Open<'a>,
+    open: OpenMarkup<'a>,
 }
 
 /// What is cut.
-struct Text<'a> {
+struct TextSplitter<'a> {
     all: &'a str,
     limit: usize,
-    styled: Vec<&'a Styled>,
-    formatted: &'a Formatted,
-    addresses: Stretches,
+    styled: Vec<&'a StyledRange>,
+    formatted: &'a FormattedText,
+    addresses: TextRanges,
 }
 
-impl<'a> Text<'a> {
-    fn new(formatted: &'a Formatted, limit: usize) -> Self {
-        let reopens = |styled: &&Styled| styled.width <= STYLE_MAX_WIDTH && limit >= STYLES_FROM_CHARS;
+impl<'a> TextSplitter<'a> {
+    fn new(formatted: &'a FormattedText, limit: usize) -> Self {
+        let reopens = |styled: &&StyledRange| styled.width <= STYLE_MAX_WIDTH && limit >= STYLES_FROM_CHARS;
         Self {
             all: &formatted.text,
             limit,
             styled: formatted.styled.iter().filter(reopens).collect(),
             formatted,
-            addresses: addresses_in(&formatted.text).into(),
+            addresses: find_addresses(&formatted.text).into(),
         }
     }
 
     /// The best place within the `room` characters that follow `start`; of equal ones the last.
-    fn best_cut(&self, start: usize, room: usize, open: &Open<'a>) -> Cut<'a> {
+    fn best_cut(&self, start: usize, room: usize, open: &OpenMarkup<'a>) -> CutPoint<'a> {
         let rest = &self.all[start..];
         let visible_from = start + (rest.len() - rest.trim_start().len());
-        let mut best: Option<(Pause, Cut)> = None;
-        let mut styles = OpenStyles::at(start, &self.styled);
+        let mut best: Option<(CutQuality, CutPoint)> = None;
+        let mut styles = OpenStyles::styles_open_at(start, &self.styled);
         let (mut fence, mut line_start, mut chars) = (open.fence, start, 0);
         'lines: for line in rest.split_inclusive('\n') {
             let after = self.fence_after(fence, line_start, line);
@@ -172,17 +172,17 @@ impl<'a> Text<'a> {
                 let here = if is_line_end { after } else { fence };
                 // No cut within a line that opens or closes a block, nor between the opening and the block.
                 let is_apart = fence == after || is_line_end && after.is_none();
-                if let Some(styles) = styles.reaching(at)
+                if let Some(styles) = styles.styles_cut_at(at)
                     && is_apart
                     && at > visible_from
                     && !self.is_in_table_head(at)
                 {
-                    let open = Open { fence: here, quote: "", styles: self.delimiters(styles) };
-                    let pause = self.pause(at, cluster, here);
-                    if chars + open.closed().chars().count() <= room
+                    let open = OpenMarkup { fence: here, quote: "", styles: self.style_delimiters(styles) };
+                    let pause = self.cut_quality_at(at, cluster, here);
+                    if chars + open.closing_text().chars().count() <= room
                         && best.as_ref().is_none_or(|(found, _)| *found <= pause)
                     {
-                        best = Some((pause, Cut { at, open }));
+                        best = Some((pause, CutPoint { at, open }));
                     }
                 }
                 chars += cluster.chars().count();
@@ -196,22 +196,23 @@ impl<'a> Text<'a> {
     }
 
     /// Where nothing but the room counts.
-    fn cut_anywhere(&self, start: usize, room: usize, fence: Option<Fence<'a>>) -> Cut<'a> {
+    fn cut_anywhere(&self, start: usize, room: usize, fence: Option<CodeFence<'a>>) -> CutPoint<'a> {
         let styles_room = self.styled.first().map_or(0, |_| 2 * STYLE_MAX_WIDTH);
-        let room = room.saturating_sub(fence.map_or(0, |fence| fence.closed().chars().count()) + styles_room);
+        let room =
+            room.saturating_sub(fence.map_or(0, |fence| fence.closing_text().chars().count()) + styles_room);
         let rest = &self.all[start..];
         let at = start + rest.char_indices().nth(room.max(1)).map_or(rest.len(), |(at, _)| at);
-        let mut styles = OpenStyles::at(at, &self.styled);
-        let styles = self.delimiters(styles.reaching(at).unwrap_or_default());
-        Cut { at, open: Open { fence, quote: "", styles } }
+        let mut styles = OpenStyles::styles_open_at(at, &self.styled);
+        let styles = self.style_delimiters(styles.styles_cut_at(at).unwrap_or_default());
+        CutPoint { at, open: OpenMarkup { fence, quote: "", styles } }
     }
 
     /// The block that is open after a line, if `open` was before it.
-    fn fence_after(&self, open: Option<Fence<'a>>, start: usize, line: &'a str) -> Option<Fence<'a>> {
-        if !self.begins_line(start) {
+    fn fence_after(&self, open: Option<CodeFence<'a>>, start: usize, line: &'a str) -> Option<CodeFence<'a>> {
+        if !self.is_line_start(start) {
             return open;
         }
-        let quote = quote_of(line);
+        let quote = leading_quote_marks(line);
         let words = line[quote.len()..].trim();
         match open {
             None => {
@@ -220,14 +221,14 @@ impl<'a> Text<'a> {
                     .iter()
                     .find(|head| head.start == start)
                     .map_or(words, |head| &self.all[head.clone()]);
-                Fence::opened_by(quote.trim_start_matches(' '), words, head, self.limit)
+                CodeFence::from_opening_line(quote.trim_start_matches(' '), words, head, self.limit)
             }
-            Some(fence) if fence.is_closed_by(words) => None,
+            Some(fence) if fence.is_closing_line(words) => None,
             Some(fence) => Some(fence),
         }
     }
 
-    fn begins_line(&self, at: usize) -> bool {
+    fn is_line_start(&self, at: usize) -> bool {
         at == 0 || self.all[..at].ends_with('\n')
     }
 
@@ -235,50 +236,51 @@ impl<'a> Text<'a> {
         self.formatted.table_heads.iter().any(|head| head.start < at && at <= head.end)
     }
 
-    fn delimiters(&self, styles: &[&Styled]) -> Vec<&'a str> {
+    fn style_delimiters(&self, styles: &[&StyledRange]) -> Vec<&'a str> {
         styles.iter().map(|styled| &self.all[styled.range.start..styled.range.start + styled.width]).collect()
     }
 
     /// What a reader notices at `at`, where `cluster` follows.
-    fn pause(&self, at: usize, cluster: &str, fence: Option<Fence>) -> Pause {
+    fn cut_quality_at(&self, at: usize, cluster: &str, fence: Option<CodeFence>) -> CutQuality {
         let (before, after) = self.all.split_at(at);
         let last = before.chars().next_back().unwrap_or(' ');
         let next = cluster.chars().next().unwrap_or(' ');
         if cluster.ends_with('\n') {
             let next_line = after[cluster.len()..].trim_start_matches([' ', '\t', '\r']);
             let is_paragraph = fence.is_none() && next_line.starts_with('\n');
-            if is_paragraph { Pause::Paragraph } else { Pause::Line }
+            if is_paragraph { CutQuality::Paragraph } else { CutQuality::Line }
         } else if matches!(last, '。' | '！' | '？')
             || next.is_whitespace() && matches!(last, '.' | '!' | '?' | '…')
         {
-            Pause::Sentence
+            CutQuality::Sentence
         } else if next.is_whitespace() {
-            Pause::Word
-        } else if self.addresses.would_be_parted(at)
+            CutQuality::Word
+        } else if self.addresses.is_cut_inside(at)
             || next.is_numeric() && (last.is_numeric() || matches!(last, '@' | '+'))
         {
-            Pause::Inside
+            CutQuality::Inside
         } else {
-            Pause::Nowhere
+            CutQuality::Nowhere
         }
     }
 
     /// Where the next message begins, without the white space that the cut replaces, and what is still open there.
-    fn after(&self, cut: Cut<'a>) -> (usize, Open<'a>) {
-        let Cut { at, mut open } = cut;
-        let mut start = without_gap(self.all, at);
+    fn start_after_cut(&self, cut: CutPoint<'a>) -> (usize, OpenMarkup<'a>) {
+        let CutPoint { at, mut open } = cut;
+        let mut start = skip_blank_gap(self.all, at);
         let line = self.all[start..].lines().next().unwrap_or_default();
         if let Some(fence) = open.fence
-            && fence.is_closed_by(line[quote_of(line).len()..].trim())
+            && fence.is_closing_line(line[leading_quote_marks(line).len()..].trim())
         {
             // The cut has closed the block.
             open.fence = None;
-            start = without_gap(self.all, start + line.len());
+            start = skip_blank_gap(self.all, start + line.len());
         }
-        if !self.begins_line(start) {
+        if !self.is_line_start(start) {
             let line_start = self.all[..start].rfind('\n').map_or(0, |line_end| line_end + 1);
-            let quote =
-                open.fence.map_or_else(|| quote_of(&self.all[line_start..start]), |fence| fence.quote);
+            let quote = open
+                .fence
+                .map_or_else(|| leading_quote_marks(&self.all[line_start..start]), |fence| fence.quote);
             open.quote = if quote.len() <= self.limit / 4 { quote } else { "" };
         }
         (start, open)
@@ -287,32 +289,32 @@ impl<'a> Text<'a> {
 
 /// The styles around a place that moves forward.
 struct OpenStyles<'t, 'a> {
-    around: Vec<&'a Styled>,
-    ahead: &'t [&'a Styled],
+    around: Vec<&'a StyledRange>,
+    ahead: &'t [&'a StyledRange],
 }
 
 impl<'t, 'a> OpenStyles<'t, 'a> {
-    fn at(at: usize, styled: &'t [&'a Styled]) -> Self {
+    fn styles_open_at(at: usize, styled: &'t [&'a StyledRange]) -> Self {
         let (begun, ahead) = styled.split_at(styled.partition_point(|styled| styled.range.start < at));
         let around = begun.iter().copied().filter(|styled| styled.range.end > at).collect();
         Self { around, ahead }
     }
 
     /// The styles that a cut at `at` would part, the outermost first; none if it would leave one of them empty.
-    fn reaching(&mut self, at: usize) -> Option<&[&'a Styled]> {
+    fn styles_cut_at(&mut self, at: usize) -> Option<&[&'a StyledRange]> {
         while let Some((first, ahead)) = self.ahead.split_first()
             && first.range.start < at
         {
             (self.ahead, _) = (ahead, self.around.push(first));
         }
         self.around.retain(|styled| styled.range.end > at);
-        let is_within = |styled: &&Styled| styled.content.start < at && at < styled.content.end;
+        let is_within = |styled: &&StyledRange| styled.content.start < at && at < styled.content.end;
         self.around.iter().all(is_within).then_some(&self.around[..])
     }
 }
 
 /// The marks of a quote that a line begins with, with the space behind them; nothing if it is none.
-fn quote_of(line: &str) -> &str {
+fn leading_quote_marks(line: &str) -> &str {
     let marks = line.trim_start_matches([' ', '>']);
     let marks = &line[..line.len() - marks.len()];
     let quote = marks.trim_end();
@@ -320,7 +322,7 @@ fn quote_of(line: &str) -> &str {
 }
 
 /// The first byte from `at` on that is no white space, or that begins the indentation of its line.
-fn without_gap(text: &str, at: usize) -> usize {
+fn skip_blank_gap(text: &str, at: usize) -> usize {
     let rest = &text[at..];
     let gap = &rest[..rest.len() - rest.trim_start().len()];
     at + gap.rfind('\n').map_or(gap.len(), |line_end| line_end + 1)
@@ -331,15 +333,15 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::render::markdown::for_whatsapp;
+    use crate::render::markdown::markdown_to_whatsapp;
 
-    fn plain(text: &str) -> Formatted {
-        Formatted::from(text.to_owned())
+    fn plain(text: &str) -> FormattedText {
+        FormattedText::from(text.to_owned())
     }
 
     #[track_caller]
     fn cuts(text: &str, limit: usize, expected: &[&str]) {
-        assert_eq!(split(&plain(text), limit), expected, "{text:?} at {limit}");
+        assert_eq!(split_into_messages(&plain(text), limit), expected, "{text:?} at {limit}");
     }
 
     #[test]
@@ -371,7 +373,7 @@ mod tests {
             ("anywhere", "aaaaaa", 3, vec!["aaa", "aaa"]),
             ("anywhere at last", "one twothree", 5, vec!["one", "twoth", "ree"]),
         ] {
-            assert_eq!(split(&plain(text), limit), expected, "{rule}");
+            assert_eq!(split_into_messages(&plain(text), limit), expected, "{rule}");
         }
     }
 
@@ -403,7 +405,7 @@ mod tests {
             ("a flag of tags", "🏴\u{e0067}\u{e0062}\u{e007f}"),
         ] {
             let limit = cluster.chars().count() + 1;
-            assert_eq!(split(&plain(&cluster.repeat(3)), limit), [cluster; 3], "{what}");
+            assert_eq!(split_into_messages(&plain(&cluster.repeat(3)), limit), [cluster; 3], "{what}");
         }
         cuts("🇪🇸🇫🇷🇵🇹", 5, &["🇪🇸🇫🇷", "🇵🇹"]);
         cuts("e\u{301}\u{301}\u{301}", 2, &["e\u{301}", "\u{301}\u{301}"]);
@@ -455,7 +457,11 @@ mod tests {
 
     #[track_caller]
     fn cuts_markdown(source: &str, limit: usize, expected: &[&str]) {
-        assert_eq!(split(&for_whatsapp(source), limit), expected, "{source:?} at {limit}");
+        assert_eq!(
+            split_into_messages(&markdown_to_whatsapp(source), limit),
+            expected,
+            "{source:?} at {limit}"
+        );
     }
 
     #[test]
@@ -489,7 +495,7 @@ mod tests {
             &["> *one two three four five*", "> *six seven eight nine ten eleven\n> twelve*"],
         );
         let bold: String = "a".repeat(8_500);
-        let stars = split(&for_whatsapp(&format!("**{bold}**")), 4_000);
+        let stars = split_into_messages(&markdown_to_whatsapp(&format!("**{bold}**")), 4_000);
         let stars: Vec<usize> = stars.iter().map(|message| message.matches('*').count()).collect();
         assert_eq!(stars, [2, 2, 2]);
     }
@@ -551,7 +557,7 @@ mod tests {
         let address = format!("https://a.test/{}", "x".repeat(20));
         cuts(&format!("see {address}"), 30, &["see", &address[..30], &address[30..]]);
         let text = format!("{}https://a.test/{}{}", "前".repeat(3_000), "y".repeat(2_000), "后".repeat(900));
-        let messages = split(&plain(&text), 4_000);
+        let messages = split_into_messages(&plain(&text), 4_000);
         assert_eq!(messages[0].chars().count(), 3_000);
         assert!(messages[1].starts_with("https://a.test/yyy"));
     }
@@ -571,8 +577,8 @@ mod tests {
             source in "(\\*|\\*\\*|_|~~|# |`|```\n|\\|\\|-\\|\n|> |- |\n|\n\n| |a|aaa aaa|é|很|。|https://a.test/x|@1)*",
             limit in 1_usize..120,
         ) {
-            let formatted = for_whatsapp(&source);
-            let chunks = split(&formatted, limit);
+            let formatted = markdown_to_whatsapp(&source);
+            let chunks = split_into_messages(&formatted, limit);
             for chunk in &chunks {
                 prop_assert!(chunk.chars().count() <= limit, "{:?}", chunk);
             }
@@ -582,7 +588,7 @@ mod tests {
 
         #[test]
         fn a_style_is_closed_in_each_message(words in "[ab ]{1,300}", limit in 48_usize..90) {
-            for chunk in split(&for_whatsapp(&format!("x **a{words}b** x")), limit) {
+            for chunk in split_into_messages(&markdown_to_whatsapp(&format!("x **a{words}b** x")), limit) {
                 prop_assert_eq!(chunk.matches('*').count() % 2, 0, "{:?}", chunk);
                 prop_assert!(!chunk.contains("**"), "{:?}", chunk);
             }
@@ -590,7 +596,7 @@ mod tests {
 
         #[test]
         fn every_message_is_within_the_limit_and_says_something(text in any::<String>(), limit in 1_usize..40) {
-            for chunk in split(&plain(&text), limit) {
+            for chunk in split_into_messages(&plain(&text), limit) {
                 prop_assert!(chunk.chars().count() <= limit, "{:?}", chunk);
                 prop_assert!(!chunk.trim().is_empty());
             }
@@ -599,7 +605,7 @@ mod tests {
         // A quote is the exception: its mark is said again in each message.
         #[test]
         fn only_white_space_is_lost(text in "([^`>]|\n|\n\n| |\\. |é|\u{301}|👩\u{200d}👧)*", limit in 1_usize..40) {
-            prop_assert_eq!(visible(&split(&plain(&text), limit).concat()), visible(&text));
+            prop_assert_eq!(visible(&split_into_messages(&plain(&text), limit).concat()), visible(&text));
         }
 
         #[test]
@@ -608,7 +614,7 @@ mod tests {
             limit in 32_usize..80,
         ) {
             let text = parts.concat();
-            let chunks = split(&plain(&text), limit);
+            let chunks = split_into_messages(&plain(&text), limit);
             for chunk in &chunks {
                 prop_assert!(chunk.chars().count() <= limit, "{:?}", chunk);
                 prop_assert_eq!(chunk.matches("```").count() % 2, 0, "{:?}", chunk);
@@ -619,7 +625,7 @@ mod tests {
 
         #[test]
         fn fences_of_any_shape_are_bearable(text in "(`|```|````|rust|\n|\n\n| |a|é)*", limit in 0_usize..40) {
-            for chunk in split(&plain(&text), limit) {
+            for chunk in split_into_messages(&plain(&text), limit) {
                 prop_assert!(chunk.chars().count() <= limit.max(1), "{:?}", chunk);
                 prop_assert!(!chunk.trim().is_empty());
             }

@@ -3,8 +3,8 @@
 //!
 //! A tag is read only where it is whole and not in code; everything else is text, as typed.
 
-use super::characters::is_unseen;
-use super::verbatim::code_in;
+use super::characters::is_invisible_character;
+use super::verbatim::find_markdown_code;
 
 /// Most files of one answer; of those beyond only the captions are said.
 pub const FILES_MAX: usize = 10;
@@ -13,9 +13,9 @@ const REACTION_MAX_CHARS: usize = 16;
 
 /// An answer in pieces.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Tagged<'a> {
+pub struct TaggedAnswer<'a> {
     /// In order; nothing of the answer is lost but the tags themselves.
-    pub pieces: Vec<Piece<'a>>,
+    pub pieces: Vec<AnswerPiece<'a>>,
     /// Of several reactions the last: the others would not be seen.
     pub reaction: Option<&'a str>,
     /// Files beyond the first [`FILES_MAX`]; of those only the captions are among the pieces.
@@ -24,7 +24,7 @@ pub struct Tagged<'a> {
 
 /// A stretch of an answer. There are at most [`FILES_MAX`] files, and texts only between them.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Piece<'a> {
+pub enum AnswerPiece<'a> {
     Text(String),
     File { path: &'a str, caption: &'a str },
 }
@@ -35,17 +35,17 @@ enum Tag<'a> {
 }
 
 /// Takes the tags out of an answer.
-pub fn tagged(answer: &str) -> Tagged<'_> {
-    let code = code_in(answer);
-    let mut tagged = Tagged::default();
+pub fn extract_tags(answer: &str) -> TaggedAnswer<'_> {
+    let code = find_markdown_code(answer);
+    let mut tagged = TaggedAnswer::default();
     let mut text = String::new();
     let mut files = 0;
     let mut read = 0;
     for (at, _) in answer.match_indices('<') {
-        if at < read || code.contain(at) {
+        if at < read || code.contains_byte(at) {
             continue;
         }
-        let Some((tag, length)) = tag(&answer[at..]) else { continue };
+        let Some((tag, length)) = parse_tag(&answer[at..]) else { continue };
         text.push_str(&answer[read..at]);
         read = at + length;
         match tag {
@@ -56,21 +56,21 @@ pub fn tagged(answer: &str) -> Tagged<'_> {
             }
             Tag::File { path, caption } => {
                 files += 1;
-                tagged.push_text(&mut text);
-                tagged.pieces.push(Piece::File { path, caption });
+                tagged.push_text_piece(&mut text);
+                tagged.pieces.push(AnswerPiece::File { path, caption });
             }
         }
     }
     text.push_str(&answer[read..]);
-    tagged.push_text(&mut text);
+    tagged.push_text_piece(&mut text);
     tagged
 }
 
-impl Tagged<'_> {
-    fn push_text(&mut self, text: &mut String) {
+impl TaggedAnswer<'_> {
+    fn push_text_piece(&mut self, text: &mut String) {
         let text = std::mem::take(text);
         if !text.trim().is_empty() {
-            self.pieces.push(Piece::Text(text));
+            self.pieces.push(AnswerPiece::Text(text));
         }
     }
 }
@@ -84,10 +84,10 @@ fn push_paragraph(text: &mut String, paragraph: &str) {
 }
 
 /// The whole tag at the beginning of `text`, with its length in bytes.
-fn tag(text: &str) -> Option<(Tag<'_>, usize)> {
+fn parse_tag(text: &str) -> Option<(Tag<'_>, usize)> {
     if let Some(attributes) = text.strip_prefix("<file").filter(|rest| rest.starts_with(char::is_whitespace))
     {
-        let (path, after) = path_attribute(attributes)?;
+        let (path, after) = parse_path_attribute(attributes)?;
         if let Some(rest) = after.strip_prefix("/>") {
             return Some((Tag::File { path, caption: "" }, text.len() - rest.len()));
         }
@@ -101,11 +101,11 @@ fn tag(text: &str) -> Option<(Tag<'_>, usize)> {
     let (emoji, rest) = text.strip_prefix("<reaction>")?.split_once('<')?;
     let rest = rest.strip_prefix("/reaction>")?;
     let emoji = emoji.trim();
-    is_emoji(emoji).then_some((Tag::Reaction(emoji), text.len() - rest.len()))
+    is_reaction_emoji(emoji).then_some((Tag::Reaction(emoji), text.len() - rest.len()))
 }
 
 /// Reads ` path="…" `, the only attribute, and what follows it.
-fn path_attribute(text: &str) -> Option<(&str, &str)> {
+fn parse_path_attribute(text: &str) -> Option<(&str, &str)> {
     let value = text.trim_start().strip_prefix("path")?.trim_start().strip_prefix('=')?.trim_start();
     let quote = value.chars().next().filter(|c| matches!(c, '"' | '\''))?;
     let value = &value[quote.len_utf8()..];
@@ -117,10 +117,10 @@ fn path_attribute(text: &str) -> Option<(&str, &str)> {
 }
 
 /// Whether WhatsApp could show this as one reaction: short, and without a letter or a space.
-fn is_emoji(text: &str) -> bool {
+fn is_reaction_emoji(text: &str) -> bool {
     let is_part =
         |c: char| !c.is_alphabetic() && !c.is_whitespace() && !c.is_control() && c != '<' && c != '>';
-    let shows = |c: char| !c.is_ascii() && !is_unseen(c);
+    let shows = |c: char| !c.is_ascii() && !is_invisible_character(c);
     text.chars().count() <= REACTION_MAX_CHARS && text.chars().all(is_part) && text.chars().any(shows)
 }
 
@@ -132,10 +132,10 @@ mod tests {
 
     /// Each piece of an answer: a text as it is, a file as `[path] caption`; a reaction after all of them as `(👍)`.
     fn shown(answer: &str) -> Vec<String> {
-        let Tagged { pieces, reaction, .. } = tagged(answer);
+        let TaggedAnswer { pieces, reaction, .. } = extract_tags(answer);
         let pieces = pieces.into_iter().map(|piece| match piece {
-            Piece::Text(text) => text,
-            Piece::File { path, caption } => format!("[{path}] {caption}"),
+            AnswerPiece::Text(text) => text,
+            AnswerPiece::File { path, caption } => format!("[{path}] {caption}"),
         });
         pieces.chain(reaction.map(|emoji| format!("({emoji})"))).collect()
     }
@@ -199,7 +199,7 @@ mod tests {
         let shown = shown(&answer);
         assert_eq!(shown[..FILES_MAX], vec!["[a.png] x"; FILES_MAX]);
         assert_eq!(shown[FILES_MAX..], ["\n\nx\n\nx\n\n\ndone"]);
-        assert_eq!(tagged(&answer).files_left_out, 2);
+        assert_eq!(extract_tags(&answer).files_left_out, 2);
     }
 
     #[test]
@@ -207,7 +207,10 @@ mod tests {
         let answer = "a<reaction>👍</reaction>".repeat(2_500);
         assert_eq!(shown(&answer), ["a".repeat(2_500), "(👍)".to_owned()]);
         let answer = "<file path=\"x\">b</file>".repeat(2_845);
-        assert_eq!((tagged(&answer).pieces.len(), tagged(&answer).files_left_out), (FILES_MAX + 1, 2_835));
+        assert_eq!(
+            (extract_tags(&answer).pieces.len(), extract_tags(&answer).files_left_out),
+            (FILES_MAX + 1, 2_835)
+        );
     }
 
     proptest! {

@@ -5,33 +5,33 @@ use std::ops::Range;
 use pulldown_cmark::{CodeBlockKind, Event, LinkType, Tag, TagEnd};
 
 use super::parser;
-use crate::writing::addresses_in;
+use crate::writing::find_addresses;
 
 /// Stretches of a text, in order, none of them within or beside another.
 #[derive(Debug, Default)]
-pub struct Stretches(Vec<Range<usize>>);
+pub struct TextRanges(Vec<Range<usize>>);
 
-impl Stretches {
+impl TextRanges {
     /// Whether the byte at `at` is in one of them.
-    pub fn contain(&self, at: usize) -> bool {
-        self.around(at).is_some()
+    pub fn contains_byte(&self, at: usize) -> bool {
+        self.range_around(at).is_some()
     }
 
     /// The one that the byte at `at` is in.
-    pub fn around(&self, at: usize) -> Option<Range<usize>> {
+    pub fn range_around(&self, at: usize) -> Option<Range<usize>> {
         let before = self.0.partition_point(|range| range.start <= at);
         let last = self.0.get(before.checked_sub(1)?)?;
         last.contains(&at).then(|| last.clone())
     }
 
     /// Whether a cut before the byte at `at` would go through one of them.
-    pub fn would_be_parted(&self, at: usize) -> bool {
+    pub fn is_cut_inside(&self, at: usize) -> bool {
         let before = self.0.partition_point(|range| range.start < at);
         before.checked_sub(1).is_some_and(|last| at < self.0[last].end)
     }
 }
 
-impl From<Vec<Range<usize>>> for Stretches {
+impl From<Vec<Range<usize>>> for TextRanges {
     fn from(mut ranges: Vec<Range<usize>>) -> Self {
         ranges.sort_by_key(|range| range.start);
         let mut stretches: Vec<Range<usize>> = Vec::new();
@@ -47,22 +47,22 @@ impl From<Vec<Range<usize>>> for Stretches {
 
 /// The fenced blocks and the texts between backticks, with their delimiters. A block that is never closed goes to
 /// the end.
-pub fn code_in(text: &str) -> Stretches {
-    let bounded = parser::bounded(text);
-    let code = parser::events(&bounded).filter(|(event, _)| is_code(event));
+pub fn find_markdown_code(text: &str) -> TextRanges {
+    let bounded = parser::limit_nesting(text);
+    let code = parser::parse_markdown_events(&bounded).filter(|(event, _)| is_code_event(event));
     code.map(|(_, range)| range).collect::<Vec<_>>().into()
 }
 
 /// Code, addresses, and where links lead.
-pub fn verbatim_in(text: &str) -> Stretches {
-    let mut ranges = addresses_in(text);
-    let bounded = parser::bounded(text);
+pub fn find_verbatim_ranges(text: &str) -> TextRanges {
+    let mut ranges = find_addresses(text);
+    let bounded = parser::limit_nesting(text);
     // Where the words of a link end, which have their own events.
     let mut read = 0;
-    for (event, range) in parser::events(&bounded) {
+    for (event, range) in parser::parse_markdown_events(&bounded) {
         let is_bare_link =
             matches!(event, Event::Start(Tag::Link { link_type: LinkType::Autolink | LinkType::Email, .. }));
-        if is_code(&event) || is_bare_link {
+        if is_code_event(&event) || is_bare_link {
             ranges.push(range.clone());
         } else if matches!(event, Event::End(TagEnd::Link | TagEnd::Image)) {
             ranges.push(read.max(range.start)..range.end);
@@ -72,7 +72,7 @@ pub fn verbatim_in(text: &str) -> Stretches {
     ranges.into()
 }
 
-fn is_code(event: &Event) -> bool {
+fn is_code_event(event: &Event) -> bool {
     matches!(event, Event::Code(_) | Event::Start(Tag::CodeBlock(CodeBlockKind::Fenced(_))))
 }
 
@@ -80,7 +80,7 @@ fn is_code(event: &Event) -> bool {
 mod tests {
     use super::*;
 
-    fn shown<'a>(stretches: &Stretches, text: &'a str) -> Vec<&'a str> {
+    fn shown<'a>(stretches: &TextRanges, text: &'a str) -> Vec<&'a str> {
         stretches.0.iter().map(|range| &text[range.clone()]).collect()
     }
 
@@ -96,7 +96,7 @@ mod tests {
             ("    <file path=\"a\">b</file>", vec![]),
             ("| `a` |\n|---|\n| `b` |", vec!["`a`", "`b`"]),
         ] {
-            assert_eq!(shown(&code_in(text), text), expected, "{text:?}");
+            assert_eq!(shown(&find_markdown_code(text), text), expected, "{text:?}");
         }
     }
 
@@ -109,10 +109,10 @@ mod tests {
             ("[`a`](x)", vec!["`a`](x)"]),
             ("nothing", vec![]),
         ] {
-            let verbatim = verbatim_in(text);
+            let verbatim = find_verbatim_ranges(text);
             assert_eq!(shown(&verbatim, text), expected, "{text:?}");
             for (at, _) in text.char_indices() {
-                assert_eq!(verbatim.contain(at), verbatim.0.iter().any(|range| range.contains(&at)));
+                assert_eq!(verbatim.contains_byte(at), verbatim.0.iter().any(|range| range.contains(&at)));
             }
         }
     }

@@ -16,39 +16,39 @@ const LONGEST_REST: Duration = Duration::from_secs(4 * 60 * 60);
 
 /// What has come of starting ahead, by group, and in all.
 #[derive(Debug, Default)]
-pub struct Ahead {
-    in_a_row: HashMap<GroupName, InVain>,
+pub struct AheadBackoff {
+    in_a_row: HashMap<GroupName, UnusedStarts>,
     pub used: u64,
     pub in_vain: u64,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct InVain {
+struct UnusedStarts {
     times: u32,
     rests_until: Instant,
 }
 
-impl Ahead {
+impl AheadBackoff {
     /// Whether a group may have its agent started now.
-    pub fn may_start(&self, group: &GroupName, now: Instant) -> bool {
+    pub fn may_start_ahead(&self, group: &GroupName, now: Instant) -> bool {
         self.in_a_row.get(group).is_none_or(|in_vain| in_vain.rests_until <= now)
     }
 
-    pub fn was_used(&mut self, group: &GroupName) {
+    pub fn record_ahead_used(&mut self, group: &GroupName) {
         self.used += 1;
-        self.asked(group);
+        self.reset_backoff(group);
     }
 
     /// Something was asked, whether an agent was there or not.
-    pub fn asked(&mut self, group: &GroupName) {
+    pub fn reset_backoff(&mut self, group: &GroupName) {
         self.in_a_row.remove(group);
     }
 
-    pub fn was_in_vain(&mut self, group: GroupName, now: Instant) {
+    pub fn record_ahead_unused(&mut self, group: GroupName, now: Instant) {
         self.in_vain += 1;
         let times = self.in_a_row.get(&group).map_or(1, |before| before.times.saturating_add(1));
         let rest = FIRST_REST.saturating_mul(1 << (times - 1).min(16)).min(LONGEST_REST);
-        self.in_a_row.insert(group, InVain { times, rests_until: now + rest });
+        self.in_a_row.insert(group, UnusedStarts { times, rests_until: now + rest });
     }
 }
 
@@ -59,14 +59,14 @@ mod tests {
     #[test]
     fn each_time_in_vain_a_group_is_left_alone_for_longer_until_something_is_asked() {
         let (family, work) = (GroupName::parse("family").unwrap(), GroupName::parse("work").unwrap());
-        let mut ahead = Ahead::default();
+        let mut ahead = AheadBackoff::default();
         let mut now = Instant::now();
         let mut rests = Vec::new();
         for _ in 0..40 {
-            assert!(ahead.may_start(&family, now));
-            ahead.was_in_vain(family.clone(), now);
+            assert!(ahead.may_start_ahead(&family, now));
+            ahead.record_ahead_unused(family.clone(), now);
             let began = now;
-            while !ahead.may_start(&family, now) {
+            while !ahead.may_start_ahead(&family, now) {
                 now += Duration::from_secs(60);
             }
             rests.push((now - began).as_secs() / 60);
@@ -74,14 +74,14 @@ mod tests {
         assert_eq!(rests[..7], [5, 10, 20, 40, 80, 160, 240]);
         assert!(rests[7..].iter().all(|minutes| *minutes == 240));
 
-        ahead.was_in_vain(family.clone(), now);
-        assert!(!ahead.may_start(&family, now) && ahead.may_start(&work, now));
-        ahead.was_used(&family);
-        assert!(ahead.may_start(&family, now));
+        ahead.record_ahead_unused(family.clone(), now);
+        assert!(!ahead.may_start_ahead(&family, now) && ahead.may_start_ahead(&work, now));
+        ahead.record_ahead_used(&family);
+        assert!(ahead.may_start_ahead(&family, now));
         assert_eq!((ahead.used, ahead.in_vain), (1, 41));
-        ahead.was_in_vain(family.clone(), now);
-        assert!(ahead.may_start(&family, now + FIRST_REST));
-        ahead.asked(&family);
-        assert!(ahead.may_start(&family, now));
+        ahead.record_ahead_unused(family.clone(), now);
+        assert!(ahead.may_start_ahead(&family, now + FIRST_REST));
+        ahead.reset_backoff(&family);
+        assert!(ahead.may_start_ahead(&family, now));
     }
 }

@@ -11,41 +11,47 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::time::Instant;
 
-use crate::store::{PutOff, SentReply, Waiting};
+use crate::store::{DelayedReplies, RetryPause, SentReply};
 
 /// The ends of all waits.
 #[derive(Debug, Default)]
-pub struct Deadlines {
-    attempts: HashMap<i64, (PutOff, Instant)>,
+pub struct ReplyDeadlines {
+    attempts: HashMap<i64, (RetryPause, Instant)>,
     answers: HashMap<i64, (SentReply, Instant)>,
 }
 
-impl Deadlines {
+impl ReplyDeadlines {
     /// Takes in what waits now; what does not wait any more is forgotten.
-    pub fn take(&mut self, waiting: &Waiting, wall: Timestamp, now: Instant) {
+    pub fn track_waiting_replies(&mut self, waiting: &DelayedReplies, wall: Timestamp, now: Instant) {
         let before = std::mem::take(&mut self.attempts);
         for &(row, put_off) in &waiting.put_off {
             let known = before.get(&row).copied().filter(|(known, _)| *known == put_off);
-            self.attempts.insert(row, known.unwrap_or_else(|| (put_off, now + put_off.left(wall))));
+            self.attempts.insert(row, known.unwrap_or_else(|| (put_off, now + put_off.remaining_at(wall))));
         }
         let before = std::mem::take(&mut self.answers);
         for &sent in &waiting.unanswered {
             let known = before.get(&sent.row).copied().filter(|(known, _)| *known == sent);
-            self.answers.insert(sent.row, known.unwrap_or_else(|| (sent, now + sent.answer_limit())));
+            self.answers.insert(sent.row, known.unwrap_or_else(|| (sent, now + sent.answer_timeout())));
         }
     }
 
     /// When the next attempt at a reply is due. One that was put off since the last look is seen first here.
-    pub fn due_at(&self, row: i64, put_off: Option<PutOff>, wall: Timestamp, now: Instant) -> Instant {
+    pub fn attempt_due_at(
+        &self,
+        row: i64,
+        put_off: Option<RetryPause>,
+        wall: Timestamp,
+        now: Instant,
+    ) -> Instant {
         let Some(put_off) = put_off else { return now };
         match self.attempts.get(&row) {
             Some((known, due_at)) if *known == put_off => *due_at,
-            Some(_) | None => now + put_off.left(wall),
+            Some(_) | None => now + put_off.remaining_at(wall),
         }
     }
 
     /// The replies whose answer takes too long, the oldest first.
-    pub fn overdue(&self, now: Instant) -> Vec<i64> {
+    pub fn overdue_replies(&self, now: Instant) -> Vec<i64> {
         let mut overdue: Vec<i64> =
             self.answers.iter().filter(|(_, (_, at))| *at <= now).map(|(row, _)| *row).collect();
         overdue.sort_unstable();
@@ -53,7 +59,7 @@ impl Deadlines {
     }
 
     /// When the next answer will take too long.
-    pub fn next_overdue(&self, now: Instant) -> Option<Instant> {
+    pub fn next_overdue_at(&self, now: Instant) -> Option<Instant> {
         self.answers.values().map(|(_, at)| *at).filter(|at| *at > now).min()
     }
 }
@@ -63,35 +69,35 @@ const MARKS_PER_LIMIT: u32 = 100;
 
 /// Since when this run knows of its replies, so that it can say which of them are older than a limit.
 #[derive(Debug)]
-pub struct Ages {
+pub struct ReplyAges {
     limit: Duration,
     /// The replies up to this row were there by then; the oldest mark first.
     marks: VecDeque<(Instant, i64)>,
 }
 
-impl Ages {
+impl ReplyAges {
     pub fn new(limit: Duration) -> Self {
         Self { limit, marks: VecDeque::new() }
     }
 
     /// Takes note of the newest reply that is there.
-    pub fn take(&mut self, newest: i64, now: Instant) {
+    pub fn record_newest_reply(&mut self, newest: i64, now: Instant) {
         match self.marks.back_mut() {
             Some((by, row)) if now <= *by => *row = newest,
             Some(_) | None => self.marks.push_back((now + self.limit / MARKS_PER_LIMIT, newest)),
         }
         // Of those that are over the limit, the newest says it all.
-        while self.marks.get(1).is_some_and(|(by, _)| self.is_over(*by, now)) {
+        while self.marks.get(1).is_some_and(|(by, _)| self.is_over_limit(*by, now)) {
             self.marks.pop_front();
         }
     }
 
     /// All replies up to this one are older than the limit; none where that is not known of any.
-    pub fn older_than_limit(&self, now: Instant) -> Option<i64> {
-        self.marks.iter().rev().find(|(by, _)| self.is_over(*by, now)).map(|(_, row)| *row)
+    pub fn last_row_over_limit(&self, now: Instant) -> Option<i64> {
+        self.marks.iter().rev().find(|(by, _)| self.is_over_limit(*by, now)).map(|(_, row)| *row)
     }
 
-    fn is_over(&self, by: Instant, now: Instant) -> bool {
+    fn is_over_limit(&self, by: Instant, now: Instant) -> bool {
         now.saturating_duration_since(by) > self.limit
     }
 }
@@ -104,13 +110,13 @@ mod tests {
     fn the_age_of_a_reply_is_known_to_a_hundredth_of_the_limit() {
         let (began, minute) = (Instant::now(), Duration::from_secs(60));
         let limit = minute * 60 * 24;
-        let mut ages = Ages::new(limit);
+        let mut ages = ReplyAges::new(limit);
         // One reply is written each minute, for ten days.
         for written in 0..60 * 24 * 10_u32 {
             let now = began + minute * written;
-            ages.take(written.into(), now);
+            ages.record_newest_reply(written.into(), now);
             assert!(ages.marks.len() <= 102, "{}", ages.marks.len());
-            let Some(old) = ages.older_than_limit(now) else {
+            let Some(old) = ages.last_row_over_limit(now) else {
                 assert!(written <= 60 * 24 + 15, "{written}");
                 continue;
             };
@@ -122,13 +128,13 @@ mod tests {
     #[test]
     fn a_long_silence_hides_no_reply_and_makes_none_older() {
         let (began, hour) = (Instant::now(), Duration::from_secs(60 * 60));
-        let mut ages = Ages::new(hour * 24);
-        ages.take(5, began);
-        assert_eq!(ages.older_than_limit(began + hour * 24), None);
-        ages.take(6, began + hour);
-        ages.take(7, began + hour * 30);
-        assert_eq!(ages.older_than_limit(began + hour * 30), Some(6));
-        assert_eq!(ages.older_than_limit(began + hour * 54), Some(6));
-        assert_eq!(ages.older_than_limit(began + hour * 55), Some(7));
+        let mut ages = ReplyAges::new(hour * 24);
+        ages.record_newest_reply(5, began);
+        assert_eq!(ages.last_row_over_limit(began + hour * 24), None);
+        ages.record_newest_reply(6, began + hour);
+        ages.record_newest_reply(7, began + hour * 30);
+        assert_eq!(ages.last_row_over_limit(began + hour * 30), Some(6));
+        assert_eq!(ages.last_row_over_limit(began + hour * 54), Some(6));
+        assert_eq!(ages.last_row_over_limit(began + hour * 55), Some(7));
     }
 }

@@ -13,16 +13,18 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
-use super::deadlines::{Ages, Deadlines};
-use super::pacing::{Pacing, Wait};
-use super::{Reach, outgoing, repairs, rules};
+use super::deadlines::{ReplyAges, ReplyDeadlines};
+use super::pacing::{SendRateLimiter, WaitReason};
+use super::{BridgeReach, outgoing, repairs, rules_from_settings};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, Recipients, SendError};
 use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
-use crate::panics::{BrokeOff, contain};
-use crate::session::Host;
-use crate::store::{Attempt, DueRepair, DueReply, Old, Quoted, Repairs, Rules, SendResult};
-use crate::types::{ChatId, Link};
+use crate::panics::{WorkPanicked, catch_panic};
+use crate::session::SessionContext;
+use crate::store::{
+    DueRepair, DueReply, QuotedMessage, RepairBatch, Rules, SendAttempt, SendResult, StaleCutoff,
+};
+use crate::types::{ChatId, LinkState};
 
 /// How long the bridge may take over one message; its chat waits meanwhile.
 const SEND_LIMIT: Duration = Duration::from_secs(20);
@@ -40,44 +42,44 @@ const BREAKS_MAX: u32 = 3;
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs until told to stop; then sends what is due, and ends when WhatsApp has answered, or does not.
-pub async fn run<C: Containers>(
-    host: Host<C>,
+pub async fn run_delivery<C: Containers>(
+    host: SessionContext<C>,
     orders: mpsc::Sender<Order>,
-    link: watch::Receiver<Link>,
-    reach: Reach,
+    link: watch::Receiver<LinkState>,
+    reach: BridgeReach,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let (only, pacing) = match reach {
         // Where there is no bridge, the link is never online.
-        Reach::All | Reach::Nothing => (None, Some(Pacing::new(Instant::now()))),
+        BridgeReach::All | BridgeReach::Nothing => (None, Some(SendRateLimiter::new(Instant::now()))),
         // Nobody at a terminal mistrusts who is fast.
-        Reach::Only(chat) => (Some(chat), None),
+        BridgeReach::Only(chat) => (Some(chat), None),
     };
     let mut delivery = Delivery {
         only,
         pacing,
-        deadlines: Deadlines::default(),
+        deadlines: ReplyDeadlines::default(),
         began: host.clock.now(),
-        ages: Ages::new(host.settings.answer_within),
+        ages: ReplyAges::new(host.settings.answer_within),
         newest_at_start: None,
         sending: JoinSet::new(),
         busy: HashSet::new(),
         broke_off: HashMap::new(),
         repairing: JoinSet::new(),
         is_stopping: false,
-        standing: Standing::New,
+        standing: LinkAge::New,
         host,
         orders,
         link,
     };
     loop {
-        let next = delivery.send_due().await;
+        let next = delivery.send_due_replies().await;
         tokio::select! {
             () = delivery.host.outbox_hint.notified() => {}
-            () = sleep_until_or_never(next.look_again()) => {}
-            Some(Ok(ended)) = delivery.sending.join_next() => delivery.sent(ended).await,
-            Some(Ok(not_made)) = delivery.repairing.join_next() => delivery.repaired(not_made).await,
-            Ok(()) = delivery.link.changed() => delivery.standing = Standing::New,
+            () = sleep_until_or_never(next.earliest_wakeup()) => {}
+            Some(Ok(ended)) = delivery.sending.join_next() => delivery.record_send_result(ended).await,
+            Some(Ok(not_made)) = delivery.repairing.join_next() => delivery.undo_unmade_repairs(not_made).await,
+            Ok(()) = delivery.link.changed() => delivery.standing = LinkAge::New,
             _ = &mut stopped => break,
         }
     }
@@ -85,7 +87,7 @@ pub async fn run<C: Containers>(
     // What is due leaves; what has to wait for its next attempt waits for the next start.
     let mut give_up_at = None;
     loop {
-        let next = delivery.send_due().await;
+        let next = delivery.send_due_replies().await;
         if delivery.sending.is_empty() && next.paced.is_none() {
             let now = Instant::now();
             if next.unanswered.is_none() || *give_up_at.get_or_insert(now + LAST_ANSWERS_LIMIT) <= now {
@@ -96,7 +98,7 @@ pub async fn run<C: Containers>(
         }
         tokio::select! {
             () = delivery.host.outbox_hint.notified() => {}
-            Some(Ok(ended)) = delivery.sending.join_next() => delivery.sent(ended).await,
+            Some(Ok(ended)) = delivery.sending.join_next() => delivery.record_send_result(ended).await,
             () = sleep_until_or_never(next.paced) => {}
             () = sleep_until_or_never(give_up_at) => {}
         }
@@ -104,18 +106,18 @@ pub async fn run<C: Containers>(
 }
 
 struct Delivery<C> {
-    host: Host<C>,
+    host: SessionContext<C>,
     orders: mpsc::Sender<Order>,
-    link: watch::Receiver<Link>,
+    link: watch::Receiver<LinkState>,
     only: Option<ChatId>,
-    pacing: Option<Pacing>,
-    deadlines: Deadlines,
+    pacing: Option<SendRateLimiter>,
+    deadlines: ReplyDeadlines,
     /// What the wall clock showed when this run began.
     began: Timestamp,
-    ages: Ages,
+    ages: ReplyAges,
     /// The newest reply that an earlier run has left; none before the first look.
     newest_at_start: Option<i64>,
-    sending: JoinSet<(DueReply, Result<SendResult, BrokeOff>)>,
+    sending: JoinSet<(DueReply, Result<SendResult, WorkPanicked>)>,
     /// The chats of `sending`.
     busy: HashSet<ChatId>,
     /// How often a row has broken off.
@@ -123,19 +125,19 @@ struct Delivery<C> {
     /// One heap of repairs at a time, beside what is sent: nothing waits for them.
     repairing: JoinSet<Vec<DueRepair>>,
     is_stopping: bool,
-    standing: Standing,
+    standing: LinkAge,
 }
 
 /// Whether what was sent before went over the link that is there now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Standing {
+enum LinkAge {
     New,
     Known,
 }
 
 /// Why to look again.
 #[derive(Clone, Copy, Debug, Default)]
-struct Next {
+struct DeliveryWakeups {
     /// A reply is due, but too soon after others.
     paced: Option<Instant>,
     /// A reply will be due.
@@ -144,52 +146,56 @@ struct Next {
     unanswered: Option<Instant>,
 }
 
-impl Next {
-    fn look_again(self) -> Option<Instant> {
+impl DeliveryWakeups {
+    fn earliest_wakeup(self) -> Option<Instant> {
         self.paced.into_iter().chain(self.due).chain(self.unanswered).min()
     }
 }
 
 impl<C: Containers> Delivery<C> {
     /// Begins to send what may leave now, and says when to look again.
-    async fn send_due(&mut self) -> Next {
-        match self.try_send_due().await {
+    async fn send_due_replies(&mut self) -> DeliveryWakeups {
+        match self.try_send_due_replies().await {
             Ok(next) => next,
             Err(error) => {
                 tracing::error!("Failed to work on the outbox: {error:#}");
-                Next { due: Some(Instant::now() + ERROR_PAUSE), ..Next::default() }
+                DeliveryWakeups { due: Some(Instant::now() + ERROR_PAUSE), ..DeliveryWakeups::default() }
             }
         }
     }
 
-    async fn try_send_due(&mut self) -> Result<Next> {
-        let newest = self.host.store.newest_reply().await?;
+    async fn try_send_due_replies(&mut self) -> Result<DeliveryWakeups> {
+        let newest = self.host.store.newest_reply_row().await?;
         let newest_at_start = *self.newest_at_start.get_or_insert(newest);
         // Also while the link is away: that is when replies get old.
-        self.ages.take(newest, Instant::now());
-        if *self.link.borrow() != Link::Online {
-            return Ok(Next::default());
+        self.ages.record_newest_reply(newest, Instant::now());
+        if *self.link.borrow() != LinkState::Online {
+            return Ok(DeliveryWakeups::default());
         }
-        let waiting = self.host.store.waiting().await?;
-        self.deadlines.take(&waiting, self.host.clock.now(), Instant::now());
+        let waiting = self.host.store.delayed_replies().await?;
+        self.deadlines.track_waiting_replies(&waiting, self.host.clock.now(), Instant::now());
         let (again, unanswered) = match self.standing {
             // The link is new: an answer on the old one is lost.
-            Standing::New => (waiting.unanswered.iter().map(|sent| sent.row).collect(), None),
-            Standing::Known => {
+            LinkAge::New => (waiting.unanswered.iter().map(|sent| sent.row).collect(), None),
+            LinkAge::Known => {
                 let now = Instant::now();
-                (self.deadlines.overdue(now), self.deadlines.next_overdue(now))
+                (self.deadlines.overdue_replies(now), self.deadlines.next_overdue_at(now))
             }
         };
         if !again.is_empty() {
-            self.host.store.send_again(again, self.rules(), self.host.clock.now()).await?;
+            self.host.store.requeue_unanswered(again, self.current_rules(), self.host.clock.now()).await?;
         }
-        self.standing = Standing::Known;
-        let mut next = Next { unanswered, due: self.repair_due().await?, ..Next::default() };
-        let mut replies = self.host.store.first_waiting(self.only.as_ref()).await?;
-        let old = self.old(newest_at_start);
-        if replies.iter().any(|reply| old.has(reply)) {
-            self.host.store.let_stale_go(old, self.rules(), self.host.clock.now()).await?;
-            replies = self.host.store.first_waiting(self.only.as_ref()).await?;
+        self.standing = LinkAge::Known;
+        let mut next = DeliveryWakeups {
+            unanswered,
+            due: self.start_due_repairs().await?,
+            ..DeliveryWakeups::default()
+        };
+        let mut replies = self.host.store.next_queued_replies(self.only.as_ref()).await?;
+        let old = self.stale_cutoff(newest_at_start);
+        if replies.iter().any(|reply| old.is_stale_reply(reply)) {
+            self.host.store.expire_stale_replies(old, self.current_rules(), self.host.clock.now()).await?;
+            replies = self.host.store.next_queued_replies(self.only.as_ref()).await?;
         }
         for reply in replies {
             if self.busy.contains(&reply.chat) {
@@ -197,26 +203,30 @@ impl<C: Containers> Delivery<C> {
             }
             let now = Instant::now();
             let ready_at = self.pacing.as_ref().map_or(now, |pacing| pacing.ready_at(&reply.chat, now));
-            let due_at = self.deadlines.due_at(reply.row, reply.put_off, self.host.clock.now(), now);
+            let due_at = self.deadlines.attempt_due_at(reply.row, reply.put_off, self.host.clock.now(), now);
             if due_at > now {
                 next.due = Some(next.due.map_or(due_at, |due| due.min(due_at)));
             } else if self.sending.len() >= SENDS_IN_FLIGHT {
                 // The first that ends makes room.
             } else if ready_at > now {
-                match self.pacing.as_mut().map_or(Wait::Brief, |pacing| pacing.why(&reply.chat, now)) {
-                    Wait::Brief => {
+                match self
+                    .pacing
+                    .as_mut()
+                    .map_or(WaitReason::Brief, |pacing| pacing.take_wait_reason(&reply.chat, now))
+                {
+                    WaitReason::Brief => {
                         next.paced = Some(next.paced.map_or(ready_at, |paced| paced.min(ready_at)));
                         continue;
                     }
-                    Wait::Lasting => {}
-                    Wait::LastingUntold => self.tell_of_slowness(&reply.chat).await?,
+                    WaitReason::Lasting => {}
+                    WaitReason::LastingUntold => self.notify_owner_of_slow_chat(&reply.chat).await?,
                 }
                 next.due = Some(next.due.map_or(ready_at, |due| due.min(ready_at)));
-            } else if self.host.store.begin_attempt(&reply).await? == Attempt::Begins {
+            } else if self.host.store.begin_attempt(&reply).await? == SendAttempt::Begins {
                 if let Some(pacing) = &mut self.pacing {
-                    pacing.left(&reply.chat, now);
+                    pacing.record_send(&reply.chat, now);
                 }
-                self.begin(reply);
+                self.spawn_send(reply);
             }
         }
         Ok(next)
@@ -224,43 +234,43 @@ impl<C: Containers> Delivery<C> {
 
     /// Which replies are too old to be sent. How old those are that this run has written, it knows by a clock that nobody
     /// sets; of what an earlier run has left, only the wall clock says it.
-    fn old(&self, newest_at_start: i64) -> Old {
+    fn stale_cutoff(&self, newest_at_start: i64) -> StaleCutoff {
         let limit = self.host.settings.answer_within;
         let written_before = self.host.clock.now().checked_sub(limit).unwrap_or(Timestamp::MIN);
-        Old {
-            surely: self.ages.older_than_limit(Instant::now()).unwrap_or_default(),
-            left_over: newest_at_start,
+        StaleCutoff {
+            newest_stale: self.ages.last_row_over_limit(Instant::now()).unwrap_or_default(),
+            newest_left_over: newest_at_start,
             // Also this run may have written something before it took its first look.
             written_before: written_before.min(self.began),
         }
     }
 
-    async fn tell_of_slowness(&self, chat: &ChatId) -> Result<()> {
+    async fn notify_owner_of_slow_chat(&self, chat: &ChatId) -> Result<()> {
         tracing::warn!(
             "A chat has had very many messages in an hour; the rest comes slowly, and the owner is told"
         );
-        self.host.store.tell_of_slowness(chat, self.rules(), self.host.clock.now()).await?;
+        self.host.store.notify_owner_of_slowness(chat, self.current_rules(), self.host.clock.now()).await?;
         self.host.outbox_hint.notify_one();
         Ok(())
     }
 
     /// Begins to repair what is due, and says when to look again. A terminal needs no repairs.
-    async fn repair_due(&mut self) -> Result<Option<Instant>> {
+    async fn start_due_repairs(&mut self) -> Result<Option<Instant>> {
         if self.only.is_some() || self.is_stopping || !self.repairing.is_empty() {
             return Ok(None);
         }
-        let Repairs { due, next } =
-            self.host.store.take_due_repairs(self.rules(), self.host.clock.now()).await?;
+        let RepairBatch { due, next } =
+            self.host.store.claim_due_repairs(self.current_rules(), self.host.clock.now()).await?;
         if !due.is_empty() {
-            self.repairing.spawn(repairs::carry_out(self.orders.clone(), due));
+            self.repairing.spawn(repairs::send_repairs(self.orders.clone(), due));
         }
         let ahead = next.map(|next| Duration::try_from(next.duration_since(self.host.clock.now())));
         Ok(ahead.map(|ahead| Instant::now() + ahead.unwrap_or(Duration::ZERO)))
     }
 
     /// Takes back the count of the repairs that were not made because the link was lost.
-    async fn repaired(&mut self, not_made: Vec<DueRepair>) {
-        if *self.link.borrow() == Link::Online || not_made.is_empty() {
+    async fn undo_unmade_repairs(&mut self, not_made: Vec<DueRepair>) {
+        if *self.link.borrow() == LinkState::Online || not_made.is_empty() {
             return;
         }
         if let Err(error) = self.host.store.undo_repairs(&not_made, self.host.clock.now()).await {
@@ -268,20 +278,20 @@ impl<C: Containers> Delivery<C> {
         }
     }
 
-    fn begin(&mut self, reply: DueReply) {
+    fn spawn_send(&mut self, reply: DueReply) {
         self.busy.insert(reply.chat.clone());
         let (host, orders) = (self.host.clone(), self.orders.clone());
         self.sending.spawn(async move {
-            let result = contain(send(&host, &orders, &reply)).await;
+            let result = catch_panic(send_reply(&host, &orders, &reply)).await;
             (reply, result)
         });
     }
 
     /// Records how a send ended.
-    async fn sent(&mut self, (reply, result): (DueReply, Result<SendResult, BrokeOff>)) {
+    async fn record_send_result(&mut self, (reply, result): (DueReply, Result<SendResult, WorkPanicked>)) {
         self.busy.remove(&reply.chat);
-        let result = self.result_of(reply.row, result);
-        let online = *self.link.borrow() == Link::Online;
+        let result = self.resolve_send_result(reply.row, result);
+        let online = *self.link.borrow() == LinkState::Online;
         let lost = !online && matches!(result, SendResult::Later(_) | SendResult::NoKeys);
         let result = if lost { SendResult::LinkLost } else { result };
         match &result {
@@ -297,14 +307,14 @@ impl<C: Containers> Delivery<C> {
             SendResult::Never(error) => tracing::warn!(reply = reply.row, "Gave a reply up: {error}"),
         }
         if let Err(error) =
-            self.host.store.attempted(&reply, result, self.rules(), self.host.clock.now()).await
+            self.host.store.record_attempt(&reply, result, self.current_rules(), self.host.clock.now()).await
         {
             tracing::error!("Failed to record what was sent: {error:#}");
         }
     }
 
     /// How a send ended, also one that broke off.
-    fn result_of(&mut self, row: i64, result: Result<SendResult, BrokeOff>) -> SendResult {
+    fn resolve_send_result(&mut self, row: i64, result: Result<SendResult, WorkPanicked>) -> SendResult {
         let broke_off = match result {
             Ok(result) => {
                 self.broke_off.remove(&row);
@@ -321,13 +331,17 @@ impl<C: Containers> Delivery<C> {
         SendResult::Never(broke_off.to_string())
     }
 
-    fn rules(&self) -> Rules {
-        rules(&self.host.settings)
+    fn current_rules(&self) -> Rules {
+        rules_from_settings(&self.host.settings)
     }
 }
 
-async fn send<C: Containers>(host: &Host<C>, orders: &mpsc::Sender<Order>, reply: &DueReply) -> SendResult {
-    let content = match outgoing::content(host, reply).await {
+async fn send_reply<C: Containers>(
+    host: &SessionContext<C>,
+    orders: &mpsc::Sender<Order>,
+    reply: &DueReply,
+) -> SendResult {
+    let content = match outgoing::build_content(host, reply).await {
         Ok(content) => content,
         Err(SendError::Later(error)) => return SendResult::Later(error),
         Err(SendError::NoKeys) => return SendResult::NoKeys,
@@ -339,11 +353,11 @@ async fn send<C: Containers>(host: &Host<C>, orders: &mpsc::Sender<Order>, reply
     };
     let (outcome, answer) = oneshot::channel();
     let (encoded, mut message) = oneshot::channel();
-    let order = bridge::Send {
+    let order = bridge::SendOrder {
         chat: reply.chat.clone(),
         id: reply.id.clone(),
         content,
-        quote: reply.quote.clone().map(|Quoted { id, sender, text }| QuoteTo { id, sender, text }),
+        quote: reply.quote.clone().map(|QuotedMessage { id, sender, text }| QuoteTo { id, sender, text }),
         expires_secs: reply.expires_secs,
         recipients: if reply.attempts == 0 { Recipients::Remembered } else { Recipients::LookedUp },
         encoded,

@@ -10,31 +10,31 @@ use tokio::time::{Instant, sleep};
 
 use crate::container::Containers;
 use crate::notices;
-use crate::session::{Host, LOOK_FOR_DOCKER_EVERY};
+use crate::session::{LOOK_FOR_DOCKER_EVERY, SessionContext};
 use crate::types::Outage;
 
 /// How long Docker may be late before the owner is told: a small server takes a while to boot.
 const TOLD_AFTER: Duration = Duration::from_secs(2 * 60);
 
 /// Removes what an earlier run left, as soon as Docker answers; never ends by itself.
-pub async fn wait_for<C: Containers>(host: &Host<C>) -> Infallible {
+pub async fn run_startup_sweep<C: Containers>(host: &SessionContext<C>) -> Infallible {
     let began = Instant::now();
-    let mut lateness = Lateness::None;
-    while let Err(error) = host.sweep().await {
+    let mut lateness = DockerLateness::None;
+    while let Err(error) = host.sweep_old_containers().await {
         lateness = match lateness {
-            Lateness::None => {
+            DockerLateness::None => {
                 tracing::warn!("{error:#}. Messages are taken in, and wait until Docker answers");
-                Lateness::Logged
+                DockerLateness::Logged
             }
-            Lateness::Logged if began.elapsed() >= TOLD_AFTER => {
-                tell(host).await;
-                Lateness::Told
+            DockerLateness::Logged if began.elapsed() >= TOLD_AFTER => {
+                record_docker_outage(host).await;
+                DockerLateness::Told
             }
-            known @ (Lateness::Logged | Lateness::Told) => known,
+            known @ (DockerLateness::Logged | DockerLateness::Told) => known,
         };
         sleep(LOOK_FOR_DOCKER_EVERY).await;
     }
-    if lateness != Lateness::None {
+    if lateness != DockerLateness::None {
         tracing::info!("Docker answers");
     }
     // Also one that an earlier run has met.
@@ -46,15 +46,15 @@ pub async fn wait_for<C: Containers>(host: &Host<C>) -> Infallible {
 
 /// What was said of a Docker that is late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lateness {
+enum DockerLateness {
     None,
     Logged,
     Told,
 }
 
-async fn tell<C: Containers>(host: &Host<C>) {
+async fn record_docker_outage<C: Containers>(host: &SessionContext<C>) {
     let settings = &host.settings;
-    let notice = settings.notice(notices::outage(settings.lang, Outage::NoDocker));
+    let notice = settings.with_reply_prefix(notices::outage_notice_to_owner(settings.lang, Outage::NoDocker));
     match host.store.begin_outage(Outage::NoDocker, &notice, host.clock.now()).await {
         Ok(()) => host.outbox_hint.notify_one(),
         Err(error) => tracing::error!("Failed to tell the owner that Docker does not answer: {error:#}"),

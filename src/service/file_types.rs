@@ -51,14 +51,14 @@ const VOICE_MIME: &str = "audio/ogg; codecs=opus";
 const ANY_MIME: &str = "application/octet-stream";
 
 /// The ending of a MIME type, if we know it.
-pub fn extension(mime: &str) -> Option<&'static str> {
+pub fn extension_for_mime(mime: &str) -> Option<&'static str> {
     let bare = mime.split(';').next().unwrap_or_default().trim();
     TYPES.iter().find(|(_, known, _)| known.eq_ignore_ascii_case(bare)).map(|(extension, ..)| *extension)
 }
 
 /// The ending of a file that came: by its type, else by its kind.
 pub fn incoming_extension(kind: MediaKind, mime: &str) -> &'static str {
-    extension(mime).unwrap_or(match kind {
+    extension_for_mime(mime).unwrap_or(match kind {
         MediaKind::Image => "jpg",
         MediaKind::Video => "mp4",
         MediaKind::Voice | MediaKind::Audio => "ogg",
@@ -68,7 +68,7 @@ pub fn incoming_extension(kind: MediaKind, mime: &str) -> &'static str {
 }
 
 /// How a file of this name is sent: its kind and its MIME type.
-pub fn outgoing(name: &str) -> (MediaKind, &'static str) {
+pub fn media_type_for_name(name: &str) -> (MediaKind, &'static str) {
     let ending = name.rsplit_once('.').map_or("", |(_, ending)| ending);
     match TYPES.iter().find(|(extension, ..)| extension.eq_ignore_ascii_case(ending)) {
         Some((_, _, MediaKind::Voice)) => (MediaKind::Voice, VOICE_MIME),
@@ -97,7 +97,7 @@ mod tests {
             ("png", None),
             ("", None),
         ] {
-            assert_eq!(extension(mime), expected, "{mime:?}");
+            assert_eq!(extension_for_mime(mime), expected, "{mime:?}");
         }
     }
 
@@ -129,7 +129,7 @@ mod tests {
             ("README", MediaKind::Document, "application/octet-stream"),
             (".png", MediaKind::Image, "image/png"),
         ] {
-            assert_eq!(outgoing(name), (kind, mime), "{name}");
+            assert_eq!(media_type_for_name(name), (kind, mime), "{name}");
         }
     }
 }

@@ -7,12 +7,12 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
-use super::{media, rules};
+use super::{media, rules_from_settings};
 use crate::bridge::Batch;
 use crate::container::Containers;
-use crate::session::Host;
-use crate::store::{OutboxChange, TakenIn, is_about_what_is_stored};
-use crate::types::{Event, GroupName, Inbound};
+use crate::session::SessionContext;
+use crate::store::{IntakeResult, OutboxChange, is_caused_by_data};
+use crate::types::{Event, GroupName, IncomingMessage};
 
 /// Most batches that are stored by one commit.
 const BATCHES_PER_COMMIT: usize = 64;
@@ -20,7 +20,7 @@ const BATCHES_PER_COMMIT: usize = 64;
 const NOT_STORED: &str = "[A message that could not be stored]";
 
 /// Who is told of what was stored.
-pub struct Hints {
+pub struct IntakeHints {
     /// The groups that have something new to answer.
     pub woken: mpsc::Sender<GroupName>,
     /// The groups that may ask for something soon.
@@ -30,10 +30,10 @@ pub struct Hints {
 }
 
 /// Runs until told to stop, or until the bridge is gone.
-pub async fn run<C: Containers>(
-    host: Host<C>,
+pub async fn run_intake<C: Containers>(
+    host: SessionContext<C>,
     mut batches: mpsc::Receiver<Batch>,
-    hints: Hints,
+    hints: IntakeHints,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut taken = Vec::with_capacity(BATCHES_PER_COMMIT);
@@ -47,26 +47,30 @@ pub async fn run<C: Containers>(
             stopped.await.ok();
             return;
         }
-        commit(&host, &mut taken, &hints).await;
+        commit_batches(&host, &mut taken, &hints).await;
     }
 }
 
 /// Stores the batches together; where that fails, each event by itself, so that one which can never be stored does not
 /// keep the others.
-async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: &Hints) {
+async fn commit_batches<C: Containers>(
+    host: &SessionContext<C>,
+    batches: &mut Vec<Batch>,
+    hints: &IntakeHints,
+) {
     let events = batches.iter().flat_map(|batch| &batch.events).cloned().collect();
-    match take_in(host, events).await {
+    match record_event_batch(host, events).await {
         Ok(taken) => {
             // A bridge that stopped waiting delivers again, which is a no-op.
             for batch in batches.drain(..) {
                 batch.committed.send(()).ok();
             }
-            follow_up(host, taken, hints).await;
+            handle_stored_events(host, taken, hints).await;
         }
         Err(error) => {
             tracing::error!("Failed to store messages together: {error:#}");
             for Batch { events, committed } in batches.drain(..) {
-                match store_one_by_one(host, events, hints).await {
+                match store_each_event(host, events, hints).await {
                     Ok(()) => {
                         committed.send(()).ok();
                     }
@@ -83,30 +87,37 @@ async fn commit<C: Containers>(host: &Host<C>, batches: &mut Vec<Batch>, hints: 
 }
 
 /// Stores what can be stored, and of a message that cannot that there was one.
-async fn store_one_by_one<C: Containers>(host: &Host<C>, events: Vec<Event>, hints: &Hints) -> Result<()> {
+async fn store_each_event<C: Containers>(
+    host: &SessionContext<C>,
+    events: Vec<Event>,
+    hints: &IntakeHints,
+) -> Result<()> {
     for event in events {
-        let taken = match take_in(host, vec![event.clone()]).await {
-            Err(error) if is_about_what_is_stored(&error) => {
+        let taken = match record_event_batch(host, vec![event.clone()]).await {
+            Err(error) if is_caused_by_data(&error) => {
                 tracing::error!("Left out something that came, as it cannot be stored: {error:#}");
-                take_in(host, in_its_place(event).into_iter().collect()).await?
+                record_event_batch(host, placeholder_for_event(event).into_iter().collect()).await?
             }
             taken => taken?,
         };
-        follow_up(host, taken, hints).await;
+        handle_stored_events(host, taken, hints).await;
     }
     Ok(())
 }
 
-async fn take_in<C>(host: &Host<C>, events: Vec<Event>) -> Result<TakenIn> {
-    host.store.take_in(events, rules(&host.settings), host.clock.now()).await
+async fn record_event_batch<C>(host: &SessionContext<C>, events: Vec<Event>) -> Result<IntakeResult> {
+    host.store.record_events(events, rules_from_settings(&host.settings), host.clock.now()).await
 }
 
 /// What is stored of an event that cannot be stored: of a message, that it came.
-fn in_its_place(event: Event) -> Option<Event> {
+fn placeholder_for_event(event: Event) -> Option<Event> {
     match event {
-        Event::Message(message) => {
-            Some(Event::Message(Inbound { text: NOT_STORED.to_owned(), quote: None, media: None, ..message }))
-        }
+        Event::Message(message) => Some(Event::Message(IncomingMessage {
+            text: NOT_STORED.to_owned(),
+            quote: None,
+            media: None,
+            ..message
+        })),
         Event::Edited(_)
         | Event::Deleted { .. }
         | Event::Reacted(_)
@@ -124,8 +135,12 @@ fn in_its_place(event: Event) -> Option<Event> {
     }
 }
 
-async fn follow_up<C: Containers>(host: &Host<C>, taken: TakenIn, hints: &Hints) {
-    let TakenIn { woken, expected, outbox, unread, taken_back } = taken;
+async fn handle_stored_events<C: Containers>(
+    host: &SessionContext<C>,
+    taken: IntakeResult,
+    hints: &IntakeHints,
+) {
+    let IntakeResult { woken, expected, outbox, unread, taken_back } = taken;
     if outbox == OutboxChange::Changed {
         host.outbox_hint.notify_one();
     }
@@ -133,7 +148,7 @@ async fn follow_up<C: Containers>(host: &Host<C>, taken: TakenIn, hints: &Hints)
         hints.unread.notify_one();
     }
     for (group, path) in taken_back {
-        media::remove(host, &group, path).await;
+        media::remove_media_file(host, &group, path).await;
     }
     for group in woken {
         hints.woken.send(group).await.ok();

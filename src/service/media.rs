@@ -17,15 +17,15 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{Reach, file_types};
-use crate::bridge::{Fetch, FetchError, Link, Order, Typing};
+use super::{BridgeReach, file_types};
+use crate::bridge::{FetchError, FetchOrder, LinkState, Order, Typing};
 use crate::container::Containers;
-use crate::home::{self, Unfinished};
-use crate::panics::{self, BrokeOff, contain};
+use crate::folders::{self, PartialFile};
+use crate::panics::{self, WorkPanicked, catch_panic};
 use crate::paths::InboxFile;
-use crate::session::Host;
-use crate::store::{FileOf, RowId, Wanted};
-use crate::types::{Group, GroupName, Room};
+use crate::session::SessionContext;
+use crate::store::{AttachedTo, RowId, WantedFile};
+use crate::types::{DiskSpace, Group, GroupName};
 
 /// Most files of one prompt, and most of their bytes as declared: what a busy day in a family's chat holds.
 const FILES_MAX: usize = 20;
@@ -50,38 +50,38 @@ const DISK_FULL: &str = "the server's disk is full";
 const NOT_SAVED: &str = "could not be saved in the inbox folder";
 /// Room on the disk that no file takes: the database and Docker have to go on. An agent can use up the number of files
 /// with empty ones.
-const KEPT_FREE: Room = Room { bytes: 1024 * 1024 * 1024, entries: 10_000 };
+const KEPT_FREE: DiskSpace = DiskSpace { bytes: 1024 * 1024 * 1024, entries: 10_000 };
 
 /// Where files come from.
 #[derive(Clone, Debug)]
-pub struct Source {
+pub struct MediaSource {
     pub orders: mpsc::Sender<Order>,
-    pub link: watch::Receiver<Link>,
-    pub reach: Reach,
+    pub link: watch::Receiver<LinkState>,
+    pub reach: BridgeReach,
 }
 
 /// Runs until told to stop, or until nobody sends or takes hints any more. What is being fetched then is fetched
 /// again at the next start.
-pub async fn run<C: Containers>(
-    host: Host<C>,
-    source: Source,
+pub async fn run_media<C: Containers>(
+    host: SessionContext<C>,
+    source: MediaSource,
     mut woken: mpsc::Receiver<GroupName>,
     hints: mpsc::Sender<GroupName>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut media = Media {
-        fetcher: Fetcher { host, source, slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) },
+    let mut media = MediaScheduler {
+        fetcher: MediaFetcher { host, source, slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) },
         hints,
         fetching: HashSet::new(),
         again: HashSet::new(),
         tasks: JoinSet::new(),
     };
     let work = async {
-        media.take_up_waiting().await;
+        media.resume_waiting_groups().await;
         loop {
             tokio::select! {
-                Some(group) = woken.recv() => media.take_up(group).await,
-                Some(Ok(ended)) = media.tasks.join_next() => media.fetched(ended).await,
+                Some(group) = woken.recv() => media.fetch_or_forward_hint(group).await,
+                Some(Ok(ended)) = media.tasks.join_next() => media.handle_fetch_end(ended).await,
                 // Intake has ended, and nothing is on its way.
                 else => return,
             }
@@ -93,41 +93,41 @@ pub async fn run<C: Containers>(
     }
 }
 
-struct Media<C> {
-    fetcher: Fetcher<C>,
+struct MediaScheduler<C> {
+    fetcher: MediaFetcher<C>,
     hints: mpsc::Sender<GroupName>,
     /// The groups that `tasks` fetch for; one task per group at most.
     fetching: HashSet<GroupName>,
     /// Groups to take up again after that: they were woken meanwhile, or the database failed.
     again: HashSet<GroupName>,
-    tasks: JoinSet<(GroupName, Result<(), BrokeOff>)>,
+    tasks: JoinSet<(GroupName, Result<(), WorkPanicked>)>,
 }
 
-impl<C: Containers> Media<C> {
+impl<C: Containers> MediaScheduler<C> {
     /// Takes up every group that an earlier run left waiting.
-    async fn take_up_waiting(&mut self) {
+    async fn resume_waiting_groups(&mut self) {
         let groups = loop {
-            match self.fetcher.host.store.groups_waiting().await {
+            match self.fetcher.host.store.groups_with_pending_calls().await {
                 Ok(groups) => break groups,
                 Err(error) => tracing::error!("Failed to look for waiting messages, trying again: {error:#}"),
             }
             sleep(ERROR_PAUSE).await;
         };
         for group in groups {
-            self.take_up(group).await;
+            self.fetch_or_forward_hint(group).await;
         }
     }
 
     /// Passes the hint on, or fetches first what the group's next prompt needs.
-    async fn take_up(&mut self, name: GroupName) {
+    async fn fetch_or_forward_hint(&mut self, name: GroupName) {
         if self.fetching.contains(&name) {
             self.again.insert(name);
             return;
         }
-        match self.fetcher.wanted(&name).await {
+        match self.fetcher.reachable_wanted_files(&name).await {
             Ok(Some((group, wanted))) => {
                 let fetcher = self.fetcher.clone();
-                self.begin(name, async move { fetcher.fetch_all(&group, wanted).await });
+                self.spawn_group_task(name, async move { fetcher.fetch_group_files(&group, wanted).await });
             }
             Ok(None) => {
                 self.hints.send(name).await.ok();
@@ -135,78 +135,78 @@ impl<C: Containers> Media<C> {
             Err(error) => {
                 tracing::error!("Failed to look for files to fetch, trying again: {error:#}");
                 self.again.insert(name.clone());
-                self.begin(name, sleep(ERROR_PAUSE));
+                self.spawn_group_task(name, sleep(ERROR_PAUSE));
             }
         }
     }
 
-    fn begin(&mut self, name: GroupName, work: impl Future<Output = ()> + Send + 'static) {
+    fn spawn_group_task(&mut self, name: GroupName, work: impl Future<Output = ()> + Send + 'static) {
         self.fetching.insert(name.clone());
-        self.tasks.spawn(async move { (name, contain(work).await) });
+        self.tasks.spawn(async move { (name, catch_panic(work).await) });
     }
 
-    async fn fetched(&mut self, (name, ended): (GroupName, Result<(), BrokeOff>)) {
+    async fn handle_fetch_end(&mut self, (name, ended): (GroupName, Result<(), WorkPanicked>)) {
         self.fetching.remove(&name);
-        if let Err(BrokeOff) = ended {
+        if let Err(WorkPanicked) = ended {
             tracing::error!(group = %name, "Fetching files broke off, trying again");
             // Its files are still wanted, and nothing behind them is claimed.
             self.again.insert(name.clone());
-            self.begin(name, sleep(ERROR_PAUSE));
+            self.spawn_group_task(name, sleep(ERROR_PAUSE));
             return;
         }
         // At once, also where more has come since: a chat that sends and sends would never be answered.
         self.hints.send(name.clone()).await.ok();
         if self.again.remove(&name) {
-            self.take_up(name).await;
+            self.fetch_or_forward_hint(name).await;
         }
     }
 }
 
 #[derive(Clone)]
-struct Fetcher<C> {
-    host: Host<C>,
-    source: Source,
+struct MediaFetcher<C> {
+    host: SessionContext<C>,
+    source: MediaSource,
     slots: Arc<Semaphore>,
 }
 
-impl<C: Containers> Fetcher<C> {
+impl<C: Containers> MediaFetcher<C> {
     /// The files that a group waits for, if there are any and this run's bridge can have them.
-    async fn wanted(&self, name: &GroupName) -> Result<Option<(Group, Vec<Wanted>)>> {
-        let wanted = self.host.store.media_wanted(name).await?;
+    async fn reachable_wanted_files(&self, name: &GroupName) -> Result<Option<(Group, Vec<WantedFile>)>> {
+        let wanted = self.host.store.wanted_files(name).await?;
         if wanted.is_empty() {
             return Ok(None);
         }
-        let Some(group) = self.host.store.group(name).await? else { return Ok(None) };
+        let Some(group) = self.host.store.group_by_name(name).await? else { return Ok(None) };
         let in_reach = match &self.source.reach {
-            Reach::All => true,
-            Reach::Only(chat) => *chat == group.chat,
-            Reach::Nothing => false,
+            BridgeReach::All => true,
+            BridgeReach::Only(chat) => *chat == group.chat,
+            BridgeReach::Nothing => false,
         };
         Ok(in_reach.then_some((group, wanted)))
     }
 
     /// Fetches these files of a group, showing that Kai is at it; returns when each has its end.
-    async fn fetch_all(&self, group: &Group, wanted: Vec<Wanted>) {
+    async fn fetch_group_files(&self, group: &Group, wanted: Vec<WantedFile>) {
         let work = async {
-            let (wanted, left_out) = within_bounds(wanted, self.host.settings.media_limit_bytes);
+            let (wanted, left_out) = partition_within_limits(wanted, self.host.settings.media_limit_bytes);
             if !left_out.is_empty() {
                 let files = left_out.iter().map(|file| (file.row, file.whose)).collect();
-                self.leave_out(files, "too many files at once").await;
+                self.leave_out_files(files, "too many files at once").await;
             }
             for file in wanted {
-                let outcome = contain(self.fetch(group, &file)).await;
+                let outcome = catch_panic(self.fetch_file(group, &file)).await;
                 // Another time would break off in the same way, and its group would never be answered.
                 let outcome = outcome.unwrap_or_else(|_| Err(NOT_SAVED.to_owned()));
-                self.record(group, &file, outcome).await;
+                self.record_fetch_outcome(group, &file, outcome).await;
             }
         };
         tokio::select! {
             () = work => {}
-            () = self.show_typing(group) => {}
+            () = self.keep_typing_shown(group) => {}
         }
     }
 
-    async fn show_typing(&self, group: &Group) {
+    async fn keep_typing_shown(&self, group: &Group) {
         loop {
             let typing = Order::Typing { chat: group.chat.clone(), shown: Typing::On };
             self.source.orders.try_send(typing).ok();
@@ -215,46 +215,50 @@ impl<C: Containers> Fetcher<C> {
     }
 
     /// Writes down how a fetch ended: until then the group's messages wait.
-    async fn record(&self, group: &Group, file: &Wanted, outcome: Result<String, String>) {
+    async fn record_fetch_outcome(&self, group: &Group, file: &WantedFile, outcome: Result<String, String>) {
         match outcome {
             Ok(path) => {
-                let saved = || self.host.store.media_saved(file.row, file.whose, path.clone());
-                if until_recorded(saved).await {
+                let saved = || self.host.store.record_saved_file(file.row, file.whose, path.clone());
+                if retry_until_recorded(saved).await {
                     tracing::debug!(message = file.row.number(), "Fetched a file");
                 } else if file.path.as_ref() != Some(&path) {
-                    remove(&self.host, &group.name, path).await;
+                    remove_media_file(&self.host, &group.name, path).await;
                 }
             }
-            Err(reason) => self.leave_out(vec![(file.row, file.whose)], &reason).await,
+            Err(reason) => self.leave_out_files(vec![(file.row, file.whose)], &reason).await,
         }
     }
 
-    async fn leave_out(&self, files: Vec<(RowId, FileOf)>, reason: &str) {
+    async fn leave_out_files(&self, files: Vec<(RowId, AttachedTo)>, reason: &str) {
         tracing::info!(files = files.len(), reason, "Left files out");
-        until_recorded(|| self.host.store.media_missing(files.clone(), reason.to_owned())).await;
+        retry_until_recorded(|| self.host.store.record_missing_files(files.clone(), reason.to_owned())).await;
     }
 
     /// Fetches one file: its path in the group's folder, or why it is missing, in words for the agent.
-    async fn fetch(&self, group: &Group, file: &Wanted) -> Result<String, String> {
-        if let Some(path) = self.still_there(group, file).await {
+    async fn fetch_file(&self, group: &Group, file: &WantedFile) -> Result<String, String> {
+        if let Some(path) = self.find_fetched_file(group, file).await {
             return Ok(path);
         }
         let limit_bytes = self.host.settings.media_limit_bytes;
-        let too_large = || format!("larger than {} MB", megabytes(limit_bytes));
+        let too_large = || format!("larger than {} MB", bytes_to_megabytes(limit_bytes));
         if file.media.bytes > limit_bytes {
             return Err(too_large());
         }
         let Ok(_slot) = self.slots.acquire().await else { return Err(NOT_IN_TIME.to_owned()) };
-        let folder = self.host.paths.group(&group.name);
-        if KEPT_FREE.is_beyond(blocking(move || home::free_room(&folder)).await.map_err(not_saved)?) {
+        let folder = self.host.paths.group_folder(&group.name);
+        if KEPT_FREE.is_beyond(
+            run_blocking_io(move || folders::free_space_of_folder(&folder))
+                .await
+                .map_err(reason_not_saved)?,
+        ) {
             return Err(DISK_FULL.to_owned());
         }
-        let place = Place::of(self, file);
+        let place = InboxTarget::for_wanted_file(self, file);
         let mut pauses = RETRY_PAUSES.into_iter();
         loop {
-            let unfinished = place.make(self, group).await.map_err(not_saved)?;
-            match self.ask_bridge(file, &unfinished, limit_bytes).await? {
-                Ok(_) => return place.keep(unfinished).await.map_err(not_saved),
+            let unfinished = place.create_part_file(self, group).await.map_err(reason_not_saved)?;
+            match self.fetch_from_bridge(file, &unfinished, limit_bytes).await? {
+                Ok(_) => return place.finish_part_file(unfinished).await.map_err(reason_not_saved),
                 Err(FetchError::Gone) => return Err("WhatsApp does not have it any more".to_owned()),
                 Err(FetchError::TooLarge) => return Err(too_large()),
                 Err(FetchError::Damaged) => return Err("could not be decrypted".to_owned()),
@@ -266,30 +270,30 @@ impl<C: Containers> Fetcher<C> {
     }
 
     /// What was fetched before, for the message itself, if the agent has left it where it was.
-    async fn still_there(&self, group: &Group, file: &Wanted) -> Option<String> {
+    async fn find_fetched_file(&self, group: &Group, file: &WantedFile) -> Option<String> {
         let path = file.path.clone()?;
-        let folder = self.host.paths.group(&group.name);
+        let folder = self.host.paths.group_folder(&group.name);
         let opened = {
             let path = path.clone();
-            blocking(move || Ok(home::open_beneath(&folder, &path).is_ok())).await
+            run_blocking_io(move || Ok(folders::open_beneath(&folder, &path).is_ok())).await
         };
         opened.unwrap_or(false).then_some(path)
     }
 
     /// One try. While the link is down nobody is asked: no answer could be sent either.
-    async fn ask_bridge(
+    async fn fetch_from_bridge(
         &self,
-        file: &Wanted,
-        unfinished: &Unfinished,
+        file: &WantedFile,
+        unfinished: &PartialFile,
         limit_bytes: u64,
     ) -> Result<Result<u64, FetchError>, String> {
         let mut link = self.source.link.clone();
-        if link.wait_for(|link| *link == Link::Online).await.is_err() {
+        if link.wait_for(|link| *link == LinkState::Online).await.is_err() {
             return Err(NOT_IN_TIME.to_owned());
         }
-        let into = unfinished.handle().map_err(not_saved)?;
+        let into = unfinished.clone_handle().map_err(reason_not_saved)?;
         let (outcome, answer) = oneshot::channel();
-        let order = Order::Fetch(Fetch { media: file.media.clone(), into, limit_bytes, outcome });
+        let order = Order::Fetch(FetchOrder { media: file.media.clone(), into, limit_bytes, outcome });
         let asked = async {
             self.source.orders.send(order).await.ok();
             // A bridge that drops it was interrupted.
@@ -300,45 +304,50 @@ impl<C: Containers> Fetcher<C> {
 }
 
 /// Where a file of a message comes to lie: a name made by us, the same at every try.
-struct Place {
+struct InboxTarget {
     file: InboxFile,
     /// The name until it is whole.
     part: String,
 }
 
-impl Place {
-    fn of<C>(fetcher: &Fetcher<C>, Wanted { row, whose, media, sent_at, .. }: &Wanted) -> Self {
+impl InboxTarget {
+    fn for_wanted_file<C>(
+        fetcher: &MediaFetcher<C>,
+        WantedFile { row, whose, media, sent_at, .. }: &WantedFile,
+    ) -> Self {
         let extension = file_types::incoming_extension(media.kind, &media.mime);
         let (ending, part) = match whose {
-            FileOf::Message => (format!(".{extension}"), format!(".{:06x}.part", row.number())),
-            FileOf::Quoted => (format!("-quoted.{extension}"), format!(".{:06x}-quoted.part", row.number())),
+            AttachedTo::Message => (format!(".{extension}"), format!(".{:06x}.part", row.number())),
+            AttachedTo::Quoted => {
+                (format!("-quoted.{extension}"), format!(".{:06x}-quoted.part", row.number()))
+            }
         };
         Self { file: InboxFile::new(*sent_at, &fetcher.host.settings.zone, row.number(), &ending), part }
     }
 
-    async fn make<C>(&self, fetcher: &Fetcher<C>, group: &Group) -> io::Result<Unfinished> {
+    async fn create_part_file<C>(&self, fetcher: &MediaFetcher<C>, group: &Group) -> io::Result<PartialFile> {
         let (folder, file, part) =
-            (fetcher.host.paths.group(&group.name), self.file.clone(), self.part.clone());
-        blocking(move || home::create_beneath(&folder, &file.folders(), &part)).await
+            (fetcher.host.paths.group_folder(&group.name), self.file.clone(), self.part.clone());
+        run_blocking_io(move || folders::create_beneath(&folder, &file.parent_folders(), &part)).await
     }
 
-    async fn keep(&self, unfinished: Unfinished) -> Result<String, io::Error> {
+    async fn finish_part_file(&self, unfinished: PartialFile) -> Result<String, io::Error> {
         let name = self.file.name.clone();
-        blocking(move || unfinished.keep_as(&name)).await?;
-        Ok(self.file.path())
+        run_blocking_io(move || unfinished.persist_as(&name)).await?;
+        Ok(self.file.relative_path())
     }
 }
 
 /// Removes a file whose message was taken back.
-pub async fn remove<C>(host: &Host<C>, group: &GroupName, path: String) {
-    let folder = host.paths.group(group);
-    if let Err(error) = blocking(move || home::remove_beneath(&folder, &path)).await {
+pub async fn remove_media_file<C>(host: &SessionContext<C>, group: &GroupName, path: String) {
+    let folder = host.paths.group_folder(group);
+    if let Err(error) = run_blocking_io(move || folders::remove_beneath(&folder, &path)).await {
         tracing::warn!(%group, "Failed to remove a file that was taken back: {error}");
     }
 }
 
 /// Writes to the database, however long that takes.
-async fn until_recorded<T, F: Future<Output = Result<T>>>(record: impl Fn() -> F) -> T {
+async fn retry_until_recorded<T, F: Future<Output = Result<T>>>(record: impl Fn() -> F) -> T {
     loop {
         match record().await {
             Ok(recorded) => return recorded,
@@ -348,12 +357,14 @@ async fn until_recorded<T, F: Future<Output = Result<T>>>(record: impl Fn() -> F
     }
 }
 
-async fn blocking<T: Send + 'static>(work: impl FnOnce() -> io::Result<T> + Send + 'static) -> io::Result<T> {
-    panics::blocking(work).await.map_err(io::Error::other)?
+async fn run_blocking_io<T: Send + 'static>(
+    work: impl FnOnce() -> io::Result<T> + Send + 'static,
+) -> io::Result<T> {
+    panics::run_blocking(work).await.map_err(io::Error::other)?
 }
 
 /// Why a file is missing that the disk did not take.
-fn not_saved(error: io::Error) -> String {
+fn reason_not_saved(error: io::Error) -> String {
     tracing::warn!("Failed to save a file that came: {error}");
     let full = matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded);
     let reason = if full { DISK_FULL } else { NOT_SAVED };
@@ -362,7 +373,7 @@ fn not_saved(error: io::Error) -> String {
 
 /// The newest files within the bounds of one prompt, and the rest. One over the limit is never fetched, and takes
 /// no other's place.
-fn within_bounds(wanted: Vec<Wanted>, limit_bytes: u64) -> (Vec<Wanted>, Vec<Wanted>) {
+fn partition_within_limits(wanted: Vec<WantedFile>, limit_bytes: u64) -> (Vec<WantedFile>, Vec<WantedFile>) {
     let (mut files, mut bytes) = (0, 0_u64);
     wanted.into_iter().partition(|file| {
         if file.media.bytes <= limit_bytes {
@@ -374,7 +385,7 @@ fn within_bounds(wanted: Vec<Wanted>, limit_bytes: u64) -> (Vec<Wanted>, Vec<Wan
 }
 
 /// A limit in the unit that people read.
-pub fn megabytes(bytes: u64) -> u64 {
+pub fn bytes_to_megabytes(bytes: u64) -> u64 {
     bytes / (1024 * 1024)
 }
 
@@ -388,7 +399,7 @@ mod tests {
     const MB: u64 = 1024 * 1024;
 
     fn within(bytes: &[u64]) -> Vec<i64> {
-        let wanted = bytes.iter().zip(0..).map(|(bytes, row)| Wanted {
+        let wanted = bytes.iter().zip(0..).map(|(bytes, row)| WantedFile {
             row: RowId::from_number(row),
             media: Media {
                 kind: MediaKind::Image,
@@ -398,17 +409,17 @@ mod tests {
                 handle: Vec::new(),
             },
             sent_at: Timestamp::UNIX_EPOCH,
-            whose: FileOf::Message,
+            whose: AttachedTo::Message,
             path: None,
         });
-        let (within, left_out) = within_bounds(wanted.collect(), 32 * MB);
+        let (within, left_out) = partition_within_limits(wanted.collect(), 32 * MB);
         assert_eq!(within.len() + left_out.len(), bytes.len());
         within.iter().map(|file| file.row.number()).collect()
     }
 
     #[test]
     fn a_disk_without_files_left_is_as_full_as_one_without_bytes() {
-        let Room { bytes: kept_bytes, entries: kept_entries } = KEPT_FREE;
+        let DiskSpace { bytes: kept_bytes, entries: kept_entries } = KEPT_FREE;
         for (bytes, entries, expected) in [
             (kept_bytes, u64::MAX, true),
             (kept_bytes, kept_entries, true),
@@ -416,7 +427,7 @@ mod tests {
             (u64::MAX, kept_entries - 1, false),
             (u64::MAX, 0, false),
         ] {
-            assert_eq!(!KEPT_FREE.is_beyond(Room { bytes, entries }), expected, "{bytes} {entries}");
+            assert_eq!(!KEPT_FREE.is_beyond(DiskSpace { bytes, entries }), expected, "{bytes} {entries}");
         }
     }
 

@@ -8,7 +8,6 @@
 //! the last replies. A message that comes meanwhile waits for the next start. A link to WhatsApp that only a person can
 //! bring back stops the service, too.
 
-mod account;
 mod ahead;
 mod deadlines;
 mod delivery;
@@ -16,7 +15,8 @@ mod dispatch;
 mod docker;
 mod file_types;
 mod intake;
-mod link;
+mod link_watch;
+mod login_watch;
 mod media;
 mod outgoing;
 mod pacing;
@@ -33,14 +33,14 @@ use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use crate::auth;
 use crate::bridge::ServiceEnd;
 use crate::container::Containers;
+use crate::login;
 use crate::notices;
-use crate::panics::BrokeOff;
-use crate::session::{Host, Settings};
+use crate::panics::WorkPanicked;
+use crate::session::{SessionContext, Settings};
 use crate::store::{MAX_ATTEMPTS, Rules};
-use crate::types::{ChatId, Link, Outage, Trouble};
+use crate::types::{ChatId, LinkState, Outage, Trouble};
 
 /// Wake-ups on their way from intake to media, and from there to dispatch.
 const HINTS_IN_FLIGHT: usize = 64;
@@ -58,7 +58,7 @@ pub const STOP_LIMIT: Duration =
 
 /// Which chats the bridge of this run can reach.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum BridgeReach {
     /// All of WhatsApp's.
     All,
     /// Only this one, which is not WhatsApp's; replies to others stay in the outbox, untried.
@@ -69,10 +69,10 @@ pub enum Reach {
 
 /// Why the service has ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Ended {
+pub enum StopReason {
     Asked,
     /// The link to WhatsApp is in a state that only a person can change.
-    Link(Link),
+    Link(LinkState),
 }
 
 /// Runs the service until `shutdown` resolves, or the link needs a person. `ready` is answered once messages are
@@ -80,15 +80,15 @@ pub enum Ended {
 ///
 /// # Errors
 /// The database cannot be used at the start, or a part of the service has broken off. Docker is waited for.
-pub async fn run<C: Containers>(
-    host: Host<C>,
+pub async fn run_service<C: Containers>(
+    host: SessionContext<C>,
     end: ServiceEnd,
-    reach: Reach,
+    reach: BridgeReach,
     ready: oneshot::Sender<()>,
     shutdown: impl Future<Output = ()>,
-) -> Result<Ended> {
-    clean_up(&host).await?;
-    let account = account::look(&host).await;
+) -> Result<StopReason> {
+    clean_up_at_start(&host).await?;
+    let account = login_watch::start_login_watch(&host).await;
     let (woken, woken_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (hints, hint_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (stop_intake, intake_stopped) = oneshot::channel();
@@ -101,28 +101,30 @@ pub async fn run<C: Containers>(
     let mut tasks = JoinSet::new();
     let unread_noted = Arc::new(Notify::new());
     let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
-    let intake_hints = intake::Hints { woken, expected, unread: Arc::clone(&unread_noted) };
-    let intake = intake::run(host.clone(), end.batches, intake_hints, intake_stopped);
+    let intake_hints = intake::IntakeHints { woken, expected, unread: Arc::clone(&unread_noted) };
+    let intake = intake::run_intake(host.clone(), end.batches, intake_hints, intake_stopped);
     let intake = tasks.spawn(intake);
-    let source = media::Source { orders: end.orders.clone(), link: end.link.clone(), reach: reach.clone() };
-    let media = tasks.spawn(media::run(host.clone(), source, woken_receiver, hints, media_stopped));
+    let source =
+        media::MediaSource { orders: end.orders.clone(), link: end.link.clone(), reach: reach.clone() };
+    let media = tasks.spawn(media::run_media(host.clone(), source, woken_receiver, hints, media_stopped));
     let dispatch =
-        tasks.spawn(dispatch::run(host.clone(), hint_receiver, expected_receiver, dispatch_stopped));
-    let unread = unread::run(&host, end.orders.clone(), end.link.clone(), unread_noted);
-    let delivery = delivery::run(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
+        tasks.spawn(dispatch::run_dispatch(host.clone(), hint_receiver, expected_receiver, dispatch_stopped));
+    let unread = unread::run_unread_recovery(&host, end.orders.clone(), end.link.clone(), unread_noted);
+    let delivery =
+        delivery::run_delivery(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
     let delivery = tasks.spawn(delivery);
     // In a set of its own: whatever else breaks off, a renewal that has begun is finished.
     let mut keeper = JoinSet::new();
-    keeper.spawn(auth::keep(Arc::clone(&host.login), host.clock, keeper_stopped));
+    keeper.spawn(login::run_refresher(Arc::clone(&host.login), host.clock, keeper_stopped));
     tracing::info!("Ready");
     ready.send(()).ok();
 
     let why = tokio::select! {
-        () = shutdown => Ok(Ended::Asked),
-        link = needs_a_person(&host, end.link, &reach) => Ok(Ended::Link(link)),
-        never = docker::wait_for(&host) => match never {},
-        never = forget_daily(&host) => match never {},
-        never = account.watch(&host) => match never {},
+        () = shutdown => Ok(StopReason::Asked),
+        link = wait_for_unrecoverable_link(&host, end.link, &reach) => Ok(StopReason::Link(link)),
+        never = docker::run_startup_sweep(&host) => match never {},
+        never = run_daily_expiry(&host) => match never {},
+        never = account.watch_login_changes(&host) => match never {},
         never = unread => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
         _ = keeper.join_next() => Err(anyhow!("The keeper of the login broke off")),
@@ -134,20 +136,20 @@ pub async fn run<C: Containers>(
         let why = why.inspect_err(|_| tasks.abort_all())?;
         tracing::info!("Stopping");
         stop_media.send(()).ok();
-        ended(&mut tasks, &media).await.context("Failed to stop fetching files")?;
+        wait_for_task_end(&mut tasks, &media).await.context("Failed to stop fetching files")?;
         stop_dispatch.send(()).ok();
-        match timeout(SESSIONS_STOP_LIMIT, ended(&mut tasks, &dispatch)).await {
+        match timeout(SESSIONS_STOP_LIMIT, wait_for_task_end(&mut tasks, &dispatch)).await {
             Ok(stopped) => stopped.context("Failed to stop the sessions")?,
             Err(_) => tracing::warn!("Docker does not end all containers; the next start removes them"),
         }
         let give_up = Instant::now() + LAST_DELIVERIES_LIMIT;
         stop_delivery.send(()).ok();
-        match timeout_at(give_up, ended(&mut tasks, &delivery)).await {
+        match timeout_at(give_up, wait_for_task_end(&mut tasks, &delivery)).await {
             Ok(stopped) => stopped.context("Failed to stop delivery")?,
             Err(_) => tracing::info!("Some replies are still to be sent; the next start sends them"),
         }
         stop_intake.send(()).ok();
-        ended(&mut tasks, &intake).await.context("Failed to stop intake")?;
+        wait_for_task_end(&mut tasks, &intake).await.context("Failed to stop intake")?;
         Ok(why)
     }
     .await;
@@ -160,34 +162,38 @@ pub async fn run<C: Containers>(
 }
 
 /// Waits until a part has ended. Another one may end meanwhile, later than it should.
-async fn ended(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), BrokeOff> {
+async fn wait_for_task_end(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), WorkPanicked> {
     while !part.is_finished() {
-        tasks.join_next().await.transpose().map_err(|_| BrokeOff)?;
+        tasks.join_next().await.transpose().map_err(|_| WorkPanicked)?;
     }
     Ok(())
 }
 
 /// Forgets what is too old once a day, and keeps room for what is new: the start does it first.
-async fn forget_daily<C: Containers>(host: &Host<C>) -> Infallible {
+async fn run_daily_expiry<C: Containers>(host: &SessionContext<C>) -> Infallible {
     loop {
         sleep(FORGET_EVERY).await;
-        host.store.reserve_room().await;
-        if let Err(error) = host.store.forget_old(host.clock.now()).await {
+        host.store.reserve_disk_space().await;
+        if let Err(error) = host.store.expire_old_rows(host.clock.now()).await {
             tracing::error!("Failed to forget what is old: {error:#}");
         }
     }
 }
 
 /// Resolves when the link to WhatsApp needs a person; never where the bridge is not WhatsApp's.
-async fn needs_a_person<C: Containers>(host: &Host<C>, link: watch::Receiver<Link>, reach: &Reach) -> Link {
+async fn wait_for_unrecoverable_link<C: Containers>(
+    host: &SessionContext<C>,
+    link: watch::Receiver<LinkState>,
+    reach: &BridgeReach,
+) -> LinkState {
     match reach {
-        Reach::All => link::watch(host, link).await,
-        Reach::Only(_) | Reach::Nothing => std::future::pending().await,
+        BridgeReach::All => link_watch::watch_link(host, link).await,
+        BridgeReach::Only(_) | BridgeReach::Nothing => std::future::pending().await,
     }
 }
 
 /// What the store goes by.
-fn rules(settings: &Settings) -> Rules {
+fn rules_from_settings(settings: &Settings) -> Rules {
     Rules {
         assistant: settings.assistant.clone(),
         answer_within: settings.answer_within,
@@ -198,15 +204,16 @@ fn rules(settings: &Settings) -> Rules {
 
 /// Removes what an earlier run left in the database: its claims, what is too old to matter. Its containers go as soon as
 /// Docker answers.
-async fn clean_up<C: Containers>(host: &Host<C>) -> Result<()> {
+async fn clean_up_at_start<C: Containers>(host: &SessionContext<C>) -> Result<()> {
     let settings = &host.settings;
     let now = host.clock.now();
-    let gave_up = settings.notice(notices::gave_up(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
-    host.store.unclaim_lost(gave_up, now).await?;
-    host.store.let_old_calls_go(rules(settings), now).await?;
+    let gave_up =
+        settings.with_reply_prefix(notices::gave_up_notice(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
+    host.store.release_lost_claims(gave_up, now).await?;
+    host.store.expire_old_calls(rules_from_settings(settings), now).await?;
     // A disk that is still full shows itself again.
     host.store.end_outage(Outage::NoSpace, now).await?;
-    host.store.forget_old(now).await?;
-    host.store.reserve_room().await;
+    host.store.expire_old_rows(now).await?;
+    host.store.reserve_disk_space().await;
     Ok(())
 }

@@ -4,67 +4,77 @@
 
 use crate::bridge::{Content, FILE_MAX_BYTES, OutgoingFile, SendError};
 use crate::container::Containers;
-use crate::home::{self, NotOpened};
+use crate::folders::{self, OpenError};
 use crate::notices::{self, FileRefused};
-use crate::panics::blocking;
+use crate::panics::run_blocking;
 use crate::paths::GROUP_IN_CONTAINER;
-use crate::session::Host;
-use crate::store::{DueContent, DueReply, Quoted};
+use crate::session::SessionContext;
+use crate::store::{DueReply, QuotedMessage, ReplyContent};
 
 use super::file_types;
-use super::media::megabytes;
+use super::media::bytes_to_megabytes;
 
 /// What to hand to the bridge.
 ///
 /// # Errors
 /// Why it cannot be sent now, or never.
-pub async fn content<C: Containers>(host: &Host<C>, reply: &DueReply) -> Result<Content, SendError> {
+pub async fn build_content<C: Containers>(
+    host: &SessionContext<C>,
+    reply: &DueReply,
+) -> Result<Content, SendError> {
     if let Some(message) = &reply.message {
         return Ok(Content::Encoded(message.clone()));
     }
     match (&reply.content, &reply.quote) {
-        (DueContent::Text { text, mentions }, _) => {
+        (ReplyContent::Text { text, mentions }, _) => {
             Ok(Content::Text { text: text.clone(), mentions: mentions.clone() })
         }
-        (DueContent::Reaction { emoji }, Some(Quoted { id, sender, .. })) => {
+        (ReplyContent::Reaction { emoji }, Some(QuotedMessage { id, sender, .. })) => {
             Ok(Content::Reaction { target: id.clone(), sender: sender.clone(), emoji: emoji.clone() })
         }
-        (DueContent::Reaction { .. }, None) => {
+        (ReplyContent::Reaction { .. }, None) => {
             Err(SendError::Never("there is nothing to react to".to_owned()))
         }
-        (DueContent::File { path, caption }, _) => match file(host, reply, path, caption).await? {
-            Ok(file) => Ok(Content::File(file)),
-            Err(why) => Ok(instead(host, caption, why)),
-        },
+        (ReplyContent::File { path, caption }, _) => {
+            match open_outgoing_file(host, reply, path, caption).await? {
+                Ok(file) => Ok(Content::File(file)),
+                Err(why) => Ok(content_instead_of_file(host, caption, why)),
+            }
+        }
     }
 }
 
 /// Opens a file of the chat's group, or says why it is not sent.
-async fn file<C: Containers>(
-    host: &Host<C>,
+async fn open_outgoing_file<C: Containers>(
+    host: &SessionContext<C>,
     reply: &DueReply,
     path: &str,
     caption: &str,
 ) -> Result<Result<OutgoingFile, FileRefused>, SendError> {
     // Never is only what cannot change: the host may be short of something for a moment.
     let not_registered = || SendError::Never("its chat is not registered any more".to_owned());
-    let group =
-        host.store.group_of(&reply.chat).await.map_err(|error| SendError::Later(format!("{error:#}")))?;
+    let group = host
+        .store
+        .group_by_chat(&reply.chat)
+        .await
+        .map_err(|error| SendError::Later(format!("{error:#}")))?;
     let group = group.ok_or_else(not_registered)?;
-    let folder = host.paths.group(&group.name);
-    let path = beneath_group(path).to_owned();
+    let folder = host.paths.group_folder(&group.name);
+    let path = relative_to_group(path).to_owned();
     let name = path.rsplit('/').next().unwrap_or_default().to_owned();
-    let opened = blocking(move || home::open_beneath(&folder, &path)).await;
+    let opened = run_blocking(move || folders::open_beneath(&folder, &path)).await;
     let limit_bytes = host.settings.media_limit_bytes.min(FILE_MAX_BYTES);
     Ok(match opened.map_err(|error| SendError::Later(error.to_string()))? {
-        Ok((_, bytes)) if bytes > limit_bytes => Err(FileRefused::TooLarge { mb: megabytes(limit_bytes) }),
+        Ok((_, bytes)) if bytes > limit_bytes => {
+            Err(FileRefused::TooLarge { mb: bytes_to_megabytes(limit_bytes) })
+        }
         Ok((file, bytes)) => {
-            let (kind, mime) = file_types::outgoing(&name);
+            let (kind, mime) = file_types::media_type_for_name(&name);
             Ok(OutgoingFile { kind, mime: mime.to_owned(), name, caption: caption.to_owned(), file, bytes })
         }
-        Err(NotOpened::NotThere) => Err(FileRefused::NotThere),
-        Err(NotOpened::NotAFile) => Err(FileRefused::NotAFile),
-        Err(NotOpened::Failed(error)) => {
+        Err(OpenError::NotThere) => Err(FileRefused::NotThere),
+        Err(OpenError::NotAFile) => Err(FileRefused::NotAFile),
+        Err(OpenError::Failed(error)) => {
             return Err(SendError::Later(format!("its file cannot be read: {error}")));
         }
     })
@@ -72,14 +82,14 @@ async fn file<C: Containers>(
 
 /// The path relative to the group's folder, where it was given as the agent sees it. What it leads to is decided
 /// when it is opened.
-fn beneath_group(path: &str) -> &str {
+fn relative_to_group(path: &str) -> &str {
     let path = path.strip_prefix(GROUP_IN_CONTAINER).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path);
     path.strip_prefix("./").unwrap_or(path)
 }
 
-fn instead<C>(host: &Host<C>, caption: &str, why: FileRefused) -> Content {
+fn content_instead_of_file<C>(host: &SessionContext<C>, caption: &str, why: FileRefused) -> Content {
     let settings = &host.settings;
-    let text = notices::instead_of_file(settings.lang, &settings.reply_prefix, caption, why);
+    let text = notices::file_not_sent_notice(settings.lang, &settings.reply_prefix, caption, why);
     Content::Text { text, mentions: Vec::new() }
 }
 
@@ -101,7 +111,7 @@ mod tests {
             ("/workspace/global/KIMI.md", "/workspace/global/KIMI.md"),
             ("../x", "../x"),
         ] {
-            assert_eq!(beneath_group(path), expected, "{path:?}");
+            assert_eq!(relative_to_group(path), expected, "{path:?}");
         }
     }
 }

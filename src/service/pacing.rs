@@ -7,29 +7,29 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-use crate::rate::{Bucket, Rate};
+use crate::rate::{RateLimit, TokenBucket};
 use crate::types::ChatId;
 
 /// In one chat: an answer of a few parts at once, then as fast as somebody could read.
-const PER_CHAT: Rate = Rate { burst: 4, pause: Duration::from_secs(1) };
+const PER_CHAT: RateLimit = RateLimit { burst: 4, pause: Duration::from_secs(1) };
 /// In one chat, over a longer time: at most 240 in an hour. People ask for less, and read less; more is asked by a program
 /// that answers each answer, or said by an agent that does not stop.
-const PER_CHAT_LASTING: Rate = Rate { burst: 120, pause: Duration::from_secs(30) };
+const PER_CHAT_LASTING: RateLimit = RateLimit { burst: 120, pause: Duration::from_secs(30) };
 /// In all chats together.
-const OVERALL: Rate = Rate { burst: 20, pause: Duration::from_millis(100) };
+const OVERALL: RateLimit = RateLimit { burst: 20, pause: Duration::from_millis(100) };
 
 /// What has left lately.
 #[derive(Debug)]
-pub struct Pacing {
-    overall: Bucket,
+pub struct SendRateLimiter {
+    overall: TokenBucket,
     /// Those of which a bucket is not full.
-    chats: HashMap<ChatId, Chat>,
+    chats: HashMap<ChatId, ChatBuckets>,
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Chat {
-    brief: Bucket,
-    lasting: Bucket,
+struct ChatBuckets {
+    brief: TokenBucket,
+    lasting: TokenBucket,
     slowness: Slowness,
 }
 
@@ -40,16 +40,17 @@ enum Slowness {
     Told,
 }
 
-impl Chat {
-    fn quiet(now: Instant) -> Self {
-        let (brief, lasting) = (Bucket::full(PER_CHAT, now), Bucket::full(PER_CHAT_LASTING, now));
+impl ChatBuckets {
+    fn all_full(now: Instant) -> Self {
+        let (brief, lasting) =
+            (TokenBucket::new_full(PER_CHAT, now), TokenBucket::new_full(PER_CHAT_LASTING, now));
         Self { brief, lasting, slowness: Slowness::Untold }
     }
 }
 
 /// Why a chat has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Wait {
+pub enum WaitReason {
     /// For a moment: somebody would have to type meanwhile.
     Brief,
     /// It has said so much that the rest comes slowly.
@@ -58,38 +59,40 @@ pub enum Wait {
     LastingUntold,
 }
 
-impl Pacing {
+impl SendRateLimiter {
     pub fn new(now: Instant) -> Self {
-        Self { overall: Bucket::full(OVERALL, now), chats: HashMap::new() }
+        Self { overall: TokenBucket::new_full(OVERALL, now), chats: HashMap::new() }
     }
 
     /// When a message may leave for this chat: now, or later.
     pub fn ready_at(&self, chat: &ChatId, now: Instant) -> Instant {
-        let chat =
-            self.chats.get(chat).map_or(now, |chat| chat.brief.ready_at(now).max(chat.lasting.ready_at(now)));
-        chat.max(self.overall.ready_at(now))
+        let chat = self
+            .chats
+            .get(chat)
+            .map_or(now, |chat| chat.brief.next_token_at(now).max(chat.lasting.next_token_at(now)));
+        chat.max(self.overall.next_token_at(now))
     }
 
     /// Why a message for this chat has to wait. Who asks tells of it.
-    pub fn why(&mut self, chat: &ChatId, now: Instant) -> Wait {
+    pub fn take_wait_reason(&mut self, chat: &ChatId, now: Instant) -> WaitReason {
         match self.chats.get_mut(chat) {
-            Some(chat) if chat.lasting.ready_at(now) > now => {
+            Some(chat) if chat.lasting.next_token_at(now) > now => {
                 match std::mem::replace(&mut chat.slowness, Slowness::Told) {
-                    Slowness::Untold => Wait::LastingUntold,
-                    Slowness::Told => Wait::Lasting,
+                    Slowness::Untold => WaitReason::LastingUntold,
+                    Slowness::Told => WaitReason::Lasting,
                 }
             }
-            Some(_) | None => Wait::Brief,
+            Some(_) | None => WaitReason::Brief,
         }
     }
 
     /// A message leaves now.
-    pub fn left(&mut self, chat: &ChatId, now: Instant) {
+    pub fn record_send(&mut self, chat: &ChatId, now: Instant) {
         self.chats.retain(|_, chat| !chat.lasting.is_full(now));
-        self.overall.take(now);
-        let chat = self.chats.entry(chat.clone()).or_insert(Chat::quiet(now));
-        chat.brief.take(now);
-        chat.lasting.take(now);
+        self.overall.take_token(now);
+        let chat = self.chats.entry(chat.clone()).or_insert(ChatBuckets::all_full(now));
+        chat.brief.take_token(now);
+        chat.lasting.take_token(now);
     }
 }
 
@@ -106,11 +109,11 @@ mod tests {
     /// Seconds after the beginning at which so many messages leave for one chat, each as early as it may.
     fn as_fast_as_possible(messages: usize, chat_of: impl Fn(usize) -> ChatId) -> Vec<f32> {
         let began = Instant::now();
-        let (mut now, mut pacing, mut left) = (began, Pacing::new(began), Vec::new());
+        let (mut now, mut pacing, mut left) = (began, SendRateLimiter::new(began), Vec::new());
         for message in 0..messages {
             let chat = chat_of(message);
             now = pacing.ready_at(&chat, now);
-            pacing.left(&chat, now);
+            pacing.record_send(&chat, now);
             left.push((now - began).as_secs_f32());
         }
         left
@@ -132,13 +135,13 @@ mod tests {
     #[test]
     fn who_was_quiet_may_say_four_again() {
         let began = Instant::now();
-        let mut pacing = Pacing::new(began);
-        (0..4).for_each(|_| pacing.left(&chat(0), began));
+        let mut pacing = SendRateLimiter::new(began);
+        (0..4).for_each(|_| pacing.record_send(&chat(0), began));
         assert!(pacing.ready_at(&chat(0), began) > began);
         let later = began + Duration::from_secs(4);
         for _ in 0..4 {
             assert_eq!(pacing.ready_at(&chat(0), later), later);
-            pacing.left(&chat(0), later);
+            pacing.record_send(&chat(0), later);
         }
         assert!(pacing.ready_at(&chat(0), later) > later);
     }
@@ -152,19 +155,19 @@ mod tests {
         assert_eq!(left[123..], [120.0, 150.0, 180.0]);
 
         let began = Instant::now();
-        let (mut now, mut pacing) = (began, Pacing::new(began));
+        let (mut now, mut pacing) = (began, SendRateLimiter::new(began));
         let mut reasons = Vec::new();
         for _ in 0..130 {
             let ready_at = pacing.ready_at(&chat(0), now);
             if ready_at > now {
-                reasons.push(pacing.why(&chat(0), now));
+                reasons.push(pacing.take_wait_reason(&chat(0), now));
             }
             now = ready_at;
-            pacing.left(&chat(0), now);
+            pacing.record_send(&chat(0), now);
         }
         reasons.dedup();
-        assert_eq!(reasons, [Wait::Brief, Wait::LastingUntold, Wait::Lasting]);
-        assert_eq!(pacing.why(&chat(1), now), Wait::Brief, "others are not slowed down");
+        assert_eq!(reasons, [WaitReason::Brief, WaitReason::LastingUntold, WaitReason::Lasting]);
+        assert_eq!(pacing.take_wait_reason(&chat(1), now), WaitReason::Brief, "others are not slowed down");
     }
 
     proptest! {
@@ -173,17 +176,17 @@ mod tests {
             wishes in prop::collection::vec((0_usize..5, 0_u64..2_000), 1..200),
         ) {
             let began = Instant::now();
-            let (mut now, mut pacing) = (began, Pacing::new(began));
+            let (mut now, mut pacing) = (began, SendRateLimiter::new(began));
             let mut left: Vec<(usize, Instant)> = Vec::new();
             for (number, pause_millis) in wishes {
                 now += Duration::from_millis(pause_millis);
                 now = pacing.ready_at(&chat(number), now);
                 prop_assert_eq!(pacing.ready_at(&chat(number), now), now, "what is ready at a time is ready then");
-                pacing.left(&chat(number), now);
+                pacing.record_send(&chat(number), now);
                 left.push((number, now));
             }
             prop_assert!(pacing.chats.len() <= 5);
-            let within = |from: Instant, to: Instant, rate: Rate| {
+            let within = |from: Instant, to: Instant, rate: RateLimit| {
                 u128::from(rate.burst) + (to - from).as_millis() / rate.pause.as_millis()
             };
             for (first, &(number, from)) in left.iter().enumerate() {

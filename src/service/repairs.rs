@@ -6,7 +6,7 @@ use std::time::Duration;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::timeout;
 
-use crate::bridge::{Order, Repair, SendError};
+use crate::bridge::{Order, RepairOrder, SendError};
 use crate::store::DueRepair;
 
 /// How long the bridge may take over one: keys are asked for, and one message is sent.
@@ -14,11 +14,11 @@ const REPAIR_LIMIT: Duration = Duration::from_secs(60);
 
 /// Makes these repairs, one after the other. Gives those that could not be made now. Whether one has helped, only a
 /// receipt of the device can say.
-pub async fn carry_out(orders: mpsc::Sender<Order>, due: Vec<DueRepair>) -> Vec<DueRepair> {
+pub async fn send_repairs(orders: mpsc::Sender<Order>, due: Vec<DueRepair>) -> Vec<DueRepair> {
     let mut not_made = Vec::new();
     for repair in due {
         let (outcome, answer) = oneshot::channel();
-        let order = Order::Repair(Repair {
+        let order = Order::Repair(RepairOrder {
             chat: repair.chat.clone(),
             id: repair.id.clone(),
             person: repair.person.clone(),

@@ -16,7 +16,7 @@ pub const AGENT_BYTES: u64 = 120 * 1024 * 1024;
 
 /// What to tell a session.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Order {
+pub enum SlotOrder {
     Grant(GroupName),
     Want(GroupName),
 }
@@ -30,16 +30,16 @@ pub struct Slots {
     /// Counts the times that a holder became idle.
     rests: u64,
     /// In the order in which slots were granted.
-    holders: Vec<Holder>,
+    holders: Vec<SlotHolder>,
     waiting: VecDeque<GroupName>,
 }
 
 #[derive(Debug)]
-struct Holder {
+struct SlotHolder {
     group: GroupName,
     activity: Activity,
-    asked: Asked,
-    taken: Taken,
+    asked: ReturnRequested,
+    taken: SlotPurpose,
     memory_bytes: u64,
     /// When it became idle, in the order of all such times.
     rested: u64,
@@ -53,14 +53,14 @@ enum Activity {
 
 /// What for a holder has its slot.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Taken {
+enum SlotPurpose {
     ForWork,
     Ahead,
 }
 
 /// Whether a holder was told that its slot is wanted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Asked {
+enum ReturnRequested {
     No,
     Yes,
 }
@@ -71,86 +71,92 @@ impl Slots {
     }
 
     /// Whether one more may hold a slot. One always may.
-    fn has_room(&self) -> bool {
-        let after = self.held_bytes().saturating_add(AGENT_BYTES);
+    fn has_free_slot(&self) -> bool {
+        let after = self.held_memory_bytes().saturating_add(AGENT_BYTES);
         self.holders.is_empty() || (self.holders.len() < self.count && after <= self.memory_bytes)
     }
 
-    fn held_bytes(&self) -> u64 {
+    fn held_memory_bytes(&self) -> u64 {
         self.holders.iter().map(|holder| holder.memory_bytes).fold(0, u64::saturating_add)
     }
 
     /// Those that hold a slot.
-    pub fn holders(&self) -> impl Iterator<Item = &GroupName> {
+    pub fn holding_groups(&self) -> impl Iterator<Item = &GroupName> {
         self.holders.iter().map(|holder| &holder.group)
     }
 
     /// What the holders' agents have been found to hold, in bytes. Says whom to ask for its slot: if they hold too much
     /// together, or `is_short` of memory is the machine, the one that is idle for the longest, one at a time.
-    pub fn measured(&mut self, held: impl Fn(&GroupName) -> Option<u64>, is_short: bool) -> Vec<Order> {
+    pub fn update_memory_use(
+        &mut self,
+        held: impl Fn(&GroupName) -> Option<u64>,
+        is_short: bool,
+    ) -> Vec<SlotOrder> {
         for holder in &mut self.holders {
             holder.memory_bytes = held(&holder.group).unwrap_or(0).max(AGENT_BYTES);
         }
-        let mut orders = self.grant_or_want();
-        let gives = |holder: &Holder| holder.asked == Asked::Yes && holder.activity == Activity::Idle;
-        let too_much = is_short || self.held_bytes() > self.memory_bytes;
+        let mut orders = self.grant_or_reclaim_slots();
+        let gives =
+            |holder: &SlotHolder| holder.asked == ReturnRequested::Yes && holder.activity == Activity::Idle;
+        let too_much = is_short || self.held_memory_bytes() > self.memory_bytes;
         if too_much
             && !self.holders.iter().any(gives)
-            && let Some(index) = self.longest_idle()
+            && let Some(index) = self.longest_idle_holder()
             && let Some(holder) = self.holders.get_mut(index)
         {
-            holder.asked = Asked::Yes;
-            orders.push(Order::Want(holder.group.clone()));
+            holder.asked = ReturnRequested::Yes;
+            orders.push(SlotOrder::Want(holder.group.clone()));
         }
         orders
     }
 
     /// The one that is idle for the longest, of those that were not asked.
-    fn longest_idle(&self) -> Option<usize> {
+    fn longest_idle_holder(&self) -> Option<usize> {
         let idle = self.holders.iter().enumerate();
-        let idle = idle.filter(|(_, holder)| holder.asked == Asked::No && holder.activity == Activity::Idle);
+        let idle = idle
+            .filter(|(_, holder)| holder.asked == ReturnRequested::No && holder.activity == Activity::Idle);
         idle.min_by_key(|(_, holder)| holder.rested).map(|(index, _)| index)
     }
 
     /// A group asks for a slot. One that got it unasked meanwhile has it already.
-    pub fn ask(&mut self, group: GroupName) -> Vec<Order> {
-        if self.holds(&group) {
-            self.needed(&group);
+    pub fn request_slot(&mut self, group: GroupName) -> Vec<SlotOrder> {
+        if self.holds_slot(&group) {
+            self.mark_needed(&group);
         } else {
             self.waiting.push_back(group);
         }
-        self.grant_or_want()
+        self.grant_or_reclaim_slots()
     }
 
     /// Takes a slot for a group that has not asked for one, if one is free that nobody may need before.
-    pub fn take_ahead(&mut self, group: &GroupName) -> bool {
-        let ahead = self.holders.iter().filter(|holder| holder.taken == Taken::Ahead).count();
+    pub fn try_take_slot_ahead(&mut self, group: &GroupName) -> bool {
+        let ahead = self.holders.iter().filter(|holder| holder.taken == SlotPurpose::Ahead).count();
         let may = self.waiting.is_empty()
-            && self.has_room()
+            && self.has_free_slot()
             && ahead < (self.count / 2).max(1)
-            && !self.holds(group);
+            && !self.holds_slot(group);
         if may {
-            self.hold(group.clone(), Taken::Ahead);
+            self.add_holder(group.clone(), SlotPurpose::Ahead);
         }
         may
     }
 
     /// There is work for a holder whose slot was taken ahead.
-    pub fn needed(&mut self, group: &GroupName) {
+    pub fn mark_needed(&mut self, group: &GroupName) {
         if let Some(holder) = self.holders.iter_mut().find(|holder| holder.group == *group) {
-            holder.taken = Taken::ForWork;
+            holder.taken = SlotPurpose::ForWork;
         }
     }
 
-    fn holds(&self, group: &GroupName) -> bool {
+    fn holds_slot(&self, group: &GroupName) -> bool {
         self.holders.iter().any(|holder| holder.group == *group)
     }
 
-    fn hold(&mut self, group: GroupName, taken: Taken) {
-        self.holders.push(Holder {
+    fn add_holder(&mut self, group: GroupName, taken: SlotPurpose) {
+        self.holders.push(SlotHolder {
             group,
             activity: Activity::Busy,
-            asked: Asked::No,
+            asked: ReturnRequested::No,
             taken,
             memory_bytes: AGENT_BYTES,
             rested: 0,
@@ -158,64 +164,64 @@ impl Slots {
     }
 
     /// A group gives its slot back, or does not wait for one any more.
-    pub fn give_back(&mut self, group: &GroupName) -> Vec<Order> {
+    pub fn release_slot(&mut self, group: &GroupName) -> Vec<SlotOrder> {
         self.waiting.retain(|waiting| waiting != group);
         self.holders.retain(|holder| holder.group != *group);
-        self.grant_or_want()
+        self.grant_or_reclaim_slots()
     }
 
-    pub fn idle(&mut self, group: &GroupName) -> Vec<Order> {
+    pub fn mark_idle(&mut self, group: &GroupName) -> Vec<SlotOrder> {
         self.rests += 1;
         let rests = self.rests;
         if let Some(holder) = self.holders.iter_mut().find(|holder| holder.group == *group) {
             holder.rested = rests;
         }
-        self.set(group, Activity::Idle);
-        self.grant_or_want()
+        self.set_activity(group, Activity::Idle);
+        self.grant_or_reclaim_slots()
     }
 
-    pub fn busy(&mut self, group: &GroupName) {
-        self.set(group, Activity::Busy);
+    pub fn mark_busy(&mut self, group: &GroupName) {
+        self.set_activity(group, Activity::Busy);
     }
 
-    fn set(&mut self, group: &GroupName, activity: Activity) {
+    fn set_activity(&mut self, group: &GroupName, activity: Activity) {
         if let Some(holder) = self.holders.iter_mut().find(|holder| holder.group == *group) {
             holder.activity = activity;
         }
     }
 
-    fn grant_or_want(&mut self) -> Vec<Order> {
+    fn grant_or_reclaim_slots(&mut self) -> Vec<SlotOrder> {
         let mut orders = Vec::new();
-        while self.has_room()
+        while self.has_free_slot()
             && let Some(group) = self.waiting.pop_front()
         {
-            self.hold(group.clone(), Taken::ForWork);
-            orders.push(Order::Grant(group));
+            self.add_holder(group.clone(), SlotPurpose::ForWork);
+            orders.push(SlotOrder::Grant(group));
         }
-        while let Some(holder) = self.next_to_ask() {
-            holder.asked = Asked::Yes;
-            orders.push(Order::Want(holder.group.clone()));
+        while let Some(holder) = self.next_holder_to_ask() {
+            holder.asked = ReturnRequested::Yes;
+            orders.push(SlotOrder::Want(holder.group.clone()));
         }
         orders
     }
 
     /// The holder to ask next, if one more is needed: an idle one, else the busy one that holds the longest.
     /// That a busy one was asked does not keep an idle one: it is free at once.
-    fn next_to_ask(&mut self) -> Option<&mut Holder> {
+    fn next_holder_to_ask(&mut self) -> Option<&mut SlotHolder> {
         let asked = |activity| {
             let held = self
                 .holders
                 .iter()
-                .filter(|holder| holder.asked == Asked::Yes && holder.activity == activity);
+                .filter(|holder| holder.asked == ReturnRequested::Yes && holder.activity == activity);
             held.count()
         };
         let busy_longest = || {
             self.holders
                 .iter()
-                .position(|holder| holder.asked == Asked::No && holder.activity == Activity::Busy)
+                .position(|holder| holder.asked == ReturnRequested::No && holder.activity == Activity::Busy)
         };
         let (idle, busy) = (asked(Activity::Idle), asked(Activity::Busy));
-        let index = match self.longest_idle() {
+        let index = match self.longest_idle_holder() {
             Some(index) if idle < self.waiting.len() => index,
             Some(_) | None if idle + busy < self.waiting.len() => busy_longest()?,
             Some(_) | None => return None,
@@ -237,90 +243,94 @@ mod tests {
     #[test]
     fn the_third_waits_and_an_idle_one_is_asked_for_its_slot() {
         let mut slots = Slots::new(2, u64::MAX);
-        assert_eq!(slots.ask(group("a")), [Order::Grant(group("a"))]);
-        assert_eq!(slots.ask(group("b")), [Order::Grant(group("b"))]);
-        slots.idle(&group("b"));
-        assert_eq!(slots.ask(group("c")), [Order::Want(group("b"))]);
-        assert_eq!(slots.give_back(&group("b")), [Order::Grant(group("c"))]);
+        assert_eq!(slots.request_slot(group("a")), [SlotOrder::Grant(group("a"))]);
+        assert_eq!(slots.request_slot(group("b")), [SlotOrder::Grant(group("b"))]);
+        slots.mark_idle(&group("b"));
+        assert_eq!(slots.request_slot(group("c")), [SlotOrder::Want(group("b"))]);
+        assert_eq!(slots.release_slot(&group("b")), [SlotOrder::Grant(group("c"))]);
     }
 
     #[test]
     fn where_all_are_busy_the_longest_holding_is_asked() {
         let mut slots = Slots::new(2, u64::MAX);
-        slots.ask(group("a"));
-        slots.ask(group("b"));
-        assert_eq!(slots.ask(group("c")), [Order::Want(group("a"))]);
-        assert_eq!(slots.ask(group("d")), [Order::Want(group("b"))]);
-        assert_eq!(slots.give_back(&group("b")), [Order::Grant(group("c"))]);
+        slots.request_slot(group("a"));
+        slots.request_slot(group("b"));
+        assert_eq!(slots.request_slot(group("c")), [SlotOrder::Want(group("a"))]);
+        assert_eq!(slots.request_slot(group("d")), [SlotOrder::Want(group("b"))]);
+        assert_eq!(slots.release_slot(&group("b")), [SlotOrder::Grant(group("c"))]);
     }
 
     #[test]
     fn one_that_turns_idle_is_asked_even_if_a_busy_one_was() {
         let mut slots = Slots::new(2, u64::MAX);
-        slots.ask(group("a"));
-        slots.ask(group("b"));
-        assert_eq!(slots.ask(group("c")), [Order::Want(group("a"))]);
-        assert_eq!(slots.idle(&group("b")), [Order::Want(group("b"))]);
-        assert_eq!(slots.give_back(&group("b")), [Order::Grant(group("c"))]);
+        slots.request_slot(group("a"));
+        slots.request_slot(group("b"));
+        assert_eq!(slots.request_slot(group("c")), [SlotOrder::Want(group("a"))]);
+        assert_eq!(slots.mark_idle(&group("b")), [SlotOrder::Want(group("b"))]);
+        assert_eq!(slots.release_slot(&group("b")), [SlotOrder::Grant(group("c"))]);
     }
 
     #[test]
     fn half_of_the_slots_may_be_taken_ahead_while_they_are_free() {
         let mut slots = Slots::new(4, u64::MAX);
-        assert_eq!(slots.ask(group("a")), [Order::Grant(group("a"))]);
-        assert!(!slots.take_ahead(&group("a")), "it has one");
-        assert!(slots.take_ahead(&group("b")) && slots.take_ahead(&group("c")));
-        assert!(!slots.take_ahead(&group("d")), "half of them");
-        slots.needed(&group("b"));
-        assert!(slots.take_ahead(&group("d")));
-        assert!(!slots.take_ahead(&group("e")), "none is free");
+        assert_eq!(slots.request_slot(group("a")), [SlotOrder::Grant(group("a"))]);
+        assert!(!slots.try_take_slot_ahead(&group("a")), "it has one");
+        assert!(slots.try_take_slot_ahead(&group("b")) && slots.try_take_slot_ahead(&group("c")));
+        assert!(!slots.try_take_slot_ahead(&group("d")), "half of them");
+        slots.mark_needed(&group("b"));
+        assert!(slots.try_take_slot_ahead(&group("d")));
+        assert!(!slots.try_take_slot_ahead(&group("e")), "none is free");
         // Those that nobody needs give way first, and nobody has two.
-        slots.idle(&group("c"));
-        assert_eq!(slots.ask(group("e")), [Order::Want(group("c"))]);
-        assert_eq!(slots.ask(group("d")), []);
-        assert!(!slots.take_ahead(&group("f")), "somebody waits");
-        assert_eq!(slots.give_back(&group("c")), [Order::Grant(group("e"))]);
-        assert_eq!(slots.give_back(&group("d")), []);
+        slots.mark_idle(&group("c"));
+        assert_eq!(slots.request_slot(group("e")), [SlotOrder::Want(group("c"))]);
+        assert_eq!(slots.request_slot(group("d")), []);
+        assert!(!slots.try_take_slot_ahead(&group("f")), "somebody waits");
+        assert_eq!(slots.release_slot(&group("c")), [SlotOrder::Grant(group("e"))]);
+        assert_eq!(slots.release_slot(&group("d")), []);
         let mut one = Slots::new(1, u64::MAX);
-        assert!(one.take_ahead(&group("a")));
+        assert!(one.try_take_slot_ahead(&group("a")));
     }
 
     #[test]
     fn as_many_hold_a_slot_as_there_is_memory_for_and_one_always() {
         let mut slots = Slots::new(10, 3 * AGENT_BYTES);
         for name in ["a", "b", "c"] {
-            assert_eq!(slots.ask(group(name)), [Order::Grant(group(name))]);
+            assert_eq!(slots.request_slot(group(name)), [SlotOrder::Grant(group(name))]);
         }
-        slots.idle(&group("b"));
-        slots.idle(&group("a"));
-        assert_eq!(slots.ask(group("d")), [Order::Want(group("b"))], "the one that is idle for longer");
-        assert!(!slots.take_ahead(&group("e")));
-        assert_eq!(slots.give_back(&group("b")), [Order::Grant(group("d"))]);
+        slots.mark_idle(&group("b"));
+        slots.mark_idle(&group("a"));
+        assert_eq!(
+            slots.request_slot(group("d")),
+            [SlotOrder::Want(group("b"))],
+            "the one that is idle for longer"
+        );
+        assert!(!slots.try_take_slot_ahead(&group("e")));
+        assert_eq!(slots.release_slot(&group("b")), [SlotOrder::Grant(group("d"))]);
         // With one that has grown by a byte there is no room for a third.
-        assert_eq!(slots.give_back(&group("d")), []);
+        assert_eq!(slots.release_slot(&group("d")), []);
         let grown = |name: &GroupName| (*name == group("c")).then_some(AGENT_BYTES + 1);
-        assert_eq!(slots.measured(grown, false), []);
-        assert_eq!(slots.ask(group("e")), [Order::Want(group("a"))]);
-        let none = Slots::new(10, 0).ask(group("a"));
-        assert_eq!(none, [Order::Grant(group("a"))]);
+        assert_eq!(slots.update_memory_use(grown, false), []);
+        assert_eq!(slots.request_slot(group("e")), [SlotOrder::Want(group("a"))]);
+        let none = Slots::new(10, 0).request_slot(group("a"));
+        assert_eq!(none, [SlotOrder::Grant(group("a"))]);
     }
 
     #[test]
     fn if_memory_runs_short_the_longest_idle_goes_one_at_a_time_and_nobody_in_a_turn() {
         let mut slots = Slots::new(10, 10 * AGENT_BYTES);
         for name in ["a", "b", "c"] {
-            slots.ask(group(name));
+            slots.request_slot(group(name));
         }
-        slots.idle(&group("c"));
-        slots.idle(&group("a"));
+        slots.mark_idle(&group("c"));
+        slots.mark_idle(&group("a"));
         let usual = |_: &GroupName| None;
-        assert_eq!(slots.measured(usual, true), [Order::Want(group("c"))]);
-        assert_eq!(slots.measured(usual, true), [], "it is ending");
-        assert_eq!(slots.give_back(&group("c")), []);
+        assert_eq!(slots.update_memory_use(usual, true), [SlotOrder::Want(group("c"))]);
+        assert_eq!(slots.update_memory_use(usual, true), [], "it is ending");
+        assert_eq!(slots.release_slot(&group("c")), []);
         let much = |name: &GroupName| (*name == group("b")).then_some(20 * AGENT_BYTES);
-        assert_eq!(slots.measured(much, false), [Order::Want(group("a"))]);
-        assert_eq!(slots.give_back(&group("a")), []);
-        assert_eq!(slots.measured(much, true), [], "it works");
+        assert_eq!(slots.update_memory_use(much, false), [SlotOrder::Want(group("a"))]);
+        assert_eq!(slots.release_slot(&group("a")), []);
+        assert_eq!(slots.update_memory_use(much, true), [], "it works");
     }
 
     proptest! {
@@ -334,22 +344,22 @@ mod tests {
                 let name = &names[index];
                 let orders = if let Some(at) = held.iter().position(|holder| holder == name) {
                     held.remove(at);
-                    slots.give_back(name)
+                    slots.release_slot(name)
                 } else if waiting.contains(name) {
                     Vec::new()
                 } else {
                     waiting.push(name.clone());
                     asked.push(name.clone());
-                    slots.ask(name.clone())
+                    slots.request_slot(name.clone())
                 };
                 for order in orders {
                     match order {
-                        Order::Grant(group) => {
+                        SlotOrder::Grant(group) => {
                             prop_assert_eq!(&waiting.remove(0), &group);
                             held.push(group.clone());
                             granted.push(group);
                         }
-                        Order::Want(group) => prop_assert!(held.contains(&group)),
+                        SlotOrder::Want(group) => prop_assert!(held.contains(&group)),
                     }
                 }
                 prop_assert!(held.len() <= count);

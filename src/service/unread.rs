@@ -10,10 +10,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use super::rules;
-use crate::bridge::{Link, Order};
+use super::rules_from_settings;
+use crate::bridge::{LinkState, Order};
 use crate::container::Containers;
-use crate::session::Host;
+use crate::session::SessionContext;
 use crate::store::{OutboxChange, UnreadWork};
 
 /// The pause after the database failed.
@@ -22,16 +22,20 @@ const ERROR_PAUSE: Duration = Duration::from_secs(30);
 const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// Runs until the service stops.
-pub async fn run<C: Containers>(
-    host: &Host<C>,
+pub async fn run_unread_recovery<C: Containers>(
+    host: &SessionContext<C>,
     orders: mpsc::Sender<Order>,
-    mut link: watch::Receiver<Link>,
+    mut link: watch::Receiver<LinkState>,
     noted: Arc<Notify>,
 ) -> Infallible {
     loop {
-        let can_ask = *link.borrow_and_update() == Link::Online;
-        let pause = match host.store.unread_work(can_ask, rules(&host.settings), host.clock.now()).await {
-            Ok(work) => carry_out(host, &orders, work).await,
+        let can_ask = *link.borrow_and_update() == LinkState::Online;
+        let pause = match host
+            .store
+            .process_unread_messages(can_ask, rules_from_settings(&host.settings), host.clock.now())
+            .await
+        {
+            Ok(work) => perform_unread_work(host, &orders, work).await,
             Err(error) => {
                 tracing::error!("Failed to look after messages that could not be read: {error:#}");
                 Some(ERROR_PAUSE)
@@ -49,8 +53,8 @@ pub async fn run<C: Containers>(
 }
 
 /// Returns how long nothing is to be done then.
-async fn carry_out<C: Containers>(
-    host: &Host<C>,
+async fn perform_unread_work<C: Containers>(
+    host: &SessionContext<C>,
     orders: &mpsc::Sender<Order>,
     work: UnreadWork,
 ) -> Option<Duration> {

@@ -11,27 +11,27 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio::time::{Instant, timeout};
 
-use super::Host;
-use super::allowance::group_that_may_begin;
-use super::attention::{Attention, Show};
-use super::ending::write_ending;
-use super::launch::{Engine, HasWorked, disk_is_full, failure_of, launch};
-use super::machine::{After, Effect, Event, Machine};
-use super::mailbox::{Command, Report, ReportKind};
-use super::memory::Memory;
-use super::pictures::{self, Sight};
-use super::replies::{QuotedIn, replies_to};
+use super::SessionContext;
+use super::ending::finish_turn_with_retry;
+use super::images::{self, Vision};
+use super::launch::{HasWorked, RunningEngine, failure_from_error, is_disk_full, launch_engine_with_retry};
+use super::machine::{AfterTurn, Effect, SessionEvent, SessionMachine};
+use super::mailbox::{ReportKind, SessionCommand, SessionReport};
+use super::memory::MemoryTrust;
+use super::progress::{ProgressSchedule, ProgressUpdate};
+use super::replies::{QuotePlacement, build_replies};
 use super::share::Overuse;
-use super::troubles::{another_try_may_help, may_be_the_memory};
-use super::turn::{Length, Turn};
+use super::token_limit::group_within_token_limit;
+use super::troubles::{is_retryable_trouble, may_come_from_memory};
+use super::turn::{AnswerLength, Turn};
 use super::whole_texts;
-use crate::agent::{AgentEvent, Gone, Input, Request, TurnEnd};
+use crate::agent::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::bridge::{Order, Typing};
 use crate::clock::sleep_until_or_never;
-use crate::container::{Containers, Exit};
+use crate::container::{ContainerExit, Containers};
 use crate::notices;
 use crate::render::prompt::Prompt;
-use crate::store::{Claim, Finish, Finished, MAX_ATTEMPTS, Reply, TurnEnding};
+use crate::store::{Claim, MAX_ATTEMPTS, PendingAfterTurn, Reply, TurnEnding, TurnOutcome};
 use crate::types::{Authorization, ChatId, Failure, Group, GroupName, Outage, Role, Trouble, WebTraffic};
 
 /// What an ended container may still have in its pipes is read for this long.
@@ -41,102 +41,102 @@ pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
 
 /// Runs the session of a group until its mailbox is closed and its container is gone.
 #[tracing::instrument(name = "session", skip_all, fields(group = %name))]
-pub async fn run<C: Containers>(
-    host: Host<C>,
+pub async fn run_session<C: Containers>(
+    host: SessionContext<C>,
     name: GroupName,
-    mut commands: mpsc::Receiver<Command>,
-    reports: mpsc::Sender<Report>,
+    mut commands: mpsc::Receiver<SessionCommand>,
+    reports: mpsc::Sender<SessionReport>,
 ) {
-    let machine = Machine::new(host.settings.time_limits);
+    let machine = SessionMachine::new(host.settings.time_limits);
     let mut driver = Driver {
         host,
         name,
         reports,
         machine,
         engine: None,
-        next_sight: NextSight::AsConfigured,
-        memory: Memory::trusted(),
+        next_vision: NextVision::AsConfigured,
+        memory: MemoryTrust::trusted(),
         turn: None,
-        attention: None,
-        mailbox: Mailbox::Open,
+        progress: None,
+        mailbox: MailboxState::Open,
     };
-    while !driver.machine.stopped() {
+    while !driver.machine.has_stopped() {
         let event = tokio::select! {
-            command = commands.recv(), if driver.mailbox == Mailbox::Open => Some(match command {
-                Some(Command::Work) => Event::Work,
-                Some(Command::SlotGranted) => Event::SlotGranted,
-                Some(Command::SlotGrantedAhead) => Event::SlotGrantedAhead,
-                Some(Command::SlotWanted) => Event::SlotWanted,
-                Some(Command::TryAgain) => Event::TryAgain,
+            command = commands.recv(), if driver.mailbox == MailboxState::Open => Some(match command {
+                Some(SessionCommand::Work) => SessionEvent::Work,
+                Some(SessionCommand::SlotGranted) => SessionEvent::SlotGranted,
+                Some(SessionCommand::SlotGrantedAhead) => SessionEvent::SlotGrantedAhead,
+                Some(SessionCommand::SlotWanted) => SessionEvent::SlotWanted,
+                Some(SessionCommand::TryAgain) => SessionEvent::TryAgain,
                 None => {
-                    driver.mailbox = Mailbox::Closed;
-                    driver.hear_what_is_here().await;
-                    Event::Stop
+                    driver.mailbox = MailboxState::Closed;
+                    driver.drain_engine_events().await;
+                    SessionEvent::Stop
                 }
             }),
-            news = next_news(&mut driver.engine) => driver.engine_news(news).await,
-            () = sleep_until_or_never(driver.machine.deadline()) => Some(Event::Tick),
-            () = sleep_until_or_never(driver.attention.as_ref().map(Attention::next_at)) => {
-                driver.show_attention().await
+            news = next_engine_signal(&mut driver.engine) => driver.handle_engine_signal(news).await,
+            () = sleep_until_or_never(driver.machine.next_deadline()) => Some(SessionEvent::Tick),
+            () = sleep_until_or_never(driver.progress.as_ref().map(ProgressSchedule::next_update_at)) => {
+                driver.send_progress_update().await
             }
         };
         if let Some(event) = event {
-            driver.step(event).await;
+            driver.apply_event(event).await;
         }
     }
 }
 
-impl From<Finished> for After {
-    fn from(finished: Finished) -> Self {
+impl From<PendingAfterTurn> for AfterTurn {
+    fn from(finished: PendingAfterTurn) -> Self {
         match finished {
-            Finished::NothingPending => Self::Nothing,
-            Finished::MorePending => Self::More,
-            Finished::RetryPending { attempt } => Self::Retry { attempt },
-            Finished::KeptPending(outage) => Self::Outage(outage),
+            PendingAfterTurn::NothingPending => Self::Nothing,
+            PendingAfterTurn::MorePending => Self::More,
+            PendingAfterTurn::RetryPending { attempt } => Self::Retry { attempt },
+            PendingAfterTurn::KeptPending(outage) => Self::Outage(outage),
         }
     }
 }
 
 #[derive(Clone, Copy, PartialEq, Eq)]
-enum Mailbox {
+enum MailboxState {
     Open,
     Closed,
 }
 
 /// What comes from the engine's side.
-enum News {
+enum EngineSignal {
     Agent(AgentEvent),
-    ContainerEnded(Exit),
+    ContainerEnded(ContainerExit),
     Overuse(Overuse),
 }
 
 /// The next thing that an engine reports; never, where there is none.
-async fn next_news(engine: &mut Option<Engine>) -> News {
+async fn next_engine_signal(engine: &mut Option<RunningEngine>) -> EngineSignal {
     let Some(engine) = engine else { return std::future::pending().await };
     tokio::select! {
         biased;
-        Some(event) = engine.events.recv() => News::Agent(event),
-        exit = Engine::ended(&mut engine.exit) => News::ContainerEnded(exit),
-        overuse = Engine::overuses(&mut engine.overuse) => News::Overuse(overuse),
+        Some(event) = engine.events.recv() => EngineSignal::Agent(event),
+        exit = RunningEngine::wait_for_exit(&mut engine.exit) => EngineSignal::ContainerEnded(exit),
+        overuse = RunningEngine::wait_for_overuse(&mut engine.overuse) => EngineSignal::Overuse(overuse),
     }
 }
 
 struct Driver<C> {
-    host: Host<C>,
+    host: SessionContext<C>,
     name: GroupName,
-    reports: mpsc::Sender<Report>,
-    machine: Machine,
-    engine: Option<Engine>,
-    next_sight: NextSight,
-    memory: Memory,
+    reports: mpsc::Sender<SessionReport>,
+    machine: SessionMachine,
+    engine: Option<RunningEngine>,
+    next_vision: NextVision,
+    memory: MemoryTrust,
     turn: Option<Turn>,
-    attention: Option<Attention>,
-    mailbox: Mailbox,
+    progress: Option<ProgressSchedule>,
+    mailbox: MailboxState,
 }
 
 /// Why an engine is launched.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Need {
+enum LaunchReason {
     /// Something waits to be answered.
     Waits,
     /// Somebody may ask for something soon.
@@ -145,7 +145,7 @@ enum Need {
 
 /// What the next engine is shown.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum NextSight {
+enum NextVision {
     AsConfigured,
     /// No pictures: perhaps the model's API has refused one of them.
     Blind,
@@ -153,133 +153,133 @@ enum NextSight {
 
 impl<C: Containers> Driver<C> {
     /// Lets the machine decide on an event and carries its effects out, and those of what they lead to.
-    async fn step(&mut self, event: Event) {
-        let (was_idle, was_ahead) = (self.machine.idle(), self.machine.ahead());
+    async fn apply_event(&mut self, event: SessionEvent) {
+        let (was_idle, was_ahead) = (self.machine.is_idle(), self.machine.is_started_ahead());
         let mut events = VecDeque::from([event]);
         while let Some(event) = events.pop_front() {
-            for effect in self.machine.handle(event, Instant::now()) {
+            for effect in self.machine.decide_effects(event, Instant::now()) {
                 tracing::trace!(?event, ?effect, "The session moves on");
-                events.extend(self.perform(effect).await);
+                events.extend(self.perform_effect(effect).await);
             }
         }
-        match (was_idle, self.machine.idle()) {
-            (false, true) => self.report(ReportKind::Idle).await,
-            (true, false) => self.report(ReportKind::Busy).await,
+        match (was_idle, self.machine.is_idle()) {
+            (false, true) => self.send_report(ReportKind::Idle).await,
+            (true, false) => self.send_report(ReportKind::Busy).await,
             (true, true) | (false, false) => {}
         }
-        if was_ahead && !self.machine.ahead() {
-            let used = self.machine.busy();
-            self.report(if used { ReportKind::AheadUsed } else { ReportKind::AheadInVain }).await;
+        if was_ahead && !self.machine.is_started_ahead() {
+            let used = self.machine.is_busy();
+            self.send_report(if used { ReportKind::AheadUsed } else { ReportKind::AheadInVain }).await;
         }
     }
 
-    async fn perform(&mut self, effect: Effect) -> Option<Event> {
+    async fn perform_effect(&mut self, effect: Effect) -> Option<SessionEvent> {
         match effect {
             Effect::AskForSlot => {
-                self.report(ReportKind::SlotAsked).await;
+                self.send_report(ReportKind::SlotAsked).await;
                 None
             }
             Effect::GiveSlotBack => {
-                self.report(ReportKind::SlotReturned).await;
+                self.send_report(ReportKind::SlotReturned).await;
                 None
             }
-            Effect::Launch => self.launch(Need::Waits).await,
-            Effect::LaunchAhead => self.launch(Need::Expected).await,
+            Effect::Launch => self.launch_engine(LaunchReason::Waits).await,
+            Effect::LaunchAhead => self.launch_engine(LaunchReason::Expected).await,
             // Who stops begins nothing: an engine that is asked now would do its work for nobody.
-            Effect::Prompt if self.mailbox == Mailbox::Closed => Some(Event::NothingToDo),
-            Effect::Steer if self.mailbox == Mailbox::Closed => None,
-            Effect::Prompt => Some(self.prompt().await.unwrap_or_else(|error| {
+            Effect::Prompt if self.mailbox == MailboxState::Closed => Some(SessionEvent::NothingToDo),
+            Effect::Steer if self.mailbox == MailboxState::Closed => None,
+            Effect::Prompt => Some(self.prompt_engine().await.unwrap_or_else(|error| {
                 tracing::error!("Failed to claim what waits: {error:#}");
-                Event::ClaimFailed
+                SessionEvent::ClaimFailed
             })),
-            Effect::Steer => self.steer().await.unwrap_or_else(|error| {
+            Effect::Steer => self.steer_turn().await.unwrap_or_else(|error| {
                 tracing::error!("Failed to steer: {error:#}");
                 None
             }),
             Effect::Cancel => {
                 tracing::warn!("The turn takes too long and is cancelled");
-                self.ask(Request::Cancel);
+                self.send_engine_request(Request::Cancel);
                 None
             }
             Effect::FailTurn(trouble) => Some(self.fail_turn(trouble).await),
-            Effect::FailWaiting(trouble) => Some(self.fail_waiting(trouble).await),
+            Effect::FailWaiting(trouble) => Some(self.fail_waiting_rows(trouble).await),
             Effect::ReturnTurn => {
-                self.finish(Finish::Returned, Vec::new()).await;
+                self.finish_current_turn(TurnOutcome::Returned, Vec::new()).await;
                 None
             }
             Effect::CloseEngine => {
-                self.ask(Request::Close);
+                self.send_engine_request(Request::Close);
                 None
             }
-            Effect::Kill => self.kill().await,
+            Effect::Kill => self.kill_container().await,
         }
     }
 
     /// Takes in what the engine says; what concerns the machine comes back as an event.
-    async fn engine_news(&mut self, news: News) -> Option<Event> {
+    async fn handle_engine_signal(&mut self, news: EngineSignal) -> Option<SessionEvent> {
         let event = match news {
-            News::Agent(event) => event,
-            News::ContainerEnded(exit) => return self.container_ended(exit).await,
-            News::Overuse(overuse) => return Some(self.stop_agent(overuse).await),
+            EngineSignal::Agent(event) => event,
+            EngineSignal::ContainerEnded(exit) => return self.handle_container_exit(exit).await,
+            EngineSignal::Overuse(overuse) => return Some(self.stop_overusing_agent(overuse).await),
         };
         match event {
             AgentEvent::Ready => {
                 tracing::debug!("The engine is ready");
-                Some(Event::EngineReady)
+                Some(SessionEvent::EngineReady)
             }
             AgentEvent::StepBegan => {
-                self.turn.as_mut()?.step_began();
-                Some(Event::SteersWelcome)
+                self.turn.as_mut()?.start_step();
+                Some(SessionEvent::SteersWelcome)
             }
-            AgentEvent::Said(piece) => {
-                self.turn.as_mut()?.said(&piece);
+            AgentEvent::AnswerText(piece) => {
+                self.turn.as_mut()?.append_text(&piece);
                 None
             }
             AgentEvent::SteerTaken => {
-                self.turn.as_mut()?.steer_taken();
+                self.turn.as_mut()?.acknowledge_steer();
                 None
             }
             AgentEvent::Working { tool } => {
                 tracing::debug!(tool, "The engine uses a tool");
                 None
             }
-            AgentEvent::TurnOver(end) => self.turn_over(end).await,
-            AgentEvent::Gone(gone) => Some(Event::Lost(self.explain_loss(&gone))),
+            AgentEvent::TurnOver(end) => self.handle_turn_end(end).await,
+            AgentEvent::Gone(gone) => Some(SessionEvent::Lost(self.classify_engine_loss(&gone))),
         }
     }
 
     /// What the engine has said already is heard before the session stops: a whole answer may be among it.
-    async fn hear_what_is_here(&mut self) {
+    async fn drain_engine_events(&mut self) {
         let Some(engine) = &mut self.engine else { return };
         let here: Vec<AgentEvent> = std::iter::from_fn(|| engine.events.try_recv().ok()).collect();
         for event in here {
-            if let Some(event) = self.engine_news(News::Agent(event)).await {
-                self.step(event).await;
+            if let Some(event) = self.handle_engine_signal(EngineSignal::Agent(event)).await {
+                self.apply_event(event).await;
             }
         }
     }
 
-    async fn launch(&mut self, need: Need) -> Option<Event> {
+    async fn launch_engine(&mut self, need: LaunchReason) -> Option<SessionEvent> {
         let began = Instant::now();
         let group = match need {
-            Need::Waits => self.waiting_group().await,
-            Need::Expected => group_that_may_begin(&self.host, &self.name).await,
+            LaunchReason::Waits => self.group_to_answer().await,
+            LaunchReason::Expected => group_within_token_limit(&self.host, &self.name).await,
         };
         let launched = match group {
-            Ok(Some(group)) => match self.not_logged_in() {
+            Ok(Some(group)) => match self.login_failure() {
                 Some(failure) => Err(failure),
-                None => match self.memory.before_launch(&self.host, &group).await {
-                    Ok(()) => launch(&self.host, group).await,
-                    Err(error) => Err(failure_of(&self.host, &error)),
+                None => match self.memory.set_aside_doubted_memory(&self.host, &group).await {
+                    Ok(()) => launch_engine_with_retry(&self.host, group).await,
+                    Err(error) => Err(failure_from_error(&self.host, &error)),
                 },
             },
-            Ok(None) => return Some(Event::NothingToDo),
-            Err(error) => Err(failure_of(&self.host, &error)),
+            Ok(None) => return Some(SessionEvent::NothingToDo),
+            Err(error) => Err(failure_from_error(&self.host, &error)),
         };
         match launched {
             Ok(mut engine) => {
-                if std::mem::replace(&mut self.next_sight, NextSight::AsConfigured) == NextSight::Blind {
-                    engine.sight = Sight::Blind;
+                if std::mem::replace(&mut self.next_vision, NextVision::AsConfigured) == NextVision::Blind {
+                    engine.vision = Vision::Blind;
                 }
                 let took_ms = began.elapsed().as_millis();
                 tracing::info!(container = engine.container, took_ms, "The container runs");
@@ -289,82 +289,87 @@ impl<C: Containers> Driver<C> {
             Err(Failure { trouble, detail }) => {
                 tracing::warn!(?trouble, "Failed to launch the container: {detail}");
                 if trouble == Trouble::NoDocker {
-                    self.report(ReportKind::NoDocker).await;
+                    self.send_report(ReportKind::NoDocker).await;
                 }
-                Some(Event::Lost(trouble))
+                Some(SessionEvent::Lost(trouble))
             }
         }
     }
 
     /// The agent takes more of the machine than is one chat's share: its container goes, and its chat is told.
-    async fn stop_agent(&mut self, overuse: Overuse) -> Event {
+    async fn stop_overusing_agent(&mut self, overuse: Overuse) -> SessionEvent {
         tracing::warn!(?overuse, "The agent takes too much of this machine and is stopped");
         let trouble = overuse.trouble();
-        if let Err(error) = self.host.store.note_stop(&self.name, trouble, self.host.clock.now()).await {
+        if let Err(error) =
+            self.host.store.record_agent_stop(&self.name, trouble, self.host.clock.now()).await
+        {
             tracing::warn!("Failed to note that an agent was stopped: {error:#}");
         }
         // With a turn, its end tells.
-        if self.machine.idle()
-            && let Ok(Some(group)) = self.group().await
+        if self.machine.is_idle()
+            && let Ok(Some(group)) = self.current_group().await
         {
             let settings = &self.host.settings;
-            let sentence = settings.notice(notices::stopped(settings.lang, trouble));
-            self.host.say(&group.chat, &sentence).await;
+            let sentence =
+                settings.with_reply_prefix(notices::background_stopped_notice(settings.lang, trouble));
+            self.host.try_notify_chat(&group.chat, &sentence).await;
         }
-        Event::Lost(trouble)
+        SessionEvent::Lost(trouble)
     }
 
     /// An engine that is started without a login would only learn that there is none.
-    fn not_logged_in(&self) -> Option<Failure> {
-        self.host.login.reread(self.host.clock.now());
-        match &*self.host.login.authorization().borrow() {
+    fn login_failure(&self) -> Option<Failure> {
+        self.host.login.reload_if_changed(self.host.clock.now());
+        match &*self.host.login.watch_authorization().borrow() {
             Authorization::ApiKey(_) | Authorization::Login(_) => None,
             Authorization::Missing(why) => Some(Failure::new(Trouble::NotLoggedIn, why)),
         }
     }
 
     /// Claims what waits and hands it to the engine as one prompt.
-    async fn prompt(&mut self) -> Result<Event> {
-        let group = group_that_may_begin(&self.host, &self.name).await?;
-        let Some(group) = group else { return Ok(Event::NothingToDo) };
-        let Some(engine) = &mut self.engine else { return Ok(Event::NothingToDo) };
+    async fn prompt_engine(&mut self) -> Result<SessionEvent> {
+        let group = group_within_token_limit(&self.host, &self.name).await?;
+        let Some(group) = group else { return Ok(SessionEvent::NothingToDo) };
+        let Some(engine) = &mut self.engine else { return Ok(SessionEvent::NothingToDo) };
         if engine.is_stale(&group, &self.host.paths) {
-            return Ok(Event::PromptChanged);
+            return Ok(SessionEvent::PromptChanged);
         }
-        let engine_name = self.host.settings.engine_of(&group).name();
-        let Some(mut claim) = self.host.store.claim(&group, &engine_name, self.host.clock.now()).await?
+        let engine_name = self.host.settings.engine_for_group(&group).name();
+        let Some(mut claim) =
+            self.host.store.claim_pending_rows(&group, &engine_name, self.host.clock.now()).await?
         else {
-            return Ok(Event::NothingToDo);
+            return Ok(SessionEvent::NothingToDo);
         };
         engine.has_worked = HasWorked::Yes;
         // What went wrong before says nothing of this turn.
-        engine.door.take_failure();
-        self.host.login.reread(self.host.clock.now());
+        engine.egress.take_failure();
+        self.host.login.reload_if_changed(self.host.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
-        self.show_read(&group.chat, &claim);
-        let input = self.input(&group, &mut claim).await;
-        self.turn = Some(Turn::begin(&claim, &group, &input));
-        self.attention = Some(Attention::begin(Instant::now()));
-        self.ask(Request::Prompt(input));
-        Ok(Event::Prompted)
+        self.send_read_receipts(&group.chat, &claim);
+        let input = self.build_input(&group, &mut claim).await;
+        self.turn = Some(Turn::from_claim(&claim, &group, &input));
+        self.progress = Some(ProgressSchedule::new(Instant::now()));
+        self.send_engine_request(Request::Prompt(input));
+        Ok(SessionEvent::Prompted)
     }
 
     /// What a claim says to the engine, with the pictures that it can see.
-    async fn input(&mut self, group: &Group, claim: &mut Claim) -> Input {
-        let (zone, folder) = (&self.host.settings.zone, self.host.paths.group(&self.name));
-        whole_texts::write(&self.host.store, folder.clone(), zone, claim).await;
-        let names = self.names_of_kai(group).await;
-        let text = Prompt { zone, names: &names, earlier: &claim.earlier, messages: &claim.messages }.text();
+    async fn build_input(&mut self, group: &Group, claim: &mut Claim) -> EngineInput {
+        let (zone, folder) = (&self.host.settings.zone, self.host.paths.group_folder(&self.name));
+        whole_texts::save_cut_texts(&self.host.store, folder.clone(), zone, claim).await;
+        let names = self.assistant_names(group).await;
+        let text = Prompt { zone, names: &names, earlier: &claim.earlier, messages: &claim.messages }
+            .render_prompt();
         let images = match &mut self.engine {
-            Some(engine) => pictures::of(folder, &claim.messages, &mut engine.sight).await,
+            Some(engine) => images::images_for(folder, &claim.messages, &mut engine.vision).await,
             None => Vec::new(),
         };
-        Input { text, images }
+        EngineInput { text, images }
     }
 
     /// What calls Kai in this chat: its trigger, and the account as WhatsApp writes a mention of it.
-    async fn names_of_kai(&self, group: &Group) -> Vec<String> {
-        let account = self.host.store.account().await.unwrap_or_else(|error| {
+    async fn assistant_names(&self, group: &Group) -> Vec<String> {
+        let account = self.host.store.linked_account().await.unwrap_or_else(|error| {
             tracing::warn!("Failed to look for the account's names: {error:#}");
             None
         });
@@ -374,7 +379,7 @@ impl<C: Containers> Driver<C> {
     }
 
     /// Lets who wrote see that it was read. A failure does not matter.
-    fn show_read(&self, chat: &ChatId, claim: &Claim) {
+    fn send_read_receipts(&self, chat: &ChatId, claim: &Claim) {
         for (sender, messages) in &claim.senders {
             let (chat, sender, messages) = (chat.clone(), sender.clone(), messages.clone());
             self.host.orders.try_send(Order::Read { chat, sender, messages }).ok();
@@ -382,181 +387,190 @@ impl<C: Containers> Driver<C> {
     }
 
     /// Claims what has come since for the running turn. It counts as read only when its receipt comes.
-    async fn steer(&mut self) -> Result<Option<Event>> {
+    async fn steer_turn(&mut self) -> Result<Option<SessionEvent>> {
         let Some(turn) = &self.turn else { return Ok(None) };
         let (id, chat) = (turn.id, turn.chat.clone());
-        let Some(group) = self.group().await? else { return Ok(None) };
-        let Some(mut claim) = self.host.store.claim_more(id, &chat).await? else { return Ok(None) };
+        let Some(group) = self.current_group().await? else { return Ok(None) };
+        let Some(mut claim) = self.host.store.claim_more_rows(id, &chat).await? else { return Ok(None) };
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
-        self.show_read(&chat, &claim);
-        let input = self.input(&group, &mut claim).await;
+        self.send_read_receipts(&chat, &claim);
+        let input = self.build_input(&group, &mut claim).await;
         if let Some(turn) = &mut self.turn {
-            turn.steered(claim, &input);
+            turn.record_steer(claim, &input);
         }
-        self.ask(Request::Steer(input));
+        self.send_engine_request(Request::Steer(input));
         Ok(None)
     }
 
-    async fn turn_over(&mut self, end: TurnEnd) -> Option<Event> {
+    async fn handle_turn_end(&mut self, end: TurnEnd) -> Option<SessionEvent> {
         let settings = Arc::clone(&self.host.settings);
-        let mut replies = self.answers().await;
-        if self.turn.as_ref()?.length() == Length::Cut {
-            replies.push(Reply::text(settings.notice(notices::answer_cut(settings.lang))));
+        let mut replies = self.render_replies().await;
+        if self.turn.as_ref()?.answer_length() == AnswerLength::Cut {
+            replies.push(Reply::from_text(
+                settings.with_reply_prefix(notices::answer_cut_notice(settings.lang)),
+            ));
         }
-        match self.as_the_door_saw(end) {
+        match self.turn_end_seen_by_proxy(end) {
             TurnEnd::Finished | TurnEnd::FinishedOrFailed => {}
             TurnEnd::StepLimit(steps) => {
                 tracing::warn!(steps, "The engine reached its limit of steps");
-                replies.push(Reply::text(settings.notice(notices::step_limit(settings.lang))));
+                replies.push(Reply::from_text(
+                    settings.with_reply_prefix(notices::step_limit_notice(settings.lang)),
+                ));
             }
             TurnEnd::Cancelled => return Some(self.fail_turn(Trouble::TurnTooLong).await),
             TurnEnd::Failed(failure) => {
-                if failure.trouble == Trouble::Unsupported && self.prompts_again_blind() {
+                if failure.trouble == Trouble::Unsupported && self.retry_without_images() {
                     return None;
                 }
                 // The door has seen what the API said; the engine tells it in fewer words.
-                let seen = self.engine.as_ref().and_then(|engine| engine.door.take_failure());
+                let seen = self.engine.as_ref().and_then(|engine| engine.egress.take_failure());
                 let Failure { trouble, detail } = seen.unwrap_or(failure);
                 tracing::warn!(?trouble, "The engine could not answer");
                 tracing::debug!("What it said of that: {detail}");
                 if matches!(trouble, Trouble::BadRequest | Trouble::TooLarge) {
                     // What the API refuses stays in this engine's memory, and goes with every later request. The
                     // next one begins without what had no answer.
-                    if self.turn.as_ref().is_some_and(Turn::showed_pictures) {
-                        self.next_sight = NextSight::Blind;
+                    if self.turn.as_ref().is_some_and(Turn::has_shown_images) {
+                        self.next_vision = NextVision::Blind;
                     }
-                    return Some(Event::Lost(trouble));
+                    return Some(SessionEvent::Lost(trouble));
                 }
                 return Some(self.fail_turn(trouble).await);
             }
         }
-        Some(Event::TurnOver(self.finish(Finish::Answered, replies).await))
+        Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 
     /// The end of a turn of which the engine may hide that it failed: the door has seen the model's API.
-    fn as_the_door_saw(&self, end: TurnEnd) -> TurnEnd {
+    fn turn_end_seen_by_proxy(&self, end: TurnEnd) -> TurnEnd {
         let seen = match end {
-            TurnEnd::FinishedOrFailed => self.engine.as_ref().and_then(|engine| engine.door.take_failure()),
+            TurnEnd::FinishedOrFailed => self.engine.as_ref().and_then(|engine| engine.egress.take_failure()),
             TurnEnd::Finished | TurnEnd::Cancelled | TurnEnd::StepLimit(_) | TurnEnd::Failed(_) => None,
         };
         seen.map_or(end, TurnEnd::Failed)
     }
 
     /// What the running turn has said so far, as the chat will read it.
-    async fn answers(&self) -> Vec<Reply> {
+    async fn render_replies(&self) -> Vec<Reply> {
         let Some(turn) = &self.turn else { return Vec::new() };
         let (people, quoted) = if turn.chat.is_whatsapp_group() {
             let people = self.host.store.recent_senders(&turn.chat).await.unwrap_or_else(|error| {
                 tracing::warn!("Failed to look for people to mention: {error:#}");
                 Vec::new()
             });
-            (people, QuotedIn::FirstPart)
+            (people, QuotePlacement::FirstPart)
         } else {
-            (Vec::new(), QuotedIn::NoPart)
+            (Vec::new(), QuotePlacement::NoPart)
         };
         let (prefix, lang) = (&self.host.settings.reply_prefix, self.host.settings.lang);
-        turn.answers().iter().flat_map(|answer| replies_to(answer, prefix, lang, &people, quoted)).collect()
+        turn.collect_answers()
+            .iter()
+            .flat_map(|answer| build_replies(answer, prefix, lang, &people, quoted))
+            .collect()
     }
 
     /// The model turned out not to see: the same prompt once more, without pictures. False where it had none.
-    fn prompts_again_blind(&mut self) -> bool {
-        let Some(input) = self.turn.as_mut().and_then(Turn::begin_again_blind) else { return false };
+    fn retry_without_images(&mut self) -> bool {
+        let Some(input) = self.turn.as_mut().and_then(Turn::restart_without_images) else { return false };
         tracing::info!("The model does not take pictures; they are left out from here on");
         if let Some(engine) = &mut self.engine {
-            engine.sight = Sight::Blind;
+            engine.vision = Vision::Blind;
         }
-        self.ask(Request::Prompt(input));
+        self.send_engine_request(Request::Prompt(input));
         true
     }
 
     /// Ends the running turn without an answer.
-    async fn fail_turn(&mut self, trouble: Trouble) -> Event {
-        let trouble = self.blame(trouble);
-        let door_was_asked = self.engine.as_ref().is_some_and(|engine| engine.door.was_asked());
-        let asked = door_was_asked || self.turn.as_ref().is_some_and(Turn::has_begun);
-        if may_be_the_memory(trouble, asked) {
-            self.memory.engine_failed().await;
+    async fn fail_turn(&mut self, trouble: Trouble) -> SessionEvent {
+        let trouble = self.trouble_or_full_disk(trouble);
+        let door_was_asked = self.engine.as_ref().is_some_and(|engine| engine.egress.was_model_asked());
+        let asked = door_was_asked || self.turn.as_ref().is_some_and(Turn::has_reached_model);
+        if may_come_from_memory(trouble, asked) {
+            self.memory.record_engine_failure().await;
         } else if asked && let Some(chat) = self.turn.as_ref().map(|turn| turn.chat.clone()) {
-            self.memory.engine_works(&self.host, &chat).await;
+            self.memory.record_engine_success(&self.host, &chat).await;
         }
-        let finish = self.failed(trouble);
-        Event::TurnOver(self.finish(finish, Vec::new()).await)
+        let finish = self.finish_for_trouble(trouble);
+        SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
     }
 
     /// There is no engine to try what waits on: that counts as an attempt too.
-    async fn fail_waiting(&mut self, trouble: Trouble) -> Event {
-        let trouble = self.blame(trouble);
-        if may_be_the_memory(trouble, false) {
-            self.memory.engine_failed().await;
+    async fn fail_waiting_rows(&mut self, trouble: Trouble) -> SessionEvent {
+        let trouble = self.trouble_or_full_disk(trouble);
+        if may_come_from_memory(trouble, false) {
+            self.memory.record_engine_failure().await;
         }
         let begun = async {
-            let Some(group) = self.group().await? else { return Ok(None) };
-            let engine = self.host.settings.engine_of(&group).name();
-            let claim = self.host.store.claim(&group, &engine, self.host.clock.now()).await?;
-            anyhow::Ok(claim.map(|claim| Turn::begin(&claim, &group, &Input::text(""))))
+            let Some(group) = self.current_group().await? else { return Ok(None) };
+            let engine = self.host.settings.engine_for_group(&group).name();
+            let claim = self.host.store.claim_pending_rows(&group, &engine, self.host.clock.now()).await?;
+            anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
         };
         match begun.await {
             Ok(Some(turn)) => {
                 self.turn = Some(turn);
-                let finish = self.failed(trouble);
-                Event::TurnOver(self.finish(finish, Vec::new()).await)
+                let finish = self.finish_for_trouble(trouble);
+                SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
             }
-            Ok(None) => Event::TurnOver(After::Nothing),
+            Ok(None) => SessionEvent::TurnOver(AfterTurn::Nothing),
             Err(error) => {
                 tracing::error!("Failed to claim what waits: {error:#}");
-                Event::TurnOver(After::Retry { attempt: 1 })
+                SessionEvent::TurnOver(AfterTurn::Retry { attempt: 1 })
             }
         }
     }
 
     /// Nearly everything may fail on a full disk: then that is the reason, and what was asked is kept.
-    fn blame(&self, trouble: Trouble) -> Trouble {
-        if another_try_may_help(trouble) && disk_is_full(&self.host) { Trouble::NoSpace } else { trouble }
+    fn trouble_or_full_disk(&self, trouble: Trouble) -> Trouble {
+        if is_retryable_trouble(trouble) && is_disk_full(&self.host) { Trouble::NoSpace } else { trouble }
     }
 
-    fn failed(&self, trouble: Trouble) -> Finish {
+    fn finish_for_trouble(&self, trouble: Trouble) -> TurnOutcome {
         let settings = &self.host.settings;
-        let gave_up = |attempts| settings.notice(notices::gave_up(settings.lang, trouble, attempts));
-        if let Some(outage) = Outage::of(trouble) {
-            let to_owner = settings.notice(notices::outage(settings.lang, outage));
+        let gave_up =
+            |attempts| settings.with_reply_prefix(notices::gave_up_notice(settings.lang, trouble, attempts));
+        if let Some(outage) = Outage::from_trouble(trouble) {
+            let to_owner = settings.with_reply_prefix(notices::outage_notice_to_owner(settings.lang, outage));
             let is_main = self.turn.as_ref().is_some_and(|turn| turn.role == Role::Main);
-            let to_chat = settings.notice(notices::kept(settings.lang, outage));
+            let to_chat = settings.with_reply_prefix(notices::outage_notice_to_chat(settings.lang, outage));
             let to_chat = if is_main { to_owner.clone() } else { to_chat };
-            return Finish::Kept { outage, to_chat, to_owner, gave_up: gave_up(MAX_ATTEMPTS) };
+            return TurnOutcome::Kept { outage, to_chat, to_owner, gave_up: gave_up(MAX_ATTEMPTS) };
         }
-        if another_try_may_help(trouble) || self.next_sight == NextSight::Blind {
-            Finish::Failed { notice: gave_up(MAX_ATTEMPTS) }
+        if is_retryable_trouble(trouble) || self.next_vision == NextVision::Blind {
+            TurnOutcome::Failed { notice: gave_up(MAX_ATTEMPTS) }
         } else {
-            Finish::Hopeless { notice: gave_up(1) }
+            TurnOutcome::Hopeless { notice: gave_up(1) }
         }
     }
 
     /// Writes the end of the turn and its replies, and tells delivery.
-    async fn finish(&mut self, finish: Finish, replies: Vec<Reply>) -> After {
-        let Some(turn) = self.turn.take() else { return After::Nothing };
-        if matches!(finish, Finish::Answered) {
-            self.memory.engine_works(&self.host, &turn.chat).await;
+    async fn finish_current_turn(&mut self, finish: TurnOutcome, replies: Vec<Reply>) -> AfterTurn {
+        let Some(turn) = self.turn.take() else { return AfterTurn::Nothing };
+        if matches!(finish, TurnOutcome::Answered) {
+            self.memory.record_engine_success(&self.host, &turn.chat).await;
         }
-        self.attention = None;
-        let usage = self.engine.as_ref().map(|engine| engine.door.take_usage()).unwrap_or_default();
+        self.progress = None;
+        let usage = self.engine.as_ref().map(|engine| engine.egress.take_usage()).unwrap_or_default();
         self.host.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
-        let unread = turn.unread();
-        let ending = TurnEnding { turn: turn.id, chat: turn.chat, finish, unread, replies, usage };
-        let finished = write_ending(&self.host, &ending).await.unwrap_or_else(|error| {
+        let unread = turn.unread_rows();
+        let ending =
+            TurnEnding { turn: turn.id, chat: turn.chat, finish, never_read: unread, replies, usage };
+        let finished = finish_turn_with_retry(&self.host, &ending).await.unwrap_or_else(|error| {
             // The rows stay claimed; the next claim of this chat frees them.
             tracing::error!(turn = turn.id.0, "Failed to finish the turn: {error:#}");
-            Finished::RetryPending { attempt: 1 }
+            PendingAfterTurn::RetryPending { attempt: 1 }
         });
         tracing::info!(turn = turn.id.0, ?finished, output_tokens = usage.output, "The turn is over");
-        self.note_web_traffic().await;
+        self.flush_web_traffic().await;
         self.host.outbox_hint.notify_one();
         finished.into()
     }
 
     /// Writes down what went over the web since the last time. It is worth no second try.
-    async fn note_web_traffic(&self) {
+    async fn flush_web_traffic(&self) {
         let Some(engine) = &self.engine else { return };
-        let moved = engine.door.take_web_traffic();
+        let moved = engine.egress.take_web_traffic();
         if moved == WebTraffic::default() {
             return;
         }
@@ -567,13 +581,13 @@ impl<C: Containers> Driver<C> {
     }
 
     /// Removes the container; `Ended` only once it is certainly gone.
-    async fn kill(&mut self) -> Option<Event> {
-        let Some(engine) = &self.engine else { return Some(Event::Ended) };
-        match timeout(KILL_LIMIT, self.host.containers.remove(&engine.container)).await {
+    async fn kill_container(&mut self) -> Option<SessionEvent> {
+        let Some(engine) = &self.engine else { return Some(SessionEvent::Ended) };
+        match timeout(KILL_LIMIT, self.host.containers.remove_container(&engine.container)).await {
             Ok(Ok(())) => {
-                self.note_web_traffic().await;
+                self.flush_web_traffic().await;
                 self.engine = None;
-                Some(Event::Ended)
+                Some(SessionEvent::Ended)
             }
             Ok(Err(error)) => {
                 tracing::warn!("Failed to remove the container, will try again: {error:#}");
@@ -587,7 +601,7 @@ impl<C: Containers> Driver<C> {
     }
 
     /// The container has ended: what its pipes still hold is heard first.
-    async fn container_ended(&mut self, exit: Exit) -> Option<Event> {
+    async fn handle_container_exit(&mut self, exit: ContainerExit) -> Option<SessionEvent> {
         let engine = self.engine.as_mut()?;
         let container = engine.container.clone();
         let mut rest = Vec::new();
@@ -600,32 +614,32 @@ impl<C: Containers> Driver<C> {
         let mut lost = false;
         for event in rest {
             lost |= matches!(event, AgentEvent::Gone(_));
-            if let Some(event) = Box::pin(self.engine_news(News::Agent(event))).await {
-                Box::pin(self.step(event)).await;
+            if let Some(event) = Box::pin(self.handle_engine_signal(EngineSignal::Agent(event))).await {
+                Box::pin(self.apply_event(event)).await;
             }
         }
         if !lost {
-            Box::pin(self.step(Event::Lost(Trouble::EngineDied))).await;
+            Box::pin(self.apply_event(SessionEvent::Lost(Trouble::EngineDied))).await;
         }
         tracing::info!(container, ?exit, "The container has ended");
-        self.note_web_traffic().await;
+        self.flush_web_traffic().await;
         match exit {
-            Exit::Code(_) => self.engine.take().map(|_| Event::Ended),
+            ContainerExit::Code(_) => self.engine.take().map(|_| SessionEvent::Ended),
             // Docker has lost sight of it: only its removal is certain.
-            Exit::Unknown if self.engine.is_some() => self.kill().await,
-            Exit::Unknown => None,
+            ContainerExit::Unknown if self.engine.is_some() => self.kill_container().await,
+            ContainerExit::Unknown => None,
         }
     }
 
-    fn explain_loss(&self, gone: &Gone) -> Trouble {
+    fn classify_engine_loss(&self, gone: &EngineLoss) -> Trouble {
         match gone {
-            Gone::Ended => Trouble::EngineDied,
-            Gone::NeverReady { said } => {
+            EngineLoss::Ended => Trouble::EngineDied,
+            EngineLoss::NeverReady { said } => {
                 tracing::warn!("The engine ended before it was ready");
                 tracing::debug!(said, "What it said instead");
                 Trouble::NeverReady
             }
-            Gone::Garbage { said } => {
+            EngineLoss::Garbage { said } => {
                 tracing::warn!("The engine printed something that is not its protocol");
                 tracing::debug!(said, "What the engine printed");
                 Trouble::EngineGarbage
@@ -634,52 +648,52 @@ impl<C: Containers> Driver<C> {
     }
 
     /// Shows the chat that its turn goes on, unless the group was removed meanwhile.
-    async fn show_attention(&mut self) -> Option<Event> {
+    async fn send_progress_update(&mut self) -> Option<SessionEvent> {
         let now = Instant::now();
-        let attention = self.attention.as_mut()?;
-        let show = attention.due(now)?;
-        let minutes = attention.minutes(now);
-        if let Ok(None) = self.group().await {
+        let attention = self.progress.as_mut()?;
+        let show = attention.take_due_update(now)?;
+        let minutes = attention.minutes_since_start(now);
+        if let Ok(None) = self.current_group().await {
             tracing::info!("The group was removed; its turn ends");
-            return Some(Event::Removed);
+            return Some(SessionEvent::Removed);
         }
         let Turn { chat, .. } = self.turn.as_ref()?;
         match show {
-            Show::Typing => {
+            ProgressUpdate::Typing => {
                 self.host.orders.try_send(Order::Typing { chat: chat.clone(), shown: Typing::On }).ok();
             }
-            Show::Progress(nth) => {
+            ProgressUpdate::Progress(nth) => {
                 let settings = &self.host.settings;
                 let line = format!(
                     "{}{}",
                     settings.reply_prefix,
-                    notices::still_working(settings.lang, nth, minutes)
+                    notices::still_working_notice(settings.lang, nth, minutes)
                 );
-                self.host.say(chat, &line).await;
+                self.host.try_notify_chat(chat, &line).await;
             }
         }
         None
     }
 
-    fn ask(&self, request: Request) {
+    fn send_engine_request(&self, request: Request) {
         if let Some(engine) = &self.engine {
-            engine.agent.ask(request);
+            engine.agent.queue_request(request);
         }
     }
 
     /// The group as it is registered now; none when it was removed.
-    async fn group(&self) -> Result<Option<Group>> {
-        self.host.store.group(&self.name).await
+    async fn current_group(&self) -> Result<Option<Group>> {
+        self.host.store.group_by_name(&self.name).await
     }
 
     /// The group, if it still has something to answer, and may.
-    async fn waiting_group(&self) -> Result<Option<Group>> {
-        let Some(group) = group_that_may_begin(&self.host, &self.name).await? else { return Ok(None) };
-        Ok(self.host.store.waits(&group).await?.then_some(group))
+    async fn group_to_answer(&self) -> Result<Option<Group>> {
+        let Some(group) = group_within_token_limit(&self.host, &self.name).await? else { return Ok(None) };
+        Ok(self.host.store.has_pending_calls(&group).await?.then_some(group))
     }
 
-    async fn report(&self, kind: ReportKind) {
+    async fn send_report(&self, kind: ReportKind) {
         // Dispatch outlives its sessions; should it be gone, there is nobody left to tell.
-        self.reports.send(Report { group: self.name.clone(), kind }).await.ok();
+        self.reports.send(SessionReport { group: self.name.clone(), kind }).await.ok();
     }
 }

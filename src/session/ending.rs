@@ -5,15 +5,18 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-use super::Host;
-use crate::store::{Finished, TurnEnding};
+use super::SessionContext;
+use crate::store::{PendingAfterTurn, TurnEnding};
 
 /// How often, and with which pauses, it is tried.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 
 /// A full or busy disk may have room a little later: the answer is worth some patience.
-pub async fn write_ending<C>(host: &Host<C>, ending: &TurnEnding) -> Result<Finished> {
+pub async fn finish_turn_with_retry<C>(
+    host: &SessionContext<C>,
+    ending: &TurnEnding,
+) -> Result<PendingAfterTurn> {
     let mut tries = 1;
     loop {
         let result = host.store.finish_turn(ending.clone(), host.clock.now()).await;

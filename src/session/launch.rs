@@ -9,19 +9,19 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
-use super::Host;
-use super::pictures::Sight;
+use super::SessionContext;
+use super::images::Vision;
 use super::share::{self, Overuse};
 use crate::agent::{self, Agent, AgentEvent};
-use crate::auth::config_toml;
-use crate::container::spec::Services;
-use crate::container::{Containers, Daemon, Exit, Running, image, spec};
-use crate::door::{self, Door};
-use crate::home::GlobalState;
-use crate::panics::blocking;
+use crate::container::spec::SearchServices;
+use crate::container::{ContainerExit, Containers, DaemonUser, RunningContainer, image, spec};
+use crate::egress::{self, EgressProxy};
+use crate::folders::GlobalFolderState;
+use crate::login::config_toml;
+use crate::panics::run_blocking;
 use crate::paths::Paths;
-use crate::types::{Authorization, Failure, Group, GroupName, Room, RunId, Trouble, WebPolicy};
-use crate::{auth, home};
+use crate::types::{Authorization, DiskSpace, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
+use crate::{folders, login};
 
 /// How long Docker may take to start or remove a container: measured 0.2 s, and 9 s for ten at once.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(45);
@@ -38,15 +38,15 @@ const LOOK_FOR_DOCKER_LIMIT: Duration = Duration::from_secs(10);
 const STDERR_LINE_MAX_BYTES: u64 = 4_096;
 
 /// A started engine and everything that belongs to it.
-pub struct Engine {
+pub struct RunningEngine {
     pub container: String,
     pub agent: Agent,
     pub events: mpsc::Receiver<AgentEvent>,
     /// None once it has been told.
-    pub exit: Option<oneshot::Receiver<Exit>>,
-    pub door: Door,
+    pub exit: Option<oneshot::Receiver<ContainerExit>>,
+    pub egress: EgressProxy,
     pub has_worked: HasWorked,
-    pub sight: Sight,
+    pub vision: Vision,
     /// None once it has been told.
     pub overuse: Option<oneshot::Receiver<Overuse>>,
     /// The group as it was at the start: its role decided what is mounted.
@@ -62,17 +62,17 @@ pub enum HasWorked {
     Yes,
 }
 
-impl Engine {
+impl RunningEngine {
     /// Resolves, once, when the container has ended.
-    pub async fn ended(exit: &mut Option<oneshot::Receiver<Exit>>) -> Exit {
+    pub async fn wait_for_exit(exit: &mut Option<oneshot::Receiver<ContainerExit>>) -> ContainerExit {
         let Some(receiver) = exit else { return std::future::pending().await };
-        let how = receiver.await.unwrap_or(Exit::Unknown);
+        let how = receiver.await.unwrap_or(ContainerExit::Unknown);
         *exit = None;
         how
     }
 
     /// Resolves, once, when the agent has taken too much of the machine.
-    pub async fn overuses(overuse: &mut Option<oneshot::Receiver<Overuse>>) -> Overuse {
+    pub async fn wait_for_overuse(overuse: &mut Option<oneshot::Receiver<Overuse>>) -> Overuse {
         let told = match overuse {
             Some(receiver) => receiver.await.ok(),
             None => None,
@@ -89,7 +89,8 @@ impl Engine {
     /// an agent that changes the prompts without end must not keep others from ever being answered.
     pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
         self.group != *group
-            || (self.has_worked == HasWorked::Yes && self.prompt_files != PromptFiles::of(paths, group))
+            || (self.has_worked == HasWorked::Yes
+                && self.prompt_files != PromptFiles::for_group(paths, group))
     }
 }
 
@@ -97,7 +98,7 @@ impl Engine {
 /// belong to the agent, who may have put anything in their place, so the host never opens them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PromptFiles {
-    global: GlobalState,
+    global: GlobalFolderState,
     group: Option<FileStamp>,
 }
 
@@ -105,102 +106,115 @@ struct PromptFiles {
 type FileStamp = (u64, u64, i64, i64);
 
 impl PromptFiles {
-    fn of(paths: &Paths, group: &Group) -> Self {
-        Self::with(home::global_state(paths, group.role), paths, &group.name)
+    fn for_group(paths: &Paths, group: &Group) -> Self {
+        Self::with_global_state(folders::global_folder_state(paths, group.role), paths, &group.name)
     }
 
-    fn with(global: GlobalState, paths: &Paths, group: &GroupName) -> Self {
-        Self { global, group: stamp(&paths.group(group).join("KIMI.md")) }
+    fn with_global_state(global: GlobalFolderState, paths: &Paths, group: &GroupName) -> Self {
+        Self { global, group: read_file_stamp(&paths.group_folder(group).join("KIMI.md")) }
     }
 }
 
-fn stamp(path: &Path) -> Option<FileStamp> {
+fn read_file_stamp(path: &Path) -> Option<FileStamp> {
     let metadata = path.symlink_metadata().ok()?;
     Some((metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
 /// Launches the group's container and begins to speak with its engine. Docker may be starting just now, after a boot or an
 /// upgrade, and a disk that is full may have room a moment later: that is waited for a little, so that nobody is told of it.
-pub async fn launch<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
-    let launched = launch_now(host, group.clone()).await;
+pub async fn launch_engine_with_retry<C: Containers>(
+    host: &SessionContext<C>,
+    group: Group,
+) -> Result<RunningEngine, Failure> {
+    let launched = try_launch_engine(host, group.clone()).await;
     let may_be_over = match &launched {
-        Err(failure) if failure.trouble == Trouble::NoDocker => timeout(PATIENCE, docker_answers(host)).await,
-        Err(failure) if failure.trouble == Trouble::NoSpace => timeout(PATIENCE, room_is_there(host)).await,
+        Err(failure) if failure.trouble == Trouble::NoDocker => {
+            timeout(PATIENCE, wait_for_docker(host)).await
+        }
+        Err(failure) if failure.trouble == Trouble::NoSpace => {
+            timeout(PATIENCE, wait_for_install_disk_space(host)).await
+        }
         Ok(_) | Err(_) => return launched,
     };
     match may_be_over {
-        Ok(()) => launch_now(host, group).await,
+        Ok(()) => try_launch_engine(host, group).await,
         Err(_) => launched,
     }
 }
 
 /// Waits until the disk of the install has room; looks first after a while. If Docker's is another one, nobody looks at it.
-async fn room_is_there<C: Containers>(host: &Host<C>) {
+async fn wait_for_install_disk_space<C: Containers>(host: &SessionContext<C>) {
     loop {
         sleep(LOOK_FOR_ROOM_EVERY).await;
-        if !disk_is_full(host) {
+        if !is_disk_full(host) {
             return;
         }
     }
 }
 
 /// Whether the disk of the install counts as full; where nobody can say, it does not.
-pub fn disk_is_full<C: Containers>(host: &Host<C>) -> bool {
-    home::free_room(host.paths.root()).is_ok_and(Room::is_low)
+pub fn is_disk_full<C: Containers>(host: &SessionContext<C>) -> bool {
+    folders::free_space_of_folder(host.paths.root()).is_ok_and(DiskSpace::is_low)
 }
 
 /// Waits until Docker answers; looks first after a while.
-pub async fn docker_answers<C: Containers>(host: &Host<C>) {
+pub async fn wait_for_docker<C: Containers>(host: &SessionContext<C>) {
     loop {
         sleep(LOOK_FOR_DOCKER_EVERY).await;
-        if let Ok(Ok(())) = timeout(LOOK_FOR_DOCKER_LIMIT, host.containers.answers()).await {
+        if let Ok(Ok(())) = timeout(LOOK_FOR_DOCKER_LIMIT, host.containers.ping_docker()).await {
             return;
         }
     }
 }
 
 /// What it means that a launch could not be prepared.
-pub fn failure_of<C: Containers>(host: &Host<C>, error: &anyhow::Error) -> Failure {
+pub fn failure_from_error<C: Containers>(host: &SessionContext<C>, error: &anyhow::Error) -> Failure {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
-    let trouble = causes.find_map(|cause| what_is_full(cause, home::free_room(host.paths.root()).ok()));
+    let trouble = causes.find_map(|cause| {
+        trouble_from_io_error(cause, folders::free_space_of_folder(host.paths.root()).ok())
+    });
     Failure::new(trouble.unwrap_or(Trouble::LaunchFailed), format!("{error:#}"))
 }
 
-async fn launch_now<C: Containers>(host: &Host<C>, group: Group) -> Result<Engine, Failure> {
+async fn try_launch_engine<C: Containers>(
+    host: &SessionContext<C>,
+    group: Group,
+) -> Result<RunningEngine, Failure> {
     // An engine would ask the model, and then fail to write down what it heard.
-    if disk_is_full(host) {
+    if is_disk_full(host) {
         return Err(Failure::new(Trouble::NoSpace, "The disk of the install is full"));
     }
-    let program = host.settings.engine_of(&group);
+    let program = host.settings.engine_for_group(&group);
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
-    host.sweep().await.map_err(no_docker)?;
-    let daemon = host.containers.daemon().await.map_err(no_docker)?;
-    let Prepared { spec, door, global } =
-        prepare(host, &group, program, daemon).await.map_err(|error| failure_of(host, &error))?;
-    let prompt_files = PromptFiles::with(global, &host.paths, &group.name);
-    let sight = Sight::of(&host.paths.engine_config(), host.settings.model.as_deref());
-    let Running { name, stdin, stdout, stderr, exit } =
-        match timeout(LAUNCH_LIMIT, host.containers.launch(&spec)).await {
+    host.sweep_old_containers().await.map_err(no_docker)?;
+    let daemon = host.containers.fetch_daemon_user().await.map_err(no_docker)?;
+    let PreparedLaunch { spec, egress: door, global } = prepare_launch(host, &group, program, daemon)
+        .await
+        .map_err(|error| failure_from_error(host, &error))?;
+    let prompt_files = PromptFiles::with_global_state(global, &host.paths, &group.name);
+    let sight = Vision::from_engine_config(&host.paths.engine_config_file(), host.settings.model.as_deref());
+    let RunningContainer { name, stdin, stdout, stderr, exit } =
+        match timeout(LAUNCH_LIMIT, host.containers.launch_container(&spec)).await {
             Ok(launched) => launched?,
-            Err(_) => return Err(give_up(host, &spec.name).await),
+            Err(_) => return Err(remove_unstarted_container(host, &spec.name).await),
         };
-    tokio::spawn(log_stderr(stderr).in_current_span());
+    tokio::spawn(log_engine_stderr(stderr).in_current_span());
     let (paths, name_of_group) = (host.paths.clone(), group.name.clone());
-    tokio::spawn(blocking(move || home::empty_trash(&paths, &name_of_group)));
+    tokio::spawn(run_blocking(move || folders::empty_trash(&paths, &name_of_group)));
     let (ended, exit_receiver) = oneshot::channel();
     tokio::spawn(async move { ended.send(exit.await) });
     let (over, overuse) = oneshot::channel();
     let limits = host.settings.container_limits;
-    tokio::spawn(share::watch(host.paths.clone(), group.clone(), limits, over).in_current_span());
-    let (agent, events) = Agent::start(program, stdin, stdout);
-    Ok(Engine {
+    tokio::spawn(share::watch_for_overuse(host.paths.clone(), group.clone(), limits, over).in_current_span());
+    let (agent, events) = Agent::start_protocol(program, stdin, stdout);
+    Ok(RunningEngine {
         container: name,
         agent,
         events,
         exit: Some(exit_receiver),
-        door,
+        egress: door,
         has_worked: HasWorked::NotYet,
-        sight,
+        vision: sight,
         overuse: Some(overuse),
         group,
         prompt_files,
@@ -208,8 +222,8 @@ async fn launch_now<C: Containers>(host: &Host<C>, group: Group) -> Result<Engin
 }
 
 /// Docker may have got as far as a running container, which would go on with the group's history by itself.
-async fn give_up<C: Containers>(host: &Host<C>, container: &str) -> Failure {
-    let trouble = match timeout(LAUNCH_LIMIT, host.containers.remove(container)).await {
+async fn remove_unstarted_container<C: Containers>(host: &SessionContext<C>, container: &str) -> Failure {
+    let trouble = match timeout(LAUNCH_LIMIT, host.containers.remove_container(container)).await {
         Ok(Ok(())) => Trouble::LaunchFailed,
         Ok(Err(error)) => {
             tracing::warn!("Failed to remove a container that did not start: {error:#}");
@@ -224,47 +238,47 @@ async fn give_up<C: Containers>(host: &Host<C>, container: &str) -> Failure {
 }
 
 /// What a container is started with.
-struct Prepared {
+struct PreparedLaunch {
     spec: spec::ContainerSpec,
-    door: Door,
+    egress: EgressProxy,
     /// What was global when it was copied.
-    global: GlobalState,
+    global: GlobalFolderState,
 }
 
-async fn prepare<C: Containers>(
-    host: &Host<C>,
+async fn prepare_launch<C: Containers>(
+    host: &SessionContext<C>,
     group: &Group,
     program: agent::Engine,
-    daemon: Daemon,
-) -> anyhow::Result<Prepared> {
-    host.login.reread(host.clock.now());
+    daemon: DaemonUser,
+) -> anyhow::Result<PreparedLaunch> {
+    host.login.reload_if_changed(host.clock.now());
     let (paths, its) = (host.paths.clone(), group.clone());
-    let session = host.store.engine_session(&group.name).await?;
-    let sessions_apart = sessions_apart(host, group).await?;
+    let session = host.store.engine_session_id(&group.name).await?;
+    let sessions_apart = separate_sessions_for_group(host, group).await?;
     let apart = sessions_apart.clone();
-    let folders = blocking(move || {
-        home::prepare_group(&paths, &its)?;
+    let folders = run_blocking(move || {
+        folders::prepare_group_folders(&paths, &its)?;
         if let Some(folder) = apart {
-            home::prepare_sessions_apart(&paths, &its, &folder)?;
+            folders::prepare_separate_sessions(&paths, &its, &folder)?;
         }
-        let credentials = paths.agent_credentials(&its.name);
-        home::renew_folder(&paths, &its.name, &credentials)?;
-        auth::write_stand_in(&credentials)?;
-        home::copy_shared(&paths, &its.name, its.role)
+        let credentials = paths.agent_credentials_folder(&its.name);
+        folders::replace_with_empty_folder(&paths, &its.name, &credentials)?;
+        login::write_stand_in(&credentials)?;
+        folders::copy_shared_files(&paths, &its.name, its.role)
     });
     let global = folders.await??;
-    let spec = spec::spec(
-        &spec::Launch {
+    let spec = spec::build_container_spec(
+        &spec::LaunchInputs {
             paths: &host.paths,
             install: &host.settings.install,
             run: &RunId::new(format!("{:08x}", rand::random::<u32>())),
-            engine: spec::Engine {
+            engine: spec::EngineSpec {
                 name: program.name(),
-                home: program.home(),
-                config: program.config(),
+                home: program.home_in_container(),
+                config: program.config_path_in_container(),
                 sessions_apart,
             },
-            image: &image::tag(&program.name()),
+            image: &image::agent_image_name(&program.name()),
             daemon,
             limits: host.settings.container_limits,
             time_zone: host.settings.zone.iana_name().unwrap_or("UTC"),
@@ -272,29 +286,30 @@ async fn prepare<C: Containers>(
             model: host.settings.model.as_deref(),
             session: &session,
             device: &host.settings.device_id,
-            services: services(group, &host.login.authorization().borrow()),
+            services: allowed_services(group, &host.login.watch_authorization().borrow()),
         },
         group,
     )?;
-    let models = config_toml::models(&host.paths.engine_config(), host.settings.model.as_deref());
+    let models =
+        config_toml::list_offered_models(&host.paths.engine_config_file(), host.settings.model.as_deref());
     let upstream = host.upstream.clone().with_models(models);
-    let door = door::open(&host.paths.door(&group.name), upstream, group).await?;
-    Ok(Prepared { spec, door, global })
+    let door = egress::start_egress_proxy(&host.paths.egress_folder(&group.name), upstream, group).await?;
+    Ok(PreparedLaunch { spec, egress: door, global })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform, and they reach the whole web.
-fn services(group: &Group, login: &Authorization) -> Services {
+fn allowed_services(group: &Group, login: &Authorization) -> SearchServices {
     match (&group.web, login) {
-        (WebPolicy::Web, Authorization::Login(_) | Authorization::Missing(_)) => Services::Kimi,
+        (WebPolicy::Web, Authorization::Login(_) | Authorization::Missing(_)) => SearchServices::Kimi,
         (WebPolicy::Web, Authorization::ApiKey(_)) | (WebPolicy::None | WebPolicy::Allowlist(_), _) => {
-            Services::None
+            SearchServices::None
         }
     }
 }
 
 /// What an error means that says that something is full. The kernel says the same of a disk and of what it bounds for all
 /// programs of a user, such as watches of epoll; with room on the disk it can only be the latter.
-fn what_is_full(error: &std::io::Error, free: Option<Room>) -> Option<Trouble> {
+fn trouble_from_io_error(error: &std::io::Error, free: Option<DiskSpace>) -> Option<Trouble> {
     let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
     // EAGAIN of a call that never waits: no more threads, or memory of the kernel's.
     let has_run_out = matches!(error.kind(), std::io::ErrorKind::WouldBlock);
@@ -307,21 +322,27 @@ fn what_is_full(error: &std::io::Error, free: Option<Room>) -> Option<Trouble> {
 }
 
 /// Where an engine of this group has its histories.
-pub async fn sessions_of<C: Containers>(host: &Host<C>, group: &Group) -> anyhow::Result<PathBuf> {
-    Ok(match sessions_apart(host, group).await? {
-        Some(folder) => host.paths.sessions_apart(&group.name, &folder),
-        None => host.paths.sessions(&group.name),
+pub async fn history_folder_for_group<C: Containers>(
+    host: &SessionContext<C>,
+    group: &Group,
+) -> anyhow::Result<PathBuf> {
+    Ok(match separate_sessions_for_group(host, group).await? {
+        Some(folder) => host.paths.separate_sessions_folder(&group.name, &folder),
+        None => host.paths.sessions_folder(&group.name),
     })
 }
 
 /// An engine that names its histories itself finds those of one session in a folder of their own.
-async fn sessions_apart<C: Containers>(host: &Host<C>, group: &Group) -> anyhow::Result<Option<String>> {
-    let session = host.store.engine_session(&group.name).await?;
-    Ok(host.settings.engine_of(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
+async fn separate_sessions_for_group<C: Containers>(
+    host: &SessionContext<C>,
+    group: &Group,
+) -> anyhow::Result<Option<String>> {
+    let session = host.store.engine_session_id(&group.name).await?;
+    Ok(host.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
 }
 
 /// The engine's complaints go to the log, line by line. They may hold words of people: never above DEBUG.
-async fn log_stderr(stderr: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
+async fn log_engine_stderr(stderr: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();
     loop {
@@ -347,9 +368,9 @@ mod tests {
         const EDQUOT: i32 = 122;
         const EAGAIN: i32 = 11;
         const EACCES: i32 = 13;
-        let plenty = Some(Room { bytes: 1 << 30, entries: 1 << 20 });
-        let without_bytes = Some(Room { bytes: 4096, entries: 1 << 20 });
-        let without_entries = Some(Room { bytes: 1 << 30, entries: 0 });
+        let plenty = Some(DiskSpace { bytes: 1 << 30, entries: 1 << 20 });
+        let without_bytes = Some(DiskSpace { bytes: 4096, entries: 1 << 20 });
+        let without_entries = Some(DiskSpace { bytes: 1 << 30, entries: 0 });
         for (errno, free, expected) in [
             (ENOSPC, without_bytes, Some(Trouble::NoSpace)),
             (ENOSPC, without_entries, Some(Trouble::NoSpace)),
@@ -362,7 +383,7 @@ mod tests {
             (EACCES, without_bytes, None),
         ] {
             assert_eq!(
-                what_is_full(&io::Error::from_raw_os_error(errno), free),
+                trouble_from_io_error(&io::Error::from_raw_os_error(errno), free),
                 expected,
                 "{errno} {free:?}"
             );

@@ -37,7 +37,7 @@ const FULL_DISK_PAUSE: Duration = Duration::from_secs(30);
 
 /// The owner's limits on time.
 #[derive(Clone, Copy, Debug)]
-pub struct Limits {
+pub struct TimeLimits {
     /// How long an engine without work is kept.
     pub idle: Duration,
     /// How long a turn may take.
@@ -46,7 +46,7 @@ pub struct Limits {
 
 /// What happened.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Event {
+pub enum SessionEvent {
     /// Something waits to be answered.
     Work,
     SlotGranted,
@@ -68,7 +68,7 @@ pub enum Event {
     /// The engine takes steers from here on.
     SteersWelcome,
     /// The turn is over and its rows are finished.
-    TurnOver(After),
+    TurnOver(AfterTurn),
     /// The engine or its container cannot be used any more, or the launch failed.
     Lost(Trouble),
     /// The container has ended.
@@ -77,20 +77,20 @@ pub enum Event {
     Removed,
     /// The service stops.
     Stop,
-    /// The time of [`Machine::deadline`] has come.
+    /// The time of [`SessionMachine::next_deadline`] has come.
     Tick,
 }
 
 /// What is pending after a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum After {
+pub enum AfterTurn {
     Nothing,
     More,
     /// The same again, after a pause that grows with the number of the failed attempt, counted from 1.
     Retry {
         attempt: u32,
     },
-    /// The same again when the outage is over, which is tried after its [`outage_pause`].
+    /// The same again when the outage is over, which is tried after its [`outage_backoff`].
     Outage(Outage),
 }
 
@@ -159,7 +159,7 @@ enum Work {
 
 impl Work {
     /// When it is to be tried, if not now.
-    fn tried_at(self) -> Option<Instant> {
+    fn retry_at(self) -> Option<Instant> {
         match self {
             Self::WaitingUntil(at) | Self::KeptUntil(at) => Some(at),
             Self::None | Self::Waiting => None,
@@ -183,57 +183,57 @@ enum Slot {
 
 /// Whether the engine was started before anything was asked, and nothing was asked since.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Ahead {
+enum StartedAhead {
     No,
     Yes,
 }
 
 /// The state of one group's session.
 #[derive(Debug)]
-pub struct Machine {
-    limits: Limits,
+pub struct SessionMachine {
+    limits: TimeLimits,
     state: State,
     work: Work,
     slot: Slot,
-    ahead: Ahead,
+    ahead: StartedAhead,
     stopping: bool,
 }
 
-impl Machine {
-    pub fn new(limits: Limits) -> Self {
+impl SessionMachine {
+    pub fn new(limits: TimeLimits) -> Self {
         Self {
             limits,
             state: State::Cold,
             work: Work::None,
             slot: Slot::Ours,
-            ahead: Ahead::No,
+            ahead: StartedAhead::No,
             stopping: false,
         }
     }
 
     /// Whether the session holds a slot that nobody works in.
-    pub fn idle(&self) -> bool {
+    pub fn is_idle(&self) -> bool {
         matches!(self.state, State::Idle { .. })
     }
 
     /// Whether a turn runs.
-    pub fn busy(&self) -> bool {
+    pub fn is_busy(&self) -> bool {
         matches!(self.state, State::Busy { .. })
     }
 
     /// Whether there is an engine, or will be one, that nobody has needed yet.
-    pub fn ahead(&self) -> bool {
-        self.ahead == Ahead::Yes
+    pub fn is_started_ahead(&self) -> bool {
+        self.ahead == StartedAhead::Yes
     }
 
     /// Whether the session has stopped for good: no container, no slot, and none will be asked for.
-    pub fn stopped(&self) -> bool {
+    pub fn has_stopped(&self) -> bool {
         self.stopping && self.state == State::Cold
     }
 
-    /// When [`Event::Tick`] is due, if nothing happens before.
-    pub fn deadline(&self) -> Option<Instant> {
-        let retry = self.work.tried_at();
+    /// When [`SessionEvent::Tick`] is due, if nothing happens before.
+    pub fn next_deadline(&self) -> Option<Instant> {
+        let retry = self.work.retry_at();
         match self.state {
             State::Cold => retry,
             State::Queued | State::Prompting => None,
@@ -250,35 +250,35 @@ impl Machine {
 
     fn idle_limit(&self) -> Duration {
         match self.ahead {
-            Ahead::No => self.limits.idle,
-            Ahead::Yes => self.limits.idle.min(AHEAD_LIMIT),
+            StartedAhead::No => self.limits.idle,
+            StartedAhead::Yes => self.limits.idle.min(AHEAD_LIMIT),
         }
     }
 
     /// Takes in what happened and says what to do, in order.
-    pub fn handle(&mut self, event: Event, now: Instant) -> Vec<Effect> {
+    pub fn decide_effects(&mut self, event: SessionEvent, now: Instant) -> Vec<Effect> {
         match event {
-            Event::Work => self.on_work(now),
-            Event::SlotGranted => self.on_slot_granted(now),
-            Event::SlotGrantedAhead => self.on_slot_granted_ahead(now),
-            Event::SlotWanted => {
+            SessionEvent::Work => self.on_work(now),
+            SessionEvent::SlotGranted => self.on_slot_granted(now),
+            SessionEvent::SlotGrantedAhead => self.on_slot_granted_ahead(now),
+            SessionEvent::SlotWanted => {
                 self.slot = match self.slot {
                     Slot::Ours | Slot::WantedAfterOneTurn => Slot::WantedAfterOneTurn,
                     Slot::Used | Slot::Wanted => Slot::Wanted,
                 };
-                self.settle(now)
+                self.advance_session(now)
             }
-            Event::TryAgain => {
+            SessionEvent::TryAgain => {
                 if matches!(self.work, Work::KeptUntil(_)) {
                     self.work = Work::Waiting;
                 }
-                self.settle(now)
+                self.advance_session(now)
             }
-            Event::EngineReady => self.on_engine_ready(now),
-            Event::PromptChanged => self.close(now),
-            Event::Prompted => {
+            SessionEvent::EngineReady => self.on_engine_ready(now),
+            SessionEvent::PromptChanged => self.close_engine(now),
+            SessionEvent::Prompted => {
                 self.work = Work::None;
-                self.ahead = Ahead::No;
+                self.ahead = StartedAhead::No;
                 self.slot = match self.slot {
                     Slot::Ours | Slot::Used => Slot::Used,
                     Slot::WantedAfterOneTurn | Slot::Wanted => Slot::Wanted,
@@ -286,7 +286,7 @@ impl Machine {
                 self.state = State::Busy { since: now, steers: Steers::TooEarly, cancelled: None };
                 Vec::new()
             }
-            Event::NothingToDo => {
+            SessionEvent::NothingToDo => {
                 self.work = Work::None;
                 if matches!(self.state, State::Starting { .. }) {
                     self.on_ended(now)
@@ -294,20 +294,20 @@ impl Machine {
                     self.become_idle(now)
                 }
             }
-            Event::ClaimFailed => {
+            SessionEvent::ClaimFailed => {
                 self.work = Work::WaitingUntil(now + FIRST_RETRY_PAUSE);
                 self.become_idle(now)
             }
-            Event::SteersWelcome => self.on_steers_welcome(),
-            Event::TurnOver(after) => self.on_turn_over(after, now),
-            Event::Lost(trouble) => self.on_lost(trouble, now),
-            Event::Ended => self.on_ended(now),
-            Event::Removed => self.on_removed(now),
-            Event::Stop => {
+            SessionEvent::SteersWelcome => self.on_steers_welcome(),
+            SessionEvent::TurnOver(after) => self.on_turn_over(after, now),
+            SessionEvent::Lost(trouble) => self.on_lost(trouble, now),
+            SessionEvent::Ended => self.on_ended(now),
+            SessionEvent::Removed => self.on_removed(now),
+            SessionEvent::Stop => {
                 self.stopping = true;
-                self.stop(now)
+                self.stop_session(now)
             }
-            Event::Tick => self.on_tick(now),
+            SessionEvent::Tick => self.on_tick(now),
         }
     }
 
@@ -321,7 +321,7 @@ impl Machine {
             self.work = Work::None;
             return vec![Effect::Steer];
         }
-        self.settle(now)
+        self.advance_session(now)
     }
 
     fn on_slot_granted(&mut self, now: Instant) -> Vec<Effect> {
@@ -340,7 +340,7 @@ impl Machine {
             State::Cold if self.stopping || self.work != Work::None => vec![Effect::GiveSlotBack],
             State::Cold => {
                 self.slot = Slot::Ours;
-                self.ahead = Ahead::Yes;
+                self.ahead = StartedAhead::Yes;
                 self.state = State::Starting { since: now };
                 vec![Effect::LaunchAhead]
             }
@@ -377,24 +377,24 @@ impl Machine {
         vec![Effect::Steer]
     }
 
-    fn on_turn_over(&mut self, after: After, now: Instant) -> Vec<Effect> {
+    fn on_turn_over(&mut self, after: AfterTurn, now: Instant) -> Vec<Effect> {
         match after {
-            After::Nothing => {}
-            After::More => self.work = Work::Waiting,
-            After::Retry { attempt } => self.work = Work::WaitingUntil(now + retry_pause(attempt)),
-            After::Outage(outage) => self.work = Work::KeptUntil(now + outage_pause(outage)),
+            AfterTurn::Nothing => {}
+            AfterTurn::More => self.work = Work::Waiting,
+            AfterTurn::Retry { attempt } => self.work = Work::WaitingUntil(now + turn_retry_backoff(attempt)),
+            AfterTurn::Outage(outage) => self.work = Work::KeptUntil(now + outage_backoff(outage)),
         }
         match self.state {
-            State::Busy { cancelled: Some(_), .. } => self.close(now),
+            State::Busy { cancelled: Some(_), .. } => self.close_engine(now),
             // What had no answer stays in this engine's memory; with each further try it would be there once more.
-            State::Busy { .. } if matches!(after, After::Outage(_)) => self.close(now),
+            State::Busy { .. } if matches!(after, AfterTurn::Outage(_)) => self.close_engine(now),
             State::Busy { .. } => self.become_idle(now),
             State::Cold
             | State::Queued
             | State::Starting { .. }
             | State::Idle { .. }
             | State::Prompting
-            | State::Closing { .. } => self.settle(now),
+            | State::Closing { .. } => self.advance_session(now),
         }
     }
 
@@ -418,9 +418,9 @@ impl Machine {
     fn on_ended(&mut self, now: Instant) -> Vec<Effect> {
         // The driver reports `Lost` before it reports the end, so no turn is left here.
         self.state = State::Cold;
-        self.ahead = Ahead::No;
+        self.ahead = StartedAhead::No;
         let mut effects = vec![Effect::GiveSlotBack];
-        effects.extend(self.settle(now));
+        effects.extend(self.advance_session(now));
         effects
     }
 
@@ -432,7 +432,7 @@ impl Machine {
                 self.state = State::Closing { since: now };
                 vec![Effect::ReturnTurn, Effect::CloseEngine]
             }
-            State::Idle { .. } => self.close(now),
+            State::Idle { .. } => self.close_engine(now),
             State::Cold
             | State::Queued
             | State::Starting { .. }
@@ -442,16 +442,16 @@ impl Machine {
     }
 
     fn on_tick(&mut self, now: Instant) -> Vec<Effect> {
-        if self.work.tried_at().is_some_and(|at| at <= now) {
+        if self.work.retry_at().is_some_and(|at| at <= now) {
             self.work = Work::Waiting;
-            return self.settle(now);
+            return self.advance_session(now);
         }
-        if self.deadline().is_none_or(|deadline| deadline > now) {
+        if self.next_deadline().is_none_or(|deadline| deadline > now) {
             return Vec::new();
         }
         match &mut self.state {
             State::Starting { .. } => self.on_lost(Trouble::NeverReady, now),
-            State::Idle { .. } => self.close(now),
+            State::Idle { .. } => self.close_engine(now),
             State::Busy { cancelled: Some(_), .. } => self.on_lost(Trouble::TurnTooLong, now),
             State::Busy { cancelled, .. } => {
                 *cancelled = Some(now);
@@ -468,13 +468,13 @@ impl Machine {
 
     fn become_idle(&mut self, now: Instant) -> Vec<Effect> {
         self.state = State::Idle { since: now };
-        self.settle(now)
+        self.advance_session(now)
     }
 
     /// Moves on from a state in which nothing runs, as far as there is work.
-    fn settle(&mut self, now: Instant) -> Vec<Effect> {
+    fn advance_session(&mut self, now: Instant) -> Vec<Effect> {
         if self.stopping {
-            return self.stop(now);
+            return self.stop_session(now);
         }
         match self.state {
             State::Cold if self.work == Work::Waiting => {
@@ -487,7 +487,7 @@ impl Machine {
             }
             // Somebody else's turn first: with work of our own we queue up behind them.
             State::Idle { .. } if matches!(self.slot, Slot::Wanted | Slot::WantedAfterOneTurn) => {
-                self.close(now)
+                self.close_engine(now)
             }
             State::Cold
             | State::Queued
@@ -499,12 +499,12 @@ impl Machine {
         }
     }
 
-    fn close(&mut self, now: Instant) -> Vec<Effect> {
+    fn close_engine(&mut self, now: Instant) -> Vec<Effect> {
         self.state = State::Closing { since: now };
         vec![Effect::CloseEngine]
     }
 
-    fn stop(&mut self, now: Instant) -> Vec<Effect> {
+    fn stop_session(&mut self, now: Instant) -> Vec<Effect> {
         match self.state {
             State::Cold | State::Closing { .. } | State::Prompting => Vec::new(),
             State::Queued => {
@@ -515,7 +515,7 @@ impl Machine {
                 self.state = State::Closing { since: now };
                 vec![Effect::Kill]
             }
-            State::Idle { .. } => self.close(now),
+            State::Idle { .. } => self.close_engine(now),
             State::Busy { .. } => {
                 self.state = State::Closing { since: now };
                 vec![Effect::ReturnTurn, Effect::CloseEngine]
@@ -525,7 +525,7 @@ impl Machine {
 }
 
 /// How long what an outage keeps waits until it is tried again.
-fn outage_pause(outage: Outage) -> Duration {
+fn outage_backoff(outage: Outage) -> Duration {
     match outage {
         Outage::NoSpace => FULL_DISK_PAUSE,
         Outage::NoDocker
@@ -541,7 +541,7 @@ fn outage_pause(outage: Outage) -> Duration {
 }
 
 /// 5 s after the first attempt, then twice as long each time.
-pub fn retry_pause(attempt: u32) -> Duration {
+pub fn turn_retry_backoff(attempt: u32) -> Duration {
     FIRST_RETRY_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1).min(8))
 }
 
@@ -553,13 +553,13 @@ mod tests {
 
     use super::*;
 
-    const LIMITS: Limits = Limits { idle: Duration::from_secs(900), turn: Duration::from_secs(1800) };
+    const LIMITS: TimeLimits = TimeLimits { idle: Duration::from_secs(900), turn: Duration::from_secs(1800) };
 
     /// The world around a machine, which checks that every effect makes sense in it.
     struct World {
-        machine: Machine,
+        machine: SessionMachine,
         now: Instant,
-        slot: Slot,
+        slot: WorldSlot,
         container: bool,
         ready: bool,
         turn: bool,
@@ -569,7 +569,7 @@ mod tests {
     }
 
     #[derive(Clone, Copy, Debug, PartialEq)]
-    enum Slot {
+    enum WorldSlot {
         None,
         Asked,
         Held,
@@ -612,11 +612,11 @@ mod tests {
 
     impl World {
         fn new() -> Self {
-            let (machine, now) = (Machine::new(LIMITS), Instant::now());
+            let (machine, now) = (SessionMachine::new(LIMITS), Instant::now());
             Self {
                 machine,
                 now,
-                slot: Slot::None,
+                slot: WorldSlot::None,
                 container: false,
                 ready: false,
                 turn: false,
@@ -629,41 +629,41 @@ mod tests {
             match act {
                 Act::Message => {
                     self.pending += 1;
-                    self.event(Event::Work);
+                    self.event(SessionEvent::Work);
                 }
-                Act::Grant if self.slot == Slot::Asked => {
-                    self.slot = Slot::Held;
-                    self.event(Event::SlotGranted);
+                Act::Grant if self.slot == WorldSlot::Asked => {
+                    self.slot = WorldSlot::Held;
+                    self.event(SessionEvent::SlotGranted);
                 }
                 // It may cross with what the session asks for.
-                Act::GrantAhead if self.slot != Slot::Held => {
-                    self.slot = Slot::Held;
-                    self.event(Event::SlotGrantedAhead);
+                Act::GrantAhead if self.slot != WorldSlot::Held => {
+                    self.slot = WorldSlot::Held;
+                    self.event(SessionEvent::SlotGrantedAhead);
                 }
-                Act::Want if self.slot == Slot::Held => self.event(Event::SlotWanted),
+                Act::Want if self.slot == WorldSlot::Held => self.event(SessionEvent::SlotWanted),
                 Act::Ready if self.container && !self.ready => {
                     self.ready = true;
-                    self.event(Event::EngineReady);
+                    self.event(SessionEvent::EngineReady);
                 }
-                Act::Step if self.turn => self.event(Event::SteersWelcome),
+                Act::Step if self.turn => self.event(SessionEvent::SteersWelcome),
                 Act::Answer if self.turn => {
                     self.turn = false;
                     self.answered += 1;
-                    let after = if self.pending > 0 { After::More } else { After::Nothing };
-                    self.event(Event::TurnOver(after));
+                    let after = if self.pending > 0 { AfterTurn::More } else { AfterTurn::Nothing };
+                    self.event(SessionEvent::TurnOver(after));
                 }
                 Act::Fail if self.turn => {
                     self.turn = false;
                     self.pending += 1;
-                    self.event(Event::TurnOver(After::Retry { attempt: 1 }));
+                    self.event(SessionEvent::TurnOver(AfterTurn::Retry { attempt: 1 }));
                 }
                 Act::EngineDies if self.container => {
                     self.ready = false;
-                    self.event(Event::Lost(Trouble::EngineDied));
+                    self.event(SessionEvent::Lost(Trouble::EngineDied));
                 }
                 Act::ContainerEnds if self.container => self.container_ends(),
                 Act::Removed => {
-                    self.event(Event::Removed);
+                    self.event(SessionEvent::Removed);
                     self.pending = 0;
                 }
                 Act::Wait(seconds) => self.wait(Duration::from_secs(seconds)),
@@ -682,55 +682,55 @@ mod tests {
         /// As the driver reports it: lost first, then ended.
         fn container_ends(&mut self) {
             self.ready = false;
-            self.event(Event::Lost(Trouble::EngineDied));
+            self.event(SessionEvent::Lost(Trouble::EngineDied));
             if self.container {
                 self.container = false;
-                self.event(Event::Ended);
+                self.event(SessionEvent::Ended);
             }
         }
 
         fn wait(&mut self, length: Duration) {
             let until = self.now + length;
-            while let Some(deadline) = self.machine.deadline().filter(|deadline| *deadline <= until) {
+            while let Some(deadline) = self.machine.next_deadline().filter(|deadline| *deadline <= until) {
                 self.now = self.now.max(deadline);
-                self.event(Event::Tick);
+                self.event(SessionEvent::Tick);
             }
             self.now = until;
         }
 
-        fn event(&mut self, event: Event) {
+        fn event(&mut self, event: SessionEvent) {
             let mut events = VecDeque::from([event]);
             while let Some(event) = events.pop_front() {
-                for effect in self.machine.handle(event, self.now) {
+                for effect in self.machine.decide_effects(event, self.now) {
                     events.extend(self.perform(effect));
                 }
             }
         }
 
-        fn perform(&mut self, effect: Effect) -> Option<Event> {
+        fn perform(&mut self, effect: Effect) -> Option<SessionEvent> {
             match effect {
                 Effect::AskForSlot => {
-                    assert_eq!(self.slot, Slot::None);
-                    self.slot = Slot::Asked;
+                    assert_eq!(self.slot, WorldSlot::None);
+                    self.slot = WorldSlot::Asked;
                     None
                 }
                 Effect::GiveSlotBack => {
-                    assert_ne!(self.slot, Slot::None);
+                    assert_ne!(self.slot, WorldSlot::None);
                     assert!(!self.container, "a slot is given back with its container still there");
-                    self.slot = Slot::None;
+                    self.slot = WorldSlot::None;
                     None
                 }
                 Effect::Launch => {
-                    assert_eq!(self.slot, Slot::Held);
+                    assert_eq!(self.slot, WorldSlot::Held);
                     assert!(!self.container, "two containers at once");
                     if self.pending == 0 {
-                        return Some(Event::NothingToDo);
+                        return Some(SessionEvent::NothingToDo);
                     }
                     self.container = true;
                     None
                 }
                 Effect::LaunchAhead => {
-                    assert_eq!(self.slot, Slot::Held);
+                    assert_eq!(self.slot, WorldSlot::Held);
                     assert!(!self.container, "two containers at once");
                     self.container = true;
                     None
@@ -738,11 +738,11 @@ mod tests {
                 Effect::Prompt => {
                     assert!(self.ready && !self.turn);
                     if self.pending == 0 {
-                        return Some(Event::NothingToDo);
+                        return Some(SessionEvent::NothingToDo);
                     }
                     self.pending = 0;
                     self.turn = true;
-                    Some(Event::Prompted)
+                    Some(SessionEvent::Prompted)
                 }
                 Effect::Steer => {
                     assert!(self.ready && self.turn);
@@ -757,14 +757,14 @@ mod tests {
                     assert!(self.turn);
                     self.turn = false;
                     self.pending += 1;
-                    Some(Event::TurnOver(After::Retry { attempt: 1 }))
+                    Some(SessionEvent::TurnOver(AfterTurn::Retry { attempt: 1 }))
                 }
                 Effect::FailWaiting(_) => {
                     assert!(!self.turn);
-                    Some(Event::TurnOver(if self.pending > 0 {
-                        After::Retry { attempt: 1 }
+                    Some(SessionEvent::TurnOver(if self.pending > 0 {
+                        AfterTurn::Retry { attempt: 1 }
                     } else {
-                        After::Nothing
+                        AfterTurn::Nothing
                     }))
                 }
                 Effect::ReturnTurn => {
@@ -780,7 +780,7 @@ mod tests {
                 Effect::Kill => {
                     self.container = false;
                     self.ready = false;
-                    Some(Event::Ended)
+                    Some(SessionEvent::Ended)
                 }
             }
         }
@@ -806,16 +806,16 @@ mod tests {
         fn a_stop_always_ends(acts in prop::collection::vec(act(), 0..60)) {
             let mut world = World::new();
             acts.into_iter().for_each(|act| world.act(act));
-            world.event(Event::Stop);
+            world.event(SessionEvent::Stop);
             world.wait(CLOSE_GRACE);
-            prop_assert!(world.machine.stopped());
+            prop_assert!(world.machine.has_stopped());
             prop_assert!(!world.container && !world.turn);
-            prop_assert_eq!(world.slot, Slot::None);
+            prop_assert_eq!(world.slot, WorldSlot::None);
         }
     }
 
     #[test]
     fn the_pauses_are_5_10_and_20_seconds() {
-        assert_eq!([1, 2, 3].map(|attempt| retry_pause(attempt).as_secs()), [5, 10, 20]);
+        assert_eq!([1, 2, 3].map(|attempt| turn_retry_backoff(attempt).as_secs()), [5, 10, 20]);
     }
 }

@@ -4,7 +4,7 @@ use crate::types::GroupName;
 
 /// What dispatch tells a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Command {
+pub enum SessionCommand {
     Work,
     SlotGranted,
     /// A slot that was not asked for: somebody may ask for something soon.
@@ -16,7 +16,7 @@ pub enum Command {
 
 /// What a session tells dispatch.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Report {
+pub struct SessionReport {
     pub group: GroupName,
     pub kind: ReportKind,
 }

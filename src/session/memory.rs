@@ -11,12 +11,12 @@
 
 use anyhow::Result;
 
-use super::Host;
-use super::launch::sessions_of;
+use super::SessionContext;
+use super::launch::history_folder_for_group;
 use crate::container::Containers;
-use crate::home::SetAside;
+use crate::folders::SetAsideTrial;
 use crate::notices;
-use crate::panics::blocking;
+use crate::panics::run_blocking;
 use crate::types::{ChatId, Group};
 
 /// So many engines in a row, then what they begin with is doubted. The third and last attempt at a message is with a new
@@ -24,13 +24,13 @@ use crate::types::{ChatId, Group};
 const FAILURES_UNTIL_DOUBT: u32 = 2;
 
 #[derive(Debug)]
-pub enum Memory {
+pub enum MemoryTrust {
     Trusted { failures: u32 },
-    OnTrial(SetAside),
+    OnTrial(SetAsideTrial),
     Cleared,
 }
 
-impl Memory {
+impl MemoryTrust {
     pub fn trusted() -> Self {
         Self::Trusted { failures: 0 }
     }
@@ -39,13 +39,17 @@ impl Memory {
     ///
     /// # Errors
     /// The old one cannot be moved away.
-    pub async fn before_launch<C: Containers>(&mut self, host: &Host<C>, group: &Group) -> Result<()> {
-        let sessions = sessions_of(host, group).await?;
+    pub async fn set_aside_doubted_memory<C: Containers>(
+        &mut self,
+        host: &SessionContext<C>,
+        group: &Group,
+    ) -> Result<()> {
+        let sessions = history_folder_for_group(host, group).await?;
         let (paths, name, doubted) = (host.paths.clone(), group.name.clone(), self.is_doubted());
-        let aside = blocking(move || match SetAside::unfinished(&paths, &name, &sessions)? {
+        let aside = run_blocking(move || match SetAsideTrial::resume_trial(&paths, &name, &sessions)? {
             // A kill has come in between, or it could not be put back.
             Some(aside) => Ok(Some(aside)),
-            None if doubted => SetAside::begin(&paths, &name, &sessions).map(Some),
+            None if doubted => SetAsideTrial::begin_trial(&paths, &name, &sessions).map(Some),
             None => Ok(None),
         });
         if let Some(aside) = aside.await?? {
@@ -56,22 +60,26 @@ impl Memory {
     }
 
     /// An engine has failed on something that may be in its memory.
-    pub async fn engine_failed(&mut self) {
-        let Some(aside) = self.failed() else { return };
-        match blocking(move || aside.undo()).await.map_err(anyhow::Error::from).flatten() {
+    pub async fn record_engine_failure(&mut self) {
+        let Some(aside) = self.advance_on_failure() else { return };
+        match run_blocking(move || aside.undo_trial()).await.map_err(anyhow::Error::from).flatten() {
             Ok(()) => tracing::warn!("Without the agent's memory the engine fails too; it is put back"),
             Err(error) => tracing::error!("{error:#}"),
         }
     }
 
     /// An engine works with what it began with; the chat is told when that is a new memory.
-    pub async fn engine_works<C>(&mut self, host: &Host<C>, chat: &ChatId) {
-        let Some(aside) = self.works() else { return };
-        match blocking(move || aside.keep()).await.map_err(anyhow::Error::from).flatten() {
+    pub async fn record_engine_success<C>(&mut self, host: &SessionContext<C>, chat: &ChatId) {
+        let Some(aside) = self.advance_on_success() else { return };
+        match run_blocking(move || aside.keep_aside()).await.map_err(anyhow::Error::from).flatten() {
             Ok((place, names)) => {
                 tracing::warn!(place, "The agent has begun anew; its memory is kept there");
                 let settings = &host.settings;
-                host.say(chat, &settings.notice(notices::began_anew(settings.lang, &place, &names))).await;
+                host.try_notify_chat(
+                    chat,
+                    &settings.with_reply_prefix(notices::fresh_start_notice(settings.lang, &place, &names)),
+                )
+                .await;
             }
             Err(error) => tracing::error!("{error:#}"),
         }
@@ -83,7 +91,7 @@ impl Memory {
     }
 
     /// An engine has failed; answers with what is to be put back.
-    fn failed(&mut self) -> Option<SetAside> {
+    fn advance_on_failure(&mut self) -> Option<SetAsideTrial> {
         match std::mem::replace(self, Self::Cleared) {
             Self::Trusted { failures } => {
                 *self = Self::Trusted { failures: failures + 1 };
@@ -95,7 +103,7 @@ impl Memory {
     }
 
     /// An engine works; answers with what is to be kept aside.
-    fn works(&mut self) -> Option<SetAside> {
+    fn advance_on_success(&mut self) -> Option<SetAsideTrial> {
         match std::mem::replace(self, Self::trusted()) {
             Self::Trusted { .. } | Self::Cleared => None,
             Self::OnTrial(aside) => Some(aside),
@@ -109,18 +117,21 @@ mod tests {
 
     #[test]
     fn two_failures_in_a_row_and_no_fewer_raise_a_doubt() {
-        let mut memory = Memory::trusted();
-        assert!(memory.failed().is_none() && !memory.is_doubted());
-        assert!(memory.works().is_none());
-        assert!(memory.failed().is_none() && !memory.is_doubted(), "one worked in between");
-        assert!(memory.failed().is_none() && memory.is_doubted());
-        let mut memory = Memory::Cleared;
+        let mut memory = MemoryTrust::trusted();
+        assert!(memory.advance_on_failure().is_none() && !memory.is_doubted());
+        assert!(memory.advance_on_success().is_none());
+        assert!(memory.advance_on_failure().is_none() && !memory.is_doubted(), "one worked in between");
+        assert!(memory.advance_on_failure().is_none() && memory.is_doubted());
+        let mut memory = MemoryTrust::Cleared;
         for _ in 0..5 {
-            assert!(memory.failed().is_none() && !memory.is_doubted(), "it is not tried again and again");
+            assert!(
+                memory.advance_on_failure().is_none() && !memory.is_doubted(),
+                "it is not tried again and again"
+            );
         }
-        memory.works();
-        memory.failed();
-        memory.failed();
+        memory.advance_on_success();
+        memory.advance_on_failure();
+        memory.advance_on_failure();
         assert!(memory.is_doubted());
     }
 }

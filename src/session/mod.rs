@@ -6,18 +6,18 @@
 //! `memory` doubts what an agent has left when engines fail on it, `share` watches what an agent takes of the machine;
 //! `troubles` knows which trouble is worth another try. `recovery` comes after a session that broke off.
 
-mod allowance;
-mod attention;
 mod driver;
 mod ending;
+mod images;
 mod launch;
 pub mod machine;
 mod mailbox;
 mod memory;
-mod pictures;
+mod progress;
 mod recovery;
 mod replies;
 mod share;
+mod token_limit;
 mod troubles;
 mod turn;
 mod whole_texts;
@@ -29,32 +29,32 @@ use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
 use tokio::sync::{Notify, OnceCell, mpsc};
 
-pub use driver::run;
-pub use launch::{LOOK_FOR_DOCKER_EVERY, docker_answers};
-pub use mailbox::{Command, Report, ReportKind};
-pub use recovery::clear_away;
+pub use driver::run_session;
+pub use launch::{LOOK_FOR_DOCKER_EVERY, wait_for_docker};
+pub use mailbox::{ReportKind, SessionCommand, SessionReport};
+pub use recovery::clean_up_broken_session;
 
 use crate::agent::Engine;
-use crate::auth::Login;
 use crate::bridge::Order;
 use crate::clock::Clock;
 use crate::container::Containers;
-use crate::container::spec::Limits;
-use crate::door::Upstream;
+use crate::container::spec::ContainerLimits;
+use crate::egress::KimiUpstream;
+use crate::login::Login;
 use crate::paths::Paths;
 use crate::store::Store;
 use crate::types::{ChatId, Group, InstallId, Lang};
 
 /// What every session of a service has in common.
 #[derive(Clone)]
-pub struct Host<C> {
+pub struct SessionContext<C> {
     pub store: Store,
     pub containers: C,
     pub paths: Paths,
     pub clock: Clock,
     pub login: Arc<Login>,
     /// Where the doors of all groups lead.
-    pub upstream: Upstream,
+    pub upstream: KimiUpstream,
     pub settings: Arc<Settings>,
     /// To the bridge: typing and what was read; replies go through the outbox.
     pub orders: mpsc::Sender<Order>,
@@ -64,14 +64,14 @@ pub struct Host<C> {
     pub swept: Arc<OnceCell<()>>,
 }
 
-impl<C: Containers> Host<C> {
+impl<C: Containers> SessionContext<C> {
     /// Removes the containers that an earlier run left: once, and before any of this run's is launched.
     ///
     /// # Errors
     /// Docker does not answer. The next call tries again.
-    pub async fn sweep(&self) -> Result<()> {
+    pub async fn sweep_old_containers(&self) -> Result<()> {
         let sweep = || async {
-            let swept = self.containers.sweep(&self.settings.install).await?;
+            let swept = self.containers.remove_install_containers(&self.settings.install).await?;
             if swept > 0 {
                 tracing::info!(containers = swept, "Removed what an earlier run left");
             }
@@ -81,10 +81,10 @@ impl<C: Containers> Host<C> {
     }
 }
 
-impl<C> Host<C> {
+impl<C> SessionContext<C> {
     /// Says a sentence of our own in a chat. One that cannot be written is not worth a turn.
-    pub async fn say(&self, chat: &ChatId, sentence: &str) {
-        match self.store.say(chat, sentence, self.clock.now()).await {
+    pub async fn try_notify_chat(&self, chat: &ChatId, sentence: &str) {
+        match self.store.notify_chat(chat, sentence, self.clock.now()).await {
             Ok(()) => self.outbox_hint.notify_one(),
             Err(error) => tracing::warn!("Failed to write a sentence of our own: {error:#}"),
         }
@@ -103,11 +103,11 @@ pub struct Settings {
     pub zone: TimeZone,
     /// The engine of groups without one of their own.
     pub engine: Engine,
-    pub container_limits: Limits,
+    pub container_limits: ContainerLimits,
     /// The model's name for the engine, where it is not the one in `config.toml`.
     pub model: Option<String>,
     pub device_id: String,
-    pub time_limits: machine::Limits,
+    pub time_limits: machine::TimeLimits,
     /// What called Kai longer ago than this, while nanokimi was away, is only context.
     pub answer_within: Duration,
     /// Larger files are not fetched from WhatsApp, nor sent to it.
@@ -121,13 +121,13 @@ pub struct Settings {
 impl Settings {
     /// The engine of a group: its own choice, else the install's. A choice that this nanokimi does not know, which an
     /// other version has written, counts as none.
-    pub fn engine_of(&self, group: &Group) -> Engine {
+    pub fn engine_for_group(&self, group: &Group) -> Engine {
         let own = group.engine.as_ref().and_then(|name| Engine::parse(name.as_str()).ok());
         own.unwrap_or(self.engine)
     }
 
     /// A sentence of nanokimi's own as it stands in a chat.
-    pub fn notice(&self, sentence: String) -> String {
+    pub fn with_reply_prefix(&self, sentence: String) -> String {
         format!("{}{sentence}", self.reply_prefix)
     }
 }

@@ -1,45 +1,45 @@
 //! From what the agent said to the replies of the outbox: in order, with the message that each of them answers.
 
-use super::turn::Answered;
+use super::turn::TurnAnswer;
 use crate::notices;
-use crate::render::{self, LeftOut, Part, Person, Rendered};
-use crate::store::{DueContent, Reply};
+use crate::render::{self, AnswerPart, MentionablePerson, OmittedParts, RenderedAnswer};
+use crate::store::{Reply, ReplyContent};
 use crate::types::Lang;
 
 /// Which part of an answer quotes the message that called for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum QuotedIn {
+pub enum QuotePlacement {
     /// In a chat of several people: it says whom Kai answers.
     FirstPart,
     NoPart,
 }
 
 /// The replies of one answer, and what the chat is told of the rest, if something was left out.
-pub fn replies_to(
-    answer: &Answered,
+pub fn build_replies(
+    answer: &TurnAnswer,
     prefix: &str,
     lang: Lang,
-    people: &[Person],
-    quoted: QuotedIn,
+    people: &[MentionablePerson],
+    quoted: QuotePlacement,
 ) -> Vec<Reply> {
     let mut quote = match quoted {
-        QuotedIn::FirstPart => answer.to,
-        QuotedIn::NoPart => None,
+        QuotePlacement::FirstPart => answer.to,
+        QuotePlacement::NoPart => None,
     };
     let reply = |part| match part {
-        Part::Text { text, mentions } => {
-            Reply { content: DueContent::Text { text, mentions }, to: quote.take() }
+        AnswerPart::Text { text, mentions } => {
+            Reply { content: ReplyContent::Text { text, mentions }, to: quote.take() }
         }
-        Part::File { path, caption } => {
-            Reply { content: DueContent::File { path, caption }, to: quote.take() }
+        AnswerPart::File { path, caption } => {
+            Reply { content: ReplyContent::File { path, caption }, to: quote.take() }
         }
-        Part::Reaction(emoji) => Reply { content: DueContent::Reaction { emoji }, to: answer.to },
+        AnswerPart::Reaction(emoji) => Reply { content: ReplyContent::Reaction { emoji }, to: answer.to },
     };
-    let Rendered { parts, left_out: LeftOut { files, has_words } } =
-        render::rendered(&answer.text, prefix, people);
-    let files = (files > 0).then(|| notices::files_left_out(lang, files, render::FILES_MAX));
-    let words = has_words.then(|| notices::answer_cut(lang));
-    let told = files.into_iter().chain(words).map(|sentence| Reply::text(format!("{prefix}{sentence}")));
+    let RenderedAnswer { parts, left_out: OmittedParts { files, has_words } } =
+        render::render_answer(&answer.text, prefix, people);
+    let files = (files > 0).then(|| notices::files_left_out_notice(lang, files, render::FILES_MAX));
+    let words = has_words.then(|| notices::answer_cut_notice(lang));
+    let told = files.into_iter().chain(words).map(|sentence| Reply::from_text(format!("{prefix}{sentence}")));
     parts.into_iter().map(reply).chain(told).collect()
 }
 
@@ -49,36 +49,39 @@ mod tests {
     use crate::store::RowId;
 
     /// Each reply as `what -> the row it is to`.
-    fn shown(text: &str, quoted: QuotedIn) -> Vec<String> {
-        let answer = Answered { text: text.to_owned(), to: Some(RowId::from_number(7)) };
+    fn shown(text: &str, quoted: QuotePlacement) -> Vec<String> {
+        let answer = TurnAnswer { text: text.to_owned(), to: Some(RowId::from_number(7)) };
         let shown = |Reply { content, to }| {
             let content = match content {
-                DueContent::Text { text, .. } => text,
-                DueContent::File { path, caption } => format!("[{path}] {caption}"),
-                DueContent::Reaction { emoji } => format!("[{emoji}]"),
+                ReplyContent::Text { text, .. } => text,
+                ReplyContent::File { path, caption } => format!("[{path}] {caption}"),
+                ReplyContent::Reaction { emoji } => format!("[{emoji}]"),
             };
             to.map_or(content.clone(), |row| format!("{content} -> {}", row.number()))
         };
-        replies_to(&answer, "", Lang::En, &[], quoted).into_iter().map(shown).collect()
+        build_replies(&answer, "", Lang::En, &[], quoted).into_iter().map(shown).collect()
     }
 
     #[test]
     fn the_first_part_quotes_in_a_group_and_a_reaction_is_to_the_message_anywhere() {
         let answer = "<reaction>👍</reaction>Here.<file path=\"a.png\">The year</file>More.";
         assert_eq!(
-            shown(answer, QuotedIn::FirstPart),
+            shown(answer, QuotePlacement::FirstPart),
             ["[👍] -> 7", "Here. -> 7", "[a.png] The year", "More."]
         );
-        assert_eq!(shown(answer, QuotedIn::NoPart), ["[👍] -> 7", "Here.", "[a.png] The year", "More."]);
-        assert_eq!(shown("<file path=\"a.png\"/>x", QuotedIn::FirstPart), ["[a.png]  -> 7", "x"]);
+        assert_eq!(
+            shown(answer, QuotePlacement::NoPart),
+            ["[👍] -> 7", "Here.", "[a.png] The year", "More."]
+        );
+        assert_eq!(shown("<file path=\"a.png\"/>x", QuotePlacement::FirstPart), ["[a.png]  -> 7", "x"]);
     }
     #[test]
     fn what_is_left_out_is_said() {
-        let files = shown(&"<file path=\"x\"/>".repeat(12), QuotedIn::NoPart);
+        let files = shown(&"<file path=\"x\"/>".repeat(12), QuotePlacement::NoPart);
         insta::assert_snapshot!(files[10..].join("\n"), @"I left out 2 files: at most 10 go with one answer. Ask me for the rest.");
         let words = shown(
             &format!("{}{}", "<file path=\"x\"/>a".repeat(10), "a\n\n".repeat(15_000)),
-            QuotedIn::NoPart,
+            QuotePlacement::NoPart,
         );
         insta::assert_snapshot!(words[20..].join("\n"), @"My answer was too long for a chat, so I stopped here. Ask me for a shorter one, or for a file.");
     }

@@ -3,7 +3,7 @@
 use crate::types::Trouble;
 
 /// Whether the same prompt could succeed a little later without anybody's help.
-pub fn another_try_may_help(trouble: Trouble) -> bool {
+pub fn is_retryable_trouble(trouble: Trouble) -> bool {
     match trouble {
         Trouble::SystemLimit
         | Trouble::LaunchFailed
@@ -36,7 +36,7 @@ pub fn another_try_may_help(trouble: Trouble) -> bool {
 }
 
 /// Whether a trouble in an engine's first turn may come from what it began with. `asked` is whether the model was asked.
-pub fn may_be_the_memory(trouble: Trouble, asked: bool) -> bool {
+pub fn may_come_from_memory(trouble: Trouble, asked: bool) -> bool {
     match trouble {
         Trouble::NeverReady => true,
         // A history that the API does not accept goes with every request.

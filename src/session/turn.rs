@@ -2,8 +2,8 @@
 
 use std::collections::VecDeque;
 
-use crate::agent::Input;
-use crate::render::{self, OpenNotes};
+use crate::agent::EngineInput;
+use crate::render::{self, OpenHiddenTags};
 use crate::store::{Claim, RowId};
 use crate::types::{ChatId, Group, Role, TurnId};
 
@@ -22,18 +22,18 @@ pub struct Turn {
     /// How many pictures it was shown, with the prompt or a steer.
     pictures: usize,
     /// What was steered in and has no receipt yet, oldest first.
-    steers: VecDeque<Steer>,
+    steers: VecDeque<PendingSteer>,
     /// Rows of steers that no receipt will come for.
     lost: Vec<RowId>,
     /// One answer per thing asked: a steer that reached the model begins a new one.
-    answers: Vec<Answer>,
-    length: Length,
+    answers: Vec<AnswerDraft>,
+    length: AnswerLength,
     has_begun: bool,
 }
 
 /// Whether all that the engine said is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Length {
+pub enum AnswerLength {
     Whole {
         bytes: usize,
     },
@@ -43,21 +43,21 @@ pub enum Length {
 
 /// More that the engine was told.
 #[derive(Debug)]
-struct Steer {
+struct PendingSteer {
     rows: Vec<RowId>,
     called_by: Option<RowId>,
 }
 
 /// What the engine said, a paragraph per step.
 #[derive(Debug)]
-struct Answer {
+struct AnswerDraft {
     to: Option<RowId>,
     steps: Vec<String>,
 }
 
 /// What was said to one call.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct TurnAnswer {
     pub text: String,
     /// The message that called for it.
     pub to: Option<RowId>,
@@ -65,7 +65,7 @@ pub struct Answered {
 
 impl Turn {
     /// `claim` was sent to the engine as `prompted`.
-    pub fn begin(claim: &Claim, group: &Group, prompted: &Input) -> Self {
+    pub fn from_claim(claim: &Claim, group: &Group, prompted: &EngineInput) -> Self {
         Self {
             id: claim.turn,
             chat: group.chat.clone(),
@@ -74,40 +74,40 @@ impl Turn {
             pictures: prompted.images.len(),
             steers: VecDeque::new(),
             lost: Vec::new(),
-            answers: vec![Answer { to: claim.called_by, steps: Vec::new() }],
-            length: Length::Whole { bytes: 0 },
+            answers: vec![AnswerDraft { to: claim.called_by, steps: Vec::new() }],
+            length: AnswerLength::Whole { bytes: 0 },
             has_begun: false,
         }
     }
 
     /// More was claimed and sent to the engine as one steer.
-    pub fn steered(&mut self, claim: Claim, input: &Input) {
+    pub fn record_steer(&mut self, claim: Claim, input: &EngineInput) {
         self.pictures += input.images.len();
-        self.steers.push_back(Steer { rows: claim.rows, called_by: claim.called_by });
+        self.steers.push_back(PendingSteer { rows: claim.rows, called_by: claim.called_by });
     }
 
     /// Whether the engine was shown pictures in this turn.
-    pub fn showed_pictures(&self) -> bool {
+    pub fn has_shown_images(&self) -> bool {
         self.pictures > 0
     }
 
     /// The same prompt without its pictures, for a model that has turned out not to see; none where it had none.
     /// What was steered in before is the next turn's.
-    pub fn begin_again_blind(&mut self) -> Option<Input> {
-        if !self.showed_pictures() {
+    pub fn restart_without_images(&mut self) -> Option<EngineInput> {
+        if !self.has_shown_images() {
             return None;
         }
         self.pictures = 0;
         self.lost.extend(self.steers.drain(..).flat_map(|steer| steer.rows));
-        Some(Input::text(&self.prompted))
+        Some(EngineInput::from_text(&self.prompted))
     }
 
     /// Whether the engine has got as far as to ask the model, as far as it tells.
-    pub fn has_begun(&self) -> bool {
+    pub fn has_reached_model(&self) -> bool {
         self.has_begun
     }
 
-    pub fn step_began(&mut self) {
+    pub fn start_step(&mut self) {
         self.has_begun = true;
         if let Some(answer) = self.answers.last_mut()
             && answer.steps.last().is_some_and(|step| !step.is_empty())
@@ -116,13 +116,13 @@ impl Turn {
         }
     }
 
-    pub fn said(&mut self, piece: &str) {
-        let Length::Whole { bytes } = self.length else { return };
+    pub fn append_text(&mut self, piece: &str) {
+        let AnswerLength::Whole { bytes } = self.length else { return };
         if bytes + piece.len() > ANSWERS_MAX_BYTES {
-            self.length = Length::Cut;
+            self.length = AnswerLength::Cut;
             return;
         }
-        self.length = Length::Whole { bytes: bytes + piece.len() };
+        self.length = AnswerLength::Whole { bytes: bytes + piece.len() };
         let Some(answer) = self.answers.last_mut() else { return };
         match answer.steps.last_mut() {
             Some(step) => step.push_str(piece),
@@ -131,31 +131,31 @@ impl Turn {
     }
 
     /// The oldest steer has reached the model: what follows answers it.
-    pub fn steer_taken(&mut self) {
+    pub fn acknowledge_steer(&mut self) {
         if let Some(steer) = self.steers.pop_front() {
-            self.answers.push(Answer { to: steer.called_by, steps: Vec::new() });
+            self.answers.push(AnswerDraft { to: steer.called_by, steps: Vec::new() });
         }
     }
 
     /// The rows that the model has never seen.
-    pub fn unread(&self) -> Vec<RowId> {
+    pub fn unread_rows(&self) -> Vec<RowId> {
         self.steers.iter().flat_map(|steer| &steer.rows).chain(&self.lost).copied().collect()
     }
 
-    pub fn length(&self) -> Length {
+    pub fn answer_length(&self) -> AnswerLength {
         self.length
     }
 
     /// What was said to each call, without notes, the empty ones left out.
-    pub fn answers(&self) -> Vec<Answered> {
+    pub fn collect_answers(&self) -> Vec<TurnAnswer> {
         // A steer may come in the middle of a note, which then goes on in the next answer.
-        let mut open_notes = OpenNotes::default();
-        let answers = self.answers.iter().map(|Answer { to, steps }| {
+        let mut open_notes = OpenHiddenTags::default();
+        let answers = self.answers.iter().map(|AnswerDraft { to, steps }| {
             let steps: Vec<&str> =
                 steps.iter().map(|step| step.trim()).filter(|step| !step.is_empty()).collect();
-            let (text, open) = render::without_notes(&steps.join("\n\n"), open_notes);
+            let (text, open) = render::strip_hidden_text_after(&steps.join("\n\n"), open_notes);
             open_notes = open;
-            Answered { text, to: *to }
+            TurnAnswer { text, to: *to }
         });
         answers.filter(|answer| !answer.text.is_empty()).collect()
     }
@@ -184,70 +184,73 @@ mod tests {
     }
 
     fn begun() -> Turn {
-        Turn::begin(&claim(&[1, 2]), &group(), &Input::text("prompt"))
+        Turn::from_claim(&claim(&[1, 2]), &group(), &EngineInput::from_text("prompt"))
     }
 
-    fn answered(text: &str, to: i64) -> Answered {
-        Answered { text: text.to_owned(), to: Some(RowId::from_number(to)) }
+    fn answered(text: &str, to: i64) -> TurnAnswer {
+        TurnAnswer { text: text.to_owned(), to: Some(RowId::from_number(to)) }
     }
 
     #[test]
     fn steps_are_paragraphs_and_steers_are_answered_apart() {
         let mut turn = begun();
-        turn.step_began();
-        turn.said("Let me ");
-        turn.said("look.");
-        turn.step_began();
-        turn.said("It is 42.\n");
-        turn.steered(claim(&[3, 4]), &Input::text("more"));
-        turn.steer_taken();
-        turn.step_began();
-        turn.said("And 43.");
-        assert_eq!(turn.answers(), [answered("Let me look.\n\nIt is 42.", 2), answered("And 43.", 4)]);
-        assert!(matches!(turn.length(), Length::Whole { .. }));
+        turn.start_step();
+        turn.append_text("Let me ");
+        turn.append_text("look.");
+        turn.start_step();
+        turn.append_text("It is 42.\n");
+        turn.record_steer(claim(&[3, 4]), &EngineInput::from_text("more"));
+        turn.acknowledge_steer();
+        turn.start_step();
+        turn.append_text("And 43.");
+        assert_eq!(
+            turn.collect_answers(),
+            [answered("Let me look.\n\nIt is 42.", 2), answered("And 43.", 4)]
+        );
+        assert!(matches!(turn.answer_length(), AnswerLength::Whole { .. }));
     }
 
     #[test]
     fn a_note_that_a_steer_has_cut_stays_a_note() {
         let mut turn = begun();
-        turn.said("It is 42. <internal>they will");
-        turn.steered(claim(&[3]), &Input::text("more"));
-        turn.steer_taken();
-        turn.said("ask for more</internal>And 43.");
-        assert_eq!(turn.answers(), [answered("It is 42.", 2), answered("And 43.", 3)]);
+        turn.append_text("It is 42. <internal>they will");
+        turn.record_steer(claim(&[3]), &EngineInput::from_text("more"));
+        turn.acknowledge_steer();
+        turn.append_text("ask for more</internal>And 43.");
+        assert_eq!(turn.collect_answers(), [answered("It is 42.", 2), answered("And 43.", 3)]);
     }
 
     #[test]
     fn a_prompt_is_repeated_once_without_its_pictures() {
-        assert_eq!(begun().begin_again_blind(), None);
+        assert_eq!(begun().restart_without_images(), None);
         let pictures = vec![Image { mime: "image/png", bytes: vec![1] }];
-        let with_picture = Input { text: "look".to_owned(), images: pictures };
-        let mut turn = Turn::begin(&claim(&[1]), &group(), &with_picture);
-        turn.steered(claim(&[2]), &Input::text("too early"));
-        assert_eq!(turn.begin_again_blind(), Some(Input::text("look")));
-        assert_eq!(turn.begin_again_blind(), None);
+        let with_picture = EngineInput { text: "look".to_owned(), images: pictures };
+        let mut turn = Turn::from_claim(&claim(&[1]), &group(), &with_picture);
+        turn.record_steer(claim(&[2]), &EngineInput::from_text("too early"));
+        assert_eq!(turn.restart_without_images(), Some(EngineInput::from_text("look")));
+        assert_eq!(turn.restart_without_images(), None);
         // No receipt comes for what the failed attempt was told.
-        turn.steered(claim(&[3]), &Input::text("later"));
-        turn.steer_taken();
-        turn.said("I cannot see it.");
-        assert_eq!(turn.unread(), [RowId::from_number(2)]);
-        assert_eq!(turn.answers(), [answered("I cannot see it.", 3)]);
+        turn.record_steer(claim(&[3]), &EngineInput::from_text("later"));
+        turn.acknowledge_steer();
+        turn.append_text("I cannot see it.");
+        assert_eq!(turn.unread_rows(), [RowId::from_number(2)]);
+        assert_eq!(turn.collect_answers(), [answered("I cannot see it.", 3)]);
 
         let mut turn = begun();
-        turn.steered(claim(&[3]), &with_picture);
-        assert_eq!(turn.begin_again_blind(), Some(Input::text("prompt")));
+        turn.record_steer(claim(&[3]), &with_picture);
+        assert_eq!(turn.restart_without_images(), Some(EngineInput::from_text("prompt")));
     }
 
     #[test]
     fn a_flood_is_cut() {
         let mut turn = begun();
         for _ in 0..1_000_000 {
-            turn.step_began();
-            turn.said("word ");
-            turn.steer_taken();
+            turn.start_step();
+            turn.append_text("word ");
+            turn.acknowledge_steer();
         }
-        assert_eq!(turn.length(), Length::Cut);
-        let bytes: usize = turn.answers().iter().map(|answer| answer.text.len()).sum();
+        assert_eq!(turn.answer_length(), AnswerLength::Cut);
+        let bytes: usize = turn.collect_answers().iter().map(|answer| answer.text.len()).sum();
         assert!(bytes <= 2 * ANSWERS_MAX_BYTES);
     }
 }

@@ -5,30 +5,30 @@ use std::path::PathBuf;
 
 use jiff::tz::TimeZone;
 
-use crate::home;
-use crate::panics::blocking;
+use crate::folders;
+use crate::panics::run_blocking;
 use crate::paths::InboxFile;
-use crate::render::prompt::{CutText, Prompt};
+use crate::render::prompt::{Prompt, TruncatedText};
 use crate::store::{Claim, RowId, Store};
 
 /// Writes what a prompt of this claim would cut, and notes in the claim where it is. What cannot be written is told in
 /// part only, and the prompt says how much is left out.
-pub async fn write(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut Claim) {
-    let cut = Prompt { zone, names: &[], earlier: &[], messages: &claim.messages }.cut_texts();
+pub async fn save_cut_texts(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut Claim) {
+    let cut = Prompt { zone, names: &[], earlier: &[], messages: &claim.messages }.truncated_texts();
     for (place, which) in cut {
         let (Some(row), Some(message)) = (claim.rows.get(place).copied(), claim.messages.get_mut(place))
         else {
             continue;
         };
         let (ending, text, whole) = match (which, &mut message.quote) {
-            (CutText::Own, _) => (".txt", message.text.clone(), &mut message.whole),
-            (CutText::Quoted, Some(quote)) => ("-quoted.txt", quote.text.clone(), &mut quote.whole),
-            (CutText::Quoted, None) => continue,
+            (TruncatedText::Own, _) => (".txt", message.text.clone(), &mut message.whole),
+            (TruncatedText::Quoted, Some(quote)) => ("-quoted.txt", quote.text.clone(), &mut quote.whole),
+            (TruncatedText::Quoted, None) => continue,
         };
         let file = InboxFile::new(message.sent_at, zone, row.number(), ending);
-        let path = file.path();
+        let path = file.relative_path();
         let folder = folder.clone();
-        let written = blocking(move || save(folder, row, &file, &text)).await;
+        let written = run_blocking(move || save_text_file(folder, row, &file, &text)).await;
         match written.map_err(io::Error::other).flatten() {
             Ok(()) => *whole = Some(path.clone()),
             Err(error) => {
@@ -37,21 +37,24 @@ pub async fn write(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut 
             }
         }
         // A message that its author takes back takes its file along.
-        if which == CutText::Own
-            && let Err(error) = store.text_saved(row, path).await
+        if which == TruncatedText::Own
+            && let Err(error) = store.record_text_path(row, path).await
         {
             tracing::warn!(message = row.number(), "Failed to note where a long text is: {error:#}");
         }
     }
 }
 
-fn save(folder: PathBuf, row: RowId, file: &InboxFile, text: &str) -> io::Result<()> {
+fn save_text_file(folder: PathBuf, row: RowId, file: &InboxFile, text: &str) -> io::Result<()> {
     // The database and Docker have to go on.
-    if home::free_room(&folder)?.is_low() {
+    if folders::free_space_of_folder(&folder)?.is_low() {
         return Err(io::ErrorKind::StorageFull.into());
     }
-    let unfinished =
-        home::create_beneath(&folder, &file.folders(), &format!(".{:06x}-text.part", row.number()))?;
-    unfinished.handle()?.write_all(text.as_bytes())?;
-    unfinished.keep_as(&file.name)
+    let unfinished = folders::create_beneath(
+        &folder,
+        &file.parent_folders(),
+        &format!(".{:06x}-text.part", row.number()),
+    )?;
+    unfinished.clone_handle()?.write_all(text.as_bytes())?;
+    unfinished.persist_as(&file.name)
 }

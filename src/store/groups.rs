@@ -4,10 +4,10 @@ use anyhow::{Result, bail};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{Store, millis, people};
-use crate::types::{ChatId, EngineName, Forwards, Group, GroupName, HostName, Role, WebPolicy};
+use super::{Store, people, to_unix_millis};
+use crate::types::{ChatId, EngineName, ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
 
-/// What [`group_from`] reads.
+/// What [`group_from_row`] reads.
 const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards";
 
 /// A WhatsApp chat that was ever heard of.
@@ -24,7 +24,7 @@ pub struct KnownChat {
 impl Store {
     /// The chats to choose from: the one with oneself first, then groups, then direct chats, each by name.
     pub async fn known_chats(&self) -> Result<Vec<KnownChat>> {
-        self.with(|connection| {
+        self.with_connection(|connection| {
             // Before its first message the chat with oneself is only known from the account.
             let mut statement = connection.prepare(&format!(
                 "WITH own AS (SELECT names.id FROM account, people AS me JOIN people AS names USING (person)
@@ -41,9 +41,10 @@ impl Store {
                  FROM known
                  WHERE id NOT LIKE 'console:%' AND id NOT LIKE '%@broadcast' AND id NOT LIKE '%@newsletter'
                  ORDER BY id IN own DESC, id LIKE '%@g.us' DESC, lower(name), id",
-                people::names_of("known.id")
+                people::aliases_sql("known.id")
             ))?;
-            let chats = statement.query_map([], known_from)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            let chats =
+                statement.query_map([], known_chat_from_row)?.collect::<rusqlite::Result<Vec<_>>>()?;
             chats.into_iter().collect()
         })
         .await
@@ -52,26 +53,26 @@ impl Store {
     /// The group that serves a chat, by any of the chat's names.
     pub async fn resolve_chat(&self, chat: &ChatId) -> Result<Option<Group>> {
         let chat = chat.clone();
-        self.with(move |connection| group_of(connection, &chat)).await
+        self.with_connection(move |connection| read_group_by_chat(connection, &chat)).await
     }
 
     /// All groups, main first, then by name.
-    pub async fn groups(&self) -> Result<Vec<Group>> {
-        self.with(|connection| {
+    pub async fn all_groups(&self) -> Result<Vec<Group>> {
+        self.with_connection(|connection| {
             let mut statement =
                 connection.prepare_cached(&format!("SELECT {COLUMNS} FROM groups ORDER BY role, name"))?;
-            let groups = statement.query_map([], group_from)?.collect::<rusqlite::Result<Vec<_>>>()?;
+            let groups = statement.query_map([], group_from_row)?.collect::<rusqlite::Result<Vec<_>>>()?;
             groups.into_iter().collect()
         })
         .await
     }
 
-    pub async fn group(&self, name: &GroupName) -> Result<Option<Group>> {
+    pub async fn group_by_name(&self, name: &GroupName) -> Result<Option<Group>> {
         let name = name.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             connection
                 .prepare_cached(&format!("SELECT {COLUMNS} FROM groups WHERE name = ?1"))?
-                .query_row([name.as_str()], group_from)
+                .query_row([name.as_str()], group_from_row)
                 .optional()?
                 .transpose()
         })
@@ -84,16 +85,16 @@ impl Store {
     /// A name, chat or main channel that is taken; says by which group.
     pub async fn add_group(&self, group: &Group, now: Timestamp) -> Result<()> {
         let group = group.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            if let Some(taken) = taken(&transaction, &group)? {
+            if let Some(taken) = registration_conflict(&transaction, &group)? {
                 bail!("{taken}");
             }
             transaction.execute(
                 "INSERT INTO groups (name, chat, role, added_at) VALUES (?1, ?2, ?3, ?4)",
-                params![group.name.as_str(), group.chat.as_str(), role_name(group.role), millis(now)],
+                params![group.name.as_str(), group.chat.as_str(), role_name(group.role), to_unix_millis(now)],
             )?;
-            write_choices(&transaction, &group)?;
+            update_group_settings(&transaction, &group)?;
             transaction.commit()?;
             Ok(())
         })
@@ -101,16 +102,16 @@ impl Store {
     }
 
     /// Changes what the owner chose for a group; its name, chat and role stay. A session takes it up at its next turn.
-    pub async fn set_group(&self, group: &Group) -> Result<()> {
+    pub async fn update_group(&self, group: &Group) -> Result<()> {
         let group = group.clone();
-        self.with(move |connection| write_choices(connection, &group)).await
+        self.with_connection(move |connection| update_group_settings(connection, &group)).await
     }
 
     /// Unregisters a group. Its folder and its history stay; what was pending is not answered any more, and what was to be
     /// said is not sent, nor sent again.
     pub async fn remove_group(&self, name: &GroupName) -> Result<()> {
         let name = name.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
                 "UPDATE inbox SET state = 'done' WHERE state = 'pending'
@@ -130,9 +131,9 @@ impl Store {
     }
 
     /// The engine's session id of a group; the same for ever, until somebody asks for a new one.
-    pub async fn engine_session(&self, name: &GroupName) -> Result<String> {
+    pub async fn engine_session_id(&self, name: &GroupName) -> Result<String> {
         let name = name.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
                 "INSERT INTO sessions (group_name, engine_session) VALUES (?1, 'main') ON CONFLICT DO NOTHING",
@@ -150,8 +151,8 @@ impl Store {
     }
 }
 
-fn write_choices(connection: &Connection, group: &Group) -> Result<()> {
-    let (web, hosts) = web_words(&group.web);
+fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
+    let (web, hosts) = web_policy_to_columns(&group.web);
     connection.execute(
         // With another limit, the chat is told anew when it is reached.
         "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6, forwards = ?7,
@@ -171,7 +172,7 @@ fn write_choices(connection: &Connection, group: &Group) -> Result<()> {
 }
 
 /// Why a group cannot be registered, with what to do about it.
-fn taken(connection: &Connection, group: &Group) -> Result<Option<String>> {
+fn registration_conflict(connection: &Connection, group: &Group) -> Result<Option<String>> {
     let held_by = |condition: &str, value: &str| -> rusqlite::Result<Option<String>> {
         connection
             .query_row(&format!("SELECT name FROM groups WHERE {condition}"), [value], |row| row.get(0))
@@ -182,7 +183,7 @@ fn taken(connection: &Connection, group: &Group) -> Result<Option<String>> {
             "There is a group {name} already; to change it, `nanokimi groups remove {name}` first"
         )));
     }
-    let same_chat = format!("chat IN {}", people::names_of("?1"));
+    let same_chat = format!("chat IN {}", people::aliases_sql("?1"));
     if let Some(name) = held_by(&same_chat, group.chat.as_str())? {
         return Ok(Some(format!(
             "The group {name} serves that chat already; `nanokimi groups remove {name}` frees it"
@@ -200,13 +201,13 @@ fn taken(connection: &Connection, group: &Group) -> Result<Option<String>> {
 
 /// The group of a chat, if it has one, by any of the chat's names. Where two names were registered before they were
 /// known to be one chat's, it is the main channel, else the older group.
-pub(super) fn group_of(connection: &Connection, chat: &ChatId) -> Result<Option<Group>> {
+pub(super) fn read_group_by_chat(connection: &Connection, chat: &ChatId) -> Result<Option<Group>> {
     connection
         .prepare_cached(&format!(
             "SELECT {COLUMNS} FROM groups WHERE chat IN {} ORDER BY role, added_at LIMIT 1",
-            people::names_of("?1")
+            people::aliases_sql("?1")
         ))?
-        .query_row([chat.as_str()], group_from)
+        .query_row([chat.as_str()], group_from_row)
         .optional()?
         .transpose()
 }
@@ -221,58 +222,62 @@ pub(super) fn main_chat(connection: &Connection) -> Result<Option<ChatId>> {
 }
 
 /// Remembers that a chat exists; under whichever name, it is one row.
-pub(super) fn see_chat(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<()> {
+pub(super) fn record_chat_seen(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<()> {
     let seen = connection
         .prepare_cached(&format!(
             "UPDATE chats SET seen_at = max(seen_at, ?2) WHERE id IN {}",
-            people::names_of("?1")
+            people::aliases_sql("?1")
         ))?
-        .execute(params![chat.as_str(), millis(now)])?;
+        .execute(params![chat.as_str(), to_unix_millis(now)])?;
     if seen == 0 {
         connection
             .prepare_cached("INSERT INTO chats (id, name, seen_at) VALUES (?1, ?1, ?2)")?
-            .execute(params![chat.as_str(), millis(now)])?;
+            .execute(params![chat.as_str(), to_unix_millis(now)])?;
     }
     Ok(())
 }
 
 /// Remembers what a chat is called now, and how many people are in it.
-pub(super) fn name_chat(
+pub(super) fn record_chat_name(
     connection: &Connection,
     chat: &ChatId,
     name: &str,
     members: Option<u32>,
     now: Timestamp,
 ) -> Result<()> {
-    see_chat(connection, chat, now)?;
+    record_chat_seen(connection, chat, now)?;
     connection
         .prepare_cached(&format!(
             "UPDATE chats SET name = iif(?2 = '', name, ?2), members = coalesce(?3, members) WHERE id IN {}",
-            people::names_of("?1")
+            people::aliases_sql("?1")
         ))?
         .execute(params![chat.as_str(), name, members])?;
     Ok(())
 }
 
 /// Remembers after how many seconds the messages of a chat disappear, or that they do not.
-pub(super) fn set_expiry(connection: &Connection, chat: &ChatId, expires_secs: Option<u32>) -> Result<()> {
+pub(super) fn record_disappearing_timer(
+    connection: &Connection,
+    chat: &ChatId,
+    expires_secs: Option<u32>,
+) -> Result<()> {
     connection
         .prepare_cached(&format!(
             "UPDATE chats SET expires_secs = ?2 WHERE expires_secs IS NOT ?2 AND id IN {}",
-            people::names_of("?1")
+            people::aliases_sql("?1")
         ))?
         .execute(params![chat.as_str(), expires_secs])?;
     Ok(())
 }
 
-fn known_from(row: &Row<'_>) -> rusqlite::Result<Result<KnownChat>> {
+fn known_chat_from_row(row: &Row<'_>) -> rusqlite::Result<Result<KnownChat>> {
     let (id, name, members) = (row.get::<_, String>(0)?, row.get(1)?, row.get(2)?);
     let registered: Option<String> = row.get(3)?;
     let registered = registered.map(|name| GroupName::parse(&name)).transpose();
     Ok(registered.map(|registered| KnownChat { id: ChatId::new(id), name, members, registered }))
 }
 
-fn group_from(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
+fn group_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
     let name: String = row.get("name")?;
     let (role, web): (String, String) = (row.get("role")?, row.get("web")?);
     let hosts: String = row.get("web_hosts")?;
@@ -283,19 +288,19 @@ fn group_from(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
             role: if role == "main" { Role::Main } else { Role::Member },
             trigger: row.get("trigger")?,
             engine: row.get::<_, Option<String>>("engine")?.map(EngineName::new),
-            web: web_policy(&web, &hosts)?,
+            web: web_policy_from_columns(&web, &hosts)?,
             daily_tokens: row.get::<_, Option<i64>>("daily_tokens")?.map(i64::cast_unsigned),
             forwards: if row.get::<_, String>("forwards")? == "call" {
-                Forwards::Call
+                ForwardPolicy::Call
             } else {
-                Forwards::Told
+                ForwardPolicy::Told
             },
         })
     };
     Ok(read())
 }
 
-fn web_words(policy: &WebPolicy) -> (&'static str, String) {
+fn web_policy_to_columns(policy: &WebPolicy) -> (&'static str, String) {
     match policy {
         WebPolicy::None => ("none", String::new()),
         WebPolicy::Allowlist(hosts) => {
@@ -305,8 +310,8 @@ fn web_words(policy: &WebPolicy) -> (&'static str, String) {
     }
 }
 
-/// The inverse of [`web_words`]; what cannot be read allows nothing.
-fn web_policy(web: &str, hosts: &str) -> Result<WebPolicy> {
+/// The inverse of [`web_policy_to_columns`]; what cannot be read allows nothing.
+fn web_policy_from_columns(web: &str, hosts: &str) -> Result<WebPolicy> {
     Ok(match web {
         "web" => WebPolicy::Web,
         "allowlist" => {
@@ -316,10 +321,10 @@ fn web_policy(web: &str, hosts: &str) -> Result<WebPolicy> {
     })
 }
 
-fn forwards_name(forwards: Forwards) -> &'static str {
+fn forwards_name(forwards: ForwardPolicy) -> &'static str {
     match forwards {
-        Forwards::Told => "told",
-        Forwards::Call => "call",
+        ForwardPolicy::Told => "told",
+        ForwardPolicy::Call => "call",
     }
 }
 

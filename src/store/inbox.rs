@@ -15,12 +15,15 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Reply, Store, account, groups, media, millis, outbox, people, recipients, time, unread};
+use super::{
+    Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis, unread,
+    whatsapp_account,
+};
 use crate::notices;
-use crate::router::{Quotes, Wake, wake};
+use crate::router::{QuotedAuthor, WakeDecision, wake_decision_for};
 use crate::types::{
-    ChatId, Event, Forwarded, Group, GroupName, Inbound, Lang, Media, MessageId, Quote, Role, SenderId,
-    Unread,
+    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Lang, Media, MessageId, Quote, Role,
+    SenderId, UnreadableMessage,
 };
 
 /// Stands for a message that was taken back.
@@ -46,14 +49,14 @@ pub struct Rules {
 
 impl Rules {
     /// A notice as it stands in a chat.
-    pub(super) fn notice(&self, sentence: &str) -> String {
+    pub(super) fn prefix_notice(&self, sentence: &str) -> String {
         format!("{}{sentence}", self.reply_prefix)
     }
 }
 
 /// What has come of taking events in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct TakenIn {
+pub struct IntakeResult {
     /// The groups that have something new to answer, each once.
     pub woken: Vec<GroupName>,
     /// The groups in which somebody may ask for something soon, each once.
@@ -78,14 +81,19 @@ impl Store {
     ///
     /// A message that is there already, or that we sent ourselves, is a no-op. Of an unregistered chat only its
     /// existence is kept.
-    pub async fn take_in(&self, events: Vec<Event>, rules: Rules, now: Timestamp) -> Result<TakenIn> {
-        self.with(move |connection| {
+    pub async fn record_events(
+        &self,
+        events: Vec<Event>,
+        rules: Rules,
+        now: Timestamp,
+    ) -> Result<IntakeResult> {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             let mut intake = Intake::new(&transaction, &rules, now);
             for event in &events {
-                intake.take(event)?;
+                intake.record_event(event)?;
             }
-            let taken = intake.expect()?;
+            let taken = intake.finish_intake()?;
             transaction.commit()?;
             Ok(taken)
         })
@@ -93,8 +101,8 @@ impl Store {
     }
 
     /// Makes context of the calls that have waited too long for an answer, and tells their chats that Kai was away.
-    pub async fn let_old_calls_go(&self, rules: Rules, now: Timestamp) -> Result<()> {
-        self.with(move |connection| {
+    pub async fn expire_old_calls(&self, rules: Rules, now: Timestamp) -> Result<()> {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             let mut intake = Intake::new(&transaction, &rules, now);
             let mut statement = transaction.prepare(
@@ -102,18 +110,18 @@ impl Store {
                  WHERE state = 'pending' AND wake = 'wakes'",
             )?;
             let calls = statement
-                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, time(row.get(2)?))))?
+                .query_map([], |row| Ok((row.get(0)?, row.get(1)?, from_unix_millis(row.get(2)?))))?
                 .collect::<rusqlite::Result<Vec<(i64, String, Timestamp)>>>()?;
             drop(statement);
             for (row, chat, sent_at) in calls {
-                if !intake.is_too_old(sent_at) {
+                if !intake.is_past_answer_window(sent_at) {
                     continue;
                 }
                 transaction
                     .prepare_cached("UPDATE inbox SET wake = 'context' WHERE id = ?1")?
                     .execute([row])?;
-                if let Some(group) = intake.group_of(&ChatId::new(chat))? {
-                    intake.tell_of_absence(&group)?;
+                if let Some(group) = intake.registered_group(&ChatId::new(chat))? {
+                    intake.notify_chat_of_absence(&group)?;
                 }
             }
             transaction.commit()?;
@@ -123,8 +131,8 @@ impl Store {
     }
 
     /// The groups that have something to answer, the longest waiting first.
-    pub async fn groups_waiting(&self) -> Result<Vec<GroupName>> {
-        self.with(|connection| {
+    pub async fn groups_with_pending_calls(&self) -> Result<Vec<GroupName>> {
+        self.with_connection(|connection| {
             let mut statement = connection.prepare(
                 "SELECT groups.name FROM groups JOIN inbox ON inbox.chat = groups.chat
                  WHERE inbox.state = 'pending' AND inbox.wake = 'wakes'
@@ -144,7 +152,7 @@ struct Intake<'a> {
     connection: &'a Connection,
     rules: &'a Rules,
     now: Timestamp,
-    taken: TakenIn,
+    taken: IntakeResult,
     /// The groups in which somebody has said something that is context.
     spoke: Vec<GroupName>,
 }
@@ -161,7 +169,7 @@ struct NewRow<'a> {
     /// The message whose new text this is.
     edits: Option<&'a MessageId>,
     media: Option<&'a Media>,
-    wake: Wake,
+    wake: WakeDecision,
     state: &'static str,
 }
 
@@ -201,7 +209,7 @@ impl QuoteSource {
 
 impl KnownQuote {
     /// A message of which no more than this is known.
-    fn unknown(id: &MessageId, sender_name: &str) -> Self {
+    fn unknown_message(id: &MessageId, sender_name: &str) -> Self {
         Self {
             id: id.clone(),
             source: QuoteSource::Client,
@@ -213,7 +221,7 @@ impl KnownQuote {
         }
     }
 
-    fn claimed(quote: &Quote) -> Self {
+    fn from_client_quote(quote: &Quote) -> Self {
         Self {
             id: quote.id.clone(),
             source: QuoteSource::Client,
@@ -233,81 +241,92 @@ impl KnownQuote {
 
 impl<'a> Intake<'a> {
     fn new(connection: &'a Connection, rules: &'a Rules, now: Timestamp) -> Self {
-        Self { connection, rules, now, taken: TakenIn::default(), spoke: Vec::new() }
+        Self { connection, rules, now, taken: IntakeResult::default(), spoke: Vec::new() }
     }
 
-    fn take(&mut self, event: &Event) -> Result<()> {
+    fn record_event(&mut self, event: &Event) -> Result<()> {
         match event {
-            Event::Message(message) => self.message(message),
-            Event::Edited(edit) => self.edited(edit),
-            Event::Deleted { chat, sender, target } => self.deleted(chat, sender, target),
-            Event::Reacted(reaction) => self.reacted(reaction),
-            Event::Noted(note) => self.noted(note),
+            Event::Message(message) => self.handle_message(message),
+            Event::Edited(edit) => self.handle_edit(edit),
+            Event::Deleted { chat, sender, target } => self.handle_deletion(chat, sender, target),
+            Event::Reacted(reaction) => self.handle_reaction(reaction),
+            Event::Noted(note) => self.handle_note(note),
             Event::Chat { id, name, members } => {
-                groups::name_chat(self.connection, id, name, *members, self.now)
+                groups::record_chat_name(self.connection, id, name, *members, self.now)
             }
             Event::SamePerson { one, other } => {
-                people::same_person(self.connection, one.as_str(), other.as_str())
+                people::record_same_person(self.connection, one.as_str(), other.as_str())
             }
-            Event::Account(account) => account::set(self.connection, account),
+            Event::Account(account) => whatsapp_account::record_linked_account(self.connection, account),
             Event::Answered { id, answer } => {
-                outbox::answered(self.connection, id, *answer, self.rules, self.now)?;
+                outbox::record_answer(self.connection, id, *answer, self.rules, self.now)?;
                 self.taken.outbox = OutboxChange::Changed;
                 Ok(())
             }
-            Event::Receipt(receipt) => self.note(recipients::receive(self.connection, receipt, self.now)?),
-            Event::PhoneMissed { id, person } => {
-                self.note(recipients::phone_missed(self.connection, id, person, self.now)?)
+            Event::Receipt(receipt) => {
+                self.merge_outbox_change(recipients::record_receipt(self.connection, receipt, self.now)?)
             }
-            Event::IdentityChanged { person } => {
-                self.note(recipients::identity_changed(self.connection, person, self.now)?)
-            }
-            Event::Unread(message) => self.unread(message),
-            Event::ReadAfterAll { chat, id } => match self.group_of(chat)? {
-                Some(group) => unread::came(self.connection, &group.chat, id),
+            Event::PhoneMissed { id, person } => self.merge_outbox_change(recipients::record_missed_phone(
+                self.connection,
+                id,
+                person,
+                self.now,
+            )?),
+            Event::IdentityChanged { person } => self
+                .merge_outbox_change(recipients::record_identity_change(self.connection, person, self.now)?),
+            Event::Unread(message) => self.handle_unread_event(message),
+            Event::ReadAfterAll { chat, id } => match self.registered_group(chat)? {
+                Some(group) => unread::resolve_unread_message(self.connection, &group.chat, id),
                 None => Ok(()),
             },
-            Event::Typing { chat } => self.typing(chat),
+            Event::Typing { chat } => self.handle_typing(chat),
         }
     }
 
     /// Has delivery look again, if there is something to repair.
-    fn note(&mut self, change: OutboxChange) -> Result<()> {
+    fn merge_outbox_change(&mut self, change: OutboxChange) -> Result<()> {
         if change == OutboxChange::Changed {
             self.taken.outbox = change;
         }
         Ok(())
     }
 
-    fn unread(&mut self, message: &Unread) -> Result<()> {
-        groups::see_chat(self.connection, &message.chat, self.now)?;
-        let Some(group) = self.group_of(&message.chat)? else { return Ok(()) };
-        if self.is_there(&group, &message.id, &message.sender)? {
+    fn handle_unread_event(&mut self, message: &UnreadableMessage) -> Result<()> {
+        groups::record_chat_seen(self.connection, &message.chat, self.now)?;
+        let Some(group) = self.registered_group(&message.chat)? else { return Ok(()) };
+        if self.is_duplicate_or_own(&group, &message.id, &message.sender)? {
             return Ok(());
         }
         self.taken.unread = true;
-        unread::notice(self.connection, &group.chat, message, self.now)
+        unread::record_unread_message(self.connection, &group.chat, message, self.now)
     }
 
-    fn message(&mut self, message: &Inbound) -> Result<()> {
-        groups::see_chat(self.connection, &message.chat, self.now)?;
-        groups::set_expiry(self.connection, &message.chat, message.expires_secs)?;
-        let Some(group) = groups::group_of(self.connection, &message.chat)? else { return Ok(()) };
-        unread::came(self.connection, &group.chat, &message.id)?;
-        if self.is_there(&group, &message.id, &message.sender)? {
+    fn handle_message(&mut self, message: &IncomingMessage) -> Result<()> {
+        groups::record_chat_seen(self.connection, &message.chat, self.now)?;
+        groups::record_disappearing_timer(self.connection, &message.chat, message.expires_secs)?;
+        let Some(group) = groups::read_group_by_chat(self.connection, &message.chat)? else { return Ok(()) };
+        unread::resolve_unread_message(self.connection, &group.chat, &message.id)?;
+        if self.is_duplicate_or_own(&group, &message.id, &message.sender)? {
             return Ok(());
         }
         let wrote_at = message.sent_at.min(self.now);
-        self.note(recipients::active(self.connection, &group.chat, &message.sender, wrote_at, self.now)?)?;
+        self.merge_outbox_change(recipients::record_activity(
+            self.connection,
+            &group.chat,
+            &message.sender,
+            wrote_at,
+            self.now,
+        )?)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let quote = match &message.quote {
-            Some(quote) => {
-                Some(self.known_quote(&group, &quote.id)?.unwrap_or_else(|| KnownQuote::claimed(quote)))
-            }
+            Some(quote) => Some(
+                self.find_quoted_message(&group, &quote.id)?
+                    .unwrap_or_else(|| KnownQuote::from_client_quote(quote)),
+            ),
             None => None,
         };
-        let now = self.as_it_is_now(&group, message, quoted)?;
-        self.insert(
+        let now = self.resolve_current_message(&group, message, quoted)?;
+        self.insert_inbox_row(
             &group,
             &NewRow {
                 id: &message.id,
@@ -323,23 +342,23 @@ impl<'a> Intake<'a> {
                 state: now.state,
             },
         )?;
-        self.tell_who_named(&group, &message.id)
+        self.update_pending_quotes(&group, &message.id)
     }
 
     /// Whether this message came before, under any name of its sender, or is one of our own.
-    fn is_there(&self, group: &Group, id: &MessageId, sender: &SenderId) -> Result<bool> {
+    fn is_duplicate_or_own(&self, group: &Group, id: &MessageId, sender: &SenderId) -> Result<bool> {
         let came_before = self
             .connection
             .prepare_cached(&format!(
                 "SELECT 1 FROM inbox WHERE chat = ?2 AND wa_id = ?3 AND sender IN {}",
-                people::names_of("?1")
+                people::aliases_sql("?1")
             ))?
             .exists(params![sender.as_str(), group.chat.as_str(), id.as_str()])?;
-        Ok(came_before || self.is_ours(group, id)?)
+        Ok(came_before || self.is_own_message(group, id)?)
     }
 
     /// Whether we sent this message ourselves: known by its id, never by its text.
-    fn is_ours(&self, group: &Group, id: &MessageId) -> Result<bool> {
+    fn is_own_message(&self, group: &Group, id: &MessageId) -> Result<bool> {
         Ok(self
             .connection
             .prepare_cached("SELECT 1 FROM outbox WHERE wa_id = ?1 AND chat = ?2")?
@@ -347,28 +366,33 @@ impl<'a> Intake<'a> {
     }
 
     /// What a message does to the group's agent. One that called Kai too long ago only tells the chat so.
-    fn wake(&mut self, group: &Group, message: &Inbound, quoted: Option<&MessageId>) -> Result<Wake> {
+    fn decide_wake(
+        &mut self,
+        group: &Group,
+        message: &IncomingMessage,
+        quoted: Option<&MessageId>,
+    ) -> Result<WakeDecision> {
         let quotes = match quoted {
-            Some(quoted) if self.is_ours(group, quoted)? => Quotes::Kai,
-            Some(_) | None => Quotes::Other,
+            Some(quoted) if self.is_own_message(group, quoted)? => QuotedAuthor::Kai,
+            Some(_) | None => QuotedAuthor::Other,
         };
-        let wake = wake(group, group.trigger_or(&self.rules.assistant), message, quotes);
-        if wake == Wake::Wakes && self.is_too_old(message.sent_at) {
-            self.tell_of_absence(group)?;
-            return Ok(Wake::Context);
+        let wake = wake_decision_for(group, group.trigger_or(&self.rules.assistant), message, quotes);
+        if wake == WakeDecision::Wakes && self.is_past_answer_window(message.sent_at) {
+            self.notify_chat_of_absence(group)?;
+            return Ok(WakeDecision::Context);
         }
         Ok(wake)
     }
 
     /// A clock that is ahead of ours makes nothing old.
-    fn is_too_old(&self, sent_at: Timestamp) -> bool {
+    fn is_past_answer_window(&self, sent_at: Timestamp) -> bool {
         let limit = SignedDuration::try_from(self.rules.answer_within).unwrap_or(SignedDuration::MAX);
         self.now.duration_since(sent_at) > limit
     }
 
     /// Tells a chat that Kai was away, once for all that came meanwhile.
-    fn tell_of_absence(&mut self, group: &Group) -> Result<()> {
-        let told_before = millis(self.now)
+    fn notify_chat_of_absence(&mut self, group: &Group) -> Result<()> {
+        let told_before = to_unix_millis(self.now)
             .saturating_sub(i64::try_from(self.rules.answer_within.as_millis()).unwrap_or(i64::MAX));
         let tells = self
             .connection
@@ -376,17 +400,17 @@ impl<'a> Intake<'a> {
                 "UPDATE groups SET away_told_at = ?2
                  WHERE name = ?1 AND (away_told_at IS NULL OR away_told_at <= ?3 OR away_told_at > ?2)",
             )?
-            .execute(params![group.name.as_str(), millis(self.now), told_before])?;
+            .execute(params![group.name.as_str(), to_unix_millis(self.now), told_before])?;
         if tells > 0 {
-            let notice = self.rules.notice(&notices::was_away(self.rules.lang));
-            outbox::enqueue(self.connection, &group.chat, None, &Reply::text(notice), self.now)?;
+            let notice = self.rules.prefix_notice(&notices::was_away_notice(self.rules.lang));
+            outbox::enqueue_reply(self.connection, &group.chat, None, &Reply::from_text(notice), self.now)?;
             self.taken.outbox = OutboxChange::Changed;
         }
         Ok(())
     }
 
     /// A message that we know, as a quote: what the quoting client says of it may be anything.
-    fn known_quote(&self, group: &Group, id: &MessageId) -> Result<Option<KnownQuote>> {
+    fn find_quoted_message(&self, group: &Group, id: &MessageId) -> Result<Option<KnownQuote>> {
         let own = self
             .connection
             .prepare_cached("SELECT text, kind, path FROM outbox WHERE wa_id = ?2 AND chat = ?1")?
@@ -396,8 +420,8 @@ impl<'a> Intake<'a> {
             })
             .optional()?;
         if let Some((text, kind, path)) = own {
-            let text = own_words(text, kind, path);
-            let known = KnownQuote::unknown(id, "");
+            let text = render_own_message(text, kind, path);
+            let known = KnownQuote::unknown_message(id, "");
             return Ok(Some(KnownQuote { source: QuoteSource::Kai, text, ..known }));
         }
         // The plus keeps SQLite from walking through the chat in the order of ids. What was taken back before it came
@@ -412,7 +436,7 @@ impl<'a> Intake<'a> {
             )?
             .query_row([group.chat.as_str(), id.as_str()], |row| {
                 let text: String = row.get(2)?;
-                let media = media::media_from(row, "media")?;
+                let media = media::media_from_row(row, "media")?;
                 Ok(KnownQuote {
                     id: id.clone(),
                     source: QuoteSource::Chat,
@@ -426,8 +450,8 @@ impl<'a> Intake<'a> {
             .optional()?)
     }
 
-    fn insert(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
-        people::meet(self.connection, row.sender)?;
+    fn insert_inbox_row(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
+        people::ensure_person(self.connection, row.sender)?;
         let NewRow { quote, media, .. } = row;
         let quoted = quote.and_then(|quote| quote.media.as_ref());
         self.connection
@@ -448,8 +472,8 @@ impl<'a> Intake<'a> {
                 row.sender.as_str(),
                 row.sender_name,
                 row.text,
-                millis(row.sent_at),
-                millis(self.now),
+                to_unix_millis(row.sent_at),
+                to_unix_millis(self.now),
                 quote.map(|quote| quote.id.as_str()),
                 quote.map(|quote| quote.sender_name.as_str()),
                 quote.map(|quote| quote.text.as_str()),
@@ -474,19 +498,19 @@ impl<'a> Intake<'a> {
                 quote.and_then(|quote| quote.path.as_deref()),
             ])?;
         if let Some(sender) = quote.and_then(|quote| quote.sender.as_ref()) {
-            people::meet(self.connection, sender)?;
+            people::ensure_person(self.connection, sender)?;
         }
         match row.wake {
-            Wake::Wakes => self.wakes(group),
-            Wake::Context if !self.spoke.contains(&group.name) => self.spoke.push(group.name.clone()),
-            Wake::Context => {}
+            WakeDecision::Wakes => self.add_woken_group(group),
+            WakeDecision::Context if !self.spoke.contains(&group.name) => self.spoke.push(group.name.clone()),
+            WakeDecision::Context => {}
         }
         Ok(())
     }
 
     /// Ends with what was taken in: who has spoken in a group may call Kai next, if somebody did so lately.
-    fn expect(mut self) -> Result<TakenIn> {
-        let since = millis(self.now.saturating_sub(TALKED_LATELY)?);
+    fn finish_intake(mut self) -> Result<IntakeResult> {
+        let since = to_unix_millis(self.now.saturating_sub(TALKED_LATELY)?);
         for group in std::mem::take(&mut self.spoke) {
             let talked_lately = self
                 .connection
@@ -496,7 +520,7 @@ impl<'a> Intake<'a> {
                 self.taken.expected.push(group);
             }
         }
-        let TakenIn { woken, expected, .. } = &mut self.taken;
+        let IntakeResult { woken, expected, .. } = &mut self.taken;
         expected.sort();
         expected.dedup();
         expected.retain(|group| !woken.contains(group));
@@ -504,27 +528,27 @@ impl<'a> Intake<'a> {
     }
 
     /// In a direct chat, and in the main channel, everything is for Kai; in a group others write to each other.
-    fn typing(&mut self, chat: &ChatId) -> Result<()> {
-        let group = self.group_of(chat)?;
+    fn handle_typing(&mut self, chat: &ChatId) -> Result<()> {
+        let group = self.registered_group(chat)?;
         let for_kai = |group: &Group| group.role == Role::Main || !group.chat.is_whatsapp_group();
         self.taken.expected.extend(group.filter(for_kai).map(|group| group.name));
         Ok(())
     }
 
-    fn wakes(&mut self, group: &Group) {
+    fn add_woken_group(&mut self, group: &Group) {
         if !self.taken.woken.contains(&group.name) {
             self.taken.woken.push(group.name.clone());
         }
     }
 
     /// The group that a chat belongs to, by any of its names.
-    fn group_of(&self, chat: &ChatId) -> Result<Option<Group>> {
-        groups::group_of(self.connection, chat)
+    fn registered_group(&self, chat: &ChatId) -> Result<Option<Group>> {
+        groups::read_group_by_chat(self.connection, chat)
     }
 }
 
 /// One of our own messages in words: its text, else what it was.
-fn own_words(text: String, kind: String, path: Option<String>) -> String {
+fn render_own_message(text: String, kind: String, path: Option<String>) -> String {
     match path {
         Some(path) if text.is_empty() => format!("[File: {path}]"),
         Some(path) => format!("[File: {path}] {text}"),
@@ -541,10 +565,10 @@ fn forwarded_name(forwarded: Forwarded) -> Option<&'static str> {
     }
 }
 
-fn wake_name(wake: Wake) -> &'static str {
+fn wake_name(wake: WakeDecision) -> &'static str {
     match wake {
-        Wake::Wakes => "wakes",
-        Wake::Context => "context",
+        WakeDecision::Wakes => "wakes",
+        WakeDecision::Context => "context",
     }
 }
 
@@ -556,7 +580,9 @@ mod tests {
     use super::*;
     use crate::store::tests::{add_group, rules};
     use crate::types::MediaKind;
-    use crate::types::{Account, Answer, DeviceKind, Edit, Mention, Reaction, Receipt, ReceiptKind, Role};
+    use crate::types::{
+        Answer, DeviceKind, Edit, LinkedAccount, Mention, Reaction, Receipt, ReceiptKind, Role,
+    };
 
     const NOW: i64 = 1_800_000_000;
 
@@ -564,8 +590,8 @@ mod tests {
         Timestamp::from_second(second).unwrap_or(Timestamp::MAX)
     }
 
-    fn message(chat: &str, id: &str, sender: &str, text: &str) -> Inbound {
-        Inbound {
+    fn message(chat: &str, id: &str, sender: &str, text: &str) -> IncomingMessage {
+        IncomingMessage {
             chat: ChatId::new(chat),
             id: MessageId::new(id),
             sender: SenderId::new(sender),
@@ -589,7 +615,7 @@ mod tests {
     }
 
     async fn rows(store: &Store) -> String {
-        let rows = store.with(|connection| {
+        let rows = store.with_connection(|connection| {
             let mut statement = connection.prepare(
                 "SELECT concat_ws('|', wa_id, text, media_kind, media_mime, media_name, media_bytes, media_handle,
                                   media_state, wake, state) FROM inbox ORDER BY id",
@@ -611,14 +637,15 @@ mod tests {
             bytes: u64::MAX,
             handle: b"handle".to_vec(),
         };
-        let sent = Inbound { media: Some(media), ..message("family@g.us", "1", "Ana", "@Kai read this") };
-        let taken = store.take_in(vec![Event::Message(sent)], rules(), at(NOW)).await.unwrap();
+        let sent =
+            IncomingMessage { media: Some(media), ..message("family@g.us", "1", "Ana", "@Kai read this") };
+        let taken = store.record_events(vec![Event::Message(sent)], rules(), at(NOW)).await.unwrap();
         assert_eq!(taken.woken, [GroupName::parse("family").unwrap()]);
         insta::assert_snapshot!(rows(&store).await, @"1|@Kai read this|document|application/pdf|plan.pdf|9223372036854775807|handle|wanted|wakes|pending");
 
-        store.take_in(vec![deleted("Mallory")], rules(), at(NOW)).await.unwrap();
+        store.record_events(vec![deleted("Mallory")], rules(), at(NOW)).await.unwrap();
         assert!(rows(&store).await.contains("handle"));
-        store.take_in(vec![deleted("Ana")], rules(), at(NOW)).await.unwrap();
+        store.record_events(vec![deleted("Ana")], rules(), at(NOW)).await.unwrap();
         insta::assert_snapshot!(rows(&store).await, @"1||wakes|done");
     }
 
@@ -637,7 +664,7 @@ mod tests {
             media: None,
         });
         let inbound = (chat(), id(), person(), text(), second(), prop::option::of(quote)).prop_map(
-            |(chat, id, sender, text, second, quote)| Inbound {
+            |(chat, id, sender, text, second, quote)| IncomingMessage {
                 quote,
                 sent_at: at(second),
                 ..message(chat, &id, sender, &text)
@@ -672,7 +699,7 @@ mod tests {
                 one: SenderId::new(one),
                 other: SenderId::new(other)
             }),
-            (person(), text()).prop_map(|(id, name)| Event::Account(Account {
+            (person(), text()).prop_map(|(id, name)| Event::Account(LinkedAccount {
                 id: SenderId::new(id),
                 lid: None,
                 name
@@ -720,9 +747,9 @@ mod tests {
                 let mut events = events;
                 // A number that changes hands in between makes another person of who wrote before.
                 events.sort_by_key(|event| !matches!(event, Event::SamePerson { .. } | Event::Account(_)));
-                store.take_in(events.clone(), rules(), at(NOW)).await.unwrap();
+                store.record_events(events.clone(), rules(), at(NOW)).await.unwrap();
                 let strangers: Vec<Vec<Value>> = store
-                    .with(|connection| {
+                    .with_connection(|connection| {
                         let mut known = whole(connection);
                         known.retain(|row| {
                             ![Value::Text("main@g.us".into()), Value::Text("family@g.us".into())].contains(&row[1])
@@ -737,10 +764,10 @@ mod tests {
                     .into_iter()
                     .filter(|event| matches!(event, Event::Message(_) | Event::Edited(_) | Event::Reacted(_)))
                     .collect();
-                let before = store.with(|connection| Ok(whole(connection))).await.unwrap();
-                let taken = store.take_in(messages, rules(), at(NOW)).await.unwrap();
+                let before = store.with_connection(|connection| Ok(whole(connection))).await.unwrap();
+                let taken = store.record_events(messages, rules(), at(NOW)).await.unwrap();
                 assert_eq!(taken.woken, []);
-                assert_eq!(store.with(|connection| Ok(whole(connection))).await.unwrap(), before);
+                assert_eq!(store.with_connection(|connection| Ok(whole(connection))).await.unwrap(), before);
             });
         }
     }

@@ -23,7 +23,7 @@ impl InstanceLock {
     ///
     /// # Errors
     /// Says which process holds it.
-    pub fn take(path: &Path, verb: &str) -> Result<Self> {
+    pub fn acquire_lock(path: &Path, verb: &str) -> Result<Self> {
         let explain = || format!("Failed to lock {}", path.display());
         if let Some(folder) = path.parent() {
             DirBuilder::new().recursive(true).mode(0o700).create(folder).with_context(explain)?;
@@ -59,7 +59,7 @@ impl InstanceLock {
 
     /// Who holds the lock, if somebody does. Makes and changes nothing; holds a shared lock for a moment, since
     /// the kernel offers no other way to ask.
-    pub fn holder(path: &Path) -> Result<Option<String>> {
+    pub fn current_holder(path: &Path) -> Result<Option<String>> {
         let explain = || format!("Failed to look at {}", path.display());
         let mut file = match File::open(path) {
             Ok(file) => file,
@@ -88,15 +88,15 @@ mod tests {
     fn the_second_is_told_who_holds_it() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("store/nanokimi.lock");
-        assert_eq!(InstanceLock::holder(&path).unwrap(), None);
+        assert_eq!(InstanceLock::current_holder(&path).unwrap(), None);
         assert!(!path.exists(), "asking makes nothing");
-        let first = InstanceLock::take(&path, "run").unwrap();
-        let error = InstanceLock::take(&path, "chat").unwrap_err().to_string();
+        let first = InstanceLock::acquire_lock(&path, "run").unwrap();
+        let error = InstanceLock::acquire_lock(&path, "chat").unwrap_err().to_string();
         assert!(error.contains("`nanokimi run`, process"), "{error}");
         let holder = format!("`nanokimi run`, process {}", std::process::id());
-        assert_eq!(InstanceLock::holder(&path).unwrap(), Some(holder));
+        assert_eq!(InstanceLock::current_holder(&path).unwrap(), Some(holder));
         drop(first);
-        assert_eq!(InstanceLock::holder(&path).unwrap(), None);
-        InstanceLock::take(&path, "chat").unwrap();
+        assert_eq!(InstanceLock::current_holder(&path).unwrap(), None);
+        InstanceLock::acquire_lock(&path, "chat").unwrap();
     }
 }

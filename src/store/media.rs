@@ -13,9 +13,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{RowId, Store, groups, time, turns};
-use crate::render::Person;
-use crate::render::prompt::{PromptFile, Whereabouts};
+use super::{RowId, Store, from_unix_millis, groups, turns};
+use crate::render::MentionablePerson;
+use crate::render::prompt::{FileLocation, PromptFile};
 use crate::types::{ChatId, Group, GroupName, Media, MediaKind, SenderId};
 
 /// How far back people of a chat count as there, in messages.
@@ -23,9 +23,9 @@ const RECENT_MESSAGES: i64 = 500;
 
 /// A file that the next prompt needs and that is still on WhatsApp's servers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Wanted {
+pub struct WantedFile {
     pub row: RowId,
-    pub whose: FileOf,
+    pub whose: AttachedTo,
     pub media: Media,
     pub sent_at: Timestamp,
     /// Where it was saved before, if it was.
@@ -34,15 +34,15 @@ pub struct Wanted {
 
 /// What a file is attached to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FileOf {
+pub enum AttachedTo {
     Message,
     /// The message that this one quotes.
     Quoted,
 }
 
-impl FileOf {
+impl AttachedTo {
     /// What its columns begin with.
-    fn columns(self) -> &'static str {
+    fn column_prefix(self) -> &'static str {
         match self {
             Self::Message => "media",
             Self::Quoted => "quote_media",
@@ -64,16 +64,16 @@ impl RowId {
 
 impl Store {
     /// The files that a group's claims wait for, the newest message's first. None where nothing calls Kai.
-    pub async fn media_wanted(&self, group: &GroupName) -> Result<Vec<Wanted>> {
+    pub async fn wanted_files(&self, group: &GroupName) -> Result<Vec<WantedFile>> {
         let group = group.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let chat: Option<String> = connection
                 .prepare_cached("SELECT chat FROM groups WHERE name = ?1")?
                 .query_row([group.as_str()], |row| row.get(0))
                 .optional()?;
             let Some(chat) = chat.map(ChatId::new) else { return Ok(Vec::new()) };
             let transaction = connection.transaction()?;
-            let Some(up_to) = turns::newest_to_wait_for(&transaction, &chat)? else { return Ok(Vec::new()) };
+            let Some(up_to) = turns::newest_claimable_with_files(&transaction, &chat)? else { return Ok(Vec::new()) };
             let mut statement = transaction.prepare_cached(
                 "SELECT * FROM inbox INDEXED BY inbox_wanted
                  WHERE chat = ?1 AND state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted')
@@ -83,8 +83,8 @@ impl Store {
             let mut wanted = Vec::new();
             let mut rows = statement.query(params![chat.as_str(), up_to])?;
             while let Some(row) = rows.next()? {
-                for whose in [FileOf::Message, FileOf::Quoted] {
-                    wanted.extend(wanted_from(row, whose)?);
+                for whose in [AttachedTo::Message, AttachedTo::Quoted] {
+                    wanted.extend(wanted_file_from_row(row, whose)?);
                 }
             }
             drop(rows);
@@ -97,11 +97,11 @@ impl Store {
 
     /// A file lies in the group's folder; `path` is relative to that. False where its message does not want it any
     /// more.
-    pub async fn media_saved(&self, row: RowId, whose: FileOf, path: String) -> Result<bool> {
-        self.with(move |connection| {
-            settle(connection, (row, whose), "saved", Some(&path), None)?;
+    pub async fn record_saved_file(&self, row: RowId, whose: AttachedTo, path: String) -> Result<bool> {
+        self.with_connection(move |connection| {
+            record_file_state(connection, (row, whose), "saved", Some(&path), None)?;
             // Also what an earlier try has written without our hearing of it.
-            let columns = whose.columns();
+            let columns = whose.column_prefix();
             Ok(connection
                 .prepare_cached(&format!(
                     "SELECT 1 FROM inbox WHERE id = ?1 AND {columns}_path = ?2 AND {columns}_state = 'saved'"
@@ -112,11 +112,11 @@ impl Store {
     }
 
     /// Files will not come; `reason` is for the agent, such as `larger than 32 MB`.
-    pub async fn media_missing(&self, files: Vec<(RowId, FileOf)>, reason: String) -> Result<()> {
-        self.with(move |connection| {
+    pub async fn record_missing_files(&self, files: Vec<(RowId, AttachedTo)>, reason: String) -> Result<()> {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             for file in files {
-                settle(&transaction, file, "missing", None, Some(&reason))?;
+                record_file_state(&transaction, file, "missing", None, Some(&reason))?;
             }
             transaction.commit()?;
             Ok(())
@@ -125,8 +125,8 @@ impl Store {
     }
 
     /// The whole text of a message lies in the group's folder.
-    pub async fn text_saved(&self, row: RowId, path: String) -> Result<()> {
-        self.with(move |connection| {
+    pub async fn record_text_path(&self, row: RowId, path: String) -> Result<()> {
+        self.with_connection(move |connection| {
             connection
                 .prepare_cached("UPDATE inbox SET text_path = ?2 WHERE id = ?1")?
                 .execute(params![row.0, path])?;
@@ -136,15 +136,15 @@ impl Store {
     }
 
     /// The group of a chat, if it has one.
-    pub async fn group_of(&self, chat: &ChatId) -> Result<Option<Group>> {
+    pub async fn group_by_chat(&self, chat: &ChatId) -> Result<Option<Group>> {
         let chat = chat.clone();
-        self.with(move |connection| groups::group_of(connection, &chat)).await
+        self.with_connection(move |connection| groups::read_group_by_chat(connection, &chat)).await
     }
 
     /// The people of a chat's recent messages whose name is theirs alone, each name with who it is.
-    pub async fn recent_senders(&self, chat: &ChatId) -> Result<Vec<Person>> {
+    pub async fn recent_senders(&self, chat: &ChatId) -> Result<Vec<MentionablePerson>> {
         let chat = chat.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT sender_name, sender,
                         coalesce((SELECT CAST(person AS TEXT) FROM people WHERE people.id = sender), sender)
@@ -153,13 +153,13 @@ impl Store {
             let rows = statement.query_map(params![chat.as_str(), RECENT_MESSAGES], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))
             })?;
-            let mut people: Vec<Person> = Vec::new();
+            let mut people: Vec<MentionablePerson> = Vec::new();
             let mut bearers: HashMap<String, HashSet<String>> = HashMap::new();
             for row in rows {
                 let (name, sender, person) = row?;
                 let bearers = bearers.entry(name.clone()).or_default();
                 if bearers.is_empty() {
-                    people.push(Person { name, id: SenderId::new(sender) });
+                    people.push(MentionablePerson { name, id: SenderId::new(sender) });
                 }
                 bearers.insert(person);
             }
@@ -171,14 +171,14 @@ impl Store {
 }
 
 /// Says what became of a file; a second word on it changes nothing. What finds it stays: somebody may quote it.
-fn settle(
+fn record_file_state(
     connection: &Connection,
-    (row, whose): (RowId, FileOf),
+    (row, whose): (RowId, AttachedTo),
     state: &str,
     path: Option<&str>,
     missing: Option<&str>,
 ) -> Result<()> {
-    let columns = whose.columns();
+    let columns = whose.column_prefix();
     connection
         .prepare_cached(&format!(
             "UPDATE inbox SET {columns}_state = ?2, {columns}_path = ?3, {columns}_missing = ?4
@@ -189,23 +189,29 @@ fn settle(
 }
 
 /// A file that is still wanted; none if it is not.
-fn wanted_from(row: &Row<'_>, whose: FileOf) -> rusqlite::Result<Option<Wanted>> {
-    let columns = whose.columns();
+fn wanted_file_from_row(row: &Row<'_>, whose: AttachedTo) -> rusqlite::Result<Option<WantedFile>> {
+    let columns = whose.column_prefix();
     let state: Option<String> = row.get(format!("{columns}_state").as_str())?;
-    let Some(media) = media_from(row, columns)?.filter(|_| state.as_deref() == Some("wanted")) else {
+    let Some(media) = media_from_row(row, columns)?.filter(|_| state.as_deref() == Some("wanted")) else {
         return Ok(None);
     };
     let path = row.get(format!("{columns}_path").as_str())?;
-    Ok(Some(Wanted { row: RowId(row.get("id")?), whose, media, sent_at: time(row.get("sent_at")?), path }))
+    Ok(Some(WantedFile {
+        row: RowId(row.get("id")?),
+        whose,
+        media,
+        sent_at: from_unix_millis(row.get("sent_at")?),
+        path,
+    }))
 }
 
 /// What is attached, from the columns that begin with this.
-pub(super) fn media_from(row: &Row<'_>, columns: &str) -> rusqlite::Result<Option<Media>> {
+pub(super) fn media_from_row(row: &Row<'_>, columns: &str) -> rusqlite::Result<Option<Media>> {
     let column = |name: &str| format!("{columns}_{name}");
     let Some(kind_name) = row.get::<_, Option<String>>(column("kind").as_str())? else { return Ok(None) };
     let bytes: Option<i64> = row.get(column("bytes").as_str())?;
     Ok(Some(Media {
-        kind: kind(&kind_name),
+        kind: parse_media_kind(&kind_name),
         mime: row.get::<_, Option<String>>(column("mime").as_str())?.unwrap_or_default(),
         name: row.get(column("name").as_str())?,
         bytes: bytes.unwrap_or_default().cast_unsigned(),
@@ -219,22 +225,26 @@ pub(super) fn stored_bytes(media: &Media) -> i64 {
 }
 
 /// The file of a claimed row, or of what it quotes, as the agent hears of it.
-pub(super) fn prompt_file(row: &Row<'_>, whose: FileOf) -> rusqlite::Result<Option<PromptFile>> {
-    let column = |name: &str| format!("{}_{name}", whose.columns());
+pub(super) fn prompt_file_from_row(row: &Row<'_>, whose: AttachedTo) -> rusqlite::Result<Option<PromptFile>> {
+    let column = |name: &str| format!("{}_{name}", whose.column_prefix());
     let Some(kind_name) = row.get::<_, Option<String>>(column("kind").as_str())? else { return Ok(None) };
     let is_saved = row.get::<_, Option<String>>(column("state").as_str())?.as_deref() == Some("saved");
     let path: Option<String> = row.get(column("path").as_str())?;
     let whereabouts = match path.filter(|_| is_saved) {
-        Some(path) => Whereabouts::Saved { path },
-        None => Whereabouts::Missing {
+        Some(path) => FileLocation::Saved { path },
+        None => FileLocation::Missing {
             reason: row.get::<_, Option<String>>(column("missing").as_str())?.unwrap_or_default(),
         },
     };
-    Ok(Some(PromptFile { kind: kind(&kind_name), name: row.get(column("name").as_str())?, whereabouts }))
+    Ok(Some(PromptFile {
+        kind: parse_media_kind(&kind_name),
+        name: row.get(column("name").as_str())?,
+        whereabouts,
+    }))
 }
 
 /// The kind of a name that the schema allows.
-fn kind(name: &str) -> MediaKind {
+fn parse_media_kind(name: &str) -> MediaKind {
     match name {
         "image" => MediaKind::Image,
         "video" => MediaKind::Video,
@@ -249,7 +259,7 @@ fn kind(name: &str) -> MediaKind {
 mod tests {
     use super::*;
     use crate::store::{Claim, Rules};
-    use crate::types::{EngineName, Event, Forwarded, Inbound, Lang, Mention, MessageId, Role};
+    use crate::types::{EngineName, Event, Forwarded, IncomingMessage, Lang, Mention, MessageId, Role};
 
     struct Chat {
         store: Store,
@@ -274,11 +284,11 @@ mod tests {
                 lang: Lang::En,
                 reply_prefix: String::new(),
             };
-            self.store.take_in(events, rules, Timestamp::UNIX_EPOCH).await.unwrap();
+            self.store.record_events(events, rules, Timestamp::UNIX_EPOCH).await.unwrap();
         }
 
         async fn says(&self, id: &str, (number, name): (&str, &str), text: &str, media: Option<Media>) {
-            let message = Inbound {
+            let message = IncomingMessage {
                 chat: self.group.chat.clone(),
                 id: MessageId::new(id),
                 sender: SenderId::new(format!("{number}@s.whatsapp.net")),
@@ -298,15 +308,15 @@ mod tests {
         async fn claims(&self) -> Vec<String> {
             let claim = self
                 .store
-                .claim(&self.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
+                .claim_pending_rows(&self.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
                 .await
                 .unwrap();
             let ids = |claim: Claim| claim.messages.iter().map(|message| message.id.to_string()).collect();
             claim.map(ids).unwrap_or_default()
         }
 
-        async fn wanted(&self) -> Vec<Wanted> {
-            self.store.media_wanted(&self.group.name).await.unwrap()
+        async fn wanted(&self) -> Vec<WantedFile> {
+            self.store.wanted_files(&self.group.name).await.unwrap()
         }
     }
 
@@ -328,28 +338,41 @@ mod tests {
         chat.says("5", ANA, "another", photo()).await;
 
         assert_eq!(chat.claims().await, ["1"]);
-        chat.store.claim(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH).await.unwrap();
+        chat.store
+            .claim_pending_rows(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
+            .await
+            .unwrap();
         let wanted = chat.wanted().await;
         assert_eq!(wanted.iter().map(|file| file.row.number()).collect::<Vec<_>>(), [3, 2], "newest first");
         assert_eq!(Some(&wanted[0].media), photo().as_ref());
 
-        chat.store.media_saved(wanted[0].row, FileOf::Message, "inbox/a.jpg".to_owned()).await.unwrap();
+        chat.store
+            .record_saved_file(wanted[0].row, AttachedTo::Message, "inbox/a.jpg".to_owned())
+            .await
+            .unwrap();
         assert_eq!(chat.claims().await, ["1"], "the older one is still to come");
         chat.store
-            .media_missing(vec![(wanted[1].row, FileOf::Message)], "too late".to_owned())
+            .record_missing_files(vec![(wanted[1].row, AttachedTo::Message)], "too late".to_owned())
             .await
             .unwrap();
         // A second word on it changes nothing.
         assert!(
-            !chat.store.media_saved(wanted[1].row, FileOf::Message, "inbox/b.jpg".to_owned()).await.unwrap()
+            !chat
+                .store
+                .record_saved_file(wanted[1].row, AttachedTo::Message, "inbox/b.jpg".to_owned())
+                .await
+                .unwrap()
         );
         assert!(
-            chat.store.media_saved(wanted[0].row, FileOf::Message, "inbox/a.jpg".to_owned()).await.unwrap()
+            chat.store
+                .record_saved_file(wanted[0].row, AttachedTo::Message, "inbox/a.jpg".to_owned())
+                .await
+                .unwrap()
         );
-        assert!(chat.store.waits(&chat.group).await.unwrap());
+        assert!(chat.store.has_pending_calls(&chat.group).await.unwrap());
         let claim = chat
             .store
-            .claim(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
+            .claim_pending_rows(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
             .await
             .unwrap()
             .unwrap();
@@ -359,8 +382,8 @@ mod tests {
             files,
             [
                 None,
-                file(Whereabouts::Missing { reason: "too late".to_owned() }),
-                file(Whereabouts::Saved { path: "inbox/a.jpg".to_owned() }),
+                file(FileLocation::Missing { reason: "too late".to_owned() }),
+                file(FileLocation::Saved { path: "inbox/a.jpg".to_owned() }),
                 None,
             ]
         );
@@ -390,7 +413,7 @@ mod tests {
         assert_eq!(wanted.len(), 100);
         assert_eq!(wanted.last().unwrap().row, RowId(51));
         let rows = wanted.iter().map(|file| (file.row, file.whose)).collect();
-        chat.store.media_missing(rows, "too many files at once".to_owned()).await.unwrap();
+        chat.store.record_missing_files(rows, "too many files at once".to_owned()).await.unwrap();
         assert_eq!(chat.wanted().await, []);
         assert_eq!(chat.claims().await.len(), 101);
     }
@@ -400,7 +423,7 @@ mod tests {
         let chat = Chat::new().await;
         chat.says("1", ANA, "@Kai hello", None).await;
         assert_eq!(chat.claims().await, ["1"]);
-        assert!(chat.store.waits(&chat.group).await.unwrap());
+        assert!(chat.store.has_pending_calls(&chat.group).await.unwrap());
         assert_eq!(chat.claims().await, ["1"]);
     }
 
@@ -408,11 +431,14 @@ mod tests {
     async fn what_cannot_be_claimed_wakes_nobody() {
         let chat = Chat::new().await;
         chat.says("1", ANA, "@Kai look", photo()).await;
-        assert!(!chat.store.waits(&chat.group).await.unwrap());
+        assert!(!chat.store.has_pending_calls(&chat.group).await.unwrap());
         assert_eq!(chat.claims().await, [""; 0]);
         let wanted = chat.wanted().await;
-        chat.store.media_saved(wanted[0].row, FileOf::Message, "inbox/a.jpg".to_owned()).await.unwrap();
-        assert!(chat.store.waits(&chat.group).await.unwrap());
+        chat.store
+            .record_saved_file(wanted[0].row, AttachedTo::Message, "inbox/a.jpg".to_owned())
+            .await
+            .unwrap();
+        assert!(chat.store.has_pending_calls(&chat.group).await.unwrap());
         assert_eq!(chat.claims().await, ["1"]);
     }
 

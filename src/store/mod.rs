@@ -4,9 +4,9 @@
 //! wake-up only a hint. Each hand-over is one transaction, in the module of its table. Calls run on Tokio's
 //! blocking pool; one connection is enough, since SQLite writes one at a time anyway.
 
-mod account;
-mod earlier;
+mod errors;
 mod groups;
+mod handover;
 mod inbox;
 mod lock;
 mod media;
@@ -19,11 +19,11 @@ mod recipients;
 mod reserve;
 mod schema;
 mod stops;
-mod trouble;
 mod turns;
 mod unread;
 mod usage;
-mod web;
+mod web_traffic;
+mod whatsapp_account;
 
 use std::fs::{DirBuilder, OpenOptions};
 use std::io;
@@ -35,22 +35,23 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
-pub use account::LinkNote;
+pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
-pub use inbox::{OutboxChange, RowId, Rules, TakenIn};
+pub use inbox::{IntakeResult, OutboxChange, RowId, Rules};
 pub use lock::InstanceLock;
-pub use media::{FileOf, Wanted};
+pub use media::{AttachedTo, WantedFile};
 pub use outbox::{
-    Attempt, DueContent, DueReply, GivenUp, Old, PutOff, Quoted, Reply, SendResult, SentReply, Waiting,
+    DelayedReplies, DueReply, GivenUp, QuotedMessage, Reply, ReplyContent, RetryPause, SendAttempt,
+    SendResult, SentReply, StaleCutoff,
 };
-pub use recipients::{DueRepair, Repairs, Undelivered};
-pub use stops::Stop;
-pub use trouble::is_about_what_is_stored;
-pub use turns::{Claim, Finish, Finished, MAX_ATTEMPTS, QueueCounts, TurnEnding};
+pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
+pub use stops::AgentStop;
+pub use turns::{Claim, MAX_ATTEMPTS, PendingAfterTurn, QueueCounts, TurnEnding, TurnOutcome};
 pub use unread::{UnreadCount, UnreadWork};
-pub use usage::{GroupUsage, Standing, Used};
+pub use usage::{DayUsage, GroupStatus, GroupUsage};
+pub use whatsapp_account::LinkRecord;
 
-use crate::panics::blocking;
+use crate::panics::run_blocking;
 use crate::types::InstallId;
 
 /// How long messages and sent replies are kept: long enough for redeliveries and late quotes.
@@ -72,7 +73,9 @@ impl Store {
     /// # Errors
     /// A file that cannot be read, is not a database, or is of a newer nanokimi; each says so and changes nothing.
     pub fn open(path: &Path) -> Result<Self> {
-        make_private(path).and_then(|()| Self::connect(path)).map_err(|error| trouble::explain(error, path))
+        create_private_file(path)
+            .and_then(|()| Self::connect_and_migrate(path))
+            .map_err(|error| errors::explain_error(error, path))
     }
 
     /// Opens the database, if there is one.
@@ -80,7 +83,7 @@ impl Store {
     /// # Errors
     /// As [`Store::open`].
     pub fn open_existing(path: &Path) -> Result<Option<Self>> {
-        let found = path.try_exists().map_err(|error| trouble::explain(error.into(), path))?;
+        let found = path.try_exists().map_err(|error| errors::explain_error(error.into(), path))?;
         if found { Self::open(path).map(Some) } else { Ok(None) }
     }
 
@@ -89,39 +92,43 @@ impl Store {
     ///
     /// # Errors
     /// As [`Store::open`].
-    pub fn look(path: &Path) -> Result<Option<Self>> {
-        let found = path.try_exists().map_err(|error| trouble::explain(error.into(), path))?;
+    pub fn open_for_reading(path: &Path) -> Result<Option<Self>> {
+        let found = path.try_exists().map_err(|error| errors::explain_error(error.into(), path))?;
         if !found {
             return Ok(None);
         }
-        let opened = make_private(path).and_then(|()| Self::connect(path)).or_else(|error| {
-            if !trouble::is_about_writing(&error) {
-                return Err(error);
-            }
-            // What kept it from being opened says more than why it cannot be read, either.
-            reading::connect(path).map(|connection| Self::of(connection, path)).map_err(|_| error)
-        });
-        opened.map(Some).map_err(|error| trouble::explain(error, path))
+        let opened =
+            create_private_file(path).and_then(|()| Self::connect_and_migrate(path)).or_else(|error| {
+                if !errors::is_write_error(&error) {
+                    return Err(error);
+                }
+                // What kept it from being opened says more than why it cannot be read, either.
+                reading::connect_read_only(path)
+                    .map(|connection| Self::from_connection(connection, path))
+                    .map_err(|_| error)
+            });
+        opened.map(Some).map_err(|error| errors::explain_error(error, path))
     }
 
-    fn connect(path: &Path) -> Result<Self> {
+    fn connect_and_migrate(path: &Path) -> Result<Self> {
         let mut connection = Connection::open(path)?;
-        schema::configure(&connection)?;
-        schema::migrate(&mut connection)?;
+        schema::configure_connection(&connection)?;
+        schema::migrate_schema(&mut connection)?;
         // A transaction that begins by reading could not write any more once another process has written.
         connection.set_transaction_behavior(TransactionBehavior::Immediate);
-        Ok(Self::of(connection, path))
+        Ok(Self::from_connection(connection, path))
     }
 
-    fn of(connection: Connection, path: &Path) -> Self {
+    fn from_connection(connection: Connection, path: &Path) -> Self {
         Self { connection: Arc::new(Mutex::new(connection)), path: path.into() }
     }
 
     /// Keeps room on the disk for what will be written, as far as there is enough of it: for hundreds of turns, when the
     /// disk is full otherwise. A disk that has no such thing does without.
-    pub async fn reserve_room(&self) {
+    pub async fn reserve_disk_space(&self) {
         let path = Arc::clone(&self.path);
-        let reserved = blocking(move || reserve::reserve(&path, schema::JOURNAL_KEPT_BYTES)).await;
+        let reserved =
+            run_blocking(move || reserve::preallocate_journal(&path, schema::JOURNAL_KEPT_BYTES)).await;
         if let Err(error) = reserved.map_err(io::Error::other).flatten() {
             tracing::warn!("Failed to reserve room on the disk for the database: {error}");
         }
@@ -131,34 +138,34 @@ impl Store {
     ///
     /// # Errors
     /// There is some, or the file cannot be read.
-    pub async fn check(&self) -> Result<()> {
+    pub async fn check_integrity(&self) -> Result<()> {
         let path = Arc::clone(&self.path);
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             // More than the first finding would say nothing more to anybody.
             let found: String = connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0))?;
-            if found == "ok" { Ok(()) } else { Err(trouble::damaged(&path)) }
+            if found == "ok" { Ok(()) } else { Err(errors::corrupt_database_error(&path)) }
         })
         .await
     }
 
     /// Runs `work` with the connection on the blocking pool.
-    async fn with<T: Send + 'static>(
+    async fn with_connection<T: Send + 'static>(
         &self,
         work: impl FnOnce(&mut Connection) -> Result<T> + Send + 'static,
     ) -> Result<T> {
         let connection = Arc::clone(&self.connection);
-        blocking(move || {
+        run_blocking(move || {
             // A panic in another call rolled its transaction back: the connection itself is sound.
             work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
         })
         .await
         .context("Failed to end a call of the database")?
-        .map_err(|error| trouble::explain(error, &self.path))
+        .map_err(|error| errors::explain_error(error, &self.path))
     }
 
     /// This install's id, made at the first call.
     pub async fn install_id(&self) -> Result<InstallId> {
-        self.with(|connection| {
+        self.with_connection(|connection| {
             let transaction = connection.transaction()?;
             let fresh = format!("{:016x}", rand::random::<u64>());
             transaction.execute(
@@ -177,28 +184,30 @@ impl Store {
     /// Rows were written in the order of time: the search ends at the first young one, so that a start does not
     /// read everything that stays. Where even the newest message is that old, the clock may be wrong: all would go at once,
     /// and so nothing goes before somebody writes again.
-    pub async fn forget_old(&self, now: Timestamp) -> Result<()> {
-        let before = millis(now) - KEEP_DAYS * 24 * 60 * 60 * 1000;
-        while self.with(move |connection| forget_some(connection, before)).await? == Forgotten::Some {}
+    pub async fn expire_old_rows(&self, now: Timestamp) -> Result<()> {
+        let before = to_unix_millis(now) - KEEP_DAYS * 24 * 60 * 60 * 1000;
+        while self.with_connection(move |connection| delete_expired_batch(connection, before)).await?
+            == ExpiryProgress::MoreLeft
+        {}
         Ok(())
     }
 }
 
 /// Whether there may be more to forget.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Forgotten {
-    Some,
-    All,
+enum ExpiryProgress {
+    MoreLeft,
+    Complete,
 }
 
 /// Forgets at most [`FORGOTTEN_AT_ONCE`] rows of each table: whoever writes meanwhile does not wait long, and the journal
 /// stays short.
-fn forget_some(connection: &Connection, before: i64) -> Result<Forgotten> {
+fn delete_expired_batch(connection: &Connection, before: i64) -> Result<ExpiryProgress> {
     let newest: Option<i64> = connection
         .query_row("SELECT received_at FROM inbox ORDER BY id DESC LIMIT 1", [], |row| row.get(0))
         .optional()?;
     if newest.is_some_and(|newest| newest < before) {
-        return Ok(Forgotten::All);
+        return Ok(ExpiryProgress::Complete);
     }
     let messages = connection.execute(
         "DELETE FROM inbox WHERE id IN
@@ -219,11 +228,11 @@ fn forget_some(connection: &Connection, before: i64) -> Result<Forgotten> {
         params![before, FORGOTTEN_AT_ONCE],
     )?;
     let some = messages.max(replies) >= FORGOTTEN_AT_ONCE as usize;
-    Ok(if some { Forgotten::Some } else { Forgotten::All })
+    Ok(if some { ExpiryProgress::MoreLeft } else { ExpiryProgress::Complete })
 }
 
 /// Makes the file, private from its first byte; SQLite gives its WAL the same mode.
-fn make_private(path: &Path) -> Result<()> {
+fn create_private_file(path: &Path) -> Result<()> {
     if let Some(folder) = path.parent() {
         DirBuilder::new().recursive(true).mode(0o700).create(folder)?;
     }
@@ -232,12 +241,12 @@ fn make_private(path: &Path) -> Result<()> {
 }
 
 /// A time as the database keeps it.
-fn millis(time: Timestamp) -> i64 {
+fn to_unix_millis(time: Timestamp) -> i64 {
     time.as_millisecond()
 }
 
-/// The inverse of [`millis`]; a value outside of jiff's range becomes the nearest time in it.
-fn time(millis: i64) -> Timestamp {
+/// The inverse of [`to_unix_millis`]; a value outside of jiff's range becomes the nearest time in it.
+fn from_unix_millis(millis: i64) -> Timestamp {
     Timestamp::from_millisecond(millis).unwrap_or(if millis < 0 { Timestamp::MIN } else { Timestamp::MAX })
 }
 
@@ -250,14 +259,14 @@ mod tests {
 
     use super::*;
     use crate::types::{
-        ChatId, EngineName, Event, Forwarded, Group, GroupName, Inbound, Lang, Mention, MessageId, Role,
-        SenderId,
+        ChatId, EngineName, Event, Forwarded, Group, GroupName, IncomingMessage, Lang, Mention, MessageId,
+        Role, SenderId,
     };
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
 
-    fn message(id: &str, text: &str, sent_at: Timestamp) -> Inbound {
-        Inbound {
+    fn message(id: &str, text: &str, sent_at: Timestamp) -> IncomingMessage {
+        IncomingMessage {
             chat: ChatId::new("family@g.us"),
             id: MessageId::new(id),
             sender: SenderId::new("ana@s.whatsapp.net"),
@@ -294,16 +303,16 @@ mod tests {
         let began: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         add_group(&store, "family", Role::Member, began).await;
         let chat = ChatId::new("family@g.us");
-        store.say(&chat, "lost", began).await.unwrap();
-        let lost = store.first_waiting(Some(&chat)).await.unwrap().remove(0);
+        store.notify_chat(&chat, "lost", began).await.unwrap();
+        let lost = store.next_queued_replies(Some(&chat)).await.unwrap().remove(0);
         store.begin_attempt(&lost).await.unwrap();
-        store.attempted(&lost, SendResult::Never("no".to_owned()), rules(), began).await.unwrap();
-        store.say(&chat, "still to be sent", began).await.unwrap();
-        store.forget_old(began + DAY * 89).await.unwrap();
-        assert_eq!(store.given_up().await.unwrap().len(), 1);
-        store.forget_old(began + DAY * 91).await.unwrap();
-        assert_eq!(store.given_up().await.unwrap(), []);
-        assert_eq!(store.first_waiting(None).await.unwrap().len(), 1);
+        store.record_attempt(&lost, SendResult::Never("no".to_owned()), rules(), began).await.unwrap();
+        store.notify_chat(&chat, "still to be sent", began).await.unwrap();
+        store.expire_old_rows(began + DAY * 89).await.unwrap();
+        assert_eq!(store.given_up_replies().await.unwrap().len(), 1);
+        store.expire_old_rows(began + DAY * 91).await.unwrap();
+        assert_eq!(store.given_up_replies().await.unwrap(), []);
+        assert_eq!(store.next_queued_replies(None).await.unwrap().len(), 1);
     }
 
     #[tokio::test]
@@ -312,11 +321,16 @@ mod tests {
         let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
         let now = Timestamp::UNIX_EPOCH;
         add_group(&store, "family", Role::Member, now).await;
-        store.take_in(vec![Event::Message(message("1", "@Kai hello", now))], rules(), now).await.unwrap();
-        let family = store.groups().await.unwrap().remove(0);
-        assert!(store.claim(&family, &EngineName::new("kimi-cli"), now).await.unwrap().is_some());
+        store
+            .record_events(vec![Event::Message(message("1", "@Kai hello", now))], rules(), now)
+            .await
+            .unwrap();
+        let family = store.all_groups().await.unwrap().remove(0);
+        assert!(
+            store.claim_pending_rows(&family, &EngineName::new("kimi-cli"), now).await.unwrap().is_some()
+        );
         store.remove_group(&family.name).await.unwrap();
-        store.unclaim_lost("gave up".to_owned(), now).await.unwrap();
+        store.release_lost_claims("gave up".to_owned(), now).await.unwrap();
         let counts = store.queue_counts().await.unwrap();
         assert_eq!((counts.waiting, counts.claimed), (0, 0));
     }
@@ -327,7 +341,7 @@ mod tests {
         let path = folder.path().join("nanokimi.db");
         let store = Store::open(&path).unwrap();
         let write = |count: u32, at: i64| {
-            store.with(move |connection| {
+            store.with_connection(move |connection| {
                 connection.execute(
                     "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at, wake, state)
                      WITH RECURSIVE numbers (n) AS (VALUES (1) UNION ALL SELECT n + 1 FROM numbers WHERE n < ?1)
@@ -342,7 +356,7 @@ mod tests {
         write(45_000, 0).await.unwrap();
         assert!(journal() > 20 * 1024 * 1024, "{}", journal());
         write(1, 1_000_000_000_000).await.unwrap();
-        store.forget_old(time(1_000_000_000_000)).await.unwrap();
+        store.expire_old_rows(from_unix_millis(1_000_000_000_000)).await.unwrap();
         assert_eq!(kept(&store).await.len(), 1);
         assert!(journal() <= 16 * 1024 * 1024, "{}", journal());
     }
@@ -352,9 +366,9 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("nanokimi.db");
         let store = Store::open(&path).unwrap();
-        let journal = || std::fs::metadata(reserve::journal_of(&path)).unwrap();
+        let journal = || std::fs::metadata(reserve::journal_path(&path)).unwrap();
         let length = journal().len();
-        store.reserve_room().await;
+        store.reserve_disk_space().await;
         assert_eq!(journal().len(), length, "SQLite sees what it has written, and no more");
         let reserved = || journal().blocks() * 512 >= schema::JOURNAL_KEPT_BYTES;
         assert!(reserved());
@@ -363,14 +377,14 @@ mod tests {
             connection.query_row("PRAGMA wal_checkpoint(RESTART)", [], |_| Ok(()))?;
             Ok(())
         };
-        store.with(checkpoint).await.unwrap();
+        store.with_connection(checkpoint).await.unwrap();
         add_group(&store, "work", Role::Member, Timestamp::UNIX_EPOCH).await;
         assert!(reserved());
-        assert_eq!(store.groups().await.unwrap().len(), 2);
+        assert_eq!(store.all_groups().await.unwrap().len(), 2);
     }
 
     async fn kept(store: &Store) -> Vec<String> {
-        let ids = store.with(|connection| {
+        let ids = store.with_connection(|connection| {
             let mut statement = connection.prepare("SELECT wa_id FROM inbox ORDER BY id")?;
             Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<Vec<String>>>()?)
         });
@@ -384,21 +398,21 @@ mod tests {
         let began: Timestamp = "2026-01-01T00:00:00Z".parse().unwrap();
         add_group(&store, "family", Role::Member, began).await;
         let take_in = |id: &str, text: &str, now: Timestamp| {
-            store.take_in(vec![Event::Message(message(id, text, now))], rules(), now)
+            store.record_events(vec![Event::Message(message(id, text, now))], rules(), now)
         };
         take_in("old", "We meet at nine.", began).await.unwrap();
         take_in("asked", "@Kai when do we meet?", began).await.unwrap();
         take_in("young", "See you there.", began + DAY * 50).await.unwrap();
 
-        store.forget_old(began + DAY * 89).await.unwrap();
+        store.expire_old_rows(began + DAY * 89).await.unwrap();
         assert_eq!(kept(&store).await, ["old", "asked", "young"]);
-        store.forget_old(began + DAY * 91).await.unwrap();
+        store.expire_old_rows(began + DAY * 91).await.unwrap();
         assert_eq!(kept(&store).await, ["asked", "young"]);
         // Nobody has written for 91 days, or the clock is wrong.
-        store.forget_old(began + DAY * 141).await.unwrap();
+        store.expire_old_rows(began + DAY * 141).await.unwrap();
         assert_eq!(kept(&store).await, ["asked", "young"]);
         take_in("new", "Who is there?", began + DAY * 141).await.unwrap();
-        store.forget_old(began + DAY * 142).await.unwrap();
+        store.expire_old_rows(began + DAY * 142).await.unwrap();
         assert_eq!(kept(&store).await, ["asked", "new"]);
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{Reply, Store, groups, millis, outbox, time};
+use super::{Reply, Store, from_unix_millis, groups, outbox, to_unix_millis};
 use crate::types::{ChatId, Outage, TurnId};
 
 /// How often the owner is told of the same outage, should it come and go.
@@ -18,9 +18,9 @@ impl Store {
     /// Notes an outage that showed itself outside of a turn; the owner is told once.
     pub async fn begin_outage(&self, outage: Outage, to_owner: &str, now: Timestamp) -> Result<()> {
         let to_owner = to_owner.to_owned();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            begin(&transaction, outage, None, &to_owner, now)?;
+            begin_outage_and_notify(&transaction, outage, None, &to_owner, now)?;
             transaction.commit()?;
             Ok(())
         })
@@ -28,10 +28,10 @@ impl Store {
     }
 
     /// Says something in the main channel, where there is one.
-    pub async fn tell_owner(&self, notice: &str, now: Timestamp) -> Result<()> {
+    pub async fn notify_owner(&self, notice: &str, now: Timestamp) -> Result<()> {
         let notice = notice.to_owned();
-        self.with(move |connection| match groups::main_chat(connection)? {
-            Some(main) => outbox::enqueue(connection, &main, None, &Reply::text(notice), now),
+        self.with_connection(move |connection| match groups::main_chat(connection)? {
+            Some(main) => outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now),
             None => Ok(()),
         })
         .await
@@ -39,16 +39,16 @@ impl Store {
 
     /// Notes that an outage is over, unless it still keeps something.
     pub async fn end_outage(&self, outage: Outage, now: Timestamp) -> Result<()> {
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
                 &format!(
                     "UPDATE outages SET ended_at = ?2 WHERE outage = ?1 AND ended_at IS NULL
                      AND NOT EXISTS (SELECT 1 FROM groups WHERE outage_told_at IS NOT NULL AND {SOMETHING_WAITS})"
                 ),
-                params![word(outage), millis(now)],
+                params![outage_name(outage), to_unix_millis(now)],
             )?;
-            forget_who_was_told(&transaction)?;
+            clear_outage_notices(&transaction)?;
             transaction.commit()?;
             Ok(())
         })
@@ -56,9 +56,9 @@ impl Store {
     }
 
     /// Whether the latest turn of a chat has ended since then in an outage, which keeps what was asked.
-    pub async fn keeps(&self, chat: &ChatId, since: Timestamp) -> Result<bool> {
+    pub async fn is_held_by_outage(&self, chat: &ChatId, since: Timestamp) -> Result<bool> {
         let chat = chat.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             Ok(connection
                 .prepare_cached(
                     "SELECT 1 FROM turns
@@ -67,20 +67,20 @@ impl Store {
                        AND outage IS NOT NULL AND ended_at >= ?2
                        AND EXISTS (SELECT 1 FROM inbox WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes')",
                 )?
-                .exists(params![chat.as_str(), millis(since)])?)
+                .exists(params![chat.as_str(), to_unix_millis(since)])?)
         })
         .await
     }
 
     /// The outages that there are, the oldest first, each with when it began.
-    pub async fn outages(&self) -> Result<Vec<(Outage, Timestamp)>> {
-        self.with(|connection| {
+    pub async fn open_outages(&self) -> Result<Vec<(Outage, Timestamp)>> {
+        self.with_connection(|connection| {
             let mut statement = connection
                 .prepare("SELECT outage, since FROM outages WHERE ended_at IS NULL ORDER BY since, outage")?;
             let rows = statement
-                .query_map([], |row| Ok((row.get::<_, String>(0)?, time(row.get(1)?))))?
+                .query_map([], |row| Ok((row.get::<_, String>(0)?, from_unix_millis(row.get(1)?))))?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
-            let known = |name: &str| Outage::ALL.into_iter().find(|outage| word(*outage) == name);
+            let known = |name: &str| Outage::ALL.into_iter().find(|outage| outage_name(*outage) == name);
             Ok(rows.into_iter().filter_map(|(name, since)| Some((known(&name)?, since))).collect())
         })
         .await
@@ -88,7 +88,7 @@ impl Store {
 }
 
 /// Notes the outage that a turn has met. Its chat is told once, and the owner, who may be the same, once.
-pub(super) fn met(
+pub(super) fn record_outage(
     connection: &Connection,
     outage: Outage,
     (chat, turn): (&ChatId, TurnId),
@@ -97,18 +97,18 @@ pub(super) fn met(
 ) -> Result<()> {
     let is_news = connection
         .prepare_cached("UPDATE groups SET outage_told_at = ?2 WHERE chat = ?1 AND outage_told_at IS NULL")?
-        .execute(params![chat.as_str(), millis(now)])?;
+        .execute(params![chat.as_str(), to_unix_millis(now)])?;
     if is_news > 0 {
-        outbox::enqueue(connection, chat, Some(turn), &Reply::text(to_chat), now)?;
+        outbox::enqueue_reply(connection, chat, Some(turn), &Reply::from_text(to_chat), now)?;
     }
     connection
         .prepare_cached("UPDATE turns SET outage = ?2 WHERE id = ?1")?
-        .execute(params![turn.0, word(outage)])?;
-    begin(connection, outage, (is_news > 0).then_some(chat), to_owner, now)
+        .execute(params![turn.0, outage_name(outage)])?;
+    begin_outage_and_notify(connection, outage, (is_news > 0).then_some(chat), to_owner, now)
 }
 
 /// `told` is a chat that was told just now.
-fn begin(
+fn begin_outage_and_notify(
     connection: &Connection,
     outage: Outage,
     told: Option<&ChatId>,
@@ -122,7 +122,7 @@ fn begin(
              ON CONFLICT DO UPDATE SET since = excluded.since, since_turn = excluded.since_turn, ended_at = NULL
              WHERE ended_at IS NOT NULL",
         )?
-        .execute(params![word(outage), millis(now)])?
+        .execute(params![outage_name(outage), to_unix_millis(now)])?
         > 0;
     let Some(main) = groups::main_chat(connection)? else { return Ok(()) };
     let is_news = connection
@@ -133,9 +133,9 @@ fn begin(
                                     OR (?4 AND told_at > ?2))",
         )?
         .execute(params![
-            word(outage),
-            millis(now),
-            millis(now.saturating_sub(TELL_OWNER_EVERY)?),
+            outage_name(outage),
+            to_unix_millis(now),
+            to_unix_millis(now.saturating_sub(TELL_OWNER_EVERY)?),
             has_begun
         ])?;
     if is_news == 0 || told == Some(&main) {
@@ -143,22 +143,22 @@ fn begin(
     }
     connection
         .prepare_cached("UPDATE groups SET outage_told_at = ?2 WHERE chat = ?1")?
-        .execute(params![main.as_str(), millis(now)])?;
-    outbox::enqueue(connection, &main, None, &Reply::text(to_owner), now)
+        .execute(params![main.as_str(), to_unix_millis(now)])?;
+    outbox::enqueue_reply(connection, &main, None, &Reply::from_text(to_owner), now)
 }
 
 /// There was an answer to a turn: what began before that one does not keep anybody from being answered any more.
-pub(super) fn over(connection: &Connection, turn: TurnId, now: Timestamp) -> Result<()> {
+pub(super) fn resolve_outage(connection: &Connection, turn: TurnId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE outages SET ended_at = ?2 WHERE ended_at IS NULL AND since_turn < ?1")?
-        .execute(params![turn.0, millis(now)])?;
+        .execute(params![turn.0, to_unix_millis(now)])?;
     // Also where they were over before: this chat waited until now.
-    forget_who_was_told(connection)
+    clear_outage_notices(connection)
 }
 
 /// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried `most` times since others
 /// that came to their turn later than they were answered.
-pub(super) fn is_about_messages(connection: &Connection, turn: TurnId, most: u32) -> Result<bool> {
+pub(super) fn is_caused_by_messages(connection: &Connection, turn: TurnId, most: u32) -> Result<bool> {
     Ok(connection
         .prepare_cached(
             "WITH others (answered_at) AS (
@@ -179,7 +179,7 @@ const SOMETHING_WAITS: &str = "EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_pend
     WHERE inbox.chat = groups.chat AND wake = 'wakes' AND state = 'pending')";
 
 /// Where nothing keeps anybody, each chat is told of the next outage; but not one that waits still.
-fn forget_who_was_told(connection: &Connection) -> Result<()> {
+fn clear_outage_notices(connection: &Connection) -> Result<()> {
     connection
         .prepare_cached(&format!(
             "UPDATE groups SET outage_told_at = NULL WHERE outage_told_at IS NOT NULL AND NOT {SOMETHING_WAITS}
@@ -189,7 +189,7 @@ fn forget_who_was_told(connection: &Connection) -> Result<()> {
     Ok(())
 }
 
-fn word(outage: Outage) -> &'static str {
+fn outage_name(outage: Outage) -> &'static str {
     match outage {
         Outage::NoDocker => "no_docker",
         Outage::NoSpace => "no_space",

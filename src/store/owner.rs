@@ -7,7 +7,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{Reply, Rules, groups, millis, outbox};
+use super::{Reply, Rules, groups, outbox, to_unix_millis};
 use crate::notices;
 use crate::types::{ChatId, GroupName, Lang};
 
@@ -15,18 +15,18 @@ use crate::types::{ChatId, GroupName, Lang};
 const TELL_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// Says in the main channel what is wrong with another chat, unless that was said a short time ago.
-pub(super) fn tell_owner(
+pub(super) fn notify_owner_about_chat(
     connection: &Connection,
     about: &ChatId,
     sentence: fn(Lang, &GroupName) -> String,
     rules: &Rules,
     now: Timestamp,
 ) -> Result<()> {
-    tell_owner_unless_told(connection, about, sentence, told_again_from(now)?, rules, now)
+    notify_owner_once_since(connection, about, sentence, notice_repeat_cutoff(now)?, rules, now)
 }
 
 /// The same, unless it was said since then.
-pub(super) fn tell_owner_unless_told(
+pub(super) fn notify_owner_once_since(
     connection: &Connection,
     about: &ChatId,
     sentence: fn(Lang, &GroupName) -> String,
@@ -34,32 +34,33 @@ pub(super) fn tell_owner_unless_told(
     rules: &Rules,
     now: Timestamp,
 ) -> Result<()> {
-    let (Some(group), Some(main)) = (groups::group_of(connection, about)?, groups::main_chat(connection)?)
+    let (Some(group), Some(main)) =
+        (groups::read_group_by_chat(connection, about)?, groups::main_chat(connection)?)
     else {
         return Ok(());
     };
     if group.chat == main {
         return Ok(());
     }
-    let notice = rules.notice(&sentence(rules.lang, &group.name));
+    let notice = rules.prefix_notice(&sentence(rules.lang, &group.name));
     // Walks through the table: once in a while, when something is wrong anyway. What was told before a clock was set
     // back, and so has still to come by that clock, is told again.
     let told = connection
         .prepare_cached(
             "SELECT 1 FROM outbox WHERE chat = ?1 AND text = ?2 AND created_at > ?3 AND created_at <= ?4",
         )?
-        .exists(params![main.as_str(), notice, millis(since), millis(now)])?;
-    if told { Ok(()) } else { outbox::enqueue(connection, &main, None, &Reply::text(notice), now) }
+        .exists(params![main.as_str(), notice, to_unix_millis(since), to_unix_millis(now)])?;
+    if told { Ok(()) } else { outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now) }
 }
 
 /// What the owner was told before this time is told again.
-pub(super) fn told_again_from(now: Timestamp) -> Result<Timestamp> {
+pub(super) fn notice_repeat_cutoff(now: Timestamp) -> Result<Timestamp> {
     Ok(now.saturating_sub(TELL_AGAIN)?)
 }
 
 /// Tells the owner which chats lack how many replies that were too old to be sent. What comes within a day after that is
 /// counted, and told with the next.
-pub(super) fn tell_of_stale(
+pub(super) fn notify_owner_of_stale(
     connection: &Connection,
     hours: u64,
     rules: &Rules,
@@ -72,7 +73,7 @@ pub(super) fn tell_of_stale(
             "SELECT name, stale_more FROM groups
              WHERE stale_more > 0 AND coalesce(stale_told_at NOT BETWEEN ?1 AND ?2, TRUE)",
         )?
-        .query_map([millis(told_again_from(now)?) + 1, millis(now)], |row| {
+        .query_map([to_unix_millis(notice_repeat_cutoff(now)?) + 1, to_unix_millis(now)], |row| {
             Ok((row.get(0)?, row.get::<_, u32>(1)?.into()))
         })?
         .collect::<rusqlite::Result<BTreeMap<String, u64>>>()?;
@@ -82,8 +83,8 @@ pub(super) fn tell_of_stale(
     for group in by_group.keys() {
         connection
             .prepare_cached("UPDATE groups SET stale_told_at = ?2, stale_more = 0 WHERE name = ?1")?
-            .execute(params![group, millis(now)])?;
+            .execute(params![group, to_unix_millis(now)])?;
     }
-    let notice = notices::too_old_to_send(rules.lang, hours, &by_group);
-    outbox::enqueue(connection, &main, None, &Reply::text(rules.notice(&notice)), now)
+    let notice = notices::expired_replies_notice(rules.lang, hours, &by_group);
+    outbox::enqueue_reply(connection, &main, None, &Reply::from_text(rules.prefix_notice(&notice)), now)
 }

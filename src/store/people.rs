@@ -7,7 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use crate::types::SenderId;
 
 /// All names of whomever the SQL expression `id` names, as an SQL set: itself, and what was learned.
-pub(super) fn names_of(id: &str) -> String {
+pub(super) fn aliases_sql(id: &str) -> String {
     format!(
         "(SELECT {id} UNION SELECT other.id FROM people JOIN people AS other ON other.person = people.person
           WHERE people.id = {id})"
@@ -20,7 +20,7 @@ const NUMBER: &str = "@s.whatsapp.net";
 
 /// Remembers that two names are one person's. Two persons who were known apart become one; but a number is one LID's
 /// at a time: where it was another's before, it has a new owner.
-pub(super) fn same_person(connection: &Connection, one: &str, other: &str) -> Result<()> {
+pub(super) fn record_same_person(connection: &Connection, one: &str, other: &str) -> Result<()> {
     let person = |id: &str| {
         connection
             .prepare_cached("SELECT person FROM people WHERE id = ?1")?
@@ -37,8 +37,8 @@ pub(super) fn same_person(connection: &Connection, one: &str, other: &str) -> Re
             .optional()?;
         if let Some(before) = before {
             // The chat was with the person, not with the number.
-            move_chat(connection, number, &before)?;
-            forget(connection, number)?;
+            rename_chat(connection, number, &before)?;
+            delete_person_name(connection, number)?;
         }
     }
     let keep = match (person(one)?, person(other)?) {
@@ -52,21 +52,21 @@ pub(super) fn same_person(connection: &Connection, one: &str, other: &str) -> Re
             keep
         }
         (Some(known), None) | (None, Some(known)) => known,
-        (None, None) => somebody_new(connection)?,
+        (None, None) => insert_person(connection)?,
     };
     for id in [one, other] {
         connection
             .prepare_cached("INSERT INTO people (id, person) VALUES (?1, ?2) ON CONFLICT (id) DO NOTHING")?
             .execute(params![id, keep])?;
     }
-    one_row_per_chat(connection, one)
+    merge_chat_rows(connection, one)
 }
 
 /// Sees to it that somebody who writes is a person with a number of their own, which prompts tell.
-pub(super) fn meet(connection: &Connection, id: &SenderId) -> Result<()> {
+pub(super) fn ensure_person(connection: &Connection, id: &SenderId) -> Result<()> {
     let is_known = connection.prepare_cached("SELECT 1 FROM people WHERE id = ?1")?.exists([id.as_str()])?;
     if !is_known {
-        let person = somebody_new(connection)?;
+        let person = insert_person(connection)?;
         connection
             .prepare_cached("INSERT INTO people (id, person) VALUES (?1, ?2)")?
             .execute(params![id.as_str(), person])?;
@@ -80,19 +80,19 @@ pub(super) fn prompt_id(number: Option<i64>) -> String {
 }
 
 /// A number that nobody had before.
-fn somebody_new(connection: &Connection) -> Result<i64> {
+fn insert_person(connection: &Connection) -> Result<i64> {
     connection.prepare_cached("INSERT INTO persons DEFAULT VALUES")?.execute([])?;
     Ok(connection.last_insert_rowid())
 }
 
 /// Forgets whose name this was.
-pub(super) fn forget(connection: &Connection, id: &str) -> Result<()> {
+pub(super) fn delete_person_name(connection: &Connection, id: &str) -> Result<()> {
     connection.prepare_cached("DELETE FROM people WHERE id = ?1")?.execute([id])?;
     Ok(())
 }
 
 /// Gives a direct chat, with what was said in it and who is served there, another name.
-pub(super) fn move_chat(connection: &Connection, from: &str, to: &str) -> Result<()> {
+pub(super) fn rename_chat(connection: &Connection, from: &str, to: &str) -> Result<()> {
     for table in ["groups", "inbox", "outbox", "unread"] {
         connection.execute(&format!("UPDATE OR IGNORE {table} SET chat = ?2 WHERE chat = ?1"), [from, to])?;
     }
@@ -110,8 +110,8 @@ fn number_and_lid<'a>(one: &'a str, other: &'a str) -> Option<(&'a str, &'a str)
 
 /// A direct chat that was seen under both names was one chat all along: the row that a group is registered with
 /// stays, else the older one.
-fn one_row_per_chat(connection: &Connection, id: &str) -> Result<()> {
-    let names = names_of("?1");
+fn merge_chat_rows(connection: &Connection, id: &str) -> Result<()> {
+    let names = aliases_sql("?1");
     connection
         .prepare_cached(&format!(
             "DELETE FROM chats WHERE id IN {names}
@@ -129,13 +129,13 @@ mod tests {
 
     fn database() -> Connection {
         let mut connection = Connection::open_in_memory().unwrap();
-        schema::migrate(&mut connection).unwrap();
+        schema::migrate_schema(&mut connection).unwrap();
         connection
     }
 
     fn names(connection: &Connection, id: &str) -> String {
         let mut statement =
-            connection.prepare(&format!("SELECT * FROM {} ORDER BY 1", names_of("?1"))).unwrap();
+            connection.prepare(&format!("SELECT * FROM {} ORDER BY 1", aliases_sql("?1"))).unwrap();
         let names: Vec<String> =
             statement.query_map([id], |row| row.get(0)).unwrap().map(Result::unwrap).collect();
         names.join(" ")
@@ -149,11 +149,11 @@ mod tests {
     #[test]
     fn what_is_learned_in_pieces_is_one_person_in_the_end() {
         let connection = database();
-        same_person(&connection, "ana@s", "ana@lid").unwrap();
-        same_person(&connection, "ana@new", "ana@newlid").unwrap();
-        same_person(&connection, "bob@s", "bob@lid").unwrap();
+        record_same_person(&connection, "ana@s", "ana@lid").unwrap();
+        record_same_person(&connection, "ana@new", "ana@newlid").unwrap();
+        record_same_person(&connection, "bob@s", "bob@lid").unwrap();
         assert_eq!(names(&connection, "ana@lid"), "ana@lid ana@s");
-        same_person(&connection, "ana@newlid", "ana@s").unwrap();
+        record_same_person(&connection, "ana@newlid", "ana@s").unwrap();
         for name in ["ana@s", "ana@lid", "ana@new", "ana@newlid"] {
             assert_eq!(names(&connection, name), "ana@lid ana@new ana@newlid ana@s");
         }
@@ -164,14 +164,14 @@ mod tests {
     fn a_number_that_has_a_new_owner_leaves_the_old_one() {
         let connection = database();
         let number = "34600000001@s.whatsapp.net";
-        same_person(&connection, number, "ana@lid").unwrap();
-        same_person(&connection, "34600000002@s.whatsapp.net", "ana@lid").unwrap();
-        same_person(&connection, "bob@lid", number).unwrap();
+        record_same_person(&connection, number, "ana@lid").unwrap();
+        record_same_person(&connection, "34600000002@s.whatsapp.net", "ana@lid").unwrap();
+        record_same_person(&connection, "bob@lid", number).unwrap();
         assert_eq!(names(&connection, number), "34600000001@s.whatsapp.net bob@lid");
         assert_eq!(names(&connection, "ana@lid"), "34600000002@s.whatsapp.net ana@lid");
         // Who had a number of their own keeps it, and the newest word wins.
-        same_person(&connection, "34600000003@s.whatsapp.net", "bob@lid").unwrap();
-        same_person(&connection, "34600000003@s.whatsapp.net", "ana@lid").unwrap();
+        record_same_person(&connection, "34600000003@s.whatsapp.net", "bob@lid").unwrap();
+        record_same_person(&connection, "34600000003@s.whatsapp.net", "ana@lid").unwrap();
         assert_eq!(names(&connection, "bob@lid"), "34600000001@s.whatsapp.net bob@lid");
     }
 
@@ -182,15 +182,15 @@ mod tests {
             connection.query_row("SELECT person FROM people WHERE id = ?1", [id], |row| row.get(0)).unwrap()
         };
         for id in ["ana@s", "bob@s", "ana@lid", "ana@s"] {
-            meet(&connection, &SenderId::new(id)).unwrap();
+            ensure_person(&connection, &SenderId::new(id)).unwrap();
         }
         assert_eq!((number("ana@s"), number("bob@s"), number("ana@lid")), (1, 2, 3));
-        same_person(&connection, "ana@lid", "ana@s").unwrap();
+        record_same_person(&connection, "ana@lid", "ana@s").unwrap();
         assert_eq!((number("ana@s"), number("ana@lid")), (1, 1));
         // A number that is free again is nobody else's.
-        forget(&connection, "bob@s").unwrap();
-        meet(&connection, &SenderId::new("cy@s")).unwrap();
-        meet(&connection, &SenderId::new("bob@s")).unwrap();
+        delete_person_name(&connection, "bob@s").unwrap();
+        ensure_person(&connection, &SenderId::new("cy@s")).unwrap();
+        ensure_person(&connection, &SenderId::new("bob@s")).unwrap();
         assert_eq!((number("cy@s"), number("bob@s")), (4, 5));
         assert_eq!((prompt_id(Some(4)), prompt_id(None)), ("p4".to_owned(), String::new()));
     }
@@ -198,7 +198,7 @@ mod tests {
     #[test]
     fn a_name_may_be_told_to_be_its_own() {
         let connection = database();
-        same_person(&connection, "ana@s", "ana@s").unwrap();
+        record_same_person(&connection, "ana@s", "ana@s").unwrap();
         assert_eq!(names(&connection, "ana@s"), "ana@s");
     }
 
@@ -219,12 +219,12 @@ mod tests {
                 [number],
             )
             .unwrap();
-        same_person(&connection, number, ana).unwrap();
-        same_person(&connection, number, bob).unwrap();
+        record_same_person(&connection, number, ana).unwrap();
+        record_same_person(&connection, number, bob).unwrap();
         let missing: String = connection.query_row("SELECT chat FROM unread", [], |row| row.get(0)).unwrap();
         assert_eq!(missing, ana, "and so does what could not be read there");
         let serves = |id: &str| {
-            let sql = format!("SELECT count(*) FROM groups WHERE chat IN {}", names_of("?1"));
+            let sql = format!("SELECT count(*) FROM groups WHERE chat IN {}", aliases_sql("?1"));
             connection.query_row(&sql, [id], |row| row.get::<_, i64>(0)).unwrap()
         };
         assert_eq!((serves(ana), serves(bob), serves(number)), (1, 0, 0));

@@ -11,22 +11,23 @@ use anyhow::{Context, Result};
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags};
 
-use super::reserve::journal_of;
+use super::reserve::journal_path;
 use super::schema;
 
 /// # Errors
 /// It cannot be read either, or is of another version.
-pub fn connect(path: &Path) -> Result<Connection> {
-    plainly(path)
-        .or_else(|error| if has_journal(path) { alone(path) } else { as_unchanging(path) }.map_err(|_| error))
+pub fn connect_read_only(path: &Path) -> Result<Connection> {
+    open_read_only(path).or_else(|error| {
+        if has_journal(path) { open_exclusive(path) } else { open_immutable(path) }.map_err(|_| error)
+    })
 }
 
-fn plainly(path: &Path) -> Result<Connection> {
-    usable(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
+fn open_read_only(path: &Path) -> Result<Connection> {
+    verify_readable(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
 }
 
 /// Never where there is a journal: what stands in it would not be seen.
-fn as_unchanging(path: &Path) -> Result<Connection> {
+fn open_immutable(path: &Path) -> Result<Connection> {
     let mut address = "file:".to_owned();
     for byte in path.to_str().context("Failed to read a path that is not UTF-8")?.bytes() {
         match byte {
@@ -37,26 +38,26 @@ fn as_unchanging(path: &Path) -> Result<Connection> {
     }
     address.push_str("?immutable=1");
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    usable(Connection::open_with_flags(address, flags)?)
+    verify_readable(Connection::open_with_flags(address, flags)?)
 }
 
 /// Keeps the shared memory in our own, so that nobody else may have the database meanwhile.
-fn alone(path: &Path) -> Result<Connection> {
+fn open_exclusive(path: &Path) -> Result<Connection> {
     let connection = Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_WRITE)?;
     connection.pragma_update(None, "locking_mode", "EXCLUSIVE")?;
     // It would write.
     connection.set_db_config(DbConfig::SQLITE_DBCONFIG_NO_CKPT_ON_CLOSE, true)?;
-    usable(connection)
+    verify_readable(connection)
 }
 
-fn usable(connection: Connection) -> Result<Connection> {
-    schema::is_newest(&connection)?;
+fn verify_readable(connection: Connection) -> Result<Connection> {
+    schema::require_newest_version(&connection)?;
     connection.query_row("SELECT count(*) FROM sqlite_schema", [], |_| Ok(()))?;
     Ok(connection)
 }
 
 fn has_journal(path: &Path) -> bool {
-    fs::metadata(journal_of(path)).is_ok_and(|journal| journal.len() > 0)
+    fs::metadata(journal_path(path)).is_ok_and(|journal| journal.len() > 0)
 }
 
 #[cfg(test)]
@@ -79,8 +80,8 @@ mod tests {
         drop(Store::open(&path).unwrap());
         note(&Connection::open(&path).unwrap(), "one");
         assert!(!has_journal(&path));
-        assert_eq!(groups(&as_unchanging(&path).unwrap()), 1);
-        assert_eq!(groups(&plainly(&path).unwrap()), 1);
+        assert_eq!(groups(&open_immutable(&path).unwrap()), 1);
+        assert_eq!(groups(&open_read_only(&path).unwrap()), 1);
 
         // As a process that was killed leaves it.
         let other = folder.path().join("killed.db");
@@ -91,8 +92,8 @@ mod tests {
             fs::copy(format!("{}-wal", path.display()), format!("{}-wal", other.display())).unwrap();
         }
         assert!(has_journal(&other));
-        assert_eq!(groups(&alone(&other).unwrap()), 2);
+        assert_eq!(groups(&open_exclusive(&other).unwrap()), 2);
         assert!(has_journal(&other), "nothing was written");
-        assert_eq!(groups(&connect(&other).unwrap()), 2);
+        assert_eq!(groups(&connect_read_only(&other).unwrap()), 2);
     }
 }

@@ -8,7 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{OutboxChange, Rules, Store, groups, millis, owner, people, time};
+use super::{OutboxChange, Rules, Store, from_unix_millis, groups, owner, people, to_unix_millis};
 use crate::notices;
 use crate::repair::{self, Evidence, REPAIRED_FOR, RepairStep, SentCopy};
 use crate::types::{ChatId, DeviceKind, MessageId, Receipt, ReceiptKind, SenderId};
@@ -37,14 +37,14 @@ pub struct DueRepair {
 
 /// What is to be repaired now, the oldest first, and when to look again.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Repairs {
+pub struct RepairBatch {
     pub due: Vec<DueRepair>,
     pub next: Option<Timestamp>,
 }
 
 /// Replies that WhatsApp has and no phone of anybody else yet.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Undelivered {
+pub struct UndeliveredReplies {
     pub replies: u64,
     pub oldest_sent_at: Timestamp,
 }
@@ -52,17 +52,17 @@ pub struct Undelivered {
 impl Store {
     /// Takes what is to be repaired now: each attempt is counted before it is made. What was repaired in vain is told
     /// to the owner.
-    pub async fn take_due_repairs(&self, rules: Rules, now: Timestamp) -> Result<Repairs> {
-        self.with(move |connection| {
+    pub async fn claim_due_repairs(&self, rules: Rules, now: Timestamp) -> Result<RepairBatch> {
+        self.with_connection(move |connection| {
             if next_repair_at(connection)?.is_none() {
-                return Ok(Repairs::default());
+                return Ok(RepairBatch::default());
             }
             let transaction = connection.transaction()?;
-            let due = take_due(&transaction, &rules, now)?;
-            shorten_waits(&transaction, now)?;
+            let due = claim_due_repair_rows(&transaction, &rules, now)?;
+            clamp_repair_times(&transaction, now)?;
             let next = next_repair_at(&transaction)?;
             transaction.commit()?;
-            Ok(Repairs { due, next })
+            Ok(RepairBatch { due, next })
         })
         .await
     }
@@ -71,7 +71,7 @@ impl Store {
     pub async fn undo_repairs(&self, repairs: &[DueRepair], now: Timestamp) -> Result<()> {
         let undone: Vec<(i64, String)> =
             repairs.iter().map(|repair| (repair.reply, repair.person.as_str().to_owned())).collect();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             for (reply, person) in undone {
                 transaction
@@ -79,7 +79,7 @@ impl Store {
                         "UPDATE recipients SET repairs = repairs - 1, repair_at = ?3
                          WHERE reply = ?1 AND person = ?2 AND repair_at IS NOT NULL",
                     )?
-                    .execute(params![reply, person, millis(now)])?;
+                    .execute(params![reply, person, to_unix_millis(now)])?;
             }
             transaction.commit()?;
             Ok(())
@@ -88,8 +88,8 @@ impl Store {
     }
 
     /// How many replies WhatsApp has and no phone yet. A chat with oneself, or a group of one, has no other phone.
-    pub async fn undelivered(&self, now: Timestamp) -> Result<Option<Undelivered>> {
-        self.with(move |connection| {
+    pub async fn undelivered_replies(&self, now: Timestamp) -> Result<Option<UndeliveredReplies>> {
+        self.with_connection(move |connection| {
             let sql = format!(
                 "SELECT count(*), min(sent_at) FROM outbox INDEXED BY outbox_undelivered
                  WHERE state = 'acked' AND delivered_at IS NULL AND kind != 'reaction' AND sent_at >= ?1
@@ -97,27 +97,36 @@ impl Store {
                    AND NOT EXISTS (SELECT 1 FROM chats WHERE chats.id = outbox.chat AND members = 1)"
             );
             let (replies, oldest): (i64, Option<i64>) =
-                connection.query_row(&sql, [oldest_repaired(now)], |row| Ok((row.get(0)?, row.get(1)?)))?;
-            Ok(oldest
-                .map(|oldest| Undelivered { replies: replies.cast_unsigned(), oldest_sent_at: time(oldest) }))
+                connection
+                    .query_row(&sql, [repair_cutoff_millis(now)], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            Ok(oldest.map(|oldest| UndeliveredReplies {
+                replies: replies.cast_unsigned(),
+                oldest_sent_at: from_unix_millis(oldest),
+            }))
         })
         .await
     }
 }
 
 /// Takes a receipt in.
-pub(super) fn receive(connection: &Connection, receipt: &Receipt, now: Timestamp) -> Result<OutboxChange> {
-    let Some(sending) = find(connection, &receipt.id, &receipt.person)? else {
+pub(super) fn record_receipt(
+    connection: &Connection,
+    receipt: &Receipt,
+    now: Timestamp,
+) -> Result<OutboxChange> {
+    let Some(sending) = find_recipient(connection, &receipt.id, &receipt.person)? else {
         return Ok(OutboxChange::Same);
     };
     match (receipt.kind, receipt.device) {
-        (ReceiptKind::Retry, device) => doubt(connection, &sending, Evidence::AskedAgain(device), now),
+        (ReceiptKind::Retry, device) => {
+            suspect_reply(connection, &sending, Evidence::AskedAgain(device), now)
+        }
         (ReceiptKind::Delivered | ReceiptKind::Read, device) => {
-            arrived(connection, &sending, device, now)?;
+            record_device_delivery(connection, &sending, device, now)?;
             if receipt.kind == ReceiptKind::Read {
                 connection
                     .prepare_cached("UPDATE outbox SET read_at = coalesce(read_at, ?2) WHERE id = ?1")?
-                    .execute([sending.reply, millis(now)])?;
+                    .execute([sending.reply, to_unix_millis(now)])?;
             }
             let evidence = match (device, receipt.kind) {
                 (DeviceKind::Phone, _) => Evidence::LaterReply,
@@ -127,52 +136,58 @@ pub(super) fn receive(connection: &Connection, receipt: &Receipt, now: Timestamp
                 }
             };
             let (chat, person) = (&sending.chat, &receipt.person);
-            doubt_earlier(connection, chat, person, Some(sending.reply), evidence, now)
+            suspect_earlier_replies(connection, chat, person, Some(sending.reply), evidence, now)
         }
     }
 }
 
 /// A reply went without a copy for this person's phone.
-pub(super) fn phone_missed(
+pub(super) fn record_missed_phone(
     connection: &Connection,
     id: &MessageId,
     person: &SenderId,
     now: Timestamp,
 ) -> Result<OutboxChange> {
-    match find(connection, id, person)? {
-        Some(sending) => doubt(connection, &sending, Evidence::PhoneMissed, now),
+    match find_recipient(connection, id, person)? {
+        Some(sending) => suspect_reply(connection, &sending, Evidence::PhoneMissed, now),
         None => Ok(OutboxChange::Same),
     }
 }
 
 /// Somebody wrote in a chat.
-pub(super) fn active(
+pub(super) fn record_activity(
     connection: &Connection,
     chat: &ChatId,
     person: &SenderId,
     at: Timestamp,
     now: Timestamp,
 ) -> Result<OutboxChange> {
-    doubt_earlier(connection, chat, person, None, Evidence::Active { at }, now)
+    suspect_earlier_replies(connection, chat, person, None, Evidence::Active { at }, now)
 }
 
 /// Somebody has set WhatsApp up anew.
-pub(super) fn identity_changed(
+pub(super) fn record_identity_change(
     connection: &Connection,
     person: &SenderId,
     now: Timestamp,
 ) -> Result<OutboxChange> {
     let mut statement = connection.prepare_cached(&format!(
         "SELECT chat FROM groups WHERE chat LIKE '%@g.us' OR chat IN {} ORDER BY name",
-        people::names_of("?1")
+        people::aliases_sql("?1")
     ))?;
     let chats = statement
         .query_map([person.as_str()], |row| row.get::<_, String>(0))?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut change = OutboxChange::Same;
     for chat in chats {
-        let doubted =
-            doubt_earlier(connection, &ChatId::new(chat), person, None, Evidence::IdentityChanged, now)?;
+        let doubted = suspect_earlier_replies(
+            connection,
+            &ChatId::new(chat),
+            person,
+            None,
+            Evidence::IdentityChanged,
+            now,
+        )?;
         if doubted == OutboxChange::Changed {
             change = doubted;
         }
@@ -181,13 +196,13 @@ pub(super) fn identity_changed(
 }
 
 /// What an earlier account of somebody else has sent cannot be repaired by this one.
-pub(super) fn forget_repairs(connection: &Connection) -> Result<()> {
+pub(super) fn cancel_repairs(connection: &Connection) -> Result<()> {
     connection.execute("UPDATE recipients SET repair_at = NULL WHERE repair_at IS NOT NULL", [])?;
     Ok(())
 }
 
 /// A reply and one of the people that it is for.
-struct Sending {
+struct ReplyRecipient {
     reply: i64,
     chat: ChatId,
     /// The name under which the person has a row, or would get one.
@@ -197,8 +212,12 @@ struct Sending {
 
 /// The reply of this id; none where we did not send it, or the person is ourselves: what our own devices say tells
 /// nothing of somebody else's.
-fn find(connection: &Connection, id: &MessageId, person: &SenderId) -> Result<Option<Sending>> {
-    if is_ours(connection, person)? {
+fn find_recipient(
+    connection: &Connection,
+    id: &MessageId,
+    person: &SenderId,
+) -> Result<Option<ReplyRecipient>> {
+    if is_own_account(connection, person)? {
         return Ok(None);
     }
     let found = connection
@@ -206,29 +225,34 @@ fn find(connection: &Connection, id: &MessageId, person: &SenderId) -> Result<Op
             "SELECT id, chat, coalesce(sent_at, created_at),
                     coalesce((SELECT person FROM recipients WHERE reply = outbox.id AND person IN {}), ?2)
              FROM outbox WHERE wa_id = ?1",
-            people::names_of("?2")
+            people::aliases_sql("?2")
         ))?
-        .query_row([id.as_str(), person.as_str()], sending)
+        .query_row([id.as_str(), person.as_str()], recipient_from_row)
         .optional()?;
     Ok(found)
 }
 
-fn sending(row: &Row<'_>) -> rusqlite::Result<Sending> {
-    Ok(Sending {
+fn recipient_from_row(row: &Row<'_>) -> rusqlite::Result<ReplyRecipient> {
+    Ok(ReplyRecipient {
         reply: row.get(0)?,
         chat: ChatId::new(row.get::<_, String>(1)?),
-        sent_at: time(row.get(2)?),
+        sent_at: from_unix_millis(row.get(2)?),
         person: row.get(3)?,
     })
 }
 
-fn is_ours(connection: &Connection, person: &SenderId) -> Result<bool> {
-    let sql = format!("SELECT 1 FROM {OURS} AS ours WHERE ours.id IN {}", people::names_of("?1"));
+fn is_own_account(connection: &Connection, person: &SenderId) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM {OURS} AS ours WHERE ours.id IN {}", people::aliases_sql("?1"));
     Ok(connection.prepare_cached(&sql)?.exists([person.as_str()])?)
 }
 
 /// A device has it: nothing of it is to be repaired there.
-fn arrived(connection: &Connection, sending: &Sending, device: DeviceKind, now: Timestamp) -> Result<()> {
+fn record_device_delivery(
+    connection: &Connection,
+    sending: &ReplyRecipient,
+    device: DeviceKind,
+    now: Timestamp,
+) -> Result<()> {
     let column = match device {
         DeviceKind::Phone => "phone_at",
         DeviceKind::Companion => "companion_at",
@@ -240,18 +264,18 @@ fn arrived(connection: &Connection, sending: &Sending, device: DeviceKind, now: 
                 {column} = coalesce({column}, excluded.{column}),
                 repair_at = iif(suspected = ?4, NULL, repair_at)"
         ))?
-        .execute(params![sending.reply, sending.person, millis(now), name(device)])?;
+        .execute(params![sending.reply, sending.person, to_unix_millis(now), device_kind_name(device)])?;
     if device == DeviceKind::Phone {
         connection
             .prepare_cached("UPDATE outbox SET delivered_at = coalesce(delivered_at, ?2) WHERE id = ?1")?
-            .execute([sending.reply, millis(now)])?;
+            .execute([sending.reply, to_unix_millis(now)])?;
     }
     Ok(())
 }
 
 /// What a person's sign of life says of the replies of a chat that they have given no receipt for: those before the
 /// reply `before`, and after the last one that is known to be on their phone.
-fn doubt_earlier(
+fn suspect_earlier_replies(
     connection: &Connection,
     chat: &ChatId,
     person: &SenderId,
@@ -260,7 +284,7 @@ fn doubt_earlier(
     now: Timestamp,
 ) -> Result<OutboxChange> {
     // A terminal has no other devices.
-    if chat.is_console() || is_ours(connection, person)? {
+    if chat.is_console_chat() || is_own_account(connection, person)? {
         return Ok(OutboxChange::Same);
     }
     // Of a long history only the newest replies are looked at, whatever is known of them.
@@ -273,26 +297,26 @@ fn doubt_earlier(
          LEFT JOIN recipients ON reply = newest.id AND person IN {}
          WHERE kind != 'reaction' AND message IS NOT NULL AND sent_at >= ?4
          ORDER BY newest.id DESC",
-        people::names_of("?2")
+        people::aliases_sql("?2")
     ))?;
     let mut earlier =
-        statement.query(params![chat.as_str(), person.as_str(), before, oldest_repaired(now)])?;
+        statement.query(params![chat.as_str(), person.as_str(), before, repair_cutoff_millis(now)])?;
     let (mut doubted, mut first_seen) = (Vec::new(), None);
     while let Some(row) = earlier.next()? {
-        let (sending, copy) = (sending(row)?, copy(row, 4)?);
+        let (sending, copy) = (recipient_from_row(row)?, sent_copy_from_row(row, 4)?);
         // Usually the first row: what is before it was looked at when its receipt came.
         if copy.on_phone {
             break;
         }
-        if repair::suspect(&copy, evidence, now).is_none() {
+        if repair::suspected_since(&copy, evidence, now).is_none() {
             continue;
         }
         let first_seen = match &first_seen {
             Some(first_seen) => *first_seen,
-            None => *first_seen.insert(self::first_seen(connection, chat, person)?),
+            None => *first_seen.insert(self::member_first_seen(connection, chat, person)?),
         };
         let was_there = !chat.is_whatsapp_group() || first_seen.is_some_and(|seen| seen <= sending.sent_at);
-        if let Some(since) = repair::suspect(&SentCopy { was_there, ..copy }, evidence, now) {
+        if let Some(since) = repair::suspected_since(&SentCopy { was_there, ..copy }, evidence, now) {
             doubted.push((sending, since));
         }
     }
@@ -303,9 +327,9 @@ fn doubt_earlier(
 }
 
 /// Looks at one reply that a person should have, and plans its repair if this evidence makes it suspect.
-fn doubt(
+fn suspect_reply(
     connection: &Connection,
-    sending: &Sending,
+    sending: &ReplyRecipient,
     evidence: Evidence,
     now: Timestamp,
 ) -> Result<OutboxChange> {
@@ -315,17 +339,17 @@ fn doubt(
                     coalesce(suspicions, 0), repair_at IS NOT NULL
              FROM outbox LEFT JOIN recipients ON reply = outbox.id AND person = ?2 WHERE id = ?1",
         )?
-        .query_row(params![sending.reply, sending.person], |row| copy(row, 3))?;
-    let Some(since) = repair::suspect(&copy, evidence, now) else { return Ok(OutboxChange::Same) };
+        .query_row(params![sending.reply, sending.person], |row| sent_copy_from_row(row, 3))?;
+    let Some(since) = repair::suspected_since(&copy, evidence, now) else { return Ok(OutboxChange::Same) };
     plan_repair(connection, sending, evidence, since)?;
     Ok(OutboxChange::Changed)
 }
 
 /// What is known of a reply on a person's devices: column 2 has when it was sent, and those from `first` on have what
 /// `recipients` knows. Whether the person was there is the caller's to find out.
-fn copy(row: &Row<'_>, first: usize) -> rusqlite::Result<SentCopy> {
+fn sent_copy_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<SentCopy> {
     Ok(SentCopy {
-        sent_at: time(row.get(2)?),
+        sent_at: from_unix_millis(row.get(2)?),
         on_phone: row.get(first)?,
         on_companion: row.get(first + 1)?,
         was_there: true,
@@ -336,7 +360,7 @@ fn copy(row: &Row<'_>, first: usize) -> rusqlite::Result<SentCopy> {
 
 fn plan_repair(
     connection: &Connection,
-    sending: &Sending,
+    sending: &ReplyRecipient,
     evidence: Evidence,
     since: Timestamp,
 ) -> Result<()> {
@@ -348,13 +372,18 @@ fn plan_repair(
                 suspected_at = excluded.suspected_at, suspected = excluded.suspected,
                 suspicions = suspicions + 1, repairs = 0, repair_at = excluded.repair_at",
         )?
-        .execute(params![sending.reply, sending.person, millis(since), name(evidence.device())])?;
+        .execute(params![
+            sending.reply,
+            sending.person,
+            to_unix_millis(since),
+            device_kind_name(evidence.suspected_device())
+        ])?;
     Ok(())
 }
 
 /// When a group's member was first seen there: they wrote, or one of their devices had a reply.
-fn first_seen(connection: &Connection, chat: &ChatId, person: &SenderId) -> Result<Option<Timestamp>> {
-    let names = people::names_of("?2");
+fn member_first_seen(connection: &Connection, chat: &ChatId, person: &SenderId) -> Result<Option<Timestamp>> {
+    let names = people::aliases_sql("?2");
     let first: Option<i64> = connection
         .prepare_cached(&format!(
             "SELECT min(seen_at) FROM (
@@ -364,7 +393,7 @@ fn first_seen(connection: &Connection, chat: &ChatId, person: &SenderId) -> Resu
                  WHERE person IN {names} AND chat = ?1 AND coalesce(phone_at, companion_at) IS NOT NULL)"
         ))?
         .query_row([chat.as_str(), person.as_str()], |row| row.get(0))?;
-    Ok(first.map(time))
+    Ok(first.map(from_unix_millis))
 }
 
 fn next_repair_at(connection: &Connection) -> Result<Option<Timestamp>> {
@@ -374,15 +403,15 @@ fn next_repair_at(connection: &Connection) -> Result<Option<Timestamp>> {
              WHERE repair_at IS NOT NULL AND state = 'acked'",
         )?
         .query_row([], |row| row.get(0))?;
-    Ok(next.map(time))
+    Ok(next.map(from_unix_millis))
 }
 
 /// After the clock was set back no repair waits for longer than the whole pause before it: one that would is due at the
 /// next look, at once, and those that follow it come as much earlier.
-fn shorten_waits(connection: &Connection, now: Timestamp) -> Result<()> {
+fn clamp_repair_times(connection: &Connection, now: Timestamp) -> Result<()> {
     let pause_before = |repairs: u32| {
-        let at = |repairs| repair::next_repair(Timestamp::UNIX_EPOCH, repairs).at();
-        millis(at(repairs)) - millis(at(repairs - 1))
+        let at = |repairs| repair::next_repair_step(Timestamp::UNIX_EPOCH, repairs).scheduled_at();
+        to_unix_millis(at(repairs)) - to_unix_millis(at(repairs - 1))
     };
     connection
         .prepare_cached(
@@ -392,7 +421,7 @@ fn shorten_waits(connection: &Connection, now: Timestamp) -> Result<()> {
                  WHEN 0 THEN ?2 WHEN 1 THEN ?3 WHEN 2 THEN ?4 ELSE ?5 END",
         )?
         .execute([
-            millis(now),
+            to_unix_millis(now),
             FIRST_REPAIR_WITHIN_MILLIS,
             pause_before(1),
             pause_before(2),
@@ -401,14 +430,14 @@ fn shorten_waits(connection: &Connection, now: Timestamp) -> Result<()> {
     Ok(())
 }
 
-fn take_due(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Vec<DueRepair>> {
+fn claim_due_repair_rows(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Vec<DueRepair>> {
     let mut statement = connection.prepare_cached(
         "SELECT reply, person, suspected_at, suspected, repairs, wa_id, message, outbox.chat
          FROM recipients INDEXED BY recipients_repair JOIN outbox ON outbox.id = reply
          WHERE repair_at <= ?1 AND state = 'acked' ORDER BY reply LIMIT ?2",
     )?;
     let suspect = statement
-        .query_map([millis(now), REPAIRS_AT_A_TIME], |row| {
+        .query_map([to_unix_millis(now), REPAIRS_AT_A_TIME], |row| {
             let person: String = row.get(1)?;
             let suspected: String = row.get(3)?;
             Ok((
@@ -420,7 +449,7 @@ fn take_due(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Ve
                     device: if suspected == "companion" { DeviceKind::Companion } else { DeviceKind::Phone },
                     message: row.get::<_, Option<Vec<u8>>>(6)?.unwrap_or_default(),
                 },
-                time(row.get(2)?),
+                from_unix_millis(row.get(2)?),
                 row.get::<_, u32>(4)?,
             ))
         })?
@@ -428,15 +457,21 @@ fn take_due(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Ve
     drop(statement);
     let mut due = Vec::new();
     for (repair, suspected_at, repairs) in suspect {
-        let is_served = groups::group_of(connection, &repair.chat)?.is_some();
+        let is_served = groups::read_group_by_chat(connection, &repair.chat)?.is_some();
         // What was not handed over in this form, or whose chat is not served any more, stays as it is.
-        let suspected_at = repair::rebased(suspected_at, repairs, now);
-        let next = match repair::next_repair(suspected_at, repairs) {
+        let suspected_at = repair::postpone_suspicion(suspected_at, repairs, now);
+        let next = match repair::next_repair_step(suspected_at, repairs) {
             RepairStep::Repair(_) if is_served && !repair.message.is_empty() => {
-                Some(millis(repair::next_repair(suspected_at, repairs + 1).at()))
+                Some(to_unix_millis(repair::next_repair_step(suspected_at, repairs + 1).scheduled_at()))
             }
             RepairStep::InVain(_) if is_served => {
-                owner::tell_owner(connection, &repair.chat, notices::on_no_phone, rules, now)?;
+                owner::notify_owner_about_chat(
+                    connection,
+                    &repair.chat,
+                    notices::unreadable_reply_notice,
+                    rules,
+                    now,
+                )?;
                 None
             }
             RepairStep::Repair(_) | RepairStep::InVain(_) => None,
@@ -446,7 +481,7 @@ fn take_due(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Ve
                 "UPDATE recipients SET repairs = repairs + (?3 IS NOT NULL), repair_at = ?3, suspected_at = ?4
                  WHERE reply = ?1 AND person = ?2",
             )?
-            .execute(params![repair.reply, repair.person.as_str(), next, millis(suspected_at)])?;
+            .execute(params![repair.reply, repair.person.as_str(), next, to_unix_millis(suspected_at)])?;
         if next.is_some() {
             due.push(repair);
         }
@@ -455,11 +490,11 @@ fn take_due(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Ve
 }
 
 /// Replies that were sent before this are not repaired.
-fn oldest_repaired(now: Timestamp) -> i64 {
-    millis(now.saturating_sub(REPAIRED_FOR).unwrap_or(Timestamp::MIN))
+fn repair_cutoff_millis(now: Timestamp) -> i64 {
+    to_unix_millis(now.saturating_sub(REPAIRED_FOR).unwrap_or(Timestamp::MIN))
 }
 
-fn name(device: DeviceKind) -> &'static str {
+fn device_kind_name(device: DeviceKind) -> &'static str {
     match device {
         DeviceKind::Phone => "phone",
         DeviceKind::Companion => "companion",

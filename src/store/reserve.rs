@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use rustix::fs::{FallocateFlags, fallocate};
 
 /// The journal of a database.
-pub fn journal_of(database: &Path) -> PathBuf {
+pub fn journal_path(database: &Path) -> PathBuf {
     let mut journal = OsString::from(database);
     journal.push("-wal");
     journal.into()
@@ -21,8 +21,8 @@ pub fn journal_of(database: &Path) -> PathBuf {
 ///
 /// # Errors
 /// The disk has not so much room, or its file system knows no such thing.
-pub fn reserve(database: &Path, bytes: u64) -> io::Result<()> {
+pub fn preallocate_journal(database: &Path, bytes: u64) -> io::Result<()> {
     // SQLite holds its locks on the other files.
-    let journal = OpenOptions::new().write(true).open(journal_of(database))?;
+    let journal = OpenOptions::new().write(true).open(journal_path(database))?;
     Ok(fallocate(&journal, FallocateFlags::KEEP_SIZE, 0, bytes)?)
 }

@@ -299,10 +299,10 @@ const STATEMENTS_KEPT: usize = 128;
 ///
 /// # Errors
 /// Refuses a database of a newer nanokimi, untouched.
-pub fn configure(connection: &Connection) -> Result<()> {
+pub fn configure_connection(connection: &Connection) -> Result<()> {
     connection.busy_timeout(std::time::Duration::from_millis(BUSY_TIMEOUT_MILLIS.into()))?;
     // Before the journal's mode, which is kept in the file.
-    version(connection)?;
+    read_schema_version(connection)?;
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: a commit is on disk before WhatsApp hears that we have the message.
     connection.pragma_update(None, "synchronous", "FULL")?;
@@ -316,15 +316,15 @@ pub fn configure(connection: &Connection) -> Result<()> {
 /// Brings the database to the newest version, in one transaction.
 ///
 /// # Errors
-/// As [`configure`].
-pub fn migrate(connection: &mut Connection) -> Result<()> {
+/// As [`configure_connection`].
+pub fn migrate_schema(connection: &mut Connection) -> Result<()> {
     let newest = MIGRATIONS.len();
-    if version(connection)? == newest {
+    if read_schema_version(connection)? == newest {
         return Ok(());
     }
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     // Read again: another process may have migrated while we waited.
-    let version = self::version(&transaction)?;
+    let version = self::read_schema_version(&transaction)?;
     for (index, migration) in MIGRATIONS.iter().enumerate().skip(version) {
         transaction
             .execute_batch(migration)
@@ -339,14 +339,14 @@ pub fn migrate(connection: &mut Connection) -> Result<()> {
 ///
 /// # Errors
 /// It is of another version.
-pub fn is_newest(connection: &Connection) -> Result<()> {
-    let (version, newest) = (version(connection)?, MIGRATIONS.len());
+pub fn require_newest_version(connection: &Connection) -> Result<()> {
+    let (version, newest) = (read_schema_version(connection)?, MIGRATIONS.len());
     ensure!(version == newest, "The database is of version {version}, and not of {newest}");
     Ok(())
 }
 
 /// Which migration this database is at; one that we do not know is refused.
-fn version(connection: &Connection) -> Result<usize> {
+fn read_schema_version(connection: &Connection) -> Result<usize> {
     let newest = MIGRATIONS.len();
     let version: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0))?;
     match usize::try_from(version) {
@@ -365,7 +365,7 @@ mod tests {
     #[test]
     fn the_documented_schema_is_the_real_one() {
         let mut connection = Connection::open_in_memory().unwrap();
-        migrate(&mut connection).unwrap();
+        migrate_schema(&mut connection).unwrap();
         let mut statement = connection
             .prepare("SELECT sql FROM sqlite_schema WHERE sql IS NOT NULL AND name NOT LIKE 'sqlite_%' ORDER BY rowid")
             .unwrap();
@@ -401,7 +401,7 @@ mod tests {
                         ('work@g.us', '3', 'Ana', 0, 0, 0, NULL, x'00')",
             )
             .unwrap();
-        migrate(&mut connection).unwrap();
+        migrate_schema(&mut connection).unwrap();
         let mut statement =
             connection.prepare("SELECT unread_told_at, unread_more FROM groups ORDER BY name").unwrap();
         let told: Vec<(Option<i64>, i64)> = statement
@@ -429,7 +429,7 @@ mod tests {
                         ('old', 0, 'kimi-code'), ('old', 1, 'kimi-cli')",
             )
             .unwrap();
-        migrate(&mut connection).unwrap();
+        migrate_schema(&mut connection).unwrap();
         let mut statement = connection.prepare("SELECT name, engine FROM groups ORDER BY name").unwrap();
         let engines: Vec<(String, Option<String>)> = statement
             .query_map([], |row| Ok((row.get(0)?, row.get(1)?)))
@@ -452,7 +452,7 @@ mod tests {
     fn a_newer_database_is_left_alone() {
         let mut connection = Connection::open_in_memory().unwrap();
         connection.pragma_update(None, "user_version", 99).unwrap();
-        let error = migrate(&mut connection).unwrap_err().to_string();
+        let error = migrate_schema(&mut connection).unwrap_err().to_string();
         assert!(error.contains("newer nanokimi"), "{error}");
         let kept: i64 = connection.pragma_query_value(None, "user_version", |row| row.get(0)).unwrap();
         assert_eq!(kept, 99);

@@ -7,9 +7,12 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
-use super::{FileOf, Reply, RowId, Store, earlier, media, millis, outage, outbox, people, time};
-use crate::render::prompt::{Author, PromptMessage, PromptQuote};
-use crate::router::Wake;
+use super::{
+    AttachedTo, Reply, RowId, Store, from_unix_millis, handover, media, outage, outbox, people,
+    to_unix_millis,
+};
+use crate::render::prompt::{PromptAuthor, PromptMessage, PromptQuote};
+use crate::router::WakeDecision;
 use crate::types::{ChatId, EngineName, Forwarded, Group, MessageId, Outage, SenderId, TokenUsage, TurnId};
 
 /// How often a message is tried before it is parked and the chat is told.
@@ -39,7 +42,7 @@ pub struct Claim {
 
 /// What becomes of a turn's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Finish {
+pub enum TurnOutcome {
     Answered,
     /// To be tried again, until [`MAX_ATTEMPTS`]; then parked, and `notice` is said.
     Failed {
@@ -66,10 +69,10 @@ pub enum Finish {
 pub struct TurnEnding {
     pub turn: TurnId,
     pub chat: ChatId,
-    pub finish: Finish,
+    pub finish: TurnOutcome,
     /// Rows of the turn that the agent never read, since they were steered too late: they go back into the
     /// queue, and the attempt does not count.
-    pub unread: Vec<RowId>,
+    pub never_read: Vec<RowId>,
     /// In order.
     pub replies: Vec<Reply>,
     pub usage: TokenUsage,
@@ -77,7 +80,7 @@ pub struct TurnEnding {
 
 /// What a finished turn leaves.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Finished {
+pub enum PendingAfterTurn {
     NothingPending,
     /// More to answer now.
     MorePending,
@@ -108,18 +111,23 @@ pub struct QueueCounts {
 
 impl Store {
     /// Claims what waits in a group's chat for a new turn with this engine; nothing to answer means no turn.
-    pub async fn claim(&self, group: &Group, engine: &EngineName, now: Timestamp) -> Result<Option<Claim>> {
+    pub async fn claim_pending_rows(
+        &self,
+        group: &Group,
+        engine: &EngineName,
+        now: Timestamp,
+    ) -> Result<Option<Claim>> {
         let (group, engine) = (group.clone(), engine.clone());
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            free_claimed(&transaction, &group.chat)?;
-            let Some(up_to) = newest_to_claim(&transaction, &group.chat)? else { return Ok(None) };
+            release_claimed_rows(&transaction, &group.chat)?;
+            let Some(up_to) = newest_claimable_row(&transaction, &group.chat)? else { return Ok(None) };
             transaction
                 .prepare_cached("INSERT INTO turns (group_name, began_at, engine) VALUES (?1, ?2, ?3)")?
-                .execute(params![group.name.as_str(), millis(now), engine.as_str()])?;
+                .execute(params![group.name.as_str(), to_unix_millis(now), engine.as_str()])?;
             let turn = TurnId(transaction.last_insert_rowid());
-            let mut claim = claim_rows(&transaction, turn, &group.chat, up_to)?;
-            claim.earlier = earlier::unheard(&transaction, &group, &engine)?;
+            let mut claim = claim_rows_up_to(&transaction, turn, &group.chat, up_to)?;
+            claim.earlier = handover::read_handover_messages(&transaction, &group, &engine)?;
             transaction.commit()?;
             Ok(Some(claim))
         })
@@ -127,9 +135,9 @@ impl Store {
     }
 
     /// Whether something waits to be answered in a group's chat.
-    pub async fn waits(&self, group: &Group) -> Result<bool> {
+    pub async fn has_pending_calls(&self, group: &Group) -> Result<bool> {
         let chat = group.chat.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             // Of a turn that runs nobody asks: these are of one whose end could not be written.
             let left = connection
                 .prepare_cached(
@@ -137,15 +145,15 @@ impl Store {
                      WHERE state = 'claimed' AND wake = 'wakes' AND chat = ?1",
                 )?
                 .exists([chat.as_str()])?;
-            Ok(left || newest_to_claim(connection, &chat)?.is_some())
+            Ok(left || newest_claimable_row(connection, &chat)?.is_some())
         })
         .await
     }
 
     /// The turn that holds rows of a chat.
-    pub async fn turn_of_claimed(&self, chat: &ChatId) -> Result<Option<TurnId>> {
+    pub async fn turn_with_claimed_rows(&self, chat: &ChatId) -> Result<Option<TurnId>> {
         let chat = chat.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             Ok(connection
                 .prepare_cached(
                     "SELECT turn FROM inbox INDEXED BY inbox_claimed
@@ -158,12 +166,12 @@ impl Store {
     }
 
     /// Claims what has come since for a turn that runs; nothing new means nothing is claimed.
-    pub async fn claim_more(&self, turn: TurnId, chat: &ChatId) -> Result<Option<Claim>> {
+    pub async fn claim_more_rows(&self, turn: TurnId, chat: &ChatId) -> Result<Option<Claim>> {
         let chat = chat.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            let Some(up_to) = newest_to_claim(&transaction, &chat)? else { return Ok(None) };
-            let claim = claim_rows(&transaction, turn, &chat, up_to)?;
+            let Some(up_to) = newest_claimable_row(&transaction, &chat)? else { return Ok(None) };
+            let claim = claim_rows_up_to(&transaction, turn, &chat, up_to)?;
             transaction.commit()?;
             Ok(Some(claim))
         })
@@ -171,70 +179,70 @@ impl Store {
     }
 
     /// Ends a turn: its rows, its replies and its tokens in one transaction, and says what is pending then.
-    pub async fn finish_turn(&self, ending: TurnEnding, now: Timestamp) -> Result<Finished> {
-        self.with(move |connection| {
+    pub async fn finish_turn(&self, ending: TurnEnding, now: Timestamp) -> Result<PendingAfterTurn> {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            if is_over(&transaction, ending.turn)? {
+            if is_turn_over(&transaction, ending.turn)? {
                 // An earlier try to write this end has succeeded without our hearing of it.
-                return Ok(pending(newest_to_claim(&transaction, &ending.chat)?));
+                return Ok(pending_after_turn(newest_claimable_row(&transaction, &ending.chat)?));
             }
-            for row in &ending.unread {
-                give_back(&transaction, "id = ?1", row.0)?;
+            for row in &ending.never_read {
+                return_claimed_rows(&transaction, "id = ?1", row.0)?;
             }
-            let attempt = attempts_of(&transaction, ending.turn)?;
+            let attempt = most_attempts_in_turn(&transaction, ending.turn)?;
             let outcome = match &ending.finish {
-                Finish::Answered => {
-                    set_claimed(&transaction, ending.turn, "done")?;
-                    outage::over(&transaction, ending.turn, now)?;
+                TurnOutcome::Answered => {
+                    set_claimed_rows_state(&transaction, ending.turn, "done")?;
+                    outage::resolve_outage(&transaction, ending.turn, now)?;
                     "answered"
                 }
-                Finish::Failed { notice } => {
+                TurnOutcome::Failed { notice } => {
                     if attempt >= MAX_ATTEMPTS {
-                        park(&transaction, &ending, MAX_ATTEMPTS, notice, now)?;
+                        park_rows_and_notify(&transaction, &ending, MAX_ATTEMPTS, notice, now)?;
                     }
                     // What came later and was tried less often goes on.
-                    set_claimed(&transaction, ending.turn, "pending")?;
+                    set_claimed_rows_state(&transaction, ending.turn, "pending")?;
                     "failed"
                 }
-                Finish::Hopeless { notice } => {
-                    park(&transaction, &ending, 1, notice, now)?;
+                TurnOutcome::Hopeless { notice } => {
+                    park_rows_and_notify(&transaction, &ending, 1, notice, now)?;
                     "failed"
                 }
-                Finish::Returned => {
-                    give_back(&transaction, "turn = ?1", ending.turn.0)?;
+                TurnOutcome::Returned => {
+                    return_claimed_rows(&transaction, "turn = ?1", ending.turn.0)?;
                     "returned"
                 }
-                Finish::Kept { outage, gave_up, .. }
-                    if outage.may_be_about_messages()
-                        && outage::is_about_messages(&transaction, ending.turn, MAX_ATTEMPTS)? =>
+                TurnOutcome::Kept { outage, gave_up, .. }
+                    if outage.may_depend_on_messages()
+                        && outage::is_caused_by_messages(&transaction, ending.turn, MAX_ATTEMPTS)? =>
                 {
-                    park(&transaction, &ending, 1, gave_up, now)?;
+                    park_rows_and_notify(&transaction, &ending, 1, gave_up, now)?;
                     "failed"
                 }
-                Finish::Kept { outage, to_chat, to_owner, .. } => {
-                    give_back(&transaction, "turn = ?1", ending.turn.0)?;
+                TurnOutcome::Kept { outage, to_chat, to_owner, .. } => {
+                    return_claimed_rows(&transaction, "turn = ?1", ending.turn.0)?;
                     let whose = (&ending.chat, ending.turn);
-                    outage::met(&transaction, *outage, whose, (to_chat, to_owner), now)?;
+                    outage::record_outage(&transaction, *outage, whose, (to_chat, to_owner), now)?;
                     "failed"
                 }
             };
             for reply in &ending.replies {
-                outbox::enqueue(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
+                outbox::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
-            close(&transaction, ending.turn, outcome, ending.usage, now)?;
-            forget_unregistered(&transaction, &ending.chat)?;
-            let next = newest_to_claim(&transaction, &ending.chat)?;
+            close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
+            discard_unregistered_rows(&transaction, &ending.chat)?;
+            let next = newest_claimable_row(&transaction, &ending.chat)?;
             transaction.commit()?;
             Ok(match ending.finish {
-                Finish::Failed { .. } if attempt < MAX_ATTEMPTS && next.is_some() => {
-                    Finished::RetryPending { attempt }
+                TurnOutcome::Failed { .. } if attempt < MAX_ATTEMPTS && next.is_some() => {
+                    PendingAfterTurn::RetryPending { attempt }
                 }
-                Finish::Kept { outage, .. } if next.is_some() => Finished::KeptPending(outage),
-                Finish::Answered
-                | Finish::Failed { .. }
-                | Finish::Hopeless { .. }
-                | Finish::Returned
-                | Finish::Kept { .. } => pending(next),
+                TurnOutcome::Kept { outage, .. } if next.is_some() => PendingAfterTurn::KeptPending(outage),
+                TurnOutcome::Answered
+                | TurnOutcome::Failed { .. }
+                | TurnOutcome::Hopeless { .. }
+                | TurnOutcome::Returned
+                | TurnOutcome::Kept { .. } => pending_after_turn(next),
             })
         })
         .await
@@ -242,8 +250,8 @@ impl Store {
 
     /// Frees what a host that was killed had claimed; what is of a group that was removed meanwhile is over. Rows that were tried often enough are parked, and each
     /// chat of such rows is told `notice` once.
-    pub async fn unclaim_lost(&self, notice: String, now: Timestamp) -> Result<()> {
-        self.with(move |connection| {
+    pub async fn release_lost_claims(&self, notice: String, now: Timestamp) -> Result<()> {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute(
                 "UPDATE inbox SET state = 'done'
@@ -265,12 +273,18 @@ impl Store {
                      WHERE state = 'claimed' AND chat = ?1 AND attempts >= ?2",
                     params![chat, MAX_ATTEMPTS],
                 )?;
-                outbox::enqueue(&transaction, &ChatId::new(chat), None, &Reply::text(&notice), now)?;
+                outbox::enqueue_reply(
+                    &transaction,
+                    &ChatId::new(chat),
+                    None,
+                    &Reply::from_text(&notice),
+                    now,
+                )?;
             }
             transaction.execute("UPDATE inbox SET state = 'pending' WHERE state = 'claimed'", [])?;
             transaction.execute(
                 "UPDATE turns SET ended_at = ?1, outcome = 'lost' WHERE ended_at IS NULL",
-                [millis(now)],
+                [to_unix_millis(now)],
             )?;
             transaction.commit()?;
             Ok(())
@@ -280,7 +294,7 @@ impl Store {
 
     /// How much waits, and how many tokens were used in all.
     pub async fn queue_counts(&self) -> Result<QueueCounts> {
-        self.with(|connection| {
+        self.with_connection(|connection| {
             let count =
                 |sql: &str| connection.query_row(sql, [], |row| row.get::<_, i64>(0).map(i64::cast_unsigned));
             Ok(QueueCounts {
@@ -303,9 +317,9 @@ impl Store {
 
     /// How much is still to come in a chat: messages that wait for an answer or are being answered, and replies
     /// that are not sent.
-    pub async fn still_to_come(&self, chat: &ChatId) -> Result<u64> {
+    pub async fn count_unfinished_work(&self, chat: &ChatId) -> Result<u64> {
         let chat = chat.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let count: i64 = connection
                 .prepare_cached(
                     "SELECT (SELECT count(*) FROM inbox
@@ -321,7 +335,7 @@ impl Store {
 
 /// Frees what is claimed in a chat that has no turn now: a group has one at a time, so this is of one whose end could not
 /// be written.
-pub(super) fn free_claimed(connection: &Connection, chat: &ChatId) -> Result<()> {
+pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE inbox INDEXED BY inbox_claimed SET state = 'pending'
@@ -333,7 +347,7 @@ pub(super) fn free_claimed(connection: &Connection, chat: &ChatId) -> Result<()>
 
 /// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but none
 /// behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
-fn newest_to_claim(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
+fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     Ok(connection
         .prepare_cached(
             "SELECT max(id) FROM (SELECT id FROM inbox
@@ -347,7 +361,7 @@ fn newest_to_claim(connection: &Connection, chat: &ChatId) -> Result<Option<i64>
 
 /// The last row that claims would take if every file were there, the next one's and all that follow it. Context that
 /// the next one would let go is let go now: nobody needs its files.
-pub(super) fn newest_to_wait_for(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
+pub(super) fn newest_claimable_with_files(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     let mut statement = connection.prepare_cached(
         "SELECT max(id) FROM (SELECT id FROM inbox
          WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)",
@@ -356,13 +370,13 @@ pub(super) fn newest_to_wait_for(connection: &Connection, chat: &ChatId) -> Resu
         statement.query_row(params![chat.as_str(), calls], |row| row.get(0))
     };
     if let Some(next) = newest_of(CLAIM_MAX)? {
-        let_context_go(connection, chat, next)?;
+        skip_excess_context(connection, chat, next)?;
     }
     Ok(newest_of(i64::MAX)?)
 }
 
 /// Lets the context go that is too much for a claim up to this row.
-fn let_context_go(connection: &Connection, chat: &ChatId, up_to: i64) -> Result<()> {
+fn skip_excess_context(connection: &Connection, chat: &ChatId, up_to: i64) -> Result<()> {
     let oldest_context: Option<i64> = connection
         .prepare_cached(
             "SELECT id FROM inbox WHERE chat = ?1 AND wake = 'context' AND state = 'pending' AND id <= ?2
@@ -379,15 +393,15 @@ fn let_context_go(connection: &Connection, chat: &ChatId, up_to: i64) -> Result<
 }
 
 /// Hands the pending rows up to `up_to` to a turn, counting the attempt.
-fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
-    let_context_go(transaction, chat, up_to)?;
+fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
+    skip_excess_context(transaction, chat, up_to)?;
     let mut statement = transaction.prepare_cached(&format!(
         "UPDATE inbox INDEXED BY inbox_pending SET state = 'claimed', turn = ?1, attempts = attempts + 1
              WHERE chat = ?2 AND state = 'pending' AND id <= ?3
              RETURNING {CLAIMED}"
     ))?;
     let mut claimed = statement
-        .query_map(params![turn.0, chat.as_str(), up_to], claimed_from)?
+        .query_map(params![turn.0, chat.as_str(), up_to], claimed_from_row)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     claimed.sort_by_key(|claimed| claimed.row);
     let mut claim = Claim {
@@ -398,8 +412,8 @@ fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to:
         called_by: None,
         senders: Vec::new(),
     };
-    for Claimed { row, sender, wake, message } in claimed {
-        if wake == Wake::Wakes {
+    for ClaimedRow { row, sender, wake, message } in claimed {
+        if wake == WakeDecision::Wakes {
             claim.called_by = Some(row);
         }
         match claim.senders.iter_mut().find(|(known, _)| *known == sender) {
@@ -413,21 +427,21 @@ fn claim_rows(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to:
 }
 
 /// A row as it is claimed.
-pub(super) struct Claimed {
+pub(super) struct ClaimedRow {
     row: RowId,
     sender: SenderId,
-    wake: Wake,
+    wake: WakeDecision,
     pub message: PromptMessage,
 }
 
-/// What [`claimed_from`] reads of a row of `inbox`.
+/// What [`claimed_from_row`] reads of a row of `inbox`.
 pub(super) const CLAIMED: &str = "*, (SELECT person FROM people WHERE people.id = sender) AS person,
     (SELECT person FROM people WHERE people.id = quote_sender) AS quote_person";
 
-pub(super) fn claimed_from(row: &Row<'_>) -> rusqlite::Result<Claimed> {
-    let person = |id: &str, name: &str| -> rusqlite::Result<Author> {
+pub(super) fn claimed_from_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
+    let person = |id: &str, name: &str| -> rusqlite::Result<PromptAuthor> {
         let id = people::prompt_id(row.get(id)?);
-        Ok(Author::Person { id, name: row.get::<_, Option<String>>(name)?.unwrap_or_default() })
+        Ok(PromptAuthor::Person { id, name: row.get::<_, Option<String>>(name)?.unwrap_or_default() })
     };
     let quote_id: Option<String> = row.get("quote_id")?;
     let quote = match quote_id {
@@ -436,12 +450,12 @@ pub(super) fn claimed_from(row: &Row<'_>) -> rusqlite::Result<Claimed> {
             Some(PromptQuote {
                 id: MessageId::new(id),
                 author: match source.as_deref() {
-                    Some("kai") => Author::Kai,
+                    Some("kai") => PromptAuthor::Kai,
                     Some(_) | None => person("quote_person", "quote_sender_name")?,
                 },
                 is_claimed: source.as_deref() == Some("client"),
                 text: row.get::<_, Option<String>>("quote_text")?.unwrap_or_default(),
-                file: media::prompt_file(row, FileOf::Quoted)?,
+                file: media::prompt_file_from_row(row, AttachedTo::Quoted)?,
                 whole: None,
             })
         }
@@ -453,27 +467,27 @@ pub(super) fn claimed_from(row: &Row<'_>) -> rusqlite::Result<Claimed> {
         id: MessageId::new(row.get::<_, String>("wa_id")?),
         author: person("person", "sender_name")?,
         text: format!("{edited}{text}"),
-        sent_at: time(row.get("sent_at")?),
+        sent_at: from_unix_millis(row.get("sent_at")?),
         forwarded: match row.get::<_, Option<String>>("forwarded")?.as_deref() {
             Some("many") => Forwarded::Many,
             Some(_) => Forwarded::Once,
             None => Forwarded::No,
         },
         quote,
-        file: media::prompt_file(row, FileOf::Message)?,
+        file: media::prompt_file_from_row(row, AttachedTo::Message)?,
         whole: None,
     };
     let wakes = row.get::<_, String>("wake")? == "wakes";
-    Ok(Claimed {
+    Ok(ClaimedRow {
         row: RowId(row.get("id")?),
         sender: SenderId::new(row.get::<_, String>("sender")?),
-        wake: if wakes { Wake::Wakes } else { Wake::Context },
+        wake: if wakes { WakeDecision::Wakes } else { WakeDecision::Context },
         message,
     })
 }
 
 /// How often the most tried message of a turn has been tried, this time included.
-fn attempts_of(connection: &Connection, turn: TurnId) -> Result<u32> {
+fn most_attempts_in_turn(connection: &Connection, turn: TurnId) -> Result<u32> {
     Ok(connection
         .prepare_cached(
             "SELECT coalesce(max(attempts), 0) FROM inbox WHERE turn = ?1 AND state = 'claimed' AND wake = 'wakes'",
@@ -481,22 +495,22 @@ fn attempts_of(connection: &Connection, turn: TurnId) -> Result<u32> {
         .query_row([turn.0], |row| row.get(0))?)
 }
 
-fn is_over(connection: &Connection, turn: TurnId) -> Result<bool> {
+fn is_turn_over(connection: &Connection, turn: TurnId) -> Result<bool> {
     Ok(connection
         .prepare_cached("SELECT 1 FROM turns WHERE id = ?1 AND ended_at IS NOT NULL")?
         .exists([turn.0])?)
 }
 
 /// What a chat's next claim says of it.
-fn pending(next: Option<i64>) -> Finished {
+fn pending_after_turn(next: Option<i64>) -> PendingAfterTurn {
     match next {
-        Some(_) => Finished::MorePending,
-        None => Finished::NothingPending,
+        Some(_) => PendingAfterTurn::MorePending,
+        None => PendingAfterTurn::NothingPending,
     }
 }
 
 /// A group that was removed during its turn gets nothing answered any more.
-fn forget_unregistered(connection: &Connection, chat: &ChatId) -> Result<()> {
+fn discard_unregistered_rows(connection: &Connection, chat: &ChatId) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE inbox INDEXED BY inbox_pending SET state = 'done' WHERE chat = ?1 AND state = 'pending'
@@ -506,7 +520,7 @@ fn forget_unregistered(connection: &Connection, chat: &ChatId) -> Result<()> {
     Ok(())
 }
 
-fn set_claimed(connection: &Connection, turn: TurnId, state: &str) -> Result<()> {
+fn set_claimed_rows_state(connection: &Connection, turn: TurnId, state: &str) -> Result<()> {
     connection
         .prepare_cached("UPDATE inbox SET state = ?2 WHERE turn = ?1 AND state = 'claimed'")?
         .execute(params![turn.0, state])?;
@@ -514,7 +528,7 @@ fn set_claimed(connection: &Connection, turn: TurnId, state: &str) -> Result<()>
 }
 
 /// Back to pending as if the turn had never been.
-fn give_back(connection: &Connection, which: &str, value: i64) -> Result<()> {
+fn return_claimed_rows(connection: &Connection, which: &str, value: i64) -> Result<()> {
     connection
         .prepare_cached(&format!(
             "UPDATE inbox SET state = 'pending', attempts = attempts - 1 WHERE state = 'claimed' AND {which}"
@@ -524,7 +538,7 @@ fn give_back(connection: &Connection, which: &str, value: i64) -> Result<()> {
 }
 
 /// Gives up what was tried `attempts` times or more, and tells the chat.
-fn park(
+fn park_rows_and_notify(
     transaction: &Transaction<'_>,
     ending: &TurnEnding,
     attempts: u32,
@@ -536,10 +550,10 @@ fn park(
             "UPDATE inbox SET state = 'parked' WHERE turn = ?1 AND state = 'claimed' AND attempts >= ?2",
         )?
         .execute(params![ending.turn.0, attempts])?;
-    outbox::enqueue(transaction, &ending.chat, Some(ending.turn), &Reply::text(notice), now)
+    outbox::enqueue_reply(transaction, &ending.chat, Some(ending.turn), &Reply::from_text(notice), now)
 }
 
-fn close(
+fn close_turn(
     connection: &Connection,
     turn: TurnId,
     outcome: &str,
@@ -553,7 +567,7 @@ fn close(
         )?
         .execute(params![
             turn.0,
-            millis(now),
+            to_unix_millis(now),
             outcome,
             usage.input.cast_signed(),
             usage.cached.cast_signed(),

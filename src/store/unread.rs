@@ -12,9 +12,9 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Rules, Store, millis, outbox, time};
+use super::{OutboxChange, Reply, Rules, Store, from_unix_millis, outbox, to_unix_millis};
 use crate::notices;
-use crate::types::{Author, ChatId, MessageId, Unread};
+use crate::types::{Author, ChatId, MessageId, UnreadableMessage};
 
 /// Whoever wrote it is asked by WhatsApp's own means first, and mostly sends it again within seconds. Nobody asks the
 /// own phone.
@@ -56,22 +56,27 @@ pub struct UnreadCount {
 
 impl Store {
     /// Says what is to be asked for, where somebody can be asked, and tells chats what is missing for too long.
-    pub async fn unread_work(&self, can_ask: bool, rules: Rules, now: Timestamp) -> Result<UnreadWork> {
-        self.with(move |connection| {
+    pub async fn process_unread_messages(
+        &self,
+        can_ask: bool,
+        rules: Rules,
+        now: Timestamp,
+    ) -> Result<UnreadWork> {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             transaction.execute("DELETE FROM unread WHERE chat NOT IN (SELECT chat FROM groups)", [])?;
-            shorten_waits(&transaction, now)?;
+            clamp_unread_times(&transaction, now)?;
             let mut work = UnreadWork::default();
             if can_ask {
-                work.ask = ask(&transaction, now)?;
+                work.ask = claim_due_resends(&transaction, now)?;
             }
-            work.outbox = tell(&transaction, &rules, now)?;
+            work.outbox = notify_chats_of_unread(&transaction, &rules, now)?;
             // The clock may be wrong: nothing is forgotten before it was asked for and told.
             transaction.execute(
                 "DELETE FROM unread WHERE sent_at < ?1 AND asked > 0 AND told_at IS NOT NULL",
-                [millis(now - KEPT_FOR)],
+                [to_unix_millis(now - KEPT_FOR)],
             )?;
-            work.next = next(&transaction, can_ask, now)?;
+            work.next = next_unread_check(&transaction, can_ask, now)?;
             transaction.commit()?;
             Ok(work)
         })
@@ -79,26 +84,34 @@ impl Store {
     }
 
     /// For `status`; none where everything could be read.
-    pub async fn unread(&self) -> Result<Option<UnreadCount>> {
-        self.with(|connection| {
+    pub async fn count_unread(&self) -> Result<Option<UnreadCount>> {
+        self.with_connection(|connection| {
             let (messages, since): (i64, Option<i64>) = connection.query_row(
                 "SELECT count(*) + (SELECT coalesce(sum(unread_more), 0) FROM groups), min(noticed_at)
                      FROM unread",
                 [],
                 |row| Ok((row.get(0)?, row.get(1)?)),
             )?;
-            Ok(since.map(|since| UnreadCount { messages: messages.unsigned_abs(), since: time(since) }))
+            Ok(since.map(|since| UnreadCount {
+                messages: messages.unsigned_abs(),
+                since: from_unix_millis(since),
+            }))
         })
         .await
     }
 }
 
 /// Notes a message of a registered chat.
-pub(super) fn notice(connection: &Connection, chat: &ChatId, unread: &Unread, now: Timestamp) -> Result<()> {
+pub(super) fn record_unread_message(
+    connection: &Connection,
+    chat: &ChatId,
+    unread: &UnreadableMessage,
+    now: Timestamp,
+) -> Result<()> {
     let is_noted = connection
         .prepare_cached("SELECT 1 FROM unread WHERE chat = ?1 AND wa_id = ?2")?
         .exists([chat.as_str(), unread.id.as_str()])?;
-    if is_noted || !make_room(connection, chat)? {
+    if is_noted || !make_room_for_unread(connection, chat)? {
         return Ok(());
     }
     let ask_at = match unread.author {
@@ -117,9 +130,9 @@ pub(super) fn notice(connection: &Connection, chat: &ChatId, unread: &Unread, no
             chat.as_str(),
             unread.id.as_str(),
             unread.sender_name,
-            millis(unread.sent_at),
-            millis(now),
-            millis(ask_at),
+            to_unix_millis(unread.sent_at),
+            to_unix_millis(now),
+            to_unix_millis(ask_at),
             asked,
             unread.handle,
         ])?;
@@ -128,7 +141,7 @@ pub(super) fn notice(connection: &Connection, chat: &ChatId, unread: &Unread, no
 
 /// Sees that one more message of this chat may be noted: the oldest of which the chat has been told goes. Where it was
 /// told of none yet, the message is only counted, and there is no room.
-fn make_room(connection: &Connection, chat: &ChatId) -> Result<bool> {
+fn make_room_for_unread(connection: &Connection, chat: &ChatId) -> Result<bool> {
     let kept: u32 = connection
         .prepare_cached("SELECT count(*) FROM unread WHERE chat = ?1")?
         .query_row([chat.as_str()], |row| row.get(0))?;
@@ -150,19 +163,19 @@ fn make_room(connection: &Connection, chat: &ChatId) -> Result<bool> {
 }
 
 /// The message has come, or nobody needs it any more.
-pub(super) fn came(connection: &Connection, chat: &ChatId, id: &MessageId) -> Result<()> {
+pub(super) fn resolve_unread_message(connection: &Connection, chat: &ChatId, id: &MessageId) -> Result<()> {
     connection
         .prepare_cached("DELETE FROM unread WHERE chat = ?1 AND wa_id = ?2")?
         .execute([chat.as_str(), id.as_str()])?;
     Ok(())
 }
 
-fn ask(connection: &Connection, now: Timestamp) -> Result<Vec<Vec<u8>>> {
+fn claim_due_resends(connection: &Connection, now: Timestamp) -> Result<Vec<Vec<u8>>> {
     let mut statement = connection.prepare_cached(
         "SELECT id, asked, handle FROM unread WHERE asked < ?2 AND ask_at <= ?1 ORDER BY ask_at, id LIMIT ?3",
     )?;
     let due = statement
-        .query_map(params![millis(now), ASKED_TIMES, ASKED_AT_ONCE], |row| {
+        .query_map(params![to_unix_millis(now), ASKED_TIMES, ASKED_AT_ONCE], |row| {
             Ok((row.get(0)?, row.get(1)?, row.get(2)?))
         })?
         .collect::<rusqlite::Result<Vec<(i64, u32, Vec<u8>)>>>()?;
@@ -171,7 +184,7 @@ fn ask(connection: &Connection, now: Timestamp) -> Result<Vec<Vec<u8>>> {
         let pause = PAUSES.into_iter().nth(asked as usize).unwrap_or(KEPT_FOR);
         connection
             .prepare_cached("UPDATE unread SET asked = asked + 1, ask_at = ?2 WHERE id = ?1")?
-            .execute(params![id, millis(now + pause)])?;
+            .execute(params![id, to_unix_millis(now + pause)])?;
         handles.push(handle);
     }
     Ok(handles)
@@ -179,32 +192,32 @@ fn ask(connection: &Connection, now: Timestamp) -> Result<Vec<Vec<u8>>> {
 
 /// After the clock was set back no wait is longer than it would be as a whole: what is to be asked for later than that is
 /// asked for now, and what was noticed or told in the future was so just now.
-fn shorten_waits(connection: &Connection, now: Timestamp) -> Result<()> {
-    let [after_first, after_second, after_third] = PAUSES.map(in_millis);
+fn clamp_unread_times(connection: &Connection, now: Timestamp) -> Result<()> {
+    let [after_first, after_second, after_third] = PAUSES.map(duration_to_millis);
     connection
         .prepare_cached(
             "UPDATE unread SET ask_at = ?1
              WHERE ask_at > ?1 + CASE asked WHEN 0 THEN ?2 WHEN 1 THEN ?3 WHEN 2 THEN ?4 ELSE ?5 END",
         )?
         .execute(params![
-            millis(now),
-            in_millis(OTHERS_SEND_AGAIN_WITHIN),
+            to_unix_millis(now),
+            duration_to_millis(OTHERS_SEND_AGAIN_WITHIN),
             after_first,
             after_second,
             after_third
         ])?;
     connection
         .prepare_cached("UPDATE unread SET noticed_at = ?1 WHERE noticed_at > ?1")?
-        .execute([millis(now)])?;
+        .execute([to_unix_millis(now)])?;
     connection
         .prepare_cached("UPDATE groups SET unread_told_at = ?1 WHERE unread_told_at > ?1")?
-        .execute([millis(now)])?;
+        .execute([to_unix_millis(now)])?;
     Ok(())
 }
 
 /// Tells each chat what is missing there for too long, unless it was told of something else a short time ago.
-fn tell(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<OutboxChange> {
-    let noticed_by = millis(now - TOLD_AFTER);
+fn notify_chats_of_unread(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<OutboxChange> {
+    let noticed_by = to_unix_millis(now - TOLD_AFTER);
     let mut statement = connection.prepare_cached(
         "SELECT chat, unread_more FROM groups
          WHERE coalesce(unread_told_at, ?2) <= ?2
@@ -216,7 +229,9 @@ fn tell(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Outbox
          ORDER BY chat",
     )?;
     let chats = statement
-        .query_map([noticed_by, millis(now - TOLD_AGAIN_AFTER)], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .query_map([noticed_by, to_unix_millis(now - TOLD_AGAIN_AFTER)], |row| {
+            Ok((row.get(0)?, row.get(1)?))
+        })?
         .collect::<rusqlite::Result<Vec<(String, u32)>>>()?;
     for (chat, more) in &chats {
         let chat = ChatId::new(chat);
@@ -225,19 +240,20 @@ fn tell(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<Outbox
                 "UPDATE unread SET told_at = ?2 WHERE chat = ?1 AND told_at IS NULL AND noticed_at <= ?3
                  RETURNING sender_name",
             )?
-            .query_map(params![chat.as_str(), millis(now), noticed_by], |row| row.get(0))?
+            .query_map(params![chat.as_str(), to_unix_millis(now), noticed_by], |row| row.get(0))?
             .collect::<rusqlite::Result<Vec<String>>>()?;
         connection
             .prepare_cached("UPDATE groups SET unread_told_at = ?2, unread_more = 0 WHERE chat = ?1")?
-            .execute(params![chat.as_str(), millis(now)])?;
+            .execute(params![chat.as_str(), to_unix_millis(now)])?;
         let messages = u64::from(*more) + senders.len() as u64;
-        let notice = rules.notice(&notices::could_not_read(rules.lang, messages, &senders));
-        outbox::enqueue(connection, &chat, None, &Reply::text(notice), now)?;
+        let notice =
+            rules.prefix_notice(&notices::unreadable_messages_notice(rules.lang, messages, &senders));
+        outbox::enqueue_reply(connection, &chat, None, &Reply::from_text(notice), now)?;
     }
     Ok(if chats.is_empty() { OutboxChange::Same } else { OutboxChange::Changed })
 }
 
-fn next(connection: &Connection, can_ask: bool, now: Timestamp) -> Result<Option<Timestamp>> {
+fn next_unread_check(connection: &Connection, can_ask: bool, now: Timestamp) -> Result<Option<Timestamp>> {
     let ask: Option<i64> =
         connection
             .query_row("SELECT min(ask_at) FROM unread WHERE asked < ?1", [ASKED_TIMES], |row| row.get(0))?;
@@ -245,14 +261,14 @@ fn next(connection: &Connection, can_ask: bool, now: Timestamp) -> Result<Option
         "SELECT min(max(noticed + ?1, coalesce(unread_told_at + ?2, 0)))
          FROM (SELECT chat, min(noticed_at) AS noticed FROM unread WHERE told_at IS NULL GROUP BY chat)
          JOIN groups USING (chat)",
-        [in_millis(TOLD_AFTER), in_millis(TOLD_AGAIN_AFTER)],
+        [duration_to_millis(TOLD_AFTER), duration_to_millis(TOLD_AGAIN_AFTER)],
         |row| row.get(0),
     )?;
-    let ask = ask.filter(|_| can_ask).map(|at| time(at).max(now + BETWEEN_LOTS));
-    Ok(ask.into_iter().chain(tell.map(time)).min())
+    let ask = ask.filter(|_| can_ask).map(|at| from_unix_millis(at).max(now + BETWEEN_LOTS));
+    Ok(ask.into_iter().chain(tell.map(from_unix_millis)).min())
 }
 
 /// A length of time as the database keeps it.
-fn in_millis(length: SignedDuration) -> i64 {
+fn duration_to_millis(length: SignedDuration) -> i64 {
     length.as_secs() * 1000
 }

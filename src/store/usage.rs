@@ -9,7 +9,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Store, millis, outbox, turns};
+use super::{OutboxChange, Reply, Store, outbox, to_unix_millis, turns};
 use crate::clock::Day;
 use crate::types::{Group, GroupName, TokenUsage};
 
@@ -18,7 +18,7 @@ pub const LIMIT_TOLD_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What the turns of one group used in one day.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Used {
+pub struct DayUsage {
     /// Those that ended as `returned` left out: nobody tried to answer.
     pub turns: u64,
     pub tokens: TokenUsage,
@@ -28,22 +28,22 @@ pub struct Used {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GroupUsage {
     pub name: GroupName,
-    pub standing: Standing,
+    pub standing: GroupStatus,
     /// One for each day that was asked for, in that order.
-    pub days: Vec<Used>,
+    pub days: Vec<DayUsage>,
 }
 
 /// Whether a group is served still.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standing {
+pub enum GroupStatus {
     Served { daily_tokens: Option<u64> },
     Removed,
 }
 
 impl Store {
     /// What every group used in these days: main first, then by name, then those that were removed.
-    pub async fn usage(&self, days: Vec<Day>) -> Result<Vec<GroupUsage>> {
-        self.with(move |connection| {
+    pub async fn usage_by_group(&self, days: Vec<Day>) -> Result<Vec<GroupUsage>> {
+        self.with_connection(move |connection| {
             // One look into the index for each name: by itself SQLite would walk through all turns.
             let mut statement = connection.prepare(
                 "WITH RECURSIVE worked (name) AS (
@@ -60,13 +60,14 @@ impl Store {
             let known = statement.query_map([], |row| {
                 let daily_tokens = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
                 let standing =
-                    if row.get(1)? { Standing::Served { daily_tokens } } else { Standing::Removed };
+                    if row.get(1)? { GroupStatus::Served { daily_tokens } } else { GroupStatus::Removed };
                 Ok((row.get::<_, String>(0)?, standing))
             })?;
             let mut usage = Vec::new();
             for known in known {
                 let (name, standing) = known?;
-                let days = days.iter().map(|day| used(connection, &name, *day)).collect::<Result<_>>()?;
+                let days =
+                    days.iter().map(|day| read_day_usage(connection, &name, *day)).collect::<Result<_>>()?;
                 usage.push(GroupUsage { name: GroupName::parse(&name)?, standing, days });
             }
             Ok(usage)
@@ -75,15 +76,15 @@ impl Store {
     }
 
     /// What one group used in a day.
-    pub async fn used_in(&self, day: Day, group: &GroupName) -> Result<Used> {
+    pub async fn group_usage_in_day(&self, day: Day, group: &GroupName) -> Result<DayUsage> {
         let group = group.clone();
-        self.with(move |connection| used(connection, group.as_str(), day)).await
+        self.with_connection(move |connection| read_day_usage(connection, group.as_str(), day)).await
     }
 
     /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used up: the
     /// agent reads it with the next call that it may answer. Who called is told `notice`, unless the chat was told
     /// today within [`LIMIT_TOLD_EVERY`].
-    pub async fn let_calls_go(
+    pub async fn skip_over_limit(
         &self,
         group: &Group,
         today: Day,
@@ -91,17 +92,20 @@ impl Store {
         now: Timestamp,
     ) -> Result<OutboxChange> {
         let group = group.clone();
-        self.with(move |connection| {
+        self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            turns::free_claimed(&transaction, &group.chat)?;
+            turns::release_claimed_rows(&transaction, &group.chat)?;
             let calls = transaction
                 .prepare_cached(
                     "UPDATE inbox INDEXED BY inbox_pending SET wake = 'context'
                      WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending'",
                 )?
                 .execute([group.chat.as_str()])?;
-            let told =
-                if calls > 0 { tell(&transaction, &group, today, &notice, now)? } else { OutboxChange::Same };
+            let told = if calls > 0 {
+                notify_chat_of_limit(&transaction, &group, today, &notice, now)?
+            } else {
+                OutboxChange::Same
+            };
             transaction.commit()?;
             Ok(told)
         })
@@ -109,21 +113,21 @@ impl Store {
     }
 }
 
-fn used(connection: &Connection, group: &str, day: Day) -> Result<Used> {
+fn read_day_usage(connection: &Connection, group: &str, day: Day) -> Result<DayUsage> {
     Ok(connection
         .prepare_cached(
             "SELECT coalesce(sum(outcome IS NOT 'returned'), 0), coalesce(sum(input_tokens), 0),
                     coalesce(sum(cached_tokens), 0), coalesce(sum(output_tokens), 0)
              FROM turns INDEXED BY turns_group WHERE group_name = ?1 AND began_at >= ?2 AND began_at < ?3",
         )?
-        .query_row(params![group, millis(day.begins), millis(day.ends)], |row| {
+        .query_row(params![group, to_unix_millis(day.begins), to_unix_millis(day.ends)], |row| {
             let number = |column| row.get::<_, i64>(column).map(i64::cast_unsigned);
             let tokens = TokenUsage { input: number(1)?, cached: number(2)?, output: number(3)? };
-            Ok(Used { turns: number(0)?, tokens })
+            Ok(DayUsage { turns: number(0)?, tokens })
         })?)
 }
 
-fn tell(
+fn notify_chat_of_limit(
     connection: &Connection,
     group: &Group,
     today: Day,
@@ -137,11 +141,16 @@ fn tell(
              WHERE name = ?1 AND (limit_told_at IS NULL OR limit_told_at <= ?3 OR limit_told_at < ?4
                                   OR limit_told_at > ?2)",
         )?
-        .execute(params![group.name.as_str(), millis(now), millis(stale), millis(today.begins)])?;
+        .execute(params![
+            group.name.as_str(),
+            to_unix_millis(now),
+            to_unix_millis(stale),
+            to_unix_millis(today.begins)
+        ])?;
     if due == 0 {
         return Ok(OutboxChange::Same);
     }
-    outbox::enqueue(connection, &group.chat, None, &Reply::text(notice), now)?;
+    outbox::enqueue_reply(connection, &group.chat, None, &Reply::from_text(notice), now)?;
     Ok(OutboxChange::Changed)
 }
 
@@ -151,14 +160,14 @@ mod tests {
 
     use super::super::tests::{add_group, rules};
     use super::*;
-    use crate::store::{Finish, TurnEnding};
-    use crate::types::{EngineName, Event, Forwarded, Inbound, Mention, MessageId, Role, SenderId};
+    use crate::store::{TurnEnding, TurnOutcome};
+    use crate::types::{EngineName, Event, Forwarded, IncomingMessage, Mention, MessageId, Role, SenderId};
 
     /// A turn of the group that began at `now` and ended in this way.
-    async fn turn(store: &Store, group: &str, now: &str, finish: Finish, usage: TokenUsage) {
+    async fn turn(store: &Store, group: &str, now: &str, finish: TurnOutcome, usage: TokenUsage) {
         let now: Timestamp = now.parse().unwrap();
-        let group = store.group(&GroupName::parse(group).unwrap()).await.unwrap().unwrap();
-        let call = Inbound {
+        let group = store.group_by_name(&GroupName::parse(group).unwrap()).await.unwrap().unwrap();
+        let call = IncomingMessage {
             chat: group.chat.clone(),
             id: MessageId::new(now.to_string()),
             sender: SenderId::new("ana@s.whatsapp.net"),
@@ -171,10 +180,12 @@ mod tests {
             media: None,
             expires_secs: None,
         };
-        store.take_in(vec![Event::Message(call)], rules(), now).await.unwrap();
-        let claim = store.claim(&group, &EngineName::new("kimi-cli"), now).await.unwrap().unwrap();
+        store.record_events(vec![Event::Message(call)], rules(), now).await.unwrap();
+        let claim =
+            store.claim_pending_rows(&group, &EngineName::new("kimi-cli"), now).await.unwrap().unwrap();
         let (unread, replies) = (Vec::new(), Vec::new());
-        let ending = TurnEnding { turn: claim.turn, chat: group.chat, finish, unread, replies, usage };
+        let ending =
+            TurnEnding { turn: claim.turn, chat: group.chat, finish, never_read: unread, replies, usage };
         store.finish_turn(ending, now).await.unwrap();
     }
 
@@ -191,15 +202,15 @@ mod tests {
         for (name, role) in [("family", Role::Member), ("old", Role::Member), ("zoo", Role::Main)] {
             add_group(&store, name, role, now).await;
         }
-        let hopeless = || Finish::Hopeless { notice: "no".to_owned() };
-        turn(&store, "family", "2026-11-20T22:59:59Z", Finish::Answered, tokens(1, 1, 1)).await;
-        turn(&store, "family", "2026-11-20T23:00:00Z", Finish::Answered, tokens(100, 80, 10)).await;
+        let hopeless = || TurnOutcome::Hopeless { notice: "no".to_owned() };
+        turn(&store, "family", "2026-11-20T22:59:59Z", TurnOutcome::Answered, tokens(1, 1, 1)).await;
+        turn(&store, "family", "2026-11-20T23:00:00Z", TurnOutcome::Answered, tokens(100, 80, 10)).await;
         turn(&store, "family", "2026-11-21T12:00:00Z", hopeless(), tokens(1_000, 0, 5)).await;
-        turn(&store, "family", "2026-11-22T12:00:00Z", Finish::Returned, tokens(7, 0, 0)).await;
-        turn(&store, "old", "2026-11-21T12:00:00Z", Finish::Answered, tokens(20, 0, 2)).await;
+        turn(&store, "family", "2026-11-22T12:00:00Z", TurnOutcome::Returned, tokens(7, 0, 0)).await;
+        turn(&store, "old", "2026-11-21T12:00:00Z", TurnOutcome::Answered, tokens(20, 0, 2)).await;
         store.remove_group(&GroupName::parse("old").unwrap()).await.unwrap();
 
-        let usage = store.usage(Day::last(2, now, &zone)).await.unwrap();
+        let usage = store.usage_by_group(Day::last_days(2, now, &zone)).await.unwrap();
         let shown: Vec<_> = usage
             .iter()
             .map(|group| {
@@ -207,16 +218,16 @@ mod tests {
                 (group.name.as_str(), group.standing, days.collect::<Vec<_>>())
             })
             .collect();
-        let served = Standing::Served { daily_tokens: None };
+        let served = GroupStatus::Served { daily_tokens: None };
         let nothing = (0, tokens(0, 0, 0));
         assert_eq!(
             shown,
             [
                 ("zoo", served, vec![nothing, nothing]),
                 ("family", served, vec![(2, tokens(1_100, 80, 15)), (0, tokens(7, 0, 0))]),
-                ("old", Standing::Removed, vec![(1, tokens(20, 0, 2)), nothing]),
+                ("old", GroupStatus::Removed, vec![(1, tokens(20, 0, 2)), nothing]),
             ]
         );
-        assert_eq!(usage[1].days[0].tokens.counted(), 1_115);
+        assert_eq!(usage[1].days[0].tokens.counted_tokens(), 1_115);
     }
 }

@@ -9,7 +9,7 @@ use super::{ChatId, MessageId, Secret, SenderId};
 /// What happened on the other side, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
-    Message(Inbound),
+    Message(IncomingMessage),
     /// The author has changed a message.
     Edited(Edit),
     /// The author has taken a message back.
@@ -20,7 +20,7 @@ pub enum Event {
     },
     Reacted(Reaction),
     /// Somebody has done something that people see in the chat and that asks for nothing, such as a pin.
-    Noted(Note),
+    Noted(ChatNote),
     /// A chat exists and is called this; `members` where it is a group and known.
     Chat {
         id: ChatId,
@@ -33,7 +33,7 @@ pub enum Event {
         other: SenderId,
     },
     /// Whose link this is; told at every connection.
-    Account(Account),
+    Account(LinkedAccount),
     /// What WhatsApp's server says of a message that we have sent.
     Answered {
         id: MessageId,
@@ -51,7 +51,7 @@ pub enum Event {
         person: SenderId,
     },
     /// A message was sent, and could not be read.
-    Unread(Unread),
+    Unread(UnreadableMessage),
     /// A message that could not be read has come after all, whatever it holds.
     ReadAfterAll {
         chat: ChatId,
@@ -92,7 +92,7 @@ pub enum ReceiptKind {
 
 /// A message of which only the envelope could be read.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Unread {
+pub struct UnreadableMessage {
     pub chat: ChatId,
     pub id: MessageId,
     pub sender: SenderId,
@@ -114,7 +114,7 @@ pub enum Author {
 
 /// The linked account.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Account {
+pub struct LinkedAccount {
     /// The phone number's JID; the chat of this name is the one with oneself.
     pub id: SenderId,
     pub lid: Option<SenderId>,
@@ -124,7 +124,7 @@ pub struct Account {
 
 /// A message as the bridge delivers it.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Inbound {
+pub struct IncomingMessage {
     pub chat: ChatId,
     pub id: MessageId,
     pub sender: SenderId,
@@ -211,7 +211,7 @@ impl MediaKind {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Edit {
     pub target: MessageId,
-    pub message: Inbound,
+    pub message: IncomingMessage,
 }
 
 /// An emoji on a message; an empty one takes an earlier one back.
@@ -229,7 +229,7 @@ pub struct Reaction {
 
 /// Something that was done in a chat, in words.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Note {
+pub struct ChatNote {
     pub chat: ChatId,
     /// The note's own.
     pub id: MessageId,
@@ -253,7 +253,7 @@ pub enum Answer {
 
 /// How the link to WhatsApp stands.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Link {
+pub enum LinkState {
     /// No account is linked.
     Unlinked,
     Pairing(Pairing),

@@ -6,14 +6,14 @@ const MIB: u64 = 1024 * 1024;
 
 /// Room on a disk: taken, or free. Of free entries `u64::MAX` where nothing but the bytes bounds them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Room {
+pub struct DiskSpace {
     pub bytes: u64,
     /// Files and folders: inodes.
     pub entries: u64,
 }
 
 /// What an ordinary user may still use.
-impl From<StatVfs> for Room {
+impl From<StatVfs> for DiskSpace {
     fn from(disk: StatVfs) -> Self {
         // A file system that makes them as they are needed has no number of them.
         let entries = if disk.f_files == 0 { u64::MAX } else { disk.f_favail };
@@ -21,7 +21,7 @@ impl From<StatVfs> for Room {
     }
 }
 
-impl Room {
+impl DiskSpace {
     /// Where nobody can say how much there is.
     pub const UNKNOWN: Self = Self { bytes: u64::MAX, entries: u64::MAX };
 
@@ -69,12 +69,12 @@ mod tests {
             (500 * MIB, 999, true, false),
             (0, 0, true, false),
         ] {
-            let room = Room { bytes, entries };
+            let room = DiskSpace { bytes, entries };
             assert_eq!((room.is_low(), room.is_enough()), (low, enough), "{room:?}");
         }
         assert_eq!(
-            Room { bytes: 1, entries: 9 }.min(Room { bytes: 2, entries: 3 }),
-            Room { bytes: 1, entries: 3 }
+            DiskSpace { bytes: 1, entries: 9 }.min(DiskSpace { bytes: 2, entries: 3 }),
+            DiskSpace { bytes: 1, entries: 3 }
         );
     }
 }

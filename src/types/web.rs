@@ -56,7 +56,7 @@ impl HostName {
     }
 
     /// Whether `other` is this host or one beneath it: `example.org` covers `www.example.org`, not `badexample.org`.
-    pub fn covers(&self, other: &HostName) -> bool {
+    pub fn covers_host(&self, other: &HostName) -> bool {
         other.0.strip_suffix(&self.0).is_some_and(|above| above.is_empty() || above.ends_with('.'))
     }
 }
@@ -112,7 +112,7 @@ mod tests {
             ("org", false),
             ("example.org.evil.net", false),
         ] {
-            assert_eq!(host("example.org").covers(&host(other)), covered, "{other}");
+            assert_eq!(host("example.org").covers_host(&host(other)), covered, "{other}");
         }
     }
 }

@@ -97,7 +97,7 @@ async fn figures_of(engine: Engine) -> Vec<Figure> {
         let killed = world.kill_container("main").await;
         gone(&killed).await;
     }
-    let asked = world.practice.requests();
+    let asked = world.practice.received_requests();
     assert!(asked.iter().all(|request| request.line == "POST /coding/v1/chat/completions"), "{asked:?}");
     world.ends().await;
     resident.sort_unstable();
@@ -131,7 +131,7 @@ async fn agents_on(engine: Engine, machine: u64) -> usize {
     world.settings(|settings| {
         settings.engine = engine;
         settings.max_agents = 100;
-        settings.agents_memory_bytes = memory::share_of(machine);
+        settings.agents_memory_bytes = memory::agent_memory_share(machine);
     });
     let chats: Vec<String> = (0..CHATS).map(|number| format!("chat{number:02}")).collect();
     for chat in &chats {
@@ -152,10 +152,10 @@ async fn asks(world: &mut World, text: &str) -> Duration {
 }
 
 async fn asks_in(world: &mut World, group: &str, text: &str) -> Duration {
-    let answers = world.practice.answers();
+    let answers = world.practice.answer_count();
     let began = Instant::now();
     world.says(group, &format!("@Kai SAY {text}")).await;
-    while world.practice.answers() == answers {
+    while world.practice.answer_count() == answers {
         assert!(began.elapsed() < PATIENCE, "the model was not asked");
         sleep(LOOK).await;
     }

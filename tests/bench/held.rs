@@ -9,20 +9,20 @@ use std::time::{Duration, Instant};
 use anyhow::{Context, Result, bail};
 use jiff::tz::TimeZone;
 use nanokimi::agent::Engine;
-use nanokimi::auth::{Login, config_toml};
-use nanokimi::bridge::{self, Batch, BridgeEnd, Event, HandedOver, Link, Order};
+use nanokimi::bridge::{self, Batch, BridgeEnd, Event, HandedOver, LinkState, Order};
 use nanokimi::clock::Clock;
-use nanokimi::container::spec::{Daemon, Limits};
-use nanokimi::container::{ContainerSpec, Containers, Exit, Memory, Running};
-use nanokimi::door::Upstream;
-use nanokimi::home;
+use nanokimi::container::spec::{ContainerLimits, DaemonUser};
+use nanokimi::container::{AgentMemory, ContainerExit, ContainerSpec, Containers, RunningContainer};
+use nanokimi::egress::KimiUpstream;
+use nanokimi::folders;
+use nanokimi::login::{Login, config_toml};
 use nanokimi::paths::Paths;
-use nanokimi::service::{self, Ended, Reach};
-use nanokimi::session::{Host, Settings, machine};
+use nanokimi::service::{self, BridgeReach, StopReason};
+use nanokimi::session::{SessionContext, Settings, machine};
 use nanokimi::store::{Rules, Store};
 use nanokimi::types::{
-    ChatId, Failure, Forwarded, Group, GroupName, Inbound, InstallId, Lang, Mention, MessageId, Role, Secret,
-    SenderId,
+    ChatId, Failure, Forwarded, Group, GroupName, IncomingMessage, InstallId, Lang, Mention, MessageId, Role,
+    Secret, SenderId,
 };
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -59,7 +59,7 @@ pub struct Held {
     pub replies: mpsc::UnboundedReceiver<Instant>,
     batches: mpsc::Sender<Batch>,
     stop: oneshot::Sender<()>,
-    task: JoinHandle<Result<Ended>>,
+    task: JoinHandle<Result<StopReason>>,
     _folder: TempDir,
 }
 
@@ -68,20 +68,28 @@ impl Held {
     pub async fn start(parent: &Path) -> Result<Self> {
         let folder = tempfile::tempdir_in(parent).context("Failed to make a folder")?;
         let paths = Paths::new(folder.path());
-        home::prepare(&paths)?;
-        config_toml::ensure(&paths.engine_config())?;
+        folders::prepare_install_folders(&paths)?;
+        config_toml::ensure_engine_config(&paths.engine_config_file())?;
         let clock = Clock::System;
-        let store = Store::open(&paths.database())?;
+        let store = Store::open(&paths.database_file())?;
         add_group(&store).await?;
         let (prompt_times, prompts) = mpsc::unbounded_channel();
         let (reply_times, replies) = mpsc::unbounded_channel();
-        let (BridgeEnd { batches, orders, link }, end) = bridge::pair();
-        link.send_replace(Link::Online);
-        let login =
-            Arc::new(Login::load(&paths, Some(&Secret::new("sk-bench")), "http://127.0.0.1:9", clock.now()));
-        let host = Host {
+        let (BridgeEnd { batches, orders, link }, end) = bridge::create_bridge_ends();
+        link.send_replace(LinkState::Online);
+        let login = Arc::new(Login::load_from_disk(
+            &paths,
+            Some(&Secret::new("sk-bench")),
+            "http://127.0.0.1:9",
+            clock.now(),
+        ));
+        let host = SessionContext {
             containers: PromptEngines { prompts: prompt_times },
-            upstream: Upstream::new("http://127.0.0.1:9/coding/v1", login.authorization(), login.refusals()),
+            upstream: KimiUpstream::new(
+                "http://127.0.0.1:9/coding/v1",
+                login.watch_authorization(),
+                login.refused_token_sender(),
+            ),
             login,
             settings: Arc::new(settings(store.install_id().await?)),
             orders: end.orders.clone(),
@@ -98,8 +106,8 @@ impl Held {
             stopped.await.ok();
         };
         // As to a terminal: replies to WhatsApp leave no faster than people write.
-        let reach = Reach::Only(ChatId::new(CHAT));
-        let task = tokio::spawn(service::run(host, end, reach, ready, stopped));
+        let reach = BridgeReach::Only(ChatId::new(CHAT));
+        let task = tokio::spawn(service::run_service(host, end, reach, ready, stopped));
         is_ready.await.context("The service did not start")?;
         Ok(Self { prompts, replies, batches, stop, task, _folder: folder })
     }
@@ -126,8 +134,8 @@ pub async fn add_group(store: &Store) -> Result<()> {
 }
 
 /// One message of ten people in the group's chat.
-pub fn message(number: usize, text: &str) -> Inbound {
-    Inbound {
+pub fn message(number: usize, text: &str) -> IncomingMessage {
+    IncomingMessage {
         chat: ChatId::new(CHAT),
         id: MessageId::new(format!("3EB0{number:018X}")),
         sender: SenderId::new(format!("3460000000{}@s.whatsapp.net", number % 10)),
@@ -159,10 +167,10 @@ fn settings(install: InstallId) -> Settings {
         lang: Lang::En,
         zone: TimeZone::UTC,
         engine: Engine::KimiCli,
-        container_limits: Limits::STANDARD,
+        container_limits: ContainerLimits::STANDARD,
         model: None,
         device_id: "0".repeat(32),
-        time_limits: machine::Limits {
+        time_limits: machine::TimeLimits {
             idle: Duration::from_secs(15 * 60),
             turn: Duration::from_secs(30 * 60),
         },
@@ -196,46 +204,46 @@ struct PromptEngines {
 }
 
 impl Containers for PromptEngines {
-    async fn answers(&self) -> Result<()> {
+    async fn ping_docker(&self) -> Result<()> {
         Ok(())
     }
 
-    async fn daemon(&self) -> Result<Daemon> {
-        Ok(Daemon::Rootless)
+    async fn fetch_daemon_user(&self) -> Result<DaemonUser> {
+        Ok(DaemonUser::Rootless)
     }
 
-    async fn memory(&self, _: Vec<(GroupName, PathBuf)>) -> Memory {
-        Memory::default()
+    async fn measure_group_memory(&self, _: Vec<(GroupName, PathBuf)>) -> AgentMemory {
+        AgentMemory::default()
     }
 
-    async fn launch(&self, spec: &ContainerSpec) -> Result<Running, Failure> {
+    async fn launch_container(&self, spec: &ContainerSpec) -> Result<RunningContainer, Failure> {
         let (stdin, engine_stdin) = duplex(64 * 1024);
         let (engine_stdout, stdout) = duplex(64 * 1024);
         let (_, stderr) = duplex(64);
         let engine = tokio::spawn(engine(engine_stdin, engine_stdout, self.prompts.clone()));
-        Ok(Running {
+        Ok(RunningContainer {
             name: spec.name.clone(),
             stdin: Box::new(stdin),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
             exit: Box::pin(async {
                 match engine.await {
-                    Ok(()) => Exit::Code(0),
-                    Err(_) => Exit::Unknown,
+                    Ok(()) => ContainerExit::Code(0),
+                    Err(_) => ContainerExit::Unknown,
                 }
             }),
         })
     }
 
-    async fn remove(&self, _: &str) -> Result<()> {
+    async fn remove_container(&self, _: &str) -> Result<()> {
         Ok(())
     }
 
-    async fn remove_group(&self, _: &InstallId, _: &GroupName) -> Result<()> {
+    async fn remove_containers_of_group(&self, _: &InstallId, _: &GroupName) -> Result<()> {
         Ok(())
     }
 
-    async fn sweep(&self, _: &InstallId) -> Result<usize> {
+    async fn remove_install_containers(&self, _: &InstallId) -> Result<usize> {
         Ok(0)
     }
 }

@@ -46,7 +46,7 @@ struct Service {
 /// Docker or the agent image is missing; says so in the service's own words.
 pub async fn figures(folder: &Path) -> Result<Vec<Figure>> {
     let home = folder.join("home");
-    held::add_group(&Store::open(&Paths::new(&home).database())?).await?;
+    held::add_group(&Store::open(&Paths::new(&home).database_file())?).await?;
     let first = start(&home).await?;
     let first_took = first.took;
     first.stop().await?;
@@ -73,12 +73,12 @@ pub async fn figures(folder: &Path) -> Result<Vec<Figure>> {
 }
 
 async fn write_history(home: &Path) -> Result<()> {
-    let store = Store::open(&Paths::new(home).database())?;
+    let store = Store::open(&Paths::new(home).database_file())?;
     for begin in (0..HISTORY).step_by(HISTORY_STEP) {
         let messages = (begin..begin + HISTORY_STEP)
             .map(|number| Event::Message(held::message(number, held::CHATTER)))
             .collect();
-        store.take_in(messages, held::rules(), Clock::System.now()).await?;
+        store.record_events(messages, held::rules(), Clock::System.now()).await?;
     }
     Ok(())
 }

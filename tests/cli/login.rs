@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
 use nanokimi::clock::Clock;
-use nanokimi::practice::{self, Approval, Brain, Fault, LoginDesk, Practice, Terms};
+use nanokimi::practice::{self, Approval, Brain, LoginFault, LoginTerms, MockLoginServer, Practice};
 use serde_json::Value;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
@@ -23,17 +23,18 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Kimi's servers, and a home whose nanokimi asks them.
 struct World {
     practice: Practice,
-    desk: LoginDesk,
+    desk: MockLoginServer,
     home: Home,
     runtime: Runtime,
 }
 
 impl World {
-    fn new(terms: Terms) -> Self {
+    fn new(terms: LoginTerms) -> Self {
         let runtime = Runtime::new().unwrap();
-        let practice =
-            runtime.block_on(practice::start(Brain::Script, "127.0.0.1:0".parse().unwrap())).unwrap();
-        let desk = practice.open_desk(terms);
+        let practice = runtime
+            .block_on(practice::start_practice_model(Brain::Script, "127.0.0.1:0".parse().unwrap()))
+            .unwrap();
+        let desk = practice.start_login_server(terms);
         let home = Home::empty()
             .set("KIMI_CODE_OAUTH_HOST", &practice.oauth_host())
             .set("KIMI_CODE_BASE_URL", &practice.base_url())
@@ -42,7 +43,7 @@ impl World {
     }
 
     fn quick() -> Self {
-        Self::new(Terms { interval: Duration::from_millis(50), ..Terms::default() })
+        Self::new(LoginTerms { interval: Duration::from_millis(50), ..LoginTerms::default() })
     }
 
     fn start(&self) -> Child {
@@ -80,7 +81,7 @@ impl World {
     }
 
     fn put(&self, age: Duration) {
-        self.home.write(FILE, &self.desk.login_file(Clock::System.now(), age));
+        self.home.write(FILE, &self.desk.issue_login_file(Clock::System.now(), age));
     }
 
     fn text(&self) -> String {
@@ -106,10 +107,10 @@ fn refused(said: &Said) -> &str {
 #[test]
 fn a_login_is_one_command_and_a_page_in_any_browser() {
     let world = World::quick();
-    world.desk.person(Approval::Waits);
+    world.desk.set_approval(Approval::Waits);
     let child = world.start();
     world.polls(3);
-    world.desk.person(Approval::Agrees);
+    world.desk.set_approval(Approval::Agrees);
     let said = world.ended(child).done();
     assert_eq!(said.stdout, "");
     assert_snapshot!(said.stderr, @"
@@ -124,14 +125,14 @@ fn a_login_is_one_command_and_a_page_in_any_browser() {
     ");
     let login: Value = serde_json::from_str(&world.text()).unwrap();
     assert_eq!(login.as_object().unwrap().len(), 6);
-    assert!(world.desk.would_refresh(&world.text()));
+    assert!(world.desk.can_refresh_from(&world.text()));
     for (name, mode) in [(FILE, 0o600), ("nanokimi/data/credentials", 0o700)] {
         assert_eq!(fs::metadata(world.home.path(name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
     }
     let config = fs::read_to_string(world.home.path("nanokimi/data/credentials/config.toml")).unwrap();
     assert!(config.contains("managed:kimi-code"), "{config}");
 
-    let requests = world.practice.requests();
+    let requests = world.practice.received_requests();
     assert_eq!(requests[0].line, "POST /api/oauth/device_authorization");
     let device = fs::read_to_string(world.home.path("nanokimi/data/credentials/device_id")).unwrap();
     for request in &requests {
@@ -148,13 +149,13 @@ fn a_second_login_takes_the_place_of_the_first_and_only_then() {
     world.put(Duration::ZERO);
     world.home.write("nanokimi/data/credentials/config.toml", "mine = true\n");
     let before = world.text();
-    world.desk.person(Approval::Denies);
+    world.desk.set_approval(Approval::Denies);
     let said = world.run(&["login"]);
     assert_snapshot!(refused(&said), @"nanokimi: The login was refused on Kimi's page; run `nanokimi login` again if that was a mistake");
     assert!(said.stderr.starts_with("There is a Kimi login already. It stays until the new one is there.\n"));
     assert_eq!(world.text(), before);
 
-    world.desk.person(Approval::Agrees);
+    world.desk.set_approval(Approval::Agrees);
     let said = world.run(&["login"]).done();
     assert_ne!(world.text(), before);
     let config = fs::read_to_string(world.home.path("nanokimi/data/credentials/config.toml")).unwrap();
@@ -165,19 +166,22 @@ fn a_second_login_takes_the_place_of_the_first_and_only_then() {
 #[test]
 fn a_code_that_nobody_uses_runs_out() {
     let second = Duration::from_secs(1);
-    let world =
-        World::new(Terms { interval: Duration::from_millis(50), codes_last: second, ..Terms::default() });
-    world.desk.person(Approval::Waits);
+    let world = World::new(LoginTerms {
+        interval: Duration::from_millis(50),
+        codes_last: second,
+        ..LoginTerms::default()
+    });
+    world.desk.set_approval(Approval::Waits);
     assert_snapshot!(refused(&world.run(&["login"])), @"nanokimi: Nobody agreed on Kimi's page in time; run `nanokimi login` again");
     world.nobody_is_logged_in();
-    world.desk.at_next_requests([Fault::Expired]);
+    world.desk.queue_faults([LoginFault::Expired]);
     assert!(refused(&world.run(&["login"])).starts_with("nanokimi: Nobody agreed on Kimi's page in time"));
 }
 
 #[test]
 fn a_login_that_is_refused_on_the_page_says_so() {
     let world = World::quick();
-    world.desk.person(Approval::Denies);
+    world.desk.set_approval(Approval::Denies);
     assert_snapshot!(refused(&world.run(&["login"])), @"nanokimi: The login was refused on Kimi's page; run `nanokimi login` again if that was a mistake");
     world.nobody_is_logged_in();
 }
@@ -185,7 +189,7 @@ fn a_login_that_is_refused_on_the_page_says_so() {
 #[test]
 fn a_server_that_wants_to_be_asked_less_often_is() {
     let world = World::quick();
-    world.desk.at_next_requests([Fault::SlowDown]);
+    world.desk.queue_faults([LoginFault::SlowDown]);
     let began = Instant::now();
     world.run(&["login"]).done();
     assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
@@ -196,19 +200,22 @@ fn a_server_that_wants_to_be_asked_less_often_is() {
 fn a_server_in_trouble_is_asked_again_until_the_code_runs_out() {
     let world = World::quick();
     let child = world.start();
-    world.desk.person(Approval::Waits);
+    world.desk.set_approval(Approval::Waits);
     world.polls(1);
-    world.desk.at_next_requests([Fault::Status(503), Fault::HangUp, Fault::Nonsense]);
-    world.desk.person(Approval::Agrees);
+    world.desk.queue_faults([LoginFault::Status(503), LoginFault::HangUp, LoginFault::Nonsense]);
+    world.desk.set_approval(Approval::Agrees);
     world.ended(child);
 
     let second = Duration::from_secs(1);
-    let world =
-        World::new(Terms { interval: Duration::from_millis(50), codes_last: second, ..Terms::default() });
-    world.desk.person(Approval::Waits);
+    let world = World::new(LoginTerms {
+        interval: Duration::from_millis(50),
+        codes_last: second,
+        ..LoginTerms::default()
+    });
+    world.desk.set_approval(Approval::Waits);
     let child = world.start();
     world.polls(1);
-    world.desk.at_next_requests([Fault::Status(503); 40]);
+    world.desk.queue_faults([LoginFault::Status(503); 40]);
     assert_snapshot!(refused(&world.ended(child)), @"nanokimi: Kimi's login server did not answer in time (it answers HTTP 503, server_error); check this machine's connection with `curl -I SERVER`, then run `nanokimi login` again");
     world.nobody_is_logged_in();
 }
@@ -218,7 +225,7 @@ fn a_server_that_is_not_there_is_named() {
     let home = Home::empty().set("KIMI_CODE_OAUTH_HOST", "http://127.0.0.1:9");
     assert_snapshot!(refused(&home.run(&["login"])), @"nanokimi: Kimi's login server gives no code (Connection refused); check this machine's connection with `curl -I http://127.0.0.1:9`, then run `nanokimi login` again");
     let world = World::quick();
-    world.desk.at_next_requests([Fault::Status(500)]);
+    world.desk.queue_faults([LoginFault::Status(500)]);
     assert_snapshot!(refused(&world.run(&["login"])), @"nanokimi: Kimi's login server gives no code (it answers HTTP 500, server_error); check this machine's connection with `curl -I SERVER`, then run `nanokimi login` again");
 }
 
@@ -226,7 +233,7 @@ fn a_server_that_is_not_there_is_named() {
 fn whoever_gives_up_leaves_nothing_behind() {
     for signal in ["INT", "TERM", "HUP"] {
         let world = World::quick();
-        world.desk.person(Approval::Waits);
+        world.desk.set_approval(Approval::Waits);
         let child = world.start();
         world.polls(1);
         // To timeout, which passes it on.
@@ -276,7 +283,7 @@ fn status_shows_whose_login_it_is_and_what_is_left_of_the_plan() {
     ");
 
     // Revoked at Kimi; too old to ask with; without a refresh token.
-    world.desk.expire_access();
+    world.desk.expire_access_tokens();
     let said = world.run(&["login", "--status"]).done();
     assert_snapshot!(said.stdout.lines().last().unwrap(), @"quota       not told: it does not accept the login (HTTP 401)");
     world.put(Duration::from_secs(3600));
@@ -286,7 +293,7 @@ fn status_shows_whose_login_it_is_and_what_is_left_of_the_plan() {
     );
     assert_snapshot!(said.stdout.lines().last().unwrap(), @"quota       not asked for: the token has expired");
     let mut login: Value =
-        serde_json::from_str(&world.desk.login_file(Clock::System.now(), Duration::ZERO)).unwrap();
+        serde_json::from_str(&world.desk.issue_login_file(Clock::System.now(), Duration::ZERO)).unwrap();
     login["refresh_token"] = "".into();
     world.home.write(FILE, &login.to_string());
     let said = world.run(&["login", "--status"]).done();
@@ -313,7 +320,7 @@ fn logout_removes_the_login_and_says_what_is_still_good() {
 #[test]
 fn on_a_terminal_the_page_is_a_qr_code_too_and_the_time_is_counted_down() {
     let world = World::quick();
-    world.desk.person(Approval::Waits);
+    world.desk.set_approval(Approval::Waits);
     let mut command = std::process::Command::new("script");
     let run = format!("stty rows 40 cols 100; exec unshare --user -- {} login", crate::world::NANOKIMI);
     command.args(["--quiet", "--return", "--command", &run, "/dev/null"]).stdin(Stdio::null());
@@ -323,7 +330,7 @@ fn on_a_terminal_the_page_is_a_qr_code_too_and_the_time_is_counted_down() {
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
     // Longer than a second.
     world.polls(40);
-    world.desk.person(Approval::Agrees);
+    world.desk.set_approval(Approval::Agrees);
     let shown = world.ended(child).done().stdout;
     assert!(shown.contains("\x1b[38;5;16;48;5;231m"), "a code is drawn: {shown}");
     assert!(shown.contains("\rWaiting for you to agree. 30 min left; Ctrl-C ends.\x1b[K"), "{shown}");

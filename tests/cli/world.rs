@@ -123,7 +123,7 @@ impl Home {
         said.refusal()
     }
 
-    /// As [`Home::refuses`], for verbs that are refused with the same sentence.
+    /// As [`ContainerHome::refuses`], for verbs that are refused with the same sentence.
     pub fn all_refuse(&self, verbs: &[&[&str]]) -> String {
         let refusals: Vec<String> = verbs.iter().map(|verb| self.refuses(verb)).collect();
         let [first, others @ ..] = &refusals[..] else { panic!("no verbs, no refusal") };

@@ -37,7 +37,7 @@ async fn who_types_is_answered_by_the_agent_that_this_has_started() {
         world.types("main").await;
         until("an agent runs", async || running(world.install()).await.len() == 1).await;
         let started = world.container("main").await["Id"].clone();
-        assert_eq!(world.practice.requests(), [], "nothing was asked yet");
+        assert_eq!(world.practice.received_requests(), [], "nothing was asked yet");
         assert_eq!(world.asks("main", "SAY hello").await, "Kai: hello");
         assert_eq!(world.container("main").await["Id"], started);
         world.ends().await;

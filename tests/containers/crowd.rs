@@ -28,7 +28,7 @@ async fn twenty_chats_on_two_gigabytes_are_all_answered() {
         variable("TEST_CROWD_SECS").map_or(SECONDS, |secs| secs.parse().expect("a number of seconds"));
     let cgroup = variable("TEST_CROWD_CGROUP");
     let mut world = World::without_service().await;
-    let budget = memory::budget();
+    let budget = memory::agent_memory_budget();
     world.settings(|settings| {
         settings.max_agents = 100;
         settings.agents_memory_bytes = budget;

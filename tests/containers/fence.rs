@@ -37,13 +37,13 @@ async fn is_in_its_fence(engine: Engine) {
         let mount = |host: &str, inside: &str, mode: &str| {
             format!("{} -> {inside} {mode}", paths.root().join(host).display())
         };
-        let home = engine.home();
+        let home = engine.home_in_container();
         let sessions = match engine.sessions_apart() {
             Some(apart) => format!("data/agents/{group}/sessions/{apart}/main"),
             None => format!("data/sessions/{group}"),
         };
         let mut asked = [
-            mount(&format!("data/agents/{group}/config.toml"), engine.config(), "ro"),
+            mount(&format!("data/agents/{group}/config.toml"), engine.config_path_in_container(), "ro"),
             mount(&format!("data/agents/{group}/credentials"), &format!("{home}/credentials"), "rw"),
             mount(&sessions, &format!("{home}/sessions"), "rw"),
             mount(&format!("groups/{group}"), "/workspace/group", "rw"),
@@ -66,7 +66,7 @@ fn is_hardened(container: &Value) {
         ("root", &host["ReadonlyRootfs"], json!(true)),
         ("network", &host["NetworkMode"], json!("none")),
         ("memory of others", &host["IpcMode"], json!("private")),
-        ("security", &host["SecurityOpt"], json!(["no-new-privileges", seccomp::option()])),
+        ("security", &host["SecurityOpt"], json!(["no-new-privileges", seccomp::seccomp_security_option()])),
         ("first to go", &host["OomScoreAdj"], json!(800)),
         ("runtime", &host["Runtime"], json!("runc")),
         ("log", &host["LogConfig"]["Type"], json!("none")),
@@ -119,7 +119,7 @@ async fn an_agent_has_no_rights_no_network_and_nothing_to_write_to_but_its_own()
 
 async fn has_nothing_but_its_own(engine: Engine) {
     let mut world = World::with(engine).await;
-    let home = engine.home();
+    let home = engine.home_in_container();
     let rights = world
         .agent_runs("family", "grep -E '^(Cap...|NoNewPrivs|Seccomp):' /proc/self/status | tr '\\t' ' '")
         .await;
@@ -141,7 +141,7 @@ async fn has_nothing_but_its_own(engine: Engine) {
         world.agent_runs("family", &writable).await,
         format!("/workspace/group\n/home/node\n/tmp\n{home}\n{home}/credentials\n{home}/sessions\n/dev\n")
     );
-    let config = engine.config();
+    let config = engine.config_path_in_container();
     let replace =
         format!("rm -f /run/nanokimi/door.sock; echo x >>{config}; ls /run/nanokimi; grep -c x$ {config}");
     let replaced = world.agent_runs("family", &replace).await;

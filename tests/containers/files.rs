@@ -60,7 +60,7 @@ async fn a_group_that_is_removed_and_added_again_goes_on_where_it_was() {
     let says = async |text| program.does(&["chat", "--group", "family", "--say", text]).await;
     program.does(&["groups", "add", "family"]).await;
     assert_eq!(says("@Kai SAY the boat leaves at nine").await, "Kai: the boat leaves at nine\n");
-    let list = program.paths().groups().join("family/list.txt");
+    let list = program.paths().groups_folder().join("family/list.txt");
     fs::write(&list, "bread").unwrap();
 
     program.does(&["groups", "remove", "family"]).await;

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use bollard::query_parameters::ListContainersOptionsBuilder;
 use nanokimi::agent::Engine;
 use nanokimi::container::docker::Docker;
-use nanokimi::container::image::{self, BuildOptions, Built, Progress};
+use nanokimi::container::image::{self, BuildOptions, BuildOutcome, BuildProgress};
 use nanokimi::types::InstallId;
 use rusqlite::{Connection, OpenFlags};
 use serde_json::Value;
@@ -33,10 +33,10 @@ pub async fn docker() -> Docker {
         "These tests are for an ordinary person; `tests/run containers` runs them as one"
     );
     let (socket, runtime_dir) = (variable("TEST_DOCKER"), variable("XDG_RUNTIME_DIR"));
-    Docker::connect(socket.as_deref(), runtime_dir.as_deref().map(Path::new)).await.unwrap()
+    Docker::connect_and_ping(socket.as_deref(), runtime_dir.as_deref().map(Path::new)).await.unwrap()
 }
 
-pub async fn build(docker: &Docker, engine: Engine) -> Result<(Built, Vec<Progress>)> {
+pub async fn build(docker: &Docker, engine: Engine) -> Result<(BuildOutcome, Vec<BuildProgress>)> {
     let options = BuildOptions {
         ca_bundle: variable("SSL_CERT_FILE").map(PathBuf::from),
         http_proxy: variable("HTTP_PROXY"),
@@ -47,8 +47,8 @@ pub async fn build(docker: &Docker, engine: Engine) -> Result<(Built, Vec<Progre
     };
     let mut told = Vec::new();
     let engines = Engine::ALL.map(Engine::name);
-    let built = image::build(docker, &engines, &options, |progress| told.push(progress)).await?;
-    let own = image::tag(&engine.name());
+    let built = image::build_agent_images(docker, &engines, &options, |progress| told.push(progress)).await?;
+    let own = image::agent_image_name(&engine.name());
     let became = built.into_iter().find(|(tag, _)| *tag == own).map(|(_, built)| built);
     Ok((became.context("the engine has an image")?, told))
 }
@@ -63,7 +63,7 @@ pub async fn ready() -> Docker {
 
 /// Docker, asked behind the back of the code under test.
 pub async fn plain_docker() -> bollard::Docker {
-    let socket = docker().await.socket().to_str().unwrap().to_owned();
+    let socket = docker().await.socket_path().to_str().unwrap().to_owned();
     let client =
         bollard::Docker::connect_with_unix(&socket, PATIENCE.as_secs(), bollard::API_DEFAULT_VERSION);
     client.unwrap().negotiate_version().await.unwrap()

@@ -10,9 +10,11 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use nanokimi::agent::Engine;
-use nanokimi::container::spec::{self, ContainerSpec, Daemon, Launch, Limits, Services};
-use nanokimi::container::{Containers, Exit, Running, image};
-use nanokimi::practice::Fault;
+use nanokimi::container::spec::{
+    self, ContainerLimits, ContainerSpec, DaemonUser, LaunchInputs, SearchServices,
+};
+use nanokimi::container::{ContainerExit, Containers, RunningContainer, image};
+use nanokimi::practice::LoginFault;
 use nanokimi::types::{InstallId, Role, RunId};
 use serde_json::{Value, json};
 use tempfile::TempDir;
@@ -43,7 +45,7 @@ async fn a_kimi_cli_on_the_host_and_the_service_renew_one_login_and_both_stay_lo
     let (mut turns, mut renewed_by) = (0_u32, BTreeSet::new());
     let began = Instant::now();
     while began.elapsed() < LIFETIME * LIFETIMES {
-        desk.at_next_requests([Fault::Slow(SLOW)]);
+        desk.queue_faults([LoginFault::Slow(SLOW)]);
         // Of all lengths, so that the two meet at every moment of a renewal.
         let ticks = turns % 4 + 1;
         let asked = format!("SLEEP {}\nSAY question {turns}", f64::from(ticks) / 2.0);
@@ -54,13 +56,13 @@ async fn a_kimi_cli_on_the_host_and_the_service_renew_one_login_and_both_stay_lo
         assert_eq!(own, Ok(answer.clone()), "turn {turns}");
         assert_eq!(ours, format!("Kai: {answer}"));
         turns += 1;
-        let requests = world.practice.requests();
+        let requests = world.practice.received_requests();
         let renewals = requests.into_iter().filter(|request| request.line == "POST /api/oauth/token");
         renewed_by.extend(renewals.map(|request| request.headers["x-msh-device-id"].clone()));
     }
     let counts = desk.counts();
     assert_eq!((counts.refreshes_refused, counts.refreshes), (0, counts.refreshes_granted), "{counts:?}");
-    let ours = fs::read_to_string(world.paths().device_id()).unwrap();
+    let ours = fs::read_to_string(world.paths().device_id_file()).unwrap();
     assert_eq!(renewed_by, BTreeSet::from([DEVICE.to_owned(), ours]), "both have renewed it");
     assert!(counts.refreshes > u64::from(LIFETIMES), "{counts:?}");
     assert_eq!(world.outbox("main"), Vec::<String>::new(), "the owner was told of nothing");
@@ -71,13 +73,13 @@ async fn a_kimi_cli_on_the_host_and_the_service_renew_one_login_and_both_stay_lo
     let outcomes = world.asked("SELECT DISTINCT outcome FROM turns");
     assert_eq!(outcomes, ["answered"]);
     let login = world.paths().login_file();
-    let is_good = async || desk.would_refresh(&fs::read_to_string(&login).unwrap());
+    let is_good = async || desk.can_refresh_from(&fs::read_to_string(&login).unwrap());
     until("the login on disk is the good one", is_good).await;
     world.ends().await;
 }
 
 struct HostsKimi {
-    running: Running,
+    running: RunningContainer,
     requests: usize,
     road: JoinHandle<()>,
     _folder: TempDir,
@@ -94,7 +96,7 @@ impl HostsKimi {
         for mount in spec.mounts.iter().filter(|mount| !mount.host.exists()) {
             fs::create_dir_all(&mount.host).unwrap();
         }
-        let running = docker.launch(&spec).await.unwrap();
+        let running = docker.launch_container(&spec).await.unwrap();
         let mut kimi = Self { running, requests: 0, road, _folder: folder };
         let hello = kimi.requests("initialize", json!({ "protocol_version": "1.10" })).await;
         assert_eq!(hello.unwrap().1["server"]["version"], "1.51.0");
@@ -139,9 +141,9 @@ impl HostsKimi {
     }
 
     async fn ends(self) {
-        let Running { stdin, exit, name, .. } = self.running;
+        let RunningContainer { stdin, exit, name, .. } = self.running;
         drop(stdin);
-        assert_eq!(timeout(PATIENCE, exit).await.unwrap(), Exit::Code(0));
+        assert_eq!(timeout(PATIENCE, exit).await.unwrap(), ContainerExit::Code(0));
         gone(&name).await;
         self.road.abort();
     }
@@ -152,32 +154,32 @@ fn spec_of(world: &World, road: &Path) -> ContainerSpec {
     let paths = world.paths();
     let install = InstallId::new(format!("{}-owner", world.install()));
     let engine = Engine::KimiCli;
-    let engine_in_it = spec::Engine {
+    let engine_in_it = spec::EngineSpec {
         name: engine.name(),
-        home: engine.home(),
-        config: engine.config(),
+        home: engine.home_in_container(),
+        config: engine.config_path_in_container(),
         sessions_apart: None,
     };
-    let launch = Launch {
+    let launch = LaunchInputs {
         paths: &paths,
         install: &install,
         run: &RunId::new(format!("{install}-1")),
         engine: engine_in_it,
-        image: &image::tag(&engine.name()),
-        daemon: Daemon::Rootless,
-        limits: Limits::STANDARD,
+        image: &image::agent_image_name(&engine.name()),
+        daemon: DaemonUser::Rootless,
+        limits: ContainerLimits::STANDARD,
         time_zone: "Europe/Madrid",
         assistant: "Kai",
         model: None,
         session: "main",
         device: DEVICE,
-        services: Services::None,
+        services: SearchServices::None,
     };
-    let mut spec = spec::spec(&launch, &held::group("owner", Role::Member)).unwrap();
+    let mut spec = spec::build_container_spec(&launch, &held::group("owner", Role::Member)).unwrap();
     for mount in &mut spec.mounts {
         match mount.container.as_str() {
-            "/home/node/.kimi/config.toml" => mount.host = paths.engine_config(),
-            "/home/node/.kimi/credentials" => mount.host = paths.credentials(),
+            "/home/node/.kimi/config.toml" => mount.host = paths.engine_config_file(),
+            "/home/node/.kimi/credentials" => mount.host = paths.credentials_folder(),
             "/run/nanokimi" => mount.host = road.to_owned(),
             _ => {}
         }

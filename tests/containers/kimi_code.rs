@@ -17,7 +17,7 @@ async fn it_answers_works_and_says_to_the_model_what_it_is() {
         world.agent_runs("family", "pwd; id -u; node --version").await,
         "/workspace/group\n0\nv24.19.0\n"
     );
-    let requests = world.practice.requests();
+    let requests = world.practice.received_requests();
     for request in &requests {
         assert!(request.headers["user-agent"].starts_with("kimi-code-cli/2.1.0"), "{:?}", request.headers);
         assert_eq!(request.headers["x-msh-device-id"], "0".repeat(32));
@@ -94,12 +94,12 @@ async fn a_group_that_changes_its_engine_goes_on_with_its_conversation() {
     );
     let mut group = held::group("family", Role::Member);
     group.engine = Some(Engine::KimiCode.name());
-    world.store.set_group(&group).await.unwrap();
+    world.store.update_group(&group).await.unwrap();
     let recalled = world.asks("family", "@Kai RECALL").await;
     assert!(recalled.contains("SAY the boat leaves at nine"), "{recalled}");
 
     group.engine = None;
-    world.store.set_group(&group).await.unwrap();
+    world.store.update_group(&group).await.unwrap();
     let recalled = world.asks("family", "@Kai RECALL").await;
     assert!(recalled.starts_with("Kai: SAY the boat leaves at nine"), "{recalled}");
     world.ends().await;

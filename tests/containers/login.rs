@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
-use nanokimi::practice::{Counts, Fault};
+use nanokimi::practice::{LoginCounts, LoginFault};
 use nanokimi::types::Role;
 use tokio::time::sleep;
 
@@ -21,13 +21,13 @@ async fn a_token_that_ends_in_mid_turn_is_renewed_and_the_turn_is_answered_once(
         world.start().await;
         world.says("family", &format!("@Kai {}", runs(engine, "sleep 3"))).await;
         world.model_reads("sleep 3").await;
-        desk.expire_access();
+        desk.expire_access_tokens();
         // What the tool has printed went to a file.
         assert!(world.hears_in("family").await.starts_with("Kai: tool said: "));
-        let Counts { refreshes, refreshes_refused, refused, .. } = desk.counts();
+        let LoginCounts { refreshes, refreshes_refused, refused, .. } = desk.counts();
         assert_eq!((refreshes, refreshes_refused, refused), (1, 0, 1));
         assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"]);
-        assert!(desk.would_refresh(&std::fs::read_to_string(world.paths().login_file()).unwrap()));
+        assert!(desk.can_refresh_from(&std::fs::read_to_string(world.paths().login_file()).unwrap()));
         world.ends().await;
     }
 }
@@ -52,11 +52,11 @@ async fn eight_chats_of_two_installs_whose_token_is_refused_at_once_are_answered
             assert_eq!(world.hears().await.text, "Kai: good morning");
         }
     }
-    assert_eq!(desk.counts(), Counts::default());
+    assert_eq!(desk.counts(), LoginCounts::default());
 
-    desk.expire_access();
+    desk.expire_access_tokens();
     // So slow that all of them have been refused before there is another token.
-    desk.at_next_requests([Fault::Slow(Duration::from_secs(4))]);
+    desk.queue_faults([LoginFault::Slow(Duration::from_secs(4))]);
     for world in [&mut ours, &mut theirs] {
         for group in GROUPS {
             world.says(group, &format!("@Kai SAY and {group}")).await;
@@ -70,7 +70,7 @@ async fn eight_chats_of_two_installs_whose_token_is_refused_at_once_are_answered
         answers.sort();
         assert_eq!(answers, ["Kai: and club", "Kai: and family", "Kai: and main", "Kai: and team"]);
     }
-    let Counts { refreshes, refreshes_granted, refused, .. } = desk.counts();
+    let LoginCounts { refreshes, refreshes_granted, refused, .. } = desk.counts();
     assert_eq!((refreshes, refreshes_granted, refused), (1, 1, 8));
     for world in [ours, theirs] {
         assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"; 8]);
@@ -84,7 +84,7 @@ async fn a_login_that_is_not_renewed_is_told_once_to_each_and_a_new_one_answers_
         let mut world = World::without_service_with(engine).await;
         let desk = world.log_in(QUARTER_HOUR);
         world.start().await;
-        desk.revoke_all();
+        desk.revoke_all_tokens();
         world.says("family", "@Kai SAY the boat leaves at nine").await;
         let mut told = [world.hears().await, world.hears().await];
         told.sort_by(|one, other| one.group.cmp(&other.group));
@@ -100,7 +100,7 @@ async fn a_login_that_is_not_renewed_is_told_once_to_each_and_a_new_one_answers_
         assert_eq!((world.outbox("family").len(), world.outbox("main").len()), (1, 1));
         assert_eq!((desk.counts().refreshes, desk.counts().refreshes_refused), (1, 1));
 
-        world.put_login(&desk.login_file(Clock::System.now(), Duration::ZERO));
+        world.put_login(&desk.issue_login_file(Clock::System.now(), Duration::ZERO));
         assert_eq!(world.hears_in("family").await, "Kai: the boat leaves at nine");
         until("nothing waits any more", async || {
             world.asked("SELECT state FROM inbox WHERE state <> 'done'").is_empty()

@@ -19,7 +19,7 @@ async fn a_picture_is_seen_by_the_model() {
         world.chats.hold_file(b"photo", &BASE64_STANDARD.decode(PNG).unwrap());
         world.sends("family", "@Kai SAY how small", media(MediaKind::Image, "image/png", b"photo")).await;
         assert_eq!(world.hears_in("family").await, "Kai: how small");
-        let request = world.practice.requests().pop().unwrap().body.to_string();
+        let request = world.practice.received_requests().pop().unwrap().body.to_string();
         assert!(request.contains(&format!("data:image/png;base64,{PNG}")), "{request}");
         world.ends().await;
     }

@@ -9,7 +9,7 @@ use nanokimi::container::docker::Docker;
 use nanokimi::paths::Paths;
 use nanokimi::practice::{self, Brain, Practice};
 use nanokimi::store::Store;
-use nanokimi::types::{ChatId, Event, Forwarded, Inbound, InstallId, Mention, MessageId, SenderId};
+use nanokimi::types::{ChatId, Event, Forwarded, IncomingMessage, InstallId, Mention, MessageId, SenderId};
 use rustix::process::{Pid, Signal, kill_process};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -47,14 +47,16 @@ impl Program {
         server.wait_until_settled(phone).await;
         device.stop().await;
         server.wait_until_offline(phone).await;
-        files.moved_to(&program.paths().whatsapp());
+        files.moved_to(&program.paths().whatsapp_keys_folder());
         program
     }
 
     async fn without_groups() -> Self {
         let docker = ready().await;
         let practice =
-            practice::start(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+            practice::start_practice_model(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+                .await
+                .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let settings = format!("MOONSHOT_API_KEY={KEY}\nMOONSHOT_BASE_URL={}\n", practice.base_url());
         let program = Self { practice, docker, folder };
@@ -67,7 +69,7 @@ impl Program {
     }
 
     fn store(&self) -> Store {
-        Store::open(&self.paths().database()).unwrap()
+        Store::open(&self.paths().database_file()).unwrap()
     }
 
     pub async fn install(&self) -> InstallId {
@@ -75,13 +77,13 @@ impl Program {
     }
 
     pub fn asked(&self, sql: &str) -> Vec<String> {
-        asked(&self.paths().database(), sql)
+        asked(&self.paths().database_file(), sql)
     }
 
     /// A message waits in the main channel before the program is started.
     pub async fn receives(&self, text: &str) {
         let now = Clock::System.now();
-        let message = Inbound {
+        let message = IncomingMessage {
             chat: ChatId::new("console:main"),
             id: MessageId::new("m1"),
             sender: SenderId::new("console:you"),
@@ -94,7 +96,7 @@ impl Program {
             media: None,
             expires_secs: None,
         };
-        self.store().take_in(vec![Event::Message(message)], crate::held::rules(), now).await.unwrap();
+        self.store().record_events(vec![Event::Message(message)], crate::held::rules(), now).await.unwrap();
     }
 
     /// Runs a verb that ends by itself, and well; what it prints is returned.
@@ -145,7 +147,7 @@ impl Program {
         let program = variable("TEST_NANOKIMI").expect("TEST_NANOKIMI names the program");
         let mut command = Command::new(program);
         command.arg("--home").arg(self.folder.path()).args(arguments);
-        command.env("DOCKER_HOST", format!("unix://{}", self.docker.socket().display()));
+        command.env("DOCKER_HOST", format!("unix://{}", self.docker.socket_path().display()));
         command.kill_on_drop(true);
         command
     }

@@ -19,7 +19,7 @@ async fn changed_instructions_count_from_the_next_turn_on_and_the_history_is_kep
         let prompt = world.system_prompt();
         assert!(prompt.contains("the family's gardener") && !prompt.contains("butler"), "{prompt}");
 
-        fs::write(world.paths().global().join("KIMI.md"), "Everybody lives in Vigo.").unwrap();
+        fs::write(world.paths().global_folder().join("KIMI.md"), "Everybody lives in Vigo.").unwrap();
         assert_eq!(world.asks("family", "@Kai RECALL").await, "Kai: SAY one | RECALL");
         let prompt = world.system_prompt();
         assert!(prompt.contains("gardener") && prompt.contains("Everybody lives in Vigo."), "{prompt}");

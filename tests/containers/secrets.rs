@@ -9,7 +9,7 @@ use crate::world::{World, runs, search};
 #[tokio::test]
 async fn the_owners_key_reaches_the_model_but_no_container_and_no_log() {
     let program = Program::new().await;
-    let group = program.paths().groups().join("main");
+    let group = program.paths().groups_folder().join("main");
     std::fs::write(group.join("decoy.txt"), "sk-decoy-7f3a91").unwrap();
     program.receives(&runs(Engine::KimiCode, &search("sk[-](canary|decoy)[-]7f3a91"))).await;
     let mut service = program.starts(&["run"], &[("LOG_LEVEL", "trace")]);
@@ -25,7 +25,7 @@ async fn the_owners_key_reaches_the_model_but_no_container_and_no_log() {
     );
     assert!(!container.contains(KEY), "{container}");
     assert!(log.contains("TRACE") && !log.contains(KEY), "{log}");
-    let requests = program.practice.requests();
+    let requests = program.practice.received_requests();
     assert!(requests.iter().all(|request| request.headers["authorization"] == format!("Bearer {KEY}")));
     assert!(requests.len() >= 2, "{}", requests.len());
     program.ends().await;
@@ -40,7 +40,7 @@ async fn links_that_an_agent_leaves_lead_the_host_nowhere() {
 
 async fn lead_nowhere(engine: Engine) {
     let mut world = World::with(engine).await;
-    let home = engine.home();
+    let home = engine.home_in_container();
     let secret = world.paths().env_file();
     std::fs::write(&secret, "canary-of-the-owner").unwrap();
     let link = secret.display();
@@ -57,7 +57,7 @@ async fn lead_nowhere(engine: Engine) {
     gone(&killed).await;
     assert_eq!(world.asks("family", "@Kai SAY still here").await, "Kai: still here");
     assert_eq!(std::fs::read_to_string(&secret).unwrap(), "canary-of-the-owner");
-    let asked = world.practice.requests();
+    let asked = world.practice.received_requests();
     assert!(asked.iter().all(|request| !request.body.to_string().contains("canary-of-the-owner")));
     assert!(world.agent_runs("family", "cat KIMI.md").await.contains("No such file"));
     world.ends().await;

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant};
 
 use nanokimi::agent::Engine;
 use nanokimi::cli::log_subscriber;
-use nanokimi::practice::LoginDesk;
+use nanokimi::practice::MockLoginServer;
 use nanokimi::types::Role;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
@@ -117,7 +117,7 @@ async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
     assert!(periods >= usize::try_from(hours).unwrap() * 7, "{periods}");
     let asked_with: BTreeSet<String> = world
         .practice
-        .requests()
+        .received_requests()
         .into_iter()
         .filter_map(|mut request| request.headers.remove("authorization"))
         .collect();
@@ -149,7 +149,7 @@ struct Renewals {
 }
 
 impl Renewals {
-    fn watch(desk: &LoginDesk) -> Self {
+    fn watch(desk: &MockLoginServer) -> Self {
         let seen = Arc::new(Mutex::new(Vec::new()));
         let (desk, noted) = (desk.clone(), Arc::clone(&seen));
         let watch = tokio::spawn(async move {

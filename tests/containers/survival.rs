@@ -94,7 +94,7 @@ async fn a_program_that_is_asked_to_stop_in_a_turn_leaves_nothing_but_the_messag
     let program = Program::new().await;
     program.receives("SLEEP 60").await;
     let service = program.starts(&["run"], &[]);
-    until("the model is asked", async || !program.practice.requests().is_empty()).await;
+    until("the model is asked", async || !program.practice.received_requests().is_empty()).await;
     let stopping = Instant::now();
     service.stops().await;
     assert!(stopping.elapsed() < Duration::from_secs(10), "{:?}", stopping.elapsed());
@@ -132,7 +132,7 @@ async fn answers_once_when_killed(moment: Moment) {
     let mut chat = program.starts(&["chat", "--group", "main"], &[]);
     chat.types("SLEEP 2").await;
     chat.prints("stored").await;
-    let model_asked = async || !program.practice.requests().is_empty();
+    let model_asked = async || !program.practice.received_requests().is_empty();
     match moment {
         Moment::Stored => {}
         Moment::ContainerMade => {

@@ -118,7 +118,7 @@ async fn a_missing_login_is_told_once_to_each_and_starts_nothing() {
     assert!(notice.starts_with("Kai: I cannot answer now. I am not logged in to Kimi"), "{notice}");
     sleep(Duration::from_secs(2)).await;
     assert_eq!((world.outbox("family").len(), world.outbox("main").len()), (1, 1));
-    assert_eq!(world.practice.requests(), []);
+    assert_eq!(world.practice.received_requests(), []);
     world.ends().await;
 }
 

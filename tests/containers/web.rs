@@ -335,7 +335,7 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
     assert_eq!(moved, ["some 1 1"]);
     let today = Clock::System.now().to_zoned(jiff::tz::TimeZone::UTC).date();
     let (first, last) = (today.yesterday().unwrap(), today.tomorrow().unwrap());
-    let moved = world.store.web_traffic(first, last).await.unwrap();
+    let moved = world.store.web_traffic_by_group(first, last).await.unwrap();
     let [(name, WebTraffic { sent, received })] = moved.as_slice() else { panic!("{moved:?}") };
     assert!(
         name.as_str() == "some" && (100..10_000).contains(sent) && (100..10_000).contains(received),

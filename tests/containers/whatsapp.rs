@@ -99,7 +99,7 @@ async fn a_picture_reaches_the_agent_and_a_file_comes_back() {
     let options = ImageOptions { caption: Some(copy.to_owned()), ..Default::default() };
     world.anna.client.send_message(address(FAMILY), image_message(upload, options)).await.unwrap();
     assert!(world.anna.next_message().await.message.text_content().unwrap().starts_with("Kai: tool said:"));
-    assert_eq!(std::fs::read(world.program.paths().groups().join("family/beach.jpg")).unwrap(), photo);
+    assert_eq!(std::fs::read(world.program.paths().groups_folder().join("family/beach.jpg")).unwrap(), photo);
 
     world.anna.write(FAMILY, r#"@Kai SAY <file path="beach.jpg">The beach</file>"#).await;
     let image = world.anna.next_that("a picture", |message| message.message.image_message.is_set()).await;

@@ -9,19 +9,22 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use nanokimi::agent::Engine;
-use nanokimi::auth::{Login, config_toml};
 use nanokimi::clock::Clock;
 use nanokimi::container::docker::Docker;
-use nanokimi::door::Upstream;
-use nanokimi::home;
+use nanokimi::egress::KimiUpstream;
+use nanokimi::folders;
+use nanokimi::login::{Login, config_toml};
 use nanokimi::paths::Paths;
-use nanokimi::practice::{self, Brain, LoginDesk, Practice, Terms};
-use nanokimi::session::{Host, Settings};
+use nanokimi::practice::{self, Brain, LoginTerms, MockLoginServer, Practice};
+use nanokimi::session::{SessionContext, Settings};
 use nanokimi::store::Store;
-use nanokimi::types::{Event, Group, Inbound, Media, Role, Secret, WebPolicy};
+use nanokimi::types::{Event, Group, IncomingMessage, Media, Role, Secret, WebPolicy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
+use tracing_subscriber::filter::{LevelFilter, Targets};
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
 
 use crate::ground::{
     PATIENCE, asked, containers_of, inspected, nothing_is_left, plain_docker, ready, until, variable,
@@ -52,15 +55,20 @@ impl World {
 
     pub async fn without_service() -> Self {
         // Shown where a test fails.
-        tracing_subscriber::fmt().with_env_filter("warn,nanokimi=debug").with_test_writer().try_init().ok();
+        let heard =
+            Targets::new().with_default(LevelFilter::WARN).with_target("nanokimi", LevelFilter::DEBUG);
+        let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_test_writer();
+        log.finish().with(heard).try_init().ok();
         let docker = ready().await;
         let practice =
-            practice::start(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap();
+            practice::start_practice_model(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+                .await
+                .unwrap();
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path());
-        home::prepare(&paths).unwrap();
-        config_toml::ensure(&paths.engine_config()).unwrap();
-        let store = Store::open(&paths.database()).unwrap();
+        folders::prepare_install_folders(&paths).unwrap();
+        config_toml::ensure_engine_config(&paths.engine_config_file()).unwrap();
+        let store = Store::open(&paths.database_file()).unwrap();
         let mut settings = held::settings(store.install_id().await.unwrap());
         settings.engine = usual_engine();
         let mut world = Self {
@@ -99,9 +107,9 @@ impl World {
         let mut other = Self::without_service().await;
         other.practice = Arc::clone(&self.practice);
         other.login = self.login.clone();
-        let own = other.paths().credentials();
+        let own = other.paths().credentials_folder();
         fs::remove_dir_all(&own).unwrap();
-        symlink(self.paths().credentials(), own).unwrap();
+        symlink(self.paths().credentials_folder(), own).unwrap();
         other
     }
 
@@ -124,16 +132,16 @@ impl World {
 
     /// There is a login in place of the key, made just now; its access tokens live this long. The practice model takes
     /// no others.
-    pub fn log_in(&mut self, lifetime: Duration) -> LoginDesk {
+    pub fn log_in(&mut self, lifetime: Duration) -> MockLoginServer {
         self.login = None;
-        let desk = self.practice.open_desk(Terms { lifetime, ..Terms::default() });
-        self.put_login(&desk.login_file(Clock::System.now(), Duration::ZERO));
+        let desk = self.practice.start_login_server(LoginTerms { lifetime, ..LoginTerms::default() });
+        self.put_login(&desk.issue_login_file(Clock::System.now(), Duration::ZERO));
         desk
     }
 
     /// Puts a login in place as `nanokimi login` does.
     pub fn put_login(&self, text: &str) {
-        let new = self.paths().credentials().join("put");
+        let new = self.paths().credentials_folder().join("put");
         fs::write(&new, text).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
         fs::rename(new, self.paths().login_file()).unwrap();
@@ -145,7 +153,7 @@ impl World {
 
     /// A group's folder on the host.
     pub fn folder_of(&self, group: &str) -> PathBuf {
-        self.paths().group(&held::name(group))
+        self.paths().group_folder(&held::name(group))
     }
 
     pub fn install(&self) -> &nanokimi::types::InstallId {
@@ -159,30 +167,34 @@ impl World {
     pub async fn add_group_with(&mut self, group: &str, role: Role, web: WebPolicy) {
         let group = Group { web, ..held::group(group, role) };
         self.store.add_group(&group, Clock::System.now()).await.unwrap();
-        home::prepare_group(&self.paths(), &group).unwrap();
+        folders::prepare_group_folders(&self.paths(), &group).unwrap();
     }
 
     /// A group whose agent is another engine than the install's.
     pub async fn set_engine(&self, group: &str, role: Role, engine: Engine) {
         let mut group = held::group(group, role);
         group.engine = Some(engine.name());
-        self.store.set_group(&group).await.unwrap();
+        self.store.update_group(&group).await.unwrap();
     }
 
     /// Starts the service on what the folder holds.
     pub async fn start(&mut self) {
-        let login = Arc::new(Login::load(
+        let login = Arc::new(Login::load_from_disk(
             &self.paths(),
             self.login.as_ref(),
             &self.practice.oauth_host(),
             Clock::System.now(),
         ));
-        let host = |orders| Host {
+        let host = |orders| SessionContext {
             store: self.store.clone(),
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: Clock::System,
-            upstream: Upstream::new(self.practice.base_url(), login.authorization(), login.refusals()),
+            upstream: KimiUpstream::new(
+                self.practice.base_url(),
+                login.watch_authorization(),
+                login.refused_token_sender(),
+            ),
             login,
             settings: Arc::new(self.settings.clone()),
             orders,
@@ -222,7 +234,7 @@ impl World {
     async fn writes(&mut self, group: &str, text: &str, media: Option<Media>) {
         self.messages += 1;
         let message = message(group, &format!("m{}", self.messages), "Alice", text, Clock::System.now());
-        self.service.as_ref().expect("the service runs").writes(Inbound { media, ..message }).await;
+        self.service.as_ref().expect("the service runs").writes(IncomingMessage { media, ..message }).await;
     }
 
     /// The next message that a chat sees.
@@ -269,13 +281,13 @@ impl World {
 
     /// How many of the model's requests had this text in what they added.
     pub fn model_requests(&self, text: &str) -> usize {
-        let requests = self.practice.requests();
+        let requests = self.practice.received_requests();
         requests.iter().filter(|request| news(&request.body).contains(text)).count()
     }
 
     /// The system prompt of the latest request.
     pub fn system_prompt(&self) -> String {
-        let requests = self.practice.requests();
+        let requests = self.practice.received_requests();
         requests.last().unwrap().body["messages"][0]["content"].to_string()
     }
 
@@ -301,7 +313,7 @@ impl World {
     }
 
     pub fn asked(&self, sql: &str) -> Vec<String> {
-        asked(&self.paths().database(), sql)
+        asked(&self.paths().database_file(), sql)
     }
 
     /// The test is over: the service stops, nothing was said that nobody heard, and no container is left.

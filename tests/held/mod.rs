@@ -12,17 +12,17 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use nanokimi::agent::Engine;
 use nanokimi::bridge::{
-    self, Answer, Batch, BridgeEnd, Content, Event, Fetch, FetchError, HandedOver, Link, Order, SendError,
-    Typing,
+    self, Answer, Batch, BridgeEnd, Content, Event, FetchError, FetchOrder, HandedOver, LinkState, Order,
+    SendError, Typing,
 };
 use nanokimi::container::Containers;
-use nanokimi::container::spec::Limits;
-use nanokimi::service::{self, Ended, Reach};
-use nanokimi::session::{Host, Settings, machine};
+use nanokimi::container::spec::ContainerLimits;
+use nanokimi::service::{self, BridgeReach, StopReason};
+use nanokimi::session::{SessionContext, Settings, machine};
 use nanokimi::store::Rules;
 use nanokimi::types::{
-    ChatId, DeviceKind, Edit, Forwarded, Group, GroupName, Inbound, InstallId, Lang, Media, MediaKind,
-    Mention, MessageId, Reaction, Role, SenderId,
+    ChatId, DeviceKind, Edit, Forwarded, Group, GroupName, IncomingMessage, InstallId, Lang, Media,
+    MediaKind, Mention, MessageId, Reaction, Role, SenderId,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -77,11 +77,11 @@ pub struct Repaired {
 /// A running service.
 pub struct Held {
     batches: mpsc::Sender<Batch>,
-    link: watch::Sender<Link>,
+    link: watch::Sender<LinkState>,
     heard: mpsc::UnboundedReceiver<Heard>,
-    stuck: mpsc::UnboundedReceiver<bridge::Send>,
+    stuck: mpsc::UnboundedReceiver<bridge::SendOrder>,
     stop: Option<oneshot::Sender<()>>,
-    task: JoinHandle<anyhow::Result<Ended>>,
+    task: JoinHandle<anyhow::Result<StopReason>>,
     bridge: JoinHandle<()>,
 }
 
@@ -93,7 +93,7 @@ pub struct Chats {
 
 #[derive(Default)]
 struct State {
-    link: Option<Link>,
+    link: Option<LinkState>,
     refusals: VecDeque<SendError>,
     unacknowledged: bool,
     hanging: HashSet<String>,
@@ -104,7 +104,7 @@ struct State {
     asked_again: Vec<Vec<u8>>,
     stuck_files: HashSet<Vec<u8>>,
     /// Fetches that are stuck.
-    on_the_way: Vec<Fetch>,
+    on_the_way: Vec<FetchOrder>,
     repaired: Vec<Repaired>,
     /// People of whose devices WhatsApp has no keys.
     keyless: HashSet<String>,
@@ -112,7 +112,7 @@ struct State {
 
 impl Chats {
     /// How the link stands when the service starts: `Online`, unless the story says otherwise.
-    pub fn link_at_start(&self, link: Link) {
+    pub fn link_at_start(&self, link: LinkState) {
         self.state().link = Some(link);
     }
 
@@ -193,10 +193,10 @@ impl Held {
     /// Starts the service; `host` is made around its way to the bridge.
     pub async fn start<C: Containers>(
         chats: &Chats,
-        host: impl FnOnce(mpsc::Sender<Order>) -> Host<C>,
+        host: impl FnOnce(mpsc::Sender<Order>) -> SessionContext<C>,
     ) -> Self {
-        let (BridgeEnd { batches, orders, link }, end) = bridge::pair();
-        link.send_replace(chats.state().link.clone().unwrap_or(Link::Online));
+        let (BridgeEnd { batches, orders, link }, end) = bridge::create_bridge_ends();
+        link.send_replace(chats.state().link.clone().unwrap_or(LinkState::Online));
         let (heard_sender, heard) = mpsc::unbounded_channel();
         let (stuck_sender, stuck) = mpsc::unbounded_channel();
         let bridge = tokio::spawn(hold_bridge(orders, heard_sender, stuck_sender, chats.clone()));
@@ -209,7 +209,7 @@ impl Held {
             }
         };
         let host = host(end.orders.clone());
-        let task = tokio::spawn(service::run(host, end, Reach::All, ready, stopped));
+        let task = tokio::spawn(service::run_service(host, end, BridgeReach::All, ready, stopped));
         is_ready.await.expect("the service starts");
         Self { batches, link, heard, stuck, stop: Some(stop), task, bridge }
     }
@@ -230,7 +230,7 @@ impl Held {
     }
 
     /// Waits until the service ends by itself.
-    pub async fn ended(self, patience: Duration) -> Ended {
+    pub async fn ended(self, patience: Duration) -> StopReason {
         timeout(patience, self.task).await.expect("the service ends").unwrap().unwrap()
     }
 
@@ -249,7 +249,7 @@ impl Held {
     }
 
     /// The bridge delivers this message.
-    pub async fn writes(&self, message: Inbound) {
+    pub async fn writes(&self, message: IncomingMessage) {
         self.tells(vec![Event::Message(message)]).await;
     }
 
@@ -259,7 +259,7 @@ impl Held {
     }
 
     /// The link changes.
-    pub fn link(&self, link: Link) {
+    pub fn link(&self, link: LinkState) {
         self.link.send_replace(link);
     }
 
@@ -273,7 +273,7 @@ impl Held {
     }
 
     /// The next message that gets stuck in the bridge.
-    pub async fn stuck(&mut self, patience: Duration) -> bridge::Send {
+    pub async fn stuck(&mut self, patience: Duration) -> bridge::SendOrder {
         timeout(patience, self.stuck.recv()).await.expect("a message gets stuck").expect("the bridge runs")
     }
 
@@ -294,10 +294,10 @@ pub fn settings(install: InstallId) -> Settings {
         lang: Lang::En,
         zone: TimeZone::UTC,
         engine: Engine::KimiCli,
-        container_limits: Limits::STANDARD,
+        container_limits: ContainerLimits::STANDARD,
         model: None,
         device_id: "0".repeat(32),
-        time_limits: machine::Limits {
+        time_limits: machine::TimeLimits {
             idle: Duration::from_secs(15 * 60),
             turn: Duration::from_secs(30 * 60),
         },
@@ -330,8 +330,8 @@ pub fn group(of: &str, role: Role) -> Group {
     Group::new(name(of), chat(of), role)
 }
 
-pub fn message(group: &str, id: &str, sender: &str, text: &str, sent_at: Timestamp) -> Inbound {
-    Inbound {
+pub fn message(group: &str, id: &str, sender: &str, text: &str, sent_at: Timestamp) -> IncomingMessage {
+    IncomingMessage {
         chat: chat(group),
         id: MessageId::new(id),
         sender: SenderId::new(format!("{sender}@s.whatsapp.net")),
@@ -347,10 +347,10 @@ pub fn message(group: &str, id: &str, sender: &str, text: &str, sent_at: Timesta
 }
 
 /// The author gives a message a new text; `id` is the edit's own.
-pub fn edited(target: &str, id: &str, message: Inbound) -> Event {
+pub fn edited(target: &str, id: &str, message: IncomingMessage) -> Event {
     Event::Edited(Edit {
         target: MessageId::new(target),
-        message: Inbound { id: MessageId::new(id), ..message },
+        message: IncomingMessage { id: MessageId::new(id), ..message },
     })
 }
 
@@ -395,7 +395,7 @@ pub fn media(kind: MediaKind, mime: &str, handle: &[u8]) -> Media {
 async fn hold_bridge(
     mut orders: mpsc::Receiver<Order>,
     heard: mpsc::UnboundedSender<Heard>,
-    stuck: mpsc::UnboundedSender<bridge::Send>,
+    stuck: mpsc::UnboundedSender<bridge::SendOrder>,
     chats: Chats,
 ) {
     while let Some(order) = orders.recv().await {
@@ -453,7 +453,7 @@ fn group_of(chat: &ChatId) -> String {
 }
 
 /// A message as the people in its chat see it.
-fn seen(send: &bridge::Send) -> Heard {
+fn seen(send: &bridge::SendOrder) -> Heard {
     let quoted = send.quote.as_ref().map(|quote| quote.id.to_string());
     let (text, what, to, mentions) = match &send.content {
         Content::Text { text, mentions } => {
@@ -485,7 +485,7 @@ fn seen(send: &bridge::Send) -> Heard {
 }
 
 /// Writes what was asked for into the file that was given for it.
-fn hand_out(mut fetch: Fetch, file: Result<Vec<u8>, FetchError>) {
+fn hand_out(mut fetch: FetchOrder, file: Result<Vec<u8>, FetchError>) {
     let outcome = match file {
         Ok(bytes) if bytes.len() as u64 > fetch.limit_bytes => Err(FetchError::TooLarge),
         Ok(bytes) => {

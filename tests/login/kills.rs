@@ -28,7 +28,7 @@ fn start(world: &World, socket: &Path) -> Child {
 fn left_behind(world: &World) -> Option<PathBuf> {
     let names = world.names();
     let name = names.iter().find(|name| name.starts_with("kimi-code.json.after-"))?;
-    Some(world.paths.credentials().join(name))
+    Some(world.paths.credentials_folder().join(name))
 }
 
 #[tokio::test]
@@ -54,12 +54,12 @@ async fn a_service_that_is_killed_while_it_renews_has_a_login_at_its_next_start(
         sleep(Duration::from_micros(kill as u64 * 617 % 9000)).await;
         service.kill().unwrap();
         service.wait().unwrap();
-        if world.desk.would_refresh(&world.text()) {
+        if world.desk.can_refresh_from(&world.text()) {
             continue;
         }
         let left =
             fs::read_to_string(left_behind(&world).expect("there was a place for the answer")).unwrap();
-        if !world.desk.would_refresh(&left) {
+        if !world.desk.can_refresh_from(&left) {
             // Nothing can help here: the server had changed its mind, and had not told us yet.
             assert_eq!(left.trim(), "", "an answer was there and is not whole");
             world.log_in(Duration::ZERO);

@@ -47,7 +47,7 @@ async fn whoever_was_first_without_the_lock_may_still_be_writing() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
     // Its token is spent, and the new one is not on disk yet.
-    world.desk.revoke_all();
+    world.desk.revoke_all_tokens();
     let mut keeper = world.keeper();
     world.refreshes(1).await;
     world.log_in(Duration::ZERO);

@@ -6,9 +6,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
-use nanokimi::auth::{self, Login};
 use nanokimi::clock::Clock;
-use nanokimi::practice::{Counts, Fault};
+use nanokimi::login::{self, Login};
+use nanokimi::practice::{LoginCounts, LoginFault};
 use nanokimi::types::{Authorization, Secret};
 use serde_json::Value;
 use tokio::sync::oneshot;
@@ -28,7 +28,7 @@ async fn a_login_is_renewed_at_half_of_its_life_by_one_request_each_time() {
         assert_eq!(token, world.on_disk(), "it is on disk by the time that it is used");
         assert!(began.elapsed() > Duration::from_millis(900) * renewed, "{:?}", began.elapsed());
     }
-    let Counts { refreshes, refreshes_granted, refreshes_refused, .. } = world.desk.counts();
+    let LoginCounts { refreshes, refreshes_granted, refreshes_refused, .. } = world.desk.counts();
     assert_eq!((refreshes, refreshes_granted, refreshes_refused), (4, 4, 0));
     assert_eq!(fs::metadata(world.file()).unwrap().permissions().mode() & 0o777, 0o600);
     keeper.ends().await;
@@ -56,7 +56,7 @@ async fn a_renewal_is_asked_for_as_kimi_cli_asks_in_our_own_name() {
     world.log_in(QUARTER_HOUR);
     let mut keeper = world.keeper();
     keeper.next_token().await;
-    let requests = world.practice.requests();
+    let requests = world.practice.received_requests();
     let [request] = &requests[..] else { panic!("{requests:?}") };
     assert_eq!(request.line, "POST /api/oauth/token");
     let fields = &request.body;
@@ -69,7 +69,7 @@ async fn a_renewal_is_asked_for_as_kimi_cli_asks_in_our_own_name() {
     let version = env!("CARGO_PKG_VERSION");
     assert_eq!((header("x-msh-platform"), header("x-msh-version")), ("nanokimi", version));
     assert_eq!(header("user-agent"), format!("nanokimi/{version}"));
-    let device = fs::read_to_string(world.paths.device_id()).unwrap();
+    let device = fs::read_to_string(world.paths.device_id_file()).unwrap();
     assert_eq!(header("x-msh-device-id"), device);
     assert!(header("x-msh-device-model").starts_with("Linux "), "{request:?}");
     for name in ["x-msh-device-name", "x-msh-os-version"] {
@@ -93,7 +93,7 @@ async fn the_file_is_one_that_kimi_cli_reads() {
     assert_eq!(login["expires_in"], 900.0);
     let left = login["expires_at"].as_f64().unwrap() - Clock::System.now().as_duration().as_secs_f64();
     assert!((890.0..=900.0).contains(&left), "{left}");
-    assert!(world.desk.would_refresh(&world.text()));
+    assert!(world.desk.can_refresh_from(&world.text()));
     keeper.ends().await;
 }
 
@@ -103,7 +103,7 @@ async fn whoever_is_refused_gets_another_token_by_one_request_for_all() {
     world.log_in(Duration::ZERO);
     let mut keeper = world.keeper();
     let old = keeper.token();
-    world.desk.expire_access();
+    world.desk.expire_access_tokens();
     // Three doors at once, and one that comes late.
     for _ in 0..3 {
         keeper.refuse(&old);
@@ -136,27 +136,27 @@ async fn a_renewal_that_has_begun_is_finished_before_the_service_ends() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
     let before = world.on_disk();
-    world.desk.at_next_requests([Fault::Slow(Duration::from_millis(700))]);
+    world.desk.queue_faults([LoginFault::Slow(Duration::from_millis(700))]);
     let keeper = world.keeper();
     world.refreshes(1).await;
     assert_eq!(world.on_disk(), before);
     keeper.ends().await;
     assert_ne!(world.on_disk(), before);
-    assert!(world.desk.would_refresh(&world.text()));
+    assert!(world.desk.can_refresh_from(&world.text()));
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_new_login_takes_effect_without_a_restart() {
     let folder = tempfile::tempdir().unwrap();
     let paths = nanokimi::paths::Paths::new(folder.path());
-    nanokimi::home::prepare(&paths).unwrap();
+    nanokimi::folders::prepare_install_folders(&paths).unwrap();
     let now = "2026-11-21T12:00:00Z".parse().unwrap();
     let (instant, set_millis) = (tokio::time::Instant::now(), Box::leak(Box::default()));
     let clock = Clock::Anchored { wall: now, instant, set_millis };
-    let login = Arc::new(Login::load(&paths, None, "http://127.0.0.1:9", now));
-    let mut seen = login.authorization();
+    let login = Arc::new(Login::load_from_disk(&paths, None, "http://127.0.0.1:9", now));
+    let mut seen = login.watch_authorization();
     let (_stop, stopped) = oneshot::channel();
-    let keeper = tokio::spawn(auth::keep(Arc::clone(&login), clock, stopped));
+    let keeper = tokio::spawn(login::run_refresher(Arc::clone(&login), clock, stopped));
     assert!(matches!(&*seen.borrow_and_update(), Authorization::Missing(_)));
     // 2100: far from half of its life.
     fs::write(paths.login_file(), r#"{"access_token":"new","refresh_token":"r","expires_at":4102444800}"#)
@@ -174,11 +174,11 @@ async fn with_an_api_key_nothing_is_renewed() {
     world.log_in(QUARTER_HOUR);
     let key = Secret::new("sk-1");
     let host = world.practice.oauth_host();
-    let login = Arc::new(Login::load(&world.paths, Some(&key), &host, Clock::System.now()));
-    let mut seen = login.authorization();
+    let login = Arc::new(Login::load_from_disk(&world.paths, Some(&key), &host, Clock::System.now()));
+    let mut seen = login.watch_authorization();
     let (stop, stopped) = oneshot::channel();
-    let keeper = tokio::spawn(auth::keep(Arc::clone(&login), Clock::System, stopped));
-    login.refusals().send_replace(Some(key.clone()));
+    let keeper = tokio::spawn(login::run_refresher(Arc::clone(&login), Clock::System, stopped));
+    login.refused_token_sender().send_replace(Some(key.clone()));
     assert!(tokio::time::timeout(Duration::from_millis(300), seen.changed()).await.is_err());
     assert_eq!(*seen.borrow(), Authorization::ApiKey(key));
     stop.send(()).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
-use nanokimi::practice::Fault;
+use nanokimi::practice::LoginFault;
 
 use crate::world::World;
 
@@ -15,12 +15,12 @@ async fn a_refused_renewal_is_told_and_never_asked_for_again() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
     let before = world.text();
-    world.desk.revoke_all();
+    world.desk.revoke_all_tokens();
     let mut keeper = world.keeper();
     keeper.next().await;
     assert_snapshot!(keeper.missing(), @"Kimi does not renew this login any more: it was ended at Kimi, or another program has renewed a copy of it; run `nanokimi login`");
     for _ in 0..5 {
-        keeper.login.reread(nanokimi::clock::Clock::System.now());
+        keeper.login.reload_if_changed(nanokimi::clock::Clock::System.now());
         keeper.refuse("whichever");
     }
     keeper.silence(Duration::from_millis(500)).await;
@@ -34,11 +34,11 @@ async fn a_refused_renewal_is_told_and_never_asked_for_again() {
     assert_eq!(world.desk.counts().refreshes, 1);
 
     world.log_in(QUARTER_HOUR);
-    keeper.login.reread(nanokimi::clock::Clock::System.now());
+    keeper.login.reload_if_changed(nanokimi::clock::Clock::System.now());
     let taken_up = keeper.next_token().await;
     let renewed = keeper.next_token().await;
     assert_ne!(taken_up, renewed);
-    assert!(world.desk.would_refresh(&world.text()));
+    assert!(world.desk.can_refresh_from(&world.text()));
     keeper.ends().await;
 }
 
@@ -47,7 +47,7 @@ async fn a_server_in_trouble_is_asked_again_after_longer_and_longer_pauses() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
     let old = world.on_disk();
-    world.desk.at_next_requests([Fault::Status(503), Fault::HangUp]);
+    world.desk.queue_faults([LoginFault::Status(503), LoginFault::HangUp]);
     let mut keeper = world.keeper();
     let began = Instant::now();
     assert_eq!(keeper.token(), old, "it stays while there is hope");
@@ -64,7 +64,7 @@ async fn a_server_in_trouble_is_asked_again_after_longer_and_longer_pauses() {
 async fn what_is_not_taken_without_a_word_for_good_is_asked_again() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR / 2);
-    world.desk.at_next_requests([Fault::Status(403)]);
+    world.desk.queue_faults([LoginFault::Status(403)]);
     let mut keeper = world.keeper();
     let old = keeper.token();
     assert_ne!(keeper.next_token().await, old, "it was good until there was another");
@@ -72,14 +72,14 @@ async fn what_is_not_taken_without_a_word_for_good_is_asked_again() {
 
     // One that has expired is of no use meanwhile, which is told.
     world.log_in(QUARTER_HOUR);
-    world.desk.at_next_requests([Fault::Status(401)]);
+    world.desk.queue_faults([LoginFault::Status(401)]);
     let mut keeper = world.keeper();
     let old = keeper.token();
     keeper.next().await;
     keeper.missing();
     assert_eq!(keeper.next_token().await, old);
     assert_ne!(keeper.next_token().await, old);
-    assert!(world.desk.would_refresh(&world.text()));
+    assert!(world.desk.can_refresh_from(&world.text()));
     keeper.ends().await;
 }
 
@@ -87,7 +87,7 @@ async fn what_is_not_taken_without_a_word_for_good_is_asked_again() {
 async fn an_answer_without_tokens_and_a_busy_server_are_trouble_too() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
-    world.desk.at_next_requests([Fault::Nonsense, Fault::Status(429)]);
+    world.desk.queue_faults([LoginFault::Nonsense, LoginFault::Status(429)]);
     let mut keeper = world.keeper();
     keeper.next_token().await;
     assert_eq!(world.desk.counts().refreshes, 3);
@@ -98,7 +98,7 @@ async fn an_answer_without_tokens_and_a_busy_server_are_trouble_too() {
 async fn tokens_that_were_given_and_never_came_end_the_login_with_a_sentence() {
     let world = World::new(QUARTER_HOUR).await;
     world.log_in(QUARTER_HOUR);
-    world.desk.at_next_requests([Fault::HangUpAfter]);
+    world.desk.queue_faults([LoginFault::HangUpAfter]);
     let mut keeper = world.keeper();
     keeper.next().await;
     assert!(keeper.missing().ends_with("run `nanokimi login`"), "{}", keeper.missing());
@@ -123,7 +123,7 @@ async fn without_the_lock_or_room_for_the_answer_nothing_is_asked_for() {
 #[tokio::test]
 async fn a_login_without_a_refresh_token_lasts_as_long_as_it_lasts() {
     let world = World::new(Duration::from_secs(2)).await;
-    let text = world.desk.login_file(nanokimi::clock::Clock::System.now(), Duration::ZERO);
+    let text = world.desk.issue_login_file(nanokimi::clock::Clock::System.now(), Duration::ZERO);
     let mut login: serde_json::Value = serde_json::from_str(&text).unwrap();
     login["refresh_token"] = "".into();
     world.put(&login.to_string());

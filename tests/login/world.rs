@@ -6,11 +6,11 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nanokimi::auth::{self, Login};
 use nanokimi::clock::Clock;
-use nanokimi::home;
+use nanokimi::folders;
+use nanokimi::login::{self, Login};
 use nanokimi::paths::Paths;
-use nanokimi::practice::{self, Brain, LoginDesk, Practice, Terms};
+use nanokimi::practice::{self, Brain, LoginTerms, MockLoginServer, Practice};
 use nanokimi::types::{Authorization, Secret};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -23,7 +23,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     pub practice: Practice,
-    pub desk: LoginDesk,
+    pub desk: MockLoginServer,
     pub paths: Paths,
     _folder: TempDir,
 }
@@ -33,9 +33,10 @@ impl World {
     pub async fn new(lifetime: Duration) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path());
-        home::prepare(&paths).unwrap();
-        let practice = practice::start(Brain::Script, "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let desk = practice.open_desk(Terms { lifetime, ..Terms::default() });
+        folders::prepare_install_folders(&paths).unwrap();
+        let practice =
+            practice::start_practice_model(Brain::Script, "127.0.0.1:0".parse().unwrap()).await.unwrap();
+        let desk = practice.start_login_server(LoginTerms { lifetime, ..LoginTerms::default() });
         Self { practice, desk, paths, _folder: folder }
     }
 
@@ -45,12 +46,12 @@ impl World {
 
     /// Puts a login in place that was made this long ago.
     pub fn log_in(&self, age: Duration) {
-        self.put(&self.desk.login_file(Clock::System.now(), age));
+        self.put(&self.desk.issue_login_file(Clock::System.now(), age));
     }
 
     /// Puts a login in place as `nanokimi login` and kimi-cli do.
     pub fn put(&self, text: &str) {
-        let new = self.paths.credentials().join("put");
+        let new = self.paths.credentials_folder().join("put");
         fs::write(&new, text).unwrap();
         fs::set_permissions(&new, fs::Permissions::from_mode(0o600)).unwrap();
         fs::rename(new, self.file()).unwrap();
@@ -68,7 +69,7 @@ impl World {
 
     /// What lies beside the engine's configuration.
     pub fn names(&self) -> Vec<String> {
-        let entries = fs::read_dir(self.paths.credentials()).unwrap();
+        let entries = fs::read_dir(self.paths.credentials_folder()).unwrap();
         let mut names: Vec<String> =
             entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
@@ -77,10 +78,10 @@ impl World {
 
     pub fn keeper(&self) -> Keeper {
         let host = self.practice.oauth_host();
-        let login = Arc::new(Login::load(&self.paths, None, &host, Clock::System.now()));
-        let seen = login.authorization();
+        let login = Arc::new(Login::load_from_disk(&self.paths, None, &host, Clock::System.now()));
+        let seen = login.watch_authorization();
         let (stop, stopped) = oneshot::channel();
-        let task = tokio::spawn(auth::keep(Arc::clone(&login), Clock::System, stopped));
+        let task = tokio::spawn(login::run_refresher(Arc::clone(&login), Clock::System, stopped));
         Keeper { login, seen, stop: Some(stop), task }
     }
 
@@ -111,7 +112,7 @@ impl Keeper {
     /// The token that the doors have now.
     pub fn token(&self) -> String {
         match self.now() {
-            Authorization::Login(token) => token.reveal().to_owned(),
+            Authorization::Login(token) => token.expose_secret().to_owned(),
             other @ (Authorization::ApiKey(_) | Authorization::Missing(_)) => {
                 panic!("there is no login: {other:?}")
             }
@@ -141,7 +142,7 @@ impl Keeper {
 
     /// The Kimi API refuses a token at one of the doors.
     pub fn refuse(&self, token: &str) {
-        self.login.refusals().send_replace(Some(Secret::new(token)));
+        self.login.refused_token_sender().send_replace(Some(Secret::new(token)));
     }
 
     /// Nothing changes for this long.

@@ -397,5 +397,5 @@ async fn link(server: &Server, home: &Path) {
     server.wait_until_settled(KAI).await;
     device.stop().await;
     server.wait_until_offline(KAI).await;
-    files.moved_to(&Paths::new(home).whatsapp());
+    files.moved_to(&Paths::new(home).whatsapp_keys_folder());
 }

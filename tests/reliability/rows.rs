@@ -7,7 +7,7 @@ use rusqlite::{Connection, OpenFlags, Row};
 
 /// The rows of a message that came in, and of what its turn has said.
 pub fn of_message(home: &Path, id: &str) -> Vec<String> {
-    let database = Paths::new(home).database();
+    let database = Paths::new(home).database_file();
     let Ok(database) = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY) else {
         return vec!["the database cannot be read".to_owned()];
     };

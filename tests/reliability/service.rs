@@ -7,16 +7,16 @@ use std::process::Stdio;
 use std::sync::Arc;
 use std::time::Duration;
 
-use nanokimi::auth::{Login, config_toml};
 use nanokimi::bridge;
-use nanokimi::bridge::whatsapp::{Presence, Task, WhatsApp};
+use nanokimi::bridge::whatsapp::{BridgeTask, Presence, WhatsAppBridge};
 use nanokimi::cli::log_subscriber;
 use nanokimi::clock::Clock;
-use nanokimi::door::Upstream;
-use nanokimi::home;
+use nanokimi::egress::KimiUpstream;
+use nanokimi::folders;
+use nanokimi::login::{Login, config_toml};
 use nanokimi::paths::Paths;
-use nanokimi::service::{self, Reach};
-use nanokimi::session::Host;
+use nanokimi::service::{self, BridgeReach};
+use nanokimi::session::SessionContext;
 use nanokimi::store::Store;
 use nanokimi::types::{ChatId, Group, GroupName, Role, Secret};
 use tokio::process::{Child, Command};
@@ -35,15 +35,15 @@ const RESTART_PAUSE: Duration = Duration::from_secs(5);
 /// Makes a home whose groups serve these chats.
 pub async fn make_home(home: &Path, chats: &[String]) {
     let paths = Paths::new(home);
-    home::prepare(&paths).unwrap();
-    config_toml::ensure(&paths.engine_config()).unwrap();
-    let store = Store::open(&paths.database()).unwrap();
+    folders::prepare_install_folders(&paths).unwrap();
+    config_toml::ensure_engine_config(&paths.engine_config_file()).unwrap();
+    let store = Store::open(&paths.database_file()).unwrap();
     for (number, chat) in chats.iter().enumerate() {
         let name = GroupName::parse(&group_name(number)).unwrap();
         let group = Group::new(name, ChatId::new(chat), Role::Member);
         store.add_group(&group, Clock::System.now()).await.unwrap();
-        home::prepare_group(&paths, &group).unwrap();
-        std::fs::write(paths.group(&group.name).join(REPORT), "All is well.").unwrap();
+        folders::prepare_group_folders(&paths, &group).unwrap();
+        std::fs::write(paths.group_folder(&group.name).join(REPORT), "All is well.").unwrap();
     }
 }
 
@@ -121,16 +121,17 @@ pub async fn serve(home: &Path, url: &str) {
 /// Serves until told to stop.
 pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let paths = Paths::new(home);
-    let store = Store::open(&paths.database()).unwrap();
+    let store = Store::open(&paths.database_file()).unwrap();
     let (docker, _prompts) = ScriptedDocker::new(Behaviour::EchoAllWithFiles);
     let mut settings = held::settings(store.install_id().await.unwrap());
     settings.max_agents = 50;
-    let login = Arc::new(Login::load(&paths, Some(&Secret::new("sk-echo")), NOWHERE, Clock::System.now()));
-    let (bridge_end, end) = bridge::pair();
-    let host = Host {
+    let login =
+        Arc::new(Login::load_from_disk(&paths, Some(&Secret::new("sk-echo")), NOWHERE, Clock::System.now()));
+    let (bridge_end, end) = bridge::create_bridge_ends();
+    let host = SessionContext {
         store,
         containers: docker,
-        upstream: Upstream::new(NOWHERE, login.authorization(), login.refusals()),
+        upstream: KimiUpstream::new(NOWHERE, login.watch_authorization(), login.refused_token_sender()),
         login,
         settings: Arc::new(settings),
         orders: end.orders.clone(),
@@ -139,8 +140,8 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
         clock: Clock::System,
         paths: paths.clone(),
     };
-    let whatsapp = WhatsApp {
-        folder: paths.whatsapp(),
+    let whatsapp = WhatsAppBridge {
+        folder: paths.whatsapp_keys_folder(),
         url: Some(url.to_owned()),
         presence: Presence::Hidden,
         clock: Clock::System,
@@ -149,7 +150,8 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let (stop_bridge, bridge_stopped) = oneshot::channel::<()>();
     let (broke, broken) = oneshot::channel();
     let bridge = tokio::spawn(async move {
-        let carried = whatsapp.run(bridge_end, Task::Serve, async { drop(bridge_stopped.await) }).await;
+        let carried =
+            whatsapp.run_bridge(bridge_end, BridgeTask::Serve, async { drop(bridge_stopped.await) }).await;
         broke.send(carried.is_err()).ok();
         carried
     });
@@ -160,7 +162,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
             Ok(true) = broken => {}
         }
     };
-    service::run(host, end, Reach::All, ready, asked).await.unwrap();
+    service::run_service(host, end, BridgeReach::All, ready, asked).await.unwrap();
     stop_bridge.send(()).ok();
     bridge.await.unwrap().unwrap();
 }

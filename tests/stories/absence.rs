@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use nanokimi::bridge::{Answer, Event, Link};
+use nanokimi::bridge::{Answer, Event, LinkState};
 use nanokimi::types::ChatId;
 
 use crate::engine::Behaviour;
@@ -87,7 +87,7 @@ const TOO_OLD: &str = "Kai: I could not send some messages for more than 24 hour
 #[tokio::test(start_paused = true)]
 async fn a_reply_that_could_not_be_sent_for_days_is_not_sent_any_more_and_the_owner_is_told_once() {
     let mut world = World::new(Behaviour::Echo).await;
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     for text in ["@Kai shall we take an umbrella?", "@Kai and boots?"] {
         world.says("family", "Ana", text).await;
         world.passes(Duration::from_secs(5)).await;
@@ -99,7 +99,7 @@ async fn a_reply_that_could_not_be_sent_for_days_is_not_sent_any_more_and_the_ow
     world.start().await;
     let told = world.hears_in("main").await;
     assert_eq!(told, format!("{TOO_OLD}family (2), main (1). If they still matter, ask me again there."));
-    let given_up = world.store.given_up().await.unwrap();
+    let given_up = world.store.given_up_replies().await.unwrap();
     assert_eq!(given_up.len(), 3);
     assert_eq!(given_up[0].why, "older than 24 hours when it could have been sent");
 
@@ -115,14 +115,14 @@ async fn a_reply_that_could_not_be_sent_for_days_is_not_sent_any_more_and_the_ow
 #[tokio::test(start_paused = true)]
 async fn the_same_goes_for_a_link_that_is_away_for_days_and_for_notices() {
     let mut world = World::new(Behaviour::Echo).await;
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.says("family", "Ana", "@Kai are you there?").await;
     let notice = world.now();
-    world.store.say(&ChatId::new("main@g.us"), "Kai: a notice", notice).await.unwrap();
+    world.store.notify_chat(&ChatId::new("main@g.us"), "Kai: a notice", notice).await.unwrap();
     world.passes(Duration::from_secs(25 * 60 * 60)).await;
     world.says("family", "Ana", "@Kai and now?").await;
     world.silence(Duration::from_secs(60)).await;
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     let mut heard = [world.hears().await, world.hears().await];
     heard.sort_by(|one, other| one.group.cmp(&other.group));
     assert_eq!(heard[0].text, "Kai: echo: @Kai and now?");
@@ -173,11 +173,11 @@ async fn a_reply_that_came_back_with_a_restored_database_after_weeks_is_not_sent
 async fn a_clock_that_jumps_by_months_makes_nothing_old_that_was_just_written() {
     for days in [90, -90] {
         let mut world = World::new(Behaviour::Echo).await;
-        world.link(Link::Connecting);
+        world.link(LinkState::Connecting);
         world.says("family", "Ana", "@Kai hello").await;
         world.silence(Duration::from_secs(60)).await;
         world.sets_the_clock(DAY * days);
-        world.link(Link::Online);
+        world.link(LinkState::Online);
         assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
         world.ends().await;
     }

@@ -52,7 +52,7 @@ impl World {
         let (done, is_done) = mpsc::channel();
         // Paused time stands still as long as a thread works: sockets have time of their own.
         let time_stands = tokio::task::spawn_blocking(move || is_done.recv_timeout(REAL_LIMIT));
-        let door = self.paths().door(&held::name(&prompt.group)).join("door.sock");
+        let door = self.paths().egress_folder(&held::name(&prompt.group)).join("door.sock");
         let mut engine = UnixStream::connect(door).await.unwrap();
         let request = format!(
             "POST /coding/v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\n\

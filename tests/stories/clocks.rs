@@ -3,8 +3,10 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use nanokimi::bridge::{Answer, HandedOver, Link, SendError};
-use nanokimi::types::{Author, DeviceKind, Event, MessageId, Outage, Receipt, ReceiptKind, Unread};
+use nanokimi::bridge::{Answer, HandedOver, LinkState, SendError};
+use nanokimi::types::{
+    Author, DeviceKind, Event, MessageId, Outage, Receipt, ReceiptKind, UnreadableMessage,
+};
 
 use crate::engine::Behaviour;
 use crate::held::{chat, phone};
@@ -25,12 +27,12 @@ async fn each_way(story: impl AsyncFn(World, SignedDuration)) {
 #[tokio::test(start_paused = true)]
 async fn what_waits_for_the_link_is_sent_as_soon_as_there_is_one() {
     each_way(async |mut world, by| {
-        world.link(Link::Connecting);
+        world.link(LinkState::Connecting);
         world.says("main", "Owner", "hello").await;
         world.silence(Duration::from_secs(60)).await;
         world.sets_the_clock(by);
         let back = world.seconds();
-        world.link(Link::Online);
+        world.link(LinkState::Online);
         assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
         assert!(world.seconds() - back < 10, "{by}: {}", world.seconds() - back);
         world.ends().await;
@@ -42,11 +44,11 @@ async fn what_waits_for_the_link_is_sent_as_soon_as_there_is_one() {
 async fn also_a_service_that_has_run_for_days_takes_no_young_reply_for_an_old_one() {
     each_way(async |mut world, by| {
         world.silence(HOUR * 30).await;
-        world.link(Link::Connecting);
+        world.link(LinkState::Connecting);
         world.says("main", "Owner", "hello").await;
         world.silence(Duration::from_secs(60)).await;
         world.sets_the_clock(by);
-        world.link(Link::Online);
+        world.link(LinkState::Online);
         assert_eq!(world.hears_in("main").await, "Kai: echo: hello", "{by}");
         world.ends().await;
     })
@@ -57,12 +59,12 @@ async fn also_a_service_that_has_run_for_days_takes_no_young_reply_for_an_old_on
 async fn a_reply_gets_too_old_to_be_sent_whatever_the_clock_says() {
     each_way(async |mut world, by| {
         world.silence(HOUR * 30).await;
-        world.link(Link::Connecting);
+        world.link(LinkState::Connecting);
         world.says("family", "Ana", "@Kai hello").await;
         world.silence(HOUR * 20).await;
         world.sets_the_clock(by);
         world.silence(HOUR * 5).await;
-        world.link(Link::Online);
+        world.link(LinkState::Online);
         let told = world.hears_in("main").await;
         assert!(told.contains("for more than 24 hours") && told.contains("family (1)"), "{by}: {told}");
         world.ends().await;
@@ -174,7 +176,7 @@ async fn a_chat_rests_for_an_hour_whatever_the_clock_says() {
 async fn a_start_at_another_time_sends_at_once_what_was_never_put_off() {
     for minutes in [120, -120, 10, -10, -60 * 24 * 400] {
         let mut world = World::new(Behaviour::Echo).await;
-        world.link(Link::Connecting);
+        world.link(LinkState::Connecting);
         world.says("main", "Owner", "hello").await;
         world.silence(Duration::from_secs(60)).await;
         world.kill().await;
@@ -224,7 +226,7 @@ async fn an_outage_ends_with_the_first_answer_and_the_next_is_told_again() {
             heard.sort_by(|one, other| one.group.cmp(&other.group));
             assert_eq!(heard[0].text, format!("Kai: echo: @Kai {round}"), "{by}: {heard:?}");
             assert_eq!(heard[1].text, "Kai: an outage");
-            assert_eq!(world.store.outages().await.unwrap(), [], "{by}");
+            assert_eq!(world.store.open_outages().await.unwrap(), [], "{by}");
             // The owner hears of the same at most once an hour.
             world.passes(HOUR * 4).await;
         }
@@ -238,7 +240,7 @@ async fn what_cannot_be_read_is_asked_for_and_told_in_time() {
     each_way(async |mut world, by| {
         let noticed = world.seconds();
         world
-            .tells(vec![Event::Unread(Unread {
+            .tells(vec![Event::Unread(UnreadableMessage {
                 chat: chat("family"),
                 id: MessageId::new("1"),
                 sender: phone("Ana"),

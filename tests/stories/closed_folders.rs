@@ -53,7 +53,7 @@ async fn a_broken_skill_in_a_folder_that_is_closed_is_put_away_too() {
 #[tokio::test(start_paused = true)]
 async fn whatever_main_makes_of_the_global_folder_the_other_chats_are_answered() {
     let mut world = World::new(Behaviour::Echo).await;
-    let global = world.paths().global();
+    let global = world.paths().global_folder();
     fs::create_dir_all(global.join("closed/inner")).unwrap();
     close(&global.join("closed/inner"), 0o400);
     close(&global.join("closed"), 0o300);

@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use nanokimi::bridge::{Answer, Event, Link, SendError};
-use nanokimi::store::Undelivered;
+use nanokimi::bridge::{Answer, Event, LinkState, SendError};
+use nanokimi::store::UndeliveredReplies;
 use nanokimi::types::{
-    Account, ChatId, DeviceKind, Group, Inbound, MessageId, Receipt, ReceiptKind, Role, SenderId,
+    ChatId, DeviceKind, Group, IncomingMessage, LinkedAccount, MessageId, Receipt, ReceiptKind, Role,
+    SenderId,
 };
 
 use crate::engine::Behaviour;
@@ -31,7 +32,7 @@ async fn world() -> World {
 /// Somebody writes in Ana's own chat.
 async fn in_anas_chat(world: &World, id: &str, text: &str) {
     let written = message("family", id, "Ana", text, world.now());
-    world.writes(Inbound { chat: ChatId::new(ANAS_CHAT), ..written }).await;
+    world.writes(IncomingMessage { chat: ChatId::new(ANAS_CHAT), ..written }).await;
 }
 
 /// Ana asks in her own chat, and WhatsApp takes Kai's answer.
@@ -74,8 +75,8 @@ fn of(person: &str, heard: &Heard) -> (String, String) {
 }
 
 async fn undelivered(world: &World) -> Option<u64> {
-    let undelivered = world.store.undelivered(world.now()).await.unwrap();
-    undelivered.map(|Undelivered { replies, .. }| replies)
+    let undelivered = world.store.undelivered_replies(world.now()).await.unwrap();
+    undelivered.map(|UndeliveredReplies { replies, .. }| replies)
 }
 
 #[tokio::test(start_paused = true)]
@@ -277,7 +278,7 @@ async fn what_was_said_in_a_group_before_somebody_came_is_not_brought_to_them() 
 #[tokio::test(start_paused = true)]
 async fn what_our_own_devices_say_and_what_is_said_of_others_messages_says_nothing() {
     let mut world = world().await;
-    let account = Account { id: phone("Owner"), lid: Some(lid("Owner")), name: "Owner".to_owned() };
+    let account = LinkedAccount { id: phone("Owner"), lid: Some(lid("Owner")), name: "Owner".to_owned() };
     world.tells(vec![Event::Account(account)]).await;
     let first = answers_ana(&mut world, "one").await;
     for ours in [phone("Owner"), lid("Owner")] {
@@ -304,13 +305,13 @@ async fn what_our_own_devices_say_and_what_is_said_of_others_messages_says_nothi
 async fn a_repair_on_which_the_link_is_lost_does_not_count() {
     let mut world = world().await;
     let first = answers_ana(&mut world, "one").await;
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     // Delivery has seen it.
     world.silence(MINUTE).await;
     is_missed(&world, &first, phone("Ana")).await;
     world.silence(HOUR * 5).await;
     assert_eq!(repaired(&world), []);
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     world.silence(MINUTE).await;
     assert_eq!(repaired(&world).len(), 1);
     arrives(&world, &first, phone("Ana")).await;

@@ -3,8 +3,8 @@
 use std::fs;
 use std::time::Duration;
 
-use nanokimi::bridge::{Answer, Link, SendError};
-use nanokimi::service::Ended;
+use nanokimi::bridge::{Answer, LinkState, SendError};
+use nanokimi::service::StopReason;
 use nanokimi::types::{ChatId, Role};
 
 use crate::engine::Behaviour;
@@ -33,12 +33,12 @@ async fn what_whatsapp_has_not_answered_when_the_link_is_lost_is_sent_again_in_o
         heard.push(world.hears().await);
     }
     world.answers(&heard[0].id, Answer::Acked).await;
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.says("main", "Owner", "four").await;
     world.silence(Duration::from_secs(30)).await;
 
     let back = world.seconds();
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     assert_eq!(world.hears().await, heard[1]);
     assert_eq!(world.hears().await, heard[2]);
     let fourth = world.hears().await;
@@ -47,9 +47,9 @@ async fn what_whatsapp_has_not_answered_when_the_link_is_lost_is_sent_again_in_o
     for answered in [&heard[1], &heard[2], &fourth] {
         world.answers(&answered.id, Answer::Acked).await;
     }
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.silence(HOUR).await;
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     world.silence(HOUR).await;
     world.ends().await;
 }
@@ -109,10 +109,10 @@ async fn while_the_link_is_away_no_attempt_is_used_up() {
     world.says("main", "Owner", "hello").await;
     for _ in 0..50 {
         let stuck = world.stuck().await;
-        world.link(Link::Connecting);
+        world.link(LinkState::Connecting);
         stuck.outcome.send(Err(SendError::Later("not connected".to_owned()))).unwrap();
         world.silence(Duration::from_secs(60)).await;
-        world.link(Link::Online);
+        world.link(LinkState::Online);
     }
     world.chats.hang_no_more("main");
     assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
@@ -134,7 +134,7 @@ async fn where_kai_may_not_write_first_everything_is_given_up_and_the_owner_is_t
     insta::assert_snapshot!(told.text, @"Kai: WhatsApp does not let me write in the chat of the group family, as nobody there wrote to me first. I gave up what I had to say there. Please have them write to me, then ask me again there.");
     assert_eq!(told.group, "main");
     world.answers(&told.id, Answer::Acked).await;
-    let given_up = world.store.given_up().await.unwrap();
+    let given_up = world.store.given_up_replies().await.unwrap();
     assert_eq!(given_up.len(), 4, "{given_up:?}");
     assert_eq!(given_up[0].why, "WhatsApp refused it (463)");
     assert_eq!(given_up[0].group.as_ref().unwrap().as_str(), "family");
@@ -153,7 +153,7 @@ async fn where_kai_may_not_write_first_everything_is_given_up_and_the_owner_is_t
     world.answers(&again.id, Answer::Nacked { code: 463 }).await;
     let counts = world.store.queue_counts().await.unwrap();
     assert_eq!((counts.nacked, counts.dead), (2, 3));
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.silence(HOUR).await;
     world.ends().await;
 }
@@ -251,7 +251,7 @@ async fn a_chat_that_says_hundreds_of_things_is_slowed_down_the_owner_is_told_on
     let mut world = World::new(Behaviour::Echo).await;
     let family = ChatId::new("family@g.us");
     for number in 0..150 {
-        world.store.say(&family, &format!("Kai: {number}"), world.now()).await.unwrap();
+        world.store.notify_chat(&family, &format!("Kai: {number}"), world.now()).await.unwrap();
     }
     let began = world.seconds();
     world.says("main", "Owner", "hello").await;
@@ -272,7 +272,7 @@ async fn a_chat_that_says_hundreds_of_things_is_slowed_down_the_owner_is_told_on
     assert!(slow.contains("comes slowly, two messages a minute") && *slow_at < 125, "{slow} {slow_at}");
     // Who stops meanwhile does not wait for the slow ones.
     for number in 0..3 {
-        world.store.say(&family, &format!("Kai: {number}"), world.now()).await.unwrap();
+        world.store.notify_chat(&family, &format!("Kai: {number}"), world.now()).await.unwrap();
     }
     let before = world.seconds();
     world.stop_hearing().await;
@@ -285,7 +285,7 @@ async fn the_owner_reads_in_the_main_channel_that_it_is_slow_itself() {
     let mut world = World::new(Behaviour::Echo).await;
     let main = ChatId::new("main@g.us");
     for number in 0..126 {
-        world.store.say(&main, &format!("Kai: {number}"), world.now()).await.unwrap();
+        world.store.notify_chat(&main, &format!("Kai: {number}"), world.now()).await.unwrap();
     }
     world.says("main", "Owner", "hello").await;
     let mut heard = Vec::new();
@@ -313,14 +313,14 @@ async fn a_stop_sends_what_is_due_first_and_keeps_the_pace() {
 
 #[tokio::test(start_paused = true)]
 async fn a_link_that_only_a_person_can_bring_back_ends_the_service_and_says_which() {
-    for link in [Link::Unlinked, Link::Replaced, Link::LoggedOut, Link::Outdated] {
+    for link in [LinkState::Unlinked, LinkState::Replaced, LinkState::LoggedOut, LinkState::Outdated] {
         let mut world = World::new(Behaviour::Held).await;
         world.says("main", "Owner", "patience").await;
         world.prompt().await.step();
         world.link(link.clone());
-        assert_eq!(world.ended().await, Ended::Link(link.clone()));
+        assert_eq!(world.ended().await, StopReason::Link(link.clone()));
         assert_eq!(world.docker.running(), 0);
-        assert_eq!(world.store.link().await.unwrap().unwrap().link, link);
+        assert_eq!(world.store.last_link_state().await.unwrap().unwrap().link, link);
 
         world.start().await;
         world.prompt().await.answer("rewarded");
@@ -333,11 +333,11 @@ async fn a_link_that_only_a_person_can_bring_back_ends_the_service_and_says_whic
 async fn an_account_that_is_locked_for_a_time_is_waited_for() {
     let mut world = World::new(Behaviour::Echo).await;
     let until = world.now() + jiff::SignedDuration::from_hours(1);
-    world.link(Link::Banned { until });
+    world.link(LinkState::Banned { until });
     world.says("main", "Owner", "are you there?").await;
     world.silence(HOUR).await;
-    assert_eq!(world.store.link().await.unwrap().unwrap().link, Link::Banned { until });
-    world.link(Link::Online);
+    assert_eq!(world.store.last_link_state().await.unwrap().unwrap().link, LinkState::Banned { until });
+    world.link(LinkState::Online);
     assert_eq!(world.hears_in("main").await, "Kai: echo: are you there?");
     world.ends().await;
 }
@@ -379,11 +379,15 @@ async fn many_chats_at_once_are_all_answered() {
 async fn what_was_asked_at_a_terminal_is_never_given_to_whatsapp() {
     let mut world = World::new(Behaviour::Echo).await;
     let at_terminal = ChatId::new("console:desk");
-    world.store.say(&at_terminal, "Kai: this is for the terminal", world.now()).await.unwrap();
+    world.store.notify_chat(&at_terminal, "Kai: this is for the terminal", world.now()).await.unwrap();
     world.says("main", "Owner", "hello").await;
     assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
     world.silence(HOUR).await;
-    assert_eq!(world.store.still_to_come(&at_terminal).await.unwrap(), 1, "it waits for the next `chat`");
+    assert_eq!(
+        world.store.count_unfinished_work(&at_terminal).await.unwrap(),
+        1,
+        "it waits for the next `chat`"
+    );
     world.ends().await;
 }
 

@@ -21,7 +21,7 @@ async fn a_docker_that_comes_up_a_moment_later_is_nobodys_news() {
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai are you there?");
     assert!(world.seconds() - back < 10, "{}", world.seconds() - back);
     world.silence(MINUTE * 60).await;
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }
 
@@ -38,7 +38,7 @@ async fn a_docker_that_does_not_come_up_is_told_and_what_is_asked_is_kept() {
     world.says("family", "Bo", "@Kai hello?").await;
     world.says("main", "Owner", "what is wrong?").await;
     world.silence(MINUTE * 60).await;
-    let [(outage, _)] = world.store.outages().await.unwrap()[..] else { panic!("there is one outage") };
+    let [(outage, _)] = world.store.open_outages().await.unwrap()[..] else { panic!("there is one outage") };
     assert_eq!(outage, Outage::NoDocker);
 
     world.docker.comes_back();
@@ -47,7 +47,7 @@ async fn a_docker_that_does_not_come_up_is_told_and_what_is_asked_is_kept() {
     answers.sort();
     assert_eq!(answers, ["Kai: echo: @Kai hello?", "Kai: echo: what is wrong?"]);
     assert!(world.seconds() - back < 10, "{}", world.seconds() - back);
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }
 
@@ -61,7 +61,7 @@ async fn where_nobody_asks_only_the_owner_is_told_after_two_minutes() {
     world.silence(MINUTE * 60).await;
     world.docker.comes_back();
     world.silence(MINUTE).await;
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }
 

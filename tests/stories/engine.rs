@@ -8,7 +8,9 @@ use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
-use nanokimi::container::{ContainerSpec, Containers, Daemon, Exit, Memory, Running};
+use nanokimi::container::{
+    AgentMemory, ContainerExit, ContainerSpec, Containers, DaemonUser, RunningContainer,
+};
 use nanokimi::types::{Failure, GroupName, InstallId, Trouble};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -72,7 +74,7 @@ struct State {
     tries: usize,
     launches: Vec<ContainerSpec>,
     panics_at_removal: bool,
-    memory: Memory,
+    memory: AgentMemory,
 }
 
 /// Whether Docker answers.
@@ -163,7 +165,7 @@ impl ScriptedDocker {
     }
 
     /// What the agents hold from now on, and whether the machine is short of memory.
-    pub fn holds(&self, memory: Memory) {
+    pub fn holds(&self, memory: AgentMemory) {
         self.state().memory = memory;
     }
 
@@ -191,24 +193,24 @@ impl ScriptedDocker {
 }
 
 impl Containers for ScriptedDocker {
-    async fn answers(&self) -> anyhow::Result<()> {
+    async fn ping_docker(&self) -> anyhow::Result<()> {
         match self.state().daemon {
             Standing::Answers => Ok(()),
             Standing::Silent => anyhow::bail!("Docker does not answer"),
         }
     }
 
-    async fn daemon(&self) -> anyhow::Result<Daemon> {
-        self.answers().await?;
-        Ok(Daemon::Rootless)
+    async fn fetch_daemon_user(&self) -> anyhow::Result<DaemonUser> {
+        self.ping_docker().await?;
+        Ok(DaemonUser::Rootless)
     }
 
-    async fn memory(&self, _: Vec<(GroupName, PathBuf)>) -> Memory {
+    async fn measure_group_memory(&self, _: Vec<(GroupName, PathBuf)>) -> AgentMemory {
         self.state().memory.clone()
     }
 
-    async fn launch(&self, spec: &ContainerSpec) -> Result<Running, Failure> {
-        self.answers().await.map_err(|error| Failure::new(Trouble::NoDocker, error.to_string()))?;
+    async fn launch_container(&self, spec: &ContainerSpec) -> Result<RunningContainer, Failure> {
+        self.ping_docker().await.map_err(|error| Failure::new(Trouble::NoDocker, error.to_string()))?;
         let behaviour = {
             let mut state = self.state();
             state.tries += 1;
@@ -245,32 +247,32 @@ impl Containers for ScriptedDocker {
             docker.state().running.remove(&name);
             ended.send(()).ok();
         });
-        Ok(Running {
+        Ok(RunningContainer {
             name: spec.name.clone(),
             stdin: Box::new(stdin),
             stdout: Box::new(stdout),
             stderr: Box::new(stderr),
             exit: Box::pin(async {
                 exit.await.ok();
-                Exit::Code(0)
+                ContainerExit::Code(0)
             }),
         })
     }
 
-    async fn remove(&self, name: &str) -> anyhow::Result<()> {
+    async fn remove_container(&self, name: &str) -> anyhow::Result<()> {
         let panics = std::mem::take(&mut self.state().panics_at_removal);
         assert!(!panics, "{A_PIECE_OF_A_MESSAGE}");
         self.state().running.remove(name);
         Ok(())
     }
 
-    async fn remove_group(&self, install: &InstallId, group: &GroupName) -> anyhow::Result<()> {
+    async fn remove_containers_of_group(&self, install: &InstallId, group: &GroupName) -> anyhow::Result<()> {
         self.state().running.retain(|_, (spec, _)| spec.install != *install || spec.group != *group);
         Ok(())
     }
 
-    async fn sweep(&self, install: &InstallId) -> anyhow::Result<usize> {
-        self.answers().await?;
+    async fn remove_install_containers(&self, install: &InstallId) -> anyhow::Result<usize> {
+        self.ping_docker().await?;
         let mut state = self.state();
         let before = state.running.len();
         state.running.retain(|_, (spec, _)| spec.install != *install);

@@ -101,7 +101,7 @@ async fn a_group_that_changes_its_engine_takes_the_conversation_along_and_back()
     let choose = async |world: &World, engine: Option<Engine>| {
         let mut group = held::group("family", Role::Member);
         group.engine = engine.map(Engine::name);
-        world.store.set_group(&group).await.unwrap();
+        world.store.update_group(&group).await.unwrap();
     };
     world.says("family", "Alice", "@Kai the boat is called <Nube>").await;
     let turn = world.prompt().await;
@@ -150,7 +150,7 @@ async fn only_the_newest_of_a_long_conversation_are_taken_along() {
     }
     let mut group = held::group("family", Role::Member);
     group.engine = Some(Engine::KimiCode.name());
-    world.store.set_group(&group).await.unwrap();
+    world.store.update_group(&group).await.unwrap();
     world.says("family", "Alice", "@Kai the last").await;
     let echo = world.hears_in("family").await;
     assert!(!echo.contains("number 14") && echo.contains("number 16"), "{echo}");

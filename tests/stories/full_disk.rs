@@ -19,7 +19,7 @@ async fn a_disk_that_is_full_for_a_moment_is_nobodys_news() {
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
     assert!(world.seconds() <= 5, "{}", world.seconds());
     world.silence(MINUTE * 60).await;
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }
 
@@ -36,7 +36,7 @@ async fn a_full_disk_is_told_once_to_each_and_what_was_asked_is_answered_when_th
     world.says("family", "Bo", "@Kai and when does it arrive?").await;
     world.says("main", "Owner", "what is wrong?").await;
     world.silence(MINUTE * 60).await;
-    let [(outage, _)] = world.store.outages().await.unwrap()[..] else { panic!("there is one outage") };
+    let [(outage, _)] = world.store.open_outages().await.unwrap()[..] else { panic!("there is one outage") };
     assert_eq!(outage, Outage::NoSpace);
 
     world.docker.usually(Behaviour::Echo);
@@ -45,7 +45,7 @@ async fn a_full_disk_is_told_once_to_each_and_what_was_asked_is_answered_when_th
     answers.sort();
     assert_eq!(answers, ["Kai: echo: @Kai and when does it arrive?", "Kai: echo: what is wrong?"]);
     assert!(world.seconds() - room < 40, "{}", world.seconds() - room);
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
     world.silence(MINUTE * 60).await;
     world.ends().await;
@@ -67,7 +67,7 @@ async fn what_a_full_disk_keeps_outlives_a_restart() {
     world.docker.usually(Behaviour::Echo);
     world.start().await;
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }
 
@@ -84,6 +84,6 @@ async fn an_outage_that_is_over_for_nobody_to_see_ends_with_the_next_start() {
     world.docker.usually(Behaviour::Echo);
     world.start().await;
     world.silence(MINUTE).await;
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }

@@ -3,18 +3,18 @@
 use std::time::Duration;
 
 use nanokimi::bridge::Event;
-use nanokimi::types::{Account, ChatId, Group, Inbound, Role};
+use nanokimi::types::{ChatId, Group, IncomingMessage, LinkedAccount, Role};
 
 use crate::engine::Behaviour;
 use crate::held::{lid, message, name, phone, same_person};
 use crate::world::World;
 
-fn in_chat(chat: &str, message: Inbound) -> Inbound {
-    Inbound { chat: ChatId::new(chat), ..message }
+fn in_chat(chat: &str, message: IncomingMessage) -> IncomingMessage {
+    IncomingMessage { chat: ChatId::new(chat), ..message }
 }
 
-fn by_lid(message: Inbound) -> Inbound {
-    Inbound { sender: lid(&message.sender_name), ..message }
+fn by_lid(message: IncomingMessage) -> IncomingMessage {
+    IncomingMessage { sender: lid(&message.sender_name), ..message }
 }
 
 fn direct(to: &str) -> Group {
@@ -76,7 +76,11 @@ async fn a_chat_of_two_names_is_one_chat_to_choose_from_and_one_group() {
             named("status@broadcast", "Status", None),
             named("news@newsletter", "News", None),
             named("console:main", "Terminal", None),
-            Event::Account(Account { id: phone("Owner"), lid: Some(lid("Owner")), name: "Olga".to_owned() }),
+            Event::Account(LinkedAccount {
+                id: phone("Owner"),
+                lid: Some(lid("Owner")),
+                name: "Olga".to_owned(),
+            }),
             same_person("Ana"),
             named("Ana@s.whatsapp.net", "Ana", None),
         ])
@@ -107,9 +111,9 @@ async fn a_chat_of_two_names_is_one_chat_to_choose_from_and_one_group() {
 async fn the_chat_with_oneself_is_answered_under_both_names_of_the_account() {
     let mut world = World::new(Behaviour::Echo).await;
     world.add(direct("Owner")).await;
-    let account = Account { id: phone("Owner"), lid: Some(lid("Owner")), name: "Olga".to_owned() };
+    let account = LinkedAccount { id: phone("Owner"), lid: Some(lid("Owner")), name: "Olga".to_owned() };
     world.tells(vec![Event::Account(account.clone())]).await;
-    assert_eq!(world.store.account().await.unwrap(), Some(account));
+    assert_eq!(world.store.linked_account().await.unwrap(), Some(account));
     world.writes(by_lid(in_chat("Owner@lid", message("", "1", "Owner", "@Kai note", world.now())))).await;
     assert_eq!(world.hears_in("Owner@s.whatsapp.net").await, "Kai: echo: @Kai note");
     world.ends().await;

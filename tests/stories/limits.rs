@@ -100,7 +100,7 @@ async fn a_changed_prompt_takes_effect_at_the_next_turn() {
     let mut world = World::new(Behaviour::Echo).await;
     world.says("main", "Owner", "hello").await;
     world.hears_in("main").await;
-    let prompt = world.paths().groups().join("main/KIMI.md");
+    let prompt = world.paths().groups_folder().join("main/KIMI.md");
     std::fs::write(prompt, "You are a pirate.").unwrap();
     world.says("main", "Owner", "who are you?").await;
     world.hears_in("main").await;
@@ -138,7 +138,7 @@ async fn an_idle_agent_makes_room_even_while_a_busy_one_was_asked() {
 #[tokio::test(start_paused = true)]
 async fn an_agent_that_changes_its_prompt_without_end_still_lets_others_be_answered() {
     let mut world = World::new(Behaviour::Echo).await;
-    let prompt = world.paths().groups().join("global/KIMI.md");
+    let prompt = world.paths().groups_folder().join("global/KIMI.md");
     let restless = tokio::spawn(async move {
         for n in 0.. {
             std::fs::write(&prompt, format!("version {n}")).unwrap();

@@ -4,7 +4,7 @@ use std::fs;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
-use nanokimi::bridge::{FetchError, Link, Typing};
+use nanokimi::bridge::{FetchError, LinkState, Typing};
 use nanokimi::types::{Media, MediaKind};
 
 use crate::engine::Behaviour;
@@ -112,12 +112,12 @@ async fn a_file_that_cannot_be_had_is_told_with_the_reason() {
 async fn while_whatsapp_is_away_a_file_is_waited_for() {
     let mut world = World::new(Behaviour::Held).await;
     world.chats.hold_file(b"photo", PNG);
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.sends("main", "Owner", "look", photo(b"photo")).await;
     world.silence(Duration::from_secs(600)).await;
     assert!(world.chats.fetched().is_empty());
     assert_eq!(world.docker.tries(), 0, "nobody is woken for what cannot be told");
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     let turn = world.prompt().await;
     assert_eq!(turn.images.len(), 1);
     turn.answer("ok");
@@ -300,11 +300,11 @@ fn is_whole(file: &fs::DirEntry) -> bool {
 async fn what_is_taken_back_while_it_is_fetched_leaves_no_file() {
     let mut world = World::new(Behaviour::Held).await;
     world.chats.hold_file(b"photo", PNG);
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     let id = world.sends("family", "Ana", "@Kai look", photo(b"photo")).await;
     world.silence(Duration::from_secs(5)).await;
     world.tells(vec![deleted("family", "Ana", &id)]).await;
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     world.silence(Duration::from_secs(5)).await;
     assert_eq!(world.chats.fetched(), [b"photo"]);
     assert_eq!(fs::read_dir(world.in_folder("family", "inbox/2026-11-21")).unwrap().count(), 0);
@@ -315,7 +315,7 @@ async fn what_is_taken_back_while_it_is_fetched_leaves_no_file() {
 async fn a_file_is_fetched_once_the_database_works_again() {
     let mut world = World::new(Behaviour::Held).await;
     world.chats.hold_file(b"photo", PNG);
-    let database = rusqlite::Connection::open(world.paths().database()).unwrap();
+    let database = rusqlite::Connection::open(world.paths().database_file()).unwrap();
     let index: String = database
         .query_row("SELECT sql FROM sqlite_schema WHERE name = 'inbox_wanted'", [], |row| row.get(0))
         .unwrap();

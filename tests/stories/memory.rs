@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use nanokimi::container::{Memory, Pressure};
+use nanokimi::container::{AgentMemory, MemoryPressure};
 use nanokimi::types::Role;
 
 use crate::engine::Behaviour;
@@ -14,9 +14,9 @@ const MINUTE: Duration = Duration::from_secs(60);
 const MIB: u64 = 1024 * 1024;
 
 /// What these groups' agents hold, in MB.
-fn holding(groups: &[(&str, u64)]) -> Memory {
+fn holding(groups: &[(&str, u64)]) -> AgentMemory {
     let held: HashMap<_, _> = groups.iter().map(|(group, mb)| (name(group), mb * MIB)).collect();
-    Memory { held, pressure: Pressure::None }
+    AgentMemory { held, pressure: MemoryPressure::None }
 }
 
 /// A service with room for three usual agents, and these groups.
@@ -70,7 +70,7 @@ async fn if_the_machine_runs_short_all_that_are_idle_go_and_who_works_is_not_dis
     world.docker.next(Behaviour::Held);
     world.says("family", "Ana", "@Kai a long story").await;
     let prompt = world.prompt().await;
-    world.docker.holds(Memory { pressure: Pressure::Some, ..Memory::default() });
+    world.docker.holds(AgentMemory { pressure: MemoryPressure::Some, ..AgentMemory::default() });
     world.silence(MINUTE / 2).await;
     assert_eq!(world.docker.running_groups(), ["family"]);
     prompt.answer("Once upon a time.");

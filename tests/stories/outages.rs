@@ -80,7 +80,7 @@ async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_w
     }
     answered.sort();
     assert_eq!(answered, [("family".to_owned(), 2), ("main".to_owned(), 1)]);
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }
 
@@ -104,11 +104,11 @@ async fn each_thing_that_kimi_refuses_an_account_for_is_told_in_its_own_words() 
         let prompt = world.prompt().await;
         world.refuse_saying(&prompt, status, says).await;
         told.extend([world.hears().await, world.hears().await].map(|heard| heard.text));
-        let outages = world.store.outages().await.unwrap();
+        let outages = world.store.open_outages().await.unwrap();
         assert_eq!(outages.into_iter().map(|(outage, _)| outage).collect::<Vec<_>>(), [outage], "{says}");
         world.prompt().await.answer("Here I am again.");
         assert_eq!(world.hears_in("family").await, "Kai: Here I am again.");
-        assert_eq!(world.store.outages().await.unwrap(), []);
+        assert_eq!(world.store.open_outages().await.unwrap(), []);
         world.ends().await;
     }
     insta::assert_snapshot!(told.join("\n"), @"
@@ -139,7 +139,7 @@ async fn a_missing_login_starts_no_container_and_a_new_one_is_taken_up_at_once()
     world.says("main", "Owner", "hello").await;
     world.silence(HOUR).await;
     assert_eq!(world.docker.tries(), 0);
-    let outages = world.store.outages().await.unwrap();
+    let outages = world.store.open_outages().await.unwrap();
     assert_eq!(outages.into_iter().map(|(outage, _)| outage).collect::<Vec<_>>(), [Outage::NotLoggedIn]);
 
     let began = world.seconds();
@@ -211,7 +211,7 @@ async fn what_fails_otherwise_during_an_outage_is_not_kept_by_it() {
     refuses(&mut world).await;
     world.hears_in("main").await;
     let store = world.store.clone();
-    let keeps = async |group| store.keeps(&chat(group), began).await.unwrap();
+    let keeps = async |group| store.is_held_by_outage(&chat(group), began).await.unwrap();
     assert!(keeps("main").await);
 
     world.says("family", "Ana", "@Kai hello").await;
@@ -256,7 +256,7 @@ async fn a_login_that_comes_and_goes_while_nobody_asks_is_told_each_time_it_ends
     world.silence(HOUR).await;
     world.logs_in("two");
     world.silence(HOUR).await;
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.logs_out();
     assert!(world.hears_in("main").await.contains("`nanokimi login` is all it takes"));
     world.ends().await;
@@ -369,7 +369,7 @@ async fn an_answer_that_was_under_way_already_ends_no_outage() {
     assert_eq!(world.hears_in("main").await, "Kai: Done.");
     refuses(&mut world).await;
     world.silence(Duration::from_secs(30)).await;
-    assert_eq!(world.store.outages().await.unwrap().len(), 1);
+    assert_eq!(world.store.open_outages().await.unwrap().len(), 1);
     world.prompt().await.answer("Hello.");
     assert_eq!(world.hears_in("family").await, "Kai: Hello.");
     world.ends().await;
@@ -390,7 +390,7 @@ async fn what_an_engine_says_of_the_account_is_its_own_chats_trouble() {
         let told = world.hears_in("family").await;
         assert!(told.starts_with("Kai: I tried 3 times and could not answer."), "{words}: {told}");
         world.silence(HOUR).await;
-        assert_eq!(world.store.outages().await.unwrap(), [], "{words}");
+        assert_eq!(world.store.open_outages().await.unwrap(), [], "{words}");
         world.ends().await;
     }
 }
@@ -403,7 +403,7 @@ async fn an_engine_that_speaks_acp_is_believed_no_more() {
     world.says("family", "Ana", "@Kai hello").await;
     assert!(world.hears_in("family").await.starts_with("Kai: I tried 3 times and could not answer."));
     world.silence(HOUR).await;
-    assert_eq!(world.store.outages().await.unwrap(), []);
+    assert_eq!(world.store.open_outages().await.unwrap(), []);
     world.ends().await;
 }
 
@@ -417,7 +417,7 @@ async fn a_model_that_an_agent_has_made_up_is_no_trouble_of_the_account() {
         let told = world.hears_in("family").await;
         assert!(told.starts_with("Kai: I could not answer."), "{asks}: {told}");
         world.silence(Duration::from_secs(60)).await;
-        assert_eq!(world.store.outages().await.unwrap(), [], "{asks}");
+        assert_eq!(world.store.open_outages().await.unwrap(), [], "{asks}");
     }
     // The one that its engine was told of is.
     world.says("family", "Ana", "@Kai hello").await;

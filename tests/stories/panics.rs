@@ -74,7 +74,7 @@ async fn a_service_that_stops_while_it_recovers_loses_nothing() {
 #[tokio::test(start_paused = true)]
 async fn what_can_never_be_stored_keeps_nothing_else_and_its_chat_is_told() {
     let mut world = World::new(Behaviour::EchoAll).await;
-    Connection::open(world.paths().database())
+    Connection::open(world.paths().database_file())
         .unwrap()
         .execute_batch(
             "CREATE TRIGGER poison BEFORE INSERT ON inbox WHEN NEW.text LIKE '%poison%'

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::Duration;
 
 use nanokimi::bridge::Event;
-use nanokimi::types::{Forwarded, Forwards, Group, Inbound, MediaKind, MessageId, Quote};
+use nanokimi::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, MediaKind, MessageId, Quote};
 
 use crate::engine::Behaviour;
 use crate::held::{self, media, message, phone};
@@ -13,7 +13,7 @@ use crate::world::World;
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\na picture";
 
 /// The same message as an answer to another one, of which its client says what it likes.
-fn answering(message: Inbound, id: &str, claimed: &str) -> Inbound {
+fn answering(message: IncomingMessage, id: &str, claimed: &str) -> IncomingMessage {
     let quote = Quote {
         id: MessageId::new(id),
         sender: Some(phone("Mallory")),
@@ -21,13 +21,13 @@ fn answering(message: Inbound, id: &str, claimed: &str) -> Inbound {
         text: claimed.to_owned(),
         media: None,
     };
-    Inbound { quote: Some(quote), ..message }
+    IncomingMessage { quote: Some(quote), ..message }
 }
 
 #[tokio::test(start_paused = true)]
 async fn people_of_one_name_are_told_apart_and_kai_is_no_name() {
     let mut world = World::new(Behaviour::Held).await;
-    let writes = |id: &str, sender: &str, name: &str, text: &str, world: &World| Inbound {
+    let writes = |id: &str, sender: &str, name: &str, text: &str, world: &World| IncomingMessage {
         sender_name: name.to_owned(),
         ..message("family", id, sender, text, world.now())
     };
@@ -52,7 +52,7 @@ async fn people_of_one_name_are_told_apart_and_kai_is_no_name() {
     world.start().await;
     world.tells(vec![Event::SamePerson { one: phone("222"), other: held::lid("222") }]).await;
     let renamed =
-        Inbound { sender: held::lid("222"), ..writes("m5", "222", "Lola", "@Kai at three", &world) };
+        IncomingMessage { sender: held::lid("222"), ..writes("m5", "222", "Lola", "@Kai at three", &world) };
     world.writes(renamed).await;
     let turn = world.prompt().await;
     assert!(turn.text.contains(r#"sender="Lola" person="p2""#), "{}", turn.text);
@@ -180,7 +180,7 @@ async fn a_long_message_that_is_taken_back_takes_its_file_along() {
 #[tokio::test(start_paused = true)]
 async fn what_was_passed_on_is_told_as_that_and_calls_only_if_the_owner_wants_it() {
     let mut world = World::new(Behaviour::Held).await;
-    let passed_on = |id: &str, forwarded, world: &World| Inbound {
+    let passed_on = |id: &str, forwarded, world: &World| IncomingMessage {
         forwarded,
         ..message("family", id, "Ana", "@Kai send this to everybody", world.now())
     };
@@ -200,8 +200,8 @@ async fn what_was_passed_on_is_told_as_that_and_calls_only_if_the_owner_wants_it
     turn.answer("No.");
     assert_eq!(world.hears_in("family").await, "Kai: No.");
 
-    let family = world.store.group(&held::name("family")).await.unwrap().unwrap();
-    world.store.set_group(&Group { forwards: Forwards::Call, ..family }).await.unwrap();
+    let family = world.store.group_by_name(&held::name("family")).await.unwrap().unwrap();
+    world.store.update_group(&Group { forwards: ForwardPolicy::Call, ..family }).await.unwrap();
     world.writes(passed_on("f3", Forwarded::Once, &world)).await;
     let turn = world.prompt().await;
     assert!(turn.text.contains(r#"forwarded="true">@Kai send"#), "{}", turn.text);
@@ -209,8 +209,10 @@ async fn what_was_passed_on_is_told_as_that_and_calls_only_if_the_owner_wants_it
     assert_eq!(world.hears_in("family").await, "Kai: I do not.");
 
     // In the main channel every message is for Kai.
-    let note =
-        Inbound { forwarded: Forwarded::Once, ..message("main", "n1", "Owner", "look at that", world.now()) };
+    let note = IncomingMessage {
+        forwarded: Forwarded::Once,
+        ..message("main", "n1", "Owner", "look at that", world.now())
+    };
     world.writes(note).await;
     world.prompt().await.answer("Seen.");
     assert_eq!(world.hears_in("main").await, "Kai: Seen.");

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use nanokimi::bridge::{HandedOver, Link};
+use nanokimi::bridge::{HandedOver, LinkState};
 
 use crate::engine::Behaviour;
 use crate::held::name;
@@ -52,15 +52,15 @@ async fn a_failure_of_its_turn_is_not_told_there_either() {
 #[tokio::test(start_paused = true)]
 async fn what_waits_to_be_sent_is_not_sent() {
     let mut world = World::new(Behaviour::Echo).await;
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.says("family", "Ana", "@Kai one").await;
     world.says("main", "Owner", "two").await;
     world.silence(Duration::from_secs(60)).await;
     world.store.remove_group(&name("family")).await.unwrap();
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     assert_eq!(world.hears_in("main").await, "Kai: echo: two");
     world.silence(HOUR).await;
-    assert_eq!(world.store.given_up().await.unwrap()[0].why, "the group was removed");
+    assert_eq!(world.store.given_up_replies().await.unwrap()[0].why, "the group was removed");
     world.ends().await;
 }
 
@@ -75,9 +75,9 @@ async fn what_is_with_whatsapp_is_not_sent_again() {
     let stuck = world.stuck().await;
     world.store.remove_group(&name("family")).await.unwrap();
     stuck.outcome.send(Ok(HandedOver::Sent)).unwrap();
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.passes(Duration::from_secs(60)).await;
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     world.silence(HOUR).await;
     world.ends().await;
 }

@@ -3,7 +3,7 @@
 use std::fs;
 use std::os::unix::fs::symlink;
 
-use nanokimi::types::{ChatId, Group, Inbound, MediaKind, Role, SenderId};
+use nanokimi::types::{ChatId, Group, IncomingMessage, MediaKind, Role, SenderId};
 
 use crate::engine::Behaviour;
 use crate::held::{Heard, Read, What, message, name};
@@ -107,7 +107,8 @@ async fn an_answer_quotes_in_a_group_and_not_in_a_direct_chat() {
     assert_eq!(world.hears().await.to, Some(asked));
     assert_eq!(world.hears().await.to, None, "the first part is enough");
 
-    let call = Inbound { chat: direct.chat, ..message("x", "d1", "34600000001", "@Kai hello", world.now()) };
+    let call =
+        IncomingMessage { chat: direct.chat, ..message("x", "d1", "34600000001", "@Kai hello", world.now()) };
     world.writes(call).await;
     world.prompt().await.answer("Hello.");
     let heard = world.hears().await;
@@ -141,7 +142,7 @@ async fn who_is_named_is_mentioned_where_the_name_is_one_persons() {
     {
         let id = SenderId::new(format!("{number}@s.whatsapp.net"));
         let hello = message("family", &format!("n{nth}"), name, "hello", world.now());
-        world.writes(Inbound { sender: id, ..hello }).await;
+        world.writes(IncomingMessage { sender: id, ..hello }).await;
     }
     world.says("family", "Cy", "@Kai who is next?").await;
     world.prompt().await.answer("@Ana, then @Bo; `@Ana` is code.");

@@ -154,7 +154,8 @@ async fn what_was_given_up_is_not_launched_for_again() {
 
 /// What an agent has left in its folders: a history, and instructions of its own.
 fn leaves_behind(world: &World) {
-    fs::write(world.paths().sessions(&held::name("main")).join("history"), "we speak of boats").unwrap();
+    fs::write(world.paths().sessions_folder(&held::name("main")).join("history"), "we speak of boats")
+        .unwrap();
     fs::write(world.in_folder("main", "AGENTS.md"), [0xff]).unwrap();
     fs::write(world.in_folder("main", "list.txt"), "milk").unwrap();
 }
@@ -201,7 +202,7 @@ async fn what_an_agent_remembers_stays_when_it_was_not_to_blame() {
     world.says("main", "Owner", "hello").await;
     let notice = world.hears_in("main").await;
     assert!(notice.contains("never got ready"), "{notice}");
-    let history = world.paths().sessions(&held::name("main")).join("history");
+    let history = world.paths().sessions_folder(&held::name("main")).join("history");
     assert_eq!(fs::read_to_string(&history).unwrap(), "we speak of boats");
     assert_eq!(fs::read(world.in_folder("main", "AGENTS.md")).unwrap(), [0xff]);
     // One that breaks down in its work is another matter, however often.
@@ -225,7 +226,7 @@ async fn an_agent_that_fills_the_disk_is_stopped_and_the_others_go_on() {
         fs::write(world.in_folder("main", &format!("f{number}")), "").unwrap();
     }
     insta::assert_snapshot!(world.hears_until(|text| text.contains("disk")).await, @"Kai: I could not answer. My files in this chat take more of the server's disk than one chat may. Please ask me to delete what is not needed any more. Your message is kept; to try again, send it again.");
-    let stops = world.store.stops(world.now()).await.unwrap();
+    let stops = world.store.recent_agent_stops(world.now()).await.unwrap();
     assert_eq!(stops.iter().map(|stop| stop.group.as_str()).collect::<Vec<_>>(), ["main"]);
 
     world.says("family", "Ana", "@Kai hello").await;

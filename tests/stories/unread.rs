@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::SignedDuration;
-use nanokimi::bridge::{Event, Link};
-use nanokimi::types::{Author, MessageId, Unread};
+use nanokimi::bridge::{Event, LinkState};
+use nanokimi::types::{Author, MessageId, UnreadableMessage};
 
 use crate::engine::Behaviour;
 use crate::held::{chat, message, phone};
@@ -13,7 +13,7 @@ use crate::world::World;
 const MINUTE: Duration = Duration::from_secs(60);
 
 fn unread(world: &World, group: &str, id: &str, sender: &str, author: Author) -> Event {
-    Event::Unread(Unread {
+    Event::Unread(UnreadableMessage {
         chat: chat(group),
         id: MessageId::new(id),
         sender: phone(sender),
@@ -76,13 +76,13 @@ async fn while_the_link_is_away_nobody_is_asked_and_afterwards_twenty_at_a_time(
     let mut world = World::new(Behaviour::EchoAll).await;
     // A look that has begun with the link goes on without it.
     world.silence(Duration::from_secs(1)).await;
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     let many =
         (0..50).map(|number| unread(&world, "family", &format!("{number:02}"), "Ana", Author::OwnPhone));
     world.tells(many.collect()).await;
     world.silence(MINUTE).await;
     assert_eq!(asked(&world).len(), 0);
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     world.silence(Duration::from_secs(1)).await;
     assert_eq!(asked(&world).len(), 20);
     world.silence(MINUTE * 2).await;
@@ -145,7 +145,7 @@ async fn of_more_than_are_looked_after_at_once_the_chat_hears_the_number() {
     let told = world.hears_in("family").await;
     assert_eq!(told, "Kai: I could not read a message of Eve. Please send it again.");
     world.silence(MINUTE * 60 * 24 * 15).await;
-    assert_eq!(world.store.unread().await.unwrap(), None);
+    assert_eq!(world.store.count_unread().await.unwrap(), None);
     world.ends().await;
 }
 
@@ -154,11 +154,11 @@ async fn what_has_waited_at_whatsapp_for_longer_than_phones_keep_it_is_told_too(
     let mut world = World::new(Behaviour::EchoAll).await;
     let Event::Unread(message) = unread(&world, "family", "1", "Ana", Author::Somebody) else { panic!() };
     let sent_at = world.now() - SignedDuration::from_hours(24 * 20);
-    world.tells(vec![Event::Unread(Unread { sent_at, ..message })]).await;
+    world.tells(vec![Event::Unread(UnreadableMessage { sent_at, ..message })]).await;
     let told = world.hears_in("family").await;
     assert_eq!(told, "Kai: I could not read a message of Ana. Please send it again.");
     assert_eq!(asked(&world), ["1"], "our clock may be wrong");
-    assert_eq!(world.store.unread().await.unwrap(), None);
+    assert_eq!(world.store.count_unread().await.unwrap(), None);
     world.silence(MINUTE * 60 * 24).await;
     world.ends().await;
 }
@@ -166,17 +166,17 @@ async fn what_has_waited_at_whatsapp_for_longer_than_phones_keep_it_is_told_too(
 #[tokio::test(start_paused = true)]
 async fn after_a_full_disk_the_owner_hears_why_kai_was_away() {
     let mut world = World::new(Behaviour::EchoAll).await;
-    for link in [Link::DiskFull, Link::Connecting, Link::DiskFull, Link::Connecting] {
+    for link in [LinkState::DiskFull, LinkState::Connecting, LinkState::DiskFull, LinkState::Connecting] {
         world.link(link);
         world.silence(MINUTE).await;
     }
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     let told = "Kai: I was offline, because the disk of your server was full. Nothing is lost: what was written \
                 meanwhile comes now. Please make more room there.";
     assert_eq!(world.hears_in("main").await, told);
-    world.link(Link::Connecting);
+    world.link(LinkState::Connecting);
     world.silence(MINUTE).await;
-    world.link(Link::Online);
+    world.link(LinkState::Online);
     world.silence(MINUTE * 60).await;
     world.ends().await;
 }

@@ -8,16 +8,16 @@ use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nanokimi::agent::Engine;
-use nanokimi::auth::{Login, config_toml};
-use nanokimi::bridge::{Answer, Event, Link, Send};
+use nanokimi::bridge::{Answer, Event, LinkState, SendOrder};
 use nanokimi::clock::Clock;
-use nanokimi::door::Upstream;
-use nanokimi::home;
+use nanokimi::egress::KimiUpstream;
+use nanokimi::folders;
+use nanokimi::login::{Login, config_toml};
 use nanokimi::paths::Paths;
-use nanokimi::service::Ended;
-use nanokimi::session::{Host, Settings};
-use nanokimi::store::{Finish, Store, TurnEnding};
-use nanokimi::types::{Group, Inbound, Media, MessageId, Quote, Role, Secret, TokenUsage};
+use nanokimi::service::StopReason;
+use nanokimi::session::{SessionContext, Settings};
+use nanokimi::store::{Store, TurnEnding, TurnOutcome};
+use nanokimi::types::{Group, IncomingMessage, Media, MessageId, Quote, Role, Secret, TokenUsage};
 use serde_json::json;
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
@@ -74,11 +74,11 @@ impl World {
     pub async fn without_service_at(usual: Behaviour, began: &str) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path());
-        home::prepare(&paths).unwrap();
-        config_toml::ensure(&paths.engine_config()).unwrap();
+        folders::prepare_install_folders(&paths).unwrap();
+        config_toml::ensure_engine_config(&paths.engine_config_file()).unwrap();
         let (wall, instant) = (began.parse().unwrap(), Instant::now());
         let clock = Clock::Anchored { wall, instant, set_millis: Box::leak(Box::default()) };
-        let store = Store::open(&paths.database()).unwrap();
+        let store = Store::open(&paths.database_file()).unwrap();
         let (docker, prompts) = ScriptedDocker::new(usual);
         let install = store.install_id().await.unwrap();
         let settings = held::settings(install);
@@ -127,18 +127,22 @@ impl World {
             "scope": "kimi-code", "token_type": "Bearer", "expires_in": 900.0,
         });
         fs::write(self.paths().login_file(), login.to_string()).unwrap();
-        self.login.as_ref().expect("the service runs").reread(self.now());
+        self.login.as_ref().expect("the service runs").reload_if_changed(self.now());
     }
 
     /// The Kimi API has refused this token, as the doors tell it.
     pub fn is_refused(&self, token: &str) {
-        self.login.as_ref().expect("the service runs").refusals().send_replace(Some(Secret::new(token)));
+        self.login
+            .as_ref()
+            .expect("the service runs")
+            .refused_token_sender()
+            .send_replace(Some(Secret::new(token)));
     }
 
     /// Somebody logs out.
     pub fn logs_out(&self) {
         fs::remove_file(self.paths().login_file()).unwrap();
-        self.login.as_ref().expect("the service runs").reread(self.now());
+        self.login.as_ref().expect("the service runs").reload_if_changed(self.now());
     }
 
     /// Time passes.
@@ -162,19 +166,24 @@ impl World {
 
     pub async fn add(&mut self, group: Group) {
         self.store.add_group(&group, self.clock.now()).await.unwrap();
-        home::prepare_group(&self.paths(), &group).unwrap();
+        folders::prepare_group_folders(&self.paths(), &group).unwrap();
     }
 
     /// Starts the service on what the folder holds.
     pub async fn start(&mut self) {
-        let login = Arc::new(Login::load(&self.paths(), self.key.as_ref(), NOWHERE, self.clock.now()));
+        let login =
+            Arc::new(Login::load_from_disk(&self.paths(), self.key.as_ref(), NOWHERE, self.clock.now()));
         self.login = Some(Arc::clone(&login));
-        let host = |orders| Host {
+        let host = |orders| SessionContext {
             store: self.store.clone(),
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: self.clock,
-            upstream: Upstream::new(self.api.base(), login.authorization(), login.refusals()),
+            upstream: KimiUpstream::new(
+                self.api.base(),
+                login.watch_authorization(),
+                login.refused_token_sender(),
+            ),
             login,
             settings: Arc::new(self.settings.clone()),
             orders,
@@ -201,7 +210,7 @@ impl World {
     }
 
     /// A message that is stuck in the bridge, to be let go by the story.
-    pub async fn stuck(&mut self) -> Send {
+    pub async fn stuck(&mut self) -> SendOrder {
         self.service.as_mut().expect("the service runs").stuck(FOREVER).await
     }
 
@@ -223,7 +232,7 @@ impl World {
         self.messages += 1;
         let id = format!("m{}", self.messages);
         let message = message(group, &id, sender, caption, self.now());
-        self.writes(Inbound { media: Some(media), ..message }).await;
+        self.writes(IncomingMessage { media: Some(media), ..message }).await;
         id
     }
 
@@ -231,15 +240,15 @@ impl World {
     pub async fn has_used(&mut self, group: &str, input: u64, output: u64) {
         self.messages += 1;
         let earlier = message(group, &format!("m{}", self.messages), "Ana", "@Kai earlier", self.now());
-        self.store.take_in(vec![Event::Message(earlier)], held::rules(), self.now()).await.unwrap();
-        let group = self.store.group(&held::name(group)).await.unwrap().unwrap();
-        let engine = self.settings.engine_of(&group).name();
-        let claim = self.store.claim(&group, &engine, self.now()).await.unwrap().unwrap();
+        self.store.record_events(vec![Event::Message(earlier)], held::rules(), self.now()).await.unwrap();
+        let group = self.store.group_by_name(&held::name(group)).await.unwrap().unwrap();
+        let engine = self.settings.engine_for_group(&group).name();
+        let claim = self.store.claim_pending_rows(&group, &engine, self.now()).await.unwrap().unwrap();
         let ending = TurnEnding {
             turn: claim.turn,
             chat: group.chat,
-            finish: Finish::Answered,
-            unread: Vec::new(),
+            finish: TurnOutcome::Answered,
+            never_read: Vec::new(),
             replies: Vec::new(),
             usage: TokenUsage { input, cached: input, output },
         };
@@ -248,8 +257,8 @@ impl World {
 
     /// The owner limits a group's tokens of a day.
     pub async fn limit(&self, group: &str, daily_tokens: Option<u64>) {
-        let group = self.store.group(&held::name(group)).await.unwrap().unwrap();
-        self.store.set_group(&Group { daily_tokens, ..group }).await.unwrap();
+        let group = self.store.group_by_name(&held::name(group)).await.unwrap().unwrap();
+        self.store.update_group(&Group { daily_tokens, ..group }).await.unwrap();
     }
 
     /// Time passes until this moment.
@@ -260,7 +269,7 @@ impl World {
 
     /// What an agent has put into its group's folder.
     pub fn in_folder(&self, group: &str, path: &str) -> PathBuf {
-        self.paths().group(&held::name(group)).join(path)
+        self.paths().group_folder(&held::name(group)).join(path)
     }
 
     pub async fn quotes(&mut self, group: &str, sender: &str, text: &str, quoted: &Heard) {
@@ -273,7 +282,7 @@ impl World {
     }
 
     /// The bridge delivers this message.
-    pub async fn writes(&self, message: Inbound) {
+    pub async fn writes(&self, message: IncomingMessage) {
         self.service.as_ref().expect("the service runs").writes(message).await;
     }
 
@@ -288,12 +297,12 @@ impl World {
     }
 
     /// The link to WhatsApp changes.
-    pub fn link(&self, link: Link) {
+    pub fn link(&self, link: LinkState) {
         self.service.as_ref().expect("the service runs").link(link);
     }
 
     /// Waits until the service ends by itself.
-    pub async fn ended(&mut self) -> Ended {
+    pub async fn ended(&mut self) -> StopReason {
         self.service.take().expect("the service runs").ended(FOREVER).await
     }
 

@@ -7,23 +7,23 @@ use std::path::PathBuf;
 
 use serde_json::json;
 
-use crate::Fault;
-use crate::home::{self, Home};
+use crate::RunnerError;
+use crate::home::{self, ContainerHome};
 use crate::prompt::{self, SYSTEM};
 
 /// Writes the agent file and says where it lies.
-pub fn write(home: &Home, assistant: &str) -> Result<PathBuf, Fault> {
-    let global = prompt::read(&home.global.join("KIMI.md"));
-    let group = prompt::read(&home.workspace.join("KIMI.md"));
-    home::write(&home.prepared.join("system.md"), SYSTEM.as_bytes())?;
+pub fn write_agent_file(home: &ContainerHome, assistant: &str) -> Result<PathBuf, RunnerError> {
+    let global = prompt::read_prompt_file(&home.global.join("KIMI.md"));
+    let group = prompt::read_prompt_file(&home.workspace.join("KIMI.md"));
+    home::write_home_file(&home.prepared.join("system.md"), SYSTEM.as_bytes())?;
     let file = home.prepared.join("agent.yaml");
-    home::write(&file, agent_file(assistant, &global, &group).as_bytes())?;
+    home::write_home_file(&file, render_agent_file(assistant, &global, &group).as_bytes())?;
     Ok(file)
 }
 
 /// JSON that is YAML too. Nobody answers the questions of `AskUserQuestion` and plan mode in a chat, so those
 /// tools are left out.
-fn agent_file(assistant: &str, global: &str, group: &str) -> String {
+fn render_agent_file(assistant: &str, global: &str, group: &str) -> String {
     let json = json!({"version": 1, "agent": {
         "extend": "default",
         "name": "assistant",
@@ -60,8 +60,8 @@ mod tests {
     use serde_json::Value;
     use std::fs;
 
-    fn written(home: &Home) -> Value {
-        serde_json::from_slice(&fs::read(write(home, "Kai").unwrap()).unwrap()).unwrap()
+    fn written(home: &ContainerHome) -> Value {
+        serde_json::from_slice(&fs::read(write_agent_file(home, "Kai").unwrap()).unwrap()).unwrap()
     }
 
     #[test]
@@ -101,7 +101,7 @@ mod tests {
 
     #[test]
     fn characters_that_yaml_refuses_are_escaped() {
-        let file = agent_file("Kai", "a\u{7f}b\u{85}c\u{2028}d\u{feff}e\u{ffff}f\tg\u{1}", "é👪");
+        let file = render_agent_file("Kai", "a\u{7f}b\u{85}c\u{2028}d\u{feff}e\u{ffff}f\tg\u{1}", "é👪");
         assert!(file.contains(r"a\u007fb\u0085c\u2028d\ufeffe\ufffff\tg\u0001"), "{file}");
         assert!(file.contains("é👪"));
         let read: Value = serde_json::from_str(&file).unwrap();

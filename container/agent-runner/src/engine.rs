@@ -11,18 +11,18 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::home::{Home, Settings};
-use crate::{Code, Fault, web};
+use crate::home::{ContainerHome, RunnerSettings};
+use crate::{RunnerError, RunnerExitCode, web};
 
 /// Programs of the image.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
 
 /// How kimi-cli is called. It gets no variable but these: `KIMI_API_KEY`, say, would be sent in place of the
 /// door's key, and `KIMI_MODEL_CAPABILITIES` would replace what `config.toml` says.
-pub fn command(
+pub fn kimi_cli_command(
     engine: &Path,
-    home: &Home,
-    settings: &Settings,
+    home: &ContainerHome,
+    settings: &RunnerSettings,
     port: u16,
     config: &Path,
     agent_file: &Path,
@@ -46,7 +46,7 @@ pub fn command(
         .env("KIMI_CODE_BASE_URL", &api)
         .env("KIMI_CODE_OAUTH_HOST", &door)
         .env("KIMI_DISABLE_TELEMETRY", "1")
-        .envs(web::variables(port));
+        .envs(web::proxy_variables(port));
     if let Some(model) = &settings.model {
         command.env("KIMI_MODEL_NAME", model);
     }
@@ -59,28 +59,33 @@ pub fn command(
 /// Starts the engine and answers with its exit code, once it has ended.
 ///
 /// # Errors
-/// Where it cannot be started ([`Code::NoEngine`], [`Code::Start`]) or waited for ([`Code::Wait`]).
-pub fn run(mut command: Command) -> Result<u8, Fault> {
+/// Where it cannot be started ([`RunnerExitCode::NoEngine`], [`RunnerExitCode::Start`]) or waited for ([`RunnerExitCode::Wait`]).
+pub fn run_engine(mut command: Command) -> Result<u8, RunnerError> {
     let cannot_start = |error: io::Error| {
-        let code = if error.kind() == io::ErrorKind::NotFound { Code::NoEngine } else { Code::Start };
-        Fault::new(code, format!("Failed to start the engine: {error}"))
+        let code = if error.kind() == io::ErrorKind::NotFound {
+            RunnerExitCode::NoEngine
+        } else {
+            RunnerExitCode::Start
+        };
+        RunnerError::new(code, format!("Failed to start the engine: {error}"))
     };
     // Before the engine is there, so that no signal is missed.
     let signals = Signals::new([SIGTERM, SIGINT]).map_err(cannot_start)?;
     let engine = command.spawn().map_err(|error| {
         let fault = cannot_start(error);
-        Fault { said: format!("{} ({})", fault.said, command.get_program().display()), ..fault }
+        RunnerError { message: format!("{} ({})", fault.message, command.get_program().display()), ..fault }
     })?;
     let engine = Pid::from_child(&engine);
-    let_go_of_stdio().map_err(cannot_start)?;
-    thread::spawn(move || pass_on(signals, engine));
-    wait_for(engine)
-        .map_err(|error| Fault::new(Code::Wait, format!("Failed to wait for the engine: {error}")))
+    detach_stdio().map_err(cannot_start)?;
+    thread::spawn(move || forward_signals(signals, engine));
+    wait_for_engine(engine).map_err(|error| {
+        RunnerError::new(RunnerExitCode::Wait, format!("Failed to wait for the engine: {error}"))
+    })
 }
 
 /// stdin and stdout are the engine's alone: its end of the one must be the end for the host, and its closing of
 /// the other too.
-fn let_go_of_stdio() -> io::Result<()> {
+fn detach_stdio() -> io::Result<()> {
     let nowhere = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&nowhere)?;
     rustix::stdio::dup2_stdout(&nowhere)?;
@@ -88,7 +93,7 @@ fn let_go_of_stdio() -> io::Result<()> {
 }
 
 /// The kernel gives a container's first process no default actions: unheard, SIGTERM would be lost.
-fn pass_on(mut signals: Signals, engine: Pid) {
+fn forward_signals(mut signals: Signals, engine: Pid) {
     for _ in signals.forever() {
         // One that has ended already is being reaped.
         rustix::process::kill_process(engine, Signal::TERM).ok();
@@ -97,12 +102,12 @@ fn pass_on(mut signals: Signals, engine: Pid) {
 
 /// Reaps every child, ours and those that orphans have left to us, until the engine is among them. Who still
 /// lives then ends with the container.
-fn wait_for(engine: Pid) -> io::Result<u8> {
+fn wait_for_engine(engine: Pid) -> io::Result<u8> {
     use std::os::unix::process::ExitStatusExt;
     loop {
         match rustix::process::wait(WaitOptions::empty()) {
             Ok(Some((pid, status))) if pid == engine => {
-                return Ok(exit_code(ExitStatus::from_raw(status.as_raw())));
+                return Ok(exit_code_of_status(ExitStatus::from_raw(status.as_raw())));
             }
             Ok(_) | Err(rustix::io::Errno::INTR) => {}
             Err(error) => return Err(error.into()),
@@ -110,7 +115,7 @@ fn wait_for(engine: Pid) -> io::Result<u8> {
     }
 }
 
-fn exit_code(status: ExitStatus) -> u8 {
+fn exit_code_of_status(status: ExitStatus) -> u8 {
     use std::os::unix::process::ExitStatusExt;
     let code = status.code().or_else(|| status.signal().map(|signal| 128 + signal));
     code.and_then(|code| u8::try_from(code).ok()).unwrap_or(u8::MAX)
@@ -119,23 +124,23 @@ fn exit_code(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::Program;
+    use crate::home::EngineProgram;
     use std::os::unix::process::ExitStatusExt;
 
     #[test]
     fn the_engine_is_called_with_what_it_needs_and_nothing_else() {
-        let home = Home::of_container();
-        let mut settings = Settings {
-            program: Program::KimiCli,
+        let home = ContainerHome::for_container();
+        let mut settings = RunnerSettings {
+            program: EngineProgram::KimiCli,
             session: "main".into(),
             device_id: "d".into(),
             assistant: "Kai".into(),
             model: Some("kimi-for-coding".into()),
             time_zone: Some("Europe/Madrid".into()),
-            services: web::Services::Kimi,
+            services: web::SearchServices::Kimi,
         };
-        let called = |settings: &Settings| {
-            let command = command(
+        let called = |settings: &RunnerSettings| {
+            let command = kimi_cli_command(
                 Path::new("/k"),
                 &home,
                 settings,
@@ -182,15 +187,15 @@ mod tests {
     #[test]
     fn the_exit_code_is_the_engines() {
         for (raw, code) in [(0, 0), (3 << 8, 3), (255 << 8, 255), (15, 143), (9, 137)] {
-            assert_eq!(exit_code(ExitStatus::from_raw(raw)), code);
+            assert_eq!(exit_code_of_status(ExitStatus::from_raw(raw)), code);
         }
     }
 
     #[test]
     fn a_missing_engine_is_told_apart_from_one_that_cannot_run() {
-        let fault = run(Command::new("/nowhere/kimi")).unwrap_err();
-        assert_eq!(fault.code, Code::NoEngine);
-        assert!(fault.said.contains("/nowhere/kimi"), "{fault}");
-        assert_eq!(run(Command::new("/")).unwrap_err().code, Code::Start);
+        let fault = run_engine(Command::new("/nowhere/kimi")).unwrap_err();
+        assert_eq!(fault.code, RunnerExitCode::NoEngine);
+        assert!(fault.message.contains("/nowhere/kimi"), "{fault}");
+        assert_eq!(run_engine(Command::new("/")).unwrap_err().code, RunnerExitCode::Start);
     }
 }

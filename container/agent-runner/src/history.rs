@@ -28,7 +28,7 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::pictures::Burden;
+use crate::pictures::ImageTrimmer;
 
 /// Longest line that is looked into; a longer one is passed on as it is. A picture or film that the agent has
 /// looked at is one line, and the engine needs several times its size in a container of 768 MiB.
@@ -54,8 +54,8 @@ const LOST_RESULT: &str = "<system>ERROR: This call was interrupted. Its result 
 ///
 /// # Errors
 /// Where it can be neither mended nor set aside.
-pub fn mend(sessions: &Path, session: &str) -> io::Result<()> {
-    regain(sessions);
+pub fn repair_kimi_cli_history(sessions: &Path, session: &str) -> io::Result<()> {
+    restore_folder_rights(sessions);
     let folders = match fs::read_dir(sessions) {
         Ok(folders) => folders,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
@@ -70,7 +70,7 @@ pub fn mend(sessions: &Path, session: &str) -> io::Result<()> {
             }
             continue;
         }
-        regain(&folder.path());
+        restore_folder_rights(&folder.path());
         let of_session = folder.path().join(session);
         match fs::symlink_metadata(&of_session) {
             Ok(meta) if meta.is_dir() => {}
@@ -80,9 +80,9 @@ pub fn mend(sessions: &Path, session: &str) -> io::Result<()> {
             }
             Err(_) => continue,
         }
-        regain(&of_session);
-        let mended = plain_files(&of_session).and_then(|()| mend_context(&of_session));
-        if let Err(error) = mended.and_then(|()| cut_wire_log(&of_session)) {
+        restore_folder_rights(&of_session);
+        let mended = check_plain_files(&of_session).and_then(|()| repair_context_file(&of_session));
+        if let Err(error) = mended.and_then(|()| remove_large_wire_log(&of_session)) {
             set_aside(&folder.path(), &of_session, &error.to_string())?;
         }
     }
@@ -98,7 +98,7 @@ fn set_aside(folder: &Path, what: &Path, why: &str) -> io::Result<()> {
 }
 
 /// The engine opens these without a look: a pipe would hold it for ever.
-fn plain_files(folder: &Path) -> io::Result<()> {
+fn check_plain_files(folder: &Path) -> io::Result<()> {
     for name in ["wire.jsonl", "state.json"] {
         if fs::symlink_metadata(folder.join(name)).is_ok_and(|meta| !meta.is_file()) {
             return Err(io::Error::other(format!("{name} is no plain file")));
@@ -108,11 +108,11 @@ fn plain_files(folder: &Path) -> io::Result<()> {
 }
 
 /// Gives back the rights on a folder that is ours, should the agent have taken them away.
-fn regain(folder: &Path) {
+fn restore_folder_rights(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).ok();
 }
 
-fn mend_context(folder: &Path) -> io::Result<()> {
+fn repair_context_file(folder: &Path) -> io::Result<()> {
     let context = folder.join("context.jsonl");
     match fs::symlink_metadata(&context) {
         Ok(meta) if meta.is_file() && meta.len() <= CONTEXT_MAX => {}
@@ -122,29 +122,29 @@ fn mend_context(folder: &Path) -> io::Result<()> {
         Err(error) => return Err(error),
     }
     let mended = folder.join("context.jsonl.mended");
-    remove(&mended)?;
+    remove_file_if_present(&mended)?;
     let no_follow = OFlags::NOFOLLOW.bits() as i32;
     let read = || OpenOptions::new().read(true).custom_flags(no_follow).open(&context).map(BufReader::new);
-    let burden = Burden::of(read()?, LINE_MAX)?;
+    let burden = ImageTrimmer::from_history(read()?, LINE_MAX)?;
     let new = OpenOptions::new().write(true).create_new(true).custom_flags(no_follow).open(&mended)?;
     let mut writer = BufWriter::new(new);
-    if mend_lines(read()?, &mut writer, burden)? == Lines::AsTheyWere {
-        return remove(&mended);
+    if repair_context_lines(read()?, &mut writer, burden)? == RepairOutcome::Unchanged {
+        return remove_file_if_present(&mended);
     }
     writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
     fs::rename(&mended, &context)?;
     File::open(folder)?.sync_all()
 }
 
-fn cut_wire_log(folder: &Path) -> io::Result<()> {
+fn remove_large_wire_log(folder: &Path) -> io::Result<()> {
     let log = folder.join("wire.jsonl");
     match fs::symlink_metadata(&log) {
-        Ok(meta) if meta.is_file() && meta.len() > WIRE_LOG_MAX => remove(&log),
+        Ok(meta) if meta.is_file() && meta.len() > WIRE_LOG_MAX => remove_file_if_present(&log),
         _ => Ok(()),
     }
 }
 
-fn remove(path: &Path) -> io::Result<()> {
+fn remove_file_if_present(path: &Path) -> io::Result<()> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error),
         _ => Ok(()),
@@ -153,14 +153,14 @@ fn remove(path: &Path) -> io::Result<()> {
 
 /// Whether what was written differs from what was read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Lines {
-    AsTheyWere,
-    Mended,
+enum RepairOutcome {
+    Unchanged,
+    Repaired,
 }
 
 /// What matters of a line; the engine writes more into it.
 #[derive(Default, Deserialize)]
-struct Record {
+struct ContextRecord {
     #[serde(default)]
     role: String,
     #[serde(default)]
@@ -175,8 +175,12 @@ struct ToolCall {
 }
 
 /// Copies a history, mended. Holds one line at a time.
-fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write, mut pictures: Burden) -> io::Result<Lines> {
-    let mut outcome = Lines::AsTheyWere;
+fn repair_context_lines(
+    mut reader: impl BufRead,
+    writer: &mut impl Write,
+    mut pictures: ImageTrimmer,
+) -> io::Result<RepairOutcome> {
+    let mut outcome = RepairOutcome::Unchanged;
     let mut line = Vec::new();
     let mut unanswered: Vec<String> = Vec::new();
     loop {
@@ -187,35 +191,35 @@ fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write, mut pictures: B
         }
         if !line.ends_with(b"\n") && line.len() as u64 == LINE_MAX {
             writer.write_all(&line)?;
-            copy_line(&mut reader, writer)?;
+            copy_rest_of_line(&mut reader, writer)?;
             continue;
         }
-        if let Some(lighter) = pictures.lighten(&line) {
+        if let Some(lighter) = pictures.strip_images(&line) {
             line = lighter;
-            outcome = Lines::Mended;
+            outcome = RepairOutcome::Repaired;
         }
         let ended = line.ends_with(b"\n");
-        let record = match serde_json::from_slice::<Record>(&line) {
+        let record = match serde_json::from_slice::<ContextRecord>(&line) {
             Ok(record) => record,
-            Err(_) if ended => Record::default(), // The engine skips what it cannot read.
+            Err(_) if ended => ContextRecord::default(), // The engine skips what it cannot read.
             Err(_) => {
-                outcome = Lines::Mended;
+                outcome = RepairOutcome::Repaired;
                 continue;
             }
         };
         match record.role.as_str() {
             "_system_prompt" => {
-                outcome = Lines::Mended;
+                outcome = RepairOutcome::Repaired;
                 continue;
             }
-            "user" if pictures.unanswered() && is_told(&line) => {
-                outcome = Lines::Mended;
+            "user" if pictures.is_unanswered() && is_host_message(&line) => {
+                outcome = RepairOutcome::Repaired;
                 continue;
             }
             "tool" => unanswered.retain(|id| Some(id) != record.tool_call_id.as_ref()),
             "user" | "assistant" | "system" => {
-                if answer(&mut unanswered, writer)? == Lines::Mended {
-                    outcome = Lines::Mended;
+                if answer_open_calls(&mut unanswered, writer)? == RepairOutcome::Repaired {
+                    outcome = RepairOutcome::Repaired;
                 }
                 unanswered.extend(record.tool_calls.into_iter().flatten().map(|call| call.id));
             }
@@ -228,17 +232,17 @@ fn mend_lines(mut reader: impl BufRead, writer: &mut impl Write, mut pictures: B
             writer.write_all(b"\n")?;
         }
         if !ended || text.as_bytes() != line {
-            outcome = Lines::Mended;
+            outcome = RepairOutcome::Repaired;
         }
     }
-    if answer(&mut unanswered, writer)? == Lines::Mended {
-        outcome = Lines::Mended;
+    if answer_open_calls(&mut unanswered, writer)? == RepairOutcome::Repaired {
+        outcome = RepairOutcome::Repaired;
     }
     Ok(outcome)
 }
 
 /// Whether a line holds what the host told: a text, or parts of which the first is one.
-fn is_told(line: &[u8]) -> bool {
+fn is_host_message(line: &[u8]) -> bool {
     let Ok(Value::Object(message)) = serde_json::from_slice(line) else { return false };
     let content = message.get("content").unwrap_or(&Value::Null);
     let text = content.as_str().or_else(|| content.get(0)?.get("text")?.as_str());
@@ -246,8 +250,8 @@ fn is_told(line: &[u8]) -> bool {
 }
 
 /// Gives every call that is still open a result.
-fn answer(unanswered: &mut Vec<String>, writer: &mut impl Write) -> io::Result<Lines> {
-    let outcome = if unanswered.is_empty() { Lines::AsTheyWere } else { Lines::Mended };
+fn answer_open_calls(unanswered: &mut Vec<String>, writer: &mut impl Write) -> io::Result<RepairOutcome> {
+    let outcome = if unanswered.is_empty() { RepairOutcome::Unchanged } else { RepairOutcome::Repaired };
     for id in unanswered.drain(..) {
         writeln!(writer, "{}", json!({"role": "tool", "content": LOST_RESULT, "tool_call_id": id}))?;
     }
@@ -255,7 +259,7 @@ fn answer(unanswered: &mut Vec<String>, writer: &mut impl Write) -> io::Result<L
 }
 
 /// Passes on the rest of a line that is too long to be held.
-pub fn copy_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<()> {
+pub fn copy_rest_of_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<()> {
     loop {
         let buffer = reader.fill_buf()?;
         let end = buffer.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
@@ -284,9 +288,11 @@ mod tests {
         json!({"role": "tool", "content": LOST_RESULT, "tool_call_id": id}).to_string()
     }
 
-    fn mended(before: &[u8]) -> (String, Lines) {
+    fn mended(before: &[u8]) -> (String, RepairOutcome) {
         let mut after = Vec::new();
-        let lines = mend_lines(before, &mut after, Burden::of(before, LINE_MAX).unwrap()).unwrap();
+        let lines =
+            repair_context_lines(before, &mut after, ImageTrimmer::from_history(before, LINE_MAX).unwrap())
+                .unwrap();
         (String::from_utf8(after).unwrap(), lines)
     }
 
@@ -329,8 +335,10 @@ mod tests {
             let before = before.join("\n");
             let (text, lines) = mended(before.as_bytes());
             match after {
-                None => assert_eq!((text, lines), (before, Lines::AsTheyWere), "{story}"),
-                Some(after) => assert_eq!((text, lines), (after.join("\n"), Lines::Mended), "{story}"),
+                None => assert_eq!((text, lines), (before, RepairOutcome::Unchanged), "{story}"),
+                Some(after) => {
+                    assert_eq!((text, lines), (after.join("\n"), RepairOutcome::Repaired), "{story}")
+                }
             }
         }
     }
@@ -387,12 +395,12 @@ mod tests {
             fs::create_dir_all(place.join("main")).unwrap();
             fs::write(place.join("main/context.jsonl"), format!("{USER}\n")).unwrap();
             spoil(&place.join("main"));
-            mend(root.path(), "main").unwrap();
+            repair_kimi_cli_history(root.path(), "main").unwrap();
             let left: Vec<_> =
                 fs::read_dir(&place).unwrap().map(|entry| entry.unwrap().file_name()).collect();
             assert_eq!(left.len(), 1, "{story}");
             assert!(left[0].to_str().unwrap().starts_with(".main.aside-"), "{story}: {left:?}");
-            mend(root.path(), "main").unwrap();
+            repair_kimi_cli_history(root.path(), "main").unwrap();
         }
     }
 
@@ -404,8 +412,8 @@ mod tests {
     fn a_file_in_the_place_of_all_sessions_is_set_aside_once() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("4f2a"), "").unwrap();
-        mend(root.path(), "main").unwrap();
-        mend(root.path(), "main").unwrap();
+        repair_kimi_cli_history(root.path(), "main").unwrap();
+        repair_kimi_cli_history(root.path(), "main").unwrap();
         let left: Vec<_> =
             fs::read_dir(root.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
         assert_eq!(left.len(), 1);
@@ -422,7 +430,7 @@ mod tests {
         for folder in [&main, &sessions.join("4f2a"), &sessions] {
             fs::set_permissions(folder, fs::Permissions::from_mode(0o000)).unwrap();
         }
-        mend(&sessions, "main").unwrap();
+        repair_kimi_cli_history(&sessions, "main").unwrap();
         assert_eq!(fs::read_to_string(main.join("context.jsonl")).unwrap(), format!("{USER}\n"));
     }
 
@@ -431,10 +439,10 @@ mod tests {
         let url = format!("data:image/png;base64,{}", "A".repeat(9 * 1024 * 1024));
         let shown = json!({"role": "user", "content": [{"type": "image_url", "image_url": {"url": url}}]});
         let (text, lines) = mended(format!("{USER}\n{shown}\n{ANSWER}\n").as_bytes());
-        assert_eq!(lines, Lines::Mended);
+        assert_eq!(lines, RepairOutcome::Repaired);
         assert!(text.len() < 1_000 && text.contains("not shown any more"), "{text}");
         assert!(text.starts_with(USER) && text.ends_with(&format!("{ANSWER}\n")), "{text}");
-        assert_eq!(mended(text.as_bytes()).1, Lines::AsTheyWere);
+        assert_eq!(mended(text.as_bytes()).1, RepairOutcome::Unchanged);
     }
 
     #[test]
@@ -442,7 +450,7 @@ mod tests {
         let (text, lines) = mended(b"{\"role\":\"user\",\"content\":\"caf\xe9\"}\n");
         assert_eq!(
             (text.as_str(), lines),
-            ("{\"role\":\"user\",\"content\":\"caf\u{fffd}\"}\n", Lines::Mended)
+            ("{\"role\":\"user\",\"content\":\"caf\u{fffd}\"}\n", RepairOutcome::Repaired)
         );
         let (text, _) = mended(b"{\"role\":\"user\",\"content\":\"caf\xc3");
         assert_eq!(text, "");
@@ -463,7 +471,7 @@ mod tests {
         let whole = whole.join("\n");
         for cut in 0..=whole.len() {
             let (once, _) = mended(&whole.as_bytes()[..cut]);
-            assert_eq!(mended(once.as_bytes()), (once.clone(), Lines::AsTheyWere), "cut at {cut}");
+            assert_eq!(mended(once.as_bytes()), (once.clone(), RepairOutcome::Unchanged), "cut at {cut}");
             assert!(once.is_empty() || once.ends_with('\n'));
         }
     }
@@ -474,8 +482,8 @@ mod tests {
             [&b"{\"role\":\"user\",\"content\":\""[..], &vec![b'x'; LINE_MAX as usize], b"\"}\n"].concat();
         let before = [PROMPT.as_bytes(), b"\n", &long, USER.as_bytes(), b"\n"].concat();
         let mut after = Vec::new();
-        let burden = Burden::of(before.as_slice(), LINE_MAX).unwrap();
-        mend_lines(before.as_slice(), &mut after, burden).unwrap();
+        let burden = ImageTrimmer::from_history(before.as_slice(), LINE_MAX).unwrap();
+        repair_context_lines(before.as_slice(), &mut after, burden).unwrap();
         assert!(after == [&long, USER.as_bytes(), b"\n"].concat());
     }
 
@@ -490,9 +498,9 @@ mod tests {
         let main = root.path().join("4f2a/main");
         fs::write(main.join("context.jsonl.mended"), "left by a kill").unwrap();
         fs::write(root.path().join("a file"), "").unwrap();
-        mend(root.path(), "main").unwrap();
-        mend(root.path(), "new").unwrap();
-        mend(&root.path().join("none"), "main").unwrap();
+        repair_kimi_cli_history(root.path(), "main").unwrap();
+        repair_kimi_cli_history(root.path(), "new").unwrap();
+        repair_kimi_cli_history(&root.path().join("none"), "main").unwrap();
         assert_eq!(fs::read_to_string(main.join("context.jsonl")).unwrap(), format!("{USER}\n"));
         assert!(!main.join("context.jsonl.mended").exists());
         let other = fs::read_to_string(root.path().join("4f2a/other/context.jsonl")).unwrap();
@@ -513,7 +521,7 @@ mod tests {
         std::os::unix::fs::symlink(outside.join("main"), sessions.join("a/main")).unwrap();
         std::os::unix::fs::symlink(outside.join("main/context.jsonl"), sessions.join("b/main/context.jsonl"))
             .unwrap();
-        mend(&sessions, "main").unwrap();
+        repair_kimi_cli_history(&sessions, "main").unwrap();
         assert_eq!(fs::read_to_string(outside.join("main/context.jsonl")).unwrap(), content);
     }
 
@@ -524,10 +532,10 @@ mod tests {
         fs::create_dir_all(&session).unwrap();
         let log = session.join("wire.jsonl");
         File::create(&log).unwrap().set_len(WIRE_LOG_MAX).unwrap();
-        mend(root.path(), "main").unwrap();
+        repair_kimi_cli_history(root.path(), "main").unwrap();
         assert!(log.exists());
         File::create(&log).unwrap().set_len(WIRE_LOG_MAX + 1).unwrap();
-        mend(root.path(), "main").unwrap();
+        repair_kimi_cli_history(root.path(), "main").unwrap();
         assert!(!log.exists());
     }
 }

@@ -10,12 +10,12 @@ use std::path::{Path, PathBuf};
 use serde_json::json;
 use toml::Table;
 
-use crate::web::{self, Services};
-use crate::{Code, Fault};
+use crate::web::{self, SearchServices};
+use crate::{RunnerError, RunnerExitCode};
 
 /// The folders and files of one container.
 #[derive(Clone, Debug)]
-pub struct Home {
+pub struct ContainerHome {
     /// The engine's `HOME`.
     pub user: PathBuf,
     /// What only this start needs, in memory: the agent file and a copy of the configuration.
@@ -25,55 +25,55 @@ pub struct Home {
     /// What all groups share.
     pub global: PathBuf,
     /// The host's socket.
-    pub door: PathBuf,
+    pub egress_socket: PathBuf,
     /// Where the engine finds the way to the door, on 127.0.0.1; 0 is any free one.
     pub port: u16,
 }
 
-impl Home {
+impl ContainerHome {
     /// The paths as `nanokimi` mounts them.
-    pub fn of_container() -> Self {
-        Self { port: 8787, ..Self::beneath(Path::new("/")) }
+    pub fn for_container() -> Self {
+        Self { port: 8787, ..Self::under_root(Path::new("/")) }
     }
 
     /// The same beneath another root, where 8787 may be somebody else's.
-    pub fn beneath(root: &Path) -> Self {
+    pub fn under_root(root: &Path) -> Self {
         Self {
             user: root.join("home/node"),
             prepared: root.join("home/node/.nanokimi"),
             workspace: root.join("workspace/group"),
             global: root.join("workspace/global"),
-            door: root.join("run/nanokimi/door.sock"),
+            egress_socket: root.join("run/nanokimi/door.sock"),
             port: 0,
         }
     }
 
     /// kimi-cli's own folder.
-    pub fn kimi(&self) -> PathBuf {
+    pub fn kimi_cli_folder(&self) -> PathBuf {
         self.user.join(".kimi")
     }
 
-    pub fn sessions(&self) -> PathBuf {
-        self.kimi().join("sessions")
+    pub fn kimi_cli_sessions(&self) -> PathBuf {
+        self.kimi_cli_folder().join("sessions")
     }
 
     /// kimi-code's own folder.
-    pub fn kimi_code(&self) -> PathBuf {
+    pub fn kimi_code_folder(&self) -> PathBuf {
         self.user.join(".kimi-code")
     }
 }
 
 /// Which engine is started.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Program {
+pub enum EngineProgram {
     KimiCli,
     KimiCode,
 }
 
 /// What the host tells by environment variables.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Settings {
-    pub program: Program,
+pub struct RunnerSettings {
+    pub program: EngineProgram,
     /// The engine's session, new or to be resumed: one folder name.
     pub session: String,
     /// The device that the Kimi API sees, the same for all containers of an install.
@@ -84,28 +84,32 @@ pub struct Settings {
     pub model: Option<String>,
     /// IANA name.
     pub time_zone: Option<String>,
-    pub services: Services,
+    pub services: SearchServices,
 }
 
-impl Settings {
+impl RunnerSettings {
     /// # Errors
-    /// [`Code::Settings`] where a variable is missing or cannot be what it should be.
-    pub fn read(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, Fault> {
+    /// [`RunnerExitCode::Settings`] where a variable is missing or cannot be what it should be.
+    pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, RunnerError> {
         let optional = |name: &str| match variable(name) {
             None => Ok(None),
             Some(value) => match value.into_string() {
                 Ok(value) => Ok(Some(value).filter(|value| !value.is_empty())),
-                Err(_) => Err(Fault::new(Code::Settings, format!("{name} is not text"))),
+                Err(_) => Err(RunnerError::new(RunnerExitCode::Settings, format!("{name} is not text"))),
             },
         };
         let required = |name: &str| {
-            optional(name)?.ok_or_else(|| Fault::new(Code::Settings, format!("{name} is not set")))
+            optional(name)?
+                .ok_or_else(|| RunnerError::new(RunnerExitCode::Settings, format!("{name} is not set")))
         };
         let program = match required("NANOKIMI_ENGINE")?.as_str() {
-            "kimi-cli" => Program::KimiCli,
-            "kimi-code" => Program::KimiCode,
+            "kimi-cli" => EngineProgram::KimiCli,
+            "kimi-code" => EngineProgram::KimiCode,
             other => {
-                return Err(Fault::new(Code::Settings, format!("NANOKIMI_ENGINE is unknown: {other:?}")));
+                return Err(RunnerError::new(
+                    RunnerExitCode::Settings,
+                    format!("NANOKIMI_ENGINE is unknown: {other:?}"),
+                ));
             }
         };
         let session = required("NANOKIMI_SESSION")?;
@@ -113,8 +117,8 @@ impl Settings {
         // an option.
         let plain = session.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
         if !plain || session.starts_with(['.', '-']) {
-            return Err(Fault::new(
-                Code::Settings,
+            return Err(RunnerError::new(
+                RunnerExitCode::Settings,
                 format!("NANOKIMI_SESSION is not a plain name: {session:?}"),
             ));
         }
@@ -126,8 +130,8 @@ impl Settings {
             model: optional("NANOKIMI_MODEL")?,
             time_zone: optional("TZ")?,
             services: match optional("NANOKIMI_SERVICES")?.as_deref() {
-                Some("kimi") => Services::Kimi,
-                Some(_) | None => Services::None,
+                Some("kimi") => SearchServices::Kimi,
+                Some(_) | None => SearchServices::None,
             },
         })
     }
@@ -137,38 +141,44 @@ impl Settings {
 ///
 /// Without `kimi.json` naming the work folder, kimi-cli 1.51 takes `--session` for a new session and **deletes
 /// its history** (`cli/__init__.py`, `session.py`).
-pub fn seed(home: &Home, settings: &Settings) -> Result<(), Fault> {
+pub fn write_kimi_cli_files(home: &ContainerHome, settings: &RunnerSettings) -> Result<(), RunnerError> {
     let known = json!({"work_dirs": [{"path": home.workspace, "kaos": "local", "last_session_id": null}]})
         .to_string();
-    write(&home.kimi().join("kimi.json"), known.as_bytes())?;
-    write(&home.kimi().join("device_id"), settings.device_id.as_bytes())
+    write_home_file(&home.kimi_cli_folder().join("kimi.json"), known.as_bytes())?;
+    write_home_file(&home.kimi_cli_folder().join("device_id"), settings.device_id.as_bytes())
 }
 
 /// Copies `config.toml` away from the engine's default place, and says where to: there, kimi-cli asks the API
 /// for its models at every start and rewrites the file; given by `--config-file`, it does neither.
-pub fn copy_config(home: &Home, port: u16, services: Services) -> Result<PathBuf, Fault> {
-    let mut config = read_config(&home.kimi().join("config.toml"))?;
-    web::set_services(&mut config, port, services);
+pub fn copy_kimi_cli_config(
+    home: &ContainerHome,
+    port: u16,
+    services: SearchServices,
+) -> Result<PathBuf, RunnerError> {
+    let mut config = read_owner_config(&home.kimi_cli_folder().join("config.toml"))?;
+    web::set_search_services(&mut config, port, services);
     let copy = home.prepared.join("config.toml");
-    write(&copy, config.to_string().as_bytes())?;
+    write_home_file(&copy, config.to_string().as_bytes())?;
     Ok(copy)
 }
 
 /// The owner's `config.toml`.
-pub fn read_config(path: &Path) -> Result<Table, Fault> {
-    let fault = |why: String| Fault::new(Code::Settings, format!("Failed to read {}: {why}", path.display()));
+pub fn read_owner_config(path: &Path) -> Result<Table, RunnerError> {
+    let fault = |why: String| {
+        RunnerError::new(RunnerExitCode::Settings, format!("Failed to read {}: {why}", path.display()))
+    };
     let text = fs::read_to_string(path).map_err(|error| fault(error.to_string()))?;
     text.parse().map_err(|error: toml::de::Error| fault(error.message().to_owned()))
 }
 
 /// Writes a file of the home, with its folder.
-pub fn write(path: &Path, content: &[u8]) -> Result<(), Fault> {
+pub fn write_home_file(path: &Path, content: &[u8]) -> Result<(), RunnerError> {
     let folder = path.parent().map_or(Ok(()), fs::create_dir_all);
-    folder.and_then(|()| fs::write(path, content)).map_err(|error| cannot_write(path, &error))
+    folder.and_then(|()| fs::write(path, content)).map_err(|error| write_failure(path, &error))
 }
 
-fn cannot_write(path: &Path, error: &io::Error) -> Fault {
-    Fault::new(Code::Home, format!("Failed to write {}: {error}", path.display()))
+fn write_failure(path: &Path, error: &io::Error) -> RunnerError {
+    RunnerError::new(RunnerExitCode::Home, format!("Failed to write {}: {error}", path.display()))
 }
 
 #[cfg(test)]
@@ -176,16 +186,18 @@ pub mod tests {
     use super::*;
 
     /// A container's folders beneath a temporary one.
-    pub fn home_in(root: &Path) -> Home {
-        let home = Home::beneath(root);
-        for folder in [&home.workspace, &home.global, &home.sessions()] {
+    pub fn home_in(root: &Path) -> ContainerHome {
+        let home = ContainerHome::under_root(root);
+        for folder in [&home.workspace, &home.global, &home.kimi_cli_sessions()] {
             fs::create_dir_all(folder).unwrap();
         }
         home
     }
 
-    fn read(pairs: &[(&str, &str)]) -> Result<Settings, Fault> {
-        Settings::read(|name| pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into()))
+    fn read(pairs: &[(&str, &str)]) -> Result<RunnerSettings, RunnerError> {
+        RunnerSettings::from_environment(|name| {
+            pairs.iter().find(|(key, _)| *key == name).map(|(_, value)| value.into())
+        })
     }
 
     #[test]
@@ -199,14 +211,14 @@ pub mod tests {
         ]);
         assert_eq!(
             least.unwrap(),
-            Settings {
-                program: Program::KimiCli,
+            RunnerSettings {
+                program: EngineProgram::KimiCli,
                 session: "main-2".into(),
                 device_id: "abc".into(),
                 assistant: "Kai".into(),
                 model: None,
                 time_zone: None,
-                services: Services::None,
+                services: SearchServices::None,
             }
         );
         let all = [
@@ -219,7 +231,7 @@ pub mod tests {
             ("NANOKIMI_SERVICES", "kimi"),
         ];
         let all = read(&all).unwrap();
-        assert_eq!((all.model.as_deref(), all.services), (Some("kimi-for-coding"), Services::Kimi));
+        assert_eq!((all.model.as_deref(), all.services), (Some("kimi-for-coding"), SearchServices::Kimi));
     }
 
     #[test]
@@ -228,7 +240,7 @@ pub mod tests {
             let given =
                 [("NANOKIMI_ENGINE", "kimi-cli"), ("NANOKIMI_SESSION", session), ("NANOKIMI_DEVICE_ID", "d")];
             let fault = read(&given).unwrap_err();
-            assert_eq!(fault.code, Code::Settings, "{session:?}");
+            assert_eq!(fault.code, RunnerExitCode::Settings, "{session:?}");
         }
         assert_eq!(
             read(&[("NANOKIMI_ENGINE", "kimi-cli"), ("NANOKIMI_SESSION", "s")]).unwrap_err().to_string(),
@@ -244,30 +256,30 @@ pub mod tests {
     fn the_engine_finds_its_work_folder_and_device() {
         let root = tempfile::tempdir().unwrap();
         let home = home_in(root.path());
-        let settings = Settings {
-            program: Program::KimiCli,
+        let settings = RunnerSettings {
+            program: EngineProgram::KimiCli,
             session: "s".into(),
             device_id: "d1".into(),
             assistant: "Kai".into(),
             model: None,
             time_zone: None,
-            services: Services::None,
+            services: SearchServices::None,
         };
-        seed(&home, &settings).unwrap();
-        seed(&home, &settings).unwrap();
+        write_kimi_cli_files(&home, &settings).unwrap();
+        write_kimi_cli_files(&home, &settings).unwrap();
         let known: serde_json::Value =
-            serde_json::from_slice(&fs::read(home.kimi().join("kimi.json")).unwrap()).unwrap();
+            serde_json::from_slice(&fs::read(home.kimi_cli_folder().join("kimi.json")).unwrap()).unwrap();
         assert_eq!(known["work_dirs"][0]["path"], home.workspace.to_str().unwrap());
-        assert_eq!(fs::read_to_string(home.kimi().join("device_id")).unwrap(), "d1");
+        assert_eq!(fs::read_to_string(home.kimi_cli_folder().join("device_id")).unwrap(), "d1");
     }
 
     #[test]
     fn the_configuration_is_copied_and_must_be_there() {
         let root = tempfile::tempdir().unwrap();
         let home = home_in(root.path());
-        let copied = || copy_config(&home, 8787, Services::None);
-        assert_eq!(copied().unwrap_err().code, Code::Settings);
-        fs::write(home.kimi().join("config.toml"), "default_yolo = true\n").unwrap();
+        let copied = || copy_kimi_cli_config(&home, 8787, SearchServices::None);
+        assert_eq!(copied().unwrap_err().code, RunnerExitCode::Settings);
+        fs::write(home.kimi_cli_folder().join("config.toml"), "default_yolo = true\n").unwrap();
         assert_eq!(fs::read_to_string(copied().unwrap()).unwrap(), "default_yolo = true\n");
     }
 
@@ -275,7 +287,7 @@ pub mod tests {
     fn a_home_that_cannot_be_written_is_told() {
         let root = tempfile::tempdir().unwrap();
         fs::write(root.path().join("file"), "").unwrap();
-        let fault = write(&root.path().join("file/below"), b"x").unwrap_err();
-        assert_eq!(fault.code, Code::Home);
+        let fault = write_home_file(&root.path().join("file/below"), b"x").unwrap_err();
+        assert_eq!(fault.code, RunnerExitCode::Home);
     }
 }

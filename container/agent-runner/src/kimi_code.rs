@@ -12,9 +12,9 @@ use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use crate::engine::PATH;
-use crate::home::{self, Home, Settings};
+use crate::home::{self, ContainerHome, RunnerSettings};
 use crate::prompt::{self, SYSTEM};
-use crate::{Code, Fault, records, relay, web};
+use crate::{RunnerError, RunnerExitCode, records, relay, web};
 
 const NODE: &str = "/usr/local/bin/node";
 const PROGRAM: &str = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs";
@@ -78,43 +78,48 @@ const NAMES: [&str; 18] = [
 pub const ITS_OWN_PART: &str = "<!-- What follows is the engine's own. -->";
 
 /// Prepares everything and says how the engine is called; `other` is another program in its place.
-pub fn prepare(home: &Home, settings: &Settings, other: Option<&Path>) -> Result<Command, Fault> {
-    let port = relay::open(home.port, home.door.clone())?;
-    let folder = home.kimi_code();
-    let owners = home::read_config(&folder.join("owner.toml"))?;
-    let config = configuration(owners, port, &stand_in(&folder)?, settings);
-    home::write(&folder.join("config.toml"), config.to_string().as_bytes())?;
-    home::write(&folder.join("device_id"), settings.device_id.as_bytes())?;
-    let prompt = system_prompt(home, &settings.assistant);
-    home::write(&folder.join("SYSTEM.md"), prompt.as_bytes())?;
-    records::mend(&folder.join("sessions"), ours(&prompt))
-        .map_err(|error| Fault::new(Code::History, format!("Failed to mend the history: {error}")))?;
-    Ok(command(home, settings, port, other))
+pub fn prepare_kimi_code(
+    home: &ContainerHome,
+    settings: &RunnerSettings,
+    other: Option<&Path>,
+) -> Result<Command, RunnerError> {
+    let port = relay::open_relay(home.port, home.egress_socket.clone())?;
+    let folder = home.kimi_code_folder();
+    let owners = home::read_owner_config(&folder.join("owner.toml"))?;
+    let config = build_kimi_code_config(owners, port, &read_stand_in_key(&folder)?, settings);
+    home::write_home_file(&folder.join("config.toml"), config.to_string().as_bytes())?;
+    home::write_home_file(&folder.join("device_id"), settings.device_id.as_bytes())?;
+    let prompt = render_system_prompt(home, &settings.assistant);
+    home::write_home_file(&folder.join("SYSTEM.md"), prompt.as_bytes())?;
+    records::repair_kimi_code_history(&folder.join("sessions"), host_prompt_part(&prompt)).map_err(
+        |error| RunnerError::new(RunnerExitCode::History, format!("Failed to mend the history: {error}")),
+    )?;
+    Ok(kimi_code_command(home, settings, port, other))
 }
 
 /// The key that the host has written for this container; it means nothing outside.
-fn stand_in(folder: &Path) -> Result<String, Fault> {
+fn read_stand_in_key(folder: &Path) -> Result<String, RunnerError> {
     let path = folder.join("credentials/kimi-code.json");
     let login = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Json>(&bytes).ok());
     match login.as_ref().and_then(|login| login["access_token"].as_str()) {
         Some(key) => Ok(key.to_owned()),
-        None => Err(Fault::new(Code::Settings, format!("Failed to read {}", path.display()))),
+        None => Err(RunnerError::new(RunnerExitCode::Settings, format!("Failed to read {}", path.display()))),
     }
 }
 
 /// kimi-code's settings: the owner's, with every way out leading to the door, and nobody to be asked.
-fn configuration(mut config: Table, port: u16, key: &str, settings: &Settings) -> Table {
+fn build_kimi_code_config(mut config: Table, port: u16, key: &str, settings: &RunnerSettings) -> Table {
     let api = format!("http://127.0.0.1:{port}/coding/v1");
-    for provider in tables(&mut config, "providers") {
+    for provider in subtables_mut(&mut config, "providers") {
         provider.insert("base_url".to_owned(), api.clone().into());
-        lead_to_door(provider, key, settings);
+        route_to_egress(provider, key, settings);
     }
-    web::set_services(&mut config, port, settings.services);
-    for service in tables(&mut config, "services") {
+    web::set_search_services(&mut config, port, settings.services);
+    for service in subtables_mut(&mut config, "services") {
         let leads_to_door =
             service.get("base_url").and_then(Value::as_str).is_some_and(|url| url.starts_with(&api));
         if leads_to_door {
-            lead_to_door(service, key, settings);
+            route_to_egress(service, key, settings);
         }
     }
     let default = config.get("default_model").and_then(Value::as_str).map(str::to_owned);
@@ -127,10 +132,10 @@ fn configuration(mut config: Table, port: u16, key: &str, settings: &Settings) -
     }
     // kimi-cli's names for the same.
     if let Some(thinking) = config.remove("default_thinking") {
-        table(&mut config, "thinking").entry("enabled").or_insert(thinking);
+        ensure_subtable(&mut config, "thinking").entry("enabled").or_insert(thinking);
     }
     config.remove("default_yolo");
-    let control = table(&mut config, "loop_control");
+    let control = ensure_subtable(&mut config, "loop_control");
     control.remove("max_retries_per_step");
     control.insert("max_attempts_per_step".to_owned(), ATTEMPTS.into());
 
@@ -138,15 +143,15 @@ fn configuration(mut config: Table, port: u16, key: &str, settings: &Settings) -
     config.insert("telemetry".to_owned(), false.into());
     let left_out: Vec<Value> =
         FOR_A_PERSON_THERE.into_iter().chain(AFTER_THE_TURN).map(Value::from).collect();
-    table(&mut config, "tools").insert("disabled".to_owned(), left_out.into());
+    ensure_subtable(&mut config, "tools").insert("disabled".to_owned(), left_out.into());
     config
 }
 
 /// As an ACP agent, kimi-code does not say to the API what it is, and the API serves only programs that it knows.
-fn lead_to_door(place: &mut Table, key: &str, settings: &Settings) {
+fn route_to_egress(place: &mut Table, key: &str, settings: &RunnerSettings) {
     place.remove("oauth");
     place.insert("api_key".to_owned(), key.into());
-    let headers = table(place, "custom_headers");
+    let headers = ensure_subtable(place, "custom_headers");
     for (name, value) in [
         ("User-Agent", format!("kimi-code-cli/{VERSION}")),
         ("X-Msh-Platform", "kimi_code_cli".to_owned()),
@@ -159,13 +164,13 @@ fn lead_to_door(place: &mut Table, key: &str, settings: &Settings) {
 }
 
 /// The tables within a table of this name; none where it is something else.
-fn tables<'a>(config: &'a mut Table, name: &str) -> impl Iterator<Item = &'a mut Table> {
+fn subtables_mut<'a>(config: &'a mut Table, name: &str) -> impl Iterator<Item = &'a mut Table> {
     let all = config.get_mut(name).and_then(Value::as_table_mut);
     all.into_iter().flat_map(|all| all.iter_mut().filter_map(|(_, value)| value.as_table_mut()))
 }
 
 /// The table of this name, a new one where it is missing or something else.
-fn table<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
+fn ensure_subtable<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
     if !config.get(name).is_some_and(Value::is_table) {
         config.insert(name.to_owned(), Value::Table(Table::new()));
     }
@@ -176,11 +181,13 @@ fn table<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
 }
 
 /// Our frame, filled in, and behind it what kimi-code knows better: AGENTS.md and skills.
-fn system_prompt(home: &Home, assistant: &str) -> String {
-    let (global, group) =
-        (prompt::read(&home.global.join("KIMI.md")), prompt::read(&home.workspace.join("KIMI.md")));
+fn render_system_prompt(home: &ContainerHome, assistant: &str) -> String {
+    let (global, group) = (
+        prompt::read_prompt_file(&home.global.join("KIMI.md")),
+        prompt::read_prompt_file(&home.workspace.join("KIMI.md")),
+    );
     let frame = SYSTEM.split("\n{% if KIMI_AGENTS_MD %}").next().unwrap_or(SYSTEM);
-    let ours = prompt::fill(
+    let ours = prompt::fill_template(
         &format!("{frame}\n"),
         &[
             ("ASSISTANT", assistant),
@@ -195,12 +202,17 @@ fn system_prompt(home: &Home, assistant: &str) -> String {
 }
 
 /// The part of a system prompt that is ours.
-fn ours(prompt: &str) -> &str {
+fn host_prompt_part(prompt: &str) -> &str {
     prompt.split(ITS_OWN_PART).next().unwrap_or(prompt)
 }
 
 /// How the engine is called. It gets no variable but these.
-fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) -> Command {
+fn kimi_code_command(
+    home: &ContainerHome,
+    settings: &RunnerSettings,
+    port: u16,
+    other: Option<&Path>,
+) -> Command {
     let door = format!("http://127.0.0.1:{port}");
     let mut command = Command::new(other.unwrap_or(Path::new(NODE)));
     command
@@ -211,7 +223,7 @@ fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) ->
         .env("HOME", &home.user)
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
-        .env("KIMI_CODE_HOME", home.kimi_code())
+        .env("KIMI_CODE_HOME", home.kimi_code_folder())
         .env("KIMI_CODE_BASE_URL", format!("{door}/coding/v1"))
         .env("KIMI_CODE_OAUTH_HOST", &door)
         .env("KIMI_DISABLE_TELEMETRY", "1")
@@ -220,7 +232,7 @@ fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) ->
         .env("NODE_COMPILE_CACHE", COMPILED)
         .env("MALLOC_TRIM_THRESHOLD_", TRIM_FROM_BYTES)
         .env("NODE_EXTRA_CA_CERTS", CERTIFICATES)
-        .envs(web::variables(port));
+        .envs(web::proxy_variables(port));
     if let Some(time_zone) = &settings.time_zone {
         command.env("TZ", time_zone);
     }
@@ -230,8 +242,8 @@ fn command(home: &Home, settings: &Settings, port: u16, other: Option<&Path>) ->
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::Program;
-    use crate::web::Services;
+    use crate::home::EngineProgram;
+    use crate::web::SearchServices;
 
     const OWNERS: &str = r#"
         default_model = "kimi-for-coding"
@@ -259,22 +271,22 @@ mod tests {
         max_retries_per_step = 5
     "#;
 
-    fn settings(model: Option<&str>) -> Settings {
-        Settings {
-            program: Program::KimiCode,
+    fn settings(model: Option<&str>) -> RunnerSettings {
+        RunnerSettings {
+            program: EngineProgram::KimiCode,
             session: "main".into(),
             device_id: "d1".into(),
             assistant: "Kai".into(),
             model: model.map(str::to_owned),
             time_zone: Some("Europe/Madrid".into()),
-            services: Services::Kimi,
+            services: SearchServices::Kimi,
         }
     }
 
     #[test]
     fn the_owners_settings_lead_to_the_door() {
         let owners: Table = OWNERS.parse().unwrap();
-        let config = configuration(owners, 8787, "door", &settings(Some("k3")));
+        let config = build_kimi_code_config(owners, 8787, "door", &settings(Some("k3")));
         let provider = &config["providers"]["managed:kimi-code"];
         assert_eq!(provider["base_url"].as_str(), Some("http://127.0.0.1:8787/coding/v1"));
         assert_eq!(provider["api_key"].as_str(), Some("door"));
@@ -300,7 +312,7 @@ mod tests {
         for text in
             ["", "providers = 3\nservices = []\ntools = false\nloop_control = \"x\"", "default_model = \"x\""]
         {
-            let config = configuration(text.parse().unwrap(), 8787, "k", &settings(Some("m")));
+            let config = build_kimi_code_config(text.parse().unwrap(), 8787, "k", &settings(Some("m")));
             assert_eq!(
                 config["loop_control"]["max_attempts_per_step"].as_integer(),
                 Some(ATTEMPTS),
@@ -314,7 +326,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let home = crate::home::tests::home_in(root.path());
         fs::write(home.workspace.join("KIMI.md"), "We speak ${cwd} and ${x} {% if A %}").unwrap();
-        let prompt = system_prompt(&home, "Kai");
+        let prompt = render_system_prompt(&home, "Kai");
         assert!(prompt.starts_with("You are Kai, and you live in a chat."), "{prompt}");
         assert!(prompt.contains("# For this chat\n\nWe speak $ {cwd} and ${x} {% if A %}\n"), "{prompt}");
         assert!(!prompt.contains("# For all chats") && !prompt.contains("ROLE_ADDITIONAL"), "{prompt}");
@@ -322,13 +334,13 @@ mod tests {
             prompt.ends_with(&format!("{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n")),
             "{prompt}"
         );
-        assert!(!ours(&prompt).contains("${agents_md}"));
+        assert!(!host_prompt_part(&prompt).contains("${agents_md}"));
     }
 
     #[test]
     fn the_engine_is_called_with_what_it_needs_and_nothing_else() {
-        let home = Home::of_container();
-        let command = command(&home, &settings(None), home.port, None);
+        let home = ContainerHome::for_container();
+        let command = kimi_code_command(&home, &settings(None), home.port, None);
         let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap()).collect();
         assert_eq!(args[2..], [PROGRAM, "acp"]);
         let env: Vec<_> = command
@@ -376,17 +388,20 @@ mod tests {
     #[test]
     fn what_is_missing_is_told() {
         let root = tempfile::tempdir().unwrap();
-        assert_eq!(home::read_config(&root.path().join("owner.toml")).unwrap_err().code, Code::Settings);
-        assert_eq!(stand_in(root.path()).unwrap_err().code, Code::Settings);
+        assert_eq!(
+            home::read_owner_config(&root.path().join("owner.toml")).unwrap_err().code,
+            RunnerExitCode::Settings
+        );
+        assert_eq!(read_stand_in_key(root.path()).unwrap_err().code, RunnerExitCode::Settings);
         fs::write(root.path().join("owner.toml"), "default_model = ").unwrap();
         assert!(
-            home::read_config(&root.path().join("owner.toml"))
+            home::read_owner_config(&root.path().join("owner.toml"))
                 .unwrap_err()
                 .to_string()
                 .contains("owner.toml")
         );
         fs::create_dir(root.path().join("credentials")).unwrap();
         fs::write(root.path().join("credentials/kimi-code.json"), r#"{"access_token":"k"}"#).unwrap();
-        assert_eq!(stand_in(root.path()).unwrap(), "k");
+        assert_eq!(read_stand_in_key(root.path()).unwrap(), "k");
     }
 }

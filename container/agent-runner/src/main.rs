@@ -39,7 +39,7 @@ use std::fmt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode};
 
-use home::{Home, Program, Settings};
+use home::{ContainerHome, EngineProgram, RunnerSettings};
 
 /// Where an image keeps its engine.
 const KIMI_CLI: &str = "/opt/kimi/bin/kimi";
@@ -47,8 +47,9 @@ const KIMI_CLI: &str = "/opt/kimi/bin/kimi";
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
     let engine = arguments.next();
-    let home = arguments.next().map_or_else(Home::of_container, |root| Home::beneath(&root));
-    match run(&home, engine.as_deref()) {
+    let home =
+        arguments.next().map_or_else(ContainerHome::for_container, |root| ContainerHome::under_root(&root));
+    match prepare_and_run_engine(&home, engine.as_deref()) {
         Ok(code) => ExitCode::from(code),
         Err(fault) => {
             eprintln!("agent-runner: {fault}");
@@ -57,35 +58,40 @@ fn main() -> ExitCode {
     }
 }
 
-fn run(home: &Home, engine: Option<&Path>) -> Result<u8, Fault> {
-    let settings = Settings::read(|name| std::env::var_os(name))?;
-    engine::run(match settings.program {
-        Program::KimiCli => kimi_cli(home, &settings, engine.unwrap_or(Path::new(KIMI_CLI)))?,
-        Program::KimiCode => kimi_code::prepare(home, &settings, engine)?,
+fn prepare_and_run_engine(home: &ContainerHome, engine: Option<&Path>) -> Result<u8, RunnerError> {
+    let settings = RunnerSettings::from_environment(|name| std::env::var_os(name))?;
+    engine::run_engine(match settings.program {
+        EngineProgram::KimiCli => prepare_kimi_cli(home, &settings, engine.unwrap_or(Path::new(KIMI_CLI)))?,
+        EngineProgram::KimiCode => kimi_code::prepare_kimi_code(home, &settings, engine)?,
     })
 }
 
-fn kimi_cli(home: &Home, settings: &Settings, engine: &Path) -> Result<Command, Fault> {
-    home::seed(home, settings)?;
-    history::mend(&home.sessions(), &settings.session)
-        .map_err(|error| Fault::new(Code::History, format!("Failed to mend the history: {error}")))?;
-    let agent_file = agent_file::write(home, &settings.assistant)?;
-    let port = relay::open(home.port, home.door.clone())?;
-    let config = home::copy_config(home, port, settings.services)?;
-    Ok(engine::command(engine, home, settings, port, &config, &agent_file))
+fn prepare_kimi_cli(
+    home: &ContainerHome,
+    settings: &RunnerSettings,
+    engine: &Path,
+) -> Result<Command, RunnerError> {
+    home::write_kimi_cli_files(home, settings)?;
+    history::repair_kimi_cli_history(&home.kimi_cli_sessions(), &settings.session).map_err(|error| {
+        RunnerError::new(RunnerExitCode::History, format!("Failed to mend the history: {error}"))
+    })?;
+    let agent_file = agent_file::write_agent_file(home, &settings.assistant)?;
+    let port = relay::open_relay(home.port, home.egress_socket.clone())?;
+    let config = home::copy_kimi_cli_config(home, port, settings.services)?;
+    Ok(engine::kimi_cli_command(engine, home, settings, port, &config, &agent_file))
 }
 
 /// Why the engine did not run.
 #[derive(Debug)]
-pub struct Fault {
-    code: Code,
-    said: String,
+pub struct RunnerError {
+    code: RunnerExitCode,
+    message: String,
 }
 
 /// The exit codes: see the table at the top.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(u8)]
-pub enum Code {
+pub enum RunnerExitCode {
     Wait = 70,
     Start = 71,
     NoEngine = 72,
@@ -95,14 +101,14 @@ pub enum Code {
     Settings = 78,
 }
 
-impl Fault {
-    pub fn new(code: Code, said: impl Into<String>) -> Self {
-        Self { code, said: said.into() }
+impl RunnerError {
+    pub fn new(code: RunnerExitCode, said: impl Into<String>) -> Self {
+        Self { code, message: said.into() }
     }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for RunnerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.said)
+        f.write_str(&self.message)
     }
 }

@@ -22,7 +22,7 @@ const LET_GO: &str = "<system>There was a picture here, which is not shown any m
 
 /// Which pictures are to be let go.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Burden {
+pub struct ImageTrimmer {
     /// How many bytes still, the oldest first.
     bytes: u64,
     /// The number of the first line that no answer follows.
@@ -32,13 +32,13 @@ pub struct Burden {
 }
 
 #[derive(Deserialize)]
-struct Line {
+struct HistoryLineRole {
     role: String,
 }
 
-impl Burden {
+impl ImageTrimmer {
     /// Reads through a history; lines longer than `line_max` are not looked into, nor counted.
-    pub fn of(mut history: impl BufRead, line_max: u64) -> io::Result<Self> {
+    pub fn from_history(mut history: impl BufRead, line_max: u64) -> io::Result<Self> {
         let (mut burden, mut line) = (Self { bytes: 0, unanswered_from: 0, line: 0 }, Vec::new());
         let (mut number, mut skipping) = (0, false);
         loop {
@@ -52,10 +52,10 @@ impl Burden {
                 continue;
             }
             number += 1;
-            if holds_picture(&line) {
+            if has_inline_image(&line) {
                 burden.bytes += line.len() as u64;
             }
-            if serde_json::from_slice::<Line>(&line).is_ok_and(|line| line.role == "assistant") {
+            if serde_json::from_slice::<HistoryLineRole>(&line).is_ok_and(|line| line.role == "assistant") {
                 burden.unanswered_from = number;
             }
         }
@@ -64,10 +64,10 @@ impl Burden {
     }
 
     /// The next line, which is not too long, without its pictures where they have to go.
-    pub fn lighten(&mut self, line: &[u8]) -> Option<Vec<u8>> {
+    pub fn strip_images(&mut self, line: &[u8]) -> Option<Vec<u8>> {
         let is_unanswered = self.line >= self.unanswered_from;
         self.line += 1;
-        if (self.bytes == 0 && !is_unanswered) || !holds_picture(line) {
+        if (self.bytes == 0 && !is_unanswered) || !has_inline_image(line) {
             return None;
         }
         let mut message: Value = serde_json::from_slice(line).ok()?;
@@ -80,13 +80,13 @@ impl Burden {
         Some(format!("{message}\n").into_bytes())
     }
 
-    /// Whether no answer follows the line that [`Burden::lighten`] was last given.
-    pub fn unanswered(&self) -> bool {
+    /// Whether no answer follows the line that [`ImageTrimmer::strip_images`] was last given.
+    pub fn is_unanswered(&self) -> bool {
         self.line > self.unanswered_from
     }
 }
 
-fn holds_picture(line: &[u8]) -> bool {
+fn has_inline_image(line: &[u8]) -> bool {
     line.windows(URL_BEGINNING.len()).any(|window| window == URL_BEGINNING)
 }
 
@@ -109,8 +109,8 @@ mod tests {
 
     /// Of each line, whether its picture goes.
     fn gone(lines: &[&str]) -> Vec<bool> {
-        let mut burden = Burden::of(lines.concat().as_bytes(), LINE_MAX).unwrap();
-        lines.iter().map(|line| burden.lighten(line.as_bytes()).is_some()).collect()
+        let mut burden = ImageTrimmer::from_history(lines.concat().as_bytes(), LINE_MAX).unwrap();
+        lines.iter().map(|line| burden.strip_images(line.as_bytes()).is_some()).collect()
     }
 
     #[test]
@@ -135,8 +135,8 @@ mod tests {
     #[test]
     fn what_is_said_beside_a_picture_stays() {
         let history = shown("tool", 10);
-        let mut burden = Burden::of(history.as_bytes(), LINE_MAX).unwrap();
-        let line = String::from_utf8(burden.lighten(history.as_bytes()).unwrap()).unwrap();
+        let mut burden = ImageTrimmer::from_history(history.as_bytes(), LINE_MAX).unwrap();
+        let line = String::from_utf8(burden.strip_images(history.as_bytes()).unwrap()).unwrap();
         assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line}");
         let message: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(message["content"][0], json!({"type": "text", "text": "look"}));

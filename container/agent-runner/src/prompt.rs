@@ -16,15 +16,15 @@ const PROMPT_MAX: u64 = 64 * 1024;
 
 /// Reads a KIMI.md: nothing where there is none, its beginning where it is too long. One that cannot be read is told
 /// and counts as empty: an agent must not be able to end its group for ever.
-pub fn read(path: &Path) -> String {
-    try_to_read(path).unwrap_or_else(|error| {
+pub fn read_prompt_file(path: &Path) -> String {
+    try_read_prompt_file(path).unwrap_or_else(|error| {
         eprintln!("agent-runner: Failed to read {}, which counts as empty: {error}", path.display());
         String::new()
     })
 }
 
-fn try_to_read(path: &Path) -> io::Result<String> {
-    let file = match open(path) {
+fn try_read_prompt_file(path: &Path) -> io::Result<String> {
+    let file = match open_plain_file(path) {
         Ok(Some(file)) => file,
         Ok(None) => return Ok(String::new()),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(String::new()),
@@ -47,31 +47,31 @@ fn try_to_read(path: &Path) -> io::Result<String> {
 }
 
 /// Opens a plain file. The agent can put anything there; a pipe must not hold the start for ever.
-fn open(path: &Path) -> io::Result<Option<File>> {
+fn open_plain_file(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
 /// Fills a template in: `${NAME}` is the value of that name, and `{% if NAME %}` … `{% endif %}` is left out where it
 /// is empty. A name without a value is an empty one. What stands in a value is text, never a template.
-pub fn fill(template: &str, values: &[(&str, &str)]) -> String {
+pub fn fill_template(template: &str, values: &[(&str, &str)]) -> String {
     let value = |name: &str| values.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| *value);
     let mut filled = String::new();
     let mut rest = template;
     while let Some((before, condition)) = rest.split_once("{% if ") {
-        filled.push_str(&fill_names(before, &value));
+        filled.push_str(&fill_placeholders(before, &value));
         let Some((name, block)) = condition.split_once(" %}\n") else { break };
         let Some((block, after)) = block.split_once("{% endif %}\n") else { break };
         if !value(name).is_empty() {
-            filled.push_str(&fill_names(block, &value));
+            filled.push_str(&fill_placeholders(block, &value));
         }
         rest = after;
     }
-    filled.push_str(&fill_names(rest, &value));
+    filled.push_str(&fill_placeholders(rest, &value));
     filled
 }
 
-fn fill_names<'a>(text: &str, value: &impl Fn(&str) -> &'a str) -> String {
+fn fill_placeholders<'a>(text: &str, value: &impl Fn(&str) -> &'a str) -> String {
     let mut pieces = text.split("${");
     let mut filled = pieces.next().unwrap_or_default().to_owned();
     for piece in pieces {
@@ -99,7 +99,7 @@ mod tests {
             ("a".repeat(65534) + "é" + "b", 65536),
         ] {
             fs::write(&path, &content).unwrap();
-            let prompt = read(&path);
+            let prompt = read_prompt_file(&path);
             assert_eq!(prompt.len(), length);
             assert!(content.starts_with(&prompt));
         }
@@ -110,7 +110,7 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let path = root.path().join("KIMI.md");
         fs::write(&path, b"caf\xe9 \xff ok").unwrap();
-        assert_eq!(read(&path), "caf\u{fffd} \u{fffd} ok");
+        assert_eq!(read_prompt_file(&path), "caf\u{fffd} \u{fffd} ok");
     }
 
     #[test]
@@ -118,9 +118,9 @@ mod tests {
         let template =
             "I am ${NAME}.\n{% if A %}\nA: ${A}\n{% endif %}\n{% if B %}\nB\n{% endif %}\nend ${C}!";
         assert_eq!(
-            fill(template, &[("NAME", "Kai"), ("A", "${NAME} {% if B %}")]),
+            fill_template(template, &[("NAME", "Kai"), ("A", "${NAME} {% if B %}")]),
             "I am Kai.\nA: ${NAME} {% if B %}\nend !"
         );
-        assert!(!fill(SYSTEM, &[("ASSISTANT", "Kai")]).contains("{%"));
+        assert!(!fill_template(SYSTEM, &[("ASSISTANT", "Kai")]).contains("{%"));
     }
 }

@@ -18,7 +18,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::OFlags;
 use serde_json::Value;
 
-use crate::history::copy_line;
+use crate::history::copy_rest_of_line;
 use crate::kimi_code::ITS_OWN_PART;
 
 /// Largest history that is gone on with: the engine holds all of it.
@@ -38,10 +38,10 @@ const TOLD_BEGINNING: &str = "<context ";
 ///
 /// # Errors
 /// Where one can be neither mended nor set aside.
-pub fn mend(sessions: &Path, prompt: &str) -> io::Result<()> {
-    for work_folder in folders(sessions)? {
-        for session in folders(&work_folder)? {
-            if let Err(error) = mend_session(&session, prompt) {
+pub fn repair_kimi_code_history(sessions: &Path, prompt: &str) -> io::Result<()> {
+    for work_folder in list_real_folders(sessions)? {
+        for session in list_real_folders(&work_folder)? {
+            if let Err(error) = repair_session_folder(&session, prompt) {
                 eprintln!("agent-runner: A history cannot be mended and is set aside: {error}");
                 let now_nanos = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_nanos();
                 fs::rename(&session, sessions.join(format!(".aside-{now_nanos}")))?;
@@ -52,7 +52,7 @@ pub fn mend(sessions: &Path, prompt: &str) -> io::Result<()> {
 }
 
 /// The real folders in a folder, of which the agent may have taken away our rights.
-fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
+fn list_real_folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).ok();
     let entries = match fs::read_dir(folder) {
         Ok(entries) => entries,
@@ -70,7 +70,7 @@ fn folders(folder: &Path) -> io::Result<Vec<PathBuf>> {
     Ok(found)
 }
 
-fn mend_session(session: &Path, prompt: &str) -> io::Result<()> {
+fn repair_session_folder(session: &Path, prompt: &str) -> io::Result<()> {
     for folder in [session.to_owned(), session.join("agents"), session.join("agents/main")] {
         match fs::symlink_metadata(&folder) {
             Ok(meta) if meta.is_dir() => {}
@@ -95,10 +95,10 @@ fn mend_session(session: &Path, prompt: &str) -> io::Result<()> {
     }
     let no_follow = OFlags::NOFOLLOW.bits() as i32;
     let read = || OpenOptions::new().read(true).custom_flags(no_follow).open(&records).map(BufReader::new);
-    let answered_lines = answered_lines(read()?)?;
+    let answered_lines = count_answered_lines(read()?)?;
     let new = OpenOptions::new().write(true).create_new(true).custom_flags(no_follow).open(&mended)?;
     let mut writer = BufWriter::new(new);
-    if mend_lines(read()?, &mut writer, prompt, answered_lines)? == 0 {
+    if repair_record_lines(read()?, &mut writer, prompt, answered_lines)? == 0 {
         return fs::remove_file(&mended);
     }
     writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -107,9 +107,9 @@ fn mend_session(session: &Path, prompt: &str) -> io::Result<()> {
 }
 
 /// How many lines there are up to the last that is the model's own.
-fn answered_lines(mut reader: impl BufRead) -> io::Result<u64> {
+fn count_answered_lines(mut reader: impl BufRead) -> io::Result<u64> {
     let (mut lines, mut answered) = (0, 0);
-    while let Some(line) = next_line(&mut reader, &mut io::sink())? {
+    while let Some(line) = read_bounded_line(&mut reader, &mut io::sink())? {
         lines += 1;
         if line.starts_with(EVENT_BEGINNING) && line.windows(MODELS_OWN.len()).any(|part| part == MODELS_OWN)
         {
@@ -120,21 +120,21 @@ fn answered_lines(mut reader: impl BufRead) -> io::Result<u64> {
 }
 
 /// Copies a history, mended, and says how many lines have changed. Holds one line at a time.
-fn mend_lines(
+fn repair_record_lines(
     mut reader: impl BufRead,
     writer: &mut impl Write,
     prompt: &str,
     answered_lines: u64,
 ) -> io::Result<u64> {
     let (mut number, mut changed) = (0, 0);
-    while let Some(line) = next_line(&mut reader, writer)? {
+    while let Some(line) = read_bounded_line(&mut reader, writer)? {
         number += 1;
         if line.starts_with(PROMPT_BEGINNING)
-            && let Some(renewed) = with_prompt(&line, prompt)
+            && let Some(renewed) = replace_prompt_part(&line, prompt)
         {
             changed += 1;
             writer.write_all(renewed.as_bytes())?;
-        } else if number > answered_lines && line.starts_with(MESSAGE_BEGINNING) && is_told(&line) {
+        } else if number > answered_lines && line.starts_with(MESSAGE_BEGINNING) && is_host_record(&line) {
             changed += 1;
         } else {
             writer.write_all(&line)?;
@@ -144,7 +144,7 @@ fn mend_lines(
 }
 
 /// The next line with its end; an empty one in place of a line that is too long, which is copied.
-fn next_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<Option<Vec<u8>>> {
+fn read_bounded_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
     if line.is_empty() {
@@ -152,14 +152,14 @@ fn next_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<O
     }
     if !line.ends_with(b"\n") && line.len() as u64 == LINE_MAX {
         writer.write_all(&line)?;
-        copy_line(reader, writer)?;
+        copy_rest_of_line(reader, writer)?;
         line.clear();
     }
     Ok(Some(line))
 }
 
 /// The line with our part of the system prompt renewed; none where nothing has to change.
-fn with_prompt(line: &[u8], prompt: &str) -> Option<String> {
+fn replace_prompt_part(line: &[u8], prompt: &str) -> Option<String> {
     let mut record: Value = serde_json::from_slice(line).ok()?;
     let before = record["systemPrompt"].as_str()?;
     let (_, its_own) = before.split_once(ITS_OWN_PART).unwrap_or(("", ""));
@@ -172,7 +172,7 @@ fn with_prompt(line: &[u8], prompt: &str) -> Option<String> {
 }
 
 /// Whether a line holds what the host told.
-fn is_told(line: &[u8]) -> bool {
+fn is_host_record(line: &[u8]) -> bool {
     let Ok(record) = serde_json::from_slice::<Value>(line) else { return false };
     let message = &record["message"];
     let text = message["content"][0]["text"].as_str().unwrap_or_default();
@@ -205,8 +205,8 @@ mod tests {
     fn mended(lines: &[&str]) -> (Vec<String>, u64) {
         let before = lines.iter().map(|line| format!("{line}\n")).collect::<String>();
         let mut after = Vec::new();
-        let answered = answered_lines(before.as_bytes()).unwrap();
-        let changed = mend_lines(before.as_bytes(), &mut after, "NEW ", answered).unwrap();
+        let answered = count_answered_lines(before.as_bytes()).unwrap();
+        let changed = repair_record_lines(before.as_bytes(), &mut after, "NEW ", answered).unwrap();
         (String::from_utf8(after).unwrap().lines().map(str::to_owned).collect(), changed)
     }
 
@@ -245,14 +245,14 @@ mod tests {
     fn sessions_are_found_and_links_are_not_followed() {
         let root = tempfile::tempdir().unwrap();
         let sessions = root.path().join("sessions");
-        mend(&sessions, "NEW ").unwrap();
+        repair_kimi_code_history(&sessions, "NEW ").unwrap();
 
         let main = sessions.join("wd_group_1/session_1/agents/main");
         fs::create_dir_all(&main).unwrap();
         fs::write(main.join("wire.jsonl"), format!("{}\n", bound("OLD"))).unwrap();
         fs::create_dir_all(sessions.join(".index-cache/x")).unwrap();
         fs::create_dir_all(sessions.join("wd_group_1/session_2")).unwrap();
-        mend(&sessions, "NEW ").unwrap();
+        repair_kimi_code_history(&sessions, "NEW ").unwrap();
         let text = fs::read_to_string(main.join("wire.jsonl")).unwrap();
         assert_eq!(text, format!("{}\n", bound(&format!("NEW {ITS_OWN_PART}"))));
 
@@ -260,7 +260,7 @@ mod tests {
         fs::write(&precious, format!("{}\n", bound("OLD"))).unwrap();
         fs::remove_file(main.join("wire.jsonl")).unwrap();
         symlink(&precious, main.join("wire.jsonl")).unwrap();
-        mend(&sessions, "NEW ").unwrap();
+        repair_kimi_code_history(&sessions, "NEW ").unwrap();
         assert!(fs::read_to_string(&precious).unwrap().contains("OLD"));
         assert!(!sessions.join("wd_group_1/session_1").exists(), "it was set aside");
     }

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 
-use crate::{Code, Fault};
+use crate::{RunnerError, RunnerExitCode};
 
 /// Connections carried at a time; a further one is closed at once. Each takes two threads, and a container has
 /// 256 processes and threads in all.
@@ -21,22 +21,23 @@ const STACK_BYTES: usize = 64 * 1024;
 /// Opens the way, carries connections from now on, and says at which port.
 ///
 /// # Errors
-/// [`Code::Relay`] where the port cannot be had.
-pub fn open(port: u16, door: PathBuf) -> Result<u16, Fault> {
+/// [`RunnerExitCode::Relay`] where the port cannot be had.
+pub fn open_relay(port: u16, door: PathBuf) -> Result<u16, RunnerError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
-    let cannot =
-        |error: io::Error| Fault::new(Code::Relay, format!("Failed to listen on {address}: {error}"));
+    let cannot = |error: io::Error| {
+        RunnerError::new(RunnerExitCode::Relay, format!("Failed to listen on {address}: {error}"))
+    };
     let listener = TcpListener::bind(address).map_err(cannot)?;
     let port = listener.local_addr().map_err(cannot)?.port();
-    small_thread().spawn(move || serve(&listener, &Arc::new(door))).map_err(cannot)?;
+    small_stack_thread().spawn(move || accept_relay_clients(&listener, &Arc::new(door))).map_err(cannot)?;
     Ok(port)
 }
 
-fn small_thread() -> thread::Builder {
+fn small_stack_thread() -> thread::Builder {
     thread::Builder::new().stack_size(STACK_BYTES)
 }
 
-fn serve(listener: &TcpListener, door: &Arc<PathBuf>) {
+fn accept_relay_clients(listener: &TcpListener, door: &Arc<PathBuf>) {
     loop {
         let Ok((client, _)) = listener.accept() else {
             // The client has gone already, or there are no descriptors left until a connection ends.
@@ -49,17 +50,17 @@ fn serve(listener: &TcpListener, door: &Arc<PathBuf>) {
         }
         let door = Arc::clone(door);
         // A thread that cannot be had drops the client, and with it closes the connection.
-        small_thread().spawn(move || carry(&client, &door)).ok();
+        small_stack_thread().spawn(move || relay_connection(&client, &door)).ok();
     }
 }
 
-fn carry(client: &TcpStream, door: &PathBuf) {
+fn relay_connection(client: &TcpStream, door: &PathBuf) {
     let Ok(door) = UnixStream::connect(door) else {
         return;
     };
     client.set_nodelay(true).ok();
     thread::scope(|scope| {
-        let up = small_thread().spawn_scoped(scope, || {
+        let up = small_stack_thread().spawn_scoped(scope, || {
             io::copy(&mut &*client, &mut &door).ok();
             door.shutdown(Shutdown::Write).ok();
         });
@@ -86,7 +87,7 @@ mod tests {
         let door = UnixListener::bind(&path).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
-        thread::spawn(move || serve(&listener, &Arc::new(path)));
+        thread::spawn(move || accept_relay_clients(&listener, &Arc::new(path)));
         (address, door, folder)
     }
 

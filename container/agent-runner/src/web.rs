@@ -9,14 +9,14 @@ const SERVICES: [(&str, &str); 2] = [("moonshot_search", "search"), ("moonshot_f
 
 /// Whether Kimi searches and fetches for the engine.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Services {
+pub enum SearchServices {
     Kimi,
     None,
 }
 
 /// The variables by which programs find a proxy, in both spellings, as each knows only one or the other. Node reads
 /// them only when it is told to.
-pub fn variables(port: u16) -> [(&'static str, String); 7] {
+pub fn proxy_variables(port: u16) -> [(&'static str, String); 7] {
     let proxy = format!("http://127.0.0.1:{port}");
     let direct = "127.0.0.1,localhost".to_owned();
     [
@@ -32,7 +32,7 @@ pub fn variables(port: u16) -> [(&'static str, String); 7] {
 
 /// Makes Kimi's search and fetch go the way of the model, or takes them away. The engine asks them only with a key, which
 /// the door replaces.
-pub fn set_services(config: &mut Table, port: u16, services: Services) {
+pub fn set_search_services(config: &mut Table, port: u16, services: SearchServices) {
     let mut table = match config.remove("services") {
         Some(Value::Table(table)) => table,
         // No engine could make anything of something else.
@@ -40,7 +40,7 @@ pub fn set_services(config: &mut Table, port: u16, services: Services) {
     };
     for (name, path) in SERVICES {
         table.remove(name);
-        if services == Services::Kimi {
+        if services == SearchServices::Kimi {
             let mut service = Table::new();
             service.insert("base_url".into(), format!("http://127.0.0.1:{port}/coding/v1/{path}").into());
             service.insert("api_key".into(), "replaced at the door".into());
@@ -56,9 +56,9 @@ pub fn set_services(config: &mut Table, port: u16, services: Services) {
 mod tests {
     use super::*;
 
-    fn set(given: &str, services: Services) -> String {
+    fn set(given: &str, services: SearchServices) -> String {
         let mut config: Table = given.parse().unwrap();
-        set_services(&mut config, 8787, services);
+        set_search_services(&mut config, 8787, services);
         config.to_string()
     }
 
@@ -67,19 +67,19 @@ mod tests {
         let given = "default_yolo = true\n[services.moonshot_search]\nbase_url = \"https://api.kimi.com/coding/v1/search\"\n\
                      api_key = \"\"\n[services.moonshot_search.oauth]\nstorage = \"file\"\nkey = \"k\"\n";
         assert_eq!(
-            set(given, Services::Kimi),
+            set(given, SearchServices::Kimi),
             "default_yolo = true\n\n\
              [services.moonshot_fetch]\napi_key = \"replaced at the door\"\n\
              base_url = \"http://127.0.0.1:8787/coding/v1/fetch\"\n\n\
              [services.moonshot_search]\napi_key = \"replaced at the door\"\n\
              base_url = \"http://127.0.0.1:8787/coding/v1/search\"\n"
         );
-        assert_eq!(set(given, Services::None), "default_yolo = true\n");
+        assert_eq!(set(given, SearchServices::None), "default_yolo = true\n");
     }
 
     #[test]
     fn services_that_are_none_become_some() {
-        assert_eq!(set("services = 1", Services::None), "");
-        assert!(set("services = 1", Services::Kimi).contains("[services.moonshot_fetch]"));
+        assert_eq!(set("services = 1", SearchServices::None), "");
+        assert!(set("services = 1", SearchServices::Kimi).contains("[services.moonshot_fetch]"));
     }
 }

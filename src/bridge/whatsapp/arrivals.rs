@@ -56,7 +56,7 @@ impl Arrival {
         Self { chat: chat.to_owned(), sender: sender.to_owned(), id: id.to_owned() }
     }
 
-    pub fn of(info: &MessageInfo) -> Self {
+    pub fn from_info(info: &MessageInfo) -> Self {
         Self::new(&info.source.chat.to_string(), &info.source.sender.to_string(), &info.id)
     }
 }
@@ -72,14 +72,14 @@ enum ChainName {
 
 /// Which key of which chain decrypts a part of a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
-struct Place {
+struct KeyPosition {
     chain: ChainName,
     number: u32,
 }
 
 /// How far a chain has moved.
 #[derive(Debug)]
-struct Chain {
+struct KeyChain {
     name: ChainName,
     /// The number of the next key.
     next: u32,
@@ -87,15 +87,15 @@ struct Chain {
     kept: Vec<u32>,
 }
 
-impl Chain {
-    fn has_moved_past(&self, place: &Place) -> bool {
+impl KeyChain {
+    fn has_moved_past(&self, place: &KeyPosition) -> bool {
         self.name == place.chain && place.number < self.next && !self.kept.contains(&place.number)
     }
 }
 
 #[derive(Debug)]
-struct Waiting {
-    places: Vec<Place>,
+struct WaitingArrival {
+    places: Vec<KeyPosition>,
     /// What intake is to know if nobody can read it any more; none of what carries keys only.
     unread: Option<Event>,
     /// Writes that it has held up in vain.
@@ -103,30 +103,30 @@ struct Waiting {
 }
 
 #[derive(Debug, Default)]
-struct State {
-    waiting: HashMap<Arrival, Waiting>,
+struct ArrivalTable {
+    waiting: HashMap<Arrival, WaitingArrival>,
     /// In the order of their coming; some are settled already.
     order: VecDeque<Arrival>,
 }
 
 /// The messages that are announced and not on disk. A handle: clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Arrivals(Arc<Shared>);
+pub struct Arrivals(Arc<SharedArrivals>);
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct SharedArrivals {
+    state: Mutex<ArrivalTable>,
     settled: Notify,
 }
 
 /// A chain may not be written down yet.
 #[derive(Debug, PartialEq, Eq)]
-pub struct NotYet;
+pub struct RowsNotStored;
 
 impl Arrivals {
     /// Takes a stanza's note before the library decrypts it. `phone` and `lid` are the linked account's; `unread` is
     /// what intake is to know if nobody can read it.
-    pub fn announce(
+    pub fn register_stanza(
         &self,
         stanza: &NodeRef<'_>,
         phone: &Jid,
@@ -136,18 +136,18 @@ impl Arrivals {
         if !matches!(stanza.tag.as_ref(), "message" | "status") {
             return;
         }
-        let places = places(stanza);
+        let places = key_positions(stanza);
         // What cannot be read here, the library cannot decrypt, either.
         let (false, Ok(info)) = (places.is_empty(), parse_message_info(stanza, phone, lid)) else { return };
         // In a group, what is for this device alone gives it keys; what is said there is for all.
         let is_said =
             !info.source.is_group || places.iter().any(|place| matches!(place.chain, ChainName::Group(_)));
         let unread = if is_said { unread(&info) } else { None };
-        self.wait_for(Arrival::of(&info), Waiting { places, unread, writes_held: 0 });
+        self.add_waiting(Arrival::from_info(&info), WaitingArrival { places, unread, writes_held: 0 });
     }
 
-    fn wait_for(&self, arrival: Arrival, waiting: Waiting) {
-        let mut state = self.state();
+    fn add_waiting(&self, arrival: Arrival, waiting: WaitingArrival) {
+        let mut state = self.lock_table();
         if state.waiting.insert(arrival.clone(), waiting).is_none() {
             state.order.push_back(arrival);
         }
@@ -158,15 +158,15 @@ impl Arrivals {
     }
 
     /// What intake is to know of a waiting message that nobody can read any more.
-    pub fn unread(&self, arrival: &Arrival) -> Option<Event> {
-        self.state().waiting.get(arrival)?.unread.clone()
+    pub fn unread_event_of(&self, arrival: &Arrival) -> Option<Event> {
+        self.lock_table().waiting.get(arrival)?.unread.clone()
     }
 
     /// The message is on disk, or will never be: whatever moves past it loses nothing.
-    pub fn settle(&self, arrival: &Arrival) {
-        let mut state = self.state();
+    pub fn release_arrival(&self, arrival: &Arrival) {
+        let mut state = self.lock_table();
         if state.waiting.remove(arrival).is_some() {
-            let State { waiting, order } = &mut *state;
+            let ArrivalTable { waiting, order } = &mut *state;
             while order.front().is_some_and(|oldest| !waiting.contains_key(oldest)) {
                 order.pop_front();
             }
@@ -176,51 +176,51 @@ impl Arrivals {
     }
 
     /// Returns when these sessions have moved past nothing that is not on disk. `look` asks the database something.
-    pub async fn before_sessions<Asking: Future>(
+    pub async fn wait_for_session_rows<Asking: Future>(
         &self,
         records: impl Iterator<Item = &[u8]>,
         look: impl Fn() -> Asking,
-    ) -> Result<(), NotYet> {
+    ) -> Result<(), RowsNotStored> {
         if self.is_empty() {
             return Ok(());
         }
-        self.before(&records.flat_map(session_chains).collect::<Vec<_>>(), look).await
+        self.wait_for_rows(&records.flat_map(session_chains).collect::<Vec<_>>(), look).await
     }
 
-    /// As [`Self::before_sessions`], of members' keys in groups.
-    pub async fn before_sender_keys<Asking: Future>(
+    /// As [`Self::wait_for_session_rows`], of members' keys in groups.
+    pub async fn wait_for_sender_key_rows<Asking: Future>(
         &self,
         records: impl Iterator<Item = &[u8]>,
         look: impl Fn() -> Asking,
-    ) -> Result<(), NotYet> {
+    ) -> Result<(), RowsNotStored> {
         if self.is_empty() {
             return Ok(());
         }
-        self.before(&records.flat_map(sender_key_chains).collect::<Vec<_>>(), look).await
+        self.wait_for_rows(&records.flat_map(sender_key_chains).collect::<Vec<_>>(), look).await
     }
 
-    async fn before<Asking: Future>(
+    async fn wait_for_rows<Asking: Future>(
         &self,
-        chains: &[Chain],
+        chains: &[KeyChain],
         look: impl Fn() -> Asking,
-    ) -> Result<(), NotYet> {
+    ) -> Result<(), RowsNotStored> {
         for _ in 0..LOOKS_MAX {
             let mut settled = std::pin::pin!(self.0.settled.notified());
             settled.as_mut().enable();
-            if self.passed(chains).is_empty() {
+            if self.overtaken_arrivals(chains).is_empty() {
                 return Ok(());
             }
             if timeout(LOOK, settled).await.is_err() {
                 look().await;
             }
         }
-        self.give_way(chains)
+        self.refuse_or_release(chains)
     }
 
     /// Which waiting messages the chains have moved past.
-    fn passed(&self, chains: &[Chain]) -> Vec<Arrival> {
-        let state = self.state();
-        let passed = |waiting: &Waiting| {
+    fn overtaken_arrivals(&self, chains: &[KeyChain]) -> Vec<Arrival> {
+        let state = self.lock_table();
+        let passed = |waiting: &WaitingArrival| {
             let places = &waiting.places;
             places.iter().any(|place| chains.iter().any(|chain| chain.has_moved_past(place)))
         };
@@ -229,18 +229,18 @@ impl Arrivals {
     }
 
     /// Refuses the write, and lets go what has held up enough of them.
-    fn give_way(&self, chains: &[Chain]) -> Result<(), NotYet> {
+    fn refuse_or_release(&self, chains: &[KeyChain]) -> Result<(), RowsNotStored> {
         let mut result = Ok(());
-        for arrival in self.passed(chains) {
-            let held = self.state().waiting.get_mut(&arrival).map(|waiting| {
+        for arrival in self.overtaken_arrivals(chains) {
+            let held = self.lock_table().waiting.get_mut(&arrival).map(|waiting| {
                 waiting.writes_held += 1;
                 waiting.writes_held
             });
             if held.is_some_and(|held| held >= WRITES_HELD_MAX) {
                 tracing::debug!("A stanza has left no message");
-                self.settle(&arrival);
+                self.release_arrival(&arrival);
             } else {
-                result = Err(NotYet);
+                result = Err(RowsNotStored);
             }
         }
         result
@@ -248,32 +248,33 @@ impl Arrivals {
 
     /// Whether either has moved past anything that waits.
     #[cfg(test)]
-    pub fn have_passed(&self, session: Option<&[u8]>, sender_key: Option<&[u8]>) -> bool {
+    pub fn has_overtaken_any(&self, session: Option<&[u8]>, sender_key: Option<&[u8]>) -> bool {
         let sessions = session.into_iter().flat_map(session_chains);
-        let chains: Vec<Chain> = sessions.chain(sender_key.into_iter().flat_map(sender_key_chains)).collect();
-        !self.passed(&chains).is_empty()
+        let chains: Vec<KeyChain> =
+            sessions.chain(sender_key.into_iter().flat_map(sender_key_chains)).collect();
+        !self.overtaken_arrivals(&chains).is_empty()
     }
 
     fn is_empty(&self) -> bool {
-        self.state().waiting.is_empty()
+        self.lock_table().waiting.is_empty()
     }
 
-    fn state(&self) -> MutexGuard<'_, State> {
+    fn lock_table(&self) -> MutexGuard<'_, ArrivalTable> {
         self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// Where the keys of a stanza's encrypted parts stand.
-fn places(stanza: &NodeRef<'_>) -> Vec<Place> {
+fn key_positions(stanza: &NodeRef<'_>) -> Vec<KeyPosition> {
     let addressed = stanza.get_optional_child("participants");
     let addressed = addressed.into_iter().flat_map(|all| all.get_children_by_tag("to"));
     let parts =
         stanza.get_children_by_tag("enc").chain(addressed.flat_map(|to| to.get_children_by_tag("enc")));
-    parts.filter_map(place).collect()
+    parts.filter_map(key_position).collect()
 }
 
-fn place(part: &NodeRef<'_>) -> Option<Place> {
-    let session = |message: &SignalMessage| Place {
+fn key_position(part: &NodeRef<'_>) -> Option<KeyPosition> {
+    let session = |message: &SignalMessage| KeyPosition {
         chain: ChainName::Session(message.sender_ratchet_key().serialize().to_vec()),
         number: message.counter(),
     };
@@ -281,7 +282,7 @@ fn place(part: &NodeRef<'_>) -> Option<Place> {
     match part.attrs().optional_string("type")?.as_ref() {
         "msg" => SignalMessage::try_from(bytes).ok().map(|message| session(&message)),
         "pkmsg" => PreKeySignalMessage::try_from(bytes).ok().map(|message| session(message.message())),
-        "skmsg" => SenderKeyMessage::try_from(bytes).ok().map(|message| Place {
+        "skmsg" => SenderKeyMessage::try_from(bytes).ok().map(|message| KeyPosition {
             chain: ChainName::Group(message.chain_id()),
             number: message.iteration(),
         }),
@@ -291,12 +292,12 @@ fn place(part: &NodeRef<'_>) -> Option<Place> {
 
 /// The receiving chains of a session as the library stores it. Of what is no session there are none, and it decrypts
 /// nothing.
-fn session_chains(record: &[u8]) -> Vec<Chain> {
+fn session_chains(record: &[u8]) -> Vec<KeyChain> {
     let record = SessionRecord::deserialize(record).and_then(SessionRecord::into_components);
     let Ok(record) = record else { return Vec::new() };
     let sessions = record.current_session.into_iter().chain(record.previous_sessions);
     let chains = sessions.flat_map(|session| session.receiver_chains).filter_map(|chain| {
-        Some(Chain {
+        Some(KeyChain {
             name: ChainName::Session(chain.sender_ratchet_key?),
             next: chain.chain_key?.index?,
             kept: chain.message_keys.into_iter().map(|key| key.index).collect(),
@@ -306,10 +307,10 @@ fn session_chains(record: &[u8]) -> Vec<Chain> {
 }
 
 /// The chains of a group's member as the library stores them.
-fn sender_key_chains(record: &[u8]) -> Vec<Chain> {
+fn sender_key_chains(record: &[u8]) -> Vec<KeyChain> {
     let record = SenderKeyRecord::deserialize(record).and_then(SenderKeyRecord::into_components);
     let Ok(record) = record else { return Vec::new() };
-    let chains = record.states.into_iter().map(|state| Chain {
+    let chains = record.states.into_iter().map(|state| KeyChain {
         name: ChainName::Group(state.key_id),
         next: state.chain_key.iteration,
         kept: state.message_keys.into_iter().map(|key| key.iteration).collect(),

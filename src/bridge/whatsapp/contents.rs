@@ -3,10 +3,10 @@
 
 use whatsapp_rust::prelude::wa;
 
-use super::kinds::{Layer, UNREADABLE, layer};
-pub use super::kinds::{ONLY_THE_PHONE, SEEN_ONCE, context};
+use super::kinds::{Layer, UNREADABLE, parse_layer};
+pub use super::kinds::{ONLY_THE_PHONE, SEEN_ONCE, find_context_info};
 use crate::types::Media;
-use crate::writing::turns_direction;
+use crate::writing::is_bidi_control;
 
 /// Most characters of a message's text: WhatsApp's own limit.
 const TEXT_MAX_CHARS: usize = 65_536;
@@ -17,7 +17,7 @@ const WRAPPERS_MAX: usize = 8;
 
 /// What a message says.
 #[derive(Clone, Debug, PartialEq)]
-pub enum Content<'m> {
+pub enum MessageContent<'m> {
     Said {
         text: String,
         media: Option<Media>,
@@ -32,65 +32,65 @@ pub enum Content<'m> {
 }
 
 /// The message inside of its wrappers: disappearing, to be seen once, sent by another device.
-pub fn unwrapped(message: &wa::Message) -> &wa::Message {
+pub fn unwrap_message(message: &wa::Message) -> &wa::Message {
     let mut inner = message;
     for _ in 0..WRAPPERS_MAX {
-        let Layer::Wraps(next) = layer(inner) else { break };
+        let Layer::Wraps(next) = parse_layer(inner) else { break };
         inner = next;
     }
     inner
 }
 
 /// The message that a comment is on, where one is in the wrappers.
-pub fn commented(message: &wa::Message) -> Option<&wa::MessageKey> {
+pub fn commented_message_key(message: &wa::Message) -> Option<&wa::MessageKey> {
     let mut inner = message;
     for _ in 0..WRAPPERS_MAX {
         if let Some(comment) = inner.comment_message.as_option() {
             return comment.target_message_key.as_option();
         }
-        let Layer::Wraps(next) = layer(inner) else { break };
+        let Layer::Wraps(next) = parse_layer(inner) else { break };
         inner = next;
     }
     None
 }
 
 /// What the unwrapped message says.
-pub fn read(message: &wa::Message) -> Content<'_> {
-    match layer(message) {
-        Layer::Said { text, media: None } if text.is_empty() => Content::Nothing,
-        Layer::Said { text, media } => Content::Said { text: whole(&text), media },
-        Layer::Done { text, to } => Content::Done { text, to },
+pub fn read_content(message: &wa::Message) -> MessageContent<'_> {
+    match parse_layer(message) {
+        Layer::Said { text, media: None } if text.is_empty() => MessageContent::Nothing,
+        Layer::Said { text, media } => MessageContent::Said { text: shorten_middle(&text), media },
+        Layer::Done { text, to } => MessageContent::Done { text, to },
         // Deeper than any client wraps.
-        Layer::Wraps(_) => Content::Said { text: UNREADABLE.to_owned(), media: None },
-        Layer::InStep => Content::Nothing,
+        Layer::Wraps(_) => MessageContent::Said { text: UNREADABLE.to_owned(), media: None },
+        Layer::InStep => MessageContent::Nothing,
     }
 }
 
 /// A quoted message: its words and its file.
-pub fn quoted(message: &wa::Message) -> (String, Option<Media>) {
-    match read(unwrapped(message)) {
-        Content::Said { text, media } => (text, media),
-        Content::Done { text, .. } => (text, None),
-        Content::Nothing => (String::new(), None),
+pub fn read_quoted_content(message: &wa::Message) -> (String, Option<Media>) {
+    match read_content(unwrap_message(message)) {
+        MessageContent::Said { text, media } => (text, media),
+        MessageContent::Done { text, .. } => (text, None),
+        MessageContent::Nothing => (String::new(), None),
     }
 }
 
 /// A name as one line of bounded length that cannot reorder what stands beside it.
-pub fn name(name: &str) -> String {
-    one_line(name, NAME_MAX)
+pub fn clean_name(name: &str) -> String {
+    clean_line(name, NAME_MAX)
 }
 
 /// A text as one line of so many characters, which turns nothing around.
-pub fn one_line(text: &str, most_chars: usize) -> String {
+pub fn clean_line(text: &str, most_chars: usize) -> String {
     let spaced = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
-    let visible = spaced.filter(|c| !c.is_control() && !turns_direction(*c));
+    let visible = spaced.filter(|c| !c.is_control() && !is_bidi_control(*c));
     let kept: String = visible.take(most_chars).collect();
     kept.trim().to_owned()
 }
 
 /// A text of any length that WhatsApp's own clients send. Of a longer one the middle is left out: its beginning and its
 /// end are what somebody may call Kai with.
-pub fn whole(text: &str) -> String {
+pub fn shorten_middle(text: &str) -> String {
     const LEFT_OUT: &str = " … ";
     let chars = text.chars().count();
     if chars <= TEXT_MAX_CHARS {
@@ -103,7 +103,7 @@ pub fn whole(text: &str) -> String {
 }
 
 /// At most `limit` bytes, cut between characters.
-pub fn bounded(text: &str, limit: usize) -> String {
+pub fn truncate_to_bytes(text: &str, limit: usize) -> String {
     const CUT: char = '…';
     if text.len() <= limit {
         return text.to_owned();

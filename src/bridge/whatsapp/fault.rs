@@ -13,15 +13,15 @@ use whatsapp_rust::async_trait;
 use whatsapp_rust::transport::{TokioWebSocketTransportFactory, Transport, TransportEvent, TransportFactory};
 use whatsapp_rust::wacore::stats::TransportResourceReport;
 
-use super::notes::Notes;
+use super::notes::UnreadNotes;
 
 /// Whether the link's database has failed in this run, and how. A handle: clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Fault(Arc<watch::Sender<Option<String>>>);
+pub struct StorageFault(Arc<watch::Sender<Option<String>>>);
 
-impl Fault {
+impl StorageFault {
     /// Notes the first failure. There is no way back within a run.
-    pub fn report(&self, why: &str) {
+    pub fn record_fault(&self, why: &str) {
         self.0.send_if_modified(|fault| {
             let first = fault.is_none();
             if first {
@@ -36,7 +36,7 @@ impl Fault {
     }
 
     /// Waits for a failure, and says what it was.
-    pub async fn happens(&self) -> String {
+    pub async fn wait_for_fault(&self) -> String {
         let mut changes = self.0.subscribe();
         let fault = changes.wait_for(Option::is_some).await.map(|fault| fault.clone());
         fault.ok().flatten().unwrap_or_default()
@@ -46,8 +46,8 @@ impl Fault {
 /// Connections over which nothing leaves after a failure, nor before what must be noted is noted.
 pub struct GuardedTransport {
     pub inner: TokioWebSocketTransportFactory,
-    pub fault: Fault,
-    pub notes: Notes,
+    pub fault: StorageFault,
+    pub notes: UnreadNotes,
 }
 
 #[async_trait]
@@ -64,14 +64,14 @@ impl TransportFactory for GuardedTransport {
 
 struct GuardedConnection {
     inner: Arc<dyn Transport>,
-    fault: Fault,
-    notes: Notes,
+    fault: StorageFault,
+    notes: UnreadNotes,
 }
 
 #[async_trait]
 impl Transport for GuardedConnection {
     async fn send(&self, data: Bytes) -> Result<()> {
-        self.notes.all_stored().await?;
+        self.notes.wait_until_stored().await?;
         ensure!(!self.fault.has_happened(), "The link's database has failed");
         self.inner.send(data).await
     }

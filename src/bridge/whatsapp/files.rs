@@ -3,7 +3,7 @@
 use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::one_line;
+use super::contents::clean_line;
 use crate::types::{Media, MediaKind};
 
 /// Most characters of a file's name.
@@ -18,10 +18,10 @@ macro_rules! media {
     ($kind:expr, $file:expr, $name:expr) => {
         Media {
             kind: $kind,
-            mime: mime($file.mimetype.as_deref()),
+            mime: clean_mime_type($file.mimetype.as_deref()),
             name: $name,
             bytes: $file.file_length.unwrap_or_default(),
-            handle: handle(&kind::DocumentMessage {
+            handle: encode_media_handle(&kind::DocumentMessage {
                 direct_path: $file.direct_path.clone(),
                 media_key: $file.media_key.clone(),
                 file_sha256: $file.file_sha256.clone(),
@@ -33,30 +33,30 @@ macro_rules! media {
     };
 }
 
-pub fn image(image: &kind::ImageMessage) -> Media {
+pub fn image_media(image: &kind::ImageMessage) -> Media {
     media!(MediaKind::Image, image, None)
 }
 
-pub fn video(video: &kind::VideoMessage) -> Media {
+pub fn video_media(video: &kind::VideoMessage) -> Media {
     media!(MediaKind::Video, video, None)
 }
 
-pub fn audio(audio: &kind::AudioMessage) -> Media {
+pub fn audio_media(audio: &kind::AudioMessage) -> Media {
     media!(if audio.ptt == Some(true) { MediaKind::Voice } else { MediaKind::Audio }, audio, None)
 }
 
-pub fn document(document: &kind::DocumentMessage) -> Media {
+pub fn document_media(document: &kind::DocumentMessage) -> Media {
     let name = document.file_name.as_deref().or(document.title.as_deref());
-    media!(MediaKind::Document, document, name.and_then(file_name))
+    media!(MediaKind::Document, document, name.and_then(clean_file_name))
 }
 
-pub fn sticker(sticker: &kind::StickerMessage) -> Media {
+pub fn sticker_media(sticker: &kind::StickerMessage) -> Media {
     media!(MediaKind::Sticker, sticker, None)
 }
 
 /// What finds and opens a file later: for every kind of file the same message, with nothing in it that is not needed.
 /// Empty where a part is larger than any that WhatsApp makes: such a file cannot be had.
-fn handle(found: &kind::DocumentMessage) -> Vec<u8> {
+fn encode_media_handle(found: &kind::DocumentMessage) -> Vec<u8> {
     let path = found.direct_path.as_ref().map_or(0, String::len);
     let keys = [&found.media_key, &found.file_sha256, &found.file_enc_sha256];
     let largest = keys.into_iter().flatten().map(Vec::len).chain([path]).max().unwrap_or_default();
@@ -64,7 +64,7 @@ fn handle(found: &kind::DocumentMessage) -> Vec<u8> {
 }
 
 /// A declared type, where it looks like one.
-fn mime(declared: Option<&str>) -> String {
+fn clean_mime_type(declared: Option<&str>) -> String {
     let declared = declared.unwrap_or_default().trim();
     let plain = declared.len() <= MIME_MAX && declared.contains('/');
     if plain && declared.chars().all(|c| c.is_ascii_graphic() || c == ' ') {
@@ -74,7 +74,7 @@ fn mime(declared: Option<&str>) -> String {
     }
 }
 
-fn file_name(name: &str) -> Option<String> {
-    let name = one_line(name, FILE_NAME_MAX);
+fn clean_file_name(name: &str) -> Option<String> {
+    let name = clean_line(name, FILE_NAME_MAX);
     (!name.is_empty()).then_some(name)
 }

@@ -7,10 +7,10 @@ use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
 use whatsapp_rust::wacore_binary::JidExt as _;
 use whatsapp_rust::wacore_binary::Server;
 
-use super::contents::{self, Content};
-use crate::router::calls;
+use super::contents::{self, MessageContent};
+use crate::router::contains_trigger;
 use crate::types::{
-    ChatId, Edit, Event, Forwarded, Inbound, Mention, MessageId, Note, Quote, Reaction, SenderId,
+    ChatId, ChatNote, Edit, Event, Forwarded, IncomingMessage, Mention, MessageId, Quote, Reaction, SenderId,
 };
 
 use wa::message::protocol_message::Type;
@@ -26,7 +26,7 @@ const EMOJI_MAX: usize = 64;
 
 /// The linked account, by both of its names.
 #[derive(Clone, Debug, Default)]
-pub struct Me {
+pub struct OwnAccount {
     /// Without device.
     pub phone: Option<Jid>,
     /// Without device.
@@ -34,17 +34,17 @@ pub struct Me {
     pub name: String,
 }
 
-impl Me {
-    pub fn is(&self, jid: &Jid) -> bool {
-        let jid = plain(jid);
-        [&self.phone, &self.lid].into_iter().flatten().any(|me| plain(me) == jid)
+impl OwnAccount {
+    pub fn is_own_jid(&self, jid: &Jid) -> bool {
+        let jid = normalize_jid(jid);
+        [&self.phone, &self.lid].into_iter().flatten().any(|me| normalize_jid(me) == jid)
     }
 
     /// The chat as nanokimi knows it: the one with oneself has one name only.
-    pub fn chat(&self, chat: &Jid) -> ChatId {
+    pub fn canonical_chat_id(&self, chat: &Jid) -> ChatId {
         match &self.phone {
-            Some(phone) if self.is(chat) => self::chat(phone),
-            Some(_) | None => self::chat(chat),
+            Some(phone) if self.is_own_jid(chat) => self::to_chat_id(phone),
+            Some(_) | None => self::to_chat_id(chat),
         }
     }
 
@@ -52,37 +52,40 @@ impl Me {
         let listed = context.into_iter().flat_map(|context| context.mentioned_jid.iter().take(MENTIONS_MAX));
         let mut listed = listed.filter_map(|jid| jid.parse::<Jid>().ok());
         let names = [&self.phone, &self.lid];
-        listed.any(|jid| self.is(&jid)) || names.into_iter().flatten().any(|me| calls(text, &me.user))
+        listed.any(|jid| self.is_own_jid(&jid))
+            || names.into_iter().flatten().any(|me| contains_trigger(text, &me.user))
     }
 }
 
 /// What a message means for nanokimi: who is who, and what was said. `name_of` is what somebody calls themselves.
-pub fn events(
-    me: &Me,
+pub fn build_message_events(
+    me: &OwnAccount,
     name_of: &dyn Fn(&SenderId) -> Option<String>,
     info: &MessageInfo,
     message: &wa::Message,
 ) -> Vec<Event> {
     let source = &info.source;
     let chat = &source.chat;
-    if is_no_conversation(info) {
+    if is_non_chat_message(info) {
         return Vec::new();
     }
-    let mut events = same_people(me, info);
-    if !source.is_from_me && !source.is_group && !me.is(chat) {
-        let name = contents::name(&info.push_name);
+    let mut events = same_person_events(me, info);
+    if !source.is_from_me && !source.is_group && !me.is_own_jid(chat) {
+        let name = contents::clean_name(&info.push_name);
         if !name.is_empty() {
-            events.push(Event::Chat { id: me.chat(chat), name, members: None });
+            events.push(Event::Chat { id: me.canonical_chat_id(chat), name, members: None });
         }
     }
-    let commented = contents::commented(message);
-    events.extend(Letter { me, name_of, info, commented }.event(contents::unwrapped(message)));
+    let commented = contents::commented_message_key(message);
+    events.extend(
+        InboundEnvelope { me, name_of, info, commented }.build_event(contents::unwrap_message(message)),
+    );
     events
 }
 
 /// What stands for a message of which WhatsApp only says that it is there, and that linked devices do not get it.
-pub fn unavailable(
-    me: &Me,
+pub fn build_unavailable_events(
+    me: &OwnAccount,
     name_of: &dyn Fn(&SenderId) -> Option<String>,
     info: &MessageInfo,
     kind: UnavailableType,
@@ -94,11 +97,11 @@ pub fn unavailable(
         UnavailableType::Unknown => return Vec::new(),
     };
     let message = wa::Message { conversation: Some(text.to_owned()), ..Default::default() };
-    events(me, name_of, info, &message)
+    build_message_events(me, name_of, info, &message)
 }
 
 /// Whether nobody says anything to anybody there.
-pub fn is_no_conversation(info: &MessageInfo) -> bool {
+pub fn is_non_chat_message(info: &MessageInfo) -> bool {
     let chat = &info.source.chat;
     info.category == MessageCategory::Peer
         || chat.is_status_broadcast()
@@ -108,78 +111,79 @@ pub fn is_no_conversation(info: &MessageInfo) -> bool {
 }
 
 /// A message's envelope, with what is known here.
-pub struct Letter<'a> {
-    pub me: &'a Me,
+pub struct InboundEnvelope<'a> {
+    pub me: &'a OwnAccount,
     pub name_of: &'a dyn Fn(&SenderId) -> Option<String>,
     pub info: &'a MessageInfo,
     /// The message that it comments on, if it is a comment.
     pub commented: Option<&'a wa::MessageKey>,
 }
 
-impl Letter<'_> {
-    fn event(&self, message: &wa::Message) -> Option<Event> {
+impl InboundEnvelope<'_> {
+    fn build_event(&self, message: &wa::Message) -> Option<Event> {
         if let Some(protocol) = message.protocol_message.as_option() {
-            return self.change(protocol);
+            return self.build_change_event(protocol);
         }
         if let Some(reaction) = message.reaction_message.as_option() {
-            let target = id(reaction.key.as_option()?.id.as_deref())?;
-            let emoji = contents::bounded(reaction.text.as_deref().unwrap_or_default(), EMOJI_MAX);
+            let target = parse_message_id(reaction.key.as_option()?.id.as_deref())?;
+            let emoji = contents::truncate_to_bytes(reaction.text.as_deref().unwrap_or_default(), EMOJI_MAX);
             return Some(Event::Reacted(Reaction {
-                chat: self.chat(),
+                chat: self.chat_id(),
                 id: MessageId::new(&self.info.id),
-                sender: self.sender(),
+                sender: self.sender_id(),
                 sender_name: self.sender_name(),
                 target,
                 emoji,
                 sent_at: self.sent_at(),
             }));
         }
-        if let Content::Done { text, to } = contents::read(message) {
-            return Some(Event::Noted(Note {
-                chat: self.chat(),
+        if let MessageContent::Done { text, to } = contents::read_content(message) {
+            return Some(Event::Noted(ChatNote {
+                chat: self.chat_id(),
                 id: MessageId::new(&self.info.id),
-                sender: self.sender(),
+                sender: self.sender_id(),
                 sender_name: self.sender_name(),
-                target: to.and_then(|key| id(key.id.as_deref())),
+                target: to.and_then(|key| parse_message_id(key.id.as_deref())),
                 text,
                 sent_at: self.sent_at(),
             }));
         }
-        self.inbound(message).map(Event::Message)
+        self.build_inbound(message).map(Event::Message)
     }
 
-    fn change(&self, protocol: &wa::message::ProtocolMessage) -> Option<Event> {
+    fn build_change_event(&self, protocol: &wa::message::ProtocolMessage) -> Option<Event> {
         let key = protocol.key.as_option();
-        let target = || id(key?.id.as_deref());
+        let target = || parse_message_id(key?.id.as_deref());
         if protocol.r#type == Some(Type::REVOKE) {
             // An administrator takes another member's message back, whom the key names.
             let author = key.and_then(|key| key.participant.as_deref()?.parse::<Jid>().ok());
             let sender = match author {
-                Some(author) if self.info.edit == EditAttribute::AdminRevoke => sender(&author),
-                Some(_) | None => self.sender(),
+                Some(author) if self.info.edit == EditAttribute::AdminRevoke => to_sender_id(&author),
+                Some(_) | None => self.sender_id(),
             };
-            return Some(Event::Deleted { chat: self.chat(), sender, target: target()? });
+            return Some(Event::Deleted { chat: self.chat_id(), sender, target: target()? });
         }
         if protocol.r#type == Some(Type::MESSAGE_EDIT) {
-            let message = self.inbound(contents::unwrapped(protocol.edited_message.as_option()?))?;
+            let message =
+                self.build_inbound(contents::unwrap_message(protocol.edited_message.as_option()?))?;
             return Some(Event::Edited(Edit { target: target()?, message }));
         }
         None
     }
 
-    fn inbound(&self, message: &wa::Message) -> Option<Inbound> {
-        let Content::Said { text, media } = contents::read(message) else { return None };
-        let context = contents::context(message);
+    fn build_inbound(&self, message: &wa::Message) -> Option<IncomingMessage> {
+        let MessageContent::Said { text, media } = contents::read_content(message) else { return None };
+        let context = contents::find_context_info(message);
         let mention = if self.me.is_mentioned(&text, context) { Mention::Me } else { Mention::NotMe };
         let expires = context.and_then(|context| context.expiration).or(self.info.ephemeral_expiration);
-        Some(Inbound {
-            chat: self.chat(),
+        Some(IncomingMessage {
+            chat: self.chat_id(),
             id: MessageId::new(&self.info.id),
-            sender: self.sender(),
+            sender: self.sender_id(),
             sender_name: self.sender_name(),
             mention,
-            forwarded: context.map_or(Forwarded::No, forwarded),
-            quote: context.and_then(|context| self.quote(context)).or_else(|| self.comment()),
+            forwarded: context.map_or(Forwarded::No, forwarded_level),
+            quote: context.and_then(|context| self.build_quote(context)).or_else(|| self.comment_as_quote()),
             text,
             sent_at: self.sent_at(),
             media,
@@ -187,41 +191,41 @@ impl Letter<'_> {
         })
     }
 
-    fn quote(&self, context: &wa::ContextInfo) -> Option<Quote> {
-        let id = id(context.stanza_id.as_deref())?;
+    fn build_quote(&self, context: &wa::ContextInfo) -> Option<Quote> {
+        let id = parse_message_id(context.stanza_id.as_deref())?;
         let author = context.participant.as_deref().and_then(|author| author.parse::<Jid>().ok());
-        let sender_name = author.as_ref().map(|author| self.name_of(author)).unwrap_or_default();
-        let quoted = context.quoted_message.as_option().map(contents::quoted);
+        let sender_name = author.as_ref().map(|author| self.display_name_of(author)).unwrap_or_default();
+        let quoted = context.quoted_message.as_option().map(contents::read_quoted_content);
         let (text, media) = quoted.unwrap_or_default();
-        Some(Quote { id, sender: author.as_ref().map(sender), sender_name, text, media })
+        Some(Quote { id, sender: author.as_ref().map(to_sender_id), sender_name, text, media })
     }
 
     /// A comment answers what it is on.
-    fn comment(&self) -> Option<Quote> {
-        let id = id(self.commented?.id.as_deref())?;
+    fn comment_as_quote(&self) -> Option<Quote> {
+        let id = parse_message_id(self.commented?.id.as_deref())?;
         Some(Quote { id, sender: None, sender_name: String::new(), text: String::new(), media: None })
     }
 
-    pub fn chat(&self) -> ChatId {
-        self.me.chat(&self.info.source.chat)
+    pub fn chat_id(&self) -> ChatId {
+        self.me.canonical_chat_id(&self.info.source.chat)
     }
 
-    pub fn sender(&self) -> SenderId {
-        sender(&self.info.source.sender)
+    pub fn sender_id(&self) -> SenderId {
+        to_sender_id(&self.info.source.sender)
     }
 
     pub fn sender_name(&self) -> String {
-        let name = contents::name(&self.info.push_name);
-        if name.is_empty() { self.name_of(&self.info.source.sender) } else { name }
+        let name = contents::clean_name(&self.info.push_name);
+        if name.is_empty() { self.display_name_of(&self.info.source.sender) } else { name }
     }
 
     /// As somebody calls themselves, else their number.
-    fn name_of(&self, jid: &Jid) -> String {
-        let known = || (self.name_of)(&sender(jid)).filter(|name| !name.is_empty());
-        if self.me.is(jid) && !self.me.name.is_empty() {
+    fn display_name_of(&self, jid: &Jid) -> String {
+        let known = || (self.name_of)(&to_sender_id(jid)).filter(|name| !name.is_empty());
+        if self.me.is_own_jid(jid) && !self.me.name.is_empty() {
             return self.me.name.clone();
         }
-        known().unwrap_or_else(|| contents::name(&jid.user))
+        known().unwrap_or_else(|| contents::clean_name(&jid.user))
     }
 
     pub fn sent_at(&self) -> Timestamp {
@@ -230,7 +234,7 @@ impl Letter<'_> {
 }
 
 /// Whether a message was passed on from another chat, and how often.
-fn forwarded(context: &wa::ContextInfo) -> Forwarded {
+fn forwarded_level(context: &wa::ContextInfo) -> Forwarded {
     match context.forwarding_score.unwrap_or_default() {
         FORWARDED_MANY.. => Forwarded::Many,
         score if score > 0 || context.is_forwarded == Some(true) => Forwarded::Once,
@@ -239,31 +243,31 @@ fn forwarded(context: &wa::ContextInfo) -> Forwarded {
 }
 
 /// The pairs of names that the envelope says belong together.
-fn same_people(me: &Me, info: &MessageInfo) -> Vec<Event> {
+fn same_person_events(me: &OwnAccount, info: &MessageInfo) -> Vec<Event> {
     let source = &info.source;
     let mut pairs = vec![(&source.sender, source.sender_alt.as_ref())];
-    if !source.is_group && !me.is(&source.chat) {
+    if !source.is_group && !me.is_own_jid(&source.chat) {
         // The chat is named after the other one: the sender, or whom another device of ours wrote to.
         let other = if source.is_from_me { source.recipient_alt.as_ref() } else { Some(&source.sender) };
         pairs.push((&source.chat, other));
         pairs.push((&source.chat, info.peer_recipient_pn.as_ref().filter(|_| source.is_from_me)));
     }
     let pairs = pairs.into_iter().filter_map(|(one, other)| Some((one, other?)));
-    pairs.filter_map(|(one, other)| same_person(one, other)).collect()
+    pairs.filter_map(|(one, other)| same_person_event(one, other)).collect()
 }
 
 /// None where these are not a phone number and a LID.
-pub fn same_person(one: &Jid, other: &Jid) -> Option<Event> {
+pub fn same_person_event(one: &Jid, other: &Jid) -> Option<Event> {
     let two_names = matches!(
-        (plain(one).server, plain(other).server),
+        (normalize_jid(one).server, normalize_jid(other).server),
         (Server::Pn, Server::Lid) | (Server::Lid, Server::Pn)
     );
-    two_names.then(|| Event::SamePerson { one: sender(one), other: sender(other) })
+    two_names.then(|| Event::SamePerson { one: to_sender_id(one), other: to_sender_id(other) })
 }
 
 /// The one name of a person's number, or of their LID: whichever of their devices speaks, and also where a business
 /// lets others run one (`@hosted`, `@hosted.lid`) or somebody writes it as WhatsApp once did (`@c.us`).
-fn plain(jid: &Jid) -> Jid {
+fn normalize_jid(jid: &Jid) -> Jid {
     let server = match jid.server {
         Server::Hosted | Server::Legacy => Server::Pn,
         Server::HostedLid => Server::Lid,
@@ -280,14 +284,14 @@ fn plain(jid: &Jid) -> Jid {
     Jid { server, ..jid.to_non_ad() }
 }
 
-pub fn chat(jid: &Jid) -> ChatId {
-    ChatId::new(plain(jid).to_non_ad_string())
+pub fn to_chat_id(jid: &Jid) -> ChatId {
+    ChatId::new(normalize_jid(jid).to_non_ad_string())
 }
 
-pub fn sender(jid: &Jid) -> SenderId {
-    SenderId::new(plain(jid).to_non_ad_string())
+pub fn to_sender_id(jid: &Jid) -> SenderId {
+    SenderId::new(normalize_jid(jid).to_non_ad_string())
 }
 
-fn id(id: Option<&str>) -> Option<MessageId> {
+fn parse_message_id(id: Option<&str>) -> Option<MessageId> {
     id.filter(|id| !id.is_empty() && id.len() <= ID_MAX).map(MessageId::new)
 }

@@ -6,10 +6,11 @@ use whatsapp_rust::buffa::MessageField;
 use whatsapp_rust::prelude::wa;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::{name, one_line, whole};
+use super::contents::{clean_line, clean_name, shorten_middle};
 use super::files;
 use super::offers::{
-    CARDS_DEEP, answered, buttons, interactive, list, pressed, product, structured, template,
+    CARDS_DEEP, compose_buttons, compose_interactive, compose_product, compose_structured_text,
+    compose_template, render_interactive_response, render_list_message, render_pressed_button,
 };
 use crate::types::Media;
 
@@ -42,17 +43,17 @@ pub enum Layer<'m> {
 macro_rules! first_of {
     ($($kind:ident => $layer:expr,)+) => {
         $(if let Some(found) = $kind.as_option() {
-            return read_as(found, $layer);
+            return apply_layer(found, $layer);
         })+
     };
 }
 
-fn read_as<'m, T>(found: &'m T, layer: impl FnOnce(&'m T) -> Layer<'m>) -> Layer<'m> {
+fn apply_layer<'m, T>(found: &'m T, layer: impl FnOnce(&'m T) -> Layer<'m>) -> Layer<'m> {
     layer(found)
 }
 
 /// What a message is. One of a kind that is newer than the library arrives empty.
-pub fn layer(message: &wa::Message) -> Layer<'_> {
+pub fn parse_layer(message: &wa::Message) -> Layer<'_> {
     // Without `..`: when the library learns a kind, this does not compile before somebody has given it its words. What
     // goes along with a new kind (its quote, its mentions) is read in `context` below.
     let wa::Message {
@@ -204,129 +205,129 @@ pub fn layer(message: &wa::Message) -> Layer<'_> {
     }
 
     first_of! {
-        protocol_message => in_step,
-        reaction_message => in_step,
-        image_message => |image| captioned(&image.caption, files::image(image)),
-        video_message => |video| captioned(&video.caption, files::video(video)),
-        ptv_message => |video| captioned(&video.caption, files::video(video)),
-        audio_message => |audio| captioned(&None, files::audio(audio)),
-        document_message => |document| captioned(&document.caption, files::document(document)),
-        sticker_message => |sticker| captioned(&None, files::sticker(sticker)),
+        protocol_message => silent_layer,
+        reaction_message => silent_layer,
+        image_message => |image| media_layer(&image.caption, files::image_media(image)),
+        video_message => |video| media_layer(&video.caption, files::video_media(video)),
+        ptv_message => |video| media_layer(&video.caption, files::video_media(video)),
+        audio_message => |audio| media_layer(&None, files::audio_media(audio)),
+        document_message => |document| media_layer(&document.caption, files::document_media(document)),
+        sticker_message => |sticker| media_layer(&None, files::sticker_media(sticker)),
     }
     if let Some(text) = conversation {
-        return said(whole(text));
+        return text_layer(shorten_middle(text));
     }
     first_of! {
-        extended_text_message => |extended| said(words(&extended.text)),
-        location_message => |location| said(place(location)),
-        live_location_message => |location| said(live_place(location)),
-        contact_message => |contact| said(card(contact)),
-        contacts_array_message => |contacts| said(lines(contacts.contacts.iter().take(LIST_MAX).map(card))),
-        chat => |chat| said(told("Chat", [line(&chat.display_name)])),
-        poll_creation_message => |asked| said(poll(asked)),
-        poll_creation_message_v2 => |asked| said(poll(asked)),
-        poll_creation_message_v3 => |asked| said(poll(asked)),
-        poll_creation_message_v5 => |asked| said(poll(asked)),
-        poll_creation_message_v6 => |asked| said(poll(asked)),
-        poll_result_snapshot_message => |result| said(poll_result(result)),
-        poll_result_snapshot_message_v3 => |result| said(poll_result(result)),
-        buttons_response_message => |chosen| said(pressed(chosen)),
+        extended_text_message => |extended| text_layer(optional_text(&extended.text)),
+        location_message => |location| text_layer(render_location(location)),
+        live_location_message => |location| text_layer(render_live_location(location)),
+        contact_message => |contact| text_layer(render_contact(contact)),
+        contacts_array_message => |contacts| text_layer(join_lines(contacts.contacts.iter().take(LIST_MAX).map(render_contact))),
+        chat => |chat| text_layer(render_labelled("Chat", [optional_line(&chat.display_name)])),
+        poll_creation_message => |asked| text_layer(render_poll(asked)),
+        poll_creation_message_v2 => |asked| text_layer(render_poll(asked)),
+        poll_creation_message_v3 => |asked| text_layer(render_poll(asked)),
+        poll_creation_message_v5 => |asked| text_layer(render_poll(asked)),
+        poll_creation_message_v6 => |asked| text_layer(render_poll(asked)),
+        poll_result_snapshot_message => |result| text_layer(render_poll_result(result)),
+        poll_result_snapshot_message_v3 => |result| text_layer(render_poll_result(result)),
+        buttons_response_message => |chosen| text_layer(render_pressed_button(chosen)),
         template_button_reply_message => |chosen| {
-            said(first([words(&chosen.selected_display_text), words(&chosen.selected_id)]))
+            text_layer(first_non_blank([optional_text(&chosen.selected_display_text), optional_text(&chosen.selected_id)]))
         },
         list_response_message => |chosen| {
-            let row = chosen.single_select_reply.as_option().map(|reply| words(&reply.selected_row_id));
-            said(first([words(&chosen.title), words(&chosen.description), row.unwrap_or_default()]))
+            let row = chosen.single_select_reply.as_option().map(|reply| optional_text(&reply.selected_row_id));
+            text_layer(first_non_blank([optional_text(&chosen.title), optional_text(&chosen.description), row.unwrap_or_default()]))
         },
-        interactive_response_message => |chosen| said(answered(chosen)),
-        buttons_message => |offered| buttons(offered).layer(),
-        list_message => |offered| said(list(offered)),
-        template_message => |offered| template(offered).layer(),
-        highly_structured_message => |offered| structured(offered).layer(),
-        interactive_message => |offered| interactive(offered, CARDS_DEEP).layer(),
+        interactive_response_message => |chosen| text_layer(render_interactive_response(chosen)),
+        buttons_message => |offered| compose_buttons(offered).into_layer(),
+        list_message => |offered| text_layer(render_list_message(offered)),
+        template_message => |offered| compose_template(offered).into_layer(),
+        highly_structured_message => |offered| compose_structured_text(offered).into_layer(),
+        interactive_message => |offered| compose_interactive(offered, CARDS_DEEP).into_layer(),
         rich_response_message => |rich| {
-            said(lines(rich.submessages.iter().take(LIST_MAX).map(|part| words(&part.message_text))))
+            text_layer(join_lines(rich.submessages.iter().take(LIST_MAX).map(|part| optional_text(&part.message_text))))
         },
-        group_invite_message => |invite| said(invitation("to the group", &invite.group_name, &invite.caption)),
+        group_invite_message => |invite| text_layer(render_invitation("to the group", &invite.group_name, &invite.caption)),
         newsletter_admin_invite_message => |invite| {
-            said(invitation("to run the channel", &invite.newsletter_name, &invite.caption))
+            text_layer(render_invitation("to run the channel", &invite.newsletter_name, &invite.caption))
         },
         newsletter_follower_invite_message_v2 => |invite| {
-            said(invitation("to the channel", &invite.newsletter_name, &invite.caption))
+            text_layer(render_invitation("to the channel", &invite.newsletter_name, &invite.caption))
         },
-        event_message => |planned| said(event(planned)),
-        event_invite_message => |invite| said(event_invitation(invite)),
-        product_message => |offered| product(offered).layer(),
-        order_message => |placed| said(order(placed)),
-        invoice_message => |invoice| said(lines(["[Invoice]".to_owned(), words(&invoice.note)])),
-        send_payment_message => |payment| noted("[Payment]".to_owned(), &payment.note_message),
-        request_payment_message => |request| noted(payment_request(request), &request.note_message),
-        payment_invite_message => |_| said("[Invitation to pay each other on WhatsApp]".to_owned()),
+        event_message => |planned| text_layer(render_calendar_event(planned)),
+        event_invite_message => |invite| text_layer(render_event_invitation(invite)),
+        product_message => |offered| compose_product(offered).into_layer(),
+        order_message => |placed| text_layer(render_shop_order(placed)),
+        invoice_message => |invoice| text_layer(join_lines(["[Invoice]".to_owned(), optional_text(&invoice.note)])),
+        send_payment_message => |payment| payment_layer("[Payment]".to_owned(), &payment.note_message),
+        request_payment_message => |request| payment_layer(render_payment_request(request), &request.note_message),
+        payment_invite_message => |_| text_layer("[Invitation to pay each other on WhatsApp]".to_owned()),
         payment_reminder_message => |reminder| {
-            let amount = reminder.amount.as_option().map(money).unwrap_or_default();
-            said(told("Reminder of a payment", [amount, line(&reminder.description)]))
+            let amount = reminder.amount.as_option().map(render_money).unwrap_or_default();
+            text_layer(render_labelled("Reminder of a payment", [amount, optional_line(&reminder.description)]))
         },
         split_payment_message => |split| {
-            let amount = split.total_amount.as_option().map(money).unwrap_or_default();
-            said(told("Payment to be shared", [amount, line(&split.description)]))
+            let amount = split.total_amount.as_option().map(render_money).unwrap_or_default();
+            text_layer(render_labelled("Payment to be shared", [amount, optional_line(&split.description)]))
         },
-        request_phone_number_message => |_| said("[Request for your phone number]".to_owned()),
+        request_phone_number_message => |_| text_layer("[Request for your phone number]".to_owned()),
         scheduled_call_creation_message => |planned| {
-            said(told("Call planned", [line(&planned.title), from_millis(planned.scheduled_timestamp_ms)]))
+            text_layer(render_labelled("Call planned", [optional_line(&planned.title), render_unix_millis(planned.scheduled_timestamp_ms)]))
         },
         sticker_pack_message => |pack| {
-            said(lines([told("Stickers", [line(&pack.name), line(&pack.publisher)]), words(&pack.caption)]))
+            text_layer(join_lines([render_labelled("Stickers", [optional_line(&pack.name), optional_line(&pack.publisher)]), optional_text(&pack.caption)]))
         },
-        question_response_message => |answer| said(words(&answer.text)),
-        status_question_answer_message => |answer| said(words(&answer.text)),
-        status_quoted_message => |quoted| said(words(&quoted.text)),
-        placeholder_message => |_| said(ONLY_THE_PHONE.to_owned()),
-        conditional_reveal_message => |_| said(ONLY_THE_PHONE.to_owned()),
-        secret_encrypted_message => secret,
+        question_response_message => |answer| text_layer(optional_text(&answer.text)),
+        status_question_answer_message => |answer| text_layer(optional_text(&answer.text)),
+        status_quoted_message => |quoted| text_layer(optional_text(&quoted.text)),
+        placeholder_message => |_| text_layer(ONLY_THE_PHONE.to_owned()),
+        conditional_reveal_message => |_| text_layer(ONLY_THE_PHONE.to_owned()),
+        secret_encrypted_message => secret_change_layer,
         pin_in_chat_message => |pin| {
             let unpins = pin.r#type == Some(kind::pin_in_chat_message::Type::UNPIN_FOR_ALL);
-            done(if unpins { "[Unpinned]" } else { "[Pinned]" }, pin.key.as_option())
+            action_layer(if unpins { "[Unpinned]" } else { "[Pinned]" }, pin.key.as_option())
         },
         poll_add_option_message => |added| {
-            let option = added.add_option.as_option().map(|option| line(&option.option_name));
-            done(told("Choice added to the poll", option), added.poll_creation_message_key.as_option())
+            let option = added.add_option.as_option().map(|option| optional_line(&option.option_name));
+            action_layer(render_labelled("Choice added to the poll", option), added.poll_creation_message_key.as_option())
         },
         enc_comment_message => |comment| {
-            done("[A comment that only the phone can open]", comment.target_message_key.as_option())
+            action_layer("[A comment that only the phone can open]", comment.target_message_key.as_option())
         },
         decline_payment_request_message => |declined| {
-            done("[Request for a payment declined]", declined.key.as_option())
+            action_layer("[Request for a payment declined]", declined.key.as_option())
         },
         cancel_payment_request_message => |cancelled| {
-            done("[Request for a payment taken back]", cancelled.key.as_option())
+            action_layer("[Request for a payment taken back]", cancelled.key.as_option())
         },
-        scheduled_call_edit_message => |edit| done("[Planned call cancelled]", edit.key.as_option()),
-        call_log_messsage => |call| done(call_made(call), None),
-        bcall_message => |call| done(lines(["[Call]".to_owned(), words(&call.caption)]), None),
-        call => |_| done("[Call]", None),
+        scheduled_call_edit_message => |edit| action_layer("[Planned call cancelled]", edit.key.as_option()),
+        call_log_messsage => |call| action_layer(render_call_log(call), None),
+        bcall_message => |call| action_layer(join_lines(["[Call]".to_owned(), optional_text(&call.caption)]), None),
+        call => |_| action_layer("[Call]", None),
         // Keys and votes; what only belongs to messages that come beside it; what phones do among themselves.
-        sender_key_distribution_message => in_step,
-        fast_ratchet_key_sender_key_distribution_message => in_step,
-        device_sent_message => in_step,
-        comment_message => in_step,
-        sticker_sync_rmr_message => in_step,
-        poll_update_message => in_step,
-        keep_in_chat_message => in_step,
-        enc_reaction_message => in_step,
-        enc_event_response_message => in_step,
-        message_history_bundle => in_step,
-        message_history_notice => in_step,
-        album_message => in_step,
-        status_notification_message => in_step,
-        status_sticker_interaction_message => in_step,
-        group_root_key_share => in_step,
-        root_secret_distribute_message => in_step,
+        sender_key_distribution_message => silent_layer,
+        fast_ratchet_key_sender_key_distribution_message => silent_layer,
+        device_sent_message => silent_layer,
+        comment_message => silent_layer,
+        sticker_sync_rmr_message => silent_layer,
+        poll_update_message => silent_layer,
+        keep_in_chat_message => silent_layer,
+        enc_reaction_message => silent_layer,
+        enc_event_response_message => silent_layer,
+        message_history_bundle => silent_layer,
+        message_history_notice => silent_layer,
+        album_message => silent_layer,
+        status_notification_message => silent_layer,
+        status_sticker_interaction_message => silent_layer,
+        group_root_key_share => silent_layer,
+        root_secret_distribute_message => silent_layer,
     }
-    said(UNREADABLE.to_owned())
+    text_layer(UNREADABLE.to_owned())
 }
 
 /// What goes along with a message: its quote, its mentions, how long it stays.
-pub fn context(message: &wa::Message) -> Option<&wa::ContextInfo> {
+pub fn find_context_info(message: &wa::Message) -> Option<&wa::ContextInfo> {
     macro_rules! first {
         ($($kind:ident),+ $(,)?) => {
             [$(message.$kind.as_option().and_then(|found| found.context_info.as_option())),+].into_iter().flatten().next()
@@ -384,24 +385,24 @@ pub fn context(message: &wa::Message) -> Option<&wa::ContextInfo> {
     .or_else(note)
 }
 
-fn said<'m>(text: String) -> Layer<'m> {
+fn text_layer<'m>(text: String) -> Layer<'m> {
     Layer::Said { text, media: None }
 }
 
-fn captioned<'m>(caption: &Option<String>, media: Media) -> Layer<'m> {
-    Layer::Said { text: words(caption), media: Some(media) }
+fn media_layer<'m>(caption: &Option<String>, media: Media) -> Layer<'m> {
+    Layer::Said { text: optional_text(caption), media: Some(media) }
 }
 
-fn done<'m>(text: impl Into<String>, to: Option<&'m wa::MessageKey>) -> Layer<'m> {
+fn action_layer<'m>(text: impl Into<String>, to: Option<&'m wa::MessageKey>) -> Layer<'m> {
     Layer::Done { text: text.into(), to }
 }
 
-fn in_step<'m, T>(_: &'m T) -> Layer<'m> {
+fn silent_layer<'m, T>(_: &'m T) -> Layer<'m> {
     Layer::InStep
 }
 
 /// What the library could not open, since it has not seen what this changes.
-fn secret(secret: &kind::SecretEncryptedMessage) -> Layer<'_> {
+fn secret_change_layer(secret: &kind::SecretEncryptedMessage) -> Layer<'_> {
     use kind::secret_encrypted_message::SecretEncType;
     let text = match secret.secret_enc_type {
         Some(SecretEncType::MESSAGE_EDIT) => "[A change of this message that only the phone can open]",
@@ -410,159 +411,187 @@ fn secret(secret: &kind::SecretEncryptedMessage) -> Layer<'_> {
             "[A change of this poll that only the phone can open]"
         }
         Some(SecretEncType::UNKNOWN | SecretEncType::MESSAGE_SCHEDULE) | None => {
-            return said(ONLY_THE_PHONE.to_owned());
+            return text_layer(ONLY_THE_PHONE.to_owned());
         }
     };
-    done(text, secret.target_message_key.as_option())
+    action_layer(text, secret.target_message_key.as_option())
 }
 
 /// What somebody wrote, whole.
-pub fn words(text: &Option<String>) -> String {
-    text.as_deref().map(whole).unwrap_or_default()
+pub fn optional_text(text: &Option<String>) -> String {
+    text.as_deref().map(shorten_middle).unwrap_or_default()
 }
 
 /// A question, a title, a choice: one line.
-pub fn line(text: &Option<String>) -> String {
-    one_line(text.as_deref().unwrap_or_default(), LINE_MAX)
+pub fn optional_line(text: &Option<String>) -> String {
+    clean_line(text.as_deref().unwrap_or_default(), LINE_MAX)
 }
 
 /// The first that says something.
-pub fn first<const N: usize>(texts: [String; N]) -> String {
+pub fn first_non_blank<const N: usize>(texts: [String; N]) -> String {
     texts.into_iter().find(|text| !text.trim().is_empty()).unwrap_or_default()
 }
 
 /// Those that say something, one below the other.
-pub fn lines(texts: impl IntoIterator<Item = String>) -> String {
-    joined(texts, "\n")
+pub fn join_lines(texts: impl IntoIterator<Item = String>) -> String {
+    join_non_empty(texts, "\n")
 }
 
-pub fn joined(texts: impl IntoIterator<Item = String>, between: &str) -> String {
+pub fn join_non_empty(texts: impl IntoIterator<Item = String>, between: &str) -> String {
     texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(between)
 }
 
 /// `[Order: Cake — 2 items]`, or `[Order]`.
-pub fn told(what: &str, parts: impl IntoIterator<Item = String>) -> String {
-    match joined(parts, " — ") {
+pub fn render_labelled(what: &str, parts: impl IntoIterator<Item = String>) -> String {
+    match join_non_empty(parts, " — ") {
         parts if parts.is_empty() => format!("[{what}]"),
         parts => format!("[{what}: {parts}]"),
     }
 }
 
 /// `[Choices: Pizza · Pasta]`; nothing without any.
-pub fn choices(what: &str, names: impl IntoIterator<Item = String>) -> String {
-    match joined(names.into_iter().take(LIST_MAX), " · ") {
+pub fn render_choice_list(what: &str, names: impl IntoIterator<Item = String>) -> String {
+    match join_non_empty(names.into_iter().take(LIST_MAX), " · ") {
         names if names.is_empty() => names,
         names => format!("[{what}: {names}]"),
     }
 }
 
 /// `[Location: 40.712800, -74.006000 — NYC]`; nothing for a place that is not on earth.
-pub fn place(location: &kind::LocationMessage) -> String {
+pub fn render_location(location: &kind::LocationMessage) -> String {
     let what = if location.is_live == Some(true) { "Live location" } else { "Location" };
-    let called = joined(
-        [&location.name, &location.address].map(|called| name(called.as_deref().unwrap_or_default())),
+    let called = join_non_empty(
+        [&location.name, &location.address].map(|called| clean_name(called.as_deref().unwrap_or_default())),
         ", ",
     );
-    match on_earth(location.degrees_latitude, location.degrees_longitude) {
-        Some(degrees) => lines([told(what, [degrees, called]), words(&location.comment)]),
+    match render_coordinates(location.degrees_latitude, location.degrees_longitude) {
+        Some(degrees) => {
+            join_lines([render_labelled(what, [degrees, called]), optional_text(&location.comment)])
+        }
         None => String::new(),
     }
 }
 
 /// The place where it moved from: linked devices do not hear how it goes on.
-fn live_place(location: &kind::LiveLocationMessage) -> String {
-    match on_earth(location.degrees_latitude, location.degrees_longitude) {
-        Some(degrees) => lines([told("Live location", [degrees]), words(&location.caption)]),
-        None => words(&location.caption),
+fn render_live_location(location: &kind::LiveLocationMessage) -> String {
+    match render_coordinates(location.degrees_latitude, location.degrees_longitude) {
+        Some(degrees) => {
+            join_lines([render_labelled("Live location", [degrees]), optional_text(&location.caption)])
+        }
+        None => optional_text(&location.caption),
     }
 }
 
-fn on_earth(latitude: Option<f64>, longitude: Option<f64>) -> Option<String> {
+fn render_coordinates(latitude: Option<f64>, longitude: Option<f64>) -> Option<String> {
     let (latitude, longitude) = (latitude?, longitude?);
     let is_there = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
     is_there.then(|| format!("{latitude:.6}, {longitude:.6}"))
 }
 
 /// `[Contact: Anna, +1 555 000 1111]`.
-fn card(contact: &kind::ContactMessage) -> String {
-    let card = words(&contact.vcard);
+fn render_contact(contact: &kind::ContactMessage) -> String {
+    let card = optional_text(&contact.vcard);
     let numbers = card.lines().filter_map(|line| {
         let (what, number) = line.split_once(':')?;
         // A property may stand in a group: item1.TEL;waid=15550001111:+1 555 000 1111.
         let property = what.split(';').next()?.rsplit('.').next()?;
-        property.eq_ignore_ascii_case("TEL").then(|| name(number))
+        property.eq_ignore_ascii_case("TEL").then(|| clean_name(number))
     });
-    let called = name(contact.display_name.as_deref().unwrap_or_default());
-    let parts = joined(std::iter::once(called).chain(numbers.take(LIST_MAX)), ", ");
+    let called = clean_name(contact.display_name.as_deref().unwrap_or_default());
+    let parts = join_non_empty(std::iter::once(called).chain(numbers.take(LIST_MAX)), ", ");
     if parts.is_empty() { parts } else { format!("[Contact: {parts}]") }
 }
 
 /// `[Poll: Pizza or pasta? — Pizza · Pasta]`.
-fn poll(poll: &kind::PollCreationMessage) -> String {
-    let options = joined(poll.options.iter().take(LIST_MAX).map(|option| line(&option.option_name)), " · ");
-    told("Poll", [line(&poll.name), options])
+fn render_poll(poll: &kind::PollCreationMessage) -> String {
+    let options = join_non_empty(
+        poll.options.iter().take(LIST_MAX).map(|option| optional_line(&option.option_name)),
+        " · ",
+    );
+    render_labelled("Poll", [optional_line(&poll.name), options])
 }
 
 /// `[Result of the poll: Pizza or pasta? — Pizza 3 · Pasta 1]`.
-fn poll_result(result: &kind::PollResultSnapshotMessage) -> String {
+fn render_poll_result(result: &kind::PollResultSnapshotMessage) -> String {
     let votes = result.poll_votes.iter().take(LIST_MAX);
-    let votes = votes
-        .map(|vote| format!("{} {}", line(&vote.option_name), vote.option_vote_count.unwrap_or_default()));
-    told("Result of the poll", [line(&result.name), joined(votes, " · ")])
+    let votes = votes.map(|vote| {
+        format!("{} {}", optional_line(&vote.option_name), vote.option_vote_count.unwrap_or_default())
+    });
+    render_labelled("Result of the poll", [optional_line(&result.name), join_non_empty(votes, " · ")])
 }
 
 /// `[Invitation to the group Chess]`, and what was written beside it.
-fn invitation(to: &str, called: &Option<String>, caption: &Option<String>) -> String {
-    let called = name(called.as_deref().unwrap_or_default());
-    lines([format!("[Invitation {}]", format!("{to} {called}").trim_end()), words(caption)])
+fn render_invitation(to: &str, called: &Option<String>, caption: &Option<String>) -> String {
+    let called = clean_name(called.as_deref().unwrap_or_default());
+    join_lines([format!("[Invitation {}]", format!("{to} {called}").trim_end()), optional_text(caption)])
 }
 
 /// `[Event: Dinner — from 2026-11-29 19:00 UTC — Plaza Mayor]`, and what it is about.
-fn event(event: &kind::EventMessage) -> String {
+fn render_calendar_event(event: &kind::EventMessage) -> String {
     let what = if event.is_canceled == Some(true) { "Event, cancelled" } else { "Event" };
-    let until = event.end_time.map(|end| format!("until {}", from_second(Some(end)))).unwrap_or_default();
-    let begins =
-        event.start_time.map(|start| format!("from {}", from_second(Some(start)))).unwrap_or_default();
+    let until =
+        event.end_time.map(|end| format!("until {}", render_unix_seconds(Some(end)))).unwrap_or_default();
+    let begins = event
+        .start_time
+        .map(|start| format!("from {}", render_unix_seconds(Some(start))))
+        .unwrap_or_default();
     let whereabouts = event.location.as_option().map(|location| {
-        first([[&location.name, &location.address].map(line).join(" ").trim().to_owned(), place(location)])
+        first_non_blank([
+            [&location.name, &location.address].map(optional_line).join(" ").trim().to_owned(),
+            render_location(location),
+        ])
     });
-    let parts = [line(&event.name), begins, until, whereabouts.unwrap_or_default(), line(&event.join_link)];
-    lines([told(what, parts), words(&event.description)])
+    let parts = [
+        optional_line(&event.name),
+        begins,
+        until,
+        whereabouts.unwrap_or_default(),
+        optional_line(&event.join_link),
+    ];
+    join_lines([render_labelled(what, parts), optional_text(&event.description)])
 }
 
-fn event_invitation(invite: &kind::EventInviteMessage) -> String {
+fn render_event_invitation(invite: &kind::EventInviteMessage) -> String {
     let what = if invite.is_canceled == Some(true) { "Event, cancelled" } else { "Invitation to the event" };
-    let begins =
-        invite.start_time.map(|start| format!("from {}", from_second(Some(start)))).unwrap_or_default();
-    let parts = [line(&invite.event_title), begins, line(&invite.call_link)];
-    lines([told(what, parts), words(&invite.caption)])
+    let begins = invite
+        .start_time
+        .map(|start| format!("from {}", render_unix_seconds(Some(start))))
+        .unwrap_or_default();
+    let parts = [optional_line(&invite.event_title), begins, optional_line(&invite.call_link)];
+    join_lines([render_labelled(what, parts), optional_text(&invite.caption)])
 }
 
-fn order(order: &kind::OrderMessage) -> String {
+fn render_shop_order(order: &kind::OrderMessage) -> String {
     let items = order.item_count.map(|count| format!("items: {count}")).unwrap_or_default();
-    let price = thousandths(order.total_amount1000, &order.total_currency_code);
-    lines([told("Order", [line(&order.order_title), items, price]), words(&order.message)])
+    let price = render_thousandths(order.total_amount1000, &order.total_currency_code);
+    join_lines([
+        render_labelled("Order", [optional_line(&order.order_title), items, price]),
+        optional_text(&order.message),
+    ])
 }
 
-fn payment_request(request: &kind::RequestPaymentMessage) -> String {
+fn render_payment_request(request: &kind::RequestPaymentMessage) -> String {
     let declared = || {
         let amount = request.amount1000.and_then(|amount| i64::try_from(amount).ok());
-        thousandths(amount, &request.currency_code_iso4217)
+        render_thousandths(amount, &request.currency_code_iso4217)
     };
-    told("Request for a payment", [request.amount.as_option().map(money).unwrap_or_else(declared)])
+    render_labelled(
+        "Request for a payment",
+        [request.amount.as_option().map(render_money).unwrap_or_else(declared)],
+    )
 }
 
 /// What was written beside a payment. It is a message of its own, and only its text is told.
-fn noted<'m>(what: String, note: &MessageField<wa::Message>) -> Layer<'m> {
+fn payment_layer<'m>(what: String, note: &MessageField<wa::Message>) -> Layer<'m> {
     let note = note.as_option().map(|note| {
-        let extended = note.extended_text_message.as_option().map(|extended| words(&extended.text));
-        first([words(&note.conversation), extended.unwrap_or_default()])
+        let extended = note.extended_text_message.as_option().map(|extended| optional_text(&extended.text));
+        first_non_blank([optional_text(&note.conversation), extended.unwrap_or_default()])
     });
-    said(lines([what, note.unwrap_or_default()]))
+    text_layer(join_lines([what, note.unwrap_or_default()]))
 }
 
 /// `[Voice call: 3 min]`, `[Video call: missed]`.
-fn call_made(call: &kind::CallLogMessage) -> String {
+fn render_call_log(call: &kind::CallLogMessage) -> String {
     use kind::call_log_message::CallOutcome;
     let what = if call.is_video == Some(true) { "Video call" } else { "Voice call" };
     let how = match call.call_outcome {
@@ -576,32 +605,39 @@ fn call_made(call: &kind::CallLogMessage) -> String {
             call.duration_secs.map(|secs| format!("{} min", secs / 60)).unwrap_or_default()
         }
     };
-    told(what, [how])
+    render_labelled(what, [how])
 }
 
 /// `12.50 EUR`.
-fn money(amount: &wa::Money) -> String {
+fn render_money(amount: &wa::Money) -> String {
     let units = amount.value.unwrap_or_default() as f64 / f64::from(amount.offset.unwrap_or(1).max(1));
-    format!("{units:.2} {}", line(&amount.currency_code)).trim_end().to_owned()
+    format!("{units:.2} {}", optional_line(&amount.currency_code)).trim_end().to_owned()
 }
 
 /// The same for an amount in thousandths; nothing without one.
-pub fn thousandths(amount: Option<i64>, currency: &Option<String>) -> String {
+pub fn render_thousandths(amount: Option<i64>, currency: &Option<String>) -> String {
     amount
         .map(|amount| {
-            money(&wa::Money { value: Some(amount), offset: Some(1000), currency_code: currency.clone() })
+            render_money(&wa::Money {
+                value: Some(amount),
+                offset: Some(1000),
+                currency_code: currency.clone(),
+            })
         })
         .unwrap_or_default()
 }
 
-fn from_second(second: Option<i64>) -> String {
-    second.and_then(|second| Timestamp::from_second(second).ok()).map(moment).unwrap_or_default()
+fn render_unix_seconds(second: Option<i64>) -> String {
+    second.and_then(|second| Timestamp::from_second(second).ok()).map(render_utc_minute).unwrap_or_default()
 }
 
-fn from_millis(millis: Option<i64>) -> String {
-    millis.and_then(|millis| Timestamp::from_millisecond(millis).ok()).map(moment).unwrap_or_default()
+fn render_unix_millis(millis: Option<i64>) -> String {
+    millis
+        .and_then(|millis| Timestamp::from_millisecond(millis).ok())
+        .map(render_utc_minute)
+        .unwrap_or_default()
 }
 
-fn moment(moment: Timestamp) -> String {
+fn render_utc_minute(moment: Timestamp) -> String {
     moment.strftime("%Y-%m-%d %H:%M UTC").to_string()
 }

@@ -9,7 +9,7 @@ use tokio::sync::mpsc;
 use whatsapp_rust::pair_code::{PairCodeOptions, PairCodeRejection};
 use whatsapp_rust::passkey::Assertion;
 
-use super::library::PairingSignal;
+use super::client::PairingSignal;
 use crate::types::{Pairing, PairingFailure, Secret};
 
 /// How long WhatsApp may take to give out a code.
@@ -33,14 +33,14 @@ pub struct Linking {
     phone: Option<String>,
     passkey: mpsc::Receiver<String>,
     codes: u32,
-    stage: Stage,
+    stage: LinkingStage,
     /// When to give up, unless something happens before.
     limit: Timestamp,
 }
 
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum LinkingStage {
     /// WhatsApp's: there is no code yet, or none any more.
     Asking,
     /// The person's: to scan or type a code.
@@ -57,7 +57,7 @@ enum Stage {
 
 /// What to do next.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum LinkingStep {
     Nothing,
     Show(Pairing),
     AskForCode,
@@ -67,7 +67,7 @@ pub enum Step {
 
 /// What the person says.
 #[derive(Clone, Debug)]
-pub enum Said {
+pub enum PasskeyAnswer {
     Passkey(Assertion),
     /// The phone shows the code that they were shown.
     SameCode,
@@ -75,11 +75,11 @@ pub enum Said {
 
 impl Linking {
     pub fn new(phone: Option<String>, passkey: mpsc::Receiver<String>, now: Timestamp) -> Self {
-        Self { phone, passkey, codes: 0, stage: Stage::Asking, limit: after(now, ASKING_LIMIT) }
+        Self { phone, passkey, codes: 0, stage: LinkingStage::Asking, limit: time_after(now, ASKING_LIMIT) }
     }
 
     /// Whether WhatsApp could know the number at all.
-    pub fn phone_is_plausible(&self) -> bool {
+    pub fn has_plausible_phone(&self) -> bool {
         let plausible = |phone: &String| {
             PHONE_DIGITS.contains(&phone.len())
                 && !phone.starts_with('0')
@@ -88,13 +88,13 @@ impl Linking {
         self.phone.as_ref().is_none_or(plausible)
     }
 
-    pub fn code(&self) -> Option<PairCodeOptions> {
+    pub fn pair_code_options(&self) -> Option<PairCodeOptions> {
         let phone_number = self.phone.clone()?;
         Some(PairCodeOptions { phone_number, ..Default::default() })
     }
 
     pub fn has_agreed(&self) -> bool {
-        self.stage == Stage::Agreed
+        self.stage == LinkingStage::Agreed
     }
 
     /// How long nothing may happen before it is given up.
@@ -103,20 +103,23 @@ impl Linking {
     }
 
     /// The connection is gone, or a new one begins: the codes of the old one open nothing any more.
-    pub fn lost(&mut self, now: Timestamp) -> Step {
+    pub fn on_connection_lost(&mut self, now: Timestamp) -> LinkingStep {
         match self.stage {
-            Stage::Asking => Step::Show(Pairing::Asking),
-            Stage::Codes => {
-                self.stage = Stage::Asking;
-                self.limit = after(now, ASKING_LIMIT);
-                Step::Show(Pairing::Asking)
+            LinkingStage::Asking => LinkingStep::Show(Pairing::Asking),
+            LinkingStage::Codes => {
+                self.stage = LinkingStage::Asking;
+                self.limit = time_after(now, ASKING_LIMIT);
+                LinkingStep::Show(Pairing::Asking)
             }
-            Stage::Passkey | Stage::Comparing | Stage::Confirming | Stage::Agreed => Step::Nothing,
+            LinkingStage::Passkey
+            | LinkingStage::Comparing
+            | LinkingStage::Confirming
+            | LinkingStage::Agreed => LinkingStep::Nothing,
         }
     }
 
     /// What it is called when nothing has happened before the limit.
-    pub fn timed_out(&self, shown: &Pairing) -> PairingFailure {
+    pub fn timeout_failure(&self, shown: &Pairing) -> PairingFailure {
         match shown {
             Pairing::Asking => PairingFailure::Unreachable,
             Pairing::Qr { .. }
@@ -128,85 +131,97 @@ impl Linking {
         }
     }
 
-    pub fn on(&mut self, signal: PairingSignal, now: Timestamp) -> Step {
+    pub fn on_pairing_signal(&mut self, signal: PairingSignal, now: Timestamp) -> LinkingStep {
         match signal {
             // The library goes on making codes to scan, whatever the person does.
-            PairingSignal::Qr { .. } if !matches!(self.stage, Stage::Asking | Stage::Codes) => Step::Nothing,
+            PairingSignal::Qr { .. } if !matches!(self.stage, LinkingStage::Asking | LinkingStage::Codes) => {
+                LinkingStep::Nothing
+            }
             // They say that this connection can carry a code to type, too.
             PairingSignal::Qr { .. } if self.phone.is_some() => match self.stage {
-                Stage::Asking => self.ask_for_code(now),
-                Stage::Codes | Stage::Passkey | Stage::Comparing | Stage::Confirming | Stage::Agreed => {
-                    Step::Nothing
-                }
+                LinkingStage::Asking => self.request_pairing_code(now),
+                LinkingStage::Codes
+                | LinkingStage::Passkey
+                | LinkingStage::Comparing
+                | LinkingStage::Confirming
+                | LinkingStage::Agreed => LinkingStep::Nothing,
             },
             PairingSignal::Qr { code, valid } => {
-                self.stage = Stage::Codes;
-                let until = after(now, valid);
-                self.limit = after(until, LAST_SECOND);
-                Step::Show(Pairing::Qr { code: Secret::new(code), until })
+                self.stage = LinkingStage::Codes;
+                let until = time_after(now, valid);
+                self.limit = time_after(until, LAST_SECOND);
+                LinkingStep::Show(Pairing::Qr { code: Secret::new(code), until })
             }
             PairingSignal::Code { code, valid } => {
-                let until = after(now, valid);
-                self.limit = after(until, LAST_SECOND);
-                Step::Show(Pairing::Code { code: Secret::new(code), until })
+                let until = time_after(now, valid);
+                self.limit = time_after(until, LAST_SECOND);
+                LinkingStep::Show(Pairing::Code { code: Secret::new(code), until })
             }
-            PairingSignal::CodeExpired => self.ask_for_code(now),
+            PairingSignal::CodeExpired => self.request_pairing_code(now),
             // Asked for on a connection that is gone.
-            PairingSignal::CodeRefused { .. } if self.stage == Stage::Asking => Step::Nothing,
-            PairingSignal::CodeRefused { rejection, error } => Step::Fail(refusal(rejection, error)),
-            PairingSignal::QrCodesUsedUp { disconnected: true } => Step::Fail(PairingFailure::TimedOut),
-            PairingSignal::QrCodesUsedUp { disconnected: false } => Step::Nothing,
-            PairingSignal::PhoneTooOld => Step::Fail(PairingFailure::RefusedByPhone),
+            PairingSignal::CodeRefused { .. } if self.stage == LinkingStage::Asking => LinkingStep::Nothing,
+            PairingSignal::CodeRefused { rejection, error } => {
+                LinkingStep::Fail(failure_from_rejection(rejection, error))
+            }
+            PairingSignal::QrCodesUsedUp { disconnected: true } => {
+                LinkingStep::Fail(PairingFailure::TimedOut)
+            }
+            PairingSignal::QrCodesUsedUp { disconnected: false } => LinkingStep::Nothing,
+            PairingSignal::PhoneTooOld => LinkingStep::Fail(PairingFailure::RefusedByPhone),
             PairingSignal::PasskeyWanted { request } => {
-                self.stage = Stage::Passkey;
-                self.limit = after(now, PASSKEY_LIMIT);
-                Step::Show(Pairing::Passkey { request })
+                self.stage = LinkingStage::Passkey;
+                self.limit = time_after(now, PASSKEY_LIMIT);
+                LinkingStep::Show(Pairing::Passkey { request })
             }
             PairingSignal::PasskeyCode { code, shown } => {
-                self.limit = after(now, PASSKEY_LIMIT);
+                self.limit = time_after(now, PASSKEY_LIMIT);
                 if shown {
-                    self.stage = Stage::Comparing;
-                    Step::Show(Pairing::PasskeyCode { code })
+                    self.stage = LinkingStage::Comparing;
+                    LinkingStep::Show(Pairing::PasskeyCode { code })
                 } else {
-                    self.stage = Stage::Confirming;
-                    Step::Confirm
+                    self.stage = LinkingStage::Confirming;
+                    LinkingStep::Confirm
                 }
             }
             PairingSignal::PasskeyFailed { error } | PairingSignal::Failed { error } => {
-                Step::Fail(PairingFailure::Other(error))
+                LinkingStep::Fail(PairingFailure::Other(error))
             }
             PairingSignal::Agreed => {
-                self.stage = Stage::Agreed;
-                self.limit = after(now, FIRST_LOGIN_LIMIT);
-                Step::Show(Pairing::Agreed)
+                self.stage = LinkingStage::Agreed;
+                self.limit = time_after(now, FIRST_LOGIN_LIMIT);
+                LinkingStep::Show(Pairing::Agreed)
             }
         }
     }
 
-    fn ask_for_code(&mut self, now: Timestamp) -> Step {
+    fn request_pairing_code(&mut self, now: Timestamp) -> LinkingStep {
         if self.codes >= CODES_MAX {
-            return Step::Fail(PairingFailure::TimedOut);
+            return LinkingStep::Fail(PairingFailure::TimedOut);
         }
         self.codes += 1;
-        self.stage = Stage::Codes;
-        self.limit = after(now, ASKING_LIMIT);
-        Step::AskForCode
+        self.stage = LinkingStage::Codes;
+        self.limit = time_after(now, ASKING_LIMIT);
+        LinkingStep::AskForCode
     }
 
     /// What the person says next; never returns where that will be nothing.
-    pub async fn answer(&mut self) -> Said {
+    pub async fn next_passkey_answer(&mut self) -> PasskeyAnswer {
         while let Some(answer) = self.passkey.recv().await {
             match self.stage {
-                Stage::Passkey => match assertion(answer) {
-                    Ok(assertion) => return Said::Passkey(assertion),
+                LinkingStage::Passkey => match parse_assertion(answer) {
+                    Ok(assertion) => return PasskeyAnswer::Passkey(assertion),
                     // There may be a better one.
                     Err(error) => tracing::warn!("{error:#}"),
                 },
-                Stage::Comparing if answer.eq_ignore_ascii_case(SAME_CODE) => {
-                    self.stage = Stage::Confirming;
-                    return Said::SameCode;
+                LinkingStage::Comparing if answer.eq_ignore_ascii_case(SAME_CODE) => {
+                    self.stage = LinkingStage::Confirming;
+                    return PasskeyAnswer::SameCode;
                 }
-                Stage::Asking | Stage::Codes | Stage::Comparing | Stage::Confirming | Stage::Agreed => {
+                LinkingStage::Asking
+                | LinkingStage::Codes
+                | LinkingStage::Comparing
+                | LinkingStage::Confirming
+                | LinkingStage::Agreed => {
                     tracing::warn!("There was an answer to what nobody had asked");
                 }
             }
@@ -215,7 +230,7 @@ impl Linking {
     }
 }
 
-fn refusal(rejection: Option<PairCodeRejection>, error: String) -> PairingFailure {
+fn failure_from_rejection(rejection: Option<PairCodeRejection>, error: String) -> PairingFailure {
     match rejection {
         Some(rejection) if rejection.is_throttled() => PairingFailure::Throttled,
         Some(PairCodeRejection::Forbidden | PairCodeRejection::FeatureNotAvailable) => {
@@ -227,17 +242,17 @@ fn refusal(rejection: Option<PairCodeRejection>, error: String) -> PairingFailur
 }
 
 /// A passkey's answer, with the id of the passkey itself, which WhatsApp wants beside it.
-fn assertion(answer: String) -> Result<Assertion> {
+fn parse_assertion(answer: String) -> Result<Assertion> {
     let parsed: serde_json::Value =
         serde_json::from_str(&answer).context("Failed to read the answer as JSON")?;
     let id = parsed.get("rawId").or_else(|| parsed.get("id")).and_then(serde_json::Value::as_str);
-    let credential_id = base64_url(id.context("Failed to find the passkey's id in the answer")?)
+    let credential_id = decode_base64_url(id.context("Failed to find the passkey's id in the answer")?)
         .context("Failed to decode the passkey's id")?;
     Ok(Assertion { assertion_json: answer.into_bytes(), credential_id })
 }
 
 /// Bytes as WebAuthn writes them (RFC 4648, section 5), with or without padding.
-fn base64_url(text: &str) -> Option<Vec<u8>> {
+fn decode_base64_url(text: &str) -> Option<Vec<u8>> {
     let mut bytes = Vec::with_capacity(text.len());
     let (mut pending, mut bits) = (0_u32, 0_u32);
     for digit in text.trim_end_matches('=').bytes() {
@@ -259,7 +274,7 @@ fn base64_url(text: &str) -> Option<Vec<u8>> {
     Some(bytes)
 }
 
-fn after(now: Timestamp, time: Duration) -> Timestamp {
+fn time_after(now: Timestamp, time: Duration) -> Timestamp {
     now.checked_add(time).unwrap_or(Timestamp::MAX)
 }
 
@@ -276,7 +291,7 @@ mod tests {
     }
 
     fn in_secs(secs: u64) -> Timestamp {
-        after(now(), Duration::from_secs(secs))
+        time_after(now(), Duration::from_secs(secs))
     }
 
     fn code(code: &str) -> PairingSignal {
@@ -289,15 +304,18 @@ mod tests {
 
     #[test]
     fn a_person_sees_the_code_that_they_asked_for() {
-        let shown = Step::Show(Pairing::Qr { code: Secret::new("A"), until: in_secs(60) });
-        assert_eq!(linking(None).on(qr("A"), now()), shown);
+        let shown = LinkingStep::Show(Pairing::Qr { code: Secret::new("A"), until: in_secs(60) });
+        assert_eq!(linking(None).on_pairing_signal(qr("A"), now()), shown);
         let mut by_number = linking(Some("15550002222"));
-        assert_eq!(by_number.on(qr("A"), now()), Step::AskForCode);
-        assert_eq!(by_number.on(qr("B"), now()), Step::Nothing);
-        let shown = Step::Show(Pairing::Code { code: Secret::new("ABCD1234"), until: in_secs(180) });
-        assert_eq!(by_number.on(code("ABCD1234"), now()), shown);
+        assert_eq!(by_number.on_pairing_signal(qr("A"), now()), LinkingStep::AskForCode);
+        assert_eq!(by_number.on_pairing_signal(qr("B"), now()), LinkingStep::Nothing);
+        let shown = LinkingStep::Show(Pairing::Code { code: Secret::new("ABCD1234"), until: in_secs(180) });
+        assert_eq!(by_number.on_pairing_signal(code("ABCD1234"), now()), shown);
         assert_eq!(by_number.time_left(now()), Duration::from_secs(240));
-        assert_eq!(by_number.on(PairingSignal::Agreed, now()), Step::Show(Pairing::Agreed));
+        assert_eq!(
+            by_number.on_pairing_signal(PairingSignal::Agreed, now()),
+            LinkingStep::Show(Pairing::Agreed)
+        );
         assert_eq!(by_number.time_left(in_secs(1)), FIRST_LOGIN_LIMIT - Duration::from_secs(1));
         assert_eq!(by_number.time_left(in_secs(1000)), Duration::ZERO);
     }
@@ -305,26 +323,29 @@ mod tests {
     #[test]
     fn a_code_is_as_dead_as_its_connection_and_another_is_asked_for_on_the_next() {
         let mut by_number = linking(Some("15550002222"));
-        by_number.on(qr("A"), now());
-        by_number.on(code("ABCD1234"), now());
-        assert_eq!(by_number.lost(now()), Step::Show(Pairing::Asking));
+        by_number.on_pairing_signal(qr("A"), now());
+        by_number.on_pairing_signal(code("ABCD1234"), now());
+        assert_eq!(by_number.on_connection_lost(now()), LinkingStep::Show(Pairing::Asking));
         let too_late = PairingSignal::CodeRefused { rejection: None, error: "not connected".to_owned() };
-        assert_eq!(by_number.on(too_late, now()), Step::Nothing);
-        assert_eq!(by_number.lost(in_secs(20)), Step::Show(Pairing::Asking));
+        assert_eq!(by_number.on_pairing_signal(too_late, now()), LinkingStep::Nothing);
+        assert_eq!(by_number.on_connection_lost(in_secs(20)), LinkingStep::Show(Pairing::Asking));
         assert_eq!(by_number.time_left(in_secs(20)), Duration::from_secs(40));
-        assert_eq!(by_number.on(qr("B"), now()), Step::AskForCode);
-        by_number.on(PairingSignal::Agreed, now());
-        assert_eq!(by_number.lost(now()), Step::Nothing);
+        assert_eq!(by_number.on_pairing_signal(qr("B"), now()), LinkingStep::AskForCode);
+        by_number.on_pairing_signal(PairingSignal::Agreed, now());
+        assert_eq!(by_number.on_connection_lost(now()), LinkingStep::Nothing);
     }
 
     #[test]
     fn codes_that_ran_out_are_replaced_a_few_times() {
         let mut linking = linking(Some("15550002222"));
-        assert_eq!(linking.on(qr("A"), now()), Step::AskForCode);
+        assert_eq!(linking.on_pairing_signal(qr("A"), now()), LinkingStep::AskForCode);
         for _ in 1..CODES_MAX {
-            assert_eq!(linking.on(PairingSignal::CodeExpired, now()), Step::AskForCode);
+            assert_eq!(linking.on_pairing_signal(PairingSignal::CodeExpired, now()), LinkingStep::AskForCode);
         }
-        assert_eq!(linking.on(PairingSignal::CodeExpired, now()), Step::Fail(PairingFailure::TimedOut));
+        assert_eq!(
+            linking.on_pairing_signal(PairingSignal::CodeExpired, now()),
+            LinkingStep::Fail(PairingFailure::TimedOut)
+        );
     }
 
     #[test]
@@ -344,10 +365,10 @@ mod tests {
             (PairingSignal::Failed { error: "words".to_owned() }, other),
         ] {
             let mut linking = linking(Some("15550002222"));
-            linking.on(qr("A"), now());
-            assert_eq!(linking.on(signal, now()), Step::Fail(failure));
+            linking.on_pairing_signal(qr("A"), now());
+            assert_eq!(linking.on_pairing_signal(signal, now()), LinkingStep::Fail(failure));
         }
-        assert_eq!(linking(None).timed_out(&Pairing::Asking), PairingFailure::Unreachable);
+        assert_eq!(linking(None).timeout_failure(&Pairing::Asking), PairingFailure::Unreachable);
     }
 
     #[tokio::test]
@@ -355,21 +376,34 @@ mod tests {
         let (sender, answers) = mpsc::channel(4);
         let mut linking = Linking::new(None, answers, now());
         let wanted = PairingSignal::PasskeyWanted { request: "{}".to_owned() };
-        assert_eq!(linking.on(wanted, now()), Step::Show(Pairing::Passkey { request: "{}".to_owned() }));
+        assert_eq!(
+            linking.on_pairing_signal(wanted, now()),
+            LinkingStep::Show(Pairing::Passkey { request: "{}".to_owned() })
+        );
         for answer in ["", "{}", r#"{"rawId":"a b"}"#, r#"{"rawId":"_-8A"}"#] {
             sender.send(answer.to_owned()).await.unwrap();
         }
-        let Said::Passkey(answer) = linking.answer().await else { panic!("no passkey") };
+        let PasskeyAnswer::Passkey(answer) = linking.next_passkey_answer().await else {
+            panic!("no passkey")
+        };
         assert_eq!(answer.credential_id, [255, 239, 0]);
-        assert_eq!(linking.on(qr("A"), now()), Step::Nothing, "the person has scanned one");
+        assert_eq!(
+            linking.on_pairing_signal(qr("A"), now()),
+            LinkingStep::Nothing,
+            "the person has scanned one"
+        );
         let code = |shown| PairingSignal::PasskeyCode { code: "AB".to_owned(), shown };
-        assert_eq!(linking.on(code(false), now()), Step::Confirm);
+        assert_eq!(linking.on_pairing_signal(code(false), now()), LinkingStep::Confirm);
         let shown = Pairing::PasskeyCode { code: "AB".to_owned() };
-        assert_eq!(linking.on(code(true), now()), Step::Show(shown), "the person compares before we confirm");
+        assert_eq!(
+            linking.on_pairing_signal(code(true), now()),
+            LinkingStep::Show(shown),
+            "the person compares before we confirm"
+        );
         for answer in ["no", "Yes"] {
             sender.send(answer.to_owned()).await.unwrap();
         }
-        assert!(matches!(linking.answer().await, Said::SameCode));
+        assert!(matches!(linking.next_passkey_answer().await, PasskeyAnswer::SameCode));
     }
 
     #[test]
@@ -377,8 +411,8 @@ mod tests {
         for (text, bytes) in
             [("", &b""[..]), ("a2V5", b"key"), ("a2U", b"ke"), ("a2U=", b"ke"), ("aw==", b"k")]
         {
-            assert_eq!(base64_url(text).as_deref(), Some(bytes));
+            assert_eq!(decode_base64_url(text).as_deref(), Some(bytes));
         }
-        assert_eq!(base64_url("a*"), None);
+        assert_eq!(decode_base64_url("a*"), None);
     }
 }

@@ -18,9 +18,9 @@ use whatsapp_rust::download::{DownloadParams, DownloadWriter};
 use whatsapp_rust::prelude::{Client, wa};
 use whatsapp_rust::upload::UploadResponse;
 
-use super::letter;
-use crate::bridge::{Fetch, FetchError, OutgoingFile};
-use crate::panics::{blocking, contain};
+use super::outgoing_message;
+use crate::bridge::{FetchError, FetchOrder, OutgoingFile};
+use crate::panics::{catch_panic, run_blocking};
 use crate::types::Media;
 
 /// Files that come in at a time: they share the line with messages.
@@ -35,18 +35,18 @@ const STATUS_NOT_FOUND: u16 = 404;
 const STATUS_GONE: u16 = 410;
 
 /// The files that are on their way in.
-pub struct Fetching {
+pub struct MediaDownloads {
     client: Arc<Client>,
     turns: Arc<Semaphore>,
     tasks: JoinSet<()>,
 }
 
-impl Fetching {
+impl MediaDownloads {
     pub fn new(client: Arc<Client>) -> Self {
         Self { client, turns: Arc::new(Semaphore::new(AT_A_TIME)), tasks: JoinSet::new() }
     }
 
-    pub fn begin(&mut self, fetch: Fetch) {
+    pub fn start_download(&mut self, fetch: FetchOrder) {
         while self.tasks.try_join_next().is_some() {}
         if self.tasks.len() >= WAITING_MAX {
             fetch.outcome.send(Err(FetchError::Later)).ok();
@@ -54,10 +54,10 @@ impl Fetching {
         }
         let (client, turns) = (self.client.clone(), self.turns.clone());
         self.tasks.spawn(async move {
-            let Fetch { media, into, limit_bytes, mut outcome } = fetch;
+            let FetchOrder { media, into, limit_bytes, mut outcome } = fetch;
             let fetching = async {
                 let Ok(_turn) = turns.acquire().await else { return Err(FetchError::Later) };
-                let download = contain(download(&client, &media, into, limit_bytes));
+                let download = catch_panic(download_media(&client, &media, into, limit_bytes));
                 let fetched = timeout(FETCH_LIMIT, download).await.unwrap_or(Ok(Err(FetchError::Later)));
                 // It would break off at each time.
                 fetched.unwrap_or(Err(FetchError::Damaged))
@@ -73,29 +73,35 @@ impl Fetching {
 }
 
 /// Downloads, verifies and decrypts into a file; returns its size.
-async fn download(client: &Client, media: &Media, into: File, limit: u64) -> Result<u64, FetchError> {
-    let (found, hash) = found(media).ok_or(FetchError::Damaged)?;
+async fn download_media(client: &Client, media: &Media, into: File, limit: u64) -> Result<u64, FetchError> {
+    let (found, hash) = parse_download_params(media).ok_or(FetchError::Damaged)?;
     if found.file_length > limit {
         return Err(FetchError::TooLarge);
     }
     let overflow = Arc::new(AtomicBool::new(false));
     let wanted = Arc::new(());
     let (still, overflowed) = (Arc::downgrade(&wanted), overflow.clone());
-    let sink =
-        Sink { file: into, written: 0, limit, overflow: overflowed, wanted: still, hash: Sha256::new() };
+    let sink = DownloadFile {
+        file: into,
+        written: 0,
+        limit,
+        overflow: overflowed,
+        wanted: still,
+        hash: Sha256::new(),
+    };
     match client.download_to_writer(&found, sink).await {
         Ok(sink) if sink.hash.clone().finalize().as_slice() == hash => Ok(sink.written),
         Ok(_) => Err(FetchError::Damaged),
         Err(_) if overflow.load(Ordering::Relaxed) => Err(FetchError::TooLarge),
         Err(error) => {
             tracing::debug!("Failed to fetch a file: {error:#}");
-            Err(why(&error))
+            Err(classify_fetch_error(&error))
         }
     }
 }
 
 /// What finds and opens the file, and the hash of what it holds; None where the sender did not say.
-fn found(media: &Media) -> Option<(DownloadParams, Vec<u8>)> {
+fn parse_download_params(media: &Media) -> Option<(DownloadParams, Vec<u8>)> {
     let handle = wa::message::DocumentMessage::decode_from_slice(&media.handle).ok()?;
     let key = |key: Option<Vec<u8>>| key.filter(|key| key.len() == KEY_BYTES);
     let hash = key(handle.file_sha256)?;
@@ -105,13 +111,13 @@ fn found(media: &Media) -> Option<(DownloadParams, Vec<u8>)> {
         &hash,
         &key(handle.file_enc_sha256)?,
         handle.file_length.unwrap_or_default(),
-        letter::media_type(media.kind),
+        outgoing_message::media_type(media.kind),
     );
     Some((found, hash))
 }
 
 /// The library says only in words what is wrong with the bytes themselves.
-fn why(error: &anyhow::Error) -> FetchError {
+fn classify_fetch_error(error: &anyhow::Error) -> FetchError {
     match error.http_status() {
         Some(STATUS_NOT_FOUND | STATUS_GONE) => return FetchError::Gone,
         Some(_) => return FetchError::Later,
@@ -123,7 +129,7 @@ fn why(error: &anyhow::Error) -> FetchError {
 }
 
 /// A file that takes no more than it may, and knows the hash of what it took.
-struct Sink {
+struct DownloadFile {
     file: File,
     written: u64,
     limit: u64,
@@ -133,7 +139,7 @@ struct Sink {
     hash: Sha256,
 }
 
-impl Write for Sink {
+impl Write for DownloadFile {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         if self.wanted.strong_count() == 0 {
             return Err(io::Error::from(io::ErrorKind::BrokenPipe));
@@ -153,13 +159,13 @@ impl Write for Sink {
     }
 }
 
-impl Seek for Sink {
+impl Seek for DownloadFile {
     fn seek(&mut self, to: SeekFrom) -> io::Result<u64> {
         self.file.seek(to)
     }
 }
 
-impl DownloadWriter for Sink {
+impl DownloadWriter for DownloadFile {
     /// Only ever to nothing, before another attempt or after the last.
     fn truncate(&mut self, length: u64) -> io::Result<()> {
         self.hash = Sha256::new();
@@ -169,10 +175,10 @@ impl DownloadWriter for Sink {
 }
 
 /// Encrypts and uploads a file.
-pub async fn upload(client: &Client, file: &OutgoingFile) -> Result<UploadResponse> {
+pub async fn upload_file(client: &Client, file: &OutgoingFile) -> Result<UploadResponse> {
     let mut source = file.file.try_clone().context("Failed to open a file once more")?;
     let checked = file.bytes;
-    let bytes = blocking(move || -> Result<Vec<u8>> {
+    let bytes = run_blocking(move || -> Result<Vec<u8>> {
         source.rewind().context("Failed to go to a file's beginning")?;
         let mut bytes = Vec::new();
         // Whoever writes to it meanwhile makes it no larger than it was when it was checked.
@@ -181,5 +187,5 @@ pub async fn upload(client: &Client, file: &OutgoingFile) -> Result<UploadRespon
     })
     .await
     .context("Failed to wait for a file")??;
-    client.upload(bytes, letter::outgoing_type(file.kind), UploadOptions::new()).await
+    client.upload(bytes, outgoing_message::outgoing_media_type(file.kind), UploadOptions::new()).await
 }

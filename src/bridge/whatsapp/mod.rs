@@ -11,31 +11,31 @@
 //! ```
 //! Never logs what was written, or by whom. Keeps nothing but the library's own files, in `folder`.
 
+mod announced;
 mod arrivals;
+mod client;
+mod client_loop;
 mod contents;
-mod courtesies;
 mod fault;
 mod files;
-mod folder;
-mod greeting;
-mod hook;
 mod http;
 mod inbound;
+mod initial_sync;
+mod intake_sink;
+mod key_folder;
 mod kinds;
-mod letter;
-mod library;
 mod linking;
+mod liveness;
 mod media;
 mod notes;
 mod offers;
 mod outbound;
-mod policy;
-mod running;
+mod outgoing_message;
+mod presence;
+mod reconnect_policy;
 mod sessions;
 mod storage;
-mod told;
 mod unread;
-mod uptime;
 
 #[cfg(test)]
 mod tests;
@@ -48,13 +48,15 @@ use anyhow::{Result, bail};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, sleep};
 
-use self::folder::Folder;
-use self::hook::Desk;
-use self::http::Web;
+use self::client_loop::{RunAim, RunOutcome};
+use self::http::WhatsAppHttpClient;
+use self::intake_sink::IntakeSink;
+use self::key_folder::KeyFolder;
 use self::linking::Linking;
-use self::policy::{End, GivenUp, Next, Policy, Version};
-use self::running::{Aim, Outcome};
-use super::{BridgeEnd, Link, Order};
+use self::reconnect_policy::{
+    DisconnectReason, GiveUpReason, ReconnectDecision, ReconnectPolicy, VersionSource,
+};
+use super::{BridgeEnd, LinkState, Order};
 use crate::clock::Clock;
 use crate::types::{Pairing, PairingFailure};
 
@@ -65,7 +67,7 @@ const UNLINK_LIMIT: Duration = Duration::from_secs(45);
 
 /// What the bridge needs to know.
 #[derive(Clone, Debug)]
-pub struct WhatsApp {
+pub struct WhatsAppBridge {
     /// The keys of the link, in a folder of their own (0700).
     pub folder: PathBuf,
     /// `ws://127.0.0.1:…` of a test's own server; WhatsApp's, where there is none.
@@ -85,7 +87,7 @@ pub enum Presence {
 
 /// What a run of the bridge is for.
 #[derive(Debug)]
-pub enum Task {
+pub enum BridgeTask {
     /// Carries messages, until the shutdown or a link state that only a person can change.
     Serve,
     /// Links an account, and ends when it is `Online` and its chats were told, or the pairing failed.
@@ -101,66 +103,73 @@ pub enum Task {
     Unlink,
 }
 
-impl WhatsApp {
+impl WhatsAppBridge {
     /// Whether an account is linked; makes nothing.
     ///
     /// # Errors
     /// The files cannot be read.
     pub async fn is_linked(&self) -> Result<bool> {
-        library::is_linked(&Folder::new(self.folder.clone())).await
+        client::has_linked_device(&KeyFolder::new(self.folder.clone())).await
     }
 
     /// Runs until `shutdown` resolves or the task is over; returns how the link stands then.
     ///
     /// # Errors
     /// The files of the link cannot be used.
-    pub async fn run(self, end: BridgeEnd, task: Task, shutdown: impl Future<Output = ()>) -> Result<Link> {
+    pub async fn run_bridge(
+        self,
+        end: BridgeEnd,
+        task: BridgeTask,
+        shutdown: impl Future<Output = ()>,
+    ) -> Result<LinkState> {
         let mut shutdown = pin!(shutdown);
         let linked = self.is_linked().await;
-        let mut bridge = Bridge::new(self, end)?;
-        if let (Task::Unlink, Err(error)) = (&task, &linked) {
+        let mut bridge = RunningBridge::new(self, end)?;
+        if let (BridgeTask::Unlink, Err(error)) = (&task, &linked) {
             tracing::warn!("{error:#}");
-            return bridge.leave_behind("damaged");
+            return bridge.abandon_link("damaged");
         }
         let mut aim = match (task, linked?) {
-            (Task::Serve | Task::Unlink, false) => return Ok(bridge.publish(Link::Unlinked)),
-            (Task::Serve, true) => Aim::Serve,
-            (Task::LinkAccount { .. }, true) => bail!("An account is linked already"),
-            (Task::LinkAccount { phone, passkey }, false) => {
-                let linking = Linking::new(phone, passkey, bridge.settings.clock.now());
-                if !linking.phone_is_plausible() {
-                    return Ok(bridge.fail(PairingFailure::RefusedNumber));
-                }
-                Aim::Link(linking)
+            (BridgeTask::Serve | BridgeTask::Unlink, false) => {
+                return Ok(bridge.publish_link(LinkState::Unlinked));
             }
-            (Task::Unlink, true) => {
-                bridge.folder.prepare()?;
-                return bridge.unlink(&mut shutdown).await;
+            (BridgeTask::Serve, true) => RunAim::Serve,
+            (BridgeTask::LinkAccount { .. }, true) => bail!("An account is linked already"),
+            (BridgeTask::LinkAccount { phone, passkey }, false) => {
+                let linking = Linking::new(phone, passkey, bridge.settings.clock.now());
+                if !linking.has_plausible_phone() {
+                    return Ok(bridge.publish_pairing_failure(PairingFailure::RefusedNumber));
+                }
+                RunAim::Link(linking)
+            }
+            (BridgeTask::Unlink, true) => {
+                bridge.folder.prepare_folder()?;
+                return bridge.unlink_device(&mut shutdown).await;
             }
         };
-        bridge.folder.prepare()?;
-        bridge.keep_running(&mut aim, &mut shutdown).await
+        bridge.folder.prepare_folder()?;
+        bridge.run_with_reconnects(&mut aim, &mut shutdown).await
     }
 }
 
 /// The bridge while it runs, whichever run of the library it is at.
-struct Bridge {
-    settings: WhatsApp,
-    folder: Folder,
-    web: Web,
-    desk: Desk,
+struct RunningBridge {
+    settings: WhatsAppBridge,
+    folder: KeyFolder,
+    http: WhatsAppHttpClient,
+    intake: IntakeSink,
     orders: mpsc::Receiver<Order>,
-    link: watch::Sender<Link>,
+    link: watch::Sender<LinkState>,
     /// When intake was told of all groups.
     groups_told: Option<Instant>,
 }
 
-impl Bridge {
-    fn new(settings: WhatsApp, end: BridgeEnd) -> Result<Self> {
-        let folder = Folder::new(settings.folder.clone());
+impl RunningBridge {
+    fn new(settings: WhatsAppBridge, end: BridgeEnd) -> Result<Self> {
+        let folder = KeyFolder::new(settings.folder.clone());
         Ok(Self {
-            web: Web::new(&folder, settings.url.as_deref())?,
-            desk: Desk::new(end.batches),
+            http: WhatsAppHttpClient::new(&folder, settings.url.as_deref())?,
+            intake: IntakeSink::new(end.batches),
             orders: end.orders,
             link: end.link,
             groups_told: None,
@@ -170,164 +179,178 @@ impl Bridge {
     }
 
     /// Runs the library until the aim is reached, somebody wants it to stop, or only a person can go on.
-    async fn keep_running(
+    async fn run_with_reconnects(
         &mut self,
-        aim: &mut Aim,
+        aim: &mut RunAim,
         shutdown: &mut Pin<&mut impl Future<Output = ()>>,
-    ) -> Result<Link> {
-        let mut policy = Policy::default();
-        let mut version = Version::Known;
+    ) -> Result<LinkState> {
+        let mut policy = ReconnectPolicy::default();
+        let mut version = VersionSource::Known;
         let mut ended_for_room = false;
         loop {
             // A run that has ended for want of room is not begun anew on the first few bytes.
-            if matches!(aim, Aim::Serve)
-                && (ended_for_room || self.folder.room().is_low())
-                && self.wait_for_room(shutdown).await == Waited::Interrupted
+            if matches!(aim, RunAim::Serve)
+                && (ended_for_room || self.folder.min_free_disk_space().is_low())
+                && self.wait_until_disk_has_space(shutdown).await == WaitResult::Interrupted
             {
-                return Ok(self.standing());
+                return Ok(self.current_link());
             }
             let fixed = match version {
-                Version::Known => None,
-                Version::Fresh => match self.web.version().await {
+                VersionSource::Known => None,
+                VersionSource::Fresh => match self.http.fetch_version().await {
                     Ok(fresh) => Some(fresh),
                     Err(error) => {
                         tracing::warn!("Failed to look up which version WhatsApp wants: {error:#}");
-                        let pause = policy.not_updated();
-                        if self.wait(pause, shutdown).await == Waited::Interrupted {
-                            return Ok(self.standing());
+                        let pause = policy.pause_after_failed_lookup();
+                        if self.wait_refusing_orders(pause, shutdown).await == WaitResult::Interrupted {
+                            return Ok(self.current_link());
                         }
                         continue;
                     }
                 },
             };
-            let (end, online) = match running::run(self, aim, fixed, shutdown).await? {
-                Outcome::Stopped | Outcome::Reached => return Ok(self.standing()),
-                Outcome::Failed(failure) => return Ok(self.fail(failure)),
-                Outcome::Over { end, online } => (end, online),
+            let (end, online) = match client_loop::run_client_once(self, aim, fixed, shutdown).await? {
+                RunOutcome::Stopped | RunOutcome::Reached => return Ok(self.current_link()),
+                RunOutcome::Failed(failure) => return Ok(self.publish_pairing_failure(failure)),
+                RunOutcome::Over { end, online } => (end, online),
             };
-            if let (Aim::Link(linking), false) = (&mut *aim, end == End::Outdated)
+            if let (RunAim::Link(linking), false) = (&mut *aim, end == DisconnectReason::Outdated)
                 && !linking.has_agreed()
             {
-                if !library::is_linked(&self.folder).await? {
-                    return Ok(self.fail(unlinked_end(end)));
+                if !client::has_linked_device(&self.folder).await? {
+                    return Ok(self.publish_pairing_failure(pairing_failure_from(end)));
                 }
                 // The library keeps the link before it says that there is one.
-                linking.on(library::PairingSignal::Agreed, self.settings.clock.now());
-                self.publish(Link::Pairing(Pairing::Agreed));
+                linking.on_pairing_signal(client::PairingSignal::Agreed, self.settings.clock.now());
+                self.publish_link(LinkState::Pairing(Pairing::Agreed));
             }
             tracing::info!(?end, "The WhatsApp library has ended");
-            ended_for_room = end == End::NoRoom;
-            let next = policy.after(end, online, self.settings.clock.now());
-            if let (Some(advice), false) = (end.advice(), matches!(next, Next::GiveUp(_))) {
+            ended_for_room = end == DisconnectReason::NoRoom;
+            let next = policy.decide_reconnect(end, online, self.settings.clock.now());
+            if let (Some(advice), false) =
+                (end.advice_for_person(), matches!(next, ReconnectDecision::GiveUp(_)))
+            {
                 tracing::warn!("{advice}");
             }
             let after = match next {
-                Next::GiveUp(given_up) => return self.give_up(given_up),
-                Next::Again { after, version: next } => {
+                ReconnectDecision::GiveUp(given_up) => return self.give_up_link(given_up),
+                ReconnectDecision::Again { after, version: next } => {
                     version = next;
-                    self.stand_by(aim, Link::Connecting);
+                    self.publish_between_runs(aim, LinkState::Connecting);
                     after
                 }
                 // Nobody sits before a terminal that long.
-                Next::AfterBan { until, .. } if matches!(aim, Aim::Link(_)) => {
-                    return Ok(self.publish(Link::Banned { until }));
+                ReconnectDecision::AfterBan { until, .. } if matches!(aim, RunAim::Link(_)) => {
+                    return Ok(self.publish_link(LinkState::Banned { until }));
                 }
-                Next::AfterBan { until, after } => {
-                    self.stand_by(aim, Link::Banned { until });
+                ReconnectDecision::AfterBan { until, after } => {
+                    self.publish_between_runs(aim, LinkState::Banned { until });
                     after
                 }
             };
             let after = match &*aim {
-                Aim::Link(linking) => after.min(linking.time_left(self.settings.clock.now())),
-                Aim::Serve | Aim::Unlink => after,
+                RunAim::Link(linking) => after.min(linking.time_left(self.settings.clock.now())),
+                RunAim::Serve | RunAim::Unlink => after,
             };
-            if self.wait(after, shutdown).await == Waited::Interrupted {
-                return Ok(self.standing());
+            if self.wait_refusing_orders(after, shutdown).await == WaitResult::Interrupted {
+                return Ok(self.current_link());
             }
-            self.stand_by(aim, Link::Connecting);
+            self.publish_between_runs(aim, LinkState::Connecting);
         }
     }
 
     /// Waits until the disk has room again.
-    async fn wait_for_room(&mut self, shutdown: &mut Pin<&mut impl Future<Output = ()>>) -> Waited {
-        self.publish(Link::DiskFull);
-        while !self.folder.room().is_enough() {
-            if self.wait(ROOM_LOOK_EACH, shutdown).await == Waited::Interrupted {
-                return Waited::Interrupted;
+    async fn wait_until_disk_has_space(
+        &mut self,
+        shutdown: &mut Pin<&mut impl Future<Output = ()>>,
+    ) -> WaitResult {
+        self.publish_link(LinkState::DiskFull);
+        while !self.folder.min_free_disk_space().is_enough() {
+            if self.wait_refusing_orders(ROOM_LOOK_EACH, shutdown).await == WaitResult::Interrupted {
+                return WaitResult::Interrupted;
             }
         }
-        self.publish(Link::Connecting);
-        Waited::ToTheEnd
+        self.publish_link(LinkState::Connecting);
+        WaitResult::ToTheEnd
     }
 
     /// Shows how the link stands between two runs, unless the person is being led through linking.
-    fn stand_by(&self, aim: &Aim, link: Link) {
+    fn publish_between_runs(&self, aim: &RunAim, link: LinkState) {
         match (aim, &link) {
-            (Aim::Link(linking), Link::Connecting) if !linking.has_agreed() => {}
-            _ => drop(self.publish(link)),
+            (RunAim::Link(linking), LinkState::Connecting) if !linking.has_agreed() => {}
+            _ => drop(self.publish_link(link)),
         }
     }
 
-    fn give_up(&mut self, given_up: GivenUp) -> Result<Link> {
+    fn give_up_link(&mut self, given_up: GiveUpReason) -> Result<LinkState> {
         match given_up {
-            GivenUp::LoggedOut => {
+            GiveUpReason::LoggedOut => {
                 let aside = self.folder.move_aside("logged-out", self.settings.clock.now())?;
                 tracing::warn!("The link was removed; its keys were moved to {}", aside.display());
             }
-            GivenUp::Replaced | GivenUp::Outdated => {}
+            GiveUpReason::Replaced | GiveUpReason::Outdated => {}
         }
-        Ok(self.publish(given_up.link()))
+        Ok(self.publish_link(given_up.final_link()))
     }
 
-    async fn unlink(&mut self, shutdown: &mut Pin<&mut impl Future<Output = ()>>) -> Result<Link> {
-        let mut aim = Aim::Unlink;
+    async fn unlink_device(
+        &mut self,
+        shutdown: &mut Pin<&mut impl Future<Output = ()>>,
+    ) -> Result<LinkState> {
+        let mut aim = RunAim::Unlink;
         let limit = async {
             tokio::select! {
                 () = &mut *shutdown => {}
                 () = sleep(UNLINK_LIMIT) => {}
             }
         };
-        match running::run(self, &mut aim, None, &mut pin!(limit)).await {
-            Ok(Outcome::Reached | Outcome::Over { end: End::LoggedOut, .. }) => {
-                self.folder.remove()?;
-                Ok(self.publish(Link::Unlinked))
+        match client_loop::run_client_once(self, &mut aim, None, &mut pin!(limit)).await {
+            Ok(RunOutcome::Reached | RunOutcome::Over { end: DisconnectReason::LoggedOut, .. }) => {
+                self.folder.remove_keys()?;
+                Ok(self.publish_link(LinkState::Unlinked))
             }
-            Ok(Outcome::Stopped | Outcome::Failed(_) | Outcome::Over { .. }) => self.leave_behind("unlinked"),
+            Ok(RunOutcome::Stopped | RunOutcome::Failed(_) | RunOutcome::Over { .. }) => {
+                self.abandon_link("unlinked")
+            }
             Err(error) => {
                 tracing::warn!("{error:#}");
-                self.leave_behind("damaged")
+                self.abandon_link("damaged")
             }
         }
     }
 
     /// Ends a link that WhatsApp could not be told of.
-    fn leave_behind(&mut self, why: &str) -> Result<Link> {
+    fn abandon_link(&mut self, why: &str) -> Result<LinkState> {
         let aside = self.folder.move_aside(why, self.settings.clock.now())?;
         tracing::warn!("WhatsApp was not reached; the link's keys were moved to {}", aside.display());
-        Ok(self.publish(Link::Connecting))
+        Ok(self.publish_link(LinkState::Connecting))
     }
 
     /// Waits without leaving orders unanswered.
-    async fn wait(&mut self, time: Duration, shutdown: &mut Pin<&mut impl Future<Output = ()>>) -> Waited {
+    async fn wait_refusing_orders(
+        &mut self,
+        time: Duration,
+        shutdown: &mut Pin<&mut impl Future<Output = ()>>,
+    ) -> WaitResult {
         let over = sleep(time);
         tokio::pin!(over);
         loop {
             tokio::select! {
-                () = &mut *shutdown => return Waited::Interrupted,
-                () = &mut over => return Waited::ToTheEnd,
+                () = &mut *shutdown => return WaitResult::Interrupted,
+                () = &mut over => return WaitResult::ToTheEnd,
                 order = self.orders.recv() => match order {
-                    Some(order) => outbound::later(order),
-                    None => return Waited::Interrupted,
+                    Some(order) => outbound::refuse_order(order),
+                    None => return WaitResult::Interrupted,
                 },
             }
         }
     }
 
-    fn fail(&self, failure: PairingFailure) -> Link {
-        self.publish(Link::Pairing(Pairing::Failed(failure)))
+    fn publish_pairing_failure(&self, failure: PairingFailure) -> LinkState {
+        self.publish_link(LinkState::Pairing(Pairing::Failed(failure)))
     }
 
-    fn publish(&self, link: Link) -> Link {
+    fn publish_link(&self, link: LinkState) -> LinkState {
         self.link.send_if_modified(|standing| {
             let changed = *standing != link;
             standing.clone_from(&link);
@@ -336,41 +359,45 @@ impl Bridge {
         link
     }
 
-    fn standing(&self) -> Link {
+    fn current_link(&self) -> LinkState {
         self.link.borrow().clone()
     }
 
     /// What the person who links a device sees now.
-    fn shown(&self) -> Pairing {
-        match self.standing() {
-            Link::Pairing(pairing) => pairing,
-            Link::Unlinked
-            | Link::Connecting
-            | Link::Online
-            | Link::Replaced
-            | Link::LoggedOut
-            | Link::Banned { .. }
-            | Link::Outdated
-            | Link::DiskFull => Pairing::Asking,
+    fn current_pairing(&self) -> Pairing {
+        match self.current_link() {
+            LinkState::Pairing(pairing) => pairing,
+            LinkState::Unlinked
+            | LinkState::Connecting
+            | LinkState::Online
+            | LinkState::Replaced
+            | LinkState::LoggedOut
+            | LinkState::Banned { .. }
+            | LinkState::Outdated
+            | LinkState::DiskFull => Pairing::Asking,
         }
     }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Waited {
+enum WaitResult {
     ToTheEnd,
     /// Somebody wants the bridge to stop, or nobody is there any more.
     Interrupted,
 }
 
 /// Why a device that is not linked yet was not let in.
-fn unlinked_end(end: End) -> PairingFailure {
+fn pairing_failure_from(end: DisconnectReason) -> PairingFailure {
     match end {
-        End::Lost => PairingFailure::Unreachable,
-        End::Banned { .. } => PairingFailure::Throttled,
-        End::Refused { reason } => PairingFailure::Other(format!("WhatsApp refuses the login ({reason})")),
-        End::Storage | End::NoRoom => PairingFailure::Other("the link could not be stored".to_owned()),
-        End::Replaced | End::LoggedOut | End::Outdated => {
+        DisconnectReason::Lost => PairingFailure::Unreachable,
+        DisconnectReason::Banned { .. } => PairingFailure::Throttled,
+        DisconnectReason::Refused { reason } => {
+            PairingFailure::Other(format!("WhatsApp refuses the login ({reason})"))
+        }
+        DisconnectReason::Storage | DisconnectReason::NoRoom => {
+            PairingFailure::Other("the link could not be stored".to_owned())
+        }
+        DisconnectReason::Replaced | DisconnectReason::LoggedOut | DisconnectReason::Outdated => {
             PairingFailure::Other("WhatsApp ended the connection".to_owned())
         }
     }

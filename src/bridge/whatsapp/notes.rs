@@ -13,27 +13,27 @@ const STORED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The notes of a run that are not on disk yet. A handle: clones are the same.
 #[derive(Clone, Debug, Default)]
-pub struct Notes(Arc<watch::Sender<Unstored>>);
+pub struct UnreadNotes(Arc<watch::Sender<UnstoredNotes>>);
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-struct Unstored {
+struct UnstoredNotes {
     count: usize,
     /// Nobody stores one of them any more.
     lost: bool,
 }
 
-impl Notes {
+impl UnreadNotes {
     /// There is one more. Until it is stored nothing leaves to WhatsApp.
-    pub fn begin(&self) {
+    pub fn add_pending(&self) {
         self.0.send_modify(|unstored| unstored.count += 1);
     }
 
-    pub fn stored(&self) {
+    pub fn mark_stored(&self) {
         self.0.send_modify(|unstored| unstored.count = unstored.count.saturating_sub(1));
     }
 
     /// One will not be stored: nothing more leaves in this run.
-    pub fn lost(&self) {
+    pub fn mark_lost(&self) {
         self.0.send_modify(|unstored| unstored.lost = true);
     }
 
@@ -41,8 +41,8 @@ impl Notes {
     ///
     /// # Errors
     /// It takes too long, or one will not be.
-    pub async fn all_stored(&self) -> Result<()> {
-        let settled = |unstored: &Unstored| unstored.lost || unstored.count == 0;
+    pub async fn wait_until_stored(&self) -> Result<()> {
+        let settled = |unstored: &UnstoredNotes| unstored.lost || unstored.count == 0;
         if !settled(&self.0.borrow()) {
             let mut changes = self.0.subscribe();
             let waiting = timeout(STORED_WITHIN, changes.wait_for(settled)).await;
@@ -63,28 +63,28 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_leaves_waits_for_all_notes_and_not_for_ever() {
-        let notes = Notes::default();
-        notes.all_stored().await.unwrap();
-        notes.begin();
-        notes.begin();
+        let notes = UnreadNotes::default();
+        notes.wait_until_stored().await.unwrap();
+        notes.add_pending();
+        notes.add_pending();
         let sender = tokio::spawn({
             let notes = notes.clone();
-            async move { notes.all_stored().await }
+            async move { notes.wait_until_stored().await }
         });
-        notes.stored();
+        notes.mark_stored();
         sleep(STORED_WITHIN / 2).await;
         assert!(!sender.is_finished());
-        notes.stored();
+        notes.mark_stored();
         sender.await.unwrap().unwrap();
 
-        notes.begin();
+        notes.add_pending();
         for _ in 0..2 {
-            notes.all_stored().await.unwrap_err();
+            notes.wait_until_stored().await.unwrap_err();
         }
-        notes.stored();
-        notes.all_stored().await.unwrap();
-        notes.begin();
-        notes.lost();
-        notes.all_stored().await.unwrap_err();
+        notes.mark_stored();
+        notes.wait_until_stored().await.unwrap();
+        notes.add_pending();
+        notes.mark_lost();
+        notes.wait_until_stored().await.unwrap_err();
     }
 }

@@ -5,10 +5,11 @@ use serde_json::Value;
 use whatsapp_rust::prelude::wa;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::{one_line, whole};
+use super::contents::{clean_line, shorten_middle};
 use super::files;
 use super::kinds::{
-    LINE_MAX, LIST_MAX, Layer, choices, first, joined, line, lines, place, thousandths, told, words,
+    LINE_MAX, LIST_MAX, Layer, first_non_blank, join_lines, join_non_empty, optional_line, optional_text,
+    render_choice_list, render_labelled, render_location, render_thousandths,
 };
 use crate::types::Media;
 
@@ -16,201 +17,219 @@ use crate::types::Media;
 pub const CARDS_DEEP: usize = 1;
 
 /// What was put together from several parts.
-pub struct Composed {
+pub struct ComposedOffer {
     text: String,
     media: Option<Media>,
 }
 
-impl Composed {
-    pub fn layer<'m>(self) -> Layer<'m> {
+impl ComposedOffer {
+    pub fn into_layer<'m>(self) -> Layer<'m> {
         Layer::Said { text: self.text, media: self.media }
     }
 }
 
-pub fn pressed(chosen: &kind::ButtonsResponseMessage) -> String {
+pub fn render_pressed_button(chosen: &kind::ButtonsResponseMessage) -> String {
     use kind::buttons_response_message::Response;
-    let shown = chosen.response.as_ref().map(|Response::SelectedDisplayText(shown)| whole(shown));
-    first([shown.unwrap_or_default(), words(&chosen.selected_button_id)])
+    let shown = chosen.response.as_ref().map(|Response::SelectedDisplayText(shown)| shorten_middle(shown));
+    first_non_blank([shown.unwrap_or_default(), optional_text(&chosen.selected_button_id)])
 }
 
 /// What was tapped in an interactive message: as the person saw it, else as the program that reads it.
-pub fn answered(chosen: &kind::InteractiveResponseMessage) -> String {
+pub fn render_interactive_response(chosen: &kind::InteractiveResponseMessage) -> String {
     use kind::interactive_response_message::InteractiveResponseMessage;
-    let shown = chosen.body.as_option().map(|body| words(&body.text)).unwrap_or_default();
+    let shown = chosen.body.as_option().map(|body| optional_text(&body.text)).unwrap_or_default();
     let Some(InteractiveResponseMessage::NativeFlowResponseMessage(flow)) =
         &chosen.interactive_response_message
     else {
         return shown;
     };
-    first([shown, tapped(&flow.params_json), words(&flow.name)])
+    first_non_blank([shown, render_native_flow(&flow.params_json), optional_text(&flow.name)])
 }
 
 /// The words of what was tapped, in the parameters of a native flow.
-fn tapped(params: &Option<String>) -> String {
-    let Ok(params) = serde_json::from_str::<Value>(&words(params)) else { return String::new() };
-    let word = |key: &str| params.get(key).and_then(Value::as_str).map(whole).unwrap_or_default();
-    first(["display_text", "title", "text", "description", "id", "selected_row_id"].map(word))
+fn render_native_flow(params: &Option<String>) -> String {
+    let Ok(params) = serde_json::from_str::<Value>(&optional_text(params)) else { return String::new() };
+    let word = |key: &str| params.get(key).and_then(Value::as_str).map(shorten_middle).unwrap_or_default();
+    first_non_blank(["display_text", "title", "text", "description", "id", "selected_row_id"].map(word))
 }
 
-pub fn buttons(offered: &kind::ButtonsMessage) -> Composed {
+pub fn compose_buttons(offered: &kind::ButtonsMessage) -> ComposedOffer {
     use kind::buttons_message::Header;
     let (title, media) = match &offered.header {
-        Some(Header::Text(title)) => (whole(title), None),
-        Some(Header::DocumentMessage(document)) => (String::new(), Some(files::document(document))),
-        Some(Header::ImageMessage(image)) => (String::new(), Some(files::image(image))),
-        Some(Header::VideoMessage(video)) => (String::new(), Some(files::video(video))),
-        Some(Header::LocationMessage(location)) => (place(location), None),
+        Some(Header::Text(title)) => (shorten_middle(title), None),
+        Some(Header::DocumentMessage(document)) => (String::new(), Some(files::document_media(document))),
+        Some(Header::ImageMessage(image)) => (String::new(), Some(files::image_media(image))),
+        Some(Header::VideoMessage(video)) => (String::new(), Some(files::video_media(video))),
+        Some(Header::LocationMessage(location)) => (render_location(location), None),
         None => (String::new(), None),
     };
     let names = offered.buttons.iter().map(|button| {
-        button.button_text.as_option().map(|text| line(&text.display_text)).unwrap_or_default()
+        button.button_text.as_option().map(|text| optional_line(&text.display_text)).unwrap_or_default()
     });
-    let text =
-        lines([title, words(&offered.content_text), words(&offered.footer_text), choices("Buttons", names)]);
-    Composed { text, media }
+    let text = join_lines([
+        title,
+        optional_text(&offered.content_text),
+        optional_text(&offered.footer_text),
+        render_choice_list("Buttons", names),
+    ]);
+    ComposedOffer { text, media }
 }
 
-pub fn list(offered: &kind::ListMessage) -> String {
-    let rows = offered.sections.iter().flat_map(|section| section.rows.iter().map(|row| line(&row.title)));
-    lines([
-        words(&offered.title),
-        words(&offered.description),
-        words(&offered.footer_text),
-        choices("Choices", rows),
+pub fn render_list_message(offered: &kind::ListMessage) -> String {
+    let rows =
+        offered.sections.iter().flat_map(|section| section.rows.iter().map(|row| optional_line(&row.title)));
+    join_lines([
+        optional_text(&offered.title),
+        optional_text(&offered.description),
+        optional_text(&offered.footer_text),
+        render_choice_list("Choices", rows),
     ])
 }
 
-pub fn template(offered: &kind::TemplateMessage) -> Composed {
+pub fn compose_template(offered: &kind::TemplateMessage) -> ComposedOffer {
     use kind::template_message::Format;
     match &offered.format {
-        Some(Format::HydratedFourRowTemplate(template)) => hydrated(template),
-        Some(Format::InteractiveMessageTemplate(template)) => interactive(template, CARDS_DEEP),
-        Some(Format::FourRowTemplate(template)) => four_rows(template),
+        Some(Format::HydratedFourRowTemplate(template)) => compose_hydrated_template(template),
+        Some(Format::InteractiveMessageTemplate(template)) => compose_interactive(template, CARDS_DEEP),
+        Some(Format::FourRowTemplate(template)) => compose_four_row_template(template),
         None => offered
             .hydrated_template
             .as_option()
-            .map(hydrated)
-            .unwrap_or(Composed { text: "[Template]".to_owned(), media: None }),
+            .map(compose_hydrated_template)
+            .unwrap_or(ComposedOffer { text: "[Template]".to_owned(), media: None }),
     }
 }
 
-fn hydrated(template: &kind::template_message::HydratedFourRowTemplate) -> Composed {
+fn compose_hydrated_template(template: &kind::template_message::HydratedFourRowTemplate) -> ComposedOffer {
     use kind::template_message::hydrated_four_row_template::Title;
     use wa::hydrated_template_button::HydratedButton;
     let (title, media) = match &template.title {
-        Some(Title::HydratedTitleText(title)) => (whole(title), None),
-        Some(Title::DocumentMessage(document)) => (String::new(), Some(files::document(document))),
-        Some(Title::ImageMessage(image)) => (String::new(), Some(files::image(image))),
-        Some(Title::VideoMessage(video)) => (String::new(), Some(files::video(video))),
-        Some(Title::LocationMessage(location)) => (place(location), None),
+        Some(Title::HydratedTitleText(title)) => (shorten_middle(title), None),
+        Some(Title::DocumentMessage(document)) => (String::new(), Some(files::document_media(document))),
+        Some(Title::ImageMessage(image)) => (String::new(), Some(files::image_media(image))),
+        Some(Title::VideoMessage(video)) => (String::new(), Some(files::video_media(video))),
+        Some(Title::LocationMessage(location)) => (render_location(location), None),
         None => (String::new(), None),
     };
     let names = template.hydrated_buttons.iter().map(|button| match &button.hydrated_button {
-        Some(HydratedButton::QuickReplyButton(button)) => line(&button.display_text),
+        Some(HydratedButton::QuickReplyButton(button)) => optional_line(&button.display_text),
         Some(HydratedButton::UrlButton(button)) => {
-            joined([line(&button.display_text), line(&button.url)], " ")
+            join_non_empty([optional_line(&button.display_text), optional_line(&button.url)], " ")
         }
         Some(HydratedButton::CallButton(button)) => {
-            joined([line(&button.display_text), line(&button.phone_number)], " ")
+            join_non_empty([optional_line(&button.display_text), optional_line(&button.phone_number)], " ")
         }
         None => String::new(),
     });
-    let text = lines([
+    let text = join_lines([
         title,
-        words(&template.hydrated_content_text),
-        words(&template.hydrated_footer_text),
-        choices("Buttons", names),
+        optional_text(&template.hydrated_content_text),
+        optional_text(&template.hydrated_footer_text),
+        render_choice_list("Buttons", names),
     ]);
-    Composed { text, media }
+    ComposedOffer { text, media }
 }
 
-fn four_rows(template: &kind::template_message::FourRowTemplate) -> Composed {
+fn compose_four_row_template(template: &kind::template_message::FourRowTemplate) -> ComposedOffer {
     use kind::template_message::four_row_template::Title;
     let (title, media) = match &template.title {
-        Some(Title::HighlyStructuredMessage(title)) => (parameters(title), None),
-        Some(Title::DocumentMessage(document)) => (String::new(), Some(files::document(document))),
-        Some(Title::ImageMessage(image)) => (String::new(), Some(files::image(image))),
-        Some(Title::VideoMessage(video)) => (String::new(), Some(files::video(video))),
-        Some(Title::LocationMessage(location)) => (place(location), None),
+        Some(Title::HighlyStructuredMessage(title)) => (render_template_parameters(title), None),
+        Some(Title::DocumentMessage(document)) => (String::new(), Some(files::document_media(document))),
+        Some(Title::ImageMessage(image)) => (String::new(), Some(files::image_media(image))),
+        Some(Title::VideoMessage(video)) => (String::new(), Some(files::video_media(video))),
+        Some(Title::LocationMessage(location)) => (render_location(location), None),
         None => (String::new(), None),
     };
     let [content, footer] = [&template.content, &template.footer]
-        .map(|part| part.as_option().map(parameters).unwrap_or_default());
-    let text = lines([title, content, footer]);
-    Composed { text: first([text, "[Template]".to_owned()]), media }
+        .map(|part| part.as_option().map(render_template_parameters).unwrap_or_default());
+    let text = join_lines([title, content, footer]);
+    ComposedOffer { text: first_non_blank([text, "[Template]".to_owned()]), media }
 }
 
 /// A text that a business had made by WhatsApp: with its words if they are there, else by its name.
-pub fn structured(offered: &kind::HighlyStructuredMessage) -> Composed {
+pub fn compose_structured_text(offered: &kind::HighlyStructuredMessage) -> ComposedOffer {
     match offered.hydrated_hsm.as_option() {
         Some(template) => match &template.format {
-            Some(kind::template_message::Format::HydratedFourRowTemplate(template)) => hydrated(template),
+            Some(kind::template_message::Format::HydratedFourRowTemplate(template)) => {
+                compose_hydrated_template(template)
+            }
             Some(_) | None => template
                 .hydrated_template
                 .as_option()
-                .map(hydrated)
-                .unwrap_or(Composed { text: parameters(offered), media: None }),
+                .map(compose_hydrated_template)
+                .unwrap_or(ComposedOffer { text: render_template_parameters(offered), media: None }),
         },
-        None => Composed { text: parameters(offered), media: None },
+        None => ComposedOffer { text: render_template_parameters(offered), media: None },
     }
 }
 
-fn parameters(offered: &kind::HighlyStructuredMessage) -> String {
-    let params = offered.params.iter().take(LIST_MAX).map(|param| one_line(param, LINE_MAX));
-    let local = offered.localizable_params.iter().take(LIST_MAX).map(|param| line(&param.default));
-    told("Template", [line(&offered.element_name), joined(params.chain(local), " · ")])
+fn render_template_parameters(offered: &kind::HighlyStructuredMessage) -> String {
+    let params = offered.params.iter().take(LIST_MAX).map(|param| clean_line(param, LINE_MAX));
+    let local = offered.localizable_params.iter().take(LIST_MAX).map(|param| optional_line(&param.default));
+    render_labelled(
+        "Template",
+        [optional_line(&offered.element_name), join_non_empty(params.chain(local), " · ")],
+    )
 }
 
-pub fn interactive(offered: &kind::InteractiveMessage, cards_deep: usize) -> Composed {
+pub fn compose_interactive(offered: &kind::InteractiveMessage, cards_deep: usize) -> ComposedOffer {
     use kind::interactive_message::InteractiveMessage as Kind;
     use kind::interactive_message::header::Media as Shown;
     let header = offered.header.as_option();
     let (shown, media) = match header.and_then(|header| header.media.as_ref()) {
-        Some(Shown::DocumentMessage(document)) => (String::new(), Some(files::document(document))),
-        Some(Shown::ImageMessage(image)) => (String::new(), Some(files::image(image))),
-        Some(Shown::VideoMessage(video)) => (String::new(), Some(files::video(video))),
-        Some(Shown::LocationMessage(location)) => (place(location), None),
+        Some(Shown::DocumentMessage(document)) => (String::new(), Some(files::document_media(document))),
+        Some(Shown::ImageMessage(image)) => (String::new(), Some(files::image_media(image))),
+        Some(Shown::VideoMessage(video)) => (String::new(), Some(files::video_media(video))),
+        Some(Shown::LocationMessage(location)) => (render_location(location), None),
         Some(Shown::ProductMessage(offered)) => {
-            let Composed { text, media } = product(offered);
+            let ComposedOffer { text, media } = compose_product(offered);
             (text, media)
         }
         Some(Shown::JpegThumbnail(_)) | None => (String::new(), None),
     };
-    let title =
-        header.map(|header| lines([words(&header.title), words(&header.subtitle)])).unwrap_or_default();
-    let body = offered.body.as_option().map(|body| words(&body.text)).unwrap_or_default();
-    let footer = offered.footer.as_option().map(|footer| words(&footer.text)).unwrap_or_default();
+    let title = header
+        .map(|header| join_lines([optional_text(&header.title), optional_text(&header.subtitle)]))
+        .unwrap_or_default();
+    let body = offered.body.as_option().map(|body| optional_text(&body.text)).unwrap_or_default();
+    let footer = offered.footer.as_option().map(|footer| optional_text(&footer.text)).unwrap_or_default();
     let offers = match &offered.interactive_message {
-        Some(Kind::NativeFlowMessage(flow)) => choices(
+        Some(Kind::NativeFlowMessage(flow)) => render_choice_list(
             "Buttons",
-            flow.buttons.iter().map(|button| first([tapped(&button.button_params_json), line(&button.name)])),
+            flow.buttons.iter().map(|button| {
+                first_non_blank([render_native_flow(&button.button_params_json), optional_line(&button.name)])
+            }),
         ),
-        Some(Kind::CarouselMessage(carousel)) if cards_deep > 0 => {
-            lines(carousel.cards.iter().take(LIST_MAX).map(|card| interactive(card, cards_deep - 1).text))
-        }
+        Some(Kind::CarouselMessage(carousel)) if cards_deep > 0 => join_lines(
+            carousel.cards.iter().take(LIST_MAX).map(|card| compose_interactive(card, cards_deep - 1).text),
+        ),
         Some(Kind::CollectionMessage(_)) => "[Collection of products]".to_owned(),
         Some(Kind::ShopStorefrontMessage(_)) => "[Shop]".to_owned(),
         Some(Kind::CarouselMessage(_)) | None => String::new(),
     };
-    let widget = offered.bloks_widget.as_option().map(|widget| words(&widget.fallback)).unwrap_or_default();
-    let text = lines([title, shown, body, footer, offers, widget]);
+    let widget =
+        offered.bloks_widget.as_option().map(|widget| optional_text(&widget.fallback)).unwrap_or_default();
+    let text = join_lines([title, shown, body, footer, offers, widget]);
     let text = if text.is_empty() && media.is_none() { "[Interactive message]".to_owned() } else { text };
-    Composed { text, media }
+    ComposedOffer { text, media }
 }
 
-pub fn product(offered: &kind::ProductMessage) -> Composed {
+pub fn compose_product(offered: &kind::ProductMessage) -> ComposedOffer {
     let product = offered.product.as_option();
-    let media = product.and_then(|product| product.product_image.as_option()).map(files::image);
+    let media = product.and_then(|product| product.product_image.as_option()).map(files::image_media);
     let about = match (product, offered.catalog.as_option()) {
         (Some(product), _) => {
-            let price = thousandths(product.price_amount1000, &product.currency_code);
-            let parts = [line(&product.title), price, line(&product.url)];
-            lines([told("Product", parts), words(&product.description)])
+            let price = render_thousandths(product.price_amount1000, &product.currency_code);
+            let parts = [optional_line(&product.title), price, optional_line(&product.url)];
+            join_lines([render_labelled("Product", parts), optional_text(&product.description)])
         }
-        (None, Some(catalog)) => {
-            lines([told("Catalogue", [line(&catalog.title)]), words(&catalog.description)])
-        }
+        (None, Some(catalog)) => join_lines([
+            render_labelled("Catalogue", [optional_line(&catalog.title)]),
+            optional_text(&catalog.description),
+        ]),
         (None, None) => "[Product]".to_owned(),
     };
-    Composed { text: lines([about, words(&offered.body), words(&offered.footer)]), media }
+    ComposedOffer {
+        text: join_lines([about, optional_text(&offered.body), optional_text(&offered.footer)]),
+        media,
+    }
 }

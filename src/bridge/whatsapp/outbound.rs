@@ -13,17 +13,18 @@ use whatsapp_rust::prelude::{Client, Jid, SendError as Refused, SendOptions, wa}
 use whatsapp_rust::{Freshness, Server};
 
 use super::Presence;
-use super::courtesies::{Courtesies, Courtesy};
-use super::hook;
-use super::letter::{self, Author};
-use super::media::{self, Fetching};
-use super::sessions::{self, Awaited, Reach};
+use super::intake_sink;
+use super::media::{self, MediaDownloads};
+use super::outgoing_message::{self, TargetAuthor};
+use super::presence::{PresenceQueue, PresenceUpdate};
+use super::sessions::{self, DeviceReach, InFlightMessages};
 use super::unread;
 use crate::bridge::{
-    Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Recipients, Repair, Send, SendError,
+    Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Recipients, RepairOrder, SendError,
+    SendOrder,
 };
 use crate::clock::Clock;
-use crate::panics::contain;
+use crate::panics::catch_panic;
 use crate::types::{ChatId, Event, MessageId, SenderId};
 
 /// Chats that are sent to at the same time.
@@ -40,7 +41,7 @@ const SEAL_LIMIT: Duration = Duration::from_secs(2 * 60);
 
 /// Whether messages can be handed over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Line {
+pub enum SendGate {
     Open,
     Closed,
 }
@@ -50,17 +51,17 @@ const REPAIRS_WAITING_MAX: usize = 64;
 
 /// What is on its way out.
 pub struct Outbound {
-    way: Way,
-    repairs: mpsc::Sender<Repair>,
+    context: SendContext,
+    repairs: mpsc::Sender<RepairOrder>,
     /// What is sealed anew; ends with this.
     beside: JoinSet<()>,
-    courtesies: Courtesies,
-    fetching: Fetching,
+    presence: PresenceQueue,
+    fetching: MediaDownloads,
     asking: JoinSet<()>,
-    sending: JoinSet<Carried>,
+    sending: JoinSet<FinishedSend>,
     busy: HashSet<ChatId>,
     /// Never an empty queue.
-    waiting: HashMap<ChatId, VecDeque<Send>>,
+    waiting: HashMap<ChatId, VecDeque<SendOrder>>,
     /// The chats of `waiting`, in the order in which they began to wait.
     order: VecDeque<ChatId>,
 }
@@ -75,11 +76,11 @@ impl Outbound {
     ) -> Self {
         let (repairs, waiting) = mpsc::channel(REPAIRS_WAITING_MAX);
         let mut beside = JoinSet::new();
-        beside.spawn(repair_all(client.clone(), waiting));
+        beside.spawn(repair_queued_messages(client.clone(), waiting));
         Self {
-            courtesies: Courtesies::begin(client.clone(), presence),
-            fetching: Fetching::new(client.clone()),
-            way: Way { client, clock, telling, awaited: Awaited::default() },
+            presence: PresenceQueue::spawn_worker(client.clone(), presence),
+            fetching: MediaDownloads::new(client.clone()),
+            context: SendContext { client, clock, telling, awaited: InFlightMessages::default() },
             repairs,
             beside,
             asking: JoinSet::new(),
@@ -91,71 +92,73 @@ impl Outbound {
     }
 
     /// WhatsApp has answered a message, with a hash of the devices that it knows.
-    pub fn answered(&mut self, id: &MessageId, hash: Option<&str>) {
-        let Some(sent) = self.way.awaited.answered(id, hash) else { return };
+    pub fn on_server_ack(&mut self, id: &MessageId, hash: Option<&str>) {
+        let Some(sent) = self.context.awaited.compare_ack_hash(id, hash) else { return };
         while self.beside.try_join_next().is_some() {}
-        let way = self.way.clone();
+        let way = self.context.clone();
         self.beside.spawn(async move {
-            let missed = sessions::catch_up(&way.client, &sent).await;
-            way.tell(sessions::missed(&sent.id, missed));
+            let missed = sessions::resend_to_new_devices(&way.client, &sent).await;
+            way.report_missed_phones(sessions::phone_missed_events(&sent.id, missed));
         });
     }
 
-    pub fn show(&self, courtesy: Courtesy) {
-        self.courtesies.hand_in(courtesy);
+    pub fn queue_presence_update(&self, courtesy: PresenceUpdate) {
+        self.presence.queue_update(courtesy);
     }
 
-    pub fn take(&mut self, order: Order, line: Line) {
+    pub fn handle_order(&mut self, order: Order, line: SendGate) {
         match (order, line) {
-            (order, Line::Closed) => later(order),
-            (Order::Send(send), Line::Open) => self.queue(send),
-            (Order::Repair(repair), Line::Open) => {
+            (order, SendGate::Closed) => refuse_order(order),
+            (Order::Send(send), SendGate::Open) => self.queue_message(send),
+            (Order::Repair(repair), SendGate::Open) => {
                 if let Err(refused) = self.repairs.try_send(repair) {
-                    later(Order::Repair(refused.into_inner()));
+                    refuse_order(Order::Repair(refused.into_inner()));
                 }
             }
-            (Order::Typing { chat, shown }, Line::Open) => self.show(Courtesy::Typing { chat, shown }),
-            (Order::Read { chat, sender, messages }, Line::Open) => {
-                self.show(Courtesy::Read { chat, sender, messages });
+            (Order::Typing { chat, shown }, SendGate::Open) => {
+                self.queue_presence_update(PresenceUpdate::Typing { chat, shown })
             }
-            (Order::Fetch(fetch), Line::Open) => self.fetching.begin(fetch),
-            (Order::AskAgain { handle }, Line::Open) => {
+            (Order::Read { chat, sender, messages }, SendGate::Open) => {
+                self.queue_presence_update(PresenceUpdate::Read { chat, sender, messages });
+            }
+            (Order::Fetch(fetch), SendGate::Open) => self.fetching.start_download(fetch),
+            (Order::AskAgain { handle }, SendGate::Open) => {
                 while self.asking.try_join_next().is_some() {}
-                self.asking.spawn(ask_again(self.way.client.clone(), handle));
+                self.asking.spawn(request_phone_resend(self.context.client.clone(), handle));
             }
         }
     }
 
     /// Waits until a message is done; never returns where none is on its way.
-    pub async fn next_done(&mut self) {
+    pub async fn wait_for_finished_send(&mut self) {
         let Some(done) = self.sending.join_next().await else { return std::future::pending().await };
-        if let Ok(Carried { chat, sent }) = done {
+        if let Ok(FinishedSend { chat, sent }) = done {
             self.busy.remove(&chat);
             if let Some(sent) = sent {
-                self.look_after(sent);
+                self.spawn_follow_up(sent);
             }
         }
-        self.send_next();
+        self.send_queued_messages();
     }
 
     /// Who has no keys for a group's message gets it by itself. That takes as long as WhatsApp likes, and nothing waits for it.
-    fn look_after(&mut self, sent: Sent) {
+    fn spawn_follow_up(&mut self, sent: SentMessage) {
         while self.beside.try_join_next().is_some() {}
-        let way = self.way.clone();
+        let way = self.context.clone();
         self.beside.spawn(async move {
-            let Sent { chat, id, message, mut missed } = sent;
+            let SentMessage { chat, id, message, mut missed } = sent;
             if chat.server == Server::Group {
-                let sealing = sessions::seal_for_keyless(&way.client, &chat, &id, &message);
+                let sealing = sessions::resend_to_keyless_members(&way.client, &chat, &id, &message);
                 match timeout(SEAL_LIMIT, sealing).await {
                     Ok(keyless) => missed.extend(keyless),
                     Err(_) => tracing::info!("Failed to reach members without keys in time"),
                 }
             }
-            way.tell(sessions::missed(&id, missed));
+            way.report_missed_phones(sessions::phone_missed_events(&id, missed));
         });
     }
 
-    fn queue(&mut self, send: Send) {
+    fn queue_message(&mut self, send: SendOrder) {
         if self.waiting.values().map(VecDeque::len).sum::<usize>() >= WAITING_MAX {
             send.outcome.send(Err(SendError::Later("too many messages are waiting".to_owned()))).ok();
             return;
@@ -165,10 +168,10 @@ impl Outbound {
             self.order.push_back(send.chat.clone());
         }
         queue.push_back(send);
-        self.send_next();
+        self.send_queued_messages();
     }
 
-    fn send_next(&mut self) {
+    fn send_queued_messages(&mut self) {
         while self.sending.len() < SIDE_BY_SIDE {
             let Some(place) = self.order.iter().position(|chat| !self.busy.contains(chat)) else { return };
             let Some(chat) = self.order.remove(place) else { return };
@@ -181,20 +184,20 @@ impl Outbound {
             }
             let Some(send) = next else { continue };
             self.busy.insert(chat.clone());
-            let way = self.way.clone();
+            let way = self.context.clone();
             self.sending.spawn(async move {
-                let sent = contain(carry(&way, send)).await.unwrap_or_else(|_| {
+                let sent = catch_panic(send_one_message(&way, send)).await.unwrap_or_else(|_| {
                     tracing::error!("A message broke off; the outbox sends it again");
                     None
                 });
-                Carried { chat, sent }
+                FinishedSend { chat, sent }
             });
         }
     }
 }
 
 /// Answers an order that cannot be carried out now.
-pub fn later(order: Order) {
+pub fn refuse_order(order: Order) {
     match order {
         Order::Send(send) => {
             send.outcome.send(Err(SendError::Later("WhatsApp is not connected".to_owned()))).ok();
@@ -210,9 +213,9 @@ pub fn later(order: Order) {
 }
 
 /// Has the phone asked for a message; its answer is an event.
-async fn ask_again(client: Arc<Client>, handle: Vec<u8>) {
+async fn request_phone_resend(client: Arc<Client>, handle: Vec<u8>) {
     let asking = async {
-        let envelope = Arc::new(unread::envelope(&handle)?);
+        let envelope = Arc::new(unread::decode_resend_handle(&handle)?);
         client.send_pdo_placeholder_resend_request(&envelope).await
     };
     match timeout(SEND_LIMIT, asking).await {
@@ -227,47 +230,47 @@ async fn ask_again(client: Arc<Client>, handle: Vec<u8>) {
 
 /// What every message needs on its way.
 #[derive(Clone)]
-struct Way {
+struct SendContext {
     client: Arc<Client>,
     clock: Clock,
     telling: mpsc::Sender<Vec<Event>>,
-    awaited: Awaited,
+    awaited: InFlightMessages,
 }
 
-impl Way {
-    fn tell(&self, events: Vec<Event>) {
+impl SendContext {
+    fn report_missed_phones(&self, events: Vec<Event>) {
         if !events.is_empty() && self.telling.try_send(events).is_err() {
             tracing::warn!("Intake is far behind: left out who has missed a message");
         }
     }
 }
 
-async fn repair_all(client: Arc<Client>, mut waiting: mpsc::Receiver<Repair>) {
+async fn repair_queued_messages(client: Arc<Client>, mut waiting: mpsc::Receiver<RepairOrder>) {
     while let Some(repair) = waiting.recv().await {
         if !repair.outcome.is_closed() {
-            let repaired = sessions::repair(&client, &repair).await;
+            let repaired = sessions::repair_message(&client, &repair).await;
             repair.outcome.send(repaired).ok();
         }
     }
 }
 
 /// A message that is done.
-struct Carried {
+struct FinishedSend {
     chat: ChatId,
     /// None where WhatsApp did not take it.
-    sent: Option<Sent>,
+    sent: Option<SentMessage>,
 }
 
 /// A message that WhatsApp has taken, and who will miss it as far as was known before.
-struct Sent {
+struct SentMessage {
     chat: Jid,
     id: MessageId,
     message: wa::Message,
     missed: Vec<SenderId>,
 }
 
-async fn carry(way: &Way, send: Send) -> Option<Sent> {
-    let Send { chat, id, content, quote, expires_secs, recipients, encoded, mut outcome } = send;
+async fn send_one_message(way: &SendContext, send: SendOrder) -> Option<SentMessage> {
+    let SendOrder { chat, id, content, quote, expires_secs, recipients, encoded, mut outcome } = send;
     let client = &way.client;
     let limit = match content {
         Content::File(_) => FILE_LIMIT,
@@ -283,12 +286,12 @@ async fn carry(way: &Way, send: Send) -> Option<Sent> {
             .with_group_metadata_freshness(Freshness::Refresh);
     }
     let handed_over = async {
-        let chat = address(chat.as_str())?;
-        let missed = missed_before(client, &chat, recipients).await?;
-        let message = message(client, &way.clock, &chat, &content, quote.as_ref()).await?;
-        way.awaited.begin(client, &chat, &id, &message).await;
+        let chat = parse_address(chat.as_str())?;
+        let missed = find_missed_phones(client, &chat, recipients).await?;
+        let message = build_outgoing_message(client, &way.clock, &chat, &content, quote.as_ref()).await?;
+        way.awaited.track_message(client, &chat, &id, &message).await;
         let sent = client.send_message_with_options(chat.clone(), message.clone(), options).await;
-        sent.map_err(|error| refused(&error))?;
+        sent.map_err(|error| classify_send_error(&error))?;
         Ok((chat, message, missed))
     };
     let result = tokio::select! {
@@ -303,7 +306,7 @@ async fn carry(way: &Way, send: Send) -> Option<Sent> {
         Ok((chat, message, missed)) => {
             encoded.send(message.encode_to_vec()).ok();
             outcome.send(Ok(HandedOver::Sent)).ok();
-            Some(Sent { chat, id, message, missed })
+            Some(SentMessage { chat, id, message, missed })
         }
         Err(error) => {
             outcome.send(Err(error)).ok();
@@ -313,24 +316,24 @@ async fn carry(way: &Way, send: Send) -> Option<Sent> {
 }
 
 /// Who will miss a direct message. That nobody could read it is an error.
-async fn missed_before(
+async fn find_missed_phones(
     client: &Client,
     chat: &Jid,
     recipients: Recipients,
 ) -> Result<Vec<SenderId>, SendError> {
     let is_person = matches!(chat.server, Server::Pn | Server::Lid);
-    if !is_person || hook::me(client).is(chat) {
+    if !is_person || intake_sink::own_account(client).is_own_jid(chat) {
         return Ok(Vec::new());
     }
-    match sessions::reach(client, chat, recipients).await? {
-        Reach::Phone => Ok(Vec::new()),
-        Reach::CompanionsOnly => Ok(vec![super::inbound::sender(chat)]),
-        Reach::Nobody => Err(SendError::NoKeys),
+    match sessions::resolve_reach(client, chat, recipients).await? {
+        DeviceReach::Phone => Ok(Vec::new()),
+        DeviceReach::CompanionsOnly => Ok(vec![super::inbound::to_sender_id(chat)]),
+        DeviceReach::Nobody => Err(SendError::NoKeys),
     }
 }
 
 /// What is to be sent as WhatsApp's message; a file is uploaded for it.
-async fn message(
+async fn build_outgoing_message(
     client: &Client,
     clock: &Clock,
     chat: &Jid,
@@ -338,34 +341,45 @@ async fn message(
     quote: Option<&QuoteTo>,
 ) -> Result<wa::Message, SendError> {
     match content {
-        Content::Text { text, mentions } => Ok(letter::text(text, mentions, quote)),
+        Content::Text { text, mentions } => Ok(outgoing_message::build_outgoing_text(text, mentions, quote)),
         Content::Encoded(bytes) => wa::Message::decode_from_slice(bytes)
             .map_err(|_| SendError::Never("what was sent before cannot be read".to_owned())),
         Content::File(file) if file.bytes > FILE_MAX_BYTES => {
             Err(SendError::Never("the file is too large".to_owned()))
         }
         Content::File(file) => {
-            let uploaded = media::upload(client, file).await.map_err(|error| {
+            let uploaded = media::upload_file(client, file).await.map_err(|error| {
                 tracing::debug!("Failed to upload a file: {error:#}");
                 SendError::Later("the file could not be uploaded".to_owned())
             })?;
-            Ok(letter::file(file, uploaded, quote))
+            Ok(outgoing_message::build_outgoing_file(file, uploaded, quote))
         }
         Content::Reaction { target, sender, emoji } => {
-            let author = address(sender.as_str())?;
-            let who = if hook::me(client).is(&author) { Author::Us } else { Author::Somebody };
-            Ok(letter::reaction(chat, target, &author, who, emoji, clock.now().as_millisecond()))
+            let author = parse_address(sender.as_str())?;
+            let who = if intake_sink::own_account(client).is_own_jid(&author) {
+                TargetAuthor::Us
+            } else {
+                TargetAuthor::Somebody
+            };
+            Ok(outgoing_message::build_outgoing_reaction(
+                chat,
+                target,
+                &author,
+                who,
+                emoji,
+                clock.now().as_millisecond(),
+            ))
         }
     }
 }
 
 /// In words without names or numbers: they go into logs.
-fn refused(error: &Refused) -> SendError {
+fn classify_send_error(error: &Refused) -> SendError {
     tracing::debug!("Failed to send a message: {error:#}");
     if matches!(error, Refused::InvalidRequest(_)) {
         return SendError::Never("WhatsApp does not send this to such a chat".to_owned());
     }
-    if sessions::is_keyless(error) {
+    if sessions::is_missing_keys_error(error) {
         return SendError::NoKeys;
     }
     let broken = matches!(error, Refused::Client(_) | Refused::Iq(_) | Refused::NotLoggedIn);
@@ -373,7 +387,7 @@ fn refused(error: &Refused) -> SendError {
     SendError::Later(why.to_owned())
 }
 
-fn address(of: &str) -> Result<Jid, SendError> {
+fn parse_address(of: &str) -> Result<Jid, SendError> {
     of.parse::<Jid>()
         .ok()
         .filter(|jid| !jid.user.is_empty())

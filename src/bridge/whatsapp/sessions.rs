@@ -19,9 +19,9 @@ use whatsapp_rust::wacore::iq::usync::DeviceListSpec;
 use whatsapp_rust::wacore_binary::Node;
 use whatsapp_rust::{ErrorChainExt as _, Freshness, NodeFilter, Server};
 
-use super::hook;
 use super::inbound;
-use crate::bridge::{Recipients, Repair, SendError};
+use super::intake_sink;
+use crate::bridge::{Recipients, RepairOrder, SendError};
 use crate::types::{DeviceKind, Event, MessageId, SenderId};
 
 /// WhatsApp's code for devices that it does not know any more.
@@ -37,7 +37,7 @@ const AWAITED_MAX: usize = 256;
 
 /// Which of a person's devices can be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Reach {
+pub enum DeviceReach {
     Phone,
     /// The phone has no keys, and another device has.
     CompanionsOnly,
@@ -48,29 +48,33 @@ pub enum Reach {
 ///
 /// # Errors
 /// WhatsApp could not be asked.
-pub async fn reach(client: &Client, person: &Jid, recipients: Recipients) -> Result<Reach, SendError> {
-    let remembered = devices(client, person).await;
-    let mut valid = valid(client, &remembered).await;
+pub async fn resolve_reach(
+    client: &Client,
+    person: &Jid,
+    recipients: Recipients,
+) -> Result<DeviceReach, SendError> {
+    let remembered = known_devices(client, person).await;
+    let mut valid = devices_with_session(client, &remembered).await;
     if valid.len() < remembered.len() {
-        let missing = without(&remembered, &valid);
-        ask_for_keys(client, &missing).await?;
-        valid.extend(self::valid(client, &missing).await);
+        let missing = exclude_devices(&remembered, &valid);
+        request_device_keys(client, &missing).await?;
+        valid.extend(self::devices_with_session(client, &missing).await);
     }
     if valid.is_empty() && recipients == Recipients::LookedUp {
         // The person may have other devices by now.
-        let now = devices_now(client, person).await?;
-        ask_for_keys(client, &without(&now, &remembered)).await?;
-        valid = self::valid(client, &now).await;
+        let now = fetch_current_devices(client, person).await?;
+        request_device_keys(client, &exclude_devices(&now, &remembered)).await?;
+        valid = self::devices_with_session(client, &now).await;
     }
     Ok(match valid.iter().any(|device| device.device == 0) {
-        true => Reach::Phone,
-        false if valid.is_empty() => Reach::Nobody,
-        false => Reach::CompanionsOnly,
+        true => DeviceReach::Phone,
+        false if valid.is_empty() => DeviceReach::Nobody,
+        false => DeviceReach::CompanionsOnly,
     })
 }
 
 /// The devices of a person, as the library remembers them; it asks where it does not.
-async fn devices(client: &Client, person: &Jid) -> Vec<Jid> {
+async fn known_devices(client: &Client, person: &Jid) -> Vec<Jid> {
     let known = client.signal().get_user_devices(std::slice::from_ref(person)).await;
     let known = known.unwrap_or_else(|error| {
         tracing::debug!("Failed to look up a person's devices: {error:#}");
@@ -81,10 +85,10 @@ async fn devices(client: &Client, person: &Jid) -> Vec<Jid> {
 }
 
 /// The devices of a person as WhatsApp knows them now.
-async fn devices_now(client: &Client, person: &Jid) -> Result<Vec<Jid>, SendError> {
+async fn fetch_current_devices(client: &Client, person: &Jid) -> Result<Vec<Jid>, SendError> {
     let question = format!("{:016x}", rand::random::<u64>());
     let asked = client.execute(DeviceListSpec::new(vec![person.to_non_ad()], question)).await;
-    let lists = asked.map_err(|error| failed(&error))?.device_lists;
+    let lists = asked.map_err(|error| retryable_send_error(&error))?.device_lists;
     let devices = lists.into_iter().flat_map(|list| {
         let user = list.user;
         list.devices.into_iter().map(move |device| user.with_device(device.device))
@@ -93,7 +97,7 @@ async fn devices_now(client: &Client, person: &Jid) -> Result<Vec<Jid>, SendErro
 }
 
 /// Those of the devices that there is a session with.
-async fn valid(client: &Client, devices: &[Jid]) -> Vec<Jid> {
+async fn devices_with_session(client: &Client, devices: &[Jid]) -> Vec<Jid> {
     let signal = client.signal();
     let looked = devices.iter().map(|device| async {
         signal.validate_session(device).await.unwrap_or(false).then(|| device.clone())
@@ -101,34 +105,34 @@ async fn valid(client: &Client, devices: &[Jid]) -> Vec<Jid> {
     join_all(looked).await.into_iter().flatten().collect()
 }
 
-fn without(devices: &[Jid], others: &[Jid]) -> Vec<Jid> {
+fn exclude_devices(devices: &[Jid], others: &[Jid]) -> Vec<Jid> {
     devices.iter().filter(|device| !others.contains(device)).cloned().collect()
 }
 
 /// Asks WhatsApp for the keys of devices that there is no session with. That it has none is no error.
-async fn ask_for_keys(client: &Client, devices: &[Jid]) -> Result<(), SendError> {
+async fn request_device_keys(client: &Client, devices: &[Jid]) -> Result<(), SendError> {
     match client.signal().assert_sessions(devices).await {
-        Err(error) if !is_keyless(&error) => Err(failed(&error)),
+        Err(error) if !is_missing_keys_error(&error) => Err(retryable_send_error(&error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// Whether WhatsApp has refused because it has no keys of a device.
-pub fn is_keyless(error: &(dyn std::error::Error + 'static)) -> bool {
+pub fn is_missing_keys_error(error: &(dyn std::error::Error + 'static)) -> bool {
     error.server_rejection().is_some_and(|rejection| rejection.code == UNKNOWN_DEVICE)
 }
 
-fn failed(error: &dyn std::error::Error) -> SendError {
+fn retryable_send_error(error: &dyn std::error::Error) -> SendError {
     tracing::debug!("Failed to look up sessions: {error}");
     SendError::Later("the connection broke off".to_owned())
 }
 
 /// What goes out to WhatsApp, and is not compared with its answer yet.
 #[derive(Clone, Default)]
-pub struct Awaited(Arc<Mutex<HashMap<MessageId, Sent>>>);
+pub struct InFlightMessages(Arc<Mutex<HashMap<MessageId, InFlightMessage>>>);
 
 /// A message on its way out.
-pub struct Sent {
+pub struct InFlightMessage {
     chat: Jid,
     pub id: MessageId,
     message: wa::Message,
@@ -138,18 +142,19 @@ pub struct Sent {
     stanza: Option<oneshot::Receiver<Arc<Node>>>,
 }
 
-impl Awaited {
+impl InFlightMessages {
     /// Before a message is sent: its answer may come before it is known to be handed over.
-    pub async fn begin(&self, client: &Client, chat: &Jid, id: &MessageId, message: &wa::Message) {
+    pub async fn track_message(&self, client: &Client, chat: &Jid, id: &MessageId, message: &wa::Message) {
         let (devices, stanza) = if chat.server == Server::Group {
             let filter = NodeFilter::tag("message").attr("id", id.as_str());
             let stanza = client.wait_for_sent_node(filter);
-            (members(client, chat, Freshness::CachePreferred).await, Some(stanza))
+            (group_devices(client, chat, Freshness::CachePreferred).await, Some(stanza))
         } else {
-            (devices(client, chat).await, None)
+            (known_devices(client, chat).await, None)
         };
-        let sent = Sent { chat: chat.clone(), id: id.clone(), message: message.clone(), devices, stanza };
-        let mut awaited = self.lock();
+        let sent =
+            InFlightMessage { chat: chat.clone(), id: id.clone(), message: message.clone(), devices, stanza };
+        let mut awaited = self.lock_messages();
         if awaited.len() >= AWAITED_MAX {
             awaited.clear();
         }
@@ -159,8 +164,8 @@ impl Awaited {
     /// WhatsApp has answered a message, with the hash of the devices that it knows. Gives the message, if somebody may
     /// have been left out: of a group where the hashes differ. Of a direct chat the library compares them, and forgets the
     /// list of devices.
-    pub fn answered(&self, id: &MessageId, hash: Option<&str>) -> Option<Sent> {
-        let mut sent = self.lock().remove(id)?;
+    pub fn compare_ack_hash(&self, id: &MessageId, hash: Option<&str>) -> Option<InFlightMessage> {
+        let mut sent = self.lock_messages().remove(id)?;
         let hash = hash?;
         let Some(stanza) = &mut sent.stanza else { return Some(sent) };
         let out = stanza.try_recv().ok().flatten()?;
@@ -168,44 +173,45 @@ impl Awaited {
         (ours != hash).then_some(sent)
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<MessageId, Sent>> {
+    fn lock_messages(&self) -> MutexGuard<'_, HashMap<MessageId, InFlightMessage>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 /// After a group's message: seals it for the members' devices that lacked the group's key. Gives the people whose phones
 /// stay without.
-pub async fn seal_for_keyless(
+pub async fn resend_to_keyless_members(
     client: &Client,
     group: &Jid,
     id: &MessageId,
     message: &wa::Message,
 ) -> Vec<SenderId> {
-    let devices = members(client, group, Freshness::CachePreferred).await;
-    let missing = without(&devices, &valid(client, &devices).await);
-    seal_for_missing(client, group, id, message, &missing).await
+    let devices = group_devices(client, group, Freshness::CachePreferred).await;
+    let missing = exclude_devices(&devices, &devices_with_session(client, &devices).await);
+    resend_to_devices(client, group, id, message, &missing).await
 }
 
 /// Brings a message to the devices that have come to its chat since its list was looked up: WhatsApp knows others than
 /// the message was for. Gives the people whose phones it still went without.
-pub async fn catch_up(client: &Client, sent: &Sent) -> Vec<SenderId> {
+pub async fn resend_to_new_devices(client: &Client, sent: &InFlightMessage) -> Vec<SenderId> {
     sleep(LIST_FORGOTTEN).await;
     let new = if sent.chat.server == Server::Group {
-        without(&members(client, &sent.chat, Freshness::Refresh).await, &sent.devices)
+        exclude_devices(&group_devices(client, &sent.chat, Freshness::Refresh).await, &sent.devices)
     } else {
         // By their numbers: the library may have learned the person's other name meanwhile.
         let known = |device: &Jid| sent.devices.iter().any(|known| known.device == device.device);
-        devices(client, &sent.chat).await.into_iter().filter(|device| !known(device)).collect()
+        known_devices(client, &sent.chat).await.into_iter().filter(|device| !known(device)).collect()
     };
-    seal_for_missing(client, &sent.chat, &sent.id, &sent.message, &new).await
+    resend_to_devices(client, &sent.chat, &sent.id, &sent.message, &new).await
 }
 
 /// The devices of everybody else in a group.
-async fn members(client: &Client, group: &Jid, freshness: Freshness) -> Vec<Jid> {
-    let me = hook::me(client);
+async fn group_devices(client: &Client, group: &Jid, freshness: Freshness) -> Vec<Jid> {
+    let me = intake_sink::own_account(client);
     let looked_up = async {
         let group = client.groups().query_info_with_freshness(group, freshness).await?;
-        let people: Vec<Jid> = group.participants.iter().filter(|member| !me.is(member)).cloned().collect();
+        let people: Vec<Jid> =
+            group.participants.iter().filter(|member| !me.is_own_jid(member)).cloned().collect();
         anyhow::Ok(client.signal().get_user_devices(&people).await?)
     };
     let devices = timeout(LIMIT, looked_up).await.context("Failed to wait").and_then(|devices| devices);
@@ -216,7 +222,7 @@ async fn members(client: &Client, group: &Jid, freshness: Freshness) -> Vec<Jid>
 }
 
 /// Seals a message for devices that have no copy, as far as there are keys. Gives the people whose phones stay without.
-async fn seal_for_missing(
+async fn resend_to_devices(
     client: &Client,
     chat: &Jid,
     id: &MessageId,
@@ -226,19 +232,19 @@ async fn seal_for_missing(
     if missing.is_empty() {
         return Vec::new();
     }
-    if let Err(error) = ask_for_keys(client, missing).await {
+    if let Err(error) = request_device_keys(client, missing).await {
         tracing::debug!("Failed to ask for keys: {error:?}");
     }
-    let reachable = valid(client, missing).await;
-    let mut left_out = without(missing, &reachable);
+    let reachable = devices_with_session(client, missing).await;
+    let mut left_out = exclude_devices(missing, &reachable);
     for device in reachable {
-        if let Err(error) = retransmit(client, chat, &device, id, message.clone()).await {
+        if let Err(error) = retransmit_to_device(client, chat, &device, id, message.clone()).await {
             tracing::debug!("Failed to seal a message for one more device: {error:?}");
             left_out.push(device);
         }
     }
     let phones = left_out.iter().filter(|device| device.device == 0);
-    phones.map(inbound::sender).collect()
+    phones.map(inbound::to_sender_id).collect()
 }
 
 /// Seals a message anew for one person's phone, or for their other devices: with keys asked for anew, since what there
@@ -246,13 +252,13 @@ async fn seal_for_missing(
 ///
 /// # Errors
 /// There are no keys, or the connection broke off.
-pub async fn repair(client: &Client, repair: &Repair) -> Result<(), SendError> {
+pub async fn repair_message(client: &Client, repair: &RepairOrder) -> Result<(), SendError> {
     let never = |what: &str| SendError::Never(what.to_owned());
     let chat: Jid = repair.chat.as_str().parse().map_err(|_| never("that is no address of WhatsApp's"))?;
     let person: Jid =
         repair.person.as_str().parse().map_err(|_| never("that is no address of WhatsApp's"))?;
     let message = wa::Message::decode_from_slice(&repair.message).map_err(|_| never("it cannot be read"))?;
-    let devices = devices(client, &person).await;
+    let devices = known_devices(client, &person).await;
     let (phone, companions): (Vec<Jid>, Vec<Jid>) =
         devices.into_iter().partition(|device| device.device == 0);
     let wanted = match repair.device {
@@ -261,19 +267,19 @@ pub async fn repair(client: &Client, repair: &Repair) -> Result<(), SendError> {
         DeviceKind::Companion => companions,
     };
     let signal = client.signal();
-    signal.delete_sessions(&wanted).await.map_err(|error| failed(&error))?;
-    ask_for_keys(client, &wanted).await?;
-    let reachable = valid(client, &wanted).await;
+    signal.delete_sessions(&wanted).await.map_err(|error| retryable_send_error(&error))?;
+    request_device_keys(client, &wanted).await?;
+    let reachable = devices_with_session(client, &wanted).await;
     if reachable.is_empty() {
         return Err(SendError::NoKeys);
     }
     for device in reachable {
-        retransmit(client, &chat, &device, &repair.id, message.clone()).await?;
+        retransmit_to_device(client, &chat, &device, &repair.id, message.clone()).await?;
     }
     Ok(())
 }
 
-async fn retransmit(
+async fn retransmit_to_device(
     client: &Client,
     chat: &Jid,
     device: &Jid,
@@ -289,13 +295,13 @@ async fn retransmit(
     );
     match timeout(LIMIT, client.retransmit_message(anew)).await {
         Ok(Ok(())) => Ok(()),
-        Ok(Err(error)) if is_keyless(&error) => Err(SendError::NoKeys),
-        Ok(Err(error)) => Err(failed(&error)),
+        Ok(Err(error)) if is_missing_keys_error(&error) => Err(SendError::NoKeys),
+        Ok(Err(error)) => Err(retryable_send_error(&error)),
         Err(_) => Err(SendError::Later("WhatsApp did not take it in time".to_owned())),
     }
 }
 
 /// That these people's phones have no copy of a message.
-pub fn missed(id: &MessageId, people: Vec<SenderId>) -> Vec<Event> {
+pub fn phone_missed_events(id: &MessageId, people: Vec<SenderId>) -> Vec<Event> {
     people.into_iter().map(|person| Event::PhoneMissed { id: id.clone(), person }).collect()
 }

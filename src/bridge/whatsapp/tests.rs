@@ -8,9 +8,9 @@ use whatsapp_rust::chrono;
 use whatsapp_rust::prelude::{Jid, MessageBuilderExt as _, MessageInfo, wa};
 use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
 
-use super::contents::{self, Content};
-use super::inbound::{self, Me};
-use crate::types::{Event, Forwarded, Inbound, MediaKind, Mention, SenderId};
+use super::contents::{self, MessageContent};
+use super::inbound::{self, OwnAccount};
+use crate::types::{Event, Forwarded, IncomingMessage, MediaKind, Mention, SenderId};
 
 use wa::message as kind;
 
@@ -22,8 +22,8 @@ fn jid(text: &str) -> Jid {
     text.parse().unwrap()
 }
 
-fn me() -> Me {
-    Me {
+fn me() -> OwnAccount {
+    OwnAccount {
         phone: Some(jid("15550002222@s.whatsapp.net")),
         lid: Some(jid("100000000000002@lid")),
         name: "Kai's owner".to_owned(),
@@ -42,10 +42,10 @@ fn info() -> MessageInfo {
 
 fn events(info: &MessageInfo, message: &wa::Message) -> Vec<Event> {
     let name_of = |sender: &SenderId| (sender.as_str() == ANNA_LID).then(|| "Anna".to_owned());
-    inbound::events(&me(), &name_of, info, message)
+    inbound::build_message_events(&me(), &name_of, info, message)
 }
 
-fn said(message: &wa::Message) -> Inbound {
+fn said(message: &wa::Message) -> IncomingMessage {
     match events(&info(), message).pop() {
         Some(Event::Message(said)) => said,
         other => panic!("{other:?}"),
@@ -444,7 +444,8 @@ fn another_name_of_a_number_is_the_same_person() {
         };
         assert_eq!((hi.sender.as_str(), hi.chat.as_str()), (plain, plain), "{sender} in {chat}");
     }
-    let pair = inbound::same_person(&jid("15550001111:99@hosted"), &jid("100000000000001:99@hosted.lid"));
+    let pair =
+        inbound::same_person_event(&jid("15550001111:99@hosted"), &jid("100000000000001:99@hosted.lid"));
     assert_eq!(pair, Some(Event::SamePerson { one: SenderId::new(ANNA), other: SenderId::new(ANNA_LID) }));
     // The chat with oneself has one name.
     let mut info = info();
@@ -512,7 +513,10 @@ fn wrappers_without_end_are_not_followed() {
             ..Default::default()
         };
     }
-    assert!(matches!(contents::read(contents::unwrapped(&message)), Content::Said { .. }));
+    assert!(matches!(
+        contents::read_content(contents::unwrap_message(&message)),
+        MessageContent::Said { .. }
+    ));
 }
 
 proptest! {
@@ -562,10 +566,10 @@ proptest! {
     /// A name stays one line that turns nothing around, and a cut text stays text.
     #[test]
     fn names_and_texts_are_bounded(text in "\\PC{0,300}|.{0,300}", limit in 4_usize..200) {
-        let name = contents::name(&text);
+        let name = contents::clean_name(&text);
         let harmful = name.chars().any(|c| c.is_control() || c == '\u{202e}');
         prop_assert!(name.chars().count() <= 64 && !harmful);
-        let cut = contents::bounded(&text, limit);
+        let cut = contents::truncate_to_bytes(&text, limit);
         prop_assert!(cut.len() <= limit);
         prop_assert!(cut == text || text.starts_with(cut.trim_end_matches('…')));
     }

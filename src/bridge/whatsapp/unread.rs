@@ -7,27 +7,31 @@ use whatsapp_rust::prelude::{Jid, MessageInfo};
 use whatsapp_rust::types::message::MessageSource;
 use whatsapp_rust::wacore::chrono::DateTime;
 
-use super::inbound::{self, Me};
-use crate::types::{Author, Event, SenderId, Unread};
+use super::inbound::{self, OwnAccount};
+use crate::types::{Author, Event, SenderId, UnreadableMessage};
 
 /// The number of a phone among the devices of its account.
 const PHONE: u16 = 0;
 
 /// Of what is no conversation there is none.
-pub fn event(me: &Me, name_of: &dyn Fn(&SenderId) -> Option<String>, info: &MessageInfo) -> Option<Event> {
-    let envelope = inbound::Letter { me, name_of, info, commented: None };
-    if inbound::is_no_conversation(info) {
+pub fn build_unread_event(
+    me: &OwnAccount,
+    name_of: &dyn Fn(&SenderId) -> Option<String>,
+    info: &MessageInfo,
+) -> Option<Event> {
+    let envelope = inbound::InboundEnvelope { me, name_of, info, commented: None };
+    if inbound::is_non_chat_message(info) {
         return None;
     }
     let author = if is_by_own_phone(info) { Author::OwnPhone } else { Author::Somebody };
-    Some(Event::Unread(Unread {
-        chat: envelope.chat(),
+    Some(Event::Unread(UnreadableMessage {
+        chat: envelope.chat_id(),
         id: crate::types::MessageId::new(&info.id),
-        sender: envelope.sender(),
+        sender: envelope.sender_id(),
         sender_name: envelope.sender_name(),
         sent_at: envelope.sent_at(),
         author,
-        handle: handle(info),
+        handle: encode_resend_handle(info),
     }))
 }
 
@@ -36,7 +40,7 @@ pub fn is_by_own_phone(info: &MessageInfo) -> bool {
 }
 
 /// What asking for a message needs of its envelope.
-fn handle(info: &MessageInfo) -> Vec<u8> {
+fn encode_resend_handle(info: &MessageInfo) -> Vec<u8> {
     let MessageSource { chat, sender, sender_alt, is_from_me, is_group, .. } = &info.source;
     let handle = json!({
         "id": info.id,
@@ -52,7 +56,7 @@ fn handle(info: &MessageInfo) -> Vec<u8> {
 }
 
 /// The envelope of such a handle.
-pub fn envelope(handle: &[u8]) -> Result<MessageInfo> {
+pub fn decode_resend_handle(handle: &[u8]) -> Result<MessageInfo> {
     let handle: Value = serde_json::from_slice(handle).context("Failed to read which message is wanted")?;
     let text = |name: &str| handle.get(name).and_then(Value::as_str);
     let jid = |name: &str| text(name).and_then(|jid| jid.parse::<Jid>().ok());

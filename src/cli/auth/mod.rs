@@ -13,19 +13,19 @@ use anyhow::{Result, bail};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{MissedTickBehavior, interval};
 
-use self::screen::{Screen, TICK};
-use super::exit::{self, End};
+use self::screen::{PairingScreen, TICK};
+use super::exit::{self, ExitReport};
 use super::install::{self, Install};
-use super::terminal::typed_lines;
-use super::{link, log, ui};
+use super::terminal::read_typed_lines;
+use super::{log, ui, whatsapp_once};
 use crate::bridge;
-use crate::bridge::whatsapp::Task;
+use crate::bridge::whatsapp::BridgeTask;
 use crate::checks;
 use crate::clock::Clock;
-use crate::home;
-use crate::store::{InstanceLock, LinkNote, Store};
-use crate::types::{Link, Pairing};
-use crate::writing::as_typed;
+use crate::folders;
+use crate::store::{InstanceLock, LinkRecord, Store};
+use crate::types::{LinkState, Pairing};
+use crate::writing::normalize_typed_text;
 
 /// What is said of codes where there is no terminal.
 const IN_A_PIPE: &str = "Without an option, the phone scans a QR code. On a terminal it is renewed in place, and gone \
@@ -36,7 +36,7 @@ const IN_A_PIPE: &str = "Without an option, the phone scans a QR code. On a term
 #[command(after_help = IN_A_PIPE)]
 pub struct Arguments {
     /// Link by a code to type into the phone, whose number this is: +34600111222
-    #[arg(long, value_name = "PHONE", value_parser = ui::typed, conflicts_with_all = ["status", "logout"])]
+    #[arg(long, value_name = "PHONE", value_parser = ui::parse_typed_text, conflicts_with_all = ["status", "logout"])]
     pair_code: Option<String>,
     /// Show which account is linked, and how the link last stood; asks nobody
     #[arg(long, conflicts_with = "logout")]
@@ -49,101 +49,110 @@ pub struct Arguments {
     yes: bool,
 }
 
-pub async fn run(install: &Install, arguments: Arguments) -> Result<ExitCode> {
+pub async fn run_auth_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
     // The screen belongs to the code; what the library warns of meanwhile is its own business.
-    log::start("error");
+    log::start_log("error");
     if arguments.status {
-        return status(install).await;
+        return print_link_status(install).await;
     }
     if arguments.logout {
-        return log_out(install, arguments.yes).await;
+        return unlink_account(install, arguments.yes).await;
     }
-    let phone = arguments.pair_code.as_deref().map(phone::digits).transpose()?;
+    let phone = arguments.pair_code.as_deref().map(phone::parse_phone_number).transpose()?;
     install.refuse_root()?;
-    link_account(install, phone).await
+    link_whatsapp_account(install, phone).await
 }
 
-async fn status(install: &Install) -> Result<ExitCode> {
-    let store = install.existing_store()?;
-    if !install.whatsapp().is_linked().await? {
-        return Ok(ended(store.as_ref(), install).await?.tell());
+async fn print_link_status(install: &Install) -> Result<ExitCode> {
+    let store = install.open_existing_store()?;
+    if !install.whatsapp_bridge().is_linked().await? {
+        return Ok(exit_for_missing_link(store.as_ref(), install).await?.report_exit());
     }
     let (account, noted) = match &store {
-        Some(store) => (store.account().await?, store.link().await?),
+        Some(store) => (store.linked_account().await?, store.last_link_state().await?),
         None => (None, None),
     };
-    let account = account.map_or_else(|| "not told yet".to_owned(), |account| link::account_name(&account));
+    let account =
+        account.map_or_else(|| "not told yet".to_owned(), |account| whatsapp_once::account_name(&account));
     let mut rows = vec![("account", account)];
-    if let Some(LinkNote { link, since }) = noted {
-        let holder = InstanceLock::holder(&install.paths.lock_file())?;
-        rows.push(("link", link::state(&link, holder.as_deref(), &install.config.zone)));
-        rows.push(("since", checks::time(since, &install.config.zone)));
+    if let Some(LinkRecord { link, since }) = noted {
+        let holder = InstanceLock::current_holder(&install.paths.lock_file())?;
+        rows.push(("link", whatsapp_once::render_link_state(&link, holder.as_deref(), &install.config.zone)));
+        rows.push(("since", checks::render_time(since, &install.config.zone)));
     }
     let rows: Vec<_> = rows.into_iter().map(|(name, value)| vec![name.to_owned(), value]).collect();
-    ui::table(&rows)?;
+    ui::print_table(&rows)?;
     Ok(ExitCode::SUCCESS)
 }
 
 /// Why no account is linked, as far as that is known.
-pub async fn ended(store: Option<&Store>, install: &Install) -> Result<End> {
+pub async fn exit_for_missing_link(store: Option<&Store>, install: &Install) -> Result<ExitReport> {
     let noted = match store {
-        Some(store) => store.link().await?,
+        Some(store) => store.last_link_state().await?,
         None => None,
     };
-    let logged_out = noted.filter(|noted| noted.link == Link::LoggedOut);
-    let end = logged_out.and_then(|noted| exit::of_link(&noted.link, &install.config.zone));
-    Ok(end.unwrap_or_else(End::not_linked))
+    let logged_out = noted.filter(|noted| noted.link == LinkState::LoggedOut);
+    let end = logged_out.and_then(|noted| exit::exit_for_link(&noted.link, &install.config.zone));
+    Ok(end.unwrap_or_else(ExitReport::not_linked))
 }
 
-async fn log_out(install: &Install, yes: bool) -> Result<ExitCode> {
-    let _lock = install.lock("auth --logout")?;
-    match install.whatsapp().is_linked().await {
+async fn unlink_account(install: &Install, yes: bool) -> Result<ExitCode> {
+    let _lock = install.lock_install("auth --logout")?;
+    match install.whatsapp_bridge().is_linked().await {
         Ok(true) => {}
         Ok(false) => {
-            ui::note("No WhatsApp account is linked.");
+            ui::print_info("No WhatsApp account is linked.");
             return Ok(ExitCode::SUCCESS);
         }
         // There is still a link to get rid of, and no other way to.
-        Err(error) => ui::note(format!("The keys of the link are damaged: {}.", checks::sentence(&error))),
+        Err(error) => {
+            ui::print_info(format!("The keys of the link are damaged: {}.", checks::render_error(&error)))
+        }
     }
-    let store = install.store()?;
-    let account = store.account().await?;
-    let account = account.map_or_else(|| "its account".to_owned(), |account| link::account_name(&account));
-    if !yes && !ui::confirmed(&format!("Remove this device from {account}?"), "--yes")? {
-        ui::note("Nothing was changed.");
+    let store = install.open_store()?;
+    let account = store.linked_account().await?;
+    let account =
+        account.map_or_else(|| "its account".to_owned(), |account| whatsapp_once::account_name(&account));
+    if !yes && !ui::ask_yes_no(&format!("Remove this device from {account}?"), "--yes")? {
+        ui::print_info("Nothing was changed.");
         return Ok(ExitCode::SUCCESS);
     }
-    let (bridge_end, end) = bridge::pair();
+    let (bridge_end, end) = bridge::create_bridge_ends();
     let (answered, _) = mpsc::channel(1);
-    let unlinking = install.whatsapp().run(bridge_end, Task::Unlink, install::asked_to_stop()?);
-    let now = link::while_storing(install, &store, end.batches, answered, unlinking).await?;
-    store.set_link(&Link::Unlinked, install.clock.now()).await?;
-    if now != Link::Unlinked {
+    let unlinking = install.whatsapp_bridge().run_bridge(
+        bridge_end,
+        BridgeTask::Unlink,
+        install::listen_for_stop_signal()?,
+    );
+    let now = whatsapp_once::run_while_storing(install, &store, end.batches, answered, unlinking).await?;
+    store.record_link_state(&LinkState::Unlinked, install.clock.now()).await?;
+    if now != LinkState::Unlinked {
         bail!(
             "The keys of the link were moved aside, but WhatsApp could not be told: remove the device on the phone, under \
              WhatsApp → Settings → Linked devices"
         );
     }
-    ui::note(format!("Unlinked from {account}. `nanokimi auth` links an account again."));
+    ui::print_info(format!("Unlinked from {account}. `nanokimi auth` links an account again."));
     Ok(ExitCode::SUCCESS)
 }
 
-async fn link_account(install: &Install, phone: Option<String>) -> Result<ExitCode> {
-    let _lock = install.lock("auth")?;
-    let whatsapp = install.whatsapp();
+async fn link_whatsapp_account(install: &Install, phone: Option<String>) -> Result<ExitCode> {
+    let _lock = install.lock_install("auth")?;
+    let whatsapp = install.whatsapp_bridge();
     if whatsapp.is_linked().await? {
-        let account = install.store()?.account().await?;
-        let account = account.map_or_else(|| "an account".to_owned(), |account| link::account_name(&account));
-        ui::note(format!(
+        let account = install.open_store()?.linked_account().await?;
+        let account =
+            account.map_or_else(|| "an account".to_owned(), |account| whatsapp_once::account_name(&account));
+        ui::print_info(format!(
             "Linked already as {account}. Next: `nanokimi setup`; `nanokimi auth --logout` removes the link."
         ));
         return Ok(ExitCode::SUCCESS);
     }
-    home::prepare(&install.paths)?;
-    let store = install.store()?;
+    folders::prepare_install_folders(&install.paths)?;
+    let store = install.open_store()?;
     let (answers, passkey) = mpsc::channel(1);
-    let (bridge_end, end) = bridge::pair();
-    let asked = install::asked_to_stop()?;
+    let (bridge_end, end) = bridge::create_bridge_ends();
+    let asked = install::listen_for_stop_signal()?;
     let (give_up, given_up) = oneshot::channel::<()>();
     let stop = async {
         tokio::select! {
@@ -153,88 +162,93 @@ async fn link_account(install: &Install, phone: Option<String>) -> Result<ExitCo
         }
     };
     let watching = async {
-        let shown = watch_pairing(end.link, answers, install.clock).await;
+        let shown = show_pairing_until_done(end.link, answers, install.clock).await;
         if shown.is_err() {
             give_up.send(()).ok();
         }
         shown
     };
     let linking = async {
-        let run = whatsapp.run(bridge_end, Task::LinkAccount { phone, passkey }, stop);
+        let run = whatsapp.run_bridge(bridge_end, BridgeTask::LinkAccount { phone, passkey }, stop);
         let (ended, shown) = tokio::join!(run, watching);
         shown?;
         ended
     };
     let (answered, _) = mpsc::channel(1);
-    let now = link::while_storing(install, &store, end.batches, answered, linking).await?;
-    store.set_link(&now, install.clock.now()).await?;
+    let now = whatsapp_once::run_while_storing(install, &store, end.batches, answered, linking).await?;
+    store.record_link_state(&now, install.clock.now()).await?;
     match now {
-        Link::Online => linked(&store).await,
-        Link::Pairing(Pairing::Failed(failure)) => Ok(exit::of_pairing(&failure).tell()),
-        Link::Unlinked | Link::Connecting | Link::Pairing(_) | Link::DiskFull => {
-            let said = if install.whatsapp().is_linked().await? {
+        LinkState::Online => print_linked_account(&store).await,
+        LinkState::Pairing(Pairing::Failed(failure)) => Ok(exit::exit_for_pairing(&failure).report_exit()),
+        LinkState::Unlinked | LinkState::Connecting | LinkState::Pairing(_) | LinkState::DiskFull => {
+            let said = if install.whatsapp_bridge().is_linked().await? {
                 "The phone has agreed, but WhatsApp has not told the chats yet. Next: `nanokimi setup` asks for them \
                  again; `nanokimi auth --logout` removes the link."
             } else {
                 "Nothing was linked. `nanokimi auth` begins anew."
             };
-            ui::note(said);
+            ui::print_info(said);
             Ok(ExitCode::FAILURE)
         }
-        Link::LoggedOut | Link::Replaced | Link::Banned { .. } | Link::Outdated => {
-            Ok(exit::of_link(&now, &install.config.zone).unwrap_or_else(End::not_linked).tell())
+        LinkState::LoggedOut | LinkState::Replaced | LinkState::Banned { .. } | LinkState::Outdated => {
+            Ok(exit::exit_for_link(&now, &install.config.zone)
+                .unwrap_or_else(ExitReport::not_linked)
+                .report_exit())
         }
     }
 }
 
-async fn linked(store: &Store) -> Result<ExitCode> {
-    let account = store.account().await?;
-    let account = account.map_or_else(|| "an account".to_owned(), |account| link::account_name(&account));
+async fn print_linked_account(store: &Store) -> Result<ExitCode> {
+    let account = store.linked_account().await?;
+    let account =
+        account.map_or_else(|| "an account".to_owned(), |account| whatsapp_once::account_name(&account));
     let chats = store.known_chats().await?;
     let found = match chats.iter().filter(|chat| chat.id.is_whatsapp_group()).count() {
         1 => "1 group found".to_owned(),
         groups => format!("{groups} groups found"),
     };
-    ui::note(format!("Linked as {account}. {found}. Next: `nanokimi setup`"));
+    ui::print_info(format!("Linked as {account}. {found}. Next: `nanokimi setup`"));
     Ok(ExitCode::SUCCESS)
 }
 
 /// Shows what the person has to do, as it changes, and passes a passkey's answer on; until the bridge is gone.
-async fn watch_pairing(
-    mut link: watch::Receiver<Link>,
+async fn show_pairing_until_done(
+    mut link: watch::Receiver<LinkState>,
     answers: mpsc::Sender<String>,
     clock: Clock,
 ) -> Result<()> {
-    let mut screen = Screen::new();
+    let mut screen = PairingScreen::new();
     let mut second = interval(TICK);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut typed: Option<mpsc::Receiver<String>> = None;
     let mut answered = false;
     let mut now = link.borrow_and_update().clone();
     loop {
-        if let Link::Pairing(pairing) = &now {
-            screen.show(pairing, clock.now())?;
+        if let LinkState::Pairing(pairing) = &now {
+            screen.show_pairing(pairing, clock.now())?;
             match pairing {
                 Pairing::Passkey { request } => {
-                    ui::note(passkey::instructions(request)?);
-                    typed.get_or_insert_with(typed_lines);
+                    ui::print_info(passkey::render_passkey_instructions(request)?);
+                    typed.get_or_insert_with(read_typed_lines);
                     answered = false;
                 }
                 Pairing::PasskeyCode { code } => {
-                    ui::note(format!(
+                    ui::print_info(format!(
                         "The phone shows a code now. Is it {}? Then type yes and press Enter; else end this with Ctrl-C.",
-                        ui::plain(code)
+                        ui::sanitize_name(code)
                     ));
-                    typed.get_or_insert_with(typed_lines);
+                    typed.get_or_insert_with(read_typed_lines);
                     answered = false;
                 }
                 Pairing::Agreed => {
-                    ui::note("The phone has agreed. Fetching the chats … (up to some minutes; Ctrl-C ends)");
+                    ui::print_info(
+                        "The phone has agreed. Fetching the chats … (up to some minutes; Ctrl-C ends)",
+                    );
                 }
                 Pairing::Asking | Pairing::Qr { .. } | Pairing::Code { .. } | Pairing::Failed(_) => {}
             }
         } else {
-            screen.leave();
+            screen.clear_codes();
         }
         loop {
             tokio::select! {
@@ -249,11 +263,11 @@ async fn watch_pairing(
                     }
                     Err(_) => return Ok(()),
                 },
-                _ = second.tick() => if let Link::Pairing(pairing) = &now {
-                    screen.again(pairing, clock.now())?;
+                _ = second.tick() => if let LinkState::Pairing(pairing) = &now {
+                    screen.redraw_pairing(pairing, clock.now())?;
                 },
-                line = next_line(&mut typed) => match line {
-                    Some(line) => answered |= answer(&now, &line, &answers).await,
+                line = next_typed_line(&mut typed) => match line {
+                    Some(line) => answered |= forward_passkey_answer(&now, &line, &answers).await,
                     // What a script has answered was its last word, and a good one.
                     None if answered => typed = None,
                     None => bail!(
@@ -266,35 +280,37 @@ async fn watch_pairing(
 }
 
 /// Passes on what the person says about the passkey, where it is asked for. Whether it was an answer.
-async fn answer(now: &Link, line: &str, answers: &mpsc::Sender<String>) -> bool {
+async fn forward_passkey_answer(now: &LinkState, line: &str, answers: &mpsc::Sender<String>) -> bool {
     match now {
-        Link::Pairing(Pairing::Passkey { .. }) => match passkey::answer(line) {
+        LinkState::Pairing(Pairing::Passkey { .. }) => match passkey::parse_passkey_answer(line) {
             Ok(answer) => {
-                ui::note("Sent. Look at the phone.");
+                ui::print_info("Sent. Look at the phone.");
                 answers.send(answer).await.is_ok()
             }
             Err(error) => {
-                ui::note(format!("{error}."));
+                ui::print_info(format!("{error}."));
                 false
             }
         },
-        Link::Pairing(Pairing::PasskeyCode { .. }) if as_typed(line).eq_ignore_ascii_case("yes") => {
+        LinkState::Pairing(Pairing::PasskeyCode { .. })
+            if normalize_typed_text(line).eq_ignore_ascii_case("yes") =>
+        {
             answers.send(line.to_owned()).await.is_ok()
         }
-        Link::Pairing(_)
-        | Link::Unlinked
-        | Link::Connecting
-        | Link::Online
-        | Link::Replaced
-        | Link::LoggedOut
-        | Link::Banned { .. }
-        | Link::Outdated
-        | Link::DiskFull => false,
+        LinkState::Pairing(_)
+        | LinkState::Unlinked
+        | LinkState::Connecting
+        | LinkState::Online
+        | LinkState::Replaced
+        | LinkState::LoggedOut
+        | LinkState::Banned { .. }
+        | LinkState::Outdated
+        | LinkState::DiskFull => false,
     }
 }
 
 /// The next line that is typed, once lines are asked for.
-async fn next_line(typed: &mut Option<mpsc::Receiver<String>>) -> Option<String> {
+async fn next_typed_line(typed: &mut Option<mpsc::Receiver<String>>) -> Option<String> {
     match typed {
         Some(lines) => lines.recv().await,
         None => std::future::pending().await,

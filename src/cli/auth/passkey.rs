@@ -6,7 +6,7 @@
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
-use crate::writing::as_typed;
+use crate::writing::normalize_typed_text;
 
 /// Fields of the answer that WhatsApp reads.
 const ANSWERED: [&str; 3] = ["clientDataJSON", "authenticatorData", "signature"];
@@ -25,7 +25,7 @@ authenticatorData:e(r.authenticatorData),signature:e(r.signature),userHandle:e(r
 ///
 /// # Errors
 /// The request is no JSON.
-pub fn instructions(request: &str) -> Result<String> {
+pub fn render_passkey_instructions(request: &str) -> Result<String> {
     // Read and written again: what is pasted into a browser holds values and no program of somebody else's.
     let request: Value =
         serde_json::from_str(request).context("Failed to read WhatsApp's question for a passkey")?;
@@ -52,9 +52,9 @@ pub fn instructions(request: &str) -> Result<String> {
 ///
 /// # Errors
 /// Says what is wrong with the line.
-pub fn answer(line: &str) -> Result<String> {
+pub fn parse_passkey_answer(line: &str) -> Result<String> {
     // A browser may show it as a string, in quotes.
-    let line = as_typed(line);
+    let line = normalize_typed_text(line);
     let line = line.trim_matches(['\'', '`']);
     let Ok(value) = serde_json::from_str::<Value>(line) else {
         bail!("That is not the whole line; it begins with {{ and ends with }}. Paste it again");
@@ -75,9 +75,10 @@ mod tests {
 
     #[test]
     fn the_person_is_told_what_to_do_with_the_request() {
-        let said =
-            instructions(r#"{ "challenge": "AQID", "rpId": "web.whatsapp.com", "allowCredentials": [] }"#)
-                .unwrap();
+        let said = render_passkey_instructions(
+            r#"{ "challenge": "AQID", "rpId": "web.whatsapp.com", "allowCredentials": [] }"#,
+        )
+        .unwrap();
         let script = said.lines().find(|line| line.starts_with("(async")).unwrap();
         assert!(
             script
@@ -103,13 +104,13 @@ mod tests {
 
     #[test]
     fn a_request_that_holds_a_program_reaches_no_browser() {
-        assert!(instructions("{};fetch('https://x')").is_err());
+        assert!(render_passkey_instructions("{};fetch('https://x')").is_err());
     }
 
     #[test]
     fn an_answer_is_taken_whole_or_not_at_all() {
         for line in [ANSWER.to_owned(), format!("  '{ANSWER}' "), format!("`{ANSWER}`")] {
-            assert_eq!(answer(&line).unwrap(), ANSWER);
+            assert_eq!(parse_passkey_answer(&line).unwrap(), ANSWER);
         }
         for (line, expected) in [
             (&ANSWER[..40], "That is not the whole line"),
@@ -117,7 +118,7 @@ mod tests {
             ("{}", "That is not the browser's answer"),
             (&ANSWER.replace("signature", "sign"), "That is not the browser's answer"),
         ] {
-            let error = answer(line).unwrap_err().to_string();
+            let error = parse_passkey_answer(line).unwrap_err().to_string();
             assert!(error.starts_with(expected), "{line}: {error}");
         }
     }

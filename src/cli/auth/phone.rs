@@ -2,7 +2,7 @@
 
 use anyhow::{Result, bail};
 
-use crate::writing::as_typed;
+use crate::writing::normalize_typed_text;
 
 /// Fewer digits hold no country's code, more no phone number has: ITU-T E.164.
 const DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
@@ -11,8 +11,8 @@ const DIGITS: std::ops::RangeInclusive<usize> = 8..=15;
 ///
 /// # Errors
 /// Says what is missing or too much.
-pub fn digits(typed: &str) -> Result<String> {
-    let typed = as_typed(typed);
+pub fn parse_phone_number(typed: &str) -> Result<String> {
+    let typed = normalize_typed_text(typed);
     let number = typed.strip_prefix('+').unwrap_or(&typed);
     let digits: String = number.chars().filter(|c| !matches!(c, ' ' | '-' | '.' | '(' | ')')).collect();
     if digits.is_empty() || !digits.chars().all(|c| c.is_ascii_digit()) {
@@ -39,7 +39,7 @@ pub fn digits(typed: &str) -> Result<String> {
 }
 
 /// The number of a WhatsApp id such as `34600111222@s.whatsapp.net`, as people write it.
-pub fn of_id(id: &str) -> String {
+pub fn phone_number_from_id(id: &str) -> String {
     match id.split_once('@') {
         Some((digits, "s.whatsapp.net")) => format!("+{digits}"),
         Some(_) | None => id.to_owned(),
@@ -60,7 +60,7 @@ mod tests {
             "\u{2068}+34\u{a0}600\u{2011}111\u{202f}222\u{2069}",
             "＋34 600 111 222\u{200b}",
         ] {
-            assert_eq!(digits(typed).unwrap(), "34600111222", "{typed:?}");
+            assert_eq!(parse_phone_number(typed).unwrap(), "34600111222", "{typed:?}");
         }
     }
 
@@ -77,7 +77,7 @@ mod tests {
             "++34600111222",
         ]
         .iter()
-        .map(|typed| digits(typed).unwrap_err().to_string())
+        .map(|typed| parse_phone_number(typed).unwrap_err().to_string())
         .collect();
         insta::assert_snapshot!(said.join("\n"), @r#"
         "0600 111 222" begins with 0, which is dialled within a country only; write the country's code in its place, as in +34600111222
@@ -93,7 +93,7 @@ mod tests {
 
     #[test]
     fn an_id_is_shown_as_the_number_that_it_is() {
-        assert_eq!(of_id("34600111222@s.whatsapp.net"), "+34600111222");
-        assert_eq!(of_id("100000000000003@lid"), "100000000000003@lid");
+        assert_eq!(phone_number_from_id("34600111222@s.whatsapp.net"), "+34600111222");
+        assert_eq!(phone_number_from_id("100000000000003@lid"), "100000000000003@lid");
     }
 }

@@ -19,32 +19,32 @@ const COLOURS_END: &str = "\x1b[0m";
 
 /// How much room there is, in characters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Room {
+pub struct TerminalSize {
     pub rows: usize,
     pub columns: usize,
 }
 
 /// What came of drawing.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Drawing {
+pub enum QrDrawing {
     Drawn {
         lines: Vec<String>,
-        cells: Cells,
+        cells: QrCells,
     },
     /// It takes so much room.
-    TooLarge(Room),
+    TooLarge(TerminalSize),
 }
 
 /// What one character shows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cells {
+pub enum QrCells {
     HalfBlocks,
     Sextants,
 }
 
-impl Cells {
+impl QrCells {
     /// Modules of one character: across and down.
-    const fn shape(self) -> (usize, usize) {
+    const fn modules_per_cell(self) -> (usize, usize) {
         match self {
             Self::HalfBlocks => (1, 2),
             Self::Sextants => (2, 3),
@@ -52,7 +52,7 @@ impl Cells {
     }
 
     /// The character whose modules are black as the bits say: row by row, the upper left one first.
-    fn character(self, bits: u32) -> char {
+    fn cell_character(self, bits: u32) -> char {
         match (self, bits) {
             (_, 0) => ' ',
             (Self::HalfBlocks, 0b01) => '▀',
@@ -73,57 +73,57 @@ impl Cells {
 ///
 /// # Errors
 /// The content is too long for a QR code.
-pub fn draw(content: &str, room: Room) -> Result<Drawing> {
-    let modules = Modules::of(content)?;
-    for cells in [Cells::HalfBlocks, Cells::Sextants] {
+pub fn draw_qr(content: &str, room: TerminalSize) -> Result<QrDrawing> {
+    let modules = QrModules::from_content(content)?;
+    for cells in [QrCells::HalfBlocks, QrCells::Sextants] {
         for quiet in QUIET {
-            let needed = modules.room(cells, quiet);
+            let needed = modules.size_needed(cells, quiet);
             if needed.rows <= room.rows && needed.columns <= room.columns {
-                return Ok(Drawing::Drawn { lines: modules.lines(cells, quiet), cells });
+                return Ok(QrDrawing::Drawn { lines: modules.render_lines(cells, quiet), cells });
             }
         }
     }
-    Ok(Drawing::TooLarge(modules.room(Cells::Sextants, QUIET[1])))
+    Ok(QrDrawing::TooLarge(modules.size_needed(QrCells::Sextants, QUIET[1])))
 }
 
 /// In half blocks and full white, whatever there is room for.
 ///
 /// # Errors
-/// As [`draw`].
-pub fn draw_plain(content: &str) -> Result<Vec<String>> {
-    Ok(Modules::of(content)?.lines(Cells::HalfBlocks, QUIET[0]))
+/// As [`draw_qr`].
+pub fn draw_qr_full_size(content: &str) -> Result<Vec<String>> {
+    Ok(QrModules::from_content(content)?.render_lines(QrCells::HalfBlocks, QUIET[0]))
 }
 
 /// The little squares of a code.
-struct Modules {
+struct QrModules {
     width: usize,
     colors: Vec<Color>,
 }
 
-impl Modules {
-    fn of(content: &str) -> Result<Self> {
+impl QrModules {
+    fn from_content(content: &str) -> Result<Self> {
         // A screen is clean: the least correction makes the smallest code.
         let code = QrCode::with_error_correction_level(content, EcLevel::L);
         let code = code.context("Failed to draw the code of WhatsApp")?;
         Ok(Self { width: code.width(), colors: code.into_colors() })
     }
 
-    fn room(&self, cells: Cells, quiet: usize) -> Room {
-        let (across, down) = cells.shape();
+    fn size_needed(&self, cells: QrCells, quiet: usize) -> TerminalSize {
+        let (across, down) = cells.modules_per_cell();
         let size = self.width + 2 * quiet;
-        Room { rows: size.div_ceil(down), columns: size.div_ceil(across) }
+        TerminalSize { rows: size.div_ceil(down), columns: size.div_ceil(across) }
     }
 
-    fn lines(&self, cells: Cells, quiet: usize) -> Vec<String> {
-        let (across, down) = cells.shape();
-        let Room { rows, columns } = self.room(cells, quiet);
+    fn render_lines(&self, cells: QrCells, quiet: usize) -> Vec<String> {
+        let (across, down) = cells.modules_per_cell();
+        let TerminalSize { rows, columns } = self.size_needed(cells, quiet);
         let character = |row: usize, column: usize| {
             let mut bits = 0;
             for place in 0..across * down {
                 let (x, y) = (column * across + place % across, row * down + place / across);
-                bits |= u32::from(self.is_black(x, y, quiet)) << place;
+                bits |= u32::from(self.is_black_at(x, y, quiet)) << place;
             }
-            cells.character(bits)
+            cells.cell_character(bits)
         };
         (0..rows)
             .map(|row| {
@@ -134,7 +134,7 @@ impl Modules {
     }
 
     /// At a place of the drawing, whose white counts.
-    fn is_black(&self, x: usize, y: usize, quiet: usize) -> bool {
+    fn is_black_at(&self, x: usize, y: usize, quiet: usize) -> bool {
         let inside = |place: usize| place.checked_sub(quiet).filter(|place| *place < self.width);
         let (Some(x), Some(y)) = (inside(x), inside(y)) else { return false };
         self.colors[y * self.width + x] == Color::Dark
@@ -147,8 +147,8 @@ mod tests {
 
     /// A character on a screen, in pixels.
     const CELL: (usize, usize) = (8, 16);
-    const SMALL: Room = Room { rows: 24, columns: 80 };
-    const LARGE: Room = Room { rows: 40, columns: 80 };
+    const SMALL: TerminalSize = TerminalSize { rows: 24, columns: 80 };
+    const LARGE: TerminalSize = TerminalSize { rows: 40, columns: 80 };
 
     /// As WhatsApp makes them: a reference, three keys and the kind of client, `length` bytes in all.
     fn payload(length: usize) -> String {
@@ -163,10 +163,10 @@ mod tests {
         format!("2@{reference}{keys}")
     }
 
-    fn drawn(content: &str, room: Room) -> (Vec<String>, Cells) {
-        match draw(content, room).unwrap() {
-            Drawing::Drawn { lines, cells } => (lines, cells),
-            Drawing::TooLarge(needed) => panic!("needs {needed:?}"),
+    fn drawn(content: &str, room: TerminalSize) -> (Vec<String>, QrCells) {
+        match draw_qr(content, room).unwrap() {
+            QrDrawing::Drawn { lines, cells } => (lines, cells),
+            QrDrawing::TooLarge(needed) => panic!("needs {needed:?}"),
         }
     }
 
@@ -212,17 +212,17 @@ mod tests {
     #[test]
     fn what_is_drawn_is_what_a_phone_reads() {
         for (length, room, expected) in [
-            (230, SMALL, Cells::Sextants),
-            (260, SMALL, Cells::Sextants),
-            (290, SMALL, Cells::Sextants),
-            (230, LARGE, Cells::HalfBlocks),
-            (260, LARGE, Cells::HalfBlocks),
-            (290, LARGE, Cells::HalfBlocks),
+            (230, SMALL, QrCells::Sextants),
+            (260, SMALL, QrCells::Sextants),
+            (290, SMALL, QrCells::Sextants),
+            (230, LARGE, QrCells::HalfBlocks),
+            (260, LARGE, QrCells::HalfBlocks),
+            (290, LARGE, QrCells::HalfBlocks),
         ] {
             let content = payload(length);
             assert_eq!(content.len(), length);
             // The caption needs two lines below.
-            let (lines, cells) = drawn(&content, Room { rows: room.rows - 2, ..room });
+            let (lines, cells) = drawn(&content, TerminalSize { rows: room.rows - 2, ..room });
             assert_eq!(cells, expected, "{length} bytes in {room:?}");
             assert!(lines.len() + 2 <= room.rows, "{} lines", lines.len());
             assert!(lines.iter().all(|line| characters(line).len() <= room.columns));
@@ -234,25 +234,25 @@ mod tests {
     fn without_a_window_the_drawing_is_as_large_as_it_has_to_be() {
         for length in [230, 260, 290] {
             let content = payload(length);
-            assert_eq!(scanned(&draw_plain(&content).unwrap()), content);
+            assert_eq!(scanned(&draw_qr_full_size(&content).unwrap()), content);
         }
     }
 
     #[test]
     fn where_nothing_fits_the_room_it_takes_is_told() {
         let content = payload(290);
-        let needed = match draw(&content, Room { rows: 15, columns: 80 }).unwrap() {
-            Drawing::TooLarge(needed) => needed,
-            Drawing::Drawn { .. } => panic!("15 rows are too few"),
+        let needed = match draw_qr(&content, TerminalSize { rows: 15, columns: 80 }).unwrap() {
+            QrDrawing::TooLarge(needed) => needed,
+            QrDrawing::Drawn { .. } => panic!("15 rows are too few"),
         };
-        assert_eq!(needed, Room { rows: 22, columns: 33 });
+        assert_eq!(needed, TerminalSize { rows: 22, columns: 33 });
         assert_eq!(scanned(&drawn(&content, needed).0), content);
     }
 
     #[test]
     fn all_sixty_four_sextants_are_the_characters_that_unicode_gives_them() {
         for bits in 0..64_u32 {
-            let c = Cells::Sextants.character(bits);
+            let c = QrCells::Sextants.cell_character(bits);
             let shown = (0..6).filter(|sixth| {
                 let (x, y) = ((sixth % 2) * CELL.0 / 2, (sixth / 2) * CELL.1 / 3 + 1);
                 is_black(c, x, y)

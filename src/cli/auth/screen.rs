@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::Result;
 use jiff::Timestamp;
 
-use super::qr::{self, Cells, Drawing, Room};
+use super::qr::{self, QrCells, QrDrawing, TerminalSize};
 use crate::cli::ui;
 use crate::types::{Pairing, Secret};
 
@@ -17,74 +17,74 @@ const ASKING: &str = "Asking WhatsApp for a code … (up to a minute; Ctrl-C end
 const WHERE: &str = "WhatsApp → Settings → Linked devices → Link a device";
 
 /// Where codes are shown.
-pub enum Screen {
-    Terminal(Shown),
+pub enum PairingScreen {
+    Terminal(ScreenContent),
     /// Each code once, as it comes.
     Pipe,
 }
 
 /// Whether the second screen is there now.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Shown {
+pub enum ScreenContent {
     Nothing,
     Codes,
 }
 
-impl Screen {
+impl PairingScreen {
     pub fn new() -> Self {
-        if ui::room().is_some() { Self::Terminal(Shown::Nothing) } else { Self::Pipe }
+        if ui::terminal_size().is_some() { Self::Terminal(ScreenContent::Nothing) } else { Self::Pipe }
     }
 
     /// Shows where the linking stands, as it has just become.
-    pub fn show(&mut self, pairing: &Pairing, now: Timestamp) -> Result<()> {
+    pub fn show_pairing(&mut self, pairing: &Pairing, now: Timestamp) -> Result<()> {
         match self {
             Self::Terminal(_) => {
-                self.again(pairing, now)?;
+                self.redraw_pairing(pairing, now)?;
                 if *pairing == Pairing::Asking {
-                    ui::note(ASKING);
+                    ui::print_info(ASKING);
                 }
             }
-            Self::Pipe => ui::note_code(&once(pairing, now)?),
+            Self::Pipe => ui::print_code(&render_for_pipe(pairing, now)?),
         }
         Ok(())
     }
 
     /// Shows the same again, as time has gone on.
-    pub fn again(&mut self, pairing: &Pairing, now: Timestamp) -> Result<()> {
+    pub fn redraw_pairing(&mut self, pairing: &Pairing, now: Timestamp) -> Result<()> {
         let Self::Terminal(shown) = self else { return Ok(()) };
-        let (rows, columns) = ui::room().unwrap_or((24, 80));
-        match live(pairing, now, Room { rows, columns })? {
+        let (rows, columns) = ui::terminal_size().unwrap_or((24, 80));
+        match render_on_terminal(pairing, now, TerminalSize { rows, columns })? {
             Some(lines) => {
-                *shown = Shown::Codes;
-                ui::draw(&lines);
+                *shown = ScreenContent::Codes;
+                ui::draw_alternate_screen(&lines);
             }
-            None => self.leave(),
+            None => self.clear_codes(),
         }
         Ok(())
     }
 
     /// Takes the codes away.
-    pub fn leave(&mut self) {
-        if let Self::Terminal(shown @ Shown::Codes) = self {
-            *shown = Shown::Nothing;
-            ui::stop_drawing();
+    pub fn clear_codes(&mut self) {
+        if let Self::Terminal(shown @ ScreenContent::Codes) = self {
+            *shown = ScreenContent::Nothing;
+            ui::leave_alternate_screen();
         }
     }
 }
 
-impl Drop for Screen {
+impl Drop for PairingScreen {
     fn drop(&mut self) {
-        self.leave();
+        self.clear_codes();
     }
 }
 
 /// What stands on the second screen, line by line; nothing where there is no code.
-fn live(pairing: &Pairing, now: Timestamp, room: Room) -> Result<Option<Vec<String>>> {
+fn render_on_terminal(pairing: &Pairing, now: Timestamp, room: TerminalSize) -> Result<Option<Vec<String>>> {
     Ok(match pairing {
-        Pairing::Qr { code, until } => Some(qr_lines(code, &time_left(*until, now), room)?),
+        Pairing::Qr { code, until } => Some(render_qr_lines(code, &render_seconds_left(*until, now), room)?),
         Pairing::Code { code, until } => {
-            let how = code_lines(code, &time_left(*until, now));
-            Some(how.iter().flat_map(|line| wrap(line, room.columns)).collect())
+            let how = render_code_lines(code, &render_seconds_left(*until, now));
+            Some(how.iter().flat_map(|line| wrap_line(line, room.columns)).collect())
         }
         Pairing::Asking
         | Pairing::Passkey { .. }
@@ -95,14 +95,14 @@ fn live(pairing: &Pairing, now: Timestamp, room: Room) -> Result<Option<Vec<Stri
 }
 
 /// What is written into a pipe.
-fn once(pairing: &Pairing, now: Timestamp) -> Result<Vec<String>> {
+fn render_for_pipe(pairing: &Pairing, now: Timestamp) -> Result<Vec<String>> {
     Ok(match pairing {
         Pairing::Qr { code, until } => {
-            let mut lines = qr::draw_plain(code.reveal())?;
-            lines.push(format!("Scan within {}: {WHERE}", time_left(*until, now)));
+            let mut lines = qr::draw_qr_full_size(code.expose_secret())?;
+            lines.push(format!("Scan within {}: {WHERE}", render_seconds_left(*until, now)));
             lines
         }
-        Pairing::Code { code, until } => code_lines(code, &time_left(*until, now)),
+        Pairing::Code { code, until } => render_code_lines(code, &render_seconds_left(*until, now)),
         Pairing::Asking => vec![ASKING.to_owned()],
         Pairing::Passkey { .. } | Pairing::PasskeyCode { .. } | Pairing::Agreed | Pairing::Failed(_) => {
             Vec::new()
@@ -110,56 +110,57 @@ fn once(pairing: &Pairing, now: Timestamp) -> Result<Vec<String>> {
     })
 }
 
-fn qr_lines(code: &Secret, left: &str, room: Room) -> Result<Vec<String>> {
-    let how = wrap(&format!("Scan within {left}: {WHERE}"), room.columns);
-    let hint = wrap("Looks broken? Enlarge the window, or use --pair-code PHONE. Ctrl-C ends.", room.columns);
+fn render_qr_lines(code: &Secret, left: &str, room: TerminalSize) -> Result<Vec<String>> {
+    let how = wrap_line(&format!("Scan within {left}: {WHERE}"), room.columns);
+    let hint =
+        wrap_line("Looks broken? Enlarge the window, or use --pair-code PHONE. Ctrl-C ends.", room.columns);
     let below = how.len() + hint.len();
-    let above = Room { rows: room.rows.saturating_sub(below), ..room };
-    Ok(match qr::draw(code.reveal(), above)? {
-        Drawing::Drawn { mut lines, cells } => {
+    let above = TerminalSize { rows: room.rows.saturating_sub(below), ..room };
+    Ok(match qr::draw_qr(code.expose_secret(), above)? {
+        QrDrawing::Drawn { mut lines, cells } => {
             lines.extend(how);
-            if cells == Cells::Sextants {
+            if cells == QrCells::Sextants {
                 lines.extend(hint);
             }
             lines
         }
-        Drawing::TooLarge(needed) => {
+        QrDrawing::TooLarge(needed) => {
             let rows = needed.rows + below;
             let columns = needed.columns;
             let words = format!(
                 "This window is too small for the code, which needs {columns} columns and {rows} rows: enlarge it, or \
                  end this with Ctrl-C and link with --pair-code PHONE."
             );
-            wrap(&words, room.columns)
+            wrap_line(&words, room.columns)
         }
     })
 }
 
-fn code_lines(code: &Secret, left: &str) -> Vec<String> {
+fn render_code_lines(code: &Secret, left: &str) -> Vec<String> {
     vec![
         format!("Type this code into the phone within {left}:"),
         String::new(),
-        format!("    {}", grouped(code.reveal())),
+        format!("    {}", group_pairing_code(code.expose_secret())),
         String::new(),
         format!("{WHERE} → Link with phone number instead"),
     ]
 }
 
 /// A pairing code as the phone shows it: ABCD-EFGH.
-fn grouped(code: &str) -> String {
+fn group_pairing_code(code: &str) -> String {
     let letters: Vec<char> = code.chars().filter(char::is_ascii_alphanumeric).collect();
     let groups: Vec<String> = letters.chunks(4).map(|group| group.iter().collect()).collect();
     groups.join("-")
 }
 
 /// Whole seconds, the one that has begun too.
-fn time_left(until: Timestamp, now: Timestamp) -> String {
+fn render_seconds_left(until: Timestamp, now: Timestamp) -> String {
     let millis = until.as_millisecond().saturating_sub(now.as_millisecond()).max(0);
     format!("{} s", millis.unsigned_abs().div_ceil(1000))
 }
 
 /// Breaks a line between words.
-fn wrap(line: &str, columns: usize) -> Vec<String> {
+fn wrap_line(line: &str, columns: usize) -> Vec<String> {
     if line.chars().count() <= columns {
         return vec![line.to_owned()];
     }
@@ -186,7 +187,7 @@ mod tests {
 
     use super::*;
 
-    const ROOM: Room = Room { rows: 24, columns: 80 };
+    const ROOM: TerminalSize = TerminalSize { rows: 24, columns: 80 };
 
     fn at(text: &str) -> Timestamp {
         format!("2026-11-22T{text}Z").parse().unwrap()
@@ -203,24 +204,28 @@ mod tests {
     #[test]
     fn a_qr_code_counts_down_and_fits() {
         for (rows, columns) in [(24, 80), (40, 80), (60, 200), (26, 40)] {
-            let room = Room { rows, columns };
-            let lines = live(&qr(), at("08:00:13.2"), room).unwrap().unwrap();
+            let room = TerminalSize { rows, columns };
+            let lines = render_on_terminal(&qr(), at("08:00:13.2"), room).unwrap().unwrap();
             assert!(lines.len() <= rows, "{} lines in {room:?}", lines.len());
             assert!(words(&lines).lines().all(|line| line.chars().count() <= columns), "{room:?}");
             assert!(lines.len() > 20, "the code is there in {room:?}");
         }
-        let lines = live(&qr(), at("08:00:13.2"), ROOM).unwrap().unwrap();
+        let lines = render_on_terminal(&qr(), at("08:00:13.2"), ROOM).unwrap().unwrap();
         assert_snapshot!(words(&lines), @"
         Scan within 47 s: WhatsApp → Settings → Linked devices → Link a device
         Looks broken? Enlarge the window, or use --pair-code PHONE. Ctrl-C ends.
         ");
-        let lines = live(&qr(), at("08:02:00"), Room { rows: 40, columns: 80 }).unwrap().unwrap();
+        let lines = render_on_terminal(&qr(), at("08:02:00"), TerminalSize { rows: 40, columns: 80 })
+            .unwrap()
+            .unwrap();
         assert_snapshot!(words(&lines), @"Scan within 0 s: WhatsApp → Settings → Linked devices → Link a device");
     }
 
     #[test]
     fn a_window_that_is_too_small_says_how_large_it_must_be() {
-        let lines = live(&qr(), at("08:00:00"), Room { rows: 12, columns: 60 }).unwrap().unwrap();
+        let lines = render_on_terminal(&qr(), at("08:00:00"), TerminalSize { rows: 12, columns: 60 })
+            .unwrap()
+            .unwrap();
         assert_snapshot!(lines.join("\n"), @"
         This window is too small for the code, which needs 31
         columns and 25 rows: enlarge it, or end this with Ctrl-C and
@@ -233,8 +238,8 @@ mod tests {
         let code = Pairing::Code { code: Secret::new("ABCDEFGH"), until: at("08:03:00") };
         let expected = "Type this code into the phone within 172 s:\n\n    ABCD-EFGH\n\n\
             WhatsApp → Settings → Linked devices → Link a device → Link with phone number instead";
-        assert_eq!(once(&code, at("08:00:08")).unwrap().join("\n"), expected);
-        let lines = live(&code, at("08:00:08"), ROOM).unwrap().unwrap();
+        assert_eq!(render_for_pipe(&code, at("08:00:08")).unwrap().join("\n"), expected);
+        let lines = render_on_terminal(&code, at("08:00:08"), ROOM).unwrap().unwrap();
         assert_snapshot!(lines.join("\n"), @"
         Type this code into the phone within 172 s:
 

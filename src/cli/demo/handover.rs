@@ -17,49 +17,55 @@ use anyhow::{Context, Result};
 use rustix::termios::{QueueSelector, tcflush};
 
 /// Runs a program with its arguments, to its end.
-pub fn run(program: &[OsString], environment: Vec<(OsString, OsString)>, folder: &Path) -> Result<ExitCode> {
+pub fn run_without_root_terminal(
+    program: &[OsString],
+    environment: Vec<(OsString, OsString)>,
+    folder: &Path,
+) -> Result<ExitCode> {
     let settle = |mut command: Command| {
         command.env_clear().envs(environment.iter().cloned()).current_dir(folder);
         command
     };
     let status = if io::stdin().is_terminal() && io::stdout().is_terminal() && io::stderr().is_terminal() {
         let mut script = settle(Command::new("script"));
-        script.args(["--quiet", "--return", "--command"]).arg(shell_words(program)).arg("/dev/null");
+        script.args(["--quiet", "--return", "--command"]).arg(join_shell_words(program)).arg("/dev/null");
         let status = script.env("SHELL", "/bin/sh").status().context("Failed to run script")?;
         // A program can make a terminal say something, which would stand there as if root had typed it.
         tcflush(io::stdin(), QueueSelector::IFlush).ok();
         status
     } else {
         let mut setsid = settle(Command::new("setsid"));
-        let child = setsid.arg("--wait").args(program).stdin(unless(io::stdin().is_terminal()));
-        let child =
-            child.stdout(unless(io::stdout().is_terminal())).stderr(unless(io::stderr().is_terminal()));
-        carry(child.spawn().context("Failed to run setsid")?).context("Failed to wait for it")?
+        let child = setsid.arg("--wait").args(program).stdin(pipe_if_terminal(io::stdin().is_terminal()));
+        let child = child
+            .stdout(pipe_if_terminal(io::stdout().is_terminal()))
+            .stderr(pipe_if_terminal(io::stderr().is_terminal()));
+        copy_streams_until_exit(child.spawn().context("Failed to run setsid")?)
+            .context("Failed to wait for it")?
     };
-    Ok(exit_code(status))
+    Ok(exit_code_from_status(status))
 }
 
 /// What stands in the place of a terminal, and what else there is.
-fn unless(terminal: bool) -> Stdio {
+fn pipe_if_terminal(terminal: bool) -> Stdio {
     if terminal { Stdio::piped() } else { Stdio::inherit() }
 }
 
 /// Carries what a program reads and writes by pipes, until it ends.
-fn carry(mut child: Child) -> io::Result<ExitStatus> {
+fn copy_streams_until_exit(mut child: Child) -> io::Result<ExitStatus> {
     if let Some(stdin) = child.stdin.take() {
         // A read from a terminal cannot be broken off: this thread ends with the process.
-        thread::spawn(move || copy(io::stdin(), stdin));
+        thread::spawn(move || copy_and_flush(io::stdin(), stdin));
     }
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     thread::scope(|scope| {
-        scope.spawn(|| stdout.map(|from| copy(from, io::stdout())));
-        scope.spawn(|| stderr.map(|from| copy(from, io::stderr())));
+        scope.spawn(|| stdout.map(|from| copy_and_flush(from, io::stdout())));
+        scope.spawn(|| stderr.map(|from| copy_and_flush(from, io::stderr())));
     });
     child.wait()
 }
 
 /// As it comes: a line that is being typed has no end yet.
-fn copy(mut from: impl Read, mut to: impl Write) {
+fn copy_and_flush(mut from: impl Read, mut to: impl Write) {
     let mut bytes = [0; 8 * 1024];
     while let Ok(length @ 1..) = from.read(&mut bytes) {
         if to.write_all(&bytes[..length]).and_then(|()| to.flush()).is_err() {
@@ -68,17 +74,17 @@ fn copy(mut from: impl Read, mut to: impl Write) {
     }
 }
 
-fn exit_code(status: ExitStatus) -> ExitCode {
+fn exit_code_from_status(status: ExitStatus) -> ExitCode {
     let signal = || status.signal().map_or(1, |signal| 128 + signal);
     ExitCode::from(u8::try_from(status.code().unwrap_or_else(signal)).unwrap_or(1))
 }
 
 /// The words as a shell reads them.
-fn shell_words(words: &[OsString]) -> OsString {
-    words.iter().map(|word| quoted(word)).collect::<Vec<_>>().join(OsStr::new(" "))
+fn join_shell_words(words: &[OsString]) -> OsString {
+    words.iter().map(|word| quote_os_str(word)).collect::<Vec<_>>().join(OsStr::new(" "))
 }
 
-fn quoted(word: &OsStr) -> OsString {
+fn quote_os_str(word: &OsStr) -> OsString {
     let mut quoted = vec![b'\''];
     for byte in word.as_bytes() {
         match byte {
@@ -103,7 +109,7 @@ mod tests {
         fn a_shell_reads_the_words_that_were_meant(words in prop::collection::vec("[^\0]{0,12}", 1..5)) {
             let meant: Vec<OsString> = words.iter().map(OsString::from).collect();
             let mut line = OsString::from("printf '%s\\0' ");
-            line.push(shell_words(&meant));
+            line.push(join_shell_words(&meant));
             let said = Command::new("sh").arg("-c").arg(line).output().unwrap();
             let read: Vec<&[u8]> = said.stdout.split(|byte| *byte == 0).collect();
             let (end, read) = read.split_last().unwrap();
@@ -117,7 +123,7 @@ mod tests {
         let run = |script: &str| {
             let program = ["sh", "-c", script].map(OsString::from);
             let environment = vec![("PATH".into(), "/usr/bin:/bin".into())];
-            run(&program, environment, Path::new("/")).unwrap()
+            run_without_root_terminal(&program, environment, Path::new("/")).unwrap()
         };
         assert_eq!(run("exit 7"), ExitCode::from(7));
         assert_eq!(run("kill -KILL $$"), ExitCode::from(137));

@@ -15,8 +15,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
 use tokio::process::{Child, ChildStderr, ChildStdout, Command};
 use tokio::time::timeout;
 
-use super::{BuildOptions, LastLines, Progress, Stage, context};
-use crate::container::docker::{Docker, is_no_space};
+use super::{BuildOptions, BuildProgress, BuildStage, LastLines, context};
+use crate::container::docker::{Docker, is_disk_full_message};
 
 const OFFICIAL: &str = "python:3.13-slim-trixie";
 /// A registry that has said nothing for so long is not there.
@@ -42,41 +42,41 @@ const WORK_FOLDER: &str = "/var/tmp";
 ///
 /// # Errors
 /// When neither way works.
-pub async fn ensure(
+pub async fn ensure_base_image(
     docker: &Docker,
     options: &BuildOptions,
-    progress: &mut impl FnMut(Progress),
+    progress: &mut impl FnMut(BuildProgress),
 ) -> Result<String> {
-    let own = own_name();
+    let own = own_base_image_name();
     for name in [OFFICIAL, own.as_str()] {
         if docker.has_image(name).await? {
             return Ok(name.to_owned());
         }
     }
-    progress(Progress::Stage(Stage::PullBase));
-    match pull(docker, progress).await {
+    progress(BuildProgress::Stage(BuildStage::PullBase));
+    match pull_base_image(docker, progress).await {
         Ok(()) => return Ok(OFFICIAL.to_owned()),
-        Err(error) if is_no_space(&format!("{error:#}")) => {
+        Err(error) if is_disk_full_message(&format!("{error:#}")) => {
             return Err(
                 error.context("Failed to fetch the base image: the disk is full; it needs about 2 GB")
             );
         }
-        Err(error) => progress(Progress::Line(format!("No container registry: {error:#}"))),
+        Err(error) => progress(BuildProgress::Line(format!("No container registry: {error:#}"))),
     }
-    progress(Progress::Stage(Stage::MakeBase));
-    make(docker, &own, options, progress).await?;
+    progress(BuildProgress::Stage(BuildStage::MakeBase));
+    make_base_image(docker, &own, options, progress).await?;
     Ok(own)
 }
 
 /// The base from Debian's packages, named after how it is made.
-fn own_name() -> String {
+fn own_base_image_name() -> String {
     let parts = [SUITE, PACKAGES].into_iter().chain(LEFT_OUT).map(str::as_bytes);
-    format!("nanokimi-base:{}", &context::hash(parts)[..12])
+    format!("nanokimi-base:{}", &context::hash_parts(parts)[..12])
 }
 
-async fn pull(docker: &Docker, progress: &mut impl FnMut(Progress)) -> Result<()> {
+async fn pull_base_image(docker: &Docker, progress: &mut impl FnMut(BuildProgress)) -> Result<()> {
     let request = CreateImageOptionsBuilder::default().from_image(OFFICIAL).build();
-    let client = docker.client()?;
+    let client = docker.new_api_client()?;
     let mut events = Box::pin(client.create_image(Some(request), None, None));
     let mut patience = FIRST_WORD;
     loop {
@@ -86,7 +86,7 @@ async fn pull(docker: &Docker, progress: &mut impl FnMut(Progress)) -> Result<()
                 // The many lines of a running download carry figures; those without are milestones.
                 let running = event.progress_detail.is_some_and(|detail| detail.total.is_some());
                 if let (Some(status), false) = (event.status, running) {
-                    progress(Progress::Line(status));
+                    progress(BuildProgress::Line(status));
                 }
             }
             Ok(None) => return Ok(()),
@@ -96,13 +96,13 @@ async fn pull(docker: &Docker, progress: &mut impl FnMut(Progress)) -> Result<()
     }
 }
 
-async fn make(
+async fn make_base_image(
     docker: &Docker,
     name: &str,
     options: &BuildOptions,
-    progress: &mut impl FnMut(Progress),
+    progress: &mut impl FnMut(BuildProgress),
 ) -> Result<()> {
-    let mut child = match mmdebstrap(options).spawn() {
+    let mut child = match mmdebstrap_command(options).spawn() {
         Ok(child) => child,
         Err(error) if error.kind() == io::ErrorKind::NotFound => bail!(
             "No container registry can be reached, and mmdebstrap, which makes the base image from Debian's \
@@ -113,8 +113,8 @@ async fn make(
     let (stdout, stderr) = (child.stdout.take(), child.stderr.take());
     let (Some(stdout), Some(stderr)) = (stdout, stderr) else { bail!("Failed to read from mmdebstrap") };
     let request = CreateImageOptionsBuilder::default().from_src("-").repo(name).build();
-    let importer = docker.client()?.with_timeout(IMPORT_TIMEOUT);
-    let archive = body_try_stream(archive(child, stdout));
+    let importer = docker.new_api_client()?.with_timeout(IMPORT_TIMEOUT);
+    let archive = body_try_stream(stream_child_archive(child, stdout));
     let import = async {
         let mut events = Box::pin(importer.create_image(Some(request), Some(archive), None));
         while let Some(event) = events.next().await {
@@ -125,7 +125,7 @@ async fn make(
     let mut said = LastLines::default();
     let outcome = {
         let mut import = std::pin::pin!(import);
-        let mut lines = std::pin::pin!(report(stderr, &mut said, progress));
+        let mut lines = std::pin::pin!(report_stderr_lines(stderr, &mut said, progress));
         tokio::select! {
             outcome = &mut import => {
                 // Of a failure, the cause is in what mmdebstrap said last; of a success, nothing is missing.
@@ -137,10 +137,10 @@ async fn make(
             () = &mut lines => import.await,
         }
     };
-    outcome.map_err(|error| said.explain(&format!("mmdebstrap could not make the base image ({error})")))
+    outcome.map_err(|error| said.build_error(&format!("mmdebstrap could not make the base image ({error})")))
 }
 
-fn mmdebstrap(options: &BuildOptions) -> Command {
+fn mmdebstrap_command(options: &BuildOptions) -> Command {
     let mut command = Command::new("mmdebstrap");
     let mode = if rustix::process::geteuid().is_root() { "root" } else { "unshare" };
     command.arg(format!("--mode={mode}")).arg("--variant=minbase").arg(format!("--include={PACKAGES}"));
@@ -168,7 +168,10 @@ fn mmdebstrap(options: &BuildOptions) -> Command {
 
 /// What the program writes, ending in an error unless it ends well: half an archive would otherwise pass for
 /// a whole one.
-fn archive(child: Child, stdout: ChildStdout) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
+fn stream_child_archive(
+    child: Child,
+    stdout: ChildStdout,
+) -> impl Stream<Item = io::Result<Bytes>> + Send + 'static {
     stream::try_unfold((child, stdout), |(mut child, mut stdout)| async move {
         let mut chunk = BytesMut::with_capacity(CHUNK);
         if stdout.read_buf(&mut chunk).await? > 0 {
@@ -179,11 +182,15 @@ fn archive(child: Child, stdout: ChildStdout) -> impl Stream<Item = io::Result<B
     })
 }
 
-async fn report(stderr: ChildStderr, said: &mut LastLines, progress: &mut impl FnMut(Progress)) {
+async fn report_stderr_lines(
+    stderr: ChildStderr,
+    said: &mut LastLines,
+    progress: &mut impl FnMut(BuildProgress),
+) {
     let mut lines = BufReader::new(stderr).lines();
     while let Ok(Some(line)) = lines.next_line().await {
         said.push(&line);
-        progress(Progress::Line(line));
+        progress(BuildProgress::Line(line));
     }
 }
 
@@ -199,7 +206,7 @@ mod tests {
             .spawn()
             .unwrap();
         let stdout = child.stdout.take().unwrap();
-        let mut chunks = Box::pin(archive(child, stdout));
+        let mut chunks = Box::pin(stream_child_archive(child, stdout));
         let mut bytes = Vec::new();
         while let Some(chunk) = chunks.next().await {
             match chunk {
@@ -220,7 +227,7 @@ mod tests {
 
     #[test]
     fn the_own_base_is_named_after_how_it_is_made() {
-        let name = own_name();
+        let name = own_base_image_name();
         assert!(name.starts_with("nanokimi-base:") && name.len() == "nanokimi-base:".len() + 12, "{name}");
     }
 }

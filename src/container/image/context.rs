@@ -17,19 +17,19 @@ const PLACE_OF_ENGINE: &str = "#:engine\n";
 const AGENT_RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent-runner"));
 
 /// What an image is made of beside the world: the engine's part of the recipe, and the files that it copies.
-struct Part {
+struct EngineRecipe {
     engine: &'static str,
     recipe: &'static str,
     files: &'static [(&'static str, &'static [u8])],
 }
 
-static PARTS: [Part; 2] = [
-    Part {
+static PARTS: [EngineRecipe; 2] = [
+    EngineRecipe {
         engine: "kimi-cli",
         recipe: include_str!("../../../container/kimi-cli.Dockerfile"),
         files: &[("requirements.txt", include_bytes!("../../../container/requirements.txt"))],
     },
-    Part {
+    EngineRecipe {
         engine: "kimi-code",
         recipe: include_str!("../../../container/kimi-code.Dockerfile"),
         files: &[
@@ -45,13 +45,13 @@ static PARTS: [Part; 2] = [
 const HOST_CA: &str = "host-ca.crt";
 
 /// The engines that have a recipe.
-pub fn engines() -> impl Iterator<Item = EngineName> {
+pub fn engines_with_recipe() -> impl Iterator<Item = EngineName> {
     PARTS.iter().map(|part| EngineName::new(part.engine))
 }
 
 /// Everything of an engine's image but the host's certificates: name, content, mode. Only the world for an engine
 /// that has no recipe.
-fn files(engine: &EngineName) -> Vec<(&'static str, Vec<u8>, u32)> {
+fn build_context_files(engine: &EngineName) -> Vec<(&'static str, Vec<u8>, u32)> {
     let part = PARTS.iter().find(|part| part.engine == engine.as_str());
     let recipe = WORLD.replace(PLACE_OF_ENGINE, part.map_or("", |part| part.recipe));
     let mut files = vec![(RECIPE, recipe.into_bytes(), 0o644)];
@@ -64,12 +64,12 @@ fn files(engine: &EngineName) -> Vec<(&'static str, Vec<u8>, u32)> {
 
 /// SHA-256 over names and contents, in hex.
 pub fn recipe_hash(engine: &EngineName) -> String {
-    let files = files(engine);
-    hash(files.iter().flat_map(|(name, content, _)| [name.as_bytes(), content.as_slice()]))
+    let files = build_context_files(engine);
+    hash_parts(files.iter().flat_map(|(name, content, _)| [name.as_bytes(), content.as_slice()]))
 }
 
 /// SHA-256 in hex over parts, each preceded by its length so that no two lists are taken for each other.
-pub fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
+pub fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
     let mut hash = Sha256::new();
     for part in parts {
         hash.update(part.len().to_be_bytes());
@@ -82,7 +82,7 @@ pub fn hash<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 ///
 /// # Errors
 /// When the host's certificates cannot be read.
-pub async fn archive(engine: &EngineName, ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
+pub async fn pack_build_context(engine: &EngineName, ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
     let host_ca = match ca_bundle {
         Some(path) => tokio::fs::read(path).await.with_context(|| {
             format!("Failed to read the certificates in {} (SSL_CERT_FILE)", path.display())
@@ -90,7 +90,7 @@ pub async fn archive(engine: &EngineName, ca_bundle: Option<&Path>) -> Result<Ve
         None => Vec::new(),
     };
     let mut archive = tar::Builder::new(Vec::new());
-    for (name, content, mode) in files(engine).into_iter().chain([(HOST_CA, host_ca, 0o644)]) {
+    for (name, content, mode) in build_context_files(engine).into_iter().chain([(HOST_CA, host_ca, 0o644)]) {
         let mut header = tar::Header::new_gnu();
         header.set_size(content.len() as u64);
         header.set_mode(mode);
@@ -121,7 +121,7 @@ mod tests {
     #[tokio::test]
     async fn the_archive_holds_the_recipe_and_the_hosts_certificates() {
         let engine = EngineName::new("kimi-cli");
-        let plain = names_and_modes(&archive(&engine, None).await.unwrap());
+        let plain = names_and_modes(&pack_build_context(&engine, None).await.unwrap());
         let names: Vec<_> = plain.iter().map(|(name, mode, _)| (name.as_str(), *mode)).collect();
         let expected =
             [(RECIPE, 0o644), ("requirements.txt", 0o644), ("agent-runner", 0o755), (HOST_CA, 0o644)];
@@ -131,17 +131,21 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("ca.pem");
         std::fs::write(&bundle, "PEM").unwrap();
-        assert_eq!(names_and_modes(&archive(&engine, Some(&bundle)).await.unwrap())[3].2, 3);
+        assert_eq!(names_and_modes(&pack_build_context(&engine, Some(&bundle)).await.unwrap())[3].2, 3);
 
-        let missing = archive(&engine, Some(&folder.path().join("none.pem"))).await.unwrap_err().to_string();
+        let missing =
+            pack_build_context(&engine, Some(&folder.path().join("none.pem"))).await.unwrap_err().to_string();
         assert!(missing.contains("none.pem (SSL_CERT_FILE)"), "{missing}");
     }
 
     #[tokio::test]
     async fn the_same_recipe_packs_to_the_same_bytes() {
         let engine = EngineName::new("kimi-code");
-        assert_eq!(archive(&engine, None).await.unwrap(), archive(&engine, None).await.unwrap());
-        assert_ne!(hash([b"ab".as_slice(), b"c"]), hash([b"a".as_slice(), b"bc"]));
+        assert_eq!(
+            pack_build_context(&engine, None).await.unwrap(),
+            pack_build_context(&engine, None).await.unwrap()
+        );
+        assert_ne!(hash_parts([b"ab".as_slice(), b"c"]), hash_parts([b"a".as_slice(), b"bc"]));
     }
 
     #[test]
@@ -149,7 +153,7 @@ mod tests {
         let mut hashes = std::collections::BTreeSet::new();
         for part in &PARTS {
             let engine = EngineName::new(part.engine);
-            let recipe = String::from_utf8(files(&engine)[0].1.clone()).unwrap();
+            let recipe = String::from_utf8(build_context_files(&engine)[0].1.clone()).unwrap();
             assert!(recipe.contains(part.recipe) && !recipe.contains("#:engine\n"), "{recipe}");
             assert!(recipe.ends_with("ENTRYPOINT [\"/usr/local/bin/agent-runner\"]\n"), "{recipe}");
             hashes.insert(recipe_hash(&engine));

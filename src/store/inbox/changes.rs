@@ -8,21 +8,23 @@ use anyhow::Result;
 use rusqlite::{OptionalExtension, params};
 
 use super::{Intake, KnownQuote, NewRow, wake_name};
-use crate::router::Wake;
+use crate::router::WakeDecision;
 use crate::store::media::stored_bytes;
-use crate::store::{millis, people, unread};
-use crate::types::{ChatId, Edit, Forwarded, Group, Inbound, MessageId, Note, Reaction, SenderId};
+use crate::store::{people, to_unix_millis, unread};
+use crate::types::{
+    ChatId, ChatNote, Edit, Forwarded, Group, IncomingMessage, MessageId, Reaction, SenderId,
+};
 
 /// A message as its author has left it.
-pub(super) struct AsItIsNow {
+pub(super) struct CurrentMessage {
     pub text: String,
-    pub wake: Wake,
+    pub wake: WakeDecision,
     pub state: &'static str,
 }
 
 /// An edit whose text stands elsewhere, or is none any more. It keeps its own id, so that it is known when it comes
 /// again.
-fn superseded<'a>(target: &'a MessageId, message: &'a Inbound) -> NewRow<'a> {
+fn superseded_edit_row<'a>(target: &'a MessageId, message: &'a IncomingMessage) -> NewRow<'a> {
     NewRow {
         id: &message.id,
         sender: &message.sender,
@@ -33,52 +35,60 @@ fn superseded<'a>(target: &'a MessageId, message: &'a Inbound) -> NewRow<'a> {
         quote: None,
         edits: Some(target),
         media: None,
-        wake: Wake::Context,
+        wake: WakeDecision::Context,
         state: "done",
     }
 }
 
 impl Intake<'_> {
-    pub(super) fn edited(&mut self, Edit { target, message }: &Edit) -> Result<()> {
-        let Some(group) = self.group_of(&message.chat)? else { return Ok(()) };
-        if self.is_there(&group, &message.id, &message.sender)? || self.is_ours(&group, target)? {
+    pub(super) fn handle_edit(&mut self, Edit { target, message }: &Edit) -> Result<()> {
+        let Some(group) = self.registered_group(&message.chat)? else { return Ok(()) };
+        if self.is_duplicate_or_own(&group, &message.id, &message.sender)?
+            || self.is_own_message(&group, target)?
+        {
             return Ok(());
         }
         if self.has_newer_edit(&group, message, target)? {
-            return self.insert(&group, &superseded(target, message));
+            return self.insert_inbox_row(&group, &superseded_edit_row(target, message));
         }
-        let original = self.quoted_by(&group, &message.sender, target)?;
+        let original = self.quoted_message_id(&group, &message.sender, target)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id).or(original.as_ref());
-        let wake = self.wake(&group, message, quoted)?;
-        match self.waiting(&group, &message.sender, target)? {
-            Some(waiting) => self.replace(&group, waiting, target, message, wake),
-            None => self.follow(&group, target, message, wake),
+        let wake = self.decide_wake(&group, message, quoted)?;
+        match self.find_pending_row(&group, &message.sender, target)? {
+            Some(waiting) => self.replace_pending_text(&group, waiting, target, message, wake),
+            None => self.insert_edit_row(&group, target, message, wake),
         }
     }
 
     /// Puts the new text where the old one waits.
-    fn replace(
+    fn replace_pending_text(
         &mut self,
         group: &Group,
         waiting: i64,
         target: &MessageId,
-        message: &Inbound,
-        wake: Wake,
+        message: &IncomingMessage,
+        wake: WakeDecision,
     ) -> Result<()> {
         self.connection
             .prepare_cached("UPDATE inbox SET text = ?2, wake = ?3 WHERE id = ?1")?
             .execute(params![waiting, message.text, wake_name(wake)])?;
-        if wake == Wake::Wakes {
-            self.wakes(group);
+        if wake == WakeDecision::Wakes {
+            self.add_woken_group(group);
         }
-        self.insert(group, &superseded(target, message))
+        self.insert_inbox_row(group, &superseded_edit_row(target, message))
     }
 
     /// A new row that tells of the edit.
-    fn follow(&mut self, group: &Group, target: &MessageId, message: &Inbound, wake: Wake) -> Result<()> {
-        let unknown = || KnownQuote::unknown(target, &message.sender_name);
-        let quote = self.known_quote(group, target)?.unwrap_or_else(unknown).without_file();
-        self.insert(
+    fn insert_edit_row(
+        &mut self,
+        group: &Group,
+        target: &MessageId,
+        message: &IncomingMessage,
+        wake: WakeDecision,
+    ) -> Result<()> {
+        let unknown = || KnownQuote::unknown_message(target, &message.sender_name);
+        let quote = self.find_quoted_message(group, target)?.unwrap_or_else(unknown).without_file();
+        self.insert_inbox_row(
             group,
             &NewRow {
                 id: &message.id,
@@ -97,10 +107,15 @@ impl Intake<'_> {
     }
 
     /// Only the author can take a message back, and only before it was read.
-    pub(super) fn deleted(&mut self, chat: &ChatId, sender: &SenderId, target: &MessageId) -> Result<()> {
-        let Some(group) = self.group_of(chat)? else { return Ok(()) };
-        unread::came(self.connection, &group.chat, target)?;
-        while let Some(waiting) = self.waiting(&group, sender, target)? {
+    pub(super) fn handle_deletion(
+        &mut self,
+        chat: &ChatId,
+        sender: &SenderId,
+        target: &MessageId,
+    ) -> Result<()> {
+        let Some(group) = self.registered_group(chat)? else { return Ok(()) };
+        unread::resolve_unread_message(self.connection, &group.chat, target)?;
+        while let Some(waiting) = self.find_pending_row(&group, sender, target)? {
             let paths: [Option<String>; 2] = self
                 .connection
                 .prepare_cached("SELECT media_path, text_path FROM inbox WHERE id = ?1")?
@@ -119,11 +134,11 @@ impl Intake<'_> {
             .connection
             .prepare_cached("SELECT 1 FROM inbox WHERE chat = ?1 AND wa_id = ?2")?
             .exists([group.chat.as_str(), target.as_str()])?;
-        if has_come || self.is_ours(&group, target)? {
+        if has_come || self.is_own_message(&group, target)? {
             return Ok(());
         }
         // It is still to come: in its place, so that it is there already.
-        self.insert(
+        self.insert_inbox_row(
             &group,
             &NewRow {
                 id: target,
@@ -135,26 +150,26 @@ impl Intake<'_> {
                 quote: None,
                 edits: None,
                 media: None,
-                wake: Wake::Context,
+                wake: WakeDecision::Context,
                 state: "done",
             },
         )
     }
 
     /// A message as its author has left it by now: an edit may have come before it.
-    pub(super) fn as_it_is_now(
+    pub(super) fn resolve_current_message(
         &mut self,
         group: &Group,
-        message: &Inbound,
+        message: &IncomingMessage,
         quoted: Option<&MessageId>,
-    ) -> Result<AsItIsNow> {
+    ) -> Result<CurrentMessage> {
         let edit: Option<(i64, String, String, bool)> = self
             .connection
             .prepare_cached(&format!(
                 "SELECT id, text, state, wake = 'wakes' FROM inbox INDEXED BY inbox_edits
                  WHERE chat = ?2 AND edits = ?3 AND sender IN {} AND NOT (state = 'done' AND text = '')
                  ORDER BY id DESC LIMIT 1",
-                people::names_of("?1")
+                people::aliases_sql("?1")
             ))?
             .query_row(params![message.sender.as_str(), group.chat.as_str(), message.id.as_str()], |row| {
                 Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
@@ -162,28 +177,29 @@ impl Intake<'_> {
             .optional()?;
         Ok(match edit {
             None => {
-                let wake = self.wake(group, message, quoted)?;
-                AsItIsNow { text: message.text.clone(), wake, state: "pending" }
+                let wake = self.decide_wake(group, message, quoted)?;
+                CurrentMessage { text: message.text.clone(), wake, state: "pending" }
             }
             // The newest text in the place of the old one, and one answer to it.
             Some((row, text, state, edit_wakes)) if state == "pending" => {
                 self.connection
                     .prepare_cached("UPDATE inbox SET state = 'done', text = '' WHERE id = ?1")?
                     .execute([row])?;
-                let edited = Inbound { text: text.clone(), ..message.clone() };
-                let wake = if edit_wakes { Wake::Wakes } else { self.wake(group, &edited, quoted)? };
-                AsItIsNow { text, wake, state: "pending" }
+                let edited = IncomingMessage { text: text.clone(), ..message.clone() };
+                let wake =
+                    if edit_wakes { WakeDecision::Wakes } else { self.decide_wake(group, &edited, quoted)? };
+                CurrentMessage { text, wake, state: "pending" }
             }
             // The edit was read already. A file is still news.
             Some((_, text, ..)) => {
                 let state = if message.media.is_some() { "pending" } else { "done" };
-                AsItIsNow { text, wake: Wake::Context, state }
+                CurrentMessage { text, wake: WakeDecision::Context, state }
             }
         })
     }
 
     /// A message has come that others named before: they wait with what their clients said of it.
-    pub(super) fn tell_who_named(&self, group: &Group, id: &MessageId) -> Result<()> {
+    pub(super) fn update_pending_quotes(&self, group: &Group, id: &MessageId) -> Result<()> {
         let is_named = self
             .connection
             .prepare_cached(
@@ -194,7 +210,7 @@ impl Intake<'_> {
         if !is_named {
             return Ok(());
         }
-        let Some(known) = self.known_quote(group, id)? else { return Ok(()) };
+        let Some(known) = self.find_quoted_message(group, id)? else { return Ok(()) };
         let media = known.media.as_ref();
         self.connection
             .prepare_cached(
@@ -226,45 +242,45 @@ impl Intake<'_> {
     }
 
     /// Whether a later edit of the same message came before this one.
-    fn has_newer_edit(&self, group: &Group, message: &Inbound, target: &MessageId) -> Result<bool> {
+    fn has_newer_edit(&self, group: &Group, message: &IncomingMessage, target: &MessageId) -> Result<bool> {
         Ok(self
             .connection
             .prepare_cached(&format!(
                 "SELECT 1 FROM inbox INDEXED BY inbox_edits
                  WHERE chat = ?2 AND edits = ?3 AND sent_at > ?4 AND sender IN {}",
-                people::names_of("?1")
+                people::aliases_sql("?1")
             ))?
             .exists(params![
                 message.sender.as_str(),
                 group.chat.as_str(),
                 target.as_str(),
-                millis(message.sent_at)
+                to_unix_millis(message.sent_at)
             ])?)
     }
 
-    pub(super) fn reacted(&mut self, reaction: &Reaction) -> Result<()> {
+    pub(super) fn handle_reaction(&mut self, reaction: &Reaction) -> Result<()> {
         let text = match reaction.emoji.as_str() {
             "" => "[Reaction taken back]".to_owned(),
             emoji => format!("[Reaction: {emoji}]"),
         };
         let Reaction { chat, id, sender, sender_name, target, sent_at, .. } = reaction.clone();
-        self.noted(&Note { chat, id, sender, sender_name, target: Some(target), text, sent_at })
+        self.handle_note(&ChatNote { chat, id, sender, sender_name, target: Some(target), text, sent_at })
     }
 
     /// What is only done never calls Kai; he hears of it with the next message that does.
-    pub(super) fn noted(&mut self, note: &Note) -> Result<()> {
-        let Some(group) = self.group_of(&note.chat)? else { return Ok(()) };
-        if self.is_there(&group, &note.id, &note.sender)? {
+    pub(super) fn handle_note(&mut self, note: &ChatNote) -> Result<()> {
+        let Some(group) = self.registered_group(&note.chat)? else { return Ok(()) };
+        if self.is_duplicate_or_own(&group, &note.id, &note.sender)? {
             return Ok(());
         }
         let quote = match &note.target {
             Some(target) => {
-                let unknown = || KnownQuote::unknown(target, "");
-                Some(self.known_quote(&group, target)?.unwrap_or_else(unknown).without_file())
+                let unknown = || KnownQuote::unknown_message(target, "");
+                Some(self.find_quoted_message(&group, target)?.unwrap_or_else(unknown).without_file())
             }
             None => None,
         };
-        self.insert(
+        self.insert_inbox_row(
             &group,
             &NewRow {
                 id: &note.id,
@@ -276,33 +292,38 @@ impl Intake<'_> {
                 quote: quote.as_ref(),
                 edits: None,
                 media: None,
-                wake: Wake::Context,
+                wake: WakeDecision::Context,
                 state: "pending",
             },
         )
     }
 
     /// What still waits of a message of this author: itself, or the row that tells of its latest edit.
-    fn waiting(&self, group: &Group, sender: &SenderId, target: &MessageId) -> Result<Option<i64>> {
+    fn find_pending_row(&self, group: &Group, sender: &SenderId, target: &MessageId) -> Result<Option<i64>> {
         Ok(self
             .connection
             .prepare_cached(&format!(
                 "SELECT id FROM inbox INDEXED BY inbox_pending
                  WHERE chat = ?2 AND state = 'pending' AND sender IN {} AND (wa_id = ?3 OR edits = ?3)
                  ORDER BY id DESC LIMIT 1",
-                people::names_of("?1")
+                people::aliases_sql("?1")
             ))?
             .query_row([sender.as_str(), group.chat.as_str(), target.as_str()], |row| row.get(0))
             .optional()?)
     }
 
     /// The message that the original one answered.
-    fn quoted_by(&self, group: &Group, sender: &SenderId, target: &MessageId) -> Result<Option<MessageId>> {
+    fn quoted_message_id(
+        &self,
+        group: &Group,
+        sender: &SenderId,
+        target: &MessageId,
+    ) -> Result<Option<MessageId>> {
         let quoted: Option<Option<String>> = self
             .connection
             .prepare_cached(&format!(
                 "SELECT quote_id FROM inbox WHERE chat = ?2 AND wa_id = ?3 AND sender IN {}",
-                people::names_of("?1")
+                people::aliases_sql("?1")
             ))?
             .query_row(params![sender.as_str(), group.chat.as_str(), target.as_str()], |row| row.get(0))
             .optional()?;

@@ -8,16 +8,16 @@
 #[allow(dead_code, unused_imports, reason = "of these files only a part is called")]
 mod mounted {
     pub mod agent;
-    pub mod complaint;
-    /// Of the door only what decides about bytes.
-    pub mod door {
-        pub mod asked;
-        pub mod meter;
-        pub mod web {
-            pub mod address;
-            mod refusal;
+    pub mod api_error;
+    /// Of the egress proxy only what decides about bytes.
+    pub mod egress {
+        pub mod forward_proxy {
+            mod proxy_error;
+            pub mod public_address;
             pub mod target;
         }
+        pub mod meter;
+        pub mod request_check;
     }
     pub mod paths;
     pub mod render;
@@ -27,5 +27,5 @@ mod mounted {
 mod targets;
 
 // Under the names by which they know each other.
-use mounted::{agent, complaint, door, paths, render, types, writing};
+use mounted::{agent, api_error, egress, paths, render, types, writing};
 pub use targets::{answer, asked, engine, meter, prompt, proxy};

@@ -10,13 +10,13 @@ use serde_json::Value;
 use tokio::io::sink;
 use tokio::runtime::{Builder, Runtime};
 
-use crate::agent::{Agent, AgentEvent, Engine, Input, Request};
-use crate::door::asked::{self, Model};
-use crate::door::meter::{Ending, Meter, Seen};
-use crate::door::web::address::special;
-use crate::door::web::target::{Host, Passage, Target};
-use crate::render::prompt::{Author, Prompt, PromptFile, PromptMessage, PromptQuote, Whereabouts};
-use crate::render::{FILES_MAX, MESSAGE_LIMIT_CHARS, Part, Person, rendered};
+use crate::agent::{Agent, AgentEvent, Engine, EngineInput, Request};
+use crate::egress::forward_proxy::public_address::special_address_kind;
+use crate::egress::forward_proxy::target::{Host, ProxyMethod, ProxyTarget};
+use crate::egress::meter::{Meter, MeterReading, StreamEnding};
+use crate::egress::request_check::{NamedModel, check_model_request};
+use crate::render::prompt::{FileLocation, Prompt, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
+use crate::render::{AnswerPart, FILES_MAX, MESSAGE_LIMIT_CHARS, MentionablePerson, render_answer};
 use crate::types::{Forwarded, GroupName, HostName, MediaKind, MessageId, SenderId, WebPolicy};
 
 /// More than the messages of any answer: ten files, texts around them, a reaction.
@@ -31,15 +31,15 @@ pub fn answer(data: &[u8]) {
     let said = String::from_utf8_lossy(data);
     let people =
         [("Ana", "34600000001@s.whatsapp.net"), ("Ana María", "100000000000003@lid"), ("J_.", "1@lid")]
-            .map(|(name, id)| Person { name: name.to_owned(), id: SenderId::new(id) });
-    let parts = rendered(&said, PREFIX, &people).parts;
+            .map(|(name, id)| MentionablePerson { name: name.to_owned(), id: SenderId::new(id) });
+    let parts = render_answer(&said, PREFIX, &people).parts;
     assert!(parts.len() <= PARTS_BOUND, "{} messages", parts.len());
     let mut words = String::new();
     for part in &parts {
         let (text, is_text) = match part {
-            Part::Text { text, .. } => (text, true),
-            Part::File { caption, .. } => (caption, false),
-            Part::Reaction(emoji) => (emoji, false),
+            AnswerPart::Text { text, .. } => (text, true),
+            AnswerPart::File { caption, .. } => (caption, false),
+            AnswerPart::Reaction(emoji) => (emoji, false),
         };
         let acts = |c: char| c.is_control() && c != '\n' && c != '\t';
         assert!(!text.contains(acts), "a control character: {text:?}");
@@ -64,7 +64,7 @@ pub fn prompt(data: &[u8]) {
     let messages: Vec<PromptMessage> = lines.take(200).map(message_of_line).collect();
     let (earlier, now) = messages.split_at(messages.len() / 2);
     let prompt = Prompt { zone: &zone, names: &names, earlier, messages: now };
-    let told = prompt.text();
+    let told = prompt.render_prompt();
     assert!(told.starts_with("<context") && told.ends_with("</messages>"), "{told:?}");
     // Nobody's words make an element: there are as many as there are messages.
     let opened = told.matches("<message ").count() + told.matches("<yours ").count();
@@ -73,7 +73,7 @@ pub fn prompt(data: &[u8]) {
     assert!(!told.contains(|c: char| c.is_control() && c != '\n' && c != '\t'), "{told:?}");
     let bound = PROMPT_BOUND_CHARS + messages.len() * PROMPT_BOUND_CHARS_EACH;
     assert!(told.chars().count() <= bound, "{} characters", told.chars().count());
-    assert!(prompt.cut_texts().iter().all(|(place, _)| *place < now.len()));
+    assert!(prompt.truncated_texts().iter().all(|(place, _)| *place < now.len()));
 }
 
 /// A message of its sender, id, text, quoted text and file's name, parted by bars; Kai's own has no sender.
@@ -84,8 +84,11 @@ fn message_of_line(line: &str) -> PromptMessage {
     let id = MessageId::new(field().unwrap_or_default());
     let text = field().unwrap_or_default();
     let (quoted, file_name) = (field(), field());
-    let author =
-        if name.is_empty() { Author::Kai } else { Author::Person { id: name.clone(), name: name.clone() } };
+    let author = if name.is_empty() {
+        PromptAuthor::Kai
+    } else {
+        PromptAuthor::Person { id: name.clone(), name: name.clone() }
+    };
     let quote = quoted.map(|text| PromptQuote {
         id: id.clone(),
         author: author.clone(),
@@ -96,7 +99,7 @@ fn message_of_line(line: &str) -> PromptMessage {
     });
     let file = file_name.map(|name| PromptFile {
         kind: MediaKind::Image,
-        whereabouts: Whereabouts::Missing { reason: name.clone() },
+        whereabouts: FileLocation::Missing { reason: name.clone() },
         name: Some(name),
     });
     let forwarded = [Forwarded::No, Forwarded::Once, Forwarded::Many][text.len() % 3];
@@ -111,13 +114,13 @@ pub fn engine(data: &[u8]) {
     let Some((first, said)) = data.split_first() else { return };
     let engine = if first % 2 == 0 { Engine::KimiCli } else { Engine::KimiCode };
     let events = RUNTIME.block_on(async {
-        let (agent, mut events) = Agent::start(engine, sink(), Cursor::new(said.to_vec()));
+        let (agent, mut events) = Agent::start_protocol(engine, sink(), Cursor::new(said.to_vec()));
         for request in [
-            Request::Prompt(Input::text("<context")),
-            Request::Steer(Input::text("<context")),
+            Request::Prompt(EngineInput::from_text("<context")),
+            Request::Steer(EngineInput::from_text("<context")),
             Request::Cancel,
         ] {
-            agent.ask(request);
+            agent.queue_request(request);
         }
         let mut heard = Vec::new();
         while let Some(event) = events.recv().await {
@@ -128,8 +131,10 @@ pub fn engine(data: &[u8]) {
     let gone = events.iter().filter(|event| matches!(event, AgentEvent::Gone(_))).count();
     assert_eq!(gone, 1, "{events:?}");
     assert!(matches!(events.last(), Some(AgentEvent::Gone(_))), "{events:?}");
-    let words: usize =
-        events.iter().map(|event| if let AgentEvent::Said(text) = event { text.len() } else { 0 }).sum();
+    let words: usize = events
+        .iter()
+        .map(|event| if let AgentEvent::AnswerText(text) = event { text.len() } else { 0 })
+        .sum();
     // A byte that is no UTF-8 becomes three.
     assert!(words <= 3 * said.len(), "{words} bytes of {}", said.len());
 }
@@ -137,9 +142,9 @@ pub fn engine(data: &[u8]) {
 /// What an agent asks of the model. Nothing that a plain reader of JSON finds in it escapes the judge.
 pub fn asked(data: &[u8]) {
     const MODEL: &str = "kimi-for-coding";
-    let asked = asked::read(data, &[MODEL.to_owned()]);
+    let asked = check_model_request(data, &[MODEL.to_owned()]);
     let Ok(Value::Object(body)) = serde_json::from_slice(data) else { return };
-    if asked.model == Model::Configured {
+    if asked.model == NamedModel::Configured {
         assert_eq!(body.get("model").and_then(Value::as_str), Some(MODEL));
     }
     if !asked.leads_kimi_to_the_web {
@@ -180,11 +185,11 @@ pub fn meter(data: &[u8]) {
     let content_type =
         ["text/event-stream", "application/json", "text/event-stream; charset=utf-8", "text/plain"]
             [usize::from(kind % 4)];
-    let read = |piece_bytes: usize| -> (Vec<Seen>, Ending) {
+    let read = |piece_bytes: usize| -> (Vec<MeterReading>, StreamEnding) {
         let mut meter = Meter::new(content_type);
-        let mut seen: Vec<Seen> =
-            body.chunks(piece_bytes.max(1)).flat_map(|piece| meter.read(piece)).collect();
-        let (last, ending) = meter.end();
+        let mut seen: Vec<MeterReading> =
+            body.chunks(piece_bytes.max(1)).flat_map(|piece| meter.read_piece(piece)).collect();
+        let (last, ending) = meter.finish_reading();
         seen.extend(last);
         (seen, ending)
     };
@@ -197,22 +202,22 @@ pub fn proxy(data: &[u8]) {
     let mut words = data.splitn(2, |byte| *byte == b' ');
     let (Some(method), Some(target)) = (words.next(), words.next()) else { return };
     let (Ok(method), Ok(uri)) = (Method::from_bytes(method), Uri::try_from(target)) else { return };
-    if !Target::is_of(&method, &uri) {
+    if !ProxyTarget::is_proxy_form(&method, &uri) {
         return;
     }
     let group = GroupName::parse("family").expect("a name");
-    let target = match Target::parse(&method, &uri) {
+    let target = match ProxyTarget::parse(&method, &uri) {
         Ok(target) => target,
         Err(refusal) => {
             // Whatever was asked for, the refusal can be written down.
-            assert!(refusal.response().status().is_client_error());
+            assert!(refusal.into_response().status().is_client_error());
             return;
         }
     };
-    assert_eq!(target.passage == Passage::Tunnel, method == Method::CONNECT);
-    assert!(target.admit(&WebPolicy::None, &group).is_err(), "{target:?}");
+    assert_eq!(target.proxy_method == ProxyMethod::Tunnel, method == Method::CONNECT);
+    assert!(target.check_web_policy(&WebPolicy::None, &group).is_err(), "{target:?}");
     let allowed = HostName::parse("example.org").expect("a host");
-    if target.admit(&WebPolicy::Allowlist(vec![allowed]), &group).is_ok() {
+    if target.check_web_policy(&WebPolicy::Allowlist(vec![allowed]), &group).is_ok() {
         let Host::Name(name) = &target.host else { panic!("an address is on no list: {target:?}") };
         let name = name.to_string();
         assert!(name == "example.org" || name.ends_with(".example.org"), "{name}");
@@ -220,6 +225,6 @@ pub fn proxy(data: &[u8]) {
     if let Host::Address(address) = target.host
         && (address.is_loopback() || address.is_unspecified() || address.is_multicast())
     {
-        assert!(special(address).is_some(), "{address}");
+        assert!(special_address_kind(address).is_some(), "{address}");
     }
 }

@@ -59,7 +59,7 @@ async fn who_is_who_and_how_chats_are_called_is_told_once() {
     let first = bridge.next_batch().await;
     assert_eq!(first.len(), 3, "{first:?}");
     server.drop_connection(KAI);
-    bridge.wait_for("a loss", |link| (*link == nanokimi::types::Link::Connecting).then_some(())).await;
+    bridge.wait_for("a loss", |link| (*link == nanokimi::types::LinkState::Connecting).then_some(())).await;
     bridge.wait_until_online().await;
     server.phone_writes(ANNA, KAI, "Two").await;
     let second = bridge.next_batch().await;

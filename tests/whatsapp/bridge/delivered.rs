@@ -8,9 +8,9 @@ use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
-use nanokimi::bridge::{self, Content, Order, Recipients, Repair, SendError};
-use nanokimi::store::{Attempt, DueContent, Repairs, Rules, SendResult, Store};
-use nanokimi::types::{ChatId, Group, GroupName, Lang, Link, Role};
+use nanokimi::bridge::{self, Content, Order, Recipients, RepairOrder, SendError};
+use nanokimi::store::{RepairBatch, ReplyContent, Rules, SendAttempt, SendResult, Store};
+use nanokimi::types::{ChatId, Group, GroupName, Lang, LinkState, Role};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
@@ -91,20 +91,21 @@ impl World {
 
     /// Kai says something. Where WhatsApp takes it, it has taken it when this returns.
     async fn says(&mut self, chat: &str, text: &str) -> SendResult {
-        self.store.say(&ChatId::new(chat), text, self.now()).await.unwrap();
+        self.store.notify_chat(&ChatId::new(chat), text, self.now()).await.unwrap();
         self.tries(chat).await
     }
 
     /// The next attempt for what waits in a chat, when it is due.
     async fn tries(&mut self, chat: &str) -> SendResult {
         let chat = ChatId::new(chat);
-        let reply = self.store.first_waiting(Some(&chat)).await.unwrap().pop().expect("something waits");
-        let pause = reply.put_off.map(|put_off| put_off.left(self.now())).unwrap_or_default();
+        let reply =
+            self.store.next_queued_replies(Some(&chat)).await.unwrap().pop().expect("something waits");
+        let pause = reply.put_off.map(|put_off| put_off.remaining_at(self.now())).unwrap_or_default();
         self.passes(SignedDuration::try_from(pause).unwrap());
-        assert_eq!(self.store.begin_attempt(&reply).await.unwrap(), Attempt::Begins);
-        let DueContent::Text { text, mentions } = reply.content.clone() else { panic!("a text") };
+        assert_eq!(self.store.begin_attempt(&reply).await.unwrap(), SendAttempt::Begins);
+        let ReplyContent::Text { text, mentions } = reply.content.clone() else { panic!("a text") };
         let ((outcome, answer), (encoded, message)) = (oneshot::channel(), oneshot::channel());
-        let order = Order::Send(bridge::Send {
+        let order = Order::Send(bridge::SendOrder {
             chat,
             id: reply.id.clone(),
             content: Content::Text { text, mentions },
@@ -120,7 +121,7 @@ impl World {
             Err(SendError::NoKeys) => SendResult::NoKeys,
             Err(SendError::Later(error) | SendError::Never(error)) => panic!("{error}"),
         };
-        self.store.attempted(&reply, result.clone(), rules(), self.now()).await.unwrap();
+        self.store.record_attempt(&reply, result.clone(), rules(), self.now()).await.unwrap();
         if let SendResult::Sent { .. } = result {
             let acked =
                 async |store: &Store| (store.queue_counts().await.unwrap().unanswered == 0).then_some(());
@@ -137,7 +138,7 @@ impl World {
     /// Waits until there is reason to doubt that somebody can read something.
     async fn until_suspect(&mut self) {
         let doubt = async |store: &Store| {
-            store.take_due_repairs(rules(), Timestamp::UNIX_EPOCH).await.unwrap().next.map(drop)
+            store.claim_due_repairs(rules(), Timestamp::UNIX_EPOCH).await.unwrap().next.map(drop)
         };
         self.until("something is suspect", doubt).await;
     }
@@ -145,11 +146,11 @@ impl World {
     /// After this time the repairs are made that are due then. Gives how they went.
     async fn later(&mut self, mins: i64) -> Vec<Result<(), SendError>> {
         self.passes(SignedDuration::from_mins(mins));
-        let Repairs { due, .. } = self.store.take_due_repairs(rules(), self.now()).await.unwrap();
+        let RepairBatch { due, .. } = self.store.claim_due_repairs(rules(), self.now()).await.unwrap();
         let mut made = Vec::new();
         for due in due {
             let (outcome, answer) = oneshot::channel();
-            let order = Order::Repair(Repair {
+            let order = Order::Repair(RepairOrder {
                 chat: due.chat.clone(),
                 id: due.id.clone(),
                 person: due.person.clone(),
@@ -172,13 +173,14 @@ impl World {
 
     /// How often the owner was told something.
     async fn told(&self) -> u64 {
-        self.store.still_to_come(&ChatId::new(KAIS_CHAT)).await.unwrap()
+        self.store.count_unfinished_work(&ChatId::new(KAIS_CHAT)).await.unwrap()
     }
 
     /// Nothing is left that no phone has.
     async fn until_delivered(&mut self) {
         let now = self.now();
-        let delivered = async |store: &Store| store.undelivered(now).await.unwrap().is_none().then_some(());
+        let delivered =
+            async |store: &Store| store.undelivered_replies(now).await.unwrap().is_none().then_some(());
         self.until("everything is on a phone", delivered).await;
     }
 
@@ -234,12 +236,12 @@ async fn serve(
     let intake = tokio::spawn(async move {
         while let Some(batch) = batches.recv().await {
             let now = *now.lock().unwrap();
-            into.take_in(batch.events.clone(), rules(), now).await.unwrap();
+            into.record_events(batch.events.clone(), rules(), now).await.unwrap();
             store(batch);
             counter.send_modify(|counter| *counter += 1);
         }
     });
-    let online = timeout(PATIENCE, bridge.end.link.wait_for(|link| *link == Link::Online)).await;
+    let online = timeout(PATIENCE, bridge.end.link.wait_for(|link| *link == LinkState::Online)).await;
     online.expect("it is online").unwrap();
     (bridge, stored, intake)
 }
@@ -290,7 +292,10 @@ async fn never_any_keys() -> Reads {
     for _ in 1..40 {
         assert_eq!(world.tries(ANNAS_CHAT).await, SendResult::NoKeys);
     }
-    assert_eq!(world.store.given_up().await.unwrap()[0].why, "WhatsApp has no keys of this person's devices");
+    assert_eq!(
+        world.store.given_up_replies().await.unwrap()[0].why,
+        "WhatsApp has no keys of this person's devices"
+    );
     format!("{}; owner told {} time", on_phones(&world, &[ANNA]).await, world.told().await)
 }
 

@@ -2,7 +2,7 @@
 //! on by itself when the database does.
 
 use nanokimi::bridge::{Event, HandedOver};
-use nanokimi::types::Link;
+use nanokimi::types::LinkState;
 use rusqlite::Connection;
 use tokio::time::timeout;
 
@@ -35,7 +35,7 @@ fn database(folder: &Folder) -> Connection {
 async fn until_lost(bridge: &mut Bridge) -> Vec<String> {
     let mut came = Vec::new();
     let losing = async {
-        while *bridge.end.link.borrow_and_update() == Link::Online {
+        while *bridge.end.link.borrow_and_update() == LinkState::Online {
             tokio::select! {
                 changed = bridge.end.link.changed() => changed.expect("the bridge runs"),
                 Some(batch) = bridge.end.batches.recv() => came.extend(texts(&store(batch))),

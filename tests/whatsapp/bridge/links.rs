@@ -2,9 +2,9 @@
 
 use std::time::Duration;
 
-use nanokimi::bridge::whatsapp::{Presence, Task};
-use nanokimi::bridge::{Fetch, FetchError, Order, SendError};
-use nanokimi::types::{Link, Media, MediaKind};
+use nanokimi::bridge::whatsapp::{BridgeTask, Presence};
+use nanokimi::bridge::{FetchError, FetchOrder, Order, SendError};
+use nanokimi::types::{LinkState, Media, MediaKind};
 use tokio::sync::oneshot;
 use tokio::time::{advance, pause, resume};
 
@@ -27,7 +27,7 @@ async fn let_pass(time: Duration) {
     resume();
 }
 
-fn is(wanted: Link) -> impl Fn(&Link) -> Option<()> {
+fn is(wanted: LinkState) -> impl Fn(&LinkState) -> Option<()> {
     move |link| (*link == wanted).then_some(())
 }
 
@@ -39,10 +39,10 @@ async fn the_bridge_comes_back_and_says_that_it_was_away() {
             Some(interruption) => server.interrupt(KAI, interruption),
             None => server.drop_connection(KAI),
         }
-        bridge.wait_for("a loss", is(Link::Connecting)).await;
+        bridge.wait_for("a loss", is(LinkState::Connecting)).await;
         bridge.wait_until_online().await;
     }
-    assert_eq!(bridge.stop().await, Link::Online);
+    assert_eq!(bridge.stop().await, LinkState::Online);
     server.wait_until_offline(KAI).await;
 }
 
@@ -51,7 +51,7 @@ async fn while_away_nothing_is_sent_and_nothing_is_left_unanswered() {
     let (server, _folder, mut bridge) = linked().await;
     server.refuse_next_login(KAI, Refusal::Other(418));
     server.drop_connection(KAI);
-    bridge.wait_for("a loss", is(Link::Connecting)).await;
+    bridge.wait_for("a loss", is(LinkState::Connecting)).await;
     let later = SendError::Later("WhatsApp is not connected".to_owned());
     assert_eq!(bridge.say(FAMILY, "3EB0AAAA", "Hello").await, Err(later));
     let (outcome, fetched) = oneshot::channel();
@@ -63,7 +63,7 @@ async fn while_away_nothing_is_sent_and_nothing_is_left_unanswered() {
         handle: Vec::new(),
     };
     let into = tempfile::tempfile().unwrap();
-    bridge.order(Order::Fetch(Fetch { media, into, limit_bytes: 10, outcome })).await;
+    bridge.order(Order::Fetch(FetchOrder { media, into, limit_bytes: 10, outcome })).await;
     assert_eq!(fetched.await.unwrap(), Err(FetchError::Later));
     bridge.wait_until_online().await;
 }
@@ -72,7 +72,7 @@ async fn while_away_nothing_is_sent_and_nothing_is_left_unanswered() {
 async fn a_link_that_another_took_over_is_taken_back_once_and_then_given_up() {
     let (server, _folder, mut bridge) = linked().await;
     server.interrupt(KAI, Interruption::Replaced);
-    bridge.wait_for("a loss", is(Link::Connecting)).await;
+    bridge.wait_for("a loss", is(LinkState::Connecting)).await;
     server.wait_until_offline(KAI).await;
     // An order that is answered: the bridge is waiting.
     assert!(bridge.say(FAMILY, "3EB0AAAA", "Hello").await.is_err());
@@ -83,7 +83,7 @@ async fn a_link_that_another_took_over_is_taken_back_once_and_then_given_up() {
     let_pass(Duration::from_secs(61)).await;
     bridge.wait_until_online().await;
     server.interrupt(KAI, Interruption::Replaced);
-    assert_eq!(bridge.ended().await, Link::Replaced);
+    assert_eq!(bridge.ended().await, LinkState::Replaced);
 }
 
 #[tokio::test]
@@ -97,7 +97,7 @@ async fn a_removed_link_is_over_and_its_keys_are_kept_aside() {
         } else {
             server.unlink(KAI);
         }
-        assert_eq!(bridge.ended().await, Link::LoggedOut, "{when}");
+        assert_eq!(bridge.ended().await, LinkState::LoggedOut, "{when}");
         let beside = folder.beside();
         assert!(beside.len() == 1 && beside[0].starts_with("auth-logged-out-2"), "{beside:?}");
         assert!(folder.root.path().join(&beside[0]).join("wa.db").exists());
@@ -110,7 +110,7 @@ async fn a_ban_is_waited_for() {
     let (server, _folder, mut bridge) = linked().await;
     server.refuse_next_login(KAI, Refusal::Banned { reason: 101, secs: 3600 });
     server.drop_connection(KAI);
-    let banned = |link: &Link| if let Link::Banned { until } = link { Some(*until) } else { None };
+    let banned = |link: &LinkState| if let LinkState::Banned { until } = link { Some(*until) } else { None };
     let until = bridge.wait_for("a ban", banned).await;
     let left = until.duration_since(nanokimi::clock::Clock::System.now()).as_secs();
     assert!((3500..=3600).contains(&left), "{left} s");
@@ -125,14 +125,14 @@ async fn a_refused_version_is_looked_up_once_and_then_given_up() {
     server.offer_version(2_000_000_001);
     server.refuse_next_login(KAI, Refusal::Outdated);
     server.drop_connection(KAI);
-    bridge.wait_for("a loss", is(Link::Connecting)).await;
+    bridge.wait_for("a loss", is(LinkState::Connecting)).await;
     bridge.wait_until_online().await;
     assert_eq!(server.version_of(KAI), Some((2, 3000, 2_000_000_001)));
 
     server.refuse_next_login(KAI, Refusal::Outdated);
     server.refuse_next_login(KAI, Refusal::Outdated);
     server.drop_connection(KAI);
-    assert_eq!(bridge.ended().await, Link::Outdated);
+    assert_eq!(bridge.ended().await, LinkState::Outdated);
 }
 
 #[tokio::test]
@@ -161,10 +161,10 @@ async fn a_device_that_leaves_is_forgotten_by_the_server_and_here() {
         let file = file.unwrap();
         std::fs::copy(file.path(), kept.path().join(file.file_name())).unwrap();
     }
-    let leaving = Bridge::start(folder.bridge(&server, Presence::Hidden), |_| Task::Unlink);
-    assert_eq!(leaving.ended().await, Link::Unlinked);
+    let leaving = Bridge::start(folder.bridge(&server, Presence::Hidden), |_| BridgeTask::Unlink);
+    assert_eq!(leaving.ended().await, LinkState::Unlinked);
     assert_eq!(folder.beside(), Vec::<String>::new());
-    assert_eq!(Bridge::serve(&server, &kept).ended().await, Link::LoggedOut, "old keys open nothing");
+    assert_eq!(Bridge::serve(&server, &kept).ended().await, LinkState::LoggedOut, "old keys open nothing");
 }
 
 #[tokio::test]
@@ -174,9 +174,9 @@ async fn a_device_that_leaves_while_the_server_is_away_keeps_its_keys_aside() {
     let mut away = folder.bridge(&server, Presence::Hidden);
     // Port 9 of this machine answers nobody.
     away.url = Some("ws://127.0.0.1:9/ws/chat".to_owned());
-    let leaving = Bridge::start(away, |_| Task::Unlink);
+    let leaving = Bridge::start(away, |_| BridgeTask::Unlink);
     // There is a limit to how long it tries, which this person does not wait for.
-    assert_eq!(leaving.stop().await, Link::Connecting);
+    assert_eq!(leaving.stop().await, LinkState::Connecting);
     let beside = folder.beside();
     assert!(beside.len() == 1 && beside[0].starts_with("auth-unlinked-2"), "{beside:?}");
 }
@@ -188,8 +188,8 @@ async fn keys_that_are_damaged_are_moved_aside_by_whoever_unlinks() {
     std::fs::create_dir(folder.path()).unwrap();
     std::fs::write(folder.path().join("wa.db"), "no database, but many bytes ".repeat(100)).unwrap();
     assert!(folder.bridge(&server, Presence::Hidden).is_linked().await.is_err());
-    let leaving = Bridge::start(folder.bridge(&server, Presence::Hidden), |_| Task::Unlink);
-    assert_eq!(leaving.ended().await, Link::Connecting);
+    let leaving = Bridge::start(folder.bridge(&server, Presence::Hidden), |_| BridgeTask::Unlink);
+    assert_eq!(leaving.ended().await, LinkState::Connecting);
     let beside = folder.beside();
     assert!(beside.len() == 1 && beside[0].starts_with("auth-damaged-2"), "{beside:?}");
     assert!(!folder.bridge(&server, Presence::Hidden).is_linked().await.unwrap());
@@ -200,7 +200,7 @@ async fn while_the_service_stops_its_last_replies_still_leave() {
     let (server, _folder, mut bridge) = linked().await;
     bridge.end.batches.close();
     server.drop_connection(KAI);
-    bridge.wait_for("a loss", is(Link::Connecting)).await;
+    bridge.wait_for("a loss", is(LinkState::Connecting)).await;
     bridge.wait_until_online().await;
     assert!(bridge.say(FAMILY, "3EB0AAAA", "Goodbye").await.is_ok());
     // A message that nobody takes any more ends no connection.
@@ -208,17 +208,17 @@ async fn while_the_service_stops_its_last_replies_still_leave() {
     assert!(bridge.say(FAMILY, "3EB0AAAB", "Goodbye").await.is_ok());
     let_pass(Duration::from_secs(6)).await;
     assert!(bridge.say(FAMILY, "3EB0AAAC", "Goodbye").await.is_ok());
-    assert_eq!(bridge.stop().await, Link::Online);
+    assert_eq!(bridge.stop().await, LinkState::Online);
 }
 
 #[tokio::test]
 async fn when_the_service_is_gone_the_bridge_ends() {
     let (server, folder, bridge) = linked().await;
     bridge.stop().await;
-    let (bridge_end, end) = nanokimi::bridge::pair();
+    let (bridge_end, end) = nanokimi::bridge::create_bridge_ends();
     let whatsapp = folder.bridge(&server, Presence::Hidden);
     drop(end);
-    let running = whatsapp.run(bridge_end, Task::Serve, std::future::pending());
+    let running = whatsapp.run_bridge(bridge_end, BridgeTask::Serve, std::future::pending());
     tokio::time::timeout(PATIENCE, running).await.expect("the bridge ends").unwrap();
     server.wait_until_offline(KAI).await;
 }
@@ -228,12 +228,12 @@ async fn two_bridges_on_one_link_do_not_fight() {
     let (server, folder, mut first) = linked().await;
     let mut second = Bridge::serve(&server, &folder);
     second.wait_until_online().await;
-    first.wait_for("a loss", is(Link::Connecting)).await;
+    first.wait_for("a loss", is(LinkState::Connecting)).await;
     let annas = Files::new();
     let anna = Device::linked(&server, &annas, ANNA).await;
     anna.write(KAI, "Which of you?").await;
     assert_eq!(second.next_message().await.text, "Which of you?");
-    assert_eq!(*first.end.link.borrow(), Link::Connecting);
+    assert_eq!(*first.end.link.borrow(), LinkState::Connecting);
     first.stop().await;
     second.stop().await;
 }

@@ -4,7 +4,7 @@ use std::fs::File;
 use std::io::{Read, Seek, Write};
 
 use nanokimi::bridge::{Content, OutgoingFile};
-use nanokimi::bridge::{Fetch, FetchError, HandedOver, Order};
+use nanokimi::bridge::{FetchError, FetchOrder, HandedOver, Order};
 use nanokimi::types::{Media, MediaKind};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
@@ -42,7 +42,7 @@ async fn fetch(bridge: &Bridge, media: &Media, limit_bytes: u64) -> (Result<u64,
     let mut file = tempfile::tempfile().unwrap();
     let (outcome, fetched) = oneshot::channel();
     let into = file.try_clone().unwrap();
-    bridge.order(Order::Fetch(Fetch { media: media.clone(), into, limit_bytes, outcome })).await;
+    bridge.order(Order::Fetch(FetchOrder { media: media.clone(), into, limit_bytes, outcome })).await;
     let fetched = timeout(PATIENCE, fetched).await.unwrap().unwrap();
     file.rewind().unwrap();
     let mut content = Vec::new();
@@ -85,7 +85,7 @@ async fn a_stuck_photo_holds_no_message_up() {
     server.keep_media(Storage::Stuck);
     let (outcome, fetched) = oneshot::channel();
     let into = tempfile::tempfile().unwrap();
-    bridge.order(Order::Fetch(Fetch { media, into, limit_bytes: 200_000, outcome })).await;
+    bridge.order(Order::Fetch(FetchOrder { media, into, limit_bytes: 200_000, outcome })).await;
     server.wait_for_media_downloads(1).await;
     anna.write(KAI, "Did you get it?").await;
     assert_eq!(bridge.next_message().await.text, "Did you get it?");
@@ -104,14 +104,16 @@ async fn a_photo_that_nobody_waits_for_holds_no_other_up() {
     for begun in 1..=2 {
         let (outcome, fetched) = oneshot::channel();
         let into = tempfile::tempfile().unwrap();
-        bridge.order(Order::Fetch(Fetch { media: media.clone(), into, limit_bytes: 200_000, outcome })).await;
+        bridge
+            .order(Order::Fetch(FetchOrder { media: media.clone(), into, limit_bytes: 200_000, outcome }))
+            .await;
         server.wait_for_media_downloads(begun).await;
         waiting.push(fetched);
     }
     waiting.clear();
     let (outcome, _fetched) = oneshot::channel();
     let into = tempfile::tempfile().unwrap();
-    bridge.order(Order::Fetch(Fetch { media, into, limit_bytes: 200_000, outcome })).await;
+    bridge.order(Order::Fetch(FetchOrder { media, into, limit_bytes: 200_000, outcome })).await;
     server.wait_for_media_downloads(3).await;
     bridge.stop().await;
 }
@@ -123,7 +125,7 @@ async fn a_stuck_photo_does_not_hold_the_end_up() {
     server.keep_media(Storage::Stuck);
     let (outcome, fetched) = oneshot::channel();
     let into = tempfile::tempfile().unwrap();
-    bridge.order(Order::Fetch(Fetch { media, into, limit_bytes: 200_000, outcome })).await;
+    bridge.order(Order::Fetch(FetchOrder { media, into, limit_bytes: 200_000, outcome })).await;
     server.wait_for_media_downloads(1).await;
     bridge.stop().await;
     assert!(fetched.await.is_err(), "nobody will say how it went");

@@ -1,7 +1,7 @@
 //! Messages through the bridge, in and out.
 
 use nanokimi::bridge::Content;
-use nanokimi::bridge::whatsapp::{Presence, Task};
+use nanokimi::bridge::whatsapp::{BridgeTask, Presence};
 use nanokimi::bridge::{HandedOver, Order, QuoteTo, Recipients, SendError, Typing};
 use nanokimi::types::{Answer, ChatId, Event, Mention, MessageId};
 use whatsapp_rust::buffa::MessageField;
@@ -233,7 +233,7 @@ async fn replies_of_one_chat_keep_their_order_while_typing_and_reading_go_beside
     let mut waiting = Vec::new();
     for number in 0..10 {
         let (outcome, sent) = tokio::sync::oneshot::channel();
-        let send = nanokimi::bridge::Send {
+        let send = nanokimi::bridge::SendOrder {
             chat: ChatId::new(FAMILY),
             id: MessageId::new(format!("3EB0000{number}")),
             content: Content::Text { text: format!("Part {number}"), mentions: Vec::new() },
@@ -280,7 +280,7 @@ async fn the_account_is_seen_online_only_while_it_types_where_it_shares_a_number
 
     let shown = folder.bridge(&server, Presence::Shown);
     let before = presences(&server);
-    let mut bridge = Bridge::start(shown, |_| Task::Serve);
+    let mut bridge = Bridge::start(shown, |_| BridgeTask::Serve);
     bridge.wait_until_online().await;
     server.wait_for_presences(KAI, before + 1).await;
     bridge.stop().await;

@@ -1,7 +1,7 @@
 //! Messages that cannot be read, or that keys from elsewhere have moved past: they are noted, and the phone has them.
 
 use nanokimi::bridge::{Event, Order};
-use nanokimi::types::{Author, Unread};
+use nanokimi::types::{Author, UnreadableMessage};
 use rusqlite::Connection;
 use tokio::time::timeout;
 use whatsapp_rust::buffa::{Message as _, MessageField};
@@ -11,7 +11,7 @@ use super::world::{ANNA, Bridge, FAMILY, Folder, KAI, KAIS_CHAT, message, server
 use crate::client::{Device, Files};
 use crate::server::{PATIENCE, Server};
 
-fn unread(event: &Event) -> Option<Unread> {
+fn unread(event: &Event) -> Option<UnreadableMessage> {
     if let Event::Unread(unread) = event { Some(unread.clone()) } else { None }
 }
 

@@ -5,10 +5,10 @@ use std::time::Duration;
 
 use anyhow::Result;
 use nanokimi::bridge::Content;
-use nanokimi::bridge::whatsapp::{Presence, Task, WhatsApp};
+use nanokimi::bridge::whatsapp::{BridgeTask, Presence, WhatsAppBridge};
 use nanokimi::bridge::{self, Batch, HandedOver, Order, QuoteTo, Recipients, SendError, ServiceEnd};
 use nanokimi::clock::Clock;
-use nanokimi::types::{ChatId, Event, Inbound, Link, MessageId, Pairing, SenderId};
+use nanokimi::types::{ChatId, Event, IncomingMessage, LinkState, MessageId, Pairing, SenderId};
 use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
@@ -56,37 +56,40 @@ impl Folder {
         names
     }
 
-    pub fn bridge(&self, server: &Server, presence: Presence) -> WhatsApp {
-        WhatsApp { folder: self.path(), url: Some(server.url()), presence, clock: Clock::System }
+    pub fn bridge(&self, server: &Server, presence: Presence) -> WhatsAppBridge {
+        WhatsAppBridge { folder: self.path(), url: Some(server.url()), presence, clock: Clock::System }
     }
 }
 
 /// A bridge that runs.
 pub struct Bridge {
     pub end: ServiceEnd,
-    running: JoinHandle<Result<Link>>,
+    running: JoinHandle<Result<LinkState>>,
     stop: oneshot::Sender<()>,
     pub passkey: mpsc::Sender<String>,
 }
 
 impl Bridge {
     pub fn serve(server: &Server, folder: &Folder) -> Self {
-        Self::start(folder.bridge(server, Presence::Hidden), |_| Task::Serve)
+        Self::start(folder.bridge(server, Presence::Hidden), |_| BridgeTask::Serve)
     }
 
     pub fn link(server: &Server, folder: &Folder, phone: Option<&str>) -> Self {
         let phone = phone.map(str::to_owned);
-        Self::start(folder.bridge(server, Presence::Hidden), |passkey| Task::LinkAccount { phone, passkey })
+        Self::start(folder.bridge(server, Presence::Hidden), |passkey| BridgeTask::LinkAccount {
+            phone,
+            passkey,
+        })
     }
 
-    pub fn start(bridge: WhatsApp, task: impl FnOnce(mpsc::Receiver<String>) -> Task) -> Self {
-        let (bridge_end, end) = bridge::pair();
+    pub fn start(bridge: WhatsAppBridge, task: impl FnOnce(mpsc::Receiver<String>) -> BridgeTask) -> Self {
+        let (bridge_end, end) = bridge::create_bridge_ends();
         let (stop, stopped) = oneshot::channel::<()>();
         let (passkey, answers) = mpsc::channel(1);
         let task = task(answers);
         let running = tokio::spawn(async move {
             let stopped = async { drop(stopped.await) };
-            bridge.run(bridge_end, task, stopped).await
+            bridge.run_bridge(bridge_end, task, stopped).await
         });
         Self { end, running, stop, passkey }
     }
@@ -96,7 +99,7 @@ impl Bridge {
         let mut linking = Self::link(server, folder, None);
         let qr = linking.wait_for_qr().await;
         server.scan_qr(KAI, &qr).unwrap();
-        assert_eq!(linking.ended().await, Link::Online);
+        assert_eq!(linking.ended().await, LinkState::Online);
         let mut bridge = Self::serve(server, folder);
         bridge.wait_until_online().await;
         bridge
@@ -104,8 +107,8 @@ impl Bridge {
 
     pub async fn wait_for_qr(&mut self) -> String {
         self.wait_for("a QR code", |link| {
-            if let Link::Pairing(Pairing::Qr { code, .. }) = link {
-                Some(code.reveal().to_owned())
+            if let LinkState::Pairing(Pairing::Qr { code, .. }) = link {
+                Some(code.expose_secret().to_owned())
             } else {
                 None
             }
@@ -114,7 +117,7 @@ impl Bridge {
     }
 
     /// Until the link stands as wanted. Meanwhile everything that comes is stored.
-    pub async fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&Link) -> Option<T>) -> T {
+    pub async fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&LinkState) -> Option<T>) -> T {
         let waiting = async {
             loop {
                 if let Some(found) = wanted(&self.end.link.borrow_and_update()) {
@@ -131,7 +134,7 @@ impl Bridge {
     }
 
     pub async fn wait_until_online(&mut self) {
-        self.wait_for("a connection", |link| (*link == Link::Online).then_some(())).await;
+        self.wait_for("a connection", |link| (*link == LinkState::Online).then_some(())).await;
     }
 
     /// Stores the next batch and returns its events.
@@ -153,7 +156,7 @@ impl Bridge {
         }
     }
 
-    pub async fn next_message(&mut self) -> Inbound {
+    pub async fn next_message(&mut self) -> IncomingMessage {
         self.next(message).await
     }
 
@@ -174,7 +177,7 @@ impl Bridge {
         quote: Option<QuoteTo>,
     ) -> Result<HandedOver, SendError> {
         let (outcome, answer) = oneshot::channel();
-        let order = Order::Send(bridge::Send {
+        let order = Order::Send(bridge::SendOrder {
             chat: ChatId::new(chat),
             id: MessageId::new(id),
             content,
@@ -189,7 +192,7 @@ impl Bridge {
     }
 
     /// How the link stands when the bridge has ended by itself. Meanwhile everything that comes is stored.
-    pub async fn ended(mut self) -> Link {
+    pub async fn ended(mut self) -> LinkState {
         let ended = async {
             loop {
                 tokio::select! {
@@ -202,7 +205,7 @@ impl Bridge {
     }
 
     /// Has it stop.
-    pub async fn stop(self) -> Link {
+    pub async fn stop(self) -> LinkState {
         self.stop.send(()).ok();
         timeout(Duration::from_secs(30), self.running).await.expect("the bridge stops").unwrap().unwrap()
     }
@@ -213,7 +216,7 @@ pub fn store(batch: Batch) -> Vec<Event> {
     batch.events
 }
 
-pub fn message(event: &Event) -> Option<Inbound> {
+pub fn message(event: &Event) -> Option<IncomingMessage> {
     if let Event::Message(message) = event { Some(message.clone()) } else { None }
 }
 

@@ -2,7 +2,7 @@
 
 use insta::assert_snapshot;
 use nanokimi::store::Store;
-use nanokimi::types::Link;
+use nanokimi::types::LinkState;
 use whatsapp_rust::prelude::MessageExt;
 
 use super::world::{ANNA, FAMILY, Home, KAI, KAIS_CHAT, server};
@@ -119,7 +119,7 @@ async fn conflict_type_replaced() {
     let doctor = home.run(&["doctor"]).await.stdout;
     assert!(doctor.contains("A WhatsApp account is linked; it last came online on 20"), "{doctor}");
     let store = Store::open(&home.path("nanokimi/store/nanokimi.db")).unwrap();
-    store.set_link(&Link::Replaced, "2026-11-21T22:26:40Z".parse().unwrap()).await.unwrap();
+    store.record_link_state(&LinkState::Replaced, "2026-11-21T22:26:40Z".parse().unwrap()).await.unwrap();
     drop(store);
     let doctor = home.run(&["doctor"]).await.with_code(1).stdout;
     let found: Vec<&str> =

@@ -37,14 +37,14 @@ fn random() -> rand_for_keys::rngs::StdRng {
 }
 
 /// Somebody's keys.
-struct Person {
+struct TestPerson {
     address: ProtocolAddress,
     device: SignalDevice,
     cache: Arc<SignalStoreCache>,
     signal: SignalProtocolStoreAdapter,
 }
 
-impl Person {
+impl TestPerson {
     fn new(jid: &str) -> Self {
         let (user, server) = jid.split_once('@').unwrap();
         let device = SignalDevice::new(Arc::new(InMemoryBackend::new()));
@@ -53,7 +53,7 @@ impl Person {
         Self { address: ProtocolAddress::new(&format!("{user}@{server}"), 0.into()), device, cache, signal }
     }
 
-    async fn meet(&mut self, other: &Person) {
+    async fn meet(&mut self, other: &TestPerson) {
         let core = &other.device.core;
         let signed = core.signed_pre_key.public_key;
         let signature =
@@ -79,7 +79,7 @@ impl Person {
         .unwrap();
     }
 
-    async fn write(&mut self, to: &Person, id: &str) -> Letter {
+    async fn write(&mut self, to: &TestPerson, id: &str) -> Letter {
         let sealed = message_encrypt(
             b"hello",
             &to.address,
@@ -94,7 +94,7 @@ impl Person {
         Letter { id: id.to_owned(), kind, bytes }
     }
 
-    async fn read(&mut self, from: &Person, letter: &Letter) {
+    async fn read(&mut self, from: &TestPerson, letter: &Letter) {
         let bytes = &letter.bytes[..];
         let sealed = match letter.kind {
             "pkmsg" => CiphertextMessage::PreKeySignalMessage(PreKeySignalMessage::try_from(bytes).unwrap()),
@@ -121,12 +121,12 @@ impl Person {
         Letter { id: id.to_owned(), kind: "skmsg", bytes: sealed.serialized().to_vec() }
     }
 
-    async fn read_in_family(&mut self, from: &Person, letter: &Letter) {
+    async fn read_in_family(&mut self, from: &TestPerson, letter: &Letter) {
         let name = SenderKeyName::from_parts(FAMILY, from.address.as_str());
         group_decrypt(&letter.bytes, &mut self.signal.sender_key_store, &name).await.unwrap();
     }
 
-    async fn give_family_key(&mut self, to: &mut Person) {
+    async fn give_family_key(&mut self, to: &mut TestPerson) {
         let name = SenderKeyName::from_parts(FAMILY, self.address.as_str());
         let store = &mut self.signal.sender_key_store;
         let key = create_sender_key_distribution_message(&name, store, &mut random()).await.unwrap();
@@ -160,12 +160,12 @@ impl Letter {
     }
 
     fn announce(&self, arrivals: &Arrivals) {
-        arrivals.announce(&self.stanza().as_node_ref(), &KAI.parse::<Jid>().unwrap(), None, |_| None);
+        arrivals.register_stanza(&self.stanza().as_node_ref(), &KAI.parse::<Jid>().unwrap(), None, |_| None);
     }
 }
 
 /// What the reader would write down now of the author's keys: the session, and the key in the group.
-async fn records(reader: &Person, author: &Person) -> (Option<Bytes>, Option<Vec<u8>>) {
+async fn records(reader: &TestPerson, author: &TestPerson) -> (Option<Bytes>, Option<Vec<u8>>) {
     let disk = InMemoryBackend::new();
     reader.cache.flush(&disk).await.unwrap();
     let name = SenderKeyName::from_parts(FAMILY, author.address.as_str());
@@ -176,7 +176,7 @@ async fn records(reader: &Person, author: &Person) -> (Option<Bytes>, Option<Vec
 fn have_moved_past((session, key): &(Option<Bytes>, Option<Vec<u8>>), letter: &Letter) -> bool {
     let arrivals = Arrivals::default();
     letter.announce(&arrivals);
-    arrivals.have_passed(session.as_deref(), key.as_deref())
+    arrivals.has_overtaken_any(session.as_deref(), key.as_deref())
 }
 
 struct Disk {
@@ -193,8 +193,8 @@ impl Disk {
         let storage = Storage {
             database,
             arrivals: Arrivals::default(),
-            fault: Fault::default(),
-            desk: Desk::new(desk),
+            fault: StorageFault::default(),
+            intake: IntakeSink::new(desk),
         };
         Self { storage, intake, _folder: folder }
     }
@@ -204,14 +204,14 @@ impl Disk {
         self.storage.store_pending_inbound(&chat, &sender, &id, b"hello").await.unwrap();
     }
 
-    async fn has_session(&self, author: &Person) -> bool {
+    async fn has_session(&self, author: &TestPerson) -> bool {
         self.storage.database.get_session(author.address.as_str()).await.unwrap().is_some()
     }
 }
 
 /// Anna has written to Kai, and Kai's library has decrypted it.
-async fn decrypted(disk: &Disk) -> (Person, Person, Letter) {
-    let (mut anna, mut kai) = (Person::new(ANNA), Person::new(KAI));
+async fn decrypted(disk: &Disk) -> (TestPerson, TestPerson, Letter) {
+    let (mut anna, mut kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.meet(&kai).await;
     let letter = anna.write(&kai, "first").await;
     letter.announce(&disk.storage.arrivals);
@@ -234,7 +234,7 @@ async fn a_session_that_has_moved_past_a_message_waits_for_its_row() {
 #[tokio::test]
 async fn a_member_s_key_that_has_moved_past_a_message_waits_for_its_row() {
     let disk = Disk::new().await;
-    let (mut anna, mut kai) = (Person::new(ANNA), Person::new(KAI));
+    let (mut anna, mut kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.give_family_key(&mut kai).await;
     let letter = anna.write_to_family("first").await;
     letter.announce(&disk.storage.arrivals);
@@ -286,12 +286,14 @@ async fn what_comes_a_second_time_is_let_go_when_the_library_asks_for_its_row() 
 #[tokio::test]
 async fn what_comes_again_and_has_left_no_row_is_noted_before_it_counts_as_known() {
     let mut disk = Disk::new().await;
-    let (mut anna, kai) = (Person::new(ANNA), Person::new(KAI));
+    let (mut anna, kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.meet(&kai).await;
     let letter = anna.write(&kai, "first").await;
     let unread = Event::ReadAfterAll { chat: ChatId::new(ANNA), id: MessageId::new("first") };
     let phone = KAI.parse::<Jid>().unwrap();
-    disk.storage.arrivals.announce(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread.clone()));
+    disk.storage
+        .arrivals
+        .register_stanza(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread.clone()));
     let Arrival { chat, sender, id } = letter.arrival();
     for stored in [false, true] {
         let asked = disk.storage.get_pending_inbound(&chat, &sender, &id);
@@ -311,7 +313,7 @@ async fn what_comes_again_and_has_left_no_row_is_noted_before_it_counts_as_known
 #[tokio::test]
 async fn what_intake_has_taken_is_known_by_its_mark() {
     let mut disk = Disk::new().await;
-    let (mut anna, kai) = (Person::new(ANNA), Person::new(KAI));
+    let (mut anna, kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.meet(&kai).await;
     let letter = anna.write(&kai, "first").await;
     let Arrival { chat, sender, id } = letter.arrival();
@@ -322,7 +324,7 @@ async fn what_intake_has_taken_is_known_by_its_mark() {
     disk.storage.delete_pending_inbound_batch(&[key]).await.unwrap();
     let unread = Event::ReadAfterAll { chat: ChatId::new(ANNA), id: MessageId::new("first") };
     let phone = KAI.parse::<Jid>().unwrap();
-    disk.storage.arrivals.announce(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread));
+    disk.storage.arrivals.register_stanza(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread));
     assert_eq!(disk.storage.get_pending_inbound(&chat, &sender, &id).await.unwrap(), None);
     assert!(disk.intake.try_recv().is_err(), "it was taken before");
 }
@@ -331,29 +333,29 @@ async fn what_intake_has_taken_is_known_by_its_mark() {
 async fn after_a_failure_nothing_is_written_or_read() {
     let disk = Disk::new().await;
     let (anna, kai, letter) = decrypted(&disk).await;
-    disk.storage.fault.report("the disk is full");
+    disk.storage.fault.record_fault("the disk is full");
     let Arrival { chat, sender, id } = letter.arrival();
     assert!(disk.storage.store_pending_inbound(&chat, &sender, &id, b"hello").await.is_err());
     assert!(disk.storage.get_pending_inbound(&chat, &sender, &id).await.is_err());
-    disk.storage.arrivals.settle(&letter.arrival());
+    disk.storage.arrivals.release_arrival(&letter.arrival());
     assert!(kai.cache.flush(&disk.storage).await.is_err());
     assert!(!disk.has_session(&anna).await);
-    assert_eq!(disk.storage.fault.happens().await, "the disk is full");
+    assert_eq!(disk.storage.fault.wait_for_fault().await, "the disk is full");
 }
 
 /// What happens between two people: Anna writes so many messages, Kai reads one of those that wait, Kai answers.
 #[derive(Clone, Copy, Debug)]
-enum Step {
+enum TestStep {
     Write,
     Read(usize),
     Answer,
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<TestStep>> {
     let step = prop_oneof![
-        3 => Just(Step::Write),
-        3 => (0..8_usize).prop_map(Step::Read),
-        1 => Just(Step::Answer),
+        3 => Just(TestStep::Write),
+        3 => (0..8_usize).prop_map(TestStep::Read),
+        1 => Just(TestStep::Answer),
     ];
     proptest::collection::vec(step, 1..16)
 }
@@ -365,17 +367,17 @@ proptest! {
     fn keys_have_moved_past_exactly_what_was_decrypted(steps in steps(), in_group in any::<bool>()) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
-            let (mut anna, mut kai) = (Person::new(ANNA), Person::new(KAI));
+            let (mut anna, mut kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
             anna.meet(&kai).await;
             anna.give_family_key(&mut kai).await;
             let (mut waiting, mut read) = (Vec::new(), Vec::new());
             for (number, step) in steps.into_iter().enumerate() {
                 let id = format!("message {number}");
                 match step {
-                    Step::Write if in_group => waiting.push(anna.write_to_family(&id).await),
-                    Step::Write => waiting.push(anna.write(&kai, &id).await),
-                    Step::Read(_) if waiting.is_empty() => {}
-                    Step::Read(which) => {
+                    TestStep::Write if in_group => waiting.push(anna.write_to_family(&id).await),
+                    TestStep::Write => waiting.push(anna.write(&kai, &id).await),
+                    TestStep::Read(_) if waiting.is_empty() => {}
+                    TestStep::Read(which) => {
                         let letter = waiting.remove(which % waiting.len());
                         if in_group {
                             kai.read_in_family(&anna, &letter).await;
@@ -384,8 +386,8 @@ proptest! {
                         }
                         read.push(letter);
                     }
-                    Step::Answer if read.is_empty() || in_group => {}
-                    Step::Answer => {
+                    TestStep::Answer if read.is_empty() || in_group => {}
+                    TestStep::Answer => {
                         let answer = kai.write(&anna, &id).await;
                         anna.read(&kai, &answer).await;
                     }

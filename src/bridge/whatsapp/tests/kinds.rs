@@ -8,7 +8,7 @@ use wa::message as kind;
 
 use super::{events, image, info, me, said, some};
 use crate::bridge::whatsapp::inbound;
-use crate::types::{Event, Inbound, MediaKind, MessageId};
+use crate::types::{Event, IncomingMessage, MediaKind, MessageId};
 
 /// What is to come of a message.
 #[derive(Debug, PartialEq, Eq)]
@@ -23,8 +23,8 @@ enum Told<'a> {
 
 fn told(events: &[Event]) -> Told<'_> {
     match events {
-        [Event::Message(Inbound { text, media: None, .. })] => Told::Said(text),
-        [Event::Message(Inbound { text, media: Some(media), .. })] => Told::File(media.kind, text),
+        [Event::Message(IncomingMessage { text, media: None, .. })] => Told::Said(text),
+        [Event::Message(IncomingMessage { text, media: Some(media), .. })] => Told::File(media.kind, text),
         [Event::Noted(note)] => Told::Done(&note.text, note.target.as_ref().map(MessageId::as_str)),
         [Event::Edited(_) | Event::Deleted { .. } | Event::Reacted(_)] => Told::Nothing,
         [] => Told::Nothing,
@@ -411,7 +411,7 @@ fn a_comment_answers_what_it_is_on() {
 #[test]
 fn what_linked_devices_do_not_get_is_told_in_its_place() {
     let placeholder = |kind| {
-        let events = inbound::unavailable(&me(), &|_| None, &info(), kind);
+        let events = inbound::build_unavailable_events(&me(), &|_| None, &info(), kind);
         let placeholder = |event| {
             let Event::Message(message) = event else { return None };
             Some((message.id.to_string(), message.sender_name, message.text))

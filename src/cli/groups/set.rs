@@ -1,0 +1,209 @@
+//! `nanokimi groups set`: what an owner chooses for one group's agent.
+
+use anyhow::{Result, bail, ensure};
+use clap::{Args, ValueEnum};
+
+use super::super::install::Install;
+use super::super::ui;
+use super::parse_trigger_word;
+use crate::agent::Engine;
+use crate::types::{ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
+
+/// The word that takes a choice back.
+const DEFAULT: &str = "default";
+const TO_BUILD: &str = "Now run `nanokimi build`, which makes the image of an engine that is new here.";
+/// The word of `--daily-tokens` for no limit.
+const NO_LIMIT: &str = "none";
+
+#[derive(Args, Clone)]
+pub struct Choices {
+    /// The word after "@" that wakes the assistant there; "default" is the assistant's name
+    #[arg(long, value_name = "WORD")]
+    trigger: Option<String>,
+    /// The agent program: kimi-code, or kimi-cli, which has ended; "default" is ENGINE of .env
+    #[arg(long, value_name = "ENGINE", value_parser = ui::parse_typed_text)]
+    engine: Option<String>,
+    /// What of the web its agent reaches: nothing, the hosts of --hosts, or every public address
+    #[arg(long)]
+    web: Option<WebChoice>,
+    /// The hosts of `--web allowlist`, with those beneath them; they replace the ones before
+    #[arg(long, value_name = "HOST", value_delimiter = ',', value_parser = ui::parse_typed_text)]
+    hosts: Vec<String>,
+    /// Most tokens that it may use in a day; "none" is no limit
+    #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
+    daily_tokens: Option<String>,
+    /// What a forwarded message does that names the assistant: it is told with the next message, or calls it
+    #[arg(long)]
+    forwards: Option<ForwardsChoice>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum WebChoice {
+    None,
+    Allowlist,
+    Web,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum ForwardsChoice {
+    Told,
+    Call,
+}
+
+pub async fn change_group(install: &Install, name: &GroupName, choices: Choices) -> Result<()> {
+    let Some((store, group)) = install.find_group(name).await? else {
+        bail!("There is no group {name}; `nanokimi groups list` shows those there are");
+    };
+    choices.ensure_any_chosen()?;
+    let changed = choices.apply_to_group(group.clone())?;
+    if changed == group {
+        ui::print_info(format!("{name} is like that already."));
+        return Ok(());
+    }
+    store.update_group(&changed).await?;
+    ui::print_info(format!("Changed {name}; it counts from the next message on."));
+    if changed.engine != group.engine {
+        ui::print_info(TO_BUILD);
+    }
+    Ok(())
+}
+
+/// The same for every group, or for none.
+pub async fn change_all_groups(install: &Install, choices: Choices) -> Result<()> {
+    choices.ensure_any_chosen()?;
+    ensure!(
+        choices.trigger.is_none() && choices.forwards.is_none(),
+        "--trigger and --forwards are of one group; name it"
+    );
+    let Some(store) = install.open_existing_store()? else {
+        bail!("There are no groups yet; `nanokimi setup` makes one")
+    };
+    let groups = store.all_groups().await?;
+    let mut changed = Vec::new();
+    for group in &groups {
+        let new = choices.clone().apply_to_group(group.clone())?;
+        if new != *group {
+            changed.push(new);
+        }
+    }
+    for group in &changed {
+        store.update_group(group).await?;
+    }
+    match changed.len() {
+        0 => ui::print_info("All groups are like that already."),
+        1 => ui::print_info(format!("Changed {}; it counts from the next message on.", changed[0].name)),
+        number => ui::print_info(format!("Changed {number} groups; it counts from the next message on.")),
+    }
+    if choices.engine.is_some() && !changed.is_empty() {
+        ui::print_info(TO_BUILD);
+    }
+    Ok(())
+}
+
+impl Choices {
+    /// # Errors
+    /// Nothing was chosen.
+    fn ensure_any_chosen(&self) -> Result<()> {
+        let Self { trigger, engine, web, hosts, daily_tokens, forwards } = self;
+        ensure!(
+            trigger.is_some()
+                || engine.is_some()
+                || web.is_some()
+                || !hosts.is_empty()
+                || daily_tokens.is_some()
+                || forwards.is_some(),
+            "There is nothing to change: `nanokimi groups set --help` shows what can be chosen"
+        );
+        Ok(())
+    }
+
+    fn apply_to_group(self, mut group: Group) -> Result<Group> {
+        if let Some(word) = self.trigger {
+            ensure!(
+                group.role == Role::Member,
+                "The main channel needs no trigger: every message there is for the assistant"
+            );
+            group.trigger = if word == DEFAULT { None } else { Some(parse_trigger_word(&word)?) };
+        }
+        if let Some(name) = self.engine {
+            group.engine = if name == DEFAULT { None } else { Some(Engine::parse(&name)?.name()) };
+        }
+        group.web = resolve_web_policy(self.web, &self.hosts, group.web)?;
+        if let Some(number) = self.daily_tokens {
+            group.daily_tokens = parse_daily_tokens(&number)?;
+        }
+        if let Some(forwards) = self.forwards {
+            ensure!(
+                group.role == Role::Member,
+                "In the main channel every message is for the assistant, a forwarded one too"
+            );
+            group.forwards = match forwards {
+                ForwardsChoice::Told => ForwardPolicy::Told,
+                ForwardsChoice::Call => ForwardPolicy::Call,
+            };
+        }
+        Ok(group)
+    }
+}
+
+fn resolve_web_policy(web: Option<WebChoice>, hosts: &[String], before: WebPolicy) -> Result<WebPolicy> {
+    let hosts = hosts.iter().map(|host| HostName::parse(host)).collect::<Result<Vec<_>>>()?;
+    Ok(match (web, before) {
+        (None, before) if hosts.is_empty() => before,
+        (None, WebPolicy::Allowlist(_)) => WebPolicy::Allowlist(hosts),
+        (Some(WebChoice::Allowlist), WebPolicy::Allowlist(before)) if hosts.is_empty() => {
+            WebPolicy::Allowlist(before)
+        }
+        (Some(WebChoice::Allowlist), _) if !hosts.is_empty() => WebPolicy::Allowlist(hosts),
+        (Some(WebChoice::Allowlist), _) => {
+            bail!("--web allowlist needs its hosts, such as --hosts example.org,example.net")
+        }
+        (Some(WebChoice::None), _) if hosts.is_empty() => WebPolicy::None,
+        (Some(WebChoice::Web), _) if hosts.is_empty() => WebPolicy::Web,
+        (Some(_) | None, _) => bail!("--hosts goes with --web allowlist"),
+    })
+}
+
+fn parse_daily_tokens(number: &str) -> Result<Option<u64>> {
+    if number == NO_LIMIT {
+        return Ok(None);
+    }
+    match number.replace(['_', ',', ' '], "").parse::<u64>() {
+        // SQLite's numbers end there.
+        Ok(tokens) if i64::try_from(tokens).is_ok() => Ok(Some(tokens)),
+        Ok(_) | Err(_) => bail!("--daily-tokens needs a number, such as 200000, or \"none\", not {number:?}"),
+    }
+}
+
+/// What a policy is called.
+pub fn render_web_policy(policy: &WebPolicy) -> &'static str {
+    match policy {
+        WebPolicy::None => "none",
+        WebPolicy::Allowlist(_) => "allowlist",
+        WebPolicy::Web => "web",
+    }
+}
+
+/// The options of `groups set` that make a new group like this one, each with a space before it; its trigger is `add`'s.
+pub fn render_set_options(group: &Group) -> String {
+    let mut options = String::new();
+    if let Some(engine) = &group.engine {
+        options.push_str(&format!(" --engine {engine}"));
+    }
+    match &group.web {
+        WebPolicy::Web => {}
+        WebPolicy::None => options.push_str(" --web none"),
+        WebPolicy::Allowlist(hosts) => {
+            let hosts: Vec<&str> = hosts.iter().map(HostName::as_str).collect();
+            options.push_str(&format!(" --web allowlist --hosts {}", hosts.join(",")));
+        }
+    }
+    if let Some(tokens) = group.daily_tokens {
+        options.push_str(&format!(" --daily-tokens {tokens}"));
+    }
+    match group.forwards {
+        ForwardPolicy::Told => {}
+        ForwardPolicy::Call => options.push_str(" --forwards call"),
+    }
+    options
+}

@@ -1,0 +1,60 @@
+//! What a door has seen since the session last asked: tokens, and why the latest request to the model went wrong.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
+
+use super::api_routes::ApiRoute;
+use crate::types::{Failure, TokenUsage};
+
+#[derive(Debug, Default)]
+pub struct Ledger {
+    usage: Mutex<TokenUsage>,
+    failure: Mutex<Option<Failure>>,
+    asked: AtomicBool,
+}
+
+impl Ledger {
+    pub fn add_usage(&self, more: TokenUsage) {
+        *lock_unpoisoned(&self.usage) += more;
+    }
+
+    pub fn take_usage(&self) -> TokenUsage {
+        std::mem::take(&mut lock_unpoisoned(&self.usage))
+    }
+
+    /// A whole request has come.
+    pub fn record_model_asked(&self, road: ApiRoute) {
+        match road {
+            ApiRoute::ChatCompletions => self.asked.store(true, Ordering::Relaxed),
+            ApiRoute::OtherEndpoint => {}
+        }
+    }
+
+    pub fn was_model_asked(&self) -> bool {
+        self.asked.load(Ordering::Relaxed)
+    }
+
+    pub fn record_failure(&self, road: ApiRoute, failure: Failure) {
+        self.record_outcome(road, Some(failure));
+    }
+
+    pub fn record_success(&self, road: ApiRoute) {
+        self.record_outcome(road, None);
+    }
+
+    fn record_outcome(&self, road: ApiRoute, failure: Option<Failure>) {
+        match road {
+            ApiRoute::ChatCompletions => *lock_unpoisoned(&self.failure) = failure,
+            ApiRoute::OtherEndpoint => {}
+        }
+    }
+
+    pub fn take_failure(&self) -> Option<Failure> {
+        lock_unpoisoned(&self.failure).take()
+    }
+}
+
+/// Plain values stay whole whatever happens to the thread that held them.
+fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}

@@ -1,0 +1,229 @@
+//! The way to one of Kimi's servers: bounded requests in nanokimi's own name. TLS trusts what this system trusts, and
+//! the system's proxies are honoured; a server on this machine is always reached directly. Redirects are not followed:
+//! a token goes to one host only, and never unencrypted over a network.
+
+use std::error::Error;
+use std::time::Duration;
+
+use anyhow::{Context, Result, anyhow, bail};
+use reqwest::Url;
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
+use reqwest::redirect::Policy;
+use tokio::sync::OnceCell;
+
+use crate::panics::run_blocking;
+use crate::types::Secret;
+
+/// This program, which does not pose as one of Kimi's: only an engine's own requests carry an engine's name.
+const VERSION: &str = env!("CARGO_PKG_VERSION");
+/// A server that is there accepts within seconds, even over a poor line.
+const CONNECT_LIMIT: Duration = Duration::from_secs(10);
+/// How long an answer may take in all. A renewal that is given up may have been granted, so it is not short.
+const ANSWER_LIMIT: Duration = Duration::from_secs(30);
+/// Largest answer in bytes: tokens and quotas are a few thousand.
+const ANSWER_MAX: usize = 64 * 1024;
+/// Longest value of a header that describes this machine.
+const HEADER_MAX: usize = 120;
+
+/// A server, by the beginning of its addresses. The client is made at the first request: it reads the trust store.
+#[derive(Debug)]
+pub struct KimiClient {
+    base: String,
+    client: OnceCell<reqwest::Client>,
+}
+
+/// What a server has said.
+#[derive(Debug)]
+pub struct HttpAnswer {
+    pub status: u16,
+    pub body: Vec<u8>,
+}
+
+impl KimiClient {
+    /// `base` has no slash at its end.
+    pub fn new(base: impl Into<String>) -> Self {
+        Self { base: base.into(), client: OnceCell::new() }
+    }
+
+    pub fn base_url(&self) -> &str {
+        &self.base
+    }
+
+    /// Sends a form.
+    ///
+    /// # Errors
+    /// No answer came, or too long a one; the reason names nothing of the form.
+    pub async fn post_form(
+        &self,
+        path: &str,
+        fields: &[(&str, &str)],
+        headers: HeaderMap,
+    ) -> Result<HttpAnswer> {
+        // A URL's query is written as a form is.
+        let mut form = Url::parse("form:").context("Failed to write a form")?;
+        form.query_pairs_mut().extend_pairs(fields);
+        let body = form.query().unwrap_or_default().to_owned();
+        let request = self.get_or_build_client().await?.post(self.build_request_url(path)?).headers(headers);
+        send_bounded_request(request.header(CONTENT_TYPE, "application/x-www-form-urlencoded").body(body))
+            .await
+    }
+
+    /// Asks, as the holder of this token.
+    ///
+    /// # Errors
+    /// As [`KimiClient::post_form`].
+    pub async fn get_with_token(&self, path: &str, token: &Secret, headers: HeaderMap) -> Result<HttpAnswer> {
+        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
+            .map_err(|_| anyhow!("The token cannot be sent"))?;
+        bearer.set_sensitive(true);
+        send_bounded_request(
+            self.get_or_build_client()
+                .await?
+                .get(self.build_request_url(path)?)
+                .headers(headers)
+                .header(AUTHORIZATION, bearer),
+        )
+        .await
+    }
+
+    fn build_request_url(&self, path: &str) -> Result<Url> {
+        Url::parse(&format!("{}{path}", self.base)).with_context(|| format!("{:?} is not a URL", self.base))
+    }
+
+    async fn get_or_build_client(&self) -> Result<&reqwest::Client> {
+        let place = TokenDestination::from_base_url(&self.base)?;
+        self.client.get_or_try_init(async || run_blocking(move || build_http_client(place)).await?).await
+    }
+}
+
+async fn send_bounded_request(request: reqwest::RequestBuilder) -> Result<HttpAnswer> {
+    let mut answer = request.send().await.map_err(|error| anyhow!(deepest_cause(&error.without_url())))?;
+    let status = answer.status().as_u16();
+    let mut body = Vec::new();
+    while let Some(piece) =
+        answer.chunk().await.map_err(|error| anyhow!(deepest_cause(&error.without_url())))?
+    {
+        if body.len() + piece.len() > ANSWER_MAX {
+            bail!("the answer is longer than {} KB", ANSWER_MAX / 1024);
+        }
+        body.extend_from_slice(&piece);
+    }
+    Ok(HttpAnswer { status, body })
+}
+
+/// Where a base leads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum TokenDestination {
+    Internet,
+    ThisMachine,
+}
+
+impl TokenDestination {
+    /// # Errors
+    /// No token may be sent there.
+    fn from_base_url(base: &str) -> Result<Self> {
+        let url = Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?;
+        let this_machine = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
+        match url.scheme() {
+            "https" => Ok(Self::Internet),
+            "http" if this_machine => Ok(Self::ThisMachine),
+            other => bail!("The Kimi login is sent over https only, not {other}, to {base:?}"),
+        }
+    }
+}
+
+/// Reads the system's trust store, where it is needed.
+fn build_http_client(place: TokenDestination) -> Result<reqwest::Client> {
+    // An error means that somebody has installed one already, which is as good.
+    rustls::crypto::ring::default_provider().install_default().ok();
+    let client = reqwest::Client::builder()
+        .redirect(Policy::none())
+        .referer(false)
+        .connect_timeout(CONNECT_LIMIT)
+        .timeout(ANSWER_LIMIT);
+    let client = match place {
+        TokenDestination::Internet => client,
+        // Neither proxies nor certificates have a part in it, so that it works where there are none.
+        TokenDestination::ThisMachine => client.no_proxy().tls_certs_only([]),
+    };
+    client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
+}
+
+/// What a request about a login says of this program, this machine and its device: the headers that Kimi's own programs
+/// send, too.
+pub fn device_headers(device_id: &str) -> HeaderMap {
+    let machine = rustix::system::uname();
+    let lossy = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+    let model = format!("Linux {} {}", lossy(machine.release()), lossy(machine.machine()));
+    let mut headers = client_headers();
+    for (name, value) in [
+        ("x-msh-platform", "nanokimi".to_owned()),
+        ("x-msh-version", VERSION.to_owned()),
+        ("x-msh-device-name", lossy(machine.nodename())),
+        ("x-msh-device-model", model),
+        ("x-msh-os-version", lossy(machine.version())),
+        ("x-msh-device-id", device_id.to_owned()),
+    ] {
+        headers.insert(HeaderName::from_static(name), ascii_header_value(&value));
+    }
+    headers
+}
+
+/// Who asks, where the device does not matter.
+pub fn client_headers() -> HeaderMap {
+    HeaderMap::from_iter([(USER_AGENT, ascii_header_value(&format!("nanokimi/{VERSION}")))])
+}
+
+/// What is not ASCII is left out.
+fn ascii_header_value(text: &str) -> HeaderValue {
+    let plain: String = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(HEADER_MAX).collect();
+    let plain = plain.trim();
+    HeaderValue::from_str(plain)
+        .ok()
+        .filter(|value| !value.is_empty())
+        .unwrap_or(HeaderValue::from_static("unknown"))
+}
+
+/// What lies behind an error at the bottom, without the system's number for it.
+fn deepest_cause(error: &dyn Error) -> String {
+    let mut deepest = error;
+    while let Some(beneath) = deepest.source() {
+        deepest = beneath;
+    }
+    let words = deepest.to_string();
+    words.split(" (os error ").next().unwrap_or_default().to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_token_travels_encrypted_or_not_at_all() {
+        for (base, expected) in [
+            ("https://auth.kimi.com", Some(TokenDestination::Internet)),
+            ("http://127.0.0.1:9100", Some(TokenDestination::ThisMachine)),
+            ("http://[::1]:9100", Some(TokenDestination::ThisMachine)),
+            ("http://localhost", Some(TokenDestination::ThisMachine)),
+            ("http://auth.kimi.com", None),
+            ("http://127.0.0.1.example.com", None),
+            ("http://localhost@example.com", None),
+            ("file:///etc/passwd", None),
+            ("auth.kimi.com", None),
+        ] {
+            assert_eq!(TokenDestination::from_base_url(base).ok(), expected, "{base}");
+        }
+    }
+
+    #[test]
+    fn the_machine_is_described_in_plain_ascii() {
+        assert_eq!(ascii_header_value(" Zoë's\nserver "), "Zo'sserver");
+        assert_eq!(ascii_header_value("日本"), "unknown");
+        assert_eq!(ascii_header_value(&"x".repeat(1000)).len(), HEADER_MAX);
+        let headers = device_headers("0123456789abcdef0123456789abcdef");
+        assert_eq!(headers.len(), 7);
+        assert_eq!(headers["x-msh-device-id"], "0123456789abcdef0123456789abcdef");
+        assert_eq!(headers["user-agent"], format!("nanokimi/{VERSION}"));
+        assert_eq!(headers["x-msh-platform"], "nanokimi");
+    }
+}

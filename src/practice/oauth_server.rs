@@ -1,0 +1,351 @@
+//! Kimi's login server in small (RFC 8628, RFC 6749): gives out codes, tokens and refreshes, each refresh token good for
+//! one use, and counts what was asked. Does what a test tells it, faults included. No I/O: an answer is a value.
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use hyper::StatusCode;
+use jiff::Timestamp;
+use serde_json::{Map, Value, json};
+use tokio::time::Instant;
+
+const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
+
+/// How the server gives out what it gives out.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct LoginTerms {
+    /// How long an access token is good.
+    pub lifetime: Duration,
+    /// How often it may be asked whether somebody has agreed.
+    pub interval: Duration,
+    /// How long a device's code is good.
+    pub codes_last: Duration,
+}
+
+impl Default for LoginTerms {
+    fn default() -> Self {
+        Self {
+            lifetime: Duration::from_secs(900),
+            interval: Duration::from_secs(1),
+            codes_last: Duration::from_secs(1800),
+        }
+    }
+}
+
+/// What the person at Kimi's page does.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Approval {
+    Agrees,
+    Waits,
+    Denies,
+}
+
+/// What happens to a request for tokens.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LoginFault {
+    /// It is answered with this status, and nothing is given.
+    Status(u16),
+    /// `slow_down`.
+    SlowDown,
+    /// The code is too old.
+    Expired,
+    /// It is answered as it should be, this much later.
+    Slow(Duration),
+    /// The connection ends without an answer, and nothing is given.
+    HangUp,
+    /// The tokens are given: the old ones are worth nothing. Then the connection ends without an answer.
+    HangUpAfter,
+    /// It is answered with something else than tokens, and nothing is given.
+    Nonsense,
+}
+
+/// What was seen so far.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LoginCounts {
+    pub device_codes: u64,
+    pub polls: u64,
+    /// Requests to refresh, granted or not.
+    pub refreshes: u64,
+    pub refreshes_granted: u64,
+    /// Those of `refreshes` with a token that is worth nothing.
+    pub refreshes_refused: u64,
+    /// Requests to the model with a token that is not good.
+    pub refused: u64,
+}
+
+/// An answer; none where the connection ends without one.
+pub struct OAuthAnswer {
+    pub status: StatusCode,
+    pub body: Option<Value>,
+    pub after: Duration,
+}
+
+/// The login server of a practice model, for whoever says what happens there. Clones are the same one.
+#[derive(Clone, Debug)]
+pub struct MockLoginServer(Arc<Mutex<LoginServerState>>);
+
+impl MockLoginServer {
+    pub(super) fn new(name: u16, terms: LoginTerms) -> Self {
+        Self(Arc::new(Mutex::new(LoginServerState::new(name, terms))))
+    }
+
+    /// A login as the server would give it to somebody who has agreed: kimi-cli's `kimi-code.json`, given out `age` ago.
+    pub fn issue_login_file(&self, now: Timestamp, age: Duration) -> String {
+        self.lock_state().issue_login_file(now, age)
+    }
+
+    /// What is to happen to the next requests for tokens, one after the other.
+    pub fn queue_faults(&self, faults: impl IntoIterator<Item = LoginFault>) {
+        self.lock_state().faults.extend(faults);
+    }
+
+    /// What the person at Kimi's page does, from now on.
+    pub fn set_approval(&self, approval: Approval) {
+        self.lock_state().approval = approval;
+    }
+
+    /// The login was ended at Kimi: no token that was given out so far is good any more.
+    pub fn revoke_all_tokens(&self) {
+        let mut desk = self.lock_state();
+        desk.access.clear();
+        desk.refresh.clear();
+    }
+
+    /// The access tokens that were given out so far are not good any more; refresh tokens are.
+    pub fn expire_access_tokens(&self) {
+        self.lock_state().access.clear();
+    }
+
+    /// What was seen so far.
+    pub fn counts(&self) -> LoginCounts {
+        self.lock_state().counts
+    }
+
+    /// Whether a login file's refresh token would be taken.
+    pub fn can_refresh_from(&self, login_file: &str) -> bool {
+        let login: Value = serde_json::from_str(login_file).unwrap_or_default();
+        login["refresh_token"].as_str().is_some_and(|token| self.lock_state().refresh.contains(token))
+    }
+
+    /// `path` is what follows `/api/oauth/`.
+    pub(super) fn handle_oauth_request(&self, path: &str, form: &Value) -> OAuthAnswer {
+        self.lock_state().handle_oauth_request(path, form)
+    }
+
+    /// Whether an `Authorization` header is one to be answered; those that are not are counted.
+    pub(super) fn is_bearer_token_valid(&self, authorization: Option<&str>) -> bool {
+        self.lock_state().is_bearer_token_valid(authorization)
+    }
+
+    fn lock_state(&self) -> MutexGuard<'_, LoginServerState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[derive(Debug)]
+struct LoginServerState {
+    faults: VecDeque<LoginFault>,
+    approval: Approval,
+    counts: LoginCounts,
+    terms: LoginTerms,
+    /// Makes the tokens of one server different from those of another.
+    name: u16,
+    given: u64,
+    access: BTreeMap<String, Instant>,
+    refresh: BTreeSet<String>,
+    /// Codes of devices, and until when they are good.
+    codes: BTreeMap<String, Instant>,
+}
+
+impl LoginServerState {
+    fn new(name: u16, terms: LoginTerms) -> Self {
+        Self {
+            faults: VecDeque::new(),
+            approval: Approval::Agrees,
+            counts: LoginCounts::default(),
+            terms,
+            name,
+            given: 0,
+            access: BTreeMap::new(),
+            refresh: BTreeSet::new(),
+            codes: BTreeMap::new(),
+        }
+    }
+
+    fn handle_oauth_request(&mut self, path: &str, form: &Value) -> OAuthAnswer {
+        match path {
+            "device_authorization" => self.issue_device_code(),
+            "token" => match form["grant_type"].as_str() {
+                Some(DEVICE_GRANT) => self.handle_device_poll(form),
+                Some("refresh_token") => self.handle_refresh(form),
+                Some(_) | None => oauth_error("unsupported_grant_type"),
+            },
+            _ => oauth_answer(StatusCode::NOT_FOUND, json!({})),
+        }
+    }
+
+    fn is_bearer_token_valid(&mut self, authorization: Option<&str>) -> bool {
+        let token = authorization.and_then(|header| header.strip_prefix("Bearer "));
+        let is_good =
+            token.and_then(|token| self.access.get(token)).is_some_and(|until| *until > Instant::now());
+        if !is_good {
+            self.counts.refused += 1;
+        }
+        is_good
+    }
+
+    fn issue_login_file(&mut self, now: Timestamp, age: Duration) -> String {
+        let mut tokens = self.issue_tokens(age);
+        let left = self.terms.lifetime.as_secs_f64() - age.as_secs_f64();
+        let expires_at = now.as_duration().as_secs_f64() + left;
+        tokens["expires_at"] = json!(expires_at);
+        tokens.to_string()
+    }
+
+    fn issue_device_code(&mut self) -> OAuthAnswer {
+        self.counts.device_codes += 1;
+        if let Some(LoginFault::Status(_) | LoginFault::HangUp) = self.faults.front() {
+            return self.take_fault_answer().unwrap_or_else(|| oauth_error("server_error"));
+        }
+        self.given += 1;
+        let device_code = format!("device-{}-{}", self.name, self.given);
+        self.codes.insert(device_code.clone(), Instant::now() + self.terms.codes_last);
+        let page = "https://www.kimi.com/code/authorize_device";
+        oauth_answer(
+            StatusCode::OK,
+            json!({
+                "user_code": "ABCD-1234", "device_code": device_code, "verification_uri": page,
+                "verification_uri_complete": format!("{page}?user_code=ABCD-1234"),
+                "expires_in": self.terms.codes_last.as_secs_f64(),
+                "interval": self.terms.interval.as_secs_f64(),
+            }),
+        )
+    }
+
+    fn handle_device_poll(&mut self, form: &Value) -> OAuthAnswer {
+        self.counts.polls += 1;
+        if let Some(said) = self.take_fault_answer() {
+            return said;
+        }
+        let code = form["device_code"].as_str().unwrap_or_default();
+        if self.codes.get(code).is_none_or(|until| *until <= Instant::now()) {
+            return oauth_error("expired_token");
+        }
+        match self.approval {
+            Approval::Waits => oauth_error("authorization_pending"),
+            Approval::Denies => oauth_error("access_denied"),
+            Approval::Agrees => {
+                self.codes.remove(code);
+                self.grant_tokens(Duration::ZERO)
+            }
+        }
+    }
+
+    fn handle_refresh(&mut self, form: &Value) -> OAuthAnswer {
+        self.counts.refreshes += 1;
+        let token = form["refresh_token"].as_str().unwrap_or_default();
+        let known = self.refresh.contains(token);
+        let after = match self.faults.front() {
+            Some(LoginFault::Slow(after)) => {
+                let after = *after;
+                self.faults.pop_front();
+                after
+            }
+            Some(LoginFault::HangUpAfter) if known => {
+                self.faults.pop_front();
+                self.refresh.remove(token);
+                self.counts.refreshes_granted += 1;
+                self.issue_tokens(Duration::ZERO);
+                return OAuthAnswer { status: StatusCode::OK, body: None, after: Duration::ZERO };
+            }
+            Some(_) => return self.take_fault_answer().unwrap_or_else(|| oauth_error("server_error")),
+            None => Duration::ZERO,
+        };
+        if !self.refresh.remove(token) {
+            self.counts.refreshes_refused += 1;
+            let body = json!({
+                "error": "invalid_grant",
+                "error_description": format!("The provided authorization grant {token} is invalid, expired or revoked"),
+            });
+            return oauth_answer(StatusCode::UNAUTHORIZED, body);
+        }
+        self.counts.refreshes_granted += 1;
+        self.grant_tokens(after)
+    }
+
+    fn take_fault_answer(&mut self) -> Option<OAuthAnswer> {
+        Some(match self.faults.pop_front()? {
+            LoginFault::Status(status) => oauth_answer(
+                StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
+                json!({ "error": "server_error", "error_description": "forced" }),
+            ),
+            LoginFault::SlowDown => oauth_error("slow_down"),
+            LoginFault::Expired => oauth_error("expired_token"),
+            LoginFault::Nonsense => oauth_answer(StatusCode::OK, json!({ "access_token": ["?"] })),
+            LoginFault::HangUp | LoginFault::HangUpAfter => {
+                OAuthAnswer { status: StatusCode::OK, body: None, after: Duration::ZERO }
+            }
+            LoginFault::Slow(_) => return None,
+        })
+    }
+
+    fn grant_tokens(&mut self, after: Duration) -> OAuthAnswer {
+        let tokens = self.issue_tokens(Duration::ZERO);
+        OAuthAnswer { status: StatusCode::OK, body: Some(tokens), after }
+    }
+
+    /// New tokens, of which the access token was given out `age` ago.
+    fn issue_tokens(&mut self, age: Duration) -> Value {
+        self.given += 1;
+        let (access, refresh) =
+            (format!("access-{}-{}", self.name, self.given), format!("refresh-{}-{}", self.name, self.given));
+        self.access.insert(access.clone(), Instant::now() + self.terms.lifetime.saturating_sub(age));
+        self.refresh.insert(refresh.clone());
+        json!({
+            "access_token": access, "refresh_token": refresh, "expires_in": self.terms.lifetime.as_secs_f64(),
+            "scope": "kimi-code", "token_type": "Bearer",
+        })
+    }
+}
+
+fn oauth_answer(status: StatusCode, body: Value) -> OAuthAnswer {
+    OAuthAnswer { status, body: Some(body), after: Duration::ZERO }
+}
+
+fn oauth_error(code: &str) -> OAuthAnswer {
+    oauth_answer(StatusCode::BAD_REQUEST, json!({ "error": code, "error_description": code }))
+}
+
+/// The fields of a form (`application/x-www-form-urlencoded`); nothing where it has none.
+pub fn parse_form(body: &[u8]) -> Value {
+    let Ok(text) = std::str::from_utf8(body) else { return Value::Null };
+    let fields: Map<String, Value> = text
+        .split('&')
+        .filter_map(|field| field.split_once('='))
+        .map(|(name, value)| (percent_decode(name), Value::String(percent_decode(value))))
+        .collect();
+    if fields.is_empty() { Value::Null } else { Value::Object(fields) }
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, others @ ..] = rest {
+        let escaped = others
+            .get(..2)
+            .filter(|_| *first == b'%')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &others[2..];
+            }
+            None => {
+                bytes.push(if *first == b'+' { b' ' } else { *first });
+                rest = others;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
+}

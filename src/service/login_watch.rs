@@ -1,0 +1,100 @@
+//! Tells the owner, once, when the Kimi login cannot be used any more; and when it can again for good, forgets that.
+//!
+//! What turns meet is told by them. This is for a login that ends while nobody asks anything.
+
+use std::convert::Infallible;
+use std::time::Duration;
+
+use tokio::sync::watch;
+use tokio::time::Instant;
+
+use crate::clock::sleep_until_or_never;
+use crate::container::Containers;
+use crate::notices;
+use crate::session::SessionContext;
+use crate::session::machine::OUTAGE_PAUSE;
+use crate::types::{Authorization, Outage};
+
+/// How long a login must have been usable until the owner is told anew of its end: longer than the pause after which a
+/// kept message shows whether it really is.
+const SETTLED_AFTER: Duration = OUTAGE_PAUSE.saturating_mul(2);
+
+/// The login as it was last looked at.
+pub struct LoginWatch {
+    authorization: watch::Receiver<Authorization>,
+    usable: LoginUsability,
+}
+
+/// Takes the first look, and tells the owner where there is no login.
+pub async fn start_login_watch<C: Containers>(host: &SessionContext<C>) -> LoginWatch {
+    let mut account =
+        LoginWatch { authorization: host.login.watch_authorization(), usable: LoginUsability::No };
+    account.check_login(host).await;
+    account
+}
+
+impl LoginWatch {
+    async fn check_login<C: Containers>(&mut self, host: &SessionContext<C>) {
+        let missing = match &*self.authorization.borrow_and_update() {
+            Authorization::ApiKey(_) | Authorization::Login(_) => None,
+            Authorization::Missing(why) => Some(why.clone()),
+        };
+        self.usable = match (missing, self.usable) {
+            (Some(why), _) => {
+                tracing::warn!("Nobody can be answered: {why}");
+                record_login_outage(host).await;
+                LoginUsability::No
+            }
+            (None, LoginUsability::No) => LoginUsability::Since(Instant::now()),
+            (None, usable) => usable,
+        };
+    }
+
+    /// Looks whenever the login changes. Never ends by itself.
+    pub async fn watch_login_changes<C: Containers>(mut self, host: &SessionContext<C>) -> Infallible {
+        loop {
+            tokio::select! {
+                // Its sender is the login's own, which the host holds.
+                _ = self.authorization.changed() => self.check_login(host).await,
+                () = sleep_until_or_never(self.usable.stable_at()) => {
+                    resolve_login_outage(host).await;
+                    self.usable = LoginUsability::Settled;
+                }
+            }
+        }
+    }
+}
+
+/// For how long the login has been usable.
+#[derive(Clone, Copy)]
+enum LoginUsability {
+    No,
+    Since(Instant),
+    /// So long that its next end is news.
+    Settled,
+}
+
+impl LoginUsability {
+    fn stable_at(self) -> Option<Instant> {
+        match self {
+            Self::Since(since) => Some(since + SETTLED_AFTER),
+            Self::No | Self::Settled => None,
+        }
+    }
+}
+
+async fn record_login_outage<C: Containers>(host: &SessionContext<C>) {
+    let settings = &host.settings;
+    let notice =
+        settings.with_reply_prefix(notices::outage_notice_to_owner(settings.lang, Outage::NotLoggedIn));
+    match host.store.begin_outage(Outage::NotLoggedIn, &notice, host.clock.now()).await {
+        Ok(()) => host.outbox_hint.notify_one(),
+        Err(error) => tracing::error!("Failed to tell the owner of a missing login: {error:#}"),
+    }
+}
+
+async fn resolve_login_outage<C: Containers>(host: &SessionContext<C>) {
+    if let Err(error) = host.store.end_outage(Outage::NotLoggedIn, host.clock.now()).await {
+        tracing::error!("Failed to note that there is a login: {error:#}");
+    }
+}

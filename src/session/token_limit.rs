@@ -1,0 +1,38 @@
+//! Whether a group may begin a turn: its owner may have limited the tokens of a day.
+//!
+//! The limit is looked at before a container is launched and before a prompt, never in the middle of a turn: one that
+//! runs is finished, and may go beyond.
+
+use anyhow::Result;
+
+use super::SessionContext;
+use crate::clock::Day;
+use crate::notices;
+use crate::store::OutboxChange;
+use crate::types::{Group, GroupName};
+
+/// The group as it is registered now, if it may begin a turn. None where it was removed, or has used up its day's
+/// tokens: then who calls has been told, and what waits was made context.
+pub async fn group_within_token_limit<C>(
+    host: &SessionContext<C>,
+    name: &GroupName,
+) -> Result<Option<Group>> {
+    let Some(group) = host.store.group_by_name(name).await? else { return Ok(None) };
+    let Some(limit) = group.daily_tokens else { return Ok(Some(group)) };
+    let now = host.clock.now();
+    let today = Day::from_time(now, &host.settings.zone);
+    let used = host.store.group_usage_in_day(today, name).await?.tokens.counted_tokens();
+    if used < limit {
+        return Ok(Some(group));
+    }
+    let midnight = today.ends.to_zoned(host.settings.zone.clone()).strftime("%H:%M %Z").to_string();
+    let notice = notices::token_limit_notice(host.settings.lang, name, limit, &midnight);
+    match host.store.skip_over_limit(&group, today, host.settings.with_reply_prefix(notice), now).await? {
+        OutboxChange::Changed => {
+            tracing::info!(used, limit, "The day's tokens are used up; the chat is told");
+            host.outbox_hint.notify_one();
+        }
+        OutboxChange::Same => {}
+    }
+    Ok(None)
+}
