@@ -81,14 +81,14 @@ pub enum StopReason {
 /// # Errors
 /// The database cannot be used at the start, or a part of the service has broken off. Docker is waited for.
 pub async fn run_service<C: Containers>(
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     end: ServiceEnd,
     reach: BridgeReach,
     ready: oneshot::Sender<()>,
     shutdown: impl Future<Output = ()>,
 ) -> Result<StopReason> {
-    clean_up_at_start(&host).await?;
-    let account = login_watch::start_login_watch(&host).await;
+    clean_up_at_start(&context).await?;
+    let account = login_watch::start_login_watch(&context).await;
     let (woken, woken_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (hints, hint_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (stop_intake, intake_stopped) = oneshot::channel();
@@ -102,29 +102,38 @@ pub async fn run_service<C: Containers>(
     let unread_noted = Arc::new(Notify::new());
     let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let intake_hints = intake::IntakeHints { woken, expected, unread: Arc::clone(&unread_noted) };
-    let intake = intake::run_intake(host.clone(), end.batches, intake_hints, intake_stopped);
+    let intake = intake::run_intake(context.clone(), end.batches, intake_hints, intake_stopped);
     let intake = tasks.spawn(intake);
     let source =
         media::MediaSource { orders: end.orders.clone(), link: end.link.clone(), reach: reach.clone() };
-    let media = tasks.spawn(media::run_media(host.clone(), source, woken_receiver, hints, media_stopped));
-    let dispatch =
-        tasks.spawn(dispatch::run_dispatch(host.clone(), hint_receiver, expected_receiver, dispatch_stopped));
-    let unread = unread::run_unread_recovery(&host, end.orders.clone(), end.link.clone(), unread_noted);
-    let delivery =
-        delivery::run_delivery(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
+    let media = tasks.spawn(media::run_media(context.clone(), source, woken_receiver, hints, media_stopped));
+    let dispatch = tasks.spawn(dispatch::run_dispatch(
+        context.clone(),
+        hint_receiver,
+        expected_receiver,
+        dispatch_stopped,
+    ));
+    let unread = unread::run_unread_recovery(&context, end.orders.clone(), end.link.clone(), unread_noted);
+    let delivery = delivery::run_delivery(
+        context.clone(),
+        end.orders,
+        end.link.clone(),
+        reach.clone(),
+        delivery_stopped,
+    );
     let delivery = tasks.spawn(delivery);
     // In a set of its own: whatever else breaks off, a renewal that has begun is finished.
     let mut keeper = JoinSet::new();
-    keeper.spawn(login::run_refresher(Arc::clone(&host.login), host.clock, keeper_stopped));
+    keeper.spawn(login::run_refresher(Arc::clone(&context.login), context.clock, keeper_stopped));
     tracing::info!("Ready");
     ready.send(()).ok();
 
     let why = tokio::select! {
         () = shutdown => Ok(StopReason::Asked),
-        link = wait_for_unrecoverable_link(&host, end.link, &reach) => Ok(StopReason::Link(link)),
-        never = docker::run_startup_sweep(&host) => match never {},
-        never = run_daily_expiry(&host) => match never {},
-        never = account.watch_login_changes(&host) => match never {},
+        link = wait_for_unrecoverable_link(&context, end.link, &reach) => Ok(StopReason::Link(link)),
+        never = docker::run_startup_sweep(&context) => match never {},
+        never = run_daily_expiry(&context) => match never {},
+        never = account.watch_login_changes(&context) => match never {},
         never = unread => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
         _ = keeper.join_next() => Err(anyhow!("The keeper of the login broke off")),
@@ -170,11 +179,11 @@ async fn wait_for_task_end(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Resul
 }
 
 /// Forgets what is too old once a day, and keeps room for what is new: the start does it first.
-async fn run_daily_expiry<C: Containers>(host: &SessionContext<C>) -> Infallible {
+async fn run_daily_expiry<C: Containers>(context: &SessionContext<C>) -> Infallible {
     loop {
         sleep(FORGET_EVERY).await;
-        host.store.reserve_disk_space().await;
-        if let Err(error) = host.store.expire_old_rows(host.clock.now()).await {
+        context.store.reserve_disk_space().await;
+        if let Err(error) = context.store.expire_old_rows(context.clock.now()).await {
             tracing::error!("Failed to forget what is old: {error:#}");
         }
     }
@@ -182,12 +191,12 @@ async fn run_daily_expiry<C: Containers>(host: &SessionContext<C>) -> Infallible
 
 /// Resolves when the link to WhatsApp needs a person; never where the bridge is not WhatsApp's.
 async fn wait_for_unrecoverable_link<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     link: watch::Receiver<LinkState>,
     reach: &BridgeReach,
 ) -> LinkState {
     match reach {
-        BridgeReach::All => link_watch::watch_link(host, link).await,
+        BridgeReach::All => link_watch::watch_link(context, link).await,
         BridgeReach::Only(_) | BridgeReach::Nothing => std::future::pending().await,
     }
 }
@@ -204,16 +213,16 @@ fn rules_from_settings(settings: &Settings) -> Rules {
 
 /// Removes what an earlier run left in the database: its claims, what is too old to matter. Its containers go as soon as
 /// Docker answers.
-async fn clean_up_at_start<C: Containers>(host: &SessionContext<C>) -> Result<()> {
-    let settings = &host.settings;
-    let now = host.clock.now();
+async fn clean_up_at_start<C: Containers>(context: &SessionContext<C>) -> Result<()> {
+    let settings = &context.settings;
+    let now = context.clock.now();
     let gave_up =
         settings.with_reply_prefix(notices::gave_up_notice(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
-    host.store.release_lost_claims(gave_up, now).await?;
-    host.store.expire_old_calls(rules_from_settings(settings), now).await?;
+    context.store.release_lost_claims(gave_up, now).await?;
+    context.store.expire_old_calls(rules_from_settings(settings), now).await?;
     // A disk that is still full shows itself again.
-    host.store.end_outage(Outage::NoSpace, now).await?;
-    host.store.expire_old_rows(now).await?;
-    host.store.reserve_disk_space().await;
+    context.store.end_outage(Outage::NoSpace, now).await?;
+    context.store.expire_old_rows(now).await?;
+    context.store.reserve_disk_space().await;
     Ok(())
 }

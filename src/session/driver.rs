@@ -42,14 +42,14 @@ pub(super) const KILL_LIMIT: Duration = Duration::from_secs(30);
 /// Runs the session of a group until its mailbox is closed and its container is gone.
 #[tracing::instrument(name = "session", skip_all, fields(group = %name))]
 pub async fn run_session<C: Containers>(
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     name: GroupName,
     mut commands: mpsc::Receiver<SessionCommand>,
     reports: mpsc::Sender<SessionReport>,
 ) {
-    let machine = SessionMachine::new(host.settings.time_limits);
+    let machine = SessionMachine::new(context.settings.time_limits);
     let mut driver = Driver {
-        host,
+        context,
         name,
         reports,
         machine,
@@ -122,7 +122,7 @@ async fn next_engine_signal(engine: &mut Option<RunningEngine>) -> EngineSignal 
 }
 
 struct Driver<C> {
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     name: GroupName,
     reports: mpsc::Sender<SessionReport>,
     machine: SessionMachine,
@@ -263,18 +263,18 @@ impl<C: Containers> Driver<C> {
         let began = Instant::now();
         let group = match need {
             LaunchReason::Waits => self.group_to_answer().await,
-            LaunchReason::Expected => group_within_token_limit(&self.host, &self.name).await,
+            LaunchReason::Expected => group_within_token_limit(&self.context, &self.name).await,
         };
         let launched = match group {
             Ok(Some(group)) => match self.login_failure() {
                 Some(failure) => Err(failure),
-                None => match self.memory.set_aside_doubted_memory(&self.host, &group).await {
-                    Ok(()) => launch_engine_with_retry(&self.host, group).await,
-                    Err(error) => Err(failure_from_error(&self.host, &error)),
+                None => match self.memory.set_aside_doubted_memory(&self.context, &group).await {
+                    Ok(()) => launch_engine_with_retry(&self.context, group).await,
+                    Err(error) => Err(failure_from_error(&self.context, &error)),
                 },
             },
             Ok(None) => return Some(SessionEvent::NothingToDo),
-            Err(error) => Err(failure_from_error(&self.host, &error)),
+            Err(error) => Err(failure_from_error(&self.context, &error)),
         };
         match launched {
             Ok(mut engine) => {
@@ -301,7 +301,7 @@ impl<C: Containers> Driver<C> {
         tracing::warn!(?overuse, "The agent takes too much of this machine and is stopped");
         let trouble = overuse.trouble();
         if let Err(error) =
-            self.host.store.record_agent_stop(&self.name, trouble, self.host.clock.now()).await
+            self.context.store.record_agent_stop(&self.name, trouble, self.context.clock.now()).await
         {
             tracing::warn!("Failed to note that an agent was stopped: {error:#}");
         }
@@ -309,18 +309,18 @@ impl<C: Containers> Driver<C> {
         if self.machine.is_idle()
             && let Ok(Some(group)) = self.current_group().await
         {
-            let settings = &self.host.settings;
+            let settings = &self.context.settings;
             let sentence =
                 settings.with_reply_prefix(notices::background_stopped_notice(settings.lang, trouble));
-            self.host.try_notify_chat(&group.chat, &sentence).await;
+            self.context.try_notify_chat(&group.chat, &sentence).await;
         }
         SessionEvent::Lost(trouble)
     }
 
     /// An engine that is started without a login would only learn that there is none.
     fn login_failure(&self) -> Option<Failure> {
-        self.host.login.reload_if_changed(self.host.clock.now());
-        match &*self.host.login.watch_authorization().borrow() {
+        self.context.login.reload_if_changed(self.context.clock.now());
+        match &*self.context.login.watch_authorization().borrow() {
             Authorization::ApiKey(_) | Authorization::Login(_) => None,
             Authorization::Missing(why) => Some(Failure::new(Trouble::NotLoggedIn, why)),
         }
@@ -328,22 +328,22 @@ impl<C: Containers> Driver<C> {
 
     /// Claims what waits and hands it to the engine as one prompt.
     async fn prompt_engine(&mut self) -> Result<SessionEvent> {
-        let group = group_within_token_limit(&self.host, &self.name).await?;
+        let group = group_within_token_limit(&self.context, &self.name).await?;
         let Some(group) = group else { return Ok(SessionEvent::NothingToDo) };
         let Some(engine) = &mut self.engine else { return Ok(SessionEvent::NothingToDo) };
-        if engine.is_stale(&group, &self.host.paths) {
+        if engine.is_stale(&group, &self.context.paths) {
             return Ok(SessionEvent::PromptChanged);
         }
-        let engine_name = self.host.settings.engine_for_group(&group).name();
+        let engine_name = self.context.settings.engine_for_group(&group).name();
         let Some(mut claim) =
-            self.host.store.claim_pending_rows(&group, &engine_name, self.host.clock.now()).await?
+            self.context.store.claim_pending_rows(&group, &engine_name, self.context.clock.now()).await?
         else {
             return Ok(SessionEvent::NothingToDo);
         };
         engine.has_worked = HasWorked::Yes;
         // What went wrong before says nothing of this turn.
         engine.egress.take_failure();
-        self.host.login.reload_if_changed(self.host.clock.now());
+        self.context.login.reload_if_changed(self.context.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.send_read_receipts(&group.chat, &claim);
         let input = self.build_input(&group, &mut claim).await;
@@ -355,8 +355,8 @@ impl<C: Containers> Driver<C> {
 
     /// What a claim says to the engine, with the pictures that it can see.
     async fn build_input(&mut self, group: &Group, claim: &mut Claim) -> EngineInput {
-        let (zone, folder) = (&self.host.settings.zone, self.host.paths.group_folder(&self.name));
-        whole_texts::save_cut_texts(&self.host.store, folder.clone(), zone, claim).await;
+        let (zone, folder) = (&self.context.settings.zone, self.context.paths.group_folder(&self.name));
+        whole_texts::save_cut_texts(&self.context.store, folder.clone(), zone, claim).await;
         let names = self.assistant_names(group).await;
         let text = Prompt { zone, names: &names, earlier: &claim.earlier, messages: &claim.messages }
             .render_prompt();
@@ -369,20 +369,20 @@ impl<C: Containers> Driver<C> {
 
     /// What calls Kai in this chat: its trigger, and the account as WhatsApp writes a mention of it.
     async fn assistant_names(&self, group: &Group) -> Vec<String> {
-        let account = self.host.store.linked_account().await.unwrap_or_else(|error| {
+        let account = self.context.store.linked_account().await.unwrap_or_else(|error| {
             tracing::warn!("Failed to look for the account's names: {error:#}");
             None
         });
         let ids = account.into_iter().flat_map(|account| [Some(account.id), account.lid]).flatten();
         let digits = ids.filter_map(|id| Some(id.as_str().split_once('@')?.0.to_owned()));
-        digits.chain([group.trigger_or(&self.host.settings.assistant).to_owned()]).collect()
+        digits.chain([group.trigger_or(&self.context.settings.assistant).to_owned()]).collect()
     }
 
     /// Lets who wrote see that it was read. A failure does not matter.
     fn send_read_receipts(&self, chat: &ChatId, claim: &Claim) {
         for (sender, messages) in &claim.senders {
             let (chat, sender, messages) = (chat.clone(), sender.clone(), messages.clone());
-            self.host.orders.try_send(Order::Read { chat, sender, messages }).ok();
+            self.context.orders.try_send(Order::Read { chat, sender, messages }).ok();
         }
     }
 
@@ -391,7 +391,7 @@ impl<C: Containers> Driver<C> {
         let Some(turn) = &self.turn else { return Ok(None) };
         let (id, chat) = (turn.id, turn.chat.clone());
         let Some(group) = self.current_group().await? else { return Ok(None) };
-        let Some(mut claim) = self.host.store.claim_more_rows(id, &chat).await? else { return Ok(None) };
+        let Some(mut claim) = self.context.store.claim_more_rows(id, &chat).await? else { return Ok(None) };
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.send_read_receipts(&chat, &claim);
         let input = self.build_input(&group, &mut claim).await;
@@ -403,7 +403,7 @@ impl<C: Containers> Driver<C> {
     }
 
     async fn handle_turn_end(&mut self, end: TurnEnd) -> Option<SessionEvent> {
-        let settings = Arc::clone(&self.host.settings);
+        let settings = Arc::clone(&self.context.settings);
         let mut replies = self.render_replies().await;
         if self.turn.as_ref()?.answer_length() == AnswerLength::Cut {
             replies.push(Reply::from_text(
@@ -455,7 +455,7 @@ impl<C: Containers> Driver<C> {
     async fn render_replies(&self) -> Vec<Reply> {
         let Some(turn) = &self.turn else { return Vec::new() };
         let (people, quoted) = if turn.chat.is_whatsapp_group() {
-            let people = self.host.store.recent_senders(&turn.chat).await.unwrap_or_else(|error| {
+            let people = self.context.store.recent_senders(&turn.chat).await.unwrap_or_else(|error| {
                 tracing::warn!("Failed to look for people to mention: {error:#}");
                 Vec::new()
             });
@@ -463,7 +463,7 @@ impl<C: Containers> Driver<C> {
         } else {
             (Vec::new(), QuotePlacement::NoPart)
         };
-        let (prefix, lang) = (&self.host.settings.reply_prefix, self.host.settings.lang);
+        let (prefix, lang) = (&self.context.settings.reply_prefix, self.context.settings.lang);
         turn.collect_answers()
             .iter()
             .flat_map(|answer| build_replies(answer, prefix, lang, &people, quoted))
@@ -489,7 +489,7 @@ impl<C: Containers> Driver<C> {
         if may_come_from_memory(trouble, asked) {
             self.memory.record_engine_failure().await;
         } else if asked && let Some(chat) = self.turn.as_ref().map(|turn| turn.chat.clone()) {
-            self.memory.record_engine_success(&self.host, &chat).await;
+            self.memory.record_engine_success(&self.context, &chat).await;
         }
         let finish = self.finish_for_trouble(trouble);
         SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
@@ -503,8 +503,9 @@ impl<C: Containers> Driver<C> {
         }
         let begun = async {
             let Some(group) = self.current_group().await? else { return Ok(None) };
-            let engine = self.host.settings.engine_for_group(&group).name();
-            let claim = self.host.store.claim_pending_rows(&group, &engine, self.host.clock.now()).await?;
+            let engine = self.context.settings.engine_for_group(&group).name();
+            let claim =
+                self.context.store.claim_pending_rows(&group, &engine, self.context.clock.now()).await?;
             anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
         };
         match begun.await {
@@ -523,11 +524,11 @@ impl<C: Containers> Driver<C> {
 
     /// Nearly everything may fail on a full disk: then that is the reason, and what was asked is kept.
     fn trouble_or_full_disk(&self, trouble: Trouble) -> Trouble {
-        if is_retryable_trouble(trouble) && is_disk_full(&self.host) { Trouble::NoSpace } else { trouble }
+        if is_retryable_trouble(trouble) && is_disk_full(&self.context) { Trouble::NoSpace } else { trouble }
     }
 
     fn finish_for_trouble(&self, trouble: Trouble) -> TurnOutcome {
-        let settings = &self.host.settings;
+        let settings = &self.context.settings;
         let gave_up =
             |attempts| settings.with_reply_prefix(notices::gave_up_notice(settings.lang, trouble, attempts));
         if let Some(outage) = Outage::from_trouble(trouble) {
@@ -548,22 +549,22 @@ impl<C: Containers> Driver<C> {
     async fn finish_current_turn(&mut self, finish: TurnOutcome, replies: Vec<Reply>) -> AfterTurn {
         let Some(turn) = self.turn.take() else { return AfterTurn::Nothing };
         if matches!(finish, TurnOutcome::Answered) {
-            self.memory.record_engine_success(&self.host, &turn.chat).await;
+            self.memory.record_engine_success(&self.context, &turn.chat).await;
         }
         self.progress = None;
         let usage = self.engine.as_ref().map(|engine| engine.egress.take_usage()).unwrap_or_default();
-        self.host.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
+        self.context.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
         let unread = turn.unread_rows();
         let ending =
             TurnEnding { turn: turn.id, chat: turn.chat, finish, never_read: unread, replies, usage };
-        let finished = finish_turn_with_retry(&self.host, &ending).await.unwrap_or_else(|error| {
+        let finished = finish_turn_with_retry(&self.context, &ending).await.unwrap_or_else(|error| {
             // The rows stay claimed; the next claim of this chat frees them.
             tracing::error!(turn = turn.id.0, "Failed to finish the turn: {error:#}");
             PendingAfterTurn::RetryPending { attempt: 1 }
         });
         tracing::info!(turn = turn.id.0, ?finished, output_tokens = usage.output, "The turn is over");
         self.flush_web_traffic().await;
-        self.host.outbox_hint.notify_one();
+        self.context.outbox_hint.notify_one();
         finished.into()
     }
 
@@ -574,8 +575,8 @@ impl<C: Containers> Driver<C> {
         if moved == WebTraffic::default() {
             return;
         }
-        let today = self.host.clock.now().to_zoned(self.host.settings.zone.clone()).date();
-        if let Err(error) = self.host.store.add_web_traffic(&self.name, today, moved).await {
+        let today = self.context.clock.now().to_zoned(self.context.settings.zone.clone()).date();
+        if let Err(error) = self.context.store.add_web_traffic(&self.name, today, moved).await {
             tracing::warn!("Failed to note what went over the web: {error:#}");
         }
     }
@@ -583,7 +584,7 @@ impl<C: Containers> Driver<C> {
     /// Removes the container; `Ended` only once it is certainly gone.
     async fn kill_container(&mut self) -> Option<SessionEvent> {
         let Some(engine) = &self.engine else { return Some(SessionEvent::Ended) };
-        match timeout(KILL_LIMIT, self.host.containers.remove_container(&engine.container)).await {
+        match timeout(KILL_LIMIT, self.context.containers.remove_container(&engine.container)).await {
             Ok(Ok(())) => {
                 self.flush_web_traffic().await;
                 self.engine = None;
@@ -660,16 +661,16 @@ impl<C: Containers> Driver<C> {
         let Turn { chat, .. } = self.turn.as_ref()?;
         match show {
             ProgressUpdate::Typing => {
-                self.host.orders.try_send(Order::Typing { chat: chat.clone(), shown: Typing::On }).ok();
+                self.context.orders.try_send(Order::Typing { chat: chat.clone(), shown: Typing::On }).ok();
             }
             ProgressUpdate::Progress(nth) => {
-                let settings = &self.host.settings;
+                let settings = &self.context.settings;
                 let line = format!(
                     "{}{}",
                     settings.reply_prefix,
                     notices::still_working_notice(settings.lang, nth, minutes)
                 );
-                self.host.try_notify_chat(chat, &line).await;
+                self.context.try_notify_chat(chat, &line).await;
             }
         }
         None
@@ -683,13 +684,13 @@ impl<C: Containers> Driver<C> {
 
     /// The group as it is registered now; none when it was removed.
     async fn current_group(&self) -> Result<Option<Group>> {
-        self.host.store.group_by_name(&self.name).await
+        self.context.store.group_by_name(&self.name).await
     }
 
     /// The group, if it still has something to answer, and may.
     async fn group_to_answer(&self) -> Result<Option<Group>> {
-        let Some(group) = group_within_token_limit(&self.host, &self.name).await? else { return Ok(None) };
-        Ok(self.host.store.has_pending_calls(&group).await?.then_some(group))
+        let Some(group) = group_within_token_limit(&self.context, &self.name).await? else { return Ok(None) };
+        Ok(self.context.store.has_pending_calls(&group).await?.then_some(group))
     }
 
     async fn send_report(&self, kind: ReportKind) {
