@@ -45,7 +45,8 @@ pub struct RunningEngine {
     /// None once it has been told.
     pub exit: Option<oneshot::Receiver<ContainerExit>>,
     pub egress: EgressProxy,
-    pub has_worked: HasWorked,
+    /// Whether it has had a turn.
+    pub has_worked: bool,
     pub vision: Vision,
     /// None once it has been told.
     pub overuse: Option<oneshot::Receiver<Overuse>>,
@@ -53,13 +54,6 @@ pub struct RunningEngine {
     group: Group,
     /// What the group's prompt files were at the start.
     prompt_files: PromptFiles,
-}
-
-/// Whether an engine has had a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HasWorked {
-    NotYet,
-    Yes,
 }
 
 impl RunningEngine {
@@ -88,9 +82,7 @@ impl RunningEngine {
     /// Whether the engine was started for something else than the group is now. It has one turn in any case:
     /// an agent that changes the prompts without end must not keep others from ever being answered.
     pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
-        self.group != *group
-            || (self.has_worked == HasWorked::Yes
-                && self.prompt_files != PromptFiles::for_group(paths, group))
+        self.group != *group || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
     }
 }
 
@@ -216,7 +208,7 @@ async fn try_launch_engine<C: Containers>(
         events,
         exit: Some(exit_receiver),
         egress: door,
-        has_worked: HasWorked::NotYet,
+        has_worked: false,
         vision: sight,
         overuse: Some(overuse),
         group,

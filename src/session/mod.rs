@@ -8,6 +8,7 @@
 
 mod driver;
 mod ending;
+mod engine_life;
 mod images;
 mod launch;
 pub mod machine;
@@ -20,6 +21,7 @@ mod share;
 mod token_limit;
 mod troubles;
 mod turn;
+mod turn_end;
 mod whole_texts;
 
 use std::sync::Arc;

@@ -4,8 +4,8 @@ use anyhow::Result;
 use tokio::time::{sleep, timeout};
 
 use super::SessionContext;
-use super::driver::KILL_LIMIT;
 use super::ending::finish_turn_with_retry;
+use super::engine_life::KILL_LIMIT;
 use super::machine::{AfterTurn, CLOSE_GRACE};
 use crate::container::Containers;
 use crate::notices;
