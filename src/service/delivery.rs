@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::bridge_reach::BridgeReach;
 use super::deadlines::{ReplyAges, ReplyDeadlines};
 use super::pacing::{SendRateLimiter, WaitReason};
-use super::{BridgeReach, outgoing, repairs, rules_from_settings};
+use super::store_rules::rules_from_settings;
+use super::{outgoing, repairs};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, Recipients, SendError};
 use crate::clock::sleep_until_or_never;
 use crate::container::Containers;

@@ -17,7 +17,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{BridgeReach, file_types};
+use super::bridge_reach::BridgeReach;
+use super::file_types;
 use crate::bridge::{FetchError, FetchOrder, LinkState, Order, Typing};
 use crate::container::Containers;
 use crate::folders::{self, PartialFile};

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use super::rules_from_settings;
+use super::store_rules::rules_from_settings;
 use crate::bridge::{LinkState, Order};
 use crate::container::Containers;
 use crate::session::SessionContext;

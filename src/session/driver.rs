@@ -9,7 +9,7 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use super::images;
 use super::launch::RunningEngine;
 use super::machine::{Effect, SessionEvent, SessionMachine};

@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use crate::store::{PendingAfterTurn, TurnEnding};
 
 /// How often, and with which pauses, it is tried.

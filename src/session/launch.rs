@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use super::images::Vision;
 use super::share::{self, Overuse};
 use crate::agent::{self, Agent, AgentEvent};

@@ -11,7 +11,7 @@
 
 use anyhow::Result;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use super::launch::history_folder_for_group;
 use crate::container::Containers;
 use crate::folders::SetAsideTrial;

@@ -3,7 +3,7 @@
 use anyhow::Result;
 use tokio::time::{sleep, timeout};
 
-use super::SessionContext;
+use super::context::SessionContext;
 use super::ending::finish_turn_with_retry;
 use super::engine_life::KILL_LIMIT;
 use super::machine::{AfterTurn, CLOSE_GRACE};

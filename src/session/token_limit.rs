@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use crate::clock::Day;
 use crate::notices;
 use crate::store::OutboxChange;
