@@ -13,9 +13,11 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, timeout};
 
+use super::bridge_reach::BridgeReach;
 use super::deadlines::{ReplyAges, ReplyDeadlines};
 use super::pacing::{SendRateLimiter, WaitReason};
-use super::{BridgeReach, outgoing, repairs, rules_from_settings};
+use super::store_rules::rules_from_settings;
+use super::{outgoing, repairs};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, Recipients, SendError};
 use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
@@ -43,7 +45,7 @@ const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
 /// Runs until told to stop; then sends what is due, and ends when WhatsApp has answered, or does not.
 pub async fn run_delivery<C: Containers>(
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     orders: mpsc::Sender<Order>,
     link: watch::Receiver<LinkState>,
     reach: BridgeReach,
@@ -59,8 +61,8 @@ pub async fn run_delivery<C: Containers>(
         only,
         pacing,
         deadlines: ReplyDeadlines::default(),
-        began: host.clock.now(),
-        ages: ReplyAges::new(host.settings.answer_within),
+        began: context.clock.now(),
+        ages: ReplyAges::new(context.settings.answer_within),
         newest_at_start: None,
         sending: JoinSet::new(),
         busy: HashSet::new(),
@@ -68,14 +70,14 @@ pub async fn run_delivery<C: Containers>(
         repairing: JoinSet::new(),
         is_stopping: false,
         standing: LinkAge::New,
-        host,
+        context,
         orders,
         link,
     };
     loop {
         let next = delivery.send_due_replies().await;
         tokio::select! {
-            () = delivery.host.outbox_hint.notified() => {}
+            () = delivery.context.outbox_hint.notified() => {}
             () = sleep_until_or_never(next.earliest_wakeup()) => {}
             Some(Ok(ended)) = delivery.sending.join_next() => delivery.record_send_result(ended).await,
             Some(Ok(not_made)) = delivery.repairing.join_next() => delivery.undo_unmade_repairs(not_made).await,
@@ -97,7 +99,7 @@ pub async fn run_delivery<C: Containers>(
             give_up_at = None;
         }
         tokio::select! {
-            () = delivery.host.outbox_hint.notified() => {}
+            () = delivery.context.outbox_hint.notified() => {}
             Some(Ok(ended)) = delivery.sending.join_next() => delivery.record_send_result(ended).await,
             () = sleep_until_or_never(next.paced) => {}
             () = sleep_until_or_never(give_up_at) => {}
@@ -106,7 +108,7 @@ pub async fn run_delivery<C: Containers>(
 }
 
 struct Delivery<C> {
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     orders: mpsc::Sender<Order>,
     link: watch::Receiver<LinkState>,
     only: Option<ChatId>,
@@ -165,15 +167,15 @@ impl<C: Containers> Delivery<C> {
     }
 
     async fn try_send_due_replies(&mut self) -> Result<DeliveryWakeups> {
-        let newest = self.host.store.newest_reply_row().await?;
+        let newest = self.context.store.newest_reply_row().await?;
         let newest_at_start = *self.newest_at_start.get_or_insert(newest);
         // Also while the link is away: that is when replies get old.
         self.ages.record_newest_reply(newest, Instant::now());
         if *self.link.borrow() != LinkState::Online {
             return Ok(DeliveryWakeups::default());
         }
-        let waiting = self.host.store.delayed_replies().await?;
-        self.deadlines.track_waiting_replies(&waiting, self.host.clock.now(), Instant::now());
+        let waiting = self.context.store.delayed_replies().await?;
+        self.deadlines.track_waiting_replies(&waiting, self.context.clock.now(), Instant::now());
         let (again, unanswered) = match self.standing {
             // The link is new: an answer on the old one is lost.
             LinkAge::New => (waiting.unanswered.iter().map(|sent| sent.row).collect(), None),
@@ -183,7 +185,10 @@ impl<C: Containers> Delivery<C> {
             }
         };
         if !again.is_empty() {
-            self.host.store.requeue_unanswered(again, self.current_rules(), self.host.clock.now()).await?;
+            self.context
+                .store
+                .requeue_unanswered(again, self.current_rules(), self.context.clock.now())
+                .await?;
         }
         self.standing = LinkAge::Known;
         let mut next = DeliveryWakeups {
@@ -191,11 +196,14 @@ impl<C: Containers> Delivery<C> {
             due: self.start_due_repairs().await?,
             ..DeliveryWakeups::default()
         };
-        let mut replies = self.host.store.next_queued_replies(self.only.as_ref()).await?;
+        let mut replies = self.context.store.next_queued_replies(self.only.as_ref()).await?;
         let old = self.stale_cutoff(newest_at_start);
         if replies.iter().any(|reply| old.is_stale_reply(reply)) {
-            self.host.store.expire_stale_replies(old, self.current_rules(), self.host.clock.now()).await?;
-            replies = self.host.store.next_queued_replies(self.only.as_ref()).await?;
+            self.context
+                .store
+                .expire_stale_replies(old, self.current_rules(), self.context.clock.now())
+                .await?;
+            replies = self.context.store.next_queued_replies(self.only.as_ref()).await?;
         }
         for reply in replies {
             if self.busy.contains(&reply.chat) {
@@ -203,7 +211,8 @@ impl<C: Containers> Delivery<C> {
             }
             let now = Instant::now();
             let ready_at = self.pacing.as_ref().map_or(now, |pacing| pacing.ready_at(&reply.chat, now));
-            let due_at = self.deadlines.attempt_due_at(reply.row, reply.put_off, self.host.clock.now(), now);
+            let due_at =
+                self.deadlines.attempt_due_at(reply.row, reply.put_off, self.context.clock.now(), now);
             if due_at > now {
                 next.due = Some(next.due.map_or(due_at, |due| due.min(due_at)));
             } else if self.sending.len() >= SENDS_IN_FLIGHT {
@@ -222,7 +231,7 @@ impl<C: Containers> Delivery<C> {
                     WaitReason::LastingUntold => self.notify_owner_of_slow_chat(&reply.chat).await?,
                 }
                 next.due = Some(next.due.map_or(ready_at, |due| due.min(ready_at)));
-            } else if self.host.store.begin_attempt(&reply).await? == SendAttempt::Begins {
+            } else if self.context.store.begin_attempt(&reply).await? == SendAttempt::Begins {
                 if let Some(pacing) = &mut self.pacing {
                     pacing.record_send(&reply.chat, now);
                 }
@@ -235,8 +244,8 @@ impl<C: Containers> Delivery<C> {
     /// Which replies are too old to be sent. How old those are that this run has written, it knows by a clock that nobody
     /// sets; of what an earlier run has left, only the wall clock says it.
     fn stale_cutoff(&self, newest_at_start: i64) -> StaleCutoff {
-        let limit = self.host.settings.answer_within;
-        let written_before = self.host.clock.now().checked_sub(limit).unwrap_or(Timestamp::MIN);
+        let limit = self.context.settings.answer_within;
+        let written_before = self.context.clock.now().checked_sub(limit).unwrap_or(Timestamp::MIN);
         StaleCutoff {
             newest_stale: self.ages.last_row_over_limit(Instant::now()).unwrap_or_default(),
             newest_left_over: newest_at_start,
@@ -249,8 +258,11 @@ impl<C: Containers> Delivery<C> {
         tracing::warn!(
             "A chat has had very many messages in an hour; the rest comes slowly, and the owner is told"
         );
-        self.host.store.notify_owner_of_slowness(chat, self.current_rules(), self.host.clock.now()).await?;
-        self.host.outbox_hint.notify_one();
+        self.context
+            .store
+            .notify_owner_of_slowness(chat, self.current_rules(), self.context.clock.now())
+            .await?;
+        self.context.outbox_hint.notify_one();
         Ok(())
     }
 
@@ -260,11 +272,11 @@ impl<C: Containers> Delivery<C> {
             return Ok(None);
         }
         let RepairBatch { due, next } =
-            self.host.store.claim_due_repairs(self.current_rules(), self.host.clock.now()).await?;
+            self.context.store.claim_due_repairs(self.current_rules(), self.context.clock.now()).await?;
         if !due.is_empty() {
             self.repairing.spawn(repairs::send_repairs(self.orders.clone(), due));
         }
-        let ahead = next.map(|next| Duration::try_from(next.duration_since(self.host.clock.now())));
+        let ahead = next.map(|next| Duration::try_from(next.duration_since(self.context.clock.now())));
         Ok(ahead.map(|ahead| Instant::now() + ahead.unwrap_or(Duration::ZERO)))
     }
 
@@ -273,16 +285,16 @@ impl<C: Containers> Delivery<C> {
         if *self.link.borrow() == LinkState::Online || not_made.is_empty() {
             return;
         }
-        if let Err(error) = self.host.store.undo_repairs(&not_made, self.host.clock.now()).await {
+        if let Err(error) = self.context.store.undo_repairs(&not_made, self.context.clock.now()).await {
             tracing::error!("Failed to record what was not repaired: {error:#}");
         }
     }
 
     fn spawn_send(&mut self, reply: DueReply) {
         self.busy.insert(reply.chat.clone());
-        let (host, orders) = (self.host.clone(), self.orders.clone());
+        let (context, orders) = (self.context.clone(), self.orders.clone());
         self.sending.spawn(async move {
-            let result = catch_panic(send_reply(&host, &orders, &reply)).await;
+            let result = catch_panic(send_reply(&context, &orders, &reply)).await;
             (reply, result)
         });
     }
@@ -306,8 +318,11 @@ impl<C: Containers> Delivery<C> {
             }
             SendResult::Never(error) => tracing::warn!(reply = reply.row, "Gave a reply up: {error}"),
         }
-        if let Err(error) =
-            self.host.store.record_attempt(&reply, result, self.current_rules(), self.host.clock.now()).await
+        if let Err(error) = self
+            .context
+            .store
+            .record_attempt(&reply, result, self.current_rules(), self.context.clock.now())
+            .await
         {
             tracing::error!("Failed to record what was sent: {error:#}");
         }
@@ -332,16 +347,16 @@ impl<C: Containers> Delivery<C> {
     }
 
     fn current_rules(&self) -> Rules {
-        rules_from_settings(&self.host.settings)
+        rules_from_settings(&self.context.settings)
     }
 }
 
 async fn send_reply<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     orders: &mpsc::Sender<Order>,
     reply: &DueReply,
 ) -> SendResult {
-    let content = match outgoing::build_content(host, reply).await {
+    let content = match outgoing::build_content(context, reply).await {
         Ok(content) => content,
         Err(SendError::Later(error)) => return SendResult::Later(error),
         Err(SendError::NoKeys) => return SendResult::NoKeys,

@@ -31,18 +31,18 @@ const REPORTS_IN_FLIGHT: usize = 64;
 
 /// Runs until told to stop; returns when every session has stopped.
 pub async fn run_dispatch<C: Containers>(
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     mut hints: mpsc::Receiver<GroupName>,
     mut expected: mpsc::Receiver<GroupName>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut account = host.login.watch_authorization();
+    let mut account = context.login.watch_authorization();
     let usable = account.borrow_and_update().clone();
     let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
     let mut dispatch = Dispatch {
-        slots: Slots::new(host.settings.max_agents, host.settings.agents_memory_bytes),
+        slots: Slots::new(context.settings.max_agents, context.settings.agents_memory_bytes),
         ahead: AheadBackoff::default(),
-        host,
+        context,
         entries: HashMap::new(),
         tasks: JoinSet::new(),
         reports: report_sender,
@@ -87,7 +87,7 @@ pub async fn run_dispatch<C: Containers>(
 }
 
 struct Dispatch<C> {
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     slots: Slots,
     ahead: AheadBackoff,
     entries: HashMap<GroupName, GroupEntry>,
@@ -170,7 +170,7 @@ impl<C: Containers> Dispatch<C> {
             let group = group.clone();
             let (commands, receiver) = mpsc::channel(COMMANDS_IN_FLIGHT);
             let session =
-                session::run_session(self.host.clone(), group.clone(), receiver, self.reports.clone());
+                session::run_session(self.context.clone(), group.clone(), receiver, self.reports.clone());
             self.tasks.spawn(async move {
                 let end =
                     catch_panic(session).await.map_or(GroupTaskEnd::BrokeOff, |()| GroupTaskEnd::Stopped);
@@ -205,7 +205,7 @@ impl<C: Containers> Dispatch<C> {
                     self.handle_report(report);
                 }
                 self.entries.insert(group.clone(), GroupEntry::Resting { until: None, is_woken: false });
-                let clearing = session::clean_up_broken_session(self.host.clone(), group.clone());
+                let clearing = session::clean_up_broken_session(self.context.clone(), group.clone());
                 self.tasks.spawn(async move {
                     let after = catch_panic(clearing).await.unwrap_or(AfterTurn::Retry { attempt: 1 });
                     (group, GroupTaskEnd::ClearedAway(after))
@@ -268,7 +268,7 @@ impl<C: Containers> Dispatch<C> {
     /// Whoever waits for Docker need not wait any longer.
     async fn handle_docker_recovery(&mut self) {
         tracing::info!("Docker answers");
-        if let Err(error) = self.host.store.end_outage(Outage::NoDocker, self.host.clock.now()).await {
+        if let Err(error) = self.context.store.end_outage(Outage::NoDocker, self.context.clock.now()).await {
             tracing::error!("Failed to note that Docker answers: {error:#}");
         }
         self.retry_all_sessions();
@@ -278,7 +278,7 @@ impl<C: Containers> Dispatch<C> {
     /// change nothing for who waits. Where each new login is refused again, that counts as news now and then only.
     fn is_awaited_refresh(&mut self, last: &Authorization) -> bool {
         let Authorization::Login(token) = last else { return false };
-        let refusals = self.host.login.refused_token_sender();
+        let refusals = self.context.login.refused_token_sender();
         let was_refused = *last != self.usable && refusals.borrow().as_ref() == Some(token);
         let is_news = self.late_renewal.is_none_or(|at| at.elapsed() >= OUTAGE_PAUSE);
         if was_refused && is_news {
@@ -296,8 +296,8 @@ impl<C: Containers> Dispatch<C> {
             ReportKind::SlotReturned => self.slots.release_slot(&group),
             ReportKind::NoDocker => {
                 if self.docker.is_empty() {
-                    let host = self.host.clone();
-                    self.docker.spawn(async move { session::wait_for_docker(&host).await });
+                    let context = self.context.clone();
+                    self.docker.spawn(async move { session::wait_for_docker(&context).await });
                 }
                 Vec::new()
             }
@@ -327,7 +327,7 @@ impl<C: Containers> Dispatch<C> {
     }
 
     fn spawn_memory_measurement(&mut self) {
-        let (containers, paths) = (self.host.containers.clone(), &self.host.paths);
+        let (containers, paths) = (self.context.containers.clone(), &self.context.paths);
         let groups =
             self.slots.holding_groups().map(|group| (group.clone(), paths.group_folder(group))).collect();
         self.looks.spawn(async move { containers.measure_group_memory(groups).await });

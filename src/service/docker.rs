@@ -17,17 +17,17 @@ use crate::types::Outage;
 const TOLD_AFTER: Duration = Duration::from_secs(2 * 60);
 
 /// Removes what an earlier run left, as soon as Docker answers; never ends by itself.
-pub async fn run_startup_sweep<C: Containers>(host: &SessionContext<C>) -> Infallible {
+pub async fn run_startup_sweep<C: Containers>(context: &SessionContext<C>) -> Infallible {
     let began = Instant::now();
     let mut lateness = DockerLateness::None;
-    while let Err(error) = host.sweep_old_containers().await {
+    while let Err(error) = context.sweep_old_containers().await {
         lateness = match lateness {
             DockerLateness::None => {
                 tracing::warn!("{error:#}. Messages are taken in, and wait until Docker answers");
                 DockerLateness::Logged
             }
             DockerLateness::Logged if began.elapsed() >= TOLD_AFTER => {
-                record_docker_outage(host).await;
+                record_docker_outage(context).await;
                 DockerLateness::Told
             }
             known @ (DockerLateness::Logged | DockerLateness::Told) => known,
@@ -38,7 +38,7 @@ pub async fn run_startup_sweep<C: Containers>(host: &SessionContext<C>) -> Infal
         tracing::info!("Docker answers");
     }
     // Also one that an earlier run has met.
-    if let Err(error) = host.store.end_outage(Outage::NoDocker, host.clock.now()).await {
+    if let Err(error) = context.store.end_outage(Outage::NoDocker, context.clock.now()).await {
         tracing::error!("Failed to note that Docker answers: {error:#}");
     }
     std::future::pending().await
@@ -52,11 +52,11 @@ enum DockerLateness {
     Told,
 }
 
-async fn record_docker_outage<C: Containers>(host: &SessionContext<C>) {
-    let settings = &host.settings;
+async fn record_docker_outage<C: Containers>(context: &SessionContext<C>) {
+    let settings = &context.settings;
     let notice = settings.with_reply_prefix(notices::outage_notice_to_owner(settings.lang, Outage::NoDocker));
-    match host.store.begin_outage(Outage::NoDocker, &notice, host.clock.now()).await {
-        Ok(()) => host.outbox_hint.notify_one(),
+    match context.store.begin_outage(Outage::NoDocker, &notice, context.clock.now()).await {
+        Ok(()) => context.outbox_hint.notify_one(),
         Err(error) => tracing::error!("Failed to tell the owner that Docker does not answer: {error:#}"),
     }
 }

@@ -22,16 +22,16 @@ enum LinkOutlook {
 
 /// Runs until the link is in a state that only a person can change; returns that state, which is noted then.
 pub async fn watch_link<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     mut link: watch::Receiver<LinkState>,
 ) -> LinkState {
     let mut was_full = false;
     let mut told_at: Option<Instant> = None;
     loop {
-        let now = record_current_link(host, &mut link).await;
+        let now = record_current_link(context, &mut link).await;
         let is_news = told_at.is_none_or(|at| at.elapsed() >= TELL_OF_FULL_DISK_EVERY);
         if was_full && now == LinkState::Online && is_news {
-            notify_owner_disk_was_full(host).await;
+            notify_owner_disk_was_full(context).await;
             told_at = Some(Instant::now());
         }
         was_full = now == LinkState::DiskFull || (was_full && now != LinkState::Online);
@@ -47,11 +47,11 @@ pub async fn watch_link<C: Containers>(
 
 /// Notes how the link stands now, and returns it: while it is noted it may change again.
 async fn record_current_link<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     link: &mut watch::Receiver<LinkState>,
 ) -> LinkState {
     let now = link.borrow_and_update().clone();
-    if let Err(error) = host.store.record_link_state(&now, host.clock.now()).await {
+    if let Err(error) = context.store.record_link_state(&now, context.clock.now()).await {
         tracing::error!("Failed to note how the link to WhatsApp stands: {error:#}");
     }
     // Who reads it in the log finds it in `status`.
@@ -59,11 +59,11 @@ async fn record_current_link<C: Containers>(
     now
 }
 
-async fn notify_owner_disk_was_full<C: Containers>(host: &SessionContext<C>) {
-    let settings = &host.settings;
+async fn notify_owner_disk_was_full<C: Containers>(context: &SessionContext<C>) {
+    let settings = &context.settings;
     let notice = settings.with_reply_prefix(notices::disk_was_full_notice(settings.lang));
-    match host.store.notify_owner(&notice, host.clock.now()).await {
-        Ok(()) => host.outbox_hint.notify_one(),
+    match context.store.notify_owner(&notice, context.clock.now()).await {
+        Ok(()) => context.outbox_hint.notify_one(),
         Err(error) => tracing::error!("Failed to tell the owner of a full disk: {error:#}"),
     }
 }

@@ -26,15 +26,15 @@ pub struct LoginWatch {
 }
 
 /// Takes the first look, and tells the owner where there is no login.
-pub async fn start_login_watch<C: Containers>(host: &SessionContext<C>) -> LoginWatch {
+pub async fn start_login_watch<C: Containers>(context: &SessionContext<C>) -> LoginWatch {
     let mut account =
-        LoginWatch { authorization: host.login.watch_authorization(), usable: LoginUsability::No };
-    account.check_login(host).await;
+        LoginWatch { authorization: context.login.watch_authorization(), usable: LoginUsability::No };
+    account.check_login(context).await;
     account
 }
 
 impl LoginWatch {
-    async fn check_login<C: Containers>(&mut self, host: &SessionContext<C>) {
+    async fn check_login<C: Containers>(&mut self, context: &SessionContext<C>) {
         let missing = match &*self.authorization.borrow_and_update() {
             Authorization::ApiKey(_) | Authorization::Login(_) => None,
             Authorization::Missing(why) => Some(why.clone()),
@@ -42,7 +42,7 @@ impl LoginWatch {
         self.usable = match (missing, self.usable) {
             (Some(why), _) => {
                 tracing::warn!("Nobody can be answered: {why}");
-                record_login_outage(host).await;
+                record_login_outage(context).await;
                 LoginUsability::No
             }
             (None, LoginUsability::No) => LoginUsability::Since(Instant::now()),
@@ -51,13 +51,13 @@ impl LoginWatch {
     }
 
     /// Looks whenever the login changes. Never ends by itself.
-    pub async fn watch_login_changes<C: Containers>(mut self, host: &SessionContext<C>) -> Infallible {
+    pub async fn watch_login_changes<C: Containers>(mut self, context: &SessionContext<C>) -> Infallible {
         loop {
             tokio::select! {
-                // Its sender is the login's own, which the host holds.
-                _ = self.authorization.changed() => self.check_login(host).await,
+                // Its sender is the login's own, which the context holds.
+                _ = self.authorization.changed() => self.check_login(context).await,
                 () = sleep_until_or_never(self.usable.stable_at()) => {
-                    resolve_login_outage(host).await;
+                    resolve_login_outage(context).await;
                     self.usable = LoginUsability::Settled;
                 }
             }
@@ -83,18 +83,18 @@ impl LoginUsability {
     }
 }
 
-async fn record_login_outage<C: Containers>(host: &SessionContext<C>) {
-    let settings = &host.settings;
+async fn record_login_outage<C: Containers>(context: &SessionContext<C>) {
+    let settings = &context.settings;
     let notice =
         settings.with_reply_prefix(notices::outage_notice_to_owner(settings.lang, Outage::NotLoggedIn));
-    match host.store.begin_outage(Outage::NotLoggedIn, &notice, host.clock.now()).await {
-        Ok(()) => host.outbox_hint.notify_one(),
+    match context.store.begin_outage(Outage::NotLoggedIn, &notice, context.clock.now()).await {
+        Ok(()) => context.outbox_hint.notify_one(),
         Err(error) => tracing::error!("Failed to tell the owner of a missing login: {error:#}"),
     }
 }
 
-async fn resolve_login_outage<C: Containers>(host: &SessionContext<C>) {
-    if let Err(error) = host.store.end_outage(Outage::NotLoggedIn, host.clock.now()).await {
+async fn resolve_login_outage<C: Containers>(context: &SessionContext<C>) {
+    if let Err(error) = context.store.end_outage(Outage::NotLoggedIn, context.clock.now()).await {
         tracing::error!("Failed to note that there is a login: {error:#}");
     }
 }

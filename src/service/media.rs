@@ -17,7 +17,8 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
-use super::{BridgeReach, file_types};
+use super::bridge_reach::BridgeReach;
+use super::file_types;
 use crate::bridge::{FetchError, FetchOrder, LinkState, Order, Typing};
 use crate::container::Containers;
 use crate::folders::{self, PartialFile};
@@ -63,14 +64,14 @@ pub struct MediaSource {
 /// Runs until told to stop, or until nobody sends or takes hints any more. What is being fetched then is fetched
 /// again at the next start.
 pub async fn run_media<C: Containers>(
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     source: MediaSource,
     mut woken: mpsc::Receiver<GroupName>,
     hints: mpsc::Sender<GroupName>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut media = MediaScheduler {
-        fetcher: MediaFetcher { host, source, slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) },
+        fetcher: MediaFetcher { context, source, slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) },
         hints,
         fetching: HashSet::new(),
         again: HashSet::new(),
@@ -107,7 +108,7 @@ impl<C: Containers> MediaScheduler<C> {
     /// Takes up every group that an earlier run left waiting.
     async fn resume_waiting_groups(&mut self) {
         let groups = loop {
-            match self.fetcher.host.store.groups_with_pending_calls().await {
+            match self.fetcher.context.store.groups_with_pending_calls().await {
                 Ok(groups) => break groups,
                 Err(error) => tracing::error!("Failed to look for waiting messages, trying again: {error:#}"),
             }
@@ -164,7 +165,7 @@ impl<C: Containers> MediaScheduler<C> {
 
 #[derive(Clone)]
 struct MediaFetcher<C> {
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     source: MediaSource,
     slots: Arc<Semaphore>,
 }
@@ -172,11 +173,11 @@ struct MediaFetcher<C> {
 impl<C: Containers> MediaFetcher<C> {
     /// The files that a group waits for, if there are any and this run's bridge can have them.
     async fn reachable_wanted_files(&self, name: &GroupName) -> Result<Option<(Group, Vec<WantedFile>)>> {
-        let wanted = self.host.store.wanted_files(name).await?;
+        let wanted = self.context.store.wanted_files(name).await?;
         if wanted.is_empty() {
             return Ok(None);
         }
-        let Some(group) = self.host.store.group_by_name(name).await? else { return Ok(None) };
+        let Some(group) = self.context.store.group_by_name(name).await? else { return Ok(None) };
         let in_reach = match &self.source.reach {
             BridgeReach::All => true,
             BridgeReach::Only(chat) => *chat == group.chat,
@@ -188,7 +189,7 @@ impl<C: Containers> MediaFetcher<C> {
     /// Fetches these files of a group, showing that Kai is at it; returns when each has its end.
     async fn fetch_group_files(&self, group: &Group, wanted: Vec<WantedFile>) {
         let work = async {
-            let (wanted, left_out) = partition_within_limits(wanted, self.host.settings.media_limit_bytes);
+            let (wanted, left_out) = partition_within_limits(wanted, self.context.settings.media_limit_bytes);
             if !left_out.is_empty() {
                 let files = left_out.iter().map(|file| (file.row, file.whose)).collect();
                 self.leave_out_files(files, "too many files at once").await;
@@ -218,11 +219,11 @@ impl<C: Containers> MediaFetcher<C> {
     async fn record_fetch_outcome(&self, group: &Group, file: &WantedFile, outcome: Result<String, String>) {
         match outcome {
             Ok(path) => {
-                let saved = || self.host.store.record_saved_file(file.row, file.whose, path.clone());
+                let saved = || self.context.store.record_saved_file(file.row, file.whose, path.clone());
                 if retry_until_recorded(saved).await {
                     tracing::debug!(message = file.row.number(), "Fetched a file");
                 } else if file.path.as_ref() != Some(&path) {
-                    remove_media_file(&self.host, &group.name, path).await;
+                    remove_media_file(&self.context, &group.name, path).await;
                 }
             }
             Err(reason) => self.leave_out_files(vec![(file.row, file.whose)], &reason).await,
@@ -231,7 +232,8 @@ impl<C: Containers> MediaFetcher<C> {
 
     async fn leave_out_files(&self, files: Vec<(RowId, AttachedTo)>, reason: &str) {
         tracing::info!(files = files.len(), reason, "Left files out");
-        retry_until_recorded(|| self.host.store.record_missing_files(files.clone(), reason.to_owned())).await;
+        retry_until_recorded(|| self.context.store.record_missing_files(files.clone(), reason.to_owned()))
+            .await;
     }
 
     /// Fetches one file: its path in the group's folder, or why it is missing, in words for the agent.
@@ -239,13 +241,13 @@ impl<C: Containers> MediaFetcher<C> {
         if let Some(path) = self.find_fetched_file(group, file).await {
             return Ok(path);
         }
-        let limit_bytes = self.host.settings.media_limit_bytes;
+        let limit_bytes = self.context.settings.media_limit_bytes;
         let too_large = || format!("larger than {} MB", bytes_to_megabytes(limit_bytes));
         if file.media.bytes > limit_bytes {
             return Err(too_large());
         }
         let Ok(_slot) = self.slots.acquire().await else { return Err(NOT_IN_TIME.to_owned()) };
-        let folder = self.host.paths.group_folder(&group.name);
+        let folder = self.context.paths.group_folder(&group.name);
         if KEPT_FREE.is_beyond(
             run_blocking_io(move || folders::free_space_of_folder(&folder))
                 .await
@@ -272,7 +274,7 @@ impl<C: Containers> MediaFetcher<C> {
     /// What was fetched before, for the message itself, if the agent has left it where it was.
     async fn find_fetched_file(&self, group: &Group, file: &WantedFile) -> Option<String> {
         let path = file.path.clone()?;
-        let folder = self.host.paths.group_folder(&group.name);
+        let folder = self.context.paths.group_folder(&group.name);
         let opened = {
             let path = path.clone();
             run_blocking_io(move || Ok(folders::open_beneath(&folder, &path).is_ok())).await
@@ -322,12 +324,12 @@ impl InboxTarget {
                 (format!("-quoted.{extension}"), format!(".{:06x}-quoted.part", row.number()))
             }
         };
-        Self { file: InboxFile::new(*sent_at, &fetcher.host.settings.zone, row.number(), &ending), part }
+        Self { file: InboxFile::new(*sent_at, &fetcher.context.settings.zone, row.number(), &ending), part }
     }
 
     async fn create_part_file<C>(&self, fetcher: &MediaFetcher<C>, group: &Group) -> io::Result<PartialFile> {
         let (folder, file, part) =
-            (fetcher.host.paths.group_folder(&group.name), self.file.clone(), self.part.clone());
+            (fetcher.context.paths.group_folder(&group.name), self.file.clone(), self.part.clone());
         run_blocking_io(move || folders::create_beneath(&folder, &file.parent_folders(), &part)).await
     }
 
@@ -339,8 +341,8 @@ impl InboxTarget {
 }
 
 /// Removes a file whose message was taken back.
-pub async fn remove_media_file<C>(host: &SessionContext<C>, group: &GroupName, path: String) {
-    let folder = host.paths.group_folder(group);
+pub async fn remove_media_file<C>(context: &SessionContext<C>, group: &GroupName, path: String) {
+    let folder = context.paths.group_folder(group);
     if let Err(error) = run_blocking_io(move || folders::remove_beneath(&folder, &path)).await {
         tracing::warn!(%group, "Failed to remove a file that was taken back: {error}");
     }

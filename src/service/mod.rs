@@ -3,12 +3,16 @@
 //! ```text
 //! bridge ─▶ intake ─▶ [inbox] ─hint─▶ media ─hint─▶ dispatch ─▶ sessions ─▶ [outbox] ─hint─▶ delivery ─▶ bridge
 //! ```
-//! Each arrow is a task with one mailbox; beside them the login's keeper refreshes it. Starting does all the cleaning;
-//! being killed at any point loses nothing. Stopping goes with the stream: media, sessions, delivery; intake goes last, as it hears what WhatsApp says of
-//! the last replies. A message that comes meanwhile waits for the next start. A link to WhatsApp that only a person can
-//! bring back stops the service, too.
+//! Each arrow is a task with one mailbox. `supervisor` starts and stops them. Beside them:
+//!
+//! - `slots` (pure) shares the slots among the sessions, `ahead` (pure) says for whom an agent is started early.
+//! - `pacing` and `deadlines` (pure) say when a reply leaves. `outgoing` makes its content, `repairs` sends it anew
+//!   to devices that cannot read it. `file_types` (pure) knows endings and MIME types.
+//! - `link_watch`, `login_watch` and `docker` note what keeps Kai from answering, and tell the owner.
+//! - `unread` has the phone asked for messages that could not be read.
 
 mod ahead;
+mod bridge_reach;
 mod deadlines;
 mod delivery;
 mod dispatch;
@@ -22,198 +26,11 @@ mod outgoing;
 mod pacing;
 mod repairs;
 mod slots;
+mod store_rules;
+mod supervisor;
 mod unread;
 
-use std::convert::Infallible;
-use std::sync::Arc;
-use std::time::Duration;
+pub use bridge_reach::BridgeReach;
+pub use supervisor::{STOP_LIMIT, StopReason, run_service};
 
-use anyhow::{Context, Result, anyhow};
-use tokio::sync::{Notify, mpsc, oneshot, watch};
-use tokio::task::{AbortHandle, JoinSet};
-use tokio::time::{Instant, sleep, timeout, timeout_at};
-
-use crate::bridge::ServiceEnd;
-use crate::container::Containers;
-use crate::login;
-use crate::notices;
-use crate::panics::WorkPanicked;
-use crate::session::{SessionContext, Settings};
-use crate::store::{MAX_ATTEMPTS, Rules};
-use crate::types::{ChatId, LinkState, Outage, Trouble};
-
-/// Wake-ups on their way from intake to media, and from there to dispatch.
-const HINTS_IN_FLIGHT: usize = 64;
-/// How often what is too old to matter is forgotten.
-const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long all sessions together may take to end: each has a grace of 10 s, then Docker is asked to kill.
-const SESSIONS_STOP_LIMIT: Duration = Duration::from_secs(45);
-/// How long a renewal of the login that has begun may take from the beginning of the end: its answer is the only copy.
-const RENEWAL_LIMIT: Duration = Duration::from_secs(40);
-/// How long the last replies may take after everything else has stopped.
-const LAST_DELIVERIES_LIMIT: Duration = Duration::from_secs(10);
-/// How long stopping may take in all; whoever kills earlier makes the next start clean up.
-pub const STOP_LIMIT: Duration =
-    Duration::from_secs(SESSIONS_STOP_LIMIT.as_secs() + LAST_DELIVERIES_LIMIT.as_secs());
-
-/// Which chats the bridge of this run can reach.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum BridgeReach {
-    /// All of WhatsApp's.
-    All,
-    /// Only this one, which is not WhatsApp's; replies to others stay in the outbox, untried.
-    Only(ChatId),
-    /// None: the install has no WhatsApp.
-    Nothing,
-}
-
-/// Why the service has ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum StopReason {
-    Asked,
-    /// The link to WhatsApp is in a state that only a person can change.
-    Link(LinkState),
-}
-
-/// Runs the service until `shutdown` resolves, or the link needs a person. `ready` is answered once messages are
-/// taken in.
-///
-/// # Errors
-/// The database cannot be used at the start, or a part of the service has broken off. Docker is waited for.
-pub async fn run_service<C: Containers>(
-    host: SessionContext<C>,
-    end: ServiceEnd,
-    reach: BridgeReach,
-    ready: oneshot::Sender<()>,
-    shutdown: impl Future<Output = ()>,
-) -> Result<StopReason> {
-    clean_up_at_start(&host).await?;
-    let account = login_watch::start_login_watch(&host).await;
-    let (woken, woken_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
-    let (hints, hint_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
-    let (stop_intake, intake_stopped) = oneshot::channel();
-    let (stop_media, media_stopped) = oneshot::channel();
-    let (stop_dispatch, dispatch_stopped) = oneshot::channel();
-    let (stop_delivery, delivery_stopped) = oneshot::channel();
-    let (stop_keeper, keeper_stopped) = oneshot::channel();
-
-    // Dropping the set ends them all: whoever drops this future has stopped the service.
-    let mut tasks = JoinSet::new();
-    let unread_noted = Arc::new(Notify::new());
-    let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
-    let intake_hints = intake::IntakeHints { woken, expected, unread: Arc::clone(&unread_noted) };
-    let intake = intake::run_intake(host.clone(), end.batches, intake_hints, intake_stopped);
-    let intake = tasks.spawn(intake);
-    let source =
-        media::MediaSource { orders: end.orders.clone(), link: end.link.clone(), reach: reach.clone() };
-    let media = tasks.spawn(media::run_media(host.clone(), source, woken_receiver, hints, media_stopped));
-    let dispatch =
-        tasks.spawn(dispatch::run_dispatch(host.clone(), hint_receiver, expected_receiver, dispatch_stopped));
-    let unread = unread::run_unread_recovery(&host, end.orders.clone(), end.link.clone(), unread_noted);
-    let delivery =
-        delivery::run_delivery(host.clone(), end.orders, end.link.clone(), reach.clone(), delivery_stopped);
-    let delivery = tasks.spawn(delivery);
-    // In a set of its own: whatever else breaks off, a renewal that has begun is finished.
-    let mut keeper = JoinSet::new();
-    keeper.spawn(login::run_refresher(Arc::clone(&host.login), host.clock, keeper_stopped));
-    tracing::info!("Ready");
-    ready.send(()).ok();
-
-    let why = tokio::select! {
-        () = shutdown => Ok(StopReason::Asked),
-        link = wait_for_unrecoverable_link(&host, end.link, &reach) => Ok(StopReason::Link(link)),
-        never = docker::run_startup_sweep(&host) => match never {},
-        never = run_daily_expiry(&host) => match never {},
-        never = account.watch_login_changes(&host) => match never {},
-        never = unread => match never {},
-        _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
-        _ = keeper.join_next() => Err(anyhow!("The keeper of the login broke off")),
-    };
-    let began = Instant::now();
-    // A renewal that has begun is finished meanwhile.
-    stop_keeper.send(()).ok();
-    let ended = async {
-        let why = why.inspect_err(|_| tasks.abort_all())?;
-        tracing::info!("Stopping");
-        stop_media.send(()).ok();
-        wait_for_task_end(&mut tasks, &media).await.context("Failed to stop fetching files")?;
-        stop_dispatch.send(()).ok();
-        match timeout(SESSIONS_STOP_LIMIT, wait_for_task_end(&mut tasks, &dispatch)).await {
-            Ok(stopped) => stopped.context("Failed to stop the sessions")?,
-            Err(_) => tracing::warn!("Docker does not end all containers; the next start removes them"),
-        }
-        let give_up = Instant::now() + LAST_DELIVERIES_LIMIT;
-        stop_delivery.send(()).ok();
-        match timeout_at(give_up, wait_for_task_end(&mut tasks, &delivery)).await {
-            Ok(stopped) => stopped.context("Failed to stop delivery")?,
-            Err(_) => tracing::info!("Some replies are still to be sent; the next start sends them"),
-        }
-        stop_intake.send(()).ok();
-        wait_for_task_end(&mut tasks, &intake).await.context("Failed to stop intake")?;
-        Ok(why)
-    }
-    .await;
-    match timeout_at(began + RENEWAL_LIMIT, keeper.join_next()).await {
-        Ok(None | Some(Ok(()))) => {}
-        Ok(Some(Err(_))) => tracing::error!("The keeper of the login broke off"),
-        Err(_) => tracing::warn!("The Kimi login was being renewed, and the server does not answer"),
-    }
-    ended
-}
-
-/// Waits until a part has ended. Another one may end meanwhile, later than it should.
-async fn wait_for_task_end(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), WorkPanicked> {
-    while !part.is_finished() {
-        tasks.join_next().await.transpose().map_err(|_| WorkPanicked)?;
-    }
-    Ok(())
-}
-
-/// Forgets what is too old once a day, and keeps room for what is new: the start does it first.
-async fn run_daily_expiry<C: Containers>(host: &SessionContext<C>) -> Infallible {
-    loop {
-        sleep(FORGET_EVERY).await;
-        host.store.reserve_disk_space().await;
-        if let Err(error) = host.store.expire_old_rows(host.clock.now()).await {
-            tracing::error!("Failed to forget what is old: {error:#}");
-        }
-    }
-}
-
-/// Resolves when the link to WhatsApp needs a person; never where the bridge is not WhatsApp's.
-async fn wait_for_unrecoverable_link<C: Containers>(
-    host: &SessionContext<C>,
-    link: watch::Receiver<LinkState>,
-    reach: &BridgeReach,
-) -> LinkState {
-    match reach {
-        BridgeReach::All => link_watch::watch_link(host, link).await,
-        BridgeReach::Only(_) | BridgeReach::Nothing => std::future::pending().await,
-    }
-}
-
-/// What the store goes by.
-fn rules_from_settings(settings: &Settings) -> Rules {
-    Rules {
-        assistant: settings.assistant.clone(),
-        answer_within: settings.answer_within,
-        lang: settings.lang,
-        reply_prefix: settings.reply_prefix.clone(),
-    }
-}
-
-/// Removes what an earlier run left in the database: its claims, what is too old to matter. Its containers go as soon as
-/// Docker answers.
-async fn clean_up_at_start<C: Containers>(host: &SessionContext<C>) -> Result<()> {
-    let settings = &host.settings;
-    let now = host.clock.now();
-    let gave_up =
-        settings.with_reply_prefix(notices::gave_up_notice(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
-    host.store.release_lost_claims(gave_up, now).await?;
-    host.store.expire_old_calls(rules_from_settings(settings), now).await?;
-    // A disk that is still full shows itself again.
-    host.store.end_outage(Outage::NoSpace, now).await?;
-    host.store.expire_old_rows(now).await?;
-    host.store.reserve_disk_space().await;
-    Ok(())
-}
+use store_rules::rules_from_settings;

@@ -19,7 +19,7 @@ use super::media::bytes_to_megabytes;
 /// # Errors
 /// Why it cannot be sent now, or never.
 pub async fn build_content<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     reply: &DueReply,
 ) -> Result<Content, SendError> {
     if let Some(message) = &reply.message {
@@ -36,9 +36,9 @@ pub async fn build_content<C: Containers>(
             Err(SendError::Never("there is nothing to react to".to_owned()))
         }
         (ReplyContent::File { path, caption }, _) => {
-            match open_outgoing_file(host, reply, path, caption).await? {
+            match open_outgoing_file(context, reply, path, caption).await? {
                 Ok(file) => Ok(Content::File(file)),
-                Err(why) => Ok(content_instead_of_file(host, caption, why)),
+                Err(why) => Ok(content_instead_of_file(context, caption, why)),
             }
         }
     }
@@ -46,24 +46,24 @@ pub async fn build_content<C: Containers>(
 
 /// Opens a file of the chat's group, or says why it is not sent.
 async fn open_outgoing_file<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     reply: &DueReply,
     path: &str,
     caption: &str,
 ) -> Result<Result<OutgoingFile, FileRefused>, SendError> {
     // Never is only what cannot change: the host may be short of something for a moment.
     let not_registered = || SendError::Never("its chat is not registered any more".to_owned());
-    let group = host
+    let group = context
         .store
         .group_by_chat(&reply.chat)
         .await
         .map_err(|error| SendError::Later(format!("{error:#}")))?;
     let group = group.ok_or_else(not_registered)?;
-    let folder = host.paths.group_folder(&group.name);
+    let folder = context.paths.group_folder(&group.name);
     let path = relative_to_group(path).to_owned();
     let name = path.rsplit('/').next().unwrap_or_default().to_owned();
     let opened = run_blocking(move || folders::open_beneath(&folder, &path)).await;
-    let limit_bytes = host.settings.media_limit_bytes.min(FILE_MAX_BYTES);
+    let limit_bytes = context.settings.media_limit_bytes.min(FILE_MAX_BYTES);
     Ok(match opened.map_err(|error| SendError::Later(error.to_string()))? {
         Ok((_, bytes)) if bytes > limit_bytes => {
             Err(FileRefused::TooLarge { mb: bytes_to_megabytes(limit_bytes) })
@@ -87,8 +87,8 @@ fn relative_to_group(path: &str) -> &str {
     path.strip_prefix("./").unwrap_or(path)
 }
 
-fn content_instead_of_file<C>(host: &SessionContext<C>, caption: &str, why: FileRefused) -> Content {
-    let settings = &host.settings;
+fn content_instead_of_file<C>(context: &SessionContext<C>, caption: &str, why: FileRefused) -> Content {
+    let settings = &context.settings;
     let text = notices::file_not_sent_notice(settings.lang, &settings.reply_prefix, caption, why);
     Content::Text { text, mentions: Vec::new() }
 }

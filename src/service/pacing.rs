@@ -30,21 +30,15 @@ pub struct SendRateLimiter {
 struct ChatBuckets {
     brief: TokenBucket,
     lasting: TokenBucket,
-    slowness: Slowness,
-}
-
-/// Whether it was told that a chat has used up what it may say over a longer time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Slowness {
-    Untold,
-    Told,
+    /// The owner was told that the chat has used up what it may say over a longer time.
+    is_slowness_told: bool,
 }
 
 impl ChatBuckets {
     fn all_full(now: Instant) -> Self {
         let (brief, lasting) =
             (TokenBucket::new_full(PER_CHAT, now), TokenBucket::new_full(PER_CHAT_LASTING, now));
-        Self { brief, lasting, slowness: Slowness::Untold }
+        Self { brief, lasting, is_slowness_told: false }
     }
 }
 
@@ -77,10 +71,8 @@ impl SendRateLimiter {
     pub fn take_wait_reason(&mut self, chat: &ChatId, now: Instant) -> WaitReason {
         match self.chats.get_mut(chat) {
             Some(chat) if chat.lasting.next_token_at(now) > now => {
-                match std::mem::replace(&mut chat.slowness, Slowness::Told) {
-                    Slowness::Untold => WaitReason::LastingUntold,
-                    Slowness::Told => WaitReason::Lasting,
-                }
+                let was_told = std::mem::replace(&mut chat.is_slowness_told, true);
+                if was_told { WaitReason::Lasting } else { WaitReason::LastingUntold }
             }
             Some(_) | None => WaitReason::Brief,
         }

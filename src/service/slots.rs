@@ -38,7 +38,8 @@ pub struct Slots {
 struct SlotHolder {
     group: GroupName,
     activity: Activity,
-    asked: ReturnRequested,
+    /// It was told that its slot is wanted.
+    was_asked: bool,
     taken: SlotPurpose,
     memory_bytes: u64,
     /// When it became idle, in the order of all such times.
@@ -56,13 +57,6 @@ enum Activity {
 enum SlotPurpose {
     ForWork,
     Ahead,
-}
-
-/// Whether a holder was told that its slot is wanted.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ReturnRequested {
-    No,
-    Yes,
 }
 
 impl Slots {
@@ -96,15 +90,14 @@ impl Slots {
             holder.memory_bytes = held(&holder.group).unwrap_or(0).max(AGENT_BYTES);
         }
         let mut orders = self.grant_or_reclaim_slots();
-        let gives =
-            |holder: &SlotHolder| holder.asked == ReturnRequested::Yes && holder.activity == Activity::Idle;
+        let gives = |holder: &SlotHolder| holder.was_asked && holder.activity == Activity::Idle;
         let too_much = is_short || self.held_memory_bytes() > self.memory_bytes;
         if too_much
             && !self.holders.iter().any(gives)
             && let Some(index) = self.longest_idle_holder()
             && let Some(holder) = self.holders.get_mut(index)
         {
-            holder.asked = ReturnRequested::Yes;
+            holder.was_asked = true;
             orders.push(SlotOrder::Want(holder.group.clone()));
         }
         orders
@@ -113,8 +106,7 @@ impl Slots {
     /// The one that is idle for the longest, of those that were not asked.
     fn longest_idle_holder(&self) -> Option<usize> {
         let idle = self.holders.iter().enumerate();
-        let idle = idle
-            .filter(|(_, holder)| holder.asked == ReturnRequested::No && holder.activity == Activity::Idle);
+        let idle = idle.filter(|(_, holder)| !holder.was_asked && holder.activity == Activity::Idle);
         idle.min_by_key(|(_, holder)| holder.rested).map(|(index, _)| index)
     }
 
@@ -156,7 +148,7 @@ impl Slots {
         self.holders.push(SlotHolder {
             group,
             activity: Activity::Busy,
-            asked: ReturnRequested::No,
+            was_asked: false,
             taken,
             memory_bytes: AGENT_BYTES,
             rested: 0,
@@ -199,7 +191,7 @@ impl Slots {
             orders.push(SlotOrder::Grant(group));
         }
         while let Some(holder) = self.next_holder_to_ask() {
-            holder.asked = ReturnRequested::Yes;
+            holder.was_asked = true;
             orders.push(SlotOrder::Want(holder.group.clone()));
         }
         orders
@@ -209,17 +201,11 @@ impl Slots {
     /// That a busy one was asked does not keep an idle one: it is free at once.
     fn next_holder_to_ask(&mut self) -> Option<&mut SlotHolder> {
         let asked = |activity| {
-            let held = self
-                .holders
-                .iter()
-                .filter(|holder| holder.asked == ReturnRequested::Yes && holder.activity == activity);
+            let held = self.holders.iter().filter(|holder| holder.was_asked && holder.activity == activity);
             held.count()
         };
-        let busy_longest = || {
-            self.holders
-                .iter()
-                .position(|holder| holder.asked == ReturnRequested::No && holder.activity == Activity::Busy)
-        };
+        let busy_longest =
+            || self.holders.iter().position(|holder| !holder.was_asked && holder.activity == Activity::Busy);
         let (idle, busy) = (asked(Activity::Idle), asked(Activity::Busy));
         let index = match self.longest_idle_holder() {
             Some(index) if idle < self.waiting.len() => index,

@@ -10,7 +10,7 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use super::rules_from_settings;
+use super::store_rules::rules_from_settings;
 use crate::bridge::{LinkState, Order};
 use crate::container::Containers;
 use crate::session::SessionContext;
@@ -23,19 +23,19 @@ const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// Runs until the service stops.
 pub async fn run_unread_recovery<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     orders: mpsc::Sender<Order>,
     mut link: watch::Receiver<LinkState>,
     noted: Arc<Notify>,
 ) -> Infallible {
     loop {
         let can_ask = *link.borrow_and_update() == LinkState::Online;
-        let pause = match host
+        let pause = match context
             .store
-            .process_unread_messages(can_ask, rules_from_settings(&host.settings), host.clock.now())
+            .process_unread_messages(can_ask, rules_from_settings(&context.settings), context.clock.now())
             .await
         {
-            Ok(work) => perform_unread_work(host, &orders, work).await,
+            Ok(work) => perform_unread_work(context, &orders, work).await,
             Err(error) => {
                 tracing::error!("Failed to look after messages that could not be read: {error:#}");
                 Some(ERROR_PAUSE)
@@ -54,7 +54,7 @@ pub async fn run_unread_recovery<C: Containers>(
 
 /// Returns how long nothing is to be done then.
 async fn perform_unread_work<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     orders: &mpsc::Sender<Order>,
     work: UnreadWork,
 ) -> Option<Duration> {
@@ -63,7 +63,7 @@ async fn perform_unread_work<C: Containers>(
     }
     if work.outbox == OutboxChange::Changed {
         tracing::warn!("A message could not be read, and did not come again; its chat is told");
-        host.outbox_hint.notify_one();
+        context.outbox_hint.notify_one();
     }
-    work.next.map(|next| Duration::try_from(next.duration_since(host.clock.now())).unwrap_or_default())
+    work.next.map(|next| Duration::try_from(next.duration_since(context.clock.now())).unwrap_or_default())
 }

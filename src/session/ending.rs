@@ -5,7 +5,7 @@ use std::time::Duration;
 use anyhow::Result;
 use tokio::time::sleep;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use crate::store::{PendingAfterTurn, TurnEnding};
 
 /// How often, and with which pauses, it is tried.
@@ -14,12 +14,12 @@ const PAUSE: Duration = Duration::from_secs(2);
 
 /// A full or busy disk may have room a little later: the answer is worth some patience.
 pub async fn finish_turn_with_retry<C>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     ending: &TurnEnding,
 ) -> Result<PendingAfterTurn> {
     let mut tries = 1;
     loop {
-        let result = host.store.finish_turn(ending.clone(), host.clock.now()).await;
+        let result = context.store.finish_turn(ending.clone(), context.clock.now()).await;
         match result {
             Err(error) if tries < TRIES => {
                 tracing::warn!("Failed to finish a turn, trying again: {error:#}")

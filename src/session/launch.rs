@@ -9,7 +9,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use super::images::Vision;
 use super::share::{self, Overuse};
 use crate::agent::{self, Agent, AgentEvent};
@@ -45,7 +45,8 @@ pub struct RunningEngine {
     /// None once it has been told.
     pub exit: Option<oneshot::Receiver<ContainerExit>>,
     pub egress: EgressProxy,
-    pub has_worked: HasWorked,
+    /// Whether it has had a turn.
+    pub has_worked: bool,
     pub vision: Vision,
     /// None once it has been told.
     pub overuse: Option<oneshot::Receiver<Overuse>>,
@@ -53,13 +54,6 @@ pub struct RunningEngine {
     group: Group,
     /// What the group's prompt files were at the start.
     prompt_files: PromptFiles,
-}
-
-/// Whether an engine has had a turn.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum HasWorked {
-    NotYet,
-    Yes,
 }
 
 impl RunningEngine {
@@ -88,9 +82,7 @@ impl RunningEngine {
     /// Whether the engine was started for something else than the group is now. It has one turn in any case:
     /// an agent that changes the prompts without end must not keep others from ever being answered.
     pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
-        self.group != *group
-            || (self.has_worked == HasWorked::Yes
-                && self.prompt_files != PromptFiles::for_group(paths, group))
+        self.group != *group || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
     }
 }
 
@@ -123,89 +115,92 @@ fn read_file_stamp(path: &Path) -> Option<FileStamp> {
 /// Launches the group's container and begins to speak with its engine. Docker may be starting just now, after a boot or an
 /// upgrade, and a disk that is full may have room a moment later: that is waited for a little, so that nobody is told of it.
 pub async fn launch_engine_with_retry<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     group: Group,
 ) -> Result<RunningEngine, Failure> {
-    let launched = try_launch_engine(host, group.clone()).await;
+    let launched = try_launch_engine(context, group.clone()).await;
     let may_be_over = match &launched {
         Err(failure) if failure.trouble == Trouble::NoDocker => {
-            timeout(PATIENCE, wait_for_docker(host)).await
+            timeout(PATIENCE, wait_for_docker(context)).await
         }
         Err(failure) if failure.trouble == Trouble::NoSpace => {
-            timeout(PATIENCE, wait_for_install_disk_space(host)).await
+            timeout(PATIENCE, wait_for_install_disk_space(context)).await
         }
         Ok(_) | Err(_) => return launched,
     };
     match may_be_over {
-        Ok(()) => try_launch_engine(host, group).await,
+        Ok(()) => try_launch_engine(context, group).await,
         Err(_) => launched,
     }
 }
 
 /// Waits until the disk of the install has room; looks first after a while. If Docker's is another one, nobody looks at it.
-async fn wait_for_install_disk_space<C: Containers>(host: &SessionContext<C>) {
+async fn wait_for_install_disk_space<C: Containers>(context: &SessionContext<C>) {
     loop {
         sleep(LOOK_FOR_ROOM_EVERY).await;
-        if !is_disk_full(host) {
+        if !is_disk_full(context) {
             return;
         }
     }
 }
 
 /// Whether the disk of the install counts as full; where nobody can say, it does not.
-pub fn is_disk_full<C: Containers>(host: &SessionContext<C>) -> bool {
-    folders::free_space_of_folder(host.paths.root()).is_ok_and(DiskSpace::is_low)
+pub fn is_disk_full<C: Containers>(context: &SessionContext<C>) -> bool {
+    folders::free_space_of_folder(context.paths.root()).is_ok_and(DiskSpace::is_low)
 }
 
 /// Waits until Docker answers; looks first after a while.
-pub async fn wait_for_docker<C: Containers>(host: &SessionContext<C>) {
+pub async fn wait_for_docker<C: Containers>(context: &SessionContext<C>) {
     loop {
         sleep(LOOK_FOR_DOCKER_EVERY).await;
-        if let Ok(Ok(())) = timeout(LOOK_FOR_DOCKER_LIMIT, host.containers.ping_docker()).await {
+        if let Ok(Ok(())) = timeout(LOOK_FOR_DOCKER_LIMIT, context.containers.ping_docker()).await {
             return;
         }
     }
 }
 
 /// What it means that a launch could not be prepared.
-pub fn failure_from_error<C: Containers>(host: &SessionContext<C>, error: &anyhow::Error) -> Failure {
+pub fn failure_from_error<C: Containers>(context: &SessionContext<C>, error: &anyhow::Error) -> Failure {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
     let trouble = causes.find_map(|cause| {
-        trouble_from_io_error(cause, folders::free_space_of_folder(host.paths.root()).ok())
+        trouble_from_io_error(cause, folders::free_space_of_folder(context.paths.root()).ok())
     });
     Failure::new(trouble.unwrap_or(Trouble::LaunchFailed), format!("{error:#}"))
 }
 
 async fn try_launch_engine<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     group: Group,
 ) -> Result<RunningEngine, Failure> {
     // An engine would ask the model, and then fail to write down what it heard.
-    if is_disk_full(host) {
+    if is_disk_full(context) {
         return Err(Failure::new(Trouble::NoSpace, "The disk of the install is full"));
     }
-    let program = host.settings.engine_for_group(&group);
+    let program = context.settings.engine_for_group(&group);
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
-    host.sweep_old_containers().await.map_err(no_docker)?;
-    let daemon = host.containers.fetch_daemon_user().await.map_err(no_docker)?;
-    let PreparedLaunch { spec, egress: door, global } = prepare_launch(host, &group, program, daemon)
+    context.sweep_old_containers().await.map_err(no_docker)?;
+    let daemon = context.containers.fetch_daemon_user().await.map_err(no_docker)?;
+    let PreparedLaunch { spec, egress: door, global } = prepare_launch(context, &group, program, daemon)
         .await
-        .map_err(|error| failure_from_error(host, &error))?;
-    let prompt_files = PromptFiles::with_global_state(global, &host.paths, &group.name);
-    let sight = Vision::from_engine_config(&host.paths.engine_config_file(), host.settings.model.as_deref());
+        .map_err(|error| failure_from_error(context, &error))?;
+    let prompt_files = PromptFiles::with_global_state(global, &context.paths, &group.name);
+    let sight =
+        Vision::from_engine_config(&context.paths.engine_config_file(), context.settings.model.as_deref());
     let RunningContainer { name, stdin, stdout, stderr, exit } =
-        match timeout(LAUNCH_LIMIT, host.containers.launch_container(&spec)).await {
+        match timeout(LAUNCH_LIMIT, context.containers.launch_container(&spec)).await {
             Ok(launched) => launched?,
-            Err(_) => return Err(remove_unstarted_container(host, &spec.name).await),
+            Err(_) => return Err(remove_unstarted_container(context, &spec.name).await),
         };
     tokio::spawn(log_engine_stderr(stderr).in_current_span());
-    let (paths, name_of_group) = (host.paths.clone(), group.name.clone());
+    let (paths, name_of_group) = (context.paths.clone(), group.name.clone());
     tokio::spawn(run_blocking(move || folders::empty_trash(&paths, &name_of_group)));
     let (ended, exit_receiver) = oneshot::channel();
     tokio::spawn(async move { ended.send(exit.await) });
     let (over, overuse) = oneshot::channel();
-    let limits = host.settings.container_limits;
-    tokio::spawn(share::watch_for_overuse(host.paths.clone(), group.clone(), limits, over).in_current_span());
+    let limits = context.settings.container_limits;
+    tokio::spawn(
+        share::watch_for_overuse(context.paths.clone(), group.clone(), limits, over).in_current_span(),
+    );
     let (agent, events) = Agent::start_protocol(program, stdin, stdout);
     Ok(RunningEngine {
         container: name,
@@ -213,7 +208,7 @@ async fn try_launch_engine<C: Containers>(
         events,
         exit: Some(exit_receiver),
         egress: door,
-        has_worked: HasWorked::NotYet,
+        has_worked: false,
         vision: sight,
         overuse: Some(overuse),
         group,
@@ -222,8 +217,8 @@ async fn try_launch_engine<C: Containers>(
 }
 
 /// Docker may have got as far as a running container, which would go on with the group's history by itself.
-async fn remove_unstarted_container<C: Containers>(host: &SessionContext<C>, container: &str) -> Failure {
-    let trouble = match timeout(LAUNCH_LIMIT, host.containers.remove_container(container)).await {
+async fn remove_unstarted_container<C: Containers>(context: &SessionContext<C>, container: &str) -> Failure {
+    let trouble = match timeout(LAUNCH_LIMIT, context.containers.remove_container(container)).await {
         Ok(Ok(())) => Trouble::LaunchFailed,
         Ok(Err(error)) => {
             tracing::warn!("Failed to remove a container that did not start: {error:#}");
@@ -246,15 +241,15 @@ struct PreparedLaunch {
 }
 
 async fn prepare_launch<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     group: &Group,
     program: agent::Engine,
     daemon: DaemonUser,
 ) -> anyhow::Result<PreparedLaunch> {
-    host.login.reload_if_changed(host.clock.now());
-    let (paths, its) = (host.paths.clone(), group.clone());
-    let session = host.store.engine_session_id(&group.name).await?;
-    let sessions_apart = separate_sessions_for_group(host, group).await?;
+    context.login.reload_if_changed(context.clock.now());
+    let (paths, its) = (context.paths.clone(), group.clone());
+    let session = context.store.engine_session_id(&group.name).await?;
+    let sessions_apart = separate_sessions_for_group(context, group).await?;
     let apart = sessions_apart.clone();
     let folders = run_blocking(move || {
         folders::prepare_group_folders(&paths, &its)?;
@@ -269,8 +264,8 @@ async fn prepare_launch<C: Containers>(
     let global = folders.await??;
     let spec = spec::build_container_spec(
         &spec::LaunchInputs {
-            paths: &host.paths,
-            install: &host.settings.install,
+            paths: &context.paths,
+            install: &context.settings.install,
             run: &RunId::new(format!("{:08x}", rand::random::<u32>())),
             engine: spec::EngineSpec {
                 name: program.name(),
@@ -280,20 +275,22 @@ async fn prepare_launch<C: Containers>(
             },
             image: &image::agent_image_name(&program.name()),
             daemon,
-            limits: host.settings.container_limits,
-            time_zone: host.settings.zone.iana_name().unwrap_or("UTC"),
-            assistant: &host.settings.assistant,
-            model: host.settings.model.as_deref(),
+            limits: context.settings.container_limits,
+            time_zone: context.settings.zone.iana_name().unwrap_or("UTC"),
+            assistant: &context.settings.assistant,
+            model: context.settings.model.as_deref(),
             session: &session,
-            device: &host.settings.device_id,
-            services: allowed_services(group, &host.login.watch_authorization().borrow()),
+            device: &context.settings.device_id,
+            services: allowed_services(group, &context.login.watch_authorization().borrow()),
         },
         group,
     )?;
-    let models =
-        config_toml::list_offered_models(&host.paths.engine_config_file(), host.settings.model.as_deref());
-    let upstream = host.upstream.clone().with_models(models);
-    let door = egress::start_egress_proxy(&host.paths.egress_folder(&group.name), upstream, group).await?;
+    let models = config_toml::list_offered_models(
+        &context.paths.engine_config_file(),
+        context.settings.model.as_deref(),
+    );
+    let upstream = context.upstream.clone().with_models(models);
+    let door = egress::start_egress_proxy(&context.paths.egress_folder(&group.name), upstream, group).await?;
     Ok(PreparedLaunch { spec, egress: door, global })
 }
 
@@ -323,22 +320,22 @@ fn trouble_from_io_error(error: &std::io::Error, free: Option<DiskSpace>) -> Opt
 
 /// Where an engine of this group has its histories.
 pub async fn history_folder_for_group<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     group: &Group,
 ) -> anyhow::Result<PathBuf> {
-    Ok(match separate_sessions_for_group(host, group).await? {
-        Some(folder) => host.paths.separate_sessions_folder(&group.name, &folder),
-        None => host.paths.sessions_folder(&group.name),
+    Ok(match separate_sessions_for_group(context, group).await? {
+        Some(folder) => context.paths.separate_sessions_folder(&group.name, &folder),
+        None => context.paths.sessions_folder(&group.name),
     })
 }
 
 /// An engine that names its histories itself finds those of one session in a folder of their own.
 async fn separate_sessions_for_group<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     group: &Group,
 ) -> anyhow::Result<Option<String>> {
-    let session = host.store.engine_session_id(&group.name).await?;
-    Ok(host.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
+    let session = context.store.engine_session_id(&group.name).await?;
+    Ok(context.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
 }
 
 /// The engine's complaints go to the log, line by line. They may hold words of people: never above DEBUG.

@@ -181,13 +181,6 @@ enum Slot {
     Wanted,
 }
 
-/// Whether the engine was started before anything was asked, and nothing was asked since.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum StartedAhead {
-    No,
-    Yes,
-}
-
 /// The state of one group's session.
 #[derive(Debug)]
 pub struct SessionMachine {
@@ -195,7 +188,8 @@ pub struct SessionMachine {
     state: State,
     work: Work,
     slot: Slot,
-    ahead: StartedAhead,
+    /// The engine was started before anything was asked, and nothing was asked since.
+    started_ahead: bool,
     stopping: bool,
 }
 
@@ -206,7 +200,7 @@ impl SessionMachine {
             state: State::Cold,
             work: Work::None,
             slot: Slot::Ours,
-            ahead: StartedAhead::No,
+            started_ahead: false,
             stopping: false,
         }
     }
@@ -223,7 +217,7 @@ impl SessionMachine {
 
     /// Whether there is an engine, or will be one, that nobody has needed yet.
     pub fn is_started_ahead(&self) -> bool {
-        self.ahead == StartedAhead::Yes
+        self.started_ahead
     }
 
     /// Whether the session has stopped for good: no container, no slot, and none will be asked for.
@@ -249,10 +243,7 @@ impl SessionMachine {
     }
 
     fn idle_limit(&self) -> Duration {
-        match self.ahead {
-            StartedAhead::No => self.limits.idle,
-            StartedAhead::Yes => self.limits.idle.min(AHEAD_LIMIT),
-        }
+        if self.started_ahead { self.limits.idle.min(AHEAD_LIMIT) } else { self.limits.idle }
     }
 
     /// Takes in what happened and says what to do, in order.
@@ -278,7 +269,7 @@ impl SessionMachine {
             SessionEvent::PromptChanged => self.close_engine(now),
             SessionEvent::Prompted => {
                 self.work = Work::None;
-                self.ahead = StartedAhead::No;
+                self.started_ahead = false;
                 self.slot = match self.slot {
                     Slot::Ours | Slot::Used => Slot::Used,
                     Slot::WantedAfterOneTurn | Slot::Wanted => Slot::Wanted,
@@ -340,7 +331,7 @@ impl SessionMachine {
             State::Cold if self.stopping || self.work != Work::None => vec![Effect::GiveSlotBack],
             State::Cold => {
                 self.slot = Slot::Ours;
-                self.ahead = StartedAhead::Yes;
+                self.started_ahead = true;
                 self.state = State::Starting { since: now };
                 vec![Effect::LaunchAhead]
             }
@@ -418,7 +409,7 @@ impl SessionMachine {
     fn on_ended(&mut self, now: Instant) -> Vec<Effect> {
         // The driver reports `Lost` before it reports the end, so no turn is left here.
         self.state = State::Cold;
-        self.ahead = StartedAhead::No;
+        self.started_ahead = false;
         let mut effects = vec![Effect::GiveSlotBack];
         effects.extend(self.advance_session(now));
         effects

@@ -11,7 +11,7 @@
 
 use anyhow::Result;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use super::launch::history_folder_for_group;
 use crate::container::Containers;
 use crate::folders::SetAsideTrial;
@@ -41,11 +41,11 @@ impl MemoryTrust {
     /// The old one cannot be moved away.
     pub async fn set_aside_doubted_memory<C: Containers>(
         &mut self,
-        host: &SessionContext<C>,
+        context: &SessionContext<C>,
         group: &Group,
     ) -> Result<()> {
-        let sessions = history_folder_for_group(host, group).await?;
-        let (paths, name, doubted) = (host.paths.clone(), group.name.clone(), self.is_doubted());
+        let sessions = history_folder_for_group(context, group).await?;
+        let (paths, name, doubted) = (context.paths.clone(), group.name.clone(), self.is_doubted());
         let aside = run_blocking(move || match SetAsideTrial::resume_trial(&paths, &name, &sessions)? {
             // A kill has come in between, or it could not be put back.
             Some(aside) => Ok(Some(aside)),
@@ -69,17 +69,22 @@ impl MemoryTrust {
     }
 
     /// An engine works with what it began with; the chat is told when that is a new memory.
-    pub async fn record_engine_success<C>(&mut self, host: &SessionContext<C>, chat: &ChatId) {
+    pub async fn record_engine_success<C>(&mut self, context: &SessionContext<C>, chat: &ChatId) {
         let Some(aside) = self.advance_on_success() else { return };
         match run_blocking(move || aside.keep_aside()).await.map_err(anyhow::Error::from).flatten() {
             Ok((place, names)) => {
                 tracing::warn!(place, "The agent has begun anew; its memory is kept there");
-                let settings = &host.settings;
-                host.try_notify_chat(
-                    chat,
-                    &settings.with_reply_prefix(notices::fresh_start_notice(settings.lang, &place, &names)),
-                )
-                .await;
+                let settings = &context.settings;
+                context
+                    .try_notify_chat(
+                        chat,
+                        &settings.with_reply_prefix(notices::fresh_start_notice(
+                            settings.lang,
+                            &place,
+                            &names,
+                        )),
+                    )
+                    .await;
             }
             Err(error) => tracing::error!("{error:#}"),
         }

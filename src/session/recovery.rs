@@ -3,9 +3,9 @@
 use anyhow::Result;
 use tokio::time::{sleep, timeout};
 
-use super::SessionContext;
-use super::driver::KILL_LIMIT;
+use super::context::SessionContext;
 use super::ending::finish_turn_with_retry;
+use super::engine_life::KILL_LIMIT;
 use super::machine::{AfterTurn, CLOSE_GRACE};
 use crate::container::Containers;
 use crate::notices;
@@ -18,9 +18,12 @@ use crate::types::{GroupName, TokenUsage, Trouble};
 /// A session that broke off before it had claimed anything has tried to all the same: what waits counts as tried, or it
 /// would be tried for ever.
 #[tracing::instrument(name = "recovery", skip_all, fields(group = %name))]
-pub async fn clean_up_broken_session<C: Containers>(host: SessionContext<C>, name: GroupName) -> AfterTurn {
-    remove_containers_until_gone(&host, &name).await;
-    let finished = match fail_interrupted_turn(&host, &name).await {
+pub async fn clean_up_broken_session<C: Containers>(
+    context: SessionContext<C>,
+    name: GroupName,
+) -> AfterTurn {
+    remove_containers_until_gone(&context, &name).await;
+    let finished = match fail_interrupted_turn(&context, &name).await {
         Ok(finished) => finished,
         Err(error) => {
             // The rows stay claimed; the next claim of this chat frees them.
@@ -28,14 +31,17 @@ pub async fn clean_up_broken_session<C: Containers>(host: SessionContext<C>, nam
             PendingAfterTurn::RetryPending { attempt: 1 }
         }
     };
-    host.outbox_hint.notify_one();
+    context.outbox_hint.notify_one();
     finished.into()
 }
 
-async fn remove_containers_until_gone<C: Containers>(host: &SessionContext<C>, name: &GroupName) {
+async fn remove_containers_until_gone<C: Containers>(context: &SessionContext<C>, name: &GroupName) {
     loop {
-        match timeout(KILL_LIMIT, host.containers.remove_containers_of_group(&host.settings.install, name))
-            .await
+        match timeout(
+            KILL_LIMIT,
+            context.containers.remove_containers_of_group(&context.settings.install, name),
+        )
+        .await
         {
             Ok(Ok(())) => return,
             Ok(Err(error)) => tracing::warn!("Failed to remove the container, will try again: {error:#}"),
@@ -46,18 +52,18 @@ async fn remove_containers_until_gone<C: Containers>(host: &SessionContext<C>, n
 }
 
 async fn fail_interrupted_turn<C: Containers>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     name: &GroupName,
 ) -> Result<PendingAfterTurn> {
-    let Some(group) = host.store.group_by_name(name).await? else {
+    let Some(group) = context.store.group_by_name(name).await? else {
         return Ok(PendingAfterTurn::NothingPending);
     };
-    let settings = &host.settings;
-    let turn = match host.store.turn_with_claimed_rows(&group.chat).await? {
+    let settings = &context.settings;
+    let turn = match context.store.turn_with_claimed_rows(&group.chat).await? {
         Some(turn) => turn,
         None => {
             let engine = settings.engine_for_group(&group).name();
-            let claim = host.store.claim_pending_rows(&group, &engine, host.clock.now()).await?;
+            let claim = context.store.claim_pending_rows(&group, &engine, context.clock.now()).await?;
             let Some(claim) = claim else { return Ok(PendingAfterTurn::NothingPending) };
             claim.turn
         }
@@ -72,5 +78,5 @@ async fn fail_interrupted_turn<C: Containers>(
         replies: Vec::new(),
         usage: TokenUsage::default(),
     };
-    finish_turn_with_retry(host, &ending).await
+    finish_turn_with_retry(context, &ending).await
 }

@@ -76,20 +76,13 @@ struct ShareSample {
     /// Counts in a row that somebody has disturbed, this one included.
     disturbed_counts: u32,
     held: HeldResources,
-    kernel: KernelCapacity,
-}
-
-/// Whether the kernel still gives this user what programs need.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum KernelCapacity {
-    Gives,
-    GivesNoMore,
+    is_kernel_exhausted: bool,
 }
 
 impl ShareSample {
     fn detect_overuse(&self) -> Option<Overuse> {
         let HeldResources { written_bytes, watch_sets, files_in_dev, .. } = self.held;
-        let used_up = self.kernel == KernelCapacity::GivesNoMore && watch_sets > WATCH_SETS_MAX;
+        let used_up = self.is_kernel_exhausted && watch_sets > WATCH_SETS_MAX;
         if used_up || files_in_dev > FILES_IN_DEV_MAX {
             return Some(Overuse::Kernel { watch_sets, files_in_dev });
         }
@@ -137,10 +130,10 @@ pub async fn watch_for_overuse(
             bytes: free_then.bytes.saturating_sub(free.bytes),
             entries: free_then.entries.saturating_sub(free.entries),
         };
-        let kernel = probe_kernel_capacity();
+        let is_kernel_exhausted = is_kernel_exhausted();
         let due = gone.is_beyond(GONE_MIN)
             || FLOOR.is_beyond(free)
-            || kernel == KernelCapacity::GivesNoMore
+            || is_kernel_exhausted
             || disturbed_counts > 0
             || counted_at.elapsed() >= COUNT_EVERY;
         if !due {
@@ -151,7 +144,7 @@ pub async fn watch_for_overuse(
         };
         (counted_at, free_then) = (Instant::now(), free);
         disturbed_counts = if is_whole { 0 } else { disturbed_counts + 1 };
-        let look = ShareSample { free, taken, most, disturbed_counts, held, kernel };
+        let look = ShareSample { free, taken, most, disturbed_counts, held, is_kernel_exhausted };
         if let Some(overuse) = look.detect_overuse() {
             // A session that has ended its engine needs no word.
             over.send(overuse).ok();
@@ -200,13 +193,10 @@ async fn count_agent_usage(paths: &Paths, group: &Group, most: DiskSpace) -> Opt
     counted.await.ok()
 }
 
-/// Asks the kernel for what it bounds by user: watches of epoll, which a new pair of sockets needs, and sets of inotify.
-fn probe_kernel_capacity() -> KernelCapacity {
-    if UnixStream::pair().is_ok() && crate::folders::is_inotify_available() {
-        KernelCapacity::Gives
-    } else {
-        KernelCapacity::GivesNoMore
-    }
+/// Whether the kernel gives this user no more of what it bounds by user: watches of epoll, which a new pair of
+/// sockets needs, and sets of inotify.
+fn is_kernel_exhausted() -> bool {
+    UnixStream::pair().is_err() || !crate::folders::is_inotify_available()
 }
 
 #[cfg(test)]
@@ -223,7 +213,7 @@ mod tests {
             most: LIMIT,
             disturbed_counts: 0,
             held: HeldResources::default(),
-            kernel: KernelCapacity::Gives,
+            is_kernel_exhausted: false,
         }
     }
 
@@ -277,14 +267,14 @@ mod tests {
 
     #[test]
     fn whoever_uses_up_what_the_kernel_has_is_told_from_who_suffers_by_it() {
-        let has = |watch_sets, kernel| ShareSample {
+        let has = |watch_sets, is_kernel_exhausted| ShareSample {
             held: HeldResources { watch_sets, ..HeldResources::default() },
-            kernel,
+            is_kernel_exhausted,
             ..look()
         };
-        assert_eq!(has(3, KernelCapacity::GivesNoMore).detect_overuse(), None);
-        assert_eq!(has(2_000, KernelCapacity::Gives).detect_overuse(), None);
-        let guilty = has(2_000, KernelCapacity::GivesNoMore).detect_overuse();
+        assert_eq!(has(3, true).detect_overuse(), None);
+        assert_eq!(has(2_000, false).detect_overuse(), None);
+        let guilty = has(2_000, true).detect_overuse();
         assert_eq!(guilty.map(Overuse::trouble), Some(Trouble::SystemLimit));
         let held = HeldResources { files_in_dev: 1_000_000, ..HeldResources::default() };
         assert!(ShareSample { held, ..look() }.detect_overuse().is_some());

@@ -5,7 +5,7 @@
 
 use anyhow::Result;
 
-use super::SessionContext;
+use super::context::SessionContext;
 use crate::clock::Day;
 use crate::notices;
 use crate::store::OutboxChange;
@@ -14,23 +14,27 @@ use crate::types::{Group, GroupName};
 /// The group as it is registered now, if it may begin a turn. None where it was removed, or has used up its day's
 /// tokens: then who calls has been told, and what waits was made context.
 pub async fn group_within_token_limit<C>(
-    host: &SessionContext<C>,
+    context: &SessionContext<C>,
     name: &GroupName,
 ) -> Result<Option<Group>> {
-    let Some(group) = host.store.group_by_name(name).await? else { return Ok(None) };
+    let Some(group) = context.store.group_by_name(name).await? else { return Ok(None) };
     let Some(limit) = group.daily_tokens else { return Ok(Some(group)) };
-    let now = host.clock.now();
-    let today = Day::from_time(now, &host.settings.zone);
-    let used = host.store.group_usage_in_day(today, name).await?.tokens.counted_tokens();
+    let now = context.clock.now();
+    let today = Day::from_time(now, &context.settings.zone);
+    let used = context.store.group_usage_in_day(today, name).await?.tokens.counted_tokens();
     if used < limit {
         return Ok(Some(group));
     }
-    let midnight = today.ends.to_zoned(host.settings.zone.clone()).strftime("%H:%M %Z").to_string();
-    let notice = notices::token_limit_notice(host.settings.lang, name, limit, &midnight);
-    match host.store.skip_over_limit(&group, today, host.settings.with_reply_prefix(notice), now).await? {
+    let midnight = today.ends.to_zoned(context.settings.zone.clone()).strftime("%H:%M %Z").to_string();
+    let notice = notices::token_limit_notice(context.settings.lang, name, limit, &midnight);
+    match context
+        .store
+        .skip_over_limit(&group, today, context.settings.with_reply_prefix(notice), now)
+        .await?
+    {
         OutboxChange::Changed => {
             tracing::info!(used, limit, "The day's tokens are used up; the chat is told");
-            host.outbox_hint.notify_one();
+            context.outbox_hint.notify_one();
         }
         OutboxChange::Same => {}
     }

@@ -1,0 +1,13 @@
+//! The part of the settings that the store goes by.
+
+use crate::session::Settings;
+use crate::store::Rules;
+
+pub fn rules_from_settings(settings: &Settings) -> Rules {
+    Rules {
+        assistant: settings.assistant.clone(),
+        answer_within: settings.answer_within,
+        lang: settings.lang,
+        reply_prefix: settings.reply_prefix.clone(),
+    }
+}

@@ -1,0 +1,199 @@
+//! The end of a turn: its answer, or what went wrong, becomes replies and the outcome of its rows.
+//!
+//! The engine says that a turn is over; whether it failed, the egress proxy may know better.
+
+use std::sync::Arc;
+
+use super::driver::SessionDriver;
+use super::ending::finish_turn_with_retry;
+use super::images::Vision;
+use super::launch::is_disk_full;
+use super::machine::{AfterTurn, SessionEvent};
+use super::replies::{QuotePlacement, build_replies};
+use super::troubles::{is_retryable_trouble, may_come_from_memory};
+use super::turn::{AnswerLength, Turn};
+use crate::agent::{EngineInput, Request, TurnEnd};
+use crate::bridge::{Order, Typing};
+use crate::container::Containers;
+use crate::notices;
+use crate::store::{MAX_ATTEMPTS, PendingAfterTurn, Reply, TurnEnding, TurnOutcome};
+use crate::types::{Failure, Outage, Role, Trouble};
+
+impl From<PendingAfterTurn> for AfterTurn {
+    fn from(finished: PendingAfterTurn) -> Self {
+        match finished {
+            PendingAfterTurn::NothingPending => Self::Nothing,
+            PendingAfterTurn::MorePending => Self::More,
+            PendingAfterTurn::RetryPending { attempt } => Self::Retry { attempt },
+            PendingAfterTurn::KeptPending(outage) => Self::Outage(outage),
+        }
+    }
+}
+
+impl<C: Containers> SessionDriver<C> {
+    pub async fn handle_turn_end(&mut self, end: TurnEnd) -> Option<SessionEvent> {
+        let settings = Arc::clone(&self.context.settings);
+        let mut replies = self.render_replies().await;
+        if self.turn.as_ref()?.answer_length() == AnswerLength::Cut {
+            replies.push(Reply::from_text(
+                settings.with_reply_prefix(notices::answer_cut_notice(settings.lang)),
+            ));
+        }
+        match self.turn_end_seen_by_proxy(end) {
+            TurnEnd::Finished | TurnEnd::FinishedOrFailed => {}
+            TurnEnd::StepLimit(steps) => {
+                tracing::warn!(steps, "The engine reached its limit of steps");
+                replies.push(Reply::from_text(
+                    settings.with_reply_prefix(notices::step_limit_notice(settings.lang)),
+                ));
+            }
+            TurnEnd::Cancelled => return Some(self.fail_turn(Trouble::TurnTooLong).await),
+            TurnEnd::Failed(failure) => {
+                if failure.trouble == Trouble::Unsupported && self.retry_without_images() {
+                    return None;
+                }
+                // The door has seen what the API said; the engine tells it in fewer words.
+                let seen = self.engine.as_ref().and_then(|engine| engine.egress.take_failure());
+                let Failure { trouble, detail } = seen.unwrap_or(failure);
+                tracing::warn!(?trouble, "The engine could not answer");
+                tracing::debug!("What it said of that: {detail}");
+                if matches!(trouble, Trouble::BadRequest | Trouble::TooLarge) {
+                    // What the API refuses stays in this engine's memory, and goes with every later request. The
+                    // next one begins without what had no answer.
+                    if self.turn.as_ref().is_some_and(Turn::has_shown_images) {
+                        self.is_next_engine_blind = true;
+                    }
+                    return Some(SessionEvent::Lost(trouble));
+                }
+                return Some(self.fail_turn(trouble).await);
+            }
+        }
+        Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
+    }
+
+    /// The end of a turn of which the engine may hide that it failed: the door has seen the model's API.
+    fn turn_end_seen_by_proxy(&self, end: TurnEnd) -> TurnEnd {
+        let seen = match end {
+            TurnEnd::FinishedOrFailed => self.engine.as_ref().and_then(|engine| engine.egress.take_failure()),
+            TurnEnd::Finished | TurnEnd::Cancelled | TurnEnd::StepLimit(_) | TurnEnd::Failed(_) => None,
+        };
+        seen.map_or(end, TurnEnd::Failed)
+    }
+
+    /// What the running turn has said so far, as the chat will read it.
+    async fn render_replies(&self) -> Vec<Reply> {
+        let Some(turn) = &self.turn else { return Vec::new() };
+        let (people, quoted) = if turn.chat.is_whatsapp_group() {
+            let people = self.context.store.recent_senders(&turn.chat).await.unwrap_or_else(|error| {
+                tracing::warn!("Failed to look for people to mention: {error:#}");
+                Vec::new()
+            });
+            (people, QuotePlacement::FirstPart)
+        } else {
+            (Vec::new(), QuotePlacement::NoPart)
+        };
+        let (prefix, lang) = (&self.context.settings.reply_prefix, self.context.settings.lang);
+        turn.collect_answers()
+            .iter()
+            .flat_map(|answer| build_replies(answer, prefix, lang, &people, quoted))
+            .collect()
+    }
+
+    /// The model turned out not to see: the same prompt once more, without pictures. False where it had none.
+    fn retry_without_images(&mut self) -> bool {
+        let Some(input) = self.turn.as_mut().and_then(Turn::restart_without_images) else { return false };
+        tracing::info!("The model does not take pictures; they are left out from here on");
+        if let Some(engine) = &mut self.engine {
+            engine.vision = Vision::Blind;
+        }
+        self.send_engine_request(Request::Prompt(input));
+        true
+    }
+
+    /// Ends the running turn without an answer.
+    pub async fn fail_turn(&mut self, trouble: Trouble) -> SessionEvent {
+        let trouble = self.trouble_or_full_disk(trouble);
+        let door_was_asked = self.engine.as_ref().is_some_and(|engine| engine.egress.was_model_asked());
+        let asked = door_was_asked || self.turn.as_ref().is_some_and(Turn::has_reached_model);
+        if may_come_from_memory(trouble, asked) {
+            self.memory.record_engine_failure().await;
+        } else if asked && let Some(chat) = self.turn.as_ref().map(|turn| turn.chat.clone()) {
+            self.memory.record_engine_success(&self.context, &chat).await;
+        }
+        let finish = self.finish_for_trouble(trouble);
+        SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
+    }
+
+    /// There is no engine to try what waits on: that counts as an attempt too.
+    pub async fn fail_waiting_rows(&mut self, trouble: Trouble) -> SessionEvent {
+        let trouble = self.trouble_or_full_disk(trouble);
+        if may_come_from_memory(trouble, false) {
+            self.memory.record_engine_failure().await;
+        }
+        let begun = async {
+            let Some(group) = self.current_group().await? else { return Ok(None) };
+            let engine = self.context.settings.engine_for_group(&group).name();
+            let claim =
+                self.context.store.claim_pending_rows(&group, &engine, self.context.clock.now()).await?;
+            anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
+        };
+        match begun.await {
+            Ok(Some(turn)) => {
+                self.turn = Some(turn);
+                let finish = self.finish_for_trouble(trouble);
+                SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
+            }
+            Ok(None) => SessionEvent::TurnOver(AfterTurn::Nothing),
+            Err(error) => {
+                tracing::error!("Failed to claim what waits: {error:#}");
+                SessionEvent::TurnOver(AfterTurn::Retry { attempt: 1 })
+            }
+        }
+    }
+
+    /// Nearly everything may fail on a full disk: then that is the reason, and what was asked is kept.
+    fn trouble_or_full_disk(&self, trouble: Trouble) -> Trouble {
+        if is_retryable_trouble(trouble) && is_disk_full(&self.context) { Trouble::NoSpace } else { trouble }
+    }
+
+    fn finish_for_trouble(&self, trouble: Trouble) -> TurnOutcome {
+        let settings = &self.context.settings;
+        let gave_up =
+            |attempts| settings.with_reply_prefix(notices::gave_up_notice(settings.lang, trouble, attempts));
+        if let Some(outage) = Outage::from_trouble(trouble) {
+            let to_owner = settings.with_reply_prefix(notices::outage_notice_to_owner(settings.lang, outage));
+            let is_main = self.turn.as_ref().is_some_and(|turn| turn.role == Role::Main);
+            let to_chat = settings.with_reply_prefix(notices::outage_notice_to_chat(settings.lang, outage));
+            let to_chat = if is_main { to_owner.clone() } else { to_chat };
+            return TurnOutcome::Kept { outage, to_chat, to_owner, gave_up: gave_up(MAX_ATTEMPTS) };
+        }
+        if is_retryable_trouble(trouble) || self.is_next_engine_blind {
+            TurnOutcome::Failed { notice: gave_up(MAX_ATTEMPTS) }
+        } else {
+            TurnOutcome::Hopeless { notice: gave_up(1) }
+        }
+    }
+
+    /// Writes the end of the turn and its replies, and tells delivery.
+    pub async fn finish_current_turn(&mut self, finish: TurnOutcome, replies: Vec<Reply>) -> AfterTurn {
+        let Some(turn) = self.turn.take() else { return AfterTurn::Nothing };
+        if matches!(finish, TurnOutcome::Answered) {
+            self.memory.record_engine_success(&self.context, &turn.chat).await;
+        }
+        self.progress = None;
+        let usage = self.engine.as_ref().map(|engine| engine.egress.take_usage()).unwrap_or_default();
+        self.context.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
+        let unread = turn.unread_rows();
+        let ending =
+            TurnEnding { turn: turn.id, chat: turn.chat, finish, never_read: unread, replies, usage };
+        let finished = finish_turn_with_retry(&self.context, &ending).await.unwrap_or_else(|error| {
+            // The rows stay claimed; the next claim of this chat frees them.
+            tracing::error!(turn = turn.id.0, "Failed to finish the turn: {error:#}");
+            PendingAfterTurn::RetryPending { attempt: 1 }
+        });
+        tracing::info!(turn = turn.id.0, ?finished, output_tokens = usage.output, "The turn is over");
+        self.flush_web_traffic().await;
+        self.context.outbox_hint.notify_one();
+        finished.into()
+    }
+}
