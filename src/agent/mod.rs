@@ -7,6 +7,7 @@
 mod acp;
 mod engine;
 mod excerpt;
+mod jsonrpc;
 mod kimi_cli_wire;
 mod lines;
 
