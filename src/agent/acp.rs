@@ -35,7 +35,7 @@ use super::jsonrpc::{
     encode_rpc_result, parse_rpc_line,
 };
 use super::lines::{Incoming, Outgoing, Protocol};
-use crate::agent::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
+use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// How every update begins: kimi-code writes the fields in this order. Tells a line that is too long to be read, but

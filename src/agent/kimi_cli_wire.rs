@@ -14,7 +14,7 @@ use super::jsonrpc::{
     parse_rpc_line,
 };
 use super::lines::{Incoming, Outgoing, Protocol};
-use crate::agent::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
+use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// The version that we were written against; the engine does not compare it.

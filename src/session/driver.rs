@@ -334,9 +334,9 @@ impl<C: Containers> Driver<C> {
         if engine.is_stale(&group, &self.host.paths) {
             return Ok(SessionEvent::PromptChanged);
         }
-        let engine_name = self.host.settings.engine_for_group(&group).name();
+        let chosen_engine = self.host.settings.engine_for_group(&group);
         let Some(mut claim) =
-            self.host.store.claim_pending_rows(&group, &engine_name, self.host.clock.now()).await?
+            self.host.store.claim_pending_rows(&group, chosen_engine, self.host.clock.now()).await?
         else {
             return Ok(SessionEvent::NothingToDo);
         };
@@ -503,8 +503,8 @@ impl<C: Containers> Driver<C> {
         }
         let begun = async {
             let Some(group) = self.current_group().await? else { return Ok(None) };
-            let engine = self.host.settings.engine_for_group(&group).name();
-            let claim = self.host.store.claim_pending_rows(&group, &engine, self.host.clock.now()).await?;
+            let engine = self.host.settings.engine_for_group(&group);
+            let claim = self.host.store.claim_pending_rows(&group, engine, self.host.clock.now()).await?;
             anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
         };
         match begun.await {

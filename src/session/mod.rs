@@ -34,7 +34,6 @@ pub use launch::{LOOK_FOR_DOCKER_EVERY, wait_for_docker};
 pub use mailbox::{ReportKind, SessionCommand, SessionReport};
 pub use recovery::clean_up_broken_session;
 
-use crate::agent::Engine;
 use crate::bridge::Order;
 use crate::clock::Clock;
 use crate::container::Containers;
@@ -43,7 +42,7 @@ use crate::egress::KimiUpstream;
 use crate::login::Login;
 use crate::paths::Paths;
 use crate::store::Store;
-use crate::types::{ChatId, Group, InstallId, Lang};
+use crate::types::{ChatId, Engine, EngineChoice, Group, InstallId, Lang};
 
 /// What every session of a service has in common.
 #[derive(Clone)]
@@ -119,11 +118,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The engine of a group: its own choice, else the install's. A choice that this nanokimi does not know, which an
-    /// other version has written, counts as none.
+    /// The engine of a group: its own choice, else the install's. A choice that this nanokimi does not know counts
+    /// as none.
     pub fn engine_for_group(&self, group: &Group) -> Engine {
-        let own = group.engine.as_ref().and_then(|name| Engine::parse(name.as_str()).ok());
-        own.unwrap_or(self.engine)
+        group.engine.as_ref().and_then(EngineChoice::engine).unwrap_or(self.engine)
     }
 
     /// A sentence of nanokimi's own as it stands in a chat.
