@@ -15,14 +15,13 @@ use jiff::tz::TimeZone;
 pub use kimi::check_kimi_account;
 pub use words::{describe_docker_error, render_error, render_time};
 
-use crate::agent::Engine;
 use crate::bridge::whatsapp::WhatsAppBridge;
 use crate::container::docker::{DaemonFacts, DaemonRights, Docker, EnforcedLimits};
 use crate::container::image;
 use crate::folders;
 use crate::paths::Paths;
 use crate::store::{LinkRecord, Store};
-use crate::types::{DiskSpace, EngineName, Group, LinkState, Role};
+use crate::types::{DiskSpace, Engine, Group, LinkState, Role};
 
 /// Less room on a disk than this is worth a warning: an image build takes about as much.
 const ROOM_WANTED: DiskSpace = DiskSpace { bytes: 2 * 1024 * 1024 * 1024, entries: 20_000 };
@@ -73,7 +72,7 @@ pub fn check_settings(paths: &Paths, mistakes: Vec<String>) -> Vec<Finding> {
 }
 
 /// Looks at the Docker daemon and the agent image. `start` says how a daemon that does not answer is started.
-pub async fn check_docker(connected: Result<Docker>, engines: &[EngineName], start: &str) -> Vec<Finding> {
+pub async fn check_docker(connected: Result<Docker>, engines: &[Engine], start: &str) -> Vec<Finding> {
     let docker = match connected {
         Ok(docker) => docker,
         Err(error) => return vec![Finding::broken(describe_docker_error(&error), start)],
@@ -82,7 +81,7 @@ pub async fn check_docker(connected: Result<Docker>, engines: &[EngineName], sta
         Ok(facts) => check_daemon(&facts),
         Err(error) => vec![Finding::broken(render_error(&error), start)],
     };
-    for engine in engines {
+    for &engine in engines {
         findings.push(match docker.has_image(&image::agent_image_name(engine)).await {
             Ok(true) => Finding::good(format!("The agent image of {engine} is built")),
             Ok(false) => {
@@ -95,18 +94,16 @@ pub async fn check_docker(connected: Result<Docker>, engines: &[EngineName], sta
 }
 
 /// Looks at the engines in use. `chosen` is the one of groups that have chosen none.
-pub fn check_engines(engines: &[EngineName], chosen: &EngineName) -> Vec<Finding> {
-    let ended =
-        engines.iter().filter_map(|name| Some((name, Engine::parse(name.as_str()).ok()?.successor()?)));
-    let findings = ended.map(|(name, successor)| {
-        let successor = successor.name();
-        let fix = if name == chosen {
+pub fn check_engines(engines: &[Engine], chosen: Engine) -> Vec<Finding> {
+    let ended = engines.iter().filter_map(|engine| Some((*engine, engine.successor()?)));
+    let findings = ended.map(|(engine, successor)| {
+        let fix = if engine == chosen {
             format!("Write ENGINE={successor} into .env, run `nanokimi groups set --all --engine {successor}` and `nanokimi build`, and start nanokimi again")
         } else {
             format!("Run `nanokimi groups set --all --engine {successor}`, then `nanokimi build`")
         };
         Finding::warning(
-            format!("The engine {name} has ended: nobody mends it any more, and Kimi may stop serving it on any day"),
+            format!("The engine {engine} has ended: nobody mends it any more, and Kimi may stop serving it on any day"),
             fix,
         )
     });

@@ -12,7 +12,7 @@ use std::time::Duration;
 use jiff::tz::{self, TimeZone};
 
 use crate::notices;
-use crate::types::{EngineName, Lang, Secret};
+use crate::types::{Engine, Lang, Secret};
 
 /// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
 pub const SETTINGS: [&str; 21] = [
@@ -47,7 +47,6 @@ const ENVIRONMENT_ONLY: [&str; 2] = [HOME, TEST_SERVER];
 /// The quotes that word processors and telephones make of straight ones.
 const CURVED_QUOTES: [(char, char); 8] =
     [('“', '”'), ('”', '”'), ('„', '“'), ('„', '”'), ('‘', '’'), ('’', '’'), ('«', '»'), ('»', '«')];
-const DEFAULT_ENGINE: &str = "kimi-code";
 /// What other programs call what we have a setting for, and what people call it.
 const OTHER_NAMES: [(&str, &str); 23] = [
     ("KIMI_API_KEY", "MOONSHOT_API_KEY"),
@@ -95,8 +94,8 @@ pub struct Config {
     pub oauth_host: String,
     /// The model's name, where it is not the one in `config.toml`.
     pub model: Option<String>,
-    /// The agent program of groups without one of their own. Which there are is not known here.
-    pub engine: EngineName,
+    /// The agent program of groups without one of their own.
+    pub engine: Engine,
     pub max_agents: usize,
     /// How much memory agents may hold together; without a number, what the machine has for them.
     pub agents_memory_mb: Option<u64>,
@@ -190,7 +189,6 @@ impl Config {
             api_base,
             oauth_host: values.parse_url_setting("KIMI_CODE_OAUTH_HOST", oauth_host),
             model: values.setting_text("KIMI_MODEL").or(default_model).map(str::to_owned),
-            engine: EngineName::new(values.setting_text("ENGINE").unwrap_or(DEFAULT_ENGINE)),
             max_agents: values.parse_number_setting("MAX_AGENTS", 10, 1, 100),
             agents_memory_mb: Some(values.parse_number_setting("AGENTS_MEMORY_MB", 0, 256, 1024 * 1024))
                 .filter(|mb| *mb > 0),
@@ -204,6 +202,7 @@ impl Config {
             agent_cpus: values.parse_number_setting("AGENT_CPUS", 1.0, 0.1, 256.0),
             docker_host: values.setting_text("DOCKER_HOST").map(str::to_owned),
             whatsapp_url: values.parse_loopback_setting("NANOKIMI_WHATSAPP_URL"),
+            engine: values.parse_engine_setting("ENGINE"),
         }
     }
 
@@ -319,6 +318,16 @@ impl SettingValues {
                 let must = format!("a number from {least} to {most}, not {text:?}");
                 self.record_mistake(name, &must);
                 default
+            }
+        }
+    }
+
+    fn parse_engine_setting(&mut self, name: &str) -> Engine {
+        match self.setting_text(name).map_or(Ok(Engine::DEFAULT), Engine::parse) {
+            Ok(engine) => engine,
+            Err(error) => {
+                self.mistakes.push(format!("{name}: {error}"));
+                Engine::DEFAULT
             }
         }
     }

@@ -2,6 +2,7 @@
 //!
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
+mod engine;
 mod messages;
 mod room;
 mod web;
@@ -10,6 +11,7 @@ use std::fmt;
 
 use anyhow::{Result, bail};
 
+pub use engine::{Engine, EngineChoice};
 pub use messages::{
     Answer, Author, ChatNote, DeviceKind, Edit, Event, Forwarded, IncomingMessage, LinkState, LinkedAccount,
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
@@ -72,10 +74,6 @@ id!(
     SenderId
 );
 id!(
-    /// An engine's name, as settings spell it; only `agent` knows which there are.
-    EngineName
-);
-id!(
     /// This install: labels its containers, so that two installs on one Docker never touch each other's.
     InstallId
 );
@@ -132,8 +130,8 @@ pub struct Group {
     pub role: Role,
     /// The word after `@` that wakes Kai here; the assistant's name where the owner chose none.
     pub trigger: Option<String>,
-    /// The engine of its agent; the install's where the owner chose none.
-    pub engine: Option<EngineName>,
+    /// The engine of its agent; without one, the install's.
+    pub engine: Option<EngineChoice>,
     pub web: WebPolicy,
     /// Most tokens, of prompts and answers together, that a day's turns may use; none is no limit.
     pub daily_tokens: Option<u64>,

@@ -12,6 +12,7 @@ use std::path::Path;
 use std::process::Command;
 
 use nanokimi::config::SETTINGS;
+use nanokimi::types::Engine;
 use text::{Code, File, read, root, rust_files, text_files, without_tests};
 
 // ---------------------------------------------------------------------------------------------------------------
@@ -369,6 +370,37 @@ fn the_tree_knows_no_registry_and_no_developers_machine() {
     assert!(found.is_empty(), "\n{}", found.join("\n"));
     assert_eq!(faults("a", &["see /wo", "rk/main"].concat()).len(), 1);
     assert_eq!(faults("a", "/workspace/group"), [""; 0]);
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Engines
+// ---------------------------------------------------------------------------------------------------------------
+
+/// The places that a new engine touches: its name, what it speaks, its image, its preparation, and its page.
+const ENGINE_PLACES: [&str; 5] = [
+    "src/types/engine.rs",
+    "src/agent/engine.rs",
+    "src/container/image/context.rs",
+    "container/agent-runner/src/program.rs",
+    "docs/engines.md",
+];
+
+#[test]
+fn every_engine_is_in_each_of_its_places() {
+    let missing = |place: &str, text: &str| -> Vec<String> {
+        let text = without_tests(text);
+        let absent = Engine::ALL
+            .into_iter()
+            .filter(|engine| !text.contains(engine.name()) && !text.contains(&format!("{engine:?}")));
+        absent.map(|engine| format!("{place} does not name {engine}")).collect()
+    };
+    let found: Vec<String> = ENGINE_PLACES.iter().flat_map(|place| missing(place, &read(place))).collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+    assert_eq!(
+        missing("a.rs", "match name { \"kimi-code\" => 1 }\n#[cfg(test)]\nmod tests { KimiCli }"),
+        ["a.rs does not name kimi-cli"]
+    );
+    assert_eq!(missing("a.rs", "Self::KimiCli | Self::KimiCode"), [""; 0]);
 }
 
 // ---------------------------------------------------------------------------------------------------------------

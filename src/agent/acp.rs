@@ -25,14 +25,17 @@ use agent_client_protocol::v1::schema::{
     SessionId, SessionNotification, SessionUpdate, StopReason,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
-use serde::Serialize;
 use serde::de::DeserializeOwned;
-use serde_json::{Value, json};
+use serde_json::Value;
 use tracing::{debug, trace};
 
-use super::excerpt::{append_excerpt, is_rpc_id, take_excerpt};
+use super::excerpt::{append_excerpt, take_excerpt};
+use super::jsonrpc::{
+    RpcError, RpcMessage, encode_method_not_found, encode_rpc_notification, encode_rpc_request,
+    encode_rpc_result, parse_rpc_line,
+};
 use super::lines::{Incoming, Outgoing, Protocol};
-use crate::agent::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
+use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// How every update begins: kimi-code writes the fields in this order. Tells a line that is too long to be read, but
@@ -54,9 +57,6 @@ const NEW: &str = "new";
 
 /// The method that the image adds.
 const STEER: &str = "_session/steer";
-
-/// Code of JSON-RPC for "no such method".
-const METHOD_NOT_FOUND: i64 = -32601;
 
 /// What we know about a running engine.
 #[derive(Debug)]
@@ -105,12 +105,6 @@ enum TurnTextState {
     Some,
     /// And a tool was used since: what follows is a paragraph of its own.
     BeforeATool,
-}
-
-#[derive(Debug)]
-struct RpcError {
-    code: i64,
-    message: String,
 }
 
 impl AcpProtocol {
@@ -165,8 +159,7 @@ impl AcpProtocol {
                     self.mark_session_ready(session)
                 }
                 Err(error) => {
-                    let (code, said) = (error.code, take_excerpt(&error.message));
-                    debug!(code, said, "The engine cannot go on with its history and begins a new one");
+                    error.log_as("The engine cannot go on with its history and begins a new one");
                     self.request_new_session()
                 }
             },
@@ -221,8 +214,7 @@ impl AcpProtocol {
             Ok(result) if result["taken"] == true => Incoming::Event(AgentEvent::SteerTaken),
             Ok(_) => Incoming::Nothing,
             Err(error) => {
-                let (code, said) = (error.code, take_excerpt(&error.message));
-                debug!(code, said, "The engine takes nothing during a turn");
+                error.log_as("The engine takes nothing during a turn");
                 Incoming::Nothing
             }
         })
@@ -340,8 +332,7 @@ impl Protocol for AcpProtocol {
             }
             Request::Cancel => {
                 let cancel = CancelNotification::new(session);
-                let method = AGENT_METHOD_NAMES.session_cancel;
-                Outgoing::Line(json!({"jsonrpc": "2.0", "method": method, "params": cancel}).to_string())
+                Outgoing::Line(encode_rpc_notification(AGENT_METHOD_NAMES.session_cancel, cancel))
             }
             Request::Close => Outgoing::Close,
         }
@@ -351,30 +342,18 @@ impl Protocol for AcpProtocol {
         if line.trim_ascii().is_empty() {
             return Incoming::Nothing;
         }
-        let Ok(Value::Object(mut message)) = serde_json::from_slice(line) else {
+        let Some(message) = parse_rpc_line(line) else {
             return Incoming::Lost(self.loss_from_invalid_line(line));
         };
-        let id = message.remove("id").filter(is_rpc_id);
-        let params = message.remove("params").unwrap_or_default();
-        match (message.get("method").and_then(Value::as_str), id) {
-            (Some(method), Some(id)) => Incoming::Answer(answer_engine_request(&id, method, params)),
-            (Some(method), None) if method == CLIENT_METHOD_NAMES.session_update => {
+        match message {
+            RpcMessage::Request { id, method, params } => {
+                Incoming::Answer(answer_engine_request(&id, &method, params))
+            }
+            RpcMessage::Notification { method, params } if method == CLIENT_METHOD_NAMES.session_update => {
                 self.handle_session_update(params)
             }
-            (None, Some(Value::String(id))) => {
-                let outcome = match message.remove("error") {
-                    Some(error) if !error.is_null() => Err(parse_rpc_error(&error)),
-                    _ => Ok(message.remove("result").unwrap_or_default()),
-                };
-                self.handle_rpc_response(&id, outcome)
-            }
-            (None, None) if message.contains_key("error") => {
-                let error = parse_rpc_error(&message["error"]);
-                let (code, said) = (error.code, take_excerpt(&error.message));
-                debug!(code, said, "The engine does not understand a line of ours");
-                Incoming::Nothing
-            }
-            (Some(_) | None, _) => Incoming::Nothing,
+            RpcMessage::Response { id, outcome } => self.handle_rpc_response(&id, outcome),
+            RpcMessage::Notification { .. } | RpcMessage::Other => Incoming::Nothing,
         }
     }
 
@@ -395,7 +374,7 @@ impl Protocol for AcpProtocol {
 }
 
 fn handshake_failure(error: &RpcError) -> Incoming {
-    Incoming::Lost(EngineLoss::NeverReady { said: take_excerpt(&error.message) })
+    Incoming::Lost(EngineLoss::NeverReady { said: error.excerpt() })
 }
 
 /// How a turn ended, as far as the engine tells: a request that the model's API has refused ends it like any other,
@@ -419,7 +398,7 @@ fn parse_turn_end(result: Value, words: TurnTextState) -> TurnEnd {
 
 /// A refused prompt. Why Kimi refuses, the door has heard itself: an engine's word is none of the account's.
 fn prompt_failure(error: &RpcError) -> Failure {
-    Failure::new(Trouble::Internal, format!("{} (ACP {})", take_excerpt(&error.message), error.code))
+    Failure::new(Trouble::Internal, format!("{} (ACP {})", error.excerpt(), error.code))
 }
 
 /// Answers so that the turn goes on. The container is the limit of what the agent may do, so it is never asked for
@@ -427,8 +406,7 @@ fn prompt_failure(error: &RpcError) -> Failure {
 fn answer_engine_request(id: &Value, method: &str, params: Value) -> String {
     if method != CLIENT_METHOD_NAMES.session_request_permission {
         debug!(method, "The engine asks something unknown");
-        let error = json!({"code": METHOD_NOT_FOUND, "message": format!("Unknown request: {}", take_excerpt(method))});
-        return json!({"jsonrpc": "2.0", "id": id, "error": error}).to_string();
+        return encode_method_not_found(id, &format!("Unknown request: {}", take_excerpt(method)));
     }
     let options =
         parse_json_value::<RequestPermissionRequest>(params).map(|asked| asked.options).unwrap_or_default();
@@ -439,18 +417,7 @@ fn answer_engine_request(id: &Value, method: &str, params: Value) -> String {
         Some(option) => RequestPermissionOutcome::Selected(SelectedPermissionOutcome::new(option.option_id)),
         None => RequestPermissionOutcome::Cancelled,
     };
-    json!({"jsonrpc": "2.0", "id": id, "result": RequestPermissionResponse::new(outcome)}).to_string()
-}
-
-fn encode_rpc_request(id: &str, method: &str, params: impl Serialize) -> String {
-    json!({"jsonrpc": "2.0", "id": id, "method": method, "params": params}).to_string()
-}
-
-fn parse_rpc_error(error: &Value) -> RpcError {
-    RpcError {
-        code: error["code"].as_i64().unwrap_or_default(),
-        message: error["message"].as_str().unwrap_or_default().to_owned(),
-    }
+    encode_rpc_result(id, RequestPermissionResponse::new(outcome))
 }
 
 fn parse_json_value<T: DeserializeOwned>(value: Value) -> Option<T> {
@@ -460,7 +427,9 @@ fn parse_json_value<T: DeserializeOwned>(value: Value) -> Option<T> {
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
+    use serde_json::json;
 
+    use super::super::jsonrpc::METHOD_NOT_FOUND;
     use super::*;
     use crate::agent::Image;
     use crate::types::Outage;

@@ -1,49 +1,42 @@
-//! The engines that there are, and what others must know of each: as values, so that they need no name.
+//! What each engine speaks, and where it keeps its things: as values, so that nothing else needs an engine's name.
 
-use anyhow::{Result, bail};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::mpsc;
 
+use super::acp::AcpProtocol;
+use super::kimi_cli_wire::WireProtocol;
+use super::lines::run_protocol;
+use super::messages::{AgentEvent, Request};
 use crate::paths;
-use crate::types::EngineName;
+use crate::types::Engine;
 
 /// Where every engine works, in its container.
-pub const WORK_FOLDER: &str = paths::GROUP_IN_CONTAINER;
+const WORK_FOLDER: &str = paths::GROUP_IN_CONTAINER;
 
-/// The engines that there are. Their names are those of `ENGINE` in `.env`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Engine {
-    KimiCode,
-    KimiCli,
+/// Speaks with an engine, in its own protocol, in a task of its own.
+pub fn spawn_protocol<W, R>(
+    engine: Engine,
+    stdin: W,
+    stdout: R,
+    requests: mpsc::Receiver<Request>,
+    events: mpsc::Sender<AgentEvent>,
+) where
+    W: AsyncWrite + Send + Unpin + 'static,
+    R: AsyncRead + Send + Unpin + 'static,
+{
+    match engine {
+        Engine::KimiCli => {
+            let protocol = WireProtocol::start_handshake();
+            tokio::spawn(run_protocol(protocol, stdin, stdout, requests, events));
+        }
+        Engine::KimiCode => {
+            let protocol = AcpProtocol::start_handshake(WORK_FOLDER);
+            tokio::spawn(run_protocol(protocol, stdin, stdout, requests, events));
+        }
+    }
 }
 
 impl Engine {
-    pub const ALL: [Self; 2] = [Self::KimiCode, Self::KimiCli];
-
-    pub fn name(self) -> EngineName {
-        EngineName::new(match self {
-            Self::KimiCli => "kimi-cli",
-            Self::KimiCode => "kimi-code",
-        })
-    }
-
-    /// The engine that has taken the place of this one, which has ended: nobody mends it, and Kimi will let it in only for a
-    /// while.
-    pub fn successor(self) -> Option<Self> {
-        match self {
-            Self::KimiCli => Some(Self::KimiCode),
-            Self::KimiCode => None,
-        }
-    }
-
-    /// # Errors
-    /// A name that no engine has; says which there are.
-    pub fn parse(name: &str) -> Result<Self> {
-        let known = Self::ALL.map(|engine| engine.name().to_string());
-        match Self::ALL.into_iter().find(|engine| engine.name().as_str() == name) {
-            Some(engine) => Ok(engine),
-            None => bail!("{name:?} is not an engine; there is {}", known.join(" and ")),
-        }
-    }
-
     /// The folder in the container that the engine calls its own.
     pub fn home_in_container(self) -> &'static str {
         match self {
@@ -61,7 +54,8 @@ impl Engine {
         }
     }
 
-    /// The folder of the engine's histories on the host, where it keeps them apart from those that were first.
+    /// The folder of the engine's histories on the host, for an engine that came later: the first one has its
+    /// histories in the folder above.
     pub fn sessions_apart(self) -> Option<&'static str> {
         match self {
             Self::KimiCli => None,

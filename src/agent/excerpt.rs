@@ -1,6 +1,4 @@
-//! An engine's own words, cut short for a log or an error; and what of them counts as an id.
-
-use serde_json::Value;
+//! An engine's own words, cut short for a log or an error.
 
 /// Most characters of an engine's own words that go into a log or an error: a screenful of them.
 pub const SAID_MAX: usize = 300;
@@ -20,9 +18,4 @@ pub fn append_excerpt(said: &mut String, line: &[u8]) {
     }
     let room = SAID_MAX.saturating_sub(said.chars().count());
     said.extend(line.chars().take(room));
-}
-
-/// Whether this is an id of JSON-RPC, which goes back as it came: a text or a number.
-pub fn is_rpc_id(value: &Value) -> bool {
-    value.is_string() || value.is_number()
 }

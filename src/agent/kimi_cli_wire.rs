@@ -8,9 +8,13 @@ use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value, json};
 use tracing::{debug, trace};
 
-use super::excerpt::{append_excerpt, is_rpc_id, take_excerpt};
+use super::excerpt::{append_excerpt, take_excerpt};
+use super::jsonrpc::{
+    RpcError, RpcMessage, encode_method_not_found, encode_rpc_request, encode_rpc_result, is_rpc_id,
+    parse_rpc_line,
+};
 use super::lines::{Incoming, Outgoing, Protocol};
-use crate::agent::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
+use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// The version that we were written against; the engine does not compare it.
@@ -24,9 +28,6 @@ const EVENT_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"event","#;
 const RECEIPT_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"event","params":{"type":"SteerInput","#;
 
 const GREETING_ID: &str = "initialize";
-
-/// Code of JSON-RPC for "no such method".
-const METHOD_NOT_FOUND: i64 = -32601;
 
 /// What we know about a running engine.
 #[derive(Debug)]
@@ -84,7 +85,7 @@ impl WireProtocol {
                     self.stage = WireStage::Ready;
                     Incoming::Event(AgentEvent::Ready)
                 }
-                Err(error) => Incoming::Lost(EngineLoss::NeverReady { said: take_excerpt(&error.message) }),
+                Err(error) => Incoming::Lost(EngineLoss::NeverReady { said: error.excerpt() }),
             };
         }
         if let Some(position) = self.prompts.iter().position(|prompt| prompt == id) {
@@ -97,12 +98,7 @@ impl WireProtocol {
         // An accepted steer may still be lost (`AgentEvent::SteerTaken` tells), and a refused steer or cancel
         // came after its turn.
         if let Err(error) = outcome {
-            debug!(
-                id,
-                code = error.code,
-                said = take_excerpt(&error.message),
-                "The engine refuses a request"
-            );
+            error.log_as(&format!("The engine refuses the request {id}"));
         }
         Incoming::Nothing
     }
@@ -136,14 +132,26 @@ impl Protocol for WireProtocol {
         if let WireStage::Greeted { said } = &mut self.stage {
             append_excerpt(said, line);
         }
-        match parse_wire_message(line) {
-            Ok(WireMessage::Event(event)) => handle_wire_event(event),
-            Ok(WireMessage::Question { id, question }) => {
+        let Some(message) = parse_rpc_line(line) else {
+            return Incoming::Lost(self.loss_from_invalid_line(line));
+        };
+        match message {
+            RpcMessage::Notification { method, params } if method == "event" => {
+                handle_wire_event(parse_wire_event(&params))
+            }
+            RpcMessage::Request { id, method, params } => {
+                let question = match method.as_str() {
+                    "request" => parse_engine_request(&params),
+                    _ => WireQuestion::Unknown(method),
+                };
                 Incoming::Answer(answer_engine_request(&id, question))
             }
-            Ok(WireMessage::Answer { id, outcome }) => self.handle_rpc_response(&id, outcome),
-            Ok(WireMessage::Other) => Incoming::Nothing,
-            Err(InvalidWireLine) => Incoming::Lost(self.loss_from_invalid_line(line)),
+            RpcMessage::Response { id, outcome } => self.handle_rpc_response(&id, outcome),
+            RpcMessage::Notification { method, .. } => {
+                debug!(method = take_excerpt(&method), "The engine tells something unknown");
+                Incoming::Nothing
+            }
+            RpcMessage::Other => Incoming::Nothing,
         }
     }
 
@@ -185,24 +193,6 @@ fn handle_wire_event(event: WireEvent) -> Incoming {
     })
 }
 
-/// One line of the engine.
-#[derive(Debug, PartialEq)]
-enum WireMessage {
-    Event(WireEvent),
-    /// The engine asks us; `id` goes back as it came.
-    Question {
-        id: Value,
-        question: WireQuestion,
-    },
-    /// The engine answers us.
-    Answer {
-        id: String,
-        outcome: Result<Value, RpcError>,
-    },
-    /// JSON that is none of these.
-    Other,
-}
-
 /// What happens in a turn, as far as it matters here.
 #[derive(Debug, PartialEq)]
 enum WireEvent {
@@ -232,51 +222,6 @@ enum WireQuestion {
     /// A tool of ours, of which there is none yet.
     Tool(String),
     Unknown(String),
-}
-
-#[derive(Debug, PartialEq)]
-struct RpcError {
-    code: i64,
-    message: String,
-}
-
-#[derive(Debug)]
-struct InvalidWireLine;
-
-/// Tells what a line is. JSON objects that we do not know are [`WireMessage::Other`]: a later engine may say more.
-fn parse_wire_message(line: &[u8]) -> Result<WireMessage, InvalidWireLine> {
-    let Ok(Value::Object(mut message)) = serde_json::from_slice(line) else {
-        return Err(InvalidWireLine);
-    };
-    let method = message.remove("method");
-    let id = message.remove("id").filter(is_rpc_id);
-    let params = message.remove("params").unwrap_or_default();
-    Ok(match (method.as_ref().map(str_or_empty), id) {
-        (Some("event"), None) => WireMessage::Event(parse_wire_event(&params)),
-        (Some("request"), Some(id)) => WireMessage::Question { id, question: parse_engine_request(&params) },
-        (Some(method), Some(id)) => {
-            WireMessage::Question { id, question: WireQuestion::Unknown(method.to_owned()) }
-        }
-        (None, Some(Value::String(id))) => match (message.remove("error"), message.remove("result")) {
-            (Some(error), _) if !error.is_null() => {
-                WireMessage::Answer { id, outcome: Err(parse_rpc_error(&error)) }
-            }
-            (_, result) => WireMessage::Answer { id, outcome: Ok(result.unwrap_or_default()) },
-        },
-        (None, None) if message.contains_key("error") => {
-            let error = parse_rpc_error(&message["error"]);
-            debug!(
-                code = error.code,
-                said = take_excerpt(&error.message),
-                "The engine does not understand a line of ours"
-            );
-            WireMessage::Other
-        }
-        _ => {
-            debug!("The engine says something that is not of its protocol");
-            WireMessage::Other
-        }
-    })
 }
 
 /// Reads `{type, payload}` of an event.
@@ -325,13 +270,6 @@ fn first_option_answers(payload: &Value) -> Map<String, Value> {
         .collect()
 }
 
-fn parse_rpc_error(error: &Value) -> RpcError {
-    RpcError {
-        code: error["code"].as_i64().unwrap_or_default(),
-        message: str_or_empty(&error["message"]).to_owned(),
-    }
-}
-
 /// Answers so that the turn goes on. The container is the limit of what the agent may do, so it is never asked
 /// for leave; nobody is there to be asked anything else.
 fn answer_engine_request(id: &Value, question: WireQuestion) -> String {
@@ -352,12 +290,9 @@ fn answer_engine_request(id: &Value, question: WireQuestion) -> String {
         }
     };
     match outcome {
-        Ok(result) => json!({"jsonrpc": "2.0", "id": id, "result": result}),
-        Err(message) => {
-            json!({"jsonrpc": "2.0", "id": id, "error": {"code": METHOD_NOT_FOUND, "message": message}})
-        }
+        Ok(result) => encode_rpc_result(id, result),
+        Err(message) => encode_method_not_found(id, &message),
     }
-    .to_string()
 }
 
 /// Plain text, or a list of content parts where there are pictures: the text first, which says whose they are.
@@ -371,11 +306,6 @@ fn render_user_input(input: EngineInput) -> Value {
         json!({"type": "image_url", "image_url": {"url": url}})
     }));
     parts.into()
-}
-
-/// Ids must be strings: kimi-cli answers a number with "Invalid request" and no id.
-fn encode_rpc_request(id: &str, method: &str, params: Value) -> String {
-    json!({"jsonrpc": "2.0", "method": method, "id": id, "params": params}).to_string()
 }
 
 fn parse_turn_end(result: &Value) -> TurnEnd {
@@ -400,7 +330,7 @@ fn prompt_failure(error: &RpcError) -> Failure {
         // -32004 is a login that is missing or refused.
         _ => Trouble::Internal,
     };
-    Failure::new(trouble, format!("{} (wire {})", take_excerpt(&error.message), error.code))
+    Failure::new(trouble, format!("{} (wire {})", error.excerpt(), error.code))
 }
 
 fn trouble_from_provider_message(message: &str) -> Trouble {

@@ -15,7 +15,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 use tracing::debug;
 
-use super::{AgentEvent, EngineLoss, Request};
+use super::messages::{AgentEvent, EngineLoss, Request};
 
 /// Longest line that is held. What we read of the engine is some kilobytes long, unless it says a whole answer at once;
 /// longer are only the results of tools, which nobody here needs. (The engine itself accepts 100 MB.)
@@ -28,7 +28,7 @@ const LINE_MAX: usize = 1024 * 1024;
 /// a list of a hundred sessions a thousand. Without this bound a line of empty objects costs 150 times its length.
 const MARKS_MAX: usize = 10_000;
 
-/// Most bytes of one [`AgentEvent::AnswerText`]; more goes in several. With [`super::EVENTS_IN_FLIGHT`] it bounds what
+/// Most bytes of one [`AgentEvent::AnswerText`]; more goes in several. With `EVENTS_IN_FLIGHT` of `handle` it bounds what
 /// an engine can make the host hold.
 const SAID_MAX_BYTES: usize = 8 * 1024;
 

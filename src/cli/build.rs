@@ -12,7 +12,7 @@ use super::install::Install;
 use super::ui;
 use crate::container::docker::Docker;
 use crate::container::image::{self, BuildOptions, BuildOutcome, BuildProgress};
-use crate::types::EngineName;
+use crate::types::Engine;
 
 /// How often the spinner turns.
 const TICK: Duration = Duration::from_millis(120);
@@ -30,7 +30,7 @@ pub async fn run_build_command(install: &Install) -> Result<ExitCode> {
 /// Builds the images of these engines where they are missing, showing what is being done.
 pub async fn build_images_with_progress(
     docker: &Docker,
-    engines: &[EngineName],
+    engines: &[Engine],
     environment: &BTreeMap<String, String>,
 ) -> Result<()> {
     let bar = ProgressBar::new_spinner();

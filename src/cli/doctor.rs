@@ -33,10 +33,10 @@ async fn collect_findings(install: &Install, mistakes: Vec<String>) -> Vec<Findi
     let paths = &install.paths;
     let mut findings = checks::check_settings(paths, mistakes);
     // A database that cannot be read is another finding.
-    let engines = install.engines_in_use().await.unwrap_or_else(|_| vec![install.config.engine.clone()]);
+    let engines = install.engines_in_use().await.unwrap_or_else(|_| vec![install.config.engine]);
     let docker = install.find_docker().await;
     findings.extend(checks::check_docker(docker, &engines, install.how_to_start_docker()).await);
-    findings.extend(checks::check_engines(&engines, &install.config.engine));
+    findings.extend(checks::check_engines(&engines, install.config.engine));
     findings.extend(checks::check_kimi_account(paths, &install.config, install.clock.now()).await);
     findings.extend(checks::check_whatsapp(&install.whatsapp_bridge(), paths, &install.config.zone).await);
     findings.extend(checks::check_groups(paths).await);

@@ -11,7 +11,7 @@ use self::set::Choices;
 use super::install::Install;
 use super::{setup, ui};
 use crate::folders;
-use crate::types::{ChatId, ForwardPolicy, Group, GroupName, Role};
+use crate::types::{ChatId, EngineChoice, ForwardPolicy, Group, GroupName, Role};
 use crate::writing::normalize_typed_text;
 
 /// What the owner's channel is called, unless they choose another name.
@@ -155,11 +155,11 @@ async fn print_groups(install: &Install) -> Result<()> {
                 }
             }
         };
-        let engine = group.engine.as_ref().unwrap_or(&install.config.engine);
+        let engine = group.engine.as_ref().map_or(install.config.engine.name(), EngineChoice::name);
         rows.push(vec![
             group.name.to_string(),
             listens,
-            engine.to_string(),
+            engine.to_owned(),
             set::render_web_policy(&group.web).to_owned(),
             group.daily_tokens.map_or_else(|| "-".to_owned(), |tokens| tokens.to_string()),
             group.chat.to_string(),

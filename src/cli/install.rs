@@ -8,7 +8,6 @@ use anyhow::{Context, Result, anyhow, bail};
 use tokio::sync::{Notify, mpsc};
 
 use super::machine;
-use crate::agent::Engine;
 use crate::bridge::Order;
 use crate::checks;
 use crate::clock::Clock;
@@ -24,7 +23,7 @@ use crate::login::{self, Login, config_toml};
 use crate::paths::Paths;
 use crate::session::{self, SessionContext, Settings};
 use crate::store::{InstanceLock, Store};
-use crate::types::{EngineName, Group, GroupName};
+use crate::types::{Engine, EngineChoice, Group, GroupName};
 
 /// The service waits, it does not compute: two threads carry hundreds of chats, and cost little memory.
 pub const WORKER_THREADS: usize = 2;
@@ -72,8 +71,7 @@ impl Install {
         };
         let (config, mistakes) =
             Config::resolve_settings(&env_file, environment.clone(), machine::system_time_zone().as_deref());
-        let no_engine = Engine::parse(config.engine.as_str()).err().map(|error| format!("ENGINE: {error}"));
-        let mistakes = unread.into_iter().chain(mistakes).chain(no_engine).collect();
+        let mistakes = unread.into_iter().chain(mistakes).collect();
         Ok((Self { paths, config, environment, clock: Clock::System }, mistakes))
     }
 
@@ -177,7 +175,7 @@ impl Install {
 
     async fn require_image(&self, docker: Docker) -> Result<Docker> {
         // A group that has chosen another engine, without its image, is told so when it calls; `doctor` says it too.
-        let engine = &self.config.engine;
+        let engine = self.config.engine;
         if !docker.has_image(&image::agent_image_name(engine)).await? {
             bail!("The agent image of {engine} is not built yet; run `nanokimi build`");
         }
@@ -185,13 +183,14 @@ impl Install {
     }
 
     /// The engines that this install works with: its own, and those that groups have chosen.
-    pub async fn engines_in_use(&self) -> Result<Vec<EngineName>> {
+    pub async fn engines_in_use(&self) -> Result<Vec<Engine>> {
         let groups = match self.open_store_to_read()? {
             Some(store) => store.all_groups().await?,
             None => Vec::new(),
         };
-        let mut engines = vec![self.config.engine.clone()];
-        for engine in groups.into_iter().filter_map(|group| group.engine) {
+        let mut engines = vec![self.config.engine];
+        let chosen = groups.iter().filter_map(|group| group.engine.as_ref());
+        for engine in chosen.filter_map(EngineChoice::engine) {
             if !engines.contains(&engine) {
                 engines.push(engine);
             }
@@ -235,7 +234,7 @@ impl Install {
             reply_prefix: config.reply_prefix(),
             lang: config.lang,
             zone: config.zone.clone(),
-            engine: Engine::parse(config.engine.as_str())?,
+            engine: config.engine,
             container_limits: ContainerLimits {
                 memory_bytes: config.agent_memory_mb * 1024 * 1024,
                 cpus_milli: (config.agent_cpus * 1000.0) as i64,

@@ -19,7 +19,7 @@ use bollard::query_parameters::{
 use futures_util::stream::StreamExt;
 
 use super::docker::{Docker, is_disk_full_message, response_status};
-use crate::types::EngineName;
+use crate::types::Engine;
 
 const REPOSITORY: &str = "nanokimi-agent";
 /// Lines of a failed build that an error repeats: enough for the cause, which comes last, to be among them.
@@ -76,14 +76,13 @@ pub enum BuildOutcome {
 }
 
 /// The name of this binary's agent image for an engine: `nanokimi-agent:` and 12 hex digits of its recipe.
-pub fn agent_image_name(engine: &EngineName) -> String {
-    static TAGS: LazyLock<BTreeMap<EngineName, String>> = LazyLock::new(|| {
-        context::engines_with_recipe().map(|engine| (engine.clone(), compute_image_name(&engine))).collect()
-    });
-    TAGS.get(engine).cloned().unwrap_or_else(|| compute_image_name(engine))
+pub fn agent_image_name(engine: Engine) -> String {
+    static TAGS: LazyLock<BTreeMap<Engine, String>> =
+        LazyLock::new(|| Engine::ALL.map(|engine| (engine, compute_image_name(engine))).into());
+    TAGS.get(&engine).cloned().unwrap_or_else(|| compute_image_name(engine))
 }
 
-fn compute_image_name(engine: &EngineName) -> String {
+fn compute_image_name(engine: Engine) -> String {
     format!("{REPOSITORY}:{}", &context::recipe_hash(engine)[..12])
 }
 
@@ -94,12 +93,12 @@ fn compute_image_name(engine: &EngineName) -> String {
 /// Says what stopped it, with the last lines of the program that failed.
 pub async fn build_agent_images(
     docker: &Docker,
-    engines: &[EngineName],
+    engines: &[Engine],
     options: &BuildOptions,
     mut progress: impl FnMut(BuildProgress),
 ) -> Result<Vec<(String, BuildOutcome)>> {
     let mut images = Vec::new();
-    for engine in engines {
+    for &engine in engines {
         let tag = agent_image_name(engine);
         let built = if docker.has_image(&tag).await? {
             BuildOutcome::Before
@@ -118,7 +117,7 @@ pub async fn build_agent_images(
 async fn build_on_base_image(
     docker: &Docker,
     base: &str,
-    engine: &EngineName,
+    engine: Engine,
     tag: &str,
     options: &BuildOptions,
     progress: &mut impl FnMut(BuildProgress),
@@ -211,7 +210,7 @@ impl LastLines {
 /// Another engine's image of this version stays: another install may use it.
 async fn remove_old_images(docker: &Docker, progress: &mut impl FnMut(BuildProgress)) -> Result<()> {
     let filters = HashMap::from([("reference", vec![REPOSITORY])]);
-    let is_old = |name: &str| context::engines_with_recipe().all(|engine| agent_image_name(&engine) != name);
+    let is_old = |name: &str| Engine::ALL.into_iter().all(|engine| agent_image_name(engine) != name);
     let options = ListImagesOptionsBuilder::default().filters(&filters).build();
     let images = docker
         .new_api_client()?
@@ -238,7 +237,7 @@ mod tests {
 
     #[test]
     fn the_tag_names_the_recipe() {
-        let tag = agent_image_name(&EngineName::new("engine"));
+        let tag = agent_image_name(Engine::DEFAULT);
         let (name, hash) = tag.split_once(':').unwrap();
         assert_eq!(name, "nanokimi-agent");
         assert!(hash.len() == 12 && hash.chars().all(|c| c.is_ascii_hexdigit()), "{tag}");

@@ -7,7 +7,7 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 
 use crate::paths::{self, Paths};
-use crate::types::{EngineName, Group, GroupName, InstallId, Role, RunId};
+use crate::types::{Group, GroupName, InstallId, Role, RunId};
 
 /// Where the container finds what; the agent-runner and the engine's prompt rely on these.
 pub const HOME: &str = "/home/node";
@@ -50,7 +50,7 @@ pub enum SearchServices {
 /// What a container must know of its engine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineSpec {
-    pub name: EngineName,
+    pub name: &'static str,
     /// The folder in the container that it calls its own.
     pub home: &'static str,
     /// Where in the container the owner's `config.toml` is to be.
@@ -185,7 +185,7 @@ fn container_environment(launch: &LaunchInputs<'_>) -> Vec<(String, String)> {
         SearchServices::None => "none",
     };
     let mut env = vec![
-        ("NANOKIMI_ENGINE".to_owned(), launch.engine.name.to_string()),
+        ("NANOKIMI_ENGINE".to_owned(), launch.engine.name.to_owned()),
         ("NANOKIMI_SESSION".to_owned(), launch.session.to_owned()),
         ("NANOKIMI_DEVICE_ID".to_owned(), launch.device.to_owned()),
         ("NANOKIMI_ASSISTANT".to_owned(), launch.assistant.to_owned()),
@@ -294,7 +294,7 @@ mod tests {
 
     fn engine() -> EngineSpec {
         EngineSpec {
-            name: EngineName::new("engine"),
+            name: "engine",
             home: "/home/node/.kimi",
             config: "/home/node/.kimi/config.toml",
             sessions_apart: None,

@@ -38,7 +38,7 @@ const HALF_OF_UNKNOWN: SignedDuration = SignedDuration::from_secs(300);
 /// Hex digits of a token's mark: enough to tell tokens apart, and nothing to guess one from.
 const MARK_DIGITS: usize = 16;
 /// In place of the mark of a token that was spent: what a person has agreed to is given for none.
-pub const NEW: &str = "login";
+pub const FIRST_LOGIN: &str = "login";
 /// Between the login's name and the mark of what a coming one is given for.
 const AFTER: &str = ".after-";
 /// The room for a login that is about to come: twice of what a real one takes.
@@ -253,7 +253,7 @@ impl LoginLock {
             let Some(after) = name.strip_prefix(&beginning) else { continue };
             // What cannot be read may be the only copy: only what was read and is no login is of no use.
             let is_whole = parse_login_file(&fs::read(&path).with_context(explain)?).is_ok();
-            if is_whole && (after == NEW || spent.as_deref() == Some(after)) {
+            if is_whole && (after == FIRST_LOGIN || spent.as_deref() == Some(after)) {
                 tracing::info!("Finishing a change of the Kimi login that was broken off");
                 let file = OpenOptions::new().write(true).open(&path).with_context(explain)?;
                 rename_into_place(&file, &path, &self.file)?;
@@ -491,7 +491,7 @@ mod tests {
             if let Some(login) = login {
                 fs::write(folder.file(), login).unwrap();
             }
-            folder.killed_with(NEW, &render_login_file(&tokens(2)).unwrap()).await;
+            folder.killed_with(FIRST_LOGIN, &render_login_file(&tokens(2)).unwrap()).await;
             drop(folder.lock().await);
             assert_eq!(
                 (folder.login(), folder.names()),

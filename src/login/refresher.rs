@@ -19,9 +19,9 @@ use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::time::{Instant, sleep};
 
-use super::Login;
 use super::login_file::{self, LoginLock, PendingLogin, Tokens, token_fingerprint};
 use super::oauth::{RefreshResult, TokenGrant};
+use super::shared_login::Login;
 use crate::clock::Clock;
 use crate::panics::run_blocking;
 use crate::types::{Authorization, Secret};
@@ -170,7 +170,7 @@ impl Refresher<'_> {
         if tokens.refresh.is_none() {
             if refused == Some(&tokens.access) {
                 tracing::warn!("The Kimi API refuses a login that cannot be renewed");
-                self.login.lock_login_state().doubted = Some(tokens.access);
+                self.login.lock_login_state().suspect = Some(tokens.access);
                 self.login.reload_if_changed(now);
                 return RefresherStep::Sleep(LOOK_EVERY);
             }
@@ -187,7 +187,7 @@ impl Refresher<'_> {
         if wanted == RefreshUrgency::Now && self.is_just_refreshed(&tokens) {
             tracing::warn!("The Kimi API refuses a login that was renewed just now");
             self.doubt_ends = Some(Instant::now() + DOUBT);
-            self.login.lock_login_state().doubted = Some(tokens.access);
+            self.login.lock_login_state().suspect = Some(tokens.access);
             self.login.reload_if_changed(now);
             return RefresherStep::Sleep(DOUBT);
         }
@@ -218,14 +218,14 @@ impl Refresher<'_> {
         self.doubt_ends.map(|ends| ends.saturating_duration_since(Instant::now()))
     }
 
-    /// After a while a doubted token is used again; whoever is refused with it once more gets another.
+    /// After a while a suspect token is used again. If it is refused once more, it is suspect once more.
     fn expire_doubt(&mut self) {
         if self.doubt_left().is_some_and(|left| left.is_zero()) {
             self.doubt_ends = None;
-            let doubted = self.login.lock_login_state().doubted.take();
+            let suspect = self.login.lock_login_state().suspect.take();
             // Unless another token has been refused meanwhile.
             self.login.refusals.send_if_modified(|refused| {
-                let is_this = refused.is_some() && *refused == doubted;
+                let is_this = refused.is_some() && *refused == suspect;
                 if is_this {
                     *refused = None;
                 }

@@ -243,9 +243,9 @@ impl<C: Containers> SessionDriver<C> {
         if engine.is_stale(&group, &self.context.paths) {
             return Ok(SessionEvent::PromptChanged);
         }
-        let engine_name = self.context.settings.engine_for_group(&group).name();
+        let chosen_engine = self.context.settings.engine_for_group(&group);
         let Some(mut claim) =
-            self.context.store.claim_pending_rows(&group, &engine_name, self.context.clock.now()).await?
+            self.context.store.claim_pending_rows(&group, chosen_engine, self.context.clock.now()).await?
         else {
             return Ok(SessionEvent::NothingToDo);
         };

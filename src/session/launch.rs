@@ -12,7 +12,7 @@ use tracing::Instrument;
 use super::context::SessionContext;
 use super::images::Vision;
 use super::share::{self, Overuse};
-use crate::agent::{self, Agent, AgentEvent};
+use crate::agent::{Agent, AgentEvent};
 use crate::container::spec::SearchServices;
 use crate::container::{ContainerExit, Containers, DaemonUser, RunningContainer, image, spec};
 use crate::egress::{self, EgressProxy};
@@ -20,7 +20,7 @@ use crate::folders::GlobalFolderState;
 use crate::login::config_toml;
 use crate::panics::run_blocking;
 use crate::paths::Paths;
-use crate::types::{Authorization, DiskSpace, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
+use crate::types::{Authorization, DiskSpace, Engine, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{folders, login};
 
 /// How long Docker may take to start or remove a container: measured 0.2 s, and 9 s for ten at once.
@@ -243,7 +243,7 @@ struct PreparedLaunch {
 async fn prepare_launch<C: Containers>(
     context: &SessionContext<C>,
     group: &Group,
-    program: agent::Engine,
+    program: Engine,
     daemon: DaemonUser,
 ) -> anyhow::Result<PreparedLaunch> {
     context.login.reload_if_changed(context.clock.now());
@@ -273,7 +273,7 @@ async fn prepare_launch<C: Containers>(
                 config: program.config_path_in_container(),
                 sessions_apart,
             },
-            image: &image::agent_image_name(&program.name()),
+            image: &image::agent_image_name(program),
             daemon,
             limits: context.settings.container_limits,
             time_zone: context.settings.zone.iana_name().unwrap_or("UTC"),

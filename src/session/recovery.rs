@@ -62,8 +62,8 @@ async fn fail_interrupted_turn<C: Containers>(
     let turn = match context.store.turn_with_claimed_rows(&group.chat).await? {
         Some(turn) => turn,
         None => {
-            let engine = settings.engine_for_group(&group).name();
-            let claim = context.store.claim_pending_rows(&group, &engine, context.clock.now()).await?;
+            let engine = settings.engine_for_group(&group);
+            let claim = context.store.claim_pending_rows(&group, engine, context.clock.now()).await?;
             let Some(claim) = claim else { return Ok(PendingAfterTurn::NothingPending) };
             claim.turn
         }

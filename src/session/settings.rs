@@ -5,9 +5,8 @@ use std::time::Duration;
 use jiff::tz::TimeZone;
 
 use super::machine::TimeLimits;
-use crate::agent::Engine;
 use crate::container::spec::ContainerLimits;
-use crate::types::{Group, InstallId, Lang};
+use crate::types::{Engine, EngineChoice, Group, InstallId, Lang};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -36,11 +35,10 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The engine of a group: its own choice, else the install's. A choice that this nanokimi does not know, which an
-    /// other version has written, counts as none.
+    /// The engine of a group: its own choice, else the install's. A choice that this nanokimi does not know counts
+    /// as none.
     pub fn engine_for_group(&self, group: &Group) -> Engine {
-        let own = group.engine.as_ref().and_then(|name| Engine::parse(name.as_str()).ok());
-        own.unwrap_or(self.engine)
+        group.engine.as_ref().and_then(EngineChoice::engine).unwrap_or(self.engine)
     }
 
     /// A sentence of nanokimi's own as it stands in a chat.

@@ -132,9 +132,9 @@ impl<C: Containers> SessionDriver<C> {
         }
         let begun = async {
             let Some(group) = self.current_group().await? else { return Ok(None) };
-            let engine = self.context.settings.engine_for_group(&group).name();
+            let engine = self.context.settings.engine_for_group(&group);
             let claim =
-                self.context.store.claim_pending_rows(&group, &engine, self.context.clock.now()).await?;
+                self.context.store.claim_pending_rows(&group, engine, self.context.clock.now()).await?;
             anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
         };
         match begun.await {

@@ -5,7 +5,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, people, to_unix_millis};
-use crate::types::{ChatId, EngineName, ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
+use crate::types::{ChatId, EngineChoice, ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
 
 /// What [`group_from_row`] reads.
 const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards";
@@ -161,7 +161,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
         params![
             group.name.as_str(),
             group.trigger,
-            group.engine.as_ref().map(EngineName::as_str),
+            group.engine.as_ref().map(EngineChoice::name),
             web,
             hosts,
             group.daily_tokens.map(u64::cast_signed),
@@ -287,7 +287,7 @@ fn group_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
             chat: ChatId::new(row.get::<_, String>("chat")?),
             role: if role == "main" { Role::Main } else { Role::Member },
             trigger: row.get("trigger")?,
-            engine: row.get::<_, Option<String>>("engine")?.map(EngineName::new),
+            engine: row.get::<_, Option<String>>("engine")?.map(EngineChoice::from_stored_name),
             web: web_policy_from_columns(&web, &hosts)?,
             daily_tokens: row.get::<_, Option<i64>>("daily_tokens")?.map(i64::cast_unsigned),
             forwards: if row.get::<_, String>("forwards")? == "call" {

@@ -6,7 +6,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{from_unix_millis, turns};
 use crate::render::prompt::{PromptAuthor, PromptMessage};
-use crate::types::{EngineName, Forwarded, Group, MessageId};
+use crate::types::{Engine, Forwarded, Group, MessageId};
 
 /// Most messages of the past that an engine is told when it takes over.
 const EARLIER_MAX: usize = 50;
@@ -16,7 +16,7 @@ const EARLIER_MAX: usize = 50;
 pub fn read_handover_messages(
     connection: &Connection,
     group: &Group,
-    engine: &EngineName,
+    engine: Engine,
 ) -> Result<Vec<PromptMessage>> {
     let newest: Option<String> = connection
         .prepare_cached(
@@ -25,7 +25,7 @@ pub fn read_handover_messages(
         )?
         .query_row([group.name.as_str()], |row| row.get(0))
         .optional()?;
-    if newest.is_none_or(|newest| newest == engine.as_str()) {
+    if newest.is_none_or(|newest| newest == engine.name()) {
         return Ok(Vec::new());
     }
     let own_last: i64 = connection
@@ -33,7 +33,7 @@ pub fn read_handover_messages(
             "SELECT coalesce(max(id), 0) FROM turns INDEXED BY turns_answered
              WHERE group_name = ?1 AND outcome = 'answered' AND engine = ?2",
         )?
-        .query_row(params![group.name.as_str(), engine.as_str()], |row| row.get(0))?;
+        .query_row(params![group.name.as_str(), engine.name()], |row| row.get(0))?;
     let most = EARLIER_MAX as i64;
     let mut heard = connection.prepare_cached(&format!(
         "SELECT {} FROM inbox INDEXED BY inbox_chat

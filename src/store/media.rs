@@ -259,7 +259,7 @@ fn parse_media_kind(name: &str) -> MediaKind {
 mod tests {
     use super::*;
     use crate::store::{Claim, Rules};
-    use crate::types::{EngineName, Event, Forwarded, IncomingMessage, Lang, Mention, MessageId, Role};
+    use crate::types::{Engine, Event, Forwarded, IncomingMessage, Lang, Mention, MessageId, Role};
 
     struct Chat {
         store: Store,
@@ -308,7 +308,7 @@ mod tests {
         async fn claims(&self) -> Vec<String> {
             let claim = self
                 .store
-                .claim_pending_rows(&self.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
+                .claim_pending_rows(&self.group, Engine::KimiCli, Timestamp::UNIX_EPOCH)
                 .await
                 .unwrap();
             let ids = |claim: Claim| claim.messages.iter().map(|message| message.id.to_string()).collect();
@@ -338,10 +338,7 @@ mod tests {
         chat.says("5", ANA, "another", photo()).await;
 
         assert_eq!(chat.claims().await, ["1"]);
-        chat.store
-            .claim_pending_rows(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
-            .await
-            .unwrap();
+        chat.store.claim_pending_rows(&chat.group, Engine::KimiCli, Timestamp::UNIX_EPOCH).await.unwrap();
         let wanted = chat.wanted().await;
         assert_eq!(wanted.iter().map(|file| file.row.number()).collect::<Vec<_>>(), [3, 2], "newest first");
         assert_eq!(Some(&wanted[0].media), photo().as_ref());
@@ -372,7 +369,7 @@ mod tests {
         assert!(chat.store.has_pending_calls(&chat.group).await.unwrap());
         let claim = chat
             .store
-            .claim_pending_rows(&chat.group, &EngineName::new("kimi-cli"), Timestamp::UNIX_EPOCH)
+            .claim_pending_rows(&chat.group, Engine::KimiCli, Timestamp::UNIX_EPOCH)
             .await
             .unwrap()
             .unwrap();

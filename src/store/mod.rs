@@ -259,8 +259,8 @@ mod tests {
 
     use super::*;
     use crate::types::{
-        ChatId, EngineName, Event, Forwarded, Group, GroupName, IncomingMessage, Lang, Mention, MessageId,
-        Role, SenderId,
+        ChatId, Engine, Event, Forwarded, Group, GroupName, IncomingMessage, Lang, Mention, MessageId, Role,
+        SenderId,
     };
 
     const DAY: SignedDuration = SignedDuration::from_hours(24);
@@ -326,9 +326,7 @@ mod tests {
             .await
             .unwrap();
         let family = store.all_groups().await.unwrap().remove(0);
-        assert!(
-            store.claim_pending_rows(&family, &EngineName::new("kimi-cli"), now).await.unwrap().is_some()
-        );
+        assert!(store.claim_pending_rows(&family, Engine::KimiCli, now).await.unwrap().is_some());
         store.remove_group(&family.name).await.unwrap();
         store.release_lost_claims("gave up".to_owned(), now).await.unwrap();
         let counts = store.queue_counts().await.unwrap();

@@ -13,7 +13,7 @@ use super::{
 };
 use crate::render::prompt::{PromptAuthor, PromptMessage, PromptQuote};
 use crate::router::WakeDecision;
-use crate::types::{ChatId, EngineName, Forwarded, Group, MessageId, Outage, SenderId, TokenUsage, TurnId};
+use crate::types::{ChatId, Engine, Forwarded, Group, MessageId, Outage, SenderId, TokenUsage, TurnId};
 
 /// How often a message is tried before it is parked and the chat is told.
 pub const MAX_ATTEMPTS: u32 = 3;
@@ -114,20 +114,20 @@ impl Store {
     pub async fn claim_pending_rows(
         &self,
         group: &Group,
-        engine: &EngineName,
+        engine: Engine,
         now: Timestamp,
     ) -> Result<Option<Claim>> {
-        let (group, engine) = (group.clone(), engine.clone());
+        let group = group.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             release_claimed_rows(&transaction, &group.chat)?;
             let Some(up_to) = newest_claimable_row(&transaction, &group.chat)? else { return Ok(None) };
             transaction
                 .prepare_cached("INSERT INTO turns (group_name, began_at, engine) VALUES (?1, ?2, ?3)")?
-                .execute(params![group.name.as_str(), to_unix_millis(now), engine.as_str()])?;
+                .execute(params![group.name.as_str(), to_unix_millis(now), engine.name()])?;
             let turn = TurnId(transaction.last_insert_rowid());
             let mut claim = claim_rows_up_to(&transaction, turn, &group.chat, up_to)?;
-            claim.earlier = handover::read_handover_messages(&transaction, &group, &engine)?;
+            claim.earlier = handover::read_handover_messages(&transaction, &group, engine)?;
             transaction.commit()?;
             Ok(Some(claim))
         })

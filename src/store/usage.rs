@@ -161,7 +161,7 @@ mod tests {
     use super::super::tests::{add_group, rules};
     use super::*;
     use crate::store::{TurnEnding, TurnOutcome};
-    use crate::types::{EngineName, Event, Forwarded, IncomingMessage, Mention, MessageId, Role, SenderId};
+    use crate::types::{Engine, Event, Forwarded, IncomingMessage, Mention, MessageId, Role, SenderId};
 
     /// A turn of the group that began at `now` and ended in this way.
     async fn turn(store: &Store, group: &str, now: &str, finish: TurnOutcome, usage: TokenUsage) {
@@ -181,8 +181,7 @@ mod tests {
             expires_secs: None,
         };
         store.record_events(vec![Event::Message(call)], rules(), now).await.unwrap();
-        let claim =
-            store.claim_pending_rows(&group, &EngineName::new("kimi-cli"), now).await.unwrap().unwrap();
+        let claim = store.claim_pending_rows(&group, Engine::KimiCli, now).await.unwrap().unwrap();
         let (unread, replies) = (Vec::new(), Vec::new());
         let ending =
             TurnEnding { turn: claim.turn, chat: group.chat, finish, never_read: unread, replies, usage };

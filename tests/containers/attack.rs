@@ -92,7 +92,7 @@ impl Attack {
         program.does(&["groups", "add", "main", "--main", "--chat", KAIS_CHAT]).await;
         for (name, chat) in [("family", FAMILY), ("club", CLUB)] {
             program.does(&["groups", "add", name, "--chat", chat]).await;
-            program.does(&["groups", "set", name, "--engine", engine.name().as_str()]).await;
+            program.does(&["groups", "set", name, "--engine", engine.name()]).await;
         }
         let files = Files::new();
         let mut anna = Device::linked(&server, &files, ANNA).await;

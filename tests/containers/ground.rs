@@ -46,9 +46,9 @@ pub async fn build(docker: &Docker, engine: Engine) -> Result<(BuildOutcome, Vec
         npm_registry: variable("NPM_CONFIG_REGISTRY"),
     };
     let mut told = Vec::new();
-    let engines = Engine::ALL.map(Engine::name);
-    let built = image::build_agent_images(docker, &engines, &options, |progress| told.push(progress)).await?;
-    let own = image::agent_image_name(&engine.name());
+    let built =
+        image::build_agent_images(docker, &Engine::ALL, &options, |progress| told.push(progress)).await?;
+    let own = image::agent_image_name(engine);
     let became = built.into_iter().find(|(tag, _)| *tag == own).map(|(_, built)| built);
     Ok((became.context("the engine has an image")?, told))
 }

@@ -165,7 +165,7 @@ fn spec_of(world: &World, road: &Path) -> ContainerSpec {
         install: &install,
         run: &RunId::new(format!("{install}-1")),
         engine: engine_in_it,
-        image: &image::agent_image_name(&engine.name()),
+        image: &image::agent_image_name(engine),
         daemon: DaemonUser::Rootless,
         limits: ContainerLimits::STANDARD,
         time_zone: "Europe/Madrid",

@@ -73,7 +73,7 @@ impl Install {
             install: &self.id,
             run: &RunId::new(format!("{}-{run}", self.id)),
             engine: engine(),
-            image: &image::agent_image_name(&Engine::KimiCli.name()),
+            image: &image::agent_image_name(Engine::KimiCli),
             daemon: DaemonUser::Rootless,
             limits: ContainerLimits::STANDARD,
             time_zone: "Europe/Madrid",
@@ -159,17 +159,13 @@ async fn sweeping_takes_this_installs_containers_and_no_others() {
 async fn a_second_build_does_nothing_but_remove_old_images() {
     let docker = ready().await;
     let old = TagImageOptionsBuilder::default().repo("nanokimi-agent").tag("000000000000").build();
-    plain_docker()
-        .await
-        .tag_image(&image::agent_image_name(&Engine::KimiCli.name()), Some(old))
-        .await
-        .unwrap();
+    plain_docker().await.tag_image(&image::agent_image_name(Engine::KimiCli), Some(old)).await.unwrap();
 
     let (built, told) = build(&docker, Engine::KimiCli).await.unwrap();
     assert_eq!(built, BuildOutcome::Before);
     let removed = BuildProgress::Line("Removed nanokimi-agent:000000000000".to_owned());
     assert_eq!(told, [BuildProgress::Stage(BuildStage::CleanUp), removed]);
-    assert!(docker.has_image(&image::agent_image_name(&Engine::KimiCli.name())).await.unwrap());
+    assert!(docker.has_image(&image::agent_image_name(Engine::KimiCli)).await.unwrap());
 }
 
 #[tokio::test]

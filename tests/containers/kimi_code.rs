@@ -93,7 +93,7 @@ async fn a_group_that_changes_its_engine_goes_on_with_its_conversation() {
         "Kai: the boat leaves at nine"
     );
     let mut group = held::group("family", Role::Member);
-    group.engine = Some(Engine::KimiCode.name());
+    group.engine = Some(Engine::KimiCode.into());
     world.store.update_group(&group).await.unwrap();
     let recalled = world.asks("family", "@Kai RECALL").await;
     assert!(recalled.contains("SAY the boat leaves at nine"), "{recalled}");

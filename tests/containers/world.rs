@@ -173,7 +173,7 @@ impl World {
     /// A group whose agent is another engine than the install's.
     pub async fn set_engine(&self, group: &str, role: Role, engine: Engine) {
         let mut group = held::group(group, role);
-        group.engine = Some(engine.name());
+        group.engine = Some(engine.into());
         self.store.update_group(&group).await.unwrap();
     }
 

@@ -1,7 +1,7 @@
 """The engine as nanokimi runs it: a home as the agent-runner makes it, and an ACP client.
 
-What depends on the engine's version stands in nanokimi's own source alone (`kimi_code.rs`, `records.rs`,
-`acp.rs`). It is read from there, so that the contract is tried with what the containers have.
+What depends on the engine's version stands in nanokimi's own source alone (`kimi_code/` of the
+agent-runner, `acp.rs`). It is read from there, so that the contract is tried with what the containers have.
 """
 
 import hashlib
@@ -45,14 +45,15 @@ class Runner:
     """What nanokimi's source says of the engine."""
 
     def __init__(self):
-        code = (RUNNER / "kimi_code.rs").read_text()
-        records = (RUNNER / "records.rs").read_text()
+        code, prompt, records = (
+            (RUNNER / "kimi_code" / name).read_text() for name in ("mod.rs", "system_prompt.rs", "history.rs")
+        )
         self.options = strings(constant(code, "OPTIONS"))
         self.disabled = strings(constant(code, "FOR_A_PERSON_THERE")) + strings(
             constant(code, "AFTER_THE_TURN")
         )
         self.attempts = int(constant(code, "ATTEMPTS"))
-        self.its_own_part = strings(constant(code, "ITS_OWN_PART"))[0]
+        self.its_own_part = strings(constant(prompt, "ITS_OWN_PART"))[0]
         self.variables = variables(code)
         acp = (CHECKOUT / "src/agent/acp.rs").read_text()
         # An update that is too long to be held is known by this beginning.
@@ -122,7 +123,7 @@ class Home:
         return f"{ours}\n\n{self.runner.its_own_part}\n\n${{agents_md}}${{skills_section}}\n"
 
     def configuration(self, version, services):
-        """The owner's settings as `configuration` in `kimi_code.rs` leaves them."""
+        """The owner's settings as `build_kimi_code_config` in `kimi_code/mod.rs` leaves them."""
         identity = "\n".join(
             (
                 f'User-Agent = "kimi-code-cli/{version}"',

@@ -345,7 +345,7 @@ def resuming(play):
 
 
 def renewed(line, home, ours):
-    """A line of a history with our part of the prompt renewed, as `records.rs` does it."""
+    """A line of a history with our part of the prompt renewed, as `kimi_code/history.rs` does it."""
     if not line.startswith(home.runner.prompt_line):
         return line
     record = json.loads(line)
@@ -380,7 +380,7 @@ def stored(play):
         any(line.startswith(runner.event_line) and runner.models_own in line for line in lines),
         f"what the model said has {runner.models_own}",
     )
-    # What `records.rs` reads of a message that the host has told.
+    # What `kimi_code/history.rs` reads of a message that the host has told.
     told = [json.loads(line)["message"] for line in lines if line.startswith(runner.message_line)]
     play.must(
         any(

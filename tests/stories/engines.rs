@@ -100,7 +100,7 @@ async fn a_group_that_changes_its_engine_takes_the_conversation_along_and_back()
     let mut world = World::new(Behaviour::Held).await;
     let choose = async |world: &World, engine: Option<Engine>| {
         let mut group = held::group("family", Role::Member);
-        group.engine = engine.map(Engine::name);
+        group.engine = engine.map(Into::into);
         world.store.update_group(&group).await.unwrap();
     };
     world.says("family", "Alice", "@Kai the boat is called <Nube>").await;
@@ -149,7 +149,7 @@ async fn only_the_newest_of_a_long_conversation_are_taken_along() {
         world.passes(Duration::from_secs(60)).await;
     }
     let mut group = held::group("family", Role::Member);
-    group.engine = Some(Engine::KimiCode.name());
+    group.engine = Some(Engine::KimiCode.into());
     world.store.update_group(&group).await.unwrap();
     world.says("family", "Alice", "@Kai the last").await;
     let echo = world.hears_in("family").await;

@@ -242,8 +242,8 @@ impl World {
         let earlier = message(group, &format!("m{}", self.messages), "Ana", "@Kai earlier", self.now());
         self.store.record_events(vec![Event::Message(earlier)], held::rules(), self.now()).await.unwrap();
         let group = self.store.group_by_name(&held::name(group)).await.unwrap().unwrap();
-        let engine = self.settings.engine_for_group(&group).name();
-        let claim = self.store.claim_pending_rows(&group, &engine, self.now()).await.unwrap().unwrap();
+        let engine = self.settings.engine_for_group(&group);
+        let claim = self.store.claim_pending_rows(&group, engine, self.now()).await.unwrap().unwrap();
         let ending = TurnEnding {
             turn: claim.turn,
             chat: group.chat,

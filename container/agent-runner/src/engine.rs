@@ -2,7 +2,6 @@
 //! owes its container: to reap whatever is left to it, and to hear SIGTERM.
 
 use std::io;
-use std::path::Path;
 use std::process::{Command, ExitStatus};
 use std::thread;
 
@@ -11,50 +10,10 @@ use rustix::process::{Pid, Signal, WaitOptions};
 use signal_hook::consts::{SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 
-use crate::home::{ContainerHome, RunnerSettings};
-use crate::{RunnerError, RunnerExitCode, web};
+use crate::{RunnerError, RunnerExitCode};
 
 /// Programs of the image.
 pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
-
-/// How kimi-cli is called. It gets no variable but these: `KIMI_API_KEY`, say, would be sent in place of the
-/// door's key, and `KIMI_MODEL_CAPABILITIES` would replace what `config.toml` says.
-pub fn kimi_cli_command(
-    engine: &Path,
-    home: &ContainerHome,
-    settings: &RunnerSettings,
-    port: u16,
-    config: &Path,
-    agent_file: &Path,
-) -> Command {
-    let door = format!("http://127.0.0.1:{port}");
-    let api = format!("{door}/coding/v1");
-    let mut command = Command::new(engine);
-    command
-        .args(["--wire", "--session", &settings.session, "-w"])
-        .arg(&home.workspace)
-        .arg("--config-file")
-        .arg(config)
-        .arg("--agent-file")
-        .arg(agent_file)
-        .current_dir(&home.workspace)
-        .env_clear()
-        .env("HOME", &home.user)
-        .env("PATH", PATH)
-        .env("LANG", "C.UTF-8")
-        .env("KIMI_BASE_URL", &api)
-        .env("KIMI_CODE_BASE_URL", &api)
-        .env("KIMI_CODE_OAUTH_HOST", &door)
-        .env("KIMI_DISABLE_TELEMETRY", "1")
-        .envs(web::proxy_variables(port));
-    if let Some(model) = &settings.model {
-        command.env("KIMI_MODEL_NAME", model);
-    }
-    if let Some(time_zone) = &settings.time_zone {
-        command.env("TZ", time_zone);
-    }
-    command
-}
 
 /// Starts the engine and answers with its exit code, once it has ended.
 ///
@@ -124,65 +83,7 @@ fn exit_code_of_status(status: ExitStatus) -> u8 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::EngineProgram;
     use std::os::unix::process::ExitStatusExt;
-
-    #[test]
-    fn the_engine_is_called_with_what_it_needs_and_nothing_else() {
-        let home = ContainerHome::for_container();
-        let mut settings = RunnerSettings {
-            program: EngineProgram::KimiCli,
-            session: "main".into(),
-            device_id: "d".into(),
-            assistant: "Kai".into(),
-            model: Some("kimi-for-coding".into()),
-            time_zone: Some("Europe/Madrid".into()),
-            services: web::SearchServices::Kimi,
-        };
-        let called = |settings: &RunnerSettings| {
-            let command = kimi_cli_command(
-                Path::new("/k"),
-                &home,
-                settings,
-                home.port,
-                Path::new("/c.toml"),
-                Path::new("/a.yaml"),
-            );
-            let args: Vec<_> = command.get_args().map(|arg| arg.to_str().unwrap().to_owned()).collect();
-            let env: Vec<_> = command
-                .get_envs()
-                .map(|(name, value)| format!("{}={}", name.display(), value.unwrap().display()))
-                .collect();
-            (args.join(" "), env.join("\n"))
-        };
-        let (args, env) = called(&settings);
-        assert_eq!(
-            args,
-            "--wire --session main -w /workspace/group --config-file /c.toml --agent-file /a.yaml"
-        );
-        assert_eq!(
-            env,
-            "HOME=/home/node\n\
-             HTTPS_PROXY=http://127.0.0.1:8787\n\
-             HTTP_PROXY=http://127.0.0.1:8787\n\
-             KIMI_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
-             KIMI_CODE_BASE_URL=http://127.0.0.1:8787/coding/v1\n\
-             KIMI_CODE_OAUTH_HOST=http://127.0.0.1:8787\n\
-             KIMI_DISABLE_TELEMETRY=1\n\
-             KIMI_MODEL_NAME=kimi-for-coding\n\
-             LANG=C.UTF-8\n\
-             NODE_USE_ENV_PROXY=1\n\
-             NO_PROXY=127.0.0.1,localhost\n\
-             PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin\n\
-             TZ=Europe/Madrid\n\
-             http_proxy=http://127.0.0.1:8787\n\
-             https_proxy=http://127.0.0.1:8787\n\
-             no_proxy=127.0.0.1,localhost"
-        );
-        (settings.model, settings.time_zone) = (None, None);
-        let (_, env) = called(&settings);
-        assert!(!env.contains("KIMI_MODEL_NAME") && !env.contains("TZ="), "{env}");
-    }
 
     #[test]
     fn the_exit_code_is_the_engines() {

@@ -24,25 +24,23 @@
 //!
 //! (75 is left out: the engine itself uses it for "try again".)
 
-mod agent_file;
 mod engine;
-mod history;
 mod home;
+mod json_lines;
+mod kimi_cli;
 mod kimi_code;
-mod pictures;
+mod program;
 mod prompt;
-mod records;
 mod relay;
+mod settings;
 mod web;
 
 use std::fmt;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode};
+use std::process::ExitCode;
 
-use home::{ContainerHome, EngineProgram, RunnerSettings};
-
-/// Where an image keeps its engine.
-const KIMI_CLI: &str = "/opt/kimi/bin/kimi";
+use home::ContainerHome;
+use settings::RunnerSettings;
 
 fn main() -> ExitCode {
     let mut arguments = std::env::args_os().skip(1).map(PathBuf::from);
@@ -60,25 +58,7 @@ fn main() -> ExitCode {
 
 fn prepare_and_run_engine(home: &ContainerHome, engine: Option<&Path>) -> Result<u8, RunnerError> {
     let settings = RunnerSettings::from_environment(|name| std::env::var_os(name))?;
-    engine::run_engine(match settings.program {
-        EngineProgram::KimiCli => prepare_kimi_cli(home, &settings, engine.unwrap_or(Path::new(KIMI_CLI)))?,
-        EngineProgram::KimiCode => kimi_code::prepare_kimi_code(home, &settings, engine)?,
-    })
-}
-
-fn prepare_kimi_cli(
-    home: &ContainerHome,
-    settings: &RunnerSettings,
-    engine: &Path,
-) -> Result<Command, RunnerError> {
-    home::write_kimi_cli_files(home, settings)?;
-    history::repair_kimi_cli_history(&home.kimi_cli_sessions(), &settings.session).map_err(|error| {
-        RunnerError::new(RunnerExitCode::History, format!("Failed to mend the history: {error}"))
-    })?;
-    let agent_file = agent_file::write_agent_file(home, &settings.assistant)?;
-    let port = relay::open_relay(home.port, home.egress_socket.clone())?;
-    let config = home::copy_kimi_cli_config(home, port, settings.services)?;
-    Ok(engine::kimi_cli_command(engine, home, settings, port, &config, &agent_file))
+    engine::run_engine(settings.program.prepare_command(home, &settings, engine)?)
 }
 
 /// Why the engine did not run.

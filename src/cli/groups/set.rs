@@ -6,8 +6,7 @@ use clap::{Args, ValueEnum};
 use super::super::install::Install;
 use super::super::ui;
 use super::parse_trigger_word;
-use crate::agent::Engine;
-use crate::types::{ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
+use crate::types::{Engine, ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
 
 /// The word that takes a choice back.
 const DEFAULT: &str = "default";
@@ -126,7 +125,7 @@ impl Choices {
             group.trigger = if word == DEFAULT { None } else { Some(parse_trigger_word(&word)?) };
         }
         if let Some(name) = self.engine {
-            group.engine = if name == DEFAULT { None } else { Some(Engine::parse(&name)?.name()) };
+            group.engine = if name == DEFAULT { None } else { Some(Engine::parse(&name)?.into()) };
         }
         group.web = resolve_web_policy(self.web, &self.hosts, group.web)?;
         if let Some(number) = self.daily_tokens {
@@ -188,7 +187,7 @@ pub fn render_web_policy(policy: &WebPolicy) -> &'static str {
 pub fn render_set_options(group: &Group) -> String {
     let mut options = String::new();
     if let Some(engine) = &group.engine {
-        options.push_str(&format!(" --engine {engine}"));
+        options.push_str(&format!(" --engine {}", engine.name()));
     }
     match &group.web {
         WebPolicy::Web => {}

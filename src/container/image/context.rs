@@ -5,7 +5,7 @@ use std::path::Path;
 use anyhow::{Context, Result};
 use sha2::{Digest, Sha256};
 
-use crate::types::EngineName;
+use crate::types::Engine;
 
 /// The Dockerfile's name in the archive.
 pub const RECIPE: &str = "Dockerfile";
@@ -18,52 +18,43 @@ const AGENT_RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent-runn
 
 /// What an image is made of beside the world: the engine's part of the recipe, and the files that it copies.
 struct EngineRecipe {
-    engine: &'static str,
-    recipe: &'static str,
+    dockerfile: &'static str,
     files: &'static [(&'static str, &'static [u8])],
 }
 
-static PARTS: [EngineRecipe; 2] = [
-    EngineRecipe {
-        engine: "kimi-cli",
-        recipe: include_str!("../../../container/kimi-cli.Dockerfile"),
-        files: &[("requirements.txt", include_bytes!("../../../container/requirements.txt"))],
-    },
-    EngineRecipe {
-        engine: "kimi-code",
-        recipe: include_str!("../../../container/kimi-code.Dockerfile"),
-        files: &[
-            ("node.txt", include_bytes!("../../../container/kimi-code/node.txt")),
-            ("package.json", include_bytes!("../../../container/kimi-code/package.json")),
-            ("package-lock.json", include_bytes!("../../../container/kimi-code/package-lock.json")),
-            ("lighten.mjs", include_bytes!("../../../container/kimi-code/lighten.mjs")),
-        ],
-    },
-];
+fn engine_recipe(engine: Engine) -> EngineRecipe {
+    match engine {
+        Engine::KimiCli => EngineRecipe {
+            dockerfile: include_str!("../../../container/kimi-cli.Dockerfile"),
+            files: &[("requirements.txt", include_bytes!("../../../container/requirements.txt"))],
+        },
+        Engine::KimiCode => EngineRecipe {
+            dockerfile: include_str!("../../../container/kimi-code.Dockerfile"),
+            files: &[
+                ("node.txt", include_bytes!("../../../container/kimi-code/node.txt")),
+                ("package.json", include_bytes!("../../../container/kimi-code/package.json")),
+                ("package-lock.json", include_bytes!("../../../container/kimi-code/package-lock.json")),
+                ("lighten.mjs", include_bytes!("../../../container/kimi-code/lighten.mjs")),
+            ],
+        },
+    }
+}
 
 /// The host's certificates; empty where it has none of its own.
 const HOST_CA: &str = "host-ca.crt";
 
-/// The engines that have a recipe.
-pub fn engines_with_recipe() -> impl Iterator<Item = EngineName> {
-    PARTS.iter().map(|part| EngineName::new(part.engine))
-}
-
-/// Everything of an engine's image but the host's certificates: name, content, mode. Only the world for an engine
-/// that has no recipe.
-fn build_context_files(engine: &EngineName) -> Vec<(&'static str, Vec<u8>, u32)> {
-    let part = PARTS.iter().find(|part| part.engine == engine.as_str());
-    let recipe = WORLD.replace(PLACE_OF_ENGINE, part.map_or("", |part| part.recipe));
-    let mut files = vec![(RECIPE, recipe.into_bytes(), 0o644)];
-    files.extend(
-        part.into_iter().flat_map(|part| part.files).map(|(name, content)| (*name, content.to_vec(), 0o644)),
-    );
+/// Everything of an engine's image but the host's certificates: name, content, mode.
+fn build_context_files(engine: Engine) -> Vec<(&'static str, Vec<u8>, u32)> {
+    let recipe = engine_recipe(engine);
+    let dockerfile = WORLD.replace(PLACE_OF_ENGINE, recipe.dockerfile);
+    let mut files = vec![(RECIPE, dockerfile.into_bytes(), 0o644)];
+    files.extend(recipe.files.iter().map(|(name, content)| (*name, content.to_vec(), 0o644)));
     files.push(("agent-runner", AGENT_RUNNER.to_vec(), 0o755));
     files
 }
 
 /// SHA-256 over names and contents, in hex.
-pub fn recipe_hash(engine: &EngineName) -> String {
+pub fn recipe_hash(engine: Engine) -> String {
     let files = build_context_files(engine);
     hash_parts(files.iter().flat_map(|(name, content, _)| [name.as_bytes(), content.as_slice()]))
 }
@@ -82,7 +73,7 @@ pub fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 ///
 /// # Errors
 /// When the host's certificates cannot be read.
-pub async fn pack_build_context(engine: &EngineName, ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
+pub async fn pack_build_context(engine: Engine, ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
     let host_ca = match ca_bundle {
         Some(path) => tokio::fs::read(path).await.with_context(|| {
             format!("Failed to read the certificates in {} (SSL_CERT_FILE)", path.display())
@@ -120,8 +111,8 @@ mod tests {
 
     #[tokio::test]
     async fn the_archive_holds_the_recipe_and_the_hosts_certificates() {
-        let engine = EngineName::new("kimi-cli");
-        let plain = names_and_modes(&pack_build_context(&engine, None).await.unwrap());
+        let engine = Engine::KimiCli;
+        let plain = names_and_modes(&pack_build_context(engine, None).await.unwrap());
         let names: Vec<_> = plain.iter().map(|(name, mode, _)| (name.as_str(), *mode)).collect();
         let expected =
             [(RECIPE, 0o644), ("requirements.txt", 0o644), ("agent-runner", 0o755), (HOST_CA, 0o644)];
@@ -131,19 +122,19 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let bundle = folder.path().join("ca.pem");
         std::fs::write(&bundle, "PEM").unwrap();
-        assert_eq!(names_and_modes(&pack_build_context(&engine, Some(&bundle)).await.unwrap())[3].2, 3);
+        assert_eq!(names_and_modes(&pack_build_context(engine, Some(&bundle)).await.unwrap())[3].2, 3);
 
         let missing =
-            pack_build_context(&engine, Some(&folder.path().join("none.pem"))).await.unwrap_err().to_string();
+            pack_build_context(engine, Some(&folder.path().join("none.pem"))).await.unwrap_err().to_string();
         assert!(missing.contains("none.pem (SSL_CERT_FILE)"), "{missing}");
     }
 
     #[tokio::test]
     async fn the_same_recipe_packs_to_the_same_bytes() {
-        let engine = EngineName::new("kimi-code");
+        let engine = Engine::KimiCode;
         assert_eq!(
-            pack_build_context(&engine, None).await.unwrap(),
-            pack_build_context(&engine, None).await.unwrap()
+            pack_build_context(engine, None).await.unwrap(),
+            pack_build_context(engine, None).await.unwrap()
         );
         assert_ne!(hash_parts([b"ab".as_slice(), b"c"]), hash_parts([b"a".as_slice(), b"bc"]));
     }
@@ -151,13 +142,15 @@ mod tests {
     #[test]
     fn every_engine_has_a_recipe_of_its_own_around_the_same_world() {
         let mut hashes = std::collections::BTreeSet::new();
-        for part in &PARTS {
-            let engine = EngineName::new(part.engine);
-            let recipe = String::from_utf8(build_context_files(&engine)[0].1.clone()).unwrap();
-            assert!(recipe.contains(part.recipe) && !recipe.contains("#:engine\n"), "{recipe}");
+        for engine in Engine::ALL {
+            let recipe = String::from_utf8(build_context_files(engine)[0].1.clone()).unwrap();
+            assert!(
+                recipe.contains(engine_recipe(engine).dockerfile) && !recipe.contains("#:engine\n"),
+                "{recipe}"
+            );
             assert!(recipe.ends_with("ENTRYPOINT [\"/usr/local/bin/agent-runner\"]\n"), "{recipe}");
-            hashes.insert(recipe_hash(&engine));
+            hashes.insert(recipe_hash(engine));
         }
-        assert_eq!(hashes.len(), PARTS.len());
+        assert_eq!(hashes.len(), Engine::ALL.len());
     }
 }

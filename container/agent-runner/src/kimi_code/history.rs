@@ -18,8 +18,8 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::fs::OFlags;
 use serde_json::Value;
 
-use crate::history::copy_rest_of_line;
-use crate::kimi_code::ITS_OWN_PART;
+use super::system_prompt::ITS_OWN_PART;
+use crate::json_lines::copy_rest_of_line;
 
 /// Largest history that is gone on with: the engine holds all of it.
 const HISTORY_MAX: u64 = 256 * 1024 * 1024;

@@ -4,17 +4,21 @@
 //! written anew at every start. All that it asks goes to the door, with the stand-in for a key: the slot of a login
 //! file would be named after the API's address, and an API's key needs no slot. Measured with 2.1.0.
 
+mod history;
+mod system_prompt;
+
 use std::fs;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use serde_json::Value as Json;
 use toml::{Table, Value};
 
 use crate::engine::PATH;
-use crate::home::{self, ContainerHome, RunnerSettings};
-use crate::prompt::{self, SYSTEM};
-use crate::{RunnerError, RunnerExitCode, records, relay, web};
+use crate::home::{self, ContainerHome};
+use crate::settings::RunnerSettings;
+use crate::{RunnerError, RunnerExitCode, relay, web};
+use system_prompt::{host_prompt_part, render_system_prompt};
 
 const NODE: &str = "/usr/local/bin/node";
 const PROGRAM: &str = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs";
@@ -52,31 +56,6 @@ const AFTER_THE_TURN: [&str; 14] = [
     "TowerTeardown",
 ];
 
-/// The names that kimi-code fills in when it meets them in a system prompt.
-const NAMES: [&str; 18] = [
-    "base_prompt",
-    "role_additional",
-    "product_name",
-    "reply_style_guide",
-    "notify_user_guidance",
-    "os",
-    "windows_notes",
-    "shell",
-    "cwd",
-    "cwd_listing",
-    "agents_md",
-    "additional_dirs_info",
-    "additional_dirs_section",
-    "skills",
-    "skills_section",
-    "plugin_sections",
-    "now",
-    "date",
-];
-
-/// Begins the part of the system prompt that kimi-code itself fills in.
-pub const ITS_OWN_PART: &str = "<!-- What follows is the engine's own. -->";
-
 /// Prepares everything and says how the engine is called; `other` is another program in its place.
 pub fn prepare_kimi_code(
     home: &ContainerHome,
@@ -84,17 +63,22 @@ pub fn prepare_kimi_code(
     other: Option<&Path>,
 ) -> Result<Command, RunnerError> {
     let port = relay::open_relay(home.port, home.egress_socket.clone())?;
-    let folder = home.kimi_code_folder();
+    let folder = own_folder(home);
     let owners = home::read_owner_config(&folder.join("owner.toml"))?;
     let config = build_kimi_code_config(owners, port, &read_stand_in_key(&folder)?, settings);
     home::write_home_file(&folder.join("config.toml"), config.to_string().as_bytes())?;
     home::write_home_file(&folder.join("device_id"), settings.device_id.as_bytes())?;
     let prompt = render_system_prompt(home, &settings.assistant);
     home::write_home_file(&folder.join("SYSTEM.md"), prompt.as_bytes())?;
-    records::repair_kimi_code_history(&folder.join("sessions"), host_prompt_part(&prompt)).map_err(
+    history::repair_kimi_code_history(&folder.join("sessions"), host_prompt_part(&prompt)).map_err(
         |error| RunnerError::new(RunnerExitCode::History, format!("Failed to mend the history: {error}")),
     )?;
     Ok(kimi_code_command(home, settings, port, other))
+}
+
+/// kimi-code's own folder.
+fn own_folder(home: &ContainerHome) -> PathBuf {
+    home.user.join(".kimi-code")
 }
 
 /// The key that the host has written for this container; it means nothing outside.
@@ -180,32 +164,6 @@ fn ensure_subtable<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
     }
 }
 
-/// Our frame, filled in, and behind it what kimi-code knows better: AGENTS.md and skills.
-fn render_system_prompt(home: &ContainerHome, assistant: &str) -> String {
-    let (global, group) = (
-        prompt::read_prompt_file(&home.global.join("KIMI.md")),
-        prompt::read_prompt_file(&home.workspace.join("KIMI.md")),
-    );
-    let frame = SYSTEM.split("\n{% if KIMI_AGENTS_MD %}").next().unwrap_or(SYSTEM);
-    let ours = prompt::fill_template(
-        &format!("{frame}\n"),
-        &[
-            ("ASSISTANT", assistant),
-            ("KIMI_WORK_DIR", &home.workspace.to_string_lossy()),
-            ("GLOBAL_PROMPT", &global),
-            ("GROUP_PROMPT", &group),
-        ],
-    );
-    let ours =
-        NAMES.iter().fold(ours, |text, name| text.replace(&format!("${{{name}}}"), &format!("$ {{{name}}}")));
-    format!("{}\n\n{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n", ours.trim_end())
-}
-
-/// The part of a system prompt that is ours.
-fn host_prompt_part(prompt: &str) -> &str {
-    prompt.split(ITS_OWN_PART).next().unwrap_or(prompt)
-}
-
 /// How the engine is called. It gets no variable but these.
 fn kimi_code_command(
     home: &ContainerHome,
@@ -223,7 +181,7 @@ fn kimi_code_command(
         .env("HOME", &home.user)
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
-        .env("KIMI_CODE_HOME", home.kimi_code_folder())
+        .env("KIMI_CODE_HOME", own_folder(home))
         .env("KIMI_CODE_BASE_URL", format!("{door}/coding/v1"))
         .env("KIMI_CODE_OAUTH_HOST", &door)
         .env("KIMI_DISABLE_TELEMETRY", "1")
@@ -242,7 +200,7 @@ fn kimi_code_command(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::home::EngineProgram;
+    use crate::program::EngineProgram;
     use crate::web::SearchServices;
 
     const OWNERS: &str = r#"
@@ -322,22 +280,6 @@ mod tests {
     }
 
     #[test]
-    fn the_system_prompt_is_ours_then_the_engines() {
-        let root = tempfile::tempdir().unwrap();
-        let home = crate::home::tests::home_in(root.path());
-        fs::write(home.workspace.join("KIMI.md"), "We speak ${cwd} and ${x} {% if A %}").unwrap();
-        let prompt = render_system_prompt(&home, "Kai");
-        assert!(prompt.starts_with("You are Kai, and you live in a chat."), "{prompt}");
-        assert!(prompt.contains("# For this chat\n\nWe speak $ {cwd} and ${x} {% if A %}\n"), "{prompt}");
-        assert!(!prompt.contains("# For all chats") && !prompt.contains("ROLE_ADDITIONAL"), "{prompt}");
-        assert!(
-            prompt.ends_with(&format!("{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n")),
-            "{prompt}"
-        );
-        assert!(!host_prompt_part(&prompt).contains("${agents_md}"));
-    }
-
-    #[test]
     fn the_engine_is_called_with_what_it_needs_and_nothing_else() {
         let home = ContainerHome::for_container();
         let command = kimi_code_command(&home, &settings(None), home.port, None);
@@ -374,7 +316,7 @@ mod tests {
 
     #[test]
     fn the_image_has_compiled_for_these_options() {
-        let recipe = include_str!("../../kimi-code.Dockerfile");
+        let recipe = include_str!("../../../kimi-code.Dockerfile");
         for line in [
             format!("options=\"{}\"", OPTIONS.join(" ")),
             format!("NODE_COMPILE_CACHE={COMPILED};"),

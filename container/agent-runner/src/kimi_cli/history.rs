@@ -28,7 +28,8 @@ use rustix::fs::OFlags;
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-use crate::pictures::ImageTrimmer;
+use super::pictures::ImageTrimmer;
+use crate::json_lines::copy_rest_of_line;
 
 /// Longest line that is looked into; a longer one is passed on as it is. A picture or film that the agent has
 /// looked at is one line, and the engine needs several times its size in a container of 768 MiB.
@@ -256,20 +257,6 @@ fn answer_open_calls(unanswered: &mut Vec<String>, writer: &mut impl Write) -> i
         writeln!(writer, "{}", json!({"role": "tool", "content": LOST_RESULT, "tool_call_id": id}))?;
     }
     Ok(outcome)
-}
-
-/// Passes on the rest of a line that is too long to be held.
-pub fn copy_rest_of_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<()> {
-    loop {
-        let buffer = reader.fill_buf()?;
-        let end = buffer.iter().position(|byte| *byte == b'\n').map(|at| at + 1);
-        let length = end.unwrap_or(buffer.len());
-        writer.write_all(&buffer[..length])?;
-        reader.consume(length);
-        if end.is_some() || length == 0 {
-            return Ok(());
-        }
-    }
 }
 
 #[cfg(test)]

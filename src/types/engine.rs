@@ -1,0 +1,120 @@
+//! The engines that there are: the programs in the containers that speak with the model.
+//!
+//! A name is parsed once, where it comes in: from `ENGINE` of `.env`, from the command line, from a group's row.
+
+use std::fmt;
+
+use anyhow::{Result, bail};
+
+/// An engine. What it speaks is for `agent` to know, and what its image is made of for `container`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
+pub enum Engine {
+    KimiCode,
+    KimiCli,
+}
+
+impl Engine {
+    pub const ALL: [Self; 2] = [Self::KimiCode, Self::KimiCli];
+
+    /// The engine of an install whose owner has chosen none.
+    pub const DEFAULT: Self = Self::KimiCode;
+
+    /// Its name as people write it, and as the database and the containers have it.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::KimiCode => "kimi-code",
+            Self::KimiCli => "kimi-cli",
+        }
+    }
+
+    /// # Errors
+    /// No engine has this name. Says which there are.
+    pub fn parse(name: &str) -> Result<Self> {
+        match Self::find(name) {
+            Some(engine) => Ok(engine),
+            None => bail!("{name:?} is not an engine; there is {}", Self::ALL.map(Self::name).join(" and ")),
+        }
+    }
+
+    fn find(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|engine| engine.name() == name)
+    }
+
+    /// The engine that has taken the place of this one, if this one has ended: nobody maintains it, and Kimi will
+    /// serve it only for a while.
+    pub fn successor(self) -> Option<Self> {
+        match self {
+            Self::KimiCode => None,
+            Self::KimiCli => Some(Self::KimiCode),
+        }
+    }
+}
+
+impl fmt::Display for Engine {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// The engine that a group has chosen, as its row says it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineChoice {
+    Known(Engine),
+    /// Another version of nanokimi has written it. It counts as no choice here, and is kept for that version.
+    Unknown(String),
+}
+
+impl EngineChoice {
+    /// Reads the name that stands in a row.
+    pub fn from_stored_name(name: String) -> Self {
+        match Engine::find(&name) {
+            Some(engine) => Self::Known(engine),
+            None => Self::Unknown(name),
+        }
+    }
+
+    /// The name for the row.
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Known(engine) => engine.name(),
+            Self::Unknown(name) => name,
+        }
+    }
+
+    /// The engine, if this nanokimi has it.
+    pub fn engine(&self) -> Option<Engine> {
+        match self {
+            Self::Known(engine) => Some(*engine),
+            Self::Unknown(_) => None,
+        }
+    }
+}
+
+impl From<Engine> for EngineChoice {
+    fn from(engine: Engine) -> Self {
+        Self::Known(engine)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_engine_is_found_by_its_name() {
+        for engine in Engine::ALL {
+            assert_eq!(Engine::parse(engine.name()).unwrap(), engine);
+            assert_eq!(EngineChoice::from_stored_name(engine.name().to_owned()), engine.into());
+        }
+        assert_eq!(
+            Engine::parse("gpt").unwrap_err().to_string(),
+            "\"gpt\" is not an engine; there is kimi-code and kimi-cli"
+        );
+    }
+
+    #[test]
+    fn a_choice_of_another_version_is_kept_as_it_was_written() {
+        let choice = EngineChoice::from_stored_name("kimi-next".to_owned());
+        assert_eq!((choice.name(), choice.engine()), ("kimi-next", None));
+    }
+}
