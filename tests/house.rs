@@ -252,7 +252,7 @@ fn import_faults(path: &str, text: &str) -> Vec<String> {
 /// name what they like.
 fn foreign_names(path: &str, text: &str, allowed: &BTreeMap<&str, &[&str]>) -> Vec<(String, Option<String>)> {
     let module = module_of(path).unwrap_or("main");
-    if path.ends_with("/tests.rs") || path.contains("/tests/") {
+    if is_test_file(path) {
         return Vec::new();
     }
     let mut found = Vec::new();
@@ -286,6 +286,57 @@ fn dependencies() -> Vec<String> {
     let section = manifest.split("\n[").find_map(|section| section.strip_prefix("dependencies]\n"));
     let lines = section.expect("Cargo.toml has [dependencies]").lines();
     lines.filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_"))).collect()
+}
+
+// ---------------------------------------------------------------------------------------------------------------
+// Names
+// ---------------------------------------------------------------------------------------------------------------
+
+/// Each command-line verb has its own of these, in its file: clap reads their fields.
+const TYPES_OF_EACH_VERB: [&str; 2] = ["Arguments", "Verb"];
+/// The two protocols write JSON-RPC anew, each with its own.
+const TYPES_OF_EACH_PROTOCOL: [&str; 1] = ["RpcError"];
+
+/// A stranger looks for a name with grep, and finds one thing.
+#[test]
+fn a_type_name_means_one_thing() {
+    let doubled = |files: &[File]| -> Vec<String> {
+        let mut places: BTreeMap<String, Vec<&str>> = BTreeMap::new();
+        for file in files.iter().filter(|file| !is_test_file(&file.path)) {
+            let types = Code::of(without_tests(&file.text)).types();
+            let counted = types.into_iter().filter(|name| {
+                !TYPES_OF_EACH_VERB.contains(&name.as_str())
+                    && !TYPES_OF_EACH_PROTOCOL.contains(&name.as_str())
+            });
+            for name in counted {
+                places.entry(name).or_default().push(&file.path);
+            }
+        }
+        let doubled = places.into_iter().filter(|(_, files)| files.len() > 1);
+        doubled.map(|(name, files)| format!("{name} is a type in {}", files.join(" and in "))).collect()
+    };
+    let files = rust_files("src/");
+    let types: usize = files.iter().map(|file| Code::of(&file.text).types().len()).sum();
+    assert!(types > 300, "only {types} types were found");
+    let found = doubled(&files);
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+
+    let file = |path: &str, text: &str| File { path: path.to_owned(), text: text.to_owned() };
+    let planted = [
+        file("src/a.rs", "pub struct Room(u8);\nenum Wake {}\npub struct Arguments;\npub struct Held;"),
+        file(
+            "src/b.rs",
+            "pub(super) enum Room {}\n// struct Wake;\npub struct Arguments;\npub trait Wakes {}",
+        ),
+        file("src/c.rs", "mod inner {\n    struct Wake;\n}\n#[cfg(test)]\nmod tests {\nstruct Wake;\n}\n"),
+        file("src/a/tests/mod.rs", "struct Held;"),
+    ];
+    assert_eq!(doubled(&planted), ["Room is a type in src/a.rs and in src/b.rs"]);
+}
+
+/// Whether a file of `src` holds tests only.
+fn is_test_file(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
 // ---------------------------------------------------------------------------------------------------------------

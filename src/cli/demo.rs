@@ -18,7 +18,7 @@ use tokio::process::Child;
 
 use super::chat::{self, WasAnswered};
 use super::install::{self, Install};
-use super::{build, groups, log, ui};
+use super::{build, chats, groups, log, ui};
 use crate::bridge;
 use crate::container::docker::Docker;
 use crate::practice::{self, Brain};
@@ -63,7 +63,7 @@ pub struct Arguments {
     say: Option<String>,
     /// The folder of the demo's install [default: ~/nanokimi-demo]
     // In the place of the option that every verb has: its default is another one.
-    #[arg(long, value_name = "FOLDER", display_order = super::LAST)]
+    #[arg(long, value_name = "FOLDER", display_order = ui::LAST_IN_HELP)]
     home: Option<PathBuf>,
 }
 
@@ -233,7 +233,7 @@ async fn run_demo_chat(
     let group = match store.group_by_name(&name).await? {
         Some(group) => group,
         None => {
-            let chat = ChatId::new(groups::console_chat_id(&name));
+            let chat = ChatId::new(chats::console_chat_id(&name));
             let group = Group::new(name.clone(), chat, Role::Member);
             groups::register_group(install, &group).await?;
             group

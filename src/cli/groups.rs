@@ -7,17 +7,12 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Subcommand as ClapSubcommand;
 
-use self::set::Choices;
+use self::set::{Choices, parse_trigger_word};
+use super::chats::{chat_title, console_chat_id, parse_chat_id};
 use super::install::Install;
-use super::{setup, ui};
+use super::ui;
 use crate::folders;
 use crate::types::{ChatId, EngineChoice, ForwardPolicy, Group, GroupName, Role};
-use crate::writing::normalize_typed_text;
-
-/// What the owner's channel is called, unless they choose another name.
-pub const MAIN: &str = "main";
-/// Where WhatsApp's chats live: numbers, the ids that hide them, groups.
-const SERVERS: [&str; 3] = ["s.whatsapp.net", "lid", "g.us"];
 
 #[derive(ClapSubcommand)]
 pub enum Verb {
@@ -86,50 +81,6 @@ pub async fn run_groups_command(install: &Install, verb: Verb) -> Result<ExitCod
     Ok(ExitCode::SUCCESS)
 }
 
-/// Longest word of `--trigger`, in characters: people type it into a phone.
-const TRIGGER_MAX_CHARS: usize = 60;
-
-/// The word of `--trigger`, with or without its "@".
-fn parse_trigger_word(typed: &str) -> Result<String> {
-    // Not left out like what comes along when a word is pasted: nobody copies these by chance.
-    if typed.chars().any(char::is_control) {
-        bail!("--trigger has a control character in it; type the word anew, such as Kai");
-    }
-    let typed = normalize_typed_text(typed);
-    let word = typed.trim_start_matches('@').trim();
-    if word.is_empty() {
-        bail!("--trigger needs a word, such as Kai");
-    }
-    if word.chars().count() > TRIGGER_MAX_CHARS {
-        bail!("--trigger is longer than {TRIGGER_MAX_CHARS} characters; choose a shorter word, such as Kai");
-    }
-    Ok(word.to_owned())
-}
-
-/// The chat of a group that only this terminal reaches.
-pub fn console_chat_id(name: &GroupName) -> String {
-    format!("console:{name}")
-}
-
-/// The id of a chat, which is not its name. A number may stand with the server that WhatsApp once had for it.
-pub fn parse_chat_id(typed: &str) -> Result<ChatId> {
-    let id = normalize_typed_text(typed);
-    let id = id.strip_suffix("@c.us").map_or(id.clone(), |number| format!("{number}@s.whatsapp.net"));
-    let is_id = id.split_once('@').is_some_and(|(user, server)| {
-        let digits = |part: &str| !part.is_empty() && part.chars().all(|c| c.is_ascii_digit());
-        // Old groups are called after their founder's number and the time.
-        let user_is_one = if server == "g.us" { user.split('-').all(digits) } else { digits(user) };
-        user_is_one && SERVERS.contains(&server)
-    });
-    if !is_id {
-        bail!(
-            "{typed:?} is not the id of a chat, which looks like 34600111222@s.whatsapp.net or \
-             120363041234567890@g.us; `nanokimi groups chats` shows them"
-        );
-    }
-    Ok(ChatId::new(id))
-}
-
 async fn print_groups(install: &Install) -> Result<()> {
     let groups = match install.open_store_to_read()? {
         Some(store) => store.all_groups().await?,
@@ -184,7 +135,7 @@ async fn print_known_chats(install: &Install) -> Result<()> {
     let mut rows = vec![["ID", "GROUP", "CHAT"].map(str::to_owned).to_vec()];
     for chat in &chats {
         let group = chat.registered.as_ref().map_or_else(|| "-".to_owned(), ToString::to_string);
-        rows.push(vec![chat.id.to_string(), group, setup::chat_title(chat, account.as_ref())]);
+        rows.push(vec![chat.id.to_string(), group, chat_title(chat, account.as_ref())]);
     }
     ui::print_table(&rows)?;
     ui::print_info("`nanokimi groups add NAME --chat ID` makes a chat a group.");

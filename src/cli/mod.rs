@@ -6,6 +6,7 @@
 mod auth;
 mod build;
 mod chat;
+mod chats;
 mod demo;
 mod discreet;
 mod doctor;
@@ -36,8 +37,6 @@ pub use log::log_subscriber;
 
 /// The exit code of a command line that was not understood.
 const NOT_UNDERSTOOD: u8 = 2;
-/// Where an option that every verb has stands in its help.
-const LAST: usize = 100;
 
 /// A WhatsApp assistant for your own server: one binary, one rootless container per chat.
 #[derive(Parser)]
@@ -50,7 +49,7 @@ const LAST: usize = 100;
 )]
 struct Arguments {
     /// The folder of this install [default: NANOKIMI_HOME, else this folder if it is one, else ~/nanokimi]
-    #[arg(long, global = true, value_name = "FOLDER", display_order = LAST)]
+    #[arg(long, global = true, value_name = "FOLDER", display_order = ui::LAST_IN_HELP)]
     home: Option<PathBuf>,
     #[command(subcommand)]
     verb: Verb,

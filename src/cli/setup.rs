@@ -8,11 +8,11 @@ use dialoguer::console::Term;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 
-use super::exit;
-use super::groups::{self, MAIN};
+use super::chats::{self, MAIN, chat_title};
+use super::groups::register_group;
 use super::install::{self, Install};
 use super::whatsapp_once::{self, ANSWERS_IN_FLIGHT, AnswerReceiver, DeliveryOutcome};
-use super::{auth, log, ui};
+use super::{auth, exit, log, ui};
 use crate::bridge::whatsapp::BridgeTask;
 use crate::bridge::{self, Order};
 use crate::notices;
@@ -35,7 +35,7 @@ pub struct Arguments {
 
 pub async fn run_setup_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
     log::start_log("error");
-    let chat = arguments.main.as_deref().map(groups::parse_chat_id).transpose()?;
+    let chat = arguments.main.as_deref().map(chats::parse_chat_id).transpose()?;
     if !install.whatsapp_bridge().is_linked().await? {
         return Ok(auth::exit_for_missing_link(install.open_existing_store()?.as_ref(), install)
             .await?
@@ -123,7 +123,7 @@ impl SetupConnection<'_> {
         };
         let name = GroupName::parse(MAIN)?;
         let main = Group::new(name, chosen.id.clone(), Role::Main);
-        groups::register_group(self.install, &main).await?;
+        register_group(self.install, &main).await?;
         let title = chat_title(&chosen, account.as_ref());
         ui::print_info(format!(
             "{title} is your main channel now; `nanokimi groups remove {MAIN}` undoes that."
@@ -216,32 +216,9 @@ async fn choose_main_chat(
     Ok(chosen.ok().flatten().and_then(|index| chats.into_iter().nth(index)))
 }
 
-/// A chat as people know it.
-pub fn chat_title(chat: &KnownChat, account: Option<&LinkedAccount>) -> String {
-    let own = account.is_some_and(|account| {
-        let ids = [Some(&account.id), account.lid.as_ref()];
-        ids.into_iter().flatten().any(|id| id.as_str() == chat.id.as_str())
-    });
-    if own {
-        return "Message yourself".to_owned();
-    }
-    let name = match ui::sanitize_name(&chat.name) {
-        name if name.is_empty() || name == chat.id.as_str() => {
-            auth::phone::phone_number_from_id(chat.id.as_str())
-        }
-        name => name,
-    };
-    match chat.members {
-        Some(1) => format!("{name} (1 member)"),
-        Some(members) => format!("{name} ({members} members)"),
-        None => name,
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::types::SenderId;
 
     fn chat(id: &str, name: &str, members: Option<u32>) -> KnownChat {
         KnownChat { id: ChatId::new(id), name: name.to_owned(), members, registered: None }
@@ -254,19 +231,6 @@ mod tests {
             chat("1203631@g.us", "", Some(1)),
             chat("34600333444@s.whatsapp.net", "34600333444@s.whatsapp.net", None),
         ]
-    }
-
-    fn account() -> LinkedAccount {
-        LinkedAccount { id: SenderId::new("34600111222@s.whatsapp.net"), lid: None, name: "Ana".to_owned() }
-    }
-
-    #[test]
-    fn chats_are_shown_as_people_know_them() {
-        let titles: Vec<String> = chats().iter().map(|chat| chat_title(chat, Some(&account()))).collect();
-        assert_eq!(
-            titles,
-            ["Message yourself", "Family[2J (12 members)", "1203631@g.us (1 member)", "+34600333444"]
-        );
     }
 
     #[tokio::test]

@@ -17,6 +17,8 @@ use crate::writing::{is_bidi_control, normalize_typed_text};
 
 /// Longest name of somebody else's that is shown, in characters: one line stays one line.
 const PLAIN_MAX: usize = 60;
+/// Where an option that every verb has stands in its help.
+pub const LAST_IN_HELP: usize = 100;
 
 /// The results go nowhere: whoever took them has closed the pipe.
 #[derive(Debug)]

@@ -10,6 +10,9 @@ use std::path::{Path, PathBuf};
 const NOT_OURS: [&str; 5] = [".git", ".env", "data", "store", "groups"];
 const OUR_PROMPTS: [&str; 2] = ["groups/global/KIMI.md", "groups/main/KIMI.md"];
 
+/// The words that declare a type.
+const TYPE_KINDS: [&str; 5] = ["struct", "enum", "trait", "type", "union"];
+
 /// A file, by its path from the root of the repository.
 pub struct File {
     pub path: String,
@@ -97,6 +100,19 @@ impl Code {
     /// Whether the code holds this, not as the end of a longer name.
     pub fn names(&self, what: &str) -> bool {
         self.bare.match_indices(what).any(|(at, _)| !self.bare[..at].ends_with(is_word))
+    }
+
+    /// The types that it declares at the left margin, public or not.
+    pub fn types(&self) -> Vec<String> {
+        let declared = self.bare.lines().filter_map(|line| {
+            let line = match line.strip_prefix("pub") {
+                Some(rest) => rest.split_once(' ')?.1,
+                None => line,
+            };
+            let (kind, name) = line.split_once(' ')?;
+            TYPE_KINDS.contains(&kind).then(|| name.split(|c| !is_word(c)).next().map(str::to_owned))?
+        });
+        declared.collect()
     }
 }
 
