@@ -7,17 +7,6 @@
 #![expect(clippy::unwrap_used, reason = "a figure that cannot be taken ends the run")]
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
-#[allow(dead_code, reason = "latency has more kinds of figures")]
-mod figures;
-#[path = "../containers/ground.rs"]
-#[allow(dead_code, reason = "the container tests use all of it")]
-mod ground;
-#[path = "../held/mod.rs"]
-mod held;
-#[path = "../containers/world.rs"]
-#[allow(dead_code, reason = "the container tests use all of it")]
-mod world;
-
 use std::fs;
 use std::time::{Duration, Instant};
 
@@ -25,11 +14,10 @@ use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
 use nanokimi::container::memory;
 use nanokimi::types::Role;
+use support::container_world::World;
+use support::figures::{self, Figure, Spread};
+use support::fixture::{PATIENCE, gone, running};
 use tokio::time::sleep;
-
-use figures::{Figure, Spread};
-use ground::{PATIENCE, gone, running};
-use world::World;
 
 /// Starts of each engine; the half of them is what counts.
 const STARTS: usize = 5;

@@ -5,10 +5,8 @@
 //! taken ends the run with the reason.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
-#[allow(dead_code, reason = "engines has more kinds of figures")]
-mod figures;
-mod held;
 mod process;
+mod timed_service;
 
 use std::fs::File;
 use std::io::Write;
@@ -18,10 +16,10 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, Result};
 use nanokimi::bridge::Event;
+use support::figures::{self, Figure, Spread};
 use tokio::time::timeout;
 
-use figures::{Figure, Spread};
-use held::Held;
+use timed_service::TimedService;
 
 /// As many as the service has (`src/cli/install.rs`).
 const WORKER_THREADS: usize = 2;
@@ -57,7 +55,7 @@ fn take_all(figures: &mut Vec<Figure>) -> Result<()> {
         .worker_threads(WORKER_THREADS)
         .build()
         .context("Failed to start the runtime")?;
-    let folder = held::real_disk()?;
+    let folder = timed_service::real_disk()?;
     runtime.block_on(async {
         figures.extend(way_of_a_message(folder.path()).await?);
         figures.push(intake(folder.path(), 1).await?);
@@ -70,20 +68,19 @@ fn take_all(figures: &mut Vec<Figure>) -> Result<()> {
 /// From the bridge's event to the line on the engine's stdin, and from its answer to the bridge, in a session
 /// whose container runs.
 async fn way_of_a_message(folder: &Path) -> Result<Vec<Figure>> {
-    let mut held = Held::start(folder).await?;
+    let mut timed = TimedService::start(folder).await?;
     let mut disk = File::create(folder.join("flushes")).context("Failed to make a file")?;
     let (mut stored, mut prompted, mut whole, mut answered) = (vec![], vec![], vec![], vec![]);
     let mut flushes = vec![];
     for number in 0..WARM_UP_MESSAGES + MESSAGES {
-        let message = held::message(number, "@Kai what did we decide about the trip?");
+        let message = timed_service::message(number, "@Kai what did we decide about the trip?");
         let began = Instant::now();
-        let committed = held.deliver(vec![Event::Message(message)]).await?;
+        let committed = timed.deliver(vec![Event::Message(message)]).await;
         timeout(LIMIT, committed).await.context("The message was not stored in time")??;
         let on_disk = Instant::now();
-        let prompt = timeout(LIMIT, held.prompts.recv()).await.context("No prompt came in time")?;
+        let prompt = timeout(LIMIT, timed.prompts.recv()).await.context("No prompt came in time")?;
         let prompt = prompt.context("The engine is gone")?;
-        let reply = timeout(LIMIT, held.replies.recv()).await.context("No answer came in time")?;
-        let reply = reply.context("The service is gone")?;
+        let reply = timed.reply(LIMIT).await;
         if number >= WARM_UP_MESSAGES {
             stored.push(on_disk - began);
             // The prompt may be there before we have heard that the message is on disk.
@@ -94,7 +91,7 @@ async fn way_of_a_message(folder: &Path) -> Result<Vec<Figure>> {
         tokio::time::sleep(PAUSE).await;
         flushes.push(flush(&mut disk).context("Failed to write to the disk")?);
     }
-    held.stop().await?;
+    timed.stop().await;
     let whole = Spread::of(whole);
     Ok(vec![
         Figure::time("From the message to the agent's prompt: half of them within", whole.p50, Some(5.0)),
@@ -117,26 +114,26 @@ fn flush(disk: &mut File) -> std::io::Result<Duration> {
 
 /// How fast bursts of messages that nobody has to answer get onto the disk.
 async fn intake(folder: &Path, per_batch: usize) -> Result<Figure> {
-    let held = Held::start(folder).await?;
+    let timed = TimedService::start(folder).await?;
     let mut slowest = f64::INFINITY;
     for burst in 0..BURSTS {
         let messages: Vec<Event> = (0..BURST_MESSAGES)
             .map(|number| burst * BURST_MESSAGES + number)
-            .map(|number| held::message(number, held::CHATTER))
+            .map(|number| timed_service::message(number, timed_service::CHATTER))
             .map(Event::Message)
             .collect();
         let batches: Vec<Vec<Event>> = messages.chunks(per_batch).map(<[Event]>::to_vec).collect();
         let began = Instant::now();
         let mut waiting = Vec::with_capacity(batches.len());
         for batch in batches {
-            waiting.push(held.deliver(batch).await?);
+            waiting.push(timed.deliver(batch).await);
         }
         for committed in waiting {
             timeout(LIMIT, committed).await.context("The messages were not stored in time")??;
         }
         slowest = slowest.min(BURST_MESSAGES as f64 / began.elapsed().as_secs_f64());
     }
-    held.stop().await?;
+    timed.stop().await;
     let name = format!("Messages stored in a burst, in batches of {per_batch}");
     Ok(Figure::rate(&name, slowest, 10_000.0))
 }

@@ -9,12 +9,13 @@ use nanokimi::clock::Clock;
 use nanokimi::paths::Paths;
 use nanokimi::store::Store;
 use nanokimi::types::Event;
+use support::figures::{Figure, Spread};
+use support::test_service;
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::figures::{Figure, Spread};
-use crate::held;
+use crate::timed_service;
 
 /// The binary that `cargo bench` has built, as a release has it.
 const BINARY: &str = env!("CARGO_BIN_EXE_nanokimi");
@@ -46,7 +47,7 @@ struct Service {
 /// Docker or the agent image is missing; says so in the service's own words.
 pub async fn figures(folder: &Path) -> Result<Vec<Figure>> {
     let home = folder.join("home");
-    held::add_group(&Store::open(&Paths::new(&home).database_file())?).await?;
+    timed_service::add_group(&Store::open(&Paths::new(&home).database_file())?).await?;
     let first = start(&home).await?;
     let first_took = first.took;
     first.stop().await?;
@@ -76,9 +77,9 @@ async fn write_history(home: &Path) -> Result<()> {
     let store = Store::open(&Paths::new(home).database_file())?;
     for begin in (0..HISTORY).step_by(HISTORY_STEP) {
         let messages = (begin..begin + HISTORY_STEP)
-            .map(|number| Event::Message(held::message(number, held::CHATTER)))
+            .map(|number| Event::Message(timed_service::message(number, timed_service::CHATTER)))
             .collect();
-        store.record_events(messages, held::rules(), Clock::System.now()).await?;
+        store.record_events(messages, test_service::rules(), Clock::System.now()).await?;
     }
     Ok(())
 }

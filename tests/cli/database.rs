@@ -8,8 +8,8 @@ use std::process::Stdio;
 use insta::assert_snapshot;
 use rusqlite::Connection;
 use rustix::process::{Pid, Signal, kill_process};
+use support::fake_docker::{self, Image};
 
-use crate::fake_docker::{self, Image};
 use crate::world::Home;
 
 /// The verbs that work with the database alone.

@@ -7,8 +7,8 @@ use std::process::Stdio;
 
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
+use support::fake_docker::{self, Image};
 
-use crate::fake_docker::{self, Image};
 use crate::world::{Home, Person};
 
 /// The verbs that need Docker, and need it before they touch anything.

@@ -8,7 +8,6 @@ mod account;
 mod database;
 mod disk;
 mod docker;
-mod fake_docker;
 mod fake_kimi;
 mod groups;
 mod help;

@@ -1,8 +1,8 @@
 //! `.env`, the environment and the engine's `config.toml`, with mistakes in them.
 
 use insta::assert_snapshot;
+use support::fake_docker::{self, Image};
 
-use crate::fake_docker::{self, Image};
 use crate::world::Home;
 
 const KEY: &str = "sk-canary0123456789";

@@ -5,8 +5,8 @@ use std::process::Stdio;
 
 use insta::assert_snapshot;
 use rustix::process::{Pid, Signal, kill_process};
+use support::fake_docker::{self, Image};
 
-use crate::fake_docker::{self, Image};
 use crate::world::{Home, Said};
 
 fn home_with_docker() -> Home {

@@ -3,8 +3,8 @@
 
 use insta::assert_snapshot;
 use rusqlite::Connection;
+use support::fake_docker::{self, Image};
 
-use crate::fake_docker::{self, Image};
 use crate::world::{Home, Said};
 
 /// Clears the screen, fills the clipboard, sets the title, types over the line, colours by C1, turns the writing, rings.

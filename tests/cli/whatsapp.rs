@@ -5,8 +5,8 @@ use std::os::unix::fs::PermissionsExt;
 
 use insta::assert_snapshot;
 use rusqlite::Connection;
+use support::fake_docker::{self, Image};
 
-use crate::fake_docker::{self, Image};
 use crate::world::{Home, Said};
 
 const FAMILY: &str = "120363000000000001@g.us";

@@ -1,9 +1,8 @@
 //! What people write reaches the model as what it is.
 
 use nanokimi::agent::Engine;
-
-use crate::ground::{running, until};
-use crate::world::World;
+use support::container_world::World;
+use support::fixture::{running, until};
 
 #[tokio::test]
 async fn what_looks_like_a_command_or_like_markup_is_only_text() {

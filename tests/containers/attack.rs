@@ -14,18 +14,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use nanokimi::agent::Engine;
+use support::container_world::runs;
+use support::fixture::{PATIENCE, plain_docker, variable};
+use support::whatsapp_client::{Device, Files, address};
 use tokio::sync::mpsc;
 use tokio::time::{sleep, timeout};
 use whatsapp_rust::download::MediaType;
 use whatsapp_rust::media::{ImageOptions, image_message};
 use whatsapp_rust::prelude::{InboundMessage, MessageExt};
 use whatsapp_rust::upload::UploadOptions;
+use whatsapp_server::Server;
 
-use crate::client::{Device, Files, address};
-use crate::ground::{PATIENCE, plain_docker, variable};
 use crate::program::{Process, Program};
-use crate::server::Server;
-use crate::world::runs;
 
 const ANNA: &str = "15550001111";
 const KAI: &str = "15550002222";
@@ -349,12 +349,12 @@ impl Attack {
     async fn engine_is_killed(&self) {
         let docker = plain_docker().await;
         let install = self.program.install().await;
-        for container in crate::ground::containers_of(&install).await {
+        for container in support::fixture::containers_of(&install).await {
             if container["Labels"]["nanokimi.group"] == "family" {
                 let id = container["Id"].as_str().unwrap();
                 // It may have ended by itself.
                 docker.kill_container(id, None).await.ok();
-                crate::ground::gone(id).await;
+                support::fixture::gone(id).await;
             }
         }
     }

@@ -11,10 +11,9 @@ use std::time::{Duration, Instant};
 
 use nanokimi::container::memory;
 use nanokimi::types::Role;
+use support::container_world::World;
+use support::fixture::{running, variable};
 use tokio::time::sleep;
-
-use crate::ground::{running, variable};
-use crate::world::World;
 
 const CHATS: usize = 20;
 const SECONDS: u64 = 60;

@@ -4,8 +4,9 @@ use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
+use support::container_world::World;
+
 use crate::program::Program;
-use crate::world::World;
 
 #[tokio::test]
 async fn what_an_agent_writes_belongs_to_the_person_who_can_change_and_delete_it() {

@@ -11,11 +11,10 @@ use nanokimi::container::{ContainerExit, Containers, RunningContainer};
 use nanokimi::paths::Paths;
 use nanokimi::types::{ChatId, Group, GroupName, InstallId, Role, RunId, Trouble};
 use serde_json::{Value, json};
+use support::fixture::{PATIENCE, build, docker, gone, inspected, plain_docker, ready};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::time::timeout;
-
-use crate::ground::{PATIENCE, build, docker, gone, inspected, plain_docker, ready};
 
 fn engine() -> spec::EngineSpec {
     let engine = Engine::KimiCli;

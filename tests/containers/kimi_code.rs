@@ -5,9 +5,8 @@ use std::fs;
 use insta::assert_snapshot;
 use nanokimi::agent::Engine;
 use nanokimi::types::Role;
-
-use crate::held;
-use crate::world::{World, search};
+use support::container_world::{World, search};
+use support::test_service;
 
 #[tokio::test]
 async fn it_answers_works_and_says_to_the_model_what_it_is() {
@@ -92,7 +91,7 @@ async fn a_group_that_changes_its_engine_goes_on_with_its_conversation() {
         world.asks("family", "@Kai SAY the boat leaves at nine").await,
         "Kai: the boat leaves at nine"
     );
-    let mut group = held::group("family", Role::Member);
+    let mut group = test_service::group("family", Role::Member);
     group.engine = Some(Engine::KimiCode.into());
     world.store.update_group(&group).await.unwrap();
     let recalled = world.asks("family", "@Kai RECALL").await;

@@ -6,10 +6,9 @@ use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
 use nanokimi::practice::{LoginCounts, LoginFault};
 use nanokimi::types::Role;
+use support::container_world::{World, runs};
+use support::fixture::until;
 use tokio::time::sleep;
-
-use crate::ground::until;
-use crate::world::{World, runs};
 
 const QUARTER_HOUR: Duration = Duration::from_secs(900);
 

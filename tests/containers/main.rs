@@ -9,30 +9,22 @@
 
 mod answering;
 mod attack;
-#[path = "../whatsapp/client.rs"]
-mod client;
+mod concurrency;
 mod crowd;
-mod fence;
+mod fake_internet;
 mod files;
-mod ground;
-#[path = "../held/mod.rs"]
-mod held;
-mod hosts_kimi;
 mod image;
+mod isolation;
 mod kimi_code;
 mod login;
-mod neighbours;
 mod pictures;
 mod program;
 mod prompts;
+mod recovery;
 mod secrets;
-#[path = "../whatsapp/server/mod.rs"]
-mod server;
+mod shared_login;
 mod soak;
 mod steering;
-mod survival;
-mod town;
 mod trouble;
 mod web;
 mod whatsapp;
-mod world;

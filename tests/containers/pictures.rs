@@ -4,9 +4,8 @@ use base64::Engine as _;
 use base64::prelude::BASE64_STANDARD;
 use nanokimi::agent::Engine;
 use nanokimi::types::MediaKind;
-
-use crate::held::media;
-use crate::world::World;
+use support::container_world::World;
+use support::test_service::media;
 
 /// One red pixel.
 const PNG: &str =

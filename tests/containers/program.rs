@@ -11,15 +11,14 @@ use nanokimi::practice::{self, Brain, Practice};
 use nanokimi::store::Store;
 use nanokimi::types::{ChatId, Event, Forwarded, IncomingMessage, InstallId, Mention, MessageId, SenderId};
 use rustix::process::{Pid, Signal, kill_process};
+use support::fixture::{PATIENCE, asked, nothing_is_left, ready, variable};
+use support::whatsapp_client::{Device, Files};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
 use tokio::process::{Child, ChildStdin, Command};
 use tokio::sync::mpsc;
 use tokio::time::timeout;
-
-use crate::client::{Device, Files};
-use crate::ground::{PATIENCE, asked, nothing_is_left, ready, variable};
-use crate::server::Server;
+use whatsapp_server::Server;
 
 /// The owner's key in `.env`.
 pub const KEY: &str = "sk-canary-7f3a91";
@@ -96,7 +95,10 @@ impl Program {
             media: None,
             expires_secs: None,
         };
-        self.store().record_events(vec![Event::Message(message)], crate::held::rules(), now).await.unwrap();
+        self.store()
+            .record_events(vec![Event::Message(message)], support::test_service::rules(), now)
+            .await
+            .unwrap();
     }
 
     /// Runs a verb that ends by itself, and well; what it prints is returned.

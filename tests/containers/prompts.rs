@@ -3,8 +3,7 @@
 use std::fs;
 
 use nanokimi::agent::Engine;
-
-use crate::world::World;
+use support::container_world::World;
 
 #[tokio::test]
 async fn changed_instructions_count_from_the_next_turn_on_and_the_history_is_kept() {

@@ -1,10 +1,10 @@
 //! The owner's key is the host's alone.
 
 use nanokimi::agent::Engine;
+use support::container_world::{World, runs, search};
+use support::fixture::{gone, inspected, running, until};
 
-use crate::ground::{gone, inspected, running, until};
 use crate::program::{KEY, Program};
-use crate::world::{World, runs, search};
 
 #[tokio::test]
 async fn the_owners_key_reaches_the_model_but_no_container_and_no_log() {

@@ -15,11 +15,10 @@ use nanokimi::agent::Engine;
 use nanokimi::cli::log_subscriber;
 use nanokimi::practice::MockLoginServer;
 use nanokimi::types::Role;
+use support::container_world::{World, runs, search, tool};
+use support::fixture::{inspected, running, variable};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-
-use crate::ground::{inspected, running, variable};
-use crate::world::{World, runs, search, tool};
 
 const LIFETIME: Duration = Duration::from_secs(6);
 /// A token is renewed at half of its life.

@@ -1,8 +1,7 @@
 //! Messages that come while the agent works.
 
 use nanokimi::agent::Engine;
-
-use crate::world::World;
+use support::container_world::World;
 
 #[tokio::test]
 async fn a_message_during_a_turn_and_what_was_asked_before_are_answered_once_each() {

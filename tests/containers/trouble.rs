@@ -5,10 +5,9 @@ use std::time::Duration;
 
 use nanokimi::agent::Engine;
 use nanokimi::types::Role;
+use support::container_world::World;
+use support::test_service::Heard;
 use tokio::time::sleep;
-
-use crate::held::Heard;
-use crate::world::World;
 
 #[tokio::test]
 async fn every_trouble_of_the_model_is_told_once_and_the_next_message_is_answered() {

@@ -5,12 +5,12 @@ use std::net::IpAddr;
 use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
 use nanokimi::types::{HostName, Role, WebPolicy, WebTraffic};
+use support::container_world::World;
+use support::fixture::PATIENCE;
 use tokio::net::TcpStream;
 use tokio::time::timeout;
 
-use crate::ground::PATIENCE;
-use crate::town::{self, CLOSED, OWN, OWN_IPV6, PUBLIC, PUBLIC_IPV6};
-use crate::world::World;
+use crate::fake_internet::{self, CLOSED, OWN, OWN_IPV6, PUBLIC, PUBLIC_IPV6};
 
 /// Sends one request for each line of `targets.txt` to the proxy, as it stands there, and prints the answer's first line.
 /// No client has a chance to read an address its own way.
@@ -118,14 +118,17 @@ const REFUSED: [(&str, &str); 70] = [
 
 #[tokio::test]
 async fn an_agent_reaches_public_hosts_and_nothing_else() {
-    let Some(town) = town::enter("web::an_agent_reaches_public_hosts_and_nothing_else").await else { return };
+    let Some(internet) = fake_internet::enter("web::an_agent_reaches_public_hosts_and_nothing_else").await
+    else {
+        return;
+    };
     // All of them are there: nothing but the door keeps an agent away.
     let listening = CLOSED.into_iter().chain(["127.0.0.1", OWN, OWN_IPV6]);
     for address in listening.clone() {
         let address: IpAddr = address.parse().unwrap();
         timeout(PATIENCE, TcpStream::connect((address, 80))).await.unwrap().unwrap();
     }
-    assert_eq!(town.connections().await.len(), listening.count());
+    assert_eq!(internet.connections().await.len(), listening.count());
     let mut world = World::new().await;
     let folder = world.folder_of("family");
     std::fs::write(folder.join("knock.py"), KNOCK).unwrap();
@@ -137,7 +140,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     for (row, (target, answer)) in rows.iter().zip(REFUSED) {
         assert!(row.starts_with(&format!("{target} | {answer}")), "{answer}\n{row}");
     }
-    assert_eq!(town.connections().await, [""; 0], "nothing was connected to");
+    assert_eq!(internet.connections().await, [""; 0], "nothing was connected to");
 
     // Public hosts are reached, by name and by address, over IPv4 and IPv6.
     targets(&[
@@ -152,11 +155,11 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     assert!(reached.lines().all(|row| row.ends_with("| 200 OK")), "{reached}");
     let (four, six) = (format!("{PUBLIC}:"), format!("[{PUBLIC_IPV6}]:"));
     let expected = [(&four, 443), (&four, 80), (&four, 80), (&six, 80), (&four, 443), (&six, 443)];
-    assert_eq!(town.connections().await, expected.map(|(host, port)| format!("{host}{port}")));
+    assert_eq!(internet.connections().await, expected.map(|(host, port)| format!("{host}{port}")));
 
     // A name that leads elsewhere at its second look-up is looked up once, and is connected to where it was checked.
     targets(&["turning.example:443", "turning.example:443"]);
-    let before = town.lookups("turning.example");
+    let before = internet.lookups("turning.example");
     let turned = world.agent_runs("family", "python3 knock.py").await;
     assert_eq!(
         turned.lines().collect::<Vec<_>>(),
@@ -165,8 +168,8 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
             "turning.example:443 | 403 turning.example leads to a loopback address; agents reach public addresses only.",
         ]
     );
-    assert_eq!(town.lookups("turning.example") - before, 2, "once for each request");
-    assert_eq!(town.connections().await, [format!("{PUBLIC}:443")]);
+    assert_eq!(internet.lookups("turning.example") - before, 2, "once for each request");
+    assert_eq!(internet.connections().await, [format!("{PUBLIC}:443")]);
 
     // A redirect is the next request.
     for (place, word) in [
@@ -184,7 +187,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
             followed.contains(word) || (word == "the agent's own" && followed.contains("curl: (7)"));
         assert!(refused, "{place}: {followed}");
     }
-    let only_the_host = town.connections().await;
+    let only_the_host = internet.connections().await;
     assert!(
         only_the_host.len() == 6 && only_the_host.iter().all(|one| *one == format!("{PUBLIC}:80")),
         "{only_the_host:?}"
@@ -194,7 +197,9 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
 
 #[tokio::test]
 async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
-    let Some(town) = town::enter("web::curl_git_pip_and_the_engines_own_tools_find_the_way").await else {
+    let Some(internet) =
+        fake_internet::enter("web::curl_git_pip_and_the_engines_own_tools_find_the_way").await
+    else {
         return;
     };
     // The names of its tools are kimi-cli's; the other engine's fetch has a test of its own.
@@ -202,7 +207,7 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
     world.logged_in();
     world.start().await;
     let folder = world.folder_of("family");
-    std::fs::write(folder.join("town.pem"), &town.certificate).unwrap();
+    std::fs::write(folder.join("town.pem"), &internet.certificate).unwrap();
     let ran = world.agent_runs("family", "curl -sS http://public.example/").await;
     assert_eq!(ran, "the web\n");
     let ran = world.agent_runs("family", "curl -sS --cacert town.pem https://public.example/").await;
@@ -230,7 +235,7 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
         )
         .await;
     assert_eq!(made, "made\n");
-    town.serves(folder.join("served"));
+    internet.serves(folder.join("served"));
     let ran = world
         .agent_runs("family", "git clone -q http://public.example/repo.git plain && cat plain/read.txt")
         .await;
@@ -255,7 +260,9 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
 
 #[tokio::test]
 async fn node_npm_and_the_second_engines_fetch_find_the_way() {
-    let Some(town) = town::enter("web::node_npm_and_the_second_engines_fetch_find_the_way").await else {
+    let Some(internet) =
+        fake_internet::enter("web::node_npm_and_the_second_engines_fetch_find_the_way").await
+    else {
         return;
     };
     let mut world = World::without_service().await;
@@ -276,7 +283,7 @@ async fn node_npm_and_the_second_engines_fetch_find_the_way() {
     let made = "mkdir -p served town && cd town && echo '{\"name\":\"town\",\"version\":\"1.0.0\"}' >package.json && \
                 npm pack --silent --pack-destination ../served && echo 'from fetch' >../served/page.txt";
     assert_eq!(world.agent_runs("some", made).await, "town-1.0.0.tgz\n");
-    town.serves(folder.join("served"));
+    internet.serves(folder.join("served"));
     let npm = "npm install --silent --no-audit --no-fund --prefix user http://public.example/town-1.0.0.tgz && ls user/node_modules";
     assert_eq!(world.agent_runs("some", npm).await, "town\n");
     let fetched = world.asks("some", "@Kai CALL FetchURL {\"url\":\"http://public.example/page.txt\"}").await;
@@ -286,7 +293,9 @@ async fn node_npm_and_the_second_engines_fetch_find_the_way() {
 
 #[tokio::test]
 async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
-    let Some(town) = town::enter("web::a_groups_policy_holds_and_what_it_moved_is_counted").await else {
+    let Some(internet) =
+        fake_internet::enter("web::a_groups_policy_holds_and_what_it_moved_is_counted").await
+    else {
         return;
     };
     // The names of its tools are kimi-cli's; the other engine's fetch has a test of its own.
@@ -296,7 +305,7 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
         world.add_group_with(group, Role::Member, web).await;
     }
     std::fs::write(world.folder_of("some").join("page.txt"), "from fetch").unwrap();
-    town.serves(world.folder_of("some"));
+    internet.serves(world.folder_of("some"));
     world.start().await;
 
     let ran = world.agent_runs("closed", "curl -sS http://public.example/").await;
@@ -322,7 +331,7 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
     assert!(fetched.contains("from fetch"), "{fetched}");
     let fetched = world.asks("some", "@Kai CALL FetchURL {\"url\":\"http://router.example/\"}").await;
     assert!(fetched.contains("Status: 403"), "{fetched}");
-    assert_eq!(town.connections().await, [format!("{PUBLIC}:80"), format!("{PUBLIC}:80")]);
+    assert_eq!(internet.connections().await, [format!("{PUBLIC}:80"), format!("{PUBLIC}:80")]);
     let by_way_of_kimi =
         world.agent_runs("some", "curl -sS -d '{}' http://127.0.0.1:8787/coding/v1/fetch").await;
     assert!(by_way_of_kimi.contains("Kimi's own search and fetch reach every host"), "{by_way_of_kimi}");

@@ -2,16 +2,16 @@
 //! an agent in its container answers, and the client decrypts the answer. Only WhatsApp's server and the model are
 //! our own, on this machine.
 
+use support::whatsapp_client::{Device, Files, address};
 use tokio::time::timeout;
 use whatsapp_rust::download::MediaType;
 use whatsapp_rust::media::{ImageOptions, image_message};
 use whatsapp_rust::prelude::{Event, MessageExt};
 use whatsapp_rust::types::presence::ChatPresence;
 use whatsapp_rust::upload::UploadOptions;
+use whatsapp_server::{PATIENCE, Server};
 
-use crate::client::{Device, Files, address};
 use crate::program::{KEY, Process, Program};
-use crate::server::{PATIENCE, Server};
 
 const ANNA: &str = "15550001111";
 const KAI: &str = "15550002222";

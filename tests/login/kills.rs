@@ -5,9 +5,9 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use support::fake_docker;
 use tokio::time::sleep;
 
-use crate::fake_docker;
 use crate::world::World;
 
 const KILLS: usize = 40;

@@ -4,9 +4,6 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]
 
-#[path = "../cli/fake_docker.rs"]
-#[expect(dead_code, reason = "a Docker without the image is the business of the tests of the command line")]
-mod fake_docker;
 mod kills;
 mod others;
 mod renewing;

@@ -6,6 +6,8 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nanokimi::paths::Paths;
+use support::scripted_engine::AS_A_FILE;
+use support::whatsapp_client::{Device, Files, address};
 use tempfile::TempDir;
 use tokio::task::JoinHandle;
 use tokio::time::{Instant, sleep};
@@ -14,11 +16,9 @@ use whatsapp_rust::media::{ImageOptions, image_message};
 use whatsapp_rust::prelude::{InboundMessage, MessageExt, wa};
 use whatsapp_rust::send::RevokeType;
 use whatsapp_rust::upload::{UploadOptions, UploadResponse};
+use whatsapp_server::Server;
 
-use crate::client::{Device, Files, address};
-use crate::engine::AS_A_FILE;
 use crate::rows;
-use crate::server::Server;
 use crate::service::{self, Place};
 
 pub const KAI: &str = "15550002222";

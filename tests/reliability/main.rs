@@ -26,22 +26,14 @@
 mod burst;
 mod chance;
 mod chats;
-#[path = "../whatsapp/client.rs"]
-mod client;
 mod clocks;
 mod disk;
-#[path = "../stories/engine.rs"]
-mod engine;
-#[path = "../held/mod.rs"]
-mod held;
 mod hostile;
 mod idle;
 mod kills;
 mod mix;
 mod preload;
 mod rows;
-#[path = "../whatsapp/server/mod.rs"]
-mod server;
 mod service;
 mod sniper;
 mod stopped;

@@ -19,13 +19,12 @@ use nanokimi::service::{self, BridgeReach};
 use nanokimi::session::SessionContext;
 use nanokimi::store::Store;
 use nanokimi::types::{ChatId, Group, GroupName, Role, Secret};
+use support::scripted_engine::{Behaviour, REPORT, ScriptedDocker};
+use support::test_service;
 use tokio::process::{Child, Command};
 use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
-
-use crate::engine::{Behaviour, REPORT, ScriptedDocker};
-use crate::held;
 
 /// No engine asks a model.
 const NOWHERE: &str = "http://127.0.0.1:9/coding/v1";
@@ -123,7 +122,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let paths = Paths::new(home);
     let store = Store::open(&paths.database_file()).unwrap();
     let (docker, _prompts) = ScriptedDocker::new(Behaviour::EchoAllWithFiles);
-    let mut settings = held::settings(store.install_id().await.unwrap());
+    let mut settings = test_service::settings(store.install_id().await.unwrap());
     settings.max_agents = 50;
     let login =
         Arc::new(Login::load_from_disk(&paths, Some(&Secret::new("sk-echo")), NOWHERE, Clock::System.now()));

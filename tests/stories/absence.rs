@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use nanokimi::bridge::{Answer, Event, LinkState};
 use nanokimi::types::ChatId;
+use support::scripted_engine::Behaviour;
+use support::test_service::message;
 
-use crate::engine::Behaviour;
-use crate::held::message;
 use crate::world::World;
 
 const AWAY: &str = "Kai: I was away for a while and saw only now that you had called me. I have read it, but I do \

@@ -5,9 +5,9 @@ use std::time::Duration;
 use nanokimi::bridge::Event;
 use nanokimi::session::machine::AHEAD_LIMIT;
 use nanokimi::types::{Role, Trouble};
+use support::scripted_engine::Behaviour;
+use support::test_service::{chat, message};
 
-use crate::engine::Behaviour;
-use crate::held::{chat, message};
 use crate::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -5,11 +5,11 @@ use std::sync::mpsc;
 use std::time::Duration;
 
 use serde_json::json;
+use support::scripted_engine::HeldPrompt;
+use support::test_service;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, UnixStream};
 
-use crate::engine::HeldPrompt;
-use crate::held;
 use crate::world::World;
 
 /// How long a refusal may take of the real time, in which sockets work.
@@ -52,7 +52,7 @@ impl World {
         let (done, is_done) = mpsc::channel();
         // Paused time stands still as long as a thread works: sockets have time of their own.
         let time_stands = tokio::task::spawn_blocking(move || is_done.recv_timeout(REAL_LIMIT));
-        let door = self.paths().egress_folder(&held::name(&prompt.group)).join("door.sock");
+        let door = self.paths().egress_folder(&test_service::name(&prompt.group)).join("door.sock");
         let mut engine = UnixStream::connect(door).await.unwrap();
         let request = format!(
             "POST /coding/v1/chat/completions HTTP/1.1\r\nhost: door\r\nconnection: close\r\n\

@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nanokimi::bridge::Event;
 use nanokimi::types::{MediaKind, MessageId, Quote};
+use support::scripted_engine::Behaviour;
+use support::test_service::{chat, deleted, edited, lid, media, message, phone, reacted, same_person};
 
-use crate::engine::Behaviour;
-use crate::held::{chat, deleted, edited, lid, media, message, phone, reacted, same_person};
 use crate::world::World;
 
 #[tokio::test(start_paused = true)]

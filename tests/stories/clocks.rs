@@ -7,9 +7,9 @@ use nanokimi::bridge::{Answer, HandedOver, LinkState, SendError};
 use nanokimi::types::{
     Author, DeviceKind, Event, MessageId, Outage, Receipt, ReceiptKind, UnreadableMessage,
 };
+use support::scripted_engine::Behaviour;
+use support::test_service::{chat, phone};
 
-use crate::engine::Behaviour;
-use crate::held::{chat, phone};
 use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -5,7 +5,8 @@ use std::fs;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use crate::engine::Behaviour;
+use support::scripted_engine::Behaviour;
+
 use crate::world::World;
 
 fn close(folder: &Path, mode: u32) {

@@ -8,9 +8,9 @@ use nanokimi::types::{
     ChatId, DeviceKind, Group, IncomingMessage, LinkedAccount, MessageId, Receipt, ReceiptKind, Role,
     SenderId,
 };
+use support::scripted_engine::Behaviour;
+use support::test_service::{self, Heard, Repaired, lid, message, phone, same_person};
 
-use crate::engine::Behaviour;
-use crate::held::{self, Heard, Repaired, lid, message, phone, same_person};
 use crate::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);
@@ -24,7 +24,7 @@ const ANAS_CHAT: &str = "Ana@s.whatsapp.net";
 async fn world() -> World {
     let mut world = World::without_service(Behaviour::Echo).await;
     world.chats.leave_unacknowledged();
-    world.add(Group::new(held::name("ana"), ChatId::new(ANAS_CHAT), Role::Member)).await;
+    world.add(Group::new(test_service::name("ana"), ChatId::new(ANAS_CHAT), Role::Member)).await;
     world.start().await;
     world
 }
@@ -346,7 +346,7 @@ async fn a_file_that_was_handed_over_before_is_not_uploaded_again() {
     let sent = world.hears().await;
     std::fs::remove_file(world.in_folder("main", "chart.png")).unwrap();
     let again = world.hears().await;
-    assert_eq!((again.id, again.what), (sent.id.clone(), held::What::SentBefore));
+    assert_eq!((again.id, again.what), (sent.id.clone(), test_service::What::SentBefore));
     world.answers(&sent.id, Answer::Acked).await;
     world.ends().await;
 }

@@ -6,9 +6,9 @@ use std::time::Duration;
 use nanokimi::bridge::{Answer, LinkState, SendError};
 use nanokimi::service::StopReason;
 use nanokimi::types::{ChatId, Role};
+use support::scripted_engine::Behaviour;
+use support::test_service::{Heard, message};
 
-use crate::engine::Behaviour;
-use crate::held::{Heard, message};
 use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nanokimi::types::Outage;
+use support::scripted_engine::Behaviour;
 
-use crate::engine::Behaviour;
 use crate::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);

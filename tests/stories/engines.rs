@@ -5,9 +5,9 @@ use std::time::Duration;
 use nanokimi::agent::Engine;
 use nanokimi::types::Role;
 use serde_json::json;
+use support::scripted_engine::Behaviour;
+use support::test_service;
 
-use crate::engine::Behaviour;
-use crate::held;
 use crate::world::World;
 
 async fn with_kimi_code(usual: Behaviour) -> World {
@@ -99,7 +99,7 @@ async fn one_that_breaks_down_is_told_and_replaced() {
 async fn a_group_that_changes_its_engine_takes_the_conversation_along_and_back() {
     let mut world = World::new(Behaviour::Held).await;
     let choose = async |world: &World, engine: Option<Engine>| {
-        let mut group = held::group("family", Role::Member);
+        let mut group = test_service::group("family", Role::Member);
         group.engine = engine.map(Into::into);
         world.store.update_group(&group).await.unwrap();
     };
@@ -148,7 +148,7 @@ async fn only_the_newest_of_a_long_conversation_are_taken_along() {
         world.hears_in("family").await;
         world.passes(Duration::from_secs(60)).await;
     }
-    let mut group = held::group("family", Role::Member);
+    let mut group = test_service::group("family", Role::Member);
     group.engine = Some(Engine::KimiCode.into());
     world.store.update_group(&group).await.unwrap();
     world.says("family", "Alice", "@Kai the last").await;

@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use nanokimi::types::{Outage, Trouble};
+use support::scripted_engine::Behaviour;
+use support::test_service::deleted;
 
-use crate::engine::Behaviour;
-use crate::held::deleted;
 use crate::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);

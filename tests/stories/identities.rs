@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nanokimi::bridge::Event;
 use nanokimi::types::{ChatId, Group, IncomingMessage, LinkedAccount, Role};
+use support::scripted_engine::Behaviour;
+use support::test_service::{lid, message, name, phone, same_person};
 
-use crate::engine::Behaviour;
-use crate::held::{lid, message, name, phone, same_person};
 use crate::world::World;
 
 fn in_chat(chat: &str, message: IncomingMessage) -> IncomingMessage {

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use nanokimi::types::Role;
+use support::scripted_engine::Behaviour;
 
-use crate::engine::Behaviour;
 use crate::world::World;
 
 #[tokio::test(start_paused = true)]

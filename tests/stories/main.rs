@@ -14,11 +14,8 @@ mod closed_folders;
 mod delivered;
 mod delivery;
 mod docker;
-mod engine;
 mod engines;
 mod full_disk;
-#[path = "../held/mod.rs"]
-mod held;
 mod identities;
 mod limits;
 mod media;

@@ -6,9 +6,9 @@ use std::time::Duration;
 
 use nanokimi::bridge::{FetchError, LinkState, Typing};
 use nanokimi::types::{Media, MediaKind};
+use support::scripted_engine::Behaviour;
+use support::test_service::{deleted, media};
 
-use crate::engine::Behaviour;
-use crate::held::{deleted, media};
 use crate::world::World;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\na picture";

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use nanokimi::container::{AgentMemory, MemoryPressure};
 use nanokimi::types::Role;
+use support::scripted_engine::Behaviour;
+use support::test_service::name;
 
-use crate::engine::Behaviour;
-use crate::held::name;
 use crate::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);

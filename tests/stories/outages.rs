@@ -7,9 +7,9 @@ use base64::Engine;
 use base64::prelude::BASE64_URL_SAFE_NO_PAD;
 use nanokimi::types::Outage;
 use serde_json::json;
+use support::scripted_engine::{Behaviour, HeldPrompt};
+use support::test_service::chat;
 
-use crate::engine::{Behaviour, HeldPrompt};
-use crate::held::chat;
 use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

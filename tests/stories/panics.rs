@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use nanokimi::bridge::Event;
 use rusqlite::Connection;
+use support::scripted_engine::Behaviour;
+use support::test_service::message;
 
-use crate::engine::Behaviour;
-use crate::held::message;
 use crate::world::World;
 
 #[tokio::test(start_paused = true)]

@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use nanokimi::bridge::Event;
 use nanokimi::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, MediaKind, MessageId, Quote};
+use support::scripted_engine::Behaviour;
+use support::test_service::{self, media, message, phone};
 
-use crate::engine::Behaviour;
-use crate::held::{self, media, message, phone};
 use crate::world::World;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\na picture";
@@ -50,9 +50,11 @@ async fn people_of_one_name_are_told_apart_and_kai_is_no_name() {
     // The id stays, under another name and after a restart; and it is the same person by either of WhatsApp's names.
     world.stop().await;
     world.start().await;
-    world.tells(vec![Event::SamePerson { one: phone("222"), other: held::lid("222") }]).await;
-    let renamed =
-        IncomingMessage { sender: held::lid("222"), ..writes("m5", "222", "Lola", "@Kai at three", &world) };
+    world.tells(vec![Event::SamePerson { one: phone("222"), other: test_service::lid("222") }]).await;
+    let renamed = IncomingMessage {
+        sender: test_service::lid("222"),
+        ..writes("m5", "222", "Lola", "@Kai at three", &world)
+    };
     world.writes(renamed).await;
     let turn = world.prompt().await;
     assert!(turn.text.contains(r#"sender="Lola" person="p2""#), "{}", turn.text);
@@ -171,7 +173,7 @@ async fn a_long_message_that_is_taken_back_takes_its_file_along() {
     // The engine fails: the message waits for another try.
     turn.fails(-32603, "broken");
     world.passes(Duration::from_secs(1)).await;
-    world.tells(vec![held::deleted("family", "Ana", &id)]).await;
+    world.tells(vec![test_service::deleted("family", "Ana", &id)]).await;
     world.silence(Duration::from_secs(600)).await;
     assert!(!file.exists());
     world.ends().await;
@@ -200,7 +202,7 @@ async fn what_was_passed_on_is_told_as_that_and_calls_only_if_the_owner_wants_it
     turn.answer("No.");
     assert_eq!(world.hears_in("family").await, "Kai: No.");
 
-    let family = world.store.group_by_name(&held::name("family")).await.unwrap().unwrap();
+    let family = world.store.group_by_name(&test_service::name("family")).await.unwrap().unwrap();
     world.store.update_group(&Group { forwards: ForwardPolicy::Call, ..family }).await.unwrap();
     world.writes(passed_on("f3", Forwarded::Once, &world)).await;
     let turn = world.prompt().await;

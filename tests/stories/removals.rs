@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use nanokimi::bridge::{HandedOver, LinkState};
+use support::scripted_engine::Behaviour;
+use support::test_service::name;
 
-use crate::engine::Behaviour;
-use crate::held::name;
 use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);

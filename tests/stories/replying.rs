@@ -4,9 +4,9 @@ use std::fs;
 use std::os::unix::fs::symlink;
 
 use nanokimi::types::{ChatId, Group, IncomingMessage, MediaKind, Role, SenderId};
+use support::scripted_engine::Behaviour;
+use support::test_service::{Heard, Read, What, message, name};
 
-use crate::engine::Behaviour;
-use crate::held::{Heard, Read, What, message, name};
 use crate::world::World;
 
 /// Kai answers this to somebody in the group.

@@ -2,7 +2,8 @@
 
 use std::time::Duration;
 
-use crate::engine::Behaviour;
+use support::scripted_engine::Behaviour;
+
 use crate::world::World;
 
 #[tokio::test(start_paused = true)]

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use support::scripted_engine::Behaviour;
 
-use crate::engine::Behaviour;
 use crate::world::World;
 
 /// The beginning of what a chat reads that has used up its tokens.

@@ -4,9 +4,9 @@ use std::fs;
 use std::time::Duration;
 
 use nanokimi::types::Trouble;
+use support::scripted_engine::Behaviour;
+use support::test_service;
 
-use crate::engine::Behaviour;
-use crate::held;
 use crate::world::World;
 
 /// The notice that the owner reads when every try does this, and the seconds until it comes.
@@ -154,8 +154,11 @@ async fn what_was_given_up_is_not_launched_for_again() {
 
 /// What an agent has left in its folders: a history, and instructions of its own.
 fn leaves_behind(world: &World) {
-    fs::write(world.paths().sessions_folder(&held::name("main")).join("history"), "we speak of boats")
-        .unwrap();
+    fs::write(
+        world.paths().sessions_folder(&test_service::name("main")).join("history"),
+        "we speak of boats",
+    )
+    .unwrap();
     fs::write(world.in_folder("main", "AGENTS.md"), [0xff]).unwrap();
     fs::write(world.in_folder("main", "list.txt"), "milk").unwrap();
 }
@@ -202,7 +205,7 @@ async fn what_an_agent_remembers_stays_when_it_was_not_to_blame() {
     world.says("main", "Owner", "hello").await;
     let notice = world.hears_in("main").await;
     assert!(notice.contains("never got ready"), "{notice}");
-    let history = world.paths().sessions_folder(&held::name("main")).join("history");
+    let history = world.paths().sessions_folder(&test_service::name("main")).join("history");
     assert_eq!(fs::read_to_string(&history).unwrap(), "we speak of boats");
     assert_eq!(fs::read(world.in_folder("main", "AGENTS.md")).unwrap(), [0xff]);
     // One that breaks down in its work is another matter, however often.

@@ -5,9 +5,9 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use nanokimi::bridge::{Event, LinkState};
 use nanokimi::types::{Author, MessageId, UnreadableMessage};
+use support::scripted_engine::Behaviour;
+use support::test_service::{chat, message, phone};
 
-use crate::engine::Behaviour;
-use crate::held::{chat, message, phone};
 use crate::world::World;
 
 const MINUTE: Duration = Duration::from_secs(60);

@@ -19,13 +19,13 @@ use nanokimi::session::{SessionContext, Settings};
 use nanokimi::store::{Store, TurnEnding, TurnOutcome};
 use nanokimi::types::{Group, IncomingMessage, Media, MessageId, Quote, Role, Secret, TokenUsage};
 use serde_json::json;
+use support::scripted_engine::{Behaviour, HeldPrompt, ScriptedDocker};
+use support::test_service::{self, Chats, Heard, TestService, message};
 use tempfile::TempDir;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{Instant, timeout};
 
 use crate::api::Api;
-use crate::engine::{Behaviour, HeldPrompt, ScriptedDocker};
-use crate::held::{self, Chats, Heard, Held, message};
 
 /// Longer than anything that a story waits for, in paused time.
 const FOREVER: Duration = Duration::from_secs(24 * 60 * 60);
@@ -46,7 +46,7 @@ pub struct World {
     /// What the bridge is to do and has seen.
     pub chats: Chats,
     pub api: Api,
-    service: Option<Held>,
+    service: Option<TestService>,
     messages: u64,
 }
 
@@ -81,7 +81,7 @@ impl World {
         let store = Store::open(&paths.database_file()).unwrap();
         let (docker, prompts) = ScriptedDocker::new(usual);
         let install = store.install_id().await.unwrap();
-        let settings = held::settings(install);
+        let settings = test_service::settings(install);
         let mut world = Self {
             docker,
             store,
@@ -161,7 +161,7 @@ impl World {
     }
 
     pub async fn add_group(&mut self, name: &str, role: Role) {
-        self.add(held::group(name, role)).await;
+        self.add(test_service::group(name, role)).await;
     }
 
     pub async fn add(&mut self, group: Group) {
@@ -190,7 +190,7 @@ impl World {
             outbox_hint: Arc::new(Notify::new()),
             swept: Arc::default(),
         };
-        self.service = Some(Held::start(&self.chats, host).await);
+        self.service = Some(TestService::start(&self.chats, host).await);
     }
 
     /// Stops the service as SIGTERM does.
@@ -240,8 +240,11 @@ impl World {
     pub async fn has_used(&mut self, group: &str, input: u64, output: u64) {
         self.messages += 1;
         let earlier = message(group, &format!("m{}", self.messages), "Ana", "@Kai earlier", self.now());
-        self.store.record_events(vec![Event::Message(earlier)], held::rules(), self.now()).await.unwrap();
-        let group = self.store.group_by_name(&held::name(group)).await.unwrap().unwrap();
+        self.store
+            .record_events(vec![Event::Message(earlier)], test_service::rules(), self.now())
+            .await
+            .unwrap();
+        let group = self.store.group_by_name(&test_service::name(group)).await.unwrap().unwrap();
         let engine = self.settings.engine_for_group(&group);
         let claim = self.store.claim_pending_rows(&group, engine, self.now()).await.unwrap().unwrap();
         let ending = TurnEnding {
@@ -257,7 +260,7 @@ impl World {
 
     /// The owner limits a group's tokens of a day.
     pub async fn limit(&self, group: &str, daily_tokens: Option<u64>) {
-        let group = self.store.group_by_name(&held::name(group)).await.unwrap().unwrap();
+        let group = self.store.group_by_name(&test_service::name(group)).await.unwrap().unwrap();
         self.store.update_group(&Group { daily_tokens, ..group }).await.unwrap();
     }
 
@@ -269,7 +272,7 @@ impl World {
 
     /// What an agent has put into its group's folder.
     pub fn in_folder(&self, group: &str, path: &str) -> PathBuf {
-        self.paths().group_folder(&held::name(group)).join(path)
+        self.paths().group_folder(&test_service::name(group)).join(path)
     }
 
     pub async fn quotes(&mut self, group: &str, sender: &str, text: &str, quoted: &Heard) {

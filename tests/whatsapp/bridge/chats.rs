@@ -1,10 +1,10 @@
 //! Which chats there are and who is in them, as it changes; and what is no chat at all.
 
 use nanokimi::types::Event;
+use support::whatsapp_client::{Device, Files};
+use whatsapp_server::Server;
 
 use super::world::{ANNA, ANNA_LID, ANNAS_CHAT, Bridge, FAMILY, Folder, KAI, server};
-use crate::client::{Device, Files};
-use crate::server::Server;
 
 const CHESS: &str = "120363000000000002@g.us";
 const NEWS: &str = "120363000000000009@newsletter";

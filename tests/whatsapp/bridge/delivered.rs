@@ -11,15 +11,15 @@ use jiff::{SignedDuration, Timestamp};
 use nanokimi::bridge::{self, Content, Order, Recipients, RepairOrder, SendError};
 use nanokimi::store::{RepairBatch, ReplyContent, Rules, SendAttempt, SendResult, Store};
 use nanokimi::types::{ChatId, Group, GroupName, Lang, LinkState, Role};
+use support::whatsapp_client::{Device, Files};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 use whatsapp_rust::futures::{FutureExt as _, StreamExt as _, stream};
 use whatsapp_rust::prelude::MessageExt;
+use whatsapp_server::{PATIENCE, Server, Withheld};
 
 use super::world::{ANNA, ANNA_LID, ANNAS_CHAT, Bridge, FAMILY, Folder, KAI, KAI_LID, KAIS_CHAT, store};
-use crate::client::{Device, Files};
-use crate::server::{PATIENCE, Server, Withheld};
 
 const BEN: &str = "15550003333";
 const BEN_LID: &str = "100000000000003";

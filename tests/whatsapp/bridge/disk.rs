@@ -4,11 +4,11 @@
 use nanokimi::bridge::{Event, HandedOver};
 use nanokimi::types::LinkState;
 use rusqlite::Connection;
+use support::whatsapp_client::{Device, Files};
 use tokio::time::timeout;
+use whatsapp_server::PATIENCE;
 
 use super::world::{ANNA, ANNAS_CHAT, Bridge, FAMILY, Folder, KAI, message, server, store};
-use crate::client::{Device, Files};
-use crate::server::PATIENCE;
 
 /// Has the table take so many more rows and no other one, as on a disk that becomes full.
 fn fill_disk(folder: &Folder, table: &str, rows: u32) {

@@ -2,8 +2,7 @@
 
 use nanokimi::bridge::whatsapp::{BridgeTask, Presence};
 use nanokimi::types::{Event, LinkState, LinkedAccount, Pairing, PairingFailure};
-
-use crate::server::{Passkeys, Refusal};
+use whatsapp_server::{Passkeys, Refusal};
 
 use super::world::{Bridge, FAMILY, Folder, KAI, KAI_LID, KAIS_CHAT, sender, server};
 

@@ -5,12 +5,12 @@ use std::time::Duration;
 use nanokimi::bridge::whatsapp::{BridgeTask, Presence};
 use nanokimi::bridge::{FetchError, FetchOrder, Order, SendError};
 use nanokimi::types::{LinkState, Media, MediaKind};
+use support::whatsapp_client::{Device, Files};
 use tokio::sync::oneshot;
 use tokio::time::{advance, pause, resume};
+use whatsapp_server::{Interruption, PATIENCE, Refusal, Server};
 
 use super::world::{ANNA, Bridge, FAMILY, Folder, KAI, server};
-use crate::client::{Device, Files};
-use crate::server::{Interruption, PATIENCE, Refusal, Server};
 
 async fn linked() -> (Server, Folder, Bridge) {
     let server = server().await;

@@ -6,15 +6,15 @@ use std::io::{Read, Seek, Write};
 use nanokimi::bridge::{Content, OutgoingFile};
 use nanokimi::bridge::{FetchError, FetchOrder, HandedOver, Order};
 use nanokimi::types::{Media, MediaKind};
+use support::whatsapp_client::{Device, Files, address};
 use tokio::sync::oneshot;
 use tokio::time::timeout;
 use whatsapp_rust::download::MediaType;
 use whatsapp_rust::media::{AudioOptions, ImageOptions, audio_message, image_message};
 use whatsapp_rust::upload::UploadOptions;
+use whatsapp_server::{PATIENCE, Server, Storage};
 
 use super::world::{ANNA, ANNAS_CHAT, Bridge, Folder, KAI, server};
-use crate::client::{Device, Files, address};
-use crate::server::{PATIENCE, Server, Storage};
 
 /// Larger than one block of the cipher, and no multiple of it.
 fn photo() -> Vec<u8> {

@@ -4,17 +4,17 @@ use nanokimi::bridge::Content;
 use nanokimi::bridge::whatsapp::{BridgeTask, Presence};
 use nanokimi::bridge::{HandedOver, Order, QuoteTo, Recipients, SendError, Typing};
 use nanokimi::types::{Answer, ChatId, Event, Mention, MessageId};
+use support::whatsapp_client::{Device, Files, address};
 use whatsapp_rust::buffa::MessageField;
 use whatsapp_rust::prelude::{MessageBuilderExt as _, MessageContext, MessageExt, wa};
 use whatsapp_rust::send::RevokeType;
 use whatsapp_rust::waproto::whatsapp::message as kind;
+use whatsapp_server::{PATIENCE, Server};
 
 use super::world::{
     ANNA, ANNA_LID, ANNAS_CHAT, Bridge, FAMILY, Folder, KAI, KAI_LID, KAIS_CHAT, message, sender, server,
     store,
 };
-use crate::client::{Device, Files, address};
-use crate::server::{PATIENCE, Server};
 
 struct World {
     server: Server,

@@ -3,13 +3,13 @@
 use nanokimi::bridge::{Event, Order};
 use nanokimi::types::{Author, UnreadableMessage};
 use rusqlite::Connection;
+use support::whatsapp_client::{Device, Files};
 use tokio::time::timeout;
 use whatsapp_rust::buffa::{Message as _, MessageField};
 use whatsapp_rust::prelude::wa;
+use whatsapp_server::{PATIENCE, Server};
 
 use super::world::{ANNA, Bridge, FAMILY, Folder, KAI, KAIS_CHAT, message, server};
-use crate::client::{Device, Files};
-use crate::server::{PATIENCE, Server};
 
 fn unread(event: &Event) -> Option<UnreadableMessage> {
     if let Event::Unread(unread) = event { Some(unread.clone()) } else { None }

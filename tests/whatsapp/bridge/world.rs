@@ -13,8 +13,7 @@ use tempfile::TempDir;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
-
-use crate::server::{PATIENCE, Server};
+use whatsapp_server::{PATIENCE, Server};
 
 pub const ANNA: &str = "15550001111";
 pub const ANNA_LID: &str = "100000000000001";

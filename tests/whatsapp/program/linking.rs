@@ -2,9 +2,9 @@
 
 use insta::assert_snapshot;
 use rusqlite::Connection;
+use whatsapp_server::{Passkeys, Refusal, Server};
 
 use super::world::{FAMILY, Home, KAI, server};
-use crate::server::{Passkeys, Refusal, Server};
 
 #[tokio::test]
 async fn the_code_on_the_screen_is_scanned_and_the_account_is_linked() {

@@ -3,12 +3,12 @@
 use insta::assert_snapshot;
 use nanokimi::store::Store;
 use nanokimi::types::LinkState;
+use support::fake_docker::{self, Image};
+use support::whatsapp_client::{Device, Files};
 use whatsapp_rust::prelude::MessageExt;
+use whatsapp_server::Interruption;
 
 use super::world::{ANNA, FAMILY, Home, KAI, KAIS_CHAT, server};
-use crate::client::{Device, Files};
-use crate::fake_docker::{self, Image};
-use crate::server::Interruption;
 
 #[tokio::test]
 async fn setup_makes_the_chosen_chat_the_main_channel_and_kai_says_hello_there() {
@@ -70,7 +70,7 @@ async fn setup_that_nobody_answers_lists_the_chats() {
 }
 
 /// A home whose service could run: linked, with a group, and with a Docker that cannot make containers.
-async fn ready_home(server: &crate::server::Server) -> Home {
+async fn ready_home(server: &whatsapp_server::Server) -> Home {
     let home = Home::linked(server).await;
     home.run(&["groups", "add", "family", "--chat", FAMILY]).await.with_code(0);
     fake_docker::start(&home.path("run/docker.sock"), Image::Built);

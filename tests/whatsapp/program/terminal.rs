@@ -5,9 +5,9 @@ use std::process::Stdio;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::process::{Child, Command};
 use tokio::time::timeout;
+use whatsapp_server::PATIENCE;
 
 use super::world::{FAMILY, Home, KAI, scanned, server};
-use crate::server::PATIENCE;
 
 /// A frame begins at the screen's first place, and what was below it before is erased at its end.
 const FRAME: (&str, &str) = ("\u{1b}[H", "\u{1b}[J");

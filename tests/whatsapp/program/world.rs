@@ -7,8 +7,7 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, ChildStdin, Command};
 use tokio::time::timeout;
-
-use crate::server::{PATIENCE, Server};
+use whatsapp_server::{PATIENCE, Server};
 
 const NANOKIMI: &str = env!("CARGO_BIN_EXE_nanokimi");
 pub const ANNA: &str = "15550001111";
