@@ -1,4 +1,4 @@
-//! What `nanokimi doctor` looks at: each check finds one thing, says what it is, and how to mend it.
+//! What `nanokimi doctor` looks at. Each check finds one thing, and says what it is and how to mend it.
 //!
 //! Never changes anything that lasts.
 
@@ -23,7 +23,7 @@ use crate::paths::Paths;
 use crate::store::{LinkRecord, Store};
 use crate::types::{DiskSpace, Engine, Group, LinkState, Role};
 
-/// Less room on a disk than this is worth a warning: an image build takes about as much.
+/// If a disk has less room than this, that is worth a warning: an image build takes about as much.
 const ROOM_WANTED: DiskSpace = DiskSpace { bytes: 2 * 1024 * 1024 * 1024, entries: 20_000 };
 
 /// One thing that was looked at.
@@ -31,14 +31,14 @@ const ROOM_WANTED: DiskSpace = DiskSpace { bytes: 2 * 1024 * 1024 * 1024, entrie
 pub struct Finding {
     pub state: Severity,
     pub what: String,
-    /// What to do about it; empty where all is well, or `what` says it.
+    /// What to do about it. Empty if all is well or `what` says it.
     pub fix: String,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Severity {
     Good,
-    /// Works, but should be known.
+    /// Works, but the owner should know.
     Warning,
     /// Keeps the assistant from answering.
     Broken,
@@ -58,7 +58,7 @@ impl Finding {
     }
 }
 
-/// Looks at the settings: what was wrong with them when they were read.
+/// Looks at the settings. `mistakes` were found when they were read.
 pub fn check_settings(paths: &Paths, mistakes: Vec<String>) -> Vec<Finding> {
     if mistakes.is_empty() {
         return vec![Finding::good(format!("The settings of {} are good", paths.root().display()))];
@@ -93,7 +93,7 @@ pub async fn check_docker(connected: Result<Docker>, engines: &[Engine], start: 
     findings
 }
 
-/// Looks at the engines in use. `chosen` is the one of groups that have chosen none.
+/// Looks at the engines in use. `chosen` is the engine of groups that have not chosen one.
 pub fn check_engines(engines: &[Engine], chosen: Engine) -> Vec<Finding> {
     let ended = engines.iter().filter_map(|engine| Some((*engine, engine.successor()?)));
     let findings = ended.map(|(engine, successor)| {
@@ -121,11 +121,11 @@ fn check_daemon(facts: &DaemonFacts) -> Vec<Finding> {
             "Use rootless Docker: dockerd-rootless-setuptool.sh install, and no DOCKER_HOST",
         ),
     }];
-    // A disk of Docker's own, with the images and what containers write outside of their group's folder.
+    // Docker's own disk has the images, and what containers write outside of their group's folder.
     if let Ok(free) = folders::free_space_of_folder(&facts.data_root) {
         findings.extend(low_disk_finding(free, "Docker's disk"));
     }
-    // A daemon that runs as root, and with it all other chats, does not need what an agent uses up.
+    // A daemon that runs as root, and with it all other chats, does not need what one agent uses up.
     if facts.rights == DaemonRights::Rootless {
         findings.extend(kernel::check_kernel_limits(|path| std::fs::read_to_string(path).ok()));
     }
@@ -138,7 +138,7 @@ fn check_daemon(facts: &DaemonFacts) -> Vec<Finding> {
     findings
 }
 
-/// Looks at the link to WhatsApp: whether there is one, how it last stood, and who could read its keys.
+/// Looks at the link to WhatsApp: whether there is one, its last state, and who could read its keys.
 pub async fn check_whatsapp(whatsapp: &WhatsAppBridge, paths: &Paths, zone: &TimeZone) -> Vec<Finding> {
     let mut findings = check_key_permissions(paths);
     let noted = match Store::open_for_reading(&paths.database_file()) {
@@ -161,7 +161,7 @@ pub async fn check_whatsapp(whatsapp: &WhatsAppBridge, paths: &Paths, zone: &Tim
     findings
 }
 
-/// Whoever reads the keys is the linked device.
+/// Whoever can read the keys can be the linked device.
 fn check_key_permissions(paths: &Paths) -> Vec<Finding> {
     let folder = paths.whatsapp_keys_folder();
     let entries = std::fs::read_dir(&folder).into_iter().flatten().flatten().map(|entry| entry.path());
@@ -218,7 +218,7 @@ fn link_finding(noted: Option<LinkRecord>, zone: &TimeZone) -> Finding {
     }
 }
 
-/// Looks at the database and the groups in it. Never makes one.
+/// Looks at the database and the groups in it. Never makes a database.
 pub async fn check_groups(paths: &Paths) -> Vec<Finding> {
     let groups = match Store::open_for_reading(&paths.database_file()) {
         Ok(None) => {
@@ -229,7 +229,7 @@ pub async fn check_groups(paths: &Paths) -> Vec<Finding> {
         Err(error) => Err(error),
     };
     match groups {
-        // It says itself what to do.
+        // The error says itself what to do.
         Err(error) => vec![Finding::broken(render_error(&error), "")],
         Ok(groups) if groups.iter().any(|group| group.role == Role::Main) => {
             vec![Finding::good(format!("The database is good; groups: {}", groups.len()))]
@@ -243,7 +243,8 @@ async fn verify_and_read_groups(store: &Store) -> Result<Vec<Group>> {
     store.all_groups().await
 }
 
-/// Looks at the disk that the install is on, or will be: whether it can be written to, and its room.
+/// Looks at the disk that the install is on, or will be: whether it can be written to, and how much room it
+/// has.
 pub fn check_disk(paths: &Paths) -> Vec<Finding> {
     let Some(folder) = paths.root().ancestors().find(|folder| folder.exists()) else { return Vec::new() };
     let mut findings = Vec::new();
@@ -261,7 +262,7 @@ pub fn check_disk(paths: &Paths) -> Vec<Finding> {
     findings
 }
 
-/// Says so where a disk has little room.
+/// A finding if the disk has little room.
 fn low_disk_finding(free: DiskSpace, disk: &str) -> Option<Finding> {
     if !ROOM_WANTED.is_beyond(free) {
         return None;

@@ -1,8 +1,8 @@
-//! The wall clock, handed to whoever needs it, and the days of a time zone. Stories anchor the clock to Tokio's, which
-//! they can pause, and set it meanwhile.
+//! The wall clock, which is passed to all code that needs it, and the days of a time zone. Tests anchor it to
+//! Tokio's clock, which they can pause, and set it meanwhile.
 //!
-//! The wall clock may be set at any moment, by hours: by whoever runs the machine, or by itself after a boot. So it says
-//! when something happened, and never decides how long somebody waits: that is Tokio's `Instant`.
+//! The wall clock may be set at any moment, by hours: by the machine's owner, or by itself after a boot. So
+//! it says when something happened, and never how long to wait: that is Tokio's `Instant`.
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -15,8 +15,8 @@ use tokio::time::{Instant, sleep_until};
 #[derive(Clone, Copy, Debug)]
 pub enum Clock {
     System,
-    /// `wall` was the time at `instant`; from there it goes as Tokio's clock goes, but for the milliseconds by which
-    /// somebody has set it since.
+    /// `wall` was the time at `instant`. From there it goes as Tokio's clock goes, but for the milliseconds
+    /// by which it was set since.
     Anchored {
         wall: Timestamp,
         instant: Instant,
@@ -38,7 +38,7 @@ impl Clock {
     }
 }
 
-/// A day of a time zone: from one local midnight to the next, which are 23 or 25 hours apart where clocks are changed.
+/// A day of a time zone, from one local midnight to the next. When clocks are changed, it has 23 or 25 hours.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Day {
     pub date: Date,
@@ -67,7 +67,7 @@ impl Day {
     }
 
     fn from_date(date: Date, zone: &TimeZone) -> Self {
-        // Where clocks jump over midnight, the day begins when they have.
+        // If clocks jump over midnight, the day begins after the jump.
         let begin = |date: Date| Some(date.to_zoned(zone.clone()).ok()?.timestamp());
         let ends = date.tomorrow().ok().and_then(begin);
         Self { date, begins: begin(date).unwrap_or(Timestamp::MIN), ends: ends.unwrap_or(Timestamp::MAX) }

@@ -1,8 +1,9 @@
-//! Panics: faults of nanokimi itself. What one chat has made may set one off, and must not end what others wait for.
+//! Panics: faults of nanokimi itself. Something in one chat may set one off, and must not end what other
+//! chats wait for.
 //!
-//! Whoever works on something of one chat does it in [`catch_panic`], or in [`run_blocking`] where it holds a thread, and goes on
-//! with [`WorkPanicked`] in the place of the result. The words of a panic may be a piece of a message, so that they end here:
-//! the hook in `cli::log` has told the place in the code already.
+//! Work on something of one chat is done in [`catch_panic`], or in [`run_blocking`] if it holds a thread.
+//! After a panic the caller gets [`WorkPanicked`] in place of the result. The words of a panic may be a piece
+//! of a message, so they end here. The hook in `cli::log` has logged the place in the code already.
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
@@ -22,18 +23,18 @@ impl fmt::Display for WorkPanicked {
 
 impl std::error::Error for WorkPanicked {}
 
-/// Does the work; a panic in it ends no more than the work. What the work shares with others must be whole at every
-/// `.await` and in every call.
+/// Does the work. A panic in it ends no more than the work. What the work shares with others must be
+/// consistent at every `.await` and in every call.
 pub async fn catch_panic<T>(work: impl Future<Output = T>) -> Result<T, WorkPanicked> {
     AssertUnwindSafe(work).catch_unwind().await.map_err(|_| WorkPanicked)
 }
 
-/// The same of a plain call.
+/// The same for a plain call.
 pub fn catch_panic_in_call<T>(work: impl FnOnce() -> T) -> Result<T, WorkPanicked> {
     catch_unwind(AssertUnwindSafe(work)).map_err(|_| WorkPanicked)
 }
 
-/// Does work that holds a thread, where that holds up nobody.
+/// Does work that holds a thread, on a thread where it holds up nobody.
 pub async fn run_blocking<T: Send + 'static>(
     work: impl FnOnce() -> T + Send + 'static,
 ) -> Result<T, WorkPanicked> {

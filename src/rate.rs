@@ -1,4 +1,5 @@
-//! Token buckets: how often something may happen, at once and over a longer time. Told what time it is.
+//! Rate limits as token buckets: how often something may happen, at once and over a longer time. Pure: the
+//! caller says what time it is.
 
 use std::time::Duration;
 
@@ -12,7 +13,7 @@ pub struct RateLimit {
 }
 
 impl RateLimit {
-    /// How long an empty bucket takes until one more than its last token is missing.
+    /// How far `full_at` may lie ahead while the bucket still holds a token.
     fn burst_tolerance(self) -> Duration {
         self.pause * (self.burst - 1)
     }

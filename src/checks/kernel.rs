@@ -1,19 +1,20 @@
-//! What the kernel bounds for all programs of a user together: whether one agent could use it up for all others, Docker
-//! among them. The bounds are made for programs that trust each other.
+//! What the kernel limits for all programs of a user together, and whether one agent could use it up for all
+//! others, Docker among them. The limits are made for programs that trust each other.
 
 use super::Finding;
 
-/// Least memory that the kernel takes for each: a watch of epoll (measured 291 bytes), and a watch or a set of inotify. With
-/// more than the machine's memory holds of them, memory ends first, which every container has its own bound of.
+/// The least memory that the kernel takes for an epoll watch (measured 291 bytes), and for an inotify watch
+/// or set. If the limit is higher than the machine's memory has room for, memory runs out first, and every
+/// container has its own limit of that.
 const EPOLL_WATCH_BYTES: u64 = 128;
 const INOTIFY_BYTES: u64 = 1024;
-/// Every container takes a keyring. The kernel's own bound is 200, for all that a person runs.
+/// Every container takes a keyring. The kernel's default limit is 200, for all that a person runs.
 const KEYRINGS: u64 = 2_000;
 const KEYRING_BYTES: u64 = 200_000;
 /// Where the settings are kept for the next boot; `container/rootless/prepare` writes the same file.
 const FILE: &str = "/etc/sysctl.d/60-nanokimi-limits.conf";
 
-/// The settings that are needed on a machine with so much memory; the same as in `container/rootless/prepare`.
+/// The settings that a machine with so much memory needs. The same as in `container/rootless/prepare`.
 fn required_sysctls(memory_bytes: u64) -> [(&'static str, u64); 5] {
     let most = i32::MAX.unsigned_abs().into();
     [
@@ -25,10 +26,10 @@ fn required_sysctls(memory_bytes: u64) -> [(&'static str, u64); 5] {
     ]
 }
 
-/// Looks at the kernel's bounds; `read` answers with the text of a file.
+/// Looks at the kernel's limits. `read` returns the text of a file.
 pub fn check_kernel_limits(read: impl Fn(&str) -> Option<String>) -> Vec<Finding> {
     let memory = read("/proc/meminfo").as_deref().and_then(parse_total_memory);
-    // What cannot be read is not there to be used up.
+    // If it cannot be read, there is no such limit to use up.
     let Some(memory) = memory else { return Vec::new() };
     let value =
         |name: &str| read(&format!("/proc/sys/{}", name.replace('.', "/")))?.trim().parse::<u64>().ok();

@@ -1,5 +1,5 @@
-//! The Kimi account: the engine's configuration, whether there is a login that Kimi accepts, what is left of its plan,
-//! what Kimi has last refused it for, and whether a renewed one could be kept.
+//! The Kimi account: the engine's configuration, whether Kimi accepts the login, what is left of the plan,
+//! what Kimi has last refused, and whether a renewed login could be saved.
 
 use anyhow::Error;
 use jiff::Timestamp;
@@ -28,18 +28,18 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
             "There is a login for the Kimi API; its token has expired, and is renewed when nanokimi runs",
         ),
         (Authorization::ApiKey(token) | Authorization::Login(token), _) => {
-            let said = probe_login(&config.api_base, token).await;
-            accepted = (said == ProbeResult::Accepted).then_some(token);
-            probe_finding(said, config)
+            let result = probe_login(&config.api_base, token).await;
+            accepted = (result == ProbeResult::Accepted).then_some(token);
+            probe_finding(result, config)
         }
         (Authorization::Missing(why), Some(_)) => Finding::broken(why, "Copy the key again"),
         (Authorization::Missing(why), None) => {
             Finding::broken(why, format!("Or put MOONSHOT_API_KEY=sk-… into {}", paths.env_file().display()))
         }
     });
-    // For what a turn is refused, the list of models, which anybody gets, mostly is not.
+    // Kimi may refuse a turn but not the probe: it asks for the list of models, which any account gets.
     findings.extend(check_kimi_outages(paths, config).await);
-    // A key has no plan, and is never renewed.
+    // An API key has no plan, and is never renewed.
     if config.api_key.is_none() {
         if let Some(token) = accepted {
             findings.extend(check_plan_quota(config, token).await);
@@ -49,7 +49,8 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
     findings
 }
 
-/// A token lives for minutes; where the service was stopped for longer, its end says nothing of the login.
+/// A token lives for minutes. If the service was stopped for longer, an expired token says nothing of the
+/// login.
 fn is_expired_but_refreshable(login: &Login, now: Timestamp) -> bool {
     login
         .login_facts()
@@ -67,7 +68,7 @@ fn check_engine_config(paths: &Paths) -> Finding {
     }
 }
 
-/// What Kimi has refused the service for, as long as nothing was answered since.
+/// Why Kimi has refused the service, as long as nothing was answered since.
 async fn check_kimi_outages(paths: &Paths, config: &Config) -> Vec<Finding> {
     let outages = match Store::open_for_reading(&paths.database_file()) {
         Ok(Some(store)) => store.open_outages().await.unwrap_or_default(),
@@ -86,7 +87,7 @@ async fn check_kimi_outages(paths: &Paths, config: &Config) -> Vec<Finding> {
     refusals.collect()
 }
 
-/// What Kimi refuses an account for, and what to do about it.
+/// Why Kimi refuses an account, and what to do about it.
 fn refusal_advice(trouble: Trouble) -> Option<(&'static str, &'static str)> {
     let known = [
         (
@@ -125,7 +126,7 @@ fn refusal_advice(trouble: Trouble) -> Option<(&'static str, &'static str)> {
     known.into_iter().find(|(known, ..)| *known == trouble).map(|(_, what, fix)| (what, fix))
 }
 
-/// What is left of the plan, where Kimi tells it.
+/// What is left of the plan, if Kimi tells it.
 async fn check_plan_quota(config: &Config, token: &Secret) -> Option<Finding> {
     let limits = login::fetch_quota(&config.api_base, token).await.ok()?.limits;
     let left = limits.iter().map(|limit| {
@@ -144,9 +145,9 @@ async fn check_plan_quota(config: &Config, token: &Secret) -> Option<Finding> {
     (!limits.is_empty()).then(|| Finding::good(what))
 }
 
-fn probe_finding(verdict: ProbeResult, config: &Config) -> Finding {
+fn probe_finding(result: ProbeResult, config: &Config) -> Finding {
     let base = &config.api_base;
-    match (verdict, &config.api_key) {
+    match (result, &config.api_key) {
         (ProbeResult::Accepted, _) => Finding::good("There is a login for the Kimi API, and Kimi accepts it"),
         (ProbeResult::NotAccepted, None) => Finding::broken(
             "Kimi does not accept the login (401): it was ended there, or another program has renewed it",
@@ -192,7 +193,7 @@ fn check_login_writable(paths: &Paths) -> Option<Finding> {
         ),
         WriteObstacle::Folder(error) => {
             let why = render_error(&Error::new(error));
-            // What helps against such errors elsewhere is of no help here.
+            // The usual advice for such errors is of no help here.
             let why = why.split(';').next().unwrap_or(&why);
             Finding::broken(
                 format!("A renewed login could not be saved in {folder}: {why}"),

@@ -14,7 +14,7 @@ pub fn render_error(error: &Error) -> String {
             Some(words) => words.to_owned(),
             None => cause.to_string(),
         };
-        // Some libraries tell their cause themselves.
+        // Some libraries name their cause themselves.
         if !sentence.contains(&words) {
             let joint = if sentence.is_empty() { "" } else { ": " };
             sentence = format!("{sentence}{joint}{words}");
@@ -28,7 +28,7 @@ pub fn render_time(time: Timestamp, zone: &TimeZone) -> String {
     time.to_zoned(zone.clone()).strftime("%Y-%m-%d %H:%M %Z").to_string()
 }
 
-/// Why Docker cannot be used. What lies beneath is about connections; only one cause of it says more.
+/// Why Docker cannot be used. The causes beneath are about connections; only one of them says more.
 pub fn describe_docker_error(error: &Error) -> String {
     let causes = error.chain().filter_map(|cause| cause.downcast_ref::<io::Error>());
     if causes.map(io::Error::kind).any(|kind| kind == ErrorKind::PermissionDenied) {
@@ -39,7 +39,7 @@ pub fn describe_docker_error(error: &Error) -> String {
 
 /// What the system means by an error of its own, and what to do.
 fn describe_io_error(error: &io::Error) -> Option<&'static str> {
-    // Without a number it is a sentence of somebody else's.
+    // Without a number it is not an error of the system's.
     error.raw_os_error()?;
     let known = [
         (ErrorKind::StorageFull, "there is no space left on that disk; make room and try again"),

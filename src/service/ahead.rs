@@ -1,7 +1,8 @@
-//! For which groups an agent is started before anything is asked, and how often in vain: pure.
+//! For which groups an agent may be started ahead of need, before anything is asked. Pure.
 //!
-//! Somebody who types need not write to Kai, and an agent that nobody needs costs memory and a processor's seconds. So
-//! each time in vain a group is left alone for longer, until something is asked there.
+//! A person who types need not write to Kai, and an agent that nobody needs costs memory and processor time.
+//! So there is a backoff: after each start in vain a group is left alone for longer, until something is asked
+//! there.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -10,11 +11,11 @@ use tokio::time::Instant;
 
 use crate::types::GroupName;
 
-/// How long a group is left alone after the first time in vain; it doubles with each that follows.
+/// How long a group is left alone after the first start in vain. It doubles with each that follows.
 const FIRST_REST: Duration = Duration::from_secs(5 * 60);
 const LONGEST_REST: Duration = Duration::from_secs(4 * 60 * 60);
 
-/// What has come of starting ahead, by group, and in all.
+/// What came of the starts ahead of need, by group and in all.
 #[derive(Debug, Default)]
 pub struct AheadBackoff {
     in_a_row: HashMap<GroupName, UnusedStarts>,
@@ -29,7 +30,7 @@ struct UnusedStarts {
 }
 
 impl AheadBackoff {
-    /// Whether a group may have its agent started now.
+    /// Whether a group's agent may be started now.
     pub fn may_start_ahead(&self, group: &GroupName, now: Instant) -> bool {
         self.in_a_row.get(group).is_none_or(|in_vain| in_vain.rests_until <= now)
     }

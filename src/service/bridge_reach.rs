@@ -7,8 +7,8 @@ use crate::types::ChatId;
 pub enum BridgeReach {
     /// All of WhatsApp's.
     All,
-    /// Only this one, which is not WhatsApp's; replies to others stay in the outbox, untried.
+    /// Only this one, which is not WhatsApp's. Replies to others stay in the outbox, untried.
     Only(ChatId),
-    /// None: the install has no WhatsApp.
+    /// No chat: the install has no WhatsApp.
     Nothing,
 }

@@ -1,9 +1,9 @@
-//! Until when the replies of the outbox wait: for their next attempt, or for WhatsApp's answer; and since when they are
-//! there.
+//! Until when the replies of the outbox wait, for their next attempt or for WhatsApp's answer, and how old
+//! they are.
 //!
-//! Pure, and by Tokio's clock, which nobody sets. The outbox keeps how long a wait is; when it is seen here first, its end is
-//! fixed. So the wall clock matters only for a wait that an earlier run has begun, and even that is never longer than as a
-//! whole.
+//! Pure, and by Tokio's clock, which nobody sets. The outbox keeps how long a wait is. When this run first
+//! sees the wait, its end is fixed. So the wall clock matters only for a wait that an earlier run has begun,
+//! and cannot make it longer than the outbox says.
 
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -21,7 +21,7 @@ pub struct ReplyDeadlines {
 }
 
 impl ReplyDeadlines {
-    /// Takes in what waits now; what does not wait any more is forgotten.
+    /// Takes in what waits now, and forgets what does not wait any more.
     pub fn track_waiting_replies(&mut self, waiting: &DelayedReplies, wall: Timestamp, now: Instant) {
         let before = std::mem::take(&mut self.attempts);
         for &(row, put_off) in &waiting.put_off {
@@ -35,7 +35,7 @@ impl ReplyDeadlines {
         }
     }
 
-    /// When the next attempt at a reply is due. One that was put off since the last look is seen first here.
+    /// When the next attempt at a reply is due. A reply may have been put off since the last look.
     pub fn attempt_due_at(
         &self,
         row: i64,
@@ -64,14 +64,14 @@ impl ReplyDeadlines {
     }
 }
 
-/// A reply's age is known to this part of the limit: so few marks are kept, whatever the limit is.
+/// A reply's age is known to this fraction of the limit, so that few marks are kept, whatever the limit is.
 const MARKS_PER_LIMIT: u32 = 100;
 
-/// Since when this run knows of its replies, so that it can say which of them are older than a limit.
+/// When this run first saw its replies, so that it knows which of them are older than a limit.
 #[derive(Debug)]
 pub struct ReplyAges {
     limit: Duration,
-    /// The replies up to this row were there by then; the oldest mark first.
+    /// By this instant all replies up to this row were there. The oldest mark comes first.
     marks: VecDeque<(Instant, i64)>,
 }
 
@@ -86,13 +86,13 @@ impl ReplyAges {
             Some((by, row)) if now <= *by => *row = newest,
             Some(_) | None => self.marks.push_back((now + self.limit / MARKS_PER_LIMIT, newest)),
         }
-        // Of those that are over the limit, the newest says it all.
+        // Of the marks that are over the limit, only the newest is needed.
         while self.marks.get(1).is_some_and(|(by, _)| self.is_over_limit(*by, now)) {
             self.marks.pop_front();
         }
     }
 
-    /// All replies up to this one are older than the limit; none where that is not known of any.
+    /// All replies up to this row are older than the limit, as far as is known.
     pub fn last_row_over_limit(&self, now: Instant) -> Option<i64> {
         self.marks.iter().rev().find(|(by, _)| self.is_over_limit(*by, now)).map(|(_, row)| *row)
     }

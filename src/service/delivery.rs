@@ -1,8 +1,8 @@
-//! Sends what is in the outbox while the link is online: in order within each chat, chats side by side, no faster
-//! than people write, until WhatsApp has answered or it is given up.
+//! Sends what is in the outbox while the link is online: in order within each chat, chats side by side, no
+//! faster than people write. A reply stays until WhatsApp has answered or it is given up.
 //!
-//! A reply that was handed over waits for its answer as `sent`. When the link is new, or the answer does not come,
-//! it is sent again under the same id, before what follows it in its chat.
+//! A reply that was handed over waits for its answer as `sent`. If the link is new, or the answer does not
+//! come, it is sent again under the same id, before what follows it in its chat. So sending is idempotent.
 
 use std::collections::{HashMap, HashSet};
 use std::time::Duration;
@@ -32,18 +32,20 @@ use crate::types::{ChatId, LinkState};
 const SEND_LIMIT: Duration = Duration::from_secs(20);
 /// The same for a file, which has to be uploaded first: a little more than the bridge itself gives it.
 const FILE_LIMIT: Duration = Duration::from_secs(6 * 60);
-/// Messages in the bridge's hands at a time, each of another chat: one that hangs does not hold up the others.
+/// The most messages that the bridge sends at a time, each of another chat: one that hangs does not hold up
+/// the others.
 const SENDS_IN_FLIGHT: usize = 8;
-/// How long WhatsApp may take at the end to answer the last replies: what it has not answered is sent again after the
-/// next start.
+/// How long WhatsApp may take to answer the last replies when the service stops. Those without an answer are
+/// sent again after the next start.
 const LAST_ANSWERS_LIMIT: Duration = Duration::from_secs(3);
-/// How often a reply may break off of a fault of our own before it is given up: each time would be the same, and what
-/// follows it in its chat waits.
+/// How often a fault of our own may break a reply off before it is given up. It would be the same each time,
+/// and what follows it in its chat waits.
 const BREAKS_MAX: u32 = 3;
 /// The pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
 
-/// Runs until told to stop; then sends what is due, and ends when WhatsApp has answered, or does not.
+/// Runs until it is told to stop. Then sends what is due, and ends when WhatsApp has answered or takes too
+/// long.
 pub async fn run_delivery<C: Containers>(
     context: SessionContext<C>,
     orders: mpsc::Sender<Order>,
@@ -52,9 +54,9 @@ pub async fn run_delivery<C: Containers>(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let (only, pacing) = match reach {
-        // Where there is no bridge, the link is never online.
+        // Without a bridge the link is never online.
         BridgeReach::All | BridgeReach::Nothing => (None, Some(SendRateLimiter::new(Instant::now()))),
-        // Nobody at a terminal mistrusts who is fast.
+        // At a terminal nobody mistrusts fast replies.
         BridgeReach::Only(chat) => (Some(chat), None),
     };
     let mut delivery = Delivery {
@@ -69,7 +71,7 @@ pub async fn run_delivery<C: Containers>(
         broke_off: HashMap::new(),
         repairing: JoinSet::new(),
         is_stopping: false,
-        standing: LinkAge::New,
+        link_age: LinkAge::New,
         context,
         orders,
         link,
@@ -81,12 +83,12 @@ pub async fn run_delivery<C: Containers>(
             () = sleep_until_or_never(next.earliest_wakeup()) => {}
             Some(Ok(ended)) = delivery.sending.join_next() => delivery.record_send_result(ended).await,
             Some(Ok(not_made)) = delivery.repairing.join_next() => delivery.undo_unmade_repairs(not_made).await,
-            Ok(()) = delivery.link.changed() => delivery.standing = LinkAge::New,
+            Ok(()) = delivery.link.changed() => delivery.link_age = LinkAge::New,
             _ = &mut stopped => break,
         }
     }
     delivery.is_stopping = true;
-    // What is due leaves; what has to wait for its next attempt waits for the next start.
+    // What is due is sent. What has to wait for its next attempt waits for the next start.
     let mut give_up_at = None;
     loop {
         let next = delivery.send_due_replies().await;
@@ -117,17 +119,17 @@ struct Delivery<C> {
     /// What the wall clock showed when this run began.
     began: Timestamp,
     ages: ReplyAges,
-    /// The newest reply that an earlier run has left; none before the first look.
+    /// The newest reply that an earlier run has left; `None` before the first look.
     newest_at_start: Option<i64>,
     sending: JoinSet<(DueReply, Result<SendResult, WorkPanicked>)>,
     /// The chats of `sending`.
     busy: HashSet<ChatId>,
     /// How often a row has broken off.
     broke_off: HashMap<i64, u32>,
-    /// One heap of repairs at a time, beside what is sent: nothing waits for them.
+    /// One batch of repairs at a time, beside what is sent: nothing waits for them.
     repairing: JoinSet<Vec<DueRepair>>,
     is_stopping: bool,
-    standing: LinkAge,
+    link_age: LinkAge,
 }
 
 /// Whether what was sent before went over the link that is there now.
@@ -176,7 +178,7 @@ impl<C: Containers> Delivery<C> {
         }
         let waiting = self.context.store.delayed_replies().await?;
         self.deadlines.track_waiting_replies(&waiting, self.context.clock.now(), Instant::now());
-        let (again, unanswered) = match self.standing {
+        let (again, unanswered) = match self.link_age {
             // The link is new: an answer on the old one is lost.
             LinkAge::New => (waiting.unanswered.iter().map(|sent| sent.row).collect(), None),
             LinkAge::Known => {
@@ -190,7 +192,7 @@ impl<C: Containers> Delivery<C> {
                 .requeue_unanswered(again, self.current_rules(), self.context.clock.now())
                 .await?;
         }
-        self.standing = LinkAge::Known;
+        self.link_age = LinkAge::Known;
         let mut next = DeliveryWakeups {
             unanswered,
             due: self.start_due_repairs().await?,
@@ -216,7 +218,7 @@ impl<C: Containers> Delivery<C> {
             if due_at > now {
                 next.due = Some(next.due.map_or(due_at, |due| due.min(due_at)));
             } else if self.sending.len() >= SENDS_IN_FLIGHT {
-                // The first that ends makes room.
+                // The first send that ends makes room.
             } else if ready_at > now {
                 match self
                     .pacing
@@ -241,15 +243,15 @@ impl<C: Containers> Delivery<C> {
         Ok(next)
     }
 
-    /// Which replies are too old to be sent. How old those are that this run has written, it knows by a clock that nobody
-    /// sets; of what an earlier run has left, only the wall clock says it.
+    /// Which replies are too old to be sent. The age of this run's replies is known by a clock that nobody
+    /// sets. The age of those that an earlier run has left is known only by the wall clock.
     fn stale_cutoff(&self, newest_at_start: i64) -> StaleCutoff {
         let limit = self.context.settings.answer_within;
         let written_before = self.context.clock.now().checked_sub(limit).unwrap_or(Timestamp::MIN);
         StaleCutoff {
             newest_stale: self.ages.last_row_over_limit(Instant::now()).unwrap_or_default(),
             newest_left_over: newest_at_start,
-            // Also this run may have written something before it took its first look.
+            // This run, too, may have written something before it took its first look.
             written_before: written_before.min(self.began),
         }
     }
@@ -266,7 +268,7 @@ impl<C: Containers> Delivery<C> {
         Ok(())
     }
 
-    /// Begins to repair what is due, and says when to look again. A terminal needs no repairs.
+    /// Begins the repairs that are due, and says when to look again. A terminal needs no repairs.
     async fn start_due_repairs(&mut self) -> Result<Option<Instant>> {
         if self.only.is_some() || self.is_stopping || !self.repairing.is_empty() {
             return Ok(None);
@@ -328,7 +330,7 @@ impl<C: Containers> Delivery<C> {
         }
     }
 
-    /// How a send ended, also one that broke off.
+    /// How a send ended, also if it broke off.
     fn resolve_send_result(&mut self, row: i64, result: Result<SendResult, WorkPanicked>) -> SendResult {
         let broke_off = match result {
             Ok(result) => {
@@ -383,7 +385,7 @@ async fn send_reply<C: Containers>(
         answer.await.map_err(|_| "the bridge dropped the message")
     };
     match timeout(limit, handed_over).await {
-        // A bridge that keeps nothing has nothing to repair.
+        // A bridge that gives no encoded message has nothing to repair.
         Ok(Ok(Ok(HandedOver::Sent))) => SendResult::Sent { message: message.try_recv().unwrap_or_default() },
         Ok(Ok(Ok(HandedOver::Seen))) => SendResult::Seen,
         Ok(Ok(Err(SendError::Later(error)))) => SendResult::Later(error),

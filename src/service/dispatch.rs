@@ -1,7 +1,8 @@
-//! Brings work to the sessions and shares the slots among them. Owns the sessions' mailboxes.
+//! Brings work to the sessions, and shares the slots among them. Owns the sessions' mailboxes.
 //!
-//! A session is made at the first message for its group and kept: without a container it costs next to nothing. One that
-//! breaks off ends no other: what it left is cleared away, and after a pause the group gets a new one.
+//! A session is made at the first message for its group and kept: without a container it costs next to
+//! nothing. If a session breaks off, no other one ends. What it left is cleared away, and after a pause the
+//! group gets a new session.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -20,24 +21,25 @@ use crate::session::machine::{AfterTurn, FIRST_RETRY_PAUSE, OUTAGE_PAUSE, turn_r
 use crate::session::{self, ReportKind, SessionCommand, SessionContext, SessionReport};
 use crate::types::{Authorization, GroupName, Outage};
 
-/// Commands on their way to a session.
+/// The most commands on their way to a session.
 const COMMANDS_IN_FLIGHT: usize = 16;
-/// Of those, the places that `Work` leaves free: at most one grant and one wish are on their way at a time.
+/// The places in the mailbox that `Work` leaves free. At most one `SlotGranted` and one `SlotWanted` are on
+/// their way at a time.
 const SLOT_COMMANDS: usize = 2;
-/// How often what the agents hold of the memory is looked at, while there are any.
+/// How often the agents' memory is measured, while there are agents.
 const LOOK_AT_MEMORY_EVERY: Duration = Duration::from_secs(5);
-/// Reports on their way from all sessions.
+/// The most reports on their way from all sessions.
 const REPORTS_IN_FLIGHT: usize = 64;
 
-/// Runs until told to stop; returns when every session has stopped.
+/// Runs until it is told to stop. Returns when every session has stopped.
 pub async fn run_dispatch<C: Containers>(
     context: SessionContext<C>,
     mut hints: mpsc::Receiver<GroupName>,
     mut expected: mpsc::Receiver<GroupName>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut account = context.login.watch_authorization();
-    let usable = account.borrow_and_update().clone();
+    let mut authorization = context.login.watch_authorization();
+    let usable = authorization.borrow_and_update().clone();
     let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
     let mut dispatch = Dispatch {
         slots: Slots::new(context.settings.max_agents, context.settings.agents_memory_bytes),
@@ -46,11 +48,11 @@ pub async fn run_dispatch<C: Containers>(
         entries: HashMap::new(),
         tasks: JoinSet::new(),
         reports: report_sender,
-        account: usable.clone(),
+        authorization: usable.clone(),
         usable,
         late_renewal: None,
         docker: JoinSet::new(),
-        looks: JoinSet::new(),
+        measurements: JoinSet::new(),
     };
     let mut look_at_memory = interval(LOOK_AT_MEMORY_EVERY);
     look_at_memory.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -60,19 +62,19 @@ pub async fn run_dispatch<C: Containers>(
             Some(group) = hints.recv() => dispatch.wake_group(group),
             Some(group) = expected.recv() => dispatch.start_agent_ahead(group),
             Some(report) = reports.recv() => dispatch.handle_report(report),
-            Ok(()) = account.changed() => {
-                let now = account.borrow_and_update().clone();
+            Ok(()) = authorization.changed() => {
+                let now = authorization.borrow_and_update().clone();
                 dispatch.handle_login_change(now);
             }
             Some(Ok(end)) = dispatch.tasks.join_next() => dispatch.handle_task_end(end, &mut reports),
             () = sleep_until_or_never(next_return) => dispatch.end_due_rests(),
             Some(_) = dispatch.docker.join_next() => dispatch.handle_docker_recovery().await,
             _ = look_at_memory.tick(), if dispatch.may_measure_memory() => dispatch.spawn_memory_measurement(),
-            Some(Ok(memory)) = dispatch.looks.join_next() => dispatch.handle_memory_measurement(&memory),
+            Some(Ok(memory)) = dispatch.measurements.join_next() => dispatch.handle_memory_measurement(&memory),
             _ = &mut stopped => break,
         }
     }
-    // A session whose mailbox is closed stops, and nobody comes back.
+    // A session whose mailbox is closed stops, and gets no successor.
     dispatch.entries.clear();
     loop {
         tokio::select! {
@@ -93,21 +95,21 @@ struct Dispatch<C> {
     entries: HashMap<GroupName, GroupEntry>,
     tasks: JoinSet<(GroupName, GroupTaskEnd)>,
     reports: mpsc::Sender<SessionReport>,
-    account: Authorization,
-    /// The login that was last good for something, as far as is known.
+    authorization: Authorization,
+    /// The last login that was usable, as far as is known.
     usable: Authorization,
-    /// When a renewal was last told to those who wait.
+    /// When a late renewal last made the sessions try again.
     late_renewal: Option<Instant>,
-    /// Looks for Docker while it does not answer; empty while it does.
+    /// Waits for Docker while it does not answer. Empty while it does.
     docker: JoinSet<()>,
-    /// Looks at what the agents hold of the memory.
-    looks: JoinSet<AgentMemory>,
+    /// Measures the agents' memory.
+    measurements: JoinSet<AgentMemory>,
 }
 
 /// What there is for a group.
 enum GroupEntry {
     Session(mpsc::Sender<SessionCommand>),
-    /// Its session broke off. `until` is when the next one may begin, once all is cleared away.
+    /// The group's session broke off. `until` is when the next one may begin, set when all is cleared away.
     Resting {
         until: Option<Instant>,
         is_woken: bool,
@@ -118,11 +120,11 @@ enum GroupEntry {
 enum GroupTaskEnd {
     Stopped,
     BrokeOff,
-    /// What was left of a session is cleared away, and this is pending.
+    /// What a session left is cleared away, and this is pending.
     ClearedAway(AfterTurn),
 }
 
-/// As far as both say whose they are.
+/// Whether two logins belong to different accounts, as far as both name theirs.
 fn is_other_account(one: &Authorization, other: &Authorization) -> bool {
     let whose = |authorization: &Authorization| match authorization {
         Authorization::Login(token) => parse_claimed_account(token),
@@ -140,7 +142,7 @@ impl GroupEntry {
     }
 }
 
-/// How long a group rests whose session broke off, and whether something is pending then.
+/// How long a group rests after its session broke off, and whether something is pending then.
 fn backoff_after_break(after: AfterTurn) -> (Duration, bool) {
     match after {
         AfterTurn::Nothing => (FIRST_RETRY_PAUSE, false),
@@ -150,7 +152,7 @@ fn backoff_after_break(after: AfterTurn) -> (Duration, bool) {
 }
 
 impl<C: Containers> Dispatch<C> {
-    /// There is somebody who may ask for something soon.
+    /// Starts an agent ahead of need, if it may: somebody may ask for something soon.
     fn start_agent_ahead(&mut self, group: GroupName) {
         let rests = matches!(self.entries.get(&group), Some(GroupEntry::Resting { .. }));
         if rests
@@ -164,7 +166,7 @@ impl<C: Containers> Dispatch<C> {
         self.send_command(&group, SessionCommand::SlotGrantedAhead);
     }
 
-    /// What there is for a group, which is made where it is missing.
+    /// The group's entry. Spawns a session if there is no entry.
     fn get_or_spawn_session(&mut self, group: &GroupName) -> &mut GroupEntry {
         self.entries.entry(group.clone()).or_insert_with(|| {
             let group = group.clone();
@@ -182,7 +184,8 @@ impl<C: Containers> Dispatch<C> {
 
     fn wake_group(&mut self, group: GroupName) {
         match self.get_or_spawn_session(&group) {
-            // Where none fits, several are still to come, and all say the same: look at the rows.
+            // If the mailbox is full, several wake-ups are on their way already. All say the same: look at
+            // the rows.
             GroupEntry::Session(session) if session.capacity() > SLOT_COMMANDS => {
                 session.try_send(SessionCommand::Work).ok();
             }
@@ -200,7 +203,7 @@ impl<C: Containers> Dispatch<C> {
             GroupTaskEnd::Stopped => {}
             GroupTaskEnd::BrokeOff => {
                 tracing::error!(%group, "A session broke off; the group gets another one");
-                // What it has said of its slot must not come after the slot was given back.
+                // Its reports about its slot must not come after the slot was given back.
                 while let Ok(report) = reports.try_recv() {
                     self.handle_report(report);
                 }
@@ -238,14 +241,14 @@ impl<C: Containers> Dispatch<C> {
         }
     }
 
-    /// Kimi may let another login in: whoever waits for that need not wait any longer.
+    /// Kimi may accept another login. Sessions that wait for one need not wait any longer.
     fn handle_login_change(&mut self, now: Authorization) {
-        let before = std::mem::replace(&mut self.account, now.clone());
+        let before = std::mem::replace(&mut self.authorization, now.clone());
         if matches!(now, Authorization::Missing(_)) {
             return;
         }
         let last = std::mem::replace(&mut self.usable, now);
-        // A login that was only doubted is no other one.
+        // A login that was only in doubt for a while is the same one.
         let was_missing = matches!(before, Authorization::Missing(_)) && last != self.usable;
         let may_try = was_missing || is_other_account(&last, &self.usable) || self.is_awaited_refresh(&last);
         if !may_try {
@@ -265,7 +268,7 @@ impl<C: Containers> Dispatch<C> {
         }
     }
 
-    /// Whoever waits for Docker need not wait any longer.
+    /// Sessions that wait for Docker need not wait any longer.
     async fn handle_docker_recovery(&mut self) {
         tracing::info!("Docker answers");
         if let Err(error) = self.context.store.end_outage(Outage::NoDocker, self.context.clock.now()).await {
@@ -274,12 +277,13 @@ impl<C: Containers> Dispatch<C> {
         self.retry_all_sessions();
     }
 
-    /// Whether a renewal is the one that a refusal has asked for, and that came too late for whoever was refused: others
-    /// change nothing for who waits. Where each new login is refused again, that counts as news now and then only.
+    /// Whether this renewal is the one that a refused request has asked for, and that came too late for it.
+    /// Other renewals change nothing for the sessions that wait. If Kimi refuses each new login, a renewal
+    /// counts as news only now and then.
     fn is_awaited_refresh(&mut self, last: &Authorization) -> bool {
         let Authorization::Login(token) = last else { return false };
-        let refusals = self.context.login.refused_token_sender();
-        let was_refused = *last != self.usable && refusals.borrow().as_ref() == Some(token);
+        let refused_token = self.context.login.refused_token_sender();
+        let was_refused = *last != self.usable && refused_token.borrow().as_ref() == Some(token);
         let is_news = self.late_renewal.is_none_or(|at| at.elapsed() >= OUTAGE_PAUSE);
         if was_refused && is_news {
             self.late_renewal = Some(Instant::now());
@@ -321,16 +325,16 @@ impl<C: Containers> Dispatch<C> {
         self.send_slot_orders(orders);
     }
 
-    /// Whether somebody could be asked for a slot, and nobody looks already.
+    /// Whether a group holds a slot, and no measurement is running.
     fn may_measure_memory(&self) -> bool {
-        self.looks.is_empty() && self.slots.holding_groups().next().is_some()
+        self.measurements.is_empty() && self.slots.holding_groups().next().is_some()
     }
 
     fn spawn_memory_measurement(&mut self) {
         let (containers, paths) = (self.context.containers.clone(), &self.context.paths);
         let groups =
             self.slots.holding_groups().map(|group| (group.clone(), paths.group_folder(group))).collect();
-        self.looks.spawn(async move { containers.measure_group_memory(groups).await });
+        self.measurements.spawn(async move { containers.measure_group_memory(groups).await });
     }
 
     fn handle_memory_measurement(&mut self, memory: &AgentMemory) {

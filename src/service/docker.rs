@@ -1,7 +1,7 @@
-//! Waits for Docker after a start: it may come up later than we do, and messages are taken in meanwhile.
+//! Waits for Docker after a start. It may come up later than nanokimi; messages are taken in meanwhile.
 //!
-//! What earlier runs left is removed as soon as it answers. When it goes away later, sessions meet that, and `dispatch` looks
-//! for it.
+//! When Docker answers, what earlier runs left is removed. If Docker goes away later, sessions notice it, and
+//! `dispatch` waits for it.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -13,10 +13,10 @@ use crate::notices;
 use crate::session::{LOOK_FOR_DOCKER_EVERY, SessionContext};
 use crate::types::Outage;
 
-/// How long Docker may be late before the owner is told: a small server takes a while to boot.
+/// How late Docker may be before the owner is told: a small server takes a while to boot.
 const TOLD_AFTER: Duration = Duration::from_secs(2 * 60);
 
-/// Removes what an earlier run left, as soon as Docker answers; never ends by itself.
+/// Removes what an earlier run left as soon as Docker answers. Never ends by itself.
 pub async fn run_startup_sweep<C: Containers>(context: &SessionContext<C>) -> Infallible {
     let began = Instant::now();
     let mut lateness = DockerLateness::None;
@@ -37,14 +37,14 @@ pub async fn run_startup_sweep<C: Containers>(context: &SessionContext<C>) -> In
     if lateness != DockerLateness::None {
         tracing::info!("Docker answers");
     }
-    // Also one that an earlier run has met.
+    // Also an outage that an earlier run has recorded.
     if let Err(error) = context.store.end_outage(Outage::NoDocker, context.clock.now()).await {
         tracing::error!("Failed to note that Docker answers: {error:#}");
     }
     std::future::pending().await
 }
 
-/// What was said of a Docker that is late.
+/// What was said of Docker's lateness.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DockerLateness {
     None,

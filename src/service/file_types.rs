@@ -1,16 +1,16 @@
-//! Which file name endings and MIME types belong together, and how WhatsApp shows them. Pure.
+//! Which file name endings and MIME types belong together, and how WhatsApp shows such files. Pure.
 //!
-//! Neither is trusted: an ending that we give comes from this table, never from what a sender wrote.
+//! Neither is trusted: the ending that we give a file comes from this table, never from what a sender wrote.
 
 use crate::types::MediaKind;
 
-/// Ending, MIME type, and how WhatsApp shows such a file. Of one type the first ending is the one we give.
+/// Ending, MIME type, and how WhatsApp shows such a file. If a type has several endings, we give the first.
 const TYPES: [(&str, &str, MediaKind); 32] = [
     ("jpg", "image/jpeg", MediaKind::Image),
     ("jpeg", "image/jpeg", MediaKind::Image),
     ("png", "image/png", MediaKind::Image),
     ("webp", "image/webp", MediaKind::Image),
-    // Shown as a still picture otherwise.
+    // As an image it would be shown without its movement.
     ("gif", "image/gif", MediaKind::Document),
     ("svg", "image/svg+xml", MediaKind::Document),
     ("heic", "image/heic", MediaKind::Document),
@@ -56,7 +56,7 @@ pub fn extension_for_mime(mime: &str) -> Option<&'static str> {
     TYPES.iter().find(|(_, known, _)| known.eq_ignore_ascii_case(bare)).map(|(extension, ..)| *extension)
 }
 
-/// The ending of a file that came: by its type, else by its kind.
+/// The ending of a file that came: by its MIME type, else by its kind.
 pub fn incoming_extension(kind: MediaKind, mime: &str) -> &'static str {
     extension_for_mime(mime).unwrap_or(match kind {
         MediaKind::Image => "jpg",

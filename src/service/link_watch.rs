@@ -1,4 +1,5 @@
-//! Notes how the link to WhatsApp stands, in the store and in the log, and says when only a person can change it.
+//! Notes the state of the link to WhatsApp in the store and in the log, and says when only a person can
+//! change it.
 
 use std::time::Duration;
 
@@ -10,7 +11,7 @@ use crate::notices;
 use crate::session::SessionContext;
 use crate::types::LinkState;
 
-/// How often the owner is told that the disk was full, should that come and go.
+/// How often the owner is told that the disk was full, if that comes and goes.
 const TELL_OF_FULL_DISK_EVERY: Duration = Duration::from_secs(60 * 60);
 
 /// Whether time alone brings the link back.
@@ -20,7 +21,7 @@ enum LinkOutlook {
     NeedsAPerson,
 }
 
-/// Runs until the link is in a state that only a person can change; returns that state, which is noted then.
+/// Runs until the link is in a state that only a person can change. Notes that state and returns it.
 pub async fn watch_link<C: Containers>(
     context: &SessionContext<C>,
     mut link: watch::Receiver<LinkState>,
@@ -39,13 +40,13 @@ pub async fn watch_link<C: Containers>(
             return now;
         }
         if link.changed().await.is_err() {
-            // The bridge is gone, which intake says; how the link stood last is noted.
+            // The bridge is gone, which intake reports. The link's last state is noted.
             return std::future::pending().await;
         }
     }
 }
 
-/// Notes how the link stands now, and returns it: while it is noted it may change again.
+/// Notes the link's state now, and returns it: it may change again while it is noted.
 async fn record_current_link<C: Containers>(
     context: &SessionContext<C>,
     link: &mut watch::Receiver<LinkState>,
@@ -54,7 +55,7 @@ async fn record_current_link<C: Containers>(
     if let Err(error) = context.store.record_link_state(&now, context.clock.now()).await {
         tracing::error!("Failed to note how the link to WhatsApp stands: {error:#}");
     }
-    // Who reads it in the log finds it in `status`.
+    // Logged after it is noted, so that `status` shows what the log says.
     log_link_state(&now);
     now
 }

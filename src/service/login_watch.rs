@@ -1,6 +1,7 @@
-//! Tells the owner, once, when the Kimi login cannot be used any more; and when it can again for good, forgets that.
+//! Tells the owner, once, when the Kimi login cannot be used any more. Forgets that when it can be used again
+//! for good.
 //!
-//! What turns meet is told by them. This is for a login that ends while nobody asks anything.
+//! A turn that has no login says so itself. This is for a login that ends while nobody asks anything.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -15,22 +16,22 @@ use crate::session::SessionContext;
 use crate::session::machine::OUTAGE_PAUSE;
 use crate::types::{Authorization, Outage};
 
-/// How long a login must have been usable until the owner is told anew of its end: longer than the pause after which a
-/// kept message shows whether it really is.
+/// How long a login must have been usable before the owner is told anew of its end. Longer than the pause
+/// after which a kept message shows whether the login really works.
 const SETTLED_AFTER: Duration = OUTAGE_PAUSE.saturating_mul(2);
 
-/// The login as it was last looked at.
+/// The login as it was when it was last looked at.
 pub struct LoginWatch {
     authorization: watch::Receiver<Authorization>,
     usable: LoginUsability,
 }
 
-/// Takes the first look, and tells the owner where there is no login.
+/// Takes the first look, and tells the owner if there is no login.
 pub async fn start_login_watch<C: Containers>(context: &SessionContext<C>) -> LoginWatch {
-    let mut account =
+    let mut login_watch =
         LoginWatch { authorization: context.login.watch_authorization(), usable: LoginUsability::No };
-    account.check_login(context).await;
-    account
+    login_watch.check_login(context).await;
+    login_watch
 }
 
 impl LoginWatch {
@@ -50,11 +51,11 @@ impl LoginWatch {
         };
     }
 
-    /// Looks whenever the login changes. Never ends by itself.
+    /// Looks again whenever the login changes. Never ends by itself.
     pub async fn watch_login_changes<C: Containers>(mut self, context: &SessionContext<C>) -> Infallible {
         loop {
             tokio::select! {
-                // Its sender is the login's own, which the context holds.
+                // Its sender is the login's own, which the context keeps.
                 _ = self.authorization.changed() => self.check_login(context).await,
                 () = sleep_until_or_never(self.usable.stable_at()) => {
                     resolve_login_outage(context).await;
@@ -70,7 +71,7 @@ impl LoginWatch {
 enum LoginUsability {
     No,
     Since(Instant),
-    /// So long that its next end is news.
+    /// For so long that its next end is news.
     Settled,
 }
 

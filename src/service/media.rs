@@ -1,10 +1,10 @@
-//! Fetches what is attached to messages that Kai is about to be told of, between intake and dispatch.
+//! Fetches the files of messages that wake Kai, between intake and dispatch.
 //!
 //! ```text
 //! intake ──woken group──▶ media ──nothing (more) to fetch──▶ dispatch
-//!                           └──▶ Order::Fetch, one file of a group at a time ──▶ groups/<group>/inbox/<date>/…
+//!                           └──▶ Order::Fetch, one file of a group at a time ──▶ groups/<group>/inbox/…
 //! ```
-//! A claim never passes a file that is still wanted, so that each end of a fetch is recorded, and only then is
+//! A claim never passes a file that is still wanted. So each end of a fetch is recorded, and only then is
 //! dispatch told. Groups do not wait for each other, nor does anything that needs no file.
 
 use std::collections::HashSet;
@@ -28,17 +28,18 @@ use crate::session::SessionContext;
 use crate::store::{AttachedTo, RowId, WantedFile};
 use crate::types::{DiskSpace, Group, GroupName};
 
-/// Most files of one prompt, and most of their bytes as declared: what a busy day in a family's chat holds.
+/// The most files of one prompt, and the most bytes of them as declared: what a busy day in a family's chat
+/// holds.
 const FILES_MAX: usize = 20;
 const FILES_MAX_BYTES: u64 = 100 * 1024 * 1024;
-/// Most fetches at a time over all groups: on a small server's line more would only slow each other down.
+/// The most fetches at a time over all groups. On a small server's line more would only slow each other down.
 const FETCHES_AT_ONCE: usize = 2;
-/// How long the bridge may take over one file: a little more than it gives itself, which lets 32 MB come over a slow
-/// line.
+/// How long the bridge may take over one file. A little more than it gives itself, which is enough for 32 MB
+/// over a slow line.
 const FETCH_LIMIT: Duration = Duration::from_secs(6 * 60);
 /// The pauses before WhatsApp is asked for a file once more.
 const RETRY_PAUSES: [Duration; 2] = [Duration::from_secs(2), Duration::from_secs(8)];
-/// As often as a session shows it during a turn.
+/// As often as a session shows "typing…" during a turn.
 const TYPING_EVERY: Duration = Duration::from_secs(8);
 /// The pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(5);
@@ -47,10 +48,10 @@ const ERROR_PAUSE: Duration = Duration::from_secs(5);
 const NOT_IN_TIME: &str = "could not be fetched in time";
 /// Why a file is missing that there is no room for.
 const DISK_FULL: &str = "the server's disk is full";
-/// Why a file is missing that came, and is not there.
+/// Why a file is missing that came but is not there.
 const NOT_SAVED: &str = "could not be saved in the inbox folder";
-/// Room on the disk that no file takes: the database and Docker have to go on. An agent can use up the number of files
-/// with empty ones.
+/// Room on the disk that no file takes: the database and Docker have to go on. An agent can use up the number
+/// of files with empty files.
 const KEPT_FREE: DiskSpace = DiskSpace { bytes: 1024 * 1024 * 1024, entries: 10_000 };
 
 /// Where files come from.
@@ -61,8 +62,8 @@ pub struct MediaSource {
     pub reach: BridgeReach,
 }
 
-/// Runs until told to stop, or until nobody sends or takes hints any more. What is being fetched then is fetched
-/// again at the next start.
+/// Runs until it is told to stop, or until nobody sends or takes hints any more. What is being fetched then
+/// is fetched again at the next start.
 pub async fn run_media<C: Containers>(
     context: SessionContext<C>,
     source: MediaSource,
@@ -97,15 +98,15 @@ pub async fn run_media<C: Containers>(
 struct MediaScheduler<C> {
     fetcher: MediaFetcher<C>,
     hints: mpsc::Sender<GroupName>,
-    /// The groups that `tasks` fetch for; one task per group at most.
+    /// The groups that `tasks` fetch for. One task per group at most.
     fetching: HashSet<GroupName>,
-    /// Groups to take up again after that: they were woken meanwhile, or the database failed.
+    /// Groups to look at again after that: they were woken meanwhile, or the database failed.
     again: HashSet<GroupName>,
     tasks: JoinSet<(GroupName, Result<(), WorkPanicked>)>,
 }
 
 impl<C: Containers> MediaScheduler<C> {
-    /// Takes up every group that an earlier run left waiting.
+    /// Looks at every group that an earlier run left waiting.
     async fn resume_waiting_groups(&mut self) {
         let groups = loop {
             match self.fetcher.context.store.groups_with_pending_calls().await {
@@ -119,7 +120,7 @@ impl<C: Containers> MediaScheduler<C> {
         }
     }
 
-    /// Passes the hint on, or fetches first what the group's next prompt needs.
+    /// Passes the hint on, or first fetches what the group's next prompt needs.
     async fn fetch_or_forward_hint(&mut self, name: GroupName) {
         if self.fetching.contains(&name) {
             self.again.insert(name);
@@ -155,7 +156,8 @@ impl<C: Containers> MediaScheduler<C> {
             self.spawn_group_task(name, sleep(ERROR_PAUSE));
             return;
         }
-        // At once, also where more has come since: a chat that sends and sends would never be answered.
+        // At once, even if more has come since: otherwise a chat that sends without a pause would never be
+        // answered.
         self.hints.send(name.clone()).await.ok();
         if self.again.remove(&name) {
             self.fetch_or_forward_hint(name).await;
@@ -171,7 +173,7 @@ struct MediaFetcher<C> {
 }
 
 impl<C: Containers> MediaFetcher<C> {
-    /// The files that a group waits for, if there are any and this run's bridge can have them.
+    /// The files that a group waits for, if there are any and this run's bridge can fetch them.
     async fn reachable_wanted_files(&self, name: &GroupName) -> Result<Option<(Group, Vec<WantedFile>)>> {
         let wanted = self.context.store.wanted_files(name).await?;
         if wanted.is_empty() {
@@ -186,7 +188,8 @@ impl<C: Containers> MediaFetcher<C> {
         Ok(in_reach.then_some((group, wanted)))
     }
 
-    /// Fetches these files of a group, showing that Kai is at it; returns when each has its end.
+    /// Fetches these files of a group, and shows meanwhile that Kai is typing. Returns when each fetch has
+    /// ended.
     async fn fetch_group_files(&self, group: &Group, wanted: Vec<WantedFile>) {
         let work = async {
             let (wanted, left_out) = partition_within_limits(wanted, self.context.settings.media_limit_bytes);
@@ -196,7 +199,7 @@ impl<C: Containers> MediaFetcher<C> {
             }
             for file in wanted {
                 let outcome = catch_panic(self.fetch_file(group, &file)).await;
-                // Another time would break off in the same way, and its group would never be answered.
+                // A second try would break off in the same way, and the group would never be answered.
                 let outcome = outcome.unwrap_or_else(|_| Err(NOT_SAVED.to_owned()));
                 self.record_fetch_outcome(group, &file, outcome).await;
             }
@@ -215,7 +218,7 @@ impl<C: Containers> MediaFetcher<C> {
         }
     }
 
-    /// Writes down how a fetch ended: until then the group's messages wait.
+    /// Records how a fetch ended. Until then the group's messages wait.
     async fn record_fetch_outcome(&self, group: &Group, file: &WantedFile, outcome: Result<String, String>) {
         match outcome {
             Ok(path) => {
@@ -236,7 +239,8 @@ impl<C: Containers> MediaFetcher<C> {
             .await;
     }
 
-    /// Fetches one file: its path in the group's folder, or why it is missing, in words for the agent.
+    /// Fetches one file. Returns its path in the group's folder, or why it is missing, in words for the
+    /// agent.
     async fn fetch_file(&self, group: &Group, file: &WantedFile) -> Result<String, String> {
         if let Some(path) = self.find_fetched_file(group, file).await {
             return Ok(path);
@@ -271,7 +275,7 @@ impl<C: Containers> MediaFetcher<C> {
         }
     }
 
-    /// What was fetched before, for the message itself, if the agent has left it where it was.
+    /// The file that was fetched before for the message itself, if the agent has left it where it was.
     async fn find_fetched_file(&self, group: &Group, file: &WantedFile) -> Option<String> {
         let path = file.path.clone()?;
         let folder = self.context.paths.group_folder(&group.name);
@@ -282,7 +286,7 @@ impl<C: Containers> MediaFetcher<C> {
         opened.unwrap_or(false).then_some(path)
     }
 
-    /// One try. While the link is down nobody is asked: no answer could be sent either.
+    /// One try. Waits while the link is down: no answer could be sent either.
     async fn fetch_from_bridge(
         &self,
         file: &WantedFile,
@@ -298,17 +302,17 @@ impl<C: Containers> MediaFetcher<C> {
         let order = Order::Fetch(FetchOrder { media: file.media.clone(), into, limit_bytes, outcome });
         let asked = async {
             self.source.orders.send(order).await.ok();
-            // A bridge that drops it was interrupted.
+            // If the bridge drops it, it was interrupted.
             answer.await.unwrap_or(Err(FetchError::Later))
         };
         timeout(FETCH_LIMIT, asked).await.map_err(|_| NOT_IN_TIME.to_owned())
     }
 }
 
-/// Where a file of a message comes to lie: a name made by us, the same at every try.
+/// Where a message's file is saved: a name that we make, the same at every try.
 struct InboxTarget {
     file: InboxFile,
-    /// The name until it is whole.
+    /// The name until the file is whole.
     part: String,
 }
 
@@ -373,8 +377,8 @@ fn reason_not_saved(error: io::Error) -> String {
     reason.to_owned()
 }
 
-/// The newest files within the bounds of one prompt, and the rest. One over the limit is never fetched, and takes
-/// no other's place.
+/// The newest files within the limits of one prompt, and the rest. A file over the limit is never fetched,
+/// and takes no other file's place.
 fn partition_within_limits(wanted: Vec<WantedFile>, limit_bytes: u64) -> (Vec<WantedFile>, Vec<WantedFile>) {
     let (mut files, mut bytes) = (0, 0_u64);
     wanted.into_iter().partition(|file| {

@@ -1,13 +1,17 @@
-//! The service: what runs between the bridge and the sessions, from the start's cleaning to the last delivery.
+//! The service: what runs between the bridge and the sessions, from the start's cleaning to the last
+//! delivery.
 //!
 //! ```text
-//! bridge ─▶ intake ─▶ [inbox] ─hint─▶ media ─hint─▶ dispatch ─▶ sessions ─▶ [outbox] ─hint─▶ delivery ─▶ bridge
+//! bridge ─▶ intake ─▶ [inbox] ─hint─▶ media ─hint─▶ dispatch ─▶ sessions ─▶ [outbox]
+//!                                                                              │ hint
+//! bridge ◀─ delivery ◀─────────────────────────────────────────────────────────┘
 //! ```
 //! Each arrow is a task with one mailbox. `supervisor` starts and stops them. Beside them:
 //!
-//! - `slots` (pure) shares the slots among the sessions, `ahead` (pure) says for whom an agent is started early.
-//! - `pacing` and `deadlines` (pure) say when a reply leaves. `outgoing` makes its content, `repairs` sends it anew
-//!   to devices that cannot read it. `file_types` (pure) knows endings and MIME types.
+//! - `slots` (pure) shares the slots among the sessions, `ahead` (pure) says for whom an agent is started
+//!   early.
+//! - `pacing` and `deadlines` (pure) say when a reply leaves. `outgoing` makes its content, `repairs` sends
+//!   it anew to devices that cannot read it. `file_types` (pure) knows endings and MIME types.
 //! - `link_watch`, `login_watch` and `docker` note what keeps Kai from answering, and tell the owner.
 //! - `unread` has the phone asked for messages that could not be read.
 

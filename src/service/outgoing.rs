@@ -1,6 +1,6 @@
-//! From a reply as it is kept to the content that the bridge sends: opens the files of the group's folder.
+//! Makes of a stored reply the content that the bridge sends. Opens files in the group's folder.
 //!
-//! A file that cannot be sent becomes a sentence in the chat: nobody waits for what never comes.
+//! A file that cannot be sent becomes a sentence in the chat, so that nobody waits for it in vain.
 
 use crate::bridge::{Content, FILE_MAX_BYTES, OutgoingFile, SendError};
 use crate::container::Containers;
@@ -17,7 +17,7 @@ use super::media::bytes_to_megabytes;
 /// What to hand to the bridge.
 ///
 /// # Errors
-/// Why it cannot be sent now, or never.
+/// The reply cannot be sent now, or never.
 pub async fn build_content<C: Containers>(
     context: &SessionContext<C>,
     reply: &DueReply,
@@ -51,7 +51,7 @@ async fn open_outgoing_file<C: Containers>(
     path: &str,
     caption: &str,
 ) -> Result<Result<OutgoingFile, FileRefused>, SendError> {
-    // Never is only what cannot change: the host may be short of something for a moment.
+    // `Never` is only for what cannot change: this machine may be short of something for a moment.
     let not_registered = || SendError::Never("its chat is not registered any more".to_owned());
     let group = context
         .store
@@ -80,8 +80,8 @@ async fn open_outgoing_file<C: Containers>(
     })
 }
 
-/// The path relative to the group's folder, where it was given as the agent sees it. What it leads to is decided
-/// when it is opened.
+/// The path relative to the group's folder, also if it was given as the agent sees it. What it leads to is
+/// decided when it is opened.
 fn relative_to_group(path: &str) -> &str {
     let path = path.strip_prefix(GROUP_IN_CONTAINER).and_then(|rest| rest.strip_prefix('/')).unwrap_or(path);
     path.strip_prefix("./").unwrap_or(path)
@@ -105,7 +105,7 @@ mod tests {
             ("./chart.png", "chart.png"),
             ("/workspace/group/chart.png", "chart.png"),
             ("/workspace/group/./chart.png", "chart.png"),
-            // Not the group's: left as it is, and refused when it is opened.
+            // Not in the group's folder: left as it is, and refused when it is opened.
             ("/workspace/groupchart.png", "/workspace/groupchart.png"),
             ("/workspace/group", "/workspace/group"),
             ("/workspace/global/KIMI.md", "/workspace/global/KIMI.md"),

@@ -1,4 +1,4 @@
-//! How fast messages may leave: WhatsApp mistrusts who writes faster than people do.
+//! The rate limit of what is sent: WhatsApp mistrusts accounts that write faster than people do.
 //!
 //! Token buckets, two per chat and one for all. Pure: `now` is an argument.
 
@@ -10,19 +10,19 @@ use tokio::time::Instant;
 use crate::rate::{RateLimit, TokenBucket};
 use crate::types::ChatId;
 
-/// In one chat: an answer of a few parts at once, then as fast as somebody could read.
+/// In one chat: an answer of a few parts at once, then as fast as a person could read.
 const PER_CHAT: RateLimit = RateLimit { burst: 4, pause: Duration::from_secs(1) };
-/// In one chat, over a longer time: at most 240 in an hour. People ask for less, and read less; more is asked by a program
-/// that answers each answer, or said by an agent that does not stop.
+/// In one chat, over a longer time: at most 240 in an hour. People ask for less, and read less. More comes of
+/// a program that answers each answer, or of an agent that does not stop.
 const PER_CHAT_LASTING: RateLimit = RateLimit { burst: 120, pause: Duration::from_secs(30) };
 /// In all chats together.
 const OVERALL: RateLimit = RateLimit { burst: 20, pause: Duration::from_millis(100) };
 
-/// What has left lately.
+/// What was sent lately.
 #[derive(Debug)]
 pub struct SendRateLimiter {
     overall: TokenBucket,
-    /// Those of which a bucket is not full.
+    /// The chats of which a bucket is not full.
     chats: HashMap<ChatId, ChatBuckets>,
 }
 
@@ -45,11 +45,11 @@ impl ChatBuckets {
 /// Why a chat has to wait.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WaitReason {
-    /// For a moment: somebody would have to type meanwhile.
+    /// For a moment, in which a person would have to type.
     Brief,
-    /// It has said so much that the rest comes slowly.
+    /// So much was sent that the rest comes slowly.
     Lasting,
-    /// The same, and nobody was told of it yet.
+    /// The same, and the owner was not told of it yet.
     LastingUntold,
 }
 
@@ -58,7 +58,7 @@ impl SendRateLimiter {
         Self { overall: TokenBucket::new_full(OVERALL, now), chats: HashMap::new() }
     }
 
-    /// When a message may leave for this chat: now, or later.
+    /// When a message may leave for this chat: now or later.
     pub fn ready_at(&self, chat: &ChatId, now: Instant) -> Instant {
         let chat = self
             .chats
@@ -67,7 +67,7 @@ impl SendRateLimiter {
         chat.max(self.overall.next_token_at(now))
     }
 
-    /// Why a message for this chat has to wait. Who asks tells of it.
+    /// Why a message for this chat has to wait. The caller tells the owner.
     pub fn take_wait_reason(&mut self, chat: &ChatId, now: Instant) -> WaitReason {
         match self.chats.get_mut(chat) {
             Some(chat) if chat.lasting.next_token_at(now) > now => {
@@ -98,7 +98,7 @@ mod tests {
         ChatId::new(format!("{number}@g.us"))
     }
 
-    /// Seconds after the beginning at which so many messages leave for one chat, each as early as it may.
+    /// When so many messages leave, each as early as it may, in seconds after the beginning.
     fn as_fast_as_possible(messages: usize, chat_of: impl Fn(usize) -> ChatId) -> Vec<f32> {
         let began = Instant::now();
         let (mut now, mut pacing, mut left) = (began, SendRateLimiter::new(began), Vec::new());

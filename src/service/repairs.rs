@@ -1,5 +1,6 @@
-//! Has the bridge seal anew what somebody's device may not be able to read, beside everything that is sent: nothing
-//! waits for a repair. Which and when is decided in `repair`, and kept in the store.
+//! Has the bridge encrypt anew what a person's device may not be able to read. Repairs go beside everything
+//! that is sent; nothing waits for them. Which are made, and when, is decided in `repair` and kept in the
+//! store.
 
 use std::time::Duration;
 
@@ -9,11 +10,11 @@ use tokio::time::timeout;
 use crate::bridge::{Order, RepairOrder, SendError};
 use crate::store::DueRepair;
 
-/// How long the bridge may take over one: keys are asked for, and one message is sent.
+/// How long the bridge may take over one repair: keys are asked for, and one message is sent.
 const REPAIR_LIMIT: Duration = Duration::from_secs(60);
 
-/// Makes these repairs, one after the other. Gives those that could not be made now. Whether one has helped, only a
-/// receipt of the device can say.
+/// Makes these repairs, one after the other. Returns those that could not be made now. Only a receipt from
+/// the device shows whether a repair has helped.
 pub async fn send_repairs(orders: mpsc::Sender<Order>, due: Vec<DueRepair>) -> Vec<DueRepair> {
     let mut not_made = Vec::new();
     for repair in due {

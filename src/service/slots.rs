@@ -1,17 +1,17 @@
-//! Who may run a container: so many slots as there may be, and as there is memory for, granted in the order in which they
-//! were asked for.
+//! Which groups may run a container. There are as many slots as are allowed and as there is memory for. They
+//! are granted in the order in which they were asked for.
 //!
-//! Pure: says whom to grant a slot and whom to ask for one. A group that waits makes the group that is idle for the longest
-//! give its slot up, or, if all are at work, the one that holds its slot the longest, after its turn. If memory runs
-//! short, those that are idle give theirs up, nobody in a turn. Half of the slots may be taken ahead of need, while they are
-//! free.
+//! Pure: says which group is granted a slot, and which is asked for its slot. If a group waits, the group
+//! that is idle for the longest gives its slot up. If all are at work, the one that has held its slot the
+//! longest gives it up after its turn. If memory runs short, idle groups give their slots up, never one in a
+//! turn. Half of the slots may be taken ahead of need, while they are free.
 
 use std::collections::VecDeque;
 
 use crate::types::GroupName;
 
-/// What an agent counts for at least, in bytes, whatever it has been found to hold: an engine of either kind that waits, and
-/// one that is only about to start.
+/// What an agent counts for at least, in bytes, whatever it was found to hold: an engine of either kind that
+/// waits, or one that is about to start.
 pub const AGENT_BYTES: u64 = 120 * 1024 * 1024;
 
 /// What to tell a session.
@@ -38,11 +38,11 @@ pub struct Slots {
 struct SlotHolder {
     group: GroupName,
     activity: Activity,
-    /// It was told that its slot is wanted.
+    /// The group was told that its slot is wanted.
     was_asked: bool,
     taken: SlotPurpose,
     memory_bytes: u64,
-    /// When it became idle, in the order of all such times.
+    /// When the group became idle, in the order of all such times.
     rested: u64,
 }
 
@@ -52,7 +52,7 @@ enum Activity {
     Busy,
 }
 
-/// What for a holder has its slot.
+/// What a holder has its slot for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SlotPurpose {
     ForWork,
@@ -64,7 +64,7 @@ impl Slots {
         Self { count: count.max(1), memory_bytes, rests: 0, holders: Vec::new(), waiting: VecDeque::new() }
     }
 
-    /// Whether one more may hold a slot. One always may.
+    /// Whether one more group may hold a slot. One group always may.
     fn has_free_slot(&self) -> bool {
         let after = self.held_memory_bytes().saturating_add(AGENT_BYTES);
         self.holders.is_empty() || (self.holders.len() < self.count && after <= self.memory_bytes)
@@ -74,13 +74,13 @@ impl Slots {
         self.holders.iter().map(|holder| holder.memory_bytes).fold(0, u64::saturating_add)
     }
 
-    /// Those that hold a slot.
+    /// The groups that hold a slot.
     pub fn holding_groups(&self) -> impl Iterator<Item = &GroupName> {
         self.holders.iter().map(|holder| &holder.group)
     }
 
-    /// What the holders' agents have been found to hold, in bytes. Says whom to ask for its slot: if they hold too much
-    /// together, or `is_short` of memory is the machine, the one that is idle for the longest, one at a time.
+    /// Takes in how much memory the holders' agents hold, in bytes. If they hold too much together, or the
+    /// machine `is_short` of memory, asks the group that is idle for the longest for its slot, one at a time.
     pub fn update_memory_use(
         &mut self,
         held: impl Fn(&GroupName) -> Option<u64>,
@@ -103,14 +103,14 @@ impl Slots {
         orders
     }
 
-    /// The one that is idle for the longest, of those that were not asked.
+    /// The holder that is idle for the longest, of those that were not asked.
     fn longest_idle_holder(&self) -> Option<usize> {
         let idle = self.holders.iter().enumerate();
         let idle = idle.filter(|(_, holder)| !holder.was_asked && holder.activity == Activity::Idle);
         idle.min_by_key(|(_, holder)| holder.rested).map(|(index, _)| index)
     }
 
-    /// A group asks for a slot. One that got it unasked meanwhile has it already.
+    /// A group asks for a slot. It has one already if it got it unasked meanwhile.
     pub fn request_slot(&mut self, group: GroupName) -> Vec<SlotOrder> {
         if self.holds_slot(&group) {
             self.mark_needed(&group);
@@ -120,7 +120,7 @@ impl Slots {
         self.grant_or_reclaim_slots()
     }
 
-    /// Takes a slot for a group that has not asked for one, if one is free that nobody may need before.
+    /// Takes a slot for a group that has not asked for one, if a slot is free that no other group needs.
     pub fn try_take_slot_ahead(&mut self, group: &GroupName) -> bool {
         let ahead = self.holders.iter().filter(|holder| holder.taken == SlotPurpose::Ahead).count();
         let may = self.waiting.is_empty()
@@ -133,7 +133,7 @@ impl Slots {
         may
     }
 
-    /// There is work for a holder whose slot was taken ahead.
+    /// There is work for a group whose slot was taken ahead of need.
     pub fn mark_needed(&mut self, group: &GroupName) {
         if let Some(holder) = self.holders.iter_mut().find(|holder| holder.group == *group) {
             holder.taken = SlotPurpose::ForWork;
@@ -155,7 +155,7 @@ impl Slots {
         });
     }
 
-    /// A group gives its slot back, or does not wait for one any more.
+    /// A group gives its slot back, or no longer waits for one.
     pub fn release_slot(&mut self, group: &GroupName) -> Vec<SlotOrder> {
         self.waiting.retain(|waiting| waiting != group);
         self.holders.retain(|holder| holder.group != *group);
@@ -197,8 +197,9 @@ impl Slots {
         orders
     }
 
-    /// The holder to ask next, if one more is needed: an idle one, else the busy one that holds the longest.
-    /// That a busy one was asked does not keep an idle one: it is free at once.
+    /// The holder to ask next, if one more slot is needed: an idle one, else the busy one that has held its
+    /// slot the longest. An idle holder is asked even if a busy one was asked before: its slot is free at
+    /// once.
     fn next_holder_to_ask(&mut self) -> Option<&mut SlotHolder> {
         let asked = |activity| {
             let held = self.holders.iter().filter(|holder| holder.was_asked && holder.activity == activity);

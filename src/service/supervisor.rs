@@ -1,8 +1,9 @@
-//! Starts the parts of the service, watches them, and stops them in their order.
+//! Starts the parts of the service, watches them, and stops them in order.
 //!
-//! Starting does all the cleaning; being killed at any point loses nothing. Stopping goes with the stream: media,
-//! sessions, delivery. Intake goes last, as it hears what WhatsApp says of the last replies. A message that comes
-//! meanwhile waits for the next start. A link to WhatsApp that only a person can bring back stops the service, too.
+//! Starting does all the cleaning, so that a kill at any point loses nothing. Stopping goes with the stream:
+//! media, sessions, delivery. Intake stops last, as it hears WhatsApp's answers to the last replies. A
+//! message that comes meanwhile waits for the next start. The service also stops if only a person can bring
+//! the link to WhatsApp back.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -25,17 +26,19 @@ use crate::session::SessionContext;
 use crate::store::MAX_ATTEMPTS;
 use crate::types::{LinkState, Outage, Trouble};
 
-/// Wake-ups on their way from intake to media, and from there to dispatch.
+/// The most wake-ups on their way from intake to media, and from there to dispatch.
 const HINTS_IN_FLIGHT: usize = 64;
-/// How often what is too old to matter is forgotten.
+/// How often rows that are too old to matter are removed.
 const FORGET_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
-/// How long all sessions together may take to end: each has a grace of 10 s, then Docker is asked to kill.
+/// How long all sessions together may take to end. Each has a grace of 10 s, then Docker is asked to kill its
+/// container.
 const SESSIONS_STOP_LIMIT: Duration = Duration::from_secs(45);
-/// How long a renewal of the login that has begun may take from the beginning of the end: its answer is the only copy.
+/// How long a renewal of the login that has begun may take when the service stops. Its answer is the only
+/// copy of the new login.
 const RENEWAL_LIMIT: Duration = Duration::from_secs(40);
-/// How long the last replies may take after everything else has stopped.
+/// How long the last replies may take after the sessions have stopped.
 const LAST_DELIVERIES_LIMIT: Duration = Duration::from_secs(10);
-/// How long stopping may take in all; whoever kills earlier makes the next start clean up.
+/// How long stopping may take in all. After an earlier kill the next start cleans up.
 pub const STOP_LIMIT: Duration =
     Duration::from_secs(SESSIONS_STOP_LIMIT.as_secs() + LAST_DELIVERIES_LIMIT.as_secs());
 
@@ -47,11 +50,12 @@ pub enum StopReason {
     Link(LinkState),
 }
 
-/// Runs the service until `shutdown` resolves, or the link needs a person. `ready` is answered once messages are
+/// Runs the service until `shutdown` resolves or the link needs a person. Answers `ready` when messages are
 /// taken in.
 ///
 /// # Errors
-/// The database cannot be used at the start, or a part of the service has broken off. Docker is waited for.
+/// The database cannot be used at the start, or a part of the service has broken off. If Docker does not
+/// answer, the service waits for it.
 pub async fn run_service<C: Containers>(
     context: SessionContext<C>,
     end: ServiceEnd,
@@ -60,7 +64,7 @@ pub async fn run_service<C: Containers>(
     shutdown: impl Future<Output = ()>,
 ) -> Result<StopReason> {
     clean_up_at_start(&context).await?;
-    let account = login_watch::start_login_watch(&context).await;
+    let watched_login = login_watch::start_login_watch(&context).await;
     let (woken, woken_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (hints, hint_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (stop_intake, intake_stopped) = oneshot::channel();
@@ -69,7 +73,7 @@ pub async fn run_service<C: Containers>(
     let (stop_delivery, delivery_stopped) = oneshot::channel();
     let (stop_refresher, refresher_stopped) = oneshot::channel();
 
-    // Dropping the set ends them all: whoever drops this future has stopped the service.
+    // Dropping the set ends them all, so dropping this future stops the service.
     let mut tasks = JoinSet::new();
     let unread_noted = Arc::new(Notify::new());
     let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
@@ -94,7 +98,7 @@ pub async fn run_service<C: Containers>(
         delivery_stopped,
     );
     let delivery = tasks.spawn(delivery);
-    // In a set of its own: whatever else breaks off, a renewal that has begun is finished.
+    // In a set of its own: a renewal that has begun is finished, whatever else breaks off.
     let mut refresher = JoinSet::new();
     refresher.spawn(login::run_refresher(Arc::clone(&context.login), context.clock, refresher_stopped));
     tracing::info!("Ready");
@@ -105,7 +109,7 @@ pub async fn run_service<C: Containers>(
         link = wait_for_unrecoverable_link(&context, end.link, &reach) => Ok(StopReason::Link(link)),
         never = docker::run_startup_sweep(&context) => match never {},
         never = run_daily_expiry(&context) => match never {},
-        never = account.watch_login_changes(&context) => match never {},
+        never = watched_login.watch_login_changes(&context) => match never {},
         never = unread => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
         _ = refresher.join_next() => Err(anyhow!("The keeper of the login broke off")),
@@ -142,7 +146,7 @@ pub async fn run_service<C: Containers>(
     ended
 }
 
-/// Waits until a part has ended. Another one may end meanwhile, later than it should.
+/// Waits until a part has ended. Meanwhile another part may end, later than it should.
 async fn wait_for_task_end(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Result<(), WorkPanicked> {
     while !part.is_finished() {
         tasks.join_next().await.transpose().map_err(|_| WorkPanicked)?;
@@ -150,7 +154,7 @@ async fn wait_for_task_end(tasks: &mut JoinSet<()>, part: &AbortHandle) -> Resul
     Ok(())
 }
 
-/// Forgets what is too old once a day, and keeps room for what is new: the start does it first.
+/// Removes once a day what is too old, and keeps room for what is new. The start does it first.
 async fn run_daily_expiry<C: Containers>(context: &SessionContext<C>) -> Infallible {
     loop {
         sleep(FORGET_EVERY).await;
@@ -161,7 +165,7 @@ async fn run_daily_expiry<C: Containers>(context: &SessionContext<C>) -> Infalli
     }
 }
 
-/// Resolves when the link to WhatsApp needs a person; never where the bridge is not WhatsApp's.
+/// Resolves when the link to WhatsApp needs a person. Never resolves if the bridge is not WhatsApp's.
 async fn wait_for_unrecoverable_link<C: Containers>(
     context: &SessionContext<C>,
     link: watch::Receiver<LinkState>,
@@ -173,8 +177,8 @@ async fn wait_for_unrecoverable_link<C: Containers>(
     }
 }
 
-/// Removes what an earlier run left in the database: its claims, what is too old to matter. Its containers go as soon as
-/// Docker answers.
+/// Removes what an earlier run left in the database: its claims, and rows that are too old to matter. Its
+/// containers are removed as soon as Docker answers.
 async fn clean_up_at_start<C: Containers>(context: &SessionContext<C>) -> Result<()> {
     let settings = &context.settings;
     let now = context.clock.now();

@@ -1,7 +1,8 @@
-//! Sees to messages that could not be read: has the phone asked for them, and tells the chat when one does not come.
+//! Looks after messages that could not be read: has the phone asked for them, and tells the chat if one does
+//! not come.
 //!
-//! What is to be done, the rows say; this sleeps until then, until intake has noted another one, or until the link
-//! has changed.
+//! The rows say what is to be done, and when. This sleeps until then, or until intake has noted another one
+//! or the link has changed.
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -18,7 +19,7 @@ use crate::store::{OutboxChange, UnreadWork};
 
 /// The pause after the database failed.
 const ERROR_PAUSE: Duration = Duration::from_secs(30);
-/// The longest sleep, should the clock be set: what is due then is late by no more.
+/// The longest sleep. If the clock is set, what is due is late by no more than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(60 * 60);
 
 /// Runs until the service stops.
@@ -45,14 +46,14 @@ pub async fn run_unread_recovery<C: Containers>(
             () = noted.notified() => {}
             () = sleep(pause.unwrap_or(LONGEST_SLEEP).min(LONGEST_SLEEP)) => {}
             changed = link.changed() => if changed.is_err() {
-                // The bridge is gone, which intake says.
+                // The bridge is gone, which intake reports.
                 std::future::pending::<()>().await;
             },
         }
     }
 }
 
-/// Returns how long nothing is to be done then.
+/// Returns for how long nothing is to be done after that.
 async fn perform_unread_work<C: Containers>(
     context: &SessionContext<C>,
     orders: &mpsc::Sender<Order>,

@@ -1,4 +1,4 @@
-//! What every session of a service has in common: handles, and the settings.
+//! What every session of a service has in common: handles and the settings.
 
 use std::sync::Arc;
 
@@ -23,19 +23,19 @@ pub struct SessionContext<C> {
     pub paths: Paths,
     pub clock: Clock,
     pub login: Arc<Login>,
-    /// Where the egress proxies of all groups lead.
+    /// The API to which the egress proxies of all groups lead.
     pub upstream: KimiUpstream,
     pub settings: Arc<Settings>,
-    /// To the bridge: typing and what was read; replies go through the outbox.
+    /// To the bridge: typing and read receipts. Replies go through the outbox.
     pub orders: mpsc::Sender<Order>,
     /// Tells delivery that the outbox has something new.
     pub outbox_hint: Arc<Notify>,
-    /// Whether the containers that an earlier run left are gone.
+    /// Set when the containers that an earlier run left are gone.
     pub swept: Arc<OnceCell<()>>,
 }
 
 impl<C: Containers> SessionContext<C> {
-    /// Removes the containers that an earlier run left: once, and before any of this run's is launched.
+    /// Removes the containers that an earlier run left: once, before this run launches its first.
     ///
     /// # Errors
     /// Docker does not answer. The next call tries again.
@@ -52,7 +52,7 @@ impl<C: Containers> SessionContext<C> {
 }
 
 impl<C> SessionContext<C> {
-    /// Says a sentence of our own in a chat. One that cannot be written is not worth a turn.
+    /// Says a sentence of our own in a chat. If it cannot be written, that is not worth a turn.
     pub async fn try_notify_chat(&self, chat: &ChatId, sentence: &str) {
         match self.store.notify_chat(chat, sentence, self.clock.now()).await {
             Ok(()) => self.outbox_hint.notify_one(),

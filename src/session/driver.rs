@@ -1,7 +1,9 @@
-//! Performs what the machine decides, for one group: the only owner of its container, engine and turn.
+//! Performs what the machine decides for one group. Alone owns the group's container, its engine and its
+//! turn.
 //!
-//! One task, one mailbox. Everything that happens becomes an event of the machine, its effects are carried
-//! out one after the other, and what they lead to is the next event. Never decides by itself when to do what.
+//! One task, one mailbox. Everything that happens becomes an event in one queue. The machine decides on it,
+//! the effects are carried out one after the other, and what they lead to goes to the queue's end. What the
+//! engine says is taken in only when the queue is empty. Never decides by itself when to do what.
 
 use std::collections::VecDeque;
 
@@ -85,7 +87,7 @@ pub struct SessionDriver<C> {
     pub memory: MemoryTrust,
     pub turn: Option<Turn>,
     pub progress: Option<ProgressSchedule>,
-    /// The service stops: nothing new begins.
+    /// The service stops, and nothing new begins.
     is_mailbox_closed: bool,
 }
 
@@ -98,14 +100,14 @@ pub enum LaunchReason {
     Expected,
 }
 
-/// What comes from the engine's side.
+/// What an engine's process, container or watch reports.
 enum EngineSignal {
     Agent(AgentEvent),
     ContainerEnded(ContainerExit),
     Overuse(Overuse),
 }
 
-/// The next thing that an engine reports; never, where there is none.
+/// The next thing that the engine reports; never resolves without an engine.
 async fn next_engine_signal(engine: &mut Option<RunningEngine>) -> EngineSignal {
     let Some(engine) = engine else { return std::future::pending().await };
     tokio::select! {
@@ -117,7 +119,8 @@ async fn next_engine_signal(engine: &mut Option<RunningEngine>) -> EngineSignal 
 }
 
 impl<C: Containers> SessionDriver<C> {
-    /// Lets the machine decide on each event and carries its effects out, which lead to more events, until none is left.
+    /// Lets the machine decide on each event and carries the effects out. They lead to more events; returns
+    /// when no event is left.
     pub async fn drain_events(&mut self) {
         let (was_idle, was_ahead) = (self.machine.is_idle(), self.machine.is_started_ahead());
         while let Some(event) = self.events.pop_front() {
@@ -150,7 +153,7 @@ impl<C: Containers> SessionDriver<C> {
             }
             Effect::Launch => self.launch_engine(LaunchReason::Waits).await,
             Effect::LaunchAhead => self.launch_engine(LaunchReason::Expected).await,
-            // Who stops begins nothing: an engine that is asked now would do its work for nobody.
+            // A session that stops begins nothing: an engine that is asked now would do its work for nobody.
             Effect::Prompt if self.is_mailbox_closed => Some(SessionEvent::NothingToDo),
             Effect::Steer if self.is_mailbox_closed => None,
             Effect::Prompt => Some(self.prompt_engine().await.unwrap_or_else(|error| {
@@ -188,7 +191,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// Takes in what the engine says; what concerns the machine comes back as an event.
+    /// Takes in what the engine says. What concerns the machine comes back as an event.
     async fn handle_agent_event(&mut self, event: AgentEvent) -> Option<SessionEvent> {
         match event {
             AgentEvent::Ready => {
@@ -216,7 +219,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// Takes in several things that the engine has said: each with all that it leads to, before the next.
+    /// Takes in what the engine has said, in order: all that one thing leads to comes before the next.
     pub async fn handle_agent_events(&mut self, said: Vec<AgentEvent>) {
         for agent_event in said {
             let event = self.handle_agent_event(agent_event).await;
@@ -225,7 +228,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// What the engine has said already is heard before the session stops: a whole answer may be among it.
+    /// Takes in what the engine has said already before the session stops: a whole answer may be among it.
     async fn close_mailbox(&mut self) -> SessionEvent {
         self.is_mailbox_closed = true;
         if let Some(engine) = &mut self.engine {
@@ -250,7 +253,7 @@ impl<C: Containers> SessionDriver<C> {
             return Ok(SessionEvent::NothingToDo);
         };
         engine.has_worked = true;
-        // What went wrong before says nothing of this turn.
+        // A failure from before says nothing of this turn.
         engine.egress.take_failure();
         self.context.login.reload_if_changed(self.context.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
@@ -262,7 +265,7 @@ impl<C: Containers> SessionDriver<C> {
         Ok(SessionEvent::Prompted)
     }
 
-    /// What a claim says to the engine, with the pictures that it can see.
+    /// What a claim says to the engine, with the images that the model can see.
     async fn build_input(&mut self, group: &Group, claim: &mut Claim) -> EngineInput {
         let (zone, folder) = (&self.context.settings.zone, self.context.paths.group_folder(&self.name));
         whole_texts::save_cut_texts(&self.context.store, folder.clone(), zone, claim).await;
@@ -287,7 +290,7 @@ impl<C: Containers> SessionDriver<C> {
         digits.chain([group.trigger_or(&self.context.settings.assistant).to_owned()]).collect()
     }
 
-    /// Lets who wrote see that it was read. A failure does not matter.
+    /// Lets the senders see that their messages were read. A failure does not matter.
     fn send_read_receipts(&self, chat: &ChatId, claim: &Claim) {
         for (sender, messages) in &claim.senders {
             let (chat, sender, messages) = (chat.clone(), sender.clone(), messages.clone());
@@ -295,7 +298,8 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// Claims what has come since for the running turn. It counts as read only when its receipt comes.
+    /// Claims what has come since, for the running turn. It counts as read only when the engine's receipt
+    /// comes.
     async fn steer_turn(&mut self) -> Result<Option<SessionEvent>> {
         let Some(turn) = &self.turn else { return Ok(None) };
         let (id, chat) = (turn.id, turn.chat.clone());
@@ -314,9 +318,9 @@ impl<C: Containers> SessionDriver<C> {
     /// Shows the chat that its turn goes on, unless the group was removed meanwhile.
     async fn send_progress_update(&mut self) -> Option<SessionEvent> {
         let now = Instant::now();
-        let attention = self.progress.as_mut()?;
-        let show = attention.take_due_update(now)?;
-        let minutes = attention.minutes_since_start(now);
+        let progress = self.progress.as_mut()?;
+        let show = progress.take_due_update(now)?;
+        let minutes = progress.minutes_since_start(now);
         if let Ok(None) = self.current_group().await {
             tracing::info!("The group was removed; its turn ends");
             return Some(SessionEvent::Removed);
@@ -345,13 +349,13 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// The group as it is registered now; none when it was removed.
+    /// The group as it is registered now, if it was not removed.
     pub async fn current_group(&self) -> Result<Option<Group>> {
         self.context.store.group_by_name(&self.name).await
     }
 
     pub async fn send_report(&self, kind: ReportKind) {
-        // Dispatch outlives its sessions; should it be gone, there is nobody left to tell.
+        // Dispatch outlives its sessions. If it is gone, there is nobody left to tell.
         self.reports.send(SessionReport { group: self.name.clone(), kind }).await.ok();
     }
 }

@@ -1,4 +1,4 @@
-//! Writes the end of a turn down: its rows, its replies and its tokens, in one transaction.
+//! Records the end of a turn: its rows, its replies and its tokens, in one transaction.
 
 use std::time::Duration;
 
@@ -8,11 +8,12 @@ use tokio::time::sleep;
 use super::context::SessionContext;
 use crate::store::{PendingAfterTurn, TurnEnding};
 
-/// How often, and with which pauses, it is tried.
+/// How often it is tried, and the pause in between.
 const TRIES: u32 = 5;
 const PAUSE: Duration = Duration::from_secs(2);
 
-/// A full or busy disk may have room a little later: the answer is worth some patience.
+/// Records the end of a turn. A full or busy disk may have room a little later: the answer is worth some
+/// patience.
 pub async fn finish_turn_with_retry<C>(
     context: &SessionContext<C>,
     ending: &TurnEnding,

@@ -1,4 +1,4 @@
-//! The life of a group's engine: it is launched, may be stopped for what it takes, is lost, is killed, has ended.
+//! The life of a group's engine: launched, stopped if it takes too much, lost, killed, ended.
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ use crate::container::{ContainerExit, Containers};
 use crate::notices;
 use crate::types::{Authorization, Failure, Group, Trouble, WebTraffic};
 
-/// What an ended container may still have in its pipes is read for this long.
+/// How long the pipes of an ended container are read for what they still hold.
 const DRAIN_LIMIT: Duration = Duration::from_secs(5);
 /// How long Docker may take to remove a container before it is asked again.
 pub const KILL_LIMIT: Duration = Duration::from_secs(30);
@@ -60,7 +60,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// An engine that is started without a login would only learn that there is none.
+    /// Without a login no engine is started: it would only learn that there is none.
     fn login_failure(&self) -> Option<Failure> {
         self.context.login.reload_if_changed(self.context.clock.now());
         match &*self.context.login.watch_authorization().borrow() {
@@ -69,7 +69,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// The agent takes more of the machine than is one chat's share: its container goes, and its chat is told.
+    /// The agent takes more of the machine than one chat's share: its container goes, and its chat is told.
     pub async fn stop_overusing_agent(&mut self, overuse: Overuse) -> SessionEvent {
         tracing::warn!(?overuse, "The agent takes too much of this machine and is stopped");
         let trouble = overuse.trouble();
@@ -78,7 +78,7 @@ impl<C: Containers> SessionDriver<C> {
         {
             tracing::warn!("Failed to note that an agent was stopped: {error:#}");
         }
-        // With a turn, its end tells.
+        // If a turn runs, its end tells the chat.
         if self.machine.is_idle()
             && let Ok(Some(group)) = self.current_group().await
         {
@@ -90,13 +90,13 @@ impl<C: Containers> SessionDriver<C> {
         SessionEvent::Lost(trouble)
     }
 
-    /// The group, if it still has something to answer, and may.
+    /// The group, if it still has something to answer and is allowed to.
     async fn group_to_answer(&self) -> Result<Option<Group>> {
         let Some(group) = group_within_token_limit(&self.context, &self.name).await? else { return Ok(None) };
         Ok(self.context.store.has_pending_calls(&group).await?.then_some(group))
     }
 
-    /// Removes the container; `Ended` only once it is certainly gone.
+    /// Removes the container. Reports `Ended` only when the container is certainly gone.
     pub async fn kill_container(&mut self) -> Option<SessionEvent> {
         let Some(engine) = &self.engine else { return Some(SessionEvent::Ended) };
         match timeout(KILL_LIMIT, self.context.containers.remove_container(&engine.container)).await {
@@ -116,7 +116,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// The container has ended: what its pipes still hold is heard first.
+    /// The container has ended. What its pipes still hold is taken in first.
     pub async fn handle_container_exit(&mut self, exit: ContainerExit) -> Option<SessionEvent> {
         let engine = self.engine.as_mut()?;
         let container = engine.container.clone();
@@ -127,9 +127,9 @@ impl<C: Containers> SessionDriver<C> {
             }
         };
         timeout(DRAIN_LIMIT, read_rest).await.ok();
-        let is_told = rest.iter().any(|event| matches!(event, AgentEvent::Gone(_)));
+        let is_loss_reported = rest.iter().any(|event| matches!(event, AgentEvent::Gone(_)));
         self.handle_agent_events(rest).await;
-        if !is_told {
+        if !is_loss_reported {
             self.events.push_back(SessionEvent::Lost(Trouble::EngineDied));
             self.drain_events().await;
         }
@@ -137,7 +137,7 @@ impl<C: Containers> SessionDriver<C> {
         self.flush_web_traffic().await;
         match exit {
             ContainerExit::Code(_) => self.engine.take().map(|_| SessionEvent::Ended),
-            // Docker has lost sight of it: only its removal is certain.
+            // Docker has lost sight of it. Only its removal is certain.
             ContainerExit::Unknown if self.engine.is_some() => self.kill_container().await,
             ContainerExit::Unknown => None,
         }
@@ -159,7 +159,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// Writes down what went over the web since the last time. It is worth no second try.
+    /// Records what went over the web since the last time. A failure is worth no second try.
     pub async fn flush_web_traffic(&self) {
         let Some(engine) = &self.engine else { return };
         let moved = engine.egress.take_web_traffic();

@@ -1,6 +1,6 @@
-//! The pictures of a prompt: which of them the model gets to see, and whether it can see at all.
+//! The images of a prompt: which of them the model is shown, and whether it can see at all.
 //!
-//! The files lie in the agent's own folder: each is opened as what it is now, and its type is read from its
+//! The files lie in the agent's own folder. Each is opened as what it is now, and its type is read from its
 //! first bytes, never from what a sender or the agent calls it.
 
 use std::io::Read;
@@ -13,26 +13,27 @@ use crate::panics::run_blocking;
 use crate::render::prompt::{FileLocation, PromptFile, PromptMessage};
 use crate::types::MediaKind;
 
-/// Most pictures of one prompt, the newest.
+/// The most images of one prompt. The newest are taken.
 const PICTURES_MAX: usize = 4;
-/// A larger picture is only told, with its path.
+/// Of a larger image the model is told only the path.
 const PICTURE_MAX_BYTES: u64 = 4 * 1024 * 1024;
-/// Most bytes of pictures that one run of an engine is shown. They stay in its history, which goes with every
-/// request: 16 MB of Base64, beside the 8 MB that the agent-runner leaves there at a start, fit through the door.
+/// The most bytes of images that one run of an engine is shown. They stay in its history, which goes with
+/// every request. As 16 MB of Base64, beside the 8 MB that the agent-runner leaves there at a start, they fit
+/// through the egress proxy.
 const SHOWN_MAX_BYTES: u64 = 12 * 1024 * 1024;
 
 /// Whether the model can see.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Vision {
     Sees {
-        /// Of pictures that may still be shown.
+        /// How many bytes of images may still be shown.
         left_bytes: u64,
     },
     Blind,
 }
 
 impl Vision {
-    /// As the engine's settings say; `model` is the owner's other choice of one.
+    /// As the engine's settings say. `model` is the owner's choice of another model.
     pub fn from_engine_config(config: &Path, model: Option<&str>) -> Self {
         if config_toml::can_take_images(config, model) {
             Self::Sees { left_bytes: SHOWN_MAX_BYTES }
@@ -42,10 +43,10 @@ impl Vision {
     }
 }
 
-/// The pictures of these messages that can be shown, in the messages' order; counts them as shown.
-pub async fn images_for(folder: PathBuf, messages: &[PromptMessage], sight: &mut Vision) -> Vec<Image> {
-    let Vision::Sees { left_bytes } = sight else { return Vec::new() };
-    // What a message quotes was there before it.
+/// The images of these messages that can be shown, in the messages' order. Counts them as shown.
+pub async fn images_for(folder: PathBuf, messages: &[PromptMessage], vision: &mut Vision) -> Vec<Image> {
+    let Vision::Sees { left_bytes } = vision else { return Vec::new() };
+    // A quoted message is older than the one that quotes it.
     let files = messages.iter().flat_map(|message| {
         [message.quote.as_ref().and_then(|quote| quote.file.as_ref()), message.file.as_ref()]
     });
@@ -54,14 +55,14 @@ pub async fn images_for(folder: PathBuf, messages: &[PromptMessage], sight: &mut
         return Vec::new();
     }
     let budget_bytes = *left_bytes;
-    // A reading that broke off shows nothing; the paths are told in any case.
+    // If reading breaks off, nothing is shown. The prompt names the paths in any case.
     let images =
         run_blocking(move || read_newest_images(&folder, &paths, budget_bytes)).await.unwrap_or_default();
     *left_bytes -= images.iter().map(|image| image.bytes.len() as u64).sum::<u64>();
     images
 }
 
-/// The newest pictures within the bounds, the oldest of them first.
+/// The newest images within the limits, the oldest of them first.
 fn read_newest_images(folder: &Path, paths: &[String], mut budget_bytes: u64) -> Vec<Image> {
     let mut images = Vec::new();
     for path in paths.iter().rev().take(PICTURES_MAX) {
@@ -101,7 +102,7 @@ fn read_image(folder: &Path, path: &str) -> Option<Image> {
     Some(Image { mime, bytes })
 }
 
-/// What a picture says that it is, if it is of a kind that models take.
+/// The type that an image's first bytes show, if models take it.
 fn detect_image_type(bytes: &[u8]) -> Option<&'static str> {
     match bytes {
         [0xff, 0xd8, 0xff, ..] => Some("image/jpeg"),
@@ -194,14 +195,14 @@ mod tests {
         }
         let messages = ["a.png", "b.png"].map(|path| message(MediaKind::Image, path));
         let picture = PNG.len() as u64;
-        let mut sight = Vision::Sees { left_bytes: 2 * picture + 1 };
+        let mut vision = Vision::Sees { left_bytes: 2 * picture + 1 };
         let mut shown = Vec::new();
         for _ in 0..3 {
-            shown.push(images_for(folder.path().to_owned(), &messages[1..], &mut sight).await.len());
+            shown.push(images_for(folder.path().to_owned(), &messages[1..], &mut vision).await.len());
         }
-        assert_eq!((shown, sight), (vec![1, 1, 0], Vision::Sees { left_bytes: 1 }));
-        let mut sight = Vision::Sees { left_bytes: picture };
-        assert_eq!(images_for(folder.path().to_owned(), &messages, &mut sight).await.len(), 1, "the newest");
+        assert_eq!((shown, vision), (vec![1, 1, 0], Vision::Sees { left_bytes: 1 }));
+        let mut vision = Vision::Sees { left_bytes: picture };
+        assert_eq!(images_for(folder.path().to_owned(), &messages, &mut vision).await.len(), 1, "the newest");
         assert_eq!(images_for(folder.path().to_owned(), &messages, &mut Vision::Blind).await.len(), 0);
     }
 

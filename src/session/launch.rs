@@ -1,4 +1,5 @@
-//! Makes a group's container ready and starts it: folders, stand-in credentials, door, then the container.
+//! Makes a group's container ready and starts it: folders, stand-in credentials, egress proxy, then the
+//! container.
 
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
@@ -25,16 +26,16 @@ use crate::{folders, login};
 
 /// How long Docker may take to start or remove a container: measured 0.2 s, and 9 s for ten at once.
 const LAUNCH_LIMIT: Duration = Duration::from_secs(45);
-/// How long a launch waits for a Docker that does not answer, or for room on the disk. Less than a service may take to
-/// stop.
+/// How long a launch waits if Docker does not answer or the disk is full. Shorter than the time that stopping
+/// the service may take.
 const PATIENCE: Duration = Duration::from_secs(20);
-/// How often room is looked for meanwhile.
+/// How often a launch looks for room on the disk meanwhile.
 const LOOK_FOR_ROOM_EVERY: Duration = Duration::from_secs(3);
-/// How often Docker is looked for meanwhile, and afterwards.
+/// How often Docker is asked meanwhile, and afterwards.
 pub const LOOK_FOR_DOCKER_EVERY: Duration = Duration::from_secs(3);
-/// How long it may take to answer that.
+/// How long Docker may take to answer.
 const LOOK_FOR_DOCKER_LIMIT: Duration = Duration::from_secs(10);
-/// Longest line of an engine's stderr that is logged.
+/// The longest line of an engine's stderr that is logged.
 const STDERR_LINE_MAX_BYTES: u64 = 4_096;
 
 /// A started engine and everything that belongs to it.
@@ -42,17 +43,17 @@ pub struct RunningEngine {
     pub container: String,
     pub agent: Agent,
     pub events: mpsc::Receiver<AgentEvent>,
-    /// None once it has been told.
+    /// None after it was reported.
     pub exit: Option<oneshot::Receiver<ContainerExit>>,
     pub egress: EgressProxy,
     /// Whether it has had a turn.
     pub has_worked: bool,
     pub vision: Vision,
-    /// None once it has been told.
+    /// None after it was reported.
     pub overuse: Option<oneshot::Receiver<Overuse>>,
-    /// The group as it was at the start: its role decided what is mounted.
+    /// The group as it was at the start. Its role decided what is mounted.
     group: Group,
-    /// What the group's prompt files were at the start.
+    /// The group's prompt files as they were at the start.
     prompt_files: PromptFiles,
 }
 
@@ -67,27 +68,28 @@ impl RunningEngine {
 
     /// Resolves, once, when the agent has taken too much of the machine.
     pub async fn wait_for_overuse(overuse: &mut Option<oneshot::Receiver<Overuse>>) -> Overuse {
-        let told = match overuse {
+        let reported = match overuse {
             Some(receiver) => receiver.await.ok(),
             None => None,
         };
         *overuse = None;
-        match told {
+        match reported {
             Some(overuse) => overuse,
             // The watch has ended without a word.
             None => std::future::pending().await,
         }
     }
 
-    /// Whether the engine was started for something else than the group is now. It has one turn in any case:
-    /// an agent that changes the prompts without end must not keep others from ever being answered.
+    /// Whether the group has changed since the engine was started. An engine has one turn in any case: an
+    /// agent that changes its prompt files again and again must not keep its chat from being answered.
     pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
         self.group != *group || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
     }
 }
 
-/// Which prompt files an engine was started with, and which copy of what is global. Told by their metadata: the files
-/// belong to the agent, who may have put anything in their place, so the host never opens them.
+/// Which prompt files an engine was started with, and which copy of the global folder. Known by their
+/// metadata only: the files belong to the agent, which may have put anything in their place, so nanokimi
+/// never opens them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PromptFiles {
     global: GlobalFolderState,
@@ -112,8 +114,9 @@ fn read_file_stamp(path: &Path) -> Option<FileStamp> {
     Some((metadata.ino(), metadata.size(), metadata.mtime(), metadata.mtime_nsec()))
 }
 
-/// Launches the group's container and begins to speak with its engine. Docker may be starting just now, after a boot or an
-/// upgrade, and a disk that is full may have room a moment later: that is waited for a little, so that nobody is told of it.
+/// Launches the group's container and begins to speak with its engine. After a boot or an upgrade Docker may
+/// just be starting, and a full disk may have room a moment later. A launch waits for that a little, so that
+/// nobody has to be told.
 pub async fn launch_engine_with_retry<C: Containers>(
     context: &SessionContext<C>,
     group: Group,
@@ -134,7 +137,8 @@ pub async fn launch_engine_with_retry<C: Containers>(
     }
 }
 
-/// Waits until the disk of the install has room; looks first after a while. If Docker's is another one, nobody looks at it.
+/// Waits until the disk of the install has room; takes the first look after a while. Ignores Docker's disk if
+/// that is another one.
 async fn wait_for_install_disk_space<C: Containers>(context: &SessionContext<C>) {
     loop {
         sleep(LOOK_FOR_ROOM_EVERY).await;
@@ -144,12 +148,12 @@ async fn wait_for_install_disk_space<C: Containers>(context: &SessionContext<C>)
     }
 }
 
-/// Whether the disk of the install counts as full; where nobody can say, it does not.
+/// Whether the disk of the install counts as full. If that cannot be read, it does not.
 pub fn is_disk_full<C: Containers>(context: &SessionContext<C>) -> bool {
     folders::free_space_of_folder(context.paths.root()).is_ok_and(DiskSpace::is_low)
 }
 
-/// Waits until Docker answers; looks first after a while.
+/// Waits until Docker answers; asks first after a while.
 pub async fn wait_for_docker<C: Containers>(context: &SessionContext<C>) {
     loop {
         sleep(LOOK_FOR_DOCKER_EVERY).await;
@@ -159,7 +163,7 @@ pub async fn wait_for_docker<C: Containers>(context: &SessionContext<C>) {
     }
 }
 
-/// What it means that a launch could not be prepared.
+/// The failure that an error in a launch's preparation means.
 pub fn failure_from_error<C: Containers>(context: &SessionContext<C>, error: &anyhow::Error) -> Failure {
     let mut causes = error.chain().filter_map(|cause| cause.downcast_ref::<std::io::Error>());
     let trouble = causes.find_map(|cause| {
@@ -172,7 +176,7 @@ async fn try_launch_engine<C: Containers>(
     context: &SessionContext<C>,
     group: Group,
 ) -> Result<RunningEngine, Failure> {
-    // An engine would ask the model, and then fail to write down what it heard.
+    // An engine would ask the model and then fail to save the answer.
     if is_disk_full(context) {
         return Err(Failure::new(Trouble::NoSpace, "The disk of the install is full"));
     }
@@ -180,11 +184,11 @@ async fn try_launch_engine<C: Containers>(
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
     context.sweep_old_containers().await.map_err(no_docker)?;
     let daemon = context.containers.fetch_daemon_user().await.map_err(no_docker)?;
-    let PreparedLaunch { spec, egress: door, global } = prepare_launch(context, &group, program, daemon)
+    let PreparedLaunch { spec, egress, global } = prepare_launch(context, &group, program, daemon)
         .await
         .map_err(|error| failure_from_error(context, &error))?;
     let prompt_files = PromptFiles::with_global_state(global, &context.paths, &group.name);
-    let sight =
+    let vision =
         Vision::from_engine_config(&context.paths.engine_config_file(), context.settings.model.as_deref());
     let RunningContainer { name, stdin, stdout, stderr, exit } =
         match timeout(LAUNCH_LIMIT, context.containers.launch_container(&spec)).await {
@@ -207,16 +211,17 @@ async fn try_launch_engine<C: Containers>(
         agent,
         events,
         exit: Some(exit_receiver),
-        egress: door,
+        egress,
         has_worked: false,
-        vision: sight,
+        vision,
         overuse: Some(overuse),
         group,
         prompt_files,
     })
 }
 
-/// Docker may have got as far as a running container, which would go on with the group's history by itself.
+/// Removes what Docker may have started after all: such a container would go on with the group's history by
+/// itself.
 async fn remove_unstarted_container<C: Containers>(context: &SessionContext<C>, container: &str) -> Failure {
     let trouble = match timeout(LAUNCH_LIMIT, context.containers.remove_container(container)).await {
         Ok(Ok(())) => Trouble::LaunchFailed,
@@ -236,7 +241,7 @@ async fn remove_unstarted_container<C: Containers>(context: &SessionContext<C>, 
 struct PreparedLaunch {
     spec: spec::ContainerSpec,
     egress: EgressProxy,
-    /// What was global when it was copied.
+    /// The global folder as it was when it was copied.
     global: GlobalFolderState,
 }
 
@@ -290,11 +295,12 @@ async fn prepare_launch<C: Containers>(
         context.settings.model.as_deref(),
     );
     let upstream = context.upstream.clone().with_models(models);
-    let door = egress::start_egress_proxy(&context.paths.egress_folder(&group.name), upstream, group).await?;
-    Ok(PreparedLaunch { spec, egress: door, global })
+    let egress =
+        egress::start_egress_proxy(&context.paths.egress_folder(&group.name), upstream, group).await?;
+    Ok(PreparedLaunch { spec, egress, global })
 }
 
-/// Kimi's search and fetch belong to its plans, not to keys of the platform, and they reach the whole web.
+/// Kimi's search and fetch belong to its plans, not to keys of the platform. They reach the whole web.
 fn allowed_services(group: &Group, login: &Authorization) -> SearchServices {
     match (&group.web, login) {
         (WebPolicy::Web, Authorization::Login(_) | Authorization::Missing(_)) => SearchServices::Kimi,
@@ -304,11 +310,12 @@ fn allowed_services(group: &Group, login: &Authorization) -> SearchServices {
     }
 }
 
-/// What an error means that says that something is full. The kernel says the same of a disk and of what it bounds for all
-/// programs of a user, such as watches of epoll; with room on the disk it can only be the latter.
+/// The trouble behind an error that says that something is full. The kernel reports a full disk and an
+/// exhausted limit of a user, such as epoll watches, with the same error. With room on the disk it can only
+/// be the limit.
 fn trouble_from_io_error(error: &std::io::Error, free: Option<DiskSpace>) -> Option<Trouble> {
     let is_full = matches!(error.kind(), std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded);
-    // EAGAIN of a call that never waits: no more threads, or memory of the kernel's.
+    // EAGAIN from a call that never waits: no more threads, or no more kernel memory.
     let has_run_out = matches!(error.kind(), std::io::ErrorKind::WouldBlock);
     let has_room = free.is_some_and(|free| !free.is_low());
     match (is_full, has_run_out) {
@@ -318,7 +325,7 @@ fn trouble_from_io_error(error: &std::io::Error, free: Option<DiskSpace>) -> Opt
     }
 }
 
-/// Where an engine of this group has its histories.
+/// The folder in which an engine of this group has its histories.
 pub async fn history_folder_for_group<C: Containers>(
     context: &SessionContext<C>,
     group: &Group,
@@ -329,7 +336,7 @@ pub async fn history_folder_for_group<C: Containers>(
     })
 }
 
-/// An engine that names its histories itself finds those of one session in a folder of their own.
+/// The folder of one session's histories, for an engine that names its histories itself.
 async fn separate_sessions_for_group<C: Containers>(
     context: &SessionContext<C>,
     group: &Group,
@@ -338,7 +345,7 @@ async fn separate_sessions_for_group<C: Containers>(
     Ok(context.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
 }
 
-/// The engine's complaints go to the log, line by line. They may hold words of people: never above DEBUG.
+/// Logs what the engine writes to stderr, line by line. It may hold words of people: never above DEBUG.
 async fn log_engine_stderr(stderr: Box<dyn tokio::io::AsyncRead + Send + Unpin>) {
     let mut lines = BufReader::new(stderr);
     let mut line = Vec::new();

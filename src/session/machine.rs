@@ -7,10 +7,10 @@
 //!    │              gone                  ▼                     ▼   turn over        │ too long
 //!    └──────────────────────────────── Closing ◀────────────────┴────────────────────┘
 //! ```
-//! The happy path: work comes in, a slot is asked for and granted, the container starts, the engine says it is
-//! ready, what waits is claimed and prompted, the turn ends, and after a while without work the engine is
-//! closed. The machine knows no messages: rows are claimed and finished by the driver, which reports back.
-//! Closing always ends in Cold by the container's end, which is waited for, then forced.
+//! The happy path: work comes in, a slot is asked for and granted, the container starts, the engine says that
+//! it is ready, what waits is claimed and prompted, the turn ends, and after a while without work the engine
+//! is closed. The machine knows no messages: the driver claims and finishes rows, and reports back. Closing
+//! always ends in Cold when the container ends: that is waited for, then forced.
 
 use std::time::Duration;
 
@@ -29,10 +29,10 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const AHEAD_LIMIT: Duration = Duration::from_secs(3 * 60);
 /// The pause after the first failed attempt; it doubles with each.
 pub const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(5);
-/// How long what an outage keeps waits until it is tried again, if nobody says before that it is over. Shorter than an
-/// idle engine is kept by default, so that trying costs one request.
+/// How long kept messages wait in an outage until they are tried again, if nobody says before that it is
+/// over. Shorter than an idle engine is kept by default, so that trying costs one request.
 pub const OUTAGE_PAUSE: Duration = Duration::from_secs(10 * 60);
-/// The same of a full disk: whoever makes room says so to nobody, and trying costs no request.
+/// The same for a full disk: nobody reports that there is room again, and trying costs no request.
 const FULL_DISK_PAUSE: Duration = Duration::from_secs(30);
 
 /// The owner's limits on time.
@@ -54,14 +54,14 @@ pub enum SessionEvent {
     SlotGrantedAhead,
     /// Another group waits for a slot.
     SlotWanted,
-    /// The outage may be over: what it keeps is tried now.
+    /// The outage may be over: the kept messages are tried now.
     TryAgain,
     EngineReady,
-    /// The group's prompt has changed since the engine started: it is only read at a start.
+    /// The group's prompt files have changed since the engine started. They are read only at a start.
     PromptChanged,
     /// What waited was claimed and handed to the engine.
     Prompted,
-    /// Nothing waited after all: nothing was launched, or nothing prompted.
+    /// Nothing waited after all: nothing was launched or prompted.
     NothingToDo,
     /// What waits could not be claimed: the database failed.
     ClaimFailed,
@@ -73,7 +73,7 @@ pub enum SessionEvent {
     Lost(Trouble),
     /// The container has ended.
     Ended,
-    /// The group is none of ours any more.
+    /// The group is not registered any more.
     Removed,
     /// The service stops.
     Stop,
@@ -90,7 +90,7 @@ pub enum AfterTurn {
     Retry {
         attempt: u32,
     },
-    /// The same again when the outage is over, which is tried after its [`outage_backoff`].
+    /// The same again when the outage is over. That is tried after its [`outage_backoff`].
     Outage(Outage),
 }
 
@@ -99,9 +99,9 @@ pub enum AfterTurn {
 pub enum Effect {
     AskForSlot,
     GiveSlotBack,
-    /// Launch the container; report `Lost` where that fails, `NothingToDo` where nothing waits any more.
+    /// Launch the container; report `Lost` if that fails, `NothingToDo` if nothing waits any more.
     Launch,
-    /// The same where nothing waits yet.
+    /// The same, if nothing waits yet.
     LaunchAhead,
     /// Claim what waits and prompt it; report `Prompted`, `NothingToDo`, `PromptChanged` or `ClaimFailed`.
     Prompt,
@@ -141,7 +141,7 @@ enum State {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Steers {
-    /// The engine would lose them: it has not begun its first step.
+    /// The engine would lose a steer: it has not begun its first step.
     TooEarly,
     Welcome,
 }
@@ -153,12 +153,12 @@ enum Work {
     Waiting,
     /// Waiting, but not to be tried before this.
     WaitingUntil(Instant),
-    /// The same, because of an outage. Somebody who asks meanwhile may know that it is over.
+    /// The same, because of an outage. A person who asks meanwhile may know that it is over.
     KeptUntil(Instant),
 }
 
 impl Work {
-    /// When it is to be tried, if not now.
+    /// When the work is to be tried, if not now.
     fn retry_at(self) -> Option<Instant> {
         match self {
             Self::WaitingUntil(at) | Self::KeptUntil(at) => Some(at),
@@ -170,14 +170,14 @@ impl Work {
 /// How much the session may still do in the slot that it holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Slot {
-    /// As much as there is.
+    /// As much as there is to do.
     Ours,
-    /// Somebody waits for it, but we have not worked in it yet: giving it up now would only take turns in
-    /// launching containers.
+    /// Another group waits for it, but we have not worked in it yet. To give it up now would only launch
+    /// containers in turn.
     WantedAfterOneTurn,
     /// We have worked in it.
     Used,
-    /// We have worked in it and somebody waits for it.
+    /// We have worked in it, and another group waits for it.
     Wanted,
 }
 
@@ -215,7 +215,7 @@ impl SessionMachine {
         matches!(self.state, State::Busy { .. })
     }
 
-    /// Whether there is an engine, or will be one, that nobody has needed yet.
+    /// Whether there is an engine, or will be one, that was not needed yet.
     pub fn is_started_ahead(&self) -> bool {
         self.started_ahead
     }
@@ -317,7 +317,7 @@ impl SessionMachine {
 
     fn on_slot_granted(&mut self, now: Instant) -> Vec<Effect> {
         if self.state != State::Queued {
-            // It was given back before it came.
+            // The slot was given back before it came.
             return Vec::new();
         }
         self.slot = Slot::Ours;
@@ -327,7 +327,7 @@ impl SessionMachine {
 
     fn on_slot_granted_ahead(&mut self, now: Instant) -> Vec<Effect> {
         match self.state {
-            // What waits for its time, or for the end of an outage, waits for no engine.
+            // If there is work, it waits for its time or for the end of an outage, not for an engine.
             State::Cold if self.stopping || self.work != Work::None => vec![Effect::GiveSlotBack],
             State::Cold => {
                 self.slot = Slot::Ours;
@@ -335,9 +335,9 @@ impl SessionMachine {
                 self.state = State::Starting { since: now };
                 vec![Effect::LaunchAhead]
             }
-            // It has asked for one meanwhile.
+            // The session has asked for a slot meanwhile.
             State::Queued => self.on_slot_granted(now),
-            // It has one.
+            // The session has a slot.
             State::Starting { .. }
             | State::Idle { .. }
             | State::Prompting
@@ -377,7 +377,8 @@ impl SessionMachine {
         }
         match self.state {
             State::Busy { cancelled: Some(_), .. } => self.close_engine(now),
-            // What had no answer stays in this engine's memory; with each further try it would be there once more.
+            // What had no answer stays in this engine's memory. With each further try it would be there once
+            // more.
             State::Busy { .. } if matches!(after, AfterTurn::Outage(_)) => self.close_engine(now),
             State::Busy { .. } => self.become_idle(now),
             State::Cold
@@ -394,7 +395,7 @@ impl SessionMachine {
             State::Starting { .. } if !self.stopping => vec![Effect::FailWaiting(trouble)],
             State::Busy { cancelled: Some(_), .. } => vec![Effect::FailTurn(Trouble::TurnTooLong)],
             State::Busy { .. } => vec![Effect::FailTurn(trouble)],
-            // It was asked to end, or nobody waits for it: only the container's end is of interest.
+            // The engine was asked to end, or nobody waits for it. Only the container's end matters.
             State::Closing { .. } | State::Cold | State::Queued => return Vec::new(),
             State::Starting { .. } | State::Idle { .. } | State::Prompting => Vec::new(),
         };
@@ -415,7 +416,7 @@ impl SessionMachine {
         effects
     }
 
-    /// What waits is nobody's any more, and a turn that runs has no reader.
+    /// Nobody waits any more, and the answer of a running turn has no reader.
     fn on_removed(&mut self, now: Instant) -> Vec<Effect> {
         self.work = Work::None;
         match self.state {
@@ -449,7 +450,7 @@ impl SessionMachine {
                 vec![Effect::Cancel]
             }
             State::Closing { since } => {
-                // Should the kill fail too, it is tried again after the same time.
+                // If the kill fails, too, it is tried again after the same time.
                 *since = now;
                 vec![Effect::Kill]
             }
@@ -476,7 +477,7 @@ impl SessionMachine {
                 self.state = State::Prompting;
                 vec![Effect::Prompt]
             }
-            // Somebody else's turn first: with work of our own we queue up behind them.
+            // Another group's turn comes first. With work of our own we queue up behind it.
             State::Idle { .. } if matches!(self.slot, Slot::Wanted | Slot::WantedAfterOneTurn) => {
                 self.close_engine(now)
             }
@@ -515,7 +516,7 @@ impl SessionMachine {
     }
 }
 
-/// How long what an outage keeps waits until it is tried again.
+/// How long kept messages wait in an outage until they are tried again.
 fn outage_backoff(outage: Outage) -> Duration {
     match outage {
         Outage::NoSpace => FULL_DISK_PAUSE,

@@ -10,7 +10,7 @@ pub enum SessionCommand {
     /// A slot that was not asked for: somebody may ask for something soon.
     SlotGrantedAhead,
     SlotWanted,
-    /// What kept everybody from being answered may be over.
+    /// The outage that keeps messages from being answered may be over.
     TryAgain,
 }
 
@@ -32,6 +32,6 @@ pub enum ReportKind {
     Busy,
     /// An agent that was started ahead of need was needed.
     AheadUsed,
-    /// It was not, for as long as it was kept.
+    /// An agent that was started ahead of need was not needed as long as it was kept.
     AheadInVain,
 }

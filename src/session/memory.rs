@@ -1,4 +1,4 @@
-//! Whether what an agent has left is what keeps its engine from working: decided by how the last engines have fared.
+//! Whether the agent's own memory keeps its engine from working: decided by how the last engines fared.
 //!
 //! ```text
 //!            2 engines fail            works
@@ -6,8 +6,8 @@
 //!      ▲                        │ fails
 //!      └── works ── Cleared ◀───┘ the old memory is back: it was something else
 //! ```
-//! An engine fails here when it never gets ready, or ends, or is refused by the model's API, before the model was asked
-//! anything that it could answer. What fails later is another matter: the memory was read by then.
+//! An engine fails here if it never gets ready, ends, or is refused by the model's API before the model was
+//! asked anything that it could answer. Later failures are another matter: by then the memory was read.
 
 use anyhow::Result;
 
@@ -19,8 +19,8 @@ use crate::notices;
 use crate::panics::run_blocking;
 use crate::types::{ChatId, Group};
 
-/// So many engines in a row, then what they begin with is doubted. The third and last attempt at a message is with a new
-/// memory.
+/// After so many failed engines in a row the memory is doubted. The third and last attempt at a message is
+/// made with a new memory.
 const FAILURES_UNTIL_DOUBT: u32 = 2;
 
 #[derive(Debug)]
@@ -35,10 +35,11 @@ impl MemoryTrust {
         Self::Trusted { failures: 0 }
     }
 
-    /// An engine that began with what has kept two others from working would not work either: it gets a new memory.
+    /// If the memory has kept two engines from working, moves it aside, so that the next engine gets a new
+    /// one.
     ///
     /// # Errors
-    /// The old one cannot be moved away.
+    /// The old memory cannot be moved away.
     pub async fn set_aside_doubted_memory<C: Containers>(
         &mut self,
         context: &SessionContext<C>,
@@ -47,7 +48,7 @@ impl MemoryTrust {
         let sessions = history_folder_for_group(context, group).await?;
         let (paths, name, doubted) = (context.paths.clone(), group.name.clone(), self.is_doubted());
         let aside = run_blocking(move || match SetAsideTrial::resume_trial(&paths, &name, &sessions)? {
-            // A kill has come in between, or it could not be put back.
+            // nanokimi was killed in between, or the memory could not be put back.
             Some(aside) => Ok(Some(aside)),
             None if doubted => SetAsideTrial::begin_trial(&paths, &name, &sessions).map(Some),
             None => Ok(None),
@@ -59,7 +60,7 @@ impl MemoryTrust {
         Ok(())
     }
 
-    /// An engine has failed on something that may be in its memory.
+    /// An engine has failed, and its memory may be the reason.
     pub async fn record_engine_failure(&mut self) {
         let Some(aside) = self.advance_on_failure() else { return };
         match run_blocking(move || aside.undo_trial()).await.map_err(anyhow::Error::from).flatten() {
@@ -68,7 +69,7 @@ impl MemoryTrust {
         }
     }
 
-    /// An engine works with what it began with; the chat is told when that is a new memory.
+    /// An engine works with the memory that it began with. If that is a new one, the chat is told.
     pub async fn record_engine_success<C>(&mut self, context: &SessionContext<C>, chat: &ChatId) {
         let Some(aside) = self.advance_on_success() else { return };
         match run_blocking(move || aside.keep_aside()).await.map_err(anyhow::Error::from).flatten() {
@@ -90,12 +91,12 @@ impl MemoryTrust {
         }
     }
 
-    /// Whether the next engine is to begin without it.
+    /// Whether the next engine is to begin without the memory.
     fn is_doubted(&self) -> bool {
         matches!(self, Self::Trusted { failures } if *failures >= FAILURES_UNTIL_DOUBT)
     }
 
-    /// An engine has failed; answers with what is to be put back.
+    /// An engine has failed. Returns the memory that is to be put back.
     fn advance_on_failure(&mut self) -> Option<SetAsideTrial> {
         match std::mem::replace(self, Self::Cleared) {
             Self::Trusted { failures } => {
@@ -107,7 +108,7 @@ impl MemoryTrust {
         }
     }
 
-    /// An engine works; answers with what is to be kept aside.
+    /// An engine works. Returns the memory that is to stay aside.
     fn advance_on_success(&mut self) -> Option<SetAsideTrial> {
         match std::mem::replace(self, Self::trusted()) {
             Self::Trusted { .. } | Self::Cleared => None,

@@ -1,15 +1,17 @@
 //! One group's session with its agent: from rows that wait to rows that are done.
 //!
-//! - `machine` decides (pure). `driver` performs: it alone owns the group's container, its engine and its turn.
-//!   Its second half is in `engine_life` (from launch to the container's end) and `turn_end`.
-//! - `launch` makes a container ready. `token_limit` says whether a group may begin a turn. `share` watches what
-//!   an agent takes of the machine.
+//! - `machine` decides (pure). `driver` performs: it alone owns the group's container, its engine and its
+//!   turn. Two parts of its work are in files of their own: `engine_life`, from launch to the container's
+//!   end, and `turn_end`.
+//! - `launch` makes a container ready. `token_limit` says whether a group may begin a turn. `share` watches
+//!   what an agent takes of the machine.
 //! - `whole_texts` keeps what is too long for a prompt, `images` shows the model what was sent.
-//! - `turn` gathers an answer, `replies` makes it ready to be sent, `ending` writes it down. `progress` is what
-//!   the chat sees meanwhile.
-//! - `troubles` knows which trouble is worth another try. `memory` doubts what an agent has left if engines fail
-//!   on it. `recovery` comes after a session that broke off.
-//! - `context` is what all sessions share, `settings` among it; `mailbox` is what they and dispatch tell each other.
+//! - `turn` gathers an answer, `replies` makes it ready to be sent, `ending` writes it down. `progress` is
+//!   what the chat sees meanwhile.
+//! - `troubles` knows which trouble is worth another try. `memory` doubts what an agent has left if engines
+//!   fail on it. `recovery` comes after a session that broke off.
+//! - `context` is what all sessions share, `settings` among it; `mailbox` is what they and dispatch tell each
+//!   other.
 
 mod context;
 mod driver;

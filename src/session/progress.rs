@@ -4,9 +4,9 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
-/// WhatsApp hides "typing…" after 10 to 25 s by itself.
+/// WhatsApp hides "typing…" by itself after 10 to 25 s.
 const TYPING_EVERY: Duration = Duration::from_secs(8);
-/// When the progress lines are due, counted from the beginning of the turn.
+/// When the progress lines are due, counted from the turn's beginning.
 const PROGRESS_AFTER: [Duration; 3] =
     [Duration::from_secs(45), Duration::from_secs(3 * 60), Duration::from_secs(10 * 60)];
 
@@ -14,11 +14,11 @@ const PROGRESS_AFTER: [Duration; 3] =
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ProgressUpdate {
     Typing,
-    /// Progress line number so-and-so, counted from 1.
+    /// The progress line of this number, counted from 1.
     Progress(u32),
 }
 
-/// The schedule of one turn.
+/// What one turn shows, and when.
 #[derive(Debug)]
 pub struct ProgressSchedule {
     began: Instant,
@@ -39,7 +39,7 @@ impl ProgressSchedule {
         }
     }
 
-    /// What to show now, if anything; counts it as shown.
+    /// What to show now, if anything. Counts it as shown.
     pub fn take_due_update(&mut self, now: Instant) -> Option<ProgressUpdate> {
         if let Some(after) = PROGRESS_AFTER.get(self.progress_shown)
             && self.began + *after <= now
@@ -65,12 +65,12 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn an_hour_long_turn_shows_three_lines_and_keeps_typing() {
-        let mut attention = ProgressSchedule::new(Instant::now());
+        let mut progress = ProgressSchedule::new(Instant::now());
         let (mut lines, mut typing) = (Vec::new(), 0);
-        while Instant::now() < attention.began + Duration::from_secs(3600) {
-            tokio::time::sleep_until(attention.next_update_at()).await;
-            match attention.take_due_update(Instant::now()) {
-                Some(ProgressUpdate::Progress(nth)) => lines.push((nth, attention.began.elapsed().as_secs())),
+        while Instant::now() < progress.began + Duration::from_secs(3600) {
+            tokio::time::sleep_until(progress.next_update_at()).await;
+            match progress.take_due_update(Instant::now()) {
+                Some(ProgressUpdate::Progress(nth)) => lines.push((nth, progress.began.elapsed().as_secs())),
                 Some(ProgressUpdate::Typing) => typing += 1,
                 None => panic!("woken for nothing"),
             }

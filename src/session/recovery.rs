@@ -1,4 +1,4 @@
-//! Clears away what a session has left that broke off: its container, and the turn that nobody ends any more.
+//! Clears away what a broken session has left: its container, and its turn, which nobody else would end.
 
 use anyhow::Result;
 use tokio::time::{sleep, timeout};
@@ -12,10 +12,10 @@ use crate::notices;
 use crate::store::{MAX_ATTEMPTS, PendingAfterTurn, TurnEnding, TurnOutcome};
 use crate::types::{GroupName, TokenUsage, Trouble};
 
-/// Removes the group's containers, however often that has to be tried, and ends its turn as failed. Says what is pending
-/// then.
+/// Removes the group's containers, however often that has to be tried, and ends its turn as failed. Returns
+/// what is pending then.
 ///
-/// A session that broke off before it had claimed anything has tried to all the same: what waits counts as tried, or it
+/// If the session broke off before it had claimed anything, what waits counts as tried all the same, or it
 /// would be tried for ever.
 #[tracing::instrument(name = "recovery", skip_all, fields(group = %name))]
 pub async fn clean_up_broken_session<C: Containers>(

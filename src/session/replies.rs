@@ -1,4 +1,4 @@
-//! From what the agent said to the replies of the outbox: in order, with the message that each of them answers.
+//! Makes replies for the outbox of what the agent said: in order, each with the message that it answers.
 
 use super::turn::TurnAnswer;
 use crate::notices;
@@ -9,12 +9,12 @@ use crate::types::Lang;
 /// Which part of an answer quotes the message that called for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotePlacement {
-    /// In a chat of several people: it says whom Kai answers.
+    /// In a chat of several people, where it shows whom Kai answers.
     FirstPart,
     NoPart,
 }
 
-/// The replies of one answer, and what the chat is told of the rest, if something was left out.
+/// The replies of one answer. If something was left out, the last ones tell the chat.
 pub fn build_replies(
     answer: &TurnAnswer,
     prefix: &str,
@@ -39,8 +39,9 @@ pub fn build_replies(
         render::render_answer(&answer.text, prefix, people);
     let files = (files > 0).then(|| notices::files_left_out_notice(lang, files, render::FILES_MAX));
     let words = has_words.then(|| notices::answer_cut_notice(lang));
-    let told = files.into_iter().chain(words).map(|sentence| Reply::from_text(format!("{prefix}{sentence}")));
-    parts.into_iter().map(reply).chain(told).collect()
+    let omissions =
+        files.into_iter().chain(words).map(|sentence| Reply::from_text(format!("{prefix}{sentence}")));
+    parts.into_iter().map(reply).chain(omissions).collect()
 }
 
 #[cfg(test)]
@@ -48,7 +49,7 @@ mod tests {
     use super::*;
     use crate::store::RowId;
 
-    /// Each reply as `what -> the row it is to`.
+    /// Each reply as `content -> the row that it answers`.
     fn shown(text: &str, quoted: QuotePlacement) -> Vec<String> {
         let answer = TurnAnswer { text: text.to_owned(), to: Some(RowId::from_number(7)) };
         let shown = |Reply { content, to }| {

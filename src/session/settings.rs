@@ -11,32 +11,32 @@ use crate::types::{Engine, EngineChoice, Group, InstallId, Lang};
 #[derive(Clone, Debug)]
 pub struct Settings {
     pub install: InstallId,
-    /// The word that wakes Kai in groups without a trigger of their own, and the name in notices.
+    /// The word that wakes Kai in groups without a trigger of their own; also the name in notices.
     pub assistant: String,
-    /// In front of every reply: `Kai: `, or nothing when Kai has its own number.
+    /// In front of every reply: `Kai: `, or nothing if Kai has its own number.
     pub reply_prefix: String,
     pub lang: Lang,
     pub zone: TimeZone,
-    /// The engine of groups without one of their own.
+    /// The engine of groups that have not chosen one.
     pub engine: Engine,
     pub container_limits: ContainerLimits,
-    /// The model's name for the engine, where it is not the one in `config.toml`.
+    /// The model's name for the engine, if it is not the one in `config.toml`.
     pub model: Option<String>,
     pub device_id: String,
     pub time_limits: TimeLimits,
     /// What called Kai longer ago than this, while nanokimi was away, is only context.
     pub answer_within: Duration,
-    /// Larger files are not fetched from WhatsApp, nor sent to it.
+    /// Larger files are neither fetched from WhatsApp nor sent to it.
     pub media_limit_bytes: u64,
-    /// Most containers that run at once.
+    /// The most containers that run at once.
     pub max_agents: usize,
-    /// How much memory they may hold together.
+    /// How much memory all containers may hold together.
     pub agents_memory_bytes: u64,
 }
 
 impl Settings {
-    /// The engine of a group: its own choice, else the install's. A choice that this nanokimi does not know counts
-    /// as none.
+    /// The engine of a group: its own choice, else the install's. Another version may have written a choice
+    /// that this nanokimi does not know; that counts as no choice.
     pub fn engine_for_group(&self, group: &Group) -> Engine {
         group.engine.as_ref().and_then(EngineChoice::engine).unwrap_or(self.engine)
     }

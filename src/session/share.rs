@@ -1,8 +1,8 @@
-//! Watches what the agent of one group takes of the machine that all share, while its container runs: room on the disk,
-//! and what the kernel bounds for all programs of a user together.
+//! Watches what one group's agent takes of the shared machine while its container runs: room on the disk, and
+//! what the kernel limits for all programs of a user together.
 //!
-//! Rootless Docker has no quota for either. So what can be filled is looked at each second, which costs a system call; the
-//! agent's files are only counted when room has gone, or now and then.
+//! Rootless Docker has no quota for either. So free room is looked at each second, which costs a system call.
+//! The agent's files are counted only if room has gone, and now and then.
 
 use std::time::Duration;
 
@@ -18,26 +18,26 @@ use crate::paths::Paths;
 use crate::types::{DiskSpace, Group, Trouble};
 
 const LOOK_EVERY: Duration = Duration::from_secs(1);
-/// How often the files are counted although no room has gone.
+/// How often the files are counted even if no room has gone.
 const COUNT_EVERY: Duration = Duration::from_secs(60);
-/// Room that goes, whoever takes it, before the files are counted ahead of time. A fast disk is filled by 1 to 2 GB in
-/// a second, with some 50,000 files.
+/// If this much room has gone, whoever has taken it, the files are counted ahead of time. On a fast disk 1 to
+/// 2 GB, or some 50,000 files, can be written in a second.
 const GONE_MIN: DiskSpace = DiskSpace { bytes: 64 * MIB, entries: 5_000 };
-/// An agent that had more than its share already, such as by what people have sent, may still work with that: it may
-/// grow by so much in one container's life.
+/// An agent may have more than its share already, for example through files that people have sent. It may
+/// still work, and grow by this much in one container's life.
 const GROWTH: DiskSpace = DiskSpace { bytes: 64 * MIB, entries: 2_000 };
-/// With less room than this on the disk, whoever has written much in this container's life is stopped, however it is
-/// hidden.
+/// If the disk has less room than this, an agent that has written much in this container's life is stopped,
+/// even if what it wrote is hidden.
 const FLOOR: DiskSpace = DiskSpace { bytes: 512 * MIB, entries: 20_000 };
 const WRITTEN_MIN_BYTES: u64 = 256 * MIB;
-/// So many counts in a row, a second apart, that came to no end because folders were moved meanwhile, count as too much. To
-/// unpack or to install something moves a folder just now and then, hardly ever from one folder to another one, and the
-/// count must be in it at that moment. Whoever moves folders for ever, to hide what it takes, is stopped after some 3 s;
-/// what such a count has seen counts at once, and so does a disk that runs full.
+/// A count is disturbed if folders are moved meanwhile. So many disturbed counts in a row, a second apart,
+/// are too much. Unpacking or installing moves a folder only now and then, hardly ever into another folder,
+/// and the count must be in it at that moment. An agent that keeps moving folders, to hide what it takes, is
+/// stopped after some 3 s. What a disturbed count has seen counts at once, and so does a disk that runs full.
 const DISTURBED_COUNTS_MAX: u32 = 3;
-/// An engine has a handful of sets of watches; to use up what all programs may have takes more than a hundred.
+/// An engine has a handful of watch sets. To use up what all programs may have takes more than a hundred.
 const WATCH_SETS_MAX: u64 = 64;
-/// The container's own devices are 15; each file takes a kilobyte of the kernel's memory.
+/// The container itself has 15 devices. Each file takes a kilobyte of the kernel's memory.
 const FILES_IN_DEV_MAX: u64 = 10_000;
 
 const MIB: u64 = 1024 * 1024;
@@ -49,7 +49,7 @@ pub enum Overuse {
         taken: DiskSpace,
         free: DiskSpace,
     },
-    /// What the system's kernel has for all programs together.
+    /// What the kernel has for all programs together.
     Kernel {
         watch_sets: u64,
         files_in_dev: u64,
@@ -65,15 +65,15 @@ impl Overuse {
     }
 }
 
-/// What one look has found.
+/// What one look at the machine has found.
 #[derive(Clone, Copy, Debug)]
 struct ShareSample {
     free: DiskSpace,
-    /// With names or without.
+    /// Files without a name included.
     taken: DiskSpace,
-    /// What it may take in this container's life.
+    /// What the agent may take in this container's life.
     most: DiskSpace,
-    /// Counts in a row that somebody has disturbed, this one included.
+    /// Disturbed counts in a row, this one included.
     disturbed_counts: u32,
     held: HeldResources,
     is_kernel_exhausted: bool,
@@ -94,7 +94,7 @@ impl ShareSample {
     }
 }
 
-/// Watches until the agent has taken too much, or its session wants to know no more.
+/// Watches until the agent has taken too much, or its session no longer listens.
 pub async fn watch_for_overuse(
     paths: Paths,
     group: Group,
@@ -144,21 +144,21 @@ pub async fn watch_for_overuse(
         };
         (counted_at, free_then) = (Instant::now(), free);
         disturbed_counts = if is_whole { 0 } else { disturbed_counts + 1 };
-        let look = ShareSample { free, taken, most, disturbed_counts, held, is_kernel_exhausted };
-        if let Some(overuse) = look.detect_overuse() {
-            // A session that has ended its engine needs no word.
+        let sample = ShareSample { free, taken, most, disturbed_counts, held, is_kernel_exhausted };
+        if let Some(overuse) = sample.detect_overuse() {
+            // If the session has ended its engine meanwhile, it need not know.
             over.send(overuse).ok();
             return;
         }
     }
 }
 
-/// What is free on the disk of the install; none where it cannot be told.
+/// What is free on the disk of the install, if that can be read.
 fn read_free_space(paths: &Paths) -> Option<DiskSpace> {
     free_space_of_folder(paths.root()).ok()
 }
 
-/// What an agent may take in all that began with so much.
+/// What an agent may take in all, if it began with `at_start`.
 fn growth_limit(at_start: DiskSpace, limit: DiskSpace) -> DiskSpace {
     DiskSpace {
         bytes: limit.bytes.max(at_start.bytes.saturating_add(GROWTH.bytes)),
@@ -168,9 +168,9 @@ fn growth_limit(at_start: DiskSpace, limit: DiskSpace) -> DiskSpace {
 
 /// What the agent takes.
 struct AgentUsage {
-    /// With names or without.
+    /// Files without a name included.
     taken: DiskSpace,
-    /// Nobody has moved folders meanwhile.
+    /// No folder was moved meanwhile.
     is_whole: bool,
     held: HeldResources,
 }
@@ -193,8 +193,8 @@ async fn count_agent_usage(paths: &Paths, group: &Group, most: DiskSpace) -> Opt
     counted.await.ok()
 }
 
-/// Whether the kernel gives this user no more of what it bounds by user: watches of epoll, which a new pair of
-/// sockets needs, and sets of inotify.
+/// Whether the kernel gives this user no more of what it bounds by user: watches of epoll, which a new pair
+/// of sockets needs, and sets of inotify.
 fn is_kernel_exhausted() -> bool {
     UnixStream::pair().is_err() || !crate::folders::is_inotify_available()
 }

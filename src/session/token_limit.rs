@@ -1,7 +1,7 @@
-//! Whether a group may begin a turn: its owner may have limited the tokens of a day.
+//! Whether a group may begin a turn: the owner may have limited its tokens per day.
 //!
-//! The limit is looked at before a container is launched and before a prompt, never in the middle of a turn: one that
-//! runs is finished, and may go beyond.
+//! The limit is looked at before a container is launched and before a prompt, never in the middle of a turn.
+//! A running turn is finished, and may go beyond the limit.
 
 use anyhow::Result;
 
@@ -11,8 +11,8 @@ use crate::notices;
 use crate::store::OutboxChange;
 use crate::types::{Group, GroupName};
 
-/// The group as it is registered now, if it may begin a turn. None where it was removed, or has used up its day's
-/// tokens: then who calls has been told, and what waits was made context.
+/// The group as it is registered now, if it may begin a turn; `None` if it was removed or has used up its
+/// day's tokens. In the second case the chat has been told, and what waits was made context.
 pub async fn group_within_token_limit<C>(
     context: &SessionContext<C>,
     name: &GroupName,

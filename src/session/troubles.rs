@@ -1,4 +1,4 @@
-//! What a trouble means for what comes next: another try, or a doubt. Pure.
+//! What a trouble means for what comes next: another try, or a doubt about the agent's memory. Pure.
 
 use crate::types::Trouble;
 
@@ -35,7 +35,8 @@ pub fn is_retryable_trouble(trouble: Trouble) -> bool {
     }
 }
 
-/// Whether a trouble in an engine's first turn may come from what it began with. `asked` is whether the model was asked.
+/// Whether a trouble in an engine's first turn may come from the memory that it began with. `asked` says
+/// whether the model was asked.
 pub fn may_come_from_memory(trouble: Trouble, asked: bool) -> bool {
     match trouble {
         Trouble::NeverReady => true,

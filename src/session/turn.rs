@@ -1,4 +1,4 @@
-//! One turn as it runs: which rows it holds, what was steered into it, and the answer so far.
+//! One turn as it runs: the rows that it holds, what was steered into it, and the answer so far.
 
 use std::collections::VecDeque;
 
@@ -7,8 +7,8 @@ use crate::render::{self, OpenHiddenTags};
 use crate::store::{Claim, RowId};
 use crate::types::{ChatId, Group, Role, TurnId};
 
-/// Most bytes of one turn's answers: sixteen full messages, more than anybody reads in a chat. What an engine
-/// pours out beyond that is dropped as it comes, or it would fill the host's memory.
+/// The most bytes of one turn's answers: sixteen full messages, more than anybody reads in a chat. What an
+/// engine says beyond that is dropped as it comes, or it would fill this machine's memory.
 const ANSWERS_MAX_BYTES: usize = 64 * 1024;
 
 /// The running turn of a session.
@@ -19,13 +19,13 @@ pub struct Turn {
     pub role: Role,
     /// The text that the engine was prompted with.
     prompted: String,
-    /// How many pictures it was shown, with the prompt or a steer.
+    /// How many images the engine was shown, with the prompt or a steer.
     pictures: usize,
     /// What was steered in and has no receipt yet, oldest first.
     steers: VecDeque<PendingSteer>,
-    /// Rows of steers that no receipt will come for.
+    /// Rows of steers for which no receipt will come.
     lost: Vec<RowId>,
-    /// One answer per thing asked: a steer that reached the model begins a new one.
+    /// One answer for the prompt and one for each steer that reached the model.
     answers: Vec<AnswerDraft>,
     length: AnswerLength,
     has_begun: bool,
@@ -41,14 +41,14 @@ pub enum AnswerLength {
     Cut,
 }
 
-/// More that the engine was told.
+/// A steer that the engine was sent.
 #[derive(Debug)]
 struct PendingSteer {
     rows: Vec<RowId>,
     called_by: Option<RowId>,
 }
 
-/// What the engine said, a paragraph per step.
+/// What the engine said, one paragraph for each step.
 #[derive(Debug)]
 struct AnswerDraft {
     to: Option<RowId>,
@@ -86,13 +86,13 @@ impl Turn {
         self.steers.push_back(PendingSteer { rows: claim.rows, called_by: claim.called_by });
     }
 
-    /// Whether the engine was shown pictures in this turn.
+    /// Whether the engine was shown images in this turn.
     pub fn has_shown_images(&self) -> bool {
         self.pictures > 0
     }
 
-    /// The same prompt without its pictures, for a model that has turned out not to see; none where it had none.
-    /// What was steered in before is the next turn's.
+    /// The same prompt without its images, for a model that has turned out not to see; `None` if there were
+    /// no images. What was steered in before is left to the next turn.
     pub fn restart_without_images(&mut self) -> Option<EngineInput> {
         if !self.has_shown_images() {
             return None;
@@ -102,7 +102,7 @@ impl Turn {
         Some(EngineInput::from_text(&self.prompted))
     }
 
-    /// Whether the engine has got as far as to ask the model, as far as it tells.
+    /// Whether the engine has said that it asks the model.
     pub fn has_reached_model(&self) -> bool {
         self.has_begun
     }
@@ -130,7 +130,7 @@ impl Turn {
         }
     }
 
-    /// The oldest steer has reached the model: what follows answers it.
+    /// The oldest steer has reached the model. What follows answers it.
     pub fn acknowledge_steer(&mut self) {
         if let Some(steer) = self.steers.pop_front() {
             self.answers.push(AnswerDraft { to: steer.called_by, steps: Vec::new() });
@@ -146,9 +146,9 @@ impl Turn {
         self.length
     }
 
-    /// What was said to each call, without notes, the empty ones left out.
+    /// What was said to each call, without notes. Empty answers are left out.
     pub fn collect_answers(&self) -> Vec<TurnAnswer> {
-        // A steer may come in the middle of a note, which then goes on in the next answer.
+        // A steer may come in the middle of a note. The note then goes on in the next answer.
         let mut open_notes = OpenHiddenTags::default();
         let answers = self.answers.iter().map(|AnswerDraft { to, steps }| {
             let steps: Vec<&str> =
@@ -229,7 +229,7 @@ mod tests {
         turn.record_steer(claim(&[2]), &EngineInput::from_text("too early"));
         assert_eq!(turn.restart_without_images(), Some(EngineInput::from_text("look")));
         assert_eq!(turn.restart_without_images(), None);
-        // No receipt comes for what the failed attempt was told.
+        // No receipt comes for what was steered into the failed attempt.
         turn.record_steer(claim(&[3]), &EngineInput::from_text("later"));
         turn.acknowledge_steer();
         turn.append_text("I cannot see it.");

@@ -1,6 +1,6 @@
 //! The end of a turn: its answer, or what went wrong, becomes replies and the outcome of its rows.
 //!
-//! The engine says that a turn is over; whether it failed, the egress proxy may know better.
+//! The engine says that a turn is over. Whether it failed, the egress proxy may know better.
 
 use std::sync::Arc;
 
@@ -52,14 +52,14 @@ impl<C: Containers> SessionDriver<C> {
                 if failure.trouble == Trouble::Unsupported && self.retry_without_images() {
                     return None;
                 }
-                // The door has seen what the API said; the engine tells it in fewer words.
+                // The egress proxy has seen what the API said. The engine tells it in fewer words.
                 let seen = self.engine.as_ref().and_then(|engine| engine.egress.take_failure());
                 let Failure { trouble, detail } = seen.unwrap_or(failure);
                 tracing::warn!(?trouble, "The engine could not answer");
                 tracing::debug!("What it said of that: {detail}");
                 if matches!(trouble, Trouble::BadRequest | Trouble::TooLarge) {
-                    // What the API refuses stays in this engine's memory, and goes with every later request. The
-                    // next one begins without what had no answer.
+                    // What the API refuses stays in this engine's memory and goes with every later request.
+                    // The next engine begins without it.
                     if self.turn.as_ref().is_some_and(Turn::has_shown_images) {
                         self.is_next_engine_blind = true;
                     }
@@ -71,7 +71,7 @@ impl<C: Containers> SessionDriver<C> {
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 
-    /// The end of a turn of which the engine may hide that it failed: the door has seen the model's API.
+    /// How the turn ended. The engine may hide that it failed, but the egress proxy has seen the model's API.
     fn turn_end_seen_by_proxy(&self, end: TurnEnd) -> TurnEnd {
         let seen = match end {
             TurnEnd::FinishedOrFailed => self.engine.as_ref().and_then(|engine| engine.egress.take_failure()),
@@ -99,7 +99,7 @@ impl<C: Containers> SessionDriver<C> {
             .collect()
     }
 
-    /// The model turned out not to see: the same prompt once more, without pictures. False where it had none.
+    /// The model turned out not to see: prompts once more, without images. Returns false if there were none.
     fn retry_without_images(&mut self) -> bool {
         let Some(input) = self.turn.as_mut().and_then(Turn::restart_without_images) else { return false };
         tracing::info!("The model does not take pictures; they are left out from here on");
@@ -113,8 +113,8 @@ impl<C: Containers> SessionDriver<C> {
     /// Ends the running turn without an answer.
     pub async fn fail_turn(&mut self, trouble: Trouble) -> SessionEvent {
         let trouble = self.trouble_or_full_disk(trouble);
-        let door_was_asked = self.engine.as_ref().is_some_and(|engine| engine.egress.was_model_asked());
-        let asked = door_was_asked || self.turn.as_ref().is_some_and(Turn::has_reached_model);
+        let proxy_was_asked = self.engine.as_ref().is_some_and(|engine| engine.egress.was_model_asked());
+        let asked = proxy_was_asked || self.turn.as_ref().is_some_and(Turn::has_reached_model);
         if may_come_from_memory(trouble, asked) {
             self.memory.record_engine_failure().await;
         } else if asked && let Some(chat) = self.turn.as_ref().map(|turn| turn.chat.clone()) {
@@ -124,7 +124,7 @@ impl<C: Containers> SessionDriver<C> {
         SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
     }
 
-    /// There is no engine to try what waits on: that counts as an attempt too.
+    /// There is no engine for what waits. That counts as an attempt, too.
     pub async fn fail_waiting_rows(&mut self, trouble: Trouble) -> SessionEvent {
         let trouble = self.trouble_or_full_disk(trouble);
         if may_come_from_memory(trouble, false) {
@@ -151,7 +151,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// Nearly everything may fail on a full disk: then that is the reason, and what was asked is kept.
+    /// Nearly everything may fail on a full disk. Then that is the reason, and what was asked is kept.
     fn trouble_or_full_disk(&self, trouble: Trouble) -> Trouble {
         if is_retryable_trouble(trouble) && is_disk_full(&self.context) { Trouble::NoSpace } else { trouble }
     }
@@ -174,7 +174,7 @@ impl<C: Containers> SessionDriver<C> {
         }
     }
 
-    /// Writes the end of the turn and its replies, and tells delivery.
+    /// Records the end of the turn and its replies, and tells delivery.
     pub async fn finish_current_turn(&mut self, finish: TurnOutcome, replies: Vec<Reply>) -> AfterTurn {
         let Some(turn) = self.turn.take() else { return AfterTurn::Nothing };
         if matches!(finish, TurnOutcome::Answered) {

@@ -1,4 +1,5 @@
-//! The texts that a prompt does not tell whole: each is a file in its group's folder, which the prompt names.
+//! The texts that are too long for a prompt: each becomes a file in its group's folder, which the prompt
+//! names.
 
 use std::io::{self, Write as _};
 use std::path::PathBuf;
@@ -11,8 +12,8 @@ use crate::paths::InboxFile;
 use crate::render::prompt::{Prompt, TruncatedText};
 use crate::store::{Claim, RowId, Store};
 
-/// Writes what a prompt of this claim would cut, and notes in the claim where it is. What cannot be written is told in
-/// part only, and the prompt says how much is left out.
+/// Writes the texts that a prompt of this claim would cut, and notes in the claim where they are. If a text
+/// cannot be written, the prompt has only its beginning and says how much is left out.
 pub async fn save_cut_texts(store: &Store, folder: PathBuf, zone: &TimeZone, claim: &mut Claim) {
     let cut = Prompt { zone, names: &[], earlier: &[], messages: &claim.messages }.truncated_texts();
     for (place, which) in cut {
@@ -36,7 +37,7 @@ pub async fn save_cut_texts(store: &Store, folder: PathBuf, zone: &TimeZone, cla
                 continue;
             }
         }
-        // A message that its author takes back takes its file along.
+        // If the author takes the message back, its file goes, too.
         if which == TruncatedText::Own
             && let Err(error) = store.record_text_path(row, path).await
         {
@@ -46,7 +47,7 @@ pub async fn save_cut_texts(store: &Store, folder: PathBuf, zone: &TimeZone, cla
 }
 
 fn save_text_file(folder: PathBuf, row: RowId, file: &InboxFile, text: &str) -> io::Result<()> {
-    // The database and Docker have to go on.
+    // Leaves room for the database and Docker.
     if folders::free_space_of_folder(&folder)?.is_low() {
         return Err(io::ErrorKind::StorageFull.into());
     }
