@@ -1,6 +1,6 @@
-//! Compiles `container/agent-runner`, the first process of every agent container, for `include_bytes!`: static,
-//! so that it runs in any image, and the same bytes for the same sources wherever it is built, because the
-//! image's tag is made of it. And asks the linker for short tables of relocations.
+//! Compiles `container/agent-runner`, the first process of every agent container, for `include_bytes!`:
+//! static, so that it runs in any image, and the same bytes for the same sources wherever it is built,
+//! because the image's tag is made of it. And asks the linker for short tables of relocations.
 
 #![allow(clippy::disallowed_methods, reason = "cargo tells a build script everything by its environment")]
 
@@ -12,7 +12,7 @@ use std::process::Command;
 /// of a foreign target. All other `CARGO_…` are meant for the package that is being built.
 const KEPT: [&str; 5] = ["CARGO_HOME", "CARGO_HTTP_", "CARGO_NET_", "CARGO_REGISTR", "CARGO_SOURCE_"];
 
-/// Variables that would make another binary, or (`RUSTC_WORKSPACE_WRAPPER`: clippy) none at all.
+/// Variables that would make another binary, or (`RUSTC_WORKSPACE_WRAPPER`: clippy) no binary at all.
 const DROPPED: [&str; 4] = ["RUSTFLAGS", "RUSTC_WRAPPER", "RUSTC_WORKSPACE_WRAPPER", "RUSTDOCFLAGS"];
 
 /// The glibc that reads packed relocations. Unpacked, they are half a megabyte more that each start reads and keeps.

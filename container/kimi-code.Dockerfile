@@ -1,6 +1,6 @@
 # Node comes as a Python package, npm with it; both have their hashes in files beside this one, and no package may
 # run code to install itself. What the engine has only for terminals and browsers is left out. Its own fetch looks names up
-# to keep away from private addresses, but in the container there is no name server: the door does both. Then it is made
+# to keep away from private addresses, but in the container there is no name server: the egress proxy does both. Then it is made
 # lighter; if that does not fit, a line on stderr says so, and the engine stays as it was.
 ARG PIP_INDEX_URL
 ARG NPM_CONFIG_REGISTRY

@@ -2,19 +2,20 @@
 //!
 //! ```text
 //!   initialize ─▶ session/list ─▶ session/resume, the newest of the work folder ─▶ ready
-//!                       └────────▶ session/new, where there is none ─────────────────┘
+//!                       └────────▶ session/new, if there is none ────────────────────┘
 //! ```
 //!
-//! The engine chooses the ids of its sessions, and what it keeps on disk is the truth: the host remembers none. Its requests
-//! are always answered: an unanswered one holds its turn for ever.
+//! The engine chooses the ids of its sessions, and what it keeps on disk is the truth: the host remembers no
+//! id. The engine's requests are always answered: an unanswered one holds its turn for ever.
 //!
-//! A message can be steered into a turn by a method that the image adds to the engine (`lighten.mjs`): each steer is answered
-//! once, by whether it was taken, in the order of asking, and before the turn's own answer. From the turn's first sign on
-//! steers are welcome. An engine without the method refuses each, and what comes during a turn is the next one's.
+//! A message can be steered into a turn by a method that the image adds to the engine (`lighten.mjs`). Each
+//! steer gets one answer, which says whether it was taken. These answers come in the order of asking and
+//! before the turn's own. Steers are welcome from the turn's first sign on. An engine without the method
+//! refuses each of them, and what comes during a turn waits for the next one.
 //!
-//! The messages are those of the crate `agent-client-protocol`; its connection is not used, because its queues have
-//! no bounds, and here a container is at the other end (`lines` carries instead). What stands in the rules below
-//! was measured with kimi-code 2.1.0. Never does I/O; message text is logged at DEBUG at most.
+//! The messages are those of the crate `agent-client-protocol`; its connection is not used, because its
+//! queues have no bounds and a container is at the other end (`lines` carries the messages instead). The
+//! rules below were measured with kimi-code 2.1.0. Never does I/O. Message text is logged at DEBUG at most.
 
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::schema::{
@@ -38,8 +39,8 @@ use super::lines::{Incoming, Outgoing, Protocol};
 use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
-/// How every update begins: kimi-code writes the fields in this order. Tells a line that is too long to be read, but
-/// may be missed (what a tool has read, say), from one that may not.
+/// How every update begins: kimi-code writes the fields in this order. A line that is too long to be read may
+/// be missed if it begins so: it holds what a tool has read, say.
 const UPDATE_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"session/update","#;
 
 /// How kimi-code begins what it says about itself in the middle of an answer, each in a piece of its own.
@@ -58,14 +59,14 @@ const NEW: &str = "new";
 /// The method that the image adds.
 const STEER: &str = "_session/steer";
 
-/// What we know about a running engine.
+/// The state of the conversation with a running engine.
 #[derive(Debug)]
 pub struct AcpProtocol {
     /// Where the engine works.
     folder: &'static str,
     stage: AcpStage,
     sight: ImageSupport,
-    /// Ids of the prompts that have no answer yet: one, or more where the session asks too early and the engine
+    /// Ids of the prompts that have no answer yet: one, or more if the session asks too early and the engine
     /// refuses.
     prompts: Vec<String>,
     /// Ids of the steers that have no answer yet.
@@ -98,12 +99,12 @@ enum ImageSupport {
     Unsupported,
 }
 
-/// What the running turn has said.
+/// Whether the running turn has said something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TurnTextState {
     None,
     Some,
-    /// And a tool was used since: what follows is a paragraph of its own.
+    /// And a tool was used since: what follows is a new paragraph.
     BeforeATool,
 }
 
@@ -170,7 +171,7 @@ impl AcpProtocol {
             },
             (AcpStage::Opening { .. } | AcpStage::Ready(_), id) => {
                 match self.handle_steer_response(id, &outcome) {
-                    Some(heard) => heard,
+                    Some(incoming) => incoming,
                     None => self.handle_prompt_response(id, outcome),
                 }
             }
@@ -206,7 +207,8 @@ impl AcpProtocol {
         Incoming::Event(AgentEvent::Ready)
     }
 
-    /// What became of a steer, if this is the answer to one. One that was not taken is the next turn's, whatever the reason.
+    /// What became of a steer, if this is the answer to one. A steer that was not taken waits for the next
+    /// turn, whatever the reason.
     fn handle_steer_response(&mut self, id: &str, outcome: &Result<Value, RpcError>) -> Option<Incoming> {
         let position = self.steers.iter().position(|steer| steer == id)?;
         self.steers.remove(position);
@@ -285,7 +287,8 @@ impl AcpProtocol {
         }
     }
 
-    /// The text first, which says whose the pictures are. An engine that takes none reads their paths in it.
+    /// The text comes first, since it says whose the pictures are. An engine that takes no pictures reads
+    /// their paths in it.
     fn prompt_content_blocks(&self, input: EngineInput) -> Vec<ContentBlock> {
         let mut blocks = vec![ContentBlock::from(input.text)];
         if self.sight == ImageSupport::Supported {
@@ -309,7 +312,7 @@ impl Protocol for AcpProtocol {
         match asked {
             Request::Prompt(input) => {
                 self.asked += 1;
-                // What has no answer by now was not taken.
+                // A steer without an answer by now was not taken.
                 self.steers.clear();
                 self.turn = AcpTurnState::Asked;
                 self.words = TurnTextState::None;
@@ -377,8 +380,8 @@ fn handshake_failure(error: &RpcError) -> Incoming {
     Incoming::Lost(EngineLoss::NeverReady { said: error.excerpt() })
 }
 
-/// How a turn ended, as far as the engine tells: a request that the model's API has refused ends it like any other,
-/// without a word or in the middle of the answer.
+/// How a turn ended, as far as the engine says. If the model's API refuses a request, the turn ends like any
+/// other: without a word, or in the middle of the answer.
 fn parse_turn_end(result: Value, words: TurnTextState) -> TurnEnd {
     let Some(PromptResponse { stop_reason, .. }) = parse_json_value(result) else {
         return TurnEnd::Failed(Failure::new(Trouble::Internal, "Unknown end of a turn"));
@@ -396,13 +399,14 @@ fn parse_turn_end(result: Value, words: TurnTextState) -> TurnEnd {
     }
 }
 
-/// A refused prompt. Why Kimi refuses, the door has heard itself: an engine's word is none of the account's.
+/// A refused prompt. The egress proxy has heard for itself why Kimi refuses: an engine's word says nothing
+/// about the account.
 fn prompt_failure(error: &RpcError) -> Failure {
     Failure::new(Trouble::Internal, format!("{} (ACP {})", error.excerpt(), error.code))
 }
 
-/// Answers so that the turn goes on. The container is the limit of what the agent may do, so it is never asked for
-/// leave; nobody is there to be asked anything else.
+/// Answers so that the turn goes on. The container is the limit of what the agent may do, so every permission
+/// is given. Nobody is there to answer any other question.
 fn answer_engine_request(id: &Value, method: &str, params: Value) -> String {
     if method != CLIENT_METHOD_NAMES.session_request_permission {
         debug!(method, "The engine asks something unknown");

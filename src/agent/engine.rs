@@ -1,4 +1,5 @@
-//! What each engine speaks, and where it keeps its things: as values, so that nothing else needs an engine's name.
+//! What each engine speaks, and where it keeps its things: as values, so that nothing else needs an engine's
+//! name.
 
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::sync::mpsc;
@@ -45,8 +46,8 @@ impl Engine {
         }
     }
 
-    /// Where the agent-runner finds the owner's `config.toml`. kimi-code looks for its own in its home and nowhere
-    /// else, so there the owner's lies beside it.
+    /// Where the agent-runner finds the owner's `config.toml`. kimi-code reads its settings in its home and
+    /// nowhere else, so that the owner's file lies beside them.
     pub fn config_path_in_container(self) -> &'static str {
         match self {
             Self::KimiCli => "/home/node/.kimi/config.toml",

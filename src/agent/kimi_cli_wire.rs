@@ -1,8 +1,8 @@
 //! kimi-cli's wire protocol 1.10, as a pure machine.
 //!
-//! Newline-delimited JSON-RPC 2.0. The engine's own requests are always answered, whatever they are: an
-//! unanswered one holds its turn for ever. Source: kimi-cli 1.51 `wire/jsonrpc.py`, `wire/types.py` and
-//! `wire/server.py`, and runs against it. Never does I/O; message text is logged at DEBUG at most.
+//! The engine's own requests are always answered, whatever they are: an unanswered one holds its turn for
+//! ever. Source: kimi-cli 1.51 `wire/jsonrpc.py`, `wire/types.py` and `wire/server.py`, and runs against it.
+//! Never does I/O. Message text is logged at DEBUG at most.
 
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde_json::{Map, Value, json};
@@ -17,11 +17,11 @@ use super::lines::{Incoming, Outgoing, Protocol};
 use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
-/// The version that we were written against; the engine does not compare it.
+/// The version that this file was written against. The engine does not compare it.
 const PROTOCOL_VERSION: &str = "1.10";
 
-/// How every event begins: kimi-cli writes the fields in this order. Tells a line that is too long to be read,
-/// but may be missed, from one that may not.
+/// How every event begins: kimi-cli writes the fields in this order. A line that is too long to be read may
+/// be missed if it begins so.
 const EVENT_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"event","#;
 
 /// How the receipt of a steer begins: it holds the whole steer, pictures included, and must not be missed.
@@ -29,11 +29,11 @@ const RECEIPT_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"event","params":
 
 const GREETING_ID: &str = "initialize";
 
-/// What we know about a running engine.
+/// The state of the conversation with a running engine.
 #[derive(Debug)]
 pub struct WireProtocol {
     stage: WireStage,
-    /// Ids of the prompts that have no answer yet: one, or more where the session asks too early and the engine
+    /// Ids of the prompts that have no answer yet: one, or more if the session asks too early and the engine
     /// refuses.
     prompts: Vec<String>,
     requests: u64,
@@ -41,7 +41,7 @@ pub struct WireProtocol {
 
 #[derive(Debug)]
 enum WireStage {
-    /// The engine has not yet answered the greeting; what it has said instead, cut short.
+    /// The engine has not yet answered the greeting. `said` is what it has said instead, cut short.
     Greeted {
         said: String,
     },
@@ -51,7 +51,7 @@ enum WireStage {
 impl WireProtocol {
     /// Begins with this line.
     ///
-    /// What this client can do is said in full: the engine hides from the model the tools that need more.
+    /// It says in full what this client can do: the engine hides the tools that need more from the model.
     pub fn start_handshake() -> (Self, String) {
         let greeting = encode_rpc_request(
             GREETING_ID,
@@ -95,8 +95,8 @@ impl WireProtocol {
                 Err(error) => TurnEnd::Failed(prompt_failure(&error)),
             }));
         }
-        // An accepted steer may still be lost (`AgentEvent::SteerTaken` tells), and a refused steer or cancel
-        // came after its turn.
+        // An accepted steer may still be lost (only `AgentEvent::SteerTaken` counts), and a refused steer or
+        // cancel came after its turn.
         if let Err(error) = outcome {
             error.log_as(&format!("The engine refuses the request {id}"));
         }
@@ -156,7 +156,7 @@ impl Protocol for WireProtocol {
     }
 
     /// What we need of events comes in small pieces, but a tool's result holds the picture that the agent has
-    /// looked at (`ReadMediaFile`: up to 100 MB, in Base64): such an event is let go.
+    /// looked at (`ReadMediaFile`: up to 100 MB, in Base64): such an event is skipped.
     fn handle_long_line_start(&mut self, beginning: &[u8]) -> Incoming {
         if matches!(self.stage, WireStage::Ready) && beginning.starts_with(RECEIPT_BEGINNING) {
             return Incoming::Event(AgentEvent::SteerTaken);
@@ -219,7 +219,7 @@ enum WireQuestion {
     Hook {
         request_id: Value,
     },
-    /// A tool of ours, of which there is none yet.
+    /// A tool of ours. There is no such tool yet.
     Tool(String),
     Unknown(String),
 }
@@ -235,7 +235,7 @@ fn parse_wire_event(params: &Value) -> WireEvent {
         "StepBegin" => WireEvent::StepBegin,
         "ToolCall" => WireEvent::ToolCall(take_excerpt(str_or_empty(&payload["function"]["name"]))),
         "SteerInput" => WireEvent::SteerInput,
-        // What a subagent says and steps through is not the turn's; what it works with is.
+        // A subagent's words and steps are not the turn's, but its tools are.
         "SubagentEvent" => match parse_wire_event(&payload["event"]) {
             WireEvent::ToolCall(tool) => WireEvent::ToolCall(tool),
             WireEvent::Text(_) | WireEvent::StepBegin | WireEvent::SteerInput | WireEvent::Other(_) => {
@@ -270,8 +270,8 @@ fn first_option_answers(payload: &Value) -> Map<String, Value> {
         .collect()
 }
 
-/// Answers so that the turn goes on. The container is the limit of what the agent may do, so it is never asked
-/// for leave; nobody is there to be asked anything else.
+/// Answers so that the turn goes on. The container is the limit of what the agent may do, so every permission
+/// is given. Nobody is there to answer any other question.
 fn answer_engine_request(id: &Value, question: WireQuestion) -> String {
     let outcome = match question {
         WireQuestion::Approval { request_id } => {
@@ -295,7 +295,8 @@ fn answer_engine_request(id: &Value, question: WireQuestion) -> String {
     }
 }
 
-/// Plain text, or a list of content parts where there are pictures: the text first, which says whose they are.
+/// Plain text, or a list of content parts if there are pictures. The text comes first, since it says whose
+/// they are.
 fn render_user_input(input: EngineInput) -> Value {
     if input.images.is_empty() {
         return input.text.into();
@@ -320,8 +321,9 @@ fn parse_turn_end(result: &Value) -> TurnEnd {
     }
 }
 
-/// Tells the cause of a refused prompt by its code; behind "chat provider error" stands an HTTP status in words. It is
-/// never one of the account, which is every chat's: what Kimi says of that the door has heard itself.
+/// The cause of a refused prompt, by its code. Behind "chat provider error" stands an HTTP status in words.
+/// It is never a trouble of the account, which would concern every chat: the egress proxy has heard for
+/// itself what Kimi says about that.
 fn prompt_failure(error: &RpcError) -> Failure {
     let trouble = match error.code {
         -32001 => Trouble::NoModel,
@@ -374,10 +376,10 @@ mod tests {
     use proptest::prelude::*;
 
     fn ready() -> WireProtocol {
-        let (mut conversation, _) = WireProtocol::start_handshake();
-        let heard = conversation.handle_line(br#"{"jsonrpc":"2.0","id":"initialize","result":{}}"#);
+        let (mut wire, _) = WireProtocol::start_handshake();
+        let heard = wire.handle_line(br#"{"jsonrpc":"2.0","id":"initialize","result":{}}"#);
         assert_eq!(heard, Incoming::Event(AgentEvent::Ready));
-        conversation
+        wire
     }
 
     fn line(asked: Outgoing) -> String {
@@ -413,8 +415,8 @@ mod tests {
 
     #[test]
     fn every_request_is_one_line_with_an_id_of_its_own() {
-        let (mut conversation, _) = WireProtocol::start_handshake();
-        let mut ask = |asked| line(conversation.encode_request(asked));
+        let (mut wire, _) = WireProtocol::start_handshake();
+        let mut ask = |asked| line(wire.encode_request(asked));
         insta::assert_snapshot!(
             [
                 ask(Request::Prompt(EngineInput::from_text("<messages>\n\"hi\" 👋</messages>"))),
@@ -430,7 +432,7 @@ mod tests {
         {"jsonrpc":"2.0","method":"prompt","id":"prompt-4","params":{"user_input":"again"}}
         "#
         );
-        assert_eq!(conversation.encode_request(Request::Close), Outgoing::Close);
+        assert_eq!(wire.encode_request(Request::Close), Outgoing::Close);
     }
 
     #[test]
@@ -458,9 +460,9 @@ mod tests {
     /// Lines as kimi-cli 1.51.0 wrote them, shortened.
     #[test]
     fn a_turn_with_a_tool_and_a_steer() {
-        let mut conversation = ready();
-        conversation.encode_request(Request::Prompt(EngineInput::from_text("look")));
-        conversation.encode_request(Request::Steer(EngineInput::from_text("hurry")));
+        let mut wire = ready();
+        wire.encode_request(Request::Prompt(EngineInput::from_text("look")));
+        wire.encode_request(Request::Steer(EngineInput::from_text("hurry")));
         for (line, heard) in [
             (
                 r#"{"jsonrpc":"2.0","method":"event","params":{"type":"TurnBegin","payload":{"user_input":"look"}}}"#,
@@ -538,7 +540,7 @@ mod tests {
             (r#"{"jsonrpc":"2.0","id":"prompt-1","result":{"status":"finished"}}"#, over(TurnEnd::Finished)),
             (r#"{"jsonrpc":"2.0","id":"prompt-1","result":{"status":"finished"}}"#, Incoming::Nothing),
         ] {
-            assert_eq!(conversation.handle_line(line.as_bytes()), heard, "{line}");
+            assert_eq!(wire.handle_line(line.as_bytes()), heard, "{line}");
         }
     }
 
@@ -571,10 +573,10 @@ mod tests {
             ),
             (error(-32602, "Invalid parameters"), failed(Internal, "Invalid parameters (wire -32602)")),
         ] {
-            let mut conversation = ready();
-            conversation.encode_request(Request::Prompt(EngineInput::from_text("hi")));
+            let mut wire = ready();
+            wire.encode_request(Request::Prompt(EngineInput::from_text("hi")));
             let line = format!(r#"{{"jsonrpc":"2.0","id":"prompt-1",{outcome}}}"#);
-            assert_eq!(conversation.handle_line(line.as_bytes()), end, "{line}");
+            assert_eq!(wire.handle_line(line.as_bytes()), end, "{line}");
         }
     }
 
@@ -615,7 +617,7 @@ mod tests {
 
     #[test]
     fn every_question_of_the_engine_is_answered() {
-        let mut conversation = ready();
+        let mut wire = ready();
         for (line, answer) in [
             (
                 r#"{"jsonrpc":"2.0","method":"request","id":"a1","params":{"type":"ApprovalRequest","payload":{"id":"r1","tool_call_id":"Shell:1","sender":"Shell","action":"run command","description":"rm -rf /"}}}"#,
@@ -650,7 +652,7 @@ mod tests {
                 json!({"jsonrpc":"2.0","id":"m1","error":{"code":-32601,"message":"Unknown request: "}}),
             ),
         ] {
-            let Incoming::Answer(heard) = conversation.handle_line(line.as_bytes()) else {
+            let Incoming::Answer(heard) = wire.handle_line(line.as_bytes()) else {
                 panic!("unanswered: {line}");
             };
             assert_eq!(serde_json::from_str::<Value>(&heard).unwrap(), answer);
@@ -659,7 +661,7 @@ mod tests {
 
     #[test]
     fn what_nobody_waits_for_is_let_go() {
-        let mut conversation = ready();
+        let mut wire = ready();
         for line in [
             "",
             "  \r",
@@ -675,19 +677,18 @@ mod tests {
             r#"{"jsonrpc":"2.0","id":null,"error":{"code":-32700,"message":"Invalid JSON format"}}"#,
             r#"{"jsonrpc":"2.0","id":"prompt-77","result":{"status":"finished"}}"#,
         ] {
-            assert_eq!(conversation.handle_line(line.as_bytes()), Incoming::Nothing, "{line}");
+            assert_eq!(wire.handle_line(line.as_bytes()), Incoming::Nothing, "{line}");
         }
     }
 
     #[test]
     fn two_prompts_have_two_ends() {
-        let mut conversation = ready();
-        conversation.encode_request(Request::Prompt(EngineInput::from_text("one")));
-        conversation.encode_request(Request::Prompt(EngineInput::from_text("two")));
-        let refused =
-            conversation.handle_line(br#"{"id":"prompt-2","error":{"code":-32000,"message":"busy"}}"#);
+        let mut wire = ready();
+        wire.encode_request(Request::Prompt(EngineInput::from_text("one")));
+        wire.encode_request(Request::Prompt(EngineInput::from_text("two")));
+        let refused = wire.handle_line(br#"{"id":"prompt-2","error":{"code":-32000,"message":"busy"}}"#);
         assert_eq!(refused, over(TurnEnd::Failed(Failure::new(Trouble::Internal, "busy (wire -32000)"))));
-        let finished = conversation.handle_line(br#"{"id":"prompt-1","result":{"status":"finished"}}"#);
+        let finished = wire.handle_line(br#"{"id":"prompt-1","result":{"status":"finished"}}"#);
         assert_eq!(finished, over(TurnEnd::Finished));
     }
 
@@ -706,9 +707,9 @@ mod tests {
         assert_eq!(WireProtocol::start_handshake().0.handle_stdout_end(b"half a li"), never("half a li"));
         assert_eq!(WireProtocol::start_handshake().0.handle_stdout_end(b""), never(""));
 
-        let (mut conversation, _) = WireProtocol::start_handshake();
-        assert_eq!(conversation.handle_line(b"{\"hello\":1}"), Incoming::Nothing);
-        assert_eq!(conversation.handle_line(b"Traceback"), Incoming::Lost(never("{\"hello\":1}\nTraceback")));
+        let (mut wire, _) = WireProtocol::start_handshake();
+        assert_eq!(wire.handle_line(b"{\"hello\":1}"), Incoming::Nothing);
+        assert_eq!(wire.handle_line(b"Traceback"), Incoming::Lost(never("{\"hello\":1}\nTraceback")));
     }
 
     #[test]
@@ -796,16 +797,16 @@ mod tests {
         fn no_line_is_too_odd(lines in prop::collection::vec(
             prop_oneof![almost_protocol().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..80)], 0..20,
         )) {
-            let (mut conversation, _) = WireProtocol::start_handshake();
+            let (mut wire, _) = WireProtocol::start_handshake();
             for line in &lines {
-                match conversation.handle_line(line) {
+                match wire.handle_line(line) {
                     Incoming::Lost(EngineLoss::NeverReady { said } | EngineLoss::Garbage { said }) => {
                         prop_assert!(said.chars().count() <= SAID_MAX);
                     }
                     Incoming::Answer(answer) => prop_assert!(!answer.contains('\n')),
                     Incoming::Nothing | Incoming::Event(_) | Incoming::Events(..) | Incoming::Lost(EngineLoss::Ended) => {}
                 }
-                conversation.handle_long_line_start(line);
+                wire.handle_long_line_start(line);
             }
         }
 
@@ -814,10 +815,10 @@ mod tests {
             code in prop_oneof![-32010_i64..-31990, any::<i64>()],
             words in prop_oneof!["Error code: [0-9]{3}.{0,20}", any::<String>()],
         ) {
-            let mut conversation = ready();
-            conversation.encode_request(Request::Prompt(EngineInput::from_text("hi")));
+            let mut wire = ready();
+            wire.encode_request(Request::Prompt(EngineInput::from_text("hi")));
             let error = json!({"id": "prompt-1", "error": {"code": code, "message": words}}).to_string();
-            let Incoming::Event(AgentEvent::TurnOver(TurnEnd::Failed(failure))) = conversation.handle_line(error.as_bytes()) else {
+            let Incoming::Event(AgentEvent::TurnOver(TurnEnd::Failed(failure))) = wire.handle_line(error.as_bytes()) else {
                 panic!("{error} ends the turn");
             };
             prop_assert_eq!(Outage::from_trouble(failure.trouble), None);

@@ -1,9 +1,10 @@
-//! Carries the lines of a protocol over a running engine's pipes, with bounded memory. What they mean is decided by
-//! a [`Protocol`], which never does I/O.
+//! Carries the lines of a protocol over a running engine's pipes, with bounded memory. What they mean is
+//! decided by a [`Protocol`], which never does I/O.
 //!
-//! One task owns both pipes and does four things side by side, so that none can hold up another: it reads
-//! lines, writes lines, hands over events, and takes requests. While the session takes its time with an event,
-//! the engine is still answered; while the engine takes its time to read, its events still reach the session.
+//! One task owns both pipes and does four things side by side, so that no one of them can hold up another: it
+//! reads lines, writes lines, hands over events, and takes requests. While the session takes its time with an
+//! event, the engine still gets its answers. While the engine takes its time to read, its events still reach
+//! the session.
 
 use std::collections::VecDeque;
 use std::io;
@@ -17,44 +18,47 @@ use tracing::debug;
 
 use super::messages::{AgentEvent, EngineLoss, Request};
 
-/// Longest line that is held. What we read of the engine is some kilobytes long, unless it says a whole answer at once;
-/// longer are only the results of tools, which nobody here needs. (The engine itself accepts 100 MB.)
+/// Longest line that is held. The lines that matter have some kilobytes, unless the engine says a whole
+/// answer at once. Only the results of tools are longer, and nobody here needs those. (The engine itself
+/// accepts 100 MB.)
 ///
-/// What a line costs for a moment: six times its length when it is one long text (as it grows, is unescaped, is parsed and
-/// becomes an event), and 600 bytes for each of its [`MARKS_MAX`]. That is 12 MB at most.
+/// A line costs, for a moment, six times its length if it is one long text (it grows, is unescaped, is parsed
+/// and becomes an event), and 600 bytes for each of its [`MARKS_MAX`]. That is 12 MB at most.
 const LINE_MAX: usize = 1024 * 1024;
 
-/// Most brackets, commas and colons of a line that is parsed; one with more counts as too long. What we read has dozens, and
-/// a list of a hundred sessions a thousand. Without this bound a line of empty objects costs 150 times its length.
+/// Most brackets, commas and colons of a line that is parsed; a line with more counts as too long. The lines
+/// that matter have dozens, and a list of a hundred sessions has a thousand. Without this bound a line of
+/// empty objects costs 150 times its length.
 const MARKS_MAX: usize = 10_000;
 
-/// Most bytes of one [`AgentEvent::AnswerText`]; more goes in several. With `EVENTS_IN_FLIGHT` of `handle` it bounds what
-/// an engine can make the host hold.
+/// Most bytes of one [`AgentEvent::AnswerText`]; a longer text goes in several. Together with
+/// `EVENTS_IN_FLIGHT` (`handle`) this bounds what an engine can make the host hold.
 const SAID_MAX_BYTES: usize = 8 * 1024;
 
 /// How much of a longer line is looked at: enough to tell what it is.
 const BEGINNING_BYTES: usize = 1024;
 
-/// How much of an engine is heard in a second, what is skipped included: many times what the fastest answer comes in. What
-/// its lines cost the host is bounded by nothing else, least of all by the limits of its container.
+/// How much is read from an engine in a second, skipped lines included: many times what the fastest answer
+/// needs. Nothing else bounds what its lines cost the host, least of all the limits of its container.
 const LINES_PER_SECOND: usize = 5_000;
 const BYTES_PER_SECOND: usize = 4 * LINE_MAX;
 
 /// Read from the pipe at a time.
 const READ_BYTES: usize = 64 * 1024;
 
-/// Lines that wait for the engine to read them, in bytes; beyond, nothing more is taken or answered until it
-/// does. Many times the largest prompt: only an engine that asks and asks without reading comes here.
-const OUTBOX_MAX: usize = 32 * 1024 * 1024;
+/// Lines that wait for the engine to read them, in bytes. Beyond this nothing more is taken or answered until
+/// it reads. This is many times the largest prompt: only an engine that keeps asking without reading gets
+/// here.
+const UNREAD_MAX: usize = 32 * 1024 * 1024;
 
 /// An engine's protocol, as a pure machine: a line in, what it means to the session out.
 ///
 /// ```text
-///   Request ──▶ ask ──▶ a line for the engine
-///   a line of the engine ──▶ hear ──▶ an event for the session │ a line in answer │ the end
+///   Request ──▶ encode_request ──▶ a line for the engine
+///   a line of the engine ──▶ handle_line ──▶ an event for the session │ a line in answer │ the end
 /// ```
 pub trait Protocol {
-    /// What asks for this.
+    /// Puts a request into the protocol's words.
     fn encode_request(&mut self, asked: Request) -> Outgoing;
 
     /// Understands one line, without its end.
@@ -86,14 +90,14 @@ pub enum Incoming {
     Events(AgentEvent, AgentEvent),
     /// A line to write to the engine.
     Answer(String),
-    /// No use in listening further.
+    /// Nothing more can be understood.
     Lost(EngineLoss),
 }
 
 /// Speaks with the engine, beginning with this line, until it is gone. The last event is always
 /// [`AgentEvent::Gone`].
 pub async fn run_protocol<C, W, R>(
-    (mut conversation, greeting): (C, String),
+    (mut protocol, greeting): (C, String),
     stdin: W,
     stdout: R,
     mut requests: mpsc::Receiver<Request>,
@@ -104,29 +108,29 @@ pub async fn run_protocol<C, W, R>(
     R: AsyncRead + Send + Unpin + 'static,
 {
     let mut lines = EngineLineReader::new(stdout);
-    let mut outbox = LineWriter::new(stdin);
-    outbox.push_line(&greeting);
-    // What the session has not yet taken; nothing more is read before.
+    let mut writer = LineWriter::new(stdin);
+    writer.push_line(&greeting);
+    // Events that the session has not yet taken. Nothing more is read until it has.
     let mut waiting: VecDeque<AgentEvent> = VecDeque::new();
     let mut more_requests = true;
 
     let gone = loop {
         tokio::select! {
-            line = lines.read_next_line(), if waiting.is_empty() && outbox.has_room() => {
-                let heard = match line {
-                    EngineLine::Whole(line) => conversation.handle_line(&line),
-                    EngineLine::TooLong(beginning) => conversation.handle_long_line_start(&beginning),
-                    EngineLine::End { rest } => break conversation.handle_stdout_end(&rest),
+            line = lines.read_next_line(), if waiting.is_empty() && writer.has_room() => {
+                let incoming = match line {
+                    EngineLine::Whole(line) => protocol.handle_line(&line),
+                    EngineLine::TooLong(beginning) => protocol.handle_long_line_start(&beginning),
+                    EngineLine::End { rest } => break protocol.handle_stdout_end(&rest),
                 };
-                match heard {
+                match incoming {
                     Incoming::Nothing => {}
                     Incoming::Event(event) => waiting.push_back(event),
                     Incoming::Events(first, second) => waiting.extend([first, second]),
-                    Incoming::Answer(line) => outbox.push_line(&line),
+                    Incoming::Answer(line) => writer.push_line(&line),
                     Incoming::Lost(gone) => break gone,
                 }
             }
-            () = outbox.write_or_close_stdin(), if outbox.has_work() => {}
+            () = writer.write_or_close_stdin(), if writer.has_work() => {}
             permit = events.reserve(), if !waiting.is_empty() => match (permit, waiting.pop_front()) {
                 (Ok(permit), Some(AgentEvent::AnswerText(mut text))) if text.len() > SAID_MAX_BYTES => {
                     let rest = text.split_off(text.floor_char_boundary(SAID_MAX_BYTES));
@@ -135,21 +139,21 @@ pub async fn run_protocol<C, W, R>(
                 }
                 (Ok(permit), Some(event)) => permit.send(event),
                 // Nobody listens any more: the engine is to end.
-                (Err(_), _) | (_, None) => outbox.close_when_empty(),
+                (Err(_), _) | (_, None) => writer.close_when_empty(),
             },
-            request = requests.recv(), if more_requests && outbox.has_room() => {
+            request = requests.recv(), if more_requests && writer.has_room() => {
                 more_requests = request.is_some();
-                match request.map_or(Outgoing::Close, |request| conversation.encode_request(request)) {
-                    Outgoing::Line(line) => outbox.push_line(&line),
+                match request.map_or(Outgoing::Close, |request| protocol.encode_request(request)) {
+                    Outgoing::Line(line) => writer.push_line(&line),
                     Outgoing::Nothing => {}
-                    Outgoing::Close => outbox.close_when_empty(),
+                    Outgoing::Close => writer.close_when_empty(),
                 }
             }
         }
     };
     // A session that is just asking something must not wait for us while we wait for it.
     drop(requests);
-    drop(outbox);
+    drop(writer);
     events.send(AgentEvent::Gone(gone)).await.ok();
 }
 
@@ -162,7 +166,7 @@ struct EngineLineReader<R> {
     pace: ReadRateLimit,
 }
 
-/// What was heard in the running second.
+/// How much was read in the running second.
 struct ReadRateLimit {
     since: Instant,
     lines: usize,
@@ -179,7 +183,7 @@ impl ReadRateLimit {
         self.bytes += bytes;
     }
 
-    /// Waits where it was enough for this second.
+    /// Waits for the next second if this one has had enough.
     async fn wait_for_rate_limit(&self) {
         if self.lines >= LINES_PER_SECOND || self.bytes >= BYTES_PER_SECOND {
             sleep_until(self.since + Duration::from_secs(1)).await;
@@ -191,7 +195,8 @@ impl ReadRateLimit {
 enum EngineLine {
     /// Without its end.
     Whole(Vec<u8>),
-    /// The beginning of a line that is longer than [`LINE_MAX`] or has more than [`MARKS_MAX`]; its rest is skipped.
+    /// The beginning of a line that is longer than [`LINE_MAX`] or has more than [`MARKS_MAX`]; its rest is
+    /// skipped.
     TooLong(Vec<u8>),
     /// stdout has ended, perhaps in the middle of a line.
     End { rest: Vec<u8> },
@@ -203,7 +208,7 @@ impl<R: AsyncRead + Unpin> EngineLineReader<R> {
         Self { reader: BufReader::with_capacity(READ_BYTES, stdout), line: Vec::new(), skipping: false, pace }
     }
 
-    /// Safe to be dropped half-way: what has been read stays here.
+    /// Cancel-safe: what has been read stays here.
     async fn read_next_line(&mut self) -> EngineLine {
         loop {
             self.pace.wait_for_rate_limit().await;
@@ -239,8 +244,8 @@ impl<R: AsyncRead + Unpin> EngineLineReader<R> {
     }
 }
 
-/// How many brackets, commas and colons a line of JSON has outside of its texts. That is as many values as it has or more:
-/// each of them but the first follows a mark of its own.
+/// How many brackets, commas and colons a line of JSON has outside of its texts. It has at most one value
+/// more than that, since each value but the first follows a mark of its own.
 fn count_json_marks(line: &[u8]) -> usize {
     let mut marks = 0;
     let mut rest = line.iter();
@@ -264,7 +269,7 @@ fn count_json_marks(line: &[u8]) -> usize {
 
 /// Lines on their way into the engine's stdin.
 struct LineWriter<W> {
-    /// None once it is closed.
+    /// `None` once it is closed.
     stdin: Option<W>,
     lines: BytesMut,
     flushed: bool,
@@ -276,7 +281,7 @@ impl<W: AsyncWrite + Unpin> LineWriter<W> {
         Self { stdin: Some(stdin), lines: BytesMut::new(), flushed: true, closing: false }
     }
 
-    /// Adds a line. One after [`LineWriter::close_when_empty`] is dropped.
+    /// Adds a line. After [`LineWriter::close_when_empty`] a line is dropped.
     fn push_line(&mut self, line: &str) {
         if self.stdin.is_some() && !self.closing {
             self.lines.extend_from_slice(line.as_bytes());
@@ -290,17 +295,17 @@ impl<W: AsyncWrite + Unpin> LineWriter<W> {
     }
 
     fn has_room(&self) -> bool {
-        self.lines.len() < OUTBOX_MAX
+        self.lines.len() < UNREAD_MAX
     }
 
     fn has_work(&self) -> bool {
         self.stdin.is_some() && (!self.lines.is_empty() || !self.flushed || self.closing)
     }
 
-    /// Does one step of the work. Safe to be dropped half-way: each step counts whole or not at all.
+    /// Does one step of the work. Cancel-safe: each step counts whole or not at all.
     async fn write_or_close_stdin(&mut self) {
         if let Err(error) = self.try_write_step().await {
-            // Its stdout will tell how it ended.
+            // Its stdout will show how it ended.
             debug!(%error, "The engine does not read any more");
             self.stdin = None;
             self.lines.clear();
@@ -556,7 +561,7 @@ mod tests {
                 engine.hears().await;
                 engine.says(greeting).await;
             }
-            // Code and tables are full of marks, but within a text they are none.
+            // Code and tables are full of marks, but within a text they do not count.
             let text = "[{\"a\": [1, 2]}, \\\\]\n".repeat(10_000);
             engine.says(&chunk.replace("TEXT", &serde_json::to_string(&text).unwrap())).await;
             drop(engine);

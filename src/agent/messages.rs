@@ -4,7 +4,7 @@ use std::fmt;
 
 use crate::types::Failure;
 
-/// What is said to the engine: text that must already be wrapped (`render::prompt`), and pictures to look at.
+/// Input for the engine: text, which must already be wrapped (`render::prompt`), and pictures to look at.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EngineInput {
     pub text: String,
@@ -36,8 +36,8 @@ impl fmt::Debug for Image {
 pub enum Request {
     /// Begins a turn; ends with one [`AgentEvent::TurnOver`].
     Prompt(EngineInput),
-    /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back; an engine that cannot take it says
-    /// nothing.
+    /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back. An engine that cannot
+    /// take it says nothing.
     Steer(EngineInput),
     /// Ends the running turn early.
     Cancel,
@@ -69,12 +69,13 @@ pub enum AgentEvent {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TurnEnd {
     Finished,
-    /// The engine says that it is done. It says so too of a turn that failed in the middle: the door knows.
+    /// The engine says that it is done. It also says so if the turn failed in the middle: the egress proxy
+    /// knows.
     FinishedOrFailed,
     Cancelled,
     /// The engine's own bound on steps was reached.
     StepLimit(u64),
-    /// The engine could not answer, as far as it tells.
+    /// The engine could not answer, as far as it says.
     Failed(Failure),
 }
 

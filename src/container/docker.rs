@@ -33,10 +33,11 @@ use crate::types::{Failure, GroupName, InstallId, Trouble};
 /// Longest wait for the daemon's answer, in seconds: a small server under load creates a container slowly; a
 /// daemon that says nothing for longer hangs.
 const ANSWER_TIMEOUT_SECS: u64 = 60;
-/// Bytes of each pipe between a container and whoever talks to it; a side that is ahead waits.
+/// Bytes of each pipe between a container and the session. A side that is ahead waits.
 const PIPE_BYTES: usize = 64 * 1024;
-/// How much of a container's diagnostics is read in a second; hundreds of times what an engine writes. Beyond, nothing of the
-/// container is read until the second is over: what it writes there must not keep Docker and us busy.
+/// How much of a container's diagnostics is read in a second: hundreds of times what an engine writes. After
+/// that nothing of the container is read until the second is over, so that its diagnostics cannot keep Docker
+/// and us busy.
 const STDERR_BYTES_PER_SECOND: usize = 1024 * 1024;
 /// One processor in the kernel's scheduler: a quota of this many microseconds in each such period.
 const CPU_PERIOD_MICROS: i64 = 100_000;
@@ -47,8 +48,9 @@ const TMP_OPTIONS: &str = "rw,exec,nosuid,nodev,size=128m,nr_inodes=64k,mode=177
 const HOME_OPTIONS: &str = "rw,noexec,nosuid,nodev,size=64m,nr_inodes=16k,mode=0700";
 /// Memory that programs share by files; Docker's own default is 64 MB and any number of files.
 const SHM_OPTIONS: &str = "rw,noexec,nosuid,nodev,size=16m,nr_inodes=1k,mode=1777";
-/// When memory runs out, the kernel ends an agent before anything else that has less than this many thousandths of the
-/// machine's memory more than it, such as Docker or the service. An agent may take that back to 0, not below.
+/// When memory runs out, the kernel ends an agent before anything else that has less than this many
+/// thousandths of the machine's memory more than it, such as Docker or the service. An agent may take that
+/// back to 0, not below.
 const OOM_SCORE_ADJ: i64 = 800;
 /// The name of every container for those inside; the engine shows it to the Kimi API as the device's name.
 const HOST_NAME: &str = "nanokimi";
@@ -62,7 +64,7 @@ const GROUP_LABEL: &str = "nanokimi.group";
 #[derive(Clone, Debug)]
 pub struct Docker {
     socket: PathBuf,
-    /// As whom the daemon works, once it has said so.
+    /// The user that the daemon works as, once it has said so.
     rights: Arc<OnceCell<DaemonRights>>,
 }
 
@@ -76,12 +78,12 @@ pub struct DaemonFacts {
     pub limits: EnforcedLimits,
 }
 
-/// As whom the daemon works.
+/// The user that the daemon works as.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DaemonRights {
     /// As the person themselves.
     Rootless,
-    /// As root: whoever reaches its socket is root.
+    /// As root: a program that reaches its socket is root.
     Rootful,
 }
 
@@ -94,14 +96,14 @@ pub enum EnforcedLimits {
 }
 
 impl Docker {
-    /// The daemon at `docker_host` (`DOCKER_HOST`), else at `docker.sock` in `runtime_dir` (`XDG_RUNTIME_DIR`), whether it
-    /// answers or not.
+    /// The daemon at `docker_host` (`DOCKER_HOST`), else at `docker.sock` in `runtime_dir`
+    /// (`XDG_RUNTIME_DIR`), whether it answers or not.
     ///
-    /// No version of the protocol is agreed on: bollard 0.21 leaves it out of what it asks, whatever it was told, and a
-    /// daemon takes that for its own newest one. What we ask for has been the same since 1.41 (Docker 20.10).
+    /// No version of the protocol is negotiated: bollard 0.21 never sends one, and a daemon then takes its
+    /// own newest. Our requests have been the same since 1.41 (Docker 20.10).
     ///
     /// # Errors
-    /// When `docker_host` is not a unix socket.
+    /// `docker_host` is not a unix socket.
     pub fn for_docker_host(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
         Ok(Self { socket: resolve_docker_socket(docker_host, runtime_dir)?, rights: Arc::default() })
     }
@@ -109,7 +111,7 @@ impl Docker {
     /// As [`Docker::for_docker_host`], when it answers.
     ///
     /// # Errors
-    /// When `docker_host` is not a unix socket, or nothing answers.
+    /// `docker_host` is not a unix socket, or nothing answers.
     pub async fn connect_and_ping(docker_host: Option<&str>, runtime_dir: Option<&Path>) -> Result<Self> {
         let docker = Self::for_docker_host(docker_host, runtime_dir)?;
         docker.ping_docker().await?;
@@ -136,7 +138,7 @@ impl Docker {
     /// What the daemon says about itself.
     ///
     /// # Errors
-    /// When it does not answer.
+    /// It does not answer.
     pub async fn fetch_daemon_facts(&self) -> Result<DaemonFacts> {
         let info = self.new_api_client()?.info().await.context("Failed to ask Docker about itself")?;
         Ok(parse_daemon_facts(info))
@@ -145,7 +147,7 @@ impl Docker {
     /// Whether this image is there, by its name with tag.
     ///
     /// # Errors
-    /// When Docker does not answer.
+    /// Docker does not answer.
     pub async fn has_image(&self, name: &str) -> Result<bool> {
         match self.new_api_client()?.inspect_image(name).await {
             Ok(_) => Ok(true),
@@ -154,7 +156,7 @@ impl Docker {
         }
     }
 
-    /// For `image`, the other half of this module's talk with Docker.
+    /// For `image`, which speaks with Docker too.
     pub(super) fn new_api_client(&self) -> std::result::Result<bollard::Docker, Error> {
         // It makes no connection, but looks whether the socket is there.
         let (socket, version) = (self.socket.to_string_lossy(), bollard::API_DEFAULT_VERSION);
@@ -311,7 +313,7 @@ fn parse_daemon_facts(info: SystemInfo) -> DaemonFacts {
     }
 }
 
-/// The container as Docker is asked for it: DESIGN's hardening, on every launch.
+/// The request that creates a container, hardened on every launch.
 fn container_create_body(spec: &ContainerSpec) -> ContainerCreateBody {
     let labels = [
         (INSTALL_LABEL, spec.install.as_str()),
@@ -358,14 +360,14 @@ fn container_host_config(spec: &ContainerSpec) -> HostConfig {
         ipc_mode: Some("private".to_owned()),
         // The agent-runner is the first process and reaps by itself.
         init: Some(false),
-        // The conversation passes through stdout; it must not lie about in Docker's logs.
+        // The conversation passes through stdout; it must not stay in Docker's logs.
         log_config: Some(HostConfigLogConfig { typ: Some("none".to_owned()), config: None }),
         mounts: Some(spec.mounts.iter().map(docker_bind_mount).collect()),
         tmpfs: Some(tmpfs.map(|(at, options)| (at.to_owned(), options.to_owned())).into()),
         memory: Some(limits.memory_bytes),
         // The same figure again: no swap on top of it.
         memory_swap: Some(limits.memory_bytes),
-        // As a quota: Docker refuses `NanoCpus` where it merely ignores a quota.
+        // As a quota: without cgroups Docker refuses `NanoCpus`, and merely ignores a quota.
         cpu_period: Some(CPU_PERIOD_MICROS),
         cpu_quota: Some(limits.cpus_milli * CPU_PERIOD_MICROS / 1000),
         pids_limit: Some(limits.pids),
@@ -417,7 +419,8 @@ async fn split_container_output(
             Ok(LogOutput::StdOut { message } | LogOutput::Console { message }) => {
                 stdout.write_all(&message).await.ok();
             }
-            // Never waited for: diagnostics that nobody reads must not hold up the conversation. A flood of them must.
+            // Never waited for: diagnostics that nobody reads must not hold up the conversation. Only a flood
+            // of them does.
             Ok(LogOutput::StdErr { message }) => {
                 stderr.write_all(&message).now_or_never();
                 if second.elapsed() >= Duration::from_secs(1) {
@@ -490,8 +493,8 @@ fn is_docker_unreachable(error: &Error) -> bool {
     )
 }
 
-/// Whether the words mean that the kernel has no more of what it bounds for all programs of a user. The kernel says the
-/// same of these as of a full disk; the call that failed tells them apart.
+/// Whether the words mean that the kernel has run out of something that it limits per user. The kernel uses
+/// the same words for a full disk, but the call that failed is another.
 fn is_system_limit_message(words: &str) -> bool {
     let words = words.to_ascii_lowercase();
     let calls =

@@ -1,7 +1,7 @@
 //! The agent image: its name, and building it on the person's Docker from what this binary carries.
 //!
-//! `context` holds the recipe, `base` finds or makes the image that it starts from. Nothing here launches an
-//! agent. bollard's classic build is used: it needs nothing but the daemon.
+//! `context` holds the recipes, `base` finds or makes the image that they start from. Nothing here launches
+//! an agent. bollard's classic build is used: it needs nothing but the daemon.
 
 mod base;
 mod context;
@@ -25,7 +25,7 @@ const REPOSITORY: &str = "nanokimi-agent";
 /// Lines of a failed build that an error repeats: enough for the cause, which comes last, to be among them.
 const LINES_IN_ERROR: usize = 12;
 
-/// What the host knows about its way to the network. Nothing of it is needed on an ordinary server.
+/// What the host knows about its way to the network. An ordinary server needs nothing of it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct BuildOptions {
     /// The host's own certificate authorities (`SSL_CERT_FILE`), in PEM.
@@ -33,9 +33,9 @@ pub struct BuildOptions {
     pub http_proxy: Option<String>,
     pub https_proxy: Option<String>,
     pub no_proxy: Option<String>,
-    /// Where Python packages come from (`PIP_INDEX_URL`).
+    /// The index of Python packages (`PIP_INDEX_URL`).
     pub pip_index_url: Option<String>,
-    /// Where Node's packages come from (`NPM_CONFIG_REGISTRY`).
+    /// The registry of Node's packages (`NPM_CONFIG_REGISTRY`).
     pub npm_registry: Option<String>,
 }
 
@@ -86,8 +86,8 @@ fn compute_image_name(engine: Engine) -> String {
     format!("{REPOSITORY}:{}", &context::recipe_hash(engine)[..12])
 }
 
-/// Builds the agent image of each of these engines unless it is there, then removes the images of other versions that
-/// nobody uses. Says what became of each.
+/// Builds the agent image of each of these engines unless it is there, then removes the images of other
+/// versions that nobody uses. Says what became of each.
 ///
 /// # Errors
 /// Says what stopped it, with the last lines of the program that failed.
@@ -152,7 +152,8 @@ async fn build_on_base_image(
     Ok(())
 }
 
-/// Docker passes these on to the build only; it knows the proxies by both spellings, and apt only the small one.
+/// Docker passes these on to the build only; it knows the proxies by both spellings, and apt only the one in
+/// lower case.
 fn docker_build_args(base: &str, options: &BuildOptions) -> HashMap<&'static str, String> {
     let settings = [
         ("HTTP_PROXY", &options.http_proxy),
@@ -186,7 +187,7 @@ fn strip_terminal_codes(line: &str) -> String {
     text.trim_end().rsplit('\r').next().unwrap_or_default().to_owned()
 }
 
-/// The end of what a program said, for the error when it fails.
+/// The last lines that a program printed, for the error if it fails.
 #[derive(Debug, Default)]
 struct LastLines(VecDeque<String>);
 

@@ -1,6 +1,7 @@
-//! What agents hold of the machine's memory, and how much of it there is for them, told by /proc and /sys.
+//! What agents hold of the machine's memory, and how much of it there is for them, according to /proc and
+//! /sys.
 //!
-//! Whether the limits of containers hold is not asked: where cgroups are not delegated they do not.
+//! Whether the limits of containers hold does not matter here: without delegated cgroups they do not.
 
 use std::collections::HashMap;
 use std::fs;
@@ -26,7 +27,8 @@ pub enum MemoryPressure {
     Some,
 }
 
-/// In this share of the last ten seconds some program waited for memory: the kernel is busy with making room.
+/// If some program waited for memory in this share of the last ten seconds, the kernel is busy with making
+/// room.
 const WAITED_PERCENT: f64 = 10.0;
 /// With less than this share of all memory available, there may be no time for the kernel to make room.
 const AVAILABLE_MIN: u64 = 20;
@@ -58,7 +60,7 @@ fn memory_held_by_group(groups: &[(GroupName, PathBuf)]) -> io::Result<HashMap<G
     for process in list_process_folders()? {
         let Some(name) = group_folder_id(&process).and_then(|folder| known.get(&folder)) else { continue };
         let bytes = held.entry((*name).clone()).or_insert_with(|| tmpfs_bytes_used(&process));
-        // What a process shares with files, the kernel can read again.
+        // Memory that is shared with files does not count: the kernel can read it again.
         let status = fs::read_to_string(process.join("status")).unwrap_or_default();
         *bytes += parse_kilobytes(&status, "RssAnon:").unwrap_or(0) * 1024;
     }
@@ -77,9 +79,9 @@ fn tmpfs_bytes_used(process: &Path) -> u64 {
 }
 
 fn read_memory_pressure(read: impl Fn(&str) -> Option<String>) -> MemoryPressure {
-    // Not every kernel tells it.
-    let waited = read("/proc/pressure/memory").and_then(|told| {
-        let some = told.lines().find(|line| line.starts_with("some "))?;
+    // Not every kernel has it.
+    let waited = read("/proc/pressure/memory").and_then(|pressure| {
+        let some = pressure.lines().find(|line| line.starts_with("some "))?;
         some.split(' ').find_map(|word| word.strip_prefix("avg10="))?.parse::<f64>().ok()
     });
     let memory = read("/proc/meminfo").unwrap_or_default();
@@ -97,7 +99,7 @@ fn read_memory_pressure(read: impl Fn(&str) -> Option<String>) -> MemoryPressure
 fn compute_memory_budget(read: impl Fn(&str) -> Option<String>) -> u64 {
     let memory = read("/proc/meminfo").unwrap_or_default();
     let machine = parse_kilobytes(&memory, "MemTotal:").unwrap_or(0) * 1024;
-    // What bounds us bounds our containers, which are children of the same user's daemon.
+    // A limit on us is one on our containers: they are children of the same user's daemon.
     let cgroups = read("/proc/self/cgroup").unwrap_or_default();
     let cgroups = cgroups.lines().filter_map(|line| {
         let (controllers, cgroup) = line.split_once(':')?.1.split_once(':')?;
@@ -129,7 +131,7 @@ fn parse_kilobytes(memory: &str, name: &str) -> Option<u64> {
 mod tests {
     use super::*;
 
-    /// What is read where only these files are.
+    /// What is read if there are only these files.
     fn of<'a>(files: &'a [(&str, &str)]) -> impl Fn(&str) -> Option<String> + 'a {
         |path| files.iter().find(|(name, _)| *name == path).map(|(_, text)| (*text).to_owned())
     }

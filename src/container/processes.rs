@@ -1,7 +1,8 @@
-//! What the processes of a group's container hold of the machine beside the files that names lead to, told by /proc.
+//! What the processes of a group's container hold of the machine, besides files that have a name. Read from
+//! /proc.
 //!
-//! They are found by what they see in the place of the group's folder, which no agent can change. Their user is ours, so
-//! that nothing of theirs is hidden from us.
+//! They are found by what they see in place of the group's folder, which no agent can change. They run as our
+//! user, so that /proc hides nothing of them from us.
 
 use std::fs;
 use std::io;
@@ -10,7 +11,8 @@ use std::path::{Path, PathBuf};
 
 use super::spec::GROUP;
 
-/// Most descriptors that one look goes through: those of a hundred usual programs. Whoever has more holds too much.
+/// Most descriptors that one look goes through: those of a hundred usual programs. A container with more
+/// holds too much.
 const DESCRIPTORS_MAX: u64 = 20_000;
 
 /// What is held.
@@ -38,7 +40,7 @@ pub fn measure_held_resources(folder: &Path) -> io::Result<HeldResources> {
     let mut rest = DESCRIPTORS_MAX;
     for process in list_process_folders()? {
         if group_folder_id(&process) == Some(folder) {
-            // One that ends meanwhile holds nothing.
+            // A process that ends meanwhile holds nothing.
             held.written_bytes += read_written_bytes(&process).unwrap_or(0);
             held.files_in_dev = held.files_in_dev.max(count_files_in_dev(&process).unwrap_or(0));
             count_descriptors(&process, disk, &mut held, &mut rest).ok();
@@ -56,7 +58,7 @@ pub(super) fn list_process_folders() -> io::Result<impl Iterator<Item = PathBuf>
     Ok(processes)
 }
 
-/// What a process sees in the place of its group's folder, if it sees something there.
+/// What a process sees in place of its group's folder, if it sees something there.
 pub(super) fn group_folder_id(process: &Path) -> Option<(u64, u64)> {
     Some(file_identity(&fs::metadata(path_in_process_root(process, GROUP)).ok()?))
 }

@@ -1,8 +1,10 @@
-//! Which system calls an agent may use: Docker's default profile for a container without capabilities, and less.
+//! Which system calls an agent may use: Docker's default profile for a container without capabilities, and
+//! less.
 //!
-//! `container/seccomp.txt` is Docker's list; the constants below say all in which ours differs from it. A call that
-//! stands nowhere is refused. Programs of another kind of processor, such as 32-bit ones, end at their first call: only
-//! the machine's own is named, since theirs would lead around what is said of `socket`.
+//! `container/seccomp.txt` is Docker's list; the constants below are all that differs from it. A call that is
+//! listed nowhere is refused. Programs for another architecture, such as 32-bit ones, end at their first
+//! call: only the machine's own is allowed, since another one's calls would lead around the rule for
+//! `socket`.
 
 use std::sync::LazyLock;
 
@@ -11,7 +13,7 @@ use serde_json::{Value, json};
 /// What Docker allows to a container without capabilities, whatever the arguments.
 const DOCKERS: &str = include_str!("../../container/seccomp.txt");
 
-/// What Docker allows, or did in some version, and we do not.
+/// Calls that Docker allows, or did in some version, and we do not.
 const CLOSED: [&str; 10] = [
     // A second way to most system calls, which no filter sees, and the source of many holes in kernels.
     "io_uring_enter",
@@ -23,7 +25,7 @@ const CLOSED: [&str; 10] = [
     "process_vm_writev",
     // Memory that not even the kernel sees.
     "memfd_secret",
-    // Takes the whole disk in an instant, beyond the bound on a file's size, and counts as nothing written.
+    // Takes the whole disk in an instant, beyond the limit on a file's size, and does not count as written.
     "fallocate",
     // For 16-bit programs.
     "modify_ldt",
@@ -34,19 +36,21 @@ const CLOSED: [&str; 10] = [
 /// Those of [`CLOSED`] that look like an older kernel: programs try them first and then do without.
 const UNKNOWN: [&str; 3] = ["io_uring_enter", "io_uring_register", "io_uring_setup"];
 
-/// Those of [`CLOSED`] that look like a file system that has no such thing. C's `posix_fallocate` then writes instead; git,
-/// npm, pip and SQLite do without.
+/// Those of [`CLOSED`] that look like a file system that has no such thing. C's `posix_fallocate` then writes
+/// instead; git, npm, pip and SQLite do without.
 const UNSUPPORTED: [&str; 1] = ["fallocate"];
 
-/// The address families of sockets: UNIX, INET, INET6, NETLINK (by which programs ask for the network's interfaces). Docker
-/// allows all, or all but vsock, by which a virtual machine's host can be reached past every network's fence.
+/// The address families of sockets: UNIX, INET, INET6, NETLINK (by which programs ask for the network's
+/// interfaces). Docker allows all, or all but vsock, by which a virtual machine's host can be reached past
+/// every network's fence.
 const FAMILIES: [u64; 4] = [1, 2, 10, 16];
 const BY_FAMILY: [&str; 2] = ["socket", "socketpair"];
 
 /// The kernel looks at the lower half of such an argument only, and so must a rule.
 const LOWER_HALF: u64 = 0xffff_ffff;
 
-/// `clone` may make threads and processes, not namespaces: CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}. As Docker's.
+/// `clone` may make threads and processes, not namespaces: CLONE_NEW{NS,CGROUP,UTS,IPC,USER,PID,NET}. As
+/// Docker's.
 const NAMESPACES: u64 = 0x7e02_0000;
 /// PER_LINUX, PER_LINUX32, each also with UNAME26, and the question which one it is. As Docker's.
 const PERSONALITIES: [u64; 5] = [0, 8, 0x2_0000, 0x2_0008, 0xffff_ffff];

@@ -9,7 +9,7 @@ use anyhow::{Result, bail, ensure};
 use crate::paths::{self, Paths};
 use crate::types::{Group, GroupName, InstallId, Role, RunId};
 
-/// Where the container finds what; the agent-runner and the engine's prompt rely on these.
+/// The paths in the container. The agent-runner and the engine's prompt rely on them.
 pub const HOME: &str = "/home/node";
 pub const GROUP: &str = paths::GROUP_IN_CONTAINER;
 pub const GLOBAL: &str = "/workspace/global";
@@ -22,7 +22,7 @@ pub struct LaunchInputs<'a> {
     pub install: &'a InstallId,
     pub run: &'a RunId,
     pub engine: EngineSpec,
-    /// The image's name with its tag (`image::tag`).
+    /// The image's name with its tag (`image::agent_image_name`).
     pub image: &'a str,
     pub daemon: DaemonUser,
     pub limits: ContainerLimits,
@@ -30,7 +30,7 @@ pub struct LaunchInputs<'a> {
     pub time_zone: &'a str,
     /// What the agent is called in its chat.
     pub assistant: &'a str,
-    /// The model's name in the engine's configuration; none lets that configuration choose.
+    /// The model's name in the engine's configuration. Without one, that configuration chooses.
     pub model: Option<&'a str>,
     /// The engine's id of the session to go on with.
     pub session: &'a str,
@@ -43,7 +43,7 @@ pub struct LaunchInputs<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SearchServices {
     Kimi,
-    /// They are not there with this login, or would lead the group where its policy does not.
+    /// This login does not have them, or they would lead further than the group's policy.
     None,
 }
 
@@ -53,18 +53,18 @@ pub struct EngineSpec {
     pub name: &'static str,
     /// The folder in the container that it calls its own.
     pub home: &'static str,
-    /// Where in the container the owner's `config.toml` is to be.
+    /// The path in the container for the owner's `config.toml`.
     pub config: &'static str,
-    /// The folder of its histories on the host, where they are not in [`Paths::sessions_folder`].
+    /// The folder of its histories on the host, if they are not in [`Paths::sessions_folder`].
     pub sessions_apart: Option<String>,
 }
 
-/// As whom the Docker daemon works, which decides whose the files of a container are.
+/// The user that the Docker daemon works as, which decides who owns the files of a container.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DaemonUser {
     /// As the person who runs nanokimi: uid 0 inside is that person outside.
     Rootless,
-    /// As root; the container must take the person's own ids.
+    /// As root: the container must take the person's own ids.
     Rootful { uid: u32, gid: u32 },
 }
 
@@ -101,8 +101,8 @@ pub enum MountAccess {
     ReadWrite,
 }
 
-/// What one container may use of the machine. Memory, processor and pids hold only where the daemon has
-/// cgroups (`DaemonFacts::limits`); the others hold always, those of the disk a second or two late.
+/// What one container may use of the machine. Memory, processor and pids hold only if the daemon has cgroups
+/// (`DaemonFacts::limits`). The others always hold, those of the disk a second or two late.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ContainerLimits {
     pub memory_bytes: i64,
@@ -111,14 +111,15 @@ pub struct ContainerLimits {
     pub pids: i64,
     /// Open files of each process.
     pub open_files: i64,
-    /// Threads of the person whose ids the container has, over all containers: see [`ContainerLimits::STANDARD`].
+    /// Threads of the person whose ids the container has, over all containers: see
+    /// [`ContainerLimits::STANDARD`].
     pub threads_of_person: i64,
     /// Size of a file that a process writes.
     pub file_bytes: i64,
     /// Signals that wait for a process of the person, counted like the threads.
     pub signals_of_person: i64,
-    /// What a group may fill of the disk with its files, and their number. No daemon holds these: the session stops an
-    /// agent that takes more.
+    /// How much of the disk a group may fill with its files, and their number. No daemon enforces these: the
+    /// session stops an agent that takes more.
     pub disk_bytes: u64,
     pub disk_entries: u64,
 }
@@ -126,10 +127,10 @@ pub struct ContainerLimits {
 impl ContainerLimits {
     /// For a small server with several groups.
     pub const STANDARD: Self = Self {
-        // The engine takes 130 MB, the folders in memory at most 336 MB (/tmp 128, the two homes 64 each, /dev 64,
-        // /dev/shm 16); the rest is for the agent's commands.
+        // The engine takes 130 MB, the folders in memory at most 336 MB (/tmp 128, the two homes 64 each,
+        // /dev 64, /dev/shm 16); the rest is for the agent's commands.
         memory_bytes: 768 * MIB,
-        // An agent that computes leaves the machine's other processors to the host service and other agents.
+        // A busy agent leaves the machine's other processors to the host service and to other agents.
         cpus_milli: 1000,
         // Engine and agent-runner idle with 7 threads; the agent's builds and pipelines need dozens more.
         pids: 256,
@@ -141,8 +142,8 @@ impl ContainerLimits {
         threads_of_person: 1024,
         // Larger than what a chat can carry, far smaller than a disk.
         file_bytes: 1024 * MIB,
-        // Programs queue a handful. Without a bound of its own an agent could take all that its person may have, and
-        // timers of other programs would fail.
+        // Programs queue a handful. Without a bound of its own an agent could take all that its person may
+        // have, and timers of other programs would fail.
         signals_of_person: 1024,
         // A tenth of a small server's disk, and twice the files of a large project with all its packages.
         disk_bytes: 4 * 1024 * 1024 * 1024,
@@ -155,7 +156,7 @@ const MIB: i64 = 1024 * 1024;
 /// Decides what the group's container sees and may do.
 ///
 /// # Errors
-/// When a mount would show something that the group must not see.
+/// A mount would show something that the group must not see.
 pub fn build_container_spec(launch: &LaunchInputs<'_>, group: &Group) -> Result<ContainerSpec> {
     let mounts = container_mounts(launch.paths, group, &launch.engine);
     deny_forbidden_mounts(launch.paths, group, &launch.engine, &mounts)?;
@@ -178,7 +179,7 @@ pub fn build_container_spec(launch: &LaunchInputs<'_>, group: &Group) -> Result<
     })
 }
 
-/// What the agent-runner is told; the image brings the rest (`PATH`, `HOME`).
+/// The environment of the agent-runner. The image brings the rest (`PATH`, `HOME`).
 fn container_environment(launch: &LaunchInputs<'_>) -> Vec<(String, String)> {
     let services = match launch.services {
         SearchServices::Kimi => "kimi",
@@ -199,8 +200,8 @@ fn container_environment(launch: &LaunchInputs<'_>) -> Vec<(String, String)> {
 }
 
 fn container_mounts(paths: &Paths, group: &Group, engine: &EngineSpec) -> Vec<ContainerMount> {
-    // What all read is a copy of each group's own: on one and the same file, two agents could speak with each other by
-    // locks and sockets, and each could watch when the other one starts.
+    // Each group has its own copy of what all read. On a shared file, two agents could speak with each other
+    // by locks and sockets, and each could see when the other one starts.
     let (global, global_access) = match group.role {
         Role::Main => (paths.global_folder(), MountAccess::ReadWrite),
         Role::Member => (paths.agent_global_folder(&group.name), MountAccess::ReadOnly),
@@ -224,7 +225,8 @@ fn container_mounts(paths: &Paths, group: &Group, engine: &EngineSpec) -> Vec<Co
         ),
         mount(paths.group_folder(&group.name), GROUP, MountAccess::ReadWrite),
         mount(global, GLOBAL, global_access),
-        // Connecting to a socket needs no writable folder; so nobody inside can replace it.
+        // Connecting to a socket needs no writable folder, and in a read-only one nobody inside can replace
+        // it.
         mount(paths.egress_folder(&group.name), DOOR, MountAccess::ReadOnly),
     ]
 }
@@ -395,7 +397,7 @@ mod tests {
                 "/srv/k/data/agents/family/sessions/second/main -> /home/node/.second/sessions",
             ]
         );
-        // The other engine's histories are none of its business, and its own are none of the other's.
+        // Neither engine sees the other's histories.
         let sessions =
             |host| [ContainerMount { host, container: GROUP.to_owned(), access: MountAccess::ReadOnly }];
         assert!(
@@ -486,7 +488,8 @@ mod tests {
     }
 
     proptest! {
-        /// Told from outside, not by the list that the code uses: nothing secret, nothing above it, nobody else's.
+        /// Told from outside, not by the list that the code uses: nothing secret, nothing above it, nobody
+        /// else's.
         #[test]
         fn no_group_name_reaches_a_forbidden_path(
             own in "[A-Za-z0-9][A-Za-z0-9_-]{0,63}",

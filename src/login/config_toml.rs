@@ -1,6 +1,6 @@
 //! The engine's `config.toml` (kimi-cli 1.51.0, `config.py`): the one that nanokimi starts with, and what
-//! must be true of an owner's own. Containers read this file, so it holds no secret; all that it leads to
-//! goes through the door, so it knows Kimi only.
+//! must be true of an owner's own. Containers read this file, so it holds no secret. Every request goes
+//! through the egress proxy, so it names only Kimi.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -57,7 +57,7 @@ const SECRET_NAMES: [&str; 8] = [
     "secret",
 ];
 
-/// Models that kimi-cli knows to take pictures, whatever `capabilities` says (1.51.0, `llm.py`).
+/// Models that take pictures, as kimi-cli knows, whatever `capabilities` says (1.51.0, `llm.py`).
 const SEEING_MODELS: [&str; 2] = ["kimi-for-coding", "kimi-code"];
 
 /// What kimi-cli does not start without, and what its model can do.
@@ -90,8 +90,8 @@ struct Provider {
     _api_key: String,
 }
 
-/// Looks through the `config.toml` at `path`, after writing [`DEFAULT_CONFIG`] where there is none. One that is
-/// there is never changed.
+/// Checks the `config.toml` at `path`. If there is no file, writes [`DEFAULT_CONFIG`]. A file that is there
+/// is never changed.
 ///
 /// # Errors
 /// As [`check_config_text`], or the file cannot be read or written.
@@ -103,7 +103,7 @@ pub fn ensure_engine_config(path: &Path) -> Result<()> {
     }
 }
 
-/// Looks through the `config.toml` at `path`.
+/// Checks the `config.toml` at `path`.
 ///
 /// # Errors
 /// As [`check_config_text`], or the file cannot be read.
@@ -112,8 +112,8 @@ pub fn check_config_file(path: &Path) -> Result<()> {
     check_config_text(&text).with_context(|| format!("Failed to understand {}", path.display()))
 }
 
-/// Whether the model of all chats takes pictures, as kimi-cli reads its `config.toml` at `path`; `model` is the
-/// name that replaces the model's own. A file that cannot be read promises nothing.
+/// Whether the model of all chats takes pictures, as kimi-cli reads its `config.toml` at `path`; `model` is
+/// the name that replaces the model's own. A file that cannot be read promises nothing.
 pub fn can_take_images(path: &Path, model: Option<&str>) -> bool {
     fs::read_to_string(path).is_ok_and(|text| config_can_take_images(&text, model))
 }
@@ -127,8 +127,8 @@ fn config_can_take_images(text: &str, model: Option<&str>) -> bool {
         || SEEING_MODELS.contains(&model.unwrap_or(&chosen.model))
 }
 
-/// The models that the `config.toml` at `path` offers, by the names that Kimi knows; `model` is the name that replaces
-/// theirs. None where it cannot be read.
+/// The models that the `config.toml` at `path` offers, by the names that Kimi knows; `model` is the name that
+/// replaces theirs. Empty if the file cannot be read.
 pub fn list_offered_models(path: &Path, model: Option<&str>) -> Vec<String> {
     let config = fs::read_to_string(path).ok().and_then(|text| toml::from_str::<EngineConfig>(&text).ok());
     let offered =
@@ -136,10 +136,10 @@ pub fn list_offered_models(path: &Path, model: Option<&str>) -> Vec<String> {
     offered.chain(model.map(str::to_owned)).collect()
 }
 
-/// Looks through the text of a `config.toml`.
+/// Checks the text of a `config.toml`.
 ///
 /// # Errors
-/// Says the first thing that would keep the engine from working or a secret from being one, and what to do.
+/// Says the first thing that would keep the engine from working or give a secret away, and what to do.
 pub fn check_config_text(text: &str) -> Result<()> {
     let table: Table = toml::from_str(text).map_err(|error| error_with_line(text, &error))?;
     if let Some(place) = find_secret(&table, "") {

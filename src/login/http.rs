@@ -1,6 +1,6 @@
-//! The way to one of Kimi's servers: bounded requests in nanokimi's own name. TLS trusts what this system trusts, and
-//! the system's proxies are honoured; a server on this machine is always reached directly. Redirects are not followed:
-//! a token goes to one host only, and never unencrypted over a network.
+//! The HTTP client for one of Kimi's servers: bounded requests in nanokimi's own name. TLS trusts what this
+//! system trusts, and the system's proxies are honoured. A server on this machine is always reached directly.
+//! Redirects are not followed: a token goes to one host only, and never unencrypted over a network.
 
 use std::error::Error;
 use std::time::Duration;
@@ -14,9 +14,10 @@ use tokio::sync::OnceCell;
 use crate::panics::run_blocking;
 use crate::types::Secret;
 
-/// This program, which does not pose as one of Kimi's: only an engine's own requests carry an engine's name.
+/// This program's name. It does not pose as one of Kimi's: only an engine's own requests carry an engine's
+/// name.
 const VERSION: &str = env!("CARGO_PKG_VERSION");
-/// A server that is there accepts within seconds, even over a poor line.
+/// A server that can be reached accepts within seconds, even over a poor line.
 const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// How long an answer may take in all. A renewal that is given up may have been granted, so it is not short.
 const ANSWER_LIMIT: Duration = Duration::from_secs(30);
@@ -25,14 +26,15 @@ const ANSWER_MAX: usize = 64 * 1024;
 /// Longest value of a header that describes this machine.
 const HEADER_MAX: usize = 120;
 
-/// A server, by the beginning of its addresses. The client is made at the first request: it reads the trust store.
+/// A server, by the beginning of its addresses. The client is made at the first request: it reads the trust
+/// store.
 #[derive(Debug)]
 pub struct KimiClient {
     base: String,
     client: OnceCell<reqwest::Client>,
 }
 
-/// What a server has said.
+/// What a server has answered.
 #[derive(Debug)]
 pub struct HttpAnswer {
     pub status: u16,
@@ -52,7 +54,7 @@ impl KimiClient {
     /// Sends a form.
     ///
     /// # Errors
-    /// No answer came, or too long a one; the reason names nothing of the form.
+    /// No answer came, or it was too long. The reason names nothing of the form.
     pub async fn post_form(
         &self,
         path: &str,
@@ -111,7 +113,7 @@ async fn send_bounded_request(request: reqwest::RequestBuilder) -> Result<HttpAn
     Ok(HttpAnswer { status, body })
 }
 
-/// Where a base leads.
+/// The place that tokens are sent to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum TokenDestination {
     Internet,
@@ -132,7 +134,7 @@ impl TokenDestination {
     }
 }
 
-/// Reads the system's trust store, where it is needed.
+/// Reads the system's trust store, if it is needed.
 fn build_http_client(place: TokenDestination) -> Result<reqwest::Client> {
     // An error means that somebody has installed one already, which is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
@@ -143,14 +145,14 @@ fn build_http_client(place: TokenDestination) -> Result<reqwest::Client> {
         .timeout(ANSWER_LIMIT);
     let client = match place {
         TokenDestination::Internet => client,
-        // Neither proxies nor certificates have a part in it, so that it works where there are none.
+        // No proxy and no certificate is needed, so that it works on a machine without them.
         TokenDestination::ThisMachine => client.no_proxy().tls_certs_only([]),
     };
     client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
 }
 
-/// What a request about a login says of this program, this machine and its device: the headers that Kimi's own programs
-/// send, too.
+/// What a request about a login says of this program, this machine and its device: the headers that Kimi's
+/// own programs send, too.
 pub fn device_headers(device_id: &str) -> HeaderMap {
     let machine = rustix::system::uname();
     let lossy = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
@@ -169,12 +171,12 @@ pub fn device_headers(device_id: &str) -> HeaderMap {
     headers
 }
 
-/// Who asks, where the device does not matter.
+/// The headers for a request for which the device does not matter.
 pub fn client_headers() -> HeaderMap {
     HeaderMap::from_iter([(USER_AGENT, ascii_header_value(&format!("nanokimi/{VERSION}")))])
 }
 
-/// What is not ASCII is left out.
+/// Characters that are not ASCII are left out.
 fn ascii_header_value(text: &str) -> HeaderValue {
     let plain: String = text.chars().filter(|c| c.is_ascii_graphic() || *c == ' ').take(HEADER_MAX).collect();
     let plain = plain.trim();
@@ -184,7 +186,7 @@ fn ascii_header_value(text: &str) -> HeaderValue {
         .unwrap_or(HeaderValue::from_static("unknown"))
 }
 
-/// What lies behind an error at the bottom, without the system's number for it.
+/// The last cause of an error, without the system's number for it.
 fn deepest_cause(error: &dyn Error) -> String {
     let mut deepest = error;
     while let Some(beneath) = deepest.source() {

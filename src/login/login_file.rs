@@ -1,8 +1,8 @@
-//! The login on disk, `kimi-code.json` in kimi-cli's format (1.51.0, `auth/oauth.py`): read, and replaced whole under
-//! the lock that kimi-cli takes too.
+//! The login on disk, `kimi-code.json` in kimi-cli's format (1.51.0, `auth/oauth.py`): read, and replaced
+//! whole under the lock that kimi-cli takes too.
 //!
-//! A refresh spends its token at the server, so that the answer must not be lost. Its place on disk is made before the
-//! request is sent, and named after the token that is spent:
+//! A refresh spends its token at the server, so that the answer must not be lost. Its place on disk is made
+//! before the request is sent, and named after the token that is spent:
 //!
 //! ```text
 //! kimi-code.json                   the login, until the new one is renamed over it
@@ -10,8 +10,8 @@
 //! kimi-code.lock                   flock: one refresh at a time, of whichever program
 //! kimi-code.refused                the mark of a refresh token that the server has refused
 //! ```
-//! Whoever takes the lock finishes what a killed process has begun: a whole file after the token that the login
-//! still holds, or after a person's own agreement, is the login.
+//! A process that takes the lock finishes what a killed one has begun: a whole file that is named after the
+//! token that the login still holds, or after a person's own agreement, becomes the login.
 
 use std::fs::{self, File, Metadata, OpenOptions, Permissions};
 use std::io::{ErrorKind, Write};
@@ -31,27 +31,27 @@ use crate::types::Secret;
 
 /// Largest login file in bytes; a real one has about two thousand.
 const LOGIN_FILE_MAX: u64 = 64 * 1024;
-/// How often a lock that somebody else has is tried.
+/// The pause between two tries for a lock that another process has.
 const LOCK_RETRY: Duration = Duration::from_millis(100);
-/// What is left of a life that nobody knows the length of when it is half over, as kimi-cli has it.
+/// What is left at half-life if nobody knows how long a token lives, as kimi-cli assumes.
 const HALF_OF_UNKNOWN: SignedDuration = SignedDuration::from_secs(300);
 /// Hex digits of a token's mark: enough to tell tokens apart, and nothing to guess one from.
 const MARK_DIGITS: usize = 16;
-/// In place of the mark of a token that was spent: what a person has agreed to is given for none.
+/// In place of a spent token's mark: a login that a person has agreed to is given for no token.
 pub const FIRST_LOGIN: &str = "login";
 /// Between the login's name and the mark of what a coming one is given for.
 const AFTER: &str = ".after-";
-/// The room for a login that is about to come: twice of what a real one takes.
+/// The room for a login that is about to come: twice what a real one takes.
 const ROOM_BYTES: usize = 4096;
 
 /// What the server gave, as it stands in the file.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Tokens {
     pub access: Secret,
-    /// None where the file's is empty: such a login lasts as long as it lasts.
+    /// `None` if the file's is empty: such a login cannot be renewed.
     pub refresh: Option<Secret>,
     pub expires_at: Timestamp,
-    /// None where nobody knows it.
+    /// `None` if nobody knows it.
     pub lifetime: Option<Duration>,
     pub scope: String,
     pub token_type: String,
@@ -105,7 +105,7 @@ pub fn read_login_file(file: &Path, metadata: &Metadata) -> Result<Tokens, Strin
 }
 
 /// # Errors
-/// Where it is wrong, without a piece of it.
+/// Says the line and column of the mistake, and nothing of what is there.
 fn parse_login_file(text: &[u8]) -> Result<Tokens, String> {
     let written: StoredLogin = serde_json::from_slice(text)
         // The error's own words may hold a piece of the file.
@@ -175,7 +175,7 @@ fn malformed_login_message(file: &Path, why: &str) -> String {
     format!("{} is not a Kimi login ({why}); run `nanokimi login`", file.display())
 }
 
-/// What a token is known by where it must not stand itself.
+/// The mark by which a token is known in places that must not hold the token itself.
 pub fn token_fingerprint(token: &Secret) -> String {
     let digest = Sha256::digest(token.expose_secret().as_bytes());
     let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
@@ -205,11 +205,11 @@ pub struct LoginLock {
 }
 
 impl LoginLock {
-    /// Takes the lock of this login file, once whoever has it gives it back within `patience`; then finishes what a
+    /// Takes the lock of this login file, if its holder gives it back within `patience`. Then finishes what a
     /// killed process has begun.
     ///
     /// # Errors
-    /// Somebody else keeps it, or nothing can be written beside the login.
+    /// Another process keeps it, or nothing can be written beside the login.
     pub async fn acquire_within(file: &Path, patience: Duration) -> Result<Self> {
         let path = file.with_extension("lock");
         let explain = || format!("Failed to lock {}", path.display());
@@ -233,13 +233,14 @@ impl LoginLock {
         Ok(lock)
     }
 
-    /// Puts in place what an earlier holder of the lock has got and not put there, and removes what is of no use.
+    /// Puts in place the login that an earlier holder of the lock got and did not put there. Removes what is
+    /// of no use.
     fn finish_interrupted_save(&self) -> Result<()> {
         let explain = || format!("Failed to look for what was left beside {}", self.file.display());
         let spent = match fs::metadata(&self.file) {
             Ok(metadata) => match read_login_file(&self.file, &metadata) {
                 Ok(tokens) => tokens.refresh.map(|token| token_fingerprint(&token)),
-                // Nobody knows what it holds, and so not what is of use beside it.
+                // Nobody knows what it holds, so nobody knows what is of use beside it.
                 Err(_) => return Ok(()),
             },
             Err(_) => None,
@@ -251,7 +252,8 @@ impl LoginLock {
             let path = entry.with_context(explain)?.path();
             let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
             let Some(after) = name.strip_prefix(&beginning) else { continue };
-            // What cannot be read may be the only copy: only what was read and is no login is of no use.
+            // A file that cannot be read may be the only copy: only one that was read and is no login is of
+            // no use.
             let is_whole = parse_login_file(&fs::read(&path).with_context(explain)?).is_ok();
             if is_whole && (after == FIRST_LOGIN || spent.as_deref() == Some(after)) {
                 tracing::info!("Finishing a change of the Kimi login that was broken off");
@@ -267,7 +269,7 @@ impl LoginLock {
     /// Makes room on disk for what a server is about to give in exchange for what has this mark.
     ///
     /// # Errors
-    /// There is none: then nothing should be asked for.
+    /// There is no room: then nothing should be asked for.
     pub fn reserve_login_space(self, mark: &str) -> Result<PendingLogin> {
         let mut name = self.file.clone().into_os_string();
         name.push(format!("{AFTER}{mark}"));
@@ -286,7 +288,8 @@ impl LoginLock {
     }
 }
 
-/// A place on disk for a login that is about to come, with the lock. Dropped while it holds nothing, it goes away.
+/// A place on disk for a login that is about to come, with the lock. Dropped while it holds nothing, it goes
+/// away.
 #[derive(Debug)]
 pub struct PendingLogin {
     lock: LoginLock,
@@ -298,12 +301,12 @@ pub struct PendingLogin {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum PendingContent {
     Nothing,
-    /// What must not be lost: the server has forgotten what was before.
+    /// The new login, which must not be lost: the server has forgotten the one before.
     Login,
 }
 
 impl PendingLogin {
-    /// Makes these tokens the login. May be tried again where it has failed.
+    /// Makes these tokens the login. May be tried again if it has failed.
     ///
     /// # Errors
     /// They are not on disk, or may not be.
@@ -311,7 +314,7 @@ impl PendingLogin {
         self.holds = PendingContent::Login;
         let explain = || format!("Failed to write the new login to {}", self.place.display());
         let text = render_login_file(tokens)?;
-        // The blanks behind it go last: with them it is a whole login already.
+        // The blanks behind it are cut off last: it is a whole login with them too.
         self.file.write_all_at(text.as_bytes(), 0).with_context(explain)?;
         self.file.set_len(text.len() as u64).with_context(explain)?;
         rename_into_place(&self.file, &self.place, &self.lock.file)
@@ -334,7 +337,7 @@ fn rename_into_place(written: &File, place: &Path, login: &Path) -> Result<()> {
     written.sync_all().with_context(explain)?;
     let folder = login.parent().with_context(explain)?;
     fs::rename(place, login).with_context(explain)?;
-    // It is the login now, whatever becomes of this: not all file systems can do it.
+    // It is the login now, even if this fails: not all file systems can do it.
     if let Err(error) = File::open(folder).and_then(|folder| folder.sync_all()) {
         tracing::warn!("A power cut now could lose the new Kimi login: {}: {error}", folder.display());
     }
@@ -512,7 +515,7 @@ mod tests {
         fs::write(folder.file(), "{").unwrap();
         drop(folder.lock().await);
         assert_eq!(folder.names().len(), 3);
-        // Where the login is what it was, so is the other.
+        // If the login is what it was, so is the other.
         fs::write(folder.file(), render_login_file(&tokens(1)).unwrap()).unwrap();
         drop(folder.lock().await);
         assert_eq!(folder.login(), tokens(2));

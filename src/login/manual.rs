@@ -22,7 +22,7 @@ pub async fn check_space_for_login(file: &Path) -> Result<()> {
     LoginLock::acquire_within(file, LOCK_PATIENCE).await?.reserve_login_space(FIRST_LOGIN).map(drop)
 }
 
-/// Makes what the server has just given the login, in place of whatever is there.
+/// Makes the tokens that the server has just given the login, in place of whatever is there.
 ///
 /// # Errors
 /// It is not on disk.
@@ -31,7 +31,7 @@ pub async fn save_login(file: &Path, grant: TokenGrant, now: Timestamp) -> Resul
     lock.reserve_login_space(FIRST_LOGIN)?.write_tokens(&grant.into_tokens(None, now))
 }
 
-/// Removes the login, if there is one. Whether there was.
+/// Removes the login, if there is one. Says whether there was.
 ///
 /// # Errors
 /// It is still there.

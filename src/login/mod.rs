@@ -6,11 +6,11 @@
 //!     oauth, manual         ▲  login_file               ◀── refusals ───  (HTTP 401)
 //!                           └──── refresher: the one task that refreshes
 //! ```
-//! [`Login`] (`shared_login`) publishes what the egress proxy may use: the platform API key if `.env` has one, else
-//! the login file, which kimi-cli knows too. `quota` asks what is left of the plan, `probe` whether the Kimi API
-//! takes the login, and `write_check` tries whether a renewed one could be kept. `stand_in` makes what containers
-//! get instead of the login. `config_toml` reads the engine's settings, which containers read and which must hold
-//! no secret.
+//! [`Login`] (`shared_login`) publishes what the egress proxy may use: the platform API key if `.env` has
+//! one, else the login file, which kimi-cli knows too. `quota` asks what is left of the plan, `probe` whether
+//! the Kimi API takes the login, and `write_check` tries whether a renewed one could be kept. `stand_in`
+//! makes what containers get instead of the login. `config_toml` reads the engine's settings, which
+//! containers read and which must hold no secret.
 
 pub mod config_toml;
 mod http;

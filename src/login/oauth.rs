@@ -1,7 +1,8 @@
-//! Kimi's login server: the device flow (RFC 8628) and the refresh (RFC 6749, 6), as kimi-cli 1.51.0 speaks them
-//! (`auth/oauth.py`). What an answer means is decided by pure functions of its status and body.
+//! Kimi's login server: the device flow (RFC 8628) and the refresh (RFC 6749, 6), as kimi-cli 1.51.0 speaks
+//! them (`auth/oauth.py`). What an answer means is decided by pure functions of its status and body.
 //!
-//! An answer may hold tokens, and a server may say anything: no word of it is passed on but the codes known here.
+//! An answer may hold tokens, and a server may say anything. So only the error codes that are known here are
+//! passed on.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -16,23 +17,24 @@ use super::login_file::{Tokens, is_sendable_token};
 use super::stand_in::load_or_create_device_id;
 use crate::types::Secret;
 
-/// kimi-cli's, which is what the login is for.
+/// kimi-cli's client id: the login is for it.
 const CLIENT_ID: &str = "17e5f671-d194-4dfb-9706-5516cb48c098";
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
-/// How often the server is asked where it does not say (RFC 8628, 3.2).
+/// How often the server is asked if it does not say (RFC 8628, 3.2).
 const USUAL_INTERVAL: Duration = Duration::from_secs(5);
-/// How much longer the pauses become each time that the server says so (RFC 8628, 3.5).
+/// How much longer the pauses become each time that the server asks for it (RFC 8628, 3.5).
 const SLOWER_BY: Duration = Duration::from_secs(5);
 /// Longest pause while the server is in trouble.
 const PAUSE_MAX: Duration = Duration::from_secs(60);
-/// How long a code is good for where the server does not say, and at most.
+/// How long a code is valid if the server does not say, and at most.
 const USUAL_PATIENCE: Duration = Duration::from_secs(15 * 60);
 const PATIENCE_MAX: Duration = Duration::from_secs(60 * 60);
-/// The life of a token where the server does not say: what real ones have.
+/// The life of a token if the server does not say: that of real ones.
 const USUAL_LIFETIME: Duration = Duration::from_secs(15 * 60);
 /// Longest code or address that is shown, in bytes.
 const SHOWN_MAX: usize = 512;
-/// The errors of RFC 6749 (5.2) and RFC 8628 (3.5): words for a log, where others could be anything.
+/// The errors of RFC 6749 (5.2) and RFC 8628 (3.5): the words that may go into a log, since others could be
+/// anything.
 const KNOWN_ERRORS: [&str; 12] = [
     "invalid_request",
     "invalid_client",
@@ -52,7 +54,7 @@ const KNOWN_ERRORS: [&str; 12] = [
 #[derive(Debug)]
 pub struct LoginServer {
     web: KimiClient,
-    /// Where the device's id lies; made at the first request where it is missing.
+    /// The file of the device's id, made at the first request if it is missing.
     device: PathBuf,
 }
 
@@ -61,7 +63,7 @@ pub struct LoginServer {
 pub struct DeviceCode {
     /// To be compared with what the page shows, or typed in there.
     pub user_code: String,
-    /// Kimi's page, with the code filled in where the server knows how.
+    /// Kimi's page, with the code filled in if the server can do that.
     pub page_with_code: String,
     pub device_code: Secret,
     pub good_for: Duration,
@@ -78,7 +80,7 @@ pub struct TokenGrant {
     token_type: Option<String>,
 }
 
-/// Where a device's login stands.
+/// How far a device's login has come.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PollResult {
     Granted(TokenGrant),
@@ -88,9 +90,9 @@ pub enum PollResult {
     SlowDown,
     Expired,
     Denied,
-    /// The server is in trouble, or not to be reached; it may know better next time.
+    /// The server is in trouble, or cannot be reached. It may answer next time.
     Failed(String),
-    /// The server wants nothing of it.
+    /// The server refuses.
     Refused(String),
 }
 
@@ -98,9 +100,9 @@ pub enum PollResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefreshResult {
     Granted(TokenGrant),
-    /// This refresh token is worth nothing any more.
+    /// This refresh token is not valid any more.
     Refused,
-    /// Not taken, by the login server or somebody on the way, and without a word that it never will be.
+    /// Rejected, by the login server or something on the way, without a word that this is final.
     Rejected,
     /// It may work another time.
     Failed(String),
@@ -119,7 +121,7 @@ impl LoginServer {
     /// Asks for a code.
     ///
     /// # Errors
-    /// The server cannot be reached, or gives none.
+    /// The server cannot be reached, or gives no code.
     pub async fn request_device_code(&self) -> Result<DeviceCode> {
         let fields = [("client_id", CLIENT_ID)];
         let said = self
@@ -160,7 +162,7 @@ impl LoginServer {
 }
 
 impl TokenGrant {
-    /// What goes into the login file; `before` is what it replaces, where it was given for that.
+    /// What goes into the login file. `before` is the login that was refreshed, if it was a refresh.
     pub fn into_tokens(self, before: Option<&Tokens>, now: Timestamp) -> Tokens {
         let lifetime = SignedDuration::try_from(self.lifetime).unwrap_or(SignedDuration::MAX);
         let kept = |text: Option<String>, old: fn(&Tokens) -> &String, usual: &str| {
@@ -168,7 +170,7 @@ impl TokenGrant {
         };
         Tokens {
             access: self.access,
-            // A server that gives no other one means the old one (RFC 6749, 6).
+            // If the server gives no new refresh token, the old one stays valid (RFC 6749, 6).
             refresh: self.refresh.or_else(|| before.and_then(|before| before.refresh.clone())),
             expires_at: now.saturating_add(lifetime).unwrap_or(Timestamp::MAX),
             lifetime: Some(self.lifetime),
@@ -190,8 +192,8 @@ impl PollBackoff {
         Self { interval, failures: 0 }
     }
 
-    /// The pause after an answer (RFC 8628, 3.5: five seconds more each time that it says `slow_down`, and longer ones
-    /// while it cannot be reached).
+    /// The pause after an answer (RFC 8628, 3.5: five seconds more each time that it says `slow_down`, and
+    /// longer ones while it cannot be reached).
     pub fn delay_after_answer(&mut self, answer: &PollResult) -> Duration {
         match answer {
             PollResult::Failed(_) => self.failures = self.failures.saturating_add(1),
@@ -246,7 +248,7 @@ fn parse_poll_answer(said: &HttpAnswer) -> PollResult {
         (_, Some("access_denied")) => PollResult::Denied,
         (429 | 500.., _) => PollResult::Failed(describe_http_error(said.status, &body)),
         (_, Some(_)) => PollResult::Refused(describe_http_error(said.status, &body)),
-        // No words of a login server's: something on the way has answered.
+        // These are not a login server's words: something on the way has answered.
         (_, None) => PollResult::Failed(describe_http_error(said.status, &body)),
     }
 }
@@ -259,7 +261,8 @@ fn parse_refresh_answer(said: &HttpAnswer) -> RefreshResult {
             None => RefreshResult::Failed("it answers without a token".to_owned()),
         },
         (400..=499, Some("invalid_grant")) => RefreshResult::Refused,
-        // Without any words of a login server something on the way has answered, and the login is as good as before.
+        // Without a login server's words, something on the way has answered, and the login is as good as
+        // before.
         (401 | 403, _) if !body["error"].is_null() => RefreshResult::Rejected,
         (status, _) => RefreshResult::Failed(describe_http_error(status, &body)),
     }
@@ -277,7 +280,7 @@ fn parse_token_grant(body: &Value) -> Option<TokenGrant> {
     })
 }
 
-/// A number of seconds above nothing, also where it is written as text.
+/// A number of seconds above zero, also if it is written as text.
 fn parse_json_seconds(value: &Value) -> Option<Duration> {
     let number = value.as_f64().or_else(|| value.as_str()?.parse().ok())?;
     Duration::try_from_secs_f64(number).ok().filter(|duration| !duration.is_zero())

@@ -9,7 +9,7 @@ use super::http::{HttpAnswer, KimiClient, client_headers};
 use crate::api_error::ApiError;
 use crate::types::{Secret, Trouble};
 
-/// Somebody waits for it at a terminal.
+/// A person waits for it at a terminal.
 const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 
 /// What the Kimi API says to a login.
@@ -18,13 +18,13 @@ pub enum ProbeResult {
     Accepted,
     /// HTTP 401.
     NotAccepted,
-    /// The login is one, but its account or this program may not use it, and why.
+    /// The login is valid, but its account or this program may not use it, and why.
     Refused(Trouble),
     /// HTTP 429 or 5xx.
     Busy {
         status: u16,
     },
-    /// Whatever answered is not the Kimi API.
+    /// What answered is not the Kimi API.
     Strange {
         status: u16,
     },
@@ -59,7 +59,7 @@ fn classify_probe_answer(said: &HttpAnswer) -> ProbeResult {
     }
 }
 
-/// What lies at the bottom of an error, such as "Connection refused": the rest says only who asked.
+/// The last cause of an error, such as "Connection refused": the rest says only who asked.
 fn innermost_message(causes: &str) -> &str {
     let bottom = causes.rsplit(": ").next().unwrap_or(causes);
     bottom.split(" (os error").next().unwrap_or(bottom)

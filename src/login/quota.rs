@@ -1,10 +1,10 @@
-//! What the Kimi API says of the account: whose it is and what is left of its plan (`GET /usages`); and what an access
-//! token says of itself. Nothing that must be right may rest on either: the shape is not promised, and a token's claims are
-//! not checked.
+//! What the Kimi API says of the account: whose it is and what is left of its plan (`GET /usages`); and what
+//! an access token says of itself. Nothing that must be right may rest on either: the shape is not promised,
+//! and nobody checks a token's claims.
 //!
-//! The answer has two shapes, at times both at once: `usage` and `limits` with amounts, which kimi-cli 1.51.0 reads
-//! (`ui/shell/usage.py`), and `usages` with shares, which is all that kimi-code 2.1.0 reads (`managed-usage.ts`). Where
-//! they contradict each other, both are told.
+//! The answer has two shapes, at times both at once: `usage` and `limits` with amounts, which kimi-cli 1.51.0
+//! reads (`ui/shell/usage.py`), and `usages` with shares, which is all that kimi-code 2.1.0 reads
+//! (`managed-usage.ts`). If they contradict each other, both are shown.
 
 use anyhow::{Result, bail};
 use base64::Engine;
@@ -27,7 +27,8 @@ const WINDOWS: [(&str, &str); 4] = [
 ];
 /// The window that `usage` is about.
 const PLAN_WINDOW: &str = "7 d";
-/// Figures that are further apart than this, in hundredths of the whole, contradict each other: less is rounding.
+/// Figures that are further apart than this, in hundredths of the whole, contradict each other: less is
+/// rounding.
 const ROUNDING: u64 = 1;
 /// Claims that name an account, the most telling first: OpenID's, then those that are not promised at all.
 const NAMING_CLAIMS: [&str; 6] = ["email", "name", "preferred_username", "user_id", "userId", "sub"];
@@ -35,9 +36,9 @@ const NAMING_CLAIMS: [&str; 6] = ["email", "name", "preferred_username", "user_i
 /// What is left of a plan.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Quota {
-    /// The account's id, where it is told.
+    /// The account's id, if the API says it.
     pub account: Option<String>,
-    /// The plan's name, where it is told.
+    /// The plan's name, if the API says it.
     pub plan: Option<String>,
     pub limits: Vec<QuotaLimit>,
 }
@@ -49,9 +50,9 @@ pub struct QuotaLimit {
     pub name: Option<String>,
     /// What is left, in hundredths of the whole.
     pub left_percent: u64,
-    /// In the plan's own units, where they are told.
+    /// In the plan's own units, if the API says them.
     pub amount: Option<QuotaAmount>,
-    /// What is left by another figure in the same answer, where that contradicts this one.
+    /// What is left according to another figure of the same answer, if that contradicts this one.
     pub contradicted_by: Option<u64>,
     pub resets_at: Option<Timestamp>,
 }
@@ -78,7 +79,7 @@ impl QuotaAmount {
 /// Asks the Kimi API; `base` is `KIMI_CODE_BASE_URL`.
 ///
 /// # Errors
-/// It cannot be reached, or says nothing of it.
+/// It cannot be reached, or says nothing about it.
 pub async fn fetch_quota(base: &str, token: &Secret) -> Result<Quota> {
     let said = KimiClient::new(base).get_with_token("/usages", token, client_headers()).await?;
     match said.status {
@@ -111,7 +112,7 @@ fn parse_quota(said: &HttpAnswer) -> Quota {
     }
 }
 
-/// Adds a limit to those that are known, one of which may be the same window in other words.
+/// Adds a limit to those that are known. One of them may be the same window in other words.
 fn merge_quota_limit(limits: &mut Vec<QuotaLimit>, limit: QuotaLimit) {
     let same =
         limits.iter_mut().find(|known| known.name.as_deref().unwrap_or(PLAN_WINDOW) == limit.name_or_empty());
@@ -124,7 +125,7 @@ fn merge_quota_limit(limits: &mut Vec<QuotaLimit>, limit: QuotaLimit) {
     }
 }
 
-/// A limit whose share is told: `{"used_ratio": 0.12, "reset_time": …}`.
+/// A limit with a share: `{"used_ratio": 0.12, "reset_time": …}`.
 fn parse_ratio_limit(value: &Value, window: &str) -> Option<QuotaLimit> {
     let ratio = &value["used_ratio"];
     let used =
@@ -173,7 +174,7 @@ fn render_window_name(value: &Value) -> Option<String> {
     })
 }
 
-/// A whole number, also where it is written as text.
+/// A whole number, also if it is written as text.
 fn parse_json_number(value: &Value) -> Option<u64> {
     value.as_u64().or_else(|| value.as_str()?.trim().parse().ok())
 }
@@ -185,7 +186,7 @@ fn parse_display_name(value: &Value) -> Option<String> {
     Some(text.trim().to_owned()).filter(|text| !text.is_empty())
 }
 
-/// Whose login a token says that it is, where it is a JSON Web Token (RFC 7519) and says so. Nobody has checked it.
+/// The account that a token names, if it is a JSON Web Token (RFC 7519) and names one. Nobody has checked it.
 pub fn parse_claimed_account(token: &Secret) -> Option<String> {
     let mut parts = token.expose_secret().split('.');
     let (_, claims, _, None) = (parts.next()?, parts.next()?, parts.next()?, parts.next()) else {

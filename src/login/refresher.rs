@@ -1,4 +1,4 @@
-//! The keeper of the login: the one task that refreshes it, ahead of time and alone.
+//! The token refresher: the one task that refreshes the login, ahead of time and alone.
 //!
 //! ```text
 //!             half of the life is over, or the Kimi API has refused the token
@@ -8,9 +8,9 @@
 //!     ├── another file? ◀────────── refused ──┤   this token is never asked with again
 //!     └── 1 s, doubling to 5 min ◀── failed ──┘   what there was stays published, when rejected until it has expired
 //! ```
-//! A refresh token is good for one refresh. So the answer is on disk before anybody uses it, and a refresh that has
-//! begun is finished before the keeper ends. What can be lost is the moment between the server's change of mind
-//! and the first byte written here.
+//! A refresh token is good for one refresh. So the answer is on disk before anybody uses it, and a refresh
+//! that has begun is finished before the refresher ends. It can only be lost between the server's answer and
+//! the first byte written here.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,13 +26,13 @@ use crate::clock::Clock;
 use crate::panics::run_blocking;
 use crate::types::{Authorization, Secret};
 
-/// How often a login is looked for while there is none that can be used: `nanokimi login` needs no restart.
+/// How often a login is looked for while there is no usable one: `nanokimi login` needs no restart.
 const LOOK_EVERY: Duration = Duration::from_secs(30);
 /// Longest sleep: the wall clock may have been set meanwhile.
 const SLEEP_MAX: Duration = Duration::from_secs(10 * 60);
 /// How long the lock is waited for. kimi-cli holds it for one request.
 const LOCK_PATIENCE: Duration = Duration::from_secs(30);
-/// The first pause after a failure; each one after is twice as long.
+/// The first pause after a failure. Each further one is twice as long.
 const PAUSE_FIRST: Duration = Duration::from_secs(1);
 const PAUSE_MAX: Duration = Duration::from_secs(5 * 60);
 /// Longest pause while somebody waits for the token.
@@ -41,22 +41,22 @@ const PAUSE_MAX_WANTED: Duration = Duration::from_secs(15);
 const JITTER: f64 = 0.25;
 /// How long a program that has refreshed without the lock may take to write it down, as kimi-cli gives it.
 const OTHERS_WRITE: Duration = Duration::from_secs(1);
-/// A token that is refused so soon was not refused for its age: another refresh would not help.
+/// A token that is refused so soon was not refused for its age, and another refresh would not help.
 const FRESH: Duration = Duration::from_secs(10);
 /// The shortest time between two renewals that nobody has asked for.
 const REST: Duration = Duration::from_secs(1);
 /// How long such a token is not used.
 const DOUBT: Duration = Duration::from_secs(30);
 
-/// Keeps the login fresh until `stop` resolves or is dropped; a refresh that has begun is finished first. Where an API
-/// key is used there is nothing to do.
+/// Keeps the login fresh until `stop` resolves or is dropped; a refresh that has begun is finished first.
+/// With an API key there is nothing to do.
 pub async fn run_refresher(login: Arc<Login>, clock: Clock, mut stop: oneshot::Receiver<()>) {
     if login.api_key.is_some() {
         stop.await.ok();
         return;
     }
     let mut refusals = login.refusals.subscribe();
-    let mut keeper = Refresher {
+    let mut refresher = Refresher {
         login: &login,
         clock,
         failures: RefreshFailures::default(),
@@ -66,9 +66,9 @@ pub async fn run_refresher(login: Arc<Login>, clock: Clock, mut stop: oneshot::R
     };
     loop {
         let refused = refusals.borrow_and_update().clone();
-        let pause = match keeper.decide_refresh_step(refused.as_ref()) {
+        let pause = match refresher.decide_refresh_step(refused.as_ref()) {
             RefresherStep::Refresh(tokens) => {
-                keeper.refresh_tokens(&tokens, refused.as_ref()).await;
+                refresher.refresh_tokens(&tokens, refused.as_ref()).await;
                 continue;
             }
             RefresherStep::Sleep(pause) => pause,
@@ -110,7 +110,7 @@ enum RefresherStep {
 /// How often a refresh has failed, and when the next may be tried.
 #[derive(Debug, Default)]
 struct RefreshFailures {
-    /// The refresh token that it was tried with; another login has not failed yet.
+    /// The refresh token that was tried. Another login has not failed yet.
     of: Option<Secret>,
     count: u32,
     last: Option<Instant>,
@@ -126,7 +126,7 @@ impl RefreshFailures {
         self.luck = rand::random();
     }
 
-    /// What is left of the pause; nothing where there is none.
+    /// What is left of the pause, if there is a pause.
     fn backoff_left(&self, wanted: RefreshUrgency) -> Duration {
         let Some(last) = self.last else { return Duration::ZERO };
         backoff_after(self.count, wanted).mul_f64(1.0 + JITTER * self.luck).saturating_sub(last.elapsed())
@@ -149,7 +149,7 @@ fn backoff_after(failures: u32, wanted: RefreshUrgency) -> Duration {
     PAUSE_FIRST.saturating_mul(doubled).min(most)
 }
 
-/// Whether a login has to be refreshed, and in how long, as far as its file says.
+/// In how long a login has to be refreshed, as far as its file says.
 fn refresh_due_in(tokens: &Tokens, now: Timestamp) -> Duration {
     let until = tokens.half_life().duration_since(now);
     Duration::try_from(until).unwrap_or_default()
@@ -218,7 +218,8 @@ impl Refresher<'_> {
         self.doubt_ends.map(|ends| ends.saturating_duration_since(Instant::now()))
     }
 
-    /// After a while a suspect token is used again. If it is refused once more, it is suspect once more.
+    /// After a while a suspect token is used again. A caller that is refused with it once more gets another
+    /// one.
     fn expire_doubt(&mut self) {
         if self.doubt_left().is_some_and(|left| left.is_zero()) {
             self.doubt_ends = None;
@@ -302,7 +303,7 @@ impl Refresher<'_> {
     async fn save_granted_tokens(&mut self, mut room: PendingLogin, grant: TokenGrant, before: &Tokens) {
         let tokens = grant.into_tokens(Some(before), self.clock.now());
         let access = tokens.access.clone();
-        // The server has forgotten the old one: this is the only copy, so it is not let go.
+        // The server has forgotten the old one. This is the only copy, so writing it is tried until it works.
         for tries in 1_u32.. {
             let (content, tried) = {
                 let tokens = tokens.clone();
@@ -335,8 +336,8 @@ impl Refresher<'_> {
         tracing::debug!("The Kimi login was renewed");
     }
 
-    /// Whether what was not taken is the login still: a program that did not wait for the lock may have been first, and be
-    /// about to write its tokens down.
+    /// Whether the login is still the one that was not taken: a program that did not wait for the lock may
+    /// have refreshed it first, and be about to write its tokens down.
     async fn are_tokens_unchanged(&mut self, tokens: &Tokens) -> bool {
         sleep(OTHERS_WRITE).await;
         self.login.reload_if_changed(self.clock.now());

@@ -1,7 +1,8 @@
-//! The login as all who need it share it: what its file says, what the servers have said of it, and what follows.
+//! The login as all who need it share it: what its file says, what the servers have said of it, and what
+//! follows.
 //!
-//! [`Login`] reads the file when it has changed, and publishes what may be used. It never asks a server and never
-//! writes the file: that is `refresher` and `manual`.
+//! [`Login`] reads the file when it has changed, and publishes what may be used. It never asks a server and
+//! never writes the file: that is `refresher` and `manual`.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -29,9 +30,9 @@ pub struct Login {
     pub(super) server: LoginServer,
     known: Mutex<LoginState>,
     pub(super) authorization: watch::Sender<Authorization>,
-    /// The token that the Kimi API has refused last, as the doors tell it.
+    /// The token that the Kimi API has refused last, as the egress proxies report it.
     pub(super) refusals: watch::Sender<Option<Secret>>,
-    /// Wakes the keeper where another login lies there.
+    /// Wakes the refresher when there is another login.
     pub(super) changed: Notify,
 }
 
@@ -40,15 +41,15 @@ pub struct Login {
 pub(super) struct LoginState {
     /// What it said when it was last read, and which file that was.
     read: Option<(LoginFileStamp, Result<Tokens, String>)>,
-    /// The mark of the refresh token that the login server has refused.
+    /// The fingerprint of the refresh token that the login server has refused.
     pub(super) refused: Option<String>,
     /// An access token that was refused right after it was given.
     pub(super) suspect: Option<Secret>,
 }
 
 impl Login {
-    /// `api_key` is `MOONSHOT_API_KEY`; where it is set the login file is never looked at. `oauth_host` is where a
-    /// login is refreshed, without a slash at the end.
+    /// `api_key` is `MOONSHOT_API_KEY`. If it is set, the login file is never looked at. `oauth_host` is the
+    /// server that refreshes a login, without a slash at the end.
     pub fn load_from_disk(paths: &Paths, api_key: Option<&Secret>, oauth_host: &str, now: Timestamp) -> Self {
         let file = paths.login_file();
         let known =
@@ -68,20 +69,21 @@ impl Login {
         login
     }
 
-    /// For the doors: always what the latest [`Login::reload_if_changed`] found.
+    /// For the egress proxies: always what the latest [`Login::reload_if_changed`] found.
     pub fn watch_authorization(&self) -> watch::Receiver<Authorization> {
         self.authorization.subscribe()
     }
 
-    /// From the doors: where they put the token that the Kimi API has just refused. The keeper then publishes another
-    /// one, or why there is none.
+    /// For the egress proxies, which send the token that the Kimi API has just refused. The refresher then
+    /// publishes another token, or why there is no token.
     pub fn refused_token_sender(&self) -> watch::Sender<Option<Secret>> {
         self.refusals.clone()
     }
 
-    /// Looks again, before a launch or turn: takes up a login file that has changed. Costs one `stat` where nothing has.
+    /// Looks again, before a launch or turn, and reads the login file if it has changed. Costs one `stat` if
+    /// it has not.
     pub fn reload_if_changed(&self, now: Timestamp) {
-        // Held until it is published, so that whoever has looked earlier does not publish later.
+        // Held until it is published, so that a caller that has looked earlier does not publish later.
         let mut known = self.lock_login_state();
         let found = match &self.api_key {
             Some(key) if is_sendable_token(key) => Authorization::ApiKey(key.clone()),
@@ -124,7 +126,7 @@ impl Login {
 /// What a person may know of a login file.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LoginFacts {
-    /// Whose the access token says that it is.
+    /// The account that the access token names.
     pub claimed_account: Option<String>,
     pub expires_at: Timestamp,
     pub renewal: LoginRenewal,
@@ -139,7 +141,7 @@ pub enum LoginRenewal {
 }
 
 impl LoginState {
-    /// Reads the file again where it is another one.
+    /// Reads the file again if it is another one.
     fn reload_login_file(&mut self, file: &Path, now: Timestamp) -> Authorization {
         let metadata = match fs::metadata(file) {
             Ok(metadata) => metadata,
@@ -161,8 +163,8 @@ impl LoginState {
         self.usable_authorization(now)
     }
 
-    /// What may be used of the file as it was read. An access token that has expired stays, as long as another one may
-    /// come: whoever is refused with it asks for that.
+    /// What may be used of the file as it was read. An expired access token stays in use as long as another
+    /// one may come: a caller that is refused with it asks for another.
     fn usable_authorization(&self, now: Timestamp) -> Authorization {
         let tokens = match &self.read {
             Some((_, Ok(tokens))) => tokens,
@@ -294,7 +296,7 @@ mod tests {
         let install = install();
         install.write(&login_file("token", &T_SECONDS.to_string()));
         assert_eq!(*install.login("2027-11-21T20:00:00Z").watch_authorization().borrow(), usable("token"));
-        // What was refused before the login was made anew is no matter any more.
+        // A refusal from before the login was made anew does not count any more.
         login_file::save_refused_fingerprint(
             &install.paths.login_file(),
             &token_fingerprint(&Secret::new("another")),

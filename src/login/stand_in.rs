@@ -1,5 +1,6 @@
 //! What a container gets in place of the login: a `kimi-code.json` in kimi-cli's format with a key that means
-//! nothing, which kimi-cli never tries to refresh, and the device id that all containers of an install share.
+//! nothing and that kimi-cli never tries to refresh, and the device id that all containers of an install
+//! share.
 
 use std::fs;
 use std::io::ErrorKind;
@@ -16,11 +17,11 @@ const FILE_NAME: &str = "kimi-code.json";
 /// 2100-01-01 in Unix seconds: the stand-in never expires.
 const NEVER: f64 = 4_102_444_800.0;
 
-/// The stand-in's JSON. `door_key` is opaque and worth nothing outside; an empty refresh token keeps kimi-cli
-/// from refreshing (measured with 1.51.0).
-pub fn render_stand_in(door_key: &Secret) -> String {
+/// The stand-in's JSON. `key` is opaque and worth nothing outside. An empty refresh token keeps kimi-cli from
+/// refreshing (measured with 1.51.0).
+pub fn render_stand_in(key: &Secret) -> String {
     json!({
-        "access_token": door_key.expose_secret(),
+        "access_token": key.expose_secret(),
         "refresh_token": "",
         "expires_at": NEVER,
         "scope": "kimi-code",
@@ -30,8 +31,9 @@ pub fn render_stand_in(door_key: &Secret) -> String {
     .to_string()
 }
 
-/// Puts a stand-in with a new random key into a container's credentials folder, over whatever file or link is there.
-/// The folder must be a new one: an agent can write there, and what it has made may be beyond removing.
+/// Puts a stand-in with a new random key into a container's credentials folder, over whatever file or link is
+/// there. The folder must be a new one: an agent can write there, and may have made something that cannot be
+/// removed.
 pub fn write_stand_in(folder: &Path) -> Result<()> {
     private_file::write_private_file(
         &folder.join(FILE_NAME),
@@ -39,7 +41,7 @@ pub fn write_stand_in(folder: &Path) -> Result<()> {
     )
 }
 
-/// kimi-cli's device id: the 32 hex digits of a random UUID, made where the file is missing.
+/// kimi-cli's device id: the 32 hex digits of a random UUID, made if the file is missing.
 ///
 /// # Errors
 /// The file cannot be read or written, or holds something else.

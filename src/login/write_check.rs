@@ -1,4 +1,4 @@
-//! Whether a renewed login could be saved: the server makes the old one void before it is.
+//! Whether a renewed login could be saved. The server voids the old one before the new one is on disk.
 
 use std::ffi::OsStr;
 use std::fs::{self, File};
@@ -20,8 +20,8 @@ pub enum WriteObstacle {
     Folder(io::Error),
 }
 
-/// Saves something else as a login is saved, and leaves nothing behind; the login itself is not touched. An install
-/// without the folder has no obstacle: it is made at the first start.
+/// Saves something else the way a login is saved, and leaves nothing behind. The login itself is not touched.
+/// If the folder is missing, that is no obstacle: it is made at the first start.
 pub fn check_writable(paths: &Paths) -> Option<WriteObstacle> {
     if is_mount_point(&paths.login_file()) {
         return Some(WriteObstacle::MountedFile);
@@ -49,8 +49,8 @@ fn is_mount_point(path: &Path) -> bool {
         .is_ok_and(|mounts| parse_mount_points(&mounts).contains(&folder.join(name)))
 }
 
-/// The mount points of a `/proc/self/mountinfo` (proc_pid_mountinfo(5)): the fifth field of each line, in which `\040`
-/// and the like are characters.
+/// The mount points of a `/proc/self/mountinfo` (proc_pid_mountinfo(5)): the fifth field of each line, in
+/// which `\040` and the like are characters.
 fn parse_mount_points(mountinfo: &[u8]) -> Vec<PathBuf> {
     let lines = mountinfo.split(|byte| *byte == b'\n');
     let fields = lines.filter_map(|line| line.split(|byte| *byte == b' ').nth(4));

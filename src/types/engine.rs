@@ -1,6 +1,7 @@
 //! The engines that there are: the programs in the containers that speak with the model.
 //!
-//! A name is parsed once, where it comes in: from `ENGINE` of `.env`, from the command line, from a group's row.
+//! A name is parsed once, where it comes in: from `ENGINE` of `.env`, from the command line, from a group's
+//! row.
 
 use std::fmt;
 
@@ -30,18 +31,18 @@ impl Engine {
     /// # Errors
     /// No engine has this name. Says which there are.
     pub fn parse(name: &str) -> Result<Self> {
-        match Self::find(name) {
+        match Self::find_by_name(name) {
             Some(engine) => Ok(engine),
             None => bail!("{name:?} is not an engine; there is {}", Self::ALL.map(Self::name).join(" and ")),
         }
     }
 
-    fn find(name: &str) -> Option<Self> {
+    fn find_by_name(name: &str) -> Option<Self> {
         Self::ALL.into_iter().find(|engine| engine.name() == name)
     }
 
-    /// The engine that has taken the place of this one, if this one has ended: nobody maintains it, and Kimi will
-    /// serve it only for a while.
+    /// The engine that has taken the place of this one, if this one has ended: nobody maintains it, and Kimi
+    /// will serve it only for a while.
     pub fn successor(self) -> Option<Self> {
         match self {
             Self::KimiCode => None,
@@ -67,7 +68,7 @@ pub enum EngineChoice {
 impl EngineChoice {
     /// Reads the name that stands in a row.
     pub fn from_stored_name(name: String) -> Self {
-        match Engine::find(&name) {
+        match Engine::find_by_name(&name) {
             Some(engine) => Self::Known(engine),
             None => Self::Unknown(name),
         }

@@ -1,5 +1,5 @@
-//! The engine as this process's child: started, waited for, and followed to the end. Also what a first process
-//! owes its container: to reap whatever is left to it, and to hear SIGTERM.
+//! The engine as this process's child: started, waited for, and followed to the end. Also the duties of a
+//! container's first process: to reap whatever is left to it, and to hear SIGTERM.
 
 use std::io;
 use std::process::{Command, ExitStatus};
@@ -18,7 +18,8 @@ pub const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:
 /// Starts the engine and answers with its exit code, once it has ended.
 ///
 /// # Errors
-/// Where it cannot be started ([`RunnerExitCode::NoEngine`], [`RunnerExitCode::Start`]) or waited for ([`RunnerExitCode::Wait`]).
+/// It cannot be started ([`RunnerExitCode::NoEngine`], [`RunnerExitCode::Start`]) or waited for
+/// ([`RunnerExitCode::Wait`]).
 pub fn run_engine(mut command: Command) -> Result<u8, RunnerError> {
     let cannot_start = |error: io::Error| {
         let code = if error.kind() == io::ErrorKind::NotFound {
@@ -42,8 +43,8 @@ pub fn run_engine(mut command: Command) -> Result<u8, RunnerError> {
     })
 }
 
-/// stdin and stdout are the engine's alone: its end of the one must be the end for the host, and its closing of
-/// the other too.
+/// stdin and stdout are the engine's alone: when it closes stdout, the host must see the end, and likewise
+/// with stdin.
 fn detach_stdio() -> io::Result<()> {
     let nowhere = rustix::fs::open("/dev/null", OFlags::RDWR | OFlags::CLOEXEC, Mode::empty())?;
     rustix::stdio::dup2_stdin(&nowhere)?;
@@ -51,16 +52,16 @@ fn detach_stdio() -> io::Result<()> {
     Ok(())
 }
 
-/// The kernel gives a container's first process no default actions: unheard, SIGTERM would be lost.
+/// The kernel gives a container's first process no default actions: without a handler, SIGTERM would be lost.
 fn forward_signals(mut signals: Signals, engine: Pid) {
     for _ in signals.forever() {
-        // One that has ended already is being reaped.
+        // An engine that has ended already is being reaped.
         rustix::process::kill_process(engine, Signal::TERM).ok();
     }
 }
 
-/// Reaps every child, ours and those that orphans have left to us, until the engine is among them. Who still
-/// lives then ends with the container.
+/// Reaps every child, our own and the orphans that were left to us, until the engine is among them. Processes
+/// that still live then end with the container.
 fn wait_for_engine(engine: Pid) -> io::Result<u8> {
     use std::os::unix::process::ExitStatusExt;
     loop {

@@ -23,7 +23,7 @@ pub struct ContainerHome {
     pub global: PathBuf,
     /// The host's socket.
     pub egress_socket: PathBuf,
-    /// Where the engine finds the way to the door, on 127.0.0.1; 0 is any free one.
+    /// The port on 127.0.0.1 that leads to the egress proxy; 0 is any free one.
     pub port: u16,
 }
 
@@ -33,7 +33,7 @@ impl ContainerHome {
         Self { port: 8787, ..Self::under_root(Path::new("/")) }
     }
 
-    /// The same beneath another root, where 8787 may be somebody else's.
+    /// The same beneath another root, for tests: 8787 may be taken there.
     pub fn under_root(root: &Path) -> Self {
         Self {
             user: root.join("home/node"),

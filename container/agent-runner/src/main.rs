@@ -1,5 +1,5 @@
-//! The first process of an agent container: it prepares the engine's home, opens the way to the door, starts
-//! the engine with this process's own stdio, and ends when the engine ends.
+//! The first process of an agent container: it prepares the engine's home, opens the way to the egress proxy,
+//! starts the engine with this process's own stdio, and ends when the engine ends.
 //!
 //! ```text
 //! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ config ─▶ engine ─▶ its exit code        (kimi-cli)
@@ -7,7 +7,7 @@
 //! ```
 //!
 //! It never touches what the engine says: stdin, stdout and stderr are the engine's, except for one line
-//! `agent-runner: …` on stderr where something here fails. `agent-runner [ENGINE [ROOT]]` starts another program
+//! `agent-runner: …` on stderr if something fails here. `agent-runner [ENGINE [ROOT]]` starts another program
 //! than the image's engine, and takes everything else beneath another root, for tests.
 //!
 //! | exit code | |

@@ -1,5 +1,5 @@
-//! The engines that there are: a name from the host, and how each is made ready. What is an engine's own lies in a
-//! folder of its name beside this file.
+//! The engines that there are: a name from the host, and how each is made ready. What is an engine's own lies
+//! in a folder of its name beside this file.
 
 use std::path::Path;
 use std::process::Command;
@@ -29,7 +29,8 @@ impl EngineProgram {
         }
     }
 
-    /// Prepares everything for this engine and says how it is called. `other` is another program in its place.
+    /// Prepares everything for this engine and says how it is called. `other` is another program in its
+    /// place.
     pub fn prepare_command(
         self,
         home: &ContainerHome,

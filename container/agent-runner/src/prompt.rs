@@ -1,5 +1,5 @@
-//! The system prompt: one frame for all engines, the two KIMI.md in it, and how an engine without a language of its
-//! own for templates gets it.
+//! The system prompt: one frame for all engines, the two KIMI.md in it, and how it is filled in for an engine
+//! that has no template language.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Read};
@@ -14,8 +14,8 @@ pub const SYSTEM: &str = include_str!("system.md");
 /// Most bytes of one KIMI.md that reach the model. Every request carries them: 64 KiB are some 16,000 tokens.
 const PROMPT_MAX: u64 = 64 * 1024;
 
-/// Reads a KIMI.md: nothing where there is none, its beginning where it is too long. One that cannot be read is told
-/// and counts as empty: an agent must not be able to end its group for ever.
+/// Reads a KIMI.md: an empty text if there is no file, and its beginning if it is too long. A file that
+/// cannot be read is reported and counts as empty: an agent must not be able to end its group for ever.
 pub fn read_prompt_file(path: &Path) -> String {
     try_read_prompt_file(path).unwrap_or_else(|error| {
         eprintln!("agent-runner: Failed to read {}, which counts as empty: {error}", path.display());
@@ -46,14 +46,14 @@ fn try_read_prompt_file(path: &Path) -> io::Result<String> {
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
-/// Opens a plain file. The agent can put anything there; a pipe must not hold the start for ever.
+/// Opens a plain file. The agent can put anything there, and a pipe must not hold the start for ever.
 fn open_plain_file(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     Ok(file.metadata()?.is_file().then_some(file))
 }
 
-/// Fills a template in: `${NAME}` is the value of that name, and `{% if NAME %}` … `{% endif %}` is left out where it
-/// is empty. A name without a value is an empty one. What stands in a value is text, never a template.
+/// Fills a template in: `${NAME}` is the value of that name, and `{% if NAME %}` … `{% endif %}` is left out
+/// if it is empty. A name without a value counts as empty. A value is text, never a template.
 pub fn fill_template(template: &str, values: &[(&str, &str)]) -> String {
     let value = |name: &str| values.iter().find(|(known, _)| *known == name).map_or("", |(_, value)| *value);
     let mut filled = String::new();

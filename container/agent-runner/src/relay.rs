@@ -1,6 +1,7 @@
-//! The engine's only way out: a port on 127.0.0.1 in the container, carried byte for byte to the host's door.
+//! The engine's only way out: a port on 127.0.0.1 in the container, carried byte for byte to the host's
+//! egress proxy.
 //!
-//! Never reads what it carries; who may go where is decided behind the door.
+//! Never reads what it carries: the egress proxy decides what may go where.
 
 use std::io;
 use std::net::{Ipv4Addr, Shutdown, SocketAddr, TcpListener, TcpStream};
@@ -11,8 +12,8 @@ use std::thread;
 
 use crate::{RunnerError, RunnerExitCode};
 
-/// Connections carried at a time; a further one is closed at once. Each takes two threads, and a container has
-/// 256 processes and threads in all.
+/// Connections carried at a time; a further one is closed at once. Each takes two threads, and a container
+/// has 256 processes and threads in all.
 const CONNECTIONS_MAX: usize = 32;
 
 /// Enough for a copy loop, whose buffer is 8 KiB.
@@ -21,15 +22,15 @@ const STACK_BYTES: usize = 64 * 1024;
 /// Opens the way, carries connections from now on, and says at which port.
 ///
 /// # Errors
-/// [`RunnerExitCode::Relay`] where the port cannot be had.
-pub fn open_relay(port: u16, door: PathBuf) -> Result<u16, RunnerError> {
+/// [`RunnerExitCode::Relay`]: the port is taken.
+pub fn open_relay(port: u16, egress: PathBuf) -> Result<u16, RunnerError> {
     let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
     let cannot = |error: io::Error| {
         RunnerError::new(RunnerExitCode::Relay, format!("Failed to listen on {address}: {error}"))
     };
     let listener = TcpListener::bind(address).map_err(cannot)?;
     let port = listener.local_addr().map_err(cannot)?.port();
-    small_stack_thread().spawn(move || accept_relay_clients(&listener, &Arc::new(door))).map_err(cannot)?;
+    small_stack_thread().spawn(move || accept_relay_clients(&listener, &Arc::new(egress))).map_err(cannot)?;
     Ok(port)
 }
 
@@ -37,39 +38,39 @@ fn small_stack_thread() -> thread::Builder {
     thread::Builder::new().stack_size(STACK_BYTES)
 }
 
-fn accept_relay_clients(listener: &TcpListener, door: &Arc<PathBuf>) {
+fn accept_relay_clients(listener: &TcpListener, egress: &Arc<PathBuf>) {
     loop {
         let Ok((client, _)) = listener.accept() else {
             // The client has gone already, or there are no descriptors left until a connection ends.
             thread::yield_now();
             continue;
         };
-        // One reference is ours, and one each connection's.
-        if Arc::strong_count(door) > CONNECTIONS_MAX {
+        // One reference is ours, and each connection has one.
+        if Arc::strong_count(egress) > CONNECTIONS_MAX {
             continue;
         }
-        let door = Arc::clone(door);
-        // A thread that cannot be had drops the client, and with it closes the connection.
-        small_stack_thread().spawn(move || relay_connection(&client, &door)).ok();
+        let egress = Arc::clone(egress);
+        // If there is no thread to be had, the client is dropped, which closes the connection.
+        small_stack_thread().spawn(move || relay_connection(&client, &egress)).ok();
     }
 }
 
-fn relay_connection(client: &TcpStream, door: &PathBuf) {
-    let Ok(door) = UnixStream::connect(door) else {
+fn relay_connection(client: &TcpStream, egress: &PathBuf) {
+    let Ok(egress) = UnixStream::connect(egress) else {
         return;
     };
     client.set_nodelay(true).ok();
     thread::scope(|scope| {
         let up = small_stack_thread().spawn_scoped(scope, || {
-            io::copy(&mut &*client, &mut &door).ok();
-            door.shutdown(Shutdown::Write).ok();
+            io::copy(&mut &*client, &mut &egress).ok();
+            egress.shutdown(Shutdown::Write).ok();
         });
         if up.is_ok() {
-            io::copy(&mut &door, &mut &*client).ok();
+            io::copy(&mut &egress, &mut &*client).ok();
         }
-        // The answer is over, or nobody hears it any more: whatever is still being said is in vain.
+        // The answer is over, or nobody hears it any more: nothing that still comes is of use.
         client.shutdown(Shutdown::Both).ok();
-        door.shutdown(Shutdown::Both).ok();
+        egress.shutdown(Shutdown::Both).ok();
     });
 }
 
@@ -80,15 +81,15 @@ mod tests {
     use std::os::unix::net::UnixListener;
     use std::time::Duration;
 
-    /// A relay on any port, with the door at its other end.
+    /// A relay on any port, with the egress proxy's socket at its other end.
     fn relay() -> (SocketAddr, UnixListener, tempfile::TempDir) {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("door.sock");
-        let door = UnixListener::bind(&path).unwrap();
+        let egress = UnixListener::bind(&path).unwrap();
         let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let address = listener.local_addr().unwrap();
         thread::spawn(move || accept_relay_clients(&listener, &Arc::new(path)));
-        (address, door, folder)
+        (address, egress, folder)
     }
 
     fn connect(address: SocketAddr) -> TcpStream {
@@ -99,11 +100,11 @@ mod tests {
 
     #[test]
     fn a_request_that_ends_still_gets_its_answer() {
-        let (address, door, _folder) = relay();
+        let (address, egress, _folder) = relay();
         let mut client = connect(address);
         client.write_all(b"question").unwrap();
         client.shutdown(Shutdown::Write).unwrap();
-        let (mut behind, _) = door.accept().unwrap();
+        let (mut behind, _) = egress.accept().unwrap();
         let mut said = String::new();
         behind.read_to_string(&mut said).unwrap();
         assert_eq!(said, "question");
@@ -120,9 +121,9 @@ mod tests {
 
     #[test]
     fn much_goes_both_ways_at_once() {
-        let (address, door, _folder) = relay();
+        let (address, egress, _folder) = relay();
         let client = connect(address);
-        let (behind, _) = door.accept().unwrap();
+        let (behind, _) = egress.accept().unwrap();
         let echo = thread::spawn(move || io::copy(&mut &behind, &mut &behind).unwrap());
         let sent: Vec<u8> = (0..4_000_000u32).map(|i| (i % 251) as u8).collect();
         let writer = client.try_clone().unwrap();
@@ -140,10 +141,10 @@ mod tests {
 
     #[test]
     fn an_engine_that_hangs_up_is_seen_at_the_door() {
-        let (address, door, _folder) = relay();
+        let (address, egress, _folder) = relay();
         let mut client = connect(address);
         client.write_all(b"question").unwrap();
-        let (mut behind, _) = door.accept().unwrap();
+        let (mut behind, _) = egress.accept().unwrap();
         drop(client);
         let mut said = String::new();
         behind.read_to_string(&mut said).unwrap();
@@ -152,16 +153,17 @@ mod tests {
 
     #[test]
     fn a_closed_door_closes_the_connection() {
-        let (address, door, folder) = relay();
-        drop(door);
+        let (address, egress, folder) = relay();
+        drop(egress);
         std::fs::remove_file(folder.path().join("door.sock")).unwrap();
         assert_eq!(connect(address).read(&mut [0; 1]).unwrap_or(0), 0);
     }
 
     #[test]
     fn too_many_connections_are_closed_and_room_comes_back() {
-        let (address, door, _folder) = relay();
-        let held: Vec<_> = (0..CONNECTIONS_MAX).map(|_| (connect(address), door.accept().unwrap())).collect();
+        let (address, egress, _folder) = relay();
+        let held: Vec<_> =
+            (0..CONNECTIONS_MAX).map(|_| (connect(address), egress.accept().unwrap())).collect();
         assert_eq!(connect(address).read(&mut [0; 1]).unwrap_or(0), 0);
         drop(held);
         // Threads end in their own time: try until one is carried.

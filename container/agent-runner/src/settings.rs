@@ -1,4 +1,4 @@
-//! What the host tells about this start, by environment variables.
+//! What the host says about this start, by environment variables.
 
 use std::ffi::OsString;
 
@@ -6,7 +6,7 @@ use crate::program::EngineProgram;
 use crate::web::SearchServices;
 use crate::{RunnerError, RunnerExitCode};
 
-/// What the host tells by environment variables.
+/// What the host says about this start.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunnerSettings {
     pub program: EngineProgram,
@@ -16,7 +16,7 @@ pub struct RunnerSettings {
     pub device_id: String,
     /// What the agent is called in its chat.
     pub assistant: String,
-    /// The model's name at the API; none leaves it to `config.toml`.
+    /// The model's name at the API. Without one, `config.toml` says it.
     pub model: Option<String>,
     /// IANA name.
     pub time_zone: Option<String>,
@@ -25,7 +25,7 @@ pub struct RunnerSettings {
 
 impl RunnerSettings {
     /// # Errors
-    /// [`RunnerExitCode::Settings`] where a variable is missing or cannot be what it should be.
+    /// [`RunnerExitCode::Settings`]: a variable is missing, or is not what it should be.
     pub fn from_environment(variable: impl Fn(&str) -> Option<OsString>) -> Result<Self, RunnerError> {
         let optional = |name: &str| match variable(name) {
             None => Ok(None),
@@ -40,8 +40,8 @@ impl RunnerSettings {
         };
         let program = EngineProgram::parse(&required("NANOKIMI_ENGINE")?)?;
         let session = required("NANOKIMI_SESSION")?;
-        // The session's name becomes a folder's name inside the engine, and an argument that must not look like
-        // an option.
+        // The session's name becomes a folder's name inside the engine, and an argument that must not look
+        // like an option.
         let plain = session.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'_' || b == b'.');
         if !plain || session.starts_with(['.', '-']) {
             return Err(RunnerError::new(

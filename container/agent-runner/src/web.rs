@@ -1,10 +1,12 @@
-//! How the engine and its tools find the web: everything goes to the door, which decides.
+//! How the engine and its tools find the web: everything goes to the egress proxy, which decides.
 //!
-//! The proxy's variables are set whatever the group may reach: a refusal in words beats a name that is not found.
+//! The proxy's variables are set whatever the group may reach: a refusal in words is better than a name that
+//! is not found.
 
 use toml::{Table, Value};
 
-/// The engine's tools that Kimi itself serves, by their names in `config.toml`, and where in the Kimi API.
+/// The engine's tools that Kimi itself serves, by their names in `config.toml`, and their paths in the Kimi
+/// API.
 const SERVICES: [(&str, &str); 2] = [("moonshot_search", "search"), ("moonshot_fetch", "fetch")];
 
 /// Whether Kimi searches and fetches for the engine.
@@ -14,8 +16,8 @@ pub enum SearchServices {
     None,
 }
 
-/// The variables by which programs find a proxy, in both spellings, as each knows only one or the other. Node reads
-/// them only when it is told to.
+/// The variables by which programs find a proxy, in both spellings, as most know only one of them. Node reads
+/// them only if another variable says so.
 pub fn proxy_variables(port: u16) -> [(&'static str, String); 7] {
     let proxy = format!("http://127.0.0.1:{port}");
     let direct = "127.0.0.1,localhost".to_owned();
@@ -30,12 +32,12 @@ pub fn proxy_variables(port: u16) -> [(&'static str, String); 7] {
     ]
 }
 
-/// Makes Kimi's search and fetch go the way of the model, or takes them away. The engine asks them only with a key, which
-/// the door replaces.
+/// Makes Kimi's search and fetch go the way of the model, or takes them away. The engine asks them only with
+/// a key, which the egress proxy replaces.
 pub fn set_search_services(config: &mut Table, port: u16, services: SearchServices) {
     let mut table = match config.remove("services") {
         Some(Value::Table(table)) => table,
-        // No engine could make anything of something else.
+        // Anything else would mean nothing to an engine.
         Some(_) | None => Table::new(),
     };
     for (name, path) in SERVICES {

@@ -1,4 +1,4 @@
-//! The image that the agent image starts from: Python's official one, or, where no container registry can be
+//! The image that the agent image starts from: Python's official one, or, if no container registry can be
 //! reached, the same made by mmdebstrap from Debian's packages and kept for the next build.
 
 use std::ffi::OsStr;
@@ -19,7 +19,7 @@ use super::{BuildOptions, BuildProgress, BuildStage, LastLines, context};
 use crate::container::docker::{Docker, is_disk_full_message};
 
 const OFFICIAL: &str = "python:3.13-slim-trixie";
-/// A registry that has said nothing for so long is not there.
+/// A registry that has not answered for so long cannot be reached.
 const FIRST_WORD: Duration = Duration::from_secs(15);
 /// Docker reports a download's progress several times a second; silence for so long means that it is stuck.
 const NEXT_WORD: Duration = Duration::from_secs(120);
@@ -35,13 +35,13 @@ const SUITE: &str = "trixie";
 const PACKAGES: &str = "ca-certificates,curl,git,python3,python3-venv,ripgrep,tzdata";
 /// Half of a small image is manuals and translations that no agent reads.
 const LEFT_OUT: [&str; 3] = ["/usr/share/man/*", "/usr/share/doc/*", "/usr/share/locale/*"];
-/// Not /tmp, which a small server keeps in memory.
+/// Not /tmp, which may be in memory on a small server.
 const WORK_FOLDER: &str = "/var/tmp";
 
 /// Finds, fetches or makes the base; returns its name.
 ///
 /// # Errors
-/// When neither way works.
+/// Neither way works.
 pub async fn ensure_base_image(
     docker: &Docker,
     options: &BuildOptions,
@@ -83,7 +83,7 @@ async fn pull_base_image(docker: &Docker, progress: &mut impl FnMut(BuildProgres
         match timeout(patience, events.next()).await {
             Ok(Some(event)) => {
                 let event = event?;
-                // The many lines of a running download carry figures; those without are milestones.
+                // The many lines of a running download carry figures. Lines without figures are milestones.
                 let running = event.progress_detail.is_some_and(|detail| detail.total.is_some());
                 if let (Some(status), false) = (event.status, running) {
                     progress(BuildProgress::Line(status));
@@ -128,7 +128,8 @@ async fn make_base_image(
         let mut lines = std::pin::pin!(report_stderr_lines(stderr, &mut said, progress));
         tokio::select! {
             outcome = &mut import => {
-                // Of a failure, the cause is in what mmdebstrap said last; of a success, nothing is missing.
+                // After a failure, the cause is in what mmdebstrap printed last. After a success, nothing is
+                // missing.
                 if outcome.is_err() {
                     timeout(LAST_WORDS, lines).await.ok();
                 }

@@ -1,4 +1,5 @@
-//! The recipes as the binary carries them, one per engine, their hashes, and the archives that Docker builds from.
+//! The recipes as the binary carries them, one per engine, their hashes, and the archives that Docker builds
+//! from.
 
 use std::path::Path;
 
@@ -10,13 +11,13 @@ use crate::types::Engine;
 /// The Dockerfile's name in the archive.
 pub const RECIPE: &str = "Dockerfile";
 
-/// What all images have in common, and where in it the engine's own part goes.
+/// What all images have in common, and the line in it that the engine's own part replaces.
 const WORLD: &str = include_str!("../../../container/Dockerfile");
 const PLACE_OF_ENGINE: &str = "#:engine\n";
 
 const AGENT_RUNNER: &[u8] = include_bytes!(concat!(env!("OUT_DIR"), "/agent-runner"));
 
-/// What an image is made of beside the world: the engine's part of the recipe, and the files that it copies.
+/// An engine's own part of its image: its part of the Dockerfile, and the files that this copies.
 struct EngineRecipe {
     dockerfile: &'static str,
     files: &'static [(&'static str, &'static [u8])],
@@ -40,7 +41,7 @@ fn engine_recipe(engine: Engine) -> EngineRecipe {
     }
 }
 
-/// The host's certificates; empty where it has none of its own.
+/// The host's certificates. The file is empty if the host has no certificates of its own.
 const HOST_CA: &str = "host-ca.crt";
 
 /// Everything of an engine's image but the host's certificates: name, content, mode.
@@ -72,7 +73,7 @@ pub fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
 /// The archive, in tar. The same input gives the same bytes, so that Docker's layer cache holds.
 ///
 /// # Errors
-/// When the host's certificates cannot be read.
+/// The host's certificates cannot be read.
 pub async fn pack_build_context(engine: Engine, ca_bundle: Option<&Path>) -> Result<Vec<u8>> {
     let host_ca = match ca_bundle {
         Some(path) => tokio::fs::read(path).await.with_context(|| {

@@ -1,7 +1,7 @@
 //! The agent file: who the engine is in this chat, made of our system prompt and the two KIMI.md.
 //!
-//! The KIMI.md are handed over as arguments of the template, never as a part of it: whatever stands in them
-//! (`${x}`, `{% … %}`) is text.
+//! The KIMI.md are arguments of the template, never a part of it: whatever they hold (`${x}`, `{% … %}`) is
+//! text.
 
 use std::path::PathBuf;
 
@@ -21,8 +21,8 @@ pub fn write_agent_file(home: &ContainerHome, assistant: &str) -> Result<PathBuf
     Ok(file)
 }
 
-/// JSON that is YAML too. Nobody answers the questions of `AskUserQuestion` and plan mode in a chat, so those
-/// tools are left out.
+/// JSON that is also YAML. Nobody answers the questions of `AskUserQuestion` and plan mode in a chat, so
+/// those tools are left out.
 fn render_agent_file(assistant: &str, global: &str, group: &str) -> String {
     let json = json!({"version": 1, "agent": {
         "extend": "default",
@@ -39,7 +39,7 @@ fn render_agent_file(assistant: &str, global: &str, group: &str) -> String {
 }
 
 /// JSON allows characters that YAML refuses (DEL, C1 controls, noncharacters) or takes for line breaks (NEL,
-/// LS, PS); JSON has them in strings only, where both languages read `\uXXXX`.
+/// LS, PS); JSON has them in strings only, and in strings both languages read `\uXXXX`.
 fn escape_for_yaml(json: &str) -> String {
     let mut yaml = String::with_capacity(json.len());
     for char in json.chars() {

@@ -1,22 +1,25 @@
-//! The engine's history, made fit to go on with: read line by line, written anew only where something changes.
+//! kimi-cli's history, repaired before the engine goes on with it: read line by line, and written anew only
+//! if something changes.
 //!
-//! `context.jsonl` is what the model is told of the past, one JSON object a line, only ever appended to. Mended:
+//! `context.jsonl` is what the model reads of the past, one JSON object a line, only ever appended to. The
+//! repairs:
 //!
-//! - the line with the system prompt goes, else the engine keeps the prompt of the first day (kimi-cli 1.51,
-//!   `app.py`: the stored one wins);
-//! - a last line that a kill has torn goes, and one that only lacks its end gets it, so that the next append
-//!   does not join it;
+//! - the line with the system prompt is removed, or the engine would keep the prompt of the first day
+//!   (kimi-cli 1.51, `app.py`: the stored one wins);
+//! - a last line that a kill has torn is removed, and one that only lacks its line end gets it, so that the
+//!   next append does not join it;
 //! - bytes that are not UTF-8 are replaced: the engine refuses to start on them (`context.py`,
 //!   `write_system_prompt`);
-//! - pictures go where they could keep every request from being answered (`pictures`);
-//! - what the host told and nobody answered goes: the API may have refused it, and would again with every later
-//!   request. (What was to be answered is told again.)
-//! - a tool call that a kill has left without its result gets one that says so: the API refuses a history with
-//!   an unanswered call, for ever.
+//! - pictures are removed if they could keep every request from being answered (`pictures`);
+//! - prompts of the host without an answer are removed: the API may have refused them, and would refuse every
+//!   later request with them. (The host prompts again for what still needs an answer.)
+//! - a tool call that a kill has left without its result gets one that says so: the API refuses a history
+//!   with an unanswered call, for ever.
 //!
-//! Follows no symbolic link: the agent can write here. A history that cannot be mended, whatever the agent has made
-//! of it, is set aside, and the engine begins a new one: its group must be answered in any case. So is one with which the
-//! engine would hang or end: with a pipe or a folder in a file's place, or larger than any that it has written itself.
+//! Follows no symbolic link: the agent can write here. A history that cannot be repaired, whatever the agent
+//! has made of it, is set aside, and the engine begins a new one: its group must be answered in any case. A
+//! history on which the engine would hang or crash is set aside too: one with a pipe or a folder in a file's
+//! place, or one larger than the engine ever writes.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -31,30 +34,31 @@ use serde_json::{Value, json};
 use super::pictures::ImageTrimmer;
 use crate::json_lines::copy_rest_of_line;
 
-/// Longest line that is looked into; a longer one is passed on as it is. A picture or film that the agent has
+/// Longest line that is looked into. A longer one is passed on as it is. A picture or film that the agent has
 /// looked at is one line, and the engine needs several times its size in a container of 768 MiB.
 const LINE_MAX: u64 = 64 * 1024 * 1024;
 
-/// Largest `wire.jsonl` that is kept. It holds every event of the past for user interfaces that replay; a start
-/// reads no more than its first turn, and nothing is lost to the model without it.
+/// Largest `wire.jsonl` that is kept. It holds every event of the past for user interfaces that replay; a
+/// start reads no more than its first turn, and nothing is lost to the model without it.
 const WIRE_LOG_MAX: u64 = 16 * 1024 * 1024;
 
-/// Largest `context.jsonl` that is gone on with: the engine holds all of it, several times. Its own are summed up long
+/// Largest `context.jsonl` that is kept: the engine holds all of it, several times. It compacts its own long
 /// before, at some megabytes.
 const CONTEXT_MAX: u64 = 64 * 1024 * 1024;
 
-/// How everything begins that the host tells; what the engine adds as a user (the summary of a history that grew
+/// How every prompt of the host begins. What the engine adds as a user (the summary of a history that grew
 /// too long, reminders) begins otherwise.
 const TOLD_BEGINNING: &str = "<context ";
 
-/// What the model reads where a result was lost.
+/// What the model reads in place of a lost result.
 const LOST_RESULT: &str = "<system>ERROR: This call was interrupted. Its result is lost, and it may have been \
                            carried out in part.</system>";
 
-/// Mends the session of that name, wherever the engine keeps it below `sessions`. None is fine.
+/// Repairs the session of that name, wherever the engine keeps it below `sessions`. There may be no such
+/// session.
 ///
 /// # Errors
-/// Where it can be neither mended nor set aside.
+/// It can be neither repaired nor set aside.
 pub fn repair_kimi_cli_history(sessions: &Path, session: &str) -> io::Result<()> {
     restore_folder_rights(sessions);
     let folders = match fs::read_dir(sessions) {
@@ -64,7 +68,7 @@ pub fn repair_kimi_cli_history(sessions: &Path, session: &str) -> io::Result<()>
     };
     for folder in folders {
         let folder = folder?;
-        // The folder of the work place, then the folder of the session: both real ones.
+        // The folder of the work place, then the folder of the session: both must be real ones.
         if !folder.file_type()?.is_dir() {
             if !folder.file_name().as_encoded_bytes().starts_with(b".") {
                 set_aside(sessions, &folder.path(), "there is no folder in its place")?;
@@ -108,7 +112,7 @@ fn check_plain_files(folder: &Path) -> io::Result<()> {
     Ok(())
 }
 
-/// Gives back the rights on a folder that is ours, should the agent have taken them away.
+/// Restores our rights on a folder, in case the agent has taken them away.
 fn restore_folder_rights(folder: &Path) {
     fs::set_permissions(folder, fs::Permissions::from_mode(0o700)).ok();
 }
@@ -126,10 +130,10 @@ fn repair_context_file(folder: &Path) -> io::Result<()> {
     remove_file_if_present(&mended)?;
     let no_follow = OFlags::NOFOLLOW.bits() as i32;
     let read = || OpenOptions::new().read(true).custom_flags(no_follow).open(&context).map(BufReader::new);
-    let burden = ImageTrimmer::from_history(read()?, LINE_MAX)?;
+    let trimmer = ImageTrimmer::from_history(read()?, LINE_MAX)?;
     let new = OpenOptions::new().write(true).create_new(true).custom_flags(no_follow).open(&mended)?;
     let mut writer = BufWriter::new(new);
-    if repair_context_lines(read()?, &mut writer, burden)? == RepairOutcome::Unchanged {
+    if repair_context_lines(read()?, &mut writer, trimmer)? == RepairOutcome::Unchanged {
         return remove_file_if_present(&mended);
     }
     writer.into_inner().map_err(io::IntoInnerError::into_error)?.sync_all()?;
@@ -159,7 +163,7 @@ enum RepairOutcome {
     Repaired,
 }
 
-/// What matters of a line; the engine writes more into it.
+/// The fields of a line that matter here. The engine writes more.
 #[derive(Default, Deserialize)]
 struct ContextRecord {
     #[serde(default)]
@@ -175,7 +179,7 @@ struct ToolCall {
     id: String,
 }
 
-/// Copies a history, mended. Holds one line at a time.
+/// Copies a history and repairs it. Holds one line at a time.
 fn repair_context_lines(
     mut reader: impl BufRead,
     writer: &mut impl Write,
@@ -242,7 +246,7 @@ fn repair_context_lines(
     Ok(outcome)
 }
 
-/// Whether a line holds what the host told: a text, or parts of which the first is one.
+/// Whether a line is a prompt of the host: a text, or parts of which the first is a text.
 fn is_host_message(line: &[u8]) -> bool {
     let Ok(Value::Object(message)) = serde_json::from_slice(line) else { return false };
     let content = message.get("content").unwrap_or(&Value::Null);
@@ -469,8 +473,8 @@ mod tests {
             [&b"{\"role\":\"user\",\"content\":\""[..], &vec![b'x'; LINE_MAX as usize], b"\"}\n"].concat();
         let before = [PROMPT.as_bytes(), b"\n", &long, USER.as_bytes(), b"\n"].concat();
         let mut after = Vec::new();
-        let burden = ImageTrimmer::from_history(before.as_slice(), LINE_MAX).unwrap();
-        repair_context_lines(before.as_slice(), &mut after, burden).unwrap();
+        let trimmer = ImageTrimmer::from_history(before.as_slice(), LINE_MAX).unwrap();
+        repair_context_lines(before.as_slice(), &mut after, trimmer).unwrap();
         assert!(after == [&long, USER.as_bytes(), b"\n"].concat());
     }
 

@@ -1,6 +1,6 @@
 //! kimi-cli, made ready: its home, its history, its agent file and its configuration, and how it is called.
 //!
-//! `history` mends what it has kept, `pictures` makes that lighter, `agent_file` says who it is.
+//! `history` repairs what it has kept, `pictures` makes that lighter, and `agent_file` is its system prompt.
 
 mod agent_file;
 mod history;
@@ -42,8 +42,8 @@ fn own_folder(home: &ContainerHome) -> PathBuf {
 
 /// Writes what the engine must find before it starts.
 ///
-/// Without `kimi.json` naming the work folder, kimi-cli 1.51 takes `--session` for a new session and **deletes
-/// its history** (`cli/__init__.py`, `session.py`).
+/// Without `kimi.json` naming the work folder, kimi-cli 1.51 takes `--session` for a new session and
+/// **deletes its history** (`cli/__init__.py`, `session.py`).
 fn write_kimi_cli_files(home: &ContainerHome, settings: &RunnerSettings) -> Result<(), RunnerError> {
     let known = json!({"work_dirs": [{"path": home.workspace, "kaos": "local", "last_session_id": null}]})
         .to_string();
@@ -51,8 +51,9 @@ fn write_kimi_cli_files(home: &ContainerHome, settings: &RunnerSettings) -> Resu
     home::write_home_file(&own_folder(home).join("device_id"), settings.device_id.as_bytes())
 }
 
-/// Copies `config.toml` away from the engine's default place, and says where to: there, kimi-cli asks the API
-/// for its models at every start and rewrites the file; given by `--config-file`, it does neither.
+/// Copies `config.toml` away from the engine's default place, and returns the copy's path. At the default
+/// place kimi-cli asks the API for its models at every start and rewrites the file. With `--config-file` it
+/// does neither.
 fn copy_kimi_cli_config(
     home: &ContainerHome,
     port: u16,
@@ -66,7 +67,7 @@ fn copy_kimi_cli_config(
 }
 
 /// How kimi-cli is called. It gets no variable but these: `KIMI_API_KEY`, say, would be sent in place of the
-/// door's key, and `KIMI_MODEL_CAPABILITIES` would replace what `config.toml` says.
+/// stand-in key, and `KIMI_MODEL_CAPABILITIES` would replace what `config.toml` says.
 fn kimi_cli_command(
     engine: &Path,
     home: &ContainerHome,
@@ -75,8 +76,8 @@ fn kimi_cli_command(
     config: &Path,
     agent_file: &Path,
 ) -> Command {
-    let door = format!("http://127.0.0.1:{port}");
-    let api = format!("{door}/coding/v1");
+    let egress = format!("http://127.0.0.1:{port}");
+    let api = format!("{egress}/coding/v1");
     let mut command = Command::new(engine);
     command
         .args(["--wire", "--session", &settings.session, "-w"])
@@ -92,7 +93,7 @@ fn kimi_cli_command(
         .env("LANG", "C.UTF-8")
         .env("KIMI_BASE_URL", &api)
         .env("KIMI_CODE_BASE_URL", &api)
-        .env("KIMI_CODE_OAUTH_HOST", &door)
+        .env("KIMI_CODE_OAUTH_HOST", &egress)
         .env("KIMI_DISABLE_TELEMETRY", "1")
         .envs(web::proxy_variables(port));
     if let Some(model) = &settings.model {

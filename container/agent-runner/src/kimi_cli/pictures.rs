@@ -1,16 +1,18 @@
-//! The pictures in an engine's history: all of them go with every request, so that some are let go at a start.
+//! The pictures in an engine's history: all of them go with every request, so that some are removed at a
+//! start.
 //!
-//! Without that no request of a chat might ever be answered again: the oldest go, or a chat that shares many would
-//! one day ask for more than the door lets through; and those that had no answer yet, for the model's API may have
-//! refused one of them. (What was to be answered is told again, with its pictures.)
+//! Otherwise a chat might never get an answer again. The oldest are removed, since a chat that shares many
+//! would one day send more than the egress proxy lets through. Those without an answer are removed, since the
+//! model's API may have refused one of them. (The host prompts again for what still needs an answer, with its
+//! pictures.)
 
 use std::io::{self, BufRead, Read};
 
 use serde::Deserialize;
 use serde_json::{Value, json};
 
-/// Most bytes of pictures, in Base64, that a start leaves in a history. What the host shows and what the agent
-/// looks at until the next start must fit into the door's 32 MB as well.
+/// Most bytes of pictures, in Base64, that a start leaves in a history. What the host shows and what the
+/// agent looks at until the next start must fit into the egress proxy's 32 MB as well.
 const KEPT_MAX: u64 = 8 * 1024 * 1024;
 
 /// How the URL of a picture in a history begins, wherever it stands.
@@ -20,10 +22,10 @@ const URL_BEGINNING: &[u8] = b"\"data:";
 const LET_GO: &str = "<system>There was a picture here, which is not shown any more. Look at its file again if you \
                       need it.</system>";
 
-/// Which pictures are to be let go.
+/// Which pictures are to be removed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ImageTrimmer {
-    /// How many bytes still, the oldest first.
+    /// How many bytes are still to be removed, the oldest first.
     bytes: u64,
     /// The number of the first line that no answer follows.
     unanswered_from: usize,
@@ -39,7 +41,7 @@ struct HistoryLineRole {
 impl ImageTrimmer {
     /// Reads through a history; lines longer than `line_max` are not looked into, nor counted.
     pub fn from_history(mut history: impl BufRead, line_max: u64) -> io::Result<Self> {
-        let (mut burden, mut line) = (Self { bytes: 0, unanswered_from: 0, line: 0 }, Vec::new());
+        let (mut trimmer, mut line) = (Self { bytes: 0, unanswered_from: 0, line: 0 }, Vec::new());
         let (mut number, mut skipping) = (0, false);
         loop {
             line.clear();
@@ -53,17 +55,17 @@ impl ImageTrimmer {
             }
             number += 1;
             if has_inline_image(&line) {
-                burden.bytes += line.len() as u64;
+                trimmer.bytes += line.len() as u64;
             }
             if serde_json::from_slice::<HistoryLineRole>(&line).is_ok_and(|line| line.role == "assistant") {
-                burden.unanswered_from = number;
+                trimmer.unanswered_from = number;
             }
         }
-        burden.bytes = burden.bytes.saturating_sub(KEPT_MAX);
-        Ok(burden)
+        trimmer.bytes = trimmer.bytes.saturating_sub(KEPT_MAX);
+        Ok(trimmer)
     }
 
-    /// The next line, which is not too long, without its pictures where they have to go.
+    /// The next line, which is not too long, without its pictures if they have to go.
     pub fn strip_images(&mut self, line: &[u8]) -> Option<Vec<u8>> {
         let is_unanswered = self.line >= self.unanswered_from;
         self.line += 1;
@@ -109,8 +111,8 @@ mod tests {
 
     /// Of each line, whether its picture goes.
     fn gone(lines: &[&str]) -> Vec<bool> {
-        let mut burden = ImageTrimmer::from_history(lines.concat().as_bytes(), LINE_MAX).unwrap();
-        lines.iter().map(|line| burden.strip_images(line.as_bytes()).is_some()).collect()
+        let mut trimmer = ImageTrimmer::from_history(lines.concat().as_bytes(), LINE_MAX).unwrap();
+        lines.iter().map(|line| trimmer.strip_images(line.as_bytes()).is_some()).collect()
     }
 
     #[test]
@@ -135,8 +137,8 @@ mod tests {
     #[test]
     fn what_is_said_beside_a_picture_stays() {
         let history = shown("tool", 10);
-        let mut burden = ImageTrimmer::from_history(history.as_bytes(), LINE_MAX).unwrap();
-        let line = String::from_utf8(burden.strip_images(history.as_bytes()).unwrap()).unwrap();
+        let mut trimmer = ImageTrimmer::from_history(history.as_bytes(), LINE_MAX).unwrap();
+        let line = String::from_utf8(trimmer.strip_images(history.as_bytes()).unwrap()).unwrap();
         assert!(line.ends_with("}\n") && line.matches('\n').count() == 1, "{line}");
         let message: Value = serde_json::from_str(&line).unwrap();
         assert_eq!(message["content"][0], json!({"type": "text", "text": "look"}));

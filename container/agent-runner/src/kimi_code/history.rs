@@ -1,13 +1,13 @@
-//! kimi-code's history, made fit to go on with: `wire.jsonl` of each of its sessions, read line by line, written anew
-//! only where something changes (measured with 2.1.0).
+//! kimi-code's history, repaired before the engine goes on with it: `wire.jsonl` of each of its sessions,
+//! read line by line, and written anew only if something changes (measured with 2.1.0).
 //!
-//! - Our part of the system prompt is the present one; the engine keeps that of the first day.
-//! - What the host told and nobody answered goes: the API may have refused it, and would again with every later
-//!   request. (What was to be answered is told again.)
+//! - Our part of the system prompt is replaced by the present one: the engine keeps that of the first day.
+//! - Prompts of the host without an answer are removed: the API may have refused them, and would refuse every
+//!   later request with them. (The host prompts again for what still needs an answer.)
 //!
-//! The rest kimi-code mends by itself: a torn line, a call without its result, pictures that are too many. Follows no
-//! symbolic link: the agent can write here. A history that cannot be mended is set aside, and the engine begins a new
-//! one.
+//! kimi-code repairs the rest by itself: a torn line, a call without its result, too many pictures. Follows
+//! no symbolic link: the agent can write here. A history that cannot be repaired is set aside, and the engine
+//! begins a new one.
 
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, BufRead, BufReader, BufWriter, Read, Write};
@@ -21,9 +21,9 @@ use serde_json::Value;
 use super::system_prompt::ITS_OWN_PART;
 use crate::json_lines::copy_rest_of_line;
 
-/// Largest history that is gone on with: the engine holds all of it.
+/// Largest history that is kept: the engine holds all of it.
 const HISTORY_MAX: u64 = 256 * 1024 * 1024;
-/// Longest line that is looked into; a longer one, such as a film that the agent has looked at, is passed on.
+/// Longest line that is looked into. A longer one, such as a film that the agent has looked at, is passed on.
 const LINE_MAX: u64 = 16 * 1024 * 1024;
 /// How the lines begin that matter here.
 const PROMPT_BEGINNING: &[u8] = br#"{"type":"profile.bind","#;
@@ -31,13 +31,13 @@ const MESSAGE_BEGINNING: &[u8] = br#"{"type":"context.append_message","#;
 const EVENT_BEGINNING: &[u8] = br#"{"type":"context.append_loop_event","#;
 /// What of such an event is the model's own: a thought or a part of its answer.
 const MODELS_OWN: &[u8] = br#""event":{"type":"content.part","#;
-/// How everything begins that the host tells.
+/// How every prompt of the host begins.
 const TOLD_BEGINNING: &str = "<context ";
 
-/// Mends every session; none is fine.
+/// Repairs every session. There may be no session.
 ///
 /// # Errors
-/// Where one can be neither mended nor set aside.
+/// One of them can be neither repaired nor set aside.
 pub fn repair_kimi_code_history(sessions: &Path, prompt: &str) -> io::Result<()> {
     for work_folder in list_real_folders(sessions)? {
         for session in list_real_folders(&work_folder)? {
@@ -119,7 +119,7 @@ fn count_answered_lines(mut reader: impl BufRead) -> io::Result<u64> {
     Ok(answered)
 }
 
-/// Copies a history, mended, and says how many lines have changed. Holds one line at a time.
+/// Copies a history and repairs it. Returns how many lines have changed. Holds one line at a time.
 fn repair_record_lines(
     mut reader: impl BufRead,
     writer: &mut impl Write,
@@ -143,7 +143,7 @@ fn repair_record_lines(
     Ok(changed)
 }
 
-/// The next line with its end; an empty one in place of a line that is too long, which is copied.
+/// The next line with its end. A line that is too long is copied, and an empty one stands in its place.
 fn read_bounded_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::Result<Option<Vec<u8>>> {
     let mut line = Vec::new();
     reader.by_ref().take(LINE_MAX).read_until(b'\n', &mut line)?;
@@ -158,7 +158,7 @@ fn read_bounded_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::
     Ok(Some(line))
 }
 
-/// The line with our part of the system prompt renewed; none where nothing has to change.
+/// The line with our part of the system prompt renewed; `None` if nothing has to change.
 fn replace_prompt_part(line: &[u8], prompt: &str) -> Option<String> {
     let mut record: Value = serde_json::from_slice(line).ok()?;
     let before = record["systemPrompt"].as_str()?;
@@ -171,7 +171,7 @@ fn replace_prompt_part(line: &[u8], prompt: &str) -> Option<String> {
     Some(format!("{record}\n"))
 }
 
-/// Whether a line holds what the host told.
+/// Whether a line is a prompt of the host.
 fn is_host_record(line: &[u8]) -> bool {
     let Ok(record) = serde_json::from_slice::<Value>(line) else { return false };
     let message = &record["message"];

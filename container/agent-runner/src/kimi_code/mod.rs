@@ -1,8 +1,9 @@
-//! kimi-code, made ready: its configuration from the owner's, its system prompt, its history, and how it is called.
+//! kimi-code, made ready: its configuration from the owner's, its system prompt, its history, and how it is
+//! called.
 //!
-//! It reads its settings in its home and nowhere else, so the owner's file lies beside that, and what it reads is
-//! written anew at every start. All that it asks goes to the door, with the stand-in for a key: the slot of a login
-//! file would be named after the API's address, and an API's key needs no slot. Measured with 2.1.0.
+//! It reads its settings in its home and nowhere else. So the owner's file lies beside them, and they are
+//! written anew at every start. All its requests go to the egress proxy, with the stand-in as an API key: a
+//! login file would have to be named after the API's address, and a key needs no file. Measured with 2.1.0.
 
 mod history;
 mod system_prompt;
@@ -22,23 +23,26 @@ use system_prompt::{host_prompt_part, render_system_prompt};
 
 const NODE: &str = "/usr/local/bin/node";
 const PROGRAM: &str = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs";
-/// What a start would compile anew; made when the image was built, for the same options.
+/// The cache of compiled code, made for the same options when the image was built.
 const COMPILED: &str = "/opt/kimi-code/compiled";
 /// Node knows no certificates but its own.
 const CERTIFICATES: &str = "/etc/ssl/certs/ca-certificates.crt";
-/// With less it gives up at the thirtieth picture of 1 MB; a small young generation keeps an idle engine small.
+/// With less it gives up at the thirtieth picture of 1 MB. A small young generation keeps an idle engine
+/// small.
 const OPTIONS: [&str; 2] = ["--max-old-space-size=256", "--max-semi-space-size=2"];
-/// From so many free bytes at its end on the heap goes back to the system: 8 MB when idle, 145 after pictures.
+/// The heap gives memory back to the system once so many bytes at its end are free: 8 MB when idle, 145 MB
+/// after pictures.
 const TRIM_FROM_BYTES: &str = "131072";
 
 const VERSION: &str = "2.1.0";
-/// How often a request to the model is tried, whatever the owner's file says. A second try after an answer that broke off
-/// would say its first part once more, and nobody hears that it is one. The door and the host try again in its place.
+/// How often a request to the model is tried, whatever the owner's file says. A second try after an answer
+/// that broke off would say its first part once more, and nothing shows that it is a second try. The egress
+/// proxy and the host try again instead.
 const ATTEMPTS: i64 = 1;
 /// Nobody answers questions in a chat, and nobody approves plans.
 const FOR_A_PERSON_THERE: [&str; 4] = ["AskUserQuestion", "EnterPlanMode", "ExitPlanMode", "NotifyUser"];
-/// What goes on after the turn: nobody hears what comes of it. Without the three for tasks, a command that takes too long
-/// is ended and the model told so, instead of being moved to where nobody looks.
+/// Tools that go on after the turn: nobody hears what comes of them. Without the three for tasks, a command
+/// that takes too long is ended and the model learns of it. With them it would go on in the background.
 const AFTER_THE_TURN: [&str; 14] = [
     "TaskList",
     "TaskOutput",
@@ -81,7 +85,7 @@ fn own_folder(home: &ContainerHome) -> PathBuf {
     home.user.join(".kimi-code")
 }
 
-/// The key that the host has written for this container; it means nothing outside.
+/// The key that the host has written for this container. It means nothing outside.
 fn read_stand_in_key(folder: &Path) -> Result<String, RunnerError> {
     let path = folder.join("credentials/kimi-code.json");
     let login = fs::read(&path).ok().and_then(|bytes| serde_json::from_slice::<Json>(&bytes).ok());
@@ -91,7 +95,8 @@ fn read_stand_in_key(folder: &Path) -> Result<String, RunnerError> {
     }
 }
 
-/// kimi-code's settings: the owner's, with every way out leading to the door, and nobody to be asked.
+/// kimi-code's settings: the owner's, with every way out leading to the egress proxy, and no questions to
+/// anybody.
 fn build_kimi_code_config(mut config: Table, port: u16, key: &str, settings: &RunnerSettings) -> Table {
     let api = format!("http://127.0.0.1:{port}/coding/v1");
     for provider in subtables_mut(&mut config, "providers") {
@@ -100,9 +105,9 @@ fn build_kimi_code_config(mut config: Table, port: u16, key: &str, settings: &Ru
     }
     web::set_search_services(&mut config, port, settings.services);
     for service in subtables_mut(&mut config, "services") {
-        let leads_to_door =
+        let leads_to_egress =
             service.get("base_url").and_then(Value::as_str).is_some_and(|url| url.starts_with(&api));
-        if leads_to_door {
+        if leads_to_egress {
             route_to_egress(service, key, settings);
         }
     }
@@ -131,7 +136,8 @@ fn build_kimi_code_config(mut config: Table, port: u16, key: &str, settings: &Ru
     config
 }
 
-/// As an ACP agent, kimi-code does not say to the API what it is, and the API serves only programs that it knows.
+/// As an ACP agent, kimi-code does not say to the API what it is, and the API serves only programs that it
+/// knows.
 fn route_to_egress(place: &mut Table, key: &str, settings: &RunnerSettings) {
     place.remove("oauth");
     place.insert("api_key".to_owned(), key.into());
@@ -147,13 +153,13 @@ fn route_to_egress(place: &mut Table, key: &str, settings: &RunnerSettings) {
     }
 }
 
-/// The tables within a table of this name; none where it is something else.
+/// The tables within the table of this name, if it is a table.
 fn subtables_mut<'a>(config: &'a mut Table, name: &str) -> impl Iterator<Item = &'a mut Table> {
     let all = config.get_mut(name).and_then(Value::as_table_mut);
     all.into_iter().flat_map(|all| all.iter_mut().filter_map(|(_, value)| value.as_table_mut()))
 }
 
-/// The table of this name, a new one where it is missing or something else.
+/// The table of this name, made if it is missing or something else.
 fn ensure_subtable<'a>(config: &'a mut Table, name: &str) -> &'a mut Table {
     if !config.get(name).is_some_and(Value::is_table) {
         config.insert(name.to_owned(), Value::Table(Table::new()));
@@ -171,7 +177,7 @@ fn kimi_code_command(
     port: u16,
     other: Option<&Path>,
 ) -> Command {
-    let door = format!("http://127.0.0.1:{port}");
+    let egress = format!("http://127.0.0.1:{port}");
     let mut command = Command::new(other.unwrap_or(Path::new(NODE)));
     command
         .args(OPTIONS)
@@ -182,8 +188,8 @@ fn kimi_code_command(
         .env("PATH", PATH)
         .env("LANG", "C.UTF-8")
         .env("KIMI_CODE_HOME", own_folder(home))
-        .env("KIMI_CODE_BASE_URL", format!("{door}/coding/v1"))
-        .env("KIMI_CODE_OAUTH_HOST", &door)
+        .env("KIMI_CODE_BASE_URL", format!("{egress}/coding/v1"))
+        .env("KIMI_CODE_OAUTH_HOST", &egress)
         .env("KIMI_DISABLE_TELEMETRY", "1")
         .env("KIMI_DISABLE_CRON", "1")
         .env("KIMI_CODE_NO_AUTO_UPDATE", "1")
