@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Batch, BridgeEnd, Content, Event, FetchError, HandedOver, LinkState, Order, SendError, SendOrder, Typing,
+use super::channels::{
+    Batch, BridgeEnd, Content, FetchError, HandedOver, Order, SendError, SendOrder, Typing,
 };
 use crate::clock::Clock;
-use crate::types::{ChatId, Forwarded, IncomingMessage, Mention, MessageId, SenderId};
+use crate::types::{ChatId, Event, Forwarded, IncomingMessage, LinkState, Mention, MessageId, SenderId};
 
 /// The pause before a line that could not be stored is handed in again.
 const REDELIVERY_PAUSE: Duration = Duration::from_secs(1);

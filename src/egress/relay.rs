@@ -25,7 +25,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::KimiUpstream;
 use super::api_routes::{self, ApiRoute, RouteDenied};
 use super::error_response::ErrorResponse;
 use super::ledger::Ledger;
@@ -33,6 +32,7 @@ use super::meter::{Meter, MeterReading, StreamEnding};
 use super::request_body::{self, BODY_MAX, BodyBudget, BodyRejection};
 use super::request_check::{self, NamedModel, RequestCheck};
 use super::retry_policy::{self, RetryDecision, RetryState};
+use super::upstream::KimiUpstream;
 use crate::panics::run_blocking;
 use crate::types::{Authorization, Failure, Secret, Trouble};
 

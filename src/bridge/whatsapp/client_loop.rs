@@ -27,7 +27,7 @@ use super::notes::UnreadNotes;
 use super::outbound::{Outbound, SendGate};
 use super::presence::PresenceUpdate;
 use super::reconnect_policy::DisconnectReason;
-use super::{ROOM_LOOK_EACH, RunningBridge};
+use super::running_bridge::{ROOM_LOOK_EACH, RunningBridge};
 use crate::types::{Event, LinkState, Pairing, PairingFailure};
 
 /// How long the library may take to stop: it flushes for up to 15 s where the network hangs.

@@ -3,7 +3,7 @@
 use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::clean_line;
+use super::wording::clean_line;
 use crate::types::{Media, MediaKind};
 
 /// Most characters of a file's name.

@@ -8,6 +8,7 @@ use whatsapp_rust::wacore_binary::JidExt as _;
 use whatsapp_rust::wacore_binary::Server;
 
 use super::contents::{self, MessageContent};
+use super::wording::{clean_name, truncate_to_bytes};
 use crate::router::contains_trigger;
 use crate::types::{
     ChatId, ChatNote, Edit, Event, Forwarded, IncomingMessage, Mention, MessageId, Quote, Reaction, SenderId,
@@ -71,7 +72,7 @@ pub fn build_message_events(
     }
     let mut events = same_person_events(me, info);
     if !source.is_from_me && !source.is_group && !me.is_own_jid(chat) {
-        let name = contents::clean_name(&info.push_name);
+        let name = clean_name(&info.push_name);
         if !name.is_empty() {
             events.push(Event::Chat { id: me.canonical_chat_id(chat), name, members: None });
         }
@@ -126,7 +127,7 @@ impl InboundEnvelope<'_> {
         }
         if let Some(reaction) = message.reaction_message.as_option() {
             let target = parse_message_id(reaction.key.as_option()?.id.as_deref())?;
-            let emoji = contents::truncate_to_bytes(reaction.text.as_deref().unwrap_or_default(), EMOJI_MAX);
+            let emoji = truncate_to_bytes(reaction.text.as_deref().unwrap_or_default(), EMOJI_MAX);
             return Some(Event::Reacted(Reaction {
                 chat: self.chat_id(),
                 id: MessageId::new(&self.info.id),
@@ -215,7 +216,7 @@ impl InboundEnvelope<'_> {
     }
 
     pub fn sender_name(&self) -> String {
-        let name = contents::clean_name(&self.info.push_name);
+        let name = clean_name(&self.info.push_name);
         if name.is_empty() { self.display_name_of(&self.info.source.sender) } else { name }
     }
 
@@ -225,7 +226,7 @@ impl InboundEnvelope<'_> {
         if self.me.is_own_jid(jid) && !self.me.name.is_empty() {
             return self.me.name.clone();
         }
-        known().unwrap_or_else(|| contents::clean_name(&jid.user))
+        known().unwrap_or_else(|| clean_name(&jid.user))
     }
 
     pub fn sent_at(&self) -> Timestamp {

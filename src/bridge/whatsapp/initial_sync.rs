@@ -7,8 +7,9 @@ use anyhow::{Context, Result};
 use tokio::time::{sleep, timeout};
 use whatsapp_rust::prelude::{Client, Jid};
 
+use super::inbound;
 use super::intake_sink::{IntakeSink, own_account};
-use super::{contents, inbound};
+use super::wording::clean_name;
 use crate::types::{Event, LinkedAccount};
 
 /// How long WhatsApp may take to name the groups.
@@ -58,7 +59,7 @@ pub async fn announce_group(client: Arc<Client>, desk: IntakeSink, group: Jid) {
     let told = async {
         let asked = timeout(GROUPS_LIMIT, client.groups().get_metadata(&group)).await;
         let metadata = asked.context("Failed to wait for a group's name")??;
-        let name = contents::clean_name(&metadata.subject);
+        let name = clean_name(&metadata.subject);
         desk.submit_events(group_chat_event(&group, name, metadata.participants.len())).await
     };
     if let Err(error) = told.await {
@@ -73,7 +74,7 @@ fn account_events(client: &Client) -> Vec<Event> {
     let lid = me.lid.as_ref().map(inbound::to_sender_id);
     let mut events = vec![Event::Account(LinkedAccount { id, lid, name: me.name.clone() })];
     events.extend(me.lid.as_ref().and_then(|lid| inbound::same_person_event(phone, lid)));
-    let name = if me.name.is_empty() { contents::clean_name(&phone.user) } else { me.name.clone() };
+    let name = if me.name.is_empty() { clean_name(&phone.user) } else { me.name.clone() };
     events.push(Event::Chat { id: inbound::to_chat_id(phone), name, members: None });
     events
 }
@@ -82,7 +83,7 @@ async fn fetch_group_events(client: &Client) -> Result<Vec<Event>> {
     let asked = timeout(GROUPS_LIMIT, client.groups().get_participating()).await;
     let groups = asked.context("Failed to wait for the groups")??;
     let told = groups.iter().flat_map(|(group, metadata)| {
-        group_chat_event(group, contents::clean_name(&metadata.subject), metadata.participants.len())
+        group_chat_event(group, clean_name(&metadata.subject), metadata.participants.len())
     });
     Ok(told.collect())
 }

@@ -16,7 +16,8 @@ use whatsapp_rust::{InboundDurabilityHook, async_trait};
 use super::announced::Announced;
 use super::inbound::{self, OwnAccount};
 use super::unread;
-use crate::bridge::Batch;
+use super::wording::clean_name;
+use crate::bridge::channels::Batch;
 use crate::panics::catch_panic_in_call;
 use crate::types::{Event, MessageId};
 
@@ -136,11 +137,7 @@ impl IntakeSink {
 /// The account as the library knows it now.
 pub fn own_account(client: &Client) -> OwnAccount {
     let bare = |jid: Option<whatsapp_rust::Jid>| jid.map(|jid| jid.to_non_ad());
-    OwnAccount {
-        phone: bare(client.pn()),
-        lid: bare(client.lid()),
-        name: super::contents::clean_name(&client.push_name()),
-    }
+    OwnAccount { phone: bare(client.pn()), lid: bare(client.lid()), name: clean_name(&client.push_name()) }
 }
 
 #[async_trait]

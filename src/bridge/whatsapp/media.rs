@@ -19,7 +19,7 @@ use whatsapp_rust::prelude::{Client, wa};
 use whatsapp_rust::upload::UploadResponse;
 
 use super::outgoing_message;
-use crate::bridge::{FetchError, FetchOrder, OutgoingFile};
+use crate::bridge::channels::{FetchError, FetchOrder, OutgoingFile};
 use crate::panics::{catch_panic, run_blocking};
 use crate::types::Media;
 

@@ -5,11 +5,10 @@ use serde_json::Value;
 use whatsapp_rust::prelude::wa;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::{clean_line, shorten_middle};
 use super::files;
-use super::kinds::{
-    LINE_MAX, LIST_MAX, Layer, first_non_blank, join_lines, join_non_empty, optional_line, optional_text,
-    render_choice_list, render_labelled, render_location, render_thousandths,
+use super::wording::{
+    LINE_MAX, LIST_MAX, clean_line, first_non_blank, join_lines, join_non_empty, optional_line,
+    optional_text, render_choice_list, render_labelled, render_location, render_thousandths, shorten_middle,
 };
 use crate::types::Media;
 
@@ -18,14 +17,8 @@ pub const CARDS_DEEP: usize = 1;
 
 /// What was put together from several parts.
 pub struct ComposedOffer {
-    text: String,
-    media: Option<Media>,
-}
-
-impl ComposedOffer {
-    pub fn into_layer<'m>(self) -> Layer<'m> {
-        Layer::Said { text: self.text, media: self.media }
-    }
+    pub text: String,
+    pub media: Option<Media>,
 }
 
 pub fn render_pressed_button(chosen: &kind::ButtonsResponseMessage) -> String {

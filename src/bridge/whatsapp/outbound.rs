@@ -12,14 +12,13 @@ use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::prelude::{Client, Jid, SendError as Refused, SendOptions, wa};
 use whatsapp_rust::{Freshness, Server};
 
-use super::Presence;
 use super::intake_sink;
 use super::media::{self, MediaDownloads};
 use super::outgoing_message::{self, TargetAuthor};
-use super::presence::{PresenceQueue, PresenceUpdate};
+use super::presence::{Presence, PresenceQueue, PresenceUpdate};
 use super::sessions::{self, DeviceReach, InFlightMessages};
 use super::unread;
-use crate::bridge::{
+use crate::bridge::channels::{
     Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Recipients, RepairOrder, SendError,
     SendOrder,
 };

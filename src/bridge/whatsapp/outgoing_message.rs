@@ -9,7 +9,7 @@ use whatsapp_rust::media::{
 use whatsapp_rust::prelude::{Jid, MessageBuilderExt as _, MessageExt as _, wa};
 use whatsapp_rust::upload::UploadResponse;
 
-use crate::bridge::{OutgoingFile, QuoteTo};
+use crate::bridge::channels::{OutgoingFile, QuoteTo};
 use crate::types::{MediaKind, MessageId, SenderId};
 
 /// What WhatsApp's clients play as a voice note.

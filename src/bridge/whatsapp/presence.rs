@@ -9,8 +9,7 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use whatsapp_rust::prelude::{Client, Jid};
 
-use super::Presence;
-use crate::bridge::Typing;
+use crate::bridge::channels::Typing;
 use crate::types::{ChatId, MessageId, SenderId};
 
 /// Courtesies that wait for the network; what is more is left out.
@@ -22,6 +21,15 @@ const TYPING_FADES: Duration = Duration::from_secs(30);
 
 /// How long the library may take to show us online after the account got its name.
 const LIBRARY_SHOWS_US: Duration = Duration::from_secs(5);
+
+/// Whether the account shows itself online all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Kai shares the owner's number: unavailable but for typing, so that the phone keeps its notifications.
+    Hidden,
+    /// Kai has a number of its own.
+    Shown,
+}
 
 /// One of them.
 #[derive(Debug)]

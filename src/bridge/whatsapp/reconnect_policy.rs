@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::LinkState;
+use crate::types::LinkState;
 
 /// The first pause before another run; it doubles with each that fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(3);

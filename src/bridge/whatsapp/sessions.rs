@@ -21,7 +21,7 @@ use whatsapp_rust::{ErrorChainExt as _, Freshness, NodeFilter, Server};
 
 use super::inbound;
 use super::intake_sink;
-use crate::bridge::{Recipients, RepairOrder, SendError};
+use crate::bridge::channels::{Recipients, RepairOrder, SendError};
 use crate::types::{DeviceKind, Event, MessageId, SenderId};
 
 /// WhatsApp's code for devices that it does not know any more.

@@ -10,6 +10,7 @@ use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
 
 use super::contents::{self, MessageContent};
 use super::inbound::{self, OwnAccount};
+use super::wording::{clean_name, truncate_to_bytes};
 use crate::types::{Event, Forwarded, IncomingMessage, MediaKind, Mention, SenderId};
 
 use wa::message as kind;
@@ -566,10 +567,10 @@ proptest! {
     /// A name stays one line that turns nothing around, and a cut text stays text.
     #[test]
     fn names_and_texts_are_bounded(text in "\\PC{0,300}|.{0,300}", limit in 4_usize..200) {
-        let name = contents::clean_name(&text);
+        let name = clean_name(&text);
         let harmful = name.chars().any(|c| c.is_control() || c == '\u{202e}');
         prop_assert!(name.chars().count() <= 64 && !harmful);
-        let cut = contents::truncate_to_bytes(&text, limit);
+        let cut = truncate_to_bytes(&text, limit);
         prop_assert!(cut.len() <= limit);
         prop_assert!(cut == text || text.starts_with(cut.trim_end_matches('…')));
     }

@@ -3,16 +3,21 @@
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Mutex;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
 
+use super::super::server::{EgressProxy, start_with_network};
 use super::super::tests::{Log, PATIENCE, Pipe, knock_at};
-use super::super::{EgressProxy, KimiUpstream, start_with_network};
-use super::*;
-use crate::types::{Authorization, ChatId, Group, HostName, Role, WebTraffic};
+use super::super::upstream::KimiUpstream;
+use super::Network;
+use super::proxy::QUIET_TIMEOUT;
+use crate::types::{Authorization, ChatId, Group, GroupName, HostName, Role, WebPolicy, WebTraffic};
 
 const PUBLIC: &str = "93.184.216.34";
 const PUBLIC_IPV6: &str = "2606:2800:220:1::34";

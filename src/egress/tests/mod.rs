@@ -3,15 +3,24 @@
 
 mod troubles;
 
-use std::sync::Mutex;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-use super::*;
-use crate::types::{ChatId, GroupName, Role, Secret, Trouble, WebPolicy};
+use super::server::{CONNECTIONS_MAX, SOCKET_NAME};
+use super::{EgressProxy, KimiUpstream, relay, start_egress_proxy, unread};
+use crate::types::{
+    Authorization, ChatId, Failure, Group, GroupName, Role, Secret, TokenUsage, Trouble, WebPolicy,
+};
 
 /// How long a test waits for what should come at once.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);

@@ -23,7 +23,7 @@ use whatsapp_rust::wacore::store::traits::{ProtocolStore as _, SignalStore};
 use whatsapp_rust::wacore_binary::Node;
 
 use super::*;
-use crate::bridge::Batch;
+use crate::bridge::channels::Batch;
 use crate::types::{ChatId, Event, MessageId};
 
 const ANNA: &str = "15550001111@s.whatsapp.net";
