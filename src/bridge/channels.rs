@@ -1,8 +1,9 @@
-//! The seam to WhatsApp: a pair of channels and a watch. One end is run by a bridge (`whatsapp`, `console`), the
-//! other by the service; a story test holds the bridge's end in its hands.
+//! The seam to WhatsApp: a pair of channels and a watch. One end is run by a bridge (`whatsapp`, `console`),
+//! the other by the service; a story test holds the bridge's end in its hands.
 //!
 //! A batch counts as received only when its `committed` channel answers: the bridge then tells WhatsApp that
-//! we have it. A batch whose channel is dropped was not stored and must be delivered again.
+//! we have it. A batch whose channel is dropped was not stored and must be delivered again. Redelivery is
+//! idempotent: intake knows a message by its chat and id.
 
 use std::fs::File;
 
@@ -71,7 +72,8 @@ pub enum Order {
         messages: Vec<MessageId>,
     },
     Fetch(FetchOrder),
-    /// Has the phone asked for a message that could not be read; it comes as any other. A failure does not matter.
+    /// Has the phone asked for a message that could not be read; it then comes as any other. A failure does
+    /// not matter.
     AskAgain {
         /// As [`crate::types::UnreadableMessage::handle`].
         handle: Vec<u8>,
@@ -94,13 +96,14 @@ pub struct SendOrder {
     /// As [`crate::types::IncomingMessage::expires_secs`].
     pub expires_secs: Option<u32>,
     pub recipients: Recipients,
-    /// Gets the message as the bridge has encoded it, before the outcome, if it is handed over: a repair needs it.
+    /// Gets the message as the bridge has encoded it, before the outcome, if it is handed over: a repair
+    /// needs it.
     pub encoded: oneshot::Sender<Vec<u8>>,
     /// Dropping it counts as [`SendError::Later`].
     pub outcome: oneshot::Sender<Result<HandedOver, SendError>>,
 }
 
-/// Who is in a chat, and with which devices.
+/// The people in a chat, and their devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Recipients {
     /// As the bridge remembers them.
@@ -133,7 +136,7 @@ pub enum Content {
     File(OutgoingFile),
     Reaction {
         target: MessageId,
-        /// Who wrote the target.
+        /// The author of the target.
         sender: SenderId,
         emoji: String,
     },

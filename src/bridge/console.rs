@@ -64,7 +64,7 @@ impl Console {
         }
     }
 
-    /// Hands a typed line in, again until it is stored. False when there is nobody to take it.
+    /// Hands a typed line in, again until it is stored. False if nobody takes it any more.
     async fn submit_typed_line(
         &self,
         batches: &mpsc::Sender<Batch>,
@@ -101,7 +101,7 @@ impl Console {
         }
     }
 
-    /// Shows what belongs to this chat. False when nobody looks any more.
+    /// Shows what belongs to this chat. False if nobody looks any more.
     async fn handle_order(&self, order: Order, shown: &mpsc::Sender<ConsoleOutput>) -> bool {
         match order {
             Order::Send(SendOrder { chat, content, outcome, .. }) if chat == self.chat => {

@@ -1,5 +1,5 @@
-//! The bridge: what connects the service with the chats, WhatsApp's (`whatsapp`) or the terminal's (`console`). Both run
-//! one end of `channels`.
+//! The bridge: what connects the service with the chats, WhatsApp's (`whatsapp`) or the terminal's
+//! (`console`). Both run one end of `channels`.
 
 mod channels;
 pub mod console;

@@ -1,4 +1,5 @@
-//! The egress proxy's server: one unix socket in the group's own folder, and the connections of its container.
+//! The egress proxy's server: one unix socket in the group's own folder, and the connections of its
+//! container.
 //!
 //! The group is known by the socket, never by what a request says.
 
@@ -46,8 +47,8 @@ pub struct EgressProxy {
     server: JoinHandle<()>,
 }
 
-/// Starts the egress proxy of a group, with the group's policy of now: makes `folder` (only for this user) and listens
-/// on `door.sock` in it, in place of a socket that an earlier run has left.
+/// Starts the egress proxy of a group, with the group's policy of now: makes `folder` (only for this user)
+/// and listens on `door.sock` in it, in place of a socket that an earlier run has left.
 ///
 /// # Errors
 /// The folder or socket cannot be made, or `upstream` leads to a URL to which the login may not be sent:

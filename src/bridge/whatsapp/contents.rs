@@ -1,5 +1,5 @@
-//! What a message says, whatever its kind, and what goes along with it. Pure, over protobufs that strangers made:
-//! everything is bounded before it is kept.
+//! What a message says, whatever its kind, and what goes along with it. Pure, over protobufs that strangers
+//! made: everything is bounded before it is kept.
 
 use whatsapp_rust::prelude::wa;
 
@@ -37,7 +37,7 @@ pub fn unwrap_message(message: &wa::Message) -> &wa::Message {
     inner
 }
 
-/// The message that a comment is on, where one is in the wrappers.
+/// The message that a comment is on, if there is a comment in the wrappers.
 pub fn commented_message_key(message: &wa::Message) -> Option<&wa::MessageKey> {
     let mut inner = message;
     for _ in 0..WRAPPERS_MAX {

@@ -1,5 +1,5 @@
-//! What a message is, one layer deep: each kind that the library can decode, with its words. Pure, over protobufs that
-//! strangers made: everything is bounded before it is kept.
+//! What a message is, one layer deep: each kind that the library can decode, with its words. Pure, over
+//! protobufs that strangers made: everything is bounded before it is kept.
 
 use jiff::Timestamp;
 use whatsapp_rust::buffa::MessageField;
@@ -32,7 +32,8 @@ pub enum Layer<'m> {
     Wraps(&'m wa::Message),
     /// Somebody speaks. Nothing is said if the text is empty and there is no file.
     Said { text: String, media: Option<Media> },
-    /// Somebody has done something that people see in the chat, to this message if it is to one: a pin, a call.
+    /// Somebody has done something that people see in the chat, to this message if it is to one: a pin, a
+    /// call.
     Done { text: String, to: Option<&'m wa::MessageKey> },
     /// It only keeps the clients in step, or is read elsewhere: changes and reactions.
     InStep,
@@ -53,8 +54,8 @@ fn apply_layer<'m, T>(found: &'m T, layer: impl FnOnce(&'m T) -> Layer<'m>) -> L
 
 /// What a message is. One of a kind that is newer than the library arrives empty.
 pub fn parse_layer(message: &wa::Message) -> Layer<'_> {
-    // Without `..`: when the library learns a kind, this does not compile before somebody has given it its words. What
-    // goes along with a new kind (its quote, its mentions) is read in `context` below.
+    // Without `..`: when the library learns a kind, this does not compile before somebody has given it its
+    // words. What goes along with a new kind (its quote, its mentions) is read in `find_context_info` below.
     let wa::Message {
         conversation,
         sender_key_distribution_message,
@@ -166,7 +167,8 @@ pub fn parse_layer(message: &wa::Message) -> Layer<'_> {
         root_secret_distribute_message,
     } = message;
 
-    // A status that is posted to a group, or names it, is for the people of that group, as what they write there is.
+    // A status that is posted to a group, or names it, is for the people of that group, as their messages
+    // there are.
     let wrappers = [
         view_once_message,
         ephemeral_message,
@@ -420,7 +422,7 @@ fn secret_change_layer(secret: &kind::SecretEncryptedMessage) -> Layer<'_> {
     action_layer(text, secret.target_message_key.as_option())
 }
 
-/// The place where it moved from: linked devices do not hear how it goes on.
+/// The place from which it moves: linked devices do not get the later ones.
 fn render_live_location(location: &kind::LiveLocationMessage) -> String {
     match render_coordinates(location.degrees_latitude, location.degrees_longitude) {
         Some(degrees) => {
@@ -523,7 +525,7 @@ fn render_payment_request(request: &kind::RequestPaymentMessage) -> String {
     )
 }
 
-/// What was written beside a payment. It is a message of its own, and only its text is told.
+/// What was written beside a payment. It is a message of its own, of which only the text is kept.
 fn payment_layer<'m>(what: String, note: &MessageField<wa::Message>) -> Layer<'m> {
     let note = note.as_option().map(|note| {
         let extended = note.extended_text_message.as_option().map(|extended| optional_text(&extended.text));

@@ -1,15 +1,18 @@
 //! The bridge to WhatsApp: the only module that speaks to whatsapp-rust.
 //!
 //! ```text
-//!            run ─► running: one run of the library, again and again as `policy` says
+//!    supervisor ─► client_loop: one run of the library, again and again as `reconnect_policy` says
 //!                      │
-//! WhatsApp ─► library ─┼─► hook ─► inbound, contents ─► intake       messages, before WhatsApp is told
-//!    fault ◄─ storage ◄─┤   arrivals ──► unread ───► intake           what is on disk before what
-//!                      ├─► greeting, told ────────────► intake       the account, chats, who is who
-//!                      ├─► linking ───────────────────► the link     codes, passkeys
-//! WhatsApp ◄───────────┴── outbound ─► sessions, letter, media, courtesies ◄── the service's orders
+//! WhatsApp ─► client ──┼─► intake_sink ─► inbound, contents ─► intake   messages, before WhatsApp is told
+//!    fault ◄─ storage ◄┤   arrivals ──► unread, notes ──────► intake   what is on disk before what
+//!                      ├─► initial_sync, announced ─────────► intake   the account, chats, whose names
+//!                      ├─► linking ─────────────────────────► the link codes, passkeys
+//! WhatsApp ◄───────────┴── outbound ─► sessions, outgoing_message, media, presence ◄── the service's orders
 //! ```
-//! Never logs what was written, or by whom. Keeps nothing but the library's own files, in `folder`.
+//! `liveness` says when a connection is dead. The words of messages: `kinds`, `offers`, `files` and
+//! `wording`, beneath `contents`.
+//!
+//! Never logs what was written, or by whom. Keeps nothing but the library's own files, in `key_folder`.
 
 mod announced;
 mod arrivals;

@@ -1,5 +1,6 @@
-//! What businesses and programs offer in a chat to be tapped (buttons, lists, templates, cards, products), and what was
-//! tapped of it. Pure, over protobufs that strangers made: everything is bounded before it is kept.
+//! What businesses and programs offer in a chat to be tapped (buttons, lists, templates, cards, products),
+//! and what was tapped of it. Pure, over protobufs that strangers made: everything is bounded before it is
+//! kept.
 
 use serde_json::Value;
 use whatsapp_rust::prelude::wa;
@@ -12,7 +13,7 @@ use super::wording::{
 };
 use crate::types::Media;
 
-/// How deep cards are looked into: those of a carousel have none of their own.
+/// How deep cards are looked into: the cards of a carousel have no cards of their own.
 pub const CARDS_DEEP: usize = 1;
 
 /// What was put together from several parts.

@@ -1,4 +1,5 @@
-//! What one bridge holds over all runs of the library: its settings, its files, its channels, and how the link stands.
+//! What one bridge holds over all runs of the library: its settings, its files, its channels, and how the
+//! link stands.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -15,21 +16,21 @@ use crate::bridge::channels::{BridgeEnd, Order};
 use crate::clock::Clock;
 use crate::types::{LinkState, Pairing, PairingFailure};
 
-/// How often it is looked how much room the disk has.
-pub const ROOM_LOOK_EACH: Duration = Duration::from_secs(5);
+/// How often the free disk space is checked.
+pub const DISK_SPACE_CHECK_EVERY: Duration = Duration::from_secs(5);
 
 /// What the bridge needs to know.
 #[derive(Clone, Debug)]
 pub struct WhatsAppBridge {
     /// The keys of the link, in a folder of their own (0700).
     pub folder: PathBuf,
-    /// `ws://127.0.0.1:…` of a test's own server; WhatsApp's, where there is none.
+    /// `ws://127.0.0.1:…` of a test's own server; WhatsApp's if there is none.
     pub url: Option<String>,
     pub presence: Presence,
     pub clock: Clock,
 }
 
-/// The bridge while it runs, whichever run of the library it is at.
+/// The bridge while it runs, over all runs of the library.
 pub struct RunningBridge {
     pub settings: WhatsAppBridge,
     pub folder: KeyFolder,
@@ -38,7 +39,7 @@ pub struct RunningBridge {
     pub orders: mpsc::Receiver<Order>,
     pub link: watch::Sender<LinkState>,
     /// When intake was told of all groups.
-    pub groups_told: Option<Instant>,
+    pub groups_announced: Option<Instant>,
 }
 
 impl RunningBridge {
@@ -49,7 +50,7 @@ impl RunningBridge {
             intake: IntakeSink::new(end.batches),
             orders: end.orders,
             link: end.link,
-            groups_told: None,
+            groups_announced: None,
             folder,
             settings,
         })

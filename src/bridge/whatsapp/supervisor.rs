@@ -1,5 +1,6 @@
-//! The running bridge: one run of the library after the other. When a run has ended by itself, `reconnect_policy` says
-//! what follows: the next run after a backoff, or the end that only a person can change.
+//! Runs the bridge: one run of the library after the other. When a run has ended by itself,
+//! `reconnect_policy` says what follows: the next run after a backoff, or the end that only a person can
+//! change.
 
 use std::pin::{Pin, pin};
 use std::time::Duration;
@@ -14,7 +15,7 @@ use super::linking::Linking;
 use super::reconnect_policy::{
     DisconnectReason, GiveUpReason, ReconnectDecision, ReconnectPolicy, VersionSource,
 };
-use super::running_bridge::{ROOM_LOOK_EACH, RunningBridge, WhatsAppBridge};
+use super::running_bridge::{DISK_SPACE_CHECK_EVERY, RunningBridge, WhatsAppBridge};
 use super::{client, outbound};
 use crate::bridge::channels::BridgeEnd;
 use crate::types::{LinkState, Pairing, PairingFailure};
@@ -31,12 +32,12 @@ pub enum BridgeTask {
     LinkAccount {
         /// Digits with the country's code, for a pairing code instead of a QR code.
         phone: Option<String>,
-        /// The answers of a passkey, as the browser's WebAuthn interface gives them, in JSON; then `yes` from whoever
-        /// sees that the phone shows the same code.
+        /// The answers of a passkey, as the browser's WebAuthn interface gives them, in JSON; then `yes` from
+        /// the person, if the phone shows the same code.
         passkey: mpsc::Receiver<String>,
     },
-    /// Removes this device from the account. `Unlinked` says that WhatsApp knows; any other state that only the
-    /// keys were moved aside, and the phone still lists the device.
+    /// Removes this device from the account. `Unlinked` says that WhatsApp knows; any other state that only
+    /// the keys were moved aside, and the phone still lists the device.
     Unlink,
 }
 
@@ -178,7 +179,7 @@ impl RunningBridge {
     ) -> WaitResult {
         self.publish_link(LinkState::DiskFull);
         while !self.folder.min_free_disk_space().is_enough() {
-            if self.wait_refusing_orders(ROOM_LOOK_EACH, shutdown).await == WaitResult::Interrupted {
+            if self.wait_refusing_orders(DISK_SPACE_CHECK_EVERY, shutdown).await == WaitResult::Interrupted {
                 return WaitResult::Interrupted;
             }
         }

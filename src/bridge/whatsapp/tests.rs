@@ -407,11 +407,11 @@ fn who_wrote_and_where_whatever_whatsapp_calls_them() {
     info.source.is_group = false;
     info.source.chat = jid(ANNA_LID);
     info.source.sender_alt = Some(jid("15550001111:7@s.whatsapp.net"));
-    let told = events(&info, &wa::Message::text("Hi"));
+    let direct = events(&info, &wa::Message::text("Hi"));
     let [Event::SamePerson { one, other }, Event::Chat { id, name, members: None }, Event::Message(hi)] =
-        &told[..]
+        &direct[..]
     else {
-        panic!("{told:?}")
+        panic!("{direct:?}")
     };
     assert_eq!((one.as_str(), other.as_str()), (ANNA_LID, ANNA));
     assert_eq!((id.as_str(), name.as_str()), (ANNA_LID, "Anna"));
@@ -521,7 +521,8 @@ fn wrappers_without_end_are_not_followed() {
 }
 
 proptest! {
-    /// Whatever bytes a stranger sends: what is made of them is bounded, and one event at most says something.
+    /// Whatever bytes a stranger sends: what is made of them is bounded, and one event at most says
+    /// something.
     #[test]
     fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..2000), secs in any::<i64>(), name in ".{0,200}") {
         use whatsapp_rust::buffa::Message as _;

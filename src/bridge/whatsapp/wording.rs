@@ -1,5 +1,5 @@
-//! The words that several kinds of messages share: names, lines and lists of bounded length. Pure, over what strangers
-//! wrote.
+//! The words that several kinds of messages share: names, lines and lists of bounded length. Pure, over what
+//! strangers wrote.
 
 use whatsapp_rust::prelude::wa;
 use whatsapp_rust::prelude::wa::message as kind;
@@ -10,7 +10,7 @@ use crate::writing::is_bidi_control;
 const TEXT_MAX_CHARS: usize = 65_536;
 /// Most characters of a name.
 const NAME_MAX: usize = 64;
-/// Most contacts, choices of a poll, buttons or cards that are told.
+/// Most contacts, choices of a poll, buttons or cards that are named.
 pub const LIST_MAX: usize = 20;
 /// Most characters of a question or a choice.
 pub const LINE_MAX: usize = 255;
@@ -20,7 +20,7 @@ pub fn clean_name(name: &str) -> String {
     clean_line(name, NAME_MAX)
 }
 
-/// A text as one line of so many characters, which turns nothing around.
+/// A text as one line of so many characters, without controls that turn text around.
 pub fn clean_line(text: &str, most_chars: usize) -> String {
     let spaced = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
     let visible = spaced.filter(|c| !c.is_control() && !is_bidi_control(*c));
@@ -28,8 +28,8 @@ pub fn clean_line(text: &str, most_chars: usize) -> String {
     kept.trim().to_owned()
 }
 
-/// A text of any length that WhatsApp's own clients send. Of a longer one the middle is left out: its beginning and its
-/// end are what somebody may call Kai with.
+/// A text of any length that WhatsApp's own clients send. Of a longer one the middle is left out: its
+/// beginning and its end are what somebody may call Kai with.
 pub fn shorten_middle(text: &str) -> String {
     const LEFT_OUT: &str = " … ";
     let chars = text.chars().count();

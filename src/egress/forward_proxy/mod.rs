@@ -1,14 +1,17 @@
-//! The web, for one group: its requests through a proxy, `CONNECT host:port` and `GET http://host/…`.
+//! The forward proxy to the web, for one group: `CONNECT host:port` and `GET http://host/…` (`proxy`).
 //!
 //! ```text
-//! target (pure): a host, a port; the group's policy ─▶ outside: all addresses of the name
-//!   ─▶ address (pure): each one a public host's, or the whole is refused; none is this machine's or near
-//!   ─▶ outside: a connection to one of these addresses, never to the name ─▶ bytes, counted by `traffic`
+//! target (pure): a host and a port, against the group's policy ─▶ network: all addresses of the name
+//!   ─▶ public_address (pure) and local_networks: each is a public host's, none is this machine's or near it
+//!   ─▶ network: a connection to one of these addresses, never to the name ─▶ bytes, counted by `traffic`
 //! ```
 //!
-//! Nothing is looked up twice, so a name whose answer changes is connected to where it was checked, and redirects are
-//! not followed: they are the container's next request. What goes through a tunnel is not read, not even which host
-//! its TLS asks for. A refusal says why in one sentence, in the status line too, where `curl -v`, git and pip show it.
+//! This is the guard against SSRF (server-side request forgery): an agent reaches public hosts only. No name
+//! is looked up twice, so the address that was checked is the one that is connected to, even if the name's
+//! answer changes. Redirects are not followed: they are the container's next request. What goes through a
+//! tunnel is not read, not even the host that its TLS asks for. `proxy` also has the rate limit for new
+//! connections. An error says why in one sentence, in the status line too, where `curl -v`, git and pip show
+//! it.
 
 mod local_networks;
 mod network;

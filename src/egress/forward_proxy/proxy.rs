@@ -35,15 +35,16 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 const ADDRESS_TIMEOUT: Duration = Duration::from_secs(8);
 /// More addresses of a name are not tried; some hosts have dozens.
 const ADDRESSES_MAX: usize = 8;
-/// How long nothing may move on a connection. Long, for a server may think before it answers.
+/// How long nothing may move on a connection. Long, since a server may think before it answers.
 pub const QUIET_TIMEOUT: Duration = Duration::from_secs(10 * 60);
 /// What is read at a time, in each direction of a tunnel.
 const TUNNEL_BUFFER_BYTES: usize = 16 * 1024;
-/// Connections of one door: at once as many as a page with all that belongs to it has, or a package manager's start. A port
-/// stays taken for a minute after its connection has ended; so one door takes 700 of the 28,000 that a machine has for all.
+/// The rate limit for connections of one group: at once as many as a page with its parts needs, or a package
+/// manager at its start. A port stays taken for a minute after its connection has ended; so one group takes
+/// 700 of the 28,000 that a machine has for all.
 const CONNECTIONS: RateLimit = RateLimit { burst: 100, pause: Duration::from_millis(100) };
 
-/// The way of one group to the web.
+/// The forward proxy of one group.
 #[derive(Debug)]
 pub struct ForwardProxy<N> {
     group: GroupName,
@@ -65,27 +66,27 @@ impl<N: Network> ForwardProxy<N> {
         Self { group, policy, network, traffic, connections }
     }
 
-    /// Whether a request is for here.
+    /// Whether a request is one for a forward proxy.
     pub fn is_proxy_request(request: &Request<Incoming>) -> bool {
         ProxyTarget::is_proxy_form(request.method(), request.uri())
     }
 
     pub async fn proxy_request(&self, request: Request<Incoming>) -> ProxyOutcome {
-        let refusal = match self.parse_and_connect(request.method(), request.uri()).await {
-            Ok((target, line)) => match forward_or_tunnel(request, &target, line).await {
+        let error = match self.parse_and_connect(request.method(), request.uri()).await {
+            Ok((target, upstream)) => match forward_or_tunnel(request, &target, upstream).await {
                 Ok(answer) => return answer,
-                Err(refusal) => refusal,
+                Err(error) => error,
             },
-            Err(refusal) => {
+            Err(error) => {
                 request_body::discard_body(request.into_body()).await;
-                refusal
+                error
             }
         };
-        tracing::debug!(status = refusal.status.as_u16(), "The web is refused: {}", refusal.why);
-        ProxyOutcome { response: refusal.into_response(), tunnel: None }
+        tracing::debug!(status = error.status.as_u16(), "The web is refused: {}", error.why);
+        ProxyOutcome { response: error.into_response(), tunnel: None }
     }
 
-    /// The answer to a request that Kimi should go to the web with; none where it may.
+    /// The answer to a request that has Kimi go to the web; `None` if it may.
     pub fn deny_kimi_web_request(&self) -> Option<Response<Body>> {
         match self.policy {
             WebPolicy::Web => None,
@@ -107,12 +108,12 @@ impl<N: Network> ForwardProxy<N> {
         uri: &Uri,
     ) -> Result<(ProxyTarget, CountedStream), ProxyError> {
         let target = ProxyTarget::parse(method, uri)?;
-        let line = self.connect_to_target(&target).await.inspect_err(|refusal| {
-            if matches!(refusal.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
+        let upstream = self.connect_to_target(&target).await.inspect_err(|error| {
+            if matches!(error.status, StatusCode::FORBIDDEN | StatusCode::TOO_MANY_REQUESTS) {
                 self.traffic.record_refused_request(&target.host.to_string());
             }
         })?;
-        Ok((target, line))
+        Ok((target, upstream))
     }
 
     async fn connect_to_target(&self, target: &ProxyTarget) -> Result<CountedStream, ProxyError> {
@@ -122,7 +123,7 @@ impl<N: Network> ForwardProxy<N> {
         for address in &addresses {
             self.require_public_address(*address, &target.host)?;
         }
-        let visit = ProxiedConnection::new_shared(target.host.to_string(), Arc::clone(&self.traffic));
+        let connection = ProxiedConnection::new_shared(target.host.to_string(), Arc::clone(&self.traffic));
         let deadline = Instant::now() + CONNECT_TIMEOUT;
         let mut failure = None;
         for (tried, address) in addresses.into_iter().take(ADDRESSES_MAX).enumerate() {
@@ -132,7 +133,7 @@ impl<N: Network> ForwardProxy<N> {
             let to = SocketAddr::new(address, target.port);
             let until = deadline.min(Instant::now() + ADDRESS_TIMEOUT);
             match timeout_at(until, self.network.connect_to_address(to)).await {
-                Ok(Ok(stream)) => return Ok(CountedStream::new(stream, visit)),
+                Ok(Ok(stream)) => return Ok(CountedStream::new(stream, connection)),
                 Ok(Err(error)) => failure = Some(error),
                 Err(_) if Instant::now() >= deadline => break,
                 Err(_) => {}
@@ -169,12 +170,12 @@ impl<N: Network> ForwardProxy<N> {
         }
     }
 
-    /// One address that is not a public host's closes the whole: what else such a name leads to is no better.
+    /// A single address that is not a public host's closes the whole name: its other addresses are no better.
     fn require_public_address(&self, address: IpAddr, host: &Host) -> Result<(), ProxyError> {
         let what = public_address::special_address_kind(address)
             .or_else(|| self.network.local_address_kind(address));
         let Some(what) = what else { return Ok(()) };
-        // The address that a name leads to stays here: it may be known on this network only.
+        // The container is not told the address of a name: it may be known on this network only.
         tracing::debug!(%address, "An agent asks for {what}");
         let leads = match host {
             Host::Name(_) => "leads to",
@@ -191,16 +192,17 @@ impl<N: Network> ForwardProxy<N> {
 async fn forward_or_tunnel(
     request: Request<Incoming>,
     target: &ProxyTarget,
-    line: CountedStream,
+    upstream: CountedStream,
 ) -> Result<ProxyOutcome, ProxyError> {
     match target.proxy_method {
         ProxyMethod::Tunnel => {
-            let tunnel = Tunnel { inside: hyper::upgrade::on(request), outside: line };
+            let tunnel = Tunnel { inside: hyper::upgrade::on(request), outside: upstream };
             Ok(ProxyOutcome { response: Response::new(Body::empty()), tunnel: Some(tunnel) })
         }
-        ProxyMethod::Plain => {
-            Ok(ProxyOutcome { response: forward_request(request, line, &target.host).await?, tunnel: None })
-        }
+        ProxyMethod::Plain => Ok(ProxyOutcome {
+            response: forward_request(request, upstream, &target.host).await?,
+            tunnel: None,
+        }),
     }
 }
 
@@ -215,7 +217,7 @@ impl Tunnel {
     pub async fn copy_both_ways(self) {
         let Self { inside, mut outside } = self;
         let Ok(inside) = inside.await else { return };
-        let (mut inside, visit) = (TokioIo::new(inside), Arc::clone(&outside.connection));
+        let (mut inside, connection) = (TokioIo::new(inside), Arc::clone(&outside.connection));
         let copied = copy_bidirectional_with_sizes(
             &mut inside,
             &mut outside,
@@ -227,7 +229,7 @@ impl Tunnel {
                 // Either side may hang up as it likes.
                 tracing::debug!("A tunnel to the web broke: {error}");
             },
-            () = visit.wait_for_idle(QUIET_TIMEOUT) => tracing::debug!("A tunnel to the web fell silent"),
+            () = connection.wait_for_idle(QUIET_TIMEOUT) => tracing::debug!("A tunnel to the web fell silent"),
         }
     }
 }
@@ -235,36 +237,36 @@ impl Tunnel {
 /// Sends one request over a connection of its own, and passes the answer back as it comes.
 async fn forward_request(
     request: Request<Incoming>,
-    line: CountedStream,
+    upstream: CountedStream,
     host: &Host,
 ) -> Result<Response<Body>, ProxyError> {
-    let visit = Arc::clone(&line.connection);
+    let connection = Arc::clone(&upstream.connection);
     let outgoing = build_forwarded_request(request)?;
     let broke =
         |error: hyper::Error| ProxyError::bad_gateway(format!("{host} broke the connection: {error}."));
-    let (mut sender, connection) = http1::handshake(TokioIo::new(line)).await.map_err(broke)?;
-    // Ends with the answer: whoever drops that drops the connection.
+    let (mut sender, http) = http1::handshake(TokioIo::new(upstream)).await.map_err(broke)?;
+    // Ends with the answer: dropping the answer drops the connection.
     let mut driver = JoinSet::new();
-    driver.spawn(connection);
+    driver.spawn(http);
     let answer = tokio::select! {
         answer = sender.send_request(outgoing) => answer.map_err(broke)?,
-        () = visit.wait_for_idle(QUIET_TIMEOUT) => return Err(ProxyError::gateway_timeout(format!("{host} did not answer in time."))),
+        () = connection.wait_for_idle(QUIET_TIMEOUT) => return Err(ProxyError::gateway_timeout(format!("{host} did not answer in time."))),
     };
     let (mut head, body) = answer.into_parts();
     head.headers = api_routes::end_to_end_headers(&head.headers);
     head.version = Version::HTTP_11;
     let pieces = Body::new(body).into_data_stream();
-    let rest = stream::unfold((pieces, driver, visit), |(mut pieces, driver, visit)| async {
+    let rest = stream::unfold((pieces, driver, connection), |(mut pieces, driver, connection)| async {
         let piece: Result<Bytes, ProxiedBodyCutShort> = tokio::select! {
             piece = pieces.next() => piece?.map_err(|_| ProxiedBodyCutShort),
-            () = visit.wait_for_idle(QUIET_TIMEOUT) => Err(ProxiedBodyCutShort),
+            () = connection.wait_for_idle(QUIET_TIMEOUT) => Err(ProxiedBodyCutShort),
         };
-        Some((piece, (pieces, driver, visit)))
+        Some((piece, (pieces, driver, connection)))
     });
     Ok(Response::from_parts(head, Body::from_stream(rest)))
 }
 
-/// The request as the host gets it: for itself, and about this connection only.
+/// The request as the host gets it: with a path in place of the URL, and for this connection only.
 fn build_forwarded_request(request: Request<Incoming>) -> Result<Request<Incoming>, ProxyError> {
     let (mut head, body) = request.into_parts();
     let unfit = || ProxyError::new(StatusCode::BAD_REQUEST, "The URL cannot be sent to a host.".to_owned());
@@ -276,7 +278,7 @@ fn build_forwarded_request(request: Request<Incoming>) -> Result<Request<Incomin
     head.uri = path.parse::<Uri>().map_err(|_| unfit())?;
     head.version = Version::HTTP_11;
     head.headers = api_routes::end_to_end_headers(&head.headers);
-    // The one who asks has been told to go on already.
+    // The container was told to go on already.
     head.headers.remove(header::EXPECT);
     head.headers.insert(header::HOST, host);
     head.headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
