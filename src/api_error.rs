@@ -1,5 +1,5 @@
-//! What the Kimi API says when it does not answer, in the shape of OpenAI's errors, and what it refuses an account for:
-//! pure.
+//! What the Kimi API says when it does not answer, in the shape of OpenAI's errors, and what it refuses an
+//! account for: pure.
 
 use std::fmt;
 
@@ -13,7 +13,7 @@ pub const REASON_MAX: usize = 300;
 /// Why there is no answer.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct ApiError {
-    /// The API's word for it, such as `rate_limit_reached_error`; empty where it has none.
+    /// The API's word for it, such as `rate_limit_reached_error`; empty if there is none.
     pub kind: String,
     /// In its words, on one line.
     pub reason: String,
@@ -24,17 +24,17 @@ impl ApiError {
     pub fn from_error_json(answer: &Value) -> Option<Self> {
         let error = answer.get("error").filter(|error| !error.is_null())?;
         let text = |name| error.get(name).and_then(Value::as_str).map(clean_error_line).unwrap_or_default();
-        let complaint = Self { kind: text("type"), reason: text("message") };
-        let has_words = !complaint.kind.is_empty() || !complaint.reason.is_empty();
+        let api_error = Self { kind: text("type"), reason: text("message") };
+        let has_words = !api_error.kind.is_empty() || !api_error.reason.is_empty();
         Some(if has_words {
-            complaint
+            api_error
         } else {
             Self { kind: String::new(), reason: clean_error_line(&error.to_string()) }
         })
     }
 
-    /// Why the account gets no answer, if this is about it: by the words that Kimi documents (kimi.com/code/docs,
-    /// "Error Reference"), since its type is the same for three of them.
+    /// Why the account gets no answer, if this is about it: by the words that Kimi documents
+    /// (kimi.com/code/docs, "Error Reference"), since its type is the same for three of them.
     pub fn account_refusal(&self, status: u16) -> Option<Trouble> {
         match status {
             403 if self.reason_contains("access terminated") => Some(Trouble::AccountEnded),
@@ -46,8 +46,8 @@ impl ApiError {
         }
     }
 
-    /// Whether what the plan or the account holds is used up, rather than too much asked for at once: the platform's
-    /// error type, and the words that the API uses for the windows of a plan.
+    /// Whether the quota of the plan or the account is used up, rather than a rate limit reached: by the
+    /// platform's error type, and by the words that the API uses for the windows of a plan.
     pub fn is_quota_used_up(&self) -> bool {
         self.kind == "exceeded_current_quota_error"
             || ["quota", "usage limit", "billing", "insufficient balance"]
@@ -85,7 +85,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn complaints_become_one_line() {
+    fn errors_become_one_line() {
         for (body, line) in [
             (
                 r#"{"error":{"message":"slow\ndown","type":"rate_limit_reached_error"}}"#,
@@ -133,8 +133,8 @@ mod tests {
             (400, "", "total message size 9 exceeds limit 2097152", None),
             (500, "", "quota", None),
         ] {
-            let complaint = ApiError { kind: kind.to_owned(), reason: reason.to_owned() };
-            assert_eq!(complaint.account_refusal(status), cause, "{status} {kind} {reason}");
+            let api_error = ApiError { kind: kind.to_owned(), reason: reason.to_owned() };
+            assert_eq!(api_error.account_refusal(status), cause, "{status} {kind} {reason}");
         }
     }
 }

@@ -1,7 +1,8 @@
-//! Which replies somebody's device may not be able to read, and when they are sealed anew for it.
+//! Which replies a device may not be able to read, and when they are sealed anew for it. That is idempotent:
+//! the reply keeps its id, and a device that has it already drops the second copy.
 //!
-//! WhatsApp's answer says that its server has a reply, not that a device has its key. But silence alone is no trouble: a
-//! phone may be off for days. What gives reason to doubt is [`Evidence`].
+//! WhatsApp's answer says that its server has a reply, not that a device has its key. But silence alone is no
+//! trouble: a phone may be off for days. What gives reason to doubt is [`Evidence`].
 
 use jiff::{SignedDuration, Timestamp};
 
@@ -9,24 +10,28 @@ use crate::types::DeviceKind;
 
 /// Older replies are left as they are, unless a device asks for one: nobody waits for them any more.
 pub const REPAIRED_FOR: SignedDuration = SignedDuration::from_hours(14 * 24);
-/// How long a receipt may take on its way: receipts come in any order, and after a break of the connection in a heap.
+/// How long a receipt may take on its way: receipts come in any order, and after a break of the connection in
+/// a heap.
 const GRACE: SignedDuration = SignedDuration::from_mins(2);
-/// When a reply is sealed anew, after the suspicion: some keys come back within minutes, and some phones are restarted.
+/// When a reply is sealed anew, after the suspicion: some keys come back within minutes, and some phones are
+/// restarted.
 const REPAIRS: [SignedDuration; 3] =
     [SignedDuration::ZERO, SignedDuration::from_mins(10), SignedDuration::from_hours(1)];
-/// When the last of them was in vain.
+/// When the last repair counts as in vain.
 const IN_VAIN_AFTER: SignedDuration = SignedDuration::from_mins(70);
-/// Suspicions of one reply: new evidence begins one anew, as when a phone that never had keys shows signs of life.
+/// Suspicions of one reply: new evidence begins one anew, as when a phone that never had keys shows signs of
+/// life.
 const SUSPICIONS_MAX: u32 = 2;
 
 /// What is known of a reply and one of the people that it is for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SentCopy {
     pub sent_at: Timestamp,
-    /// Whether the person's phone has told that it has the reply, and a companion of the phone.
+    /// Whether the person's phone has said that it has the reply, and whether a companion of the phone has.
     pub on_phone: bool,
     pub on_companion: bool,
-    /// Whether the person was in the chat before the reply was sent: it is not for those who have joined since.
+    /// Whether the person was in the chat before the reply was sent: it is not for people who have joined
+    /// since.
     pub was_there: bool,
     /// How often there was reason to doubt, and whether the last of these suspicions still stands.
     pub suspicions: u32,
@@ -60,8 +65,8 @@ impl Evidence {
     }
 }
 
-/// Since when a reply is suspect by this evidence, if it is: its repairs begin then. The time may lie a little ahead,
-/// and a receipt until then ends the suspicion.
+/// Since when a reply is suspect by this evidence, if it is: its repairs begin then. The time may lie a
+/// little ahead, and a receipt until then ends the suspicion.
 pub fn suspected_since(copy: &SentCopy, evidence: Evidence, now: Timestamp) -> Option<Timestamp> {
     let is_there = match evidence.suspected_device() {
         DeviceKind::Phone => copy.on_phone,
@@ -79,7 +84,7 @@ pub fn suspected_since(copy: &SentCopy, evidence: Evidence, now: Timestamp) -> O
         Evidence::LaterReply | Evidence::IdentityChanged => (copy.was_there, time_after_pause(now, GRACE)),
         Evidence::Active { at } => {
             let had_time = at.duration_since(copy.sent_at) > GRACE;
-            // Somebody who is at a computer, with the phone off, lacks nothing.
+            // A person at a computer, with the phone off, lacks nothing.
             (copy.was_there && !copy.on_companion && had_time, time_after_pause(now, GRACE))
         }
     };
@@ -111,8 +116,8 @@ pub fn next_repair_step(suspected_at: Timestamp, repairs: u32) -> RepairStep {
     }
 }
 
-/// Since when a reply is to count as suspect, where its next step is taken only now, as when the link was away: the pauses
-/// between its repairs stay as long as they are.
+/// Since when a reply counts as suspect if its next step is taken only now, such as after the link was away:
+/// the pauses between its repairs keep their length.
 pub fn postpone_suspicion(suspected_at: Timestamp, repairs: u32, now: Timestamp) -> Timestamp {
     let late =
         now.duration_since(next_repair_step(suspected_at, repairs).scheduled_at()).max(SignedDuration::ZERO);
@@ -169,7 +174,7 @@ mod tests {
         for evidence in [Evidence::LaterReply, Evidence::Active { at: now }, Evidence::IdentityChanged] {
             assert_eq!(suspected_since(&newcomer, evidence, now), None, "{evidence:?}");
         }
-        // For whom it was sealed, or who has seen that it is there, was in the chat.
+        // A person for whom it was sealed, or whose device asks for it, was in the chat.
         for evidence in [Evidence::PhoneMissed, Evidence::AskedAgain(DeviceKind::Phone)] {
             assert!(suspected_since(&newcomer, evidence, now).is_some(), "{evidence:?}");
         }

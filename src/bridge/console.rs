@@ -7,11 +7,11 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::{mpsc, oneshot};
 
-use super::{
-    Batch, BridgeEnd, Content, Event, FetchError, HandedOver, LinkState, Order, SendError, SendOrder, Typing,
+use super::channels::{
+    Batch, BridgeEnd, Content, FetchError, HandedOver, Order, SendError, SendOrder, Typing,
 };
 use crate::clock::Clock;
-use crate::types::{ChatId, Forwarded, IncomingMessage, Mention, MessageId, SenderId};
+use crate::types::{ChatId, Event, Forwarded, IncomingMessage, LinkState, Mention, MessageId, SenderId};
 
 /// The pause before a line that could not be stored is handed in again.
 const REDELIVERY_PAUSE: Duration = Duration::from_secs(1);
@@ -64,7 +64,7 @@ impl Console {
         }
     }
 
-    /// Hands a typed line in, again until it is stored. False when there is nobody to take it.
+    /// Hands a typed line in, again until it is stored. False if nobody takes it any more.
     async fn submit_typed_line(
         &self,
         batches: &mpsc::Sender<Batch>,
@@ -101,7 +101,7 @@ impl Console {
         }
     }
 
-    /// Shows what belongs to this chat. False when nobody looks any more.
+    /// Shows what belongs to this chat. False if nobody looks any more.
     async fn handle_order(&self, order: Order, shown: &mpsc::Sender<ConsoleOutput>) -> bool {
         match order {
             Order::Send(SendOrder { chat, content, outcome, .. }) if chat == self.chat => {

@@ -1,11 +1,12 @@
-//! Which requests may leave, and with which headers: pure decisions over a request's head. Whatever is not
-//! to the letter one of the few that engines need is refused, so that nothing is left to how somebody else reads a URL.
+//! The allowlist of the Kimi API: which requests may leave, and with which headers. Pure decisions over a
+//! request's head. A request that is not exactly one of the few that engines need is refused, so that nothing
+//! depends on how another program reads a URL.
 
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
 /// What engines know as the Kimi API, inside the container.
-const KIMI: &str = "/coding/v1/";
+const KIMI_PREFIX: &str = "/coding/v1/";
 
 /// Headers about one connection only (RFC 9110, 7.6.1), and two old ones of the same kind.
 const HOP_BY_HOP: [HeaderName; 9] = [
@@ -20,8 +21,8 @@ const HOP_BY_HOP: [HeaderName; 9] = [
     header::UPGRADE,
 ];
 
-/// Headers of engines that the Kimi API gets to see as they are: what a request and its answer are, and what Node's fetch
-/// says beside that. Whatever else is left out.
+/// Headers of engines that reach the Kimi API unchanged: those that say what a request and its answer are,
+/// and one that Node's fetch adds. All others are left out.
 const FROM_INSIDE: [HeaderName; 5] = [
     header::ACCEPT,
     header::ACCEPT_LANGUAGE,
@@ -29,40 +30,43 @@ const FROM_INSIDE: [HeaderName; 5] = [
     header::USER_AGENT,
     HeaderName::from_static("sec-fetch-mode"),
 ];
-/// How the names of further ones begin: which device asks, and with which build of OpenAI's client.
+/// Prefixes of further such headers: which device asks, and with which build of OpenAI's client.
 const FAMILIES_FROM_INSIDE: [&str; 2] = ["x-msh-", "x-stainless-"];
 
-/// What the engines call themselves before their version: kimi-cli, and kimi-code as its configuration has it.
+/// What the engines call themselves before their version: kimi-cli, and kimi-code as its configuration has
+/// it.
 const ENGINES: [&str; 2] = ["KimiCLI/", "kimi-code-cli/"];
-/// Longest version of an engine, and longest word in brackets on whom it works for.
+/// Longest version of an engine, and longest name in brackets of the client that it works for.
 const VERSION_MAX: usize = 40;
 const CLIENT_MAX: usize = 100;
 
 const MODEL: &str = "chat/completions";
-/// What engines need. The rest of the API belongs to the account, which all groups share: its files, its keys.
-const OPEN: [(&str, &str); 5] =
+/// What engines need. The rest of the API belongs to the account, which all groups share: its files and its
+/// keys.
+const OPEN_ENDPOINTS: [(&str, &str); 5] =
     [("POST", MODEL), ("POST", "files"), ("POST", "search"), ("POST", "fetch"), ("GET", "models")];
 
-/// Those of [`OPEN`] by which Kimi goes to the web for an agent: to any host, with what the agent says.
-const BY_WAY_OF_KIMI: [&str; 2] = ["/coding/v1/search", "/coding/v1/fetch"];
+/// Those of [`OPEN_ENDPOINTS`] by which Kimi goes to the web for an agent: to any host, with any words of the
+/// agent's.
+const KIMI_WEB_PATHS: [&str; 2] = ["/coding/v1/search", "/coding/v1/fetch"];
 
-/// A request that stays inside.
+/// The answer to a request that may not leave.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RouteDenied {
     pub status: StatusCode,
-    /// For whoever reads the engine's log, or the engine itself.
+    /// For the engine, and for people who read its log.
     pub why: &'static str,
 }
 
-/// What a request is for. Only the model's own says how a turn fares: whatever else goes this way, an engine's search
-/// or an agent's program, may fail without it.
+/// What a request is for. Only a request for the model says how a turn goes: all others, such as an engine's
+/// search or a program of the agent, may fail while the turn goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiRoute {
     ChatCompletions,
     OtherEndpoint,
 }
 
-/// Which one a path beneath the Kimi API's base is.
+/// The route of a path beneath the Kimi API's base.
 pub fn route_of(path: &str) -> ApiRoute {
     if path.split('?').next() == Some(MODEL) { ApiRoute::ChatCompletions } else { ApiRoute::OtherEndpoint }
 }
@@ -70,26 +74,26 @@ pub fn route_of(path: &str) -> ApiRoute {
 /// The path and query of a request beneath the Kimi API's base, such as `chat/completions` or
 /// `models?page=2`.
 pub fn allowed_api_path(method: &Method, uri: &Uri) -> Result<String, RouteDenied> {
-    let closed = |status, why| Err(RouteDenied { status, why });
+    let denied = |status, why| Err(RouteDenied { status, why });
     if method == Method::CONNECT || uri.authority().is_some() {
-        return closed(StatusCode::FORBIDDEN, "This is a request to the web, not to the Kimi API.");
+        return denied(StatusCode::FORBIDDEN, "This is a request to the web, not to the Kimi API.");
     }
-    let Some(path) = uri.path().strip_prefix(KIMI) else {
-        return closed(StatusCode::NOT_FOUND, "There is nothing here; the Kimi API is under /coding/v1/.");
+    let Some(path) = uri.path().strip_prefix(KIMI_PREFIX) else {
+        return denied(StatusCode::NOT_FOUND, "There is nothing here; the Kimi API is under /coding/v1/.");
     };
-    if !OPEN.iter().any(|(open, road)| *open == method.as_str() && *road == path) {
-        return closed(StatusCode::FORBIDDEN, "This part of the Kimi API is not open to agents.");
+    if !OPEN_ENDPOINTS.iter().any(|(open, endpoint)| *open == method.as_str() && *endpoint == path) {
+        return denied(StatusCode::FORBIDDEN, "This part of the Kimi API is not open to agents.");
     }
     match uri.query() {
         Some(_) if method == Method::POST => {
-            closed(StatusCode::FORBIDDEN, "What is sent to the Kimi API has no query; no engine adds one.")
+            denied(StatusCode::FORBIDDEN, "What is sent to the Kimi API has no query; no engine adds one.")
         }
         Some(query) => Ok(format!("{path}?{query}")),
         None => Ok(path.to_owned()),
     }
 }
 
-/// Whether a request is one of an engine's, as far as it says so itself. Kimi serves only programs that it knows, and refuses
+/// Lets a request pass whose User-Agent is an engine's. Kimi serves only programs that it knows, and refuses
 /// others in the same words as an account that it has closed.
 pub fn require_engine_user_agent(headers: &HeaderMap) -> Result<(), RouteDenied> {
     let mut names = headers.get_all(header::USER_AGENT).iter();
@@ -101,7 +105,8 @@ pub fn require_engine_user_agent(headers: &HeaderMap) -> Result<(), RouteDenied>
     Err(RouteDenied { status: StatusCode::FORBIDDEN, why })
 }
 
-/// `KimiCLI/1.51.0`, `kimi-code-cli/2.1.0`, and either with the client in brackets: `KimiCLI/1.51.0 (nanokimi 0.1)`.
+/// `KimiCLI/1.51.0`, `kimi-code-cli/2.1.0`, and either with the client in brackets:
+/// `KimiCLI/1.51.0 (nanokimi 0.1)`.
 fn is_engine_user_agent(user_agent: &str) -> bool {
     let Some(rest) = ENGINES.iter().find_map(|engine| user_agent.strip_prefix(engine)) else { return false };
     let (version, client) = match rest.split_once(' ') {
@@ -118,12 +123,12 @@ fn is_engine_user_agent(user_agent: &str) -> bool {
     is_version && is_client
 }
 
-/// Whether a request to the Kimi API is one to the web as well.
+/// Whether a request has Kimi go to the web.
 pub fn is_kimi_web_request(uri: &Uri) -> bool {
-    BY_WAY_OF_KIMI.contains(&uri.path())
+    KIMI_WEB_PATHS.contains(&uri.path())
 }
 
-/// The headers of a request from inside that the Kimi API gets to see.
+/// The headers of a container's request that go to the Kimi API.
 pub fn filter_request_headers(headers: &HeaderMap) -> HeaderMap {
     let end_to_end = end_to_end_headers(headers);
     let mut kept = HeaderMap::new();
@@ -138,7 +143,7 @@ pub fn filter_request_headers(headers: &HeaderMap) -> HeaderMap {
     kept
 }
 
-/// The headers of an answer that the container gets to see.
+/// The headers of an answer that go to the container.
 pub fn filter_response_headers(headers: &HeaderMap) -> HeaderMap {
     let mut kept = end_to_end_headers(headers);
     // Cookies belong to the login, which is not the container's.
@@ -166,9 +171,9 @@ mod tests {
 
     use super::*;
 
-    fn road(method: &str, uri: &str) -> Result<String, u16> {
+    fn checked_path(method: &str, uri: &str) -> Result<String, u16> {
         allowed_api_path(&method.parse().unwrap(), &uri.parse().unwrap())
-            .map_err(|closed| closed.status.as_u16())
+            .map_err(|denied| denied.status.as_u16())
     }
 
     #[test]
@@ -206,7 +211,7 @@ mod tests {
             ("GET http://127.0.0.1/coding/v1/models", Err(403)),
         ] {
             let (method, uri) = request.split_once(' ').unwrap();
-            assert_eq!(road(method, uri), leads_to.map(str::to_owned), "{request}");
+            assert_eq!(checked_path(method, uri), leads_to.map(str::to_owned), "{request}");
         }
     }
 

@@ -1,4 +1,5 @@
-//! An answer that is none: what the Kimi API, or the door in its place, says instead, and how the engine gets it.
+//! Error responses: what the Kimi API, or the egress proxy in its place, says instead of an answer, and how
+//! the engine gets it.
 
 use std::time::Duration;
 
@@ -15,14 +16,14 @@ use crate::api_error::ApiError;
 use crate::clock::Clock;
 use crate::types::Secret;
 
-/// What is read of a refusal; its reason stands at its beginning.
+/// How much of an error's body is read; the reason stands at its beginning.
 const BODY_MAX: usize = 16 * 1024;
-/// How long a refusal's body may take.
+/// How long an error's body may take.
 const BODY_TIMEOUT: Duration = Duration::from_secs(10);
 /// The status after which engines do not ask again by themselves.
 const FINAL: StatusCode = StatusCode::BAD_REQUEST;
 
-/// A refusal.
+/// An error in place of an answer.
 #[derive(Debug)]
 pub struct ErrorResponse {
     pub status: StatusCode,
@@ -34,7 +35,7 @@ pub struct ErrorResponse {
 }
 
 impl ErrorResponse {
-    /// The door's own, in the words of the OpenAI API, which engines show or log.
+    /// An error of our own, in the shape of the OpenAI API, which engines show or log.
     pub fn new(status: StatusCode, kind: &str, why: impl Into<String>) -> Self {
         let api_error = ApiError { kind: kind.to_owned(), reason: why.into() };
         let body = json!({
@@ -45,8 +46,8 @@ impl ErrorResponse {
         Self { status, api_error, retry_after: None, headers, body: body.to_string().into() }
     }
 
-    /// Reads an answer that is no success. Where it shows the login, that is cut out of what is kept of it, and the engine
-    /// gets the rest in the door's own words.
+    /// Reads an answer that is no success. If it shows the login, that is cut out, and the engine gets the
+    /// rest in a response of our own.
     pub async fn read_api_response(mut answer: reqwest::Response, login: &Secret) -> Self {
         let status = answer.status();
         let retry_after = retry_policy::parse_retry_after(answer.headers(), Clock::System.now());
@@ -54,8 +55,8 @@ impl ErrorResponse {
         let mut body = BytesMut::new();
         let read = async {
             while let Ok(Some(piece)) = answer.chunk().await {
-                let room = BODY_MAX - body.len();
-                body.extend_from_slice(&piece[..piece.len().min(room)]);
+                let left = BODY_MAX - body.len();
+                body.extend_from_slice(&piece[..piece.len().min(left)]);
                 if body.len() == BODY_MAX {
                     return;
                 }
@@ -63,14 +64,14 @@ impl ErrorResponse {
         };
         // What has come by then is enough.
         timeout(BODY_TIMEOUT, read).await.ok();
-        let said = String::from_utf8_lossy(&body);
-        let shown = login.redact_from(&said);
-        let complaint = ApiError::from_error_body(shown.as_bytes());
-        if shown != said {
-            let in_own_words = Self::new(status, &complaint.kind, complaint.reason.clone());
-            return Self { api_error: complaint, retry_after, ..in_own_words };
+        let text = String::from_utf8_lossy(&body);
+        let redacted = login.redact_from(&text);
+        let api_error = ApiError::from_error_body(redacted.as_bytes());
+        if redacted != text {
+            let in_own_words = Self::new(status, &api_error.kind, api_error.reason.clone());
+            return Self { api_error, retry_after, ..in_own_words };
         }
-        Self { status, api_error: complaint, retry_after, headers, body: body.freeze() }
+        Self { status, api_error, retry_after, headers, body: body.freeze() }
     }
 
     /// For the log and the session: what the API said.

@@ -1,4 +1,5 @@
-//! What a door has seen since the session last asked: tokens, and why the latest request to the model went wrong.
+//! What an egress proxy has seen since the session last asked: tokens, and why the latest request to the
+//! model went wrong.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -23,8 +24,8 @@ impl Ledger {
     }
 
     /// A whole request has come.
-    pub fn record_model_asked(&self, road: ApiRoute) {
-        match road {
+    pub fn record_model_asked(&self, route: ApiRoute) {
+        match route {
             ApiRoute::ChatCompletions => self.asked.store(true, Ordering::Relaxed),
             ApiRoute::OtherEndpoint => {}
         }
@@ -34,16 +35,16 @@ impl Ledger {
         self.asked.load(Ordering::Relaxed)
     }
 
-    pub fn record_failure(&self, road: ApiRoute, failure: Failure) {
-        self.record_outcome(road, Some(failure));
+    pub fn record_failure(&self, route: ApiRoute, failure: Failure) {
+        self.record_outcome(route, Some(failure));
     }
 
-    pub fn record_success(&self, road: ApiRoute) {
-        self.record_outcome(road, None);
+    pub fn record_success(&self, route: ApiRoute) {
+        self.record_outcome(route, None);
     }
 
-    fn record_outcome(&self, road: ApiRoute, failure: Option<Failure>) {
-        match road {
+    fn record_outcome(&self, route: ApiRoute, failure: Option<Failure>) {
+        match route {
             ApiRoute::ChatCompletions => *lock_unpoisoned(&self.failure) = failure,
             ApiRoute::OtherEndpoint => {}
         }

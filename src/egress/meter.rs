@@ -1,8 +1,8 @@
-//! Reads answers of the Kimi API while they pass: the token usage, complaints, and whether an event stream
-//! came to its end. Pure: fed with bytes however they were cut, it never holds more than its bounds.
+//! Reads answers of the Kimi API while they pass: the token usage, errors, and whether an event stream came
+//! to its end. Pure: fed with bytes however they were cut, it never holds more than its bounds.
 //!
-//! Usage is in `usage` or in `choices[0].usage`, of a chunk or of an answer in one piece, often in both; it counts once
-//! per answer, as soon as it is read.
+//! Usage is in `usage` or in `choices[0].usage`, of a chunk or of an answer in one piece, often in both; it
+//! counts once per answer, as soon as it is read.
 
 use serde_json::Value;
 
@@ -29,7 +29,7 @@ pub enum Meter {
     Other,
 }
 
-/// What the bytes that were just read have told.
+/// What the bytes just read have shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MeterReading {
     /// Tokens to add to what was seen before.
@@ -59,7 +59,7 @@ impl Meter {
         }
     }
 
-    /// Reads the next piece; what it tells is known before the piece is passed on.
+    /// Reads the next piece; its readings are known before the piece is passed on.
     pub fn read_piece(&mut self, piece: &[u8]) -> Vec<MeterReading> {
         match self {
             Self::Events(events) => events.read_piece(piece),
@@ -94,13 +94,13 @@ impl UsageCount {
     }
 }
 
-/// A stream of server-sent events, by the grammar of the WHATWG: lines end with CR, LF or both, an event with an empty
-/// line, and the lines of its data belong together.
+/// A stream of server-sent events, by the grammar of the WHATWG: lines end with CR, LF or both, an event with
+/// an empty line, and the lines of its data belong together.
 #[derive(Debug, Default)]
 pub struct EventStreamMeter {
     /// The line that has not ended yet, up to its bound.
     line: Vec<u8>,
-    /// Lines of data of the running event that tell nothing by themselves.
+    /// Lines of data of the current event that say nothing by themselves.
     data: Vec<u8>,
     has_begun: bool,
     /// An LF that comes next belongs to the line end before.
@@ -132,7 +132,7 @@ impl EventStreamMeter {
         seen
     }
 
-    /// A last line need not end: who reads the answer takes it as it is.
+    /// A last line need not end: the reader of the answer takes it as it is.
     fn finish_reading(&mut self) -> (Vec<MeterReading>, StreamEnding) {
         let seen = self.end_line().into_iter().chain(self.end_event()).collect();
         (seen, if self.done { StreamEnding::Whole } else { StreamEnding::CutShort })
@@ -157,9 +157,9 @@ impl EventStreamMeter {
             _ => return None,
         };
         if self.data.is_empty()
-            && let Some(told) = self.read_event_data(value)
+            && let Some(reading) = self.read_event_data(value)
         {
-            return told;
+            return reading;
         }
         if self.data.len() + value.len() < EVENT_MAX {
             self.data.extend_from_slice(value);
@@ -173,18 +173,18 @@ impl EventStreamMeter {
         self.read_event_data(data.trim_ascii()).flatten()
     }
 
-    /// What data tells; none where it is not whole.
+    /// What data says; `None` while it is not whole.
     fn read_event_data(&mut self, data: &[u8]) -> Option<Option<MeterReading>> {
         if data == b"[DONE]" {
             self.done = true;
             return Some(None);
         }
         let chunk: Value = serde_json::from_slice(data).ok()?;
-        if let Some(complaint) = ApiError::from_error_json(&chunk) {
+        if let Some(api_error) = ApiError::from_error_json(&chunk) {
             self.done = true;
-            return Some(Some(MeterReading::ApiError(complaint)));
+            return Some(Some(MeterReading::ApiError(api_error)));
         }
-        // A server that stops after the last chunk without "[DONE]" has still told everything.
+        // A server that stops after the last chunk without "[DONE]" has still said everything.
         self.done |= chunk.pointer("/choices/0/finish_reason").is_some_and(Value::is_string);
         let usages = [chunk.get("usage"), chunk.pointer("/choices/0/usage")];
         let usage = usages.into_iter().flatten().find(|usage| usage.is_object()).and_then(parse_token_usage);
@@ -192,7 +192,8 @@ impl EventStreamMeter {
     }
 }
 
-/// An answer in one piece of JSON, of any length and depth. Nothing of it is kept but a `usage` while it is read.
+/// An answer in one piece of JSON, of any length and depth. Nothing of it is kept but a `usage` while it is
+/// read.
 ///
 /// ```text
 ///   depth 1 {"usage": …, "choices":   2 [   3 {"usage": …}, …   ]}
@@ -224,7 +225,7 @@ enum JsonName {
     Choices,
 }
 
-/// Whether a text is read.
+/// Whether a string is being read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 enum JsonStringState {
     #[default]
@@ -295,7 +296,7 @@ impl JsonMeter {
         self.count.count_new_tokens(parse_token_usage(&usage)?)
     }
 
-    /// Whether names are read where we are.
+    /// Whether the innermost open bracket is an object's, which has names.
     fn is_in_object(&self) -> bool {
         self.depth.checked_sub(1).and_then(|depth| self.in_object.get(depth)).is_some_and(|object| *object)
     }
@@ -488,7 +489,7 @@ mod tests {
         assert_eq!(seen, [tokens(5, 0, 1)]);
         assert_eq!(meter.finish_reading(), (vec![], StreamEnding::Whole));
 
-        // Whoever hangs up before the end has had these tokens all the same.
+        // An engine that hangs up before the end has had these tokens all the same.
         let mut meter = Meter::new("Application/JSON ;charset=utf-8");
         let seen = meter.read_piece(br#"{"usage":{"prompt_tokens":5,"completion_tokens":1},"choices":[{"te"#);
         assert_eq!(seen, [tokens(5, 0, 1)]);
@@ -589,8 +590,8 @@ mod tests {
     fn an_error_in_the_stream_is_its_end() {
         let mut meter = Meter::new("text/event-stream");
         let seen = meter.read_piece(b"data: {\"error\":{\"message\":\"engine overloaded\"}}\n");
-        let complaint = ApiError { kind: String::new(), reason: "engine overloaded".to_owned() };
-        assert_eq!(seen, [MeterReading::ApiError(complaint)]);
+        let api_error = ApiError { kind: String::new(), reason: "engine overloaded".to_owned() };
+        assert_eq!(seen, [MeterReading::ApiError(api_error)]);
         assert_eq!(meter.finish_reading(), (vec![], StreamEnding::Whole));
     }
 }

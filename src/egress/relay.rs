@@ -1,6 +1,6 @@
-//! Carries one request from a container to the Kimi API with the real login, and the answer back as it comes. Where
-//! there is no good answer, does what `verdict` says: has the login renewed, waits, or gives up. Keeps in the ledger
-//! what the session should know of it.
+//! The relay to the Kimi API: carries one request from a container with the real login, and the answer back
+//! as it comes. When there is no good answer, it does what `retry_policy` says: has the login renewed, waits,
+//! or gives up. It keeps in the ledger what the session should know.
 //!
 //! TLS trusts what this system trusts (its CA store, or `SSL_CERT_FILE`). `HTTPS_PROXY`, `ALL_PROXY` and
 //! `NO_PROXY` are honoured for the Kimi API, as reqwest does by default; a server on this machine is always
@@ -25,7 +25,6 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
-use super::KimiUpstream;
 use super::api_routes::{self, ApiRoute, RouteDenied};
 use super::error_response::ErrorResponse;
 use super::ledger::Ledger;
@@ -33,6 +32,7 @@ use super::meter::{Meter, MeterReading, StreamEnding};
 use super::request_body::{self, BODY_MAX, BodyBudget, BodyRejection};
 use super::request_check::{self, NamedModel, RequestCheck};
 use super::retry_policy::{self, RetryDecision, RetryState};
+use super::upstream::KimiUpstream;
 use crate::panics::run_blocking;
 use crate::types::{Authorization, Failure, Secret, Trouble};
 
@@ -41,31 +41,34 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long the API may be silent: before it answers (the upload counts too), and between two pieces of an
 /// answer. A model that thinks streams its thoughts, so minutes of silence mean a dead line.
 const SILENCE_TIMEOUT: Duration = Duration::from_secs(5 * 60);
-/// How long a request may take in all until its answer begins, so that it is the door that gives up and knows why: Node's
-/// fetch does after 5 minutes.
+/// How long a request may take in all until its answer begins, so that the egress proxy gives up first, and
+/// knows why: Node's fetch gives up after 5 minutes.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(270);
-/// An API that does not answer within less than this may still be well: the request had to wait for others first.
+/// An API that does not answer within less than this may still be well: the request had to wait for others
+/// first.
 const LEAST_PATIENCE: Duration = Duration::from_secs(4 * 60);
-/// Requests to the model of one door at a time, until their answers have ended; who comes after waits. An engine with a
-/// handful of subagents stays below, and an agent's program does not use up what the account may ask for at once.
+/// Requests of one group to the model at a time, until their answers have ended; further ones wait. An engine
+/// with a handful of subagents stays below, and a program of the agent cannot use up what the account may ask
+/// for at once.
 pub const ASKED_AT_ONCE_MAX: usize = 8;
-/// How long a login may take to be renewed. The keeper itself tries for longer, for the requests that follow.
+/// How long a login may take to be renewed. The refresher itself tries for longer, for the requests that
+/// follow.
 const RENEWAL_TIMEOUT: Duration = Duration::from_secs(45);
 
-/// The way from one door to the Kimi API. An answer as a whole has no timeout: turns have one.
+/// The way from one container to the Kimi API. An answer as a whole has no timeout: turns have one.
 #[derive(Debug)]
 pub struct Relay {
     client: reqwest::Client,
     base: String,
     authorization: watch::Receiver<Authorization>,
-    refusals: watch::Sender<Option<Secret>>,
+    refused_logins: watch::Sender<Option<Secret>>,
     models: Arc<[String]>,
     ledger: Arc<Ledger>,
     body_budget: BodyBudget,
     slots: Arc<Semaphore>,
 }
 
-/// A place among the [`ASKED_AT_ONCE_MAX`]; what goes beside the model needs none.
+/// A place among the [`ASKED_AT_ONCE_MAX`]; a request that is not for the model needs no permit.
 struct ModelSlot {
     waited: Duration,
     _permit: Option<OwnedSemaphorePermit>,
@@ -76,7 +79,7 @@ struct ApiRequest {
     method: Method,
     url: Url,
     headers: HeaderMap,
-    road: ApiRoute,
+    route: ApiRoute,
 }
 
 /// A login, and the header that carries it.
@@ -88,9 +91,9 @@ struct BearerToken {
 
 impl Relay {
     pub async fn new(upstream: KimiUpstream, ledger: Arc<Ledger>) -> Result<Self> {
-        let KimiUpstream { base, authorization, refusals, models, client } = upstream;
-        let place = ApiLocation::from_base_url(&base)?;
-        let make = async || run_blocking(move || build_api_client(place)).await?;
+        let KimiUpstream { base, authorization, refused_logins, models, client } = upstream;
+        let location = ApiLocation::from_base_url(&base)?;
+        let make = async || run_blocking(move || build_api_client(location)).await?;
         let client = client.get_or_try_init(make).await?.clone();
         let slots = Arc::new(Semaphore::new(ASKED_AT_ONCE_MAX));
         let models = models.into();
@@ -98,7 +101,7 @@ impl Relay {
             client,
             base,
             authorization,
-            refusals,
+            refused_logins,
             models,
             ledger,
             body_budget: BodyBudget::new(),
@@ -106,67 +109,67 @@ impl Relay {
         })
     }
 
-    /// Answers a request from inside, whatever it is. `web_is_closed` answers who asks Kimi to go to the web, where that is
-    /// closed.
+    /// Answers a request of the container, whatever it is. `web_denied` is the answer to a request that has
+    /// Kimi go to the web, if the group may not.
     pub async fn relay_request(
         &self,
         request: Request<Incoming>,
-        web_is_closed: Option<Response<Body>>,
+        web_denied: Option<Response<Body>>,
     ) -> Response<Body> {
         let (head, body) = request.into_parts();
         let outgoing = match self.build_api_request(&head) {
             Ok(outgoing) => outgoing,
-            Err(refusal) => {
+            Err(error) => {
                 request_body::discard_body(body).await;
-                return refusal.into_response();
+                return error.into_response();
             }
         };
-        let road = outgoing.road;
+        let route = outgoing.route;
         if api_routes::is_kimi_web_request(&head.uri)
-            && let Some(refused) = web_is_closed
+            && let Some(denied) = web_denied
         {
             request_body::discard_body(body).await;
-            return refused;
+            return denied;
         }
         if let Err(RouteDenied { status, why }) = api_routes::require_engine_user_agent(&head.headers) {
             request_body::discard_body(body).await;
             return ErrorResponse::new(status, "invalid_request_error", why).into_response();
         }
-        if let Err(refusal) = self.current_bearer_token(road) {
+        if let Err(error) = self.current_bearer_token(route) {
             request_body::discard_body(body).await;
-            return refusal.into_final_response();
+            return error.into_final_response();
         }
-        let Some(slot) = self.wait_for_model_slot(road).await else {
+        let Some(slot) = self.wait_for_model_slot(route).await else {
             request_body::discard_body(body).await;
-            // The agent's own doing, and so no trouble that the session should know of.
-            let why = "The agent asks the model for more at once than the door carries.";
+            // The agent itself is the cause: no trouble that the session should know of.
+            let why = "The agent asks the model for more at once than the egress proxy carries.";
             return ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", why)
                 .into_final_response();
         };
         match self.body_budget.buffer_body(body).await {
-            Ok(held) => {
-                let asked = self.check_before_relaying(road, &held.bytes).await;
-                match web_is_closed {
-                    Some(refused) if asked.leads_kimi_to_the_web => refused,
-                    Some(_) | None if asked.model == NamedModel::NamedTwice => {
+            Ok(buffered) => {
+                let check = self.check_before_relaying(route, &buffered.bytes).await;
+                match web_denied {
+                    Some(denied) if check.leads_kimi_to_the_web => denied,
+                    Some(_) | None if check.model == NamedModel::NamedTwice => {
                         let why = "The request names its model more than once.";
                         ErrorResponse::new(StatusCode::BAD_REQUEST, "invalid_request_error", why)
                             .into_response()
                     }
                     Some(_) | None => {
-                        self.ledger.record_model_asked(road);
-                        self.send_with_retries(&outgoing, &held.bytes, asked.model, slot).await
+                        self.ledger.record_model_asked(route);
+                        self.send_with_retries(&outgoing, &buffered.bytes, check.model, slot).await
                     }
                 }
             }
             Err(BodyRejection::NoRoom) => {
-                let why = "The agent sends more to Kimi at once than the door holds.";
-                self.ledger.record_failure(road, Failure::new(Trouble::Internal, why));
+                let why = "The agent sends more to Kimi at once than the egress proxy holds.";
+                self.ledger.record_failure(route, Failure::new(Trouble::Internal, why));
                 ErrorResponse::new(StatusCode::SERVICE_UNAVAILABLE, "server_error", why).into_final_response()
             }
             Err(BodyRejection::TooLong) => {
                 let why = format!("The request is longer than {} MiB.", BODY_MAX / (1024 * 1024));
-                self.ledger.record_failure(road, Failure::new(Trouble::TooLarge, &why));
+                self.ledger.record_failure(route, Failure::new(Trouble::TooLarge, &why));
                 ErrorResponse::new(StatusCode::PAYLOAD_TOO_LARGE, "invalid_request_error", why)
                     .into_response()
             }
@@ -186,18 +189,18 @@ impl Relay {
             let why = "There is no such path in the Kimi API.";
             Box::new(ErrorResponse::new(StatusCode::NOT_FOUND, "invalid_request_error", why))
         })?;
-        let road = api_routes::route_of(&path);
+        let route = api_routes::route_of(&path);
         Ok(ApiRequest {
             method: head.method.clone(),
             url,
             headers: api_routes::filter_request_headers(&head.headers),
-            road,
+            route,
         })
     }
 
-    /// Waits for a slot, if one is needed; none where none came free in time.
-    async fn wait_for_model_slot(&self, road: ApiRoute) -> Option<ModelSlot> {
-        if road == ApiRoute::OtherEndpoint {
+    /// Waits for a slot, if one is needed; `None` if no slot came free in time.
+    async fn wait_for_model_slot(&self, route: ApiRoute) -> Option<ModelSlot> {
+        if route == ApiRoute::OtherEndpoint {
             return Some(ModelSlot { waited: Duration::ZERO, _permit: None });
         }
         let began = Instant::now();
@@ -205,9 +208,10 @@ impl Relay {
         Some(ModelSlot { waited: began.elapsed(), _permit: Some(permit) })
     }
 
-    /// What a request asks for; beside the model nothing that matters here. The greatest bodies take a tenth of a second.
-    async fn check_before_relaying(&self, road: ApiRoute, body: &Bytes) -> RequestCheck {
-        if road == ApiRoute::OtherEndpoint {
+    /// What a request for the model asks for; of other requests nothing matters here. The largest bodies take
+    /// a tenth of a second.
+    async fn check_before_relaying(&self, route: ApiRoute, body: &Bytes) -> RequestCheck {
+        if route == ApiRoute::OtherEndpoint {
             return RequestCheck { model: NamedModel::Configured, leads_kimi_to_the_web: false };
         }
         let (body, models) = (body.clone(), Arc::clone(&self.models));
@@ -215,15 +219,15 @@ impl Relay {
         read.unwrap_or(RequestCheck { model: NamedModel::Another, leads_kimi_to_the_web: true })
     }
 
-    fn current_bearer_token(&self, road: ApiRoute) -> Result<BearerToken, Box<ErrorResponse>> {
+    fn current_bearer_token(&self, route: ApiRoute) -> Result<BearerToken, Box<ErrorResponse>> {
         let authorization = self.authorization.borrow().clone();
         let token = match &authorization {
             Authorization::ApiKey(token) | Authorization::Login(token) => token.clone(),
-            Authorization::Missing(why) => return Err(self.record_not_logged_in(road, why)),
+            Authorization::Missing(why) => return Err(self.record_not_logged_in(route, why)),
         };
         let header = bearer_header(&token).ok_or_else(|| {
             self.record_not_logged_in(
-                road,
+                route,
                 "The Kimi login cannot be sent: it contains characters that no login has.",
             )
         })?;
@@ -231,8 +235,8 @@ impl Relay {
     }
 
     /// `why` is for the session; it may name files of this machine.
-    fn record_not_logged_in(&self, road: ApiRoute, why: &str) -> Box<ErrorResponse> {
-        self.ledger.record_failure(road, Failure::new(Trouble::NotLoggedIn, why));
+    fn record_not_logged_in(&self, route: ApiRoute, why: &str) -> Box<ErrorResponse> {
+        self.ledger.record_failure(route, Failure::new(Trouble::NotLoggedIn, why));
         let why = "Nobody is logged in to Kimi on the server.";
         Box::new(ErrorResponse::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why))
     }
@@ -249,76 +253,75 @@ impl Relay {
         let began = Instant::now();
         let patience = ANSWER_TIMEOUT.saturating_sub(slot.waited);
         loop {
-            let login = match self.current_bearer_token(outgoing.road) {
+            let login = match self.current_bearer_token(outgoing.route) {
                 Ok(login) => login,
-                Err(refusal) => return refusal.into_final_response(),
+                Err(error) => return error.into_final_response(),
             };
             let answer = timeout_at(began + patience, self.send_once(outgoing, body, &login)).await;
             tried.waited = slot.waited + began.elapsed();
             let Ok(answer) = answer else {
-                let refusal = kimi_unreachable_error("it does not answer in time");
+                let error = kimi_unreachable_error("it does not answer in time");
                 if patience < LEAST_PATIENCE {
-                    // Others of the same agent have taken its time, not the API.
-                    return refusal.into_final_response();
+                    // Other requests of the same agent have taken its time, not the API.
+                    return error.into_final_response();
                 }
-                return self
-                    .record_api_failure(outgoing, refusal, Trouble::Unreachable)
-                    .into_final_response();
+                return self.record_api_failure(outgoing, error, Trouble::Unreachable).into_final_response();
             };
-            let (refusal, verdict) = match answer {
+            let (response, decision) = match answer {
                 Ok(answer) if answer.status().is_success() => {
                     match unreadable_answer_error(outgoing, &answer) {
                         None => return self.stream_response(outgoing, answer, login.token, model, slot),
-                        Some(refusal) => (refusal, RetryDecision::GiveUp(Trouble::Unreachable)),
+                        Some(unreadable) => (unreadable, RetryDecision::GiveUp(Trouble::Unreachable)),
                     }
                 }
                 Ok(answer) => {
-                    let refusal = ErrorResponse::read_api_response(answer, &login.token).await;
-                    let verdict = retry_policy::decide_after_error(
-                        outgoing.road,
-                        refusal.status,
-                        &refusal.api_error,
-                        refusal.retry_after,
+                    let response = ErrorResponse::read_api_response(answer, &login.token).await;
+                    let decision = retry_policy::decide_after_error(
+                        outgoing.route,
+                        response.status,
+                        &response.api_error,
+                        response.retry_after,
                         &login.authorization,
                         &tried,
                     );
-                    // What an agent's program has made up is no trouble of the account, which would be told to all.
-                    let verdict = match model {
-                        NamedModel::Configured => verdict,
+                    // What a program of the agent has made up is no trouble of the account, of which all
+                    // chats would be told.
+                    let decision = match model {
+                        NamedModel::Configured => decision,
                         NamedModel::Another | NamedModel::NamedTwice => {
-                            retry_policy::decide_for_another_model(verdict)
+                            retry_policy::decide_for_another_model(decision)
                         }
                     };
-                    (refusal, verdict)
+                    (response, decision)
                 }
                 Err(error) => {
-                    let verdict = if error.is_connect() {
+                    let decision = if error.is_connect() {
                         retry_policy::decide_after_connect_failure(&tried)
                     } else {
                         RetryDecision::GiveUp(Trouble::Unreachable)
                     };
-                    (kimi_unreachable_error(&render_error_chain(&error.without_url())), verdict)
+                    (kimi_unreachable_error(&render_error_chain(&error.without_url())), decision)
                 }
             };
-            match verdict {
+            match decision {
                 RetryDecision::Renew => {
                     tried.renewals += 1;
                     self.wait_for_token_refresh(&login).await;
                 }
                 RetryDecision::Wait(pause, trouble) => {
-                    let why = refusal.error_detail();
+                    let why = response.error_detail();
                     tracing::info!(pause_secs = pause.as_secs(), ?trouble, "The Kimi API cannot answer now");
                     tracing::debug!("What it said: {why}");
-                    // Known already, should the engine not wait for what comes of it.
-                    self.ledger.record_failure(outgoing.road, Failure::new(trouble, why));
+                    // Recorded now, in case the engine does not wait for the end.
+                    self.ledger.record_failure(outgoing.route, Failure::new(trouble, why));
                     tried.pauses += 1;
                     sleep(pause).await;
                 }
                 RetryDecision::Pass(trouble) => {
-                    return self.record_api_failure(outgoing, refusal, trouble).into_response();
+                    return self.record_api_failure(outgoing, response, trouble).into_response();
                 }
                 RetryDecision::GiveUp(trouble) => {
-                    return self.record_api_failure(outgoing, refusal, trouble).into_final_response();
+                    return self.record_api_failure(outgoing, response, trouble).into_final_response();
                 }
             }
         }
@@ -337,11 +340,11 @@ impl Relay {
         request.send().await
     }
 
-    /// Lets the keeper know that the API has refused this login, and waits for what comes of it.
+    /// Lets the refresher know that the API has refused this login, and waits for another one.
     async fn wait_for_token_refresh(&self, login: &BearerToken) {
         let mut authorization = self.authorization.clone();
         if *authorization.borrow() == login.authorization {
-            self.refusals.send_replace(Some(login.token.clone()));
+            self.refused_logins.send_replace(Some(login.token.clone()));
         }
         let another = authorization.wait_for(|now| *now != login.authorization);
         if timeout(RENEWAL_TIMEOUT, another).await.is_err() {
@@ -353,14 +356,14 @@ impl Relay {
     fn record_api_failure(
         &self,
         outgoing: &ApiRequest,
-        refusal: ErrorResponse,
+        response: ErrorResponse,
         trouble: Trouble,
     ) -> ErrorResponse {
-        let detail = refusal.error_detail();
+        let detail = response.error_detail();
         tracing::warn!(?trouble, "The Kimi API does not answer");
         tracing::debug!("What it said: {detail}");
-        self.ledger.record_failure(outgoing.road, Failure::new(trouble, detail));
-        refusal
+        self.ledger.record_failure(outgoing.route, Failure::new(trouble, detail));
+        response
     }
 
     /// The answer as it comes: each piece is metered, then passed on at once.
@@ -376,25 +379,25 @@ impl Relay {
         tracing::debug!(status = status.as_u16(), "the Kimi API answers");
         let headers = api_routes::filter_response_headers(answer.headers());
         let meter = Meter::new(content_type(&answer));
-        self.ledger.record_success(outgoing.road);
-        let passage = ResponseStream {
+        self.ledger.record_success(outgoing.route);
+        let response_stream = ResponseStream {
             answer,
             meter,
-            road: outgoing.road,
+            route: outgoing.route,
             model,
-            error_reported: ErrorReported::No,
+            error_reported: false,
             login,
             ledger: Arc::clone(&self.ledger),
             _slot: slot,
         };
-        let body = stream::unfold(Some(passage), |passage| async {
-            let mut passage = passage?;
-            match passage.next_piece().await {
-                Ok(Some(piece)) => Some((Ok(piece), Some(passage))),
+        let body = stream::unfold(Some(response_stream), |response_stream| async {
+            let mut response_stream = response_stream?;
+            match response_stream.next_piece().await {
+                Ok(Some(piece)) => Some((Ok(piece), Some(response_stream))),
                 Ok(None) => None,
                 // A broken connection would make kimi-cli ask again by itself, unseen, and say the first part
                 // twice; this ends its turn at once, with an error that the session understands.
-                Err(ResponseCutShort) if passage.is_event_stream() => {
+                Err(ResponseCutShort) if response_stream.is_event_stream() => {
                     Some((Ok(Bytes::from_static(BROKEN_OFF.as_bytes())), None))
                 }
                 // An error cuts the connection to the engine, which is how HTTP says that something is
@@ -414,10 +417,11 @@ impl Relay {
     }
 }
 
-/// A success that no engine can read: somebody on the way answers in the API's place, such as a hotel's sign-in page.
+/// A success that no engine can read: somebody on the way answers in the API's place, such as a hotel's
+/// sign-in page.
 fn unreadable_answer_error(outgoing: &ApiRequest, answer: &reqwest::Response) -> Option<ErrorResponse> {
     let readable = matches!(Meter::new(content_type(answer)), Meter::Events(_) | Meter::Whole(_));
-    if outgoing.road == ApiRoute::OtherEndpoint || readable {
+    if outgoing.route == ApiRoute::OtherEndpoint || readable {
         return None;
     }
     let what = if content_type(answer).is_empty() { "something unknown" } else { content_type(answer) };
@@ -433,7 +437,8 @@ fn content_type(answer: &reqwest::Response) -> &str {
     answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
 }
 
-/// What ends an event stream of which a part is missing: whatever line was cut, then an error in OpenAI's shape.
+/// What ends an event stream of which a part is missing: whatever line was cut, then an error in OpenAI's
+/// shape.
 const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. The model's answer broke off.\",\
     \"type\":\"stream_broken\"}}\n\n";
 
@@ -441,21 +446,15 @@ const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. 
 struct ResponseStream {
     answer: reqwest::Response,
     meter: Meter,
-    road: ApiRoute,
+    route: ApiRoute,
     model: NamedModel,
-    error_reported: ErrorReported,
-    /// Cut out of whatever the API complains of.
+    /// Whether an answer that began well has said that it cannot go on.
+    error_reported: bool,
+    /// Cut out of the API's errors.
     login: Secret,
     ledger: Arc<Ledger>,
     /// Free again when the answer has ended.
     _slot: ModelSlot,
-}
-
-/// Whether an answer that began well says that it cannot go on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ErrorReported {
-    No,
-    Yes,
 }
 
 impl ResponseStream {
@@ -477,9 +476,9 @@ impl ResponseStream {
                 if ending == StreamEnding::CutShort {
                     return Err(self.record_cut_short("it ended too early"));
                 }
-                if self.error_reported == ErrorReported::No {
+                if !self.error_reported {
                     // Whatever failed meanwhile was another request's.
-                    self.ledger.record_success(self.road);
+                    self.ledger.record_success(self.route);
                 }
                 Ok(None)
             }
@@ -490,14 +489,14 @@ impl ResponseStream {
     fn record_meter_reading(&mut self, seen: MeterReading) {
         match seen {
             MeterReading::Usage(usage) => self.ledger.add_usage(usage),
-            MeterReading::ApiError(complaint) => {
-                self.error_reported = ErrorReported::Yes;
-                let detail = self.login.redact_from(&complaint.to_string());
+            MeterReading::ApiError(api_error) => {
+                self.error_reported = true;
+                let detail = self.login.redact_from(&api_error.to_string());
                 let trouble = match self.model {
-                    NamedModel::Configured => retry_policy::classify_stream_error(&complaint),
+                    NamedModel::Configured => retry_policy::classify_stream_error(&api_error),
                     NamedModel::Another | NamedModel::NamedTwice => Trouble::BadRequest,
                 };
-                self.ledger.record_failure(self.road, Failure::new(trouble, detail));
+                self.ledger.record_failure(self.route, Failure::new(trouble, detail));
             }
         }
     }
@@ -505,7 +504,7 @@ impl ResponseStream {
     fn record_cut_short(&self, why: &str) -> ResponseCutShort {
         let why = format!("The answer of the Kimi API was cut short: {why}");
         tracing::warn!("{why}");
-        self.ledger.record_failure(self.road, Failure::new(Trouble::Unreachable, why));
+        self.ledger.record_failure(self.route, Failure::new(Trouble::Unreachable, why));
         ResponseCutShort
     }
 }
@@ -522,24 +521,24 @@ impl fmt::Display for ResponseCutShort {
 
 impl Error for ResponseCutShort {}
 
-/// The client for all doors. Reads the system's trust store, where it is needed.
-fn build_api_client(place: ApiLocation) -> Result<reqwest::Client> {
-    // An error means that somebody has installed one already, which is as good.
+/// The client of all egress proxies. Reads the system's trust store, if it is needed.
+fn build_api_client(location: ApiLocation) -> Result<reqwest::Client> {
+    // An error means that one is installed already, which is as good.
     rustls::crypto::ring::default_provider().install_default().ok();
     let client = reqwest::Client::builder()
         .redirect(Policy::none())
         .referer(false)
         .connect_timeout(CONNECT_TIMEOUT)
         .read_timeout(SILENCE_TIMEOUT);
-    let client = match place {
+    let client = match location {
         ApiLocation::Internet => client,
-        // Neither proxies nor certificates have a part in it, so that it works where there are none.
+        // Without proxies and certificates, so that it works on a machine that has none.
         ApiLocation::ThisMachine => client.no_proxy().tls_certs_only([]),
     };
     client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
 }
 
-/// Where a base leads.
+/// Where the API's base leads.
 enum ApiLocation {
     Internet,
     ThisMachine,

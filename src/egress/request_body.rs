@@ -1,4 +1,5 @@
-//! The bodies of requests from inside: held whole until they are answered, so that they can be sent again.
+//! The bodies of the container's requests: held whole until they are answered, so that they can be sent
+//! again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -12,25 +13,26 @@ use tokio::time::timeout;
 
 /// Largest request body in bytes: a long history with some photos in it stays below.
 pub const BODY_MAX: usize = 32 * 1024 * 1024;
-/// Most bytes of bodies that one door holds at a time; who comes after waits. Engines send a few at once, each far
-/// below [`BODY_MAX`].
+/// Most bytes of bodies that are held for one group at a time; further bodies wait. Engines send a few at
+/// once, each far below [`BODY_MAX`].
 const HELD_MAX: usize = 2 * BODY_MAX;
-/// What is read of the body of a request that is refused: twice of what is let through.
+/// How much is read of the body of a refused request: twice what is let through.
 const DISCARD_MAX: usize = 2 * BODY_MAX;
-/// How long a body may be silent, and how long its place may be waited for: so nobody keeps the room by saying nothing.
+/// How long a body may be silent, and how long it may wait for its part of the budget: so nothing holds the
+/// budget without sending.
 const QUIET_TIMEOUT: Duration = Duration::from_secs(60);
-/// Room is shared out in pieces of this many bytes, as a semaphore counts in 32 bits.
+/// The budget is shared out in pieces of this many bytes, as a semaphore counts in 32 bits.
 const PIECE: usize = 1024;
 
-/// The room for the bodies of one door.
+/// The budget for the bodies of one group.
 #[derive(Clone, Debug)]
 pub struct BodyBudget(Arc<Semaphore>);
 
-/// A whole body, and its place in the room.
+/// A whole body, and its part of the budget.
 #[derive(Debug)]
 pub struct BufferedBody {
     pub bytes: Bytes,
-    _place: OwnedSemaphorePermit,
+    _permit: OwnedSemaphorePermit,
 }
 
 /// Why a body was not taken in.
@@ -40,7 +42,7 @@ pub enum BodyRejection {
     TooLong,
     /// The engine hung up, fell silent, or does not speak HTTP.
     Broken,
-    /// Others held all of the room for long.
+    /// Others held the whole budget for long.
     NoRoom,
 }
 
@@ -49,21 +51,21 @@ impl BodyBudget {
         Self(Arc::new(Semaphore::new(HELD_MAX / PIECE)))
     }
 
-    /// Reads a body to its end; waits for room first.
+    /// Reads a body to its end; waits for its part of the budget first.
     pub async fn buffer_body(&self, body: Incoming) -> Result<BufferedBody, BodyRejection> {
-        let told = body.size_hint().upper().and_then(|length| usize::try_from(length).ok());
-        if told.is_some_and(|length| length > BODY_MAX) {
+        let declared = body.size_hint().upper().and_then(|length| usize::try_from(length).ok());
+        if declared.is_some_and(|length| length > BODY_MAX) {
             discard_body(body).await;
             return Err(BodyRejection::TooLong);
         }
-        let room = told.unwrap_or(BODY_MAX).div_ceil(PIECE);
-        let pieces = u32::try_from(room).unwrap_or(u32::MAX);
-        let place = timeout(QUIET_TIMEOUT, Arc::clone(&self.0).acquire_many_owned(pieces)).await;
-        let Ok(Ok(place)) = place else {
+        let needed = declared.unwrap_or(BODY_MAX).div_ceil(PIECE);
+        let pieces = u32::try_from(needed).unwrap_or(u32::MAX);
+        let permit = timeout(QUIET_TIMEOUT, Arc::clone(&self.0).acquire_many_owned(pieces)).await;
+        let Ok(Ok(permit)) = permit else {
             discard_body(body).await;
             return Err(BodyRejection::NoRoom);
         };
-        let mut bytes = BytesMut::with_capacity(told.unwrap_or_default());
+        let mut bytes = BytesMut::with_capacity(declared.unwrap_or_default());
         let mut stream = Body::new(body).into_data_stream();
         while let Some(piece) =
             timeout(QUIET_TIMEOUT, stream.next()).await.map_err(|_| BodyRejection::Broken)?
@@ -75,7 +77,7 @@ impl BodyBudget {
             }
             bytes.extend_from_slice(&piece);
         }
-        Ok(BufferedBody { bytes: bytes.freeze(), _place: place })
+        Ok(BufferedBody { bytes: bytes.freeze(), _permit: permit })
     }
 }
 

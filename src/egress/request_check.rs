@@ -1,16 +1,17 @@
 //! What a request to the model asks for: which model, and whether Kimi is to go to the web for it. Pure.
 //!
-//! A body is read once, in one pass, and nothing of it is kept: an agent may send 32 MiB of the smallest values there are,
-//! of which a tree would take gigabytes. Names are compared as the most careless reader does: without regard to case, and
-//! each time that they stand there.
+//! A body is read once, in one pass, and nothing of it is kept: an agent may send 32 MiB of the smallest
+//! values there are, of which a tree would take gigabytes. Names are compared as the most careless reader
+//! would: without regard to case, and every time that they occur.
 
 use std::fmt;
 
 use serde::Deserializer;
 use serde::de::{DeserializeSeed, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
-/// The fields that engines send (kimi-cli 1.51.0 and kimi-code 2.1.0 with their settings), and those of the OpenAI API that
-/// only shape the answer. Any other may switch on something that Kimi runs itself, such as a search.
+/// The fields that engines send (kimi-cli 1.51.0 and kimi-code 2.1.0 with their settings), and those of the
+/// OpenAI API that only shape the answer. Any other may switch on something that Kimi runs itself, such as a
+/// search.
 const FIELDS_OF_ENGINES: [&str; 22] = [
     "messages",
     "model",
@@ -36,30 +37,31 @@ const FIELDS_OF_ENGINES: [&str; 22] = [
     "safety_identifier",
 ];
 
-/// The fields of a message whose value is text, which may begin with a URL like any other text. Kimi fetches none of these.
+/// The fields of a message whose value is text, which may begin with a URL like any other text. Kimi fetches
+/// none of these.
 const TEXT_OF_MESSAGES: [&str; 4] = ["content", "text", "reasoning_content", "arguments"];
 
 /// What a request to the model asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestCheck {
     pub model: NamedModel,
-    /// Whether something in it may have Kimi go to the web while it answers: a tool of Kimi's own, an address, or a field
-    /// that no engine sends. A body that cannot be read has, too.
+    /// Whether something in it may have Kimi go to the web while it answers: a tool of Kimi's own, an
+    /// address, or a field that no engine sends. Also true of a body that cannot be read.
     pub leads_kimi_to_the_web: bool,
 }
 
 /// The model that a request names.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum NamedModel {
-    /// One that its engine was told of; any, when it is not known which ones those are.
+    /// One that its engine is configured with; any, if those are not known.
     Configured,
-    /// Another one, none, or nothing that can be read.
+    /// Another one, no model, or nothing that can be read.
     Another,
     /// More than one, or the same one twice: nobody knows which one counts.
     NamedTwice,
 }
 
-/// Reads the body of a request. `models` are those that its engine was told of.
+/// Reads the body of a request. `models` are those that its engine is configured with.
 pub fn check_model_request(body: &[u8], models: &[String]) -> RequestCheck {
     let mut json = serde_json::Deserializer::from_slice(body);
     let asked = json.deserialize_map(RequestVisitor { models }).and_then(|asked| json.end().map(|()| asked));
@@ -98,7 +100,7 @@ impl<'de> Visitor<'de> for RequestVisitor<'_> {
                 }
                 RequestField::ModelMisspelt => {
                     map.next_value::<IgnoredAny>()?;
-                    // Beside the right name it is a second one, by itself it is none.
+                    // Beside the right name it is a second model; by itself it names none.
                     model = Some(
                         model.map_or(classify_named_model(false, self.models), |_| NamedModel::NamedTwice),
                     );
@@ -129,7 +131,7 @@ impl<'de> Visitor<'de> for RequestVisitor<'_> {
 #[derive(Clone, Copy)]
 enum RequestField {
     Model,
-    /// Read as the model by readers who do not look at case.
+    /// Taken for the model by readers that ignore case.
     ModelMisspelt,
     Messages,
     Tools,
@@ -152,8 +154,8 @@ fn is_known_model(name: &str, models: &[String]) -> bool {
     models.iter().any(|model| model == name)
 }
 
-/// Whether messages, or a part of them, lead Kimi to the web: by an address that is not the content itself or a file that was
-/// uploaded, or by tools, which messages may bring along, too (kimi-code does so).
+/// Whether messages, or a part of them, lead Kimi to the web: by an address that is not the content itself or
+/// a file that was uploaded, or by tools, which messages may bring along, too (kimi-code does so).
 #[derive(Clone, Copy)]
 struct MessagesVisitor {
     /// Whether a string is text here, rather than a value with a meaning.
@@ -221,20 +223,20 @@ impl<'de> Visitor<'de> for MessagesVisitor {
     }
 }
 
-/// How the value of a message's field is read; none for tools.
+/// How the value of a message's field is read; `None` for tools.
 fn field_of_message(name: &str) -> Option<MessagesVisitor> {
     let is_address = ["url", "urls", "uri", "uris"].iter().any(|end| ends_with_ignoring_case(name, end));
     let is_text = TEXT_OF_MESSAGES.contains(&name);
     (!equals_ignoring_case(name, "tools")).then_some(MessagesVisitor { is_text, is_address })
 }
 
-/// Whether an address leads nowhere: what it is about is within it, or was uploaded to Kimi.
+/// Whether an address needs no web: its content is within it, or was uploaded to Kimi.
 fn is_content_or_upload(address: &str) -> bool {
     address.starts_with("data:") || address.starts_with("ms://")
 }
 
-/// Whether some reader of URLs takes this for one of the web. They leave out blanks before it, and line ends and tabs
-/// anywhere (WHATWG), and need no slashes.
+/// Whether some reader of URLs takes this for one of the web. Such readers skip blanks before it, and line
+/// ends and tabs anywhere (WHATWG), and need no slashes.
 fn is_web_address(text: &str) -> bool {
     let mut letters = text
         .chars()
@@ -250,7 +252,7 @@ fn is_web_address(text: &str) -> bool {
     }
 }
 
-/// Whether tools are others than functions, which the engine itself carries out.
+/// Whether there are tools other than functions, which the engine itself carries out.
 struct ToolsVisitor;
 
 impl<'de> DeserializeSeed<'de> for ToolsVisitor {
@@ -308,7 +310,7 @@ impl<'de> Visitor<'de> for ToolVisitor {
             }))?
         {
             if is_type {
-                // For whoever looks at case, a tool without the right name has no type.
+                // A reader that respects case sees no type in a tool without the exact name.
                 has_type |= is_exact;
                 is_function &= map.next_value_seed(StringVisitor(|kind: &str| kind == "function"))?;
             } else if is_its_function {
@@ -354,7 +356,7 @@ impl<'de> Visitor<'de> for FunctionVisitor {
     }
 }
 
-/// Says something of a string, of which nothing is kept. What is no string cannot be read.
+/// Applies a function to a string, of which nothing is kept. A value that is no string cannot be read.
 struct StringVisitor<F>(F);
 
 impl<'de, T, F: FnOnce(&str) -> T> DeserializeSeed<'de> for StringVisitor<F> {
@@ -545,7 +547,8 @@ mod tests {
 
     /// Set inside of the process of [`a_great_body_takes_no_memory`].
     const INSIDE: &str = "TEST_INSIDE_OF_A_PROCESS";
-    /// Long enough: of the first body here a tree takes 94 times as much (measured). The system counts in steps of its own.
+    /// Long enough: of the first body here a tree takes 94 times as much (measured). The system counts in
+    /// steps of its own.
     const GREAT_BYTES: usize = 1024 * 1024;
 
     /// In a process of its own, whose memory is nobody else's.

@@ -1,8 +1,10 @@
-//! What follows when the Kimi API gives no good answer: pure decisions over what it said and what was tried.
+//! The retry policy for the Kimi API, with its backoff: what follows when the API gives no good answer. Pure
+//! decisions over what it said and what was tried.
 //!
-//! Engines ask again by themselves on statuses such as 429 and 503, many times and unseen, and tell little of why
-//! they gave up (measured: kimi-cli 1.51.0 makes nine requests of one). So the door waits in their place, and what
-//! cannot be mended reaches them with a status that they take as final; the session knows the cause from the door.
+//! Engines ask again by themselves on statuses such as 429 and 503, many times and unseen, and say little of
+//! why they gave up (measured: kimi-cli 1.51.0 makes nine requests of one). So the egress proxy waits in
+//! their place, and what cannot be mended reaches them with a status that they take as final; the session
+//! learns the cause from the egress proxy.
 
 use std::time::Duration;
 
@@ -15,22 +17,23 @@ use super::api_routes::ApiRoute;
 use crate::api_error::ApiError;
 use crate::types::{Authorization, Trouble};
 
-/// Longest time that one request waits in all. Node's fetch gives a request up that has no answer after 5 minutes, the
-/// Python client after 10.
+/// Longest time that one request waits in all. Node's fetch gives a request up that has no answer after 5
+/// minutes, the Python client after 10.
 const WAITS_MAX: Duration = Duration::from_secs(4 * 60);
-/// The first pause where the API does not say how long; it doubles with each, up to the longest.
+/// The first pause if the API does not say how long; it doubles each time, up to the longest.
 const FIRST_PAUSE: Duration = Duration::from_secs(2);
 const LONGEST_PAUSE: Duration = Duration::from_secs(32);
 /// Shortest pause, whatever the API says: "0" must not become a storm.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(500);
-/// How often a request is asked again that the API could not answer without saying why (HTTP 500 and the like).
+/// How often a request is asked again that the API could not answer without saying why (HTTP 500 and the
+/// like).
 const ERROR_TRIES: u32 = 2;
-/// How often a connection that was never made is tried again, and the pause before the first time; it doubles with
-/// each, which makes seven seconds in all. Longer is the session's to bridge.
+/// How often a connection that was never made is tried again, and the pause before the first time; it doubles
+/// each time, which makes seven seconds in all. Longer gaps are for the session to bridge.
 const CONNECT_TRIES: u32 = 4;
 const FIRST_CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the door does next about a request.
+/// What the egress proxy does next about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
     /// Have the login renewed, then ask again.
@@ -54,14 +57,14 @@ pub struct RetryState {
 
 /// What follows an answer that is no success. `retry_after` is how long the API wants to be left alone.
 pub fn decide_after_error(
-    road: ApiRoute,
+    route: ApiRoute,
     status: StatusCode,
-    complaint: &ApiError,
+    api_error: &ApiError,
     retry_after: Option<Duration>,
     login: &Authorization,
     tried: &RetryState,
 ) -> RetryDecision {
-    if let Some(trouble) = complaint.account_refusal(status.as_u16()) {
+    if let Some(trouble) = api_error.account_refusal(status.as_u16()) {
         // Engines take 403 as final, and would ask again after the others.
         return if status == StatusCode::FORBIDDEN && trouble != Trouble::QuotaUsedUp {
             RetryDecision::Pass(trouble)
@@ -70,8 +73,8 @@ pub fn decide_after_error(
         };
     }
     match status.as_u16() {
-        // The login is every chat's: only what each turn needs says that it is bad.
-        401 if road == ApiRoute::OtherEndpoint => RetryDecision::Pass(Trouble::NotLoggedIn),
+        // All chats share the login: only what each turn needs can say that it is bad.
+        401 if route == ApiRoute::OtherEndpoint => RetryDecision::Pass(Trouble::NotLoggedIn),
         401 if tried.renewals == 0 && matches!(login, Authorization::Login(_)) => RetryDecision::Renew,
         401 => RetryDecision::GiveUp(Trouble::NotLoggedIn),
         404 => RetryDecision::Pass(Trouble::ModelRefused),
@@ -86,10 +89,10 @@ pub fn decide_after_error(
     }
 }
 
-/// What follows in place of a verdict when the request was for a model that its engine was not told of: whatever Kimi says
-/// then is about this one request, and nothing waits for it.
-pub fn decide_for_another_model(verdict: RetryDecision) -> RetryDecision {
-    match verdict {
+/// What follows in place of a decision if the request was for a model that its engine is not configured with:
+/// whatever Kimi says then is about this one request, and nothing waits for it.
+pub fn decide_for_another_model(decision: RetryDecision) -> RetryDecision {
+    match decision {
         RetryDecision::Renew => RetryDecision::Renew,
         RetryDecision::Pass(_) => RetryDecision::Pass(Trouble::BadRequest),
         RetryDecision::Wait(..) | RetryDecision::GiveUp(_) => RetryDecision::GiveUp(Trouble::BadRequest),
@@ -105,12 +108,12 @@ pub fn decide_after_connect_failure(tried: &RetryState) -> RetryDecision {
     backoff_or_give_up(Some(pause), tried, Trouble::Unreachable)
 }
 
-/// What it is when the API complains in the middle of an answer.
-pub fn classify_stream_error(complaint: &ApiError) -> Trouble {
-    if complaint.is_quota_used_up() {
+/// The trouble behind an error in the middle of an answer.
+pub fn classify_stream_error(api_error: &ApiError) -> Trouble {
+    if api_error.is_quota_used_up() {
         return Trouble::QuotaUsedUp;
     }
-    match complaint.kind.as_str() {
+    match api_error.kind.as_str() {
         "rate_limit_reached_error" => Trouble::RateLimited,
         "engine_overloaded_error" | "server_error" => Trouble::Overloaded,
         _ => Trouble::Internal,
@@ -156,7 +159,7 @@ mod tests {
         Authorization::Login(Secret::new("t"))
     }
 
-    fn complaint(kind: &str, reason: &str) -> ApiError {
+    fn api_error(kind: &str, reason: &str) -> ApiError {
         ApiError { kind: kind.to_owned(), reason: reason.to_owned() }
     }
 
@@ -172,7 +175,7 @@ mod tests {
         decide_after_error(
             ApiRoute::ChatCompletions,
             status,
-            &complaint(kind, reason),
+            &api_error(kind, reason),
             retry_after,
             &login(),
             tried,
@@ -243,8 +246,8 @@ mod tests {
             (503, "", give_up),
             (529, "", give_up),
         ] {
-            let verdict = decide_for_another_model(judged(status, kind, "", Some(1), &first));
-            assert_eq!(verdict, expected, "{status} {kind}");
+            let decision = decide_for_another_model(judged(status, kind, "", Some(1), &first));
+            assert_eq!(decision, expected, "{status} {kind}");
         }
         let renewed = RetryState { renewals: 1, ..first };
         assert_eq!(decide_for_another_model(judged(401, "", "", None, &renewed)), give_up);
@@ -255,18 +258,18 @@ mod tests {
         let renewed = RetryState { renewals: 1, ..RetryState::default() };
         assert_eq!(judged(401, "", "", None, &renewed), RetryDecision::GiveUp(Trouble::NotLoggedIn));
         let key = Authorization::ApiKey(Secret::new("k"));
-        let verdict = |road, login| {
+        let decision = |route, login| {
             decide_after_error(
-                road,
+                route,
                 StatusCode::UNAUTHORIZED,
-                &complaint("", ""),
+                &api_error("", ""),
                 None,
                 login,
                 &RetryState::default(),
             )
         };
-        assert_eq!(verdict(ApiRoute::ChatCompletions, &key), RetryDecision::GiveUp(Trouble::NotLoggedIn));
-        assert_eq!(verdict(ApiRoute::OtherEndpoint, &login()), RetryDecision::Pass(Trouble::NotLoggedIn));
+        assert_eq!(decision(ApiRoute::ChatCompletions, &key), RetryDecision::GiveUp(Trouble::NotLoggedIn));
+        assert_eq!(decision(ApiRoute::OtherEndpoint, &login()), RetryDecision::Pass(Trouble::NotLoggedIn));
     }
 
     #[test]

@@ -8,12 +8,12 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Sleep, sleep};
 
-/// How long an answer may lie there unread. An engine reads at once; whoever does not holds a connection to the other side
-/// for as long.
+/// How long an answer may lie there unread. An engine reads at once; a program that does not read holds a
+/// connection to the other side for that long.
 pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
-/// A connection on which a write fails when nothing could be written for [`UNREAD_TIMEOUT`]. With that the connection ends,
-/// and whatever the answer came from.
+/// A connection on which a write fails when nothing could be written for [`UNREAD_TIMEOUT`]. With that the
+/// connection ends, and whatever the answer came from.
 #[derive(Debug)]
 pub struct UnreadTimeoutStream<S> {
     stream: S,
@@ -91,8 +91,8 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn what_nobody_reads_is_given_up_and_what_is_read_slowly_is_not() {
-        let (door, mut container) = duplex(4);
-        let mut door = UnreadTimeoutStream::new(door);
+        let (proxy, mut container) = duplex(4);
+        let mut proxy = UnreadTimeoutStream::new(proxy);
         let reads = tokio::spawn(async move {
             for _ in 0..3 {
                 sleep(UNREAD_TIMEOUT - Duration::from_secs(1)).await;
@@ -100,10 +100,10 @@ mod tests {
             }
             container
         });
-        door.write_all(&[0; 16]).await.unwrap();
+        proxy.write_all(&[0; 16]).await.unwrap();
         let _container = reads.await.unwrap();
         let stopped = Instant::now();
-        let error = door.write_all(&[0; 16]).await.unwrap_err();
+        let error = proxy.write_all(&[0; 16]).await.unwrap_err();
         assert_eq!(
             (error.kind(), stopped.elapsed().as_secs()),
             (io::ErrorKind::TimedOut, UNREAD_TIMEOUT.as_secs())

@@ -1,5 +1,5 @@
-//! What intake was told in this run already: who is who, and how chats are called. Each is told once, and again
-//! when it has changed.
+//! What intake was told in this run already: which names are one person's, and how chats are called. Each is
+//! told once, and again when it has changed.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -9,7 +9,7 @@ use crate::types::{ChatId, Event, MessageId, SenderId};
 /// Most pairs, and most names, that are remembered: ten large groups. Beyond that they are told once more.
 const REMEMBERED_MAX: usize = 10_000;
 
-/// Shared by whatever tells intake something.
+/// Shared by all that tell intake something.
 #[derive(Clone, Debug, Default)]
 pub struct Announced(Arc<Mutex<AnnouncedFacts>>);
 
@@ -26,13 +26,13 @@ struct AnnouncedFacts {
 impl Announced {
     /// Leaves out what intake knows.
     pub fn retain_new_events(&self, mut events: Vec<Event>) -> Vec<Event> {
-        let memory = self.lock_facts();
+        let facts = self.lock_facts();
         events.retain(|event| match event {
             Event::SamePerson { one, other } => {
-                !memory.people.contains(&(one.clone(), other.clone()))
-                    && !memory.people.contains(&(other.clone(), one.clone()))
+                !facts.people.contains(&(one.clone(), other.clone()))
+                    && !facts.people.contains(&(other.clone(), one.clone()))
             }
-            Event::Chat { id, name, members } => memory.chats.get(id) != Some(&(name.clone(), *members)),
+            Event::Chat { id, name, members } => facts.chats.get(id) != Some(&(name.clone(), *members)),
             Event::Message(_)
             | Event::Edited(_)
             | Event::Deleted { .. }
@@ -52,35 +52,35 @@ impl Announced {
 
     /// Intake has these on disk.
     pub fn record_announced(&self, events: &[Event]) {
-        let mut memory = self.lock_facts();
+        let mut facts = self.lock_facts();
         for event in events {
             match event {
                 Event::SamePerson { one, other } => {
-                    if memory.people.len() >= REMEMBERED_MAX {
-                        memory.people.clear();
+                    if facts.people.len() >= REMEMBERED_MAX {
+                        facts.people.clear();
                     }
-                    memory.people.insert((one.clone(), other.clone()));
+                    facts.people.insert((one.clone(), other.clone()));
                 }
                 Event::Chat { id, name, members } => {
-                    if memory.chats.len() >= REMEMBERED_MAX {
-                        memory.chats.clear();
+                    if facts.chats.len() >= REMEMBERED_MAX {
+                        facts.chats.clear();
                     }
-                    memory.chats.insert(id.clone(), (name.clone(), *members));
+                    facts.chats.insert(id.clone(), (name.clone(), *members));
                 }
                 Event::Message(message) => {
-                    if memory.names.len() >= REMEMBERED_MAX {
-                        memory.names.clear();
+                    if facts.names.len() >= REMEMBERED_MAX {
+                        facts.names.clear();
                     }
-                    memory.names.insert(message.sender.clone(), message.sender_name.clone());
+                    facts.names.insert(message.sender.clone(), message.sender_name.clone());
                 }
                 Event::Unread(unread) => {
-                    if memory.unread.len() >= REMEMBERED_MAX {
-                        memory.unread.clear();
+                    if facts.unread.len() >= REMEMBERED_MAX {
+                        facts.unread.clear();
                     }
-                    memory.unread.insert((unread.chat.clone(), unread.id.clone()));
+                    facts.unread.insert((unread.chat.clone(), unread.id.clone()));
                 }
                 Event::ReadAfterAll { chat, id } => {
-                    memory.unread.remove(&(chat.clone(), id.clone()));
+                    facts.unread.remove(&(chat.clone(), id.clone()));
                 }
                 Event::Edited(_)
                 | Event::Deleted { .. }
@@ -129,14 +129,14 @@ mod tests {
 
     #[test]
     fn each_is_told_once_and_again_when_it_changed() {
-        let told = Announced::default();
+        let announced = Announced::default();
         let first = vec![pair("1@s.whatsapp.net", "9@lid"), chat("Family", Some(3))];
-        assert_eq!(told.retain_new_events(first.clone()), first);
-        assert_eq!(told.retain_new_events(first.clone()), first, "nobody has stored it yet");
-        told.record_announced(&first);
-        assert_eq!(told.retain_new_events(first), []);
-        assert_eq!(told.retain_new_events(vec![pair("9@lid", "1@s.whatsapp.net")]), []);
+        assert_eq!(announced.retain_new_events(first.clone()), first);
+        assert_eq!(announced.retain_new_events(first.clone()), first, "nobody has stored it yet");
+        announced.record_announced(&first);
+        assert_eq!(announced.retain_new_events(first), []);
+        assert_eq!(announced.retain_new_events(vec![pair("9@lid", "1@s.whatsapp.net")]), []);
         let renamed = vec![chat("The family", Some(3))];
-        assert_eq!(told.retain_new_events(renamed.clone()), renamed);
+        assert_eq!(announced.retain_new_events(renamed.clone()), renamed);
     }
 }

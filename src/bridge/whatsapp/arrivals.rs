@@ -1,22 +1,22 @@
 //! What WhatsApp has delivered and is not on disk yet, and the rule that no key moves past it there.
 //!
-//! A message is encrypted with a key of its own, the next one of a chain. Who decrypts it moves the chain on, and cannot
-//! go back: once the moved chain is on disk, the message can only be had from there, too.
+//! A message is encrypted with a key of its own, the next one of a chain. Decrypting it moves the chain on,
+//! and there is no way back: once the moved chain is on disk, the message can only be had from there, too.
 //!
 //! ```text
-//!                 announce                   decrypted             row on disk
-//! WhatsApp ─ stanza ──▶ waiting: its places ──────────▶ its chain ────────────▶ settled: not waiting any more
-//!                       in its chains                   has moved,
-//!                                                       in memory
-//!                                                           │ the library writes its chains down: at any time
-//!                                                           ▼
-//!                              a written chain that has moved past a waiting message waits for it
+//!                 register                decrypted         row on disk
+//! WhatsApp ─ stanza ──▶ waiting: its places ─────▶ its chain ───────────▶ released: not waiting any more
+//!                       in its chains              has moved,
+//!                                                  in memory
+//!                                                      │ the library writes its chains down at any time
+//!                                                      ▼
+//!                         a written chain that has moved past a waiting message waits for it
 //! ```
-//! So the chains on disk have never moved past a message that is not on disk. What waits here never depends on what it
-//! holds up: a message that a chain has moved past needs that chain no more.
+//! So the chains on disk have never moved past a message that is not on disk. What waits here never depends
+//! on what it holds up: a message that a chain has moved past needs that chain no more.
 //!
-//! A stanza that carries keys only has no row. It is let go after [`LOOKS_MAX`] looks in vain at two separate writes,
-//! the library having been free to go on in between.
+//! A stanza that carries keys only has no row. It is released after [`LOOKS_MAX`] looks in vain at two
+//! separate writes, between which the library was free to go on.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -35,12 +35,13 @@ use crate::types::Event;
 
 /// How long one look at what is still waiting takes.
 const LOOK: Duration = Duration::from_millis(50);
-/// Looks in vain, after each of which the database was asked something: only a row that nobody is about to write
-/// outlasts them.
+/// Looks in vain. After each the database was asked something: after all of them only a row that nobody is
+/// about to write is still missing.
 const LOOKS_MAX: u32 = 10;
 /// Writes that a message without a row holds up.
 const WRITES_HELD_MAX: u32 = 2;
-/// Most messages that are known here; WhatsApp sends at most some hundreds before it is told that we have them.
+/// Most messages that are known here; WhatsApp sends at most some hundreds before it is told that we have
+/// them.
 const WAITING_MAX: usize = 10_000;
 
 /// What is unique about a message for the library.
@@ -61,7 +62,7 @@ impl Arrival {
     }
 }
 
-/// The name of a chain of message keys. Whoever began the chain drew it at random.
+/// The name of a chain of message keys. It was drawn at random when the chain began.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 enum ChainName {
     /// The public ratchet key of a session's chain.
@@ -96,7 +97,7 @@ impl KeyChain {
 #[derive(Debug)]
 struct WaitingArrival {
     places: Vec<KeyPosition>,
-    /// What intake is to know if nobody can read it any more; none of what carries keys only.
+    /// What intake is to know if nobody can read it any more; `None` if it carries keys only.
     unread: Option<Event>,
     /// Writes that it has held up in vain.
     writes_held: u32,
@@ -124,8 +125,8 @@ struct SharedArrivals {
 pub struct RowsNotStored;
 
 impl Arrivals {
-    /// Takes a stanza's note before the library decrypts it. `phone` and `lid` are the linked account's; `unread` is
-    /// what intake is to know if nobody can read it.
+    /// Registers a stanza before the library decrypts it. `phone` and `lid` are the linked account's;
+    /// `unread` is what intake is to know if nobody can read it.
     pub fn register_stanza(
         &self,
         stanza: &NodeRef<'_>,
@@ -139,7 +140,7 @@ impl Arrivals {
         let places = key_positions(stanza);
         // What cannot be read here, the library cannot decrypt, either.
         let (false, Ok(info)) = (places.is_empty(), parse_message_info(stanza, phone, lid)) else { return };
-        // In a group, what is for this device alone gives it keys; what is said there is for all.
+        // In a group, a part for this device alone gives it keys; what is said there is for all.
         let is_said =
             !info.source.is_group || places.iter().any(|place| matches!(place.chain, ChainName::Group(_)));
         let unread = if is_said { unread(&info) } else { None };
@@ -175,7 +176,8 @@ impl Arrivals {
         }
     }
 
-    /// Returns when these sessions have moved past nothing that is not on disk. `look` asks the database something.
+    /// Returns when these sessions have moved past nothing that is not on disk. `look` asks the database
+    /// something.
     pub async fn wait_for_session_rows<Asking: Future>(
         &self,
         records: impl Iterator<Item = &[u8]>,
@@ -228,7 +230,7 @@ impl Arrivals {
         waiting.map(|(arrival, _)| arrival.clone()).collect()
     }
 
-    /// Refuses the write, and lets go what has held up enough of them.
+    /// Refuses the write, and releases what has held up enough writes.
     fn refuse_or_release(&self, chains: &[KeyChain]) -> Result<(), RowsNotStored> {
         let mut result = Ok(());
         for arrival in self.overtaken_arrivals(chains) {
@@ -264,7 +266,7 @@ impl Arrivals {
     }
 }
 
-/// Where the keys of a stanza's encrypted parts stand.
+/// The positions of the keys of a stanza's encrypted parts.
 fn key_positions(stanza: &NodeRef<'_>) -> Vec<KeyPosition> {
     let addressed = stanza.get_optional_child("participants");
     let addressed = addressed.into_iter().flat_map(|all| all.get_children_by_tag("to"));
@@ -290,8 +292,8 @@ fn key_position(part: &NodeRef<'_>) -> Option<KeyPosition> {
     }
 }
 
-/// The receiving chains of a session as the library stores it. Of what is no session there are none, and it decrypts
-/// nothing.
+/// The receiving chains of a session as the library stores it. A record that is no session has no chains, and
+/// decrypts nothing.
 fn session_chains(record: &[u8]) -> Vec<KeyChain> {
     let record = SessionRecord::deserialize(record).and_then(SessionRecord::into_components);
     let Ok(record) = record else { return Vec::new() };

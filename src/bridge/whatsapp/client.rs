@@ -1,15 +1,15 @@
-//! One run of the library: how it is set up, and what it says of itself, in our words.
+//! One run of the library, whatsapp-rust: how it is set up, and what it says of itself, in our words.
 
 use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::sync::mpsc;
-use whatsapp_rust::prelude::{Bot, BotHandle, Client, Event as Said, Jid, SqliteStore};
+use whatsapp_rust::prelude::{Bot, BotHandle, Client, Event as LibraryEvent, Jid, SqliteStore};
 use whatsapp_rust::store::{SqliteStoreConfig, Synchronous};
 use whatsapp_rust::transport::TokioWebSocketTransportFactory;
 use whatsapp_rust::types::events::{
-    DecryptFailMode, EventHandler, EventInterest, EventKind, MessageBatch, Receipt as Receipts,
+    DecryptFailMode, EventHandler, EventInterest, EventKind, MessageBatch, Receipt as DeviceReceipts,
     UndecryptableMessage,
 };
 use whatsapp_rust::types::presence::{ChatPresence, ReceiptType};
@@ -32,11 +32,12 @@ use super::storage::Storage;
 use super::unread;
 use crate::types::{Answer, DeviceKind, Event, MessageId, Receipt, ReceiptKind};
 
-/// How the phone lists us under its linked devices. A name of our own instead of a browser's is accepted where a QR
-/// code is scanned; for a pairing code the library says "Linux" by itself, because WhatsApp refuses other names there.
+/// How the phone lists us under its linked devices. A name of our own instead of a browser's is accepted when
+/// a QR code is scanned; for a pairing code the library says "Linux" by itself, because WhatsApp refuses
+/// other names there.
 const DEVICE_NAME: &str = "nanokimi (Linux)";
-/// WhatsApp's kind of device that is shown by its name alone. `UNKNOWN`, the library's own choice, makes the phone
-/// warn of an unknown device; a browser's would be shown as that browser.
+/// WhatsApp's kind of device that is shown by its name alone. `UNKNOWN`, the library's own choice, makes the
+/// phone warn of an unknown device; a browser's would be shown as that browser.
 const DEVICE_KIND: PlatformType = PlatformType::DESKTOP;
 /// How long a group's and a person's devices are remembered.
 const CACHE_TIME: Duration = Duration::from_secs(60 * 60);
@@ -46,8 +47,8 @@ const GROUPS_CACHED: u64 = 64;
 const PEOPLE_CACHED: u64 = 1024;
 /// Chats whose locks are kept in memory.
 const CHATS_CACHED: u64 = 512;
-/// How long the library keeps what it has sent, on disk, to answer a device that could not read it and asks once more:
-/// a phone may be off for weeks. The library's own two hours lose such a message for good.
+/// How long the library keeps what it has sent, on disk, to answer a device that could not read it and asks
+/// once more: a phone may be off for weeks. The library's own two hours lose such a message for good.
 const SENT_KEPT_SECS: u64 = 30 * 24 * 60 * 60;
 
 /// What the library says while it runs.
@@ -69,8 +70,8 @@ pub enum ClientSignal {
     GroupsChanged(Vec<Jid>),
     /// The account has got a name, or another one.
     Named,
-    /// A message could not be read: what intake is to know of it, and whether the own phone has written it. It counts in
-    /// [`ClientRun::notes`].
+    /// A message could not be read: what intake is to know of it, and whether the own phone has written it.
+    /// It counts in [`ClientRun::notes`].
     Unread {
         noted: Box<Event>,
         by_own_phone: bool,
@@ -97,7 +98,7 @@ pub enum PairingSignal {
     Failed { error: String },
 }
 
-/// A run.
+/// One run of the library.
 pub struct ClientRun {
     pub client: Arc<Client>,
     pub bot_handle: BotHandle,
@@ -111,12 +112,12 @@ pub struct ClientRun {
 }
 
 impl ClientRun {
-    /// Starts it on the keys of the folder, which it makes where there are none.
+    /// Starts the library on the keys of the folder, which it makes if there are none.
     pub async fn start_client(
         folder: &KeyFolder,
         url: Option<&str>,
-        web: WhatsAppHttpClient,
-        desk: IntakeSink,
+        http: WhatsAppHttpClient,
+        intake: IntakeSink,
         version: Option<(u32, u32, u32)>,
     ) -> Result<Self> {
         let mut transport = TokioWebSocketTransportFactory::new();
@@ -128,7 +129,7 @@ impl ClientRun {
             database: open_key_database(folder).await?,
             arrivals: arrivals.clone(),
             fault: fault.clone(),
-            intake: desk.clone(),
+            intake: intake.clone(),
         };
         let mut bot = Bot::builder()
             .with_backend(storage)
@@ -137,12 +138,12 @@ impl ClientRun {
                 fault: fault.clone(),
                 notes: notes.clone(),
             })
-            .with_http_client(web)
+            .with_http_client(http)
             .with_device_props(
                 DevicePropsOverride::new().with_os(DEVICE_NAME).with_platform_type(DEVICE_KIND),
             )
             .with_cache_config(small_cache_config())
-            .with_inbound_durability_hook(desk.clone())
+            .with_inbound_durability_hook(intake.clone())
             .skip_history_sync();
         if let Some(version) = version {
             bot = bot.with_version(version);
@@ -152,7 +153,7 @@ impl ClientRun {
         let (sender, signals) = mpsc::unbounded_channel();
         let listener = ClientListener {
             signals: sender,
-            intake: desk,
+            intake,
             arrivals,
             notes: notes.clone(),
             client: Arc::downgrade(&client),
@@ -180,8 +181,8 @@ async fn open_key_database(folder: &KeyFolder) -> Result<SqliteStore> {
     SqliteStore::with_config(url, config).await.with_context(|| format!("Failed to open {url}"))
 }
 
-/// What is kept in memory is enough for one person's account on a small server: the library's own sizes are for
-/// thousands of chats.
+/// What is kept in memory is enough for one person's account on a small server: the library's own sizes are
+/// for thousands of chats.
 fn small_cache_config() -> CacheConfig {
     CacheConfig {
         group_cache: CacheEntryConfig::new(Some(CACHE_TIME), GROUPS_CACHED),
@@ -205,8 +206,8 @@ struct ClientListener {
 }
 
 impl EventHandler for ClientListener {
-    fn handle_event(&self, said: Arc<Said>) {
-        if let Some(signal) = self.handle_client_event(&said) {
+    fn handle_event(&self, event: Arc<LibraryEvent>) {
+        if let Some(signal) = self.handle_client_event(&event) {
             // Closed while the run is being ended.
             self.signals.send(signal).ok();
         }
@@ -250,29 +251,29 @@ impl ClientListener {
         clippy::wildcard_enum_match_arm,
         reason = "the library's enum is open, and most of it is not ours"
     )]
-    fn handle_client_event(&self, said: &Said) -> Option<ClientSignal> {
-        match said {
-            Said::RawNode(stanza) => {
+    fn handle_client_event(&self, event: &LibraryEvent) -> Option<ClientSignal> {
+        match event {
+            LibraryEvent::RawNode(stanza) => {
                 self.register_arrival(stanza.get());
                 self.stanza_signal(stanza.get())
             }
-            Said::Receipt(receipts) => self.receipts_signal(receipts),
-            Said::Messages(batch) if batch.hook_committed => {
+            LibraryEvent::Receipt(receipts) => self.receipts_signal(receipts),
+            LibraryEvent::Messages(batch) if batch.hook_committed => {
                 if batch.iter().any(|message| unread::is_by_own_phone(&message.info)) {
                     self.signals.send(ClientSignal::OwnPhoneRead).ok();
                 }
                 self.unknown_groups_signal(batch)
             }
-            Said::Messages(batch) => self.recovered_messages_signal(batch),
-            Said::UndecryptableMessage(message) => {
+            LibraryEvent::Messages(batch) => self.recovered_messages_signal(batch),
+            LibraryEvent::UndecryptableMessage(message) => {
                 self.arrivals.release_arrival(&Arrival::from_info(&message.info));
                 self.unavailable_signal(message).or_else(|| self.unread_signal(message))
             }
-            _ => signal_from_event(said),
+            _ => signal_from_event(event),
         }
     }
 
-    /// What only the phone can open is told as a message that says so.
+    /// A message that only the phone can open becomes one that says so.
     fn unavailable_signal(&self, message: &UndecryptableMessage) -> Option<ClientSignal> {
         if !message.is_unavailable {
             return None;
@@ -295,7 +296,7 @@ impl ClientListener {
         });
     }
 
-    /// What nobody would see on a phone either is left out.
+    /// A message that nobody would see on a phone either is left out.
     fn unread_signal(&self, message: &UndecryptableMessage) -> Option<ClientSignal> {
         let unseen = message.decrypt_fail_mode == DecryptFailMode::Hide
             || message.unavailable_type.is_unrecoverable_fanout();
@@ -312,7 +313,7 @@ impl ClientListener {
         })
     }
 
-    /// The hook has handed these messages over; how their groups are called it could not ask.
+    /// The intake sink has handed these messages over; it could not ask how their groups are called.
     fn unknown_groups_signal(&self, batch: &MessageBatch) -> Option<ClientSignal> {
         let chats = batch.iter().map(|message| &message.info.source.chat);
         let unknown = chats.filter(|chat| {
@@ -323,8 +324,8 @@ impl ClientListener {
         (!unknown.is_empty()).then_some(ClientSignal::GroupsChanged(unknown))
     }
 
-    /// What devices of other people say of messages. What our own devices say tells nothing of theirs.
-    fn receipts_signal(&self, receipts: &Receipts) -> Option<ClientSignal> {
+    /// What devices of other people say of messages. Receipts of our own devices say nothing of theirs.
+    fn receipts_signal(&self, receipts: &DeviceReceipts) -> Option<ClientSignal> {
         let kind = receipt_kind(&receipts.r#type)?;
         self.device_receipts_signal(&receipts.source.sender, &receipts.message_ids, kind)
     }
@@ -363,7 +364,7 @@ impl ClientListener {
         }
     }
 
-    /// What the phone sends for a message that could not be decrypted comes without the hook.
+    /// What the phone sends for a message that could not be decrypted comes without the durability hook.
     fn recovered_messages_signal(&self, batch: &MessageBatch) -> Option<ClientSignal> {
         let recovered = batch.iter().filter(|message| message.info.unavailable_request_id.is_some());
         let recovered: Vec<_> = recovered.cloned().collect();
@@ -373,68 +374,74 @@ impl ClientListener {
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open, and most of it is not ours")]
-fn signal_from_event(said: &Said) -> Option<ClientSignal> {
-    Some(match said {
-        Said::Connected(_) => ClientSignal::Connected,
-        Said::Disconnected(_) => ClientSignal::Disconnected,
-        Said::StreamReplaced(_) => ClientSignal::Ends(DisconnectReason::Replaced),
-        Said::LoggedOut(_) => ClientSignal::Ends(DisconnectReason::LoggedOut),
-        Said::ClientOutdated(_) => ClientSignal::Ends(DisconnectReason::Outdated),
-        Said::TemporaryBan(ban) => ClientSignal::Ends(DisconnectReason::Banned {
+fn signal_from_event(event: &LibraryEvent) -> Option<ClientSignal> {
+    Some(match event {
+        LibraryEvent::Connected(_) => ClientSignal::Connected,
+        LibraryEvent::Disconnected(_) => ClientSignal::Disconnected,
+        LibraryEvent::StreamReplaced(_) => ClientSignal::Ends(DisconnectReason::Replaced),
+        LibraryEvent::LoggedOut(_) => ClientSignal::Ends(DisconnectReason::LoggedOut),
+        LibraryEvent::ClientOutdated(_) => ClientSignal::Ends(DisconnectReason::Outdated),
+        LibraryEvent::TemporaryBan(ban) => ClientSignal::Ends(DisconnectReason::Banned {
             secs: ban.expire.to_std().unwrap_or_default().as_secs(),
         }),
         // The library tries again by itself after these.
-        Said::ConnectFailure(failure) if failure.reason.should_reconnect() => ClientSignal::Disconnected,
-        Said::ConnectFailure(failure) => {
+        LibraryEvent::ConnectFailure(failure) if failure.reason.should_reconnect() => {
+            ClientSignal::Disconnected
+        }
+        LibraryEvent::ConnectFailure(failure) => {
             ClientSignal::Ends(DisconnectReason::Refused { reason: failure.reason.code() })
         }
-        Said::ServerAck(ack) if ack.class.as_deref() == Some("message") => {
+        LibraryEvent::ServerAck(ack) if ack.class.as_deref() == Some("message") => {
             ClientSignal::Events(vec![Event::Answered {
                 id: MessageId::new(&ack.id),
                 answer: parse_ack_answer(ack.error.as_deref()),
             }])
         }
-        Said::IdentityChange(change) => {
+        LibraryEvent::IdentityChange(change) => {
             let names = std::iter::once(&change.user).chain(&change.lid_user);
             let changed = names.map(|name| Event::IdentityChanged { person: inbound::to_sender_id(name) });
             ClientSignal::Events(changed.collect())
         }
-        Said::ChatPresence(update) if update.state == ChatPresence::Composing => {
+        LibraryEvent::ChatPresence(update) if update.state == ChatPresence::Composing => {
             ClientSignal::Events(vec![Event::Typing { chat: inbound::to_chat_id(&update.source.chat) }])
         }
-        Said::GroupUpdate(update) => ClientSignal::GroupsChanged(vec![update.group_jid.clone()]),
-        Said::SelfPushNameUpdated(_) => ClientSignal::Named,
-        _ => return pairing_signal_from_event(said).map(ClientSignal::Pairing),
+        LibraryEvent::GroupUpdate(update) => ClientSignal::GroupsChanged(vec![update.group_jid.clone()]),
+        LibraryEvent::SelfPushNameUpdated(_) => ClientSignal::Named,
+        _ => return pairing_signal_from_event(event).map(ClientSignal::Pairing),
     })
 }
 
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open, and most of it is not ours")]
-fn pairing_signal_from_event(said: &Said) -> Option<PairingSignal> {
-    Some(match said {
-        Said::PairingQrCode(qr) => PairingSignal::Qr { code: qr.code.clone(), valid: qr.timeout },
-        Said::PairingCode(code) => PairingSignal::Code { code: code.code.clone(), valid: code.timeout },
-        Said::PairingCodeRefresh(_) => PairingSignal::CodeExpired,
-        Said::PairingCodeError(refused) => {
+fn pairing_signal_from_event(event: &LibraryEvent) -> Option<PairingSignal> {
+    Some(match event {
+        LibraryEvent::PairingQrCode(qr) => PairingSignal::Qr { code: qr.code.clone(), valid: qr.timeout },
+        LibraryEvent::PairingCode(code) => {
+            PairingSignal::Code { code: code.code.clone(), valid: code.timeout }
+        }
+        LibraryEvent::PairingCodeRefresh(_) => PairingSignal::CodeExpired,
+        LibraryEvent::PairingCodeError(refused) => {
             PairingSignal::CodeRefused { rejection: refused.rejection, error: refused.error.clone() }
         }
-        Said::PairingQrCodesExhausted(used_up) => {
+        LibraryEvent::PairingQrCodesExhausted(used_up) => {
             PairingSignal::QrCodesUsedUp { disconnected: used_up.disconnected }
         }
-        Said::QrScannedWithoutMultidevice(_) => PairingSignal::PhoneTooOld,
-        Said::PairPasskeyRequest(wanted) => {
+        LibraryEvent::QrScannedWithoutMultidevice(_) => PairingSignal::PhoneTooOld,
+        LibraryEvent::PairPasskeyRequest(wanted) => {
             PairingSignal::PasskeyWanted { request: wanted.request_options_json.clone() }
         }
-        Said::PairPasskeyConfirmation(code) => {
+        LibraryEvent::PairPasskeyConfirmation(code) => {
             PairingSignal::PasskeyCode { code: code.code.clone(), shown: !code.skip_handoff_ux }
         }
-        Said::PairPasskeyError(failed) => PairingSignal::PasskeyFailed { error: failed.error.clone() },
-        Said::PairSuccess(_) => PairingSignal::Agreed,
-        Said::PairError(failed) => PairingSignal::Failed { error: failed.error.clone() },
+        LibraryEvent::PairPasskeyError(failed) => {
+            PairingSignal::PasskeyFailed { error: failed.error.clone() }
+        }
+        LibraryEvent::PairSuccess(_) => PairingSignal::Agreed,
+        LibraryEvent::PairError(failed) => PairingSignal::Failed { error: failed.error.clone() },
         _ => return None,
     })
 }
 
-/// None of what says nothing of a device that can read the message.
+/// `None` for a receipt that does not say that a device can read the message.
 #[expect(clippy::wildcard_enum_match_arm, reason = "the library's enum is open, and most of it is not ours")]
 fn receipt_kind(kind: &ReceiptType) -> Option<ReceiptKind> {
     match kind {
@@ -444,7 +451,7 @@ fn receipt_kind(kind: &ReceiptType) -> Option<ReceiptKind> {
     }
 }
 
-/// A refusal without a number that can be read is one of the server's own.
+/// A refusal without a readable number counts as the server's own.
 fn parse_ack_answer(error: Option<&str>) -> Answer {
     match error {
         None => Answer::Acked,

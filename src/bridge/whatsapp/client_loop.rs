@@ -1,5 +1,7 @@
-//! One run of the library from its start to its end: its signals become link states, orders go out, the person is led
-//! through linking. One task owns all of it; whatever takes time is a task beside it.
+//! One run of the library from its start to its end: its signals become link states, orders go out, the
+//! person is led through linking. One task owns all of it; work that takes time is a task beside it. WhatsApp
+//! is made to deliver again what was not stored, with a backoff; redelivery is idempotent, since intake knows
+//! each message by its id.
 
 use std::collections::HashMap;
 use std::pin::{Pin, pin};
@@ -27,36 +29,36 @@ use super::notes::UnreadNotes;
 use super::outbound::{Outbound, SendGate};
 use super::presence::PresenceUpdate;
 use super::reconnect_policy::DisconnectReason;
-use super::{ROOM_LOOK_EACH, RunningBridge};
+use super::running_bridge::{DISK_SPACE_CHECK_EVERY, RunningBridge};
 use crate::types::{Event, LinkState, Pairing, PairingFailure};
 
-/// How long the library may take to stop: it flushes for up to 15 s where the network hangs.
+/// How long the library may take to stop: it flushes for up to 15 s when the network hangs.
 const STOP_LIMIT: Duration = Duration::from_secs(20);
-/// How often the connection is looked at.
-const LOOK_EACH: Duration = Duration::from_secs(30);
-/// How often all groups are told.
-const GROUPS_EACH: Duration = Duration::from_secs(24 * 60 * 60);
+/// How often the connection is checked.
+const LIVENESS_CHECK_EVERY: Duration = Duration::from_secs(30);
+/// How often intake is told all groups.
+const GROUPS_SYNC_EVERY: Duration = Duration::from_secs(24 * 60 * 60);
 /// The first pause before WhatsApp is made to deliver again what was not stored; it doubles.
 const REDELIVERY_PAUSE: Duration = Duration::from_secs(5);
 const REDELIVERY_PAUSE_MAX: Duration = Duration::from_secs(300);
 /// How long WhatsApp may take over a passkey's answer. Nothing else goes on meanwhile.
 const PASSKEY_LIMIT: Duration = Duration::from_secs(20);
-/// What intake is still to be told; an answer of WhatsApp's beyond it makes us send that message again.
-const TELLING_MAX: usize = 1024;
-/// How long what was not told yet may take at the end.
-const LAST_WORDS_LIMIT: Duration = Duration::from_secs(2);
-/// How long WhatsApp may take to forget this device. Nothing else goes on meanwhile, not even an end.
-const FORGETTING_LIMIT: Duration = Duration::from_secs(20);
-/// Groups that are asked about at the same time, and how long one is left alone then. That doubles while WhatsApp does
-/// not say how the group is called.
+/// Events that wait for intake; if an answer of WhatsApp's is left out, its message is sent again.
+const EVENTS_WAITING_MAX: usize = 1024;
+/// How long the last events may take at the end.
+const LAST_EVENTS_LIMIT: Duration = Duration::from_secs(2);
+/// How long WhatsApp may take to forget this device. Nothing else goes on meanwhile, not even a shutdown.
+const LOG_OUT_LIMIT: Duration = Duration::from_secs(20);
+/// Groups that are asked about at the same time, and the pause before the same group is asked about again. It
+/// doubles while WhatsApp does not say how the group is called.
 const GROUPS_ASKED_MAX: usize = 4;
-const GROUP_ASKED_EACH: Duration = Duration::from_secs(30);
-const GROUP_ASKED_EACH_MAX: Duration = Duration::from_secs(24 * 60 * 60);
+const GROUP_ASK_PAUSE: Duration = Duration::from_secs(30);
+const GROUP_ASK_PAUSE_MAX: Duration = Duration::from_secs(24 * 60 * 60);
 /// Groups of which it is remembered that they were asked about.
 const ASKED_REMEMBERED_MAX: usize = 1000;
 
-/// Messages of the own phone that cannot be read, one after the other, after which its session counts as broken: one
-/// may be damaged, and another still on its way when the first is asked for.
+/// Messages of the own phone that cannot be read, one after the other, after which its session counts as
+/// broken: one may be damaged, and another still on its way when the first is asked for.
 const OWN_PHONE_UNREAD_MAX: u32 = 3;
 
 /// What a run is for.
@@ -70,12 +72,12 @@ pub enum RunAim {
 /// How a run has ended.
 #[derive(Debug)]
 pub enum RunOutcome {
-    /// Somebody wanted it.
+    /// Somebody wanted it to stop.
     Stopped,
-    /// What it was for.
+    /// It has reached its aim.
     Reached,
     Failed(PairingFailure),
-    /// By itself; `online` is how long it was.
+    /// It ended by itself; `online` is how long it was online.
     Over {
         end: DisconnectReason,
         online: Option<Duration>,
@@ -97,35 +99,37 @@ pub async fn run_client_once(
     {
         bridge.publish_link(LinkState::Pairing(pairing));
     }
-    let (url, web, desk) = (bridge.settings.url.clone(), bridge.http.clone(), bridge.intake.clone());
-    let library = ClientRun::start_client(&bridge.folder, url.as_deref(), web, desk.clone(), version).await?;
-    let (telling, told) = mpsc::channel(TELLING_MAX);
-    let (noting, to_note) = mpsc::unbounded_channel();
-    let mut tellers = JoinSet::new();
-    tellers.spawn(store_unread_notes(desk.clone(), library.notes.clone(), to_note));
-    tellers.spawn(forward_events(desk, told));
+    let (url, http, intake) = (bridge.settings.url.clone(), bridge.http.clone(), bridge.intake.clone());
+    let client_run =
+        ClientRun::start_client(&bridge.folder, url.as_deref(), http, intake.clone(), version).await?;
+    let (event_sender, event_receiver) = mpsc::channel(EVENTS_WAITING_MAX);
+    let (note_sender, note_receiver) = mpsc::unbounded_channel();
+    let mut forwarders = JoinSet::new();
+    forwarders.spawn(store_unread_notes(intake.clone(), client_run.notes.clone(), note_receiver));
+    forwarders.spawn(forward_events(intake, event_receiver));
     let (presence, clock) = (bridge.settings.presence, bridge.settings.clock);
-    let outbound = Outbound::new(library.client.clone(), presence, clock, telling.clone());
+    let outbound = Outbound::new(client_run.client.clone(), presence, clock, event_sender.clone());
     let mut running = ClientLoop {
         bridge,
-        client_run: library,
+        client_run,
         outbound,
-        telling,
-        noting,
-        greetings: JoinSet::new(),
-        errands: JoinSet::new(),
+        event_sender,
+        note_sender,
+        initial_syncs: JoinSet::new(),
+        side_tasks: JoinSet::new(),
         liveness: Liveness::new_closed(Instant::now()),
         end: None,
         redelivery: None,
         redelivery_pause: REDELIVERY_PAUSE,
         not_stored: None,
-        asked: HashMap::new(),
+        asked_groups: HashMap::new(),
         own_phone_unread: 0,
     };
     let outcome = running.run_until_outcome(aim, shutdown).await;
-    let ClientLoop { client_run: library, outbound, telling, noting, greetings, errands, .. } = running;
-    drop((outbound, greetings, errands));
-    let ClientRun { bot_handle: running, mut signals, .. } = library;
+    let ClientLoop { client_run, outbound, event_sender, note_sender, initial_syncs, side_tasks, .. } =
+        running;
+    drop((outbound, initial_syncs, side_tasks));
+    let ClientRun { bot_handle: running, mut signals, .. } = client_run;
     // Flushes what the library still holds in memory, also after it has ended by itself.
     let stopping = async {
         let mut stopping = pin!(running.shutdown());
@@ -133,7 +137,7 @@ pub async fn run_client_once(
             tokio::select! {
                 () = &mut stopping => return,
                 // What it acknowledges meanwhile waits for that.
-                Some(signal) = signals.recv() => forward_late_signal(signal, &telling, &noting),
+                Some(signal) = signals.recv() => forward_late_signal(signal, &event_sender, &note_sender),
             }
         }
     };
@@ -141,24 +145,24 @@ pub async fn run_client_once(
         tracing::warn!("The WhatsApp library does not stop; ending it");
     }
     while let Ok(signal) = signals.try_recv() {
-        forward_late_signal(signal, &telling, &noting);
+        forward_late_signal(signal, &event_sender, &note_sender);
     }
-    drop((telling, noting));
-    let told = async { while tellers.join_next().await.is_some() {} };
-    timeout(LAST_WORDS_LIMIT, told).await.ok();
+    drop((event_sender, note_sender));
+    let all_forwarded = async { while forwarders.join_next().await.is_some() {} };
+    timeout(LAST_EVENTS_LIMIT, all_forwarded).await.ok();
     Ok(outcome)
 }
 
 /// What intake is told of a signal that came after the run's end.
 fn forward_late_signal(
     signal: ClientSignal,
-    telling: &mpsc::Sender<Vec<Event>>,
-    noting: &mpsc::UnboundedSender<Vec<Event>>,
+    event_sender: &mpsc::Sender<Vec<Event>>,
+    note_sender: &mpsc::UnboundedSender<Vec<Event>>,
 ) {
     match signal {
-        ClientSignal::Events(events) => drop(telling.try_send(events)),
-        ClientSignal::Unread { noted, .. } => drop(noting.send(vec![*noted])),
-        ClientSignal::Unavailable(events) => drop(noting.send(events)),
+        ClientSignal::Events(events) => drop(event_sender.try_send(events)),
+        ClientSignal::Unread { noted, .. } => drop(note_sender.send(vec![*noted])),
+        ClientSignal::Unavailable(events) => drop(note_sender.send(events)),
         ClientSignal::Connected
         | ClientSignal::Disconnected
         | ClientSignal::Pairing(_)
@@ -172,32 +176,32 @@ fn forward_late_signal(
 
 /// Has intake store what nobody could read, one after the other: until then nothing leaves to WhatsApp.
 async fn store_unread_notes(
-    desk: IntakeSink,
+    intake: IntakeSink,
     notes: UnreadNotes,
-    mut to_note: mpsc::UnboundedReceiver<Vec<Event>>,
+    mut note_receiver: mpsc::UnboundedReceiver<Vec<Event>>,
 ) {
-    while let Some(events) = to_note.recv().await {
-        match desk.submit_with_retry(events).await {
-            StoreResult::Yes => notes.mark_stored(),
-            StoreResult::No => notes.mark_lost(),
+    while let Some(events) = note_receiver.recv().await {
+        match intake.submit_with_retry(events).await {
+            StoreResult::Stored => notes.mark_stored(),
+            StoreResult::NotStored => notes.mark_lost(),
         }
     }
 }
 
 /// Tells intake what WhatsApp does not deliver twice.
-async fn forward_events(desk: IntakeSink, mut told: mpsc::Receiver<Vec<Event>>) {
-    while let Some(events) = told.recv().await {
+async fn forward_events(intake: IntakeSink, mut event_receiver: mpsc::Receiver<Vec<Event>>) {
+    while let Some(events) = event_receiver.recv().await {
         if events.iter().all(may_be_lost) {
-            desk.submit_unconfirmed(events).await;
+            intake.submit_unconfirmed(events).await;
         } else {
-            // What intake did not take it had no time for: the service stops.
-            desk.submit_with_retry(events).await;
+            // If intake did not take it, the service is stopping.
+            intake.submit_with_retry(events).await;
         }
     }
 }
 
-/// Whether nothing is lost with an event but a little time: what WhatsApp did not answer is sent again, and what a device
-/// has, it says of the next message.
+/// Whether losing an event costs only a little time: a message without WhatsApp's answer is sent again, and
+/// with the next message a device says again what it has.
 fn may_be_lost(event: &Event) -> bool {
     match event {
         Event::Answered { .. } | Event::Receipt(_) | Event::Typing { .. } => true,
@@ -220,11 +224,11 @@ struct ClientLoop<'a> {
     bridge: &'a mut RunningBridge,
     client_run: ClientRun,
     outbound: Outbound,
-    telling: mpsc::Sender<Vec<Event>>,
-    noting: mpsc::UnboundedSender<Vec<Event>>,
-    /// The greeting of the newest connection.
-    greetings: JoinSet<InitialSync>,
-    errands: JoinSet<()>,
+    event_sender: mpsc::Sender<Vec<Event>>,
+    note_sender: mpsc::UnboundedSender<Vec<Event>>,
+    /// The initial sync of the newest connection.
+    initial_syncs: JoinSet<InitialSync>,
+    side_tasks: JoinSet<()>,
     liveness: Liveness,
     /// Why the library is about to end.
     end: Option<DisconnectReason>,
@@ -233,8 +237,9 @@ struct ClientLoop<'a> {
     redelivery_pause: Duration,
     /// When it was last found that something was not stored.
     not_stored: Option<Instant>,
-    /// Groups whose names were asked for, until when they are left alone, and how long that is.
-    asked: HashMap<Jid, (Instant, Duration)>,
+    /// Groups whose names were asked for: the time at which they may be asked for again, and the pause until
+    /// then.
+    asked_groups: HashMap<Jid, (Instant, Duration)>,
     /// Messages of the own phone that could not be read, one after the other.
     own_phone_unread: u32,
 }
@@ -245,10 +250,10 @@ impl ClientLoop<'_> {
         aim: &mut RunAim,
         shutdown: &mut Pin<&mut impl Future<Output = ()>>,
     ) -> RunOutcome {
-        let mut look = interval(LOOK_EACH);
+        let mut look = interval(LIVENESS_CHECK_EVERY);
         look.set_missed_tick_behavior(MissedTickBehavior::Delay);
-        let mut room_look = interval(ROOM_LOOK_EACH);
-        room_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        let mut space_look = interval(DISK_SPACE_CHECK_EVERY);
+        space_look.set_missed_tick_behavior(MissedTickBehavior::Delay);
         let redelivery_wanted = self.bridge.intake.redelivery.clone();
         loop {
             let redelivery = self.redelivery;
@@ -259,13 +264,13 @@ impl ClientLoop<'_> {
                 Some(signal) = self.client_run.signals.recv() => self.on_signal(signal, aim).await,
                 fault = self.client_run.fault.wait_for_fault() => Some(self.on_storage_fault(&fault, aim)),
                 () = &mut self.client_run.bot_handle => Some(self.outcome_after_end()),
-                Some(greeted) = self.greetings.join_next() => self.on_initial_sync_done(greeted.ok(), aim),
+                Some(synced) = self.initial_syncs.join_next() => self.on_initial_sync_done(synced.ok(), aim),
                 order = self.bridge.orders.recv() => match order {
                     Some(order) => { self.outbound.handle_order(order, self.liveness.send_gate()); None }
                     None => Some(RunOutcome::Stopped),
                 },
                 () = self.outbound.wait_for_finished_send() => None,
-                Some(_) = self.errands.join_next() => None,
+                Some(_) = self.side_tasks.join_next() => None,
                 answer = next_person_answer(aim) => self.on_passkey_answer(answer).await,
                 () = redelivery_wanted.notified() => { self.schedule_redelivery(); None }
                 () = sleep_until(redelivery.unwrap_or_else(Instant::now)), if redelivery.is_some() => {
@@ -274,7 +279,7 @@ impl ClientLoop<'_> {
                 }
                 () = tokio::time::sleep(limit.unwrap_or_default()), if limit.is_some() => self.on_linking_timeout(aim),
                 _ = look.tick() => self.check_liveness(aim),
-                _ = room_look.tick() => self.check_disk_space(aim),
+                _ = space_look.tick() => self.check_disk_space(aim),
             };
             if let Some(outcome) = done {
                 return outcome;
@@ -301,7 +306,7 @@ impl ClientLoop<'_> {
                 return self.apply_linking_step(step, linking).await;
             }
             ClientSignal::Events(events) => {
-                if self.telling.try_send(events).is_err() {
+                if self.event_sender.try_send(events).is_err() {
                     tracing::warn!("Intake is far behind: left out what WhatsApp answered");
                 }
             }
@@ -319,13 +324,13 @@ impl ClientLoop<'_> {
             }
             ClientSignal::OwnPhoneRead => self.own_phone_unread = 0,
             ClientSignal::Unread { noted, by_own_phone } => self.on_unread(*noted, by_own_phone),
-            ClientSignal::Unavailable(events) => drop(self.noting.send(events)),
+            ClientSignal::Unavailable(events) => drop(self.note_sender.send(events)),
         }
         None
     }
 
     fn on_unread(&mut self, noted: Event, by_own_phone: bool) {
-        self.noting.send(vec![noted]).ok();
+        self.note_sender.send(vec![noted]).ok();
         if !by_own_phone {
             tracing::warn!("A message could not be read; its author and your phone are asked for it");
             return;
@@ -335,7 +340,7 @@ impl ClientLoop<'_> {
         if self.own_phone_unread >= OWN_PHONE_UNREAD_MAX {
             self.own_phone_unread = 0;
             tracing::warn!("Nothing of your own phone's can be read: beginning a new session with it");
-            self.errands.spawn(reset_phone_session(self.client_run.client.clone()));
+            self.side_tasks.spawn(reset_phone_session(self.client_run.client.clone()));
         }
     }
 
@@ -346,28 +351,33 @@ impl ClientLoop<'_> {
         if let RunAim::Unlink = aim {
             return Some(log_out_device(&self.client_run.client).await);
         }
-        let told = self.bridge.groups_told.is_some_and(|at| at.elapsed() < GROUPS_EACH);
-        self.start_initial_sync(if told { InitialSync::Account } else { InitialSync::AccountAndGroups });
+        let recently_announced =
+            self.bridge.groups_announced.is_some_and(|at| at.elapsed() < GROUPS_SYNC_EVERY);
+        self.start_initial_sync(if recently_announced {
+            InitialSync::Account
+        } else {
+            InitialSync::AccountAndGroups
+        });
         self.outbound.queue_presence_update(PresenceUpdate::Connected);
         None
     }
 
-    fn start_initial_sync(&mut self, greeting: InitialSync) {
-        self.greetings.abort_all();
-        self.greetings.detach_all();
-        self.greetings.spawn(run_initial_sync(
+    fn start_initial_sync(&mut self, sync: InitialSync) {
+        self.initial_syncs.abort_all();
+        self.initial_syncs.detach_all();
+        self.initial_syncs.spawn(run_initial_sync(
             self.client_run.client.clone(),
             self.bridge.intake.clone(),
-            greeting,
+            sync,
         ));
     }
 
     /// Intake knows whose link this is. From here on orders are carried out.
-    fn on_initial_sync_done(&mut self, greeted: Option<InitialSync>, aim: &RunAim) -> Option<RunOutcome> {
-        if greeted == Some(InitialSync::AccountAndGroups) {
-            self.bridge.groups_told = Some(Instant::now());
+    fn on_initial_sync_done(&mut self, synced: Option<InitialSync>, aim: &RunAim) -> Option<RunOutcome> {
+        if synced == Some(InitialSync::AccountAndGroups) {
+            self.bridge.groups_announced = Some(Instant::now());
         }
-        if greeted.is_none() || self.end.is_some() {
+        if synced.is_none() || self.end.is_some() {
             return None;
         }
         self.liveness.mark_open(Instant::now());
@@ -378,10 +388,10 @@ impl ClientLoop<'_> {
         }
     }
 
-    /// The connection is gone, or a new one is not greeted yet.
+    /// The connection is gone, or the initial sync of a new one is not done yet.
     fn on_disconnected(&mut self, aim: &RunAim) {
-        self.greetings.abort_all();
-        self.greetings.detach_all();
+        self.initial_syncs.abort_all();
+        self.initial_syncs.detach_all();
         self.liveness.mark_closed(Instant::now());
         match aim {
             // The person sees how the linking stands instead.
@@ -399,13 +409,13 @@ impl ClientLoop<'_> {
         RunOutcome::Over { end: DisconnectReason::Storage, online: self.liveness.online_time(Instant::now()) }
     }
 
-    /// The library has ended: why, it may have said just before.
+    /// The library has ended; it may have said why just before.
     fn outcome_after_end(&mut self) -> RunOutcome {
         while let Ok(signal) = self.client_run.signals.try_recv() {
             if let ClientSignal::Ends(end) = signal {
                 self.end = Some(end);
             } else {
-                forward_late_signal(signal, &self.telling, &self.noting);
+                forward_late_signal(signal, &self.event_sender, &self.note_sender);
             }
         }
         RunOutcome::Over {
@@ -414,7 +424,7 @@ impl ClientLoop<'_> {
         }
     }
 
-    /// Whether the connection is as dead as it is silent.
+    /// Ends the run if the connection is dead.
     fn check_liveness(&mut self, aim: &RunAim) -> Option<RunOutcome> {
         let linked = match aim {
             RunAim::Link(linking) => linking.has_agreed(),
@@ -444,23 +454,27 @@ impl ClientLoop<'_> {
 
     fn request_group_name(&mut self, group: Jid) {
         let now = Instant::now();
-        let pause = match self.asked.get(&group) {
+        let pause = match self.asked_groups.get(&group) {
             Some((until, _)) if now < *until => return,
             Some((_, pause))
                 if !self.bridge.intake.announced.knows_chat_name(&inbound::to_chat_id(&group)) =>
             {
-                (*pause * 2).min(GROUP_ASKED_EACH_MAX)
+                (*pause * 2).min(GROUP_ASK_PAUSE_MAX)
             }
-            Some(_) | None => GROUP_ASKED_EACH,
+            Some(_) | None => GROUP_ASK_PAUSE,
         };
-        if self.liveness.send_gate() == SendGate::Closed || self.errands.len() >= GROUPS_ASKED_MAX {
+        if self.liveness.send_gate() == SendGate::Closed || self.side_tasks.len() >= GROUPS_ASKED_MAX {
             return;
         }
-        if self.asked.len() >= ASKED_REMEMBERED_MAX {
-            self.asked.clear();
+        if self.asked_groups.len() >= ASKED_REMEMBERED_MAX {
+            self.asked_groups.clear();
         }
-        self.asked.insert(group.clone(), (now + pause, pause));
-        self.errands.spawn(announce_group(self.client_run.client.clone(), self.bridge.intake.clone(), group));
+        self.asked_groups.insert(group.clone(), (now + pause, pause));
+        self.side_tasks.spawn(announce_group(
+            self.client_run.client.clone(),
+            self.bridge.intake.clone(),
+            group,
+        ));
     }
 
     fn schedule_redelivery(&mut self) {
@@ -482,7 +496,7 @@ impl ClientLoop<'_> {
             return;
         }
         let client = self.client_run.client.clone();
-        self.errands.spawn(async move { client.reconnect_immediately().await });
+        self.side_tasks.spawn(async move { client.reconnect_immediately().await });
     }
 
     async fn apply_linking_step(&mut self, step: LinkingStep, linking: &Linking) -> Option<RunOutcome> {
@@ -495,8 +509,8 @@ impl ClientLoop<'_> {
             LinkingStep::AskForCode => {
                 self.bridge.publish_link(LinkState::Pairing(Pairing::Asking));
                 let (client, code) = (self.client_run.client.clone(), linking.pair_code_options()?);
-                // How it went, the library says by its signals.
-                self.errands.spawn(async move { drop(client.pair_with_code(code).await) });
+                // The library's signals say how it went.
+                self.side_tasks.spawn(async move { drop(client.pair_with_code(code).await) });
             }
             LinkingStep::Confirm => return self.confirm_passkey().await,
             LinkingStep::Fail(failure) => return Some(RunOutcome::Failed(failure)),
@@ -504,8 +518,8 @@ impl ClientLoop<'_> {
         None
     }
 
-    async fn on_passkey_answer(&mut self, said: PasskeyAnswer) -> Option<RunOutcome> {
-        match said {
+    async fn on_passkey_answer(&mut self, answer: PasskeyAnswer) -> Option<RunOutcome> {
+        match answer {
             PasskeyAnswer::Passkey(assertion) => {
                 let sending = self.client_run.client.send_passkey_response(assertion);
                 passkey_failure(timeout(PASSKEY_LIMIT, sending).await)
@@ -555,7 +569,7 @@ async fn next_person_answer(aim: &mut RunAim) -> PasskeyAnswer {
 /// Has the server forget this device.
 async fn log_out_device(client: &Arc<Client>) -> RunOutcome {
     let Some(device) = client.pn() else { return RunOutcome::Reached };
-    let asking = timeout(FORGETTING_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&device))).await;
+    let asking = timeout(LOG_OUT_LIMIT, client.execute(RemoveCompanionDeviceSpec::new(&device))).await;
     match asking.context("Failed to wait for WhatsApp").and_then(|answer| Ok(answer?)) {
         Ok(()) => RunOutcome::Reached,
         Err(error) => {

@@ -1,17 +1,13 @@
-//! What a message says, whatever its kind, and what goes along with it. Pure, over protobufs that strangers made:
-//! everything is bounded before it is kept.
+//! What a message says, whatever its kind, and what goes along with it. Pure, over protobufs that strangers
+//! made: everything is bounded before it is kept.
 
 use whatsapp_rust::prelude::wa;
 
 use super::kinds::{Layer, UNREADABLE, parse_layer};
 pub use super::kinds::{ONLY_THE_PHONE, SEEN_ONCE, find_context_info};
+use super::wording::shorten_middle;
 use crate::types::Media;
-use crate::writing::is_bidi_control;
 
-/// Most characters of a message's text: WhatsApp's own limit.
-const TEXT_MAX_CHARS: usize = 65_536;
-/// Most characters of a name.
-const NAME_MAX: usize = 64;
 /// How deep wrappers are looked into; WhatsApp's clients make three at most.
 const WRAPPERS_MAX: usize = 8;
 
@@ -41,7 +37,7 @@ pub fn unwrap_message(message: &wa::Message) -> &wa::Message {
     inner
 }
 
-/// The message that a comment is on, where one is in the wrappers.
+/// The message that a comment is on, if there is a comment in the wrappers.
 pub fn commented_message_key(message: &wa::Message) -> Option<&wa::MessageKey> {
     let mut inner = message;
     for _ in 0..WRAPPERS_MAX {
@@ -73,43 +69,4 @@ pub fn read_quoted_content(message: &wa::Message) -> (String, Option<Media>) {
         MessageContent::Done { text, .. } => (text, None),
         MessageContent::Nothing => (String::new(), None),
     }
-}
-
-/// A name as one line of bounded length that cannot reorder what stands beside it.
-pub fn clean_name(name: &str) -> String {
-    clean_line(name, NAME_MAX)
-}
-
-/// A text as one line of so many characters, which turns nothing around.
-pub fn clean_line(text: &str, most_chars: usize) -> String {
-    let spaced = text.chars().map(|c| if c.is_whitespace() { ' ' } else { c });
-    let visible = spaced.filter(|c| !c.is_control() && !is_bidi_control(*c));
-    let kept: String = visible.take(most_chars).collect();
-    kept.trim().to_owned()
-}
-
-/// A text of any length that WhatsApp's own clients send. Of a longer one the middle is left out: its beginning and its
-/// end are what somebody may call Kai with.
-pub fn shorten_middle(text: &str) -> String {
-    const LEFT_OUT: &str = " … ";
-    let chars = text.chars().count();
-    if chars <= TEXT_MAX_CHARS {
-        return text.to_owned();
-    }
-    let half = (TEXT_MAX_CHARS - LEFT_OUT.len()) / 2;
-    let head = text.char_indices().nth(half).map_or(text.len(), |(at, _)| at);
-    let tail = text.char_indices().nth(chars - half).map_or(text.len(), |(at, _)| at);
-    format!("{}{LEFT_OUT}{}", &text[..head], &text[tail..])
-}
-
-/// At most `limit` bytes, cut between characters.
-pub fn truncate_to_bytes(text: &str, limit: usize) -> String {
-    const CUT: char = '…';
-    if text.len() <= limit {
-        return text.to_owned();
-    }
-    let end = text.floor_char_boundary(limit.saturating_sub(CUT.len_utf8()));
-    let mut cut = text[..end].to_owned();
-    cut.push(CUT);
-    cut
 }

@@ -1,8 +1,8 @@
-//! What happens when the link's database fails: from that moment on nothing of the run reaches the disk, and nothing
-//! leaves to WhatsApp. What the library makes of the failure stays in its memory and ends with it.
+//! What happens when the link's database fails: from that moment on nothing of the run reaches the disk, and
+//! nothing leaves to WhatsApp. What the library makes of the failure stays in its memory and ends with it.
 //!
-//! So a full or broken disk is to the link what `kill -9` is: WhatsApp is told of nothing that is not on disk, and
-//! delivers it again to the next run, which goes on from what the disk has.
+//! So a full or broken disk is to the link what `kill -9` is: WhatsApp is told of nothing that is not on
+//! disk, and delivers it again to the next run, which goes on from what the disk has.
 
 use std::sync::Arc;
 

@@ -1,9 +1,10 @@
-//! What is attached to a message: what it is called and declared to be, and what finds and opens it later. Pure.
+//! What is attached to a message: what it is called and declared to be, and what finds and opens it later.
+//! Pure.
 
 use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::clean_line;
+use super::wording::clean_line;
 use crate::types::{Media, MediaKind};
 
 /// Most characters of a file's name.
@@ -54,8 +55,8 @@ pub fn sticker_media(sticker: &kind::StickerMessage) -> Media {
     media!(MediaKind::Sticker, sticker, None)
 }
 
-/// What finds and opens a file later: for every kind of file the same message, with nothing in it that is not needed.
-/// Empty where a part is larger than any that WhatsApp makes: such a file cannot be had.
+/// What finds and opens a file later: for every kind of file the same message, with nothing in it that is not
+/// needed. Empty if a part is larger than any that WhatsApp makes: such a file cannot be had.
 fn encode_media_handle(found: &kind::DocumentMessage) -> Vec<u8> {
     let path = found.direct_path.as_ref().map_or(0, String::len);
     let keys = [&found.media_key, &found.file_sha256, &found.file_enc_sha256];
@@ -63,7 +64,7 @@ fn encode_media_handle(found: &kind::DocumentMessage) -> Vec<u8> {
     if largest > HANDLE_PART_MAX { Vec::new() } else { found.encode_to_vec() }
 }
 
-/// A declared type, where it looks like one.
+/// A declared type, if it looks like one.
 fn clean_mime_type(declared: Option<&str>) -> String {
     let declared = declared.unwrap_or_default().trim();
     let plain = declared.len() <= MIME_MAX && declared.contains('/');

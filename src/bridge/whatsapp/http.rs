@@ -1,5 +1,5 @@
-//! The library's way to the web: WhatsApp's version, media up and down. With a server of a test's own, every request
-//! goes to that one and to no other.
+//! The library's way to the web: WhatsApp's version, media up and down. With a server of a test's own, every
+//! request goes to that one and to no other.
 
 use std::io::{self, Read};
 use std::path::PathBuf;
@@ -40,7 +40,7 @@ pub struct WhatsAppHttpClient {
 
 impl WhatsAppHttpClient {
     pub fn new(folder: &KeyFolder, url: Option<&str>) -> Result<Self> {
-        // The process may have one already; whichever was first serves both.
+        // The process may have one already; the first one serves both.
         rustls::crypto::ring::default_provider().install_default().ok();
         let loopback = url.map(parse_loopback_url).transpose()?;
         let mut client = Client::builder().connect_timeout(CONNECT_LIMIT).read_timeout(READ_LIMIT);
@@ -79,8 +79,8 @@ impl WhatsAppHttpClient {
         Ok(body)
     }
 
-    /// The library does not connect without an answer, so that there always is one: the last that WhatsApp gave, or
-    /// the version that the library was built with.
+    /// The library does not connect without an answer, so there always is one: the last that WhatsApp gave,
+    /// or the version that the library was built with.
     async fn fetch_or_cached_version(&self, request: HttpRequest) -> Vec<u8> {
         match self.fetch_version_page(request).await {
             Ok(body) => body,
@@ -185,7 +185,7 @@ fn library_version() -> (u32, u32, u32) {
     (device.app_version_primary, device.app_version_secondary, device.app_version_tertiary)
 }
 
-/// `ws://127.0.0.1:1234/…` as `http://127.0.0.1:1234`. Nothing but the own machine is a test's server.
+/// `ws://127.0.0.1:1234/…` as `http://127.0.0.1:1234`. A test's server is on this machine only.
 fn parse_loopback_url(url: &str) -> Result<Url> {
     let rest = url.strip_prefix("ws://").with_context(|| format!("{url:?} is not a ws:// address"))?;
     let mut here = Url::parse(&format!("http://{rest}")).context("Failed to read the server's address")?;

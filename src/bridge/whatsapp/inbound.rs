@@ -8,6 +8,7 @@ use whatsapp_rust::wacore_binary::JidExt as _;
 use whatsapp_rust::wacore_binary::Server;
 
 use super::contents::{self, MessageContent};
+use super::wording::{clean_name, truncate_to_bytes};
 use crate::router::contains_trigger;
 use crate::types::{
     ChatId, ChatNote, Edit, Event, Forwarded, IncomingMessage, Mention, MessageId, Quote, Reaction, SenderId,
@@ -57,7 +58,8 @@ impl OwnAccount {
     }
 }
 
-/// What a message means for nanokimi: who is who, and what was said. `name_of` is what somebody calls themselves.
+/// The events of a message: which names are one person's, and what was said. `name_of` gives the name that a
+/// sender has chosen.
 pub fn build_message_events(
     me: &OwnAccount,
     name_of: &dyn Fn(&SenderId) -> Option<String>,
@@ -71,7 +73,7 @@ pub fn build_message_events(
     }
     let mut events = same_person_events(me, info);
     if !source.is_from_me && !source.is_group && !me.is_own_jid(chat) {
-        let name = contents::clean_name(&info.push_name);
+        let name = clean_name(&info.push_name);
         if !name.is_empty() {
             events.push(Event::Chat { id: me.canonical_chat_id(chat), name, members: None });
         }
@@ -83,7 +85,8 @@ pub fn build_message_events(
     events
 }
 
-/// What stands for a message of which WhatsApp only says that it is there, and that linked devices do not get it.
+/// What stands for a message of which WhatsApp only says that it is there, and that linked devices do not get
+/// it.
 pub fn build_unavailable_events(
     me: &OwnAccount,
     name_of: &dyn Fn(&SenderId) -> Option<String>,
@@ -100,7 +103,7 @@ pub fn build_unavailable_events(
     build_message_events(me, name_of, info, &message)
 }
 
-/// Whether nobody says anything to anybody there.
+/// Whether a message belongs to no chat between people.
 pub fn is_non_chat_message(info: &MessageInfo) -> bool {
     let chat = &info.source.chat;
     info.category == MessageCategory::Peer
@@ -110,7 +113,7 @@ pub fn is_non_chat_message(info: &MessageInfo) -> bool {
         || info.id.len() > ID_MAX
 }
 
-/// A message's envelope, with what is known here.
+/// A message's envelope, with what is known about it.
 pub struct InboundEnvelope<'a> {
     pub me: &'a OwnAccount,
     pub name_of: &'a dyn Fn(&SenderId) -> Option<String>,
@@ -126,7 +129,7 @@ impl InboundEnvelope<'_> {
         }
         if let Some(reaction) = message.reaction_message.as_option() {
             let target = parse_message_id(reaction.key.as_option()?.id.as_deref())?;
-            let emoji = contents::truncate_to_bytes(reaction.text.as_deref().unwrap_or_default(), EMOJI_MAX);
+            let emoji = truncate_to_bytes(reaction.text.as_deref().unwrap_or_default(), EMOJI_MAX);
             return Some(Event::Reacted(Reaction {
                 chat: self.chat_id(),
                 id: MessageId::new(&self.info.id),
@@ -155,7 +158,7 @@ impl InboundEnvelope<'_> {
         let key = protocol.key.as_option();
         let target = || parse_message_id(key?.id.as_deref());
         if protocol.r#type == Some(Type::REVOKE) {
-            // An administrator takes another member's message back, whom the key names.
+            // An administrator takes back the message of another member, named by the key.
             let author = key.and_then(|key| key.participant.as_deref()?.parse::<Jid>().ok());
             let sender = match author {
                 Some(author) if self.info.edit == EditAttribute::AdminRevoke => to_sender_id(&author),
@@ -215,17 +218,17 @@ impl InboundEnvelope<'_> {
     }
 
     pub fn sender_name(&self) -> String {
-        let name = contents::clean_name(&self.info.push_name);
+        let name = clean_name(&self.info.push_name);
         if name.is_empty() { self.display_name_of(&self.info.source.sender) } else { name }
     }
 
-    /// As somebody calls themselves, else their number.
+    /// The name that somebody has chosen, else their number.
     fn display_name_of(&self, jid: &Jid) -> String {
         let known = || (self.name_of)(&to_sender_id(jid)).filter(|name| !name.is_empty());
         if self.me.is_own_jid(jid) && !self.me.name.is_empty() {
             return self.me.name.clone();
         }
-        known().unwrap_or_else(|| contents::clean_name(&jid.user))
+        known().unwrap_or_else(|| clean_name(&jid.user))
     }
 
     pub fn sent_at(&self) -> Timestamp {
@@ -247,7 +250,8 @@ fn same_person_events(me: &OwnAccount, info: &MessageInfo) -> Vec<Event> {
     let source = &info.source;
     let mut pairs = vec![(&source.sender, source.sender_alt.as_ref())];
     if !source.is_group && !me.is_own_jid(&source.chat) {
-        // The chat is named after the other one: the sender, or whom another device of ours wrote to.
+        // The chat is named after the other person: the sender, or the person that another device of ours
+        // wrote to.
         let other = if source.is_from_me { source.recipient_alt.as_ref() } else { Some(&source.sender) };
         pairs.push((&source.chat, other));
         pairs.push((&source.chat, info.peer_recipient_pn.as_ref().filter(|_| source.is_from_me)));
@@ -256,7 +260,7 @@ fn same_person_events(me: &OwnAccount, info: &MessageInfo) -> Vec<Event> {
     pairs.filter_map(|(one, other)| same_person_event(one, other)).collect()
 }
 
-/// None where these are not a phone number and a LID.
+/// `None` unless these are a phone number and a LID.
 pub fn same_person_event(one: &Jid, other: &Jid) -> Option<Event> {
     let two_names = matches!(
         (normalize_jid(one).server, normalize_jid(other).server),
@@ -265,8 +269,8 @@ pub fn same_person_event(one: &Jid, other: &Jid) -> Option<Event> {
     two_names.then(|| Event::SamePerson { one: to_sender_id(one), other: to_sender_id(other) })
 }
 
-/// The one name of a person's number, or of their LID: whichever of their devices speaks, and also where a business
-/// lets others run one (`@hosted`, `@hosted.lid`) or somebody writes it as WhatsApp once did (`@c.us`).
+/// The one name of a person's number, or of their LID: the same for all their devices, also if a business
+/// lets others run one (`@hosted`, `@hosted.lid`), and however it is written (WhatsApp once wrote `@c.us`).
 fn normalize_jid(jid: &Jid) -> Jid {
     let server = match jid.server {
         Server::Hosted | Server::Legacy => Server::Pn,

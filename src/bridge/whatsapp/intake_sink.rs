@@ -1,7 +1,8 @@
-//! From the library to intake: what WhatsApp delivered is handed over inside of the library's durability hook, and the
-//! library tells WhatsApp only when intake has it on disk.
+//! From the library to intake: what WhatsApp delivered is handed over inside of the library's durability
+//! hook, and the library tells WhatsApp only when intake has it on disk. What was not stored comes again;
+//! that is idempotent, since intake knows each message by its id.
 //!
-//! Never calls the library from inside of the hook: it holds the sender's lock there.
+//! Never calls the library from inside of the hook: the library holds the sender's lock there.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -16,18 +17,19 @@ use whatsapp_rust::{InboundDurabilityHook, async_trait};
 use super::announced::Announced;
 use super::inbound::{self, OwnAccount};
 use super::unread;
-use crate::bridge::Batch;
+use super::wording::clean_name;
+use crate::bridge::channels::Batch;
 use crate::panics::catch_panic_in_call;
 use crate::types::{Event, MessageId};
 
 /// The pause before what was not stored is handed over once more.
-const AGAIN_PAUSE: Duration = Duration::from_secs(2);
+const RETRY_PAUSE: Duration = Duration::from_secs(2);
 
 /// Whether something is on disk.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StoreResult {
-    Yes,
-    No,
+    Stored,
+    NotStored,
 }
 
 /// The way to intake.
@@ -53,11 +55,11 @@ impl IntakeSink {
         if events.is_empty() {
             return Ok(());
         }
-        let told = events.clone();
+        let submitted = events.clone();
         let (committed, stored) = oneshot::channel();
         self.batches.send(Batch { events, committed }).await.ok().context("Failed to reach intake")?;
         stored.await.ok().context("Failed to store what WhatsApp delivered")?;
-        self.announced.record_announced(&told);
+        self.announced.record_announced(&submitted);
         Ok(())
     }
 
@@ -69,7 +71,7 @@ impl IntakeSink {
     /// Hands events over of which nobody needs to know whether they are on disk.
     pub async fn submit_unconfirmed(&self, events: Vec<Event>) {
         let (committed, _) = oneshot::channel();
-        // Where intake is gone, the run is about to end.
+        // If intake is gone, the run is about to end.
         self.batches.send(Batch { events, committed }).await.ok();
     }
 
@@ -77,11 +79,11 @@ impl IntakeSink {
     pub async fn submit_with_retry(&self, events: Vec<Event>) -> StoreResult {
         loop {
             match self.submit_events(events.clone()).await {
-                Ok(()) => return StoreResult::Yes,
-                Err(_) if self.is_closed() => return StoreResult::No,
+                Ok(()) => return StoreResult::Stored,
+                Err(_) if self.is_closed() => return StoreResult::NotStored,
                 Err(error) => tracing::warn!("{error:#}, handing it over again"),
             }
-            sleep(AGAIN_PAUSE).await;
+            sleep(RETRY_PAUSE).await;
         }
     }
 
@@ -108,7 +110,7 @@ impl IntakeSink {
             let read = |message: &wa::Message| {
                 catch_panic_in_call(|| inbound::build_message_events(&me, &name_of, &inbound.info, message))
             };
-            // One that breaks off would come again and again; it is told as one that nobody can read.
+            // A message whose reading panics would come again and again; it becomes one that nobody can read.
             let unreadable = |_| {
                 tracing::error!("A message broke off while it was read");
                 read(&wa::Message::default())
@@ -136,11 +138,7 @@ impl IntakeSink {
 /// The account as the library knows it now.
 pub fn own_account(client: &Client) -> OwnAccount {
     let bare = |jid: Option<whatsapp_rust::Jid>| jid.map(|jid| jid.to_non_ad());
-    OwnAccount {
-        phone: bare(client.pn()),
-        lid: bare(client.lid()),
-        name: super::contents::clean_name(&client.push_name()),
-    }
+    OwnAccount { phone: bare(client.pn()), lid: bare(client.lid()), name: clean_name(&client.push_name()) }
 }
 
 #[async_trait]
@@ -149,7 +147,7 @@ impl InboundDurabilityHook for IntakeSink {
         let events = self.events_from_batch(&client, batch);
         if let Err(error) = self.submit_events(events).await {
             tracing::warn!(messages = batch.len(), "{error:#}; WhatsApp delivers it again");
-            // At the next start anyway; a new connection now would cost the last replies theirs.
+            // At the next start anyway; a new connection now would cut off the last replies.
             if !self.is_closed() {
                 self.redelivery.notify_one();
             }

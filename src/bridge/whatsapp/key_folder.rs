@@ -1,5 +1,5 @@
-//! The folder that holds the keys of the link: made private before anything is in it, moved aside when the link
-//! is over. Never deletes keys, but where a person asked for it.
+//! The folder that holds the keys of the link: made private before anything is in it, moved aside when the
+//! link is over. Never deletes keys, unless a person asked for it.
 
 use std::fs::{self, DirBuilder, File, OpenOptions};
 use std::io::{ErrorKind, Read as _};
@@ -16,7 +16,7 @@ use crate::types::DiskSpace;
 const DATABASE: &str = "wa.db";
 /// How every database of SQLite's begins: its "Database File Format", section 1.3.
 const SQLITE: &[u8] = b"SQLite format 3\0";
-/// What WhatsApp last said which version it wants.
+/// The last page of WhatsApp's that named the version it wants.
 const VERSION: &str = "sw.js";
 /// Most folders that are kept aside from one day.
 const ASIDE_MAX: u32 = 1000;
@@ -56,8 +56,8 @@ impl KeyFolder {
         Ok(!begin.is_empty())
     }
 
-    /// Makes the folder and an empty database, or takes everybody else's rights on them away. SQLite gives its
-    /// other files the rights of the database.
+    /// Makes the folder and an empty database, or takes all rights on existing ones away from others. SQLite
+    /// gives its other files the rights of the database.
     pub fn prepare_folder(&self) -> Result<()> {
         let shown = self.0.display();
         DirBuilder::new()
@@ -73,8 +73,8 @@ impl KeyFolder {
         Ok(())
     }
 
-    /// What the disk has left for the link, and for the database in the folder around it. Where nobody can say, there is
-    /// enough: then it fails, and is begun anew.
+    /// What the disk has left for the link, and for the database in the folder around it. If the system
+    /// cannot say, there is enough: a write then fails, and the run is begun anew.
     pub fn min_free_disk_space(&self) -> DiskSpace {
         let folders = [Some(self.0.as_path()), self.0.parent()];
         let rooms = folders.into_iter().flatten().filter_map(free_space_of);
@@ -119,7 +119,7 @@ impl KeyFolder {
     }
 }
 
-/// Opens a file that only we can read, from its first byte; makes it where it is not there.
+/// Opens a file that only we can read, from its first byte; makes it if it is not there.
 fn open_private_file(path: &Path) -> Result<File> {
     OpenOptions::new()
         .write(true)
@@ -145,7 +145,7 @@ pub fn replace_private_file(path: &Path, content: &[u8]) -> Result<()> {
     fs::rename(&beside, path).with_context(|| format!("Failed to replace {}", path.display()))
 }
 
-/// What the disk of a folder has left; none where nobody can say.
+/// What the disk of a folder has left; `None` if the system cannot say.
 fn free_space_of(folder: &Path) -> Option<DiskSpace> {
     statvfs(folder).ok().map(DiskSpace::from)
 }

@@ -1,23 +1,22 @@
-//! What a message is, one layer deep: each kind that the library can decode, with its words. Pure, over protobufs that
-//! strangers made: everything is bounded before it is kept.
+//! What a message is, one layer deep: each kind that the library can decode, with its words. Pure, over
+//! protobufs that strangers made: everything is bounded before it is kept.
 
 use jiff::Timestamp;
 use whatsapp_rust::buffa::MessageField;
 use whatsapp_rust::prelude::wa;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::{clean_line, clean_name, shorten_middle};
 use super::files;
 use super::offers::{
-    CARDS_DEEP, compose_buttons, compose_interactive, compose_product, compose_structured_text,
-    compose_template, render_interactive_response, render_list_message, render_pressed_button,
+    CARDS_DEEP, ComposedOffer, compose_buttons, compose_interactive, compose_product,
+    compose_structured_text, compose_template, render_interactive_response, render_list_message,
+    render_pressed_button,
+};
+use super::wording::{
+    LIST_MAX, clean_name, first_non_blank, join_lines, join_non_empty, optional_line, optional_text,
+    render_coordinates, render_labelled, render_location, render_money, render_thousandths, shorten_middle,
 };
 use crate::types::Media;
-
-/// Most contacts, choices of a poll, buttons or cards that are told.
-pub const LIST_MAX: usize = 20;
-/// Most characters of a question or a choice.
-pub const LINE_MAX: usize = 255;
 
 /// Stands for what nanokimi has no words for.
 pub const UNREADABLE: &str = "[A message of a kind that I cannot read]";
@@ -33,7 +32,8 @@ pub enum Layer<'m> {
     Wraps(&'m wa::Message),
     /// Somebody speaks. Nothing is said if the text is empty and there is no file.
     Said { text: String, media: Option<Media> },
-    /// Somebody has done something that people see in the chat, to this message if it is to one: a pin, a call.
+    /// Somebody has done something that people see in the chat, to this message if it is to one: a pin, a
+    /// call.
     Done { text: String, to: Option<&'m wa::MessageKey> },
     /// It only keeps the clients in step, or is read elsewhere: changes and reactions.
     InStep,
@@ -54,8 +54,8 @@ fn apply_layer<'m, T>(found: &'m T, layer: impl FnOnce(&'m T) -> Layer<'m>) -> L
 
 /// What a message is. One of a kind that is newer than the library arrives empty.
 pub fn parse_layer(message: &wa::Message) -> Layer<'_> {
-    // Without `..`: when the library learns a kind, this does not compile before somebody has given it its words. What
-    // goes along with a new kind (its quote, its mentions) is read in `context` below.
+    // Without `..`: when the library learns a kind, this does not compile before somebody has given it its
+    // words. What goes along with a new kind (its quote, its mentions) is read in `find_context_info` below.
     let wa::Message {
         conversation,
         sender_key_distribution_message,
@@ -167,7 +167,8 @@ pub fn parse_layer(message: &wa::Message) -> Layer<'_> {
         root_secret_distribute_message,
     } = message;
 
-    // A status that is posted to a group, or names it, is for the people of that group, as what they write there is.
+    // A status that is posted to a group, or names it, is for the people of that group, as their messages
+    // there are.
     let wrappers = [
         view_once_message,
         ephemeral_message,
@@ -240,11 +241,11 @@ pub fn parse_layer(message: &wa::Message) -> Layer<'_> {
             text_layer(first_non_blank([optional_text(&chosen.title), optional_text(&chosen.description), row.unwrap_or_default()]))
         },
         interactive_response_message => |chosen| text_layer(render_interactive_response(chosen)),
-        buttons_message => |offered| compose_buttons(offered).into_layer(),
+        buttons_message => |offered| offer_layer(compose_buttons(offered)),
         list_message => |offered| text_layer(render_list_message(offered)),
-        template_message => |offered| compose_template(offered).into_layer(),
-        highly_structured_message => |offered| compose_structured_text(offered).into_layer(),
-        interactive_message => |offered| compose_interactive(offered, CARDS_DEEP).into_layer(),
+        template_message => |offered| offer_layer(compose_template(offered)),
+        highly_structured_message => |offered| offer_layer(compose_structured_text(offered)),
+        interactive_message => |offered| offer_layer(compose_interactive(offered, CARDS_DEEP)),
         rich_response_message => |rich| {
             text_layer(join_lines(rich.submessages.iter().take(LIST_MAX).map(|part| optional_text(&part.message_text))))
         },
@@ -257,7 +258,7 @@ pub fn parse_layer(message: &wa::Message) -> Layer<'_> {
         },
         event_message => |planned| text_layer(render_calendar_event(planned)),
         event_invite_message => |invite| text_layer(render_event_invitation(invite)),
-        product_message => |offered| compose_product(offered).into_layer(),
+        product_message => |offered| offer_layer(compose_product(offered)),
         order_message => |placed| text_layer(render_shop_order(placed)),
         invoice_message => |invoice| text_layer(join_lines(["[Invoice]".to_owned(), optional_text(&invoice.note)])),
         send_payment_message => |payment| payment_layer("[Payment]".to_owned(), &payment.note_message),
@@ -393,6 +394,10 @@ fn media_layer<'m>(caption: &Option<String>, media: Media) -> Layer<'m> {
     Layer::Said { text: optional_text(caption), media: Some(media) }
 }
 
+fn offer_layer<'m>(offer: ComposedOffer) -> Layer<'m> {
+    Layer::Said { text: offer.text, media: offer.media }
+}
+
 fn action_layer<'m>(text: impl Into<String>, to: Option<&'m wa::MessageKey>) -> Layer<'m> {
     Layer::Done { text: text.into(), to }
 }
@@ -417,62 +422,7 @@ fn secret_change_layer(secret: &kind::SecretEncryptedMessage) -> Layer<'_> {
     action_layer(text, secret.target_message_key.as_option())
 }
 
-/// What somebody wrote, whole.
-pub fn optional_text(text: &Option<String>) -> String {
-    text.as_deref().map(shorten_middle).unwrap_or_default()
-}
-
-/// A question, a title, a choice: one line.
-pub fn optional_line(text: &Option<String>) -> String {
-    clean_line(text.as_deref().unwrap_or_default(), LINE_MAX)
-}
-
-/// The first that says something.
-pub fn first_non_blank<const N: usize>(texts: [String; N]) -> String {
-    texts.into_iter().find(|text| !text.trim().is_empty()).unwrap_or_default()
-}
-
-/// Those that say something, one below the other.
-pub fn join_lines(texts: impl IntoIterator<Item = String>) -> String {
-    join_non_empty(texts, "\n")
-}
-
-pub fn join_non_empty(texts: impl IntoIterator<Item = String>, between: &str) -> String {
-    texts.into_iter().filter(|text| !text.is_empty()).collect::<Vec<_>>().join(between)
-}
-
-/// `[Order: Cake — 2 items]`, or `[Order]`.
-pub fn render_labelled(what: &str, parts: impl IntoIterator<Item = String>) -> String {
-    match join_non_empty(parts, " — ") {
-        parts if parts.is_empty() => format!("[{what}]"),
-        parts => format!("[{what}: {parts}]"),
-    }
-}
-
-/// `[Choices: Pizza · Pasta]`; nothing without any.
-pub fn render_choice_list(what: &str, names: impl IntoIterator<Item = String>) -> String {
-    match join_non_empty(names.into_iter().take(LIST_MAX), " · ") {
-        names if names.is_empty() => names,
-        names => format!("[{what}: {names}]"),
-    }
-}
-
-/// `[Location: 40.712800, -74.006000 — NYC]`; nothing for a place that is not on earth.
-pub fn render_location(location: &kind::LocationMessage) -> String {
-    let what = if location.is_live == Some(true) { "Live location" } else { "Location" };
-    let called = join_non_empty(
-        [&location.name, &location.address].map(|called| clean_name(called.as_deref().unwrap_or_default())),
-        ", ",
-    );
-    match render_coordinates(location.degrees_latitude, location.degrees_longitude) {
-        Some(degrees) => {
-            join_lines([render_labelled(what, [degrees, called]), optional_text(&location.comment)])
-        }
-        None => String::new(),
-    }
-}
-
-/// The place where it moved from: linked devices do not hear how it goes on.
+/// The place from which it moves: linked devices do not get the later ones.
 fn render_live_location(location: &kind::LiveLocationMessage) -> String {
     match render_coordinates(location.degrees_latitude, location.degrees_longitude) {
         Some(degrees) => {
@@ -480,12 +430,6 @@ fn render_live_location(location: &kind::LiveLocationMessage) -> String {
         }
         None => optional_text(&location.caption),
     }
-}
-
-fn render_coordinates(latitude: Option<f64>, longitude: Option<f64>) -> Option<String> {
-    let (latitude, longitude) = (latitude?, longitude?);
-    let is_there = (-90.0..=90.0).contains(&latitude) && (-180.0..=180.0).contains(&longitude);
-    is_there.then(|| format!("{latitude:.6}, {longitude:.6}"))
 }
 
 /// `[Contact: Anna, +1 555 000 1111]`.
@@ -581,7 +525,7 @@ fn render_payment_request(request: &kind::RequestPaymentMessage) -> String {
     )
 }
 
-/// What was written beside a payment. It is a message of its own, and only its text is told.
+/// What was written beside a payment. It is a message of its own, of which only the text is kept.
 fn payment_layer<'m>(what: String, note: &MessageField<wa::Message>) -> Layer<'m> {
     let note = note.as_option().map(|note| {
         let extended = note.extended_text_message.as_option().map(|extended| optional_text(&extended.text));
@@ -606,25 +550,6 @@ fn render_call_log(call: &kind::CallLogMessage) -> String {
         }
     };
     render_labelled(what, [how])
-}
-
-/// `12.50 EUR`.
-fn render_money(amount: &wa::Money) -> String {
-    let units = amount.value.unwrap_or_default() as f64 / f64::from(amount.offset.unwrap_or(1).max(1));
-    format!("{units:.2} {}", optional_line(&amount.currency_code)).trim_end().to_owned()
-}
-
-/// The same for an amount in thousandths; nothing without one.
-pub fn render_thousandths(amount: Option<i64>, currency: &Option<String>) -> String {
-    amount
-        .map(|amount| {
-            render_money(&wa::Money {
-                value: Some(amount),
-                offset: Some(1000),
-                currency_code: currency.clone(),
-            })
-        })
-        .unwrap_or_default()
 }
 
 fn render_unix_seconds(second: Option<i64>) -> String {

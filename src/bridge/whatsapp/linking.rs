@@ -1,5 +1,5 @@
-//! How a device is linked: what the person has to do next, and when it came to nothing. Pure but for the answers of
-//! the passkey, which come through a channel.
+//! How a device is linked: what the person has to do next, and when linking has failed. Pure but for the
+//! answers of the passkey, which come through a channel.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ const LAST_SECOND: Duration = Duration::from_secs(60);
 const PASSKEY_LIMIT: Duration = Duration::from_secs(10 * 60);
 /// How long logging in for the first time may take, and fetching the chats.
 const FIRST_LOGIN_LIMIT: Duration = Duration::from_secs(5 * 60);
-/// What a person types who sees the same code on the phone.
+/// What a person types if the phone shows the same code.
 const SAME_CODE: &str = "yes";
 /// Pairing codes that are asked for in one go; more look like an attack to WhatsApp.
 const CODES_MAX: u32 = 3;
@@ -41,7 +41,7 @@ pub struct Linking {
 /// Whose turn it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LinkingStage {
-    /// WhatsApp's: there is no code yet, or none any more.
+    /// WhatsApp's: there is no code yet, or the last one is void.
     Asking,
     /// The person's: to scan or type a code.
     Codes,
@@ -118,7 +118,7 @@ impl Linking {
         }
     }
 
-    /// What it is called when nothing has happened before the limit.
+    /// The failure when nothing has happened before the limit.
     pub fn timeout_failure(&self, shown: &Pairing) -> PairingFailure {
         match shown {
             Pairing::Asking => PairingFailure::Unreachable,
@@ -204,13 +204,13 @@ impl Linking {
         LinkingStep::AskForCode
     }
 
-    /// What the person says next; never returns where that will be nothing.
+    /// What the person says next; never returns if they say nothing more.
     pub async fn next_passkey_answer(&mut self) -> PasskeyAnswer {
         while let Some(answer) = self.passkey.recv().await {
             match self.stage {
                 LinkingStage::Passkey => match parse_assertion(answer) {
                     Ok(assertion) => return PasskeyAnswer::Passkey(assertion),
-                    // There may be a better one.
+                    // The next answer may be better.
                     Err(error) => tracing::warn!("{error:#}"),
                 },
                 LinkingStage::Comparing if answer.eq_ignore_ascii_case(SAME_CODE) => {

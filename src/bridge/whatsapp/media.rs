@@ -1,4 +1,5 @@
-//! Files from and to WhatsApp's servers: decrypted straight into the file they are for, and encrypted on the way out.
+//! Files from and to WhatsApp's servers: decrypted straight into the file they are for, and encrypted on the
+//! way out.
 
 use std::fs::File;
 use std::io::{self, Read as _, Seek, SeekFrom, Write};
@@ -19,7 +20,7 @@ use whatsapp_rust::prelude::{Client, wa};
 use whatsapp_rust::upload::UploadResponse;
 
 use super::outgoing_message;
-use crate::bridge::{FetchError, FetchOrder, OutgoingFile};
+use crate::bridge::channels::{FetchError, FetchOrder, OutgoingFile};
 use crate::panics::{catch_panic, run_blocking};
 use crate::types::Media;
 
@@ -59,12 +60,12 @@ impl MediaDownloads {
                 let Ok(_turn) = turns.acquire().await else { return Err(FetchError::Later) };
                 let download = catch_panic(download_media(&client, &media, into, limit_bytes));
                 let fetched = timeout(FETCH_LIMIT, download).await.unwrap_or(Ok(Err(FetchError::Later)));
-                // It would break off at each time.
+                // It would panic every time.
                 fetched.unwrap_or(Err(FetchError::Damaged))
             };
             let fetched = tokio::select! {
                 fetched = fetching => fetched,
-                // Nobody waits for it any more: the turn is another's.
+                // Nobody waits for it any more: the next file has its turn.
                 () = outcome.closed() => return,
             };
             outcome.send(fetched).ok();
@@ -100,7 +101,7 @@ async fn download_media(client: &Client, media: &Media, into: File, limit: u64) 
     }
 }
 
-/// What finds and opens the file, and the hash of what it holds; None where the sender did not say.
+/// What finds and opens the file, and the hash of what it holds; `None` if the sender did not say.
 fn parse_download_params(media: &Media) -> Option<(DownloadParams, Vec<u8>)> {
     let handle = wa::message::DocumentMessage::decode_from_slice(&media.handle).ok()?;
     let key = |key: Option<Vec<u8>>| key.filter(|key| key.len() == KEY_BYTES);
@@ -134,7 +135,7 @@ struct DownloadFile {
     written: u64,
     limit: u64,
     overflow: Arc<AtomicBool>,
-    /// Gone once nobody waits any more: the thread that writes cannot be ended from without.
+    /// Gone once nobody waits any more: the thread that writes cannot be ended from outside.
     wanted: Weak<()>,
     hash: Sha256,
 }
@@ -181,7 +182,7 @@ pub async fn upload_file(client: &Client, file: &OutgoingFile) -> Result<UploadR
     let bytes = run_blocking(move || -> Result<Vec<u8>> {
         source.rewind().context("Failed to go to a file's beginning")?;
         let mut bytes = Vec::new();
-        // Whoever writes to it meanwhile makes it no larger than it was when it was checked.
+        // A write meanwhile makes it no larger than it was when it was checked.
         (&mut source).take(checked).read_to_end(&mut bytes).context("Failed to read a file")?;
         Ok(bytes)
     })

@@ -1,5 +1,5 @@
-//! What could not be read is on disk before WhatsApp hears anything more of us: the library acknowledges such a message
-//! by itself, right after it has said so, and nobody delivers it again.
+//! What could not be read is on disk before WhatsApp hears anything more of us: the library acknowledges such
+//! a message by itself, right after it has said so, and nobody delivers it again.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -8,7 +8,8 @@ use anyhow::{Context, Result, bail};
 use tokio::sync::watch;
 use tokio::time::timeout;
 
-/// How long what leaves waits for a note. Then the connection is given up, and WhatsApp delivers the message once more.
+/// How long what leaves waits for a note. Then the connection is given up, and WhatsApp delivers the message
+/// once more.
 const STORED_WITHIN: Duration = Duration::from_secs(20);
 
 /// The notes of a run that are not on disk yet. A handle: clones are the same.

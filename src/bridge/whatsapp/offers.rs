@@ -1,31 +1,25 @@
-//! What businesses and programs offer in a chat to be tapped (buttons, lists, templates, cards, products), and what was
-//! tapped of it. Pure, over protobufs that strangers made: everything is bounded before it is kept.
+//! What businesses and programs offer in a chat to be tapped (buttons, lists, templates, cards, products),
+//! and what was tapped of it. Pure, over protobufs that strangers made: everything is bounded before it is
+//! kept.
 
 use serde_json::Value;
 use whatsapp_rust::prelude::wa;
 use whatsapp_rust::prelude::wa::message as kind;
 
-use super::contents::{clean_line, shorten_middle};
 use super::files;
-use super::kinds::{
-    LINE_MAX, LIST_MAX, Layer, first_non_blank, join_lines, join_non_empty, optional_line, optional_text,
-    render_choice_list, render_labelled, render_location, render_thousandths,
+use super::wording::{
+    LINE_MAX, LIST_MAX, clean_line, first_non_blank, join_lines, join_non_empty, optional_line,
+    optional_text, render_choice_list, render_labelled, render_location, render_thousandths, shorten_middle,
 };
 use crate::types::Media;
 
-/// How deep cards are looked into: those of a carousel have none of their own.
+/// How deep cards are looked into: the cards of a carousel have no cards of their own.
 pub const CARDS_DEEP: usize = 1;
 
 /// What was put together from several parts.
 pub struct ComposedOffer {
-    text: String,
-    media: Option<Media>,
-}
-
-impl ComposedOffer {
-    pub fn into_layer<'m>(self) -> Layer<'m> {
-        Layer::Said { text: self.text, media: self.media }
-    }
+    pub text: String,
+    pub media: Option<Media>,
 }
 
 pub fn render_pressed_button(chosen: &kind::ButtonsResponseMessage) -> String {

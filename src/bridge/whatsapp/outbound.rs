@@ -1,5 +1,5 @@
-//! Carries the service's orders out while the library runs: messages of different chats side by side, those of one
-//! chat in their order; courtesies and files beside them.
+//! Carries the service's orders out while the library runs: messages of different chats side by side, those
+//! of one chat in their order; presence updates and files beside them.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
@@ -12,14 +12,13 @@ use whatsapp_rust::buffa::Message as _;
 use whatsapp_rust::prelude::{Client, Jid, SendError as Refused, SendOptions, wa};
 use whatsapp_rust::{Freshness, Server};
 
-use super::Presence;
 use super::intake_sink;
 use super::media::{self, MediaDownloads};
 use super::outgoing_message::{self, TargetAuthor};
-use super::presence::{PresenceQueue, PresenceUpdate};
+use super::presence::{Presence, PresenceQueue, PresenceUpdate};
 use super::sessions::{self, DeviceReach, InFlightMessages};
 use super::unread;
-use crate::bridge::{
+use crate::bridge::channels::{
     Content, FILE_MAX_BYTES, FetchError, HandedOver, Order, QuoteTo, Recipients, RepairOrder, SendError,
     SendOrder,
 };
@@ -53,11 +52,11 @@ const REPAIRS_WAITING_MAX: usize = 64;
 pub struct Outbound {
     context: SendContext,
     repairs: mpsc::Sender<RepairOrder>,
-    /// What is sealed anew; ends with this.
-    beside: JoinSet<()>,
+    /// The tasks that seal messages anew; they end with this.
+    follow_ups: JoinSet<()>,
     presence: PresenceQueue,
-    fetching: MediaDownloads,
-    asking: JoinSet<()>,
+    downloads: MediaDownloads,
+    resend_requests: JoinSet<()>,
     sending: JoinSet<FinishedSend>,
     busy: HashSet<ChatId>,
     /// Never an empty queue.
@@ -67,23 +66,23 @@ pub struct Outbound {
 }
 
 impl Outbound {
-    /// `telling` leads to intake, for what it is to know of the messages.
+    /// `event_sender` leads to intake, for what it is to know of the messages.
     pub fn new(
         client: Arc<Client>,
         presence: Presence,
         clock: Clock,
-        telling: mpsc::Sender<Vec<Event>>,
+        event_sender: mpsc::Sender<Vec<Event>>,
     ) -> Self {
         let (repairs, waiting) = mpsc::channel(REPAIRS_WAITING_MAX);
-        let mut beside = JoinSet::new();
-        beside.spawn(repair_queued_messages(client.clone(), waiting));
+        let mut follow_ups = JoinSet::new();
+        follow_ups.spawn(repair_queued_messages(client.clone(), waiting));
         Self {
             presence: PresenceQueue::spawn_worker(client.clone(), presence),
-            fetching: MediaDownloads::new(client.clone()),
-            context: SendContext { client, clock, telling, awaited: InFlightMessages::default() },
+            downloads: MediaDownloads::new(client.clone()),
+            context: SendContext { client, clock, event_sender, in_flight: InFlightMessages::default() },
             repairs,
-            beside,
-            asking: JoinSet::new(),
+            follow_ups,
+            resend_requests: JoinSet::new(),
             sending: JoinSet::new(),
             busy: HashSet::new(),
             waiting: HashMap::new(),
@@ -93,21 +92,21 @@ impl Outbound {
 
     /// WhatsApp has answered a message, with a hash of the devices that it knows.
     pub fn on_server_ack(&mut self, id: &MessageId, hash: Option<&str>) {
-        let Some(sent) = self.context.awaited.compare_ack_hash(id, hash) else { return };
-        while self.beside.try_join_next().is_some() {}
-        let way = self.context.clone();
-        self.beside.spawn(async move {
-            let missed = sessions::resend_to_new_devices(&way.client, &sent).await;
-            way.report_missed_phones(sessions::phone_missed_events(&sent.id, missed));
+        let Some(sent) = self.context.in_flight.compare_ack_hash(id, hash) else { return };
+        while self.follow_ups.try_join_next().is_some() {}
+        let context = self.context.clone();
+        self.follow_ups.spawn(async move {
+            let missed = sessions::resend_to_new_devices(&context.client, &sent).await;
+            context.report_missed_phones(sessions::phone_missed_events(&sent.id, missed));
         });
     }
 
-    pub fn queue_presence_update(&self, courtesy: PresenceUpdate) {
-        self.presence.queue_update(courtesy);
+    pub fn queue_presence_update(&self, update: PresenceUpdate) {
+        self.presence.queue_update(update);
     }
 
-    pub fn handle_order(&mut self, order: Order, line: SendGate) {
-        match (order, line) {
+    pub fn handle_order(&mut self, order: Order, gate: SendGate) {
+        match (order, gate) {
             (order, SendGate::Closed) => refuse_order(order),
             (Order::Send(send), SendGate::Open) => self.queue_message(send),
             (Order::Repair(repair), SendGate::Open) => {
@@ -121,15 +120,15 @@ impl Outbound {
             (Order::Read { chat, sender, messages }, SendGate::Open) => {
                 self.queue_presence_update(PresenceUpdate::Read { chat, sender, messages });
             }
-            (Order::Fetch(fetch), SendGate::Open) => self.fetching.start_download(fetch),
+            (Order::Fetch(fetch), SendGate::Open) => self.downloads.start_download(fetch),
             (Order::AskAgain { handle }, SendGate::Open) => {
-                while self.asking.try_join_next().is_some() {}
-                self.asking.spawn(request_phone_resend(self.context.client.clone(), handle));
+                while self.resend_requests.try_join_next().is_some() {}
+                self.resend_requests.spawn(request_phone_resend(self.context.client.clone(), handle));
             }
         }
     }
 
-    /// Waits until a message is done; never returns where none is on its way.
+    /// Waits until a message is done; never returns if none is on its way.
     pub async fn wait_for_finished_send(&mut self) {
         let Some(done) = self.sending.join_next().await else { return std::future::pending().await };
         if let Ok(FinishedSend { chat, sent }) = done {
@@ -141,20 +140,21 @@ impl Outbound {
         self.send_queued_messages();
     }
 
-    /// Who has no keys for a group's message gets it by itself. That takes as long as WhatsApp likes, and nothing waits for it.
+    /// Members without keys for a group's message get it one by one. That takes as long as WhatsApp likes,
+    /// and nothing waits for it.
     fn spawn_follow_up(&mut self, sent: SentMessage) {
-        while self.beside.try_join_next().is_some() {}
-        let way = self.context.clone();
-        self.beside.spawn(async move {
+        while self.follow_ups.try_join_next().is_some() {}
+        let context = self.context.clone();
+        self.follow_ups.spawn(async move {
             let SentMessage { chat, id, message, mut missed } = sent;
             if chat.server == Server::Group {
-                let sealing = sessions::resend_to_keyless_members(&way.client, &chat, &id, &message);
+                let sealing = sessions::resend_to_keyless_members(&context.client, &chat, &id, &message);
                 match timeout(SEAL_LIMIT, sealing).await {
                     Ok(keyless) => missed.extend(keyless),
                     Err(_) => tracing::info!("Failed to reach members without keys in time"),
                 }
             }
-            way.report_missed_phones(sessions::phone_missed_events(&id, missed));
+            context.report_missed_phones(sessions::phone_missed_events(&id, missed));
         });
     }
 
@@ -184,9 +184,9 @@ impl Outbound {
             }
             let Some(send) = next else { continue };
             self.busy.insert(chat.clone());
-            let way = self.context.clone();
+            let context = self.context.clone();
             self.sending.spawn(async move {
-                let sent = catch_panic(send_one_message(&way, send)).await.unwrap_or_else(|_| {
+                let sent = catch_panic(send_one_message(&context, send)).await.unwrap_or_else(|_| {
                     tracing::error!("A message broke off; the outbox sends it again");
                     None
                 });
@@ -214,11 +214,11 @@ pub fn refuse_order(order: Order) {
 
 /// Has the phone asked for a message; its answer is an event.
 async fn request_phone_resend(client: Arc<Client>, handle: Vec<u8>) {
-    let asking = async {
+    let request = async {
         let envelope = Arc::new(unread::decode_resend_handle(&handle)?);
         client.send_pdo_placeholder_resend_request(&envelope).await
     };
-    match timeout(SEND_LIMIT, asking).await {
+    match timeout(SEND_LIMIT, request).await {
         Ok(Ok(())) => tracing::debug!("The phone is asked for a message that could not be read"),
         Ok(Err(error)) => {
             tracing::info!("Failed to ask the phone for a message that could not be read");
@@ -233,13 +233,13 @@ async fn request_phone_resend(client: Arc<Client>, handle: Vec<u8>) {
 struct SendContext {
     client: Arc<Client>,
     clock: Clock,
-    telling: mpsc::Sender<Vec<Event>>,
-    awaited: InFlightMessages,
+    event_sender: mpsc::Sender<Vec<Event>>,
+    in_flight: InFlightMessages,
 }
 
 impl SendContext {
     fn report_missed_phones(&self, events: Vec<Event>) {
-        if !events.is_empty() && self.telling.try_send(events).is_err() {
+        if !events.is_empty() && self.event_sender.try_send(events).is_err() {
             tracing::warn!("Intake is far behind: left out who has missed a message");
         }
     }
@@ -257,11 +257,11 @@ async fn repair_queued_messages(client: Arc<Client>, mut waiting: mpsc::Receiver
 /// A message that is done.
 struct FinishedSend {
     chat: ChatId,
-    /// None where WhatsApp did not take it.
+    /// `None` if WhatsApp did not take it.
     sent: Option<SentMessage>,
 }
 
-/// A message that WhatsApp has taken, and who will miss it as far as was known before.
+/// A message that WhatsApp has taken, and the people who will miss it, as far as was known before.
 struct SentMessage {
     chat: Jid,
     id: MessageId,
@@ -269,9 +269,9 @@ struct SentMessage {
     missed: Vec<SenderId>,
 }
 
-async fn send_one_message(way: &SendContext, send: SendOrder) -> Option<SentMessage> {
+async fn send_one_message(context: &SendContext, send: SendOrder) -> Option<SentMessage> {
     let SendOrder { chat, id, content, quote, expires_secs, recipients, encoded, mut outcome } = send;
-    let client = &way.client;
+    let client = &context.client;
     let limit = match content {
         Content::File(_) => FILE_LIMIT,
         Content::Text { .. } | Content::Reaction { .. } | Content::Encoded(_) => SEND_LIMIT,
@@ -288,15 +288,15 @@ async fn send_one_message(way: &SendContext, send: SendOrder) -> Option<SentMess
     let handed_over = async {
         let chat = parse_address(chat.as_str())?;
         let missed = find_missed_phones(client, &chat, recipients).await?;
-        let message = build_outgoing_message(client, &way.clock, &chat, &content, quote.as_ref()).await?;
-        way.awaited.track_message(client, &chat, &id, &message).await;
+        let message = build_outgoing_message(client, &context.clock, &chat, &content, quote.as_ref()).await?;
+        context.in_flight.track_message(client, &chat, &id, &message).await;
         let sent = client.send_message_with_options(chat.clone(), message.clone(), options).await;
         sent.map_err(|error| classify_send_error(&error))?;
         Ok((chat, message, missed))
     };
     let result = tokio::select! {
         biased;
-        // Whoever asked has stopped waiting, and asks again.
+        // The service has stopped waiting, and asks again.
         () = outcome.closed() => return None,
         result = timeout(limit, handed_over) => result,
     };
@@ -315,7 +315,7 @@ async fn send_one_message(way: &SendContext, send: SendOrder) -> Option<SentMess
     }
 }
 
-/// Who will miss a direct message. That nobody could read it is an error.
+/// The people who will miss a direct message. If nobody could read it, that is an error.
 async fn find_missed_phones(
     client: &Client,
     chat: &Jid,

@@ -9,7 +9,7 @@ use whatsapp_rust::media::{
 use whatsapp_rust::prelude::{Jid, MessageBuilderExt as _, MessageExt as _, wa};
 use whatsapp_rust::upload::UploadResponse;
 
-use crate::bridge::{OutgoingFile, QuoteTo};
+use crate::bridge::channels::{OutgoingFile, QuoteTo};
 use crate::types::{MediaKind, MessageId, SenderId};
 
 /// What WhatsApp's clients play as a voice note.
@@ -23,26 +23,26 @@ pub fn build_outgoing_text(text: &str, mentions: &[SenderId], quote: Option<&Quo
     }
 }
 
-/// An emoji on a message; `mine` is who we are.
+/// An emoji on a message of `author`; `target_author` says whether that is us.
 pub fn build_outgoing_reaction(
     chat: &Jid,
     target: &MessageId,
     author: &Jid,
-    mine: TargetAuthor,
+    target_author: TargetAuthor,
     emoji: &str,
     now_millis: i64,
 ) -> wa::Message {
     let in_group = chat.server == whatsapp_rust::Server::Group;
     let key = wa::MessageKey {
         remote_jid: Some(chat.to_non_ad_string()),
-        from_me: Some(mine == TargetAuthor::Us),
+        from_me: Some(target_author == TargetAuthor::Us),
         id: Some(target.as_str().to_owned()),
         participant: in_group.then(|| author.to_non_ad_string()),
     };
     whatsapp_rust::proto_helpers::build_reaction_message(key, emoji, now_millis)
 }
 
-/// Who wrote a message.
+/// The author of the message that a reaction is on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TargetAuthor {
     Us,

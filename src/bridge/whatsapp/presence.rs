@@ -1,5 +1,5 @@
-//! What people see of us besides messages: "typing…", "online", that a message was read. One after the other, beside
-//! the messages, and nothing of it matters enough to be tried again.
+//! What people see of us besides messages: "typing…", "online", that a message was read. One after the other,
+//! beside the messages, and without retries: none of it matters enough.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,21 +9,29 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until, timeout};
 use whatsapp_rust::prelude::{Client, Jid};
 
-use super::Presence;
-use crate::bridge::Typing;
+use crate::bridge::channels::Typing;
 use crate::types::{ChatId, MessageId, SenderId};
 
-/// Courtesies that wait for the network; what is more is left out.
+/// Updates that wait for the network; further ones are left out.
 const WAITING_MAX: usize = 64;
 /// How long one may take.
 const LIMIT: Duration = Duration::from_secs(10);
-/// How long "typing…" is shown without being told again: a session tells it every ten seconds.
+/// How long "typing…" is shown without another order: a session gives one every ten seconds.
 const TYPING_FADES: Duration = Duration::from_secs(30);
 
 /// How long the library may take to show us online after the account got its name.
 const LIBRARY_SHOWS_US: Duration = Duration::from_secs(5);
 
-/// One of them.
+/// Whether the account shows itself online all the time.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Presence {
+    /// Kai shares the owner's number: unavailable but for typing, so that the phone keeps its notifications.
+    Hidden,
+    /// Kai has a number of its own.
+    Shown,
+}
+
+/// One update.
 #[derive(Debug)]
 pub enum PresenceUpdate {
     /// The connection is new.
@@ -41,22 +49,22 @@ pub enum PresenceUpdate {
     },
 }
 
-/// Where to hand them in. They are carried out until this is dropped.
+/// Takes updates in; they are carried out until this is dropped.
 pub struct PresenceQueue(mpsc::Sender<PresenceUpdate>);
 
 impl PresenceQueue {
     pub fn spawn_worker(client: Arc<Client>, presence: Presence) -> Self {
-        let (sender, courtesies) = mpsc::channel(WAITING_MAX);
+        let (sender, updates) = mpsc::channel(WAITING_MAX);
         tokio::spawn(
             PresenceWorker { client, presence, typing: HashMap::new(), idle_presence_at: None }
-                .run_presence_worker(courtesies),
+                .run_presence_worker(updates),
         );
         Self(sender)
     }
 
-    pub fn queue_update(&self, courtesy: PresenceUpdate) {
-        if self.0.try_send(courtesy).is_err() {
-            tracing::debug!("Left a courtesy out: too many are waiting");
+    pub fn queue_update(&self, update: PresenceUpdate) {
+        if self.0.try_send(update).is_err() {
+            tracing::debug!("Left a presence update out: too many are waiting");
         }
     }
 }
@@ -64,20 +72,20 @@ impl PresenceQueue {
 struct PresenceWorker {
     client: Arc<Client>,
     presence: Presence,
-    /// Where we are typing, and until when that is shown.
+    /// The chats in which we are typing, and until when that is shown.
     typing: HashMap<ChatId, Instant>,
     /// When to say once more how we want to be seen.
     idle_presence_at: Option<Instant>,
 }
 
 impl PresenceWorker {
-    async fn run_presence_worker(mut self, mut courtesies: mpsc::Receiver<PresenceUpdate>) {
+    async fn run_presence_worker(mut self, mut updates: mpsc::Receiver<PresenceUpdate>) {
         loop {
             let fades = self.typing.values().min().copied();
             let settle = self.idle_presence_at;
             tokio::select! {
-                courtesy = courtesies.recv() => match courtesy {
-                    Some(courtesy) => self.apply_update(courtesy).await,
+                update = updates.recv() => match update {
+                    Some(update) => self.apply_update(update).await,
                     None => return,
                 },
                 () = sleep_until(fades.unwrap_or_else(Instant::now)), if fades.is_some() => self.expire_typing().await,
@@ -86,17 +94,17 @@ impl PresenceWorker {
         }
     }
 
-    async fn apply_update(&mut self, courtesy: PresenceUpdate) {
-        match courtesy {
+    async fn apply_update(&mut self, update: PresenceUpdate) {
+        match update {
             PresenceUpdate::Connected => {
                 self.typing.clear();
                 self.send_idle_presence().await;
             }
             PresenceUpdate::Named => self.idle_presence_at = Some(Instant::now() + LIBRARY_SHOWS_US),
             PresenceUpdate::Typing { chat, shown: Typing::On } => {
-                // Others see "typing…" only of somebody who is online.
+                // Others see "typing…" only if we are online.
                 if self.typing.is_empty() && self.presence == Presence::Hidden {
-                    self.send_availability(Availability::Yes).await;
+                    self.send_availability(true).await;
                 }
                 self.typing.insert(chat.clone(), Instant::now() + TYPING_FADES);
                 self.send_typing(&chat, Typing::On).await;
@@ -108,13 +116,13 @@ impl PresenceWorker {
         }
     }
 
-    /// Is seen as the owner wants it while nothing happens.
+    /// Shows us as the owner wants it while nothing happens.
     async fn send_idle_presence(&mut self) {
         self.idle_presence_at = None;
         match self.presence {
-            Presence::Hidden if self.typing.is_empty() => self.send_availability(Availability::No).await,
+            Presence::Hidden if self.typing.is_empty() => self.send_availability(false).await,
             Presence::Hidden => {}
-            Presence::Shown => self.send_availability(Availability::Yes).await,
+            Presence::Shown => self.send_availability(true).await,
         }
     }
 
@@ -131,7 +139,7 @@ impl PresenceWorker {
         let typed = self.typing.remove(chat).is_some();
         self.send_typing(chat, Typing::Off).await;
         if typed && self.typing.is_empty() && self.presence == Presence::Hidden {
-            self.send_availability(Availability::No).await;
+            self.send_availability(false).await;
         }
     }
 
@@ -145,11 +153,12 @@ impl PresenceWorker {
         log_failed_update("typing", done.unwrap_or(false));
     }
 
-    async fn send_availability(&self, online: Availability) {
+    async fn send_availability(&self, online: bool) {
         let presence = self.client.presence();
-        let done = match online {
-            Availability::Yes => timeout(LIMIT, presence.set_available()).await.map(|done| done.is_ok()),
-            Availability::No => timeout(LIMIT, presence.set_unavailable()).await.map(|done| done.is_ok()),
+        let done = if online {
+            timeout(LIMIT, presence.set_available()).await.map(|done| done.is_ok())
+        } else {
+            timeout(LIMIT, presence.set_unavailable()).await.map(|done| done.is_ok())
         };
         log_failed_update("presence", done.unwrap_or(false));
     }
@@ -163,12 +172,6 @@ impl PresenceWorker {
         let done = timeout(LIMIT, self.client.mark_as_read(&jid, author, &ids)).await;
         log_failed_update("read receipt", done.is_ok_and(|done| done.is_ok()));
     }
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Availability {
-    Yes,
-    No,
 }
 
 fn log_failed_update(what: &str, shown: bool) {

@@ -1,13 +1,13 @@
-//! What follows when a run of the library has ended by itself: once more, after a while, or never without a
-//! person. Pure.
+//! The reconnect policy: what follows when a run of the library has ended by itself. Another run after a
+//! backoff, or no run until a person acts. Pure.
 
 use std::time::Duration;
 
 use jiff::Timestamp;
 
-use super::LinkState;
+use crate::types::LinkState;
 
-/// The first pause before another run; it doubles with each that fails.
+/// The first pause before another run; it doubles with each run that fails.
 const FIRST_PAUSE: Duration = Duration::from_secs(3);
 /// The longest pause: somebody who mends their network does not want to wait longer.
 const LONGEST_PAUSE: Duration = Duration::from_secs(300);
@@ -43,11 +43,11 @@ pub enum DisconnectReason {
     NoRoom,
 }
 
-/// WhatsApp's number of a ban. Where it comes without a time, it comes as a refusal.
+/// WhatsApp's number of a ban. If it comes without a time, it comes as a refusal.
 const BANNED: i32 = 402;
 
 impl DisconnectReason {
-    /// What a person can do about it, where it does not mend itself and is no state of the link.
+    /// What a person can do about it, if it does not mend itself and is no state of the link.
     pub fn advice_for_person(self) -> Option<String> {
         match self {
             Self::Replaced => Some(format!(
@@ -121,19 +121,12 @@ pub struct ReconnectPolicy {
     /// Runs since the last success.
     failures: u32,
     taken_back: Option<Timestamp>,
-    updated: VersionLookup,
-}
-
-/// Whether the version was looked up because the server refused it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum VersionLookup {
-    #[default]
-    No,
-    Yes,
+    /// Whether the version was looked up because the server refused it.
+    version_looked_up: bool,
 }
 
 impl ReconnectPolicy {
-    /// `online` is how long the run was online, where it was.
+    /// `online` is how long the run was online, if it was.
     pub fn decide_reconnect(
         &mut self,
         end: DisconnectReason,
@@ -141,7 +134,7 @@ impl ReconnectPolicy {
         now: Timestamp,
     ) -> ReconnectDecision {
         if online.is_some() {
-            self.updated = VersionLookup::No;
+            self.version_looked_up = false;
         }
         if online.is_some_and(|online| online >= STABLE) {
             self.failures = 0;
@@ -163,11 +156,11 @@ impl ReconnectPolicy {
                 let until = now.checked_add(ban).unwrap_or(Timestamp::MAX);
                 ReconnectDecision::AfterBan { until, after: ban.min(BAN_LOOK) }
             }
-            DisconnectReason::Outdated if self.updated == VersionLookup::Yes => {
+            DisconnectReason::Outdated if self.version_looked_up => {
                 ReconnectDecision::GiveUp(GiveUpReason::Outdated)
             }
             DisconnectReason::Outdated => {
-                self.updated = VersionLookup::Yes;
+                self.version_looked_up = true;
                 ReconnectDecision::Again { after: self.next_backoff(), version: VersionSource::Fresh }
             }
             DisconnectReason::NoRoom => {
@@ -181,7 +174,7 @@ impl ReconnectPolicy {
 
     /// The version could not be looked up: what was not tried cannot have failed.
     pub fn pause_after_failed_lookup(&mut self) -> Duration {
-        self.updated = VersionLookup::No;
+        self.version_looked_up = false;
         self.next_backoff()
     }
 

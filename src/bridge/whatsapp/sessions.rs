@@ -1,8 +1,10 @@
-//! Whether the devices that a message is for can read it. WhatsApp's library encrypts for those that it has keys of, and
-//! says nothing of the others: so their sessions are looked at before a direct message and after a group's, and what a
-//! device has missed is sealed anew for it, under the same id.
+//! Whether the devices that a message is for can read it. WhatsApp's library encrypts for those that it has
+//! keys of, and says nothing of the others: so their sessions are looked at before a direct message and after
+//! a group's, and what a device has missed is sealed anew for it, under the same id: a device that has the
+//! message already drops the second copy.
 //!
-//! What is looked at lies in the library's memory: nobody is asked over the network unless a device has no session.
+//! What is looked at lies in the library's memory: nobody is asked over the network unless a device has no
+//! session.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -21,19 +23,19 @@ use whatsapp_rust::{ErrorChainExt as _, Freshness, NodeFilter, Server};
 
 use super::inbound;
 use super::intake_sink;
-use crate::bridge::{Recipients, RepairOrder, SendError};
+use crate::bridge::channels::{Recipients, RepairOrder, SendError};
 use crate::types::{DeviceKind, Event, MessageId, SenderId};
 
 /// WhatsApp's code for devices that it does not know any more.
 const UNKNOWN_DEVICE: u16 = 406;
-/// As which of a device's questions a message is sealed anew: the first.
-const FIRST_QUESTION: u8 = 1;
+/// A message is sealed anew as if a device had asked for it once.
+const FIRST_RETRY: u8 = 1;
 /// How long the library may take to forget a list of devices after WhatsApp said that it is not theirs.
 const LIST_FORGOTTEN: Duration = Duration::from_secs(1);
 /// How long sealing a message anew may take, or looking up who is in a chat.
 const LIMIT: Duration = Duration::from_secs(30);
-/// Messages whose answer is awaited. Of what is more, the lists are not compared.
-const AWAITED_MAX: usize = 256;
+/// Messages whose answer is awaited. Beyond that the lists are not compared.
+const IN_FLIGHT_MAX: usize = 256;
 
 /// Which of a person's devices can be written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -44,7 +46,7 @@ pub enum DeviceReach {
     Nobody,
 }
 
-/// Whom a direct message reaches. Keys that are missing are asked for once.
+/// Which of a person's devices a direct message reaches. Missing keys are asked for once.
 ///
 /// # Errors
 /// WhatsApp could not be asked.
@@ -73,21 +75,21 @@ pub async fn resolve_reach(
     })
 }
 
-/// The devices of a person, as the library remembers them; it asks where it does not.
+/// The devices of a person, as the library remembers them; if it does not, it asks.
 async fn known_devices(client: &Client, person: &Jid) -> Vec<Jid> {
     let known = client.signal().get_user_devices(std::slice::from_ref(person)).await;
     let known = known.unwrap_or_else(|error| {
         tracing::debug!("Failed to look up a person's devices: {error:#}");
         Vec::new()
     });
-    // The library writes to the phone where it knows no devices.
+    // The library writes to the phone if it knows no devices.
     if known.is_empty() { vec![person.to_non_ad()] } else { known }
 }
 
 /// The devices of a person as WhatsApp knows them now.
 async fn fetch_current_devices(client: &Client, person: &Jid) -> Result<Vec<Jid>, SendError> {
-    let question = format!("{:016x}", rand::random::<u64>());
-    let asked = client.execute(DeviceListSpec::new(vec![person.to_non_ad()], question)).await;
+    let request_id = format!("{:016x}", rand::random::<u64>());
+    let asked = client.execute(DeviceListSpec::new(vec![person.to_non_ad()], request_id)).await;
     let lists = asked.map_err(|error| retryable_send_error(&error))?.device_lists;
     let devices = lists.into_iter().flat_map(|list| {
         let user = list.user;
@@ -109,7 +111,7 @@ fn exclude_devices(devices: &[Jid], others: &[Jid]) -> Vec<Jid> {
     devices.iter().filter(|device| !others.contains(device)).cloned().collect()
 }
 
-/// Asks WhatsApp for the keys of devices that there is no session with. That it has none is no error.
+/// Asks WhatsApp for the keys of devices without a session. If it has none, that is no error.
 async fn request_device_keys(client: &Client, devices: &[Jid]) -> Result<(), SendError> {
     match client.signal().assert_sessions(devices).await {
         Err(error) if !is_missing_keys_error(&error) => Err(retryable_send_error(&error)),
@@ -154,16 +156,16 @@ impl InFlightMessages {
         };
         let sent =
             InFlightMessage { chat: chat.clone(), id: id.clone(), message: message.clone(), devices, stanza };
-        let mut awaited = self.lock_messages();
-        if awaited.len() >= AWAITED_MAX {
-            awaited.clear();
+        let mut in_flight = self.lock_messages();
+        if in_flight.len() >= IN_FLIGHT_MAX {
+            in_flight.clear();
         }
-        awaited.insert(id.clone(), sent);
+        in_flight.insert(id.clone(), sent);
     }
 
-    /// WhatsApp has answered a message, with the hash of the devices that it knows. Gives the message, if somebody may
-    /// have been left out: of a group where the hashes differ. Of a direct chat the library compares them, and forgets the
-    /// list of devices.
+    /// WhatsApp has answered a message, with the hash of the devices that it knows. Gives the message if a
+    /// device may have been left out: in a group, if the hashes differ. In a direct chat the library compares
+    /// them, and forgets the list of devices.
     pub fn compare_ack_hash(&self, id: &MessageId, hash: Option<&str>) -> Option<InFlightMessage> {
         let mut sent = self.lock_messages().remove(id)?;
         let hash = hash?;
@@ -178,8 +180,8 @@ impl InFlightMessages {
     }
 }
 
-/// After a group's message: seals it for the members' devices that lacked the group's key. Gives the people whose phones
-/// stay without.
+/// After a group's message: seals it for the members' devices that lacked the group's key. Gives the people
+/// whose phones stay without.
 pub async fn resend_to_keyless_members(
     client: &Client,
     group: &Jid,
@@ -191,8 +193,8 @@ pub async fn resend_to_keyless_members(
     resend_to_devices(client, group, id, message, &missing).await
 }
 
-/// Brings a message to the devices that have come to its chat since its list was looked up: WhatsApp knows others than
-/// the message was for. Gives the people whose phones it still went without.
+/// Brings a message to the devices that have come to its chat since its list was looked up: WhatsApp knows
+/// others than the message was for. Gives the people whose phones it still went without.
 pub async fn resend_to_new_devices(client: &Client, sent: &InFlightMessage) -> Vec<SenderId> {
     sleep(LIST_FORGOTTEN).await;
     let new = if sent.chat.server == Server::Group {
@@ -221,7 +223,8 @@ async fn group_devices(client: &Client, group: &Jid, freshness: Freshness) -> Ve
     })
 }
 
-/// Seals a message for devices that have no copy, as far as there are keys. Gives the people whose phones stay without.
+/// Seals a message for devices that have no copy, as far as there are keys. Gives the people whose phones
+/// stay without.
 async fn resend_to_devices(
     client: &Client,
     chat: &Jid,
@@ -247,8 +250,8 @@ async fn resend_to_devices(
     phones.map(inbound::to_sender_id).collect()
 }
 
-/// Seals a message anew for one person's phone, or for their other devices: with keys asked for anew, since what there
-/// is may be of an earlier life of the device. Other ways were tried, and do not help.
+/// Seals a message anew for one person's phone, or for their other devices: with keys asked for anew, since
+/// the old ones may be from before the device was set up anew.
 ///
 /// # Errors
 /// There are no keys, or the connection broke off.
@@ -291,7 +294,7 @@ async fn retransmit_to_device(
         device.clone(),
         message,
         id.as_str().to_owned(),
-        FIRST_QUESTION,
+        FIRST_RETRY,
     );
     match timeout(LIMIT, client.retransmit_message(anew)).await {
         Ok(Ok(())) => Ok(()),
@@ -301,7 +304,7 @@ async fn retransmit_to_device(
     }
 }
 
-/// That these people's phones have no copy of a message.
+/// The events that say that these people's phones have no copy of a message.
 pub fn phone_missed_events(id: &MessageId, people: Vec<SenderId>) -> Vec<Event> {
     people.into_iter().map(|person| Event::PhoneMissed { id: id.clone(), person }).collect()
 }

@@ -1,19 +1,24 @@
 //! The library's storage: its own SQLite store, behind three rules of ours.
 //!
-//! 1. **The row before the ratchet**: what decrypts is written only after all that it has decrypted ([`Arrivals`]).
-//! 2. **No ack of what nobody has read**: a message of which neither a row nor its mark is left was passed by keys from
-//!    elsewhere, such as an old backup's. Intake notes it before WhatsApp is told that we have it, and asks the phone.
-//! 3. **No step past a failure**: after the first one the library can neither write nor speak ([`StorageFault`]).
+//! 1. **The row before the ratchet**: what decrypts is written only after all that it has decrypted
+//!    ([`Arrivals`]).
+//! 2. **No ack of what nobody has read**: a message of which neither a row nor its mark is left was passed
+//!    by keys from elsewhere, such as an old backup's. Intake notes it before WhatsApp is told that we have
+//!    it, and asks the phone.
+//! 3. **No step past a failure**: after the first one the library can neither write nor speak
+//!    ([`StorageFault`]).
 //!
 //! ```text
-//! library ─▶ Storage ─┬─ sessions, members' keys ─▶ wait for the rows that they have moved past ─┐
-//!                     ├─ a message's row ──────────▶ write, then settle it ──────────────────────┼─▶ checked ─▶ SqliteStore
-//!                     └─ all else ───────────────────────────────────────────────────────────────┘      │ failed
-//!                                                                                                        ▼
-//!                                                                              Fault: refused from here on
+//! library ─▶ Storage ─┬─ sessions, members' keys ─▶ wait for the rows that they moved past ─┐
+//!                     ├─ a message's row ─────────▶ write, then release it ─────────────────┤
+//!                     └─ all else ──────────────────────────────────────────────────────────┤
+//!                                                                  run_checked ─▶ SqliteStore
+//!                                                                                 │ failed
+//!                                                                                 ▼
+//!                                                      StorageFault: refused from here on
 //! ```
-//! The library has 82 methods of storage, and Rust no way to hand the other ones on but by name: hence the length of
-//! this file. Each has to be there, also where the trait has one of its own: the SQLite store's is another.
+//! The library has 82 methods of storage, and Rust has no way to pass the others on but by name: hence the
+//! length of this file. Each has to be there, even if the trait has a default: the SQLite store has its own.
 
 #[cfg(test)]
 mod tests;
@@ -39,8 +44,8 @@ use super::arrivals::{Arrival, Arrivals, RowsNotStored};
 use super::fault::StorageFault;
 use super::intake_sink::IntakeSink;
 
-/// How much longer than the library rows and marks are kept: for 30 days in all, as WhatsApp delivers what was not
-/// acknowledged.
+/// How much longer than the library rows and marks are kept: for 30 days in all, as WhatsApp delivers what
+/// was not acknowledged.
 const KEPT_LONGER_SECS: i64 = 23 * 24 * 60 * 60;
 /// The row of a message that intake has taken: what comes again is known by it.
 const MARK: &[u8] = &[];
@@ -54,7 +59,7 @@ pub struct Storage {
 }
 
 impl Storage {
-    /// Carries an operation out, but for none after the first failure.
+    /// Carries an operation out; after the first failure, none.
     async fn run_checked<Answer>(&self, operation: impl Future<Output = Result<Answer>>) -> Result<Answer> {
         self.ensure_no_fault()?;
         let result = operation.await;
@@ -410,7 +415,7 @@ impl ProtocolStore for Storage {
             let noted = self.intake.submit_events(vec![unread]).await;
             noted.map_err(|error| StoreError::Validation(error.to_string()))?;
         }
-        // Asked of what has come before: its chain has moved past it long ago.
+        // The library asks for a message that has come before: its chain has moved past it long ago.
         self.arrivals.release_arrival(&arrival);
         Ok(row.filter(|row| row != MARK))
     }

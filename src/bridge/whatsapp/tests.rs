@@ -10,6 +10,7 @@ use whatsapp_rust::types::message::{EditAttribute, MessageCategory};
 
 use super::contents::{self, MessageContent};
 use super::inbound::{self, OwnAccount};
+use super::wording::{clean_name, truncate_to_bytes};
 use crate::types::{Event, Forwarded, IncomingMessage, MediaKind, Mention, SenderId};
 
 use wa::message as kind;
@@ -406,11 +407,11 @@ fn who_wrote_and_where_whatever_whatsapp_calls_them() {
     info.source.is_group = false;
     info.source.chat = jid(ANNA_LID);
     info.source.sender_alt = Some(jid("15550001111:7@s.whatsapp.net"));
-    let told = events(&info, &wa::Message::text("Hi"));
+    let direct = events(&info, &wa::Message::text("Hi"));
     let [Event::SamePerson { one, other }, Event::Chat { id, name, members: None }, Event::Message(hi)] =
-        &told[..]
+        &direct[..]
     else {
-        panic!("{told:?}")
+        panic!("{direct:?}")
     };
     assert_eq!((one.as_str(), other.as_str()), (ANNA_LID, ANNA));
     assert_eq!((id.as_str(), name.as_str()), (ANNA_LID, "Anna"));
@@ -520,7 +521,8 @@ fn wrappers_without_end_are_not_followed() {
 }
 
 proptest! {
-    /// Whatever bytes a stranger sends: what is made of them is bounded, and one event at most says something.
+    /// Whatever bytes a stranger sends: what is made of them is bounded, and one event at most says
+    /// something.
     #[test]
     fn no_bytes_do_harm(bytes in prop::collection::vec(any::<u8>(), 0..2000), secs in any::<i64>(), name in ".{0,200}") {
         use whatsapp_rust::buffa::Message as _;
@@ -566,10 +568,10 @@ proptest! {
     /// A name stays one line that turns nothing around, and a cut text stays text.
     #[test]
     fn names_and_texts_are_bounded(text in "\\PC{0,300}|.{0,300}", limit in 4_usize..200) {
-        let name = contents::clean_name(&text);
+        let name = clean_name(&text);
         let harmful = name.chars().any(|c| c.is_control() || c == '\u{202e}');
         prop_assert!(name.chars().count() <= 64 && !harmful);
-        let cut = contents::truncate_to_bytes(&text, limit);
+        let cut = truncate_to_bytes(&text, limit);
         prop_assert!(cut.len() <= limit);
         prop_assert!(cut == text || text.starts_with(cut.trim_end_matches('…')));
     }

@@ -1,5 +1,5 @@
-//! Messages of which only the envelope could be read: as intake is told of them, and as the phone is asked for them.
-//! Pure.
+//! Messages of which only the envelope could be read: as intake is told of them, and as the phone is asked
+//! for them. Pure.
 
 use anyhow::{Context, Result};
 use serde_json::{Value, json};
@@ -13,7 +13,7 @@ use crate::types::{Author, Event, SenderId, UnreadableMessage};
 /// The number of a phone among the devices of its account.
 const PHONE: u16 = 0;
 
-/// Of what is no conversation there is none.
+/// The event for such a message; `None` if it belongs to no conversation.
 pub fn build_unread_event(
     me: &OwnAccount,
     name_of: &dyn Fn(&SenderId) -> Option<String>,

@@ -1,6 +1,7 @@
-//! The kernel's own answer to how it would reach an address, by rtnetlink(7): by way of a router, or without one, such as
-//! the printer at home, which has a public IPv6 address like everybody. It knows every table and rule, also those that
-//! send an address another way than all others (ip-rule(8)). Pure: makes the question and reads the answer.
+//! How the kernel would reach an address, by its own answer (rtnetlink(7)): through a router, or without one,
+//! such as a printer at home, which may have a public IPv6 address. The kernel knows every table and rule,
+//! also those that route single addresses another way (ip-rule(8)). Pure: makes the question and reads the
+//! answer.
 //!
 //! ```text
 //! nlmsghdr  length:4 type:2 flags:2 sequence:4 port:4
@@ -10,7 +11,7 @@
 
 use std::net::IpAddr;
 
-/// A network of more addresses than this is nobody's own: a tunnel may carry half of the internet as one.
+/// A larger network than this is no local one: a tunnel may carry half of the internet as one network.
 const IPV4_BITS_MIN: u8 = 8;
 const IPV6_BITS_MIN: u8 = 32;
 
@@ -36,7 +37,7 @@ const RTN_MULTICAST: u8 = 5;
 const RTN_BLACKHOLE: u8 = 6;
 const RTN_UNREACHABLE: u8 = 7;
 const RTN_PROHIBIT: u8 = 8;
-// errno(3), where there is no route, or no such protocol.
+// errno(3), if there is no route, or no such protocol.
 const EACCES: i32 = 13;
 const EOPNOTSUPP: i32 = 95;
 const EAFNOSUPPORT: i32 = 97;
@@ -52,7 +53,7 @@ const NEXT_HOP_HEAD: usize = 8;
 pub enum KernelRoute {
     /// It is this machine's own.
     Own,
-    /// It is of a network that this machine is on.
+    /// It is in a network that this machine is on.
     OnLink,
     /// A router leads there, or a tunnel to all the world.
     Away,
@@ -60,7 +61,7 @@ pub enum KernelRoute {
     Nowhere,
 }
 
-/// Asks the kernel for its route to an address.
+/// The question to the kernel for its route to an address.
 pub fn build_route_query(address: IpAddr, sequence: u32) -> Vec<u8> {
     let octets = address_octets(address);
     let attribute = (4 + octets.len()) as u16;
@@ -79,7 +80,7 @@ pub fn build_route_query(address: IpAddr, sequence: u32) -> Vec<u8> {
     message
 }
 
-/// What the kernel has answered to the question with this number; none where that is not understood.
+/// What the kernel has answered to the question with this number; `None` if that is not understood.
 pub fn parse_route_reply(message: &[u8], address: IpAddr, sequence: u32) -> Option<KernelRoute> {
     let length = usize::try_from(u32_at(message, 0)?).ok()?;
     let message = message.get(..length)?;

@@ -1,4 +1,5 @@
-//! The seam to the web: what names lead to, and connections to addresses. The only place that resolves and connects.
+//! The seam to the web: what names lead to, and connections to addresses. The only place that resolves and
+//! connects.
 //!
 //! It decides nothing: an address that is asked for here has been checked, and names are never connected to.
 
@@ -14,11 +15,11 @@ use tokio::sync::Semaphore;
 use super::local_networks::{self, KernelRoute};
 use crate::types::HostName;
 
-/// Names of one container that are looked up at a time. The system's resolver holds a thread until it answers or gives
-/// up, however long that takes; who waits for it may have gone by then.
+/// Lookups of one container at a time. The system's resolver holds a thread until it answers or gives up,
+/// however long that takes, even if the request is gone by then.
 const LOOKUPS_MAX: usize = 8;
 
-/// The number of the one question that a socket is asked.
+/// The number of the one question that is asked on a socket.
 const SEQUENCE: u32 = 1;
 /// Longest answer of the kernel in bytes: a route by way of hundreds of routers.
 const ANSWER_MAX: usize = 16 * 1024;
@@ -29,7 +30,7 @@ pub trait Network: Send + Sync + 'static {
 
     fn connect_to_address(&self, to: SocketAddr) -> impl Future<Output = io::Result<TcpStream>> + Send;
 
-    /// What an address is, where it is one of this machine's own or of a network that it is on.
+    /// What an address is, if it is this machine's own or in a network that the machine is on.
     fn local_address_kind(&self, address: IpAddr) -> Option<&'static str>;
 }
 
@@ -64,7 +65,7 @@ impl Network for SystemNetwork {
         Ok(stream)
     }
 
-    /// The kernel knows.
+    /// Asks the kernel.
     fn local_address_kind(&self, address: IpAddr) -> Option<&'static str> {
         match query_kernel_route(address) {
             Ok(Some(KernelRoute::Own)) => Some("an address of this machine"),
@@ -75,7 +76,7 @@ impl Network for SystemNetwork {
     }
 }
 
-/// Asks the kernel, which answers while it is asked.
+/// Asks the kernel, which answers at once.
 fn query_kernel_route(address: IpAddr) -> io::Result<Option<KernelRoute>> {
     let flags = SocketFlags::CLOEXEC | SocketFlags::NONBLOCK;
     // Without a protocol this is NETLINK_ROUTE.
@@ -87,7 +88,7 @@ fn query_kernel_route(address: IpAddr) -> io::Result<Option<KernelRoute>> {
     Ok(local_networks::parse_route_reply(answer.get(..length).unwrap_or_default(), address, SEQUENCE))
 }
 
-/// Said where this machine has no room left to look, or says what is not understood.
+/// Said if the kernel cannot be asked, or its answer is not understood.
 const UNKNOWN: &str = "an address that may be this machine's own";
 
 #[cfg(test)]
@@ -172,10 +173,10 @@ mod tests {
 
     #[tokio::test]
     async fn names_are_looked_up_on_this_machine() {
-        let internet = SystemNetwork::new();
+        let network = SystemNetwork::new();
         let local = HostName::parse("localhost").unwrap();
-        let found = internet.lookup_addresses(&local).await.unwrap();
+        let found = network.lookup_addresses(&local).await.unwrap();
         assert!(!found.is_empty() && found.iter().all(IpAddr::is_loopback), "{found:?}");
-        assert_eq!(internet.lookups.available_permits(), LOOKUPS_MAX);
+        assert_eq!(network.lookups.available_permits(), LOOKUPS_MAX);
     }
 }

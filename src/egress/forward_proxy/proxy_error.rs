@@ -5,7 +5,7 @@ use hyper::ext::ReasonPhrase;
 use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 
-/// Why a request does not reach the web, in words for whoever runs in the container.
+/// Why a request does not reach the web, in words for the program in the container.
 #[derive(Debug, PartialEq, Eq)]
 pub struct ProxyError {
     pub status: StatusCode,
@@ -30,7 +30,7 @@ impl ProxyError {
         let mut response = Response::new(Body::from(format!("nanokimi: {}\n", self.why)));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("text/plain"));
-        // What the connection would carry next may be meant for a tunnel that there is not.
+        // What comes next on the connection may be meant for a tunnel that does not exist.
         response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
         if let Ok(reason) = reason {
             response.extensions_mut().insert(reason);

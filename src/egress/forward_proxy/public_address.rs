@@ -1,8 +1,9 @@
-//! Which addresses are somebody's public host: a pure decision. All others are refused, and called what they are.
+//! The guard against SSRF (server-side request forgery): which addresses are a public host's. A pure
+//! decision; all other addresses are refused, and named for what they are.
 //!
-//! The blocks are those of IANA's registries of special-purpose addresses (RFC 6890 and what came after it). Of IPv6
-//! only what is given out as global unicast passes, and nothing that carries an IPv4 address inside: who translates
-//! it, and to whom, cannot be seen from here.
+//! The blocks are those of IANA's registries of special-purpose addresses (RFC 6890 and what came after it).
+//! Of IPv6 only global unicast passes, and nothing that carries an IPv4 address inside: which machine
+//! translates it, and to what, cannot be seen from here.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -24,9 +25,9 @@ const SPECIAL_IPV4: [AddressBlock<Ipv4Addr>; 17] = [
     (Ipv4Addr::new(10, 0, 0, 0), 8, PRIVATE),
     (Ipv4Addr::new(100, 64, 0, 0), 10, "an address of a carrier's own network"),
     (Ipv4Addr::new(127, 0, 0, 0), 8, LOOPBACK),
-    // Here most clouds keep what their machines may know of themselves, keys among it.
+    // Most clouds serve here what their machines may know of themselves, keys included.
     (Ipv4Addr::new(169, 254, 0, 0), 16, LINK_LOCAL),
-    // And here Azure does: a public address that leads from its machines to its own servers.
+    // Azure does so here: a public address that leads from its machines to its own servers.
     (Ipv4Addr::new(168, 63, 129, 16), 32, "an address of a cloud's own servers"),
     (Ipv4Addr::new(172, 16, 0, 0), 12, PRIVATE),
     (Ipv4Addr::new(192, 0, 0, 0), 24, RESERVED),
@@ -68,7 +69,8 @@ const SPECIAL_IPV6: [AddressBlock<Ipv6Addr>; 16] = [
     (Ipv6Addr::new(0xff00, 0, 0, 0, 0, 0, 0, 0), 8, MULTICAST),
 ];
 
-/// What an address is called that is not certainly a public host's, such as "a private address"; none means that it is.
+/// What an address is that is not certainly a public host's, such as "a private address"; `None` for a public
+/// host's.
 pub fn special_address_kind(address: IpAddr) -> Option<&'static str> {
     match address {
         IpAddr::V4(address) => {

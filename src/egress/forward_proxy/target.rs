@@ -1,7 +1,10 @@
-//! Where a request to the web wants to go, and whether its group may: pure decisions over a request's head.
+//! Which host a request asks the forward proxy for, and whether the group's policy or allowlist opens it:
+//! pure decisions over a request's head, and the first half of the guard against SSRF (server-side request
+//! forgery).
 //!
-//! A host is an address as the standards write it, or a name of DNS; what only old programs read as an address, such
-//! as `0x7f.1` or `2130706433`, is neither. What a name leads to is looked at when it is known, by `address`.
+//! A host is an address as the standards write it, or a name of DNS; what only old programs read as an
+//! address, such as `0x7f.1` or `2130706433`, is neither. What a name leads to is checked once it is known,
+//! by `public_address`.
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
@@ -12,7 +15,7 @@ use hyper::{Method, StatusCode, Uri};
 use super::proxy_error::ProxyError;
 use crate::types::{GroupName, HostName, WebPolicy};
 
-/// The ports of the web. Others are where mail, databases and remote logins live.
+/// The ports of the web. Other ports belong to mail, databases and remote logins.
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 
@@ -54,7 +57,7 @@ impl ProxyTarget {
             .ok_or_else(|| bad(format!("{:?} is not a host with a port.", authority.as_str())))?;
         let host = Host::parse(host)
             .ok_or_else(|| bad(format!("{host:?} is neither the name of a host nor an address.")))?;
-        let (port, passage) = if method == Method::CONNECT {
+        let (port, proxy_method) = if method == Method::CONNECT {
             let port = port.ok_or_else(|| bad("CONNECT needs a port, such as example.org:443.".into()))?;
             (port, ProxyMethod::Tunnel)
         } else if uri.scheme() == Some(&Scheme::HTTP) {
@@ -62,7 +65,7 @@ impl ProxyTarget {
         } else {
             return Err(bad("Only http:// is carried like this; https:// goes through CONNECT.".into()));
         };
-        Ok(Self { host, port, proxy_method: passage })
+        Ok(Self { host, port, proxy_method })
     }
 
     /// Whether a group's policy lets it pass.
@@ -122,7 +125,8 @@ impl fmt::Display for Host {
     }
 }
 
-/// What browsers take for an attempt at an IPv4 address (WHATWG URL, "ends in a number"): no name of DNS does.
+/// What browsers take for an attempt at an IPv4 address (WHATWG URL, "ends in a number"): no name of DNS
+/// does.
 fn ends_in_a_number(name: &str) -> bool {
     let last = name.rsplit('.').next().unwrap_or_default();
     match last.strip_prefix("0x") {
@@ -154,13 +158,13 @@ mod tests {
 
     use super::*;
 
-    /// `host port`, or the status of the refusal.
+    /// `host port`, or the status of the error.
     fn parsed(request: &str) -> Result<String, u16> {
         let (method, uri) = request.split_once(' ').unwrap();
         let Ok(uri) = uri.parse() else { return Err(0) };
         ProxyTarget::parse(&method.parse().unwrap(), &uri)
             .map(|target| format!("{} {} {:?}", target.host, target.port, target.proxy_method))
-            .map_err(|refusal| refusal.status.as_u16())
+            .map_err(|error| error.status.as_u16())
     }
 
     #[test]
@@ -221,7 +225,7 @@ mod tests {
         let refused = |policy: &WebPolicy, request: &str| {
             let (method, uri) = request.split_once(' ').unwrap();
             let target = ProxyTarget::parse(&method.parse().unwrap(), &uri.parse().unwrap()).unwrap();
-            target.check_web_policy(policy, &group).map_err(|refusal| (refusal.status.as_u16(), refusal.why))
+            target.check_web_policy(policy, &group).map_err(|error| (error.status.as_u16(), error.why))
         };
         for (policy, request) in [
             (&WebPolicy::Web, "CONNECT other.example:443"),

@@ -1,18 +1,24 @@
-//! The web behind real doors. The test is the container on one side and all hosts of the web on the other: names lead
-//! where it says, and every connection ends at its own listener, so that nothing leaves this machine.
+//! The forward proxy over real unix sockets. The test is the container on one side and all hosts of the web
+//! on the other: names lead where it says, and every connection ends at its own listener, so that nothing
+//! leaves this machine.
 
 use std::collections::BTreeMap;
 use std::io;
-use std::sync::Mutex;
+use std::net::{IpAddr, SocketAddr};
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::time::{Instant, timeout};
 
-use super::super::tests::{Log, PATIENCE, Pipe, knock_at};
-use super::super::{EgressProxy, KimiUpstream, start_with_network};
-use super::*;
-use crate::types::{Authorization, ChatId, Group, HostName, Role, WebTraffic};
+use super::super::server::{EgressProxy, start_with_network};
+use super::super::tests::{Log, PATIENCE, Pipe, connect_to};
+use super::super::upstream::KimiUpstream;
+use super::Network;
+use super::proxy::QUIET_TIMEOUT;
+use crate::types::{Authorization, ChatId, Group, GroupName, HostName, Role, WebPolicy, WebTraffic};
 
 const PUBLIC: &str = "93.184.216.34";
 const PUBLIC_IPV6: &str = "2606:2800:220:1::34";
@@ -20,9 +26,9 @@ const OWN: &str = "93.184.216.1";
 const CLOSED: &str = "93.184.216.98";
 const SILENT: &str = "93.184.216.99";
 
-/// Names and hosts as a test wants them.
+/// A fake internet: names and hosts as a test wants them.
 #[derive(Clone)]
-struct Town {
+struct FakeInternet {
     hosts: SocketAddr,
     names: Arc<Mutex<Names>>,
     connections: Arc<Mutex<Vec<SocketAddr>>>,
@@ -31,7 +37,7 @@ struct Town {
 /// What a name leads to at its first look-up, its second, and so on; the last stays.
 type Names = BTreeMap<&'static str, Vec<Vec<IpAddr>>>;
 
-impl Network for Town {
+impl Network for FakeInternet {
     async fn lookup_addresses(&self, name: &HostName) -> io::Result<Vec<IpAddr>> {
         if name.as_str() == "slow.example" {
             std::future::pending::<()>().await;
@@ -55,15 +61,15 @@ impl Network for Town {
     }
 }
 
-/// An open door between a container and the town.
-struct Street {
-    door: EgressProxy,
+/// An egress proxy between a container and the fake internet.
+struct ProxyFixture {
+    egress: EgressProxy,
     folder: TempDir,
     hosts: TcpListener,
-    town: Town,
+    internet: FakeInternet,
 }
 
-impl Street {
+impl ProxyFixture {
     async fn new(policy: WebPolicy) -> Self {
         let folder = TempDir::new().unwrap();
         let hosts = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -86,7 +92,7 @@ impl Street {
         let parsed = |answers: Vec<Vec<&str>>| {
             answers.iter().map(|found| found.iter().map(|one| one.parse().unwrap()).collect()).collect()
         };
-        let town = Town {
+        let internet = FakeInternet {
             hosts: hosts.local_addr().unwrap(),
             names: Arc::new(Mutex::new(
                 names.into_iter().map(|(name, answers)| (name, parsed(answers))).collect(),
@@ -101,12 +107,12 @@ impl Street {
             authorization,
             tokio::sync::watch::Sender::new(None),
         );
-        let door = start_with_network(folder.path(), upstream, &group, town.clone()).await.unwrap();
-        Self { door, folder, hosts, town }
+        let egress = start_with_network(folder.path(), upstream, &group, internet.clone()).await.unwrap();
+        Self { egress, folder, hosts, internet }
     }
 
-    async fn knock(&self, request: &str) -> Pipe<UnixStream> {
-        let mut container = knock_at(self.folder.path()).await;
+    async fn send_request(&self, request: &str) -> Pipe<UnixStream> {
+        let mut container = connect_to(self.folder.path()).await;
         container.send(request).await;
         container
     }
@@ -114,7 +120,7 @@ impl Street {
     /// The status line and body of the answer to one request; a tunnel is none.
     async fn answer(&self, line: &str) -> String {
         let answer = self
-            .knock(&format!(
+            .send_request(&format!(
                 "{line} HTTP/1.1\r\nhost: x\r\nuser-agent: KimiCLI/1.51.0\r\nconnection: close\r\n\r\n"
             ))
             .await
@@ -124,18 +130,18 @@ impl Street {
         format!("{}\n{}", head.lines().next().unwrap_or_default(), body.trim_end())
     }
 
-    async fn host_hears(&self) -> Pipe<TcpStream> {
+    async fn next_host_connection(&self) -> Pipe<TcpStream> {
         Pipe(timeout(PATIENCE, self.hosts.accept()).await.expect("no host was reached").unwrap().0)
     }
 
     fn connections(&self) -> Vec<String> {
-        self.town.connections.lock().unwrap().drain(..).map(|to| to.to_string()).collect()
+        self.internet.connections.lock().unwrap().drain(..).map(|to| to.to_string()).collect()
     }
 }
 
 #[tokio::test]
 async fn what_is_not_public_is_refused_with_its_reason_and_never_connected_to() {
-    let street = Street::new(WebPolicy::Web).await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
     for (request, status, word) in [
         ("CONNECT 127.0.0.1:443", 403, "127.0.0.1 is a loopback address"),
         ("CONNECT 10.0.0.1:443", 403, "a private address"),
@@ -164,7 +170,7 @@ async fn what_is_not_public_is_refused_with_its_reason_and_never_connected_to() 
         ("CONNECT unknown.example:443", 502, "unknown.example cannot be found: no such name"),
         ("CONNECT nowhere.example:443", 502, "nowhere.example has no address"),
     ] {
-        let answer = street.answer(request).await;
+        let answer = fixture.answer(request).await;
         let (line, body) = answer.split_once('\n').unwrap();
         assert!(
             line.starts_with(&format!("HTTP/1.1 {status} ")) && line.contains(word),
@@ -173,48 +179,49 @@ async fn what_is_not_public_is_refused_with_its_reason_and_never_connected_to() 
         assert!(body.starts_with("nanokimi: ") && body.contains(word), "{request}: {answer}");
         assert!(!body.contains("192.168.1.1"), "what a name leads to stays here: {answer}");
     }
-    assert_eq!(street.connections(), [""; 0]);
-    assert_eq!(street.door.take_web_traffic(), WebTraffic::default());
+    assert_eq!(fixture.connections(), [""; 0]);
+    assert_eq!(fixture.egress.take_web_traffic(), WebTraffic::default());
 }
 
 #[tokio::test]
 async fn the_groups_policy_counts_before_anything_is_looked_up() {
-    let street = Street::new(WebPolicy::None).await;
-    let answer = street.answer("CONNECT slow.example:443").await;
+    let fixture = ProxyFixture::new(WebPolicy::None).await;
+    let answer = fixture.answer("CONNECT slow.example:443").await;
     assert!(
         answer.starts_with("HTTP/1.1 403 ") && answer.contains("groups set family --web web"),
         "{answer}"
     );
 
-    let street = Street::new(WebPolicy::Allowlist(vec![HostName::parse("public.example").unwrap()])).await;
-    let answer = street.answer("GET http://slow.example/").await;
+    let fixture =
+        ProxyFixture::new(WebPolicy::Allowlist(vec![HostName::parse("public.example").unwrap()])).await;
+    let answer = fixture.answer("GET http://slow.example/").await;
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("slow.example is not among"), "{answer}");
-    let answer = street.answer(&format!("CONNECT {PUBLIC}:443")).await;
+    let answer = fixture.answer(&format!("CONNECT {PUBLIC}:443")).await;
     assert!(answer.starts_with("HTTP/1.1 403 "), "{answer}");
     for service in ["search", "fetch"] {
-        let answer = street.answer(&format!("POST /coding/v1/{service}")).await;
+        let answer = fixture.answer(&format!("POST /coding/v1/{service}")).await;
         assert!(answer.contains("Kimi's own search and fetch reach every host"), "{answer}");
     }
-    assert_eq!(street.connections(), [""; 0]);
+    assert_eq!(fixture.connections(), [""; 0]);
 
-    let mut container = street.knock("CONNECT public.example:443 HTTP/1.1\r\n\r\n").await;
+    let mut container = fixture.send_request("CONNECT public.example:443 HTTP/1.1\r\n\r\n").await;
     assert_eq!(container.until("\r\n\r\n").await.lines().next(), Some("HTTP/1.1 200 OK"));
-    let open = Street::new(WebPolicy::Web).await;
+    let open = ProxyFixture::new(WebPolicy::Web).await;
     assert!(
         open.answer("POST /coding/v1/fetch").await.contains("Nobody is logged in"),
         "it is the Kimi API's"
     );
-    assert_eq!(street.connections(), [format!("{PUBLIC}:443")]);
+    assert_eq!(fixture.connections(), [format!("{PUBLIC}:443")]);
 }
 
 /// A client reads the answer only after it has sent its request to the end.
 #[tokio::test]
 async fn a_refusal_is_heard_after_a_long_request() {
-    let street = Street::new(WebPolicy::None).await;
+    let fixture = ProxyFixture::new(WebPolicy::None).await;
     let long = "x".repeat(4 * 1024 * 1024);
     for path in ["http://public.example/", "/coding/v1/fetch"] {
         let head = format!("POST {path} HTTP/1.1\r\nhost: x\r\ncontent-length: {}\r\n\r\n", long.len());
-        let answer = street.knock(&format!("{head}{long}")).await.rest().await;
+        let answer = fixture.send_request(&format!("{head}{long}")).await.rest().await;
         assert!(
             answer.starts_with("HTTP/1.1 403 ") && answer.ends_with("groups set family --web web\n"),
             "{answer}"
@@ -224,11 +231,12 @@ async fn a_refusal_is_heard_after_a_long_request() {
 
 #[tokio::test]
 async fn a_tunnel_carries_bytes_both_ways_as_they_come() {
-    let street = Street::new(WebPolicy::Web).await;
-    // A hasty client says the first bytes before it is told that it may.
-    let mut container =
-        street.knock("CONNECT public.example:443 HTTP/1.1\r\nhost: public.example:443\r\n\r\nhello").await;
-    let mut host = street.host_hears().await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
+    // A hasty client sends its first bytes before the answer says that it may.
+    let mut container = fixture
+        .send_request("CONNECT public.example:443 HTTP/1.1\r\nhost: public.example:443\r\n\r\nhello")
+        .await;
+    let mut host = fixture.next_host_connection().await;
     let head = container.until("\r\n\r\n").await;
     assert!(!head.contains("content-length") && !head.contains("transfer-encoding"), "{head}");
     host.until("hello").await;
@@ -241,26 +249,26 @@ async fn a_tunnel_carries_bytes_both_ways_as_they_come() {
         read
     });
     assert_eq!(read, much.as_bytes());
-    let traffic = street.door.take_web_traffic();
+    let traffic = fixture.egress.take_web_traffic();
     assert_eq!(traffic, WebTraffic { sent: 1_000_005, received: 7 });
 
-    // Who has said all may still listen.
+    // A side that has sent all may still listen.
     container.0.shutdown().await.unwrap();
     assert_eq!(host.rest().await, "");
     host.send("bye").await;
     drop(host);
     assert_eq!(container.rest().await, "bye");
-    assert_eq!(street.door.take_web_traffic(), WebTraffic { sent: 0, received: 3 });
+    assert_eq!(fixture.egress.take_web_traffic(), WebTraffic { sent: 0, received: 3 });
 }
 
 #[tokio::test]
 async fn a_plain_request_and_its_answer_pass_as_they_come() {
-    let street = Street::new(WebPolicy::Web).await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
     let request = "POST http://Public.example:80/a/../b?c=%20 HTTP/1.1\r\nhost: other.example\r\n\
         proxy-authorization: Basic eA==\r\nproxy-connection: keep-alive\r\nconnection: x-mine\r\nx-mine: 1\r\n\
         authorization: Bearer theirs\r\ncookie: a=b\r\nexpect: 100-continue\r\ntransfer-encoding: chunked\r\n\r\n";
-    let mut container = street.knock(request).await;
-    let mut host = street.host_hears().await;
+    let mut container = fixture.send_request(request).await;
+    let mut host = fixture.next_host_connection().await;
     let mut head: Vec<String> = host.until("\r\n\r\n").await.trim_end().lines().map(str::to_owned).collect();
     head[1..].sort();
     assert_eq!(
@@ -295,13 +303,13 @@ async fn a_plain_request_and_its_answer_pass_as_they_come() {
     container
         .send("GET http://both.example?q HTTP/1.1\r\nhost: both.example\r\nconnection: close\r\n\r\n")
         .await;
-    let mut host = street.host_hears().await;
+    let mut host = fixture.next_host_connection().await;
     assert!(host.until("\r\n\r\n").await.starts_with("GET /?q HTTP/1.1\r\n"));
     host.send("HTTP/1.1 302 Found\r\nlocation: http://10.0.0.1/\r\ncontent-length: 0\r\n\r\n").await;
     let answer = container.rest().await;
     assert!(answer.starts_with("HTTP/1.1 302 ") && answer.contains("location: http://10.0.0.1/"), "{answer}");
     assert_eq!(
-        street.connections(),
+        fixture.connections(),
         [format!("{PUBLIC}:80"), format!("[{PUBLIC_IPV6}]:80")],
         "a redirect is not followed"
     );
@@ -309,18 +317,18 @@ async fn a_plain_request_and_its_answer_pass_as_they_come() {
 
 #[tokio::test]
 async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
-    let street = Street::new(WebPolicy::Web).await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
     let ask = "GET http://public.example/ HTTP/1.1\r\nhost: x\r\n\r\n";
-    let mut container = street.knock(ask).await;
-    let mut host = street.host_hears().await;
+    let mut container = fixture.send_request(ask).await;
+    let mut host = fixture.next_host_connection().await;
     host.until("\r\n\r\n").await;
     host.send("HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nhalf").await;
     container.until("half").await;
     drop(host);
     assert_eq!(container.rest().await, "", "96 bytes are missing, and the connection ends");
 
-    let mut container = street.knock(ask).await;
-    drop(street.host_hears().await);
+    let mut container = fixture.send_request(ask).await;
+    drop(fixture.next_host_connection().await);
     let answer = container.rest().await;
     assert!(
         answer.starts_with("HTTP/1.1 502 ") && answer.contains("public.example broke the connection"),
@@ -330,37 +338,37 @@ async fn an_answer_that_breaks_off_is_not_taken_for_a_whole_one() {
 
 #[tokio::test]
 async fn a_name_is_looked_up_once_and_connected_to_where_it_was_checked() {
-    let street = Street::new(WebPolicy::Web).await;
-    let mut container = street.knock("CONNECT turning.example:443 HTTP/1.1\r\n\r\n").await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
+    let mut container = fixture.send_request("CONNECT turning.example:443 HTTP/1.1\r\n\r\n").await;
     container.until("\r\n\r\n").await;
-    assert_eq!(street.connections(), [format!("{PUBLIC}:443")]);
-    let answer = street.answer("CONNECT turning.example:443").await;
+    assert_eq!(fixture.connections(), [format!("{PUBLIC}:443")]);
+    let answer = fixture.answer("CONNECT turning.example:443").await;
     assert!(answer.contains("turning.example leads to a loopback address"), "{answer}");
-    assert_eq!(street.connections(), [""; 0]);
+    assert_eq!(fixture.connections(), [""; 0]);
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_addresses_of_a_host_are_tried_in_turn_and_not_without_end() {
-    let street = Street::new(WebPolicy::Web).await;
-    let mut container = street.knock("CONNECT second.example:443 HTTP/1.1\r\n\r\n").await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
+    let mut container = fixture.send_request("CONNECT second.example:443 HTTP/1.1\r\n\r\n").await;
     container.until("\r\n\r\n").await;
-    assert_eq!(street.connections(), [CLOSED, SILENT, PUBLIC].map(|address| format!("{address}:443")));
+    assert_eq!(fixture.connections(), [CLOSED, SILENT, PUBLIC].map(|address| format!("{address}:443")));
     for (request, line) in [
         ("CONNECT closed.example:443", "HTTP/1.1 502 closed.example cannot be reached: connection refused."),
         ("CONNECT silent.example:443", "HTTP/1.1 504 silent.example did not accept a connection in time."),
         ("GET http://slow.example/", "HTTP/1.1 504 slow.example could not be looked up in time."),
     ] {
-        let answer = street.answer(request).await;
+        let answer = fixture.answer(request).await;
         assert!(answer.starts_with(line), "{request}: {answer}");
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_opens_connections_without_end_is_refused_for_a_while() {
-    let street = Street::new(WebPolicy::Web).await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
     let mut tried = 0;
     let refused = loop {
-        let answer = street.answer("GET http://closed.example/").await;
+        let answer = fixture.answer("GET http://closed.example/").await;
         if !answer.starts_with("HTTP/1.1 502 ") || tried == 1_000 {
             break answer;
         }
@@ -371,24 +379,24 @@ async fn who_opens_connections_without_end_is_refused_for_a_while() {
         "{refused}"
     );
     assert!(tried >= 100);
-    assert_eq!(street.connections().len(), tried, "none was made for the one that was refused");
+    assert_eq!(fixture.connections().len(), tried, "none was made for the one that was refused");
     tokio::time::advance(Duration::from_secs(1)).await;
-    assert!(street.answer("GET http://closed.example/").await.starts_with("HTTP/1.1 502 "));
+    assert!(fixture.answer("GET http://closed.example/").await.starts_with("HTTP/1.1 502 "));
 }
 
 #[tokio::test(start_paused = true)]
 async fn what_falls_silent_ends() {
-    let street = Street::new(WebPolicy::Web).await;
-    let mut container = street.knock("CONNECT public.example:443 HTTP/1.1\r\n\r\n").await;
-    let mut host = street.host_hears().await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
+    let mut container = fixture.send_request("CONNECT public.example:443 HTTP/1.1\r\n\r\n").await;
+    let mut host = fixture.next_host_connection().await;
     container.until("\r\n\r\n").await;
     let opened = Instant::now();
     container.0.read_to_end(&mut Vec::new()).await.ok();
     assert!(opened.elapsed() >= QUIET_TIMEOUT);
     assert_eq!(host.0.read_to_end(&mut Vec::new()).await.unwrap_or(0), 0);
 
-    let mut container = street.knock("GET http://public.example/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    let _host = street.host_hears().await;
+    let mut container = fixture.send_request("GET http://public.example/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let _host = fixture.next_host_connection().await;
     let mut answer = Vec::new();
     container.0.read_to_end(&mut answer).await.unwrap();
     assert!(answer.starts_with(b"HTTP/1.1 504 public.example did not answer in time."));
@@ -396,17 +404,17 @@ async fn what_falls_silent_ends() {
 
 #[tokio::test]
 async fn a_shut_door_cuts_what_it_carried() {
-    let street = Street::new(WebPolicy::Web).await;
-    let mut tunnel = street.knock("CONNECT public.example:443 HTTP/1.1\r\n\r\n").await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
+    let mut tunnel = fixture.send_request("CONNECT public.example:443 HTTP/1.1\r\n\r\n").await;
     tunnel.until("\r\n\r\n").await;
-    let mut tunnels_host = street.host_hears().await;
-    let mut asking = street.knock("GET http://public.example/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
-    let mut asked_host = street.host_hears().await;
+    let mut tunnels_host = fixture.next_host_connection().await;
+    let mut asking = fixture.send_request("GET http://public.example/ HTTP/1.1\r\nhost: x\r\n\r\n").await;
+    let mut asked_host = fixture.next_host_connection().await;
     asked_host.until("\r\n\r\n").await;
     asked_host.send("HTTP/1.1 200 OK\r\n\r\nfirst").await;
     asking.until("first\r\n").await;
-    let Street { door, folder: _folder, .. } = street;
-    drop(door);
+    let ProxyFixture { egress, folder: _folder, .. } = fixture;
+    drop(egress);
     for ended in [&mut tunnel, &mut asking] {
         assert_eq!(ended.rest().await, "");
     }
@@ -425,10 +433,10 @@ async fn the_log_has_a_line_for_each_host_when_the_door_is_shut() {
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let street = Street::new(WebPolicy::Web).await;
+    let fixture = ProxyFixture::new(WebPolicy::Web).await;
     for _ in 0..2 {
-        let mut container = street.knock("CONNECT public.example:443 HTTP/1.1\r\n\r\nhello").await;
-        let mut host = street.host_hears().await;
+        let mut container = fixture.send_request("CONNECT public.example:443 HTTP/1.1\r\n\r\nhello").await;
+        let mut host = fixture.next_host_connection().await;
         host.until("hello").await;
         host.send("you").await;
         drop(host);
@@ -436,11 +444,11 @@ async fn the_log_has_a_line_for_each_host_when_the_door_is_shut() {
         container.0.shutdown().await.unwrap();
         container.rest().await;
     }
-    street.answer("CONNECT router.example:443").await;
-    let Street { door, town, .. } = street;
-    drop(door);
+    fixture.answer("CONNECT router.example:443").await;
+    let ProxyFixture { egress, internet, .. } = fixture;
+    drop(egress);
     // The last connection's task holds what is counted until it has ended.
-    while Arc::strong_count(&town.connections) > 1 {
+    while Arc::strong_count(&internet.connections) > 1 {
         tokio::task::yield_now().await;
     }
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();

@@ -1,4 +1,5 @@
-//! What goes to the web and comes from it, counted in bytes: in all, for the session to take, and by host, for the log.
+//! What goes to the web and comes from it, counted in bytes: in all, for the session to take, and by host,
+//! for the log.
 //!
 //! Bytes of names that are looked up are not counted, nor those of headers below TCP.
 
@@ -16,12 +17,13 @@ use tokio::time::sleep;
 
 use crate::types::{GroupName, WebTraffic};
 
-/// Hosts of one door that are told apart. A page has some dozens; the rest is counted together.
+/// Hosts of one group that are counted apart. A page has some dozens; the rest is counted together.
 const HOSTS_MAX: usize = 200;
-/// What those beyond are called together.
+/// The name of that rest.
 const OTHERS: &str = "others";
 
-/// What one door has seen. When nobody holds it any more, it goes to the log, a line for each host.
+/// What one group's forward proxy has carried. When nothing holds it any more, it goes to the log, a line for
+/// each host.
 #[derive(Debug)]
 pub struct TrafficCounter {
     group: GroupName,
@@ -76,7 +78,7 @@ impl Drop for TrafficCounter {
     }
 }
 
-/// One connection to a host, for as long as anybody holds it.
+/// One connection to a host, for as long as anything holds it.
 #[derive(Debug)]
 pub struct ProxiedConnection {
     host: String,

@@ -1,57 +1,66 @@
-//! Doors over real unix sockets. The test itself is the engine on one side and the Kimi API on the other,
-//! byte by byte, so that it knows what has been sent and what has not.
+//! Egress proxies over real unix sockets. The test itself is the engine on one side and the Kimi API on the
+//! other, byte by byte, so that it knows what has been sent and what has not.
 
 mod troubles;
 
-use std::sync::Mutex;
+use std::fs::{self, File};
+use std::os::fd::AsRawFd;
+use std::os::unix::fs::MetadataExt;
+use std::path::Path;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::time::timeout;
+use tokio::net::{TcpListener, TcpStream, UnixStream};
+use tokio::sync::watch;
+use tokio::time::{sleep, timeout};
 
-use super::*;
-use crate::types::{ChatId, GroupName, Role, Secret, Trouble, WebPolicy};
+use super::server::{CONNECTIONS_MAX, SOCKET_NAME};
+use super::{EgressProxy, KimiUpstream, relay, start_egress_proxy, unread};
+use crate::types::{
+    Authorization, ChatId, Failure, Group, GroupName, Role, Secret, TokenUsage, Trouble, WebPolicy,
+};
 
 /// How long a test waits for what should come at once.
 pub(super) const PATIENCE: Duration = Duration::from_secs(20);
 const CANARY: &str = "sk-canary-real-login";
 
-/// An open door between the test's two hands.
-struct Hall {
-    door: EgressProxy,
+/// An egress proxy between the test's two hands.
+struct EgressFixture {
+    egress: EgressProxy,
     folder: TempDir,
     api: TcpListener,
     login: watch::Sender<Authorization>,
-    refused: watch::Receiver<Option<Secret>>,
+    refused_login: watch::Receiver<Option<Secret>>,
 }
 
-impl Hall {
+impl EgressFixture {
     async fn new() -> Self {
         Self::with(&[], without_web()).await
     }
 
-    /// The door of a group whose engine is told of these models.
+    /// The egress proxy of a group whose engine is configured with these models.
     async fn with(models: &[&str], group: Group) -> Self {
         let folder = TempDir::new().unwrap();
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (login, authorization) = watch::channel(Authorization::Login(Secret::new(CANARY)));
         let base = format!("http://{}/coding/v1", api.local_addr().unwrap());
-        let (refusals, refused) = watch::channel(None);
-        let upstream = KimiUpstream::new(base, authorization, refusals)
+        let (refused_logins, refused_login) = watch::channel(None);
+        let upstream = KimiUpstream::new(base, authorization, refused_logins)
             .with_models(models.iter().copied().map(str::to_owned).collect());
-        let door = start_egress_proxy(folder.path(), upstream, &group).await.unwrap();
-        Self { door, folder, api, login, refused }
+        let egress = start_egress_proxy(folder.path(), upstream, &group).await.unwrap();
+        Self { egress, folder, api, login, refused_login }
     }
 
-    async fn knock(&self, request: &str) -> Pipe<UnixStream> {
-        let mut engine = knock_at(self.folder.path()).await;
+    async fn send_request(&self, request: &str) -> Pipe<UnixStream> {
+        let mut engine = connect_to(self.folder.path()).await;
         engine.send(request).await;
         engine
     }
 
     /// The next connection to the API, with the request on it read up to the end of its head.
-    async fn api_hears(&self) -> (String, Pipe<TcpStream>) {
+    async fn next_api_request(&self) -> (String, Pipe<TcpStream>) {
         let (stream, _) =
             timeout(PATIENCE, self.api.accept()).await.expect("no request reached the API").unwrap();
         let mut api = Pipe(stream);
@@ -60,7 +69,7 @@ impl Hall {
     }
 }
 
-pub(super) async fn knock_at(folder: &Path) -> Pipe<UnixStream> {
+pub(super) async fn connect_to(folder: &Path) -> Pipe<UnixStream> {
     let descriptor = File::open(folder).unwrap();
     let path = format!("/proc/self/fd/{}/{SOCKET_NAME}", descriptor.as_raw_fd());
     Pipe(UnixStream::connect(path).await.unwrap())
@@ -123,7 +132,7 @@ fn json_answer(status: &str, body: &str) -> String {
     )
 }
 
-/// These tests are about the Kimi API; those about the web are in `web`.
+/// These tests are about the Kimi API; those about the web are in `forward_proxy`.
 fn without_web() -> Group {
     let (name, chat) = (GroupName::parse("main").unwrap(), ChatId::new("c"));
     Group { web: WebPolicy::None, ..Group::new(name, chat, Role::Main) }
@@ -135,12 +144,12 @@ fn missing(why: &str) -> Authorization {
 
 #[tokio::test]
 async fn the_stand_in_becomes_the_login_and_the_rest_passes() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    let (head, mut api) = hall.api_hears().await;
+    let fixture = EgressFixture::new().await;
+    let mut engine = fixture.send_request(ASK).await;
+    let (head, mut api) = fixture.next_api_request().await;
     let mut lines: Vec<_> = head.lines().filter(|line| !line.is_empty()).collect();
     lines[1..].sort_unstable();
-    let host = format!("host: {}", hall.api.local_addr().unwrap());
+    let host = format!("host: {}", fixture.api.local_addr().unwrap());
     assert_eq!(
         lines,
         [
@@ -159,39 +168,39 @@ async fn the_stand_in_becomes_the_login_and_the_rest_passes() {
     api.send(&json_answer("200 OK", r#"{"usage":{"prompt_tokens":3,"completion_tokens":2}}"#)).await;
     let answer = engine.rest().await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n") && answer.ends_with("2}}"), "{answer}");
-    assert_eq!(hall.door.take_usage(), TokenUsage { input: 3, cached: 0, output: 2 });
-    assert_eq!(hall.door.take_failure(), None);
+    assert_eq!(fixture.egress.take_usage(), TokenUsage { input: 3, cached: 0, output: 2 });
+    assert_eq!(fixture.egress.take_failure(), None);
 }
 
 #[tokio::test]
 async fn an_event_passes_before_the_next_one_is_sent() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
+    let fixture = EgressFixture::new().await;
+    let mut engine = fixture.send_request(ASK).await;
+    let (_, mut api) = fixture.next_api_request().await;
     api.send(STREAM_HEAD).await;
     let head = engine.until("\r\n\r\n").await;
     assert!(head.contains("x-trace-id: t1\r\n") && !head.contains("set-cookie"), "{head}");
 
     api.send(&event(r#"{"choices":[{"delta":{"content":"one"}}]}"#)).await;
     engine.until("one\"}}]}\n\n\r\n").await;
-    assert_eq!(hall.door.take_usage(), TokenUsage::default());
+    assert_eq!(fixture.egress.take_usage(), TokenUsage::default());
     let usage = r#"{"prompt_tokens":100,"completion_tokens":7,"cached_tokens":60}"#;
     api.send(&event(&format!(r#"{{"choices":[{{"finish_reason":"stop","usage":{usage}}}]}}"#))).await;
     engine.until("\n\n\r\n").await;
-    assert_eq!(hall.door.take_usage(), TokenUsage { input: 100, cached: 60, output: 7 });
+    assert_eq!(fixture.egress.take_usage(), TokenUsage { input: 100, cached: 60, output: 7 });
 
     api.send(&event(&format!(r#"{{"choices":[],"usage":{usage}}}"#))).await;
     api.send(&event("[DONE]")).await;
     api.send("0\r\n\r\n").await;
     let rest = engine.rest().await;
     assert!(rest.ends_with("data: [DONE]\n\n\r\n0\r\n\r\n"), "the stream ends whole: {rest}");
-    assert_eq!(hall.door.take_usage(), TokenUsage::default(), "counted once");
-    assert_eq!(hall.door.take_failure(), None);
+    assert_eq!(fixture.egress.take_usage(), TokenUsage::default(), "counted once");
+    assert_eq!(fixture.egress.take_failure(), None);
 }
 
 /// Lets the API answer once, and returns what the engine hears.
-async fn answered(hall: &Hall, engine: &mut Pipe<UnixStream>, answer: &str) -> String {
-    let (_, mut api) = hall.api_hears().await;
+async fn answered(fixture: &EgressFixture, engine: &mut Pipe<UnixStream>, answer: &str) -> String {
+    let (_, mut api) = fixture.next_api_request().await;
     api.send(answer).await;
     drop(api);
     engine.rest().await
@@ -199,38 +208,38 @@ async fn answered(hall: &Hall, engine: &mut Pipe<UnixStream>, answer: &str) -> S
 
 #[tokio::test]
 async fn where_the_web_is_closed_kimi_does_not_go_there_either() {
-    let hall = Hall::new().await;
+    let fixture = EgressFixture::new().await;
     let search = r#"{"tools":[{"type":"builtin_function","function":{"name":"$web_search"}}]}"#;
-    let answer = hall.knock(&ask_with(search)).await.rest().await;
+    let answer = fixture.send_request(&ask_with(search)).await.rest().await;
     assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("the web is not open"), "{answer}");
     for body in [
         r#"{"messages":[{"role":"user","content":[{"type":"image_url","image_url":{"url":"https://x.example"}}]}]}"#,
         r#"{"messages":[],"use_search":true}"#,
     ] {
-        let answer = hall.knock(&ask_with(body)).await.rest().await;
+        let answer = fixture.send_request(&ask_with(body)).await.rest().await;
         assert!(answer.starts_with("HTTP/1.1 403 ") && answer.contains("the web is not open"), "{answer}");
     }
-    assert_eq!((hall.door.take_failure(), hall.door.was_model_asked()), (None, false));
+    assert_eq!((fixture.egress.take_failure(), fixture.egress.was_model_asked()), (None, false));
     let function = r#"{"tools":[{"type":"function","function":{"name":"Shell"}}]}"#;
-    let _engine = hall.knock(&ask_with(function)).await;
-    let (_, mut api) = hall.api_hears().await;
+    let _engine = fixture.send_request(&ask_with(function)).await;
+    let (_, mut api) = fixture.next_api_request().await;
     api.until(function).await;
 }
 
 #[tokio::test]
 async fn where_the_web_is_open_kimi_may_go_there() {
-    let hall = Hall::with(&[], Group { web: WebPolicy::Web, ..without_web() }).await;
+    let fixture = EgressFixture::with(&[], Group { web: WebPolicy::Web, ..without_web() }).await;
     let search =
         r#"{"use_search":true,"tools":[{"type":"builtin_function","function":{"name":"$web_search"}}]}"#;
-    let _engine = hall.knock(&ask_with(search)).await;
-    let (_, mut api) = hall.api_hears().await;
+    let _engine = fixture.send_request(&ask_with(search)).await;
+    let (_, mut api) = fixture.next_api_request().await;
     api.until(search).await;
 }
 
 #[tokio::test]
 async fn a_request_that_no_engine_makes_is_refused_and_is_no_trouble() {
     for web in [WebPolicy::None, WebPolicy::Web] {
-        let hall = Hall::with(&["k3"], Group { web, ..without_web() }).await;
+        let fixture = EgressFixture::with(&["k3"], Group { web, ..without_web() }).await;
         for (request, status, why) in [
             (ASK.replace("KimiCLI/1.51.0 (nanokimi 0.1)", "curl/8.5.0"), 403, "another program's"),
             (ASK.replace("user-agent", "x-user-agent"), 403, "another program's"),
@@ -239,45 +248,45 @@ async fn a_request_that_no_engine_makes_is_refused_and_is_no_trouble() {
             (ASK.replace("completions ", "completions?a=b "), 403, "has no query"),
             (ask_with(r#"{"model":"k3","model":"k9"}"#), 400, "names its model more than once"),
         ] {
-            let answer = hall.knock(&request).await.rest().await;
+            let answer = fixture.send_request(&request).await.rest().await;
             assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")) && answer.contains(why), "{answer}");
         }
-        assert_eq!((hall.door.take_failure(), hall.door.was_model_asked()), (None, false));
-        assert_eq!(*hall.refused.borrow(), None);
+        assert_eq!((fixture.egress.take_failure(), fixture.egress.was_model_asked()), (None, false));
+        assert_eq!(*fixture.refused_login.borrow(), None);
         // The next thing that the API hears is the next good request.
-        let _engine = hall.knock(LOOK).await;
-        assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
+        let _engine = fixture.send_request(LOOK).await;
+        assert!(fixture.next_api_request().await.0.starts_with("GET /coding/v1/models "));
     }
 }
 
 #[tokio::test(start_paused = true)]
 async fn the_model_is_asked_for_so_much_at_once_and_the_rest_waits() {
-    let hall = Hall::new().await;
+    let fixture = EgressFixture::new().await;
     let mut crowd = Vec::new();
     for _ in 0..relay::ASKED_AT_ONCE_MAX {
-        let mut engine = hall.knock(ASK).await;
-        let (_, mut api) = hall.api_hears().await;
+        let mut engine = fixture.send_request(ASK).await;
+        let (_, mut api) = fixture.next_api_request().await;
         api.send(STREAM_HEAD).await;
         engine.until("\r\n\r\n").await;
         crowd.push((engine, api));
     }
-    let mut late = hall.knock(ASK).await;
-    let nobody = timeout(PATIENCE, hall.api.accept()).await;
+    let mut late = fixture.send_request(ASK).await;
+    let nobody = timeout(PATIENCE, fixture.api.accept()).await;
     assert!(nobody.is_err(), "one more was asked for");
     // What is not for the model does not wait.
-    let mut other = hall.knock(LOOK).await;
-    answered(&hall, &mut other, &json_answer("200 OK", "{}")).await;
+    let mut other = fixture.send_request(LOOK).await;
+    answered(&fixture, &mut other, &json_answer("200 OK", "{}")).await;
     crowd.pop();
-    let answer = answered(&hall, &mut late, &json_answer("200 OK", "{}")).await;
+    let answer = answered(&fixture, &mut late, &json_answer("200 OK", "{}")).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
-    assert_eq!(hall.door.take_failure(), None);
+    assert_eq!(fixture.egress.take_failure(), None);
 }
 
 #[tokio::test(start_paused = true)]
 async fn an_answer_that_nobody_reads_is_given_up() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
+    let fixture = EgressFixture::new().await;
+    let mut engine = fixture.send_request(ASK).await;
+    let (_, mut api) = fixture.next_api_request().await;
     api.send(STREAM_HEAD).await;
     engine.until("\r\n\r\n").await;
     let began = tokio::time::Instant::now();
@@ -285,15 +294,15 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     while api.0.write_all(much.as_bytes()).await.is_ok() {}
     assert!(began.elapsed() >= unread::UNREAD_TIMEOUT, "{:?}", began.elapsed());
     engine.0.read_to_end(&mut Vec::new()).await.ok();
-    assert_eq!(hall.door.take_failure(), None);
+    assert_eq!(fixture.egress.take_failure(), None);
 }
 
 #[tokio::test]
 async fn redirects_are_not_followed() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(LOOK).await;
-    let (_, mut api) = hall.api_hears().await;
-    let elsewhere = format!("http://{}/elsewhere", hall.api.local_addr().unwrap());
+    let fixture = EgressFixture::new().await;
+    let mut engine = fixture.send_request(LOOK).await;
+    let (_, mut api) = fixture.next_api_request().await;
+    let elsewhere = format!("http://{}/elsewhere", fixture.api.local_addr().unwrap());
     api.send(&format!(
         "HTTP/1.1 307 Temporary Redirect\r\nlocation: {elsewhere}\r\ncontent-length: 0\r\n\r\n"
     ))
@@ -304,20 +313,20 @@ async fn redirects_are_not_followed() {
 
 #[tokio::test]
 async fn an_answer_that_is_cut_ends_in_an_error_for_the_engine() {
-    let hall = Hall::new().await;
+    let fixture = EgressFixture::new().await;
     let half = event(r#"{"choices":[{"delta":{"content":"half"},"finish_reason":null}]}"#);
     // With chunks the connection breaks; without, only the missing end of the events shows it.
     let unchunked =
         "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\ndata: half\n\n";
     for answer in [format!("{STREAM_HEAD}{half}"), unchunked.to_owned()] {
-        let mut engine = hall.knock(ASK).await;
-        let (_, mut api) = hall.api_hears().await;
+        let mut engine = fixture.send_request(ASK).await;
+        let (_, mut api) = fixture.next_api_request().await;
         api.send(&answer).await;
         engine.until("\n\n\r\n").await;
         drop(api);
         let rest = engine.rest().await;
         assert!(rest.contains("Connection error.") && rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
-        let failure = hall.door.take_failure().unwrap();
+        let failure = fixture.egress.take_failure().unwrap();
         assert_eq!(failure.trouble, Trouble::Unreachable);
         assert!(
             failure.detail.starts_with("The answer of the Kimi API was cut short: "),
@@ -329,28 +338,28 @@ async fn an_answer_that_is_cut_ends_in_an_error_for_the_engine() {
 
 #[tokio::test]
 async fn an_engine_that_hangs_up_hangs_up_at_the_api() {
-    let hall = Hall::new().await;
-    let mut engine = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
+    let fixture = EgressFixture::new().await;
+    let mut engine = fixture.send_request(ASK).await;
+    let (_, mut api) = fixture.next_api_request().await;
     api.until("{}").await;
     api.send(STREAM_HEAD).await;
     engine.until("\r\n\r\n").await;
     drop(engine);
     assert_eq!(api.rest().await, "");
-    assert_eq!(hall.door.take_failure(), None);
+    assert_eq!(fixture.egress.take_failure(), None);
 }
 
 #[tokio::test]
 async fn a_request_that_is_too_long_is_refused() {
-    let hall = Hall::new().await;
+    let fixture = EgressFixture::new().await;
     let long = ASK.replace("content-length: 2\r\n\r\n{}", "content-length: 33554433\r\n\r\n");
-    let mut engine = hall.knock(&long).await;
+    let mut engine = fixture.send_request(&long).await;
     engine.send(&"x".repeat(33_554_433)).await;
     let answer = engine.until("}}").await;
     assert!(answer.starts_with("HTTP/1.1 413 ") && answer.contains("longer than 32 MiB"), "{answer}");
 
     let mut engine =
-        hall.knock(&long.replace("content-length: 33554433", "transfer-encoding: chunked")).await;
+        fixture.send_request(&long.replace("content-length: 33554433", "transfer-encoding: chunked")).await;
     let mebibyte = format!("100000\r\n{}\r\n", "x".repeat(1024 * 1024));
     for _ in 0..32 {
         engine.send(&mebibyte).await;
@@ -358,21 +367,21 @@ async fn a_request_that_is_too_long_is_refused() {
     engine.send("1\r\nx\r\n0\r\n\r\n").await;
     let answer = engine.until("}}").await;
     assert!(answer.starts_with("HTTP/1.1 413 "), "{answer}");
-    assert_eq!(hall.door.take_failure().unwrap().trouble, Trouble::TooLarge);
+    assert_eq!(fixture.egress.take_failure().unwrap().trouble, Trouble::TooLarge);
     // Nothing of it has reached the API.
-    let _engine = hall.knock(LOOK).await;
-    assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
+    let _engine = fixture.send_request(LOOK).await;
+    assert!(fixture.next_api_request().await.0.starts_with("GET /coding/v1/models "));
 }
 
 #[tokio::test]
 async fn nobody_keeps_the_room_by_saying_nothing() {
-    let hall = Hall::new().await;
+    let fixture = EgressFixture::new().await;
     let begun = ASK.replace("content-length: 2\r\n\r\n{}", "transfer-encoding: chunked\r\n\r\n");
-    let mut silent = [hall.knock(&begun).await, hall.knock(&begun).await];
+    let mut silent = [fixture.send_request(&begun).await, fixture.send_request(&begun).await];
     later(Duration::from_secs(30)).await;
-    let mut engine = hall.knock(ASK).await;
+    let mut engine = fixture.send_request(ASK).await;
     later(Duration::from_secs(31)).await;
-    let answer = answered(&hall, &mut engine, &json_answer("200 OK", "{}")).await;
+    let answer = answered(&fixture, &mut engine, &json_answer("200 OK", "{}")).await;
     assert!(answer.starts_with("HTTP/1.1 200 OK\r\n"), "{answer}");
     for engine in &mut silent {
         assert!(engine.rest().await.starts_with("HTTP/1.1 400 "));
@@ -389,21 +398,24 @@ async fn later(length: Duration) {
 
 #[tokio::test]
 async fn whatever_is_not_the_kimi_api_stays_inside() {
-    let hall = Hall::new().await;
+    let fixture = EgressFixture::new().await;
     for (line, status) in [
         ("GET /coding/v1/../../admin HTTP/1.1", 403),
         ("GET /coding/v1/%2e%2e/admin HTTP/1.1", 403),
         ("GET /mcp HTTP/1.1", 404),
         ("TRACE /coding/v1/models HTTP/1.1", 403),
     ] {
-        let answer =
-            hall.knock(&format!("{line}\r\nhost: x\r\nconnection: close\r\n\r\n")).await.rest().await;
+        let answer = fixture
+            .send_request(&format!("{line}\r\nhost: x\r\nconnection: close\r\n\r\n"))
+            .await
+            .rest()
+            .await;
         assert!(answer.starts_with(&format!("HTTP/1.1 {status} ")), "{line}: {answer}");
         assert!(answer.contains(r#""type":"invalid_request_error""#), "{line}: {answer}");
     }
     // The next thing that the API hears is the next good request.
-    let _engine = hall.knock(LOOK).await;
-    assert!(hall.api_hears().await.0.starts_with("GET /coding/v1/models "));
+    let _engine = fixture.send_request(LOOK).await;
+    assert!(fixture.next_api_request().await.0.starts_with("GET /coding/v1/models "));
 }
 
 /// What is logged, in memory.
@@ -430,60 +442,60 @@ async fn the_login_never_leaks() {
         .with_writer(move || writer.clone())
         .finish();
     let _guard = tracing::subscriber::set_default(subscriber);
-    let mut told = String::new();
+    let mut seen = String::new();
 
-    let hall = Hall::new().await;
-    hall.login.send_replace(Authorization::ApiKey(Secret::new(CANARY)));
+    let fixture = EgressFixture::new().await;
+    fixture.login.send_replace(Authorization::ApiKey(Secret::new(CANARY)));
     let detail = |failure: Option<Failure>| failure.map(|failure| failure.detail);
     for (request, kept) in [(LOOK, None), (ASK, Some("HTTP 401 … is no key".to_owned()))] {
-        let mut engine = hall.knock(request).await;
-        let (head, mut api) = hall.api_hears().await;
+        let mut engine = fixture.send_request(request).await;
+        let (head, mut api) = fixture.next_api_request().await;
         assert!(head.contains(CANARY));
         let reason = format!(r#"{{"error":{{"message":"{CANARY} is no key"}}}}"#);
         api.send(&json_answer("401 Unauthorized", &reason)).await;
-        told += &engine.rest().await;
-        assert_eq!(detail(hall.door.take_failure()), kept);
+        seen += &engine.rest().await;
+        assert_eq!(detail(fixture.egress.take_failure()), kept);
     }
     // A login is longer than what is kept of a reason.
     let long = format!("{CANARY}{}", "x".repeat(700));
-    hall.login.send_replace(Authorization::ApiKey(Secret::new(&long)));
-    let mut engine = hall.knock(ASK).await;
+    fixture.login.send_replace(Authorization::ApiKey(Secret::new(&long)));
+    let mut engine = fixture.send_request(ASK).await;
     let reason = json_answer("401 Unauthorized", &format!(r#"{{"error":{{"message":"no: {long}"}}}}"#));
-    told += &answered(&hall, &mut engine, &reason).await;
-    let mut engine = hall.knock(ASK).await;
+    seen += &answered(&fixture, &mut engine, &reason).await;
+    let mut engine = fixture.send_request(ASK).await;
     let cut = json_answer("401 Unauthorized", &format!("no: {}", &long[..400]));
-    told += &answered(&hall, &mut engine, &cut).await;
-    told += &format!("{:?}", hall.door.take_failure());
-    hall.login.send_replace(Authorization::ApiKey(Secret::new(CANARY)));
+    seen += &answered(&fixture, &mut engine, &cut).await;
+    seen += &format!("{:?}", fixture.egress.take_failure());
+    fixture.login.send_replace(Authorization::ApiKey(Secret::new(CANARY)));
     for request in ["GET /nowhere HTTP/1.1\r\nhost: x\r\nconnection: close\r\n\r\n", "garbage\r\n\r\n"] {
-        told += &hall.knock(request).await.rest().await;
+        seen += &fixture.send_request(request).await.rest().await;
     }
     // A garbled answer, then nobody there.
-    let mut engine = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
+    let mut engine = fixture.send_request(ASK).await;
+    let (_, mut api) = fixture.next_api_request().await;
     api.send("nonsense\r\n\r\n").await;
     drop(api);
-    told += &engine.rest().await;
-    let Hall { door, folder, api, login, .. } = hall;
+    seen += &engine.rest().await;
+    let EgressFixture { egress, folder, api, login, .. } = fixture;
     drop(api);
-    let mut engine = knock_at(folder.path()).await;
+    let mut engine = connect_to(folder.path()).await;
     engine.send(ASK).await;
-    told += &engine.rest().await;
+    seen += &engine.rest().await;
     assert!(
-        told.contains("HTTP/1.1 400 Bad Request\r\n") && told.contains("The Kimi API cannot be reached: "),
-        "{told}"
+        seen.contains("HTTP/1.1 400 Bad Request\r\n") && seen.contains("The Kimi API cannot be reached: "),
+        "{seen}"
     );
-    assert_eq!(door.take_failure().unwrap().trouble, Trouble::Unreachable);
+    assert_eq!(egress.take_failure().unwrap().trouble, Trouble::Unreachable);
     // A login that is no header value.
     login.send_replace(Authorization::Login(Secret::new(format!("{CANARY}\n"))));
-    let mut engine = knock_at(folder.path()).await;
+    let mut engine = connect_to(folder.path()).await;
     engine.send(ASK).await;
-    told += &engine.rest().await;
-    told += &format!("{door:?} {:?}", door.take_failure());
+    seen += &engine.rest().await;
+    seen += &format!("{egress:?} {:?}", egress.take_failure());
 
     let logged = String::from_utf8(log.0.lock().unwrap().clone()).unwrap();
     assert!(logged.contains("cannot be reached"), "the log was listening: {logged}");
-    assert!(!told.contains("canary") && !logged.contains("canary"), "{told}\n{logged}");
+    assert!(!seen.contains("canary") && !logged.contains("canary"), "{seen}\n{logged}");
 }
 
 #[tokio::test]
@@ -493,26 +505,26 @@ async fn a_door_opens_beneath_a_very_long_path() {
     let (_login, authorization) = watch::channel(missing("nobody"));
     let upstream = KimiUpstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::new(None));
     let _door = start_egress_proxy(&folder, upstream, &without_web()).await.unwrap();
-    let mut engine = knock_at(&folder).await;
+    let mut engine = connect_to(&folder).await;
     engine.send(LOOK).await;
     assert!(engine.rest().await.starts_with("HTTP/1.1 400 "));
 }
 
 #[tokio::test]
 async fn a_dropped_door_is_shut() {
-    let hall = Hall::new().await;
-    let socket = hall.folder.path().join(SOCKET_NAME);
+    let fixture = EgressFixture::new().await;
+    let socket = fixture.folder.path().join(SOCKET_NAME);
     assert_eq!(fs::metadata(&socket).unwrap().mode() & 0o777, 0o600);
-    assert_eq!(fs::metadata(hall.folder.path()).unwrap().mode() & 0o777, 0o700);
+    assert_eq!(fs::metadata(fixture.folder.path()).unwrap().mode() & 0o777, 0o700);
     // A hard link still leads to the socket when its name is gone, as the container's mount does.
-    let link = hall.folder.path().join("link.sock");
+    let link = fixture.folder.path().join("link.sock");
     fs::hard_link(&socket, &link).unwrap();
 
-    let mut idle = hall.knock("").await;
-    let mut busy = hall.knock(ASK).await;
-    let (_, mut api) = hall.api_hears().await;
-    let Hall { door, folder: _folder, .. } = hall;
-    drop(door);
+    let mut idle = fixture.send_request("").await;
+    let mut busy = fixture.send_request(ASK).await;
+    let (_, mut api) = fixture.next_api_request().await;
+    let EgressFixture { egress, folder: _folder, .. } = fixture;
+    drop(egress);
     assert!(!socket.exists());
     assert_eq!((idle.rest().await, busy.rest().await), (String::new(), String::new()));
     assert_eq!(api.rest().await, "{}", "the request to the API ended too");
@@ -522,13 +534,13 @@ async fn a_dropped_door_is_shut() {
 
 #[tokio::test]
 async fn a_new_door_takes_the_place_of_an_old_one() {
-    let hall = Hall::new().await;
+    let fixture = EgressFixture::new().await;
     let (_login, authorization) = watch::channel(missing("the new one"));
     let upstream = KimiUpstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::new(None));
-    let second = start_egress_proxy(hall.folder.path(), upstream, &without_web()).await.unwrap();
-    let Hall { door, folder, .. } = hall;
-    drop(door);
-    let mut engine = knock_at(folder.path()).await;
+    let second = start_egress_proxy(fixture.folder.path(), upstream, &without_web()).await.unwrap();
+    let EgressFixture { egress, folder, .. } = fixture;
+    drop(egress);
+    let mut engine = connect_to(folder.path()).await;
     engine.send(ASK).await;
     engine.rest().await;
     assert_eq!(second.take_failure().unwrap().detail, "the new one");
@@ -538,16 +550,16 @@ async fn a_new_door_takes_the_place_of_an_old_one() {
 
 #[tokio::test]
 async fn a_crowd_waits_outside() {
-    let hall = Hall::new().await;
-    hall.login.send_replace(missing("nobody"));
+    let fixture = EgressFixture::new().await;
+    fixture.login.send_replace(missing("nobody"));
     let look = LOOK.replace("connection: close\r\n", "");
     let mut crowd = Vec::new();
     for _ in 0..CONNECTIONS_MAX {
-        let mut engine = hall.knock(&look).await;
+        let mut engine = fixture.send_request(&look).await;
         engine.until("}}").await;
         crowd.push(engine);
     }
-    let mut late = hall.knock(&look).await;
+    let mut late = fixture.send_request(&look).await;
     for _ in 0..50 {
         crowd[0].send(&look).await;
         crowd[0].until("}}").await;

@@ -1,4 +1,5 @@
-//! Two people's real keys: what one writes the other decrypts in any order, and what is on disk never moves past it.
+//! Two people's real keys: what one writes the other decrypts in any order, and what is on disk never moves
+//! past it.
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -23,7 +24,7 @@ use whatsapp_rust::wacore::store::traits::{ProtocolStore as _, SignalStore};
 use whatsapp_rust::wacore_binary::Node;
 
 use super::*;
-use crate::bridge::Batch;
+use crate::bridge::channels::Batch;
 use crate::types::{ChatId, Event, MessageId};
 
 const ANNA: &str = "15550001111@s.whatsapp.net";
@@ -79,7 +80,7 @@ impl TestPerson {
         .unwrap();
     }
 
-    async fn write(&mut self, to: &TestPerson, id: &str) -> Letter {
+    async fn write(&mut self, to: &TestPerson, id: &str) -> SealedMessage {
         let sealed = message_encrypt(
             b"hello",
             &to.address,
@@ -91,12 +92,12 @@ impl TestPerson {
             CiphertextMessage::SignalMessage(sealed) => ("msg", sealed.serialized().to_vec()),
             CiphertextMessage::SenderKeyMessage(_) | CiphertextMessage::PlaintextContent(_) => unreachable!(),
         };
-        Letter { id: id.to_owned(), kind, bytes }
+        SealedMessage { id: id.to_owned(), kind, bytes }
     }
 
-    async fn read(&mut self, from: &TestPerson, letter: &Letter) {
-        let bytes = &letter.bytes[..];
-        let sealed = match letter.kind {
+    async fn read(&mut self, from: &TestPerson, sealed_message: &SealedMessage) {
+        let bytes = &sealed_message.bytes[..];
+        let sealed = match sealed_message.kind {
             "pkmsg" => CiphertextMessage::PreKeySignalMessage(PreKeySignalMessage::try_from(bytes).unwrap()),
             _ => CiphertextMessage::SignalMessage(SignalMessage::try_from(bytes).unwrap()),
         };
@@ -114,16 +115,16 @@ impl TestPerson {
         .unwrap();
     }
 
-    async fn write_to_family(&mut self, id: &str) -> Letter {
+    async fn write_to_family(&mut self, id: &str) -> SealedMessage {
         let name = SenderKeyName::from_parts(FAMILY, self.address.as_str());
         let store = &mut self.signal.sender_key_store;
         let sealed = group_encrypt(store, &name, b"hello", &mut random()).await.unwrap();
-        Letter { id: id.to_owned(), kind: "skmsg", bytes: sealed.serialized().to_vec() }
+        SealedMessage { id: id.to_owned(), kind: "skmsg", bytes: sealed.serialized().to_vec() }
     }
 
-    async fn read_in_family(&mut self, from: &TestPerson, letter: &Letter) {
+    async fn read_in_family(&mut self, from: &TestPerson, sealed_message: &SealedMessage) {
         let name = SenderKeyName::from_parts(FAMILY, from.address.as_str());
-        group_decrypt(&letter.bytes, &mut self.signal.sender_key_store, &name).await.unwrap();
+        group_decrypt(&sealed_message.bytes, &mut self.signal.sender_key_store, &name).await.unwrap();
     }
 
     async fn give_family_key(&mut self, to: &mut TestPerson) {
@@ -135,13 +136,13 @@ impl TestPerson {
 }
 
 /// A message in its envelope.
-struct Letter {
+struct SealedMessage {
     id: String,
     kind: &'static str,
     bytes: Vec<u8>,
 }
 
-impl Letter {
+impl SealedMessage {
     fn stanza(&self) -> Node {
         let sealed =
             NodeBuilder::new("enc").attr("v", "2").attr("type", self.kind).bytes(self.bytes.clone()).build();
@@ -173,9 +174,12 @@ async fn records(reader: &TestPerson, author: &TestPerson) -> (Option<Bytes>, Op
     (session, disk.get_sender_key(name.cache_key()).await.unwrap())
 }
 
-fn have_moved_past((session, key): &(Option<Bytes>, Option<Vec<u8>>), letter: &Letter) -> bool {
+fn have_moved_past(
+    (session, key): &(Option<Bytes>, Option<Vec<u8>>),
+    sealed_message: &SealedMessage,
+) -> bool {
     let arrivals = Arrivals::default();
-    letter.announce(&arrivals);
+    sealed_message.announce(&arrivals);
     arrivals.has_overtaken_any(session.as_deref(), key.as_deref())
 }
 
@@ -189,18 +193,18 @@ impl Disk {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
         let database = SqliteStore::new(folder.path().join("wa.db").to_str().unwrap()).await.unwrap();
-        let (desk, intake) = tokio::sync::mpsc::channel(1);
+        let (batches, intake) = tokio::sync::mpsc::channel(1);
         let storage = Storage {
             database,
             arrivals: Arrivals::default(),
             fault: StorageFault::default(),
-            intake: IntakeSink::new(desk),
+            intake: IntakeSink::new(batches),
         };
         Self { storage, intake, _folder: folder }
     }
 
-    async fn store_row(&self, letter: &Letter) {
-        let Arrival { chat, sender, id } = letter.arrival();
+    async fn store_row(&self, sealed_message: &SealedMessage) {
+        let Arrival { chat, sender, id } = sealed_message.arrival();
         self.storage.store_pending_inbound(&chat, &sender, &id, b"hello").await.unwrap();
     }
 
@@ -210,23 +214,23 @@ impl Disk {
 }
 
 /// Anna has written to Kai, and Kai's library has decrypted it.
-async fn decrypted(disk: &Disk) -> (TestPerson, TestPerson, Letter) {
+async fn decrypted(disk: &Disk) -> (TestPerson, TestPerson, SealedMessage) {
     let (mut anna, mut kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.meet(&kai).await;
-    let letter = anna.write(&kai, "first").await;
-    letter.announce(&disk.storage.arrivals);
-    kai.read(&anna, &letter).await;
-    (anna, kai, letter)
+    let sealed_message = anna.write(&kai, "first").await;
+    sealed_message.announce(&disk.storage.arrivals);
+    kai.read(&anna, &sealed_message).await;
+    (anna, kai, sealed_message)
 }
 
 #[tokio::test]
 async fn a_session_that_has_moved_past_a_message_waits_for_its_row() {
     let disk = Disk::new().await;
-    let (anna, kai, letter) = decrypted(&disk).await;
+    let (anna, kai, sealed_message) = decrypted(&disk).await;
     let mut flush = Box::pin(kai.cache.flush(&disk.storage));
     assert!(timeout(SOON, &mut flush).await.is_err(), "the row is not there yet");
     assert!(!disk.has_session(&anna).await);
-    disk.store_row(&letter).await;
+    disk.store_row(&sealed_message).await;
     timeout(SOON, &mut flush).await.expect("the row is there").unwrap();
     assert!(disk.has_session(&anna).await);
 }
@@ -236,18 +240,18 @@ async fn a_member_s_key_that_has_moved_past_a_message_waits_for_its_row() {
     let disk = Disk::new().await;
     let (mut anna, mut kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.give_family_key(&mut kai).await;
-    let letter = anna.write_to_family("first").await;
-    letter.announce(&disk.storage.arrivals);
+    let sealed_message = anna.write_to_family("first").await;
+    sealed_message.announce(&disk.storage.arrivals);
     let name = SenderKeyName::from_parts(FAMILY, anna.address.as_str());
     kai.cache.flush(&disk.storage).await.expect("the key as it was given has moved past nothing");
     let given = disk.storage.get_sender_key(name.cache_key()).await.unwrap();
     assert!(given.is_some());
 
-    kai.read_in_family(&anna, &letter).await;
+    kai.read_in_family(&anna, &sealed_message).await;
     let mut flush = Box::pin(kai.cache.flush(&disk.storage));
     assert!(timeout(SOON, &mut flush).await.is_err(), "the row is not there yet");
     assert_eq!(disk.storage.get_sender_key(name.cache_key()).await.unwrap(), given);
-    disk.store_row(&letter).await;
+    disk.store_row(&sealed_message).await;
     timeout(SOON, &mut flush).await.expect("the row is there").unwrap();
     assert_ne!(disk.storage.get_sender_key(name.cache_key()).await.unwrap(), given);
 }
@@ -255,8 +259,8 @@ async fn a_member_s_key_that_has_moved_past_a_message_waits_for_its_row() {
 #[tokio::test]
 async fn what_is_not_decrypted_yet_holds_nothing_up() {
     let disk = Disk::new().await;
-    let (mut anna, kai, letter) = decrypted(&disk).await;
-    disk.store_row(&letter).await;
+    let (mut anna, kai, sealed_message) = decrypted(&disk).await;
+    disk.store_row(&sealed_message).await;
     for number in 0..20 {
         anna.write(&kai, &format!("later {number}")).await.announce(&disk.storage.arrivals);
     }
@@ -277,8 +281,8 @@ async fn a_stanza_without_a_message_is_let_go() {
 #[tokio::test]
 async fn what_comes_a_second_time_is_let_go_when_the_library_asks_for_its_row() {
     let disk = Disk::new().await;
-    let (_, kai, letter) = decrypted(&disk).await;
-    let Arrival { chat, sender, id } = letter.arrival();
+    let (_, kai, sealed_message) = decrypted(&disk).await;
+    let Arrival { chat, sender, id } = sealed_message.arrival();
     disk.storage.get_pending_inbound(&chat, &sender, &id).await.unwrap();
     timeout(SOON, kai.cache.flush(&disk.storage)).await.expect("nothing to wait for").unwrap();
 }
@@ -288,13 +292,13 @@ async fn what_comes_again_and_has_left_no_row_is_noted_before_it_counts_as_known
     let mut disk = Disk::new().await;
     let (mut anna, kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.meet(&kai).await;
-    let letter = anna.write(&kai, "first").await;
+    let sealed_message = anna.write(&kai, "first").await;
     let unread = Event::ReadAfterAll { chat: ChatId::new(ANNA), id: MessageId::new("first") };
     let phone = KAI.parse::<Jid>().unwrap();
     disk.storage
         .arrivals
-        .register_stanza(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread.clone()));
-    let Arrival { chat, sender, id } = letter.arrival();
+        .register_stanza(&sealed_message.stanza().as_node_ref(), &phone, None, |_| Some(unread.clone()));
+    let Arrival { chat, sender, id } = sealed_message.arrival();
     for stored in [false, true] {
         let asked = disk.storage.get_pending_inbound(&chat, &sender, &id);
         let intake = async {
@@ -315,16 +319,18 @@ async fn what_intake_has_taken_is_known_by_its_mark() {
     let mut disk = Disk::new().await;
     let (mut anna, kai) = (TestPerson::new(ANNA), TestPerson::new(KAI));
     anna.meet(&kai).await;
-    let letter = anna.write(&kai, "first").await;
-    let Arrival { chat, sender, id } = letter.arrival();
-    disk.store_row(&letter).await;
+    let sealed_message = anna.write(&kai, "first").await;
+    let Arrival { chat, sender, id } = sealed_message.arrival();
+    disk.store_row(&sealed_message).await;
     let row = disk.storage.get_pending_inbound(&chat, &sender, &id).await.unwrap();
     assert_eq!(row.as_deref(), Some(&b"hello"[..]));
     let key = PendingInboundKey { chat: &chat, sender: &sender, id: &id };
     disk.storage.delete_pending_inbound_batch(&[key]).await.unwrap();
     let unread = Event::ReadAfterAll { chat: ChatId::new(ANNA), id: MessageId::new("first") };
     let phone = KAI.parse::<Jid>().unwrap();
-    disk.storage.arrivals.register_stanza(&letter.stanza().as_node_ref(), &phone, None, |_| Some(unread));
+    disk.storage
+        .arrivals
+        .register_stanza(&sealed_message.stanza().as_node_ref(), &phone, None, |_| Some(unread));
     assert_eq!(disk.storage.get_pending_inbound(&chat, &sender, &id).await.unwrap(), None);
     assert!(disk.intake.try_recv().is_err(), "it was taken before");
 }
@@ -332,18 +338,19 @@ async fn what_intake_has_taken_is_known_by_its_mark() {
 #[tokio::test]
 async fn after_a_failure_nothing_is_written_or_read() {
     let disk = Disk::new().await;
-    let (anna, kai, letter) = decrypted(&disk).await;
+    let (anna, kai, sealed_message) = decrypted(&disk).await;
     disk.storage.fault.record_fault("the disk is full");
-    let Arrival { chat, sender, id } = letter.arrival();
+    let Arrival { chat, sender, id } = sealed_message.arrival();
     assert!(disk.storage.store_pending_inbound(&chat, &sender, &id, b"hello").await.is_err());
     assert!(disk.storage.get_pending_inbound(&chat, &sender, &id).await.is_err());
-    disk.storage.arrivals.release_arrival(&letter.arrival());
+    disk.storage.arrivals.release_arrival(&sealed_message.arrival());
     assert!(kai.cache.flush(&disk.storage).await.is_err());
     assert!(!disk.has_session(&anna).await);
     assert_eq!(disk.storage.fault.wait_for_fault().await, "the disk is full");
 }
 
-/// What happens between two people: Anna writes so many messages, Kai reads one of those that wait, Kai answers.
+/// What happens between two people: Anna writes so many messages, Kai reads one of those that wait, Kai
+/// answers.
 #[derive(Clone, Copy, Debug)]
 enum TestStep {
     Write,
@@ -378,13 +385,13 @@ proptest! {
                     TestStep::Write => waiting.push(anna.write(&kai, &id).await),
                     TestStep::Read(_) if waiting.is_empty() => {}
                     TestStep::Read(which) => {
-                        let letter = waiting.remove(which % waiting.len());
+                        let sealed_message = waiting.remove(which % waiting.len());
                         if in_group {
-                            kai.read_in_family(&anna, &letter).await;
+                            kai.read_in_family(&anna, &sealed_message).await;
                         } else {
-                            kai.read(&anna, &letter).await;
+                            kai.read(&anna, &sealed_message).await;
                         }
-                        read.push(letter);
+                        read.push(sealed_message);
                     }
                     TestStep::Answer if read.is_empty() || in_group => {}
                     TestStep::Answer => {
@@ -394,11 +401,11 @@ proptest! {
                 }
             }
             let records = records(&kai, &anna).await;
-            for letter in &waiting {
-                prop_assert!(!have_moved_past(&records, letter), "{} was not decrypted", letter.id);
+            for sealed_message in &waiting {
+                prop_assert!(!have_moved_past(&records, sealed_message), "{} was not decrypted", sealed_message.id);
             }
-            for letter in &read {
-                prop_assert!(have_moved_past(&records, letter), "{} was decrypted", letter.id);
+            for sealed_message in &read {
+                prop_assert!(have_moved_past(&records, sealed_message), "{} was decrypted", sealed_message.id);
             }
             Ok(())
         })?;

@@ -1,4 +1,4 @@
-//! Every kind of message that the library decodes, with what is told of it.
+//! Every kind of message that the library decodes, with the event that it becomes.
 
 use whatsapp_rust::buffa::MessageField;
 use whatsapp_rust::prelude::{MessageBuilderExt as _, wa};
@@ -12,36 +12,38 @@ use crate::types::{Event, IncomingMessage, MediaKind, MessageId};
 
 /// What is to come of a message.
 #[derive(Debug, PartialEq, Eq)]
-enum Told<'a> {
+enum EventSummary<'a> {
     Said(&'a str),
     /// A file of this kind, with these words.
     File(MediaKind, &'a str),
-    /// Something that was done, to the message 3EB9 if that is told.
+    /// Something that was done, to the message 3EB9 if the event names it.
     Done(&'a str, Option<&'a str>),
     Nothing,
 }
 
-fn told(events: &[Event]) -> Told<'_> {
+fn summarize_events(events: &[Event]) -> EventSummary<'_> {
     match events {
-        [Event::Message(IncomingMessage { text, media: None, .. })] => Told::Said(text),
-        [Event::Message(IncomingMessage { text, media: Some(media), .. })] => Told::File(media.kind, text),
-        [Event::Noted(note)] => Told::Done(&note.text, note.target.as_ref().map(MessageId::as_str)),
-        [Event::Edited(_) | Event::Deleted { .. } | Event::Reacted(_)] => Told::Nothing,
-        [] => Told::Nothing,
+        [Event::Message(IncomingMessage { text, media: None, .. })] => EventSummary::Said(text),
+        [Event::Message(IncomingMessage { text, media: Some(media), .. })] => {
+            EventSummary::File(media.kind, text)
+        }
+        [Event::Noted(note)] => EventSummary::Done(&note.text, note.target.as_ref().map(MessageId::as_str)),
+        [Event::Edited(_) | Event::Deleted { .. } | Event::Reacted(_)] => EventSummary::Nothing,
+        [] => EventSummary::Nothing,
         other => panic!("{other:?}"),
     }
 }
 
-/// Every kind that the library decodes, by the name of its field. A kind that it learns is missing here until somebody
-/// has given it its words.
+/// Every kind that the library decodes, by the name of its field. A kind that it learns is missing here until
+/// somebody has given it its words.
 #[test]
 fn every_kind_has_its_words() {
+    use EventSummary::{Done, File, Nothing, Said};
     use MediaKind::{Document, Image, Sticker, Video, Voice};
-    use Told::{Done, File, Nothing, Said};
 
     macro_rules! table {
-        ($($field:ident: $value:expr => $told:expr,)+) => {
-            [$((stringify!($field), wa::Message { $field: $value.into_field(), ..Default::default() }, $told)),+]
+        ($($field:ident: $value:expr => $summary:expr,)+) => {
+            [$((stringify!($field), wa::Message { $field: $value.into_field(), ..Default::default() }, $summary)),+]
         };
     }
     trait IntoField<F> {
@@ -352,7 +354,7 @@ fn every_kind_has_its_words() {
         root_secret_distribute_message: kind::RootSecretDistributeMessage::default() => Nothing,
     };
     for (name, message, expected) in &table {
-        assert_eq!(told(&events(&info(), message)), *expected, "{name}");
+        assert_eq!(summarize_events(&events(&info(), message)), *expected, "{name}");
     }
     // The library's own list of its kinds.
     let shown = format!("{:#?}", wa::Message::default());
