@@ -21,7 +21,7 @@ use super::install::{self, Install};
 use super::{build, chats, groups, log, ui};
 use crate::bridge;
 use crate::container::docker::Docker;
-use crate::practice::{self, Brain};
+use crate::practice;
 use crate::types::{ChatId, Group, GroupName, Role, Secret};
 
 const PREPARE: &str = include_str!("../../container/rootless/prepare");
@@ -223,7 +223,8 @@ async fn run_demo_chat(
     }
     print_startup_stage(began, "the agent image is ready");
     let model =
-        practice::start_practice_model(Brain::Tutor, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await?;
+        practice::start_practice_model(practice::tutor_reply, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
+            .await?;
     install.config.api_base = model.base_url();
     install.config.api_key = Some(Secret::new("practice"));
     install.config.model = None;

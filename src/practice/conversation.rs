@@ -1,8 +1,8 @@
 //! Takes out of a model request what people wrote: pure, and forgiving about everything else.
 //!
-//! A prompt is `<messages><message id=… sender=… person=… time=…>text</message>…</messages>` with the text escaped.
-//! What the engine adds for the model alone (`<system-reminder>…</system-reminder>`) was said by nobody. Text
-//! without this wrapping counts as one message.
+//! A prompt is `<messages><message id=… sender=… person=… time=…>text</message>…</messages>` with the text
+//! escaped. What the engine adds for the model alone (`<system-reminder>…</system-reminder>`) was said by
+//! nobody. Text without this wrapping counts as one message.
 
 use std::fmt;
 

@@ -1,15 +1,14 @@
 //! The practice model: a small server on this machine that speaks the Kimi API's chat completions, so that
 //! nanokimi can be tried and tested without an account. No real model is behind it.
 //!
-//! `conversation` takes what people wrote out of a request, a brain (`tutor` or `script`) decides on a
-//! `ModelReply`, `completions` says it as Kimi does. `oauth_server` is Kimi's login server; once it is
-//! [started](Practice::start_login_server), only tokens that it gave out are good for an answer. The server remembers the
-//! latest requests for tests, and nothing else.
+//! `conversation` takes what people wrote out of a request, a [`Brain`] decides on a [`ModelReply`],
+//! `completions` says it as Kimi does. People who try nanokimi meet the tutor. Tests have brains of their
+//! own, and an [`OAuthServer`] in the place of Kimi's; once there is one, only tokens that it gave out are
+//! good for an answer (`tests/support`). The practice model remembers the latest requests for tests, and
+//! nothing else.
 
 mod completions;
 mod conversation;
-mod oauth_server;
-mod script;
 mod tutor;
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
@@ -26,13 +25,13 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Method, Request, Response, StatusCode, header};
 use hyper_util::rt::{TokioIo, TokioTimer};
-use serde_json::{Value, json};
+use serde_json::{Map, Value, json};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
-use conversation::Conversation;
-pub use oauth_server::{Approval, LoginCounts, LoginFault, LoginTerms, MockLoginServer};
+pub use conversation::Conversation;
+pub use tutor::tutor_reply;
 
 /// Connections at a time, of all engines together.
 const CONNECTIONS_MAX: usize = 64;
@@ -41,17 +40,30 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 /// Largest request in bytes: a practice history with a photo or two.
 const REQUEST_MAX: usize = 4 * 1024 * 1024;
 /// How many requests are remembered; with `REQUEST_MAX` the bound of this server's memory.
-const REQUESTS_KEPT: usize = 64;
+pub const REQUESTS_KEPT: usize = 64;
 /// How many different failing prompts are counted; then the counting starts again.
 const FAILURES_COUNTED: usize = 256;
 
-/// How the practice model thinks.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Brain {
-    /// For people who try nanokimi: friendly, plain, and clear about being practice.
-    Tutor,
-    /// For tests: does what the prompt says, see `script`.
-    Script,
+/// How a practice model thinks: what it does about a conversation.
+pub type Brain = fn(&Conversation) -> ModelReply;
+
+/// What stands in the place of Kimi's login server.
+pub trait OAuthServer: fmt::Debug + Send + Sync {
+    /// Answers a request for codes or tokens; `path` is what follows `/api/oauth/`.
+    fn handle_oauth_request(&self, path: &str, form: &Value) -> OAuthAnswer;
+
+    /// Whether the model answers a request with this `Authorization` header.
+    fn is_bearer_token_valid(&self, authorization: Option<&str>) -> bool;
+}
+
+/// A login server's answer.
+#[derive(Debug)]
+pub struct OAuthAnswer {
+    pub status: StatusCode,
+    /// `None` if the connection ends without an answer.
+    pub body: Option<Value>,
+    /// It is given this much later.
+    pub after: Duration,
 }
 
 /// A running practice model. Dropping it cuts its connections.
@@ -69,13 +81,13 @@ pub struct ReceivedRequest {
     pub line: String,
     /// By lower-case name.
     pub headers: BTreeMap<String, String>,
-    /// `Null` where there was none.
+    /// `Null` if there was none.
     pub body: Value,
 }
 
 /// What the model does about a conversation.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum ModelReply {
+pub enum ModelReply {
     Answer(Vec<ReplyStep>),
     /// No good answer, the first `times` times that this is asked; then the steps.
     Fail {
@@ -87,7 +99,7 @@ enum ModelReply {
 
 /// How the practice model fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum ModelFailure {
+pub enum ModelFailure {
     /// With an HTTP status.
     Refuses {
         status: u16,
@@ -100,7 +112,7 @@ enum ModelFailure {
 
 /// A part of an answer.
 #[derive(Clone, Debug, PartialEq, Eq)]
-enum ReplyStep {
+pub enum ReplyStep {
     Think(String),
     Say(String),
     Call {
@@ -124,16 +136,20 @@ pub async fn start_practice_model(brain: Brain, listen: SocketAddr) -> Result<Pr
     let listener =
         TcpListener::bind(listen).await.with_context(|| format!("Failed to listen on {listen}"))?;
     let address = listener.local_addr().context("Failed to learn the practice model's port")?;
-    let classroom =
+    let model_server =
         Arc::new(ModelServer { brain, request_log: Mutex::default(), login_server: Mutex::default() });
-    let server = tokio::spawn(accept_connections(listener, Arc::clone(&classroom)));
-    Ok(Practice { address, model_server: classroom, server })
+    let server = tokio::spawn(accept_connections(listener, Arc::clone(&model_server)));
+    Ok(Practice { address, model_server, server })
 }
 
 impl Practice {
-    /// The model's API, as the door and kimi-cli's `base_url` want it.
+    /// The model's API, as the egress proxy and kimi-cli's `base_url` want it.
     pub fn base_url(&self) -> String {
         format!("http://{}/coding/v1", self.address)
+    }
+
+    pub fn port(&self) -> u16 {
+        self.address.port()
     }
 
     /// Its login server, as `KIMI_CODE_OAUTH_HOST` wants it.
@@ -141,12 +157,10 @@ impl Practice {
         format!("http://{}", self.address)
     }
 
-    /// From now on there is a login server, and whoever asks the model without one of its tokens gets 401. What it
-    /// does is in the hands of whoever opened it; a second one takes the place of the first.
-    pub fn start_login_server(&self, terms: LoginTerms) -> MockLoginServer {
-        let desk = MockLoginServer::new(self.address.port(), terms);
-        *self.model_server.lock_login_server() = Some(desk.clone());
-        desk
+    /// From now on there is this login server, and a request to the model without one of its tokens gets 401.
+    /// A second one takes the place of the first.
+    pub fn set_login_server(&self, server: Arc<dyn OAuthServer>) {
+        *self.model_server.lock_login_server() = Some(server);
     }
 
     /// How many answers the model has begun.
@@ -170,7 +184,7 @@ impl Drop for Practice {
 struct ModelServer {
     brain: Brain,
     request_log: Mutex<RequestLog>,
-    login_server: Mutex<Option<MockLoginServer>>,
+    login_server: Mutex<Option<Arc<dyn OAuthServer>>>,
 }
 
 #[derive(Debug, Default)]
@@ -183,13 +197,13 @@ struct RequestLog {
 }
 
 /// Accepts until it is aborted; its connections live in the set and end with it.
-async fn accept_connections(listener: TcpListener, classroom: Arc<ModelServer>) {
+async fn accept_connections(listener: TcpListener, model_server: Arc<ModelServer>) {
     let mut connections = JoinSet::new();
     loop {
         tokio::select! {
             accepted = listener.accept(), if connections.len() < CONNECTIONS_MAX => match accepted {
                 Ok((stream, _)) => {
-                    connections.spawn(handle_connection(stream, Arc::clone(&classroom)));
+                    connections.spawn(handle_connection(stream, Arc::clone(&model_server)));
                 }
                 Err(error) => {
                     tracing::warn!("Failed to accept a connection to the practice model: {error}");
@@ -201,10 +215,10 @@ async fn accept_connections(listener: TcpListener, classroom: Arc<ModelServer>) 
     }
 }
 
-async fn handle_connection(stream: TcpStream, classroom: Arc<ModelServer>) {
+async fn handle_connection(stream: TcpStream, model_server: Arc<ModelServer>) {
     let answer = service_fn(move |request| {
-        let classroom = Arc::clone(&classroom);
-        async move { classroom.handle_request(request).await }
+        let model_server = Arc::clone(&model_server);
+        async move { model_server.handle_request(request).await }
     });
     let connection =
         http1::Builder::new().timer(TokioTimer::new()).serve_connection(TokioIo::new(stream), answer);
@@ -234,7 +248,7 @@ impl ModelServer {
                 "The practice model reads short requests only.",
             ));
         };
-        let body: Value = serde_json::from_slice(&body).unwrap_or_else(|_| oauth_server::parse_form(&body));
+        let body: Value = serde_json::from_slice(&body).unwrap_or_else(|_| parse_form(&body));
         let headers = head.headers.iter().map(|(name, value)| {
             (name.as_str().to_owned(), String::from_utf8_lossy(value.as_bytes()).into_owned())
         });
@@ -246,16 +260,16 @@ impl ModelServer {
         });
 
         let path = head.uri.path();
-        let desk = self.lock_login_server().clone();
+        let server = self.lock_login_server().clone();
         let authorization = head.headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-        if let (Some(desk), Some(path), &Method::POST) =
-            (&desk, path.strip_prefix("/api/oauth/"), &head.method)
+        if let (Some(server), Some(path), &Method::POST) =
+            (&server, path.strip_prefix("/api/oauth/"), &head.method)
         {
-            let oauth_server::OAuthAnswer { status, body, after } = desk.handle_oauth_request(path, &body);
+            let OAuthAnswer { status, body, after } = server.handle_oauth_request(path, &body);
             sleep(after).await;
             return body.map(|body| completions::json_response(status, &body)).ok_or(HungUp);
         }
-        if desk.is_some_and(|desk| !desk.is_bearer_token_valid(authorization)) {
+        if server.is_some_and(|server| !server.is_bearer_token_valid(authorization)) {
             return Ok(completions::api_error_response(
                 StatusCode::UNAUTHORIZED,
                 "The API Key appears to be invalid or may have expired. Please verify your credentials and try again.",
@@ -288,16 +302,13 @@ impl ModelServer {
                 "The practice model needs a list of messages.",
             );
         };
-        let reply = match self.brain {
-            Brain::Tutor => tutor::tutor_reply(&conversation),
-            Brain::Script => script::scripted_reply(&conversation),
-        };
-        let mut register = self.lock_request_log();
-        register.answers += 1;
+        let reply = (self.brain)(&conversation);
+        let mut log = self.lock_request_log();
+        log.answers += 1;
         let steps = match reply {
             ModelReply::Answer(steps) => steps,
             ModelReply::Fail { times, then, .. }
-                if !register.should_still_fail(&conversation.to_string(), times) =>
+                if !log.should_still_fail(&conversation.to_string(), times) =>
             {
                 then
             }
@@ -312,10 +323,10 @@ impl ModelServer {
                 return refusal;
             }
         };
-        completions::completion_response(request, steps, register.answers)
+        completions::completion_response(request, steps, log.answers)
     }
 
-    fn lock_login_server(&self) -> MutexGuard<'_, Option<MockLoginServer>> {
+    fn lock_login_server(&self) -> MutexGuard<'_, Option<Arc<dyn OAuthServer>>> {
         self.login_server.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -365,6 +376,39 @@ fn plan_usages_json() -> Value {
     let window = json!({ "duration": 300, "timeUnit": "TIME_UNIT_MINUTE" });
     let user = json!({ "userId": "practice", "membership": { "level": "LEVEL_BASIC" } });
     json!({ "user": user, "usage": detail, "limits": [{ "window": window, "detail": detail }] })
+}
+
+/// The fields of a form (`application/x-www-form-urlencoded`); `Null` if it has none.
+fn parse_form(body: &[u8]) -> Value {
+    let Ok(text) = std::str::from_utf8(body) else { return Value::Null };
+    let fields: Map<String, Value> = text
+        .split('&')
+        .filter_map(|field| field.split_once('='))
+        .map(|(name, value)| (percent_decode(name), Value::String(percent_decode(value))))
+        .collect();
+    if fields.is_empty() { Value::Null } else { Value::Object(fields) }
+}
+
+fn percent_decode(text: &str) -> String {
+    let mut bytes = Vec::new();
+    let mut rest = text.as_bytes();
+    while let [first, others @ ..] = rest {
+        let escaped = others
+            .get(..2)
+            .filter(|_| *first == b'%')
+            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
+        match escaped {
+            Some(byte) => {
+                bytes.push(byte);
+                rest = &others[2..];
+            }
+            None => {
+                bytes.push(if *first == b'+' { b' ' } else { *first });
+                rest = others;
+            }
+        }
+    }
+    String::from_utf8_lossy(&bytes).into_owned()
 }
 
 #[cfg(test)]

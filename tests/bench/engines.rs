@@ -1,8 +1,8 @@
-//! The figures of `docs/performance.md` that are the engines' own: how soon a message is before the model, with a
-//! container that runs and with none, and what an agent holds that waits.
+//! The figures of `docs/performance.md` that are the engines' own: how soon a message is before the model,
+//! with a container that runs and with none, and what an agent holds that waits.
 //!
-//! The real service, rootless Docker, the agent images and the engines; only the model is the practice one. Runs as the
-//! person whose Docker it is: `tests/run bench` does that. Fails where something is missing.
+//! The real service, rootless Docker, the agent images and the engines; only the model is the practice one.
+//! Runs as the person whose Docker it is: `tests/run bench` does that. Fails where something is missing.
 
 #![expect(clippy::unwrap_used, reason = "a figure that cannot be taken ends the run")]
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
@@ -169,7 +169,8 @@ fn processor_time(processes: &[u64]) -> Duration {
     let ticks = processes.iter().map(|process| {
         let stat = fs::read_to_string(format!("/proc/{process}/stat")).unwrap();
         let fields: Vec<&str> = stat.rsplit_once(')').unwrap().1.split_whitespace().collect();
-        // The 14th and 15th of proc(5), of which two stand before the bracket: in user mode and in the kernel.
+        // The 14th and 15th of proc(5), of which two stand before the bracket: in user mode and in the
+        // kernel.
         fields[11..=12].iter().map(|ticks| ticks.parse::<u64>().unwrap()).sum::<u64>()
     });
     Duration::from_millis(ticks.sum::<u64>() * 1_000 / rustix::param::clock_ticks_per_second())

@@ -1,8 +1,9 @@
-//! The figures of `docs/performance.md`: what nanokimi itself adds to an answer, and what it costs to have it run.
+//! The figures of `docs/performance.md`: what nanokimi itself adds to an answer, and what it costs to have it
+//! run.
 //!
 //! Real clock, real SQLite on a real disk, and for the process's own figures the release binary with real
-//! Docker. Only the engine is scripted: its time is the model's, not ours. Never skips: a figure that cannot be
-//! taken ends the run with the reason.
+//! Docker. Only the engine is scripted: its time is the model's, not ours. Never skips: a figure that cannot
+//! be taken ends the run with the reason.
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 mod process;
@@ -27,7 +28,8 @@ const WORKER_THREADS: usize = 2;
 const MESSAGES: usize = 2_000;
 /// Messages before them that are not timed: the container starts, and SQLite prepares its statements.
 const WARM_UP_MESSAGES: usize = 50;
-/// Between an answer and the next message, so that delivery's last write does not count as the next one's time.
+/// Between an answer and the next message, so that delivery's last write does not count as the next one's
+/// time.
 const PAUSE: Duration = Duration::from_millis(10);
 /// Messages of one burst: what a phone that comes back after a holiday delivers.
 const BURST_MESSAGES: usize = 10_000;

@@ -1,5 +1,5 @@
-//! The service of the stories, but with its database on a real disk and in real time: in the container's place is an
-//! engine that answers at once and says when it was asked.
+//! The service of the stories, but with its database on a real disk and in real time: in the container's
+//! place is an engine that answers at once and says when it was asked.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,6 @@
-//! The Kimi account as `doctor` sees it: the engine's settings, a login that Kimi does not take, a folder in which a
-//! renewed one would be lost. The names of the tests are the messages by which people know these troubles.
+//! The Kimi account as `doctor` sees it: the engine's settings, a login that Kimi does not take, a folder in
+//! which a renewed one would be lost. The names of the tests are the messages by which people know these
+//! troubles.
 
 use std::fs;
 use std::process::Command;
@@ -245,7 +246,8 @@ fn a_kimi_that_is_out_of_reach_is_a_warning() {
     ");
 }
 
-/// What `doctor` says when these mounts were made in a home with a good login; `$CREDENTIALS` is the login's folder.
+/// What `doctor` says when these mounts were made in a home with a good login; `$CREDENTIALS` is the login's
+/// folder.
 fn with_mounts(mounts: &str) -> String {
     let (home, kimi) = home_with(GOOD, "200 OK");
     let credentials = home.path("nanokimi/data/credentials");

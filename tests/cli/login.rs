@@ -1,4 +1,5 @@
-//! `nanokimi login` as a process, against the practice model's login server: every end of it, and what stays on disk.
+//! `nanokimi login` as a process, against the practice model's login server: every end of it, and what stays
+//! on disk.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -7,8 +8,10 @@ use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
 use nanokimi::clock::Clock;
-use nanokimi::practice::{self, Approval, Brain, LoginFault, LoginTerms, MockLoginServer, Practice};
+use nanokimi::practice::Practice;
 use serde_json::Value;
+use support::login_server::{Approval, LoginFault, LoginTerms, MockLoginServer};
+use support::scripted_model::start_scripted_model;
 use tokio::runtime::Runtime;
 use tokio::time::timeout;
 
@@ -31,10 +34,8 @@ struct World {
 impl World {
     fn new(terms: LoginTerms) -> Self {
         let runtime = Runtime::new().unwrap();
-        let practice = runtime
-            .block_on(practice::start_practice_model(Brain::Script, "127.0.0.1:0".parse().unwrap()))
-            .unwrap();
-        let desk = practice.start_login_server(terms);
+        let practice = runtime.block_on(start_scripted_model());
+        let desk = MockLoginServer::start(&practice, terms);
         let home = Home::empty()
             .set("KIMI_CODE_OAUTH_HOST", &practice.oauth_host())
             .set("KIMI_CODE_BASE_URL", &practice.base_url())

@@ -1,5 +1,5 @@
-//! Words that try the terminal: whoever's they are, none of them moves the cursor, fills the clipboard or turns the
-//! writing around.
+//! Words that try the terminal: whoever's they are, none of them moves the cursor, fills the clipboard or
+//! turns the writing around.
 
 use insta::assert_snapshot;
 use rusqlite::Connection;
@@ -7,7 +7,8 @@ use support::fake_docker::{self, Image};
 
 use crate::world::{Home, Said};
 
-/// Clears the screen, fills the clipboard, sets the title, types over the line, colours by C1, turns the writing, rings.
+/// Clears the screen, fills the clipboard, sets the title, types over the line, colours by C1, turns the
+/// writing, rings.
 const EVIL: &str =
     "\x1b[2J\x1b]52;c;cm0=\x07\x1b]0;mine\x1b\\over\rwritten\u{9b}31m\u{202e}nimda\u{2066}\u{7}\u{8}!";
 

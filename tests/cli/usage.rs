@@ -1,4 +1,5 @@
-//! `nanokimi usage`: the tokens and turns of each group by day. Into a pipe it is a plain table, without bars.
+//! `nanokimi usage`: the tokens and turns of each group by day. Into a pipe it is a plain table, without
+//! bars.
 
 use insta::assert_snapshot;
 use nanokimi::clock::Clock;

@@ -1,5 +1,5 @@
-//! WhatsApp where no account is linked: every verb that needs one says so, with an exit code of its own. What they do
-//! with one is told in `tests/whatsapp/program`.
+//! WhatsApp where no account is linked: every verb that needs one says so, with an exit code of its own. What
+//! they do with one is told in `tests/whatsapp/program`.
 
 use std::os::unix::fs::PermissionsExt;
 
@@ -125,7 +125,8 @@ fn status_says_what_no_phone_has_yet() {
     assert_eq!(said(one), "1 reply is with WhatsApp, not yet on a phone, the oldest since ");
     let others = [
         "('9@g.us', '2', 'file', 'acked', 120, NULL)",
-        // On a phone; not with WhatsApp yet; never shown as delivered; the account's own; at a terminal; long ago.
+        // On a phone; not with WhatsApp yet; never shown as delivered; the account's own; at a terminal; long
+        // ago.
         "('9@g.us', '3', 'text', 'acked', 60, 1)",
         "('9@g.us', '4', 'text', 'sent', 60, NULL)",
         "('9@g.us', '5', 'reaction', 'acked', 60, NULL)",

@@ -114,7 +114,8 @@ impl Home {
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Runs what must be refused, and returns the one sentence that says why. Nothing in the home has changed.
+    /// Runs what must be refused, and returns the one sentence that says why. Nothing in the home has
+    /// changed.
     pub fn refuses(&self, arguments: &[&str]) -> String {
         let before = self.listing();
         let said = self.run(arguments);
@@ -131,8 +132,8 @@ impl Home {
         first.clone()
     }
 
-    /// Everything in the home: kind and mode, and of files what they hold. The lock is no data: it only says who
-    /// works here.
+    /// Everything in the home: kind and mode, and of files what they hold. The lock is no data: it only says
+    /// who works here.
     pub fn listing(&self) -> BTreeMap<PathBuf, String> {
         let mut listing = BTreeMap::new();
         list(self.folder.path(), &mut listing);
@@ -179,7 +180,8 @@ impl Said {
 }
 
 /// # Panics
-/// Where an ordinary user may not make user namespaces: these tests use them to be root, or not, and to mount.
+/// Where an ordinary user may not make user namespaces: these tests use them to be root, or not, and to
+/// mount.
 pub fn need_user_namespaces() {
     static LOOKED: Once = Once::new();
     LOOKED.call_once(|| {

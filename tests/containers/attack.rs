@@ -1,11 +1,13 @@
-//! The attack table: what an agent does that somebody has talked round, what people write to it, and what it leaves behind,
-//! against the program as it runs, with WhatsApp's side and the model our own. One line a row, with its figure.
+//! The attack table: what an agent does that somebody has talked round, what people write to it, and what it
+//! leaves behind, against the program as it runs, with WhatsApp's side and the model our own. One line a row,
+//! with its figure.
 //!
-//! `attack.py` is what happens inside the container. Beside it another chat is asked something all the while: how long it
-//! waits, and how much memory the service takes, are the last two lines.
+//! `attack.py` is what happens inside the container. Beside it another chat is asked something all the while:
+//! how long it waits, and how much memory the service takes, are the last two lines.
 //!
-//! A row of which nothing may get through is `refused`; one that costs something, but no more than stated, is `bounded`.
-//! The rows that take seconds run with every `tests/run containers`; `TEST_ATTACK=long` (`tests/run attack`) runs all.
+//! A row of which nothing may get through is `refused`; one that costs something, but no more than stated, is
+//! `bounded`. The rows that take seconds run with every `tests/run containers`; `TEST_ATTACK=long`
+//! (`tests/run attack`) runs all.
 
 use std::fs;
 use std::path::PathBuf;

@@ -1,8 +1,8 @@
-//! Twenty chats on a machine with 2 GB, each with an agent of its own: all ask at once, then again and again at random.
-//! Every question is answered, and the kernel ends nobody for want of memory.
+//! Twenty chats on a machine with 2 GB, each with an agent of its own: all ask at once, then again and again
+//! at random. Every question is answered, and the kernel ends nobody for want of memory.
 //!
-//! `tests/run crowd SECONDS` runs it in a cgroup of that size, with Docker and all containers; it is a minute long, or as
-//! long as `TEST_CROWD_SECS` says.
+//! `tests/run crowd SECONDS` runs it in a cgroup of that size, with Docker and all containers; it is a minute
+//! long, or as long as `TEST_CROWD_SECS` says.
 
 use std::collections::BTreeMap;
 use std::fs;

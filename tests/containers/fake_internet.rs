@@ -1,8 +1,9 @@
-//! A small internet for one test: this machine in a network namespace of its own, and beyond its only cable another
-//! one, with hosts at public addresses and at all those that no agent may reach. Nothing leads out of it, so that a
-//! fault cannot send a packet to a real address.
+//! A small internet for one test: this machine in a network namespace of its own, and beyond its only cable
+//! another one, with hosts at public addresses and at all those that no agent may reach. Nothing leads out of
+//! it, so that a fault cannot send a packet to a real address.
 //!
-//! Made without any rights but those of a person who may have user namespaces, as rootless Docker needs them too.
+//! Made without any rights but those of a person who may have user namespaces, as rootless Docker needs them
+//! too.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -88,11 +89,11 @@ const NAMES: [(&str, &str); 12] = [
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 const OTHERS: [u16; 2] = [22, 8080];
-/// Where the town itself connects to, to know that all who came before were counted.
+/// Where the fake internet itself connects to, to know that all who came before were counted.
 const LAST: u16 = 7_777;
 
-/// Gives this machine its cable, its names and its routes. `$1` is the folder with its settings, `$2` a process in the
-/// other namespace, `$3` the addresses there.
+/// Gives this machine its cable, its names and its routes. `$1` is the folder with its settings, `$2` a
+/// process in the other namespace, `$3` the addresses there.
 const LAY_CABLE: &str = r#"
     for file in resolv.conf hosts nsswitch.conf; do mount --bind "$1/$file" "/etc/$file"; done
     # A cache of names would ask outside.
@@ -137,7 +138,8 @@ struct Seen {
     served: Option<PathBuf>,
 }
 
-/// Runs a test once more, inside of a town; there it gets the town, and outside, when it has ended well, nothing.
+/// Runs a test once more, inside of a fake internet, and gives it that there. Outside it gives nothing, once
+/// the test has ended well.
 pub async fn enter(test: &str) -> Option<FakeInternet> {
     if variable(INSIDE).is_some() {
         return Some(FakeInternet::build().await);
@@ -157,7 +159,7 @@ pub async fn enter(test: &str) -> Option<FakeInternet> {
         [output.stdout, output.stderr].map(|said| String::from_utf8_lossy(&said).into_owned()).concat();
     assert!(
         output.status.success() && said.contains("1 passed"),
-        "Inside of the town, {test} failed:\n{said}"
+        "Inside of the fake internet, {test} failed:\n{said}"
     );
     None
 }

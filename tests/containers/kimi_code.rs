@@ -1,4 +1,5 @@
-//! The second engine, kimi-code, in its own image: what is its own. What holds for both is in the other files.
+//! The second engine, kimi-code, in its own image: what is its own. What holds for both is in the other
+//! files.
 
 use std::fs;
 

@@ -4,10 +4,10 @@ use std::time::Duration;
 
 use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
-use nanokimi::practice::{LoginCounts, LoginFault};
 use nanokimi::types::Role;
 use support::container_world::{World, runs};
 use support::fixture::until;
+use support::login_server::{LoginCounts, LoginFault};
 use tokio::time::sleep;
 
 const QUARTER_HOUR: Duration = Duration::from_secs(900);

@@ -1,17 +1,18 @@
-//! The program as people run it: an install of its own, the practice model as its API, lines in and lines out.
+//! The program as people run it: an install of its own, the practice model as its API, lines in and lines
+//! out.
 
-use std::net::{Ipv4Addr, SocketAddr};
 use std::path::Path;
 use std::process::Stdio;
 
 use nanokimi::clock::Clock;
 use nanokimi::container::docker::Docker;
 use nanokimi::paths::Paths;
-use nanokimi::practice::{self, Brain, Practice};
+use nanokimi::practice::Practice;
 use nanokimi::store::Store;
 use nanokimi::types::{ChatId, Event, Forwarded, IncomingMessage, InstallId, Mention, MessageId, SenderId};
 use rustix::process::{Pid, Signal, kill_process};
 use support::fixture::{PATIENCE, asked, nothing_is_left, ready, variable};
+use support::scripted_model::start_scripted_model;
 use support::whatsapp_client::{Device, Files};
 use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWriteExt, BufReader};
@@ -37,8 +38,8 @@ impl Program {
         program
     }
 
-    /// An install that is linked to this phone's account, as `nanokimi auth` does it. The program itself cannot: only
-    /// tests are built to accept our server's certificate, which it shows once, at the linking.
+    /// An install that is linked to this phone's account, as `nanokimi auth` does it. The program itself
+    /// cannot: only tests are built to accept our server's certificate, which it shows once, at the linking.
     pub async fn linked(server: &Server, phone: &str) -> Self {
         let program = Self::without_groups().await;
         let files = Files::new();
@@ -52,10 +53,7 @@ impl Program {
 
     async fn without_groups() -> Self {
         let docker = ready().await;
-        let practice =
-            practice::start_practice_model(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-                .await
-                .unwrap();
+        let practice = start_scripted_model().await;
         let folder = tempfile::tempdir().unwrap();
         let settings = format!("MOONSHOT_API_KEY={KEY}\nMOONSHOT_BASE_URL={}\n", practice.base_url());
         let program = Self { practice, docker, folder };

@@ -1,8 +1,9 @@
-//! A kimi-cli of the owner's own with the service's login, both at work and both renewing it: nobody is logged out.
+//! A kimi-cli of the owner's own with the service's login, both at work and both renewing it: nobody is
+//! logged out.
 //!
-//! It is the real one, and runs from the agent image only for the sake of its Python: in a container of its own, where
-//! `~/.kimi/credentials` is the very folder that the service keeps the login in. What it asks goes past all doors to
-//! the practice server, with the real login.
+//! It is the real one, and runs from the agent image only for the sake of its Python: in a container of its
+//! own, where `~/.kimi/credentials` is the very folder that the service keeps the login in. What it asks goes
+//! past all doors to the practice server, with the real login.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -14,11 +15,11 @@ use nanokimi::container::spec::{
     self, ContainerLimits, ContainerSpec, DaemonUser, LaunchInputs, SearchServices,
 };
 use nanokimi::container::{ContainerExit, Containers, RunningContainer, image};
-use nanokimi::practice::LoginFault;
 use nanokimi::types::{InstallId, Role, RunId};
 use serde_json::{Value, json};
 use support::container_world::World;
 use support::fixture::{PATIENCE, gone, ready, until};
+use support::login_server::LoginFault;
 use support::test_service;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt, copy_bidirectional};
@@ -26,8 +27,8 @@ use tokio::net::{TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// kimi-cli renews at every turn what has less than five minutes left, and the service at half of a token's life: so
-/// both do it all the time.
+/// kimi-cli renews at every turn what has less than five minutes left, and the service at half of a token's
+/// life: so both do it all the time.
 const LIFETIME: Duration = Duration::from_secs(2);
 const LIFETIMES: u32 = 20;
 /// How long a renewal takes: long enough for the other to look on.

@@ -1,9 +1,10 @@
-//! Hours of a service whose login lives for seconds: four chats and both engines, all of them at work all the time.
+//! Hours of a service whose login lives for seconds: four chats and both engines, all of them at work all the
+//! time.
 //!
-//! Kimi's access tokens live for 15 minutes, so four of them fill an hour; as each is renewed at half of its life, an
-//! hour has eight renewals. Here a token lives for 6 s: 24 s are such an hour, and an answer that takes 4 s is one
-//! that takes ten minutes of it and outlives the token that it began with. The test is two hours long, or as long as
-//! `TEST_SOAK_HOURS` says (`tests/run soak HOURS`).
+//! Kimi's access tokens live for 15 minutes, so four of them fill an hour; as each is renewed at half of its
+//! life, an hour has eight renewals. Here a token lives for 6 s: 24 s are such an hour, and an answer that
+//! takes 4 s is one that takes ten minutes of it and outlives the token that it began with. The test is two
+//! hours long, or as long as `TEST_SOAK_HOURS` says (`tests/run soak HOURS`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -13,10 +14,10 @@ use std::time::{Duration, Instant};
 
 use nanokimi::agent::Engine;
 use nanokimi::cli::log_subscriber;
-use nanokimi::practice::MockLoginServer;
 use nanokimi::types::Role;
 use support::container_world::{World, runs, search, tool};
 use support::fixture::{inspected, running, variable};
+use support::login_server::MockLoginServer;
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
@@ -128,8 +129,8 @@ async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
     world.ends().await;
 }
 
-/// What is asked: something short, something long, or something for which the engine asks the model twice with a
-/// command between.
+/// What is asked: something short, something long, or something for which the engine asks the model twice
+/// with a command between.
 fn question(number: usize, engine: Engine) -> String {
     match number / CHATS.len() % 3 {
         0 => format!("@Kai SAY question {number}."),

@@ -1,4 +1,4 @@
-//! What an agent reaches of the web, tried from inside of its container against a town that the test makes.
+//! What an agent reaches of the web, tried from inside of its container against an internet that the test makes.
 
 use std::net::IpAddr;
 
@@ -12,8 +12,8 @@ use tokio::time::timeout;
 
 use crate::fake_internet::{self, CLOSED, OWN, OWN_IPV6, PUBLIC, PUBLIC_IPV6};
 
-/// Sends one request for each line of `targets.txt` to the proxy, as it stands there, and prints the answer's first line.
-/// No client has a chance to read an address its own way.
+/// Sends one request for each line of `targets.txt` to the proxy, as it stands there, and prints the answer's
+/// first line. No client has a chance to read an address its own way.
 const KNOCK: &str = r#"
 import socket, sys
 for target in open("/workspace/group/targets.txt").read().splitlines():
@@ -157,7 +157,8 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     let expected = [(&four, 443), (&four, 80), (&four, 80), (&six, 80), (&four, 443), (&six, 443)];
     assert_eq!(internet.connections().await, expected.map(|(host, port)| format!("{host}{port}")));
 
-    // A name that leads elsewhere at its second look-up is looked up once, and is connected to where it was checked.
+    // A name that leads elsewhere at its second look-up is looked up once, and is connected to where it was
+    // checked.
     targets(&["turning.example:443", "turning.example:443"]);
     let before = internet.lookups("turning.example");
     let turned = world.agent_runs("family", "python3 knock.py").await;

@@ -1,6 +1,6 @@
-//! The whole way, with no part replaced: somebody writes on WhatsApp with a real client; the program takes it in,
-//! an agent in its container answers, and the client decrypts the answer. Only WhatsApp's server and the model are
-//! our own, on this machine.
+//! The whole way, with no part replaced: somebody writes on WhatsApp with a real client; the program takes it
+//! in, an agent in its container answers, and the client decrypts the answer. Only WhatsApp's server and the
+//! model are our own, on this machine.
 
 use support::whatsapp_client::{Device, Files, address};
 use tokio::time::timeout;
@@ -18,7 +18,8 @@ const KAI: &str = "15550002222";
 const KAIS_CHAT: &str = "15550002222@s.whatsapp.net";
 const FAMILY: &str = "120363000000000001@g.us";
 
-/// What no log at INFO may tell: people's numbers and names, what chats are called, what is written, and the key.
+/// What no log at INFO may tell: people's numbers and names, what chats are called, what is written, and the
+/// key.
 const CANARIES: [&str; 10] = [
     ANNA,
     KAI,

@@ -1,4 +1,5 @@
-//! What a client makes of the server's answers to its messages: refusals, none at all, and the same message twice.
+//! What a client makes of the server's answers to its messages: refusals, none at all, and the same message
+//! twice.
 
 use support::whatsapp_client::{Device, Files, address};
 use whatsapp_rust::prelude::{Event, MessageExt, SendOptions, wa};

@@ -1,4 +1,5 @@
-//! Groups between real clients: who comes and goes, what they are called, and groups of both kinds of address.
+//! Groups between real clients: who comes and goes, what they are called, and groups of both kinds of
+//! address.
 
 use support::whatsapp_client::{Device, Files, address};
 use whatsapp_rust::prelude::{Event, MessageExt};

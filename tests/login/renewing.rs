@@ -8,9 +8,9 @@ use std::time::{Duration, Instant};
 use insta::assert_snapshot;
 use nanokimi::clock::Clock;
 use nanokimi::login::{self, Login};
-use nanokimi::practice::{LoginCounts, LoginFault};
 use nanokimi::types::{Authorization, Secret};
 use serde_json::Value;
+use support::login_server::{LoginCounts, LoginFault};
 use tokio::sync::oneshot;
 
 use crate::world::World;

@@ -4,7 +4,7 @@ use std::fs;
 use std::time::{Duration, Instant};
 
 use insta::assert_snapshot;
-use nanokimi::practice::LoginFault;
+use support::login_server::LoginFault;
 
 use crate::world::World;
 

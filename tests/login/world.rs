@@ -10,9 +10,11 @@ use nanokimi::clock::Clock;
 use nanokimi::folders;
 use nanokimi::login::{self, Login};
 use nanokimi::paths::Paths;
-use nanokimi::practice::{self, Brain, LoginTerms, MockLoginServer, Practice};
+use nanokimi::practice::Practice;
 use nanokimi::types::{Authorization, Secret};
 use serde_json::Value;
+use support::login_server::{LoginTerms, MockLoginServer};
+use support::scripted_model::start_scripted_model;
 use tempfile::TempDir;
 use tokio::sync::{oneshot, watch};
 use tokio::task::JoinHandle;
@@ -34,9 +36,8 @@ impl World {
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path());
         folders::prepare_install_folders(&paths).unwrap();
-        let practice =
-            practice::start_practice_model(Brain::Script, "127.0.0.1:0".parse().unwrap()).await.unwrap();
-        let desk = practice.start_login_server(LoginTerms { lifetime, ..LoginTerms::default() });
+        let practice = start_scripted_model().await;
+        let desk = MockLoginServer::start(&practice, LoginTerms { lifetime, ..LoginTerms::default() });
         Self { practice, desk, paths, _folder: folder }
     }
 

@@ -120,7 +120,8 @@ pub struct Counts {
     lost: Vec<usize>,
     /// Questions whose answer came under more than one id.
     renamed: usize,
-    /// Answers that came to somebody behind the answer of a later question of the same person in the same group.
+    /// Answers that came to somebody behind the answer of a later question of the same person in the same
+    /// group.
     reordered: usize,
     /// Messages that came to somebody once more, under the same id.
     repeated: usize,
@@ -263,8 +264,8 @@ impl Chats {
         }
     }
 
-    /// Waits until everything is answered that was asked so far and has to be, for this long at most. Gives how long
-    /// it took.
+    /// Waits until everything is answered that was asked so far and has to be, for this long at most. Gives
+    /// how long it took.
     pub async fn wait_until_answered(&self, limit: Duration) -> Duration {
         let began = Instant::now();
         while !self.counts().lost.is_empty() && began.elapsed() < limit {
@@ -283,8 +284,8 @@ impl Chats {
         times.collect()
     }
 
-    /// Prints what was counted; nothing may be lost, nothing have two ids. What a reader could not decrypt at once comes
-    /// behind what followed it.
+    /// Prints what was counted; nothing may be lost, nothing have two ids. What a reader could not decrypt at
+    /// once comes behind what followed it.
     pub fn report(&self, what: &str, counts: &Counts) {
         let Counts { asked, answered, lost, renamed, reordered, repeated } = counts;
         println!(

@@ -1,5 +1,5 @@
-//! The wall clock jumps while people write: forwards and backwards, in mid-flight and between a kill and the next
-//! start. What is due comes when it is due by a clock that nobody sets.
+//! The wall clock jumps while people write: forwards and backwards, in mid-flight and between a kill and the
+//! next start. What is due comes when it is due by a clock that nobody sets.
 
 use std::time::Duration;
 
@@ -15,7 +15,8 @@ const GROUPS: usize = 4;
 /// How long people write at their ease before and after a jump, and the pause between two questions then.
 const STRETCH: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(500);
-/// Questions in each group at once, right before the jump: more answers than may leave at once, so that some wait.
+/// Questions in each group at once, right before the jump: more answers than may leave at once, so that some
+/// wait.
 const VOLLEY: usize = 6;
 /// How long after the volley the clock jumps at most.
 const JUMP_WITHIN: Duration = Duration::from_millis(500);

@@ -1,5 +1,5 @@
-//! The home is on a disk of its own that somebody else fills and frees again, while people write: with bytes, or with
-//! files.
+//! The home is on a disk of its own that somebody else fills and frees again, while people write: with bytes,
+//! or with files.
 
 use std::fs::File;
 use std::io::Write;

@@ -1,4 +1,5 @@
-//! What nobody who means well would send: each is survived with bounded memory, and the next question is answered.
+//! What nobody who means well would send: each is survived with bounded memory, and the next question is
+//! answered.
 
 use std::path::Path;
 use std::time::Duration;

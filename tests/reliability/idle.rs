@@ -1,5 +1,5 @@
-//! What a linked service holds when nobody writes: the program as a release has it, on files that were linked here,
-//! since only tests accept the loopback server's certificate.
+//! What a linked service holds when nobody writes: the program as a release has it, on files that were linked
+//! here, since only tests accept the loopback server's certificate.
 
 use std::path::Path;
 use std::process::Stdio;

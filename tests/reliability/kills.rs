@@ -1,5 +1,5 @@
-//! The service is killed at random moments, again and again, while people write: as it is, or beside a neighbour that
-//! keeps the disk busy.
+//! The service is killed at random moments, again and again, while people write: as it is, or beside a
+//! neighbour that keeps the disk busy.
 
 use std::io::{Seek, Write};
 use std::path::Path;
@@ -16,13 +16,13 @@ use crate::chats::{Chats, KAI};
 
 /// Groups that people write in.
 const GROUPS: usize = 4;
-/// The service lives for a random time up to this: from its start for some, so that they are killed on their way to
-/// WhatsApp, and for the others from when they are there.
+/// The service lives for a random time up to this: from its start for some, so that they are killed on their
+/// way to WhatsApp, and for the others from when they are there.
 const LIFE: Duration = Duration::from_millis(1_500);
 /// How many of a hundred are killed on their way.
 pub const KILLED_AT_START: u32 = 25;
-/// After so many kills the service may once answer everything: replies leave at the pace of people, and what waits longer
-/// tries nothing new.
+/// After so many kills the service may once answer everything: replies leave at the pace of people, and what
+/// waits longer tries nothing new.
 pub const KILLS_WITHOUT_REST: usize = 50;
 /// Between two questions.
 const PAUSE: Duration = Duration::from_millis(150);

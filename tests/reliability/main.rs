@@ -3,22 +3,22 @@
 //! replaced, by engines that answer at once.
 //!
 //! ```text
-//! cargo test --test reliability                      a short run of all that follow but the last
-//! cargo test --test reliability -- kills 200         kill -9 at random moments
-//! cargo test --test reliability -- neighbour 200     the same beside a process that flushes the disk without end
-//! cargo test --test reliability -- sniper 200        kill -9 within 90 ms of a delivery, many under way, slow disk
-//! cargo test --test reliability -- mix 100           kills with files, edits, deletions, other groups, lost connections
-//! cargo test --test reliability -- burst 1000        so many messages in 50 groups, three lost connections
-//! cargo test --test reliability -- hostile           what nobody who means well would send
-//! cargo test --test reliability -- disk 10           a disk that is full for 30 s, so many times
-//! cargo test --test reliability -- inodes 10         a disk that holds no more files
-//! cargo test --test reliability -- clocks 8          a wall clock that jumps by 2 h and 10 min, so many times
-//! cargo test --test reliability -- stopped 180       a process that is stopped for so many seconds, and goes on
-//! cargo test --test reliability -- idle PROGRAM      the memory of a linked service that rests for a minute
+//! cargo test --test reliability                  a short run of all that follow but the last
+//! cargo test --test reliability -- kills 200     kill -9 at random moments
+//! cargo test --test reliability -- neighbour 200 the same beside a process that flushes the disk
+//! cargo test --test reliability -- sniper 200    kill -9 within 90 ms of a delivery, slow disk
+//! cargo test --test reliability -- mix 100       kills with files, edits, groups, lost connections
+//! cargo test --test reliability -- burst 1000    so many messages in 50 groups, three lost connections
+//! cargo test --test reliability -- hostile       what nobody who means well would send
+//! cargo test --test reliability -- disk 10       a disk that is full for 30 s, so many times
+//! cargo test --test reliability -- inodes 10     a disk that holds no more files
+//! cargo test --test reliability -- clocks 8      a wall clock that jumps by 2 h and 10 min
+//! cargo test --test reliability -- stopped 180   a process that is stopped for so many seconds
+//! cargo test --test reliability -- idle PROGRAM  the memory of a linked service that rests for a minute
 //! ```
-//! `--seed S` at the end chooses what is left to chance. Several may run side by side: each has a home and a server of
-//! its own. Prints what was counted, and fails where a message was lost, doubled or renamed, or the log tells
-//! what is nobody's business.
+//! `--seed S` at the end chooses what is left to chance. Several may run side by side: each has a home and a
+//! server of its own. Prints what was counted, and fails where a message was lost, doubled or renamed, or the
+//! log tells what is nobody's business.
 
 #![expect(clippy::unwrap_used, reason = "a run that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "the counts are what this program is for")]

@@ -1,5 +1,5 @@
-//! Kills while people send pictures and ask for files, edit and delete, the connection is lost, and the owner removes a
-//! group and adds it again by the command line.
+//! Kills while people send pictures and ask for files, edit and delete, the connection is lost, and the owner
+//! removes a group and adds it again by the command line.
 
 use std::process::Stdio;
 use std::time::Duration;

@@ -1,4 +1,5 @@
-//! A wall clock that a run moves, and a disk that is slow: a small library, put before the C library of the service.
+//! A wall clock that a run moves, and a disk that is slow: a small library, put before the C library of the
+//! service.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -19,7 +20,8 @@ pub struct Preload {
 }
 
 impl Preload {
-    /// Compiles it, with the compiler that SQLite needs too. The clock is right and the disk as fast as it is.
+    /// Compiles it, with the compiler that SQLite needs too. The clock is right and the disk as fast as it
+    /// is.
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let source = folder.path().join("preload.c");

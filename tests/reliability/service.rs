@@ -1,5 +1,5 @@
-//! The service on a home that is linked, with engines that echo in the containers' place: in this process, or as a
-//! process of its own that can be killed.
+//! The service on a home that is linked, with engines that echo in the containers' place: in this process, or
+//! as a process of its own that can be killed.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};

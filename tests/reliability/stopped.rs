@@ -1,5 +1,5 @@
-//! The process is stopped for a while and goes on, as on a server that is paused: with its connection, or without one
-//! by then.
+//! The process is stopped for a while and goes on, as on a server that is paused: with its connection, or
+//! without one by then.
 
 use std::time::Duration;
 

@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::PathBuf;
 use std::sync::Arc;
@@ -15,7 +14,7 @@ use nanokimi::egress::KimiUpstream;
 use nanokimi::folders;
 use nanokimi::login::{Login, config_toml};
 use nanokimi::paths::Paths;
-use nanokimi::practice::{self, Brain, LoginTerms, MockLoginServer, Practice};
+use nanokimi::practice::Practice;
 use nanokimi::session::{SessionContext, Settings};
 use nanokimi::store::Store;
 use nanokimi::types::{Event, Group, IncomingMessage, Media, Role, Secret, WebPolicy};
@@ -29,6 +28,8 @@ use tracing_subscriber::util::SubscriberInitExt;
 use crate::fixture::{
     PATIENCE, asked, containers_of, inspected, nothing_is_left, plain_docker, ready, until, variable,
 };
+use crate::login_server::{LoginTerms, MockLoginServer};
+use crate::scripted_model::start_scripted_model;
 use crate::test_service::{self, Chats, Heard, TestService, chat, message};
 
 pub struct World {
@@ -60,10 +61,7 @@ impl World {
         let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_test_writer();
         log.finish().with(heard).try_init().ok();
         let docker = ready().await;
-        let practice =
-            practice::start_practice_model(Brain::Script, SocketAddr::from((Ipv4Addr::LOCALHOST, 0)))
-                .await
-                .unwrap();
+        let practice = start_scripted_model().await;
         let folder = tempfile::tempdir().unwrap();
         let paths = Paths::new(folder.path());
         folders::prepare_install_folders(&paths).unwrap();
@@ -130,13 +128,13 @@ impl World {
         self.put_login(&login.to_string());
     }
 
-    /// There is a login in place of the key, made just now; its access tokens live this long. The practice model takes
-    /// no others.
+    /// There is a login in place of the key, made just now; its access tokens live this long. The practice
+    /// model takes no others.
     pub fn log_in(&mut self, lifetime: Duration) -> MockLoginServer {
         self.login = None;
-        let desk = self.practice.start_login_server(LoginTerms { lifetime, ..LoginTerms::default() });
-        self.put_login(&desk.issue_login_file(Clock::System.now(), Duration::ZERO));
-        desk
+        let server = MockLoginServer::start(&self.practice, LoginTerms { lifetime, ..LoginTerms::default() });
+        self.put_login(&server.issue_login_file(Clock::System.now(), Duration::ZERO));
+        server
     }
 
     /// Puts a login in place as `nanokimi login` does.
@@ -357,8 +355,8 @@ pub fn runs(engine: Engine, command: &str) -> String {
     format!("CALL {} {arguments}", tool(engine))
 }
 
-/// A command that prints, sorted, where a pattern stands: in files, and in what all processes were told. Write the
-/// pattern so that it does not match itself.
+/// A command that prints, sorted, where a pattern stands: in files, and in what all processes were told.
+/// Write the pattern so that it does not match itself.
 pub fn search(pattern: &str) -> String {
     format!(
         "(grep -rslE -D skip --exclude-dir=proc --exclude-dir=sys -e '{pattern}' /; \

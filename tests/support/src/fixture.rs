@@ -1,5 +1,5 @@
-//! What every test stands on: the person's rootless Docker with the agent image, and the same Docker asked behind
-//! the back of the code under test.
+//! What every test stands on: the person's rootless Docker with the agent image, and the same Docker asked
+//! behind the back of the code under test.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};

@@ -1,5 +1,5 @@
-//! A scripted engine in a container's place: it speaks real lines, of wire or of ACP as its container is for, over the
-//! pipes that Docker would give.
+//! A scripted engine in a container's place: it speaks real lines, of wire or of ACP as its container is for,
+//! over the pipes that Docker would give.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;

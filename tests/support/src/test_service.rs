@@ -119,7 +119,8 @@ impl Chats {
         self.state().refusals.push_back(error);
     }
 
-    /// From now on messages are only handed over: the story says what WhatsApp answers, with [`TestService::answers`].
+    /// From now on messages are only handed over: the story says what WhatsApp answers, with
+    /// [`TestService::answers`].
     pub fn leave_unacknowledged(&self) {
         self.state().unacknowledged = true;
     }

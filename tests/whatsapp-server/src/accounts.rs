@@ -1,5 +1,5 @@
-//! Accounts, their linked devices, and what waits for each: keys for others to write to it, and stanzas that it
-//! has not acknowledged.
+//! Accounts, their linked devices, and what waits for each: keys for others to write to it, and stanzas that
+//! it has not acknowledged.
 
 use std::collections::{BTreeMap, VecDeque};
 
@@ -181,7 +181,8 @@ impl DeviceKeys {
         Ok(())
     }
 
-    /// What others need to write to this device for the first time: with one one-time key, which is then gone.
+    /// What others need to write to this device for the first time: with one one-time key, which is then
+    /// gone.
     pub fn give(&mut self) -> Self {
         let one_time = self.one_time.pop_front();
         Self {
@@ -266,8 +267,8 @@ impl Mailbox {
         Ok(None)
     }
 
-    /// The next stanzas of those that came while the device was away, at most `count`; behind the last one, how
-    /// many they were.
+    /// The next stanzas of those that came while the device was away, at most `count`; behind the last one,
+    /// how many they were.
     pub fn fetch(&mut self, count: usize) -> Vec<Node> {
         let Fetch::Behind { fetched: before } = self.fetch else { return Vec::new() };
         let count = count.min(self.waiting.len());

@@ -1,5 +1,5 @@
-//! What the server answers to messages where a test wants it otherwise: refusals, answers that are late, copies
-//! that cannot be read. And what it remembers of the messages that it was sent.
+//! What the server answers to messages where a test wants it otherwise: refusals, answers that are late,
+//! copies that cannot be read. And what it remembers of the messages that it was sent.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
 
@@ -27,16 +27,16 @@ pub struct Answers {
 }
 
 impl Server {
-    /// The next message that a device of this phone sends is answered with this code and reaches nobody: 463 for a
-    /// stranger who must not be written to, 429 for too many, 479 for one that the server cannot read. Several
-    /// refusals are told one after the other.
+    /// The next message that a device of this phone sends is answered with this code and reaches nobody: 463
+    /// for a stranger who must not be written to, 429 for too many, 479 for one that the server cannot read.
+    /// Several refusals are told one after the other.
     pub fn refuse_next_message(&self, phone: &str, code: u16) {
         self.shared
             .change(|state| state.answers.refusals.entry(phone.to_owned()).or_default().push_back(code));
     }
 
-    /// From now on the phone's devices are not told that the server has their messages, which it delivers. What is
-    /// held for a connection that ends is lost with it.
+    /// From now on the phone's devices are not told that the server has their messages, which it delivers.
+    /// What is held for a connection that ends is lost with it.
     pub fn hold_acks(&self, phone: &str) {
         self.shared.change(|state| {
             state.answers.held.entry(phone.to_owned()).or_default();
@@ -61,8 +61,8 @@ impl Server {
         self.shared.change(|state| state.answers.delivered = Some(BTreeSet::new()));
     }
 
-    /// Every message that the phone's devices have sent, as often as they have: its id, and the chat as the client
-    /// addressed it. What they tell only their own phone is none.
+    /// Every message that the phone's devices have sent, as often as they have: its id, and the chat as the
+    /// client addressed it. What they tell only their own phone is none.
     pub fn messages_from(&self, phone: &str) -> Vec<(String, String)> {
         let state = self.shared.lock();
         state.messages_from(phone).collect()

@@ -1,5 +1,5 @@
-//! What goes wrong between a message and the devices that it is for: keys that are not there, devices of which nobody
-//! told, phones that were set up anew, and what a phone says of what it can and cannot read.
+//! What goes wrong between a message and the devices that it is for: keys that are not there, devices of
+//! which nobody told, phones that were set up anew, and what a phone says of what it can and cannot read.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -46,8 +46,8 @@ impl Server {
         self.shared.change(|state| state.keys.withheld.retain(|address, _| address.phone != phone));
     }
 
-    /// The person sets WhatsApp up anew: the phone has other keys, and cannot read what is sealed for those from before.
-    /// Nobody is told.
+    /// The person sets WhatsApp up anew: the phone has other keys, and cannot read what is sealed for those
+    /// from before. Nobody is told.
     pub fn set_up_anew(&self, phone: &str) {
         let anew: Result<()> = self.shared.change(|state| {
             let account = state.account_mut(phone)?;
@@ -122,7 +122,8 @@ impl Server {
         self.wait_for_screen(phone, "something unreadable", unreadable).await
     }
 
-    /// Waits until this text stands on the phone's screen. If the phone cannot read it at first, it asks for it.
+    /// Waits until this text stands on the phone's screen. If the phone cannot read it at first, it asks for
+    /// it.
     pub async fn wait_for_text_or_ask(&self, phone: &str, text: &str) {
         let came = async || {
             let is_shown = self.screen(phone).await.0.iter().any(|shown| shown == text);

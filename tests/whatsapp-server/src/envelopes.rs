@@ -1,5 +1,5 @@
-//! Signal's envelopes, as the phones that the server plays seal and open them. Knows no account and no stanza but
-//! `<enc>`.
+//! Signal's envelopes, as the phones that the server plays seal and open them. Knows no account and no stanza
+//! but `<enc>`.
 
 use anyhow::{Context, Result, anyhow, bail, ensure};
 use whatsapp_rust::NodeBuilder;
@@ -27,7 +27,8 @@ pub async fn knows(signal: &SignalProtocolStoreAdapter, other: &DeviceAddress) -
     Ok(signal.session_store.has_session(&by_phone(other).to_protocol_address()).await?)
 }
 
-/// Begins a session with a device, with the keys that it has uploaded for that; one of its one-time keys at most.
+/// Begins a session with a device, with the keys that it has uploaded for that; one of its one-time keys at
+/// most.
 pub async fn meet(
     signal: &SignalProtocolStoreAdapter,
     other: &DeviceAddress,

@@ -1,9 +1,10 @@
-//! A WhatsApp server for tests, on the loopback interface: enough of the multi-device protocol for the real client
-//! library to link, log in, write and be written to. `README.md` says what it speaks and what it does not.
+//! A WhatsApp server for tests, on the loopback interface: enough of the multi-device protocol for the real
+//! client library to link, log in, write and be written to. `README.md` says what it speaks and what it does
+//! not.
 //!
-//! The wire format is what the client accepts. So it shows that a program and the library fit together, not what
-//! WhatsApp's servers do today. It passes ciphertexts on; only the phones that it plays open what is for them. It
-//! reaches nothing beyond 127.0.0.1.
+//! The wire format is what the client accepts. So it shows that a program and the library fit together, not
+//! what WhatsApp's servers do today. It passes ciphertexts on; only the phones that it plays open what is for
+//! them. It reaches nothing beyond 127.0.0.1.
 //!
 //! ```text
 //! connection ─┬─► web                                a client that asks for the version or a file
@@ -69,7 +70,8 @@ pub use web::Storage;
 /// Longer than anything takes on a busy machine; a wait that ends here has failed.
 pub const PATIENCE: Duration = Duration::from_secs(30);
 
-/// A running server. Dropping it ends it; the test fails there if a client sent what the server does not know.
+/// A running server. Dropping it ends it; the test fails there if a client sent what the server does not
+/// know.
 pub struct Server {
     address: SocketAddr,
     shared: Arc<Shared>,
@@ -156,8 +158,8 @@ impl Server {
         });
     }
 
-    /// From now on the server keeps nothing that only a test looks at: what clients have sent, what phones have not
-    /// read, and the files that are uploaded. A run of hours would fill the memory with that.
+    /// From now on the server keeps nothing that only a test looks at: what clients have sent, what phones
+    /// have not read, and the files that are uploaded. A run of hours would fill the memory with that.
     pub fn keep_no_record(&self) {
         self.shared.change(|state| state.keeps_no_record = true);
     }
@@ -177,7 +179,8 @@ impl Server {
         self.shared.change(|state| state.enter_code(phone, code))
     }
 
-    /// The next login of one of this phone's devices is refused. Several refusals are told one after the other.
+    /// The next login of one of this phone's devices is refused. Several refusals are told one after the
+    /// other.
     pub fn refuse_next_login(&self, phone: &str, refusal: Refusal) {
         self.shared.change(|state| state.refusals.entry(phone.to_owned()).or_default().push_back(refusal));
     }
@@ -228,7 +231,8 @@ impl Server {
         self.shared.lock().accounts.get(phone)?.devices.values().next_back()?.version
     }
 
-    /// How often the phone's devices have sent a stanza of this tag: "message", "receipt", "ack", "presence", …
+    /// How often the phone's devices have sent a stanza of this tag: "message", "receipt", "ack", "presence",
+    /// …
     pub fn count_sent(&self, phone: &str, tag: &str) -> usize {
         self.shared.lock().sent_by(phone, tag).count()
     }

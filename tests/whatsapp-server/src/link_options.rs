@@ -48,7 +48,8 @@ impl Server {
         self.shared.change(|state| state.link_options.qr_codes = count);
     }
 
-    /// The next request for a pairing code for this phone is answered with this error: 400, 403, 429, 452 or 500.
+    /// The next request for a pairing code for this phone is answered with this error: 400, 403, 429, 452 or
+    /// 500.
     pub fn refuse_next_code(&self, phone: &str, code: u16) {
         self.shared.change(|state| {
             state.link_options.code_refusals.entry(phone.to_owned()).or_default().push_back(code)

@@ -1,4 +1,5 @@
-//! Linking a device: what the server offers it, and what the person's phone does with a QR code or a pairing code.
+//! Linking a device: what the server offers it, and what the person's phone does with a QR code or a pairing
+//! code.
 //!
 //! ```text
 //! QR code      refs offered -> the phone scans one: signs -> pair-success -> the device signs -> 515

@@ -66,7 +66,8 @@ impl Server {
         self.shared.change(|state| state.confirm_passkey_code(phone, code))
     }
 
-    /// The person says on their phone that they link nothing. Works once the client has sent its passkey's answer.
+    /// The person says on their phone that they link nothing. Works once the client has sent its passkey's
+    /// answer.
     pub fn decline_passkey(&self, phone: &str) -> Result<()> {
         self.shared.change(|state| {
             let connection = state.in_prologue(phone)?;
@@ -187,7 +188,8 @@ impl State {
         self.finish_prologue(connection)
     }
 
-    /// The client keeps its new secret only when it sees our answer: it is pinged behind that, before it is proven.
+    /// The client keeps its new secret only when it sees our answer: it is pinged behind that, before it is
+    /// proven.
     fn finish_prologue(&mut self, connection: u64) -> Result<()> {
         let id = self.stanza_id("ping");
         let Some(prologue) = &mut self.linking_mut(connection)?.prologue else { return Ok(()) };

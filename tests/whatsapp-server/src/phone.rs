@@ -1,8 +1,8 @@
-//! The phone of an account, device 0: a peer of its linked devices with keys of its own, whom a test lets write and
-//! read. An account needs no linked device for that.
+//! The phone of an account, device 0: a peer of its linked devices with keys of its own, whom a test lets
+//! write and read. An account needs no linked device for that.
 //!
-//! A real phone also shares its application state; a device that gets no key to it waits ten seconds before it
-//! works. A phone reads when it is asked to, sends no receipts, and asks for nothing twice.
+//! A real phone also shares its application state; a device that gets no key to it waits ten seconds before
+//! it works. A phone reads when it is asked to, sends no receipts, and asks for nothing twice.
 
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
@@ -93,7 +93,8 @@ impl Phone {
         })
     }
 
-    /// What was on the screen of the phone that this one replaces stays; what came for its keys comes here too.
+    /// What was on the screen of the phone that this one replaces stays; what came for its keys comes here
+    /// too.
     pub fn takes_over(&mut self, old: Self) {
         self.heard = old.heard;
         self.read = old.read;
@@ -114,8 +115,8 @@ impl Phone {
 }
 
 impl Server {
-    /// The person writes on their phone: to a phone number, a LID's address, a group, or themselves. Gives the
-    /// message's id.
+    /// The person writes on their phone: to a phone number, a LID's address, a group, or themselves. Gives
+    /// the message's id.
     pub async fn phone_writes(&self, phone: &str, chat: &str, text: &str) -> String {
         let message = wa::Message { conversation: Some(text.to_owned()), ..Default::default() };
         self.phone_sends(phone, chat, message).await
@@ -142,8 +143,8 @@ impl Server {
         id
     }
 
-    /// The person sends something that linked devices do not get: they only hear, by the attributes of `<unavailable>`,
-    /// that it is there. Gives the message's id.
+    /// The person sends something that linked devices do not get: they only hear, by the attributes of
+    /// `<unavailable>`, that it is there. Gives the message's id.
     pub fn phone_withholds(&self, phone: &str, group: &str, attributes: &[(&'static str, &str)]) -> String {
         self.shared.change(|state| {
             let id = state.stanza_id("3EB0PHONE");

@@ -1,4 +1,5 @@
-//! What reaches a device beside the messages of its chats: statuses, channels, history, and noise on the wire.
+//! What reaches a device beside the messages of its chats: statuses, channels, history, and noise on the
+//! wire.
 
 use anyhow::Result;
 use whatsapp_rust::NodeBuilder;

@@ -1,8 +1,8 @@
-//! Carries messages, receipts and typing from device to device. The server holds no key of a message: it passes
-//! on ciphertexts.
+//! Carries messages, receipts and typing from device to device. The server holds no key of a message: it
+//! passes on ciphertexts.
 //!
-//! A message stays in a device's mailbox until the device acknowledges it or sends a receipt, a receipt until it is
-//! acknowledged.
+//! A message stays in a device's mailbox until the device acknowledges it or sends a receipt, a receipt until
+//! it is acknowledged.
 
 use std::collections::BTreeMap;
 

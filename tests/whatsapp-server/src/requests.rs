@@ -1,4 +1,5 @@
-//! Answers to a client's requests (`<iq>`): keys, who has which devices, groups, and the small ones of a login.
+//! Answers to a client's requests (`<iq>`): keys, who has which devices, groups, and the small ones of a
+//! login.
 
 use std::collections::BTreeSet;
 
@@ -161,8 +162,8 @@ impl State {
         refusal("404", "not-found")
     }
 
-    /// For each user in question what the client wants to know: whether there is such an account, its devices,
-    /// its other address.
+    /// For each user in question what the client wants to know: whether there is such an account, its
+    /// devices, its other address.
     fn users_asked(&self, request: &Node) -> Result<Node> {
         let question = child(request, "usync").context("There is no question")?;
         let query = child(question, "query").context("There is no query")?;

@@ -1,4 +1,5 @@
-//! Everything that the server knows, behind one lock: accounts, groups, connections, and what clients have sent.
+//! Everything that the server knows, behind one lock: accounts, groups, connections, and what clients have
+//! sent.
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -178,8 +179,8 @@ impl State {
         }
     }
 
-    /// Sends a stanza to a device, or keeps it for when it comes; either way until it is acknowledged. A phone is
-    /// always there.
+    /// Sends a stanza to a device, or keeps it for when it comes; either way until it is acknowledged. A
+    /// phone is always there.
     pub fn deliver(&mut self, to: &DeviceAddress, stanza: Node) -> Result<()> {
         if to.device == 0 {
             return match self.keeps_no_record {

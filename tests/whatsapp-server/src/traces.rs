@@ -1,5 +1,6 @@
-//! What became of each message on its way to the devices of one phone, step by step: for runs that kill a client at
-//! any moment, and have to tell afterwards where a message was lost. Kept only where a test asks for it.
+//! What became of each message on its way to the devices of one phone, step by step: for runs that kill a
+//! client at any moment, and have to tell afterwards where a message was lost. Kept only where a test asks
+//! for it.
 
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
-//! What the server answers over plain HTTP, on the port of its WebSocket: the version of the web client, and the
-//! encrypted files of messages.
+//! What the server answers over plain HTTP, on the port of its WebSocket: the version of the web client, and
+//! the encrypted files of messages.
 //!
-//! A client asks `https://…` of the hosts that it was told; tests lead that here. What is no such question is a
-//! fault.
+//! A client asks `https://…` of the hosts that it was told; tests lead that here. What is no such question is
+//! a fault.
 
 use std::collections::BTreeMap;
 use std::convert::Infallible;

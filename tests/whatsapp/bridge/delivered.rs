@@ -1,6 +1,6 @@
-//! From the outbox to the phones, where keys and devices are not as the bridge believes: a table of what may go wrong, and
-//! what everybody reads in the end. The service's part is the store's, whose clock the test moves; the library, the bridge
-//! and the encryption are real.
+//! From the outbox to the phones, where keys and devices are not as the bridge believes: a table of what may
+//! go wrong, and what everybody reads in the end. The service's part is the store's, whose clock the test
+//! moves; the library, the bridge and the encryption are real.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;

@@ -1,5 +1,5 @@
-//! The link's database fails, at one write or another: nothing that was written meanwhile is lost, and the bridge goes
-//! on by itself when the database does.
+//! The link's database fails, at one write or another: nothing that was written meanwhile is lost, and the
+//! bridge goes on by itself when the database does.
 
 use nanokimi::bridge::{Event, HandedOver};
 use nanokimi::types::LinkState;

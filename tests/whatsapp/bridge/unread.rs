@@ -1,4 +1,5 @@
-//! Messages that cannot be read, or that keys from elsewhere have moved past: they are noted, and the phone has them.
+//! Messages that cannot be read, or that keys from elsewhere have moved past: they are noted, and the phone
+//! has them.
 
 use nanokimi::bridge::{Event, Order};
 use nanokimi::types::{Author, UnreadableMessage};

@@ -110,8 +110,9 @@ async fn a_device_that_the_phone_removes_ends_the_service_with_a_sentence() {
     assert!(doctor.contains("BROKEN   WhatsApp has logged this device out"), "{doctor}");
 }
 
-/// The stream error `<conflict type="replaced"/>`: the link is taken back once, after five minutes; when that ends in the
-/// same way, the service notes that it was replaced (`bridge/links` and `stories/delivery` tell both). This is from there on.
+/// The stream error `<conflict type="replaced"/>`: the link is taken back once, after five minutes; when that
+/// ends in the same way, the service notes that it was replaced (`bridge/links` and `stories/delivery` tell
+/// both). This is from there on.
 #[tokio::test]
 async fn conflict_type_replaced() {
     let server = server().await;

@@ -1,4 +1,5 @@
-//! The program on a terminal of its own, as `script` gives it one: the code is drawn in place, fits, and goes away.
+//! The program on a terminal of its own, as `script` gives it one: the code is drawn in place, fits, and goes
+//! away.
 
 use std::process::Stdio;
 

@@ -91,7 +91,8 @@ impl Home {
     }
 }
 
-/// The content of the code that these lines draw, as a camera reads it; lines that draw nothing are passed over.
+/// The content of the code that these lines draw, as a camera reads it; lines that draw nothing are passed
+/// over.
 pub fn scanned(lines: &[String]) -> String {
     let drawn: Vec<Vec<char>> = lines
         .iter()

@@ -1,5 +1,5 @@
-//! The script: does what the last message says, one directive on each line, so that a test can put any
-//! behaviour of a model into a chat message. Pure.
+//! A practice model for tests: does what the last message says, one directive on each line, so that a test
+//! can put any behaviour of a model into a chat message.
 //!
 //! | directive | |
 //! |---|---|
@@ -17,10 +17,10 @@
 //!
 //! A message without directives is answered by `echo: ` and its text.
 
+use std::net::{Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
-use super::conversation::Conversation;
-use super::{ModelFailure, ModelReply, ReplyStep};
+use nanokimi::practice::{Conversation, ModelFailure, ModelReply, Practice, ReplyStep, start_practice_model};
 
 /// Longest `SLEEP`: longer than any test or turn waits.
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
@@ -28,6 +28,11 @@ const SLEEP_MAX: Duration = Duration::from_secs(3600);
 const WORDS_MAX: usize = 100_000;
 /// What is repeated of a tool's answer, in characters.
 const TOOL_ANSWER_MAX: usize = 400;
+
+/// Starts one on a free port.
+pub async fn start_scripted_model() -> Practice {
+    start_practice_model(scripted_reply, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap()
+}
 
 pub fn scripted_reply(conversation: &Conversation) -> ModelReply {
     if !conversation.tool_answers.is_empty() {

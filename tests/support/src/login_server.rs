@@ -1,5 +1,6 @@
-//! Kimi's login server in small (RFC 8628, RFC 6749): gives out codes, tokens and refreshes, each refresh token good for
-//! one use, and counts what was asked. Does what a test tells it, faults included. No I/O: an answer is a value.
+//! Kimi's login server in small (RFC 8628, RFC 6749): gives out codes, tokens and refreshes, each refresh
+//! token good for one use, and counts what was asked. Does what a test tells it, faults included. No I/O: an
+//! answer is a value.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,7 +8,8 @@ use std::time::Duration;
 
 use hyper::StatusCode;
 use jiff::Timestamp;
-use serde_json::{Map, Value, json};
+use nanokimi::practice::{OAuthAnswer, OAuthServer, Practice};
+use serde_json::{Value, json};
 use tokio::time::Instant;
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
@@ -74,23 +76,21 @@ pub struct LoginCounts {
     pub refused: u64,
 }
 
-/// An answer; none where the connection ends without one.
-pub struct OAuthAnswer {
-    pub status: StatusCode,
-    pub body: Option<Value>,
-    pub after: Duration,
-}
-
 /// The login server of a practice model, for whoever says what happens there. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct MockLoginServer(Arc<Mutex<LoginServerState>>);
 
 impl MockLoginServer {
-    pub(super) fn new(name: u16, terms: LoginTerms) -> Self {
-        Self(Arc::new(Mutex::new(LoginServerState::new(name, terms))))
+    /// From now on there is a login server, and a request to the model without one of its tokens gets 401. A
+    /// second one takes the place of the first.
+    pub fn start(practice: &Practice, terms: LoginTerms) -> Self {
+        let server = Self(Arc::new(Mutex::new(LoginServerState::new(practice.port(), terms))));
+        practice.set_login_server(Arc::new(server.clone()));
+        server
     }
 
-    /// A login as the server would give it to somebody who has agreed: kimi-cli's `kimi-code.json`, given out `age` ago.
+    /// A login as the server would give it to somebody who has agreed: kimi-cli's `kimi-code.json`, given out
+    /// `age` ago.
     pub fn issue_login_file(&self, now: Timestamp, age: Duration) -> String {
         self.lock_state().issue_login_file(now, age)
     }
@@ -107,9 +107,9 @@ impl MockLoginServer {
 
     /// The login was ended at Kimi: no token that was given out so far is good any more.
     pub fn revoke_all_tokens(&self) {
-        let mut desk = self.lock_state();
-        desk.access.clear();
-        desk.refresh.clear();
+        let mut state = self.lock_state();
+        state.access.clear();
+        state.refresh.clear();
     }
 
     /// The access tokens that were given out so far are not good any more; refresh tokens are.
@@ -128,18 +128,19 @@ impl MockLoginServer {
         login["refresh_token"].as_str().is_some_and(|token| self.lock_state().refresh.contains(token))
     }
 
-    /// `path` is what follows `/api/oauth/`.
-    pub(super) fn handle_oauth_request(&self, path: &str, form: &Value) -> OAuthAnswer {
+    fn lock_state(&self) -> MutexGuard<'_, LoginServerState> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl OAuthServer for MockLoginServer {
+    fn handle_oauth_request(&self, path: &str, form: &Value) -> OAuthAnswer {
         self.lock_state().handle_oauth_request(path, form)
     }
 
-    /// Whether an `Authorization` header is one to be answered; those that are not are counted.
-    pub(super) fn is_bearer_token_valid(&self, authorization: Option<&str>) -> bool {
+    /// Headers that are not good are counted.
+    fn is_bearer_token_valid(&self, authorization: Option<&str>) -> bool {
         self.lock_state().is_bearer_token_valid(authorization)
-    }
-
-    fn lock_state(&self) -> MutexGuard<'_, LoginServerState> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
@@ -315,37 +316,4 @@ fn oauth_answer(status: StatusCode, body: Value) -> OAuthAnswer {
 
 fn oauth_error(code: &str) -> OAuthAnswer {
     oauth_answer(StatusCode::BAD_REQUEST, json!({ "error": code, "error_description": code }))
-}
-
-/// The fields of a form (`application/x-www-form-urlencoded`); nothing where it has none.
-pub fn parse_form(body: &[u8]) -> Value {
-    let Ok(text) = std::str::from_utf8(body) else { return Value::Null };
-    let fields: Map<String, Value> = text
-        .split('&')
-        .filter_map(|field| field.split_once('='))
-        .map(|(name, value)| (percent_decode(name), Value::String(percent_decode(value))))
-        .collect();
-    if fields.is_empty() { Value::Null } else { Value::Object(fields) }
-}
-
-fn percent_decode(text: &str) -> String {
-    let mut bytes = Vec::new();
-    let mut rest = text.as_bytes();
-    while let [first, others @ ..] = rest {
-        let escaped = others
-            .get(..2)
-            .filter(|_| *first == b'%')
-            .and_then(|digits| u8::from_str_radix(std::str::from_utf8(digits).ok()?, 16).ok());
-        match escaped {
-            Some(byte) => {
-                bytes.push(byte);
-                rest = &others[2..];
-            }
-            None => {
-                bytes.push(if *first == b'+' { b' ' } else { *first });
-                rest = others;
-            }
-        }
-    }
-    String::from_utf8_lossy(&bytes).into_owned()
 }
