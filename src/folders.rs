@@ -1,7 +1,7 @@
-//! The folders of an install on disk: made where they are missing, never changed where they are there. `beneath`
-//! reaches into those that belong to agents, `tree` walks and removes what agents have made, `usage` counts it,
-//! `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all of them read.
-//! `found` tells an install from what agents may have made.
+//! The folders of an install on disk: made if they are missing, never changed if they are there. `beneath`
+//! reaches into those that belong to agents, `tree` walks and removes what agents have made, `usage` counts
+//! it, `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all
+//! of them read. `found` tells an install from what agents may have made.
 
 mod beneath;
 mod found;
@@ -34,7 +34,7 @@ use crate::types::{Group, Role};
 const GLOBAL_PROMPT: &str = include_str!("../groups/global/KIMI.md");
 const MAIN_PROMPT: &str = include_str!("../groups/main/KIMI.md");
 
-/// A larger `.env` is none: all settings fit into a hundredth of it.
+/// A larger file is no `.env`: all settings fit into a hundredth of it.
 const ENV_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The name of a group's prompt file.
@@ -102,12 +102,14 @@ fn write_if_missing(path: &Path, text: &str) -> Result<()> {
     written.with_context(explain)
 }
 
-/// Whether the kernel gives this user another set of inotify watches, of which all programs of the user share some.
+/// Whether the kernel gives this user another set of inotify watches, a number that all programs of the user
+/// share.
 pub fn is_inotify_available() -> bool {
     rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).is_ok()
 }
 
-/// The text of `.env`, or nothing where there is none. One that others can read is made private: it holds a key.
+/// The text of `.env`, or nothing if there is no such file. If others can read it, it is made private: it
+/// holds a key.
 pub fn read_env_file(paths: &Paths) -> Result<String> {
     let path = paths.env_file();
     let explain = || format!("Failed to read {}", path.display());

@@ -1,7 +1,8 @@
 //! Every sentence that nanokimi itself says in a chat.
 //!
-//! The readers are the owner's family: they see WhatsApp and nothing else. Each notice says what happened, then what
-//! to do; where only the owner can help, it names the command to run. Never shows an error's own words.
+//! The readers are the owner's family: they see WhatsApp and nothing else. Each notice says what happened,
+//! then what to do; if only the owner can help, it names the command to run. Never shows an error's own
+//! words.
 
 mod troubles;
 
@@ -51,7 +52,7 @@ pub fn gave_up_notice(lang: Lang, trouble: Trouble, attempts: u32) -> String {
     }
 }
 
-/// To a chat in which nobody waits for an answer: what its agent did by itself was ended.
+/// To a chat in which nobody waits for an answer: the work that its agent did by itself was stopped.
 pub fn background_stopped_notice(lang: Lang, trouble: Trouble) -> String {
     let happened = describe_trouble(lang, trouble);
     let to_do = trouble_remedy(lang, trouble);
@@ -61,8 +62,8 @@ pub fn background_stopped_notice(lang: Lang, trouble: Trouble) -> String {
     }
 }
 
-/// To a chat whose agent has begun anew, since none could work with what the last one had left. `kept` is where that is
-/// now, `names` what of it were files in the chat's folder.
+/// To a chat whose agent has begun anew, since it could not start with what the last one had left. `kept` is
+/// the place of that now, `names` are the files among it that were in the chat's folder.
 pub fn fresh_start_notice(lang: Lang, kept: &str, names: &[&str]) -> String {
     let names = names.join(", ");
     let files = match (lang, names.is_empty()) {
@@ -267,7 +268,7 @@ pub fn file_not_sent_notice(lang: Lang, reply_prefix: &str, caption: &str, why: 
     if text.starts_with(reply_prefix) { text } else { format!("{reply_prefix}{text}") }
 }
 
-/// To a chat in which people called while nanokimi was away for too long to answer now.
+/// To a chat in which people called while nanokimi was away, too long ago to be answered now.
 pub fn was_away_notice(lang: Lang) -> String {
     let en = "I was away for a while and saw only now that you had called me. I have read it, but I do not answer \
               anything this old; if it still matters, ask me again.";
@@ -312,7 +313,8 @@ pub fn unreadable_messages_notice(lang: Lang, messages: u64, senders: &[String])
     }
 }
 
-/// To who calls in a chat that has used up its tokens of a day; `midnight` is when the next one begins.
+/// To the person who calls in a chat that has used up its tokens of the day; the next day begins at
+/// `midnight`.
 pub fn token_limit_notice(lang: Lang, group: &GroupName, limit: u64, midnight: &str) -> String {
     match (lang, limit) {
         (Lang::En, 0) => format!(
@@ -365,7 +367,7 @@ pub fn rate_limited_notice(lang: Lang, group: &GroupName) -> String {
     }
 }
 
-/// To the owner: in a chat so much is said that the rest comes slowly.
+/// To the owner: so much is said in a chat that the rest comes slowly.
 pub fn slow_sending_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
         Lang::En => format!(
@@ -381,7 +383,7 @@ pub fn slow_sending_notice(lang: Lang, group: &GroupName) -> String {
     }
 }
 
-/// To the owner: what was to be said in these groups, so many messages in each, is older than so many hours.
+/// To the owner: what was to be said in these groups, this many messages in each, is older than `hours`.
 pub fn expired_replies_notice(lang: Lang, hours: u64, by_group: &BTreeMap<String, u64>) -> String {
     let mut groups: Vec<String> =
         by_group.iter().take(GROUPS_NAMED).map(|(group, count)| format!("{group} ({count})")).collect();
@@ -415,7 +417,7 @@ pub fn reply_lost_notice(lang: Lang, group: &GroupName) -> String {
     }
 }
 
-/// To the owner: WhatsApp took a reply, or would, and somebody's phone cannot read it.
+/// To the owner: WhatsApp took a reply, or would take it, but somebody's phone cannot read it.
 pub fn unreadable_reply_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
         Lang::En => format!(
@@ -487,7 +489,7 @@ mod tests {
         Trouble::Internal,
     ];
 
-    /// Every notice, one a line; those of giving up without what all of them share.
+    /// Every notice, one a line; those of giving up without the words that all of them share.
     fn all(lang: Lang, before: &str, after: &str) -> String {
         let once = [gave_up_notice(lang, Trouble::Overloaded, 1)];
         let troubles = TROUBLES.map(|trouble| {

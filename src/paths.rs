@@ -1,4 +1,4 @@
-//! Where everything of one install lies: pure names beneath one root. Creating the folders is `home`'s work.
+//! The paths of one install: pure names beneath one root. `folders` creates them.
 
 use std::path::{Path, PathBuf};
 
@@ -12,7 +12,8 @@ const INBOX: &str = "inbox";
 /// A group's folder as its agent sees it.
 pub const GROUP_IN_CONTAINER: &str = "/workspace/group";
 
-/// Where something that came with a message lies in a group's folder: a name made by us, the same at every try.
+/// The place of something that came with a message, in a group's folder: a name made by us, the same at every
+/// try.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct InboxFile {
     /// The day on which the message was sent.
@@ -123,7 +124,8 @@ impl Paths {
         self.agent_folder(group).join("config.toml")
     }
 
-    /// The copy of [`Paths::global_folder`] that this group's container reads, unless it is the main channel's.
+    /// The copy of [`Paths::global_folder`] that this group's container reads, unless it is the main
+    /// channel's.
     pub fn agent_global_folder(&self, group: &GroupName) -> PathBuf {
         self.agent_folder(group).join("global")
     }
@@ -156,13 +158,13 @@ impl Paths {
         self.root.join("data/sessions")
     }
 
-    /// The histories of a group with an engine that keeps them apart from [`Paths::sessions_folder`]. Not beneath those: an
-    /// agent can write there, and put a link in the place of a folder.
+    /// The histories of a group with an engine that keeps them apart from [`Paths::sessions_folder`]. Not
+    /// beneath those: an agent can write there, and put a link in the place of a folder.
     pub fn separate_sessions_folder(&self, group: &GroupName, folder: &str) -> PathBuf {
         self.agent_folder(group).join("sessions").join(folder)
     }
 
-    /// The folder of a group's door, which holds its socket and nothing else.
+    /// The folder of a group's egress proxy, which holds its socket and nothing else.
     pub fn egress_folder(&self, group: &GroupName) -> PathBuf {
         self.root.join("data/run").join(group.as_str())
     }

@@ -1,4 +1,5 @@
-//! Letters, words, addresses and code in what people write: the one rule for whatever looks for a name in a text.
+//! Letters, words, addresses and code in what people write: the one rule for all code that looks for a name
+//! in a text.
 //!
 //! Pure. Never knows whose name is looked for.
 
@@ -7,7 +8,7 @@ use std::ops::Range;
 /// An `@` that may begin a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtSign {
-    /// Where the `@` is.
+    /// The place of the `@`.
     pub at: usize,
     /// Where the name begins: behind the `@`, and behind marks that only turn the direction.
     pub name: usize,
@@ -28,11 +29,13 @@ pub fn find_at_signs(text: &str) -> Vec<AtSign> {
     signs
 }
 
-/// The places where `text` calls somebody of this name, with or without its `@`: each `@<name>` as a word, in any case.
+/// The places where `text` calls somebody of this name, with or without its `@`: each `@<name>` as a word, in
+/// any case.
 ///
-/// The one rule: the `@` is one that may begin a name (no letter before it, in no address), it is not in code, the name
-/// follows it letter by letter, and no letter stands directly after. Lookalikes of other scripts and invisible characters
-/// inside the name are other letters, so they do not match. Who has no name is never called.
+/// The one rule: the `@` is one that may begin a name (no letter before it, in no address), it is not in
+/// code, the name follows it letter by letter, and no letter stands directly after. Lookalikes of other
+/// scripts and invisible characters inside the name are other letters, so they do not match. An assistant
+/// without a name is never called.
 pub fn find_calls_by_name(text: &str, name: &str) -> Vec<usize> {
     let name = name.trim();
     let name = name.strip_prefix('@').unwrap_or(name);
@@ -64,8 +67,8 @@ fn is_same_letter(a: char, b: char) -> bool {
     }
 }
 
-/// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters. A mark that
-/// only turns the direction is none of these: it ends a word.
+/// A letter or digit of any script, `_`, or what belongs to one: combining marks and zero-width characters. A
+/// mark that only turns the direction is not among these: it ends a word.
 pub fn is_word_character(c: char) -> bool {
     !is_bidi_control(c) && (c.is_alphanumeric() || c == '_' || is_mark_or_invisible(c))
 }
@@ -75,8 +78,8 @@ pub fn begins_with_word(text: &str) -> bool {
     text.trim_start_matches('_').starts_with(is_word_character)
 }
 
-/// Whether a text ends within a word. The marks that end an emoji belong to it, and an emoji is no word; neither are
-/// underscores behind anything else, which begin a style.
+/// Whether a text ends within a word. The marks that end an emoji belong to it, and an emoji is no word;
+/// neither are underscores behind anything else, which begin a style.
 fn ends_with_word(text: &str) -> bool {
     // The variation selectors, the frame of a keycap, the end of a flag's tags.
     let ends_an_emoji = |c| matches!(c, '\u{fe0e}' | '\u{fe0f}' | '\u{20e3}' | '\u{e007f}');
@@ -94,8 +97,8 @@ pub fn is_bidi_control(c: char) -> bool {
     matches!(c, '\u{061c}' | '\u{200e}' | '\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// What somebody means who types or pastes a name, a number, an id or a code: without what nobody can see, with the
-/// spaces, hyphens and digits of a keyboard in the place of their like.
+/// A name, a number, an id or a code as it was meant by the person who typed or pasted it: without invisible
+/// characters, with the spaces, hyphens and digits of a keyboard in the place of their like.
 pub fn normalize_typed_text(text: &str) -> String {
     let seen = text.chars().filter(|c| c.is_whitespace() || !(c.is_control() || is_zero_width(*c)));
     let plain = seen.map(|c| match c {
@@ -108,7 +111,8 @@ pub fn normalize_typed_text(text: &str) -> String {
     plain.collect::<String>().trim().to_owned()
 }
 
-/// Characters that take no room: marks of direction, joiners, selectors, tags, a hyphen that is there for line ends only.
+/// Characters that take no room: marks of direction, joiners, selectors, tags, a hyphen that is there for
+/// line ends only.
 fn is_zero_width(c: char) -> bool {
     is_bidi_control(c)
         || matches!(c, '\u{ad}' | '\u{34f}' | '\u{180e}' | '\u{200b}'..='\u{200d}' | '\u{2060}'..='\u{2065}'
@@ -121,8 +125,8 @@ pub fn is_in_ranges(ranges: &[Range<usize>], at: usize) -> bool {
     begun.checked_sub(1).is_some_and(|last| ranges[last].contains(&at))
 }
 
-/// The addresses in a text, in order: of the web, with or without their scheme (`https://…`, `www.…`, `t.me/…`), of
-/// mail, and of networks in which `@ana@example.org` or `@ana.example.org` names a person.
+/// The addresses in a text, in order: of the web, with or without their scheme (`https://…`, `www.…`,
+/// `t.me/…`), of mail, and of networks in which `@ana@example.org` or `@ana.example.org` names a person.
 pub fn find_addresses(text: &str) -> Vec<Range<usize>> {
     let mut addresses = Vec::new();
     let mut start = 0;
@@ -144,8 +148,8 @@ fn is_address_end(c: char) -> bool {
         || matches!(c, '<' | '>' | '"' | '`' | '“' | '”' | '„' | '«' | '»' | '\u{3000}'..='\u{303f}' | '\u{ff00}'..='\u{ff0f}' | '\u{ff1a}'..='\u{ff20}')
 }
 
-/// Where an address of the web is in a word, if there is one: it goes to the end, or up to a bracket that it does not
-/// open.
+/// The place of an address of the web in a word, if there is one: it goes to the end, or up to a bracket that
+/// it does not open.
 fn find_web_address(word: &str) -> Option<Range<usize>> {
     let begin = find_url_scheme(word).or_else(|| find_bare_host(word))?;
     let mut open = 0_i32;
@@ -160,7 +164,7 @@ fn find_web_address(word: &str) -> Option<Range<usize>> {
     Some(begin..word.len())
 }
 
-/// Where `https://` or another scheme begins, or what needs none of the `//`.
+/// The place where `https://` or another scheme begins, or one that needs no `//`.
 fn find_url_scheme(word: &str) -> Option<usize> {
     if let Some(end) = word.find("://") {
         let is_of_scheme = |c: char| c.is_ascii_alphanumeric() || matches!(c, '+' | '-' | '.');
@@ -174,7 +178,7 @@ fn find_url_scheme(word: &str) -> Option<usize> {
     })
 }
 
-/// Where `example.org/…` begins: a name with a dot in it and a path behind it.
+/// The place where `example.org/…` begins: a name with a dot in it and a path behind it.
 fn find_bare_host(word: &str) -> Option<usize> {
     let end = word.find(['/', '?', '#'])?;
     let host = word[..end].rsplit(['(', '[', '{', '\'', ',', ';', '=']).next()?;
@@ -184,7 +188,7 @@ fn find_bare_host(word: &str) -> Option<usize> {
     is_dns_name(name, 2).then(|| end - host.len())
 }
 
-/// Where `ana@example.org`, `@ana@example.org` or `@ana.example.org` is in a word.
+/// The place of `ana@example.org`, `@ana@example.org` or `@ana.example.org` in a word.
 fn find_person_address(word: &str) -> Option<Range<usize>> {
     let is_local = |c: char| c.is_alphanumeric() || matches!(c, '.' | '_' | '%' | '+' | '-');
     let is_of_host = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-');
@@ -198,12 +202,12 @@ fn find_person_address(word: &str) -> Option<Range<usize>> {
             let begin = at - local;
             return Some(if word[..begin].ends_with('@') { begin - 1 } else { begin }..end);
         }
-        // A full stop without the space behind it is no rarer than such a name: two of them are.
+        // One full stop without a space behind it is as common as such a name; two of them are rarer.
         (local == 0 && is_dns_name(host, 3)).then_some(at..end)
     })
 }
 
-/// Whether this is a host's name of so many labels or more, the last of them a country's or another letters' domain.
+/// Whether this is a host's name of so many labels or more, the last of them a top-level domain of letters.
 fn is_dns_name(name: &str, labels_min: usize) -> bool {
     let labels: Vec<&str> = name.split('.').collect();
     let is_label =
@@ -218,8 +222,8 @@ fn is_dns_name(name: &str, labels_min: usize) -> bool {
 /// Characters of code that three backticks enclose, as WhatsApp shows it.
 const FENCE: usize = 3;
 
-/// What stands between backticks, as WhatsApp shows code: within a line, or between fences of three over many. One that
-/// is never closed encloses nothing.
+/// What stands between backticks, as WhatsApp shows code: within a line, or between fences of three over
+/// many. One that is never closed encloses nothing.
 pub fn find_whatsapp_code(text: &str) -> Vec<Range<usize>> {
     let mut code = Vec::new();
     let mut from = 0;

@@ -27,7 +27,7 @@ pub async fn run_build_command(install: &Install) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Builds the images of these engines where they are missing, showing what is being done.
+/// Builds the images of these engines that are missing, and shows its progress.
 pub async fn build_images_with_progress(
     docker: &Docker,
     engines: &[Engine],

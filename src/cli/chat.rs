@@ -21,9 +21,9 @@ use crate::session::SessionContext;
 use crate::store::Store;
 use crate::types::{ChatId, Group, GroupName, Role};
 
-/// How often it is looked whether all is answered, once nothing more is said.
+/// How often the chat checks whether all is answered, once nothing more is said.
 const ANSWERS_LOOK: Duration = Duration::from_millis(50);
-/// What an answer may take beyond its turn: the container's start, and the notice where the turn took too long.
+/// What an answer may take beyond its turn: the container's start, and the notice if the turn took too long.
 const PATIENCE_BEYOND_TURN: Duration = Duration::from_secs(60);
 /// What is shown on its way to the screen.
 const SHOWN_IN_FLIGHT: usize = 64;
@@ -60,7 +60,7 @@ pub async fn run_chat_command(install: &Install, arguments: Arguments) -> Result
     let docker = install.docker_with_image().await?;
     let _lock = install.lock_install("chat")?;
     let (bridge_end, end) = bridge::create_bridge_ends();
-    let host = install.build_session_context(docker, store, end.orders.clone()).await?;
+    let context = install.build_session_context(docker, store, end.orders.clone()).await?;
     if arguments.say.is_none() {
         let how = match group.role {
             Role::Main => "Every message is answered".to_owned(),
@@ -76,7 +76,7 @@ pub async fn run_chat_command(install: &Install, arguments: Arguments) -> Result
         Some(text) => ChatScript::Exchange(text),
         None => ChatScript::Talk { first: None },
     };
-    let answered = serve_terminal_chat(host, bridge_end, end, group, script).await?;
+    let answered = serve_terminal_chat(context, bridge_end, end, group, script).await?;
     Ok(match answered {
         WasAnswered::Yes => ExitCode::SUCCESS,
         WasAnswered::No => ExitCode::FAILURE,
@@ -107,20 +107,20 @@ enum AtEndOfInput {
 
 /// Runs the service with this terminal as its bridge: for one exchange, or until the person leaves.
 pub async fn serve_terminal_chat<C: Containers>(
-    host: SessionContext<C>,
+    context: SessionContext<C>,
     bridge_end: bridge::BridgeEnd,
     end: bridge::ServiceEnd,
     group: Group,
     script: ChatScript,
 ) -> Result<WasAnswered> {
-    let store = host.store.clone();
+    let store = context.store.clone();
     let given_up_before = store.queue_counts().await?.parked;
-    let (began, chat) = (host.clock.now(), group.chat.clone());
+    let (began, chat) = (context.clock.now(), group.chat.clone());
     let console = Console {
         chat: group.chat.clone(),
         title: group.name.to_string(),
         sender_name: "You".to_owned(),
-        clock: host.clock,
+        clock: context.clock,
     };
     let (lines, line_receiver) = mpsc::channel(1);
     let (shown_sender, shown) = mpsc::channel(SHOWN_IN_FLIGHT);
@@ -131,7 +131,7 @@ pub async fn serve_terminal_chat<C: Containers>(
         store: store.clone(),
         chat: group.chat.clone(),
         began,
-        patience: host.settings.time_limits.turn + PATIENCE_BEYOND_TURN,
+        patience: context.settings.time_limits.turn + PATIENCE_BEYOND_TURN,
         lines,
         said: 0,
         unstored: 0,
@@ -159,7 +159,7 @@ pub async fn serve_terminal_chat<C: Containers>(
             _ = left => {}
         }
     };
-    service::run_service(host, end, BridgeReach::Only(group.chat), ready, stop).await?;
+    service::run_service(context, end, BridgeReach::Only(group.chat), ready, stop).await?;
     let answered = conversation.await.context("Failed to hold the conversation")??;
     let given_up = store.queue_counts().await?.parked > given_up_before;
     let is_kept = store.is_held_by_outage(&chat, began).await?;
@@ -249,7 +249,7 @@ impl TerminalChat {
             self.handle_console_event(event)?;
         }
         Ok(match (at_end, self.answered) {
-            // Whoever sits there saw for themselves what was answered.
+            // A person at the terminal saw for themselves what was answered.
             (AtEndOfInput::Leave, _) | (AtEndOfInput::WaitForAnswers, WasAnswered::Yes) => WasAnswered::Yes,
             (AtEndOfInput::WaitForAnswers, WasAnswered::No) if self.said == 0 => WasAnswered::Yes,
             (AtEndOfInput::WaitForAnswers, WasAnswered::No) => {
@@ -263,7 +263,7 @@ impl TerminalChat {
         self.screen.restart_timer();
         self.said += 1;
         self.unstored += 1;
-        // Where nobody takes it the service has ended, which is noticed next.
+        // If nobody takes it, the service has ended, which is noticed next.
         self.lines.send(line).await.ok();
     }
 
@@ -281,8 +281,8 @@ impl TerminalChat {
         Ok(())
     }
 
-    /// Resolves when it is time to leave: at once, or when what was typed is stored and what called the assistant
-    /// is answered. May be dropped and asked again at any time.
+    /// Resolves when it is time to leave: at once, or when what was typed is stored and what called the
+    /// assistant is answered. May be dropped and asked again at any time.
     async fn wait_for_answers(&self, at_end: AtEndOfInput) -> Result<()> {
         match at_end {
             AtEndOfInput::Leave => Ok(()),

@@ -10,7 +10,7 @@ use crate::writing::normalize_typed_text;
 
 /// What the owner's channel is called, unless they choose another name.
 pub const MAIN: &str = "main";
-/// Where WhatsApp's chats live: numbers, the ids that hide them, groups.
+/// The servers of WhatsApp's ids: of numbers, of the ids that hide them, of groups.
 const SERVERS: [&str; 3] = ["s.whatsapp.net", "lid", "g.us"];
 
 /// The chat of a group that only this terminal reaches.

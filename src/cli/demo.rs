@@ -67,8 +67,8 @@ pub struct Arguments {
     home: Option<PathBuf>,
 }
 
-/// Makes the machine ready. As root, goes on as an ordinary account, and returns how that ended; as that account, returns
-/// `None` when all is ready.
+/// Makes the machine ready. As root, goes on as an ordinary account, and returns how that ended; as that
+/// account, returns `None` when all is ready.
 pub fn prepare_machine(
     arguments: &Arguments,
     environment: &BTreeMap<String, String>,
@@ -126,15 +126,15 @@ fn rerun_as_account(
         .context("Failed to go on as an ordinary account")
 }
 
-/// Runs what is added to it under the person's account, for no longer than who runs it.
+/// Runs what is added to it under the person's account, for no longer than its own parent runs.
 fn setpriv_prefix(person: &str) -> Vec<OsString> {
     let change =
         ["setpriv", "--reuid", person, "--regid", person, "--init-groups", "--pdeathsig", "TERM", "--"];
     change.map(OsString::from).to_vec()
 }
 
-/// Gives the account this binary, which may lie where it cannot read. The account itself writes the copy: root
-/// would follow whatever links lie in its folders.
+/// Gives the account this binary, which may lie in a folder that the account cannot read. The account itself
+/// writes the copy: root would follow any link in its folders.
 fn copy_binary_to_account(person: &str, person_home: &Path) -> Result<PathBuf> {
     const COPY: &str = r#"mkdir -p "${1%/*}" && cat >"$1.new" && chmod 0755 "$1.new" && mv -f "$1.new" "$1""#;
     let binary = person_home.join(".local/bin/nanokimi");
@@ -245,7 +245,7 @@ async fn run_demo_chat(
         chat::ensure_wakes_assistant(&group, &assistant, text)?;
     }
     let (bridge_end, end) = bridge::create_bridge_ends();
-    let host = install.build_session_context(docker.clone(), store, end.orders.clone()).await?;
+    let context = install.build_session_context(docker.clone(), store, end.orders.clone()).await?;
     print_startup_stage(began, "the service is ready");
     let hello = format!("@{assistant} hello");
     match &say {
@@ -258,7 +258,7 @@ async fn run_demo_chat(
         Some(text) => chat::ChatScript::Exchange(text),
         None => chat::ChatScript::Talk { first: Some(hello) },
     };
-    let answered = chat::serve_terminal_chat(host, bridge_end, end, group, script).await?;
+    let answered = chat::serve_terminal_chat(context, bridge_end, end, group, script).await?;
     Ok(match answered {
         WasAnswered::Yes => ExitCode::SUCCESS,
         WasAnswered::No => ExitCode::FAILURE,

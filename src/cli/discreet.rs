@@ -1,6 +1,7 @@
-//! How a library may warn without naming people. WhatsApp's library names them in its warnings, under many names of its
-//! own (`Client/TcToken`, `usync`). So of a library that is not known to be discreet, the log shows where it warned and how
-//! often, and never its words; those are shown where everything may be told, at `debug`.
+//! How a library may warn without naming people. WhatsApp's library names them in its warnings, under many
+//! names of its own (`Client/TcToken`, `usync`). So if a library is not known to be discreet, the log shows
+//! where it warned and how often, and never its words. Those are shown at `debug`, where everything may be
+//! told.
 
 use std::collections::HashMap;
 use std::fmt;
@@ -74,7 +75,7 @@ impl<F> DiscreetFormat<F> {
         Self { lines, tells_everything, warned: Mutex::default() }
     }
 
-    /// Counts a warning. Gives how many were not told before it, where it is to be told.
+    /// Counts a warning. If it is to be shown, gives how many before it were not.
     fn count_warning(&self, place: WarningCallsite) -> Option<u64> {
         let now = Instant::now();
         let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);

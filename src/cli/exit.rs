@@ -1,6 +1,6 @@
 //! The exit codes beyond "done" and "failed": the ends of the link to WhatsApp, each with its sentence.
 //!
-//! docs/operating.md shows the same table to people, and the systemd unit names those that no restart mends.
+//! docs/operating.md shows the same table to people. The systemd unit names the codes that no restart mends.
 
 use std::fmt::{self, Display};
 use std::process::ExitCode;
@@ -11,7 +11,7 @@ use super::ui;
 use crate::checks;
 use crate::types::{LinkState, PairingFailure};
 
-/// Why nothing came of it, where a supervisor or a script has to tell it apart.
+/// Why a verb failed, if a supervisor or a script has to tell it apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ExitCause {
     /// No account is linked, or not any more.
@@ -48,7 +48,7 @@ impl ExitCause {
         }
     }
 
-    /// Why a service ended that left this code, where it is one of [`FOR_A_PERSON`].
+    /// Why a service ended that left this code, if it is one of [`FOR_A_PERSON`].
     pub fn explain_service_exit(code: &str) -> Option<&'static str> {
         let exit = FOR_A_PERSON.into_iter().find(|exit| exit.exit_code().to_string() == code)?;
         Some(match exit {
@@ -92,7 +92,7 @@ impl Display for ExitReport {
     }
 }
 
-/// Why a link carries no messages, where only a person can change that.
+/// Why a link carries no messages, if only a person can change that.
 pub fn exit_for_link(link: &LinkState, zone: &TimeZone) -> Option<ExitReport> {
     Some(match link {
         LinkState::Unlinked => ExitReport::not_linked(),

@@ -142,7 +142,7 @@ async fn print_known_chats(install: &Install) -> Result<()> {
     Ok(())
 }
 
-/// Registers a group and makes its folders; where that fails, there is no group.
+/// Registers a group and makes its folders; if that fails, there is no group.
 pub async fn register_group(install: &Install, group: &Group) -> Result<()> {
     folders::prepare_install_folders(&install.paths)?;
     let store = install.open_store()?;

@@ -27,7 +27,7 @@ use crate::types::{Engine, EngineChoice, Group, GroupName};
 
 /// The service waits, it does not compute: two threads carry hundreds of chats, and cost little memory.
 pub const WORKER_THREADS: usize = 2;
-/// The folder beneath the person's own where an install lies unless they say otherwise.
+/// The folder beneath the person's own in which an install lies unless they say otherwise.
 const DEFAULT_ROOT: &str = "nanokimi";
 
 /// An install's place and settings.
@@ -55,7 +55,8 @@ impl Install {
         Ok(install)
     }
 
-    /// As [`Install::open`], but what is wrong with the settings stands beside it, and a default in its place.
+    /// As [`Install::open`], but mistakes in the settings are returned beside it, and a default takes the
+    /// place of each.
     pub fn open_with_mistakes(home: Option<PathBuf>) -> Result<(Self, Vec<String>)> {
         let environment = environment_with_runtime_dir();
         let paths = Paths::new(find_install_root(home, &environment)?);
@@ -75,7 +76,7 @@ impl Install {
         Ok((Self { paths, config, environment, clock: Clock::System }, mistakes))
     }
 
-    /// The database, made where there is none.
+    /// The database, made if there is none.
     pub fn open_store(&self) -> Result<Store> {
         Store::open(&self.paths.database_file())
     }
@@ -85,7 +86,7 @@ impl Install {
         Store::open_existing(&self.paths.database_file())
     }
 
-    /// The database to look into, unless there is none yet: also where nothing can be written.
+    /// The database to look into, unless there is none yet; also on a disk that can only be read.
     pub fn open_store_to_read(&self) -> Result<Option<Store>> {
         Store::open_for_reading(&self.paths.database_file())
     }
@@ -116,7 +117,8 @@ impl Install {
         self.find_docker().await.map_err(|error| self.add_docker_start_hint(error))
     }
 
-    /// Docker for the service, which waits for one that does not answer yet. Where it does, the agent image must be there.
+    /// Docker for the service, which waits for a Docker that does not answer yet. If it answers, the agent
+    /// image must be there.
     ///
     /// # Errors
     /// What does not end by itself: says what to do.
@@ -125,7 +127,7 @@ impl Install {
         let docker = Docker::for_docker_host(self.config.docker_host.as_deref(), runtime_dir)?;
         let Err(error) = docker.ping_docker().await else { return self.require_image(docker).await };
         let error = self.add_docker_start_hint(error);
-        // Root has no Docker of its own, and a fresh machine nothing that could wait for one.
+        // Root has no Docker of its own, and on a fresh machine there is nothing yet that could wait for one.
         let is_roots = rustix::process::geteuid().is_root() && self.config.docker_host.is_none();
         if is_roots || self.open_existing_store()?.is_none() {
             return Err(error);
@@ -142,12 +144,12 @@ impl Install {
         }
     }
 
-    /// Refuses to link an account as root where the service could not run as root.
+    /// Refuses to link an account as root if the service could not run as root.
     ///
     /// # Errors
     /// Says who is to do it.
     pub fn refuse_root(&self) -> Result<()> {
-        // Whoever names another daemon, or links to a test's own server, knows what they do.
+        // A person who names another daemon, or links to a test's own server, knows what they do.
         let on_purpose = self.config.docker_host.is_some() || self.config.whatsapp_url.is_some();
         if rustix::process::geteuid().is_root() && !on_purpose {
             bail!("Run this as the account whose rootless Docker nanokimi uses, not as root");
@@ -174,7 +176,8 @@ impl Install {
     }
 
     async fn require_image(&self, docker: Docker) -> Result<Docker> {
-        // A group that has chosen another engine, without its image, is told so when it calls; `doctor` says it too.
+        // A group that has chosen another engine, without its image, is told so when it calls; `doctor` says
+        // it too.
         let engine = self.config.engine;
         if !docker.has_image(&image::agent_image_name(engine)).await? {
             bail!("The agent image of {engine} is not built yet; run `nanokimi build`");
@@ -279,39 +282,40 @@ pub fn read_environment() -> BTreeMap<String, String> {
         .collect()
 }
 
-/// As [`read_environment`], with the folder of the person's sockets where it is not named.
+/// As [`read_environment`], with the folder of the person's sockets if it is not named.
 pub fn environment_with_runtime_dir() -> BTreeMap<String, String> {
     let mut environment = read_environment();
-    // Not there after su or sudo, nor in a cron job; the folder is the same. One that is no path from the root is to be
-    // ignored: the XDG base directory specification.
+    // Not there after su or sudo, nor in a cron job; the folder is the same. One that is no path from the
+    // root is to be ignored: the XDG base directory specification.
     if environment.get("XDG_RUNTIME_DIR").is_none_or(|folder| !Path::new(folder).is_absolute()) {
         environment.insert("XDG_RUNTIME_DIR".to_owned(), default_runtime_dir());
     }
     environment
 }
 
-/// Where systemd has the folder for a person's sockets.
+/// The folder that systemd makes for a person's sockets.
 fn default_runtime_dir() -> String {
     format!("/run/user/{}", rustix::process::getuid().as_raw())
 }
 
-/// The root of the install: as told, else this folder where it is one, else `~/nanokimi`.
+/// The root of the install: as given, else this folder if it is an install, else `~/nanokimi`.
 ///
-/// Whoever looks around in a group's folder must not be led to an install that its agent has put there.
+/// A person who looks around in a group's folder must not be led to an install that its agent has put there.
 fn find_install_root(home: Option<PathBuf>, environment: &BTreeMap<String, String>) -> Result<PathBuf> {
-    // Nobody means a folder called `~`; in a file, or behind an equals sign, the shell does not say which one is meant.
-    let from_root = |told: &Path| match told.strip_prefix("~") {
+    // Nobody means a folder called `~`; in a file, or behind an equals sign, the shell does not say which one
+    // is meant.
+    let from_root = |given: &Path| match given.strip_prefix("~") {
         Ok(beneath) => Ok(home_folder(environment)?.join(beneath)),
-        Err(_) => Ok::<_, anyhow::Error>(told.to_owned()),
+        Err(_) => Ok::<_, anyhow::Error>(given.to_owned()),
     };
     let here = || std::env::current_dir().context("Failed to find the current folder");
     if let Some(home) = home {
         return Ok(here()?.join(from_root(&home)?));
     }
-    if let Some(told) = environment.get("NANOKIMI_HOME").filter(|home| !home.is_empty()) {
-        let home = from_root(Path::new(told))?;
+    if let Some(given) = environment.get("NANOKIMI_HOME").filter(|home| !home.is_empty()) {
+        let home = from_root(Path::new(given))?;
         if !home.is_absolute() {
-            bail!("NANOKIMI_HOME={told} is not a whole path; write it from the beginning, with /");
+            bail!("NANOKIMI_HOME={given} is not a whole path; write it from the beginning, with /");
         }
         return Ok(home);
     }
@@ -334,7 +338,8 @@ fn home_folder(environment: &BTreeMap<String, String>) -> Result<&Path> {
     }
 }
 
-/// Listens, from this call on, for a wish that the process ends, by the person or the system; resolves with it.
+/// Listens, from this call on, for a wish that the process ends, by the person or the system; resolves with
+/// it.
 pub fn listen_for_stop_signal() -> Result<impl Future<Output = ()>> {
     use tokio::signal::unix::{SignalKind, signal};
     let listen = |kind, name| signal(kind).with_context(|| format!("Failed to listen for {name}"));

@@ -1,5 +1,5 @@
-//! The log: to stderr, a line for each event. What an agent says may stand in it, so that nothing in a line moves a cursor
-//! or turns the writing around, and no place in the code writes more than its share of a minute.
+//! The log: to stderr, a line for each event. An agent's words may stand in it. So nothing in a line moves a
+//! cursor or turns the writing around, and a rate limit holds for each place in the code.
 
 use std::collections::HashMap;
 use std::fmt::{self, Debug, Write};
@@ -24,7 +24,7 @@ use super::ui;
 
 /// What one place in the code may write in [`SHARE_TIME`]: some four hundred lines.
 const SHARE_BYTES: usize = 64 * 1024;
-/// The same where somebody asked for details.
+/// The same if somebody asked for details.
 const SHARE_OF_DETAILS_BYTES: usize = 1024 * 1024;
 const SHARE_TIME: Duration = Duration::from_secs(60);
 /// Longest value in a line, in bytes as it is written: a screenful.
@@ -35,8 +35,8 @@ fn may_show_personal_data(level: &str) -> bool {
     ["debug", "trace"].contains(&level)
 }
 
-/// What is heard at a level: ours as it was asked for, a library's only when it warns, and at `error` only when it fails
-/// and is discreet.
+/// What is heard at a level: ours as it was asked for, a library's only when it warns, and at `error` only
+/// when it fails and is discreet.
 fn log_filter(level: &str) -> Targets {
     // The settings let no other word through.
     let level = level.parse().unwrap_or(LevelFilter::INFO);
@@ -180,7 +180,7 @@ impl CallsiteBudget {
         Self { since: now, bytes: 0, left_out: 0 }
     }
 
-    /// Whether a line is to be written; then, how many before it were not.
+    /// Whether a line is to be written; if so, how many before it were not.
     fn admit_line(&mut self, bytes: usize, most: usize, now: Instant) -> Option<usize> {
         if now.duration_since(self.since) >= SHARE_TIME {
             (self.since, self.bytes) = (now, 0);
@@ -302,7 +302,7 @@ mod tests {
         let (log, writer) = log();
         tracing::subscriber::with_default(log_subscriber(level, false, writer), happens);
         let text = log.text();
-        // Behind the time and the level, which has two spaces before it where it is short.
+        // Behind the time and the level, which has two spaces before it if it is short.
         text.lines().map(|line| line[28..].trim_start().split_once(' ').unwrap().1.to_owned()).collect()
     }
 

@@ -1,7 +1,7 @@
-//! `nanokimi login`: logs in to Kimi on the server itself, by a code that a person takes to Kimi's page in any browser;
-//! shows the login and what is left of the plan, and removes it.
+//! `nanokimi login`: logs in to Kimi on the server itself, by a code that a person takes to Kimi's page in
+//! any browser; shows the login and what is left of the plan, and removes it.
 //!
-//! Works beside a running service, which takes the new login up by itself. No token is ever shown.
+//! Works beside a running service, which takes up the new login by itself. No token is ever shown.
 
 use std::pin::pin;
 use std::process::ExitCode;
@@ -153,7 +153,7 @@ enum LoginOutcome {
     TooLate,
 }
 
-/// Asks until there is an answer. `trouble` has why the server gives none now.
+/// Asks until there is an answer. `trouble` has the reason why the server gives no answer now.
 async fn poll_for_grant(
     server: &LoginServer,
     code: &DeviceCode,
@@ -217,7 +217,7 @@ async fn query_plan_quota(install: &Install, token: &Secret) -> Result<Quota> {
     login::fetch_quota(&install.config.api_base, token).await
 }
 
-/// What is known of a login; `quota` is none where its token is too old to ask with.
+/// What is known of a login; `quota` is `None` if its token is too old to ask with.
 fn login_status_rows(
     facts: &LoginFacts,
     quota: Option<&Result<Quota>>,
@@ -226,11 +226,11 @@ fn login_status_rows(
     install: &Install,
 ) -> Vec<(String, String)> {
     let zone = &install.config.zone;
-    let told = quota.and_then(|quota| quota.as_ref().ok());
-    let account = told.and_then(|quota| quota.account.clone()).or_else(|| facts.claimed_account.clone());
+    let known = quota.and_then(|quota| quota.as_ref().ok());
+    let account = known.and_then(|quota| quota.account.clone()).or_else(|| facts.claimed_account.clone());
     let account = account.map_or_else(|| "not told".to_owned(), |account| ui::sanitize_name(&account));
     let plan =
-        told.and_then(|quota| quota.plan.as_deref()).map(|plan| format!(" ({})", ui::sanitize_name(plan)));
+        known.and_then(|quota| quota.plan.as_deref()).map(|plan| format!(" ({})", ui::sanitize_name(plan)));
     let until = checks::render_time(facts.expires_at, zone);
     let token = match facts.renewal {
         LoginRenewal::Impossible => format!("good until {until}, and then no more"),

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use jiff::tz;
 
-/// The machine's time zone, by its IANA name, where its files tell one.
+/// The machine's time zone, by its IANA name, if its files tell one.
 pub fn system_time_zone() -> Option<String> {
     time_zone_from_files(Path::new("/etc"), Path::new("/usr/share/zoneinfo"))
 }

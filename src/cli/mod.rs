@@ -103,7 +103,7 @@ pub fn main() -> ExitCode {
     };
     match run_with_runtime(arguments) {
         Ok(code) => code,
-        // Whoever took the results, such as `head`, has had enough.
+        // The program that reads the results, such as `head`, has had enough.
         Err(error) if error.is::<ui::ResultPipeClosed>() => ExitCode::FAILURE,
         Err(error) => {
             ui::print_error(&error);

@@ -1,4 +1,5 @@
-//! `nanokimi run`: the service in the foreground, with WhatsApp, until it is asked to stop or only a person can help.
+//! `nanokimi run`: the service in the foreground, with WhatsApp, until it is asked to stop or only a person
+//! can help.
 
 use std::process::ExitCode;
 
@@ -34,15 +35,15 @@ pub async fn run_service_in_foreground(install: &Install) -> Result<ExitCode> {
         tracing::warn!("There is no main channel; `nanokimi setup` makes it");
     }
     let (bridge_end, end) = bridge::create_bridge_ends();
-    let host = install.build_session_context(docker, store, end.orders.clone()).await?;
+    let context = install.build_session_context(docker, store, end.orders.clone()).await?;
     let ended = if is_linked {
-        serve_with_whatsapp(install, host, bridge_end, end).await?
+        serve_with_whatsapp(install, context, bridge_end, end).await?
     } else {
         tracing::warn!(
             "WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped. \
              `nanokimi auth` links it"
         );
-        serve_until_stopped(install, host, end, BridgeReach::Nothing, std::future::pending()).await?
+        serve_until_stopped(install, context, end, BridgeReach::Nothing, std::future::pending()).await?
     };
     Ok(match ended {
         StopReason::Asked => ExitCode::SUCCESS,
@@ -53,8 +54,8 @@ pub async fn run_service_in_foreground(install: &Install) -> Result<ExitCode> {
     })
 }
 
-/// Each connection of an agent to its door, and on to the web, is an open file. The usual limit is low for the sake of
-/// programs that this one is none of (those that call `select`).
+/// Each connection of an agent to its egress proxy, and on to the web, is an open file. The usual limit is
+/// low for the sake of programs that call `select`, which this one does not.
 fn raise_open_file_limit() {
     let limit = getrlimit(Resource::Nofile);
     let most = limit.maximum.map_or(FILES_MAX, |maximum| maximum.min(FILES_MAX));
@@ -73,7 +74,7 @@ fn needs_whatsapp_link(groups: &[Group]) -> bool {
 /// The service beside the bridge, which ends last: it carries the last replies.
 async fn serve_with_whatsapp(
     install: &Install,
-    host: SessionContext<Docker>,
+    context: SessionContext<Docker>,
     bridge_end: bridge::BridgeEnd,
     end: bridge::ServiceEnd,
 ) -> Result<StopReason> {
@@ -86,12 +87,12 @@ async fn serve_with_whatsapp(
         carried
     });
     let bridge_broke = async {
-        // Where it ended in order, the state of the link says what follows; where it broke off, there is no word.
+        // If it ended in order, the state of the link says what follows; if it broke off, nothing does.
         if let Ok(false) = broken.await {
             std::future::pending::<()>().await;
         }
     };
-    let ended = serve_until_stopped(install, host, end, BridgeReach::All, bridge_broke).await;
+    let ended = serve_until_stopped(install, context, end, BridgeReach::All, bridge_broke).await;
     stop.send(()).ok();
     carrying.await.context("Failed to end the bridge to WhatsApp")??;
     ended
@@ -100,13 +101,13 @@ async fn serve_with_whatsapp(
 /// The service, until the person or the system asks it to stop, or `broken` resolves.
 async fn serve_until_stopped(
     install: &Install,
-    host: SessionContext<Docker>,
+    context: SessionContext<Docker>,
     end: bridge::ServiceEnd,
     reach: BridgeReach,
     broken: impl Future<Output = ()>,
 ) -> Result<StopReason> {
     let supervisor = Supervisor::from_environment(&install.environment);
-    // Before the service says that it is ready: who then stops it at once is heard, too.
+    // Before the service says that it is ready: a stop that comes at once is heard, too.
     let asked = install::listen_for_stop_signal()?;
     let stop = async {
         tokio::select! {
@@ -116,11 +117,11 @@ async fn serve_until_stopped(
         supervisor.notify_systemd(NotifyState::Stopping);
     };
     let (ready, is_ready) = oneshot::channel();
-    let told = async {
+    let notify_ready = async {
         if is_ready.await.is_ok() {
             supervisor.notify_systemd(NotifyState::Ready);
         }
     };
-    let (ended, ()) = tokio::join!(service::run_service(host, end, reach, ready, stop), told);
+    let (ended, ()) = tokio::join!(service::run_service(context, end, reach, ready, stop), notify_ready);
     ended
 }

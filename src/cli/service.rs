@@ -99,7 +99,7 @@ fn uninstall_service(systemd: &Systemd) -> Result<()> {
     Ok(())
 }
 
-/// Exit code 1 where it does not run.
+/// Exit code 1 if it does not run.
 fn print_service_status(systemd: &Systemd) -> Result<ExitCode> {
     const ASKED: &str = "--property=LoadState,ActiveState,SubState,Result,StateChangeTimestamp,NRestarts,UnitFileState,ExecMainStatus";
     let shown = systemd.systemctl_stdout(&["show", UNIT, ASKED])?;
@@ -121,7 +121,8 @@ fn print_service_status(systemd: &Systemd) -> Result<ExitCode> {
     if value("ActiveState") == "active" {
         return Ok(ExitCode::SUCCESS);
     }
-    // An older nanokimi has written a unit with a limit of starts; while it is used up, systemd starts nothing.
+    // An older nanokimi has written a unit with a limit of starts; while it is used up, systemd starts
+    // nothing.
     if value("Result") == "start-limit-hit" {
         ui::print_info(
             "It failed too often within a short time, so systemd does not start it any more. `nanokimi service logs` says \
@@ -139,11 +140,11 @@ fn print_service_status(systemd: &Systemd) -> Result<ExitCode> {
     Ok(ExitCode::FAILURE)
 }
 
-/// Exit code 1 where there is none.
+/// Exit code 1 if there is no service.
 fn show_service_logs(follow: bool, lines: u32) -> Result<ExitCode> {
     let environment = install::environment_with_runtime_dir();
     if !unit_file_path(&environment)?.exists() {
-        // Where there can be none, that is said instead.
+        // If this machine can have no service, that is said instead.
         Systemd::find_running(environment)?;
         ui::print_info(NO_SERVICE);
         return Ok(ExitCode::FAILURE);
@@ -153,7 +154,7 @@ fn show_service_logs(follow: bool, lines: u32) -> Result<ExitCode> {
     if follow {
         journal.arg("--follow");
     }
-    // Returns only where it cannot.
+    // Returns only if that fails.
     let error = journal.exec();
     if error.kind() == ErrorKind::NotFound {
         bail!("There is no systemd on this machine, and so no journal to read");

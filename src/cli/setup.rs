@@ -1,4 +1,5 @@
-//! `nanokimi setup`: chooses the main channel among the chats of the linked account, and lets Kai say hello there.
+//! `nanokimi setup`: chooses the main channel among the chats of the linked account, and lets Kai say hello
+//! there.
 
 use std::process::ExitCode;
 use std::time::Duration;
@@ -25,7 +26,8 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(60);
 /// Chats on one page of the list: a small terminal shows them and the question.
 const CHATS_PER_PAGE: usize = 15;
 
-/// Chooses your main channel, where every message is for the assistant, among the chats of the linked account.
+/// Chooses your main channel, where every message is for the assistant, among the chats of the linked
+/// account.
 #[derive(clap::Args)]
 pub struct Arguments {
     /// The chat's id, instead of choosing it from a list
@@ -63,7 +65,7 @@ pub async fn run_setup_command(install: &Install, arguments: Arguments) -> Resul
         let done = connected.set_up_main_channel(end.link, chat).await;
         stop.send(()).ok();
         let carried = carrying.await.context("Failed to end the connection to WhatsApp")?;
-        // What broke the bridge is why nothing could be done.
+        // If the bridge broke, that is the reason why nothing could be done.
         store.record_link_state(&carried?, install.clock.now()).await?;
         done
     };
@@ -149,7 +151,7 @@ impl SetupConnection<'_> {
             &mut self.answers,
         )
         .await?;
-        let (told, code) = match delivered {
+        let (outcome, code) = match delivered {
             DeliveryOutcome::Acked => (format!("{name} has said hello there."), ExitCode::SUCCESS),
             DeliveryOutcome::Waiting => (
                 format!(
@@ -165,7 +167,7 @@ impl SetupConnection<'_> {
                 ExitCode::FAILURE,
             ),
         };
-        ui::print_info(format!("{told} {NEXT}"));
+        ui::print_info(format!("{outcome} {NEXT}"));
         Ok(code)
     }
 }
@@ -179,7 +181,7 @@ async fn wait_for_link_outcome(mut link: watch::Receiver<LinkState>) -> LinkStat
     }
 }
 
-/// The chat that is to be the main channel; none where the person went away.
+/// The chat that is to be the main channel; `None` if the person went away.
 async fn choose_main_chat(
     chats: Vec<KnownChat>,
     account: Option<&LinkedAccount>,
@@ -211,7 +213,7 @@ async fn choose_main_chat(
     })
     .await
     .context("Failed to ask")?;
-    // Whoever leaves with Ctrl-C leaves the list without a cursor.
+    // Ctrl-C leaves the list without a cursor.
     Term::stderr().show_cursor().ok();
     Ok(chosen.ok().flatten().and_then(|index| chats.into_iter().nth(index)))
 }

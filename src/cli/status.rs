@@ -15,7 +15,7 @@ use crate::store::{
 };
 use crate::types::{Authorization, Group, GroupName, Outage, Trouble};
 
-/// How long Docker may take to answer who only looks.
+/// How long Docker may take to answer a verb that only looks.
 const DOCKER_LIMIT: Duration = Duration::from_secs(5);
 const MIB: u64 = 1024 * 1024;
 
@@ -116,14 +116,14 @@ async fn unread_status(install: &Install, store: &Store) -> Result<String> {
     })
 }
 
-/// How the door identifies itself to Kimi, and since when nobody can be answered for it.
+/// How the egress proxy logs in to Kimi, and since when Kimi has refused it.
 async fn kimi_status(install: &Install, store: &Store) -> Result<String> {
     let account = match &*install.load_login().watch_authorization().borrow() {
         Authorization::ApiKey(_) => "the key of MOONSHOT_API_KEY".to_owned(),
         Authorization::Login(_) => "logged in".to_owned(),
         Authorization::Missing(why) => return Ok(why.clone()),
     };
-    // Of a login that is there again nothing is known before it is used.
+    // Nothing is known of a new login before it is used.
     let of_kimi =
         |outage: &Outage| !matches!(outage, Outage::NotLoggedIn | Outage::NoDocker | Outage::NoSpace);
     let outages = store.open_outages().await?.into_iter().filter(|(outage, _)| of_kimi(outage));

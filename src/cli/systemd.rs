@@ -1,4 +1,5 @@
-//! What nanokimi writes for systemd and tells it: the text of the user unit, and the messages of a running service.
+//! What nanokimi writes for systemd and tells it: the text of the user unit, and the messages of a running
+//! service.
 
 use std::collections::BTreeMap;
 use std::os::linux::net::SocketAddrExt;
@@ -11,7 +12,8 @@ use anyhow::{Context, Result, bail};
 use super::exit::{ExitCause, FOR_A_PERSON};
 use crate::service;
 
-/// How long after the service's own bounds systemd waits before it kills: the bridge still has to end, for up to 22 s.
+/// How long after the service's own bounds systemd waits before it kills: the bridge still has to end, for up
+/// to 22 s.
 const STOP_MARGIN: Duration = Duration::from_secs(30);
 
 /// The unit that runs `program` on the install in `home`; both are absolute.
@@ -28,8 +30,8 @@ pub fn render_systemd_unit(program: &Path, home: &Path) -> Result<String> {
     let home = quote_for_systemd(path_to_utf8(home)?);
     let not_again = FOR_A_PERSON.map(ExitCause::exit_code).map(|code| code.to_string()).join(" ");
     let stop_limit = (service::STOP_LIMIT + STOP_MARGIN).as_secs();
-    // No limit of starts: what is left of failures ends by itself, or once somebody has mended it, and nobody looks at a
-    // service that has given up. The colon: a "$" in a path is a letter, not a variable.
+    // No limit of starts: a failure that is left ends by itself, or when somebody mends it, and nobody looks
+    // at a service that has given up. The colon: a "$" in a path is a letter, not a variable.
     Ok(format!(
         "[Unit]
 Description=nanokimi, a WhatsApp assistant
@@ -72,7 +74,7 @@ fn quote_for_systemd(word: &str) -> String {
     quoted
 }
 
-/// The one who started this process, where that is systemd: sd_notify(3).
+/// The supervisor that started this process, if it is systemd: sd_notify(3).
 pub struct Supervisor {
     socket: Option<String>,
 }

@@ -1,7 +1,7 @@
 //! The one place that writes to the terminal, so that stdout stays data and stderr stays talk.
 //!
-//! Whoever's words they are, nothing of them moves the cursor, writes into the clipboard or turns the writing around:
-//! all that is printed goes through [`sanitize_for_terminal`]; the log escapes such characters itself.
+//! No words, whoever wrote them, move the cursor, write into the clipboard or turn the writing around: all
+//! that is printed goes through [`sanitize_for_terminal`]. The log escapes such characters itself.
 
 use std::convert::Infallible;
 use std::fmt::{self, Display};
@@ -20,7 +20,7 @@ const PLAIN_MAX: usize = 60;
 /// Where an option that every verb has stands in its help.
 pub const LAST_IN_HELP: usize = 100;
 
-/// The results go nowhere: whoever took them has closed the pipe.
+/// The results go nowhere: the program that read them has closed the pipe.
 #[derive(Debug)]
 pub struct ResultPipeClosed;
 
@@ -32,8 +32,8 @@ impl Display for ResultPipeClosed {
 
 impl std::error::Error for ResultPipeClosed {}
 
-/// Words as a terminal may show them: lines and tabs, but no other control character (C0 and C1, so no escape sequence
-/// either), and none of the marks that turn the direction of what follows.
+/// Words as a terminal may show them: lines and tabs, but no other control character (C0 and C1, so no escape
+/// sequence either), and none of the marks that turn the direction of what follows.
 pub fn sanitize_for_terminal(words: &str) -> String {
     normalize_line_ends(words).chars().filter(|c| !is_bidi_control(*c)).collect()
 }
@@ -54,7 +54,7 @@ pub fn print_result(line: impl Display) -> Result<()> {
     }
 }
 
-/// What happens meanwhile. That nobody reads it stops nothing.
+/// What happens meanwhile. The verb goes on if nobody reads it.
 pub fn print_info(line: impl Display) {
     writeln!(io::stderr(), "{}", sanitize_for_terminal(&line.to_string())).ok();
 }
@@ -106,14 +106,14 @@ pub fn sanitize_name(name: &str) -> String {
     format!("{shown}…")
 }
 
-/// The columns of the terminal that shows the results; none where they go into a file or a program.
+/// The columns of the terminal that shows the results; `None` if they go into a file or a program.
 pub fn result_columns() -> Option<usize> {
     let (_, columns) = Term::stdout().size_checked()?;
     io::stdout().is_terminal().then_some(columns.into())
 }
 
-/// A bar for `value` that is `width` characters long for `most`, in eighths of a character; what is more than nothing
-/// can be seen.
+/// A bar for `value` that is `width` characters long for `most`, in eighths of a character; what is more than
+/// nothing can be seen.
 pub fn render_bar(value: u64, most: u64, width: usize) -> String {
     const EIGHTHS: [&str; 8] = ["", "▏", "▎", "▍", "▌", "▋", "▊", "▉"];
     let whole = width as u128 * 8;
@@ -139,17 +139,19 @@ pub fn terminal_size() -> Option<(usize, usize)> {
     io::stderr().is_terminal().then_some((rows.into(), columns.into()))
 }
 
-/// A code for a phone in colours of its own, as `auth::qr` draws it. It and [`draw_alternate_screen`] are all that goes to the terminal as
-/// it is: blocks, colours and our own words.
+/// A code for a phone in colours of its own, as `auth::qr` draws it. It and [`draw_alternate_screen`] are all
+/// that goes to the terminal as it is: blocks, colours and our own words.
 pub fn print_code(lines: &[String]) {
     for line in lines {
         writeln!(io::stderr(), "{line}").ok();
     }
 }
 
-/// Draws these lines on the terminal's second screen, from its top: a code for a phone, and what to do with it.
+/// Draws these lines on the terminal's second screen, from its top: a code for a phone, and what to do with
+/// it.
 pub fn draw_alternate_screen(lines: &[String]) {
-    // The second screen without a cursor; then each line, and nothing behind and below it: xterm's control sequences.
+    // The second screen without a cursor; then each line, and nothing behind and below it: xterm's control
+    // sequences.
     write!(io::stderr(), "\x1b[?1049h\x1b[?25l\x1b[H{}\x1b[K\x1b[J", lines.join("\x1b[K\n")).ok();
 }
 
@@ -163,7 +165,7 @@ pub fn print_in_place(line: impl Display) {
     write!(io::stderr(), "\r{}\x1b[K", sanitize_to_one_line(&line.to_string())).ok();
 }
 
-/// A prompt without a line end, where somebody sits at the terminal.
+/// A prompt without a line end, if somebody sits at the terminal.
 pub fn print_prompt(text: &str) {
     if is_stdin_terminal() {
         write!(io::stderr(), "{text}").ok();

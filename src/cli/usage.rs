@@ -1,6 +1,6 @@
 //! `nanokimi usage`: what each group used, day by day, and how much of its daily limit is left.
 //!
-//! The bars are for eyes only: where the results go into a file or a program, there are none.
+//! The bars are for eyes only: results that go into a file or a program have no bars.
 
 use std::process::ExitCode;
 
@@ -15,7 +15,7 @@ use crate::writing::normalize_typed_text;
 
 /// Most days that one table shows.
 const DAYS_MAX: u32 = 366;
-/// A bar is at most this long, in characters; in less room than the other, there are none.
+/// Longest bar, in characters, and the least room that a bar needs.
 const BAR_MAX: usize = 30;
 const BAR_MIN: usize = 4;
 /// Between two columns of a table.
@@ -95,8 +95,8 @@ fn web_traffic_rows(web: &[(GroupName, WebTraffic)]) -> Vec<Vec<String>> {
     rows
 }
 
-/// A row for each day of each group in which it did something, with its bar where there is room; nothing where there
-/// is no such day.
+/// A row for each day of each group in which it did something, with its bar if there is room; nothing if
+/// there is no such day.
 fn daily_usage_rows(days: &[Day], usage: &[GroupUsage], columns: Option<usize>) -> Vec<Vec<String>> {
     let mut rows = vec![["GROUP", "DAY", "TURNS", "INPUT", "CACHED", "OUTPUT"].map(str::to_owned).to_vec()];
     let mut counted = Vec::new();

@@ -1,4 +1,5 @@
-//! The link to WhatsApp for verbs that use it without the service: stores what the bridge tells, sends one reply.
+//! The link to WhatsApp for verbs that use it without the service: stores what the bridge tells, sends one
+//! reply.
 
 use std::time::Duration;
 
@@ -60,10 +61,10 @@ async fn store_batches(
     answered: mpsc::Sender<(MessageId, Answer)>,
 ) -> Result<()> {
     while let Some(Batch { events, committed }) = batches.recv().await {
-        let told: Vec<_> = events.iter().filter_map(answer_from_event).collect();
+        let answers: Vec<_> = events.iter().filter_map(answer_from_event).collect();
         store.record_events(events, intake_rules(install), install.clock.now()).await?;
         committed.send(()).ok();
-        for answer in told {
+        for answer in answers {
             // Nobody may be waiting for it: then it is in the database, for the service.
             answered.try_send(answer).ok();
         }
@@ -71,7 +72,7 @@ async fn store_batches(
     Ok(())
 }
 
-/// What the store goes by, as in the service.
+/// The rules of the store, as in the service.
 fn intake_rules(install: &Install) -> Rules {
     let config = &install.config;
     Rules {
@@ -173,7 +174,7 @@ pub fn account_name(account: &LinkedAccount) -> String {
     }
 }
 
-/// How a link stands, in a word or a sentence; or how it last stood, where nothing works on the install.
+/// How a link stands, in a word or a sentence; or how it last stood, if nothing works on the install.
 pub fn render_link_state(link: &LinkState, holder: Option<&str>, zone: &TimeZone) -> String {
     match link {
         LinkState::Online if holder.is_some() => "online".to_owned(),

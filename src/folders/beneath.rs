@@ -1,8 +1,8 @@
 //! Files beneath a folder that an agent owns: opened, made and renamed without ever leaving it.
 //!
-//! The agent may put anything there at any time: links, pipes, folders in a file's place. So no path is looked
-//! at first and opened afterwards: the kernel resolves it in one step and refuses every link (openat2(2)), and
-//! what was opened is looked at by its handle.
+//! The agent may put anything there at any time: links, pipes, folders in a file's place. So no path is
+//! looked at first and opened afterwards: the kernel resolves it in one step and refuses every link
+//! (openat2(2)), and what was opened is looked at by its handle.
 
 use std::fs::File;
 use std::io;
@@ -27,7 +27,7 @@ pub enum OpenError {
     Failed(io::Error),
 }
 
-/// Opens a plain file for reading; answers with its length in bytes as well.
+/// Opens a plain file for reading; returns its length in bytes as well.
 ///
 /// `path` is relative, with `/` between its names.
 ///
@@ -53,8 +53,8 @@ pub struct PartialFile {
     file: File,
 }
 
-/// Makes a file for writing in a folder beneath `folder`, with every folder on the way that is missing. One that
-/// an earlier try has left under this name is replaced.
+/// Makes a file for writing in a folder beneath `folder`, with every folder on the way that is missing. One
+/// that an earlier try has left under this name is replaced.
 ///
 /// # Errors
 /// A name that is not safe, something else in a folder's place, or no room.
@@ -80,7 +80,7 @@ pub fn create_beneath(folder: &Path, folders: &[&str], name: &str) -> io::Result
     Ok(PartialFile { folder, name: name.to_owned(), file: file.into() })
 }
 
-/// Removes a file; one that is not there is none any more. Never follows a link.
+/// Removes a file, if it is there. Never follows a link.
 ///
 /// # Errors
 /// A path that leads out of the folder or over a link, or a folder in the file's place.
@@ -137,7 +137,8 @@ impl PartialFile {
 
 impl Drop for PartialFile {
     fn drop(&mut self) {
-        // One that was kept is not there any more under this name; one that resists is the next try's.
+        // A file that was kept is not there any more under this name. One that resists is left to the next
+        // try.
         rustix::fs::unlinkat(&self.folder, self.name.as_str(), AtFlags::empty()).ok();
     }
 }
@@ -157,7 +158,8 @@ impl From<Errno> for OpenError {
     fn from(error: Errno) -> Self {
         match error {
             Errno::NOENT => Self::NotThere,
-            // A link, a way out, a file in a folder's place, a socket, a name that cannot be one, a closed folder.
+            // A link, a way out, a file in a folder's place, a socket, a name that cannot be one, a closed
+            // folder.
             Errno::LOOP
             | Errno::XDEV
             | Errno::NOTDIR

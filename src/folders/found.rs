@@ -1,5 +1,6 @@
-//! Whether the folder that somebody stands in is an install that they have made. Agents make whatever they like in the
-//! folders that are theirs, as the same user: an install never begins where one could have made it.
+//! Whether the folder that somebody stands in is an install that they have made. Agents make whatever they
+//! like in the folders that are theirs, as the same user: an install never begins in a folder that an agent
+//! could have made.
 
 use std::fs::Metadata;
 use std::os::unix::fs::MetadataExt;
@@ -7,8 +8,8 @@ use std::path::Path;
 
 use crate::paths::Paths;
 
-/// Whether an install begins in this folder, by its whole path without links. One that lies within another install, or
-/// within what is left or copied of one, is none: an agent may have made it.
+/// Whether an install begins in this folder, by its whole path without links. A folder within another
+/// install, or within what is left or copied of one, is no install: an agent may have made it.
 pub fn is_install_folder(folder: &Path) -> bool {
     let paths = Paths::new(folder);
     // A checkout of nanokimi has groups, with nothing of anybody's in them.
@@ -41,7 +42,7 @@ fn is_own_file(path: &Path) -> bool {
     path.symlink_metadata().is_ok_and(|metadata| metadata.is_file() && is_owned_and_protected(&metadata))
 }
 
-/// Whether it belongs to who asks, and nobody else may write there.
+/// Whether it belongs to the user who asks, and nobody else may write there.
 fn is_owned_and_protected(metadata: &Metadata) -> bool {
     const WRITABLE_FOR_ALL: u32 = 0o002;
     metadata.uid() == rustix::process::geteuid().as_raw() && metadata.mode() & WRITABLE_FOR_ALL == 0

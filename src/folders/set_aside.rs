@@ -1,7 +1,9 @@
-//! What a group's engine reads when it starts, put out of its sight: its histories, and instructions in the work folder.
+//! What a group's engine reads when it starts, put out of its sight: its histories, and instructions in the
+//! work folder.
 //!
-//! An agent can spoil them by accident, and then no engine starts on them any more. They are moved, never opened, to
-//! where no container reaches; moved back when an engine without them does no better; and kept when it does.
+//! An agent can spoil them by accident, and then no engine starts on them any more. They are moved, never
+//! opened, to a folder that no container reaches. If an engine without them does no better they are moved
+//! back, else they are kept there.
 
 use std::fs;
 use std::io;
@@ -16,8 +18,8 @@ use super::tree::move_regaining_rights;
 use crate::paths::Paths;
 use crate::types::GroupName;
 
-/// What the engines read in the work folder before anybody has said a word. (Our own `KIMI.md` is read in a way that
-/// nothing can be in.)
+/// What the engines read in the work folder before anybody has said a word. (Our own `KIMI.md` is read in a
+/// way that nothing can be in.)
 const READ_AT_START: [&str; 9] = [
     "AGENTS.md",
     "agents.md",
@@ -33,7 +35,7 @@ const READ_AT_START: [&str; 9] = [
 const SESSIONS: &str = "sessions";
 /// How many are kept of a group; the oldest goes first.
 const KEPT: u64 = 3;
-/// The name of one of which is not known yet whether the engine does better without it.
+/// The name of one on trial: nobody knows yet whether the engine does better without it.
 const ON_TRIAL: &str = "on-trial";
 
 /// What was set aside and may come back.
@@ -41,7 +43,7 @@ const ON_TRIAL: &str = "on-trial";
 pub struct SetAsideTrial {
     paths: Paths,
     group: GroupName,
-    /// Where the engine has its histories.
+    /// The folder in which the engine has its histories.
     sessions: PathBuf,
 }
 
@@ -57,8 +59,8 @@ impl SetAsideTrial {
         Ok(aside)
     }
 
-    /// One that an earlier run has left without a decision, or that an error has ended half-way. What it has not moved yet
-    /// is moved now.
+    /// One that an earlier run has left without a decision, or that an error has ended half-way. What it has
+    /// not moved yet is moved now.
     ///
     /// # Errors
     /// As of [`SetAsideTrial::begin_trial`].
@@ -71,7 +73,7 @@ impl SetAsideTrial {
         Ok(Some(aside))
     }
 
-    /// Where an engine reads what it begins with, each with its name once it is set aside.
+    /// The places that an engine reads at its start, each with its name once it is set aside.
     fn source_paths(&self) -> impl Iterator<Item = (&'static str, PathBuf)> {
         let group = self.paths.group_folder(&self.group);
         let read = READ_AT_START.into_iter().map(move |name| (name, group.join(name)));
@@ -83,7 +85,7 @@ impl SetAsideTrial {
         let folder = self.trial_folder();
         for (name, place) in self.source_paths() {
             match move_regaining_rights(&place, &folder.join(name)) {
-                // What stands in the place of one that was moved before is of an engine on trial.
+                // What stands in the place of something that was moved belongs to an engine on trial.
                 Ok(()) | Err(Errno::NOENT | Errno::EXIST) => {}
                 Err(error) => return Err(io::Error::from(error)).with_context(explain),
             }
@@ -118,8 +120,8 @@ impl SetAsideTrial {
         fs::remove_dir(&folder).with_context(explain)
     }
 
-    /// Keeps it for the owner to look at, and says where, beneath the install's root, with the names of what was moved out
-    /// of the work folder.
+    /// Keeps it for the owner to look at. Returns the place, beneath the install's root, and the names of
+    /// what was moved out of the work folder.
     ///
     /// # Errors
     /// A disk that is full or can only be read.

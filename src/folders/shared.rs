@@ -1,8 +1,8 @@
 //! What all groups read, as a copy for each of them: the global folder and the engines' `config.toml`.
 //!
-//! The copies are made at a launch, where no container can write. What lies in the global folder belongs to the main
-//! channel's agent, which may have put anything there: no link is followed, sockets and pipes are left out, and the
-//! whole is bounded.
+//! The copies are made at a launch, in folders that no container can write to. What lies in the global folder
+//! belongs to the main channel's agent, which may have put anything there: no link is followed, sockets and
+//! pipes are left out, and the whole is bounded.
 
 use std::collections::HashMap;
 use std::ffi::OsStr;
@@ -26,8 +26,8 @@ use super::{PROMPT_FILE, create_private_folder};
 use crate::paths::Paths;
 use crate::types::{GroupName, Role};
 
-/// What of the global folder a group gets: notes, lists, a few documents. Each start of each group copies it, which
-/// takes 1 ms for a handful of files and some 100 ms at these bounds.
+/// What of the global folder a group gets: notes, lists, a few documents. Each start of each group copies it,
+/// which takes 1 ms for a handful of files and some 100 ms at these bounds.
 const COPY_MAX_BYTES: u64 = 64 * 1024 * 1024;
 const COPY_BOUNDS: WalkBounds = WalkBounds { entries: 2_000, depth: 16 };
 
@@ -38,8 +38,9 @@ const TRASH_PER_LAUNCH: u64 = 20_000;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct GlobalFolderState(u64);
 
-/// What the global folder holds now for an agent of this role: for the main channel, whose agent reads the folder
-/// itself, only its prompt; for all others everything that is copied. Told by metadata, nothing is opened.
+/// What the global folder holds now for an agent of this role: for the main channel, whose agent reads the
+/// folder itself, only its prompt; for all others everything that is copied. It is told by metadata; nothing
+/// is opened.
 pub fn global_folder_state(paths: &Paths, role: Role) -> GlobalFolderState {
     let mut state = 0;
     let bounds = match role {
@@ -70,7 +71,7 @@ fn add_entry_hash(state: u64, entry: &TreeEntry<'_>) -> u64 {
     state.wrapping_add(hasher.finish())
 }
 
-/// Makes a group's copies anew, each in one step. Answers with the state of the global folder from before.
+/// Makes a group's copies anew, each in one step. Returns the state of the global folder from before.
 ///
 /// # Errors
 /// `config.toml` is missing, or there is no room.
@@ -121,8 +122,8 @@ fn copy_global_folder(paths: &Paths, group: &GroupName) -> Result<()> {
     Ok(())
 }
 
-/// Copies plain files and folders, the prompt first: nothing else may take its room. What cannot be copied is left out: no
-/// agent may keep the others from starting by what it has made of the folder.
+/// Copies plain files and folders, the prompt first: nothing else may take its room. What cannot be copied is
+/// left out: no agent may keep the others from starting.
 ///
 /// # Errors
 /// There is no room for the copy, or it cannot be written to.
@@ -140,7 +141,7 @@ fn copy_tree(from: &Path, to: &Path) -> io::Result<WalkResult> {
 }
 
 struct TreeCopy {
-    /// Where the copy of a folder is, by the folder's inode.
+    /// The place of a folder's copy, by the folder's inode.
     folders: HashMap<u64, PathBuf>,
     room_bytes: u64,
     left_out: bool,
@@ -191,7 +192,7 @@ impl TreeCopy {
             return;
         }
         self.room_bytes -= metadata.len();
-        // Scripts stay what can be run.
+        // Scripts stay executable.
         let mode = 0o600 | (metadata.permissions().mode() & 0o100);
         let copied =
             OpenOptions::new().write(true).create_new(true).mode(mode).open(to).and_then(|mut new| {
@@ -203,9 +204,9 @@ impl TreeCopy {
         }
     }
 
-    /// Decides what it means that something was not copied. Only what keeps everything from being copied is the end: a full
-    /// disk, or a place that cannot be written to. Whatever else it is, such as a path that gets too long, may be an agent's
-    /// doing.
+    /// Decides what it means that something was not copied. Only an error that keeps everything from being
+    /// copied ends it: a full disk, or a place that cannot be written to. Any other, such as a path that gets
+    /// too long, may be an agent's doing.
     fn record_copy_failure(&mut self, error: io::Error) {
         let is_everything = matches!(
             error.kind(),
@@ -222,8 +223,8 @@ impl TreeCopy {
     }
 }
 
-/// Puts a new, empty folder in the place of one that an agent could write to; the old one goes to the trash, where no
-/// container reaches it.
+/// Puts a new, empty folder in the place of one that an agent could write to; the old one goes to the trash,
+/// where no container reaches it.
 ///
 /// # Errors
 /// There is no room, or a disk that can only be read.
@@ -326,7 +327,7 @@ mod tests {
         copy_shared_files(&paths, &family, Role::Member).unwrap();
         assert_eq!(list(&paths.agent_global_folder(&family)), ["KIMI.md"]);
 
-        // Nor is a prompt that is none, and its group starts all the same.
+        // Nor is a prompt that is no plain file, and its group starts all the same.
         fs::remove_file(paths.global_folder().join("KIMI.md")).unwrap();
         symlink("../../.env", paths.global_folder().join("KIMI.md")).unwrap();
         copy_shared_files(&paths, &family, Role::Member).unwrap();

@@ -1,7 +1,7 @@
 //! Trees that an agent has made: walked and removed in constant depth of our own stack, and bounded.
 //!
-//! An agent makes thousands of nested folders in a second; whatever follows them by recursion overflows its stack. No
-//! link is followed. Folders that the agent has closed in any way are opened to us again, since they belong to our user.
+//! An agent makes thousands of nested folders in a second; recursion over them would overflow the stack. No
+//! link is followed. Folders that the agent has closed are opened to us again, since they belong to our user.
 
 use std::ffi::{CStr, CString};
 use std::fs;
@@ -38,7 +38,8 @@ pub enum WalkResult {
     Whole,
     /// Somebody moves folders or closes them while we walk. Another walk may see the whole.
     Disturbed,
-    /// There is more than the bounds, or something that is not the agent's: a folder of another user or file system.
+    /// There is more than the bounds, or something that is not the agent's: a folder of another user or file
+    /// system.
     InPart,
 }
 
@@ -74,11 +75,11 @@ struct WalkLevel {
     folders: Vec<CString>,
 }
 
-/// Shows everything beneath a folder to `visit`, a folder before what is in it. What disappears meanwhile is left out.
-/// One descriptor is open at a time: the way back goes by "..".
+/// Shows everything beneath a folder to `visit`, a folder before what is in it. What disappears meanwhile is
+/// left out. One descriptor is open at a time: the way back goes by "..".
 ///
 /// # Errors
-/// The folder itself is not there, or is none.
+/// The folder itself is not there, or is no folder.
 pub fn walk_tree(
     folder: &Path,
     bounds: WalkBounds,
@@ -122,8 +123,8 @@ pub fn walk_tree(
     Ok(walk.walked)
 }
 
-/// What a walk has seen that could not open a folder. We have just taken back all rights; only an agent that takes them away
-/// again in the same moment can still keep us out of a folder of ours.
+/// What a walk has seen that could not open a folder. We have just taken back all rights; only an agent that
+/// takes them away again in the same moment can still keep us out.
 fn walk_result_after_error(error: Errno) -> WalkResult {
     if matches!(error, Errno::PERM | Errno::ROFS | Errno::XDEV) {
         WalkResult::InPart
@@ -204,8 +205,9 @@ fn regain_and_open(place: &OwnedFd, rights: Mode) -> rustix::io::Result<OwnedFd>
     rustix::fs::openat(place, ".", FOLDER, Mode::empty())
 }
 
-/// Takes back the rights to a folder that the agent has taken from us: all of them, so that an agent that is opening it in
-/// the same moment finds no less than it asked for. By its descriptor, so that a link in its place gains nothing.
+/// Takes back the rights to a folder that the agent has taken from us: all of them, so that an agent that is
+/// opening it in the same moment finds no less than it asked for. By its descriptor, so that a link in its
+/// place gains nothing.
 fn regain_folder_rights(place: &OwnedFd, rights: Mode) -> rustix::io::Result<()> {
     let mode = Mode::from_raw_mode(rustix::fs::fstat(place)?.st_mode);
     if mode.contains(rights) {
@@ -214,10 +216,11 @@ fn regain_folder_rights(place: &OwnedFd, rights: Mode) -> rustix::io::Result<()>
     rustix::fs::chmod(format!("/proc/self/fd/{}", place.as_raw_fd()), mode | TO_CHANGE)
 }
 
-/// Moves something to where nothing is, also when its agent has closed it or the folder around it.
+/// Moves something to a place where nothing is, also if its agent has closed it or the folder around it.
 ///
 /// # Errors
-/// There is nothing to move (`ENOENT`), something stands in the new place (`EEXIST`), or a disk that can only be read.
+/// There is nothing to move (`ENOENT`), something stands in the new place (`EEXIST`), or a disk that can only
+/// be read.
 pub fn move_regaining_rights(from: &Path, to: &Path) -> rustix::io::Result<()> {
     let moves = || rustix::fs::renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE);
     match moves() {
@@ -246,8 +249,9 @@ pub enum RemovalResult {
 
 /// Removes a folder with all that is in it, at most `most` entries at a time.
 ///
-/// Every folder within is moved up to the first before it is emptied, so that none is ever deeper than two. No agent
-/// may still reach the place: what it puts there meanwhile is removed too, or stays for the next time.
+/// Every folder within is moved up to the first before it is emptied, so that none is ever deeper than two.
+/// No agent may still reach the place: what it puts there meanwhile is removed too, or stays for the next
+/// time.
 ///
 /// # Errors
 /// Something resists, such as on a disk that can only be read.
@@ -304,7 +308,8 @@ impl TreeRemoval {
         Ok(found_any)
     }
 
-    /// Empties a folder, moving those within it up, and removes it. What is left over the bound stays where it is.
+    /// Empties a folder, moving those within it up, and removes it. What is left over the bound stays where
+    /// it is.
     fn empty_and_remove_folder(&mut self, name: &CStr) -> io::Result<()> {
         let inner = open_subfolder(self.top.as_fd(), name, TO_CHANGE)?;
         for found in Dir::read_from(&inner)? {
@@ -415,8 +420,8 @@ mod tests {
         remove_tree(deep.path(), u64::MAX).unwrap();
     }
 
-    /// The ways in which an agent can close a folder to its own user. None of them holds root up, so that these tests say more
-    /// when an ordinary user runs them.
+    /// The ways in which an agent can close a folder to its own user. None of them holds root up, so that
+    /// these tests say more when an ordinary user runs them.
     const CLOSED: [u32; 6] = [0o300, 0o400, 0o500, 0o100, 0o200, 0o000];
 
     fn chmod(path: &Path, mode: u32) {

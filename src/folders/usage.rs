@@ -16,8 +16,8 @@ pub enum DiskUsage {
     AtLeast(DiskSpace),
 }
 
-/// What a group's agent has filled of the disk, as far as names lead to it; looked at no further than `most` entries,
-/// beyond which all counts as too much.
+/// What a group's agent has filled of the disk, as far as names lead to it; looked at no further than `most`
+/// entries, beyond which all counts as too much.
 pub fn measure_disk_usage(paths: &Paths, group: &Group, most: u64) -> DiskUsage {
     let mut taken = DiskSpace::default();
     let mut is_whole = true;
@@ -46,11 +46,11 @@ pub fn measure_disk_usage(paths: &Paths, group: &Group, most: u64) -> DiskUsage 
         });
         match walked {
             Ok(WalkResult::Whole) => {}
-            // No container reaches the trash: it is we who empty it just now.
+            // No container reaches the trash: only this process changes it, and empties it just now.
             Ok(WalkResult::Disturbed) => is_whole &= place == trash,
             // A folder that is not there yet takes nothing.
             Err(error) if error.kind() == ErrorKind::NotFound => {}
-            // What cannot be looked at counts as too much, whatever the reason.
+            // What cannot be read counts as too much, whatever the reason.
             Ok(WalkResult::InPart) | Err(_) => {
                 return DiskUsage::All(DiskSpace { entries: u64::MAX, ..taken });
             }

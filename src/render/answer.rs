@@ -27,7 +27,7 @@ pub enum AnswerPart {
         text: String,
         mentions: Vec<SenderId>,
     },
-    /// `path` as the agent wrote it: whoever opens it must not trust it.
+    /// `path` as the agent wrote it: the code that opens it must not trust it.
     File {
         path: String,
         caption: String,
@@ -39,7 +39,7 @@ pub enum AnswerPart {
 /// An answer as the chat gets it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct RenderedAnswer {
-    /// None where the answer holds nothing for the chat.
+    /// Empty if the answer holds nothing for the chat.
     pub parts: Vec<AnswerPart>,
     pub left_out: OmittedParts,
 }
@@ -52,8 +52,9 @@ pub struct OmittedParts {
     pub has_words: bool,
 }
 
-/// The messages that an agent's answer becomes, each text beginning with `prefix` (such as `Kai: `, or empty);
-/// `people` can be mentioned in it. Each is at most [`MESSAGE_LIMIT_CHARS`] long, and shows something.
+/// The messages that an agent's answer becomes, each text beginning with `prefix` (such as `Kai: `, or
+/// empty); `people` can be mentioned in it. Each is at most [`MESSAGE_LIMIT_CHARS`] long, and shows
+/// something.
 pub fn render_answer(answer: &str, prefix: &str, people: &[MentionablePerson]) -> RenderedAnswer {
     let public = internal::strip_hidden_text(&normalize_line_ends(answer));
     let tagged = tags::extract_tags(&public);

@@ -4,8 +4,8 @@ use std::borrow::Cow;
 
 /// `text` with every line end as `\n`, and without the control characters that no chat shows.
 ///
-/// Line ends are those of the Unicode Standard (section 5.8): CR, LF, CRLF, NEL, VT, FF, LS and PS. Whoever reads
-/// the text after this need not know that there are several.
+/// Line ends are those of the Unicode Standard (section 5.8): CR, LF, CRLF, NEL, VT, FF, LS and PS. The code
+/// that reads the text after this need not know that there are several.
 pub fn normalize_line_ends(text: &str) -> Cow<'_, str> {
     if !text.contains(|c| is_odd_line_end(c) || is_hidden_control(c)) {
         return Cow::Borrowed(text);
@@ -38,8 +38,8 @@ pub fn has_visible_text(text: &str) -> bool {
 }
 
 /// Whether `c` leaves no mark where it stands: white space, what the Unicode Character Database calls
-/// `Default_Ignorable_Code_Point` (joiners, direction marks, variation selectors, fillers, tags), the annotation
-/// controls, and the Braille pattern without dots.
+/// `Default_Ignorable_Code_Point` (joiners, direction marks, variation selectors, fillers, tags), the
+/// annotation controls, and the Braille pattern without dots.
 pub fn is_invisible_character(c: char) -> bool {
     c.is_whitespace()
         || c.is_control()

@@ -2,15 +2,16 @@
 
 use std::ops::Range;
 
-/// Most calls in the middle of a text that are kept, the last ones: whoever calls more often says it again.
+/// Most calls in the middle of a text that are kept, the last ones: a person who calls more often repeats
+/// themselves.
 const CALLS_KEPT: usize = 3;
 /// Of a text's share, the part that one such call gets: this part of it once per call.
 const SHARE_OF_A_CALL: usize = 8;
 /// Of what a call gets, the part that stands before it: a few words that lead to it.
 const BEFORE_A_CALL: usize = 4;
 
-/// The parts of `text` that are kept within `most`, in order, the whole text if it fits. `cost` is what a character
-/// takes of that; `calls` are the places where Kai is called.
+/// The parts of `text` that are kept within `most`, in order, the whole text if it fits. `cost` is what a
+/// character takes of that; `calls` are the places where Kai is called.
 pub fn excerpt_ranges(
     text: &str,
     most: usize,

@@ -1,16 +1,16 @@
-//! Where `*`, `_` and `~` open and close in writing without spaces.
+//! How `*`, `_` and `~` open and close styles in writing without spaces.
 //!
-//! CommonMark decides it by spaces and punctuation: in `**标签：**正文` and `**Precio:**10 euros` the second `**` stands
-//! between punctuation and a letter, and may only open. Chinese and Japanese have no space to put there, and models
-//! forget it elsewhere. So the parser is shown a punctuation mark where that letter stands; CommonMark then lets the
-//! delimiter do either, whichever has a partner.
+//! CommonMark decides it by spaces and punctuation: in `**标签：**正文` and `**Precio:**10 euros` the second `**`
+//! stands between punctuation and a letter, and may only open. Chinese and Japanese have no space to put
+//! there, and models forget it elsewhere. So the parser is shown a punctuation mark in the place of that
+//! letter. CommonMark then lets the delimiter do either, whichever has a partner.
 
 use std::borrow::Cow;
 
 use super::verbatim::TextRanges;
 
-/// `text` of the same length in bytes for the parser, by which delimiters beside letters open and close, too; what is
-/// `verbatim` stays.
+/// `text` of the same length in bytes for the parser, by which delimiters beside letters open and close, too;
+/// what is `verbatim` stays.
 pub fn mark_style_boundaries<'t>(text: &'t str, verbatim: &TextRanges) -> Cow<'t, str> {
     let mut shown = Cow::Borrowed(text);
     let mut characters = text.char_indices().peekable();
@@ -65,8 +65,8 @@ fn is_punctuation_or_symbol(c: char) -> bool {
     !c.is_alphanumeric() && !c.is_whitespace()
 }
 
-/// Whether one of two neighbours is a letter of a script without upper and lower case, of which most are written
-/// without spaces: `_` within a word is no name there.
+/// Whether one of two neighbours is a letter of a script without upper and lower case, of which most are
+/// written without spaces: `_` within a word is no name there.
 fn is_unspaced_script(before: char, after: char) -> bool {
     [before, after].into_iter().any(is_uncased_letter) && before.is_alphanumeric() && after.is_alphanumeric()
 }
@@ -106,7 +106,7 @@ mod tests {
             ("**Precio:**10", "**Precio:**,0"),
             ("含__重点__内容", "、__、、__、容"),
             ("é**\"a\"**𝒳", "¡**\"a\"**\u{1bc9f}"),
-            // CommonMark does these, or nobody means a style
+            // CommonMark does these, or no style is meant
             ("a **b** c", "a **b** c"),
             ("这**很**好", "这**很**好"),
             ("snake_case_name", "snake_case_name"),

@@ -1,18 +1,18 @@
-//! What the agent says to itself never leaves the host: its notes, between `<internal>` and `</internal>`, and what the
-//! model thought, between `<think>` and `</think>` or the tags that stand for them.
+//! What the agent says to itself never leaves the host: its notes, between `<internal>` and `</internal>`,
+//! and what the model thought, between `<think>` and `</think>` or the tags that stand for them.
 //!
-//! Where it is unclear where such words end, more is kept back, never less.
+//! If it is unclear where such words end, more is kept back, never less.
 
 use super::verbatim::{TextRanges, find_markdown_code};
 
-/// How often a text is read again because what was taken out has put another tag together. Nobody writes so but to try
-/// us: what follows the tag that is there then is kept back.
+/// How often a text is read again because what was taken out has put another tag together. Only an attack
+/// looks so: what follows the tag that is still there is kept back.
 const READINGS_MAX: usize = 8;
-/// How often it is looked what of a text is code. Beyond, a tag in code counts like any.
+/// How often a text is searched for code. Beyond that, a tag in code counts like any other.
 const CODE_LOOKS_MAX: usize = 8;
 
-/// The tags around what the model thought, of the models that people use with these engines, and around the calls of
-/// tools, which Kimi's models say as text when they go wrong.
+/// The tags around what the model thought, of the models that people use with these engines, and around the
+/// calls of tools, which Kimi's models say as text when they go wrong.
 const THOUGHTS: [&str; 6] = ["think", "thinking", "thought", "thoughts", "reasoning", "antthinking"];
 const CALLS_BEGIN: [&str; 2] = ["tool_calls_section_begin", "tool_call_begin"];
 const CALLS_END: [&str; 2] = ["tool_calls_section_end", "tool_call_end"];
@@ -64,10 +64,10 @@ pub fn strip_hidden_text(text: &str) -> String {
 
 /// The same for a text that goes on where another one has left notes `open`; with those that it leaves open.
 ///
-/// Tags are read in any case and may nest. What never ends goes to the end of the text. The end of a note without a
-/// beginning is dropped; the end of a thought without one takes along all that stands before it, for models leave out
-/// the beginning only. Within code a thought's tags are code. What is left holds no other tag, not even one that the
-/// removal of another put together.
+/// Tags are read in any case and may nest. What never ends goes to the end of the text. The end of a note
+/// without a beginning is dropped; the end of a thought without one takes along all that stands before it,
+/// for models leave out the beginning only. Within code a thought's tags are code. What is left holds no
+/// other tag, not even one that the removal of another put together.
 pub fn strip_hidden_text_after(text: &str, open: OpenHiddenTags) -> (String, OpenHiddenTags) {
     let mut code_looks = CODE_LOOKS_MAX;
     let (mut text, mut open) = text_outside_tags(text, open, &mut code_looks);
@@ -83,8 +83,8 @@ pub fn strip_hidden_text_after(text: &str, open: OpenHiddenTags) -> (String, Ope
     (text[..first].trim().to_owned(), open)
 }
 
-/// What stands outside every pair of tags, read once from left to right, where some are `open` at its beginning; with
-/// those that are at its end.
+/// What stands outside every pair of tags, read once from left to right, where some are `open` at its
+/// beginning; with those that are at its end.
 fn text_outside_tags(
     text: &str,
     mut open: OpenHiddenTags,
@@ -146,8 +146,8 @@ impl<'a> CodeDetector<'a> {
     }
 }
 
-/// Whether backticks or a fence stand around `code` on purpose. In a thought one alone may stand, and meet another one
-/// far behind it, in the answer.
+/// Whether backticks or a fence stand around `code` on purpose. In a thought one alone may stand, and meet
+/// another one far behind it, in the answer.
 fn is_meant_as_code(code: &str, before: Option<char>, after: Option<char>) -> bool {
     let code = code.trim_end();
     let fence = code.trim_start_matches(['`', '~']);
@@ -169,8 +169,8 @@ fn find_hidden_tags(text: &str) -> impl Iterator<Item = (usize, HiddenTag, usize
 /// The tag at the beginning of `text` and its length in bytes: `<think>`, `</think>`, `◁think▷`, `<|think|>`,
 /// `<x:think>`, `<|tool_call_begin|>`.
 ///
-/// Attributes are allowed. A tag that is never closed by its bracket ends after its name, so that words cut short in
-/// the middle of their tag are hidden, too.
+/// Attributes are allowed. A tag that is never closed by its bracket ends after its name, so that words cut
+/// short in the middle of their tag are hidden, too.
 fn parse_hidden_tag(text: &str) -> Option<(HiddenTag, usize)> {
     let inner = text.strip_prefix(['<', '◁'])?;
     let inner = inner.trim_start_matches('|');

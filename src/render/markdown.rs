@@ -1,8 +1,9 @@
 //! Markdown, as models write it, into the formatting that WhatsApp shows: `*bold*`, `_italic_`, `~struck~`.
 //!
-//! Only the delimiters of known constructs are replaced, in the source itself, and tables, which WhatsApp does not
-//! have. Everything else (lists, quotes, code, HTML, line breaks, escapes) stays as typed. Source: CommonMark 0.31
-//! with GitHub's tables and strikethrough, and WhatsApp's help page "How to format your messages".
+//! Only the delimiters of known constructs are replaced, in the source itself, and tables, which WhatsApp
+//! does not have. Everything else (lists, quotes, code, HTML, line breaks, escapes) stays as typed. Source:
+//! CommonMark 0.31 with GitHub's tables and strikethrough, and WhatsApp's help page "How to format your
+//! messages".
 
 use std::mem::take;
 use std::ops::Range;
@@ -51,8 +52,8 @@ pub fn markdown_to_whatsapp(source: &str) -> FormattedText {
 struct WhatsAppWriter<'a> {
     source: &'a str,
     verbatim: &'a TextRanges,
-    /// What stands before it has been written or left out. It only moves forward, so that no two changes can overlap,
-    /// whatever the parser says.
+    /// What stands before it has been written or left out. It only moves forward, so that no two changes can
+    /// overlap, whatever the parser says.
     read: usize,
     written: FormattedText,
     /// What has begun and not ended yet.
@@ -316,8 +317,8 @@ impl<'a> WhatsAppWriter<'a> {
     }
 }
 
-/// How a style stands to the words beside it. WhatsApp shows none whose delimiter touches a word. Only cased letters
-/// and digits make words: other scripts are written without spaces.
+/// How a style stands to the words beside it. WhatsApp shows none whose delimiter touches a word. Only cased
+/// letters and digits make words: other scripts are written without spaces.
 enum StyleNeighbours {
     Apart,
     /// It is meant as a style, and touches a word.
@@ -556,7 +557,8 @@ mod tests {
 
     #[test]
     fn every_line_end_ends_a_line() {
-        // Eight bytes of the first once ended the service: a heading behind a bare CR was taken for one of one line.
+        // Eight bytes of the first once ended the service: a heading behind a bare CR was taken for one of
+        // one line.
         stay_as_typed(&[
             "a\r===",
             "a\r\n===",
@@ -593,7 +595,7 @@ mod tests {
             ("**สำคัญ:**ครับ", "*สำคัญ:*ครับ"),
             ("**참고:**내용", "*참고:*내용"),
             ("**重点😀**内容", "*重点😀*内容"),
-            // where WhatsApp shows none, the words stay
+            // if WhatsApp shows no style, the words stay
             ("**Precio:**10 euros", "Precio:10 euros"),
             ("*Nota:*texto", "Nota:texto"),
             ("**Nota**s y un**believ**able", "Notas y unbelievable"),

@@ -9,7 +9,7 @@ use crate::writing::{begins_with_word, find_at_signs};
 /// Somebody who can be mentioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MentionablePerson {
-    /// As they call themselves; nobody else of this chat does.
+    /// As they call themselves; nobody else in this chat has that name.
     pub name: String,
     pub id: SenderId,
 }
@@ -22,8 +22,8 @@ impl MentionablePerson {
     }
 }
 
-/// `text` with each `@<name>` outside of code and addresses written as WhatsApp wants it. Of names that begin alike the
-/// longest counts; a name within a longer word is none.
+/// `text` with each `@<name>` outside of code and addresses written as WhatsApp wants it. Of names that begin
+/// alike the longest counts; a name within a longer word is no mention.
 pub fn insert_mentions(text: &str, people: &[MentionablePerson]) -> String {
     let verbatim = find_verbatim_ranges(text);
     let mut written = String::with_capacity(text.len());

@@ -7,7 +7,8 @@
 //!           line ends     notes       files   names      styles      cuts
 //! ```
 //!
-//! `markdown` reads with `parser`, `flanking` and `verbatim`, and writes a `formatted` text, its tables with `table`.
+//! `markdown` reads with `parser`, `flanking` and `verbatim`, and writes a `formatted` text, its tables with
+//! `table`.
 
 mod answer;
 mod characters;

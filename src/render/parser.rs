@@ -1,15 +1,15 @@
 //! How an answer's Markdown is read: which of it is known, and how deep it may nest.
 //!
-//! The parser is shown a text of the same length, so that every place that it names is one of the answer itself. In
-//! that text only characters that would lead it astray are others.
+//! The parser is shown a text of the same length, so that every place that it names is one of the answer
+//! itself. In that text only characters that would lead it astray are others.
 
 use std::borrow::Cow;
 use std::ops::Range;
 
 use pulldown_cmark::{Event, Options, Parser};
 
-/// Most quotes and lists within each other that one line may begin. The parser looks at each of them again on every
-/// line that follows, so that thousands would take seconds; people see no difference after three.
+/// Most quotes and lists within each other that one line may begin. The parser looks at each of them again on
+/// every line that follows, so that thousands would take seconds; people see no difference after three.
 const NESTED_MAX: usize = 32;
 
 /// What `text` consists of, with the place of each part.

@@ -1,8 +1,8 @@
 //! Long answers into several messages, cut where a reader would pause.
 //!
-//! Nothing but white space at the cuts is lost. What must be cut in its middle is closed and opened again: a block of
-//! code (of a table with its header), a quote, a style. Never cuts a character from its marks, an address or a
-//! number, if the limit leaves another place.
+//! Nothing but white space at the cuts is lost. What must be cut in its middle is closed and opened again: a
+//! block of code (of a table with its header), a quote, a style. Never cuts a character from its marks, an
+//! address or a number, if the limit leaves another place.
 
 use unicode_segmentation::UnicodeSegmentation;
 
@@ -10,15 +10,16 @@ use super::formatted::{FormattedText, StyledRange};
 use super::verbatim::TextRanges;
 use crate::writing::find_addresses;
 
-/// Where less fits into a message, styles are not opened again: they could take all of it.
+/// If less fits into a message, styles are not opened again: they could take all of it.
 const STYLES_FROM_CHARS: usize = 48;
 /// Most backticks around code within a line that a cut opens again.
 const STYLE_MAX_WIDTH: usize = 3;
 
 /// Cuts a text into messages of at most `limit_chars` characters (Unicode scalar values), none of them blank.
 ///
-/// Each ends at the last end of a paragraph that fits, else of a line, a sentence, a word, else anywhere. Blocks of
-/// code are kept whole only if the limit is at least twice what closing and opening them again costs.
+/// Each ends at the last end of a paragraph that fits, else of a line, a sentence, a word, else anywhere.
+/// Blocks of code are kept whole only if the limit is at least twice what closing and opening them again
+/// costs.
 pub fn split_into_messages(formatted: &FormattedText, limit_chars: usize) -> Vec<String> {
     let text = &TextSplitter::new(formatted, limit_chars.max(1));
     let mut chunks = Vec::new();
@@ -88,8 +89,8 @@ struct CodeFence<'a> {
 }
 
 impl<'a> CodeFence<'a> {
-    /// The block that a line opens whose `marks` are a quote's, if it does and cutting it would leave half of the
-    /// limit for its content. `head` is the line, with the header that belongs to it.
+    /// The block that a line opens whose `marks` are a quote's, if it does and cutting it would leave half of
+    /// the limit for its content. `head` is the line, with the header that belongs to it.
     fn from_opening_line(quote: &'a str, line: &'a str, head: &'a str, limit: usize) -> Option<Self> {
         let ticks = &line[..line.len() - line.trim_start_matches('`').len()];
         let opens = ticks.len() >= 3 && !line[ticks.len()..].contains('`');
@@ -195,7 +196,7 @@ impl<'a> TextSplitter<'a> {
         best.map_or_else(|| self.cut_anywhere(start, room, open.fence), |(_, cut)| cut)
     }
 
-    /// Where nothing but the room counts.
+    /// The place if nothing but the room counts.
     fn cut_anywhere(&self, start: usize, room: usize, fence: Option<CodeFence<'a>>) -> CutPoint<'a> {
         let styles_room = self.styled.first().map_or(0, |_| 2 * STYLE_MAX_WIDTH);
         let room =
@@ -264,7 +265,8 @@ impl<'a> TextSplitter<'a> {
         }
     }
 
-    /// Where the next message begins, without the white space that the cut replaces, and what is still open there.
+    /// Where the next message begins, without the white space that the cut replaces, and what is still open
+    /// there.
     fn start_after_cut(&self, cut: CutPoint<'a>) -> (usize, OpenMarkup<'a>) {
         let CutPoint { at, mut open } = cut;
         let mut start = skip_blank_gap(self.all, at);
@@ -300,7 +302,8 @@ impl<'t, 'a> OpenStyles<'t, 'a> {
         Self { around, ahead }
     }
 
-    /// The styles that a cut at `at` would part, the outermost first; none if it would leave one of them empty.
+    /// The styles that a cut at `at` would part, the outermost first; none if it would leave one of them
+    /// empty.
     fn styles_cut_at(&mut self, at: usize) -> Option<&[&'a StyledRange]> {
         while let Some((first, ahead)) = self.ahead.split_first()
             && first.range.start < at

@@ -1,4 +1,5 @@
-//! Tables, which WhatsApp does not have: a small one becomes a block of code, a larger one a line for each row.
+//! Tables, which WhatsApp does not have: a small one becomes a block of code, a larger one a line for each
+//! row.
 
 use unicode_width::UnicodeWidthStr;
 
@@ -8,8 +9,8 @@ use crate::writing::find_addresses;
 
 /// Columns of text that a phone shows in a block of code without breaking lines.
 const BLOCK_MAX_COLUMNS: usize = 30;
-/// How many times as long as it was typed a table may become. Each row repeats the header: without a bound an answer
-/// could become hundreds of times as long.
+/// How many times as long as it was typed a table may become. Each row repeats the header: without a bound an
+/// answer could become hundreds of times as long.
 const GROWTH_MAX: usize = 8;
 
 /// A table while it is read.
@@ -20,8 +21,8 @@ pub struct MarkdownTable {
 }
 
 impl MarkdownTable {
-    /// The table as WhatsApp can show it. `margin` begins every line but the first, as in a quote or a list. None if it
-    /// is best left as it was typed, in so many bytes.
+    /// The table as WhatsApp can show it. `margin` begins every line but the first, as in a quote or a list.
+    /// `None` if it is best left as it was typed, in so many bytes.
     pub fn layout_for_whatsapp(&self, margin: &str, typed_bytes: usize) -> Option<FormattedText> {
         self.layout_as_code_block(margin).or_else(|| self.layout_as_lines(margin, typed_bytes))
     }

@@ -1,7 +1,7 @@
 //! What an answer does besides saying something: `<file path="chart.png">caption</file>` sends a file,
 //! `<reaction>👍</reaction>` puts an emoji on the message that is answered.
 //!
-//! A tag is read only where it is whole and not in code; everything else is text, as typed.
+//! A tag is read only if it is whole and not in code; everything else is text, as typed.
 
 use super::characters::is_invisible_character;
 use super::verbatim::find_markdown_code;
@@ -92,7 +92,8 @@ fn parse_tag(text: &str) -> Option<(Tag<'_>, usize)> {
             return Some((Tag::File { path, caption: "" }, text.len() - rest.len()));
         }
         let after = after.strip_prefix('>')?;
-        // What follows the next beginning closes that one: this one was never closed, and nobody looks further.
+        // What follows the next beginning closes that one: this one was never closed, and nobody looks
+        // further.
         let own = after.split("<file").next().unwrap_or_default();
         let (caption, _) = own.split_once("</file>")?;
         let length = text.len() - after.len() + caption.len() + "</file>".len();
@@ -130,7 +131,8 @@ mod tests {
 
     use super::*;
 
-    /// Each piece of an answer: a text as it is, a file as `[path] caption`; a reaction after all of them as `(👍)`.
+    /// Each piece of an answer: a text as it is, a file as `[path] caption`; a reaction after all of them as
+    /// `(👍)`.
     fn shown(answer: &str) -> Vec<String> {
         let TaggedAnswer { pieces, reaction, .. } = extract_tags(answer);
         let pieces = pieces.into_iter().map(|piece| match piece {

@@ -45,8 +45,8 @@ impl From<Vec<Range<usize>>> for TextRanges {
     }
 }
 
-/// The fenced blocks and the texts between backticks, with their delimiters. A block that is never closed goes to
-/// the end.
+/// The fenced blocks and the texts between backticks, with their delimiters. A block that is never closed
+/// goes to the end.
 pub fn find_markdown_code(text: &str) -> TextRanges {
     let bounded = parser::limit_nesting(text);
     let code = parser::parse_markdown_events(&bounded).filter(|(event, _)| is_code_event(event));

@@ -1,4 +1,5 @@
-//! `nanokimi auth`: links a WhatsApp account, by QR code, pairing code or passkey; shows and removes the link.
+//! `nanokimi auth`: links a WhatsApp account, by QR code, pairing code or passkey; shows and removes the
+//! link.
 //!
 //! The only place that shows a code, and it shows it to a person: no log and no file ever has one.
 
@@ -27,7 +28,7 @@ use crate::store::{InstanceLock, LinkRecord, Store};
 use crate::types::{LinkState, Pairing};
 use crate::writing::normalize_typed_text;
 
-/// What is said of codes where there is no terminal.
+/// What is said of codes when there is no terminal.
 const IN_A_PIPE: &str = "Without an option, the phone scans a QR code. On a terminal it is renewed in place, and gone \
                          afterwards; in a pipe each code is printed once, as it comes, for whoever reads along. The exit \
                          codes are in docs/operating.md.";
@@ -50,7 +51,7 @@ pub struct Arguments {
 }
 
 pub async fn run_auth_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
-    // The screen belongs to the code; what the library warns of meanwhile is its own business.
+    // The screen belongs to the code: what the library warns of meanwhile is not shown.
     log::start_log("error");
     if arguments.status {
         return print_link_status(install).await;
@@ -104,7 +105,7 @@ async fn unlink_account(install: &Install, yes: bool) -> Result<ExitCode> {
             ui::print_info("No WhatsApp account is linked.");
             return Ok(ExitCode::SUCCESS);
         }
-        // There is still a link to get rid of, and no other way to.
+        // There is still a link to remove, and no other way to do it.
         Err(error) => {
             ui::print_info(format!("The keys of the link are damaged: {}.", checks::render_error(&error)))
         }
@@ -157,7 +158,7 @@ async fn link_whatsapp_account(install: &Install, phone: Option<String>) -> Resu
     let stop = async {
         tokio::select! {
             () = asked => {}
-            // Where what is to be shown cannot be, nobody can scan it.
+            // If the code cannot be shown, nobody can scan it.
             Ok(()) = given_up => {}
         }
     };
@@ -211,7 +212,8 @@ async fn print_linked_account(store: &Store) -> Result<ExitCode> {
     Ok(ExitCode::SUCCESS)
 }
 
-/// Shows what the person has to do, as it changes, and passes a passkey's answer on; until the bridge is gone.
+/// Shows what the person has to do, as it changes, and passes a passkey's answer on, until the bridge is
+/// gone.
 async fn show_pairing_until_done(
     mut link: watch::Receiver<LinkState>,
     answers: mpsc::Sender<String>,
@@ -279,7 +281,7 @@ async fn show_pairing_until_done(
     }
 }
 
-/// Passes on what the person says about the passkey, where it is asked for. Whether it was an answer.
+/// Passes on what the person says about the passkey, if it is asked for. Returns whether it was an answer.
 async fn forward_passkey_answer(now: &LinkState, line: &str, answers: &mpsc::Sender<String>) -> bool {
     match now {
         LinkState::Pairing(Pairing::Passkey { .. }) => match passkey::parse_passkey_answer(line) {

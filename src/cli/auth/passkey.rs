@@ -1,7 +1,7 @@
 //! The passkey that WhatsApp asks some accounts for: a browser of the person answers it. Pure.
 //!
-//! The request is what `navigator.credentials.get` takes, the answer what it gives, both as JSON with base64url
-//! (W3C Web Authentication). A passkey of WhatsApp answers only on WhatsApp's own page.
+//! The request is what `navigator.credentials.get` takes, the answer what it gives, both as JSON with
+//! base64url (W3C Web Authentication). A passkey of WhatsApp answers only on WhatsApp's own page.
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
@@ -11,7 +11,7 @@ use crate::writing::normalize_typed_text;
 /// Fields of the answer that WhatsApp reads.
 const ANSWERED: [&str; 3] = ["clientDataJSON", "authenticatorData", "signature"];
 
-/// Asks for a click first: a browser asks for a passkey only where the person is in the page.
+/// Asks for a click first: a browser asks for a passkey only when the person is in the page.
 const SCRIPT: &str = "(async()=>{const o=REQUEST;\
 const d=s=>Uint8Array.from(atob(s.replace(/-/g,'+').replace(/_/g,'/')),c=>c.charCodeAt(0));\
 const e=b=>b?btoa(String.fromCharCode(...new Uint8Array(b))).replace(/\\+/g,'-').replace(/\\//g,'_').replace(/=+$/,''):null;\
@@ -26,7 +26,7 @@ authenticatorData:e(r.authenticatorData),signature:e(r.signature),userHandle:e(r
 /// # Errors
 /// The request is no JSON.
 pub fn render_passkey_instructions(request: &str) -> Result<String> {
-    // Read and written again: what is pasted into a browser holds values and no program of somebody else's.
+    // Parsed and written again: what is pasted into a browser holds values, and nobody else's program.
     let request: Value =
         serde_json::from_str(request).context("Failed to read WhatsApp's question for a passkey")?;
     let request = serde_json::to_string(&request)?;

@@ -58,7 +58,7 @@ impl QrCells {
             (Self::HalfBlocks, 0b01) => '▀',
             (Self::HalfBlocks, 0b10) => '▄',
             (Self::HalfBlocks, _) | (Self::Sextants, 0b11_1111) => '█',
-            // These two were there before the sextants, which leave them out.
+            // These two characters are older than the sextants, which leave them out.
             (Self::Sextants, 0b01_0101) => '▌',
             (Self::Sextants, 0b10_1010) => '▐',
             (Self::Sextants, _) => {
@@ -133,7 +133,7 @@ impl QrModules {
             .collect()
     }
 
-    /// At a place of the drawing, whose white counts.
+    /// At a place of the drawing, with its white border.
     fn is_black_at(&self, x: usize, y: usize, quiet: usize) -> bool {
         let inside = |place: usize| place.checked_sub(quiet).filter(|place| *place < self.width);
         let (Some(x), Some(y)) = (inside(x), inside(y)) else { return false };
@@ -176,7 +176,8 @@ mod tests {
         inner.expect("black on white").chars().collect()
     }
 
-    /// Whether a pixel of a character is black, by what Unicode says of the character: independent of `character`.
+    /// Whether a pixel of a character is black, by what Unicode says of the character: independent of
+    /// `character`.
     fn is_black(c: char, x: usize, y: usize) -> bool {
         let (left, upper) = (x < CELL.0 / 2, y < CELL.1 / 2);
         match c {

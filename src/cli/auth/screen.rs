@@ -1,6 +1,7 @@
 //! What a person sees while an account is being linked, on a terminal or in a pipe.
 //!
-//! On a terminal the codes stand on its second screen, which is taken away afterwards: they let whoever sees them in.
+//! On a terminal the codes stand on its second screen, which is taken away afterwards: a person who sees a
+//! code can use it.
 
 use std::time::Duration;
 
@@ -78,7 +79,7 @@ impl Drop for PairingScreen {
     }
 }
 
-/// What stands on the second screen, line by line; nothing where there is no code.
+/// What stands on the second screen, line by line; nothing if there is no code.
 fn render_on_terminal(pairing: &Pairing, now: Timestamp, room: TerminalSize) -> Result<Option<Vec<String>>> {
     Ok(match pairing {
         Pairing::Qr { code, until } => Some(render_qr_lines(code, &render_seconds_left(*until, now), room)?),

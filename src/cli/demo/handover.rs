@@ -1,9 +1,10 @@
-//! Runs a program of an ordinary account for root, without root's terminal: whoever holds a terminal can type into it
-//! (TIOCSTI, ioctl_tty(2)) or read from it later, and what is typed there root's shell does.
+//! Runs a program of an ordinary account for root, without root's terminal: a program that holds a terminal
+//! can type into it (TIOCSTI, ioctl_tty(2)) or read from it later, and root's shell does what is typed there.
 //!
-//! Where a person sits at a terminal, the program gets one of its own from script(1), which carries every byte, the window's
-//! size and the exit code. Where it is rather files and programs, a pipe takes the place of each terminal among them. Either
-//! way it is in a session of its own, from which /dev/tty leads nowhere else.
+//! If a person sits at a terminal, the program gets one of its own from script(1), which carries every byte,
+//! the window's size and the exit code. If files and programs are connected instead, a pipe takes the place
+//! of each terminal among them. Either way the program is in a session of its own, from which /dev/tty leads
+//! nowhere else.
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, IsTerminal, Read, Write};

@@ -179,7 +179,7 @@ const TRIGGER_MAX_CHARS: usize = 60;
 
 /// The word of `--trigger`, with or without its "@".
 pub fn parse_trigger_word(typed: &str) -> Result<String> {
-    // Not left out like what comes along when a word is pasted: nobody copies these by chance.
+    // Refused, and not left out like what comes along when a word is pasted: nobody copies these by chance.
     if typed.chars().any(char::is_control) {
         bail!("--trigger has a control character in it; type the word anew, such as Kai");
     }
@@ -203,7 +203,8 @@ pub fn render_web_policy(policy: &WebPolicy) -> &'static str {
     }
 }
 
-/// The options of `groups set` that make a new group like this one, each with a space before it; its trigger is `add`'s.
+/// The options of `groups set` that make a new group like this one, each with a space before it; its trigger
+/// is `add`'s.
 pub fn render_set_options(group: &Group) -> String {
     let mut options = String::new();
     if let Some(engine) = &group.engine {
