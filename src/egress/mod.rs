@@ -2,15 +2,15 @@
 //! in the group's own folder (`server`). The group is known by the socket, never by what a request says.
 //!
 //! ```text
-//! /coding/v1/*   ──▶  relay: the stand-in login becomes the real one                     ──▶  the Kimi API
-//! CONNECT, http: ──▶  forward_proxy: the group's allowlist, and public addresses only    ──▶  the web
+//! /coding/v1/*   ──▶  relay: the stand-in login becomes the real one                      ──▶  the Kimi API
+//! CONNECT, http: ──▶  forward_proxy: the group's web policy, and public addresses only    ──▶  the web
 //! anything else  ──▶  an error
 //! ```
 //!
 //! The way to the API: `api_routes` has the allowlist of endpoints and headers, `request_check` reads which
 //! model a request is for and whether it sends Kimi to the web, `retry_policy` decides about retries and
 //! backoff, `meter` reads the token usage from the answers while they pass. The way to the web is a forward
-//! proxy with a guard against SSRF (server-side request forgery) and a rate limit.
+//! proxy with an allowlist, a guard against SSRF (server-side request forgery), and a rate limit.
 //!
 //! The real login goes into one request header and nowhere else: never into a log, an error or an answer.
 //! Nothing here decides about turns; `ledger` keeps what was seen until the session takes it.

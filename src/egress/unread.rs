@@ -13,7 +13,7 @@ use tokio::time::{Sleep, sleep};
 pub const UNREAD_TIMEOUT: Duration = Duration::from_secs(5 * 60);
 
 /// A connection on which a write fails when nothing could be written for [`UNREAD_TIMEOUT`]. With that the
-/// connection ends, and whatever the answer came from.
+/// connection ends, and so does the one that the answer came from.
 #[derive(Debug)]
 pub struct UnreadTimeoutStream<S> {
     stream: S,

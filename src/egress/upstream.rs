@@ -1,4 +1,4 @@
-//! Where the egress proxies of an install lead, and as whom.
+//! The Kimi API that the egress proxies of an install lead to, and the login that they use.
 
 use std::sync::Arc;
 
