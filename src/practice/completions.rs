@@ -1,4 +1,4 @@
-//! Says a reply as the Kimi API does: server-sent events, or one piece of JSON where the request wants that.
+//! Says a reply as the Kimi API does: server-sent events, or one piece of JSON if the request wants that.
 
 use std::collections::VecDeque;
 use std::time::Duration;

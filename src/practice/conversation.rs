@@ -18,7 +18,7 @@ pub struct Conversation {
 }
 
 impl Conversation {
-    /// `None` where the request has no list of messages.
+    /// `None` if the request has no list of messages.
     pub fn from_request(request: &Value) -> Option<Self> {
         let mut conversation = Self { said: Vec::new(), tool_answers: Vec::new() };
         for message in request.get("messages")?.as_array()? {

@@ -2,7 +2,7 @@
 //! with a container that runs and with none, and what an agent holds that waits.
 //!
 //! The real service, rootless Docker, the agent images and the engines; only the model is the practice one.
-//! Runs as the person whose Docker it is: `tests/run bench` does that. Fails where something is missing.
+//! Runs as the person whose Docker it is: `tests/run bench` does that. Fails if something is missing.
 
 #![expect(clippy::unwrap_used, reason = "a figure that cannot be taken ends the run")]
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]

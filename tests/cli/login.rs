@@ -26,7 +26,7 @@ const LOOK: Duration = Duration::from_millis(5);
 /// Kimi's servers, and a home whose nanokimi asks them.
 struct World {
     practice: Practice,
-    desk: MockLoginServer,
+    login_server: MockLoginServer,
     home: Home,
     runtime: Runtime,
 }
@@ -35,12 +35,12 @@ impl World {
     fn new(terms: LoginTerms) -> Self {
         let runtime = Runtime::new().unwrap();
         let practice = runtime.block_on(start_scripted_model());
-        let desk = MockLoginServer::start(&practice, terms);
+        let login_server = MockLoginServer::start(&practice, terms);
         let home = Home::empty()
             .set("KIMI_CODE_OAUTH_HOST", &practice.oauth_host())
             .set("KIMI_CODE_BASE_URL", &practice.base_url())
             .set("TZ", "UTC");
-        Self { practice, desk, home, runtime }
+        Self { practice, login_server, home, runtime }
     }
 
     fn quick() -> Self {
@@ -74,7 +74,7 @@ impl World {
 
     fn polls(&self, count: u64) {
         let asked = async {
-            while self.desk.counts().polls < count {
+            while self.login_server.counts().polls < count {
                 tokio::time::sleep(LOOK).await;
             }
         };
@@ -82,7 +82,7 @@ impl World {
     }
 
     fn put(&self, age: Duration) {
-        self.home.write(FILE, &self.desk.issue_login_file(Clock::System.now(), age));
+        self.home.write(FILE, &self.login_server.issue_login_file(Clock::System.now(), age));
     }
 
     fn text(&self) -> String {
@@ -108,10 +108,10 @@ fn refused(said: &Said) -> &str {
 #[test]
 fn a_login_is_one_command_and_a_page_in_any_browser() {
     let world = World::quick();
-    world.desk.set_approval(Approval::Waits);
+    world.login_server.set_approval(Approval::Waits);
     let child = world.start();
     world.polls(3);
-    world.desk.set_approval(Approval::Agrees);
+    world.login_server.set_approval(Approval::Agrees);
     let said = world.ended(child).done();
     assert_eq!(said.stdout, "");
     assert_snapshot!(said.stderr, @"
@@ -126,7 +126,7 @@ fn a_login_is_one_command_and_a_page_in_any_browser() {
     ");
     let login: Value = serde_json::from_str(&world.text()).unwrap();
     assert_eq!(login.as_object().unwrap().len(), 6);
-    assert!(world.desk.can_refresh_from(&world.text()));
+    assert!(world.login_server.can_refresh_from(&world.text()));
     for (name, mode) in [(FILE, 0o600), ("nanokimi/data/credentials", 0o700)] {
         assert_eq!(fs::metadata(world.home.path(name)).unwrap().permissions().mode() & 0o777, mode, "{name}");
     }
@@ -150,13 +150,13 @@ fn a_second_login_takes_the_place_of_the_first_and_only_then() {
     world.put(Duration::ZERO);
     world.home.write("nanokimi/data/credentials/config.toml", "mine = true\n");
     let before = world.text();
-    world.desk.set_approval(Approval::Denies);
+    world.login_server.set_approval(Approval::Denies);
     let said = world.run(&["login"]);
     assert_snapshot!(refused(&said), @"nanokimi: The login was refused on Kimi's page; run `nanokimi login` again if that was a mistake");
     assert!(said.stderr.starts_with("There is a Kimi login already. It stays until the new one is there.\n"));
     assert_eq!(world.text(), before);
 
-    world.desk.set_approval(Approval::Agrees);
+    world.login_server.set_approval(Approval::Agrees);
     let said = world.run(&["login"]).done();
     assert_ne!(world.text(), before);
     let config = fs::read_to_string(world.home.path("nanokimi/data/credentials/config.toml")).unwrap();
@@ -172,17 +172,17 @@ fn a_code_that_nobody_uses_runs_out() {
         codes_last: second,
         ..LoginTerms::default()
     });
-    world.desk.set_approval(Approval::Waits);
+    world.login_server.set_approval(Approval::Waits);
     assert_snapshot!(refused(&world.run(&["login"])), @"nanokimi: Nobody agreed on Kimi's page in time; run `nanokimi login` again");
     world.nobody_is_logged_in();
-    world.desk.queue_faults([LoginFault::Expired]);
+    world.login_server.queue_faults([LoginFault::Expired]);
     assert!(refused(&world.run(&["login"])).starts_with("nanokimi: Nobody agreed on Kimi's page in time"));
 }
 
 #[test]
 fn a_login_that_is_refused_on_the_page_says_so() {
     let world = World::quick();
-    world.desk.set_approval(Approval::Denies);
+    world.login_server.set_approval(Approval::Denies);
     assert_snapshot!(refused(&world.run(&["login"])), @"nanokimi: The login was refused on Kimi's page; run `nanokimi login` again if that was a mistake");
     world.nobody_is_logged_in();
 }
@@ -190,21 +190,21 @@ fn a_login_that_is_refused_on_the_page_says_so() {
 #[test]
 fn a_server_that_wants_to_be_asked_less_often_is() {
     let world = World::quick();
-    world.desk.queue_faults([LoginFault::SlowDown]);
+    world.login_server.queue_faults([LoginFault::SlowDown]);
     let began = Instant::now();
     world.run(&["login"]).done();
     assert!(began.elapsed() >= Duration::from_secs(5), "{:?}", began.elapsed());
-    assert_eq!(world.desk.counts().polls, 2);
+    assert_eq!(world.login_server.counts().polls, 2);
 }
 
 #[test]
 fn a_server_in_trouble_is_asked_again_until_the_code_runs_out() {
     let world = World::quick();
     let child = world.start();
-    world.desk.set_approval(Approval::Waits);
+    world.login_server.set_approval(Approval::Waits);
     world.polls(1);
-    world.desk.queue_faults([LoginFault::Status(503), LoginFault::HangUp, LoginFault::Nonsense]);
-    world.desk.set_approval(Approval::Agrees);
+    world.login_server.queue_faults([LoginFault::Status(503), LoginFault::HangUp, LoginFault::Nonsense]);
+    world.login_server.set_approval(Approval::Agrees);
     world.ended(child);
 
     let second = Duration::from_secs(1);
@@ -213,10 +213,10 @@ fn a_server_in_trouble_is_asked_again_until_the_code_runs_out() {
         codes_last: second,
         ..LoginTerms::default()
     });
-    world.desk.set_approval(Approval::Waits);
+    world.login_server.set_approval(Approval::Waits);
     let child = world.start();
     world.polls(1);
-    world.desk.queue_faults([LoginFault::Status(503); 40]);
+    world.login_server.queue_faults([LoginFault::Status(503); 40]);
     assert_snapshot!(refused(&world.ended(child)), @"nanokimi: Kimi's login server did not answer in time (it answers HTTP 503, server_error); check this machine's connection with `curl -I SERVER`, then run `nanokimi login` again");
     world.nobody_is_logged_in();
 }
@@ -226,7 +226,7 @@ fn a_server_that_is_not_there_is_named() {
     let home = Home::empty().set("KIMI_CODE_OAUTH_HOST", "http://127.0.0.1:9");
     assert_snapshot!(refused(&home.run(&["login"])), @"nanokimi: Kimi's login server gives no code (Connection refused); check this machine's connection with `curl -I http://127.0.0.1:9`, then run `nanokimi login` again");
     let world = World::quick();
-    world.desk.queue_faults([LoginFault::Status(500)]);
+    world.login_server.queue_faults([LoginFault::Status(500)]);
     assert_snapshot!(refused(&world.run(&["login"])), @"nanokimi: Kimi's login server gives no code (it answers HTTP 500, server_error); check this machine's connection with `curl -I SERVER`, then run `nanokimi login` again");
 }
 
@@ -234,7 +234,7 @@ fn a_server_that_is_not_there_is_named() {
 fn whoever_gives_up_leaves_nothing_behind() {
     for signal in ["INT", "TERM", "HUP"] {
         let world = World::quick();
-        world.desk.set_approval(Approval::Waits);
+        world.login_server.set_approval(Approval::Waits);
         let child = world.start();
         world.polls(1);
         // To timeout, which passes it on.
@@ -254,7 +254,7 @@ fn where_nothing_can_be_kept_nobody_is_asked() {
     let world = World::quick();
     fs::create_dir_all(world.home.path("nanokimi/data/credentials/kimi-code.lock")).unwrap();
     assert_snapshot!(refused(&world.run(&["login"])), @"nanokimi: Failed to lock HOME/nanokimi/data/credentials/kimi-code.lock: that is a folder, not a file; move it away");
-    assert_eq!(world.desk.counts().device_codes, 0);
+    assert_eq!(world.login_server.counts().device_codes, 0);
 }
 
 #[test]
@@ -264,7 +264,7 @@ fn with_an_api_key_a_login_would_be_ignored() {
     let refusal = world.home.refuses(&["login"]);
     assert_snapshot!(refusal, @"MOONSHOT_API_KEY is set, and with it a Kimi login would be ignored; take the key out of HOME/nanokimi/.env to use a login");
     assert_snapshot!(world.run(&["login", "--status"]).done().stderr, @"MOONSHOT_API_KEY is used; a Kimi login would be ignored.");
-    assert_eq!(world.desk.counts().device_codes, 0);
+    assert_eq!(world.login_server.counts().device_codes, 0);
 }
 
 #[test]
@@ -284,7 +284,7 @@ fn status_shows_whose_login_it_is_and_what_is_left_of_the_plan() {
     ");
 
     // Revoked at Kimi; too old to ask with; without a refresh token.
-    world.desk.expire_access_tokens();
+    world.login_server.expire_access_tokens();
     let said = world.run(&["login", "--status"]).done();
     assert_snapshot!(said.stdout.lines().last().unwrap(), @"quota       not told: it does not accept the login (HTTP 401)");
     world.put(Duration::from_secs(3600));
@@ -294,7 +294,8 @@ fn status_shows_whose_login_it_is_and_what_is_left_of_the_plan() {
     );
     assert_snapshot!(said.stdout.lines().last().unwrap(), @"quota       not asked for: the token has expired");
     let mut login: Value =
-        serde_json::from_str(&world.desk.issue_login_file(Clock::System.now(), Duration::ZERO)).unwrap();
+        serde_json::from_str(&world.login_server.issue_login_file(Clock::System.now(), Duration::ZERO))
+            .unwrap();
     login["refresh_token"] = "".into();
     world.home.write(FILE, &login.to_string());
     let said = world.run(&["login", "--status"]).done();
@@ -321,7 +322,7 @@ fn logout_removes_the_login_and_says_what_is_still_good() {
 #[test]
 fn on_a_terminal_the_page_is_a_qr_code_too_and_the_time_is_counted_down() {
     let world = World::quick();
-    world.desk.set_approval(Approval::Waits);
+    world.login_server.set_approval(Approval::Waits);
     let mut command = std::process::Command::new("script");
     let run = format!("stty rows 40 cols 100; exec unshare --user -- {} login", crate::world::NANOKIMI);
     command.args(["--quiet", "--return", "--command", &run, "/dev/null"]).stdin(Stdio::null());
@@ -331,7 +332,7 @@ fn on_a_terminal_the_page_is_a_qr_code_too_and_the_time_is_counted_down() {
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
     // Longer than a second.
     world.polls(40);
-    world.desk.set_approval(Approval::Agrees);
+    world.login_server.set_approval(Approval::Agrees);
     let shown = world.ended(child).done().stdout;
     assert!(shown.contains("\x1b[38;5;16;48;5;231m"), "a code is drawn: {shown}");
     assert!(shown.contains("\rWaiting for you to agree. 30 min left; Ctrl-C ends.\x1b[K"), "{shown}");

@@ -1,4 +1,4 @@
-//! WhatsApp where no account is linked: every verb that needs one says so, with an exit code of its own. What
+//! WhatsApp when no account is linked: every verb that needs one says so, with an exit code of its own. What
 //! they do with one is told in `tests/whatsapp/program`.
 
 use std::os::unix::fs::PermissionsExt;

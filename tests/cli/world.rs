@@ -12,7 +12,7 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 pub const NANOKIMI: &str = env!("CARGO_BIN_EXE_nanokimi");
-/// Longer than any of these runs takes; who takes longer hangs.
+/// Longer than any of these runs takes; what takes longer hangs.
 const LIMIT_SECS: &str = "60";
 
 /// As whom the binary runs: in a user namespace of its own, so that it is the same whoever runs the tests.
@@ -138,7 +138,7 @@ impl Home {
         let mut listing = BTreeMap::new();
         list(self.folder.path(), &mut listing);
         listing.remove(&self.path("nanokimi/store/nanokimi.lock"));
-        // The index of SQLite's journal: whoever reads, such as a service that runs, leaves a mark in it.
+        // The index of SQLite's journal: a reader, such as a service that runs, leaves a mark in it.
         listing.remove(&self.path("nanokimi/store/nanokimi.db-shm"));
         listing
     }

@@ -3,7 +3,7 @@
 //!
 //! Runs as an ordinary person. What it needs and does not find fails: rootless Docker (at `TEST_DOCKER`, such
 //! as `unix:///run/user/1000/docker.sock`, else in `XDG_RUNTIME_DIR`) and the program (`TEST_NANOKIMI`). The
-//! agent image is built where it is missing. `tests/run containers` brings all of it.
+//! agent image is built if it is missing. `tests/run containers` brings all of it.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic says what went wrong")]
 

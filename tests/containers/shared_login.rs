@@ -3,7 +3,7 @@
 //!
 //! It is the real one, and runs from the agent image only for the sake of its Python: in a container of its
 //! own, where `~/.kimi/credentials` is the very folder that the service keeps the login in. What it asks goes
-//! past all doors to the practice server, with the real login.
+//! past all egress proxies to the practice server, with the real login.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -149,7 +149,7 @@ impl HostsKimi {
     }
 }
 
-/// As a group's container, but with the login itself, and past the door.
+/// As a group's container, but with the login itself, and past the egress proxy.
 fn spec_of(world: &World, road: &Path) -> ContainerSpec {
     let paths = world.paths();
     let install = InstallId::new(format!("{}-owner", world.install()));

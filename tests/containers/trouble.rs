@@ -82,7 +82,7 @@ async fn every_trouble_of_the_account_is_told_once_and_what_was_asked_is_answere
             );
             let to_owner_says = start("I cannot answer in any chat now.");
             assert!(to_owner.0 == "main" && to_owner.1.starts_with(&to_owner_says), "{to_owner:?}");
-            // The engine asks no second time: the door has told it in a way that it takes as final.
+            // The engine asks no second time: the egress proxy has told it in a way that it takes as final.
             let asked = world.model_requests(directive.lines().next().unwrap()) - asked_before;
             assert_eq!(asked, 1, "{directive}");
             assert_eq!(world.asks("family", "@Kai SAY better now").await, "Kai: better now");

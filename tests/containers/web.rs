@@ -1,4 +1,5 @@
-//! What an agent reaches of the web, tried from inside of its container against an internet that the test makes.
+//! What an agent reaches of the web, tried from inside of its container against an internet that the test
+//! makes.
 
 use std::net::IpAddr;
 
@@ -122,7 +123,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     else {
         return;
     };
-    // All of them are there: nothing but the door keeps an agent away.
+    // All of them are there: nothing but the egress proxy keeps an agent away.
     let listening = CLOSED.into_iter().chain(["127.0.0.1", OWN, OWN_IPV6]);
     for address in listening.clone() {
         let address: IpAddr = address.parse().unwrap();
@@ -250,7 +251,7 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
                --index-url https://public.example/simple/ town && venv/bin/pip list --format freeze | grep town";
     assert_eq!(world.agent_runs("family", pip).await, "town==1.0\n");
 
-    // Kimi searches and fetches for the engine; where it cannot fetch, the engine does so itself.
+    // Kimi searches and fetches for the engine; if it cannot fetch, the engine does so itself.
     let searched = world.asks("family", "@Kai CALL SearchWeb {\"query\":\"town hall\"}").await;
     assert!(searched.contains("A practice result for \"town hall\""), "{searched}");
     let fetched =

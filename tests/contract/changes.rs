@@ -97,7 +97,7 @@ async fn a_quote_and_a_mention_say_whom_and_what_they_mean() {
     let quote = quoting.message.extended_text_message.as_option().unwrap();
     let quote = quote.context_info.as_option().unwrap();
     assert_eq!(quote.stanza_id.as_deref(), Some(written.as_str()));
-    // The library quotes a person's device; whoever reads that compares people.
+    // The library quotes a person's device; a reader of that compares people.
     let quoted = address(quote.participant.as_deref().unwrap());
     assert_eq!((quoted.device, quoted.to_non_ad().to_string().as_str()), (1, ANNA_LID));
     assert_eq!(quote.quoted_message.as_option().unwrap().text_content(), Some("Who cooks?"));

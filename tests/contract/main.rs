@@ -1,5 +1,5 @@
 //! What we rely on of the WhatsApp client library, tried against the WhatsApp server of
-//! `tests/whatsapp-server`. No code of nanokimi's own takes part: where one of these fails, a new version of
+//! `tests/whatsapp-server`. No code of nanokimi's own takes part: if one of these fails, a new version of
 //! the library does something else.
 //!
 //! Real encryption, real files and real time; nothing leaves the machine. The tests wait for what happens,

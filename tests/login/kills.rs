@@ -49,25 +49,25 @@ async fn a_service_that_is_killed_while_it_renews_has_a_login_at_its_next_start(
     world.log_in(Duration::ZERO);
     for kill in 0..KILLS {
         let mut service = start(&world, &socket);
-        world.refreshes(world.desk.counts().refreshes + 1).await;
+        world.refreshes(world.login_server.counts().refreshes + 1).await;
         // A different moment of the renewal, or of the pause after it, each time.
         sleep(Duration::from_micros(kill as u64 * 617 % 9000)).await;
         service.kill().unwrap();
         service.wait().unwrap();
-        if world.desk.can_refresh_from(&world.text()) {
+        if world.login_server.can_refresh_from(&world.text()) {
             continue;
         }
         let left =
             fs::read_to_string(left_behind(&world).expect("there was a place for the answer")).unwrap();
-        if !world.desk.can_refresh_from(&left) {
+        if !world.login_server.can_refresh_from(&left) {
             // Nothing can help here: the server had changed its mind, and had not told us yet.
             assert_eq!(left.trim(), "", "an answer was there and is not whole");
             world.log_in(Duration::ZERO);
         }
     }
     let mut service = start(&world, &socket);
-    world.refreshes(world.desk.counts().refreshes + 2).await;
+    world.refreshes(world.login_server.counts().refreshes + 2).await;
     service.kill().unwrap();
     service.wait().unwrap();
-    assert_eq!(world.desk.counts().refreshes_refused, 0, "a spent token was never used again");
+    assert_eq!(world.login_server.counts().refreshes_refused, 0, "a spent token was never used again");
 }

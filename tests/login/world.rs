@@ -1,4 +1,4 @@
-//! An install with a login in it, a login server that does as told, and a keeper between them.
+//! An install with a login in it, a login server that does as told, and a refresher between them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -25,7 +25,7 @@ pub const PATIENCE: Duration = Duration::from_secs(30);
 
 pub struct World {
     pub practice: Practice,
-    pub desk: MockLoginServer,
+    pub login_server: MockLoginServer,
     pub paths: Paths,
     _folder: TempDir,
 }
@@ -37,8 +37,9 @@ impl World {
         let paths = Paths::new(folder.path());
         folders::prepare_install_folders(&paths).unwrap();
         let practice = start_scripted_model().await;
-        let desk = MockLoginServer::start(&practice, LoginTerms { lifetime, ..LoginTerms::default() });
-        Self { practice, desk, paths, _folder: folder }
+        let login_server =
+            MockLoginServer::start(&practice, LoginTerms { lifetime, ..LoginTerms::default() });
+        Self { practice, login_server, paths, _folder: folder }
     }
 
     pub fn file(&self) -> PathBuf {
@@ -47,7 +48,7 @@ impl World {
 
     /// Puts a login in place that was made this long ago.
     pub fn log_in(&self, age: Duration) {
-        self.put(&self.desk.issue_login_file(Clock::System.now(), age));
+        self.put(&self.login_server.issue_login_file(Clock::System.now(), age));
     }
 
     /// Puts a login in place as `nanokimi login` and kimi-cli do.
@@ -77,19 +78,19 @@ impl World {
         names
     }
 
-    pub fn keeper(&self) -> Keeper {
+    pub fn refresher(&self) -> TestRefresher {
         let host = self.practice.oauth_host();
         let login = Arc::new(Login::load_from_disk(&self.paths, None, &host, Clock::System.now()));
         let seen = login.watch_authorization();
         let (stop, stopped) = oneshot::channel();
         let task = tokio::spawn(login::run_refresher(Arc::clone(&login), Clock::System, stopped));
-        Keeper { login, seen, stop: Some(stop), task }
+        TestRefresher { login, seen, stop: Some(stop), task }
     }
 
     /// Waits until so many refreshes were asked for.
     pub async fn refreshes(&self, count: u64) {
         let asked = async {
-            while self.desk.counts().refreshes < count {
+            while self.login_server.counts().refreshes < count {
                 tokio::time::sleep(Duration::from_millis(5)).await;
             }
         };
@@ -97,20 +98,20 @@ impl World {
     }
 }
 
-/// A running keeper, as a service has one.
-pub struct Keeper {
+/// A running refresher, as a service has one.
+pub struct TestRefresher {
     pub login: Arc<Login>,
     seen: watch::Receiver<Authorization>,
     stop: Option<oneshot::Sender<()>>,
     task: JoinHandle<()>,
 }
 
-impl Keeper {
+impl TestRefresher {
     pub fn now(&self) -> Authorization {
         self.seen.borrow().clone()
     }
 
-    /// The token that the doors have now.
+    /// The token that the egress proxies have now.
     pub fn token(&self) -> String {
         match self.now() {
             Authorization::Login(token) => token.expose_secret().to_owned(),
@@ -130,7 +131,7 @@ impl Keeper {
         }
     }
 
-    /// What the doors are given next.
+    /// What the egress proxies are given next.
     pub async fn next(&mut self) -> Authorization {
         timeout(PATIENCE, self.seen.changed()).await.expect("nothing changes").unwrap();
         self.seen.borrow_and_update().clone()
@@ -141,7 +142,7 @@ impl Keeper {
         self.token()
     }
 
-    /// The Kimi API refuses a token at one of the doors.
+    /// The Kimi API refuses a token at one of the egress proxies.
     pub fn refuse(&self, token: &str) {
         self.login.refused_token_sender().send_replace(Some(Secret::new(token)));
     }
@@ -154,6 +155,6 @@ impl Keeper {
     /// Ends it in order.
     pub async fn ends(mut self) {
         self.stop.take().unwrap().send(()).unwrap();
-        timeout(PATIENCE, self.task).await.expect("the keeper does not end").unwrap();
+        timeout(PATIENCE, self.task).await.expect("the refresher does not end").unwrap();
     }
 }

@@ -36,7 +36,7 @@ const WORD: &str = "question";
 const ECHO: &str = "echo: ";
 /// How often it is looked whether all is answered.
 const LOOK: Duration = Duration::from_millis(100);
-/// Traces that are printed where messages were lost.
+/// Traces that are printed if messages were lost.
 const TRACES_SHOWN: usize = 20;
 const WARNINGS_SHOWN: usize = 20;
 

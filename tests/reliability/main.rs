@@ -17,8 +17,8 @@
 //! cargo test --test reliability -- idle PROGRAM  the memory of a linked service that rests for a minute
 //! ```
 //! `--seed S` at the end chooses what is left to chance. Several may run side by side: each has a home and a
-//! server of its own. Prints what was counted, and fails where a message was lost, doubled or renamed, or the
-//! log tells what is nobody's business.
+//! server of its own. Prints what was counted, and fails if a message was lost, doubled or renamed, or the
+//! log tells what it must not.
 
 #![expect(clippy::unwrap_used, reason = "a run that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "the counts are what this program is for")]

@@ -1,4 +1,4 @@
-//! What stands of a message in the service's database, for whoever asks where it was lost.
+//! What stands of a message in the service's database, for a run that asks where it was lost.
 
 use std::path::Path;
 

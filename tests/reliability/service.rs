@@ -154,7 +154,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
         broke.send(carried.is_err()).ok();
         carried
     });
-    // As `nanokimi run`: where the bridge breaks, the service ends, and systemd starts it again.
+    // As `nanokimi run`: if the bridge breaks, the service ends, and systemd starts it again.
     let asked = async {
         tokio::select! {
             _ = stopped => {}

@@ -1,4 +1,5 @@
-//! Ring 1: the real service and real SQLite between a held bridge end and a scripted engine, in paused time.
+//! Ring 1: the real service and real SQLite between a bridge in a test's hands and a scripted engine, in
+//! paused time.
 //!
 //! Each story reads like the chat that it is about. A message that nobody heard fails the story.
 

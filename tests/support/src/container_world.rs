@@ -1,4 +1,5 @@
-//! The world of a test: the real service with its database on disk, and somebody who holds the bridge's end.
+//! The world of a test: the real service with its database on disk, with the bridge's end in the test's
+//! hands.
 
 use std::fs;
 use std::io;
@@ -55,7 +56,7 @@ impl World {
     }
 
     pub async fn without_service() -> Self {
-        // Shown where a test fails.
+        // Shown if a test fails.
         let heard =
             Targets::new().with_default(LevelFilter::WARN).with_target("nanokimi", LevelFilter::DEBUG);
         let log = tracing_subscriber::fmt().with_max_level(LevelFilter::TRACE).with_test_writer();

@@ -111,7 +111,7 @@ pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     timeout(PATIENCE, watch).await.unwrap_or_else(|_| panic!("waited for nothing: {what}"));
 }
 
-/// The first column of what a database answers, read beside whoever works with it.
+/// The first column of what a database answers, read while others work with it.
 pub fn asked(database: &Path, sql: &str) -> Vec<String> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     connection.busy_timeout(PATIENCE).unwrap();

@@ -76,7 +76,7 @@ pub struct LoginCounts {
     pub refused: u64,
 }
 
-/// The login server of a practice model, for whoever says what happens there. Clones are the same one.
+/// The login server of a practice model, for a test that says what happens there. Clones are the same one.
 #[derive(Clone, Debug)]
 pub struct MockLoginServer(Arc<Mutex<LoginServerState>>);
 

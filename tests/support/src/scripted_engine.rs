@@ -30,7 +30,7 @@ pub enum Behaviour {
     Held,
     /// The launch itself fails.
     NoLaunch(Trouble),
-    /// The container runs, and then the host has a fault: whoever launches it panics.
+    /// The container runs, and then the host has a fault: what launches it panics.
     PanicsAtLaunch,
     /// Prints this instead of the protocol and ends with exit code 0, as kimi-cli 1.52 does.
     Says(&'static str),
@@ -112,7 +112,7 @@ struct EngineEnd {
     speech: Speech,
     lines: mpsc::UnboundedSender<String>,
     requests: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>>,
-    /// The steers that were told of and have no answer yet, where each has one.
+    /// The steers that were told of and have no answer yet, if each gets one.
     steers: Arc<Mutex<VecDeque<Value>>>,
 }
 

@@ -298,7 +298,7 @@ impl TestService {
     }
 }
 
-/// The settings that are nobody's point: those of a new install.
+/// The settings of a new install.
 pub fn settings(install: InstallId) -> Settings {
     Settings {
         install,

@@ -28,7 +28,7 @@ const INBOX_MAX: usize = 2048;
 /// The files of a linked device, which outlive its client.
 pub struct Files {
     folder: PathBuf,
-    /// Where they are nobody else's.
+    /// If they are nobody else's.
     _temporary: Option<TempDir>,
 }
 
@@ -174,7 +174,7 @@ impl Device {
         timeout(PATIENCE, search).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
     }
 
-    /// All messages from now on, for whoever counts them while others write.
+    /// All messages from now on, for tests that count them while others write.
     pub fn take_inbox(&mut self) -> mpsc::Receiver<InboundMessage> {
         std::mem::replace(&mut self.inbox, mpsc::channel(1).1)
     }

@@ -256,7 +256,7 @@ impl Mailbox {
         self.waiting.len()
     }
 
-    /// Keeps a stanza until it is acknowledged. Gives it back where it can be sent at once.
+    /// Keeps a stanza until it is acknowledged. Gives it back if it can be sent at once.
     pub fn put(&mut self, stanza: Node) -> Result<Option<Node>> {
         ensure!(self.held() < HELD_MAX, "A device has {HELD_MAX} stanzas that it did not acknowledge");
         if self.fetch == Fetch::UpToDate {

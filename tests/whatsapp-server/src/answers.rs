@@ -1,4 +1,4 @@
-//! What the server answers to messages where a test wants it otherwise: refusals, answers that are late,
+//! What the server answers to messages if a test wants it otherwise: refusals, answers that are late,
 //! copies that cannot be read. And what it remembers of the messages that it was sent.
 
 use std::collections::{BTreeSet, HashMap, HashSet, VecDeque};
@@ -22,7 +22,7 @@ pub struct Answers {
     held: HashMap<String, Vec<(u64, Node)>>,
     /// Phones whose next message is damaged on its way.
     damaging: HashSet<String>,
-    /// Set where each device gets a message once, however often it was sent: what each got from whom.
+    /// Set if each device gets a message once, however often it was sent: what each got from whom.
     delivered: Option<BTreeSet<(DeviceAddress, String, DeviceAddress)>>,
 }
 

@@ -172,13 +172,13 @@ impl Server {
 }
 
 impl State {
-    /// How the server answers for the keys of this device, where a test wants it otherwise.
+    /// How the server answers for the keys of this device, if a test wants it otherwise.
     pub fn withheld(&self, jid: &Jid) -> Option<Withheld> {
         let address = DeviceAddress { phone: self.phone_of(jid)?, device: jid.device };
         self.keys.withheld.get(&address).copied()
     }
 
-    /// A phone has tried to read a message, and says so where it could.
+    /// A phone has tried to read a message, and says so if it could.
     pub fn phone_tried(&mut self, phone: &str, stanza: &Node, is_readable: bool) -> Result<()> {
         let id = super::stanza::required(stanza, "id")?;
         let own = &mut self.account_mut(phone)?.phone;

@@ -1,4 +1,4 @@
-//! On which terms a client is linked, where a test wants others than WhatsApp's everyday ones.
+//! How a client is linked, if a test wants other terms than WhatsApp's everyday ones.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 

@@ -97,7 +97,7 @@ impl State {
         self.sign(connection, phone, &identity, &secret)
     }
 
-    /// Where the client is that shows a pairing code for this phone.
+    /// The connection of the client that shows a pairing code for this phone.
     pub fn showing_code(&mut self, phone: &str) -> Result<u64> {
         let connections: Vec<u64> = self.connections.keys().copied().collect();
         let shown = connections.into_iter().find(|connection| {

@@ -15,7 +15,7 @@ use super::now_secs;
 use super::stanza::{DeviceAddress, SERVER, attr, child, children, jid, receipt_ids, required, required_jid};
 use super::state::State;
 
-/// What a client asks for where it does not say how much.
+/// What a client asks for if it does not say how much.
 const FETCH: usize = 200;
 
 /// The answer to a message into a group that there is not, or that the author is not in.

@@ -140,7 +140,7 @@ impl State {
         devices.any(|device| self.withheld(&device) == Some(Withheld::WholeQuestion))
     }
 
-    /// Nothing where a test wants the device left out.
+    /// Nothing if a test wants the device left out.
     fn bundle(&mut self, jid: &Jid) -> Option<Node> {
         let refusal = |code: &'static str, text: &'static str| {
             let error = NodeBuilder::new("error").attr("code", code).attr("text", text).build();

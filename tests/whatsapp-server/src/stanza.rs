@@ -4,7 +4,7 @@ use anyhow::{Context, Result};
 use whatsapp_rust::NodeBuilder;
 use whatsapp_rust::wacore_binary::{Jid, Node, NodeContent};
 
-/// Who speaks where the server itself does.
+/// Who speaks if the server itself does.
 pub const SERVER: &str = "s.whatsapp.net";
 
 /// A linked device of an account, or its phone as device 0.

@@ -1,5 +1,5 @@
 //! What became of each message on its way to the devices of one phone, step by step: for runs that kill a
-//! client at any moment, and have to tell afterwards where a message was lost. Kept only where a test asks
+//! client at any moment, and have to tell afterwards where a message was lost. Kept only if a test asks
 //! for it.
 
 use std::collections::BTreeMap;
@@ -62,7 +62,7 @@ impl Traces {
         self.note(to, stanza, "delivered live");
     }
 
-    /// One more step of a stanza's way, where it is a message that is traced.
+    /// One more step of a stanza's way, if it is a message that is traced.
     pub fn note(&mut self, to: &DeviceAddress, stanza: &Node, step: &str) {
         let sealed = stanza.get_children_by_tag("enc").filter_map(|sealed| attr(sealed, "type"));
         let step = format!("{step} ({})", sealed.collect::<Vec<_>>().join(", "));

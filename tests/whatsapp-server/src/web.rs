@@ -30,7 +30,7 @@ const UPLOAD_MAX: usize = 32 * 1024 * 1024;
 /// Ten times what any test uploads.
 const FILES_MAX: usize = 200;
 
-/// What the web client of these days calls itself, where no test says otherwise.
+/// What the web client of these days calls itself, if no test says otherwise.
 const REVISION: u32 = 1_042_742_319;
 
 /// How the server keeps the files of messages: what happens to a download.
@@ -51,7 +51,7 @@ pub enum Storage {
 
 /// What is on the web, and what was asked for there.
 pub struct Web {
-    /// None where the lookup fails.
+    /// `None` if the lookup fails.
     revision: Option<u32>,
     version_lookups: usize,
     storage: Storage,

@@ -1,4 +1,4 @@
-//! From the outbox to the phones, where keys and devices are not as the bridge believes: a table of what may
+//! From the outbox to the phones, when keys and devices are not as the bridge believes: a table of what may
 //! go wrong, and what everybody reads in the end. The service's part is the store's, whose clock the test
 //! moves; the library, the bridge and the encryption are real.
 
@@ -89,7 +89,7 @@ impl World {
         timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited too long until {what}"))
     }
 
-    /// Kai says something. Where WhatsApp takes it, it has taken it when this returns.
+    /// Kai says something. If WhatsApp takes it, it has taken it when this returns.
     async fn says(&mut self, chat: &str, text: &str) -> SendResult {
         self.store.notify_chat(&ChatId::new(chat), text, self.now()).await.unwrap();
         self.tries(chat).await

@@ -1,4 +1,4 @@
-//! The main channel is chosen, the service runs with WhatsApp, and stops where only a person can help.
+//! The main channel is chosen, the service runs with WhatsApp, and stops when only a person can help.
 
 use insta::assert_snapshot;
 use nanokimi::store::Store;
