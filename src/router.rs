@@ -1,9 +1,40 @@
-//! Whether a message wakes Kai or only waits as context for the next prompt.
+//! Whether a message is a command, wakes Kai, only waits as context for the next prompt, or is nothing new.
 //!
-//! Decides from values alone. Never asks who the sender is.
+//! Decides from values alone. What it has to know of the sender and of earlier messages, its caller looks up.
 
+use crate::commands::Command;
 use crate::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, Mention, Role};
 use crate::writing::find_calls_by_name;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageRoute {
+    /// nanokimi itself does something, and no agent ever reads it.
+    Command(Command),
+    /// As [`WakeDecision::Wakes`].
+    Wakes,
+    /// As [`WakeDecision::Context`].
+    Context,
+    /// It has come before, or is one of Kai's own: nothing of it is kept.
+    Dropped,
+}
+
+/// What is known of a message beside what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageFacts {
+    /// It has come before, under any name of its sender, or is one of Kai's own.
+    pub is_known: bool,
+    pub sender: SenderStanding,
+    pub quotes: QuotedAuthor,
+}
+
+/// Who writes, as far as it matters to commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderStanding {
+    Owner,
+    /// Somebody else, or nobody knows.
+    Other,
+}
 
 /// What a message does to the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -20,6 +51,29 @@ pub enum QuotedAuthor {
     Kai,
     /// Somebody else's, or it answers nothing.
     Other,
+}
+
+/// A command is the whole text of a message that its owner has written here themselves; a file's caption is none.
+/// All else wakes Kai or is context, whoever sends it.
+pub fn route_message(
+    group: &Group,
+    trigger: &str,
+    message: &IncomingMessage,
+    facts: MessageFacts,
+) -> MessageRoute {
+    if facts.is_known {
+        return MessageRoute::Dropped;
+    }
+    let may_command = facts.sender == SenderStanding::Owner
+        && message.forwarded == Forwarded::No
+        && message.media.is_none();
+    if let Some(command) = Command::from_text(&message.text).filter(|_| may_command) {
+        return MessageRoute::Command(command);
+    }
+    match wake_decision_for(group, trigger, message, facts.quotes) {
+        WakeDecision::Wakes => MessageRoute::Wakes,
+        WakeDecision::Context => MessageRoute::Context,
+    }
 }
 
 /// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai. What was passed
@@ -50,7 +104,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{ChatId, GroupName, MessageId, SenderId};
+    use crate::types::{ChatId, GroupName, Media, MediaKind, MessageId, SenderId};
 
     fn message(text: &str) -> IncomingMessage {
         IncomingMessage {
@@ -259,6 +313,51 @@ mod tests {
             wake_decision_for(&group(Role::Member), "Kai", &message("[Sticker]"), QuotedAuthor::Kai),
             WakeDecision::Wakes
         );
+    }
+
+    #[test]
+    fn only_the_owners_own_and_whole_word_is_a_command() {
+        use SenderStanding::{Other, Owner};
+        let route = |role, sender, message: &IncomingMessage| {
+            let facts = MessageFacts { is_known: false, sender, quotes: QuotedAuthor::Other };
+            route_message(&group(role), "Kai", message, facts)
+        };
+        for (role, sender, text, expected) in [
+            (Role::Member, Owner, "/help", MessageRoute::Command(Command::Help)),
+            (Role::Member, Owner, " /Ayuda\n", MessageRoute::Command(Command::Help)),
+            (Role::Main, Owner, "/HELP", MessageRoute::Command(Command::Help)),
+            (Role::Main, Owner, "/help me", MessageRoute::Wakes),
+            (Role::Main, Other, "/help", MessageRoute::Wakes),
+            (Role::Member, Other, "/help", MessageRoute::Context),
+            (Role::Member, Owner, "@Kai /help", MessageRoute::Wakes),
+            (Role::Member, Owner, "/halp", MessageRoute::Context),
+        ] {
+            assert_eq!(route(role, sender, &message(text)), expected, "{role:?} {sender:?} {text:?}");
+        }
+        let passed_on = IncomingMessage { forwarded: Forwarded::Once, ..message("/help") };
+        assert_eq!(route(Role::Member, Owner, &passed_on), MessageRoute::Context);
+        let media = Media {
+            kind: MediaKind::Image,
+            mime: "image/jpeg".to_owned(),
+            name: None,
+            bytes: 1,
+            handle: Vec::new(),
+        };
+        let captioned = IncomingMessage { media: Some(media), ..message("/help") };
+        assert_eq!(route(Role::Member, Owner, &captioned), MessageRoute::Context);
+    }
+
+    #[test]
+    fn what_is_known_is_dropped_whatever_it_says() {
+        for text in ["/help", "@Kai hello", "hello"] {
+            let facts =
+                MessageFacts { is_known: true, sender: SenderStanding::Owner, quotes: QuotedAuthor::Kai };
+            assert_eq!(
+                route_message(&group(Role::Main), "Kai", &message(text), facts),
+                MessageRoute::Dropped,
+                "{text:?}"
+            );
+        }
     }
 
     proptest! {

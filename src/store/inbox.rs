@@ -19,8 +19,11 @@ use super::{
     Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis, unread,
     whatsapp_account,
 };
+use crate::commands::{Command, CommandContext};
 use crate::notices;
-use crate::router::{QuotedAuthor, WakeDecision, wake_decision_for};
+use crate::router::{
+    MessageFacts, MessageRoute, QuotedAuthor, SenderStanding, WakeDecision, route_message, wake_decision_for,
+};
 use crate::types::{
     ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Lang, Media, MessageId, Quote, Role,
     SenderId, UnreadableMessage,
@@ -306,7 +309,14 @@ impl<'a> Intake<'a> {
         groups::record_disappearing_timer(self.connection, &message.chat, message.expires_secs)?;
         let Some(group) = groups::read_group_by_chat(self.connection, &message.chat)? else { return Ok(()) };
         unread::resolve_unread_message(self.connection, &group.chat, &message.id)?;
-        if self.is_duplicate_or_own(&group, &message.id, &message.sender)? {
+        let quoted = message.quote.as_ref().map(|quote| &quote.id);
+        let facts = MessageFacts {
+            is_known: self.is_duplicate_or_own(&group, &message.id, &message.sender)?,
+            sender: self.sender_standing(&group, &message.sender)?,
+            quotes: self.quoted_author(&group, quoted)?,
+        };
+        let route = route_message(&group, group.trigger_or(&self.rules.assistant), message, facts);
+        if route == MessageRoute::Dropped {
             return Ok(());
         }
         let wrote_at = message.sent_at.min(self.now);
@@ -317,7 +327,6 @@ impl<'a> Intake<'a> {
             wrote_at,
             self.now,
         )?)?;
-        let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let quote = match &message.quote {
             Some(quote) => Some(
                 self.find_quoted_message(&group, &quote.id)?
@@ -325,24 +334,65 @@ impl<'a> Intake<'a> {
             ),
             None => None,
         };
-        let now = self.resolve_current_message(&group, message, quoted)?;
-        self.insert_inbox_row(
-            &group,
-            &NewRow {
-                id: &message.id,
-                sender: &message.sender,
-                sender_name: &message.sender_name,
-                text: &now.text,
-                sent_at: message.sent_at,
-                forwarded: message.forwarded,
-                quote: quote.as_ref(),
-                edits: None,
-                media: message.media.as_ref(),
-                wake: now.wake,
-                state: now.state,
-            },
-        )?;
+        let row = NewRow {
+            id: &message.id,
+            sender: &message.sender,
+            sender_name: &message.sender_name,
+            text: &message.text,
+            sent_at: message.sent_at,
+            forwarded: message.forwarded,
+            quote: quote.as_ref(),
+            edits: None,
+            media: message.media.as_ref(),
+            wake: WakeDecision::Context,
+            state: "done",
+        };
+        match route {
+            MessageRoute::Dropped => {}
+            MessageRoute::Command(command) => self.answer_command(&group, command, &row)?,
+            MessageRoute::Wakes | MessageRoute::Context => {
+                let now = self.resolve_current_message(&group, message, quoted)?;
+                self.record_inbox_row(
+                    &group,
+                    &NewRow { text: &now.text, wake: now.wake, state: now.state, ..row },
+                )?;
+            }
+        }
         self.update_pending_quotes(&group, &message.id)
+    }
+
+    /// Answers a command in the transaction that stores its message, so that it is answered once. The message is over at
+    /// once, and never in a turn: no agent is told of it.
+    fn answer_command(&mut self, group: &Group, command: Command, row: &NewRow<'_>) -> Result<()> {
+        self.insert_inbox_row(group, row)?;
+        if self.is_past_answer_window(row.sent_at) {
+            return self.notify_chat_of_absence(group);
+        }
+        let Rules { assistant, lang, .. } = self.rules;
+        let answer = command.answer_for(&CommandContext { group, assistant, lang: *lang });
+        let notice = self.rules.prefix_notice(&answer);
+        outbox::enqueue_reply(self.connection, &group.chat, None, &Reply::from_text(notice), self.now)?;
+        self.taken.outbox = OutboxChange::Changed;
+        Ok(())
+    }
+
+    /// The owner is who surely is: the linked account itself, as its phone can end the link; whoever sits at a terminal of
+    /// the server; and the other side of a direct chat that is the main channel, as the owner chose it for themselves and
+    /// an account of Kai's own has no owner in it. A main channel that is a group may have other members: there only the
+    /// account itself is sure.
+    fn sender_standing(&self, group: &Group, sender: &SenderId) -> Result<SenderStanding> {
+        let is_other_side = || people::is_same_person(self.connection, sender.as_str(), group.chat.as_str());
+        let is_owner = group.chat.is_console_chat()
+            || people::is_own_account(self.connection, sender)?
+            || (group.role == Role::Main && !group.chat.is_whatsapp_group() && is_other_side()?);
+        Ok(if is_owner { SenderStanding::Owner } else { SenderStanding::Other })
+    }
+
+    fn quoted_author(&self, group: &Group, quoted: Option<&MessageId>) -> Result<QuotedAuthor> {
+        Ok(match quoted {
+            Some(quoted) if self.is_own_message(group, quoted)? => QuotedAuthor::Kai,
+            Some(_) | None => QuotedAuthor::Other,
+        })
     }
 
     /// Whether this message came before, under any name of its sender, or is one of our own.
@@ -372,10 +422,7 @@ impl<'a> Intake<'a> {
         message: &IncomingMessage,
         quoted: Option<&MessageId>,
     ) -> Result<WakeDecision> {
-        let quotes = match quoted {
-            Some(quoted) if self.is_own_message(group, quoted)? => QuotedAuthor::Kai,
-            Some(_) | None => QuotedAuthor::Other,
-        };
+        let quotes = self.quoted_author(group, quoted)?;
         let wake = wake_decision_for(group, group.trigger_or(&self.rules.assistant), message, quotes);
         if wake == WakeDecision::Wakes && self.is_past_answer_window(message.sent_at) {
             self.notify_chat_of_absence(group)?;
@@ -450,7 +497,18 @@ impl<'a> Intake<'a> {
             .optional()?)
     }
 
-    fn insert_inbox_row(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
+    /// Writes a row, and who is to hear of it.
+    fn record_inbox_row(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
+        self.insert_inbox_row(group, row)?;
+        match row.wake {
+            WakeDecision::Wakes => self.add_woken_group(group),
+            WakeDecision::Context if !self.spoke.contains(&group.name) => self.spoke.push(group.name.clone()),
+            WakeDecision::Context => {}
+        }
+        Ok(())
+    }
+
+    fn insert_inbox_row(&self, group: &Group, row: &NewRow<'_>) -> Result<()> {
         people::ensure_person(self.connection, row.sender)?;
         let NewRow { quote, media, .. } = row;
         let quoted = quote.and_then(|quote| quote.media.as_ref());
@@ -499,11 +557,6 @@ impl<'a> Intake<'a> {
             ])?;
         if let Some(sender) = quote.and_then(|quote| quote.sender.as_ref()) {
             people::ensure_person(self.connection, sender)?;
-        }
-        match row.wake {
-            WakeDecision::Wakes => self.add_woken_group(group),
-            WakeDecision::Context if !self.spoke.contains(&group.name) => self.spoke.push(group.name.clone()),
-            WakeDecision::Context => {}
         }
         Ok(())
     }

@@ -14,6 +14,10 @@ pub(super) fn aliases_sql(id: &str) -> String {
     )
 }
 
+/// The linked account's own names.
+pub(super) const OWN_NAMES: &str =
+    "(SELECT id FROM account UNION SELECT lid FROM account WHERE lid IS NOT NULL)";
+
 /// How WhatsApp marks the two kinds of names.
 const LID: &str = "@lid";
 const NUMBER: &str = "@s.whatsapp.net";
@@ -60,6 +64,17 @@ pub(super) fn record_same_person(connection: &Connection, one: &str, other: &str
             .execute(params![id, keep])?;
     }
     merge_chat_rows(connection, one)
+}
+
+pub(super) fn is_own_account(connection: &Connection, person: &SenderId) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM {OWN_NAMES} AS ours WHERE ours.id IN {}", aliases_sql("?1"));
+    Ok(connection.prepare_cached(&sql)?.exists([person.as_str()])?)
+}
+
+/// Whether two names are one person's, as far as was learned.
+pub(super) fn is_same_person(connection: &Connection, one: &str, other: &str) -> Result<bool> {
+    let sql = format!("SELECT 1 WHERE ?2 IN {}", aliases_sql("?1"));
+    Ok(connection.prepare_cached(&sql)?.exists([one, other])?)
 }
 
 /// Sees to it that somebody who writes is a person with a number of their own, which prompts tell.

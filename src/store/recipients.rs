@@ -8,6 +8,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::people::OWN_NAMES;
 use super::{OutboxChange, Rules, Store, from_unix_millis, groups, owner, people, to_unix_millis};
 use crate::notices;
 use crate::repair::{self, Evidence, REPAIRED_FOR, RepairStep, SentCopy};
@@ -19,9 +20,6 @@ const EARLIER_MAX: i64 = 50;
 const FIRST_REPAIR_WITHIN_MILLIS: i64 = 2 * 60 * 1000;
 /// Replies that are taken for repair at a time.
 const REPAIRS_AT_A_TIME: i64 = 20;
-
-/// The linked account's own names.
-const OURS: &str = "(SELECT id FROM account UNION SELECT lid FROM account WHERE lid IS NOT NULL)";
 
 /// A reply to be sealed anew for one person's device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -93,7 +91,7 @@ impl Store {
             let sql = format!(
                 "SELECT count(*), min(sent_at) FROM outbox INDEXED BY outbox_undelivered
                  WHERE state = 'acked' AND delivered_at IS NULL AND kind != 'reaction' AND sent_at >= ?1
-                   AND chat NOT LIKE 'console:%' AND chat NOT IN {OURS}
+                   AND chat NOT LIKE 'console:%' AND chat NOT IN {OWN_NAMES}
                    AND NOT EXISTS (SELECT 1 FROM chats WHERE chats.id = outbox.chat AND members = 1)"
             );
             let (replies, oldest): (i64, Option<i64>) =
@@ -217,7 +215,7 @@ fn find_recipient(
     id: &MessageId,
     person: &SenderId,
 ) -> Result<Option<ReplyRecipient>> {
-    if is_own_account(connection, person)? {
+    if people::is_own_account(connection, person)? {
         return Ok(None);
     }
     let found = connection
@@ -239,11 +237,6 @@ fn recipient_from_row(row: &Row<'_>) -> rusqlite::Result<ReplyRecipient> {
         sent_at: from_unix_millis(row.get(2)?),
         person: row.get(3)?,
     })
-}
-
-fn is_own_account(connection: &Connection, person: &SenderId) -> Result<bool> {
-    let sql = format!("SELECT 1 FROM {OURS} AS ours WHERE ours.id IN {}", people::aliases_sql("?1"));
-    Ok(connection.prepare_cached(&sql)?.exists([person.as_str()])?)
 }
 
 /// A device has it: nothing of it is to be repaired there.
@@ -284,7 +277,7 @@ fn suspect_earlier_replies(
     now: Timestamp,
 ) -> Result<OutboxChange> {
     // A terminal has no other devices.
-    if chat.is_console_chat() || is_own_account(connection, person)? {
+    if chat.is_console_chat() || people::is_own_account(connection, person)? {
         return Ok(OutboxChange::Same);
     }
     // Of a long history only the newest replies are looked at, whatever is known of them.

@@ -11,6 +11,7 @@ mod api;
 mod changes;
 mod clocks;
 mod closed_folders;
+mod commands;
 mod delivered;
 mod delivery;
 mod docker;

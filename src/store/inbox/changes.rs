@@ -49,7 +49,7 @@ impl Intake<'_> {
             return Ok(());
         }
         if self.has_newer_edit(&group, message, target)? {
-            return self.insert_inbox_row(&group, &superseded_edit_row(target, message));
+            return self.record_inbox_row(&group, &superseded_edit_row(target, message));
         }
         let original = self.quoted_message_id(&group, &message.sender, target)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id).or(original.as_ref());
@@ -75,7 +75,7 @@ impl Intake<'_> {
         if wake == WakeDecision::Wakes {
             self.add_woken_group(group);
         }
-        self.insert_inbox_row(group, &superseded_edit_row(target, message))
+        self.record_inbox_row(group, &superseded_edit_row(target, message))
     }
 
     /// A new row that tells of the edit.
@@ -88,7 +88,7 @@ impl Intake<'_> {
     ) -> Result<()> {
         let unknown = || KnownQuote::unknown_message(target, &message.sender_name);
         let quote = self.find_quoted_message(group, target)?.unwrap_or_else(unknown).without_file();
-        self.insert_inbox_row(
+        self.record_inbox_row(
             group,
             &NewRow {
                 id: &message.id,
@@ -138,7 +138,7 @@ impl Intake<'_> {
             return Ok(());
         }
         // It is still to come: in its place, so that it is there already.
-        self.insert_inbox_row(
+        self.record_inbox_row(
             &group,
             &NewRow {
                 id: target,
@@ -280,7 +280,7 @@ impl Intake<'_> {
             }
             None => None,
         };
-        self.insert_inbox_row(
+        self.record_inbox_row(
             &group,
             &NewRow {
                 id: &note.id,
