@@ -21,24 +21,36 @@ use text::{Code, File, read, root, rust_files, text_files, without_tests};
 /// `src/lib.rs` shows the same table to people; `the_table_is_the_one_in_lib_rs` compares them.
 const LEVELS: [&[&str]; 5] = [
     &["types", "clock", "rate", "paths", "panics", "writing"],
-    &["config", "router", "commands", "render", "notices", "repair", "api_error"],
+    &["config", "router", "commands", "rules", "render", "notices", "repair", "api_error"],
     &["folders", "store", "bridge", "container", "agent", "login", "egress", "practice"],
     &["session", "service", "checks"],
     &["cli"],
 ];
 
 /// Modules whose decisions are functions of values: nothing of [`EFFECTS`] is in reach.
-const PURE: [&str; 10] =
-    ["types", "paths", "writing", "config", "router", "commands", "render", "notices", "repair", "api_error"];
+const PURE: [&str; 11] = [
+    "types",
+    "paths",
+    "writing",
+    "config",
+    "router",
+    "commands",
+    "rules",
+    "render",
+    "notices",
+    "repair",
+    "api_error",
+];
 const EFFECTS: [&str; 6] = ["tokio", "std::fs", "std::net", "std::process", "std::env", "std::thread"];
 
 /// Imports within one level. Edges (level 2) have none: each is one foreign world.
-const NEIGHBOURS: [(&str, &str, &str); 6] = [
+const NEIGHBOURS: [(&str, &str, &str); 7] = [
     ("paths", "types", "a group's folders are named after its checked name"),
     ("config", "render", "the time zone is the one that prompts can show"),
     ("config", "notices", "the language is one that notices have"),
     ("router", "commands", "which texts are commands is each command's own"),
     ("commands", "notices", "a command's answer is a notice"),
+    ("rules", "notices", "what is decided to be said is a notice"),
     ("service", "session", "dispatch starts the sessions and is told how they do"),
 ];
 

@@ -9,14 +9,12 @@
 
 mod changes;
 
-use std::time::Duration;
-
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{
-    Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis, unread,
+    Reply, Rules, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis, unread,
     whatsapp_account,
 };
 use crate::commands::{Command, CommandContext};
@@ -25,8 +23,8 @@ use crate::router::{
     MessageFacts, MessageRoute, QuotedAuthor, SenderStanding, WakeDecision, route_message, wake_decision_for,
 };
 use crate::types::{
-    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Lang, Media, MessageId, Quote, Role,
-    SenderId, UnreadableMessage,
+    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Media, MessageId, Quote, Role, SenderId,
+    UnreadableMessage,
 };
 
 /// Stands for a message that was taken back.
@@ -37,25 +35,6 @@ const TALKED_LATELY: SignedDuration = SignedDuration::from_hours(1);
 /// An inbox row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub(super) i64);
-
-/// What decides about messages, and how nanokimi itself speaks in chats.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// The trigger of groups that have none of their own, and what Kai is called.
-    pub assistant: String,
-    /// What called Kai longer ago than this is only context.
-    pub answer_within: Duration,
-    pub lang: Lang,
-    /// In front of everything that is said: `Kai: `, or nothing.
-    pub reply_prefix: String,
-}
-
-impl Rules {
-    /// A notice as it stands in a chat.
-    pub(super) fn prefix_notice(&self, sentence: &str) -> String {
-        format!("{}{sentence}", self.reply_prefix)
-    }
-}
 
 /// What has come of taking events in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -37,19 +37,23 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
-pub use inbox::{IntakeResult, OutboxChange, RowId, Rules};
+pub use inbox::{IntakeResult, OutboxChange, RowId};
 pub use lock::InstanceLock;
 pub use media::{AttachedTo, WantedFile};
 pub use outbox::{
     DelayedReplies, DueReply, GivenUp, QuotedMessage, Reply, ReplyContent, RetryPause, SendAttempt,
-    SendResult, SentReply, StaleCutoff,
+    SentReply, StaleCutoff,
 };
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use stops::AgentStop;
-pub use turns::{Claim, MAX_ATTEMPTS, PendingAfterTurn, QueueCounts, TurnEnding, TurnOutcome};
+pub use turns::{Claim, PendingAfterTurn, QueueCounts, TurnEnding, TurnOutcome};
 pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{DayUsage, GroupStatus, GroupUsage};
 pub use whatsapp_account::LinkRecord;
+
+pub use crate::rules::Rules;
+pub use crate::rules::delivery::SendResult;
+pub use crate::rules::outage::MAX_ATTEMPTS;
 
 use crate::panics::run_blocking;
 use crate::types::InstallId;

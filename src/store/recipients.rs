@@ -9,9 +9,10 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::people::OWN_NAMES;
-use super::{OutboxChange, Rules, Store, from_unix_millis, groups, owner, people, to_unix_millis};
-use crate::notices;
+use super::{OutboxChange, Store, from_unix_millis, groups, owner, people, to_unix_millis};
 use crate::repair::{self, Evidence, REPAIRED_FOR, RepairStep, SentCopy};
+use crate::rules::Rules;
+use crate::rules::delivery::ChatTrouble;
 use crate::types::{ChatId, DeviceKind, MessageId, Receipt, ReceiptKind, SenderId};
 
 /// Earlier replies of a chat that one thing heard may cast doubt on: the newest.
@@ -458,13 +459,8 @@ fn claim_due_repair_rows(connection: &Connection, rules: &Rules, now: Timestamp)
                 Some(to_unix_millis(repair::next_repair_step(suspected_at, repairs + 1).scheduled_at()))
             }
             RepairStep::InVain(_) if is_served => {
-                owner::notify_owner_about_chat(
-                    connection,
-                    &repair.chat,
-                    notices::unreadable_reply_notice,
-                    rules,
-                    now,
-                )?;
+                let news = ChatTrouble::UnreadableReply.as_daily_news(now);
+                owner::notify_owner_unless_told(connection, &repair.chat, news, rules, now)?;
                 None
             }
             RepairStep::Repair(_) | RepairStep::InVain(_) => None,

@@ -13,10 +13,9 @@ use super::{
 };
 use crate::render::prompt::{PromptAuthor, PromptMessage, PromptQuote};
 use crate::router::WakeDecision;
+use crate::rules::outage::{MAX_ATTEMPTS, is_caused_by_messages};
 use crate::types::{ChatId, EngineName, Forwarded, Group, MessageId, Outage, SenderId, TokenUsage, TurnId};
 
-/// How often a message is tried before it is parked and the chat is told.
-pub const MAX_ATTEMPTS: u32 = 3;
 /// Most waking messages in one prompt; the rest is the next turn's.
 const CLAIM_MAX: i64 = 100;
 /// Most messages of mere context in one prompt: the newest are given, older ones are let go.
@@ -214,7 +213,10 @@ impl Store {
                 }
                 TurnOutcome::Kept { outage, gave_up, .. }
                     if outage.may_depend_on_messages()
-                        && outage::is_caused_by_messages(&transaction, ending.turn, MAX_ATTEMPTS)? =>
+                        && is_caused_by_messages(
+                            *outage,
+                            outage::count_tries_since_others_were_answered(&transaction, ending.turn)?,
+                        ) =>
                 {
                     park_rows_and_notify(&transaction, &ending, 1, gave_up, now)?;
                     "failed"

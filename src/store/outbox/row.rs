@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::{RowId, from_unix_millis};
-use super::{ANSWER_LIMIT, exponential_backoff};
+use crate::rules::delivery::answer_timeout;
 use crate::types::{ChatId, GroupName, MessageId, SenderId};
 
 /// The first reply that waits in its chat.
@@ -69,7 +69,7 @@ pub struct SentReply {
 impl SentReply {
     /// How long its answer may take after the latest attempt.
     pub fn answer_timeout(self) -> Duration {
-        exponential_backoff(ANSWER_LIMIT, self.attempts)
+        answer_timeout(self.attempts)
     }
 }
 
@@ -111,23 +111,6 @@ impl Reply {
     pub fn from_text(text: impl Into<String>) -> Self {
         Self { content: ReplyContent::Text { text: text.into(), mentions: Vec::new() }, to: None }
     }
-}
-
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SendResult {
-    /// Handed over, in this form: WhatsApp's answer is to come.
-    Sent { message: Vec<u8> },
-    /// It was seen: no answer is to come.
-    Seen,
-    /// The link was lost meanwhile: the attempt does not count.
-    LinkLost,
-    /// To be tried again after a pause.
-    Later(String),
-    /// The same, and nobody could read anything else either: WhatsApp has no keys of the person's devices.
-    NoKeys,
-    /// Given up.
-    Never(String),
 }
 
 /// Whether an attempt may begin.
