@@ -36,6 +36,31 @@ pub enum SenderStanding {
     Other,
 }
 
+/// What is known of a sender's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderFacts {
+    /// One of them is the linked account's.
+    pub is_linked_account: bool,
+    /// One of them is the chat's, which is a direct one then.
+    pub is_other_side: bool,
+}
+
+impl SenderStanding {
+    /// Who somebody surely is. The linked account is the owner, as its phone can end the link; so is whoever sits at a
+    /// terminal of the server; and so is the other side of a direct chat that is the main channel, which its owner chose as
+    /// their own: Kai may have an account to himself. A main channel that is a group may have other members: nobody is the
+    /// owner there but the account.
+    pub fn in_group(group: &Group, sender: SenderFacts) -> Self {
+        let has_own_channel =
+            group.role == Role::Main && !group.chat.is_whatsapp_group() && sender.is_other_side;
+        if sender.is_linked_account || group.chat.is_console_chat() || has_own_channel {
+            Self::Owner
+        } else {
+            Self::Other
+        }
+    }
+}
+
 /// What a message does to the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeDecision {
@@ -345,6 +370,26 @@ mod tests {
         };
         let captioned = IncomingMessage { media: Some(media), ..message("/help") };
         assert_eq!(route(Role::Member, Owner, &captioned), MessageRoute::Context);
+    }
+
+    #[test]
+    fn the_owner_is_only_who_surely_is() {
+        use SenderStanding::{Other, Owner};
+        for (chat, role, is_linked_account, is_other_side, expected) in [
+            ("family@g.us", Role::Member, true, false, Owner),
+            ("family@g.us", Role::Member, false, false, Other),
+            ("main@g.us", Role::Main, true, false, Owner),
+            ("main@g.us", Role::Main, false, false, Other),
+            ("main@g.us", Role::Main, false, true, Other),
+            ("olga@s.whatsapp.net", Role::Main, false, true, Owner),
+            ("olga@s.whatsapp.net", Role::Main, false, false, Other),
+            ("olga@s.whatsapp.net", Role::Member, false, true, Other),
+            ("console:family", Role::Member, false, false, Owner),
+        ] {
+            let group = Group { chat: ChatId::new(chat), ..group(role) };
+            let sender = SenderFacts { is_linked_account, is_other_side };
+            assert_eq!(SenderStanding::in_group(&group, sender), expected, "{chat} {sender:?}");
+        }
     }
 
     #[test]

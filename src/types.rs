@@ -3,6 +3,7 @@
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
 mod messages;
+mod prompt;
 mod room;
 mod web;
 
@@ -15,6 +16,7 @@ pub use messages::{
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
     UnreadableMessage,
 };
+pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 pub use room::DiskSpace;
 pub use web::{HostName, WebPolicy, WebTraffic};
 

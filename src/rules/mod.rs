@@ -1,15 +1,21 @@
-//! What becomes of messages and replies: decisions as functions of what is known and of the time.
+//! What becomes of messages, turns and replies: decisions as functions of what is known and of the time.
 //!
 //! `store` reads what is known, asks here, and applies what comes back, all in one transaction. Nothing here knows a
 //! database, and nothing looks at a clock.
 //!
 //! | | |
 //! |---|---|
+//! | [`inbox`] | a message, and what its author does to it later |
+//! | [`absence`] | what was asked too long ago |
 //! | [`delivery`] | a reply, after an attempt to send it and after WhatsApp's answer |
+//! | [`turns`] | the messages of a turn that has ended |
 //! | [`outage`] | what keeps all chats from being answered, and who is told of it |
 
+pub mod absence;
 pub mod delivery;
+pub mod inbox;
 pub mod outage;
+pub mod turns;
 
 use std::time::Duration;
 

@@ -2,12 +2,11 @@
 
 use jiff::{SignedDuration, Timestamp};
 
+use super::turns::MAX_ATTEMPTS;
 use crate::types::Outage;
 
 /// How often the owner is told of the same outage, should it come and go.
 const TELL_OWNER_EVERY: SignedDuration = SignedDuration::from_hours(1);
-/// How often a message is tried before it is parked and the chat is told.
-pub const MAX_ATTEMPTS: u32 = 3;
 
 /// What is known of an outage that was there before, or is there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

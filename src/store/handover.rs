@@ -5,8 +5,7 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{from_unix_millis, turns};
-use crate::render::prompt::{PromptAuthor, PromptMessage};
-use crate::types::{EngineName, Forwarded, Group, MessageId};
+use crate::types::{EngineName, Forwarded, Group, MessageId, PromptAuthor, PromptMessage};
 
 /// Most messages of the past that an engine is told when it takes over.
 const EARLIER_MAX: usize = 50;

@@ -14,9 +14,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{RowId, Store, from_unix_millis, groups, turns};
-use crate::render::MentionablePerson;
-use crate::render::prompt::{FileLocation, PromptFile};
-use crate::types::{ChatId, Group, GroupName, Media, MediaKind, SenderId};
+use crate::types::{
+    ChatId, FileLocation, Group, GroupName, Media, MediaKind, MentionablePerson, PromptFile, SenderId,
+};
 
 /// How far back people of a chat count as there, in messages.
 const RECENT_MESSAGES: i64 = 500;

@@ -46,14 +46,14 @@ pub use outbox::{
 };
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use stops::AgentStop;
-pub use turns::{Claim, PendingAfterTurn, QueueCounts, TurnEnding, TurnOutcome};
+pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{DayUsage, GroupStatus, GroupUsage};
 pub use whatsapp_account::LinkRecord;
 
 pub use crate::rules::Rules;
 pub use crate::rules::delivery::SendResult;
-pub use crate::rules::outage::MAX_ATTEMPTS;
+pub use crate::rules::turns::{MAX_ATTEMPTS, PendingAfterTurn, TurnOutcome};
 
 use crate::panics::run_blocking;
 use crate::types::InstallId;

@@ -12,8 +12,8 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Rules, Store, from_unix_millis, outbox, to_unix_millis};
-use crate::notices;
+use super::{OutboxChange, Reply, Store, from_unix_millis, outbox, to_unix_millis};
+use crate::rules::{Rules, inbox};
 use crate::types::{Author, ChatId, MessageId, UnreadableMessage};
 
 /// Whoever wrote it is asked by WhatsApp's own means first, and mostly sends it again within seconds. Nobody asks the
@@ -246,8 +246,7 @@ fn notify_chats_of_unread(connection: &Connection, rules: &Rules, now: Timestamp
             .prepare_cached("UPDATE groups SET unread_told_at = ?2, unread_more = 0 WHERE chat = ?1")?
             .execute(params![chat.as_str(), to_unix_millis(now)])?;
         let messages = u64::from(*more) + senders.len() as u64;
-        let notice =
-            rules.prefix_notice(&notices::unreadable_messages_notice(rules.lang, messages, &senders));
+        let notice = inbox::unreadable_messages_notice(rules, messages, &senders);
         outbox::enqueue_reply(connection, &chat, None, &Reply::from_text(notice), now)?;
     }
     Ok(if chats.is_empty() { OutboxChange::Same } else { OutboxChange::Changed })
