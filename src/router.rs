@@ -46,10 +46,10 @@ pub struct SenderFacts {
 }
 
 impl SenderStanding {
-    /// Who somebody surely is. The linked account is the owner, as its phone can end the link; so is whoever sits at a
-    /// terminal of the server; and so is the other side of a direct chat that is the main channel, which its owner chose as
-    /// their own: Kai may have an account to himself. A main channel that is a group may have other members: nobody is the
-    /// owner there but the account.
+    /// Who somebody surely is. The linked account is the owner, as its phone can end the link; so is whoever
+    /// sits at a terminal of the server; and so is the other side of a direct chat that is the main channel,
+    /// which its owner chose as their own: Kai may have an account to himself. A main channel that is a group
+    /// may have other members: nobody is the owner there but the account.
     pub fn in_group(group: &Group, sender: SenderFacts) -> Self {
         let has_own_channel =
             group.role == Role::Main && !group.chat.is_whatsapp_group() && sender.is_other_side;
@@ -78,8 +78,8 @@ pub enum QuotedAuthor {
     Other,
 }
 
-/// A command is the whole text of a message that its owner has written here themselves; a file's caption is none.
-/// All else wakes Kai or is context, whoever sends it.
+/// A command is the whole text of a message that its owner has written here themselves; a file's caption is
+/// none. All else wakes Kai or is context, whoever sends it.
 pub fn route_message(
     group: &Group,
     trigger: &str,
@@ -101,10 +101,11 @@ pub fn route_message(
     }
 }
 
-/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai. What was passed
-/// on from another chat calls by its words only if the group's owner wants it so.
+/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai. What
+/// was passed on from another chat calls by its words only if the group's owner wants it so.
 ///
-/// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any case.
+/// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any
+/// case.
 pub fn wake_decision_for(
     group: &Group,
     trigger: &str,

@@ -1,9 +1,9 @@
 //! What the owner can have nanokimi itself do by a word in a chat, without an agent.
 //!
-//! Each command is a file: its words in every language, what it does, and its test. `router` says which messages are
-//! commands; intake stores the message and the answer in one transaction, so that it is answered once, and at once, whatever
-//! the agent does meanwhile. To add a command, write its file and name it in [`Command`], in [`Command::ALL`] and in
-//! [`Command::definition`].
+//! Each command is a file: its words in every language, what it does, and its test. `router` says which
+//! messages are commands; intake stores the message and the answer in one transaction, so that it is answered
+//! once, and at once, whatever the agent does meanwhile. To add a command, write its file and name it in
+//! [`Command`], in [`Command::ALL`] and in [`Command::definition`].
 
 mod help;
 

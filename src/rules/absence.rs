@@ -10,8 +10,8 @@ pub fn is_past_answer_window(rules: &Rules, sent_at: Timestamp, now: Timestamp) 
     now.duration_since(sent_at) > answer_window(rules)
 }
 
-/// Whether a chat hears that Kai was away: once for all that came meanwhile. `told_at` is when it last did; a time that is
-/// still to come is of a clock that was set back since.
+/// Whether a chat hears that Kai was away: once for all that came meanwhile. `told_at` is when it last did; a
+/// time that is still to come is of a clock that was set back since.
 pub fn is_absence_news(rules: &Rules, told_at: Option<Timestamp>, now: Timestamp) -> bool {
     told_at.is_none_or(|told_at| told_at > now || now.duration_since(told_at) >= answer_window(rules))
 }

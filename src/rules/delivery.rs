@@ -23,10 +23,12 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
 /// What a pause is multiplied by, so that chats do not march in step.
 pub const JITTER: Range<f64> = 1.0..1.25;
 
-/// Attempts to write to somebody whose devices have no keys, before the owner is told: an hour with the pauses above.
+/// Attempts to write to somebody whose devices have no keys, before the owner is told: an hour with the
+/// pauses above.
 pub const KEYLESS_ATTEMPTS_UNTOLD: u32 = 13;
 
-/// How long WhatsApp may take to answer the first attempt; twice as long for each that follows, up to an hour.
+/// How long WhatsApp may take to answer the first attempt; twice as long for each that follows, up to an
+/// hour.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
 /// WhatsApp's code for a message to somebody who never wrote first.
 const NOT_FIRST_TO_WRITE: u32 = 463;
@@ -158,8 +160,8 @@ impl ReplyDecision {
     }
 }
 
-/// What follows from how an attempt ended. Too many [`SendResult::Later`] become the end; of a file, a sentence in its
-/// place. `jitter` is one of [`JITTER`].
+/// What follows from how an attempt ended. Too many [`SendResult::Later`] become the end; of a file, a
+/// sentence in its place. `jitter` is one of [`JITTER`].
 pub fn after_attempt(result: SendResult, tried: &TriedReply, jitter: f64, now: Timestamp) -> ReplyDecision {
     let limit = if tried.is_file { FILE_ATTEMPTS } else { SEND_ATTEMPTS };
     match result {
@@ -179,8 +181,8 @@ pub fn after_attempt(result: SendResult, tried: &TriedReply, jitter: f64, now: T
     }
 }
 
-/// No device of the person has keys: neither would they read a sentence in the place of a file. The owner hears of it
-/// once, long before the reply is given up.
+/// No device of the person has keys: neither would they read a sentence in the place of a file. The owner
+/// hears of it once, long before the reply is given up.
 fn after_missing_keys(tried: &TriedReply, jitter: f64, now: Timestamp) -> ReplyDecision {
     let error = "WhatsApp has no keys of this person's devices".to_owned();
     let owner_hears = (tried.attempts >= KEYLESS_ATTEMPTS_UNTOLD).then(|| OwnerNews {

@@ -1,8 +1,8 @@
 //! What becomes of a message, and of what its author does to it later.
 //!
-//! What waits is changed where it stands. What was read already cannot be changed any more: the agent is told of an
-//! edit by a row that follows it. A change may come before what it changes: that is then taken in as it is by now.
-//! Nothing here ever makes a second answer to one text.
+//! What waits is changed where it stands. What was read already cannot be changed any more: the agent is told
+//! of an edit by a row that follows it. A change may come before what it changes: that is then taken in as it
+//! is by now. Nothing here ever makes a second answer to one text.
 
 use jiff::Timestamp;
 

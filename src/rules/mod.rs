@@ -1,7 +1,7 @@
 //! What becomes of messages, turns and replies: decisions as functions of what is known and of the time.
 //!
-//! `store` reads what is known, asks here, and applies what comes back, all in one transaction. Nothing here knows a
-//! database, and nothing looks at a clock.
+//! `store` reads what is known, asks here, and applies what comes back, all in one transaction. Nothing here
+//! knows a database, and nothing looks at a clock.
 //!
 //! | | |
 //! |---|---|

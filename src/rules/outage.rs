@@ -25,8 +25,8 @@ pub struct OutageChange {
     pub is_owner_news: bool,
 }
 
-/// What follows when an outage shows itself: the owner is told once of each, and once in [`TELL_OWNER_EVERY`] of one that
-/// comes and goes.
+/// What follows when an outage shows itself: the owner is told once of each, and once in [`TELL_OWNER_EVERY`]
+/// of one that comes and goes.
 pub fn when_outage_shows(known: Option<KnownOutage>, now: Timestamp) -> OutageChange {
     let begins = known.is_none_or(|known| known.is_over);
     let since = known.filter(|_| !begins).map_or(now, |known| known.since);
@@ -40,8 +40,8 @@ pub fn when_outage_shows(known: Option<KnownOutage>, now: Timestamp) -> OutageCh
     OutageChange { begins, is_owner_news }
 }
 
-/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried so often since others that
-/// came to their turn later than they were answered.
+/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried so often since
+/// others that came to their turn later than they were answered.
 pub fn is_caused_by_messages(outage: Outage, tried_since_others_were_answered: u32) -> bool {
     outage.may_depend_on_messages() && tried_since_others_were_answered >= MAX_ATTEMPTS
 }

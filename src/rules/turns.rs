@@ -20,8 +20,9 @@ pub enum TurnOutcome {
     },
     /// Back into the queue, and the attempt does not count: nobody tried to answer.
     Returned,
-    /// Back into the queue, uncounted, until the outage is over. Who was not told of it yet reads `to_chat`, the owner
-    /// `to_owner`. Where others are answered meanwhile, and these never, they are parked and `gave_up` is said.
+    /// Back into the queue, uncounted, until the outage is over. Who was not told of it yet reads `to_chat`,
+    /// the owner `to_owner`. Where others are answered meanwhile, and these never, they are parked and
+    /// `gave_up` is said.
     Kept {
         outage: Outage,
         to_chat: String,
@@ -56,8 +57,8 @@ impl PendingAfterTurn {
 pub struct TurnFacts {
     /// How often its most tried call was tried, this time included.
     pub most_attempts: u32,
-    /// How often its chat was tried in vain, this time included, since others that came to their turn later were
-    /// answered; looked up only for an outage that may depend on messages.
+    /// How often its chat was tried in vain, this time included, since others that came to their turn later
+    /// were answered; looked up only for an outage that may depend on messages.
     pub tried_since_others_were_answered: u32,
 }
 

@@ -27,7 +27,7 @@ use crate::types::{
     UnreadableMessage,
 };
 
-/// For so long after its last turn, who speaks in a group may be about to call Kai once more.
+/// For so long after a group's last turn, somebody who speaks there may be about to call Kai once more.
 const TALKED_LATELY: SignedDuration = SignedDuration::from_hours(1);
 
 /// An inbox row.
@@ -59,8 +59,8 @@ pub enum OutboxChange {
 impl Store {
     /// Stores what happened, all or nothing; on disk when this returns.
     ///
-    /// A message that is there already, or that we sent ourselves, is a no-op. Of an unregistered chat only its
-    /// existence is kept.
+    /// A message that is there already, or that we sent ourselves, is a no-op. Of an unregistered chat only
+    /// its existence is kept.
     pub async fn record_events(
         &self,
         events: Vec<Event>,
@@ -80,7 +80,8 @@ impl Store {
         .await
     }
 
-    /// Makes context of the calls that have waited too long for an answer, and tells their chats that Kai was away.
+    /// Makes context of the calls that have waited too long for an answer, and tells their chats that Kai was
+    /// away.
     pub async fn expire_old_calls(&self, rules: Rules, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -274,8 +275,8 @@ impl<'a> Intake<'a> {
         self.update_pending_quotes(&group, &message.id)
     }
 
-    /// Answers a command in the transaction that stores its message, so that it is answered once. The message is over at
-    /// once, and never in a turn: no agent is told of it.
+    /// Answers a command in the transaction that stores its message, so that it is answered once. The message
+    /// is over at once, and never in a turn: no agent is told of it.
     fn settle_command(&mut self, group: &Group, command: CommandChange, row: &NewRow<'_>) -> Result<()> {
         self.insert_inbox_row(group, row)?;
         match command {
@@ -358,8 +359,8 @@ impl<'a> Intake<'a> {
         if own.is_some() {
             return Ok(own);
         }
-        // The plus keeps SQLite from walking through the chat in the order of ids. What was taken back before it came
-        // is nobody's words.
+        // The plus keeps SQLite from walking through the chat in the order of ids. What was taken back before
+        // it came is nobody's words.
         Ok(self
             .connection
             .prepare_cached(
@@ -383,7 +384,7 @@ impl<'a> Intake<'a> {
             .optional()?)
     }
 
-    /// Writes a row, and who is to hear of it.
+    /// Writes a row, and notes which group is woken or may call soon.
     fn record_inbox_row(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
         self.insert_inbox_row(group, row)?;
         match row.wake {
@@ -447,7 +448,8 @@ impl<'a> Intake<'a> {
         Ok(())
     }
 
-    /// Ends with what was taken in: who has spoken in a group may call Kai next, if somebody did so lately.
+    /// Ends with what was taken in: where somebody has spoken, Kai may be called next, if that happened there
+    /// lately.
     fn finish_intake(mut self) -> Result<IntakeResult> {
         let since = to_unix_millis(self.now.saturating_sub(TALKED_LATELY)?);
         for group in std::mem::take(&mut self.spoke) {
@@ -466,7 +468,8 @@ impl<'a> Intake<'a> {
         Ok(self.taken)
     }
 
-    /// In a direct chat, and in the main channel, everything is for Kai; in a group others write to each other.
+    /// In a direct chat, and in the main channel, everything is for Kai; in a group others write to each
+    /// other.
     fn handle_typing(&mut self, chat: &ChatId) -> Result<()> {
         let group = self.registered_group(chat)?;
         let for_kai = |group: &Group| group.role == Role::Main || !group.chat.is_whatsapp_group();

@@ -1,8 +1,8 @@
 //! The table `outages`: what keeps all chats from being answered, and who was told of it.
 //!
-//! The owner is told once of each, in the main channel, and each chat once, when something is asked there. The first
-//! answer to a turn that began later ends them all; a chat whose messages wait has been told all the same, and an outage
-//! that comes back soon is none of the owner's news; `rules` decides that.
+//! The owner is told once of each, in the main channel, and each chat once, when something is asked there.
+//! The first answer to a turn that began later ends them all; a chat whose messages wait has been told all
+//! the same, and an outage that comes back soon is none of the owner's news; `rules` decides that.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -25,7 +25,7 @@ impl Store {
         .await
     }
 
-    /// Says something in the main channel, where there is one.
+    /// Says something in the main channel, if there is one.
     pub async fn notify_owner(&self, notice: &str, now: Timestamp) -> Result<()> {
         let notice = notice.to_owned();
         self.with_connection(move |connection| match groups::main_chat(connection)? {
@@ -85,7 +85,7 @@ impl Store {
     }
 }
 
-/// Notes the outage that a turn has met. Its chat is told once, and the owner, who may be the same, once.
+/// Notes the outage that a turn has met. Its chat is told once, and so is the owner, whose chat it may be.
 pub(super) fn record_outage(
     connection: &Connection,
     outage: Outage,
@@ -147,17 +147,18 @@ fn begin_outage_and_notify(
     outbox::enqueue_reply(connection, &main, None, &Reply::from_text(to_owner), now)
 }
 
-/// There was an answer to a turn: what began before that one does not keep anybody from being answered any more.
+/// There was an answer to a turn: what began before that one does not keep anybody from being answered any
+/// more.
 pub(super) fn resolve_outage(connection: &Connection, turn: TurnId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE outages SET ended_at = ?2 WHERE ended_at IS NULL AND since_turn < ?1")?
         .execute(params![turn.0, to_unix_millis(now)])?;
-    // Also where they were over before: this chat waited until now.
+    // Also if they were over before: this chat waited until now.
     clear_outage_notices(connection)
 }
 
-/// How often a turn's chat was tried in vain, this time included, since others that came to their turn later than its
-/// messages were answered.
+/// How often a turn's chat was tried in vain, this time included, since others that came to their turn later
+/// than its messages were answered.
 pub(super) fn count_tries_since_others_were_answered(connection: &Connection, turn: TurnId) -> Result<u32> {
     Ok(connection
         .prepare_cached(
@@ -178,7 +179,7 @@ pub(super) fn count_tries_since_others_were_answered(connection: &Connection, tu
 const SOMETHING_WAITS: &str = "EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_pending
     WHERE inbox.chat = groups.chat AND wake = 'wakes' AND state = 'pending')";
 
-/// Where nothing keeps anybody, each chat is told of the next outage; but not one that waits still.
+/// When there is no outage any more, each chat is told of the next one; but a chat that still waits is not.
 fn clear_outage_notices(connection: &Connection) -> Result<()> {
     connection
         .prepare_cached(&format!(

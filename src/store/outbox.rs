@@ -8,8 +8,8 @@
 //! `acked` is the word of WhatsApp's server, and ends sending. What devices say afterwards is in `recipients`.
 //!
 //! A row gets its message id when it is written, and every attempt to send uses that id. The attempt is
-//! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the owner is
-//! told in the main channel.
+//! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the
+//! owner is told in the main channel.
 
 mod row;
 
@@ -50,9 +50,9 @@ impl Store {
         .await
     }
 
-    /// The first reply that waits in each chat, due or not, the oldest first. Within a chat the order is kept: a
-    /// reply waits for the one before it. `only` limits the search to one chat; without it, what was asked at a
-    /// terminal waits until somebody sits there again.
+    /// The first reply that waits in each chat, due or not, the oldest first. Within a chat the order is
+    /// kept: a reply waits for the one before it. `only` limits the search to one chat; without it, what was
+    /// asked at a terminal waits until somebody sits there again.
     pub async fn next_queued_replies(&self, only: Option<&ChatId>) -> Result<Vec<DueReply>> {
         let only = only.map(|chat| chat.as_str().to_owned());
         self.with_connection(move |connection| {
@@ -76,7 +76,7 @@ impl Store {
         .await
     }
 
-    /// The newest reply that there is; 0 where there is none.
+    /// The newest reply that there is; 0 if there is no reply.
     pub async fn newest_reply_row(&self) -> Result<i64> {
         self.with_connection(|connection| {
             Ok(connection.query_row("SELECT coalesce(max(id), 0) FROM outbox", [], |row| row.get(0))?)
@@ -84,9 +84,9 @@ impl Store {
         .await
     }
 
-    /// Gives up what still waits and is older than an answer may be: said now, it would make no sense, or wake somebody
-    /// for nothing. The owner is told of all of it at once, and of the same chat once a day. What was asked at a terminal
-    /// stays: who sits there again sees by it what was asked.
+    /// Gives up what still waits and is older than an answer may be: said now, it would make no sense, or
+    /// wake somebody for nothing. The owner is told of all of it at once, and of the same chat once a day.
+    /// What was asked at a terminal stays: by it, whoever sits there next sees what was asked.
     pub async fn expire_stale_replies(&self, old: StaleCutoff, rules: Rules, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -174,7 +174,7 @@ impl Store {
         .await
     }
 
-    /// Counts an attempt, before it is made. Who calls has waited as long as the reply was put off.
+    /// Counts an attempt, before it is made. The caller has waited as long as the reply was put off.
     pub async fn begin_attempt(&self, reply: &DueReply) -> Result<SendAttempt> {
         let (row, put_off) = (reply.row, reply.put_off);
         self.with_connection(move |connection| {
@@ -189,8 +189,8 @@ impl Store {
         .await
     }
 
-    /// Records how an attempt ended; an answer of WhatsApp that came before stays. Too many [`SendResult::Later`]
-    /// become the end; of a file, a sentence in its place.
+    /// Records how an attempt ended; an answer of WhatsApp that came before stays. Too many
+    /// [`SendResult::Later`] become the end; of a file, a sentence in its place.
     pub async fn record_attempt(
         &self,
         reply: &DueReply,
@@ -203,12 +203,12 @@ impl Store {
             let row = reply.row;
             let transaction = connection.transaction()?;
             if let SendResult::Sent { message } = &result {
-                // Also where the answer was faster: a repair needs it.
+                // Also if the answer was faster: a repair needs it.
                 transaction
                     .prepare_cached("UPDATE outbox SET message = ?2 WHERE id = ?1")?
                     .execute(params![row, message])?;
             }
-            // Where WhatsApp has refused it for a time meanwhile, it is put off already.
+            // If WhatsApp has refused it for a time meanwhile, it is put off already.
             let attempts: Option<u32> = transaction
                 .prepare_cached(
                     "SELECT attempts FROM outbox WHERE id = ?1 AND state = 'queued' AND put_off_at IS ?2",
@@ -236,8 +236,8 @@ impl Store {
         .await
     }
 
-    /// Puts replies that WhatsApp has not answered back into the queue, in front of what follows them in their chats. Of
-    /// these rows, those that it has answered meanwhile stay as they are.
+    /// Puts replies that WhatsApp has not answered back into the queue, in front of what follows them in
+    /// their chats. Of these rows, those that it has answered meanwhile stay as they are.
     pub async fn requeue_unanswered(&self, unanswered: Vec<i64>, rules: Rules, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -410,8 +410,8 @@ fn set_final_state(connection: &Connection, row: i64, state: &str, error: &str) 
     Ok(())
 }
 
-/// Writes a reply, with the message id that it keeps. What a turn says in the chat of a group that was removed meanwhile is
-/// said to nobody.
+/// Writes a reply, with the message id that it keeps. What a turn says in the chat of a group that was
+/// removed meanwhile is said to nobody.
 pub(super) fn enqueue_reply(
     connection: &Connection,
     chat: &ChatId,

@@ -1,5 +1,5 @@
-//! What the owner is told in the main channel of other chats, and when they were told of the same before. Writes to the
-//! outbox, and never sends anything itself.
+//! What the owner is told in the main channel of other chats, and when they were told of the same before.
+//! Writes to the outbox, and never sends anything itself.
 
 use std::collections::BTreeMap;
 
@@ -29,8 +29,8 @@ pub(super) fn notify_owner_unless_told(
         return Ok(());
     }
     let notice = news.trouble.notice(rules, &group.name);
-    // Walks through the table: once in a while, when something is wrong anyway. What was told before a clock was set
-    // back, and so has still to come by that clock, is told again.
+    // Walks through the table: once in a while, when something is wrong anyway. What was told before a clock
+    // was set back, and so has still to come by that clock, is told again.
     let was_told = connection
         .prepare_cached(
             "SELECT 1 FROM outbox WHERE chat = ?1 AND text = ?2 AND created_at > ?3 AND created_at <= ?4",
@@ -48,8 +48,8 @@ pub(super) fn notify_owner_unless_told(
     }
 }
 
-/// Tells the owner which chats lack how many replies that were too old to be sent. What comes within a day after that is
-/// counted, and told with the next.
+/// Tells the owner which chats lack how many replies that were too old to be sent. What comes within a day
+/// after that is counted, and told with the next.
 pub(super) fn notify_owner_of_stale(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<()> {
     let Some(main) = groups::main_chat(connection)? else { return Ok(()) };
     // What was told before a clock was set back is told again.

@@ -1,5 +1,5 @@
-//! The table `people`: which names are the same person's, or the same direct chat's. WhatsApp says sometimes a phone
-//! number's JID, sometimes a LID. Every comparison of people and of chats goes through here.
+//! The table `people`: which names are the same person's, or the same direct chat's. WhatsApp says sometimes
+//! a phone number's JID, sometimes a LID. Every comparison of people and of chats goes through here.
 
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -22,8 +22,8 @@ pub(super) const OWN_NAMES: &str =
 const LID: &str = "@lid";
 const NUMBER: &str = "@s.whatsapp.net";
 
-/// Remembers that two names are one person's. Two persons who were known apart become one; but a number is one LID's
-/// at a time: where it was another's before, it has a new owner.
+/// Remembers that two names are one person's. Two persons who were known apart become one; but a number is
+/// one LID's at a time: if it was another's before, it has a new owner.
 pub(super) fn record_same_person(connection: &Connection, one: &str, other: &str) -> Result<()> {
     let person = |id: &str| {
         connection
@@ -114,7 +114,7 @@ pub(super) fn rename_chat(connection: &Connection, from: &str, to: &str) -> Resu
     Ok(())
 }
 
-/// Which of two names is a phone number's and which a LID, where they are one of each.
+/// Which of two names is a phone number's and which a LID, if they are one of each.
 fn number_and_lid<'a>(one: &'a str, other: &'a str) -> Option<(&'a str, &'a str)> {
     match (one.ends_with(NUMBER), other.ends_with(NUMBER)) {
         (true, false) if other.ends_with(LID) => Some((one, other)),
@@ -123,8 +123,8 @@ fn number_and_lid<'a>(one: &'a str, other: &'a str) -> Option<(&'a str, &'a str)
     }
 }
 
-/// A direct chat that was seen under both names was one chat all along: the row that a group is registered with
-/// stays, else the older one.
+/// A direct chat that was seen under both names was one chat all along: the row that a group is registered
+/// with stays, else the older one.
 fn merge_chat_rows(connection: &Connection, id: &str) -> Result<()> {
     let names = aliases_sql("?1");
     connection

@@ -1,8 +1,9 @@
-//! The table `recipients`: what is known of a reply on the devices of each person that it is for, and when it is to be
-//! sealed anew. Whether there is reason for that is decided in `repair`; nothing that is sent ever waits for it.
+//! The table `recipients`: what is known of a reply on the devices of each person that it is for, and when it
+//! is to be sealed anew. Whether there is reason for that is decided in `repair`; nothing that is sent ever
+//! waits for it.
 //!
-//! A row is made by the first thing that is heard. Receipts may come before WhatsApp's own answer, twice, or for
-//! messages that we do not know.
+//! A row is made by the first thing that is heard. Receipts may come before WhatsApp's own answer, twice, or
+//! for messages that we do not know.
 
 use anyhow::Result;
 use jiff::Timestamp;
@@ -49,8 +50,8 @@ pub struct UndeliveredReplies {
 }
 
 impl Store {
-    /// Takes what is to be repaired now: each attempt is counted before it is made. What was repaired in vain is told
-    /// to the owner.
+    /// Takes what is to be repaired now: each attempt is counted before it is made. What was repaired in vain
+    /// is told to the owner.
     pub async fn claim_due_repairs(&self, rules: Rules, now: Timestamp) -> Result<RepairBatch> {
         self.with_connection(move |connection| {
             if next_repair_at(connection)?.is_none() {
@@ -86,7 +87,8 @@ impl Store {
         .await
     }
 
-    /// How many replies WhatsApp has and no phone yet. A chat with oneself, or a group of one, has no other phone.
+    /// How many replies WhatsApp has and no phone yet. A chat with oneself, or a group of one, has no other
+    /// phone.
     pub async fn undelivered_replies(&self, now: Timestamp) -> Result<Option<UndeliveredReplies>> {
         self.with_connection(move |connection| {
             let sql = format!(
@@ -209,8 +211,8 @@ struct ReplyRecipient {
     sent_at: Timestamp,
 }
 
-/// The reply of this id; none where we did not send it, or the person is ourselves: what our own devices say tells
-/// nothing of somebody else's.
+/// The reply of this id; nothing if we did not send it, or the person is ourselves: what our own devices say
+/// tells nothing of somebody else's.
 fn find_recipient(
     connection: &Connection,
     id: &MessageId,
@@ -267,8 +269,8 @@ fn record_device_delivery(
     Ok(())
 }
 
-/// What a person's sign of life says of the replies of a chat that they have given no receipt for: those before the
-/// reply `before`, and after the last one that is known to be on their phone.
+/// What a person's sign of life says of the replies of a chat that they have given no receipt for: those
+/// before the reply `before`, and after the last one that is known to be on their phone.
 fn suspect_earlier_replies(
     connection: &Connection,
     chat: &ChatId,
@@ -339,8 +341,8 @@ fn suspect_reply(
     Ok(OutboxChange::Changed)
 }
 
-/// What is known of a reply on a person's devices: column 2 has when it was sent, and those from `first` on have what
-/// `recipients` knows. Whether the person was there is the caller's to find out.
+/// What is known of a reply on a person's devices: column 2 has when it was sent, and those from `first` on
+/// have what `recipients` knows. Whether the person was there is the caller's to find out.
 fn sent_copy_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<SentCopy> {
     Ok(SentCopy {
         sent_at: from_unix_millis(row.get(2)?),
@@ -400,8 +402,8 @@ fn next_repair_at(connection: &Connection) -> Result<Option<Timestamp>> {
     Ok(next.map(from_unix_millis))
 }
 
-/// After the clock was set back no repair waits for longer than the whole pause before it: one that would is due at the
-/// next look, at once, and those that follow it come as much earlier.
+/// After the clock was set back no repair waits for longer than the whole pause before it: one that would is
+/// due at the next look, at once, and those that follow it come as much earlier.
 fn clamp_repair_times(connection: &Connection, now: Timestamp) -> Result<()> {
     let pause_before = |repairs: u32| {
         let at = |repairs| repair::next_repair_step(Timestamp::UNIX_EPOCH, repairs).scheduled_at();

@@ -1,6 +1,6 @@
 //! The table `turns`: a claim on inbox rows, and its end in one transaction with the replies.
 //!
-//! A claim raises the rows' attempts before anything is tried, so that a message which kills the host is
+//! A claim raises the rows' attempts before anything is tried, so that a message which kills the process is
 //! given up like any other that fails.
 
 use anyhow::Result;
@@ -33,7 +33,7 @@ pub struct Claim {
     pub rows: Vec<RowId>,
     /// The same rows as the agent reads them.
     pub messages: Vec<PromptMessage>,
-    /// What was said before, where that was with another engine: this one has not heard it.
+    /// What was said before, if that was with another engine: this one has not heard it.
     pub earlier: Vec<PromptMessage>,
     /// The newest of them that calls Kai: the answer is to it.
     pub called_by: Option<RowId>,
@@ -180,8 +180,8 @@ impl Store {
         .await
     }
 
-    /// Frees what a host that was killed had claimed; what is of a group that was removed meanwhile is over. Rows that were tried often enough are parked, and each
-    /// chat of such rows is told `notice` once.
+    /// Frees what a process that was killed had claimed; what is of a group that was removed meanwhile is
+    /// over. Rows that were tried often enough are parked, and each chat of such rows is told `notice` once.
     pub async fn release_lost_claims(&self, notice: String, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -247,8 +247,8 @@ impl Store {
         .await
     }
 
-    /// How much is still to come in a chat: messages that wait for an answer or are being answered, and replies
-    /// that are not sent.
+    /// How much is still to come in a chat: messages that wait for an answer or are being answered, and
+    /// replies that are not sent.
     pub async fn count_unfinished_work(&self, chat: &ChatId) -> Result<u64> {
         let chat = chat.clone();
         self.with_connection(move |connection| {
@@ -265,8 +265,8 @@ impl Store {
     }
 }
 
-/// Frees what is claimed in a chat that has no turn now: a group has one at a time, so this is of one whose end could not
-/// be written.
+/// Frees what is claimed in a chat that has no turn now: a group has one at a time, so this is of one whose
+/// end could not be written.
 pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId) -> Result<()> {
     connection
         .prepare_cached(
@@ -277,8 +277,8 @@ pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId) -> Re
     Ok(())
 }
 
-/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but none
-/// behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
+/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but
+/// none behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
 fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     Ok(connection
         .prepare_cached(
@@ -291,8 +291,8 @@ fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option
         .query_row(params![chat.as_str(), CLAIM_MAX], |row| row.get(0))?)
 }
 
-/// The last row that claims would take if every file were there, the next one's and all that follow it. Context that
-/// the next one would let go is let go now: nobody needs its files.
+/// The last row that claims would take if every file were there, the next one's and all that follow it.
+/// Context that the next one would let go is let go now: nobody needs its files.
 pub(super) fn newest_claimable_with_files(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     let mut statement = connection.prepare_cached(
         "SELECT max(id) FROM (SELECT id FROM inbox

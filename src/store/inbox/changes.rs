@@ -1,4 +1,5 @@
-//! What authors do to a message after they sent it: edits, deletions, and what everybody does to it, such as reactions.
+//! What authors do to a message after they sent it: edits, deletions, and what everybody does to it, such as
+//! reactions.
 //!
 //! What becomes of each is decided in `rules`.
 
@@ -15,8 +16,8 @@ use crate::types::{
     ChatId, ChatNote, Edit, Forwarded, Group, IncomingMessage, MessageId, Reaction, SenderId,
 };
 
-/// An edit whose text stands elsewhere, or is none any more. It keeps its own id, so that it is known when it comes
-/// again.
+/// An edit whose text stands elsewhere, or counts no more. It keeps its own id, so that it is known when it
+/// comes again.
 fn superseded_edit_row<'a>(target: &'a MessageId, message: &'a IncomingMessage) -> NewRow<'a> {
     NewRow {
         id: &message.id,
