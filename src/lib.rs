@@ -6,7 +6,7 @@
 //! | level | modules | |
 //! |---|---|---|
 //! | 0 values | `types` `clock` `rate` `paths` `panics` `writing` | what everything speaks |
-//! | 1 pure | `config` `router` `render` `notices` `repair` `api_error` | decisions and words, no effects |
+//! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `api_error` | decisions and words, no effects |
 //! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
 //! | 4 face | `cli` | the only printing |
@@ -17,6 +17,7 @@ pub mod bridge;
 pub mod checks;
 pub mod cli;
 pub mod clock;
+pub mod commands;
 pub mod config;
 pub mod container;
 pub mod egress;
@@ -30,6 +31,7 @@ pub mod rate;
 pub mod render;
 pub mod repair;
 pub mod router;
+pub mod rules;
 pub mod service;
 pub mod session;
 pub mod store;

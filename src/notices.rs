@@ -449,6 +449,35 @@ pub fn welcome_notice(lang: Lang, assistant: &str) -> String {
     }
 }
 
+/// What `/help` does, in the list that it sends.
+pub fn help_command_summary(lang: Lang) -> &'static str {
+    pick_language(lang, "I send this list.", "envío esta lista.")
+}
+
+/// What can be written in a chat: what calls Kai there, if not everything does, and each command with what it does.
+pub fn help_notice(lang: Lang, trigger: Option<&str>, commands: &[(&str, &str)]) -> String {
+    let trigger = trigger.map(|trigger| trigger.trim().trim_start_matches('@'));
+    let calling = match (lang, trigger) {
+        (Lang::En, Some(trigger)) => {
+            format!("@{trigger} anywhere in a message, or a reply to something that I said: I answer.")
+        }
+        (Lang::En, None) => "Anything: every message in this chat is for me.".to_owned(),
+        (Lang::Es, Some(trigger)) => format!(
+            "@{trigger} en cualquier parte de un mensaje, o una respuesta a algo que haya dicho yo: respondo."
+        ),
+        (Lang::Es, None) => "Lo que sea: cada mensaje de este chat es para mí.".to_owned(),
+    };
+    let (title, whose) = match lang {
+        Lang::En => ("What you can write to me here:", "Only my owner can use what begins with a slash."),
+        Lang::Es => (
+            "Lo que puedes escribirme aquí:",
+            "Lo que empieza por una barra solo lo puede usar mi propietario.",
+        ),
+    };
+    let commands: String = commands.iter().map(|(word, summary)| format!("- {word}: {summary}\n")).collect();
+    format!("{title}\n- {calling}\n{commands}{whose}")
+}
+
 fn pick_language(lang: Lang, en: &'static str, es: &'static str) -> &'static str {
     match lang {
         Lang::En => en,

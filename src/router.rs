@@ -1,9 +1,65 @@
-//! Whether a message wakes Kai or only waits as context for the next prompt.
+//! Whether a message is a command, wakes Kai, only waits as context for the next prompt, or is nothing new.
 //!
-//! Decides from values alone. Never asks who the sender is.
+//! Decides from values alone. What it has to know of the sender and of earlier messages, its caller looks up.
 
+use crate::commands::Command;
 use crate::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, Mention, Role};
 use crate::writing::find_calls_by_name;
+
+/// What becomes of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MessageRoute {
+    /// nanokimi itself does something, and no agent ever reads it.
+    Command(Command),
+    /// As [`WakeDecision::Wakes`].
+    Wakes,
+    /// As [`WakeDecision::Context`].
+    Context,
+    /// It has come before, or is one of Kai's own: nothing of it is kept.
+    Dropped,
+}
+
+/// What is known of a message beside what it says.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MessageFacts {
+    /// It has come before, under any name of its sender, or is one of Kai's own.
+    pub is_known: bool,
+    pub sender: SenderStanding,
+    pub quotes: QuotedAuthor,
+}
+
+/// Who writes, as far as it matters to commands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SenderStanding {
+    Owner,
+    /// Somebody else, or nobody knows.
+    Other,
+}
+
+/// What is known of a sender's names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SenderFacts {
+    /// One of them is the linked account's.
+    pub is_linked_account: bool,
+    /// One of them is the chat's, which is a direct one then.
+    pub is_other_side: bool,
+}
+
+impl SenderStanding {
+    /// Who somebody surely is. The linked account is the owner, as its phone can end the link; so is whoever
+    /// sits at a terminal of the server; and so is the other side of a direct chat that is the main channel,
+    /// which its owner chose as their own: Kai may have an account to himself. A main channel that is a group
+    /// may have other members: nobody is the owner there but the account.
+    pub fn in_group(group: &Group, sender: SenderFacts) -> Self {
+        let has_own_channel =
+            group.role == Role::Main && !group.chat.is_whatsapp_group() && sender.is_other_side;
+        if sender.is_linked_account || group.chat.is_console_chat() || has_own_channel {
+            Self::Owner
+        } else {
+            Self::Other
+        }
+    }
+}
 
 /// What a message does to the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,10 +78,34 @@ pub enum QuotedAuthor {
     Other,
 }
 
-/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai. What was passed
-/// on from another chat calls by its words only if the group's owner wants it so.
+/// A command is the whole text of a message that its owner has written here themselves; a file's caption is
+/// none. All else wakes Kai or is context, whoever sends it.
+pub fn route_message(
+    group: &Group,
+    trigger: &str,
+    message: &IncomingMessage,
+    facts: MessageFacts,
+) -> MessageRoute {
+    if facts.is_known {
+        return MessageRoute::Dropped;
+    }
+    let may_command = facts.sender == SenderStanding::Owner
+        && message.forwarded == Forwarded::No
+        && message.media.is_none();
+    if let Some(command) = Command::from_text(&message.text).filter(|_| may_command) {
+        return MessageRoute::Command(command);
+    }
+    match wake_decision_for(group, trigger, message, facts.quotes) {
+        WakeDecision::Wakes => MessageRoute::Wakes,
+        WakeDecision::Context => MessageRoute::Context,
+    }
+}
+
+/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai. What
+/// was passed on from another chat calls by its words only if the group's owner wants it so.
 ///
-/// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any case.
+/// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any
+/// case.
 pub fn wake_decision_for(
     group: &Group,
     trigger: &str,
@@ -50,7 +130,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{ChatId, GroupName, MessageId, SenderId};
+    use crate::types::{ChatId, GroupName, Media, MediaKind, MessageId, SenderId};
 
     fn message(text: &str) -> IncomingMessage {
         IncomingMessage {
@@ -259,6 +339,71 @@ mod tests {
             wake_decision_for(&group(Role::Member), "Kai", &message("[Sticker]"), QuotedAuthor::Kai),
             WakeDecision::Wakes
         );
+    }
+
+    #[test]
+    fn only_the_owners_own_and_whole_word_is_a_command() {
+        use SenderStanding::{Other, Owner};
+        let route = |role, sender, message: &IncomingMessage| {
+            let facts = MessageFacts { is_known: false, sender, quotes: QuotedAuthor::Other };
+            route_message(&group(role), "Kai", message, facts)
+        };
+        for (role, sender, text, expected) in [
+            (Role::Member, Owner, "/help", MessageRoute::Command(Command::Help)),
+            (Role::Member, Owner, " /Ayuda\n", MessageRoute::Command(Command::Help)),
+            (Role::Main, Owner, "/HELP", MessageRoute::Command(Command::Help)),
+            (Role::Main, Owner, "/help me", MessageRoute::Wakes),
+            (Role::Main, Other, "/help", MessageRoute::Wakes),
+            (Role::Member, Other, "/help", MessageRoute::Context),
+            (Role::Member, Owner, "@Kai /help", MessageRoute::Wakes),
+            (Role::Member, Owner, "/halp", MessageRoute::Context),
+        ] {
+            assert_eq!(route(role, sender, &message(text)), expected, "{role:?} {sender:?} {text:?}");
+        }
+        let passed_on = IncomingMessage { forwarded: Forwarded::Once, ..message("/help") };
+        assert_eq!(route(Role::Member, Owner, &passed_on), MessageRoute::Context);
+        let media = Media {
+            kind: MediaKind::Image,
+            mime: "image/jpeg".to_owned(),
+            name: None,
+            bytes: 1,
+            handle: Vec::new(),
+        };
+        let captioned = IncomingMessage { media: Some(media), ..message("/help") };
+        assert_eq!(route(Role::Member, Owner, &captioned), MessageRoute::Context);
+    }
+
+    #[test]
+    fn the_owner_is_only_who_surely_is() {
+        use SenderStanding::{Other, Owner};
+        for (chat, role, is_linked_account, is_other_side, expected) in [
+            ("family@g.us", Role::Member, true, false, Owner),
+            ("family@g.us", Role::Member, false, false, Other),
+            ("main@g.us", Role::Main, true, false, Owner),
+            ("main@g.us", Role::Main, false, false, Other),
+            ("main@g.us", Role::Main, false, true, Other),
+            ("olga@s.whatsapp.net", Role::Main, false, true, Owner),
+            ("olga@s.whatsapp.net", Role::Main, false, false, Other),
+            ("olga@s.whatsapp.net", Role::Member, false, true, Other),
+            ("console:family", Role::Member, false, false, Owner),
+        ] {
+            let group = Group { chat: ChatId::new(chat), ..group(role) };
+            let sender = SenderFacts { is_linked_account, is_other_side };
+            assert_eq!(SenderStanding::in_group(&group, sender), expected, "{chat} {sender:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_known_is_dropped_whatever_it_says() {
+        for text in ["/help", "@Kai hello", "hello"] {
+            let facts =
+                MessageFacts { is_known: true, sender: SenderStanding::Owner, quotes: QuotedAuthor::Kai };
+            assert_eq!(
+                route_message(&group(Role::Main), "Kai", &message(text), facts),
+                MessageRoute::Dropped,
+                "{text:?}"
+            );
+        }
     }
 
     proptest! {

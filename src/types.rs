@@ -4,6 +4,7 @@
 
 mod engine;
 mod messages;
+mod prompt;
 mod room;
 mod web;
 
@@ -17,6 +18,7 @@ pub use messages::{
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
     UnreadableMessage,
 };
+pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 pub use room::DiskSpace;
 pub use web::{HostName, WebPolicy, WebTraffic};
 

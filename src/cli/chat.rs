@@ -14,6 +14,7 @@ use super::terminal::{ChatScreen, read_typed_lines};
 use super::{log, ui};
 use crate::bridge;
 use crate::bridge::console::{Console, ConsoleOutput};
+use crate::commands::Command;
 use crate::container::Containers;
 use crate::router;
 use crate::service::{self, BridgeReach};
@@ -172,7 +173,10 @@ pub fn ensure_wakes_assistant(group: &Group, assistant: &str, text: &str) -> Res
         bail!("There is nothing to say: put the message after --say, in quotes");
     }
     let trigger = group.trigger_or(assistant);
-    if group.role == Role::Main || router::contains_trigger(text, trigger) {
+    if group.role == Role::Main
+        || router::contains_trigger(text, trigger)
+        || Command::from_text(text).is_some()
+    {
         return Ok(());
     }
     bail!("Nobody would answer that in {}: say \"@{trigger} …\"", group.name)

@@ -6,13 +6,7 @@ use super::verbatim::find_verbatim_ranges;
 use crate::types::SenderId;
 use crate::writing::{begins_with_word, find_at_signs};
 
-/// Somebody who can be mentioned.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct MentionablePerson {
-    /// As they call themselves; nobody else in this chat has that name.
-    pub name: String,
-    pub id: SenderId,
-}
+pub use crate::types::MentionablePerson;
 
 impl MentionablePerson {
     /// What a mention is written with: the digits before the `@` of a JID.

@@ -3,13 +3,14 @@
 //! Everything that people wrote is escaped, so that no message can pretend to be another one, or a command: the
 //! text always begins with `<context`, never with the `/` of an engine command. A steer is such a text too.
 
-use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::excerpt::excerpt_ranges;
 use crate::paths::GROUP_IN_CONTAINER;
-use crate::types::{Forwarded, MediaKind, MessageId};
+use crate::types::Forwarded;
 use crate::writing::find_calls_by_name;
+
+pub use crate::types::{FileLocation, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 
 /// Most characters of what people wrote in all of a prompt, as the agent reads it, whatever their script. A character
 /// is four tokens at worst (rare ones are told by their bytes), and the engine lets its history grow to 50,000 tokens
@@ -26,33 +27,12 @@ const NAME_MAX_CHARS: usize = 100;
 const OURS_MAX_CHARS: usize = 500;
 /// What a file with the whole of a text is called in prompts.
 const WHOLE_TEXT: &str = "text";
+/// Stands for a message that was taken back.
+pub const DELETED: &str = "[deleted message]";
+/// In front of a new text, where the old one was read already.
+const EDITED: &str = "[Edited] ";
 /// `Jan 1, 2024, 12:00 AM`, in the owner's time zone: the agent plans in the family's time.
 const TIME_FORMAT: &str = "%b %-d, %Y, %-I:%M %p";
-
-/// One message as the agent sees it.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromptMessage {
-    pub id: MessageId,
-    pub author: PromptAuthor,
-    pub text: String,
-    pub sent_at: Timestamp,
-    pub forwarded: Forwarded,
-    pub quote: Option<PromptQuote>,
-    pub file: Option<PromptFile>,
-    /// Where the whole text is, if the prompt does not tell all of it; relative to the group's folder.
-    pub whole: Option<String>,
-}
-
-/// Who wrote something.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum PromptAuthor {
-    Kai,
-    /// `id` is the same for ever, and nobody else's: two people may have one name. Empty where it is not known.
-    Person {
-        id: String,
-        name: String,
-    },
-}
 
 impl PromptAuthor {
     fn name(&self) -> Option<&str> {
@@ -61,36 +41,6 @@ impl PromptAuthor {
             Self::Person { name, .. } => Some(name),
         }
     }
-}
-
-/// The message that another one answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromptQuote {
-    pub id: MessageId,
-    pub author: PromptAuthor,
-    /// Only the one who quotes it says that it was so.
-    pub is_claimed: bool,
-    pub text: String,
-    pub file: Option<PromptFile>,
-    pub whole: Option<String>,
-}
-
-/// Something attached to a message.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PromptFile {
-    pub kind: MediaKind,
-    /// As the sender called it.
-    pub name: Option<String>,
-    pub whereabouts: FileLocation,
-}
-
-/// Where a file is.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum FileLocation {
-    /// `path` is relative to the group's folder.
-    Saved { path: String },
-    /// It will not come; `reason` is a phrase such as `larger than 32 MB`.
-    Missing { reason: String },
 }
 
 /// A text of a message that a prompt does not tell whole.
@@ -143,6 +93,29 @@ impl Prompt<'_> {
             own.into_iter().chain(quote.map(|_| (place, TruncatedText::Quoted)))
         });
         cut.collect()
+    }
+}
+
+/// The new text of a message that was read already.
+pub fn render_edited_text(text: &str) -> String {
+    format!("{EDITED}{text}")
+}
+
+/// A reaction; an empty one takes an earlier one back.
+pub fn render_reaction(emoji: &str) -> String {
+    match emoji {
+        "" => "[Reaction taken back]".to_owned(),
+        emoji => format!("[Reaction: {emoji}]"),
+    }
+}
+
+/// One of our own messages: its text, else what it was. `path` is its file's, in the group's folder.
+pub fn render_own_reply(text: String, is_reaction: bool, path: Option<&str>) -> String {
+    match path {
+        Some(path) if text.is_empty() => format!("[File: {path}]"),
+        Some(path) => format!("[File: {path}] {text}"),
+        None if is_reaction => format!("[Reaction: {text}]"),
+        None => text,
     }
 }
 
@@ -344,9 +317,11 @@ fn xml_entity(c: char) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
+    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
+    use crate::types::{MediaKind, MessageId};
 
     fn person(name: &str) -> PromptAuthor {
         PromptAuthor::Person { id: "p1".to_owned(), name: name.to_owned() }

@@ -19,7 +19,7 @@ const BATCHES_PER_COMMIT: usize = 64;
 /// What the agent reads in the place of a message that the database does not take.
 const NOT_STORED: &str = "[A message that could not be stored]";
 
-/// Who is told of what was stored.
+/// Where what was stored is passed on.
 pub struct IntakeHints {
     /// The groups that have something new to answer.
     pub woken: mpsc::Sender<GroupName>,
@@ -51,8 +51,8 @@ pub async fn run_intake<C: Containers>(
     }
 }
 
-/// Stores the batches together; where that fails, each event by itself, so that one which can never be stored does not
-/// keep the others.
+/// Stores the batches together; if that fails, each event by itself, so that one which can never be stored
+/// does not keep the others.
 async fn commit_batches<C: Containers>(
     host: &SessionContext<C>,
     batches: &mut Vec<Batch>,

@@ -1,5 +1,5 @@
-//! What an error of SQLite, or of its files, means to the person whose database it is: what happened, then what
-//! to do.
+//! What an error of SQLite, or of its files, means to the person whose database it is: what happened, then
+//! what to do.
 
 use std::io::{self, ErrorKind};
 use std::path::Path;
@@ -45,12 +45,13 @@ pub fn is_write_error(error: &Error) -> bool {
     matches!(find_error_cause(error), Some(ErrorCause::DiskFull | ErrorCause::OutOfReach))
 }
 
-/// What `PRAGMA quick_check` has found where it does not say "ok".
+/// What `PRAGMA quick_check` has found, if it does not say "ok".
 pub fn corrupt_database_error(path: &Path) -> Error {
     explain_error(Error::new(sqlite_error(rusqlite::ffi::SQLITE_CORRUPT)), path)
 }
 
-/// Whether it is what was to be stored that makes it fail, again and again, rather than the state of the database.
+/// Whether it is what was to be stored that makes it fail, again and again, rather than the state of the
+/// database.
 pub fn is_caused_by_data(error: &Error) -> bool {
     error.chain().any(|link| match link.downcast_ref::<rusqlite::Error>() {
         Some(rusqlite::Error::SqliteFailure(failure, _)) => {

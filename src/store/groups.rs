@@ -14,7 +14,7 @@ const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownChat {
     pub id: ChatId,
-    /// As WhatsApp calls it; the id, where that is not known.
+    /// As WhatsApp calls it; the id, if that is not known.
     pub name: String,
     pub members: Option<u32>,
     /// The group that serves it.
@@ -101,14 +101,15 @@ impl Store {
         .await
     }
 
-    /// Changes what the owner chose for a group; its name, chat and role stay. A session takes it up at its next turn.
+    /// Changes what the owner chose for a group; its name, chat and role stay. A session takes it up at its
+    /// next turn.
     pub async fn update_group(&self, group: &Group) -> Result<()> {
         let group = group.clone();
         self.with_connection(move |connection| update_group_settings(connection, &group)).await
     }
 
-    /// Unregisters a group. Its folder and its history stay; what was pending is not answered any more, and what was to be
-    /// said is not sent, nor sent again.
+    /// Unregisters a group. Its folder and its history stay; what was pending is not answered any more, and
+    /// what was to be said is not sent, nor sent again.
     pub async fn remove_group(&self, name: &GroupName) -> Result<()> {
         let name = name.clone();
         self.with_connection(move |connection| {
@@ -199,8 +200,8 @@ fn registration_conflict(connection: &Connection, group: &Group) -> Result<Optio
     Ok(None)
 }
 
-/// The group of a chat, if it has one, by any of the chat's names. Where two names were registered before they were
-/// known to be one chat's, it is the main channel, else the older group.
+/// The group of a chat, if it has one, by any of the chat's names. If two names were registered before they
+/// were known to be one chat's, it is the main channel, else the older group.
 pub(super) fn read_group_by_chat(connection: &Connection, chat: &ChatId) -> Result<Option<Group>> {
     connection
         .prepare_cached(&format!(

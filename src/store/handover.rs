@@ -1,18 +1,17 @@
-//! What was said in a chat while another engine answered there: the newest messages of both sides, so that an engine
-//! which was chosen later knows what people speak of.
+//! What was said in a chat while another engine answered there: the newest messages of both sides, so that an
+//! engine which was chosen later knows what people speak of.
 
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{from_unix_millis, turns};
-use crate::render::prompt::{PromptAuthor, PromptMessage};
-use crate::types::{Engine, Forwarded, Group, MessageId};
+use crate::types::{Engine, Forwarded, Group, MessageId, PromptAuthor, PromptMessage};
 
 /// Most messages of the past that an engine is told when it takes over.
 const EARLIER_MAX: usize = 50;
 
-/// What this engine has not heard: everything since its own last answer in the chat, if another one has answered
-/// since. Oldest first.
+/// What this engine has not heard: everything since its own last answer in the chat, if another one has
+/// answered since. Oldest first.
 pub fn read_handover_messages(
     connection: &Connection,
     group: &Group,

@@ -9,8 +9,6 @@
 
 mod changes;
 
-use std::time::Duration;
-
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
@@ -19,40 +17,22 @@ use super::{
     Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis, unread,
     whatsapp_account,
 };
-use crate::notices;
-use crate::router::{QuotedAuthor, WakeDecision, wake_decision_for};
+use crate::rules::inbox::{
+    CallDecision, CommandChange, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource,
+    QuotedAuthor, SenderFacts, SenderStanding, StoredMessage, WakeDecision, decide_message,
+};
+use crate::rules::{Rules, absence};
 use crate::types::{
-    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Lang, Media, MessageId, Quote, Role,
-    SenderId, UnreadableMessage,
+    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Media, MessageId, Role, SenderId,
+    UnreadableMessage,
 };
 
-/// Stands for a message that was taken back.
-const DELETED: &str = "[deleted message]";
-/// For so long after its last turn, who speaks in a group may be about to call Kai once more.
+/// For so long after a group's last turn, somebody who speaks there may be about to call Kai once more.
 const TALKED_LATELY: SignedDuration = SignedDuration::from_hours(1);
 
 /// An inbox row.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct RowId(pub(super) i64);
-
-/// What decides about messages, and how nanokimi itself speaks in chats.
-#[derive(Clone, Debug)]
-pub struct Rules {
-    /// The trigger of groups that have none of their own, and what Kai is called.
-    pub assistant: String,
-    /// What called Kai longer ago than this is only context.
-    pub answer_within: Duration,
-    pub lang: Lang,
-    /// In front of everything that is said: `Kai: `, or nothing.
-    pub reply_prefix: String,
-}
-
-impl Rules {
-    /// A notice as it stands in a chat.
-    pub(super) fn prefix_notice(&self, sentence: &str) -> String {
-        format!("{}{sentence}", self.reply_prefix)
-    }
-}
 
 /// What has come of taking events in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -79,8 +59,8 @@ pub enum OutboxChange {
 impl Store {
     /// Stores what happened, all or nothing; on disk when this returns.
     ///
-    /// A message that is there already, or that we sent ourselves, is a no-op. Of an unregistered chat only its
-    /// existence is kept.
+    /// A message that is there already, or that we sent ourselves, is a no-op. Of an unregistered chat only
+    /// its existence is kept.
     pub async fn record_events(
         &self,
         events: Vec<Event>,
@@ -100,7 +80,8 @@ impl Store {
         .await
     }
 
-    /// Makes context of the calls that have waited too long for an answer, and tells their chats that Kai was away.
+    /// Makes context of the calls that have waited too long for an answer, and tells their chats that Kai was
+    /// away.
     pub async fn expire_old_calls(&self, rules: Rules, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -114,7 +95,7 @@ impl Store {
                 .collect::<rusqlite::Result<Vec<(i64, String, Timestamp)>>>()?;
             drop(statement);
             for (row, chat, sent_at) in calls {
-                if !intake.is_past_answer_window(sent_at) {
+                if !absence::is_past_answer_window(&rules, sent_at, now) {
                     continue;
                 }
                 transaction
@@ -171,72 +152,6 @@ struct NewRow<'a> {
     media: Option<&'a Media>,
     wake: WakeDecision,
     state: &'static str,
-}
-
-/// A message that another one names, as far as it is known.
-#[derive(Clone, Debug)]
-struct KnownQuote {
-    id: MessageId,
-    source: QuoteSource,
-    sender: Option<SenderId>,
-    sender_name: String,
-    text: String,
-    media: Option<Media>,
-    /// Where its file was saved before.
-    path: Option<String>,
-}
-
-/// Who says what a quoted message was.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum QuoteSource {
-    /// It is one of our own.
-    Kai,
-    /// It came in this chat.
-    Chat,
-    /// Only the client that quotes it.
-    Client,
-}
-
-impl QuoteSource {
-    fn name(self) -> &'static str {
-        match self {
-            Self::Kai => "kai",
-            Self::Chat => "chat",
-            Self::Client => "client",
-        }
-    }
-}
-
-impl KnownQuote {
-    /// A message of which no more than this is known.
-    fn unknown_message(id: &MessageId, sender_name: &str) -> Self {
-        Self {
-            id: id.clone(),
-            source: QuoteSource::Client,
-            sender: None,
-            sender_name: sender_name.to_owned(),
-            text: String::new(),
-            media: None,
-            path: None,
-        }
-    }
-
-    fn from_client_quote(quote: &Quote) -> Self {
-        Self {
-            id: quote.id.clone(),
-            source: QuoteSource::Client,
-            sender: quote.sender.clone(),
-            sender_name: quote.sender_name.clone(),
-            text: quote.text.clone(),
-            media: quote.media.clone(),
-            path: None,
-        }
-    }
-
-    /// The same without its file, for what does not ask about it.
-    fn without_file(self) -> Self {
-        Self { media: None, path: None, ..self }
-    }
 }
 
 impl<'a> Intake<'a> {
@@ -306,7 +221,15 @@ impl<'a> Intake<'a> {
         groups::record_disappearing_timer(self.connection, &message.chat, message.expires_secs)?;
         let Some(group) = groups::read_group_by_chat(self.connection, &message.chat)? else { return Ok(()) };
         unread::resolve_unread_message(self.connection, &group.chat, &message.id)?;
-        if self.is_duplicate_or_own(&group, &message.id, &message.sender)? {
+        let quoted = message.quote.as_ref().map(|quote| &quote.id);
+        let facts = MessageFacts {
+            is_known: self.is_duplicate_or_own(&group, &message.id, &message.sender)?,
+            sender: self.sender_standing(&group, &message.sender)?,
+            quotes: self.quoted_author(&group, quoted)?,
+        };
+        let edit = self.find_earlier_edit(&group, message)?;
+        let change = decide_message(&group, message, KnownMessage { facts, edit }, self.rules, self.now);
+        if change == MessageChange::Dropped {
             return Ok(());
         }
         let wrote_at = message.sent_at.min(self.now);
@@ -317,7 +240,6 @@ impl<'a> Intake<'a> {
             wrote_at,
             self.now,
         )?)?;
-        let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let quote = match &message.quote {
             Some(quote) => Some(
                 self.find_quoted_message(&group, &quote.id)?
@@ -325,24 +247,63 @@ impl<'a> Intake<'a> {
             ),
             None => None,
         };
-        let now = self.resolve_current_message(&group, message, quoted)?;
-        self.insert_inbox_row(
-            &group,
-            &NewRow {
-                id: &message.id,
-                sender: &message.sender,
-                sender_name: &message.sender_name,
-                text: &now.text,
-                sent_at: message.sent_at,
-                forwarded: message.forwarded,
-                quote: quote.as_ref(),
-                edits: None,
-                media: message.media.as_ref(),
-                wake: now.wake,
-                state: now.state,
-            },
-        )?;
+        let row = NewRow {
+            id: &message.id,
+            sender: &message.sender,
+            sender_name: &message.sender_name,
+            text: &message.text,
+            sent_at: message.sent_at,
+            forwarded: message.forwarded,
+            quote: quote.as_ref(),
+            edits: None,
+            media: message.media.as_ref(),
+            wake: WakeDecision::Context,
+            state: "done",
+        };
+        match change {
+            MessageChange::Dropped => {}
+            MessageChange::Command(command) => self.settle_command(&group, command, &row)?,
+            MessageChange::Stored(StoredMessage { text, call, is_pending, replaced_edit }) => {
+                if let Some(edit) = replaced_edit {
+                    self.clear_edit_row(edit)?;
+                }
+                self.notify_if_missed(&group, call)?;
+                let state = if is_pending { "pending" } else { "done" };
+                self.record_inbox_row(&group, &NewRow { text: &text, wake: call.wake, state, ..row })?;
+            }
+        }
         self.update_pending_quotes(&group, &message.id)
+    }
+
+    /// Answers a command in the transaction that stores its message, so that it is answered once. The message
+    /// is over at once, and never in a turn: no agent is told of it.
+    fn settle_command(&mut self, group: &Group, command: CommandChange, row: &NewRow<'_>) -> Result<()> {
+        self.insert_inbox_row(group, row)?;
+        match command {
+            CommandChange::Answered(answer) => self.say_in_chat(group, answer),
+            CommandChange::Missed => self.notify_chat_of_absence(group),
+        }
+    }
+
+    fn say_in_chat(&mut self, group: &Group, text: String) -> Result<()> {
+        self.taken.outbox = OutboxChange::Changed;
+        outbox::enqueue_reply(self.connection, &group.chat, None, &Reply::from_text(text), self.now)
+    }
+
+    fn sender_standing(&self, group: &Group, sender_id: &SenderId) -> Result<SenderStanding> {
+        let (sender, chat) = (sender_id.as_str(), group.chat.as_str());
+        let facts = SenderFacts {
+            is_linked_account: people::is_own_account(self.connection, sender_id)?,
+            is_other_side: people::is_same_person(self.connection, sender, chat)?,
+        };
+        Ok(SenderStanding::in_group(group, facts))
+    }
+
+    fn quoted_author(&self, group: &Group, quoted: Option<&MessageId>) -> Result<QuotedAuthor> {
+        Ok(match quoted {
+            Some(quoted) if self.is_own_message(group, quoted)? => QuotedAuthor::Kai,
+            Some(_) | None => QuotedAuthor::Other,
+        })
     }
 
     /// Whether this message came before, under any name of its sender, or is one of our own.
@@ -365,48 +326,24 @@ impl<'a> Intake<'a> {
             .exists([id.as_str(), group.chat.as_str()])?)
     }
 
-    /// What a message does to the group's agent. One that called Kai too long ago only tells the chat so.
-    fn decide_wake(
-        &mut self,
-        group: &Group,
-        message: &IncomingMessage,
-        quoted: Option<&MessageId>,
-    ) -> Result<WakeDecision> {
-        let quotes = match quoted {
-            Some(quoted) if self.is_own_message(group, quoted)? => QuotedAuthor::Kai,
-            Some(_) | None => QuotedAuthor::Other,
-        };
-        let wake = wake_decision_for(group, group.trigger_or(&self.rules.assistant), message, quotes);
-        if wake == WakeDecision::Wakes && self.is_past_answer_window(message.sent_at) {
-            self.notify_chat_of_absence(group)?;
-            return Ok(WakeDecision::Context);
-        }
-        Ok(wake)
-    }
-
-    /// A clock that is ahead of ours makes nothing old.
-    fn is_past_answer_window(&self, sent_at: Timestamp) -> bool {
-        let limit = SignedDuration::try_from(self.rules.answer_within).unwrap_or(SignedDuration::MAX);
-        self.now.duration_since(sent_at) > limit
+    /// Of what has called Kai too long ago the chat hears that he was away.
+    fn notify_if_missed(&mut self, group: &Group, call: CallDecision) -> Result<()> {
+        if call.is_missed { self.notify_chat_of_absence(group) } else { Ok(()) }
     }
 
     /// Tells a chat that Kai was away, once for all that came meanwhile.
     fn notify_chat_of_absence(&mut self, group: &Group) -> Result<()> {
-        let told_before = to_unix_millis(self.now)
-            .saturating_sub(i64::try_from(self.rules.answer_within.as_millis()).unwrap_or(i64::MAX));
-        let tells = self
+        let told_at: Option<i64> = self
             .connection
-            .prepare_cached(
-                "UPDATE groups SET away_told_at = ?2
-                 WHERE name = ?1 AND (away_told_at IS NULL OR away_told_at <= ?3 OR away_told_at > ?2)",
-            )?
-            .execute(params![group.name.as_str(), to_unix_millis(self.now), told_before])?;
-        if tells > 0 {
-            let notice = self.rules.prefix_notice(&notices::was_away_notice(self.rules.lang));
-            outbox::enqueue_reply(self.connection, &group.chat, None, &Reply::from_text(notice), self.now)?;
-            self.taken.outbox = OutboxChange::Changed;
+            .prepare_cached("SELECT away_told_at FROM groups WHERE name = ?1")?
+            .query_row([group.name.as_str()], |row| row.get(0))?;
+        if !absence::is_absence_news(self.rules, told_at.map(from_unix_millis), self.now) {
+            return Ok(());
         }
-        Ok(())
+        self.connection
+            .prepare_cached("UPDATE groups SET away_told_at = ?2 WHERE name = ?1")?
+            .execute(params![group.name.as_str(), to_unix_millis(self.now)])?;
+        self.say_in_chat(group, absence::absence_notice(self.rules))
     }
 
     /// A message that we know, as a quote: what the quoting client says of it may be anything.
@@ -415,17 +352,15 @@ impl<'a> Intake<'a> {
             .connection
             .prepare_cached("SELECT text, kind, path FROM outbox WHERE wa_id = ?2 AND chat = ?1")?
             .query_row([group.chat.as_str(), id.as_str()], |row| {
-                let (text, kind, path) = (row.get(0)?, row.get(1)?, row.get(2)?);
-                Ok((text, kind, path))
+                let (kind, path): (String, Option<String>) = (row.get(1)?, row.get(2)?);
+                Ok(KnownQuote::own_reply(id, row.get(0)?, kind == "reaction", path.as_deref()))
             })
             .optional()?;
-        if let Some((text, kind, path)) = own {
-            let text = render_own_message(text, kind, path);
-            let known = KnownQuote::unknown_message(id, "");
-            return Ok(Some(KnownQuote { source: QuoteSource::Kai, text, ..known }));
+        if own.is_some() {
+            return Ok(own);
         }
-        // The plus keeps SQLite from walking through the chat in the order of ids. What was taken back before it came
-        // is nobody's words.
+        // The plus keeps SQLite from walking through the chat in the order of ids. What was taken back before
+        // it came is nobody's words.
         Ok(self
             .connection
             .prepare_cached(
@@ -435,22 +370,32 @@ impl<'a> Intake<'a> {
                  ORDER BY text = '' AND media_kind IS NULL, +id LIMIT 1",
             )?
             .query_row([group.chat.as_str(), id.as_str()], |row| {
-                let text: String = row.get(2)?;
-                let media = media::media_from_row(row, "media")?;
-                Ok(KnownQuote {
+                let quote = KnownQuote {
                     id: id.clone(),
                     source: QuoteSource::Chat,
                     sender: Some(SenderId::new(row.get::<_, String>(0)?)),
                     sender_name: row.get(1)?,
-                    text: if text.is_empty() && media.is_none() { DELETED.to_owned() } else { text },
-                    media,
+                    text: row.get(2)?,
+                    media: media::media_from_row(row, "media")?,
                     path: row.get("media_path")?,
-                })
+                };
+                Ok(quote.mark_deleted())
             })
             .optional()?)
     }
 
-    fn insert_inbox_row(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
+    /// Writes a row, and notes which group is woken or may call soon.
+    fn record_inbox_row(&mut self, group: &Group, row: &NewRow<'_>) -> Result<()> {
+        self.insert_inbox_row(group, row)?;
+        match row.wake {
+            WakeDecision::Wakes => self.add_woken_group(group),
+            WakeDecision::Context if !self.spoke.contains(&group.name) => self.spoke.push(group.name.clone()),
+            WakeDecision::Context => {}
+        }
+        Ok(())
+    }
+
+    fn insert_inbox_row(&self, group: &Group, row: &NewRow<'_>) -> Result<()> {
         people::ensure_person(self.connection, row.sender)?;
         let NewRow { quote, media, .. } = row;
         let quoted = quote.and_then(|quote| quote.media.as_ref());
@@ -488,7 +433,7 @@ impl<'a> Intake<'a> {
                 row.edits.map(MessageId::as_str),
                 forwarded_name(row.forwarded),
                 quote.and_then(|quote| quote.sender.as_ref()).map(SenderId::as_str),
-                quote.map(|quote| quote.source.name()),
+                quote.map(|quote| quote_source_name(quote.source)),
                 quoted.map(|media| media.kind.name()),
                 quoted.map(|media| media.mime.as_str()),
                 quoted.and_then(|media| media.name.as_deref()),
@@ -500,15 +445,11 @@ impl<'a> Intake<'a> {
         if let Some(sender) = quote.and_then(|quote| quote.sender.as_ref()) {
             people::ensure_person(self.connection, sender)?;
         }
-        match row.wake {
-            WakeDecision::Wakes => self.add_woken_group(group),
-            WakeDecision::Context if !self.spoke.contains(&group.name) => self.spoke.push(group.name.clone()),
-            WakeDecision::Context => {}
-        }
         Ok(())
     }
 
-    /// Ends with what was taken in: who has spoken in a group may call Kai next, if somebody did so lately.
+    /// Ends with what was taken in: where somebody has spoken, Kai may be called next, if that happened there
+    /// lately.
     fn finish_intake(mut self) -> Result<IntakeResult> {
         let since = to_unix_millis(self.now.saturating_sub(TALKED_LATELY)?);
         for group in std::mem::take(&mut self.spoke) {
@@ -527,7 +468,8 @@ impl<'a> Intake<'a> {
         Ok(self.taken)
     }
 
-    /// In a direct chat, and in the main channel, everything is for Kai; in a group others write to each other.
+    /// In a direct chat, and in the main channel, everything is for Kai; in a group others write to each
+    /// other.
     fn handle_typing(&mut self, chat: &ChatId) -> Result<()> {
         let group = self.registered_group(chat)?;
         let for_kai = |group: &Group| group.role == Role::Main || !group.chat.is_whatsapp_group();
@@ -547,13 +489,11 @@ impl<'a> Intake<'a> {
     }
 }
 
-/// One of our own messages in words: its text, else what it was.
-fn render_own_message(text: String, kind: String, path: Option<String>) -> String {
-    match path {
-        Some(path) if text.is_empty() => format!("[File: {path}]"),
-        Some(path) => format!("[File: {path}] {text}"),
-        None if kind == "reaction" => format!("[Reaction: {text}]"),
-        None => text,
+fn quote_source_name(source: QuoteSource) -> &'static str {
+    match source {
+        QuoteSource::Kai => "kai",
+        QuoteSource::Chat => "chat",
+        QuoteSource::Client => "client",
     }
 }
 
@@ -581,7 +521,7 @@ mod tests {
     use crate::store::tests::{add_group, rules};
     use crate::types::MediaKind;
     use crate::types::{
-        Answer, DeviceKind, Edit, LinkedAccount, Mention, Reaction, Receipt, ReceiptKind, Role,
+        Answer, DeviceKind, Edit, LinkedAccount, Mention, Quote, Reaction, Receipt, ReceiptKind, Role,
     };
 
     const NOW: i64 = 1_800_000_000;

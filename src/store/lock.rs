@@ -57,8 +57,8 @@ impl InstanceLock {
         Ok(Self { _file: file })
     }
 
-    /// Who holds the lock, if somebody does. Makes and changes nothing; holds a shared lock for a moment, since
-    /// the kernel offers no other way to ask.
+    /// Who holds the lock, if somebody does. Makes and changes nothing; holds a shared lock for a moment,
+    /// since the kernel offers no other way to ask.
     pub fn current_holder(path: &Path) -> Result<Option<String>> {
         let explain = || format!("Failed to look at {}", path.display());
         let mut file = match File::open(path) {

@@ -1,5 +1,6 @@
-//! The columns `media_…` and `quote_media_…` of the table `inbox`: what is attached to messages and to what they quote,
-//! from WhatsApp's servers to the group's folder. Also who writes in a chat, as an answer may name them.
+//! The columns `media_…` and `quote_media_…` of the table `inbox`: what is attached to messages and to what
+//! they quote, from WhatsApp's servers to the group's folder. Also who writes in a chat, as an answer may
+//! name them.
 //!
 //! ```text
 //! wanted ──fetched──▶ saved
@@ -14,9 +15,9 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{RowId, Store, from_unix_millis, groups, turns};
-use crate::render::MentionablePerson;
-use crate::render::prompt::{FileLocation, PromptFile};
-use crate::types::{ChatId, Group, GroupName, Media, MediaKind, SenderId};
+use crate::types::{
+    ChatId, FileLocation, Group, GroupName, Media, MediaKind, MentionablePerson, PromptFile, SenderId,
+};
 
 /// How far back people of a chat count as there, in messages.
 const RECENT_MESSAGES: i64 = 500;
@@ -28,7 +29,7 @@ pub struct WantedFile {
     pub whose: AttachedTo,
     pub media: Media,
     pub sent_at: Timestamp,
-    /// Where it was saved before, if it was.
+    /// The path under which it was saved before, if it was.
     pub path: Option<String>,
 }
 
@@ -63,7 +64,7 @@ impl RowId {
 }
 
 impl Store {
-    /// The files that a group's claims wait for, the newest message's first. None where nothing calls Kai.
+    /// The files that a group's claims wait for, the newest message's first; nothing while nobody calls Kai.
     pub async fn wanted_files(&self, group: &GroupName) -> Result<Vec<WantedFile>> {
         let group = group.clone();
         self.with_connection(move |connection| {
@@ -95,8 +96,8 @@ impl Store {
         .await
     }
 
-    /// A file lies in the group's folder; `path` is relative to that. False where its message does not want it any
-    /// more.
+    /// A file lies in the group's folder; `path` is relative to that. False if its message does not want it
+    /// any more.
     pub async fn record_saved_file(&self, row: RowId, whose: AttachedTo, path: String) -> Result<bool> {
         self.with_connection(move |connection| {
             record_file_state(connection, (row, whose), "saved", Some(&path), None)?;
@@ -170,7 +171,8 @@ impl Store {
     }
 }
 
-/// Says what became of a file; a second word on it changes nothing. What finds it stays: somebody may quote it.
+/// Says what became of a file; a second word on it changes nothing. What finds it stays: somebody may quote
+/// it.
 fn record_file_state(
     connection: &Connection,
     (row, whose): (RowId, AttachedTo),
@@ -188,7 +190,7 @@ fn record_file_state(
     Ok(())
 }
 
-/// A file that is still wanted; none if it is not.
+/// A file, if it is still wanted.
 fn wanted_file_from_row(row: &Row<'_>, whose: AttachedTo) -> rusqlite::Result<Option<WantedFile>> {
     let columns = whose.column_prefix();
     let state: Option<String> = row.get(format!("{columns}_state").as_str())?;

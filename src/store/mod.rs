@@ -1,4 +1,4 @@
-//! The host's memory: one SQLite file, and the only module that speaks SQL.
+//! What nanokimi remembers: one SQLite file, in the only module that speaks SQL.
 //!
 //! Inbox and outbox are the hand-over points between the tasks of the service: the row is the truth, a
 //! wake-up only a hint. Each hand-over is one transaction, in the module of its table. Calls run on Tokio's
@@ -37,19 +37,23 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
-pub use inbox::{IntakeResult, OutboxChange, RowId, Rules};
+pub use inbox::{IntakeResult, OutboxChange, RowId};
 pub use lock::InstanceLock;
 pub use media::{AttachedTo, WantedFile};
 pub use outbox::{
     DelayedReplies, DueReply, GivenUp, QuotedMessage, Reply, ReplyContent, RetryPause, SendAttempt,
-    SendResult, SentReply, StaleCutoff,
+    SentReply, StaleCutoff,
 };
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use stops::AgentStop;
-pub use turns::{Claim, MAX_ATTEMPTS, PendingAfterTurn, QueueCounts, TurnEnding, TurnOutcome};
+pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{DayUsage, GroupStatus, GroupUsage};
 pub use whatsapp_account::LinkRecord;
+
+pub use crate::rules::Rules;
+pub use crate::rules::delivery::SendResult;
+pub use crate::rules::turns::{MAX_ATTEMPTS, PendingAfterTurn, TurnOutcome};
 
 use crate::panics::run_blocking;
 use crate::types::InstallId;
@@ -87,8 +91,8 @@ impl Store {
         if found { Self::open(path).map(Some) } else { Ok(None) }
     }
 
-    /// Opens the database, if there is one, for somebody who only reads: also where nothing can be written, on a disk that
-    /// is full or may only be read.
+    /// Opens the database, if there is one, for somebody who only reads: also when nothing can be written, as
+    /// the disk is full or read-only.
     ///
     /// # Errors
     /// As [`Store::open`].
@@ -123,8 +127,8 @@ impl Store {
         Self { connection: Arc::new(Mutex::new(connection)), path: path.into() }
     }
 
-    /// Keeps room on the disk for what will be written, as far as there is enough of it: for hundreds of turns, when the
-    /// disk is full otherwise. A disk that has no such thing does without.
+    /// Keeps room on the disk for what will be written, as far as there is enough of it: for hundreds of
+    /// turns, when the disk is full otherwise. A disk that has no such thing does without.
     pub async fn reserve_disk_space(&self) {
         let path = Arc::clone(&self.path);
         let reserved =
@@ -181,9 +185,9 @@ impl Store {
 
     /// Forgets what is more than [`KEEP_DAYS`] old, except what still waits for its answer or to be sent.
     ///
-    /// Rows were written in the order of time: the search ends at the first young one, so that a start does not
-    /// read everything that stays. Where even the newest message is that old, the clock may be wrong: all would go at once,
-    /// and so nothing goes before somebody writes again.
+    /// Rows were written in the order of time: the search ends at the first young one, so that a start does
+    /// not read everything that stays. If even the newest message is that old, the clock may be wrong: all
+    /// would go at once, and so nothing goes before somebody writes again.
     pub async fn expire_old_rows(&self, now: Timestamp) -> Result<()> {
         let before = to_unix_millis(now) - KEEP_DAYS * 24 * 60 * 60 * 1000;
         while self.with_connection(move |connection| delete_expired_batch(connection, before)).await?
@@ -200,8 +204,8 @@ enum ExpiryProgress {
     Complete,
 }
 
-/// Forgets at most [`FORGOTTEN_AT_ONCE`] rows of each table: whoever writes meanwhile does not wait long, and the journal
-/// stays short.
+/// Forgets at most [`FORGOTTEN_AT_ONCE`] rows of each table: other writers do not wait long meanwhile, and
+/// the journal stays short.
 fn delete_expired_batch(connection: &Connection, before: i64) -> Result<ExpiryProgress> {
     let newest: Option<i64> = connection
         .query_row("SELECT received_at FROM inbox ORDER BY id DESC LIMIT 1", [], |row| row.get(0))

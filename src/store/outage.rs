@@ -1,18 +1,16 @@
 //! The table `outages`: what keeps all chats from being answered, and who was told of it.
 //!
-//! The owner is told once of each, in the main channel, and each chat once, when something is asked there. The first
-//! answer to a turn that began later ends them all; a chat whose messages wait has been told all the same, and an outage
-//! that comes back within [`TELL_OWNER_EVERY`] is none of the owner's news.
+//! The owner is told once of each, in the main channel, and each chat once, when something is asked there.
+//! The first answer to a turn that began later ends them all; a chat whose messages wait has been told all
+//! the same, and an outage that comes back soon is none of the owner's news; `rules` decides that.
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
-use rusqlite::{Connection, params};
+use jiff::Timestamp;
+use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Reply, Store, from_unix_millis, groups, outbox, to_unix_millis};
+use crate::rules::outage::{KnownOutage, when_outage_shows};
 use crate::types::{ChatId, Outage, TurnId};
-
-/// How often the owner is told of the same outage, should it come and go.
-const TELL_OWNER_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
 impl Store {
     /// Notes an outage that showed itself outside of a turn; the owner is told once.
@@ -27,7 +25,7 @@ impl Store {
         .await
     }
 
-    /// Says something in the main channel, where there is one.
+    /// Says something in the main channel, if there is one.
     pub async fn notify_owner(&self, notice: &str, now: Timestamp) -> Result<()> {
         let notice = notice.to_owned();
         self.with_connection(move |connection| match groups::main_chat(connection)? {
@@ -87,7 +85,7 @@ impl Store {
     }
 }
 
-/// Notes the outage that a turn has met. Its chat is told once, and the owner, who may be the same, once.
+/// Notes the outage that a turn has met. Its chat is told once, and so is the owner, whose chat it may be.
 pub(super) fn record_outage(
     connection: &Connection,
     outage: Outage,
@@ -115,30 +113,32 @@ fn begin_outage_and_notify(
     to_owner: &str,
     now: Timestamp,
 ) -> Result<()> {
-    let has_begun = connection
-        .prepare_cached(
-            "INSERT INTO outages (outage, since, since_turn)
-             VALUES (?1, ?2, (SELECT coalesce(max(id), 0) FROM turns))
-             ON CONFLICT DO UPDATE SET since = excluded.since, since_turn = excluded.since_turn, ended_at = NULL
-             WHERE ended_at IS NOT NULL",
-        )?
-        .execute(params![outage_name(outage), to_unix_millis(now)])?
-        > 0;
-    let Some(main) = groups::main_chat(connection)? else { return Ok(()) };
-    let is_news = connection
-        .prepare_cached(
-            "UPDATE outages SET told_at = ?2
-             WHERE outage = ?1 AND (told_at IS NULL OR (told_at < since AND told_at <= ?3)
-                                    -- The clock was set back since.
-                                    OR (?4 AND told_at > ?2))",
-        )?
-        .execute(params![
-            outage_name(outage),
-            to_unix_millis(now),
-            to_unix_millis(now.saturating_sub(TELL_OWNER_EVERY)?),
-            has_begun
-        ])?;
-    if is_news == 0 || told == Some(&main) {
+    let known = connection
+        .prepare_cached("SELECT since, ended_at IS NOT NULL, told_at FROM outages WHERE outage = ?1")?
+        .query_row([outage_name(outage)], |row| {
+            Ok(KnownOutage {
+                since: from_unix_millis(row.get(0)?),
+                is_over: row.get(1)?,
+                told_at: row.get::<_, Option<i64>>(2)?.map(from_unix_millis),
+            })
+        })
+        .optional()?;
+    let change = when_outage_shows(known, now);
+    if change.begins {
+        connection
+            .prepare_cached(
+                "INSERT INTO outages (outage, since, since_turn)
+                 VALUES (?1, ?2, (SELECT coalesce(max(id), 0) FROM turns))
+                 ON CONFLICT DO UPDATE SET
+                    since = excluded.since, since_turn = excluded.since_turn, ended_at = NULL",
+            )?
+            .execute(params![outage_name(outage), to_unix_millis(now)])?;
+    }
+    let Some(main) = groups::main_chat(connection)?.filter(|_| change.is_owner_news) else { return Ok(()) };
+    connection
+        .prepare_cached("UPDATE outages SET told_at = ?2 WHERE outage = ?1")?
+        .execute(params![outage_name(outage), to_unix_millis(now)])?;
+    if told == Some(&main) {
         return Ok(());
     }
     connection
@@ -147,18 +147,19 @@ fn begin_outage_and_notify(
     outbox::enqueue_reply(connection, &main, None, &Reply::from_text(to_owner), now)
 }
 
-/// There was an answer to a turn: what began before that one does not keep anybody from being answered any more.
+/// There was an answer to a turn: what began before that one does not keep anybody from being answered any
+/// more.
 pub(super) fn resolve_outage(connection: &Connection, turn: TurnId, now: Timestamp) -> Result<()> {
     connection
         .prepare_cached("UPDATE outages SET ended_at = ?2 WHERE ended_at IS NULL AND since_turn < ?1")?
         .execute(params![turn.0, to_unix_millis(now)])?;
-    // Also where they were over before: this chat waited until now.
+    // Also if they were over before: this chat waited until now.
     clear_outage_notices(connection)
 }
 
-/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried `most` times since others
-/// that came to their turn later than they were answered.
-pub(super) fn is_caused_by_messages(connection: &Connection, turn: TurnId, most: u32) -> Result<bool> {
+/// How often a turn's chat was tried in vain, this time included, since others that came to their turn later
+/// than its messages were answered.
+pub(super) fn count_tries_since_others_were_answered(connection: &Connection, turn: TurnId) -> Result<u32> {
     Ok(connection
         .prepare_cached(
             "WITH others (answered_at) AS (
@@ -166,19 +167,19 @@ pub(super) fn is_caused_by_messages(connection: &Connection, turn: TurnId, most:
                  WHERE outcome = 'answered'
                    AND began_at >= (SELECT min(received_at) FROM inbox
                                     WHERE turn = ?1 AND state = 'claimed' AND wake = 'wakes'))
-             SELECT 1 FROM others
-             WHERE (SELECT count(*) FROM turns INDEXED BY turns_group
-                    WHERE group_name = (SELECT group_name FROM turns WHERE id = ?1)
-                      AND began_at >= others.answered_at AND id <= ?1 AND outcome IS NOT 'answered') >= ?2",
+             SELECT (SELECT count(*) FROM turns INDEXED BY turns_group
+                     WHERE group_name = (SELECT group_name FROM turns WHERE id = ?1)
+                       AND began_at >= others.answered_at AND id <= ?1 AND outcome IS NOT 'answered')
+             FROM others",
         )?
-        .exists(params![turn.0, most])?)
+        .query_row([turn.0], |row| row.get(0))?)
 }
 
 /// Of a group: whether something waits to be answered in its chat.
 const SOMETHING_WAITS: &str = "EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_pending
     WHERE inbox.chat = groups.chat AND wake = 'wakes' AND state = 'pending')";
 
-/// Where nothing keeps anybody, each chat is told of the next outage; but not one that waits still.
+/// When there is no outage any more, each chat is told of the next one; but a chat that still waits is not.
 fn clear_outage_notices(connection: &Connection) -> Result<()> {
     connection
         .prepare_cached(&format!(

@@ -8,14 +8,14 @@
 //! `acked` is the word of WhatsApp's server, and ends sending. What devices say afterwards is in `recipients`.
 //!
 //! A row gets its message id when it is written, and every attempt to send uses that id. The attempt is
-//! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the owner is
-//! told in the main channel.
+//! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the
+//! owner is told in the main channel.
 
 mod row;
 
 pub use row::{
     DelayedReplies, DueReply, GivenUp, QuotedMessage, Reply, ReplyContent, RetryPause, SendAttempt,
-    SendResult, SentReply, StaleCutoff,
+    SentReply, StaleCutoff,
 };
 
 use std::time::Duration;
@@ -25,33 +25,15 @@ use jiff::Timestamp;
 use rand::Rng;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::owner::{
-    notice_repeat_cutoff, notify_owner_about_chat, notify_owner_of_stale, notify_owner_once_since,
+use super::owner::{notify_owner_of_stale, notify_owner_unless_told};
+use super::{Store, from_unix_millis, groups, people, to_unix_millis};
+use crate::rules::Rules;
+use crate::rules::delivery::{
+    self, ChatFate, ChatTrouble, ReplyDecision, ReplyFate, SendResult, TriedReply, after_attempt,
+    after_refusal, after_silence,
 };
-use super::{Rules, Store, from_unix_millis, groups, people, to_unix_millis};
-use crate::notices::{self, FileRefused};
 use crate::types::{Answer, ChatId, GroupName, MessageId, Role, SenderId, TurnId};
 
-/// Attempts before a reply is given up: with the pauses below a day and a half.
-const SEND_ATTEMPTS: u32 = 40;
-/// The same for a file: its chat waits for it, and soon prefers a sentence.
-const FILE_ATTEMPTS: u32 = 5;
-/// The first pause after a failed attempt; it doubles from there.
-const FIRST_PAUSE: Duration = Duration::from_millis(500);
-/// The longest pause.
-const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
-
-/// Attempts to write to somebody whose devices have no keys, before the owner is told: an hour with the pauses above.
-const KEYLESS_ATTEMPTS_UNTOLD: u32 = 13;
-
-/// How long WhatsApp may take to answer the first attempt; twice as long for each that follows, up to an hour.
-const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// WhatsApp's code for a message to somebody who never wrote first.
-const NOT_FIRST_TO_WRITE: u32 = 463;
-/// WhatsApp's code for too many messages.
-const TOO_MANY: u32 = 429;
-/// How long a chat rests after [`TOO_MANY`].
-const REST: Duration = Duration::from_secs(60 * 60);
 /// Most given-up replies in a list: the newest say what is wrong now.
 const GIVEN_UP_SHOWN: i64 = 20;
 
@@ -68,9 +50,9 @@ impl Store {
         .await
     }
 
-    /// The first reply that waits in each chat, due or not, the oldest first. Within a chat the order is kept: a
-    /// reply waits for the one before it. `only` limits the search to one chat; without it, what was asked at a
-    /// terminal waits until somebody sits there again.
+    /// The first reply that waits in each chat, due or not, the oldest first. Within a chat the order is
+    /// kept: a reply waits for the one before it. `only` limits the search to one chat; without it, what was
+    /// asked at a terminal waits until somebody sits there again.
     pub async fn next_queued_replies(&self, only: Option<&ChatId>) -> Result<Vec<DueReply>> {
         let only = only.map(|chat| chat.as_str().to_owned());
         self.with_connection(move |connection| {
@@ -94,7 +76,7 @@ impl Store {
         .await
     }
 
-    /// The newest reply that there is; 0 where there is none.
+    /// The newest reply that there is; 0 if there is no reply.
     pub async fn newest_reply_row(&self) -> Result<i64> {
         self.with_connection(|connection| {
             Ok(connection.query_row("SELECT coalesce(max(id), 0) FROM outbox", [], |row| row.get(0))?)
@@ -102,20 +84,19 @@ impl Store {
         .await
     }
 
-    /// Gives up what still waits and is older than an answer may be: said now, it would make no sense, or wake somebody
-    /// for nothing. The owner is told of all of it at once, and of the same chat once a day. What was asked at a terminal
-    /// stays: who sits there again sees by it what was asked.
+    /// Gives up what still waits and is older than an answer may be: said now, it would make no sense, or
+    /// wake somebody for nothing. The owner is told of all of it at once, and of the same chat once a day.
+    /// What was asked at a terminal stays: by it, whoever sits there next sees what was asked.
     pub async fn expire_stale_replies(&self, old: StaleCutoff, rules: Rules, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            let hours = rules.answer_within.as_secs() / 3600;
             let mut statement = transaction.prepare_cached(
                 "UPDATE outbox INDEXED BY outbox_queued SET state = 'dead', error = ?4
                  WHERE state = 'queued' AND (id <= ?1 OR (id <= ?2 AND created_at < ?3))
                    AND chat NOT LIKE 'console:%'
                  RETURNING (SELECT name FROM groups WHERE groups.chat = outbox.chat)",
             )?;
-            let error = format!("older than {hours} hours when it could have been sent");
+            let error = delivery::expired_reply_error(&rules);
             let stale = statement
                 .query_map(
                     params![
@@ -133,7 +114,7 @@ impl Store {
                     .prepare_cached("UPDATE groups SET stale_more = stale_more + 1 WHERE name = ?1")?
                     .execute([group])?;
             }
-            notify_owner_of_stale(&transaction, hours, &rules, now)?;
+            notify_owner_of_stale(&transaction, &rules, now)?;
             transaction.commit()?;
             tracing::warn!(
                 replies = stale.len(),
@@ -152,11 +133,17 @@ impl Store {
             match groups::read_group_by_chat(&transaction, &chat)? {
                 // Said behind all that waits there, since the owner reads that anyway.
                 Some(group) if group.role == Role::Main => {
-                    let notice = rules.prefix_notice(&notices::slow_sending_notice(rules.lang, &group.name));
+                    let notice = ChatTrouble::SlowSending.notice(&rules, &group.name);
                     enqueue_reply(&transaction, &group.chat, None, &Reply::from_text(notice), now)?;
                 }
                 Some(_) | None => {
-                    notify_owner_about_chat(&transaction, &chat, notices::slow_sending_notice, &rules, now)?
+                    notify_owner_unless_told(
+                        &transaction,
+                        &chat,
+                        ChatTrouble::SlowSending.as_daily_news(now),
+                        &rules,
+                        now,
+                    )?;
                 }
             }
             transaction.commit()?;
@@ -187,7 +174,7 @@ impl Store {
         .await
     }
 
-    /// Counts an attempt, before it is made. Who calls has waited as long as the reply was put off.
+    /// Counts an attempt, before it is made. The caller has waited as long as the reply was put off.
     pub async fn begin_attempt(&self, reply: &DueReply) -> Result<SendAttempt> {
         let (row, put_off) = (reply.row, reply.put_off);
         self.with_connection(move |connection| {
@@ -202,8 +189,8 @@ impl Store {
         .await
     }
 
-    /// Records how an attempt ended; an answer of WhatsApp that came before stays. Too many [`SendResult::Later`]
-    /// become the end; of a file, a sentence in its place.
+    /// Records how an attempt ended; an answer of WhatsApp that came before stays. Too many
+    /// [`SendResult::Later`] become the end; of a file, a sentence in its place.
     pub async fn record_attempt(
         &self,
         reply: &DueReply,
@@ -216,12 +203,12 @@ impl Store {
             let row = reply.row;
             let transaction = connection.transaction()?;
             if let SendResult::Sent { message } = &result {
-                // Also where the answer was faster: a repair needs it.
+                // Also if the answer was faster: a repair needs it.
                 transaction
                     .prepare_cached("UPDATE outbox SET message = ?2 WHERE id = ?1")?
                     .execute(params![row, message])?;
             }
-            // Where WhatsApp has refused it for a time meanwhile, it is put off already.
+            // If WhatsApp has refused it for a time meanwhile, it is put off already.
             let attempts: Option<u32> = transaction
                 .prepare_cached(
                     "SELECT attempts FROM outbox WHERE id = ?1 AND state = 'queued' AND put_off_at IS ?2",
@@ -234,65 +221,33 @@ impl Store {
                 transaction.commit()?;
                 return Ok(());
             };
-            let limit = match reply.content {
-                ReplyContent::File { .. } => FILE_ATTEMPTS,
-                ReplyContent::Text { .. } | ReplyContent::Reaction { .. } => SEND_ATTEMPTS,
+            let tried = TriedReply {
+                attempts,
+                is_file: matches!(reply.content, ReplyContent::File { .. }),
+                is_served: reply.group.is_some(),
+                written_at: reply.written_at,
             };
-            match result {
-                SendResult::Sent { .. } => record_sent_state(&transaction, row, "sent", now)?,
-                SendResult::Seen => {
-                    record_sent_state(&transaction, row, "acked", now)?;
-                    transaction
-                        .prepare_cached("UPDATE outbox SET delivered_at = ?2 WHERE id = ?1")?
-                        .execute([row, to_unix_millis(now)])?;
-                }
-                SendResult::NoKeys => handle_missing_keys(&transaction, &reply, attempts, &rules, now)?,
-                SendResult::LinkLost => {
-                    transaction
-                        .prepare_cached("UPDATE outbox SET attempts = attempts - 1 WHERE id = ?1")?
-                        .execute([row])?;
-                }
-                SendResult::Later(error) if attempts < limit => {
-                    requeue_after_pause(&transaction, row, now, retry_backoff(attempts), &error)?;
-                }
-                SendResult::Later(error) | SendResult::Never(error) => match (&reply.content, &reply.group) {
-                    (ReplyContent::File { caption, .. }, Some(_)) => {
-                        replace_file_with_text(&transaction, row, caption, &error, &rules)?;
-                    }
-                    (ReplyContent::File { .. }, None)
-                    | (ReplyContent::Text { .. } | ReplyContent::Reaction { .. }, _) => {
-                        give_up_reply(&transaction, row, "dead", &error, &rules, now)?;
-                    }
-                },
-            }
+            let jitter = rand::rng().random_range(delivery::JITTER);
+            let decision = after_attempt(result, &tried, jitter, now);
+            apply_decision(&transaction, (row, &reply.chat), decision, &rules, now)?;
             transaction.commit()?;
             Ok(())
         })
         .await
     }
 
-    /// Puts replies that WhatsApp has not answered back into the queue, in front of what follows them in their chats. Of
-    /// these rows, those that it has answered meanwhile stay as they are.
+    /// Puts replies that WhatsApp has not answered back into the queue, in front of what follows them in
+    /// their chats. Of these rows, those that it has answered meanwhile stay as they are.
     pub async fn requeue_unanswered(&self, unanswered: Vec<i64>, rules: Rules, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             for row in unanswered {
-                let attempts: Option<u32> = transaction
-                    .prepare_cached("SELECT attempts FROM outbox WHERE id = ?1 AND state = 'sent'")?
-                    .query_row([row], |row| row.get(0))
+                let unanswered = transaction
+                    .prepare_cached("SELECT chat, attempts FROM outbox WHERE id = ?1 AND state = 'sent'")?
+                    .query_row([row], |row| Ok((ChatId::new(row.get::<_, String>(0)?), row.get(1)?)))
                     .optional()?;
-                match attempts {
-                    None => {}
-                    Some(attempts) if attempts >= SEND_ATTEMPTS => {
-                        give_up_reply(&transaction, row, "dead", "WhatsApp does not answer", &rules, now)?;
-                    }
-                    Some(_) => requeue_after_pause(
-                        &transaction,
-                        row,
-                        now,
-                        Duration::ZERO,
-                        "WhatsApp did not answer",
-                    )?,
+                if let Some((chat, attempts)) = unanswered {
+                    apply_decision(&transaction, (row, &chat), after_silence(attempts, now), &rules, now)?;
                 }
             }
             transaction.commit()?;
@@ -352,28 +307,56 @@ pub(super) fn record_answer(
         })
         .optional()?;
     let Some((row, chat, attempts)) = refused else { return Ok(()) };
-    let error = format!("WhatsApp refused it ({code})");
-    match code {
-        NOT_FIRST_TO_WRITE => {
+    apply_decision(connection, (row, &chat), after_refusal(code, attempts, now), rules, now)
+}
+
+/// Does what was decided about a reply of this chat.
+fn apply_decision(
+    connection: &Connection,
+    (row, chat): (i64, &ChatId),
+    decision: ReplyDecision,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<()> {
+    match decision.reply {
+        ReplyFate::Sent => record_sent_state(connection, row, "sent", now)?,
+        ReplyFate::Seen => {
+            record_sent_state(connection, row, "acked", now)?;
             connection
-                .prepare_cached(
-                    "UPDATE outbox SET state = iif(id = ?1, 'nacked', 'dead'), error = ?3
-                     WHERE id = ?1 OR (chat = ?2 AND state = 'queued')",
-                )?
-                .execute(params![row, chat.as_str(), error])?;
-            notify_owner_about_chat(connection, &chat, notices::write_forbidden_notice, rules, now)
+                .prepare_cached("UPDATE outbox SET delivered_at = ?2 WHERE id = ?1")?
+                .execute([row, to_unix_millis(now)])?;
         }
-        TOO_MANY if attempts < SEND_ATTEMPTS => {
-            requeue_after_pause(connection, row, now, REST, &error)?;
+        ReplyFate::Untried => {
+            connection
+                .prepare_cached("UPDATE outbox SET attempts = attempts - 1 WHERE id = ?1")?
+                .execute([row])?;
+        }
+        ReplyFate::Later { pause, error } => requeue_after_pause(connection, row, now, pause, &error)?,
+        ReplyFate::BecomesText { error } => replace_file_with_text(connection, row, &error, rules)?,
+        ReplyFate::Refused { error } => set_final_state(connection, row, "nacked", &error)?,
+        ReplyFate::Dead { error } => set_final_state(connection, row, "dead", &error)?,
+    }
+    match decision.chat {
+        ChatFate::GoesOn => {}
+        ChatFate::Rests(pause) => {
             connection
                 .prepare_cached(
                     "UPDATE outbox SET put_off_at = ?2, pause_millis = ?3
                      WHERE chat = ?1 AND state = 'queued' AND coalesce(pause_millis, 0) <= ?3",
                 )?
-                .execute(params![chat.as_str(), to_unix_millis(now), duration_to_millis(REST)?])?;
-            notify_owner_about_chat(connection, &chat, notices::rate_limited_notice, rules, now)
+                .execute(params![chat.as_str(), to_unix_millis(now), duration_to_millis(pause)?])?;
         }
-        _ => give_up_reply(connection, row, "nacked", &error, rules, now),
+        ChatFate::Lost { error } => {
+            connection
+                .prepare_cached(
+                    "UPDATE outbox SET state = 'dead', error = ?2 WHERE chat = ?1 AND state = 'queued'",
+                )?
+                .execute(params![chat.as_str(), error])?;
+        }
+    }
+    match decision.owner_hears {
+        Some(news) => notify_owner_unless_told(connection, chat, news, rules, now),
+        None => Ok(()),
     }
 }
 
@@ -381,35 +364,6 @@ fn record_sent_state(connection: &Connection, row: i64, state: &str, now: Timest
     connection
         .prepare_cached("UPDATE outbox SET state = ?2, sent_at = ?3, error = NULL WHERE id = ?1")?
         .execute(params![row, state, to_unix_millis(now)])?;
-    Ok(())
-}
-
-/// No device of the person has keys: neither would they read a sentence in the place of a file. The owner hears of it
-/// once, long before it is given up.
-fn handle_missing_keys(
-    connection: &Connection,
-    reply: &DueReply,
-    attempts: u32,
-    rules: &Rules,
-    now: Timestamp,
-) -> Result<()> {
-    let error = "WhatsApp has no keys of this person's devices";
-    if attempts >= KEYLESS_ATTEMPTS_UNTOLD {
-        let since = reply.written_at.min(notice_repeat_cutoff(now)?);
-        notify_owner_once_since(
-            connection,
-            &reply.chat,
-            notices::unreadable_reply_notice,
-            since,
-            rules,
-            now,
-        )?;
-    }
-    if attempts < SEND_ATTEMPTS {
-        return requeue_after_pause(connection, reply.row, now, retry_backoff(attempts), error);
-    }
-    // The owner was told by now: just above, or long ago.
-    set_final_state(connection, reply.row, "dead", error)?;
     Ok(())
 }
 
@@ -435,58 +389,29 @@ fn duration_to_millis(length: Duration) -> Result<i64> {
 }
 
 /// A file that WhatsApp does not take becomes a sentence, which has its own attempts and the same id.
-fn replace_file_with_text(
-    connection: &Connection,
-    row: i64,
-    caption: &str,
-    error: &str,
-    rules: &Rules,
-) -> Result<()> {
-    let text = notices::file_not_sent_notice(rules.lang, &rules.reply_prefix, caption, FileRefused::NotTaken);
+fn replace_file_with_text(connection: &Connection, row: i64, error: &str, rules: &Rules) -> Result<()> {
+    let caption: String = connection
+        .prepare_cached("SELECT text FROM outbox WHERE id = ?1")?
+        .query_row([row], |row| row.get(0))?;
     connection
         .prepare_cached(
             "UPDATE outbox SET kind = 'text', text = ?2, path = NULL, message = NULL, attempts = 0, put_off_at = NULL,
                                pause_millis = NULL, error = ?3
              WHERE id = ?1",
         )?
-        .execute(params![row, text, error])?;
+        .execute(params![row, delivery::file_not_sent_text(rules, &caption), error])?;
     Ok(())
 }
 
-/// Ends a reply that nobody will see, and tells the owner.
-fn give_up_reply(
-    connection: &Connection,
-    row: i64,
-    state: &str,
-    error: &str,
-    rules: &Rules,
-    now: Timestamp,
-) -> Result<()> {
-    let chat = set_final_state(connection, row, state, error)?;
-    notify_owner_about_chat(connection, &chat, notices::reply_lost_notice, rules, now)
+fn set_final_state(connection: &Connection, row: i64, state: &str, error: &str) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE outbox SET state = ?2, error = ?3 WHERE id = ?1")?
+        .execute(params![row, state, error])?;
+    Ok(())
 }
 
-/// Ends a reply; returns its chat.
-fn set_final_state(connection: &Connection, row: i64, state: &str, error: &str) -> Result<ChatId> {
-    let chat: String = connection
-        .prepare_cached("UPDATE outbox SET state = ?2, error = ?3 WHERE id = ?1 RETURNING chat")?
-        .query_row(params![row, state, error], |row| row.get(0))?;
-    Ok(ChatId::new(chat))
-}
-
-/// The pause after the given number of attempts, with a quarter of jitter so that chats do not march in step.
-fn retry_backoff(attempts: u32) -> Duration {
-    exponential_backoff(FIRST_PAUSE, attempts).mul_f64(rand::rng().random_range(1.0..1.25))
-}
-
-/// `first` after the first attempt, and twice as long after each that follows, up to [`LONGEST_PAUSE`].
-fn exponential_backoff(first: Duration, attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(20);
-    first.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
-}
-
-/// Writes a reply, with the message id that it keeps. What a turn says in the chat of a group that was removed meanwhile is
-/// said to nobody.
+/// Writes a reply, with the message id that it keeps. What a turn says in the chat of a group that was
+/// removed meanwhile is said to nobody.
 pub(super) fn enqueue_reply(
     connection: &Connection,
     chat: &ChatId,
@@ -577,6 +502,7 @@ mod tests {
     use tempfile::TempDir;
 
     use super::*;
+    use crate::rules::delivery::{KEYLESS_ATTEMPTS_UNTOLD, REST, SEND_ATTEMPTS};
     use crate::store::tests::{add_group, rules};
     use crate::types::Event;
 
@@ -606,13 +532,6 @@ mod tests {
 
     fn handed_over() -> SendResult {
         SendResult::Sent { message: b"as it was sent".to_vec() }
-    }
-
-    #[test]
-    fn pauses_grow_and_end() {
-        assert!(retry_backoff(1) >= FIRST_PAUSE && retry_backoff(1) < FIRST_PAUSE * 2);
-        assert!(retry_backoff(3) >= FIRST_PAUSE * 4);
-        assert!(retry_backoff(1_000) <= LONGEST_PAUSE * 2);
     }
 
     #[tokio::test]

@@ -1,36 +1,22 @@
-//! What the owner is told in the main channel of other chats, and when they were told of the same before. Writes to the
-//! outbox, and never sends anything itself.
+//! What the owner is told in the main channel of other chats, and when they were told of the same before.
+//! Writes to the outbox, and never sends anything itself.
 
 use std::collections::BTreeMap;
 
 use anyhow::Result;
-use jiff::{SignedDuration, Timestamp};
+use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{Reply, Rules, groups, outbox, to_unix_millis};
-use crate::notices;
-use crate::types::{ChatId, GroupName, Lang};
+use super::{Reply, groups, outbox, to_unix_millis};
+use crate::rules::Rules;
+use crate::rules::delivery::{self, OwnerNews};
+use crate::types::ChatId;
 
-/// The owner reads the same trouble of the same chat at most once in this time.
-const TELL_AGAIN: SignedDuration = SignedDuration::from_hours(24);
-
-/// Says in the main channel what is wrong with another chat, unless that was said a short time ago.
-pub(super) fn notify_owner_about_chat(
+/// Says in the main channel what is wrong with another chat, unless that was said since.
+pub(super) fn notify_owner_unless_told(
     connection: &Connection,
     about: &ChatId,
-    sentence: fn(Lang, &GroupName) -> String,
-    rules: &Rules,
-    now: Timestamp,
-) -> Result<()> {
-    notify_owner_once_since(connection, about, sentence, notice_repeat_cutoff(now)?, rules, now)
-}
-
-/// The same, unless it was said since then.
-pub(super) fn notify_owner_once_since(
-    connection: &Connection,
-    about: &ChatId,
-    sentence: fn(Lang, &GroupName) -> String,
-    since: Timestamp,
+    news: OwnerNews,
     rules: &Rules,
     now: Timestamp,
 ) -> Result<()> {
@@ -42,30 +28,29 @@ pub(super) fn notify_owner_once_since(
     if group.chat == main {
         return Ok(());
     }
-    let notice = rules.prefix_notice(&sentence(rules.lang, &group.name));
-    // Walks through the table: once in a while, when something is wrong anyway. What was told before a clock was set
-    // back, and so has still to come by that clock, is told again.
-    let told = connection
+    let notice = news.trouble.notice(rules, &group.name);
+    // Walks through the table: once in a while, when something is wrong anyway. What was told before a clock
+    // was set back, and so has still to come by that clock, is told again.
+    let was_told = connection
         .prepare_cached(
             "SELECT 1 FROM outbox WHERE chat = ?1 AND text = ?2 AND created_at > ?3 AND created_at <= ?4",
         )?
-        .exists(params![main.as_str(), notice, to_unix_millis(since), to_unix_millis(now)])?;
-    if told { Ok(()) } else { outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now) }
+        .exists(params![
+            main.as_str(),
+            notice,
+            to_unix_millis(news.unless_told_since),
+            to_unix_millis(now)
+        ])?;
+    if was_told {
+        Ok(())
+    } else {
+        outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now)
+    }
 }
 
-/// What the owner was told before this time is told again.
-pub(super) fn notice_repeat_cutoff(now: Timestamp) -> Result<Timestamp> {
-    Ok(now.saturating_sub(TELL_AGAIN)?)
-}
-
-/// Tells the owner which chats lack how many replies that were too old to be sent. What comes within a day after that is
-/// counted, and told with the next.
-pub(super) fn notify_owner_of_stale(
-    connection: &Connection,
-    hours: u64,
-    rules: &Rules,
-    now: Timestamp,
-) -> Result<()> {
+/// Tells the owner which chats lack how many replies that were too old to be sent. What comes within a day
+/// after that is counted, and told with the next.
+pub(super) fn notify_owner_of_stale(connection: &Connection, rules: &Rules, now: Timestamp) -> Result<()> {
     let Some(main) = groups::main_chat(connection)? else { return Ok(()) };
     // What was told before a clock was set back is told again.
     let by_group = connection
@@ -73,7 +58,7 @@ pub(super) fn notify_owner_of_stale(
             "SELECT name, stale_more FROM groups
              WHERE stale_more > 0 AND coalesce(stale_told_at NOT BETWEEN ?1 AND ?2, TRUE)",
         )?
-        .query_map([to_unix_millis(notice_repeat_cutoff(now)?) + 1, to_unix_millis(now)], |row| {
+        .query_map([to_unix_millis(delivery::notice_repeat_cutoff(now)) + 1, to_unix_millis(now)], |row| {
             Ok((row.get(0)?, row.get::<_, u32>(1)?.into()))
         })?
         .collect::<rusqlite::Result<BTreeMap<String, u64>>>()?;
@@ -85,6 +70,6 @@ pub(super) fn notify_owner_of_stale(
             .prepare_cached("UPDATE groups SET stale_told_at = ?2, stale_more = 0 WHERE name = ?1")?
             .execute(params![group, to_unix_millis(now)])?;
     }
-    let notice = notices::expired_replies_notice(rules.lang, hours, &by_group);
-    outbox::enqueue_reply(connection, &main, None, &Reply::from_text(rules.prefix_notice(&notice)), now)
+    let notice = delivery::expired_replies_notice(rules, &by_group);
+    outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now)
 }

@@ -1,5 +1,5 @@
-//! The table `people`: which names are the same person's, or the same direct chat's. WhatsApp says sometimes a phone
-//! number's JID, sometimes a LID. Every comparison of people and of chats goes through here.
+//! The table `people`: which names are the same person's, or the same direct chat's. WhatsApp says sometimes
+//! a phone number's JID, sometimes a LID. Every comparison of people and of chats goes through here.
 
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -14,12 +14,16 @@ pub(super) fn aliases_sql(id: &str) -> String {
     )
 }
 
+/// The linked account's own names.
+pub(super) const OWN_NAMES: &str =
+    "(SELECT id FROM account UNION SELECT lid FROM account WHERE lid IS NOT NULL)";
+
 /// How WhatsApp marks the two kinds of names.
 const LID: &str = "@lid";
 const NUMBER: &str = "@s.whatsapp.net";
 
-/// Remembers that two names are one person's. Two persons who were known apart become one; but a number is one LID's
-/// at a time: where it was another's before, it has a new owner.
+/// Remembers that two names are one person's. Two persons who were known apart become one; but a number is
+/// one LID's at a time: if it was another's before, it has a new owner.
 pub(super) fn record_same_person(connection: &Connection, one: &str, other: &str) -> Result<()> {
     let person = |id: &str| {
         connection
@@ -62,6 +66,17 @@ pub(super) fn record_same_person(connection: &Connection, one: &str, other: &str
     merge_chat_rows(connection, one)
 }
 
+pub(super) fn is_own_account(connection: &Connection, person: &SenderId) -> Result<bool> {
+    let sql = format!("SELECT 1 FROM {OWN_NAMES} AS ours WHERE ours.id IN {}", aliases_sql("?1"));
+    Ok(connection.prepare_cached(&sql)?.exists([person.as_str()])?)
+}
+
+/// Whether two names are one person's, as far as was learned.
+pub(super) fn is_same_person(connection: &Connection, one: &str, other: &str) -> Result<bool> {
+    let sql = format!("SELECT 1 WHERE ?2 IN {}", aliases_sql("?1"));
+    Ok(connection.prepare_cached(&sql)?.exists([one, other])?)
+}
+
 /// Sees to it that somebody who writes is a person with a number of their own, which prompts tell.
 pub(super) fn ensure_person(connection: &Connection, id: &SenderId) -> Result<()> {
     let is_known = connection.prepare_cached("SELECT 1 FROM people WHERE id = ?1")?.exists([id.as_str()])?;
@@ -99,7 +114,7 @@ pub(super) fn rename_chat(connection: &Connection, from: &str, to: &str) -> Resu
     Ok(())
 }
 
-/// Which of two names is a phone number's and which a LID, where they are one of each.
+/// Which of two names is a phone number's and which a LID, if they are one of each.
 fn number_and_lid<'a>(one: &'a str, other: &'a str) -> Option<(&'a str, &'a str)> {
     match (one.ends_with(NUMBER), other.ends_with(NUMBER)) {
         (true, false) if other.ends_with(LID) => Some((one, other)),
@@ -108,8 +123,8 @@ fn number_and_lid<'a>(one: &'a str, other: &'a str) -> Option<(&'a str, &'a str)
     }
 }
 
-/// A direct chat that was seen under both names was one chat all along: the row that a group is registered with
-/// stays, else the older one.
+/// A direct chat that was seen under both names was one chat all along: the row that a group is registered
+/// with stays, else the older one.
 fn merge_chat_rows(connection: &Connection, id: &str) -> Result<()> {
     let names = aliases_sql("?1");
     connection

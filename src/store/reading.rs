@@ -1,8 +1,9 @@
-//! A connection for somebody who only reads, where nothing can be written: a disk that is full, or may only be read.
+//! A connection for somebody who only reads, when nothing can be written: the disk is full, or read-only.
 //!
-//! A database with a journal beside it needs a file of shared memory before anything is read. Where that is there, because the
-//! service runs or was killed, reading is all it takes. Where it cannot be made, one that was closed in order is read as a
-//! file that nobody changes; and one that was not, alone and with the shared memory in our own.
+//! A database with a journal beside it needs a file of shared memory before anything is read. If that is
+//! there, because the service runs or was killed, reading is all it takes. If it cannot be made, a database
+//! that was closed in order is read as a file that nobody changes, and one that was not, alone and with the
+//! shared memory in our own.
 
 use std::fs;
 use std::path::Path;
@@ -26,7 +27,7 @@ fn open_read_only(path: &Path) -> Result<Connection> {
     verify_readable(Connection::open_with_flags(path, OpenFlags::SQLITE_OPEN_READ_ONLY)?)
 }
 
-/// Never where there is a journal: what stands in it would not be seen.
+/// Never if there is a journal: what stands in it would not be seen.
 fn open_immutable(path: &Path) -> Result<Connection> {
     let mut address = "file:".to_owned();
     for byte in path.to_str().context("Failed to read a path that is not UTF-8")?.bytes() {

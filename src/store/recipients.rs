@@ -1,16 +1,19 @@
-//! The table `recipients`: what is known of a reply on the devices of each person that it is for, and when it is to be
-//! sealed anew. Whether there is reason for that is decided in `repair`; nothing that is sent ever waits for it.
+//! The table `recipients`: what is known of a reply on the devices of each person that it is for, and when it
+//! is to be sealed anew. Whether there is reason for that is decided in `repair`; nothing that is sent ever
+//! waits for it.
 //!
-//! A row is made by the first thing that is heard. Receipts may come before WhatsApp's own answer, twice, or for
-//! messages that we do not know.
+//! A row is made by the first thing that is heard. Receipts may come before WhatsApp's own answer, twice, or
+//! for messages that we do not know.
 
 use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{OutboxChange, Rules, Store, from_unix_millis, groups, owner, people, to_unix_millis};
-use crate::notices;
+use super::people::OWN_NAMES;
+use super::{OutboxChange, Store, from_unix_millis, groups, owner, people, to_unix_millis};
 use crate::repair::{self, Evidence, REPAIRED_FOR, RepairStep, SentCopy};
+use crate::rules::Rules;
+use crate::rules::delivery::ChatTrouble;
 use crate::types::{ChatId, DeviceKind, MessageId, Receipt, ReceiptKind, SenderId};
 
 /// Earlier replies of a chat that one thing heard may cast doubt on: the newest.
@@ -19,9 +22,6 @@ const EARLIER_MAX: i64 = 50;
 const FIRST_REPAIR_WITHIN_MILLIS: i64 = 2 * 60 * 1000;
 /// Replies that are taken for repair at a time.
 const REPAIRS_AT_A_TIME: i64 = 20;
-
-/// The linked account's own names.
-const OURS: &str = "(SELECT id FROM account UNION SELECT lid FROM account WHERE lid IS NOT NULL)";
 
 /// A reply to be sealed anew for one person's device.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -50,8 +50,8 @@ pub struct UndeliveredReplies {
 }
 
 impl Store {
-    /// Takes what is to be repaired now: each attempt is counted before it is made. What was repaired in vain is told
-    /// to the owner.
+    /// Takes what is to be repaired now: each attempt is counted before it is made. What was repaired in vain
+    /// is told to the owner.
     pub async fn claim_due_repairs(&self, rules: Rules, now: Timestamp) -> Result<RepairBatch> {
         self.with_connection(move |connection| {
             if next_repair_at(connection)?.is_none() {
@@ -87,13 +87,14 @@ impl Store {
         .await
     }
 
-    /// How many replies WhatsApp has and no phone yet. A chat with oneself, or a group of one, has no other phone.
+    /// How many replies WhatsApp has and no phone yet. A chat with oneself, or a group of one, has no other
+    /// phone.
     pub async fn undelivered_replies(&self, now: Timestamp) -> Result<Option<UndeliveredReplies>> {
         self.with_connection(move |connection| {
             let sql = format!(
                 "SELECT count(*), min(sent_at) FROM outbox INDEXED BY outbox_undelivered
                  WHERE state = 'acked' AND delivered_at IS NULL AND kind != 'reaction' AND sent_at >= ?1
-                   AND chat NOT LIKE 'console:%' AND chat NOT IN {OURS}
+                   AND chat NOT LIKE 'console:%' AND chat NOT IN {OWN_NAMES}
                    AND NOT EXISTS (SELECT 1 FROM chats WHERE chats.id = outbox.chat AND members = 1)"
             );
             let (replies, oldest): (i64, Option<i64>) =
@@ -210,14 +211,14 @@ struct ReplyRecipient {
     sent_at: Timestamp,
 }
 
-/// The reply of this id; none where we did not send it, or the person is ourselves: what our own devices say tells
-/// nothing of somebody else's.
+/// The reply of this id; nothing if we did not send it, or the person is ourselves: what our own devices say
+/// tells nothing of somebody else's.
 fn find_recipient(
     connection: &Connection,
     id: &MessageId,
     person: &SenderId,
 ) -> Result<Option<ReplyRecipient>> {
-    if is_own_account(connection, person)? {
+    if people::is_own_account(connection, person)? {
         return Ok(None);
     }
     let found = connection
@@ -239,11 +240,6 @@ fn recipient_from_row(row: &Row<'_>) -> rusqlite::Result<ReplyRecipient> {
         sent_at: from_unix_millis(row.get(2)?),
         person: row.get(3)?,
     })
-}
-
-fn is_own_account(connection: &Connection, person: &SenderId) -> Result<bool> {
-    let sql = format!("SELECT 1 FROM {OURS} AS ours WHERE ours.id IN {}", people::aliases_sql("?1"));
-    Ok(connection.prepare_cached(&sql)?.exists([person.as_str()])?)
 }
 
 /// A device has it: nothing of it is to be repaired there.
@@ -273,8 +269,8 @@ fn record_device_delivery(
     Ok(())
 }
 
-/// What a person's sign of life says of the replies of a chat that they have given no receipt for: those before the
-/// reply `before`, and after the last one that is known to be on their phone.
+/// What a person's sign of life says of the replies of a chat that they have given no receipt for: those
+/// before the reply `before`, and after the last one that is known to be on their phone.
 fn suspect_earlier_replies(
     connection: &Connection,
     chat: &ChatId,
@@ -284,7 +280,7 @@ fn suspect_earlier_replies(
     now: Timestamp,
 ) -> Result<OutboxChange> {
     // A terminal has no other devices.
-    if chat.is_console_chat() || is_own_account(connection, person)? {
+    if chat.is_console_chat() || people::is_own_account(connection, person)? {
         return Ok(OutboxChange::Same);
     }
     // Of a long history only the newest replies are looked at, whatever is known of them.
@@ -345,8 +341,8 @@ fn suspect_reply(
     Ok(OutboxChange::Changed)
 }
 
-/// What is known of a reply on a person's devices: column 2 has when it was sent, and those from `first` on have what
-/// `recipients` knows. Whether the person was there is the caller's to find out.
+/// What is known of a reply on a person's devices: column 2 has when it was sent, and those from `first` on
+/// have what `recipients` knows. Whether the person was there is the caller's to find out.
 fn sent_copy_from_row(row: &Row<'_>, first: usize) -> rusqlite::Result<SentCopy> {
     Ok(SentCopy {
         sent_at: from_unix_millis(row.get(2)?),
@@ -406,8 +402,8 @@ fn next_repair_at(connection: &Connection) -> Result<Option<Timestamp>> {
     Ok(next.map(from_unix_millis))
 }
 
-/// After the clock was set back no repair waits for longer than the whole pause before it: one that would is due at the
-/// next look, at once, and those that follow it come as much earlier.
+/// After the clock was set back no repair waits for longer than the whole pause before it: one that would is
+/// due at the next look, at once, and those that follow it come as much earlier.
 fn clamp_repair_times(connection: &Connection, now: Timestamp) -> Result<()> {
     let pause_before = |repairs: u32| {
         let at = |repairs| repair::next_repair_step(Timestamp::UNIX_EPOCH, repairs).scheduled_at();
@@ -465,13 +461,8 @@ fn claim_due_repair_rows(connection: &Connection, rules: &Rules, now: Timestamp)
                 Some(to_unix_millis(repair::next_repair_step(suspected_at, repairs + 1).scheduled_at()))
             }
             RepairStep::InVain(_) if is_served => {
-                owner::notify_owner_about_chat(
-                    connection,
-                    &repair.chat,
-                    notices::unreadable_reply_notice,
-                    rules,
-                    now,
-                )?;
+                let news = ChatTrouble::UnreadableReply.as_daily_news(now);
+                owner::notify_owner_unless_told(connection, &repair.chat, news, rules, now)?;
                 None
             }
             RepairStep::Repair(_) | RepairStep::InVain(_) => None,

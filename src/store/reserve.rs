@@ -1,7 +1,8 @@
 //! Room on the disk that is the database's own, whatever else fills it.
 //!
-//! Everything that is written goes into the journal first, and stays readable there for as long as the database itself
-//! cannot grow. So it is the journal's file that has its blocks ahead of time, behind its end, where SQLite does not look.
+//! Everything that is written goes into the journal first, and stays readable there for as long as the
+//! database itself cannot grow. So it is the journal's file that has its blocks ahead of time, behind its
+//! end, where SQLite does not look.
 
 use std::ffi::OsString;
 use std::fs::OpenOptions;

@@ -8,7 +8,8 @@ use rusqlite::{Connection, TransactionBehavior};
 /// How long a connection waits for another process's transaction before it gives up.
 const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
-/// Each entry brings the database from the version of its index to the next. Never edit one that was released.
+/// Each entry brings the database from the version of its index to the next. Never edit one that was
+/// released.
 const MIGRATIONS: [&str; 11] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
@@ -306,7 +307,8 @@ pub fn configure_connection(connection: &Connection) -> Result<()> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     // FULL: a commit is on disk before WhatsApp hears that we have the message.
     connection.pragma_update(None, "synchronous", "FULL")?;
-    // After a great change the journal is cut to this once it begins anew, instead of keeping its greatest size.
+    // After a great change the journal is cut to this once it begins anew, instead of keeping its greatest
+    // size.
     connection.pragma_update(None, "journal_size_limit", i64::try_from(JOURNAL_KEPT_BYTES)?)?;
     connection.pragma_update(None, "foreign_keys", true)?;
     connection.set_prepared_statement_cache_capacity(STATEMENTS_KEPT);

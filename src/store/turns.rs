@@ -1,6 +1,6 @@
 //! The table `turns`: a claim on inbox rows, and its end in one transaction with the replies.
 //!
-//! A claim raises the rows' attempts before anything is tried, so that a message which kills the host is
+//! A claim raises the rows' attempts before anything is tried, so that a message which kills the process is
 //! given up like any other that fails.
 
 use anyhow::Result;
@@ -11,18 +11,19 @@ use super::{
     AttachedTo, Reply, RowId, Store, from_unix_millis, handover, media, outage, outbox, people,
     to_unix_millis,
 };
-use crate::render::prompt::{PromptAuthor, PromptMessage, PromptQuote};
-use crate::router::WakeDecision;
-use crate::types::{ChatId, Engine, Forwarded, Group, MessageId, Outage, SenderId, TokenUsage, TurnId};
+use crate::rules::inbox::{WakeDecision, text_for_agent};
+use crate::rules::turns::{
+    MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
+};
+use crate::types::{
+    ChatId, Engine, Forwarded, Group, MessageId, PromptAuthor, PromptMessage, PromptQuote, SenderId,
+    TokenUsage, TurnId,
+};
 
-/// How often a message is tried before it is parked and the chat is told.
-pub const MAX_ATTEMPTS: u32 = 3;
 /// Most waking messages in one prompt; the rest is the next turn's.
 const CLAIM_MAX: i64 = 100;
 /// Most messages of mere context in one prompt: the newest are given, older ones are let go.
 const CONTEXT_MAX: i64 = 100;
-/// In front of a new text, where the old one was read already.
-const EDITED: &str = "[Edited] ";
 
 /// Rows in the hands of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -32,36 +33,12 @@ pub struct Claim {
     pub rows: Vec<RowId>,
     /// The same rows as the agent reads them.
     pub messages: Vec<PromptMessage>,
-    /// What was said before, where that was with another engine: this one has not heard it.
+    /// What was said before, if that was with another engine: this one has not heard it.
     pub earlier: Vec<PromptMessage>,
     /// The newest of them that calls Kai: the answer is to it.
     pub called_by: Option<RowId>,
     /// The same rows by who sent them, in the order of each sender's first.
     pub senders: Vec<(SenderId, Vec<MessageId>)>,
-}
-
-/// What becomes of a turn's rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum TurnOutcome {
-    Answered,
-    /// To be tried again, until [`MAX_ATTEMPTS`]; then parked, and `notice` is said.
-    Failed {
-        notice: String,
-    },
-    /// Parked at once, since another try cannot help; `notice` is said.
-    Hopeless {
-        notice: String,
-    },
-    /// Back into the queue, and the attempt does not count: nobody tried to answer.
-    Returned,
-    /// Back into the queue, uncounted, until the outage is over. Who was not told of it yet reads `to_chat`, the owner
-    /// `to_owner`. Where others are answered meanwhile, and these never, they are parked and `gave_up` is said.
-    Kept {
-        outage: Outage,
-        to_chat: String,
-        to_owner: String,
-        gave_up: String,
-    },
 }
 
 /// The end of a turn.
@@ -76,20 +53,6 @@ pub struct TurnEnding {
     /// In order.
     pub replies: Vec<Reply>,
     pub usage: TokenUsage,
-}
-
-/// What a finished turn leaves.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PendingAfterTurn {
-    NothingPending,
-    /// More to answer now.
-    MorePending,
-    /// To be tried again after a pause; this was attempt number so-and-so, counted from 1.
-    RetryPending {
-        attempt: u32,
-    },
-    /// To be tried again when the outage is over.
-    KeptPending(Outage),
 }
 
 /// How much is where, for `status`.
@@ -184,48 +147,27 @@ impl Store {
             let transaction = connection.transaction()?;
             if is_turn_over(&transaction, ending.turn)? {
                 // An earlier try to write this end has succeeded without our hearing of it.
-                return Ok(pending_after_turn(newest_claimable_row(&transaction, &ending.chat)?));
+                let next = newest_claimable_row(&transaction, &ending.chat)?;
+                return Ok(PendingAfterTurn::from_next(next.is_some()));
             }
             for row in &ending.never_read {
                 return_claimed_rows(&transaction, "id = ?1", row.0)?;
             }
-            let attempt = most_attempts_in_turn(&transaction, ending.turn)?;
-            let outcome = match &ending.finish {
-                TurnOutcome::Answered => {
-                    set_claimed_rows_state(&transaction, ending.turn, "done")?;
-                    outage::resolve_outage(&transaction, ending.turn, now)?;
-                    "answered"
-                }
-                TurnOutcome::Failed { notice } => {
-                    if attempt >= MAX_ATTEMPTS {
-                        park_rows_and_notify(&transaction, &ending, MAX_ATTEMPTS, notice, now)?;
+            let facts = TurnFacts {
+                most_attempts: most_attempts_in_turn(&transaction, ending.turn)?,
+                tried_since_others_were_answered: match ending.finish {
+                    // Walks through the turns: only if it matters.
+                    TurnOutcome::Kept { outage, .. } if outage.may_depend_on_messages() => {
+                        outage::count_tries_since_others_were_answered(&transaction, ending.turn)?
                     }
-                    // What came later and was tried less often goes on.
-                    set_claimed_rows_state(&transaction, ending.turn, "pending")?;
-                    "failed"
-                }
-                TurnOutcome::Hopeless { notice } => {
-                    park_rows_and_notify(&transaction, &ending, 1, notice, now)?;
-                    "failed"
-                }
-                TurnOutcome::Returned => {
-                    return_claimed_rows(&transaction, "turn = ?1", ending.turn.0)?;
-                    "returned"
-                }
-                TurnOutcome::Kept { outage, gave_up, .. }
-                    if outage.may_depend_on_messages()
-                        && outage::is_caused_by_messages(&transaction, ending.turn, MAX_ATTEMPTS)? =>
-                {
-                    park_rows_and_notify(&transaction, &ending, 1, gave_up, now)?;
-                    "failed"
-                }
-                TurnOutcome::Kept { outage, to_chat, to_owner, .. } => {
-                    return_claimed_rows(&transaction, "turn = ?1", ending.turn.0)?;
-                    let whose = (&ending.chat, ending.turn);
-                    outage::record_outage(&transaction, *outage, whose, (to_chat, to_owner), now)?;
-                    "failed"
-                }
+                    TurnOutcome::Answered
+                    | TurnOutcome::Failed { .. }
+                    | TurnOutcome::Hopeless { .. }
+                    | TurnOutcome::Returned
+                    | TurnOutcome::Kept { .. } => 0,
+                },
             };
+            let outcome = settle_rows(&transaction, &ending, after_turn(&ending.finish, facts), now)?;
             for reply in &ending.replies {
                 outbox::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
@@ -233,23 +175,13 @@ impl Store {
             discard_unregistered_rows(&transaction, &ending.chat)?;
             let next = newest_claimable_row(&transaction, &ending.chat)?;
             transaction.commit()?;
-            Ok(match ending.finish {
-                TurnOutcome::Failed { .. } if attempt < MAX_ATTEMPTS && next.is_some() => {
-                    PendingAfterTurn::RetryPending { attempt }
-                }
-                TurnOutcome::Kept { outage, .. } if next.is_some() => PendingAfterTurn::KeptPending(outage),
-                TurnOutcome::Answered
-                | TurnOutcome::Failed { .. }
-                | TurnOutcome::Hopeless { .. }
-                | TurnOutcome::Returned
-                | TurnOutcome::Kept { .. } => pending_after_turn(next),
-            })
+            Ok(pending_after_turn(&ending.finish, facts, next.is_some()))
         })
         .await
     }
 
-    /// Frees what a host that was killed had claimed; what is of a group that was removed meanwhile is over. Rows that were tried often enough are parked, and each
-    /// chat of such rows is told `notice` once.
+    /// Frees what a process that was killed had claimed; what is of a group that was removed meanwhile is
+    /// over. Rows that were tried often enough are parked, and each chat of such rows is told `notice` once.
     pub async fn release_lost_claims(&self, notice: String, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -315,8 +247,8 @@ impl Store {
         .await
     }
 
-    /// How much is still to come in a chat: messages that wait for an answer or are being answered, and replies
-    /// that are not sent.
+    /// How much is still to come in a chat: messages that wait for an answer or are being answered, and
+    /// replies that are not sent.
     pub async fn count_unfinished_work(&self, chat: &ChatId) -> Result<u64> {
         let chat = chat.clone();
         self.with_connection(move |connection| {
@@ -333,8 +265,8 @@ impl Store {
     }
 }
 
-/// Frees what is claimed in a chat that has no turn now: a group has one at a time, so this is of one whose end could not
-/// be written.
+/// Frees what is claimed in a chat that has no turn now: a group has one at a time, so this is of one whose
+/// end could not be written.
 pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId) -> Result<()> {
     connection
         .prepare_cached(
@@ -345,8 +277,8 @@ pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId) -> Re
     Ok(())
 }
 
-/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but none
-/// behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
+/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but
+/// none behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
 fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     Ok(connection
         .prepare_cached(
@@ -359,8 +291,8 @@ fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option
         .query_row(params![chat.as_str(), CLAIM_MAX], |row| row.get(0))?)
 }
 
-/// The last row that claims would take if every file were there, the next one's and all that follow it. Context that
-/// the next one would let go is let go now: nobody needs its files.
+/// The last row that claims would take if every file were there, the next one's and all that follow it.
+/// Context that the next one would let go is let go now: nobody needs its files.
 pub(super) fn newest_claimable_with_files(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     let mut statement = connection.prepare_cached(
         "SELECT max(id) FROM (SELECT id FROM inbox
@@ -461,12 +393,12 @@ pub(super) fn claimed_from_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
         }
         None => None,
     };
-    let edited = row.get::<_, Option<String>>("edits")?.map_or("", |_| EDITED);
+    let is_edit = row.get::<_, Option<String>>("edits")?.is_some();
     let text: String = row.get("text")?;
     let message = PromptMessage {
         id: MessageId::new(row.get::<_, String>("wa_id")?),
         author: person("person", "sender_name")?,
-        text: format!("{edited}{text}"),
+        text: text_for_agent(&text, is_edit),
         sent_at: from_unix_millis(row.get("sent_at")?),
         forwarded: match row.get::<_, Option<String>>("forwarded")?.as_deref() {
             Some("many") => Forwarded::Many,
@@ -501,12 +433,40 @@ fn is_turn_over(connection: &Connection, turn: TurnId) -> Result<bool> {
         .exists([turn.0])?)
 }
 
-/// What a chat's next claim says of it.
-fn pending_after_turn(next: Option<i64>) -> PendingAfterTurn {
-    match next {
-        Some(_) => PendingAfterTurn::MorePending,
-        None => PendingAfterTurn::NothingPending,
-    }
+/// Does what was decided about a turn's rows; returns how the turn has ended.
+fn settle_rows(
+    transaction: &Transaction<'_>,
+    ending: &TurnEnding,
+    fate: RowsFate<'_>,
+    now: Timestamp,
+) -> Result<&'static str> {
+    Ok(match fate {
+        RowsFate::Done => {
+            set_claimed_rows_state(transaction, ending.turn, "done")?;
+            outage::resolve_outage(transaction, ending.turn, now)?;
+            "answered"
+        }
+        RowsFate::TriedAgain => {
+            set_claimed_rows_state(transaction, ending.turn, "pending")?;
+            "failed"
+        }
+        RowsFate::Parked { from_attempts, notice } => {
+            park_rows_and_notify(transaction, ending, from_attempts, notice, now)?;
+            // What came later and was tried less often goes on.
+            set_claimed_rows_state(transaction, ending.turn, "pending")?;
+            "failed"
+        }
+        RowsFate::Returned => {
+            return_claimed_rows(transaction, "turn = ?1", ending.turn.0)?;
+            "returned"
+        }
+        RowsFate::Kept { outage, to_chat, to_owner } => {
+            return_claimed_rows(transaction, "turn = ?1", ending.turn.0)?;
+            let whose = (&ending.chat, ending.turn);
+            outage::record_outage(transaction, outage, whose, (to_chat, to_owner), now)?;
+            "failed"
+        }
+    })
 }
 
 /// A group that was removed during its turn gets nothing answered any more.

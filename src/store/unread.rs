@@ -5,19 +5,19 @@
 //!    └─ nothing after 10 minutes ─▶ the chat is told, once; asking goes on for 14 days
 //! ```
 //!
-//! A chat is told at most once an hour, of all that is missing by then. How many messages it misses beyond those that have
-//! rows, and when it was told, is in `groups`.
+//! A chat is told at most once an hour, of all that is missing by then. How many messages it misses beyond
+//! those that have rows, and when it was told, is in `groups`.
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Rules, Store, from_unix_millis, outbox, to_unix_millis};
-use crate::notices;
+use super::{OutboxChange, Reply, Store, from_unix_millis, outbox, to_unix_millis};
+use crate::rules::{Rules, inbox};
 use crate::types::{Author, ChatId, MessageId, UnreadableMessage};
 
-/// Whoever wrote it is asked by WhatsApp's own means first, and mostly sends it again within seconds. Nobody asks the
-/// own phone.
+/// Its author is asked by WhatsApp's own means first, and mostly sends it again within seconds. Nobody asks
+/// the account's own phone.
 const OTHERS_SEND_AGAIN_WITHIN: SignedDuration = SignedDuration::from_secs(20);
 /// How often the phone is asked for one message.
 const ASKED_TIMES: u32 = 4;
@@ -55,7 +55,7 @@ pub struct UnreadCount {
 }
 
 impl Store {
-    /// Says what is to be asked for, where somebody can be asked, and tells chats what is missing for too long.
+    /// Says what is to be asked for, if somebody can be asked, and tells chats what is missing for too long.
     pub async fn process_unread_messages(
         &self,
         can_ask: bool,
@@ -83,7 +83,7 @@ impl Store {
         .await
     }
 
-    /// For `status`; none where everything could be read.
+    /// For `status`; nothing if every message could be read.
     pub async fn count_unread(&self) -> Result<Option<UnreadCount>> {
         self.with_connection(|connection| {
             let (messages, since): (i64, Option<i64>) = connection.query_row(
@@ -139,8 +139,8 @@ pub(super) fn record_unread_message(
     Ok(())
 }
 
-/// Sees that one more message of this chat may be noted: the oldest of which the chat has been told goes. Where it was
-/// told of none yet, the message is only counted, and there is no room.
+/// Sees that one more message of this chat may be noted: the oldest of which the chat has been told goes. If
+/// it was told of no message yet, this one is only counted, and there is no room.
 fn make_room_for_unread(connection: &Connection, chat: &ChatId) -> Result<bool> {
     let kept: u32 = connection
         .prepare_cached("SELECT count(*) FROM unread WHERE chat = ?1")?
@@ -190,8 +190,8 @@ fn claim_due_resends(connection: &Connection, now: Timestamp) -> Result<Vec<Vec<
     Ok(handles)
 }
 
-/// After the clock was set back no wait is longer than it would be as a whole: what is to be asked for later than that is
-/// asked for now, and what was noticed or told in the future was so just now.
+/// After the clock was set back no wait is longer than it would be as a whole: what is to be asked for later
+/// than that is asked for now, and what was noticed or told in the future was so just now.
 fn clamp_unread_times(connection: &Connection, now: Timestamp) -> Result<()> {
     let [after_first, after_second, after_third] = PAUSES.map(duration_to_millis);
     connection
@@ -246,8 +246,7 @@ fn notify_chats_of_unread(connection: &Connection, rules: &Rules, now: Timestamp
             .prepare_cached("UPDATE groups SET unread_told_at = ?2, unread_more = 0 WHERE chat = ?1")?
             .execute(params![chat.as_str(), to_unix_millis(now)])?;
         let messages = u64::from(*more) + senders.len() as u64;
-        let notice =
-            rules.prefix_notice(&notices::unreadable_messages_notice(rules.lang, messages, &senders));
+        let notice = inbox::unreadable_messages_notice(rules, messages, &senders);
         outbox::enqueue_reply(connection, &chat, None, &Reply::from_text(notice), now)?;
     }
     Ok(if chats.is_empty() { OutboxChange::Same } else { OutboxChange::Changed })

@@ -1,7 +1,7 @@
 //! What the turns used, by group and day, and what a group does that has used up its day's tokens.
 //!
-//! A turn belongs to the day in which it began. Its tokens are written at its end, whatever came of it; one that was
-//! lost with a killed host has none.
+//! A turn belongs to the day in which it began. Its tokens are written at its end, whatever came of it; one
+//! that was lost with a killed process has none.
 
 use std::time::Duration;
 
@@ -13,7 +13,8 @@ use super::{OutboxChange, Reply, Store, outbox, to_unix_millis, turns};
 use crate::clock::Day;
 use crate::types::{Group, GroupName, TokenUsage};
 
-/// How often a chat is told that its day's tokens are used up: who calls again within this has just read it.
+/// How often a chat is told that its day's tokens are used up: somebody who calls again within this has just
+/// read it.
 pub const LIMIT_TOLD_EVERY: Duration = Duration::from_secs(10 * 60);
 
 /// What the turns of one group used in one day.
@@ -81,9 +82,9 @@ impl Store {
         self.with_connection(move |connection| read_day_usage(connection, group.as_str(), day)).await
     }
 
-    /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used up: the
-    /// agent reads it with the next call that it may answer. Who called is told `notice`, unless the chat was told
-    /// today within [`LIMIT_TOLD_EVERY`].
+    /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used
+    /// up: the agent reads it with the next call that it may answer. Who called is told `notice`, unless the
+    /// chat was told today within [`LIMIT_TOLD_EVERY`].
     pub async fn skip_over_limit(
         &self,
         group: &Group,

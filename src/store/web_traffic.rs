@@ -29,8 +29,8 @@ impl Store {
         .await
     }
 
-    /// What every group moved from `first` to `last`, both included, all days together; in the order of their names,
-    /// without those that moved nothing.
+    /// What every group moved from `first` to `last`, both included, all days together; in the order of their
+    /// names, without those that moved nothing.
     pub async fn web_traffic_by_group(
         &self,
         first: Date,

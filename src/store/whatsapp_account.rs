@@ -1,4 +1,5 @@
-//! The tables `account` and `link`: whose WhatsApp account is linked, and how the link stood when it last changed.
+//! The tables `account` and `link`: whose WhatsApp account is linked, and how the link stood when it last
+//! changed.
 //!
 //! For those who look from outside, such as `nanokimi status`; the service itself goes by the bridge's watch.
 
@@ -56,7 +57,7 @@ impl Store {
         .await
     }
 
-    /// How the link stood when it last changed; nothing where it was never noted.
+    /// How the link stood when it last changed; nothing if it was never noted.
     pub async fn last_link_state(&self) -> Result<Option<LinkRecord>> {
         self.with_connection(|connection| {
             let noted = connection
@@ -74,8 +75,8 @@ impl Store {
     }
 }
 
-/// Remembers whose link this is: its two names are one person's. What an earlier account of somebody else still had to
-/// say must not come from this one.
+/// Remembers whose link this is: its two names are one person's. What an earlier account of somebody else
+/// still had to say must not come from this one.
 pub(super) fn record_linked_account(connection: &Connection, account: &LinkedAccount) -> Result<()> {
     let lid = account.lid.as_ref().map(SenderId::as_str);
     connection.execute(
@@ -108,8 +109,8 @@ fn is_another_account(connection: &Connection, account: &LinkedAccount, lid: Opt
         .exists(params![account.id.as_str(), lid])?)
 }
 
-/// The chat with oneself belongs to the account: it goes along to a new number, and ends with another account, which
-/// has a chat with somebody else under that name.
+/// The chat with oneself belongs to the account: it goes along to a new number, and ends with another
+/// account, which has a chat with somebody else under that name.
 fn move_self_chat(connection: &Connection, account: &LinkedAccount, lid: Option<&str>) -> Result<()> {
     let before: Option<(String, Option<String>)> = connection
         .query_row("SELECT id, lid FROM account", [], |row| Ok((row.get(0)?, row.get(1)?)))

@@ -12,6 +12,7 @@ mod api;
 mod changes;
 mod clocks;
 mod closed_folders;
+mod commands;
 mod delivered;
 mod delivery;
 mod docker;

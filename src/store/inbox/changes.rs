@@ -1,29 +1,23 @@
-//! What authors do to a message after they sent it: edits, deletions, and what everybody does to it, such as reactions.
+//! What authors do to a message after they sent it: edits, deletions, and what everybody does to it, such as
+//! reactions.
 //!
-//! What waits is changed where it stands. What was read already cannot be changed any more: the agent is told of an
-//! edit by a row that follows it. A change may come before what it changes: that is then taken in as it is by now.
-//! Nothing here ever makes a second answer to one text.
+//! What becomes of each is decided in `rules`.
 
 use anyhow::Result;
 use rusqlite::{OptionalExtension, params};
 
-use super::{Intake, KnownQuote, NewRow, wake_name};
-use crate::router::WakeDecision;
+use super::{Intake, NewRow, quote_source_name, wake_name};
+use crate::rules::inbox::{
+    EarlierEdit, EditChange, KnownEdit, KnownQuote, WakeDecision, decide_edit, note_of_reaction,
+};
 use crate::store::media::stored_bytes;
 use crate::store::{people, to_unix_millis, unread};
 use crate::types::{
     ChatId, ChatNote, Edit, Forwarded, Group, IncomingMessage, MessageId, Reaction, SenderId,
 };
 
-/// A message as its author has left it.
-pub(super) struct CurrentMessage {
-    pub text: String,
-    pub wake: WakeDecision,
-    pub state: &'static str,
-}
-
-/// An edit whose text stands elsewhere, or is none any more. It keeps its own id, so that it is known when it comes
-/// again.
+/// An edit whose text stands elsewhere, or counts no more. It keeps its own id, so that it is known when it
+/// comes again.
 fn superseded_edit_row<'a>(target: &'a MessageId, message: &'a IncomingMessage) -> NewRow<'a> {
     NewRow {
         id: &message.id,
@@ -43,20 +37,26 @@ fn superseded_edit_row<'a>(target: &'a MessageId, message: &'a IncomingMessage) 
 impl Intake<'_> {
     pub(super) fn handle_edit(&mut self, Edit { target, message }: &Edit) -> Result<()> {
         let Some(group) = self.registered_group(&message.chat)? else { return Ok(()) };
-        if self.is_duplicate_or_own(&group, &message.id, &message.sender)?
-            || self.is_own_message(&group, target)?
-        {
-            return Ok(());
-        }
-        if self.has_newer_edit(&group, message, target)? {
-            return self.insert_inbox_row(&group, &superseded_edit_row(target, message));
-        }
         let original = self.quoted_message_id(&group, &message.sender, target)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id).or(original.as_ref());
-        let wake = self.decide_wake(&group, message, quoted)?;
-        match self.find_pending_row(&group, &message.sender, target)? {
-            Some(waiting) => self.replace_pending_text(&group, waiting, target, message, wake),
-            None => self.insert_edit_row(&group, target, message, wake),
+        let known = KnownEdit {
+            is_known: self.is_duplicate_or_own(&group, &message.id, &message.sender)?
+                || self.is_own_message(&group, target)?,
+            has_newer: self.has_newer_edit(&group, message, target)?,
+            pending_row: self.find_pending_row(&group, &message.sender, target)?,
+            quotes: self.quoted_author(&group, quoted)?,
+        };
+        match decide_edit(&group, message, known, self.rules, self.now) {
+            EditChange::Dropped => Ok(()),
+            EditChange::Superseded => self.record_inbox_row(&group, &superseded_edit_row(target, message)),
+            EditChange::ReplacesText { row, call } => {
+                self.notify_if_missed(&group, call)?;
+                self.replace_pending_text(&group, row, target, message, call.wake)
+            }
+            EditChange::Follows(call) => {
+                self.notify_if_missed(&group, call)?;
+                self.insert_edit_row(&group, target, message, call.wake)
+            }
         }
     }
 
@@ -75,7 +75,7 @@ impl Intake<'_> {
         if wake == WakeDecision::Wakes {
             self.add_woken_group(group);
         }
-        self.insert_inbox_row(group, &superseded_edit_row(target, message))
+        self.record_inbox_row(group, &superseded_edit_row(target, message))
     }
 
     /// A new row that tells of the edit.
@@ -88,7 +88,7 @@ impl Intake<'_> {
     ) -> Result<()> {
         let unknown = || KnownQuote::unknown_message(target, &message.sender_name);
         let quote = self.find_quoted_message(group, target)?.unwrap_or_else(unknown).without_file();
-        self.insert_inbox_row(
+        self.record_inbox_row(
             group,
             &NewRow {
                 id: &message.id,
@@ -138,7 +138,7 @@ impl Intake<'_> {
             return Ok(());
         }
         // It is still to come: in its place, so that it is there already.
-        self.insert_inbox_row(
+        self.record_inbox_row(
             &group,
             &NewRow {
                 id: target,
@@ -156,46 +156,33 @@ impl Intake<'_> {
         )
     }
 
-    /// A message as its author has left it by now: an edit may have come before it.
-    pub(super) fn resolve_current_message(
-        &mut self,
+    /// The newest edit of a message that has come before it.
+    pub(super) fn find_earlier_edit(
+        &self,
         group: &Group,
         message: &IncomingMessage,
-        quoted: Option<&MessageId>,
-    ) -> Result<CurrentMessage> {
-        let edit: Option<(i64, String, String, bool)> = self
+    ) -> Result<Option<EarlierEdit>> {
+        Ok(self
             .connection
             .prepare_cached(&format!(
-                "SELECT id, text, state, wake = 'wakes' FROM inbox INDEXED BY inbox_edits
+                "SELECT id, text, state = 'pending', wake = 'wakes' FROM inbox INDEXED BY inbox_edits
                  WHERE chat = ?2 AND edits = ?3 AND sender IN {} AND NOT (state = 'done' AND text = '')
                  ORDER BY id DESC LIMIT 1",
                 people::aliases_sql("?1")
             ))?
             .query_row(params![message.sender.as_str(), group.chat.as_str(), message.id.as_str()], |row| {
-                Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?))
+                let wake = if row.get(3)? { WakeDecision::Wakes } else { WakeDecision::Context };
+                Ok(EarlierEdit { row: row.get(0)?, text: row.get(1)?, is_pending: row.get(2)?, wake })
             })
-            .optional()?;
-        Ok(match edit {
-            None => {
-                let wake = self.decide_wake(group, message, quoted)?;
-                CurrentMessage { text: message.text.clone(), wake, state: "pending" }
-            }
-            // The newest text in the place of the old one, and one answer to it.
-            Some((row, text, state, edit_wakes)) if state == "pending" => {
-                self.connection
-                    .prepare_cached("UPDATE inbox SET state = 'done', text = '' WHERE id = ?1")?
-                    .execute([row])?;
-                let edited = IncomingMessage { text: text.clone(), ..message.clone() };
-                let wake =
-                    if edit_wakes { WakeDecision::Wakes } else { self.decide_wake(group, &edited, quoted)? };
-                CurrentMessage { text, wake, state: "pending" }
-            }
-            // The edit was read already. A file is still news.
-            Some((_, text, ..)) => {
-                let state = if message.media.is_some() { "pending" } else { "done" };
-                CurrentMessage { text, wake: WakeDecision::Context, state }
-            }
-        })
+            .optional()?)
+    }
+
+    /// An edit is over, as its message has come and tells its text.
+    pub(super) fn clear_edit_row(&self, row: i64) -> Result<()> {
+        self.connection
+            .prepare_cached("UPDATE inbox SET state = 'done', text = '' WHERE id = ?1")?
+            .execute([row])?;
+        Ok(())
     }
 
     /// A message has come that others named before: they wait with what their clients said of it.
@@ -228,7 +215,7 @@ impl Intake<'_> {
             .execute(params![
                 group.chat.as_str(),
                 id.as_str(),
-                known.source.name(),
+                quote_source_name(known.source),
                 known.sender.as_ref().map(SenderId::as_str),
                 known.sender_name,
                 known.text,
@@ -259,12 +246,7 @@ impl Intake<'_> {
     }
 
     pub(super) fn handle_reaction(&mut self, reaction: &Reaction) -> Result<()> {
-        let text = match reaction.emoji.as_str() {
-            "" => "[Reaction taken back]".to_owned(),
-            emoji => format!("[Reaction: {emoji}]"),
-        };
-        let Reaction { chat, id, sender, sender_name, target, sent_at, .. } = reaction.clone();
-        self.handle_note(&ChatNote { chat, id, sender, sender_name, target: Some(target), text, sent_at })
+        self.handle_note(&note_of_reaction(reaction))
     }
 
     /// What is only done never calls Kai; he hears of it with the next message that does.
@@ -280,7 +262,7 @@ impl Intake<'_> {
             }
             None => None,
         };
-        self.insert_inbox_row(
+        self.record_inbox_row(
             &group,
             &NewRow {
                 id: &note.id,

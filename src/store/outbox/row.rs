@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 
 use super::super::{RowId, from_unix_millis};
-use super::{ANSWER_LIMIT, exponential_backoff};
+use crate::rules::delivery::answer_timeout;
 use crate::types::{ChatId, GroupName, MessageId, SenderId};
 
 /// The first reply that waits in its chat.
@@ -13,12 +13,12 @@ use crate::types::{ChatId, GroupName, MessageId, SenderId};
 pub struct DueReply {
     pub row: i64,
     pub chat: ChatId,
-    /// The group of the chat; none where it was removed since.
+    /// The group of the chat, unless it was removed since.
     pub group: Option<GroupName>,
     pub id: MessageId,
     pub content: ReplyContent,
     pub quote: Option<QuotedMessage>,
-    /// After how many seconds messages of this chat disappear, where they do.
+    /// After how many seconds messages of this chat disappear, if they do.
     pub expires_secs: Option<u32>,
     pub put_off: Option<RetryPause>,
     pub written_at: Timestamp,
@@ -36,8 +36,8 @@ pub struct RetryPause {
 }
 
 impl RetryPause {
-    /// What is left of the pause for who sees it first at `now`: never more than the whole of it, and nothing where the
-    /// clock was set back since, as nobody knows how much has passed.
+    /// What is left of the pause for a caller that sees it first at `now`: never more than the whole of it,
+    /// and nothing if the clock was set back since, as nobody knows how much has passed.
     pub fn remaining_at(&self, now: Timestamp) -> Duration {
         let passed = Duration::try_from(now.duration_since(self.at));
         passed.map_or(Duration::ZERO, |passed| self.pause.saturating_sub(passed))
@@ -49,8 +49,8 @@ impl RetryPause {
     }
 }
 
-/// What waits for a time to come, as far as the outbox knows. How long that still is, who waits has to keep: a wall clock
-/// that is set would shorten or lengthen it.
+/// What waits for a time to come, as far as the outbox knows. How long that still is, the waiting task has to
+/// keep: a wall clock that is set would shorten or lengthen it.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct DelayedReplies {
     /// Replies that wait for their next attempt, by row.
@@ -69,7 +69,7 @@ pub struct SentReply {
 impl SentReply {
     /// How long its answer may take after the latest attempt.
     pub fn answer_timeout(self) -> Duration {
-        exponential_backoff(ANSWER_LIMIT, self.attempts)
+        answer_timeout(self.attempts)
     }
 }
 
@@ -80,7 +80,8 @@ pub enum ReplyContent {
         text: String,
         mentions: Vec<SenderId>,
     },
-    /// `path` is relative to the group's folder, as the agent wrote it: whoever opens it must not trust it.
+    /// `path` is relative to the group's folder, as the agent wrote it: it must not be trusted when it is
+    /// opened.
     File {
         path: String,
         caption: String,
@@ -113,23 +114,6 @@ impl Reply {
     }
 }
 
-/// How an attempt ended.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SendResult {
-    /// Handed over, in this form: WhatsApp's answer is to come.
-    Sent { message: Vec<u8> },
-    /// It was seen: no answer is to come.
-    Seen,
-    /// The link was lost meanwhile: the attempt does not count.
-    LinkLost,
-    /// To be tried again after a pause.
-    Later(String),
-    /// The same, and nobody could read anything else either: WhatsApp has no keys of the person's devices.
-    NoKeys,
-    /// Given up.
-    Never(String),
-}
-
 /// Whether an attempt may begin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SendAttempt {
@@ -144,7 +128,8 @@ pub enum SendAttempt {
 pub struct StaleCutoff {
     /// All up to this row.
     pub newest_stale: i64,
-    /// And of those up to this row, which an earlier run has left, the ones that were written before this time.
+    /// And of those up to this row, which an earlier run has left, the ones that were written before this
+    /// time.
     pub newest_left_over: i64,
     pub written_before: Timestamp,
 }
@@ -159,7 +144,7 @@ impl StaleCutoff {
 /// A reply that nobody will see. Never its text.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct GivenUp {
-    /// None where the group was removed since.
+    /// Nothing if the group was removed since.
     pub group: Option<GroupName>,
     pub written_at: Timestamp,
     pub why: String,

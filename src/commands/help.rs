@@ -1,0 +1,73 @@
+//! `/help`: what can be written to Kai in this chat.
+
+use super::{Command, CommandContext, CommandDefinition};
+use crate::notices;
+use crate::types::Role;
+
+pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
+    english: "/help",
+    spanish: "/ayuda",
+    summary: notices::help_command_summary,
+    answer: list_what_can_be_written,
+};
+
+fn list_what_can_be_written(context: &CommandContext<'_>) -> String {
+    let CommandContext { group, assistant, lang } = *context;
+    let trigger = match group.role {
+        Role::Main => None,
+        Role::Member => Some(group.trigger_or(assistant)),
+    };
+    let commands = Command::ALL.map(|command| (command.word(lang), command.summary(lang)));
+    notices::help_notice(lang, trigger, &commands)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::types::{ChatId, Group, GroupName, Lang};
+
+    fn answer(role: Role, trigger: Option<&str>, lang: Lang) -> String {
+        let group = Group::new(GroupName::parse("family").unwrap(), ChatId::new("family@g.us"), role);
+        let group = Group { trigger: trigger.map(str::to_owned), ..group };
+        Command::Help.answer_for(&CommandContext { group: &group, assistant: "Kai", lang })
+    }
+
+    #[test]
+    fn it_says_how_kai_is_called_here_and_which_commands_there_are() {
+        insta::assert_snapshot!(answer(Role::Member, None, Lang::En), @r"
+        What you can write to me here:
+        - @Kai anywhere in a message, or a reply to something that I said: I answer.
+        - /help: I send this list.
+        Only my owner can use what begins with a slash.
+        ");
+        insta::assert_snapshot!(answer(Role::Main, None, Lang::En), @r"
+        What you can write to me here:
+        - Anything: every message in this chat is for me.
+        - /help: I send this list.
+        Only my owner can use what begins with a slash.
+        ");
+        insta::assert_snapshot!(answer(Role::Member, Some("@Claw"), Lang::Es), @r"
+        Lo que puedes escribirme aquí:
+        - @Claw en cualquier parte de un mensaje, o una respuesta a algo que haya dicho yo: respondo.
+        - /ayuda: envío esta lista.
+        Lo que empieza por una barra solo lo puede usar mi propietario.
+        ");
+        insta::assert_snapshot!(answer(Role::Main, None, Lang::Es), @r"
+        Lo que puedes escribirme aquí:
+        - Lo que sea: cada mensaje de este chat es para mí.
+        - /ayuda: envío esta lista.
+        Lo que empieza por una barra solo lo puede usar mi propietario.
+        ");
+    }
+
+    #[test]
+    fn its_word_is_known_in_both_languages_and_only_alone() {
+        for text in ["/help", "/ayuda", " /HELP\n", "/Ayuda ", "\u{a0}/help"] {
+            assert_eq!(Command::from_text(text), Some(Command::Help), "{text:?}");
+        }
+        for text in ["", "/", "help", "/help me", "/helpme", "@Kai /help", "//help", "/ayúda", "/help /help"]
+        {
+            assert_eq!(Command::from_text(text), None, "{text:?}");
+        }
+    }
+}

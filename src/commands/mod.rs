@@ -1,0 +1,97 @@
+//! What the owner can have nanokimi itself do by a word in a chat, without an agent.
+//!
+//! Each command is a file: its words in every language, what it does, and its test. `router` says which
+//! messages are commands; intake stores the message and the answer in one transaction, so that it is answered
+//! once, and at once, whatever the agent does meanwhile. To add a command, write its file and name it in
+//! [`Command`], in [`Command::ALL`] and in [`Command::definition`].
+
+mod help;
+
+use crate::types::{Group, Lang};
+
+/// The commands that there are, in the order in which `/help` lists them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Command {
+    Help,
+}
+
+/// What a command is made of.
+struct CommandDefinition {
+    english: &'static str,
+    spanish: &'static str,
+    /// What it does, as `/help` says it.
+    summary: fn(Lang) -> &'static str,
+    /// What is said in the chat in which it was given.
+    answer: fn(&CommandContext<'_>) -> String,
+}
+
+/// Where a command was given.
+#[derive(Clone, Copy, Debug)]
+pub struct CommandContext<'a> {
+    pub group: &'a Group,
+    /// What Kai is called in groups that have no trigger of their own.
+    pub assistant: &'a str,
+    pub lang: Lang,
+}
+
+impl Command {
+    pub const ALL: [Self; 1] = [Self::Help];
+
+    fn definition(self) -> CommandDefinition {
+        match self {
+            Self::Help => help::DEFINITION,
+        }
+    }
+
+    /// The command that the whole of a text is: its word in any of our languages, in any case.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let typed = text.trim().to_lowercase();
+        Self::ALL.into_iter().find(|command| {
+            let CommandDefinition { english, spanish, .. } = command.definition();
+            typed == english || typed == spanish
+        })
+    }
+
+    /// What is written to give it.
+    pub fn word(self, lang: Lang) -> &'static str {
+        let CommandDefinition { english, spanish, .. } = self.definition();
+        match lang {
+            Lang::En => english,
+            Lang::Es => spanish,
+        }
+    }
+
+    /// What it does, in a sentence.
+    pub fn summary(self, lang: Lang) -> &'static str {
+        (self.definition().summary)(lang)
+    }
+
+    /// Carries it out; returns what is said in its chat.
+    pub fn answer_for(self, context: &CommandContext<'_>) -> String {
+        (self.definition().answer)(context)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_command_has_words_of_its_own_and_is_found_by_each() {
+        let mut words = Vec::new();
+        for command in Command::ALL {
+            for lang in [Lang::En, Lang::Es] {
+                let word = command.word(lang);
+                let name = word.strip_prefix('/').unwrap_or_default();
+                assert!(!name.is_empty() && name.chars().all(|c| c.is_lowercase()), "{word:?}");
+                assert_eq!(Command::from_text(word), Some(command), "{word:?}");
+                assert!(!command.summary(lang).is_empty());
+                words.push((word, command));
+            }
+        }
+        for (word, command) in &words {
+            let same = words.iter().filter(|(other, _)| other == word);
+            assert!(same.clone().all(|(_, other)| other == command), "{word:?} is two commands");
+        }
+    }
+}

@@ -1,0 +1,104 @@
+//! An outage: whether it is new, whether the owner hears of it, and whether it is one at all.
+
+use jiff::{SignedDuration, Timestamp};
+
+use super::turns::MAX_ATTEMPTS;
+use crate::types::Outage;
+
+/// How often the owner is told of the same outage, should it come and go.
+const TELL_OWNER_EVERY: SignedDuration = SignedDuration::from_hours(1);
+
+/// What is known of an outage that was there before, or is there.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct KnownOutage {
+    pub since: Timestamp,
+    pub is_over: bool,
+    /// When the owner was told of it.
+    pub told_at: Option<Timestamp>,
+}
+
+/// What follows when an outage shows itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct OutageChange {
+    /// It begins now, as none was there or the last one is over.
+    pub begins: bool,
+    pub is_owner_news: bool,
+}
+
+/// What follows when an outage shows itself: the owner is told once of each, and once in [`TELL_OWNER_EVERY`]
+/// of one that comes and goes.
+pub fn when_outage_shows(known: Option<KnownOutage>, now: Timestamp) -> OutageChange {
+    let begins = known.is_none_or(|known| known.is_over);
+    let since = known.filter(|_| !begins).map_or(now, |known| known.since);
+    let long_ago = now.saturating_sub(TELL_OWNER_EVERY).unwrap_or(Timestamp::MIN);
+    let is_owner_news = match known.and_then(|known| known.told_at) {
+        None => true,
+        // The clock was set back since.
+        Some(told_at) if told_at > now => begins,
+        Some(told_at) => told_at < since && told_at <= long_ago,
+    };
+    OutageChange { begins, is_owner_news }
+}
+
+/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried so often since
+/// others that came to their turn later than they were answered.
+pub fn is_caused_by_messages(outage: Outage, tried_since_others_were_answered: u32) -> bool {
+    outage.may_depend_on_messages() && tried_since_others_were_answered >= MAX_ATTEMPTS
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn at(minute: i64) -> Timestamp {
+        Timestamp::UNIX_EPOCH + SignedDuration::from_mins(minute)
+    }
+
+    fn known(since: i64, is_over: bool, told_at: Option<i64>) -> Option<KnownOutage> {
+        Some(KnownOutage { since: at(since), is_over, told_at: told_at.map(at) })
+    }
+
+    #[test]
+    fn the_owner_hears_of_each_outage_once_and_of_one_that_comes_and_goes_once_an_hour() {
+        for (known, begins, is_owner_news) in [
+            (None, true, true),
+            (known(90, false, Some(90)), false, false),
+            // Nobody could be told.
+            (known(90, false, None), false, true),
+            (known(80, true, Some(80)), true, false),
+            (known(40, true, Some(40)), true, true),
+            (known(90, false, Some(30)), false, true),
+            (known(90, false, Some(41)), false, false),
+            // The clock was set back.
+            (known(200, true, Some(200)), true, true),
+            (known(200, false, Some(200)), false, false),
+        ] {
+            assert_eq!(
+                when_outage_shows(known, at(100)),
+                OutageChange { begins, is_owner_news },
+                "{known:?}"
+            );
+        }
+    }
+
+    #[test]
+    fn only_what_may_come_from_messages_is_ever_theirs() {
+        for outage in Outage::ALL {
+            let tries = [0, 2, 3, 100].map(|tries| is_caused_by_messages(outage, tries));
+            let theirs = outage.may_depend_on_messages();
+            assert_eq!(tries, [false, false, theirs, theirs], "{outage:?}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn an_outage_that_was_told_and_goes_on_is_told_no_more(
+            since in -10_000_i64..10_000, after in 0_i64..10_000, later in 0_i64..10_000,
+        ) {
+            let change = when_outage_shows(known(since, false, Some(since + after)), at(since + after + later));
+            prop_assert_eq!(change, OutageChange { begins: false, is_owner_news: false });
+        }
+    }
+}

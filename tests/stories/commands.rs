@@ -1,0 +1,161 @@
+//! The owner gives commands, which nanokimi answers itself: whatever the agent does, and without its knowledge.
+
+use std::time::Duration;
+
+use jiff::SignedDuration;
+use nanokimi::bridge::Event;
+use nanokimi::types::{ChatId, Group, IncomingMessage, Lang, LinkedAccount, Role};
+
+use crate::world::World;
+use support::scripted_engine::Behaviour;
+use support::test_service::{edited, lid, message, name, phone, same_person};
+
+const HELP: &str = "Kai: What you can write to me here:
+- @Kai anywhere in a message, or a reply to something that I said: I answer.
+- /help: I send this list.
+Only my owner can use what begins with a slash.";
+const HELP_IN_MAIN: &str = "Kai: What you can write to me here:
+- Anything: every message in this chat is for me.
+- /help: I send this list.
+Only my owner can use what begins with a slash.";
+
+/// The account of this person is linked.
+fn linked(owner: &str) -> Event {
+    Event::Account(LinkedAccount { id: phone(owner), lid: Some(lid(owner)), name: owner.to_owned() })
+}
+
+async fn world_of(owner: &str) -> World {
+    let world = World::new(Behaviour::Held).await;
+    world.tells(vec![linked(owner)]).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_is_answered_while_kai_works_and_no_agent_hears_of_it() {
+    let mut world = world_of("Olga").await;
+    world.says("family", "Ana", "@Kai look for a hotel").await;
+    let turn = world.prompt().await;
+    turn.step();
+    world.says("family", "Olga", "/help").await;
+    assert_eq!(world.hears_in("family").await, HELP);
+    turn.answer("Found one.");
+    assert_eq!(world.hears_in("family").await, "Kai: Found one.");
+
+    world.says("family", "Ana", "@Kai book it").await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains("book it") && !turn.text.contains("/help"), "{}", turn.text);
+    turn.answer("Booked.");
+    assert_eq!(world.hears_in("family").await, "Kai: Booked.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_the_main_channel_too_it_is_no_message_for_kai() {
+    let mut world = world_of("Olga").await;
+    world.says("main", "Olga", " /HELP ").await;
+    assert_eq!(world.hears_in("main").await, HELP_IN_MAIN);
+    world.silence(Duration::from_secs(3600)).await;
+    assert_eq!(world.docker.tries(), 0, "nothing was started for it");
+    world.says("main", "Olga", "/help me with this").await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains(">/help me with this<"), "{}", turn.text);
+    assert!(!turn.text.contains("/HELP"), "{}", turn.text);
+    turn.answer("Gladly.");
+    assert_eq!(world.hears_in("main").await, "Kai: Gladly.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_else_writes_is_no_command() {
+    let mut world = world_of("Olga").await;
+    world.says("family", "Ana", "/help").await;
+    world.silence(Duration::from_secs(600)).await;
+    world.says("family", "Ana", "@Kai /help").await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains(">/help<") && turn.text.contains(">@Kai /help<"), "{}", turn.text);
+    turn.answer("With what?");
+    assert_eq!(world.hears_in("family").await, "Kai: With what?");
+    // Also in the main channel, if that is a group.
+    world.says("main", "Ana", "/help").await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains(">/help<"), "{}", turn.text);
+    turn.answer("You too?");
+    assert_eq!(world.hears_in("main").await, "Kai: You too?");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_comes_again_is_answered_once() {
+    let mut world = world_of("Olga").await;
+    let asked = message("family", "3EB0", "Olga", "/help", world.now());
+    let by_lid = IncomingMessage { sender: lid("Olga"), ..asked.clone() };
+    world.chats.hang("family");
+    world.writes(asked.clone()).await;
+    // Killed once the message is stored, and so with its answer.
+    world.kill().await;
+    world.chats.hang_no_more("family");
+    world.start().await;
+    let heard = world.hears().await;
+    assert_eq!((heard.group.as_str(), heard.text.as_str()), ("family", HELP));
+    world.writes(asked).await;
+    world.tells(vec![linked("Olga"), Event::Message(by_lid)]).await;
+    world.silence(Duration::from_secs(3600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn in_spanish_its_word_and_its_answer_are_spanish() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.lang = Lang::Es);
+    world.start().await;
+    world.tells(vec![linked("Olga")]).await;
+    world.says("family", "Olga", "/Ayuda").await;
+    insta::assert_snapshot!(world.hears_in("family").await, @r"
+    Kai: Lo que puedes escribirme aquí:
+    - @Kai en cualquier parte de un mensaje, o una respuesta a algo que haya dicho yo: respondo.
+    - /ayuda: envío esta lista.
+    Lo que empieza por una barra solo lo puede usar mi propietario.
+    ");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_an_account_of_kais_own_the_owner_is_known_by_the_direct_chat_that_is_the_main_channel() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.store.remove_group(&name("main")).await.unwrap();
+    let olga = ChatId::new("Olga@s.whatsapp.net");
+    world.add(Group::new(name("olga"), olga.clone(), Role::Main)).await;
+    world.start().await;
+    world.tells(vec![linked("Kai"), same_person("Olga")]).await;
+    let asked = message("", "1", "Olga", "/help", world.now());
+    world.writes(IncomingMessage { chat: olga, sender: lid("Olga"), ..asked }).await;
+    assert_eq!(world.hears_in("Olga@s.whatsapp.net").await, HELP_IN_MAIN);
+    // Elsewhere nothing says for sure who she is.
+    world.says("family", "Olga", "/help").await;
+    world.silence(Duration::from_secs(600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_command_that_is_days_old_is_not_carried_out_and_stays_from_the_agent_too() {
+    let mut world = world_of("Olga").await;
+    let days_ago = world.now() - SignedDuration::from_hours(48);
+    world.writes(message("family", "1", "Olga", "/help", days_ago)).await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I was away for a while"));
+    world.says("family", "Ana", "@Kai hello").await;
+    let turn = world.prompt().await;
+    assert!(!turn.text.contains("/help"), "{}", turn.text);
+    turn.answer("Hello.");
+    assert_eq!(world.hears_in("family").await, "Kai: Hello.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_is_never_a_command() {
+    let mut world = world_of("Olga").await;
+    let typed = world.says("family", "Olga", "/halp").await;
+    let corrected = message("family", "", "Olga", "/help", world.now());
+    world.tells(vec![edited(&typed, "e1", corrected)]).await;
+    world.silence(Duration::from_secs(600)).await;
+    world.ends().await;
+}
