@@ -20,8 +20,8 @@ pub enum TurnOutcome {
     },
     /// Back into the queue, and the attempt does not count: nobody tried to answer.
     Returned,
-    /// Back into the queue, uncounted, until the outage is over. Who was not told of it yet reads `to_chat`,
-    /// the owner `to_owner`. Where others are answered meanwhile, and these never, they are parked and
+    /// Back into the queue, uncounted, until the outage is over. A chat that was not told of it yet reads
+    /// `to_chat`, the owner `to_owner`. If others are answered meanwhile, and these never, they are parked and
     /// `gave_up` is said.
     Kept {
         outage: Outage,
