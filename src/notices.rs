@@ -454,6 +454,24 @@ pub fn help_command_summary(lang: Lang) -> &'static str {
     pick_language(lang, "I send this list.", "envío esta lista.")
 }
 
+/// What `/warm` does, in the list of `/help`.
+pub fn warm_command_summary(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "I get ready, so that my next answer comes sooner.",
+        "me preparo, para que mi próxima respuesta llegue antes.",
+    )
+}
+
+/// To the chat in which `/warm` was given. Nothing is promised: a slot has to be free.
+pub fn warm_notice(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "I am getting ready, if there is room for me.",
+        "Me estoy preparando, si hay sitio para mí.",
+    )
+}
+
 /// What can be written in a chat: what calls Kai there, if not everything does, and each command with what it does.
 pub fn help_notice(lang: Lang, trigger: Option<&str>, commands: &[(&str, &str)]) -> String {
     let trigger = trigger.map(|trigger| trigger.trim().trim_start_matches('@'));

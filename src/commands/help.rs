@@ -9,6 +9,7 @@ pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     spanish: "/ayuda",
     summary: notices::help_command_summary,
     answer: list_what_can_be_written,
+    starts_agent: false,
 };
 
 fn list_what_can_be_written(context: &CommandContext<'_>) -> String {
@@ -38,24 +39,28 @@ mod tests {
         What you can write to me here:
         - @Kai anywhere in a message, or a reply to something that I said: I answer.
         - /help: I send this list.
+        - /warm: I get ready, so that my next answer comes sooner.
         Only my owner can use what begins with a slash.
         ");
         insta::assert_snapshot!(answer(Role::Main, None, Lang::En), @r"
         What you can write to me here:
         - Anything: every message in this chat is for me.
         - /help: I send this list.
+        - /warm: I get ready, so that my next answer comes sooner.
         Only my owner can use what begins with a slash.
         ");
         insta::assert_snapshot!(answer(Role::Member, Some("@Claw"), Lang::Es), @r"
         Lo que puedes escribirme aquí:
         - @Claw en cualquier parte de un mensaje, o una respuesta a algo que haya dicho yo: respondo.
         - /ayuda: envío esta lista.
+        - /preparar: me preparo, para que mi próxima respuesta llegue antes.
         Lo que empieza por una barra solo lo puede usar mi propietario.
         ");
         insta::assert_snapshot!(answer(Role::Main, None, Lang::Es), @r"
         Lo que puedes escribirme aquí:
         - Lo que sea: cada mensaje de este chat es para mí.
         - /ayuda: envío esta lista.
+        - /preparar: me preparo, para que mi próxima respuesta llegue antes.
         Lo que empieza por una barra solo lo puede usar mi propietario.
         ");
     }

@@ -6,6 +6,7 @@
 //! [`Command`], in [`Command::ALL`] and in [`Command::definition`].
 
 mod help;
+mod warm;
 
 use crate::types::{Group, Lang};
 
@@ -13,6 +14,7 @@ use crate::types::{Group, Lang};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Help,
+    Warm,
 }
 
 /// What a command is made of.
@@ -23,6 +25,8 @@ struct CommandDefinition {
     summary: fn(Lang) -> &'static str,
     /// What is said in the chat in which it was given.
     answer: fn(&CommandContext<'_>) -> String,
+    /// Whether the chat's agent is started, as if somebody were about to ask for something.
+    starts_agent: bool,
 }
 
 /// Where a command was given.
@@ -35,11 +39,12 @@ pub struct CommandContext<'a> {
 }
 
 impl Command {
-    pub const ALL: [Self; 1] = [Self::Help];
+    pub const ALL: [Self; 2] = [Self::Help, Self::Warm];
 
     fn definition(self) -> CommandDefinition {
         match self {
             Self::Help => help::DEFINITION,
+            Self::Warm => warm::DEFINITION,
         }
     }
 
@@ -66,7 +71,12 @@ impl Command {
         (self.definition().summary)(lang)
     }
 
-    /// Carries it out; returns what is said in its chat.
+    /// Whether the chat's agent is started ahead of need.
+    pub fn starts_agent(self) -> bool {
+        self.definition().starts_agent
+    }
+
+    /// What is said in the chat in which it was given.
     pub fn answer_for(self, context: &CommandContext<'_>) -> String {
         (self.definition().answer)(context)
     }

@@ -45,7 +45,8 @@ pub enum MessageChange {
 /// What follows from a command.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandChange {
-    Answered(String),
+    /// This is said, and the chat's agent may be started.
+    Answered { answer: String, starts_agent: bool },
     /// It came too late to be carried out: the chat hears that Kai was away.
     Missed,
 }
@@ -138,7 +139,7 @@ fn decide_command(
     }
     let Rules { assistant, lang, .. } = rules;
     let answer = command.answer_for(&CommandContext { group, assistant, lang: *lang });
-    CommandChange::Answered(rules.prefix_notice(&answer))
+    CommandChange::Answered { answer: rules.prefix_notice(&answer), starts_agent: command.starts_agent() }
 }
 
 /// What a text does that is no command: it wakes Kai, unless it did so too long ago.
@@ -358,7 +359,9 @@ mod tests {
     #[test]
     fn a_command_is_answered_or_missed_and_never_stored_for_an_agent() {
         let change = decide(&message("/help"), OWNERS, None);
-        let MessageChange::Command(CommandChange::Answered(answer)) = &change else { panic!("{change:?}") };
+        let MessageChange::Command(CommandChange::Answered { answer, .. }) = &change else {
+            panic!("{change:?}")
+        };
         assert!(answer.starts_with("Kai: ") && answer.contains("@Kai"), "{answer}");
         let missed = decide(&days_old("/help"), OWNERS, None);
         assert_eq!(missed, MessageChange::Command(CommandChange::Missed));

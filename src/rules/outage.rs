@@ -2,9 +2,6 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::turns::MAX_ATTEMPTS;
-use crate::types::Outage;
-
 /// How often the owner is told of the same outage, should it come and go.
 const TELL_OWNER_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
@@ -38,12 +35,6 @@ pub fn when_outage_shows(known: Option<KnownOutage>, now: Timestamp) -> OutageCh
         Some(told_at) => told_at < since && told_at <= long_ago,
     };
     OutageChange { begins, is_owner_news }
-}
-
-/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried so often since
-/// others that came to their turn later than they were answered.
-pub fn is_caused_by_messages(outage: Outage, tried_since_others_were_answered: u32) -> bool {
-    outage.may_depend_on_messages() && tried_since_others_were_answered >= MAX_ATTEMPTS
 }
 
 #[cfg(test)]
@@ -80,15 +71,6 @@ mod tests {
                 OutageChange { begins, is_owner_news },
                 "{known:?}"
             );
-        }
-    }
-
-    #[test]
-    fn only_what_may_come_from_messages_is_ever_theirs() {
-        for outage in Outage::ALL {
-            let tries = [0, 2, 3, 100].map(|tries| is_caused_by_messages(outage, tries));
-            let theirs = outage.may_depend_on_messages();
-            assert_eq!(tries, [false, false, theirs, theirs], "{outage:?}");
         }
     }
 

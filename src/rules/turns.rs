@@ -1,6 +1,5 @@
 //! What becomes of the messages of a turn when it ends, and when its chat is to be answered next.
 
-use super::outage;
 use crate::types::Outage;
 
 /// How often a message is tried before it is parked and the chat is told.
@@ -94,7 +93,7 @@ pub fn after_turn(outcome: &TurnOutcome, facts: TurnFacts) -> RowsFate<'_> {
         TurnOutcome::Hopeless { notice } => RowsFate::Parked { from_attempts: 1, notice },
         TurnOutcome::Returned => RowsFate::Returned,
         TurnOutcome::Kept { outage, gave_up, .. }
-            if outage::is_caused_by_messages(*outage, facts.tried_since_others_were_answered) =>
+            if is_caused_by_messages(*outage, facts.tried_since_others_were_answered) =>
         {
             RowsFate::Parked { from_attempts: 1, notice: gave_up }
         }
@@ -119,6 +118,12 @@ pub fn pending_after_turn(outcome: &TurnOutcome, facts: TurnFacts, has_next: boo
     }
 }
 
+/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried so often since
+/// others that came to their turn later than they were answered.
+pub fn is_caused_by_messages(outage: Outage, tried_since_others_were_answered: u32) -> bool {
+    outage.may_depend_on_messages() && tried_since_others_were_answered >= MAX_ATTEMPTS
+}
+
 #[cfg(test)]
 mod tests {
     use proptest::prelude::*;
@@ -139,6 +144,15 @@ mod tests {
             to_chat: "later".to_owned(),
             to_owner: "look".to_owned(),
             gave_up: "sorry".to_owned(),
+        }
+    }
+
+    #[test]
+    fn only_what_may_come_from_messages_is_ever_theirs() {
+        for outage in Outage::ALL {
+            let tries = [0, 2, 3, 100].map(|tries| is_caused_by_messages(outage, tries));
+            let theirs = outage.may_depend_on_messages();
+            assert_eq!(tries, [false, false, theirs, theirs], "{outage:?}");
         }
     }
 

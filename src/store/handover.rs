@@ -4,7 +4,8 @@
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{from_unix_millis, turns};
+use super::claimed::{CLAIMED_COLUMNS, claimed_from_row};
+use super::from_unix_millis;
 use crate::types::{Engine, Forwarded, Group, MessageId, PromptAuthor, PromptMessage};
 
 /// Most messages of the past that an engine is told when it takes over.
@@ -37,11 +38,11 @@ pub fn read_handover_messages(
     let mut heard = connection.prepare_cached(&format!(
         "SELECT {} FROM inbox INDEXED BY inbox_chat
          WHERE chat = ?1 AND state IN ('done', 'parked') AND turn > ?2 ORDER BY id DESC LIMIT ?3",
-        turns::CLAIMED
+        CLAIMED_COLUMNS
     ))?;
     let mut messages = heard
         .query_map(params![group.chat.as_str(), own_last, most], |row| {
-            turns::claimed_from_row(row).map(|claimed| claimed.message)
+            claimed_from_row(row).map(|claimed| claimed.message)
         })?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     let mut said = connection.prepare_cached(

@@ -13,9 +13,10 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::outbox::enqueue;
 use super::{
-    Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis, unread,
-    whatsapp_account,
+    OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis,
+    unread, whatsapp_account,
 };
 use crate::rules::inbox::{
     CallDecision, CommandChange, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource,
@@ -30,10 +31,6 @@ use crate::types::{
 /// For so long after a group's last turn, somebody who speaks there may be about to call Kai once more.
 const TALKED_LATELY: SignedDuration = SignedDuration::from_hours(1);
 
-/// An inbox row.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct RowId(pub(super) i64);
-
 /// What has come of taking events in.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct IntakeResult {
@@ -46,14 +43,6 @@ pub struct IntakeResult {
     pub unread: bool,
     /// Files of messages that were taken back, to be removed: whose group, and the path in its folder.
     pub taken_back: Vec<(GroupName, String)>,
-}
-
-/// Whether delivery has to look again.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum OutboxChange {
-    #[default]
-    Same,
-    Changed,
 }
 
 impl Store {
@@ -280,14 +269,17 @@ impl<'a> Intake<'a> {
     fn settle_command(&mut self, group: &Group, command: CommandChange, row: &NewRow<'_>) -> Result<()> {
         self.insert_inbox_row(group, row)?;
         match command {
-            CommandChange::Answered(answer) => self.say_in_chat(group, answer),
+            CommandChange::Answered { answer, starts_agent } => {
+                self.taken.expected.extend(starts_agent.then(|| group.name.clone()));
+                self.say_in_chat(group, answer)
+            }
             CommandChange::Missed => self.notify_chat_of_absence(group),
         }
     }
 
     fn say_in_chat(&mut self, group: &Group, text: String) -> Result<()> {
         self.taken.outbox = OutboxChange::Changed;
-        outbox::enqueue_reply(self.connection, &group.chat, None, &Reply::from_text(text), self.now)
+        enqueue::enqueue_reply(self.connection, &group.chat, None, &Reply::from_text(text), self.now)
     }
 
     fn sender_standing(&self, group: &Group, sender_id: &SenderId) -> Result<SenderStanding> {

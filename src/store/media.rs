@@ -14,7 +14,7 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{RowId, Store, from_unix_millis, groups, turns};
+use super::{RowId, Store, from_unix_millis, groups, waiting};
 use crate::types::{
     ChatId, FileLocation, Group, GroupName, Media, MediaKind, MentionablePerson, PromptFile, SenderId,
 };
@@ -74,7 +74,7 @@ impl Store {
                 .optional()?;
             let Some(chat) = chat.map(ChatId::new) else { return Ok(Vec::new()) };
             let transaction = connection.transaction()?;
-            let Some(up_to) = turns::newest_claimable_with_files(&transaction, &chat)? else { return Ok(Vec::new()) };
+            let Some(up_to) = waiting::newest_claimable_with_files(&transaction, &chat)? else { return Ok(Vec::new()) };
             let mut statement = transaction.prepare_cached(
                 "SELECT * FROM inbox INDEXED BY inbox_wanted
                  WHERE chat = ?1 AND state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted')

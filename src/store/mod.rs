@@ -4,6 +4,7 @@
 //! wake-up only a hint. Each hand-over is one transaction, in the module of its table. Calls run on Tokio's
 //! blocking pool; one connection is enough, since SQLite writes one at a time anyway.
 
+mod claimed;
 mod errors;
 mod groups;
 mod handover;
@@ -17,11 +18,13 @@ mod people;
 mod reading;
 mod recipients;
 mod reserve;
+mod row;
 mod schema;
 mod stops;
 mod turns;
 mod unread;
 mod usage;
+mod waiting;
 mod web_traffic;
 mod whatsapp_account;
 
@@ -37,7 +40,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
-pub use inbox::{IntakeResult, OutboxChange, RowId};
+pub use inbox::IntakeResult;
 pub use lock::InstanceLock;
 pub use media::{AttachedTo, WantedFile};
 pub use outbox::{
@@ -45,6 +48,7 @@ pub use outbox::{
     SentReply, StaleCutoff,
 };
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
+pub use row::{OutboxChange, RowId};
 pub use stops::AgentStop;
 pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};

@@ -8,7 +8,8 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::{Reply, Store, from_unix_millis, groups, outbox, to_unix_millis};
+use super::outbox::enqueue;
+use super::{Reply, Store, from_unix_millis, groups, to_unix_millis};
 use crate::rules::outage::{KnownOutage, when_outage_shows};
 use crate::types::{ChatId, Outage, TurnId};
 
@@ -29,7 +30,7 @@ impl Store {
     pub async fn notify_owner(&self, notice: &str, now: Timestamp) -> Result<()> {
         let notice = notice.to_owned();
         self.with_connection(move |connection| match groups::main_chat(connection)? {
-            Some(main) => outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now),
+            Some(main) => enqueue::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now),
             None => Ok(()),
         })
         .await
@@ -97,7 +98,7 @@ pub(super) fn record_outage(
         .prepare_cached("UPDATE groups SET outage_told_at = ?2 WHERE chat = ?1 AND outage_told_at IS NULL")?
         .execute(params![chat.as_str(), to_unix_millis(now)])?;
     if is_news > 0 {
-        outbox::enqueue_reply(connection, chat, Some(turn), &Reply::from_text(to_chat), now)?;
+        enqueue::enqueue_reply(connection, chat, Some(turn), &Reply::from_text(to_chat), now)?;
     }
     connection
         .prepare_cached("UPDATE turns SET outage = ?2 WHERE id = ?1")?
@@ -144,7 +145,7 @@ fn begin_outage_and_notify(
     connection
         .prepare_cached("UPDATE groups SET outage_told_at = ?2 WHERE chat = ?1")?
         .execute(params![main.as_str(), to_unix_millis(now)])?;
-    outbox::enqueue_reply(connection, &main, None, &Reply::from_text(to_owner), now)
+    enqueue::enqueue_reply(connection, &main, None, &Reply::from_text(to_owner), now)
 }
 
 /// There was an answer to a turn: what began before that one does not keep anybody from being answered any

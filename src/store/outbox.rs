@@ -11,8 +11,10 @@
 //! counted before it is made. What is given up stays as `dead` or `nacked`, for `nanokimi status`, and the
 //! owner is told in the main channel.
 
+pub(super) mod enqueue;
 mod row;
 
+use enqueue::enqueue_reply;
 pub use row::{
     DelayedReplies, DueReply, GivenUp, QuotedMessage, Reply, ReplyContent, RetryPause, SendAttempt,
     SentReply, StaleCutoff,
@@ -32,13 +34,10 @@ use crate::rules::delivery::{
     self, ChatFate, ChatTrouble, ReplyDecision, ReplyFate, SendResult, TriedReply, after_attempt,
     after_refusal, after_silence,
 };
-use crate::types::{Answer, ChatId, GroupName, MessageId, Role, SenderId, TurnId};
+use crate::types::{Answer, ChatId, GroupName, MessageId, Role, SenderId};
 
 /// Most given-up replies in a list: the newest say what is wrong now.
 const GIVEN_UP_SHOWN: i64 = 20;
-
-/// Between the ids of a row's mentions.
-const MENTIONS_BETWEEN: &str = " ";
 
 impl Store {
     /// Writes something that nanokimi itself says in a chat, outside of a turn's end.
@@ -410,45 +409,6 @@ fn set_final_state(connection: &Connection, row: i64, state: &str, error: &str) 
     Ok(())
 }
 
-/// Writes a reply, with the message id that it keeps. What a turn says in the chat of a group that was
-/// removed meanwhile is said to nobody.
-pub(super) fn enqueue_reply(
-    connection: &Connection,
-    chat: &ChatId,
-    turn: Option<TurnId>,
-    reply: &Reply,
-    now: Timestamp,
-) -> Result<()> {
-    let (kind, text, mentions, path) = match &reply.content {
-        ReplyContent::Text { text, mentions } => ("text", text, mentions.as_slice(), None),
-        ReplyContent::File { path, caption } => ("file", caption, [].as_slice(), Some(path)),
-        ReplyContent::Reaction { emoji } => ("reaction", emoji, [].as_slice(), None),
-    };
-    let mentions: Vec<&str> = mentions.iter().map(SenderId::as_str).collect();
-    connection
-        .prepare_cached(&format!(
-            "INSERT INTO outbox (chat, wa_id, turn, kind, text, mentions, path, created_at,
-                                 quote_id, quote_sender, quote_text)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
-                    coalesce(quoted.edits, quoted.wa_id), quoted.sender, quoted.text
-             FROM (SELECT 1) LEFT JOIN inbox AS quoted ON quoted.id = ?9
-             WHERE ?3 IS NULL OR EXISTS (SELECT 1 FROM groups WHERE chat IN {})",
-            people::aliases_sql("?1")
-        ))?
-        .execute(params![
-            chat.as_str(),
-            new_message_id(),
-            turn.map(|turn| turn.0),
-            kind,
-            text,
-            (!mentions.is_empty()).then(|| mentions.join(MENTIONS_BETWEEN)),
-            path,
-            to_unix_millis(now),
-            reply.to.map(|row| row.0)
-        ])?;
-    Ok(())
-}
-
 fn due_reply_from_row(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
     let (kind, text): (String, String) = (row.get(3)?, row.get(4)?);
     let mentions: Option<String> = row.get(5)?;
@@ -458,7 +418,7 @@ fn due_reply_from_row(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
         ("reaction", _) => ReplyContent::Reaction { emoji: text },
         _ => {
             let mentions = mentions.unwrap_or_default();
-            let mentions = mentions.split_terminator(MENTIONS_BETWEEN).map(SenderId::new).collect();
+            let mentions = mentions.split_terminator(row::MENTIONS_BETWEEN).map(SenderId::new).collect();
             ReplyContent::Text { text, mentions }
         }
     };
@@ -486,14 +446,6 @@ fn due_reply_from_row(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
         message: row.get(16)?,
     };
     Ok(group.map(|name| GroupName::parse(&name)).transpose().map(|group| DueReply { group, ..reply }))
-}
-
-/// A message id of the shape that WhatsApp's own clients make: `3EB0` and 18 hex digits.
-fn new_message_id() -> String {
-    let mut bytes = [0_u8; 9];
-    rand::rng().fill(&mut bytes);
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-    format!("3EB0{hex}")
 }
 
 #[cfg(test)]

@@ -7,7 +7,8 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
-use super::{Reply, groups, outbox, to_unix_millis};
+use super::outbox::enqueue;
+use super::{Reply, groups, to_unix_millis};
 use crate::rules::Rules;
 use crate::rules::delivery::{self, OwnerNews};
 use crate::types::ChatId;
@@ -44,7 +45,7 @@ pub(super) fn notify_owner_unless_told(
     if was_told {
         Ok(())
     } else {
-        outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now)
+        enqueue::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now)
     }
 }
 
@@ -71,5 +72,5 @@ pub(super) fn notify_owner_of_stale(connection: &Connection, rules: &Rules, now:
             .execute(params![group, to_unix_millis(now)])?;
     }
     let notice = delivery::expired_replies_notice(rules, &by_group);
-    outbox::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now)
+    enqueue::enqueue_reply(connection, &main, None, &Reply::from_text(notice), now)
 }

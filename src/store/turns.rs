@@ -5,25 +5,17 @@
 
 use anyhow::Result;
 use jiff::Timestamp;
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::{
-    AttachedTo, Reply, RowId, Store, from_unix_millis, handover, media, outage, outbox, people,
-    to_unix_millis,
-};
-use crate::rules::inbox::{WakeDecision, text_for_agent};
+use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
+use super::outbox::enqueue;
+use super::waiting::{newest_claimable_row, skip_excess_context};
+use super::{Reply, RowId, Store, handover, outage, to_unix_millis};
+use crate::rules::inbox::WakeDecision;
 use crate::rules::turns::{
     MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
 };
-use crate::types::{
-    ChatId, Engine, Forwarded, Group, MessageId, PromptAuthor, PromptMessage, PromptQuote, SenderId,
-    TokenUsage, TurnId,
-};
-
-/// Most waking messages in one prompt; the rest is the next turn's.
-const CLAIM_MAX: i64 = 100;
-/// Most messages of mere context in one prompt: the newest are given, older ones are let go.
-const CONTEXT_MAX: i64 = 100;
+use crate::types::{ChatId, Engine, Group, MessageId, PromptMessage, SenderId, TokenUsage, TurnId};
 
 /// Rows in the hands of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -169,7 +161,7 @@ impl Store {
             };
             let outcome = settle_rows(&transaction, &ending, after_turn(&ending.finish, facts), now)?;
             for reply in &ending.replies {
-                outbox::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
+                enqueue::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
             close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
@@ -205,7 +197,7 @@ impl Store {
                      WHERE state = 'claimed' AND chat = ?1 AND attempts >= ?2",
                     params![chat, MAX_ATTEMPTS],
                 )?;
-                outbox::enqueue_reply(
+                enqueue::enqueue_reply(
                     &transaction,
                     &ChatId::new(chat),
                     None,
@@ -277,60 +269,13 @@ pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId) -> Re
     Ok(())
 }
 
-/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but
-/// none behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
-fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT max(id) FROM (SELECT id FROM inbox
-             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)
-             WHERE id < coalesce((SELECT min(id) FROM inbox INDEXED BY inbox_wanted
-                                  WHERE chat = ?1 AND state = 'pending'
-                                    AND (media_state = 'wanted' OR quote_media_state = 'wanted')), id + 1)",
-        )?
-        .query_row(params![chat.as_str(), CLAIM_MAX], |row| row.get(0))?)
-}
-
-/// The last row that claims would take if every file were there, the next one's and all that follow it.
-/// Context that the next one would let go is let go now: nobody needs its files.
-pub(super) fn newest_claimable_with_files(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
-    let mut statement = connection.prepare_cached(
-        "SELECT max(id) FROM (SELECT id FROM inbox
-         WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)",
-    )?;
-    let mut newest_of = |calls: i64| -> rusqlite::Result<Option<i64>> {
-        statement.query_row(params![chat.as_str(), calls], |row| row.get(0))
-    };
-    if let Some(next) = newest_of(CLAIM_MAX)? {
-        skip_excess_context(connection, chat, next)?;
-    }
-    Ok(newest_of(i64::MAX)?)
-}
-
-/// Lets the context go that is too much for a claim up to this row.
-fn skip_excess_context(connection: &Connection, chat: &ChatId, up_to: i64) -> Result<()> {
-    let oldest_context: Option<i64> = connection
-        .prepare_cached(
-            "SELECT id FROM inbox WHERE chat = ?1 AND wake = 'context' AND state = 'pending' AND id <= ?2
-             ORDER BY id DESC LIMIT 1 OFFSET ?3",
-        )?
-        .query_row(params![chat.as_str(), up_to, CONTEXT_MAX - 1], |row| row.get(0))
-        .optional()?;
-    connection
-        .prepare_cached(
-            "UPDATE inbox SET state = 'done' WHERE chat = ?1 AND wake = 'context' AND state = 'pending' AND id < ?2",
-        )?
-        .execute(params![chat.as_str(), oldest_context.unwrap_or(0)])?;
-    Ok(())
-}
-
 /// Hands the pending rows up to `up_to` to a turn, counting the attempt.
 fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
     skip_excess_context(transaction, chat, up_to)?;
     let mut statement = transaction.prepare_cached(&format!(
         "UPDATE inbox INDEXED BY inbox_pending SET state = 'claimed', turn = ?1, attempts = attempts + 1
              WHERE chat = ?2 AND state = 'pending' AND id <= ?3
-             RETURNING {CLAIMED}"
+             RETURNING {CLAIMED_COLUMNS}"
     ))?;
     let mut claimed = statement
         .query_map(params![turn.0, chat.as_str(), up_to], claimed_from_row)?
@@ -356,66 +301,6 @@ fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, 
         claim.messages.push(message);
     }
     Ok(claim)
-}
-
-/// A row as it is claimed.
-pub(super) struct ClaimedRow {
-    row: RowId,
-    sender: SenderId,
-    wake: WakeDecision,
-    pub message: PromptMessage,
-}
-
-/// What [`claimed_from_row`] reads of a row of `inbox`.
-pub(super) const CLAIMED: &str = "*, (SELECT person FROM people WHERE people.id = sender) AS person,
-    (SELECT person FROM people WHERE people.id = quote_sender) AS quote_person";
-
-pub(super) fn claimed_from_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
-    let person = |id: &str, name: &str| -> rusqlite::Result<PromptAuthor> {
-        let id = people::prompt_id(row.get(id)?);
-        Ok(PromptAuthor::Person { id, name: row.get::<_, Option<String>>(name)?.unwrap_or_default() })
-    };
-    let quote_id: Option<String> = row.get("quote_id")?;
-    let quote = match quote_id {
-        Some(id) => {
-            let source: Option<String> = row.get("quote_source")?;
-            Some(PromptQuote {
-                id: MessageId::new(id),
-                author: match source.as_deref() {
-                    Some("kai") => PromptAuthor::Kai,
-                    Some(_) | None => person("quote_person", "quote_sender_name")?,
-                },
-                is_claimed: source.as_deref() == Some("client"),
-                text: row.get::<_, Option<String>>("quote_text")?.unwrap_or_default(),
-                file: media::prompt_file_from_row(row, AttachedTo::Quoted)?,
-                whole: None,
-            })
-        }
-        None => None,
-    };
-    let is_edit = row.get::<_, Option<String>>("edits")?.is_some();
-    let text: String = row.get("text")?;
-    let message = PromptMessage {
-        id: MessageId::new(row.get::<_, String>("wa_id")?),
-        author: person("person", "sender_name")?,
-        text: text_for_agent(&text, is_edit),
-        sent_at: from_unix_millis(row.get("sent_at")?),
-        forwarded: match row.get::<_, Option<String>>("forwarded")?.as_deref() {
-            Some("many") => Forwarded::Many,
-            Some(_) => Forwarded::Once,
-            None => Forwarded::No,
-        },
-        quote,
-        file: media::prompt_file_from_row(row, AttachedTo::Message)?,
-        whole: None,
-    };
-    let wakes = row.get::<_, String>("wake")? == "wakes";
-    Ok(ClaimedRow {
-        row: RowId(row.get("id")?),
-        sender: SenderId::new(row.get::<_, String>("sender")?),
-        wake: if wakes { WakeDecision::Wakes } else { WakeDecision::Context },
-        message,
-    })
 }
 
 /// How often the most tried message of a turn has been tried, this time included.
@@ -510,7 +395,7 @@ fn park_rows_and_notify(
             "UPDATE inbox SET state = 'parked' WHERE turn = ?1 AND state = 'claimed' AND attempts >= ?2",
         )?
         .execute(params![ending.turn.0, attempts])?;
-    outbox::enqueue_reply(transaction, &ending.chat, Some(ending.turn), &Reply::from_text(notice), now)
+    enqueue::enqueue_reply(transaction, &ending.chat, Some(ending.turn), &Reply::from_text(notice), now)
 }
 
 fn close_turn(

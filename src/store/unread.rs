@@ -12,7 +12,8 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Store, from_unix_millis, outbox, to_unix_millis};
+use super::outbox::enqueue;
+use super::{OutboxChange, Reply, Store, from_unix_millis, to_unix_millis};
 use crate::rules::{Rules, inbox};
 use crate::types::{Author, ChatId, MessageId, UnreadableMessage};
 
@@ -247,7 +248,7 @@ fn notify_chats_of_unread(connection: &Connection, rules: &Rules, now: Timestamp
             .execute(params![chat.as_str(), to_unix_millis(now)])?;
         let messages = u64::from(*more) + senders.len() as u64;
         let notice = inbox::unreadable_messages_notice(rules, messages, &senders);
-        outbox::enqueue_reply(connection, &chat, None, &Reply::from_text(notice), now)?;
+        enqueue::enqueue_reply(connection, &chat, None, &Reply::from_text(notice), now)?;
     }
     Ok(if chats.is_empty() { OutboxChange::Same } else { OutboxChange::Changed })
 }

@@ -9,7 +9,8 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
-use super::{OutboxChange, Reply, Store, outbox, to_unix_millis, turns};
+use super::outbox::enqueue;
+use super::{OutboxChange, Reply, Store, to_unix_millis, turns};
 use crate::clock::Day;
 use crate::types::{Group, GroupName, TokenUsage};
 
@@ -151,7 +152,7 @@ fn notify_chat_of_limit(
     if due == 0 {
         return Ok(OutboxChange::Same);
     }
-    outbox::enqueue_reply(connection, &group.chat, None, &Reply::from_text(notice), now)?;
+    enqueue::enqueue_reply(connection, &group.chat, None, &Reply::from_text(notice), now)?;
     Ok(OutboxChange::Changed)
 }
 

@@ -13,10 +13,12 @@ use support::test_service::{edited, lid, message, name, phone, same_person};
 const HELP: &str = "Kai: What you can write to me here:
 - @Kai anywhere in a message, or a reply to something that I said: I answer.
 - /help: I send this list.
+- /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
 const HELP_IN_MAIN: &str = "Kai: What you can write to me here:
 - Anything: every message in this chat is for me.
 - /help: I send this list.
+- /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
 
 /// The account of this person is linked.
@@ -46,6 +48,27 @@ async fn the_owner_is_answered_while_kai_works_and_no_agent_hears_of_it() {
     assert!(turn.text.contains("book it") && !turn.text.contains("/help"), "{}", turn.text);
     turn.answer("Booked.");
     assert_eq!(world.hears_in("family").await, "Kai: Booked.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_agent_that_was_made_ready_answers_at_once() {
+    let mut world = world_of("Olga").await;
+    world.says("family", "Olga", "/warm").await;
+    assert_eq!(world.hears_in("family").await, "Kai: I am getting ready, if there is room for me.");
+    world.silence(Duration::from_secs(3)).await;
+    assert_eq!((world.docker.launches().len(), world.docker.running()), (1, 1));
+    let wrote_at = world.seconds();
+    world.says("family", "Ana", "@Kai look for a hotel").await;
+    let turn = world.prompt().await;
+    assert_eq!(world.seconds(), wrote_at, "nothing has to start");
+    assert!(!turn.text.contains("/warm"), "{}", turn.text);
+    turn.answer("Found one.");
+    assert_eq!(world.hears_in("family").await, "Kai: Found one.");
+    // What somebody else writes starts nothing.
+    world.says("main", "Ana", "/warm").await;
+    world.prompt().await.answer("What?");
+    assert_eq!(world.hears_in("main").await, "Kai: What?");
     world.ends().await;
 }
 
@@ -114,6 +137,7 @@ async fn in_spanish_its_word_and_its_answer_are_spanish() {
     Kai: Lo que puedes escribirme aquí:
     - @Kai en cualquier parte de un mensaje, o una respuesta a algo que haya dicho yo: respondo.
     - /ayuda: envío esta lista.
+    - /preparar: me preparo, para que mi próxima respuesta llegue antes.
     Lo que empieza por una barra solo lo puede usar mi propietario.
     ");
     world.ends().await;

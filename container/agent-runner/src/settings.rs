@@ -2,9 +2,30 @@
 
 use std::ffi::OsString;
 
-use crate::program::EngineProgram;
 use crate::web::SearchServices;
 use crate::{RunnerError, RunnerExitCode};
+
+/// Which engine is started.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum EngineProgram {
+    KimiCli,
+    KimiCode,
+}
+
+impl EngineProgram {
+    /// # Errors
+    /// [`RunnerExitCode::Settings`]: no engine has this name.
+    pub fn parse(name: &str) -> Result<Self, RunnerError> {
+        match name {
+            "kimi-cli" => Ok(Self::KimiCli),
+            "kimi-code" => Ok(Self::KimiCode),
+            other => Err(RunnerError::new(
+                RunnerExitCode::Settings,
+                format!("NANOKIMI_ENGINE is unknown: {other:?}"),
+            )),
+        }
+    }
+}
 
 /// What the host says about this start.
 #[derive(Clone, Debug, PartialEq, Eq)]

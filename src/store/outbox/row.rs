@@ -8,6 +8,9 @@ use super::super::{RowId, from_unix_millis};
 use crate::rules::delivery::answer_timeout;
 use crate::types::{ChatId, GroupName, MessageId, SenderId};
 
+/// Between the ids of a row's mentions.
+pub(super) const MENTIONS_BETWEEN: &str = " ";
+
 /// The first reply that waits in its chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct DueReply {

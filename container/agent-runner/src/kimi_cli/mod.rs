@@ -111,7 +111,7 @@ mod tests {
 
     use super::*;
     use crate::home::tests::home_in;
-    use crate::program::EngineProgram;
+    use crate::settings::EngineProgram;
 
     fn kimi_cli_home(root: &Path) -> ContainerHome {
         let home = home_in(root);

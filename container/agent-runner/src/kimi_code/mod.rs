@@ -206,7 +206,7 @@ fn kimi_code_command(
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::program::EngineProgram;
+    use crate::settings::EngineProgram;
     use crate::web::SearchServices;
 
     const OWNERS: &str = r#"

@@ -1,0 +1,34 @@
+//! `/warm`: the chat's agent is started before anything is asked, so that the next answer need not wait for it.
+//!
+//! It is the same start ahead of need as when somebody types: it takes a free slot, and ends soon if nothing is asked.
+
+use super::{CommandContext, CommandDefinition};
+use crate::notices;
+
+pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
+    english: "/warm",
+    spanish: "/preparar",
+    summary: notices::warm_command_summary,
+    answer: confirm_warm_start,
+    starts_agent: true,
+};
+
+fn confirm_warm_start(context: &CommandContext<'_>) -> String {
+    notices::warm_notice(context.lang).to_owned()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Command;
+
+    #[test]
+    fn its_word_is_known_in_both_languages_and_it_starts_the_agent() {
+        for text in ["/warm", "/Preparar\n"] {
+            let command = Command::from_text(text);
+            assert_eq!(command, Some(Command::Warm), "{text:?}");
+            assert!(command.is_some_and(Command::starts_agent));
+        }
+        assert!(!Command::Help.starts_agent());
+        assert_eq!(Command::from_text("/warm up"), None);
+    }
+}

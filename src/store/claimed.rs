@@ -1,0 +1,67 @@
+//! A row of `inbox` as a turn takes it: who sent it, and what the agent reads of it.
+
+use rusqlite::Row;
+
+use super::{AttachedTo, RowId, from_unix_millis, media, people};
+use crate::rules::inbox::{WakeDecision, text_for_agent};
+use crate::types::{Forwarded, MessageId, PromptAuthor, PromptMessage, PromptQuote, SenderId};
+
+/// A row as it is claimed.
+pub(super) struct ClaimedRow {
+    pub row: RowId,
+    pub sender: SenderId,
+    pub wake: WakeDecision,
+    pub message: PromptMessage,
+}
+
+/// What [`claimed_from_row`] reads of a row of `inbox`.
+pub(super) const CLAIMED_COLUMNS: &str = "*, (SELECT person FROM people WHERE people.id = sender) AS person,
+    (SELECT person FROM people WHERE people.id = quote_sender) AS quote_person";
+
+pub(super) fn claimed_from_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
+    let person = |id: &str, name: &str| -> rusqlite::Result<PromptAuthor> {
+        let id = people::prompt_id(row.get(id)?);
+        Ok(PromptAuthor::Person { id, name: row.get::<_, Option<String>>(name)?.unwrap_or_default() })
+    };
+    let quote_id: Option<String> = row.get("quote_id")?;
+    let quote = match quote_id {
+        Some(id) => {
+            let source: Option<String> = row.get("quote_source")?;
+            Some(PromptQuote {
+                id: MessageId::new(id),
+                author: match source.as_deref() {
+                    Some("kai") => PromptAuthor::Kai,
+                    Some(_) | None => person("quote_person", "quote_sender_name")?,
+                },
+                is_claimed: source.as_deref() == Some("client"),
+                text: row.get::<_, Option<String>>("quote_text")?.unwrap_or_default(),
+                file: media::prompt_file_from_row(row, AttachedTo::Quoted)?,
+                whole: None,
+            })
+        }
+        None => None,
+    };
+    let is_edit = row.get::<_, Option<String>>("edits")?.is_some();
+    let text: String = row.get("text")?;
+    let message = PromptMessage {
+        id: MessageId::new(row.get::<_, String>("wa_id")?),
+        author: person("person", "sender_name")?,
+        text: text_for_agent(&text, is_edit),
+        sent_at: from_unix_millis(row.get("sent_at")?),
+        forwarded: match row.get::<_, Option<String>>("forwarded")?.as_deref() {
+            Some("many") => Forwarded::Many,
+            Some(_) => Forwarded::Once,
+            None => Forwarded::No,
+        },
+        quote,
+        file: media::prompt_file_from_row(row, AttachedTo::Message)?,
+        whole: None,
+    };
+    let wakes = row.get::<_, String>("wake")? == "wakes";
+    Ok(ClaimedRow {
+        row: RowId(row.get("id")?),
+        sender: SenderId::new(row.get::<_, String>("sender")?),
+        wake: if wakes { WakeDecision::Wakes } else { WakeDecision::Context },
+        message,
+    })
+}
