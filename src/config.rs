@@ -374,7 +374,7 @@ impl SettingValues {
     /// An address; what was written there instead is not shown, since it may be a key.
     fn parse_url_setting(&mut self, name: &str, default: &str) -> String {
         let url = self.setting_text(name).unwrap_or(default).trim_end_matches('/').to_owned();
-        // The login goes there: unencrypted only within this machine, as the door sees to.
+        // The login goes there: unencrypted only within this machine, as the egress proxy sees to.
         let host = url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
         let this_machine = |host: &str| {
             ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| {

@@ -251,7 +251,7 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How the door identifies the owner to the Kimi API, as the login stands now.
+/// How the egress proxy identifies the owner to the Kimi API, as the login stands now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
     /// A key of the Moonshot platform, which nobody renews.
@@ -320,7 +320,7 @@ pub enum Trouble {
     QuotaUsedUp,
     /// The Kimi API does not give this model (HTTP 404).
     ModelRefused,
-    /// The request is larger than the door or the API takes (HTTP 413).
+    /// The request is larger than the egress proxy or the API takes (HTTP 413).
     TooLarge,
     /// The Kimi API is overloaded or broken (HTTP 5xx).
     Overloaded,

@@ -13,7 +13,7 @@ use crate::types::{Group, GroupName, InstallId, Role, RunId};
 pub const HOME: &str = "/home/node";
 pub const GROUP: &str = paths::GROUP_IN_CONTAINER;
 pub const GLOBAL: &str = "/workspace/global";
-pub const DOOR: &str = "/run/nanokimi";
+pub const EGRESS_FOLDER: &str = "/run/nanokimi";
 
 /// What one launch of a group's container is made from.
 #[derive(Clone, Debug)]
@@ -227,7 +227,7 @@ fn container_mounts(paths: &Paths, group: &Group, engine: &EngineSpec) -> Vec<Co
         mount(global, GLOBAL, global_access),
         // Connecting to a socket needs no writable folder, and in a read-only one nobody inside can replace
         // it.
-        mount(paths.egress_folder(&group.name), DOOR, MountAccess::ReadOnly),
+        mount(paths.egress_folder(&group.name), EGRESS_FOLDER, MountAccess::ReadOnly),
     ]
 }
 

@@ -112,7 +112,7 @@ pub async fn run_service<C: Containers>(
         never = watched_login.watch_login_changes(&context) => match never {},
         never = unread => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
-        _ = refresher.join_next() => Err(anyhow!("The keeper of the login broke off")),
+        _ = refresher.join_next() => Err(anyhow!("The token refresher broke off")),
     };
     let began = Instant::now();
     // A renewal that has begun is finished meanwhile.
@@ -140,7 +140,7 @@ pub async fn run_service<C: Containers>(
     .await;
     match timeout_at(began + RENEWAL_LIMIT, refresher.join_next()).await {
         Ok(None | Some(Ok(()))) => {}
-        Ok(Some(Err(_))) => tracing::error!("The keeper of the login broke off"),
+        Ok(Some(Err(_))) => tracing::error!("The token refresher broke off"),
         Err(_) => tracing::warn!("The Kimi login was being renewed, and the server does not answer"),
     }
     ended

@@ -8,7 +8,7 @@ use anyhow::{Result, bail};
 const HOST_NAME_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
 
-/// What of the web a group's agent reaches through its door. Private addresses are refused whatever it says.
+/// What of the web a group's agent reaches through the egress proxy. Private addresses are refused whatever it says.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum WebPolicy {
     None,
