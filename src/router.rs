@@ -119,7 +119,7 @@ pub fn wake_decision_for(
     if addressed { WakeDecision::Wakes } else { WakeDecision::Context }
 }
 
-/// Whether `text` holds `@<trigger>` as a word, anywhere, in any case; the rule is `writing::calls_in`'s.
+/// Whether `text` holds `@<trigger>` as a word, anywhere, in any case; the rule is that of `writing::find_calls_by_name`.
 pub fn contains_trigger(text: &str, trigger: &str) -> bool {
     !find_calls_by_name(text, trigger).is_empty()
 }

@@ -457,10 +457,11 @@ fn the_tree_knows_no_registry_and_no_developers_machine() {
 // ---------------------------------------------------------------------------------------------------------------
 
 /// The places that a new engine touches: its name, what it speaks, its image, its preparation, and its page.
-const ENGINE_PLACES: [&str; 5] = [
+const ENGINE_PLACES: [&str; 6] = [
     "src/types/engine.rs",
     "src/agent/engine.rs",
     "src/container/image/context.rs",
+    "container/agent-runner/src/settings.rs",
     "container/agent-runner/src/program.rs",
     "docs/engines.md",
 ];

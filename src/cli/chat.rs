@@ -163,7 +163,7 @@ pub async fn serve_terminal_chat<C: Containers>(
     service::run_service(context, end, BridgeReach::Only(group.chat), ready, stop).await?;
     let answered = conversation.await.context("Failed to hold the conversation")??;
     let given_up = store.queue_counts().await?.parked > given_up_before;
-    let is_kept = store.is_held_by_outage(&chat, began).await?;
+    let is_kept = store.is_kept_by_outage(&chat, began).await?;
     Ok(if given_up || is_kept { WasAnswered::No } else { answered })
 }
 
@@ -292,7 +292,7 @@ impl TerminalChat {
             AtEndOfInput::Leave => Ok(()),
             AtEndOfInput::WaitForAnswers => {
                 while self.unstored > 0 || self.store.count_unfinished_work(&self.chat).await? > 0 {
-                    if self.unstored == 0 && self.store.is_held_by_outage(&self.chat, self.began).await? {
+                    if self.unstored == 0 && self.store.is_kept_by_outage(&self.chat, self.began).await? {
                         ui::print_info("What was said is kept; the next `nanokimi chat` goes on with it.");
                         return Ok(());
                     }

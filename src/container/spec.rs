@@ -1,4 +1,4 @@
-//! What a group's container may see and do, as a pure function of the install, the group and the limits.
+//! The sandbox: what a group's container may see and do, as a pure function of the install, the group and the limits.
 //!
 //! Never talks to Docker. Refuses every mount that could show a container a secret or another group.
 

@@ -55,7 +55,7 @@ impl Store {
     }
 
     /// Whether the latest turn of a chat has ended since then in an outage, which keeps what was asked.
-    pub async fn is_held_by_outage(&self, chat: &ChatId, since: Timestamp) -> Result<bool> {
+    pub async fn is_kept_by_outage(&self, chat: &ChatId, since: Timestamp) -> Result<bool> {
         let chat = chat.clone();
         self.with_connection(move |connection| {
             Ok(connection

@@ -17,7 +17,7 @@
 //! | 72 | there is no engine program |
 //! | 73 | the engine's home could not be written |
 //! | 74 | the history could not be read or mended |
-//! | 76 | the way to the door could not be opened |
+//! | 76 | the way to the egress proxy could not be opened |
 //! | 78 | the environment or `config.toml` is missing or wrong |
 //! | 128 + n | signal n ended the engine |
 //! | any other | the engine's own |
