@@ -1,7 +1,7 @@
-//! The settings: read as written, refused where unknown, resolved once. Nobody else reads `.env` or the
-//! environment.
+//! The settings. They are read as written; unknown ones are refused; each is resolved once. No other module
+//! reads `.env` or the environment.
 //!
-//! Pure: takes the text of `.env` and the environment's pairs. The environment wins over the file.
+//! Pure: takes the text of `.env` and the variables of the environment. The environment wins over the file.
 
 use std::borrow::Cow;
 use std::collections::BTreeMap;
@@ -14,7 +14,7 @@ use jiff::tz::{self, TimeZone};
 use crate::notices;
 use crate::types::{Engine, Lang, Secret};
 
-/// Every setting, with what `.env.example` says of it. A test keeps that file and this list equal.
+/// Every setting, with its text in `.env.example`. A test keeps that file and this list equal.
 pub const SETTINGS: [&str; 21] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
@@ -38,16 +38,16 @@ pub const SETTINGS: [&str; 21] = [
     "AGENT_CPUS",
     "DOCKER_HOST",
 ];
-/// Which install: `.env` lies in it, so that it cannot say so itself.
+/// The folder of the install. `.env` is in it, so `.env` cannot set it.
 const HOME: &str = "NANOKIMI_HOME";
-/// A WhatsApp server for tests: never suggested to anybody.
+/// A WhatsApp server for tests. It is never suggested to a user.
 const TEST_SERVER: &str = "NANOKIMI_WHATSAPP_URL";
-/// What nanokimi reads from the environment beside the settings.
+/// What nanokimi reads from the environment besides the settings.
 const ENVIRONMENT_ONLY: [&str; 2] = [HOME, TEST_SERVER];
-/// The quotes that word processors and telephones make of straight ones.
+/// The quotes that word processors and phones put in place of straight ones.
 const CURVED_QUOTES: [(char, char); 8] =
     [('“', '”'), ('”', '”'), ('„', '“'), ('„', '”'), ('‘', '’'), ('’', '’'), ('«', '»'), ('»', '«')];
-/// What other programs call what we have a setting for, and what people call it.
+/// Names that other programs or people use for one of our settings.
 const OTHER_NAMES: [(&str, &str); 23] = [
     ("KIMI_API_KEY", "MOONSHOT_API_KEY"),
     ("MOONSHOT_KEY", "MOONSHOT_API_KEY"),
@@ -73,7 +73,7 @@ const OTHER_NAMES: [(&str, &str); 23] = [
     ("CPUS", "AGENT_CPUS"),
     ("DOCKER_SOCKET", "DOCKER_HOST"),
 ];
-/// How alike a name must be to be suggested: 0 is nothing in common, 1 the same.
+/// How similar a name must be to be suggested: 0 is nothing in common, 1 is the same.
 const SUGGEST_FROM: f64 = 0.75;
 
 /// The settings, resolved.
@@ -82,38 +82,38 @@ pub struct Config {
     pub assistant_name: String,
     /// The language of chat notices.
     pub lang: Lang,
-    /// Kai has a number of its own: replies need no prefix.
+    /// Kai has its own phone number: replies need no prefix.
     pub own_number: OwnNumber,
     pub zone: TimeZone,
     pub log_level: String,
-    /// A key of the Moonshot platform; without one, the Kimi login is used.
+    /// A key of the Moonshot platform. `None`: the Kimi login is used.
     pub api_key: Option<Secret>,
     /// The model API, without a slash at the end.
     pub api_base: String,
-    /// Where a Kimi login is made and renewed, without a slash at the end.
+    /// The server that gives out and renews Kimi logins, without a slash at the end.
     pub oauth_host: String,
-    /// The model's name, where it is not the one in `config.toml`.
+    /// The model's name, if it is not the one in `config.toml`.
     pub model: Option<String>,
-    /// The agent program of groups without one of their own.
+    /// The agent program of groups that have chosen no engine.
     pub engine: Engine,
     pub max_agents: usize,
-    /// How much memory agents may hold together; without a number, what the machine has for them.
+    /// How much memory all agents may use together. Without a number: what the machine has for them.
     pub agents_memory_mb: Option<u64>,
     pub idle_timeout: Duration,
     pub turn_timeout: Duration,
-    /// What called Kai longer ago than this, while nanokimi was away, is only context.
+    /// If nanokimi was away, a call that is older than this is only context.
     pub answer_within: Duration,
-    /// Larger files are not fetched from WhatsApp, nor sent to it.
+    /// Larger files are not fetched from WhatsApp, and not sent to it.
     pub media_limit_bytes: u64,
     pub agent_memory_mb: i64,
     pub agent_cpus: f64,
-    /// `unix://…`; without one, the rootless daemon's socket in `XDG_RUNTIME_DIR`.
+    /// `unix://…`. `None`: the socket of the rootless daemon in `XDG_RUNTIME_DIR`.
     pub docker_host: Option<String>,
-    /// `ws://127.0.0.1:…`: a WhatsApp server for tests, on this machine; without one, WhatsApp.
+    /// `ws://127.0.0.1:…`: a WhatsApp server for tests, on this machine. `None`: WhatsApp itself.
     pub whatsapp_url: Option<String>,
 }
 
-/// Where Kimi keeps an account: each region knows its own only.
+/// The region of a Kimi account. Each region knows only its own accounts.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Region {
     Com,
@@ -127,10 +127,11 @@ pub enum OwnNumber {
 }
 
 impl Config {
-    /// Resolves the settings from the text of `.env` (empty where there is none), the environment and the machine's own
-    /// time zone (its IANA name, where it is known), and says what is wrong with them: lines that are not `NAME=value`, unknown names (with the nearest known one), values
-    /// out of range. Each mistake is a sentence with its remedy, and holds nothing that could be a key; in the
-    /// place of such a value stands the default.
+    /// Resolves the settings from the text of `.env` (empty if there is no file), the environment and the
+    /// machine's own time zone (its IANA name, if known). Reports what is wrong: lines that are not
+    /// `NAME=value`, unknown names (with the nearest known one), values out of range. Each mistake is a
+    /// sentence with its remedy, and holds nothing that could be a key. A wrong value is replaced by the
+    /// default.
     pub fn resolve_settings(
         env_file: &str,
         environment: impl IntoIterator<Item = (String, String)>,
@@ -139,7 +140,7 @@ impl Config {
         let environment: BTreeMap<String, String> = environment.into_iter().collect();
         let mut values = SettingValues::parse_env_file(env_file);
         values.apply_environment(&environment);
-        // An empty one counts as not set: POSIX, "Environment Variables", 8.2.
+        // An empty variable counts as not set: POSIX, "Environment Variables", 8.2.
         let set = |name: &&str| environment.get(*name).map(String::as_str).filter(|value| !value.is_empty());
         let locale = ["LC_ALL", "LC_MESSAGES", "LANG"].iter().find_map(set);
         let config = Self::from_values(&mut values, locale, machine_zone);
@@ -148,7 +149,8 @@ impl Config {
 
     fn from_values(values: &mut SettingValues, locale: Option<&str>, machine_zone: Option<&str>) -> Self {
         let api_key = values.setting_text("MOONSHOT_API_KEY").map(Secret::new);
-        // Both are looked at, whichever counts now: a mistake must not show itself on the day that the key is taken out.
+        // Both are checked, whichever is used now. Else a mistake would show only on the day when the key is
+        // removed.
         let platform = values.parse_url_setting("MOONSHOT_BASE_URL", "https://api.moonshot.ai/v1");
         let (plan, oauth_host) = match values.parse_region_setting() {
             Region::Com => ("https://api.kimi.com/coding/v1", "https://auth.kimi.com"),
@@ -206,7 +208,7 @@ impl Config {
         }
     }
 
-    /// What stands in front of every reply.
+    /// The text in front of every reply.
     pub fn reply_prefix(&self) -> String {
         match self.own_number {
             OwnNumber::Shared => format!("{}: ", self.assistant_name),
@@ -215,7 +217,7 @@ impl Config {
     }
 }
 
-/// A value as it was written, and where, for the one who has to mend it.
+/// A value as it was written, and its place, for the person that has to correct it.
 struct SettingValue {
     text: String,
     place: SettingOrigin,
@@ -236,7 +238,7 @@ impl Display for SettingOrigin {
     }
 }
 
-/// Values by setting, and what was wrong so far.
+/// The values by setting, and the mistakes found so far.
 struct SettingValues {
     by_name: BTreeMap<String, SettingValue>,
     mistakes: Vec<String>,
@@ -245,7 +247,7 @@ struct SettingValues {
 impl SettingValues {
     fn parse_env_file(text: &str) -> Self {
         let mut values = Self { by_name: BTreeMap::new(), mistakes: Vec::new() };
-        // An editor of another system may have put a byte order mark in front, and ends lines in its own way.
+        // An editor of another system may have added a byte order mark, and may end lines in its own way.
         let text = text.trim_start_matches('\u{feff}').replace("\r\n", "\n").replace('\r', "\n");
         for (index, line) in text.lines().enumerate() {
             let number = index + 1;
@@ -276,7 +278,7 @@ impl SettingValues {
             if name.starts_with("NANOKIMI_") && !ENVIRONMENT_ONLY.contains(&name.as_str()) {
                 self.mistakes.push(describe_unknown_setting(name, &known, "the environment"));
             }
-            // The system has more forms of `TZ` than names; what we cannot read overrides nothing.
+            // `TZ` has more forms than names. A form that we cannot read overrides nothing.
             let is_for_us = name != "TZ" || find_time_zone(value).is_some() || means_machine_zone(value);
             if is_for_us && (SETTINGS.contains(&name.as_str()) || ENVIRONMENT_ONLY.contains(&name.as_str())) {
                 self.insert_setting(name, value, SettingOrigin::Environment);
@@ -307,7 +309,7 @@ impl SettingValues {
         most: N,
     ) -> N {
         let Some(text) = self.setting_text(name) else { return default };
-        // Half the world writes 0,5.
+        // Many countries write 0,5.
         let parsed = text.parse().or_else(|error| match text.replacen(',', ".", 1) {
             point if point == text => Err(error),
             point => point.parse(),
@@ -332,7 +334,7 @@ impl SettingValues {
         }
     }
 
-    /// A value that is one of few words; `also` are others that mean the same.
+    /// A value that is one of a few words; `also` are other words with the same meaning.
     fn parse_choice_setting<T: Copy>(
         &mut self,
         name: &str,
@@ -355,7 +357,7 @@ impl SettingValues {
             .unwrap_or(Region::Com)
     }
 
-    /// A language, also by its name in either of them, or as a locale such as `es_ES.UTF-8`.
+    /// A language. Its name in English or Spanish is accepted too, and a locale such as `es_ES.UTF-8`.
     fn parse_language_setting(&mut self, name: &str) -> Option<Lang> {
         if let Some(lang) = notices::parse_language(self.setting_text(name)?) {
             return Some(lang);
@@ -371,10 +373,10 @@ impl SettingValues {
         self.parse_choice_setting(name, &[("en", Lang::En), ("es", Lang::Es)], &also)
     }
 
-    /// An address; what was written there instead is not shown, since it may be a key.
+    /// An address. A wrong value is not shown, since it may be a key.
     fn parse_url_setting(&mut self, name: &str, default: &str) -> String {
         let url = self.setting_text(name).unwrap_or(default).trim_end_matches('/').to_owned();
-        // The login goes there: unencrypted only within this machine, as the egress proxy sees to.
+        // The login is sent there: unencrypted only within this machine, as the egress proxy demands too.
         let host = url.strip_prefix("http://").and_then(|rest| rest.split('/').next());
         let this_machine = |host: &str| {
             ["127.0.0.1", "localhost", "[::1]"].iter().any(|name| {
@@ -392,7 +394,7 @@ impl SettingValues {
         url
     }
 
-    /// The address of a server on this machine, never another: messages and keys go there.
+    /// The address of a server on this machine, never another one: messages and keys are sent there.
     fn parse_loopback_setting(&mut self, name: &str) -> Option<String> {
         let url = self.setting_text(name)?.to_owned();
         if url.starts_with("ws://127.0.0.1:") {
@@ -410,7 +412,7 @@ impl SettingValues {
         text
     }
 
-    /// The machine's zone where none is set, and UTC where that is not known either.
+    /// The machine's zone if the setting is empty, and UTC if that is unknown too.
     fn parse_zone_setting(&mut self, name: &str, machine_zone: Option<&str>) -> TimeZone {
         let machine = machine_zone.and_then(find_time_zone).unwrap_or(TimeZone::UTC);
         let Some(text) = self.setting_text(name).filter(|text| !means_machine_zone(text)) else {
@@ -432,7 +434,7 @@ impl SettingValues {
     }
 }
 
-/// The zone that `TZ` names: also behind a colon, and as a file of the zone database: tzset(3).
+/// The zone that `TZ` names. It may stand after a colon, or be a file of the zone database: tzset(3).
 fn find_time_zone(text: &str) -> Option<TimeZone> {
     let text = text.trim().trim_start_matches(':');
     let name = text.rsplit_once("zoneinfo/").map_or(text, |(_, name)| name);
@@ -445,13 +447,13 @@ fn find_time_zone(text: &str) -> Option<TimeZone> {
     }
 }
 
-/// Whether `TZ` says that the machine's own zone is meant.
+/// Whether `TZ` means the machine's own zone.
 fn means_machine_zone(text: &str) -> bool {
     matches!(text.trim().trim_start_matches(':'), "" | "localtime" | "/etc/localtime")
 }
 
-/// A value without what nobody can see around it, and without the quotes that somebody put around it: those of the
-/// environment nobody else takes away, and a text editor for letters makes curved ones.
+/// The value without invisible characters around it, and without quotes around it. Quotes in the environment
+/// are removed by no other program, and word processors make curved ones.
 fn strip_quotes(text: &str) -> &str {
     let text = text.trim_matches(is_blank_or_invisible);
     let mut quotes = CURVED_QUOTES.iter().chain(&[('"', '"'), ('\'', '\'')]);
@@ -459,18 +461,18 @@ fn strip_quotes(text: &str) -> &str {
     inner.map_or(text, |inner| inner.trim_matches(is_blank_or_invisible))
 }
 
-/// Spaces of all widths, and marks that have none: joiners, direction marks, soft hyphens, byte order marks.
+/// Spaces of all widths, and marks without width: joiners, direction marks, soft hyphens, byte order marks.
 fn is_blank_or_invisible(c: char) -> bool {
     c.is_whitespace()
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
-/// The name and value of a line of `.env`, or nothing where it is blank or a comment.
+/// The name and value of a line of `.env`, or nothing if the line is blank or a comment.
 ///
 /// # Errors
-/// What the line is or has, never a piece of it: it may hold a key.
+/// Says what is wrong with the line. Never shows a piece of it: it may hold a key.
 fn parse_env_line(line: &str) -> Result<Option<(String, String)>, &'static str> {
-    // dotenvy would put the environment's value there.
+    // dotenvy would insert the environment's value there.
     let single_quoted = line.split_once('=').is_some_and(|(_, value)| value.trim_start().starts_with('\''));
     if line.contains('$') && !single_quoted && !line.starts_with('#') {
         return Err("has a $; put single quotes around its value");
@@ -480,7 +482,8 @@ fn parse_env_line(line: &str) -> Result<Option<(String, String)>, &'static str> 
     pair.map_err(|_| "is not NAME=value; put quotes around a value with spaces")
 }
 
-/// A line whose value has curved quotes around it, with straight ones instead: only those hold a value with spaces together.
+/// A line whose value has curved quotes around it, with straight quotes instead: only straight ones hold a
+/// value with spaces together.
 fn straighten_quotes(line: &str) -> Cow<'_, str> {
     let Some((name, value)) = line.split_once('=') else { return line.into() };
     match CURVED_QUOTES
@@ -492,7 +495,7 @@ fn straighten_quotes(line: &str) -> Cow<'_, str> {
     }
 }
 
-/// Choices as a sentence has them: "en or es", "error, warn or info".
+/// Choices as in a sentence: "en or es", "error, warn or info".
 fn join_choices(words: &[&str]) -> String {
     match words {
         [first @ .., last] if !first.is_empty() => format!("{} or {last}", first.join(", ")),
@@ -500,14 +503,14 @@ fn join_choices(words: &[&str]) -> String {
     }
 }
 
-/// Says that there is no such setting. A name that is like none of the `known` ones is shown only where it looks
-/// like a name: it may be a key that was pasted.
+/// Says that there is no such setting. If the name is not similar to a `known` one, it is shown only if it
+/// looks like a name: it may be a pasted key.
 fn describe_unknown_setting(name: &str, known: &[&str], place: &str) -> String {
     let other = OTHER_NAMES.iter().find(|(other, _)| other.eq_ignore_ascii_case(name));
     if let Some((_, ours)) = other.filter(|(_, ours)| known.contains(ours)) {
         return format!("There is no setting {name} ({place}); here it is {ours}");
     }
-    // Some put our name before a setting's.
+    // Some people put our name before a setting's name.
     let bare = |name: &str| name.strip_prefix("NANOKIMI_").unwrap_or(name).to_owned();
     let near = known
         .iter()
@@ -760,7 +763,7 @@ mod tests {
             ("", Some(":/etc/localtime"), madrid, "Europe/Madrid"),
             ("", Some("localtime"), madrid, "Europe/Madrid"),
             ("TZ=\"Asia/Tokyo\"", Some("/etc/localtime"), madrid, "Europe/Madrid"),
-            // A rule is no name: it overrides nothing.
+            // A rule is not a zone name: it overrides nothing.
             ("", Some("CET-1CEST,M3.5.0,M10.5.0/3"), madrid, "Europe/Madrid"),
             ("TZ=Asia/Tokyo", Some("IST-2"), madrid, "Asia/Tokyo"),
         ] {

@@ -1,7 +1,8 @@
 //! nanokimi: a WhatsApp assistant for your own server.
 //!
 //! The way of a message: `bridge` → `service::intake` → inbox → `service::dispatch` → `session` ⇄ `agent` ⇄
-//! `container` → outbox → `service::delivery` → `bridge`. Modules import downwards only (`tests/architecture.rs`):
+//! `container` → outbox → `service::delivery` → `bridge`. Modules import downwards only
+//! (`tests/architecture.rs`):
 //!
 //! | level | modules | |
 //! |---|---|---|

@@ -1,38 +1,38 @@
 //! Whether a message is a command, wakes Kai, only waits as context for the next prompt, or is nothing new.
 //!
-//! Decides from values alone. What it has to know of the sender and of earlier messages, its caller looks up.
+//! Decides from values alone. The caller looks up the sender and earlier messages.
 
 use crate::commands::Command;
 use crate::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, Mention, Role};
 use crate::writing::find_calls_by_name;
 
-/// What becomes of a message.
+/// What happens with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum MessageRoute {
-    /// nanokimi itself does something, and no agent ever reads it.
+    /// nanokimi itself does something; no agent ever reads the message.
     Command(Command),
     /// As [`WakeDecision::Wakes`].
     Wakes,
     /// As [`WakeDecision::Context`].
     Context,
-    /// It has come before, or is one of Kai's own: nothing of it is kept.
+    /// It has come before, or is one of Kai's own. It is not stored.
     Dropped,
 }
 
-/// What is known of a message beside what it says.
+/// What is known of a message besides its content.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct MessageFacts {
-    /// It has come before, under any name of its sender, or is one of Kai's own.
+    /// It has come before, under any name of its sender, or it is one of Kai's own.
     pub is_known: bool,
     pub sender: SenderStanding,
     pub quotes: QuotedAuthor,
 }
 
-/// Who writes, as far as it matters to commands.
+/// Who the sender is, as far as commands need it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SenderStanding {
     Owner,
-    /// Somebody else, or nobody knows.
+    /// Somebody else, or an unknown person.
     Other,
 }
 
@@ -41,15 +41,15 @@ pub enum SenderStanding {
 pub struct SenderFacts {
     /// One of them is the linked account's.
     pub is_linked_account: bool,
-    /// One of them is the chat's, which is a direct one then.
+    /// One of them is the name of the chat, which then is a direct chat.
     pub is_other_side: bool,
 }
 
 impl SenderStanding {
-    /// Who somebody surely is. The linked account is the owner, as its phone can end the link; so is whoever
-    /// sits at a terminal of the server; and so is the other side of a direct chat that is the main channel,
-    /// which its owner chose as their own: Kai may have an account to himself. A main channel that is a group
-    /// may have other members: nobody is the owner there but the account.
+    /// Decides who the sender surely is. The linked account is the owner, since its phone can end the link. A
+    /// person at a terminal of the server is the owner too. So is the other person in a direct chat that is
+    /// the main channel: its owner chose that chat, and Kai may have an account of its own. A main channel
+    /// that is a group may have other members, so only the account is the owner there.
     pub fn in_group(group: &Group, sender: SenderFacts) -> Self {
         let has_own_channel =
             group.role == Role::Main && !group.chat.is_whatsapp_group() && sender.is_other_side;
@@ -61,25 +61,25 @@ impl SenderStanding {
     }
 }
 
-/// What a message does to the group's agent.
+/// What a message does for the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum WakeDecision {
-    /// A turn begins, or the running one hears of it.
+    /// A turn begins, or the running turn is told of it.
     Wakes,
-    /// It is kept, and told with the next prompt.
+    /// It is stored, and told with the next prompt.
     Context,
 }
 
-/// Whose message the inbound one answers. Kai's own are known by their ids, so the caller looks them up.
+/// The author of the message that this one answers. The caller looks up Kai's own messages by their ids.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuotedAuthor {
     Kai,
-    /// Somebody else's, or it answers nothing.
+    /// Another person's message, or this one answers nothing.
     Other,
 }
 
-/// A command is the whole text of a message that its owner has written here themselves; a file's caption is
-/// none. All else wakes Kai or is context, whoever sends it.
+/// A command is the whole text of a message that the owner wrote in this chat; the caption of a file is not a
+/// command. Every other message wakes Kai or is context; its sender does not matter.
 pub fn route_message(
     group: &Group,
     trigger: &str,
@@ -101,10 +101,11 @@ pub fn route_message(
     }
 }
 
-/// The main channel always wakes; elsewhere it takes `@<trigger>`, a native mention, or a quote of Kai. What
-/// was passed on from another chat calls by its words only if the group's owner wants it so.
+/// The main channel always wakes Kai. In other chats a message needs `@<trigger>`, a native mention, or a
+/// quote of Kai. The words of a message that was passed on from another chat count only if the group's owner
+/// wants that.
 ///
-/// `trigger` is the name as the owner typed it, with or without its `@`; it is looked for as a word, in any
+/// `trigger` is the name as the owner typed it, with or without `@`. It is searched as a whole word, in any
 /// case.
 pub fn wake_decision_for(
     group: &Group,
@@ -183,7 +184,7 @@ mod tests {
             "@Kai\u{a0}hello",
             "@Kaiextra @Kai",
             "@Kai\0",
-            // marks that only turn the direction
+            // marks that only change the direction
             "\u{200f}@Kai مرحبا",
             "@Kai\u{200f}",
             "\u{200e}@Kai hello",
@@ -423,7 +424,7 @@ mod tests {
 
         #[test]
         fn a_name_inside_a_word_never_calls(before in "[a-zé_0-9\u{301}\u{200d}]{1,4}", after in "[ a-z]{0,8}") {
-            // Underscores alone begin and end a style.
+            // A style can begin and end with underscores only.
             prop_assume!(before.chars().any(|c| c != '_'));
             let inside = format!("{before}@Kai {after}");
             prop_assert_eq!(woken_by("Kai", &inside), WakeDecision::Context);

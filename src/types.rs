@@ -1,4 +1,4 @@
-//! The nouns of nanokimi as values: ids made at the border, and the small enums that every layer speaks.
+//! The nouns of nanokimi as values: ids that are made at the border, and the small enums that all layers use.
 //!
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
@@ -56,7 +56,7 @@ id!(
 );
 
 impl ChatId {
-    /// A chat of several people, as WhatsApp marks them.
+    /// A chat with several people, as WhatsApp marks it.
     pub fn is_whatsapp_group(&self) -> bool {
         self.0.ends_with("@g.us")
     }
@@ -68,19 +68,20 @@ impl ChatId {
 }
 
 id!(
-    /// A message's id in its chat, chosen by whoever sent it (for our replies: by the outbox).
+    /// A message's id in its chat. The sender chooses it; for our replies the outbox does.
     MessageId
 );
 id!(
-    /// Who wrote a message, as the bridge names people: a JID without device suffix, or `console:you`.
+    /// The person who wrote a message, as the bridge names people: a JID without device suffix, or
+    /// `console:you`.
     SenderId
 );
 id!(
-    /// This install: labels its containers, so that two installs on one Docker never touch each other's.
+    /// This install. It labels its containers, so that two installs on one Docker never touch each other's.
     InstallId
 );
 id!(
-    /// One run of one container, new at every launch; a label and part of the container's name.
+    /// One run of one container, new at every launch. It is a label, and part of the container's name.
     RunId
 );
 
@@ -92,7 +93,7 @@ impl GroupName {
     /// Accepts `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$` except the reserved `global`.
     ///
     /// # Errors
-    /// Says which rule the name breaks, in words for the person who typed it.
+    /// Says which rule the name breaks, in words for the person that typed it.
     pub fn parse(name: &str) -> Result<Self> {
         if name.eq_ignore_ascii_case("global") {
             bail!("\"global\" is reserved for what all groups share; choose another name");
@@ -120,28 +121,28 @@ impl fmt::Display for GroupName {
     }
 }
 
-/// Row id of a turn: one prompt to a group's agent, with everything steered into it, up to its end.
+/// Row id of a turn: one prompt to a group's agent, with everything that is steered into it, up to its end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct TurnId(pub i64);
 
-/// What an owner has told nanokimi about a chat: the chat, its folder, when Kai listens there, and how its agent works.
+/// What an owner has told nanokimi about a chat: its folder, when Kai listens there, and how its agent works.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Group {
     pub name: GroupName,
     pub chat: ChatId,
     pub role: Role,
-    /// The word after `@` that wakes Kai here; the assistant's name where the owner chose none.
+    /// The word after `@` that wakes Kai here. `None`: the assistant's name.
     pub trigger: Option<String>,
-    /// The engine of its agent; without one, the install's.
+    /// The engine of its agent. `None`: the install's engine.
     pub engine: Option<EngineChoice>,
     pub web: WebPolicy,
-    /// Most tokens, of prompts and answers together, that a day's turns may use; none is no limit.
+    /// The most tokens, of prompts and answers together, that a day's turns may use. `None`: no limit.
     pub daily_tokens: Option<u64>,
     pub forwards: ForwardPolicy,
 }
 
 impl Group {
-    /// A group as it is when its owner has chosen nothing more.
+    /// A group whose owner has chosen nothing more.
     pub fn new(name: GroupName, chat: ChatId, role: Role) -> Self {
         Self {
             name,
@@ -155,19 +156,19 @@ impl Group {
         }
     }
 
-    /// The word that wakes Kai here; `assistant` is the word of groups that have none of their own.
+    /// The word that wakes Kai here; `assistant` is the word of groups that have no word of their own.
     pub fn trigger_or<'a>(&'a self, assistant: &'a str) -> &'a str {
         self.trigger.as_deref().unwrap_or(assistant)
     }
 }
 
-/// What a message does that somebody passes on from another chat and that names Kai.
+/// What happens with a message that names Kai and is passed on from another chat.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum ForwardPolicy {
-    /// It is told with the next message that calls: whoever wrote it did not write it to Kai.
+    /// It waits for the next message that calls Kai: its author did not write it to Kai.
     #[default]
     Told,
-    /// It calls Kai like any other.
+    /// It calls Kai like any other message.
     Call,
 }
 
@@ -176,22 +177,22 @@ pub enum ForwardPolicy {
 pub enum Role {
     /// The owner's channel: every message is for Kai.
     Main,
-    /// Any other chat: a message is for Kai when it triggers.
+    /// Any other chat: a message is for Kai if it triggers.
     Member,
 }
 
-/// Tokens of one or more model requests, as the Kimi API counts them.
+/// Tokens of one or more requests to the model, as the Kimi API counts them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct TokenUsage {
     /// All prompt tokens, the cached ones included.
     pub input: u64,
-    /// Those of `input` that the server had cached.
+    /// The part of `input` that the server had cached.
     pub cached: u64,
     pub output: u64,
 }
 
 impl TokenUsage {
-    /// What counts towards a daily limit: everything that the model read and wrote, from its cache or not.
+    /// What counts towards a daily limit: everything that the model read and wrote, cached or not.
     pub fn counted_tokens(self) -> u64 {
         self.input.saturating_add(self.output)
     }
@@ -212,7 +213,7 @@ pub enum Lang {
     Es,
 }
 
-/// A string that no log and no error ever shows.
+/// A string that never appears in a log or an error.
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(String);
 
@@ -221,12 +222,13 @@ impl Secret {
         Self(value.into())
     }
 
-    /// The secret itself: for the request header or file it is meant for, nowhere else.
+    /// The secret itself: only for the request header or the file that needs it.
     pub fn expose_secret(&self) -> &str {
         &self.0
     }
 
-    /// A text without this secret, and without a beginning of it at the text's end, where the text may have been cut.
+    /// The text without this secret. If the text was cut and ends with a beginning of the secret, that goes
+    /// too.
     pub fn redact_from(&self, text: &str) -> String {
         let Self(secret) = self;
         if secret.is_empty() {
@@ -242,7 +244,7 @@ impl Secret {
     }
 }
 
-/// Fewer bytes than these of a secret tell nothing of it, and may stand anywhere.
+/// Fewer bytes of a secret than these tell nothing of it. They may stand anywhere.
 const SECRETS_BEGINNING_MIN: usize = 6;
 
 impl fmt::Debug for Secret {
@@ -251,12 +253,12 @@ impl fmt::Debug for Secret {
     }
 }
 
-/// How the egress proxy identifies the owner to the Kimi API, as the login stands now.
+/// How the egress proxy identifies the owner to the Kimi API, with the login as it is now.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Authorization {
-    /// A key of the Moonshot platform, which nobody renews.
+    /// A key of the Moonshot platform. It is never renewed.
     ApiKey(Secret),
-    /// The access token of a Kimi login. Whoever is refused with it says so, and gets another one.
+    /// The access token of a Kimi login. If it is refused, its user reports that and gets another one.
     Login(Secret),
     /// There is no usable login; the text says why and what to do.
     Missing(String),
@@ -266,7 +268,7 @@ pub enum Authorization {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Failure {
     pub trouble: Trouble,
-    /// The words of whoever failed, for the log. Never shown in a chat.
+    /// The words of the part that failed, for the log. Never shown in a chat.
     pub detail: String,
 }
 
@@ -276,22 +278,22 @@ impl Failure {
     }
 }
 
-/// The causes that a person can do something about, or must be able to tell apart. `notices` has the words.
+/// The causes that a person can remove, or must be able to tell apart. `notices` has the words.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Trouble {
     /// Docker does not answer.
     NoDocker,
-    /// The agent image is not there.
+    /// The agent image is missing.
     NoImage,
     /// The disk is full.
     NoSpace,
-    /// The agent of this chat has filled more of the disk than a chat may.
+    /// The agent of this chat has filled more of the disk than a chat may fill.
     DiskShare,
-    /// The kernel has no more of something that it bounds for all programs of a user, or this agent has used it up.
+    /// The kernel has no more of a resource that it limits for each user, or this agent has used it up.
     SystemLimit,
-    /// The container could not be started, for any other reason.
+    /// The container could not start, for any other reason.
     LaunchFailed,
-    /// The engine ended, or printed something that is not its protocol, before it was ready.
+    /// Before it was ready, the engine ended or printed something that is not its protocol.
     NeverReady,
     /// The engine ended in the middle of a turn.
     EngineDied,
@@ -305,22 +307,22 @@ pub enum Trouble {
     Unsupported,
     /// The login is missing, expired or refused (HTTP 401).
     NotLoggedIn,
-    /// The Kimi API does not serve the program that asks (HTTP 403 with words about it): an engine that it does not list,
-    /// or not any more.
+    /// The Kimi API does not serve the program that asks (HTTP 403 with words about it): it does not list
+    /// this engine, or no longer does.
     ClientRefused,
     /// Kimi has ended this account's access (HTTP 403 with words about it).
     AccountEnded,
-    /// The account has no membership, or none that can be verified (HTTP 402).
+    /// The account has no membership, or its membership cannot be verified (HTTP 402).
     NoMembership,
-    /// The Kimi API refuses, and does not say whether it is the account or the program (HTTP 403).
+    /// The Kimi API refuses, and does not say if the reason is the account or the program (HTTP 403).
     Refused,
     /// Too many requests (HTTP 429).
     RateLimited,
-    /// What the plan or the account holds is used up (HTTP 402, 403 and 429 with words about it).
+    /// The quota of the plan or of the account is used up (HTTP 402, 403 and 429 with words about it).
     QuotaUsedUp,
-    /// The Kimi API does not give this model (HTTP 404).
+    /// The Kimi API does not offer this model (HTTP 404).
     ModelRefused,
-    /// The request is larger than the egress proxy or the API takes (HTTP 413).
+    /// The request is larger than the egress proxy or the API accepts (HTTP 413).
     TooLarge,
     /// The Kimi API is overloaded or broken (HTTP 5xx).
     Overloaded,
@@ -328,14 +330,14 @@ pub enum Trouble {
     BadRequest,
     /// The Kimi API cannot be reached.
     Unreachable,
-    /// The model answered with nothing.
+    /// The model's answer is empty.
     EmptyAnswer,
     /// Anything else that the engine reports.
     Internal,
 }
 
-/// The troubles that are of all chats at once and that no other try mends: somebody must do something about the Kimi
-/// account, Docker or the disk, or its time must come. What is asked meanwhile is kept.
+/// Troubles that concern all chats at once and that another try does not end: a person must repair the Kimi
+/// account, Docker or the disk, or some time must pass. Messages that come meanwhile are kept.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outage {
     NoDocker,
@@ -364,12 +366,12 @@ impl Outage {
         Self::ModelRefused,
     ];
 
-    /// The outage that a trouble is, if it is one.
+    /// The outage that this trouble means, if it means one.
     pub fn from_trouble(trouble: Trouble) -> Option<Self> {
         Self::ALL.into_iter().find(|outage| outage.trouble() == trouble)
     }
 
-    /// Whether it may come from what is asked, so that it can be one chat's alone.
+    /// Whether the cause may be in the messages, so that it may concern one chat only.
     pub fn may_depend_on_messages(self) -> bool {
         match self {
             Self::ClientRefused | Self::Refused | Self::RateLimited | Self::ModelRefused => true,

@@ -1,7 +1,8 @@
-//! The rules of the architecture as tests: who may import whom, what every file begins with, what the documents promise.
+//! The rules of the architecture as tests: which module may import which, how every file begins, what the
+//! documents promise.
 //!
-//! Works on the text of the tree, so that it needs nothing but the tree. Every rule is also tried on a text that
-//! breaks it: a rule that cannot fail is none.
+//! Works on the text of the tree, so it needs nothing else. Every rule is also tried on a text that breaks
+//! it: a rule that cannot fail is no rule.
 
 #[path = "architecture/documents.rs"]
 mod documents;
@@ -13,11 +14,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use nanokimi::types::Engine;
 use text::{Code, File, read, rust_files, text_files, without_tests};
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 // The import table
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 
-/// `src/lib.rs` shows the same table to people; `the_table_is_the_one_in_lib_rs` compares them.
+/// `src/lib.rs` shows the same table to readers; `the_table_is_the_one_in_lib_rs` compares the two.
 const LEVELS: [&[&str]; 5] = [
     &["types", "clock", "rate", "paths", "panics", "writing"],
     &["config", "router", "commands", "rules", "render", "notices", "repair", "api_error"],
@@ -26,7 +27,7 @@ const LEVELS: [&[&str]; 5] = [
     &["cli"],
 ];
 
-/// Modules whose decisions are functions of values: nothing of [`EFFECTS`] is in reach.
+/// Modules whose decisions are functions of values: they use nothing of [`EFFECTS`].
 const PURE: [&str; 11] = [
     "types",
     "paths",
@@ -42,7 +43,7 @@ const PURE: [&str; 11] = [
 ];
 const EFFECTS: [&str; 6] = ["tokio", "std::fs", "std::net", "std::process", "std::env", "std::thread"];
 
-/// Imports within one level. Edges (level 2) have none: each is one foreign world.
+/// Imports within one level. The edges (level 2) have no such imports: each is one foreign world.
 const NEIGHBOURS: [(&str, &str, &str); 10] = [
     ("paths", "types", "a group's folders are named after its checked name"),
     ("config", "render", "the time zone is the one that prompts can show"),
@@ -56,14 +57,15 @@ const NEIGHBOURS: [(&str, &str, &str); 10] = [
     ("service", "session", "dispatch starts the sessions and is told how they do"),
 ];
 
-/// Modules below that a module must not know, and why.
+/// Modules below that a module must not know, with the reason.
 const STRANGERS: [(&str, &str, &str); 3] = [
     ("store", "router", "rules says what becomes of a message"),
     ("store", "notices", "rules says what is told to whom"),
     ("store", "render", "rules says in which words the agent reads what had none"),
 ];
 
-/// The modules that may name a foreign crate. A crate of `Cargo.toml` that is not here, or that nobody uses, fails.
+/// The modules that may name a foreign crate. A crate of `Cargo.toml` that is not here, or that no module
+/// uses, fails.
 const CRATES: [(&str, &[&str]); 33] = [
     ("agent_client_protocol", &["agent"]),
     ("anyhow", EVERYWHERE),
@@ -101,7 +103,7 @@ const CRATES: [(&str, &[&str]); 33] = [
 ];
 const EVERYWHERE: &[&str] = &["everywhere"];
 
-/// Printing is one module's work, so that stdout stays data.
+/// Only one module prints, so that stdout stays data.
 const PRINTERS: [&str; 1] = ["cli"];
 const PRINTING: [&str; 7] =
     ["println!", "print!", "eprintln!", "eprint!", "std::io::stdout", "std::io::stderr", "std::io::stdin"];
@@ -227,7 +229,7 @@ fn only_the_face_prints() {
     assert_eq!(faults("src/login/mod.rs", "// println!\nfn f() { \"print!\" }"), [""; 0]);
 }
 
-/// Where a task ends in a panic, Tokio's own error repeats its words: they may be a piece of a message.
+/// If a task ends in a panic, Tokio's own error repeats the panic's words: they may be a piece of a message.
 #[test]
 fn the_words_of_a_panic_end_in_panics() {
     const REPEATS_THEM: [&str; 2] = ["spawn_blocking", "JoinError"];
@@ -245,7 +247,7 @@ fn the_words_of_a_panic_end_in_panics() {
 fn import_faults(path: &str, text: &str) -> Vec<String> {
     let code = Code::of(text);
     let Some(own) = module_of(path) else {
-        // main.rs is the only file without a module that holds code.
+        // main.rs is the only file with code that belongs to no module.
         let named = code.paths.iter().filter(|named| path == "src/main.rs" && named.is_in("nanokimi"));
         let others = named.filter_map(|named| named.segments.get(1)).filter(|module| *module != "cli");
         return others
@@ -283,7 +285,7 @@ fn import_faults(path: &str, text: &str) -> Vec<String> {
 }
 
 /// The crates of the table that a file names, each with what is wrong about it, if anything. Test modules may
-/// name what they like.
+/// name any crate.
 fn foreign_names(path: &str, text: &str, allowed: &BTreeMap<&str, &[&str]>) -> Vec<(String, Option<String>)> {
     let module = module_of(path).unwrap_or("main");
     if is_test_file(path) {
@@ -303,13 +305,13 @@ fn level_of(module: &str) -> Option<usize> {
     LEVELS.iter().position(|modules| modules.contains(&module))
 }
 
-/// The top module that a file of `src` belongs to; none for `lib.rs` and `main.rs`.
+/// The top module that a file of `src` belongs to; `None` for `lib.rs` and `main.rs`.
 fn module_of(path: &str) -> Option<&str> {
     let name = path.strip_prefix("src/")?.split('/').next()?;
     Some(name.strip_suffix(".rs").unwrap_or(name)).filter(|name| !["lib", "main"].contains(name))
 }
 
-/// How many modules lie between a file's items and the crate's root.
+/// How many modules are between a file's items and the crate's root.
 fn depth_of(path: &str) -> usize {
     path.strip_suffix("/mod.rs").unwrap_or(path).matches('/').count()
 }
@@ -322,14 +324,14 @@ fn dependencies() -> Vec<String> {
     lines.filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_"))).collect()
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 // Names
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 
-/// Each command-line verb has its own of these, in its file: clap reads their fields.
+/// Each command-line verb has types with these names in its file: clap reads their fields.
 const TYPES_OF_EACH_VERB: [&str; 2] = ["Arguments", "Verb"];
 
-/// A stranger looks for a name with grep, and finds one thing.
+/// A stranger searches for a name with grep, and finds one thing.
 #[test]
 fn a_type_name_means_one_thing() {
     let doubled = |files: &[File]| -> Vec<String> {
@@ -363,19 +365,19 @@ fn a_type_name_means_one_thing() {
     assert_eq!(doubled(&planted), ["Room is a type in src/a.rs and in src/b.rs"]);
 }
 
-/// Whether a file of `src` holds tests only.
+/// Whether a file of `src` has only tests.
 fn is_test_file(path: &str) -> bool {
     path.ends_with("/tests.rs") || path.contains("/tests/")
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 // Files
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 
-/// A file is one idea, read in one sitting: a longer one has two, which have names of their own.
+/// A file is one idea, read at one go. A longer file has two ideas, which have names of their own.
 const LINES_MAX: usize = 700;
 
-/// What says that something is missing. A test that is skipped tells nobody anything.
+/// Words that say that something is missing. A test that is skipped tells nothing.
 const UNFINISHED: [&str; 4] = ["#[ignore", "todo!", "unimplemented!", "#[should_panic]"];
 
 #[test]
@@ -422,7 +424,7 @@ fn nothing_is_left_for_later() {
 
 #[test]
 fn the_tree_knows_no_registry_and_no_developers_machine() {
-    // In pieces, so that this file does not hold them.
+    // In pieces, so that this file does not contain them.
     let forbidden = [
         ["/wo", "rk/"],
         ["/tmp", "/wt"],
@@ -452,9 +454,9 @@ fn the_tree_knows_no_registry_and_no_developers_machine() {
     assert_eq!(faults("a", "/workspace/group"), [""; 0]);
 }
 
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 // Engines
-// ---------------------------------------------------------------------------------------------------------------
+// -------------------------------------------------------------------------------------------------------
 
 /// The places that a new engine touches: its name, what it speaks, its image, its preparation, and its page.
 const ENGINE_PLACES: [&str; 6] = [

@@ -1,4 +1,4 @@
-//! `/help`: what can be written to Kai in this chat.
+//! `/help`: what a person can write to Kai in this chat.
 
 use super::{Command, CommandContext, CommandDefinition};
 use crate::notices;

@@ -1,8 +1,8 @@
-//! What the owner can have nanokimi itself do by a word in a chat, without an agent.
+//! What the owner can tell nanokimi itself to do by a word in a chat, without an agent.
 //!
-//! Each command is a file: its words in every language, what it does, and its test. `router` says which
-//! messages are commands; intake stores the message and the answer in one transaction, so that it is answered
-//! once, and at once, whatever the agent does meanwhile. To add a command, write its file and name it in
+//! Each command is a file: its words in every language, what it does, and its test. `router` decides which
+//! messages are commands. Intake stores the message and the answer in one transaction, so the command is
+//! answered once and at once, even while the agent works. To add a command, write its file and name it in
 //! [`Command`], in [`Command::ALL`] and in [`Command::definition`].
 
 mod help;
@@ -10,30 +10,30 @@ mod warm;
 
 use crate::types::{Group, Lang};
 
-/// The commands that there are, in the order in which `/help` lists them.
+/// The commands that exist, in the order in which `/help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Help,
     Warm,
 }
 
-/// What a command is made of.
+/// The parts of a command.
 struct CommandDefinition {
     english: &'static str,
     spanish: &'static str,
     /// What it does, as `/help` says it.
     summary: fn(Lang) -> &'static str,
-    /// What is said in the chat in which it was given.
+    /// The answer in the chat where the command was given.
     answer: fn(&CommandContext<'_>) -> String,
     /// Whether the chat's agent is started, as if somebody were about to ask for something.
     starts_agent: bool,
 }
 
-/// Where a command was given.
+/// The place where a command was given.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandContext<'a> {
     pub group: &'a Group,
-    /// What Kai is called in groups that have no trigger of their own.
+    /// Kai's name in groups that have no trigger of their own.
     pub assistant: &'a str,
     pub lang: Lang,
 }
@@ -48,7 +48,7 @@ impl Command {
         }
     }
 
-    /// The command that the whole of a text is: its word in any of our languages, in any case.
+    /// The command, if the whole text is one: its word in any of our languages, in any case.
     pub fn from_text(text: &str) -> Option<Self> {
         let typed = text.trim().to_lowercase();
         Self::ALL.into_iter().find(|command| {
@@ -57,7 +57,7 @@ impl Command {
         })
     }
 
-    /// What is written to give it.
+    /// The word that gives the command.
     pub fn word(self, lang: Lang) -> &'static str {
         let CommandDefinition { english, spanish, .. } = self.definition();
         match lang {
@@ -66,7 +66,7 @@ impl Command {
         }
     }
 
-    /// What it does, in a sentence.
+    /// What it does, in one sentence.
     pub fn summary(self, lang: Lang) -> &'static str {
         (self.definition().summary)(lang)
     }
@@ -76,7 +76,7 @@ impl Command {
         self.definition().starts_agent
     }
 
-    /// What is said in the chat in which it was given.
+    /// The answer in the chat where the command was given.
     pub fn answer_for(self, context: &CommandContext<'_>) -> String {
         (self.definition().answer)(context)
     }

@@ -1,6 +1,7 @@
-//! `/warm`: the chat's agent is started before anything is asked, so that the next answer need not wait for it.
+//! `/warm`: starts the chat's agent before anything is asked, so that the next answer need not wait for it.
 //!
-//! It is the same start ahead of need as when somebody types: it takes a free slot, and ends soon if nothing is asked.
+//! The agent starts ahead of need, as when somebody types: it takes a free slot, and ends soon if no message
+//! follows.
 
 use super::{CommandContext, CommandDefinition};
 use crate::notices;

@@ -1,22 +1,23 @@
-//! What was asked too long ago to be answered, and when its chat hears that Kai was away.
+//! Decides what was asked too long ago to be answered, and when a chat is told that Kai was away.
 
 use jiff::{SignedDuration, Timestamp};
 
 use super::Rules;
 use crate::notices;
 
-/// Whether what was sent then is too old to be answered. A clock that is ahead of ours makes nothing old.
+/// Whether a message sent at that time is too old to answer. If the sender's clock is ahead of ours, nothing
+/// is old.
 pub fn is_past_answer_window(rules: &Rules, sent_at: Timestamp, now: Timestamp) -> bool {
     now.duration_since(sent_at) > answer_window(rules)
 }
 
-/// Whether a chat hears that Kai was away: once for all that came meanwhile. `told_at` is when it last did; a
-/// time that is still to come is of a clock that was set back since.
+/// Whether a chat is told that Kai was away: once for everything that came meanwhile. `told_at` is the last
+/// time it was told. If that time is in the future, the clock was set back since.
 pub fn is_absence_news(rules: &Rules, told_at: Option<Timestamp>, now: Timestamp) -> bool {
     told_at.is_none_or(|told_at| told_at > now || now.duration_since(told_at) >= answer_window(rules))
 }
 
-/// What such a chat hears.
+/// The sentence for such a chat.
 pub fn absence_notice(rules: &Rules) -> String {
     rules.prefix_notice(&notices::was_away_notice(rules.lang))
 }

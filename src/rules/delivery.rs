@@ -1,6 +1,6 @@
-//! What becomes of a reply after an attempt to send it, after WhatsApp's answer, and when no answer comes.
+//! What happens with a reply after an attempt to send it, after WhatsApp's answer, and if no answer comes.
 //!
-//! An attempt is counted before it is made, so that `attempts` includes the one that has just ended.
+//! An attempt is counted before it is made, so `attempts` includes the attempt that has just ended.
 
 use std::collections::BTreeMap;
 use std::ops::Range;
@@ -12,52 +12,51 @@ use super::Rules;
 use crate::notices::{self, FileRefused};
 use crate::types::GroupName;
 
-/// Attempts before a reply is given up: with the pauses below a day and a half.
+/// Attempts before a reply is given up; with the pauses below this is a day and a half.
 pub const SEND_ATTEMPTS: u32 = 40;
-/// The same for a file: its chat waits for it, and soon prefers a sentence.
+/// The same for a file. Its chat waits for it, and after a short time a sentence is better.
 const FILE_ATTEMPTS: u32 = 5;
-/// The first pause after a failed attempt; it doubles from there.
+/// The first pause after a failed attempt. Each pause is twice as long as the one before.
 const FIRST_PAUSE: Duration = Duration::from_millis(500);
 /// The longest pause, before its jitter.
 const LONGEST_PAUSE: Duration = Duration::from_secs(60 * 60);
-/// What a pause is multiplied by, so that chats do not march in step.
+/// A pause is multiplied by one of these, so that chats do not all try at the same time.
 pub const JITTER: Range<f64> = 1.0..1.25;
 
-/// Attempts to write to somebody whose devices have no keys, before the owner is told: an hour with the
+/// Attempts to write to a person whose devices have no keys, before the owner is told: an hour with the
 /// pauses above.
 pub const KEYLESS_ATTEMPTS_UNTOLD: u32 = 13;
 
-/// How long WhatsApp may take to answer the first attempt; twice as long for each that follows, up to an
-/// hour.
+/// How long WhatsApp may take to answer the first attempt. The time doubles with each attempt, up to an hour.
 const ANSWER_LIMIT: Duration = Duration::from_secs(60);
-/// WhatsApp's code for a message to somebody who never wrote first.
+/// WhatsApp's code for a message to a person that never wrote first.
 const NOT_FIRST_TO_WRITE: u32 = 463;
 /// WhatsApp's code for too many messages.
 const TOO_MANY: u32 = 429;
-/// How long a chat rests after [`TOO_MANY`].
+/// How long a chat pauses after [`TOO_MANY`].
 pub const REST: Duration = Duration::from_secs(60 * 60);
 
-/// The owner reads the same trouble of the same chat at most once in this time.
+/// The owner is told the same trouble of the same chat at most once in this time.
 const TELL_AGAIN: SignedDuration = SignedDuration::from_hours(24);
 
 /// How an attempt ended.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SendResult {
-    /// Handed over, in this form: WhatsApp's answer is to come.
+    /// Handed over, in this form; WhatsApp's answer comes later.
     Sent { message: Vec<u8> },
-    /// It was seen: no answer is to come.
+    /// It was seen; no answer will come.
     Seen,
     /// The link was lost meanwhile: the attempt does not count.
     LinkLost,
-    /// To be tried again after a pause.
+    /// It must be tried again after a pause.
     Later(String),
-    /// The same, and nobody could read anything else either: WhatsApp has no keys of the person's devices.
+    /// The same, and no other message could be read either: WhatsApp has no keys of the person's devices.
     NoKeys,
     /// Given up.
     Never(String),
 }
 
-/// What is known of a reply that was tried.
+/// What is known of a reply after an attempt.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct TriedReply {
     pub attempts: u32,
@@ -67,7 +66,7 @@ pub struct TriedReply {
     pub written_at: Timestamp,
 }
 
-/// What follows for a reply, for its chat and for the owner.
+/// What happens with a reply, with its chat and for the owner.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ReplyDecision {
     pub reply: ReplyFate,
@@ -75,38 +74,38 @@ pub struct ReplyDecision {
     pub owner_hears: Option<OwnerNews>,
 }
 
-/// What becomes of a reply.
+/// What happens with a reply.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ReplyFate {
     /// It waits for WhatsApp's answer.
     Sent,
-    /// It was seen, and is over.
+    /// It was seen, and is finished.
     Seen,
-    /// It waits as if nobody had tried.
+    /// It waits as if there had been no attempt.
     Untried,
-    /// It waits for a pause to end.
+    /// It waits until a pause ends.
     Later { pause: Duration, error: String },
-    /// A sentence takes the place of its file, and has its own attempts.
+    /// A sentence replaces its file, and has its own attempts.
     BecomesText { error: String },
     /// WhatsApp has refused it.
     Refused { error: String },
-    /// Nobody will ever send it.
+    /// It will never be sent.
     Dead { error: String },
 }
 
-/// What becomes of all else that waits in a reply's chat.
+/// What happens with the other replies that wait in the same chat.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum ChatFate {
     GoesOn,
-    /// Nothing is sent for so long.
+    /// Nothing is sent for this long.
     Rests(Duration),
-    /// All of it is dead.
+    /// All of it is given up.
     Lost {
         error: String,
     },
 }
 
-/// What the owner is told of another chat, in the main channel.
+/// What the owner is told about another chat, in the main channel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ChatTrouble {
     WriteForbidden,
@@ -116,7 +115,7 @@ pub enum ChatTrouble {
     UnreadableReply,
 }
 
-/// A trouble that the owner is told of, unless they were since then.
+/// A trouble to tell the owner, unless the owner was told after this time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OwnerNews {
     pub trouble: ChatTrouble,
@@ -124,7 +123,7 @@ pub struct OwnerNews {
 }
 
 impl ChatTrouble {
-    /// As it stands in the main channel.
+    /// The text for the main channel.
     pub fn notice(self, rules: &Rules, group: &GroupName) -> String {
         let sentence = match self {
             Self::WriteForbidden => notices::write_forbidden_notice,
@@ -136,32 +135,32 @@ impl ChatTrouble {
         rules.prefix_notice(&sentence(rules.lang, group))
     }
 
-    /// To be told once a day.
+    /// Told once a day.
     pub fn as_daily_news(self, now: Timestamp) -> OwnerNews {
         OwnerNews { trouble: self, unless_told_since: notice_repeat_cutoff(now) }
     }
 }
 
-/// What the owner was told before this time is told again.
+/// If the owner was told before this time, the owner is told again.
 pub fn notice_repeat_cutoff(now: Timestamp) -> Timestamp {
     now.saturating_sub(TELL_AGAIN).unwrap_or(Timestamp::MIN)
 }
 
 impl ReplyDecision {
-    /// Nobody else is concerned.
+    /// Only the reply is concerned.
     fn only(reply: ReplyFate) -> Self {
         Self { reply, chat: ChatFate::GoesOn, owner_hears: None }
     }
 
-    /// Nobody will see it, and the owner hears of that.
+    /// It will never be seen, and the owner is told so.
     fn lost(reply: ReplyFate, now: Timestamp) -> Self {
         let owner_hears = Some(ChatTrouble::ReplyLost.as_daily_news(now));
         Self { owner_hears, ..Self::only(reply) }
     }
 }
 
-/// What follows from how an attempt ended. Too many [`SendResult::Later`] become the end; of a file, a
-/// sentence in its place. `jitter` is one of [`JITTER`].
+/// Decides what follows from the end of an attempt. After too many [`SendResult::Later`] the reply is given
+/// up; a file is replaced by a sentence. `jitter` is one of [`JITTER`].
 pub fn after_attempt(result: SendResult, tried: &TriedReply, jitter: f64, now: Timestamp) -> ReplyDecision {
     let limit = if tried.is_file { FILE_ATTEMPTS } else { SEND_ATTEMPTS };
     match result {
@@ -181,8 +180,8 @@ pub fn after_attempt(result: SendResult, tried: &TriedReply, jitter: f64, now: T
     }
 }
 
-/// No device of the person has keys: neither would they read a sentence in the place of a file. The owner
-/// hears of it once, long before the reply is given up.
+/// The person's devices have no keys, so a sentence in place of a file could not be read either. The owner is
+/// told once, long before the reply is given up.
 fn after_missing_keys(tried: &TriedReply, jitter: f64, now: Timestamp) -> ReplyDecision {
     let error = "WhatsApp has no keys of this person's devices".to_owned();
     let owner_hears = (tried.attempts >= KEYLESS_ATTEMPTS_UNTOLD).then(|| OwnerNews {
@@ -197,7 +196,7 @@ fn after_missing_keys(tried: &TriedReply, jitter: f64, now: Timestamp) -> ReplyD
     ReplyDecision { owner_hears, ..ReplyDecision::only(reply) }
 }
 
-/// What follows when WhatsApp refuses a reply with this code.
+/// What follows if WhatsApp refuses a reply with this code.
 pub fn after_refusal(code: u32, attempts: u32, now: Timestamp) -> ReplyDecision {
     let error = format!("WhatsApp refused it ({code})");
     match code {
@@ -215,7 +214,7 @@ pub fn after_refusal(code: u32, attempts: u32, now: Timestamp) -> ReplyDecision 
     }
 }
 
-/// What follows when WhatsApp has not answered in time, or the link is new.
+/// What follows if WhatsApp has not answered in time, or if the link is new.
 pub fn after_silence(attempts: u32, now: Timestamp) -> ReplyDecision {
     if attempts >= SEND_ATTEMPTS {
         let error = "WhatsApp does not answer".to_owned();
@@ -225,33 +224,33 @@ pub fn after_silence(attempts: u32, now: Timestamp) -> ReplyDecision {
     ReplyDecision::only(ReplyFate::Later { pause: Duration::ZERO, error })
 }
 
-/// How long WhatsApp's answer may take after so many attempts.
+/// How long WhatsApp may take to answer after this many attempts.
 pub fn answer_timeout(attempts: u32) -> Duration {
     exponential_backoff(ANSWER_LIMIT, attempts)
 }
 
-/// The pause after so many attempts.
+/// The pause after this many attempts.
 fn retry_backoff(attempts: u32, jitter: f64) -> Duration {
     exponential_backoff(FIRST_PAUSE, attempts).mul_f64(jitter)
 }
 
-/// `first` after the first attempt, and twice as long after each that follows, up to [`LONGEST_PAUSE`].
+/// `first` after the first attempt, then twice as long after each one, up to [`LONGEST_PAUSE`].
 fn exponential_backoff(first: Duration, attempts: u32) -> Duration {
     let doublings = attempts.saturating_sub(1).min(20);
     first.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
 }
 
-/// What stands in the place of a file that WhatsApp does not take.
+/// The sentence that replaces a file that WhatsApp does not accept.
 pub fn file_not_sent_text(rules: &Rules, caption: &str) -> String {
     notices::file_not_sent_notice(rules.lang, &rules.reply_prefix, caption, FileRefused::NotTaken)
 }
 
-/// Why a reply that was too old is dead.
+/// Why a reply that was too old is given up.
 pub fn expired_reply_error(rules: &Rules) -> String {
     format!("older than {} hours when it could have been sent", answer_hours(rules))
 }
 
-/// What the owner is told of replies that were too old to be sent: how many of which groups.
+/// What the owner is told of replies that were too old to be sent: how many, and in which groups.
 pub fn expired_replies_notice(rules: &Rules, by_group: &BTreeMap<String, u64>) -> String {
     rules.prefix_notice(&notices::expired_replies_notice(rules.lang, answer_hours(rules), by_group))
 }
@@ -321,7 +320,7 @@ mod tests {
         assert_eq!(failed(5, true, SendResult::Later(error())), becomes);
         assert_eq!(failed(1, true, SendResult::Never(error())), becomes);
         assert_eq!(failed(1, false, SendResult::Never(error())), ReplyFate::Dead { error: error() });
-        // Who has no keys reads no sentence either.
+        // A person without keys cannot read a sentence either.
         assert!(matches!(failed(20, true, SendResult::NoKeys), ReplyFate::Later { .. }));
     }
 

@@ -1,8 +1,8 @@
-//! What becomes of a message, and of what its author does to it later.
+//! What happens with a message, and with the changes that its author makes later.
 //!
-//! What waits is changed where it stands. What was read already cannot be changed any more: the agent is told
-//! of an edit by a row that follows it. A change may come before what it changes: that is then taken in as it
-//! is by now. Nothing here ever makes a second answer to one text.
+//! A message that waits is changed in its row. A message that was read cannot be changed any more, so a new
+//! row tells the agent of the edit. A change may come before its message; then the message is stored in its
+//! newest form. Nothing here ever causes a second answer to one text.
 
 use jiff::Timestamp;
 
@@ -19,59 +19,59 @@ pub use crate::router::{MessageFacts, QuotedAuthor, SenderFacts, SenderStanding,
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownMessage {
     pub facts: MessageFacts,
-    /// The newest edit of it, if that has come before it.
+    /// Its newest edit, if the edit came first.
     pub edit: Option<EarlierEdit>,
 }
 
-/// An edit that has come before its message.
+/// An edit that came before its message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EarlierEdit {
     pub row: i64,
     pub text: String,
-    /// No agent has read it.
+    /// No agent has read it yet.
     pub is_pending: bool,
     pub wake: WakeDecision,
 }
 
-/// What becomes of a message.
+/// What happens with a message.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageChange {
     Dropped,
-    /// It is kept, no agent ever reads it, and this is said.
+    /// It is stored, no agent ever reads it, and this text is said.
     Command(CommandChange),
     Stored(StoredMessage),
 }
 
-/// What follows from a command.
+/// What a command causes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandChange {
-    /// This is said, and the chat's agent may be started.
+    /// This text is said, and the chat's agent may be started.
     Answered { answer: String, starts_agent: bool },
-    /// It came too late to be carried out: the chat hears that Kai was away.
+    /// It came too late to be carried out: the chat is told that Kai was away.
     Missed,
 }
 
-/// How a message is kept.
+/// How a message is stored.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct StoredMessage {
     pub text: String,
     pub call: CallDecision,
-    /// It waits to be read; else it is over.
+    /// Whether it waits to be read; if not, it is finished.
     pub is_pending: bool,
-    /// The row of its edit, which waited too and is over: this row has the new text.
+    /// The row of its edit, which waited too and is now finished: this row has the new text.
     pub replaced_edit: Option<i64>,
 }
 
-/// What a text does to the group's agent.
+/// What a text does for the group's agent.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct CallDecision {
     pub wake: WakeDecision,
-    /// It has called Kai too long ago: it is context, and its chat hears that Kai was away.
+    /// It called Kai too long ago: it is context, and its chat is told that Kai was away.
     pub is_missed: bool,
 }
 
 impl CallDecision {
-    /// Without a look at the text, or at the time.
+    /// Without looking at the text or at the time.
     fn settled(wake: WakeDecision) -> Self {
         Self { wake, is_missed: false }
     }
@@ -83,7 +83,7 @@ impl CallDecision {
     }
 }
 
-/// What becomes of a message that comes in a chat of this group.
+/// Decides what happens with a message that comes in a chat of this group.
 pub fn decide_message(
     group: &Group,
     message: &IncomingMessage,
@@ -108,7 +108,7 @@ pub fn decide_message(
             is_pending: true,
             replaced_edit: None,
         },
-        // The newest text in the place of the old one, and one answer to it.
+        // The newest text replaces the old one, and there is one answer to it.
         Some(EarlierEdit { row, text, is_pending: true, wake }) => {
             let edited = IncomingMessage { text: text.clone(), ..message.clone() };
             let call = match wake {
@@ -117,7 +117,7 @@ pub fn decide_message(
             };
             StoredMessage { text, call, is_pending: true, replaced_edit: Some(row) }
         }
-        // The edit was read already. A file is still news.
+        // The edit was read already. But a file is still new.
         Some(EarlierEdit { text, is_pending: false, .. }) => StoredMessage {
             text,
             call: CallDecision::settled(WakeDecision::Context),
@@ -142,7 +142,7 @@ fn decide_command(
     CommandChange::Answered { answer: rules.prefix_notice(&answer), starts_agent: command.starts_agent() }
 }
 
-/// What a text does that is no command: it wakes Kai, unless it did so too long ago.
+/// What a text that is no command does: it wakes Kai, unless it called too long ago.
 fn decide_call(
     group: &Group,
     message: &IncomingMessage,
@@ -159,29 +159,30 @@ fn decide_call(
 pub struct KnownEdit {
     /// It has come before, or its message is one of Kai's own.
     pub is_known: bool,
-    /// A later edit of the same message has come before it.
+    /// A later edit of the same message came first.
     pub has_newer: bool,
-    /// The row of the message, or of an earlier edit of it, if that waits.
+    /// The row of the message, or of an earlier edit of it, if that row waits.
     pub pending_row: Option<i64>,
     pub quotes: QuotedAuthor,
 }
 
-/// What becomes of an edit.
+/// What happens with an edit.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EditChange {
     Dropped,
-    /// Only its id is kept.
+    /// Only its id is stored.
     Superseded,
-    /// Its text stands where the old one waits.
+    /// Its text replaces the text that waits.
     ReplacesText {
         row: i64,
         call: CallDecision,
     },
-    /// A row of its own tells of it.
+    /// A row of its own tells the agent of it.
     Follows(CallDecision),
 }
 
-/// What becomes of an edit; `message` is the message as it is by now. An edit is never a command.
+/// Decides what happens with an edit; `message` is the message in its newest form. An edit is never a
+/// command.
 pub fn decide_edit(
     group: &Group,
     message: &IncomingMessage,
@@ -202,7 +203,7 @@ pub fn decide_edit(
     }
 }
 
-/// A reaction in words. What is only done never calls Kai; he hears of it with the next message that does.
+/// A reaction in words. A reaction never calls Kai; it is told with the next message that does.
 pub fn note_of_reaction(reaction: &Reaction) -> ChatNote {
     let Reaction { chat, id, sender, sender_name, target, emoji, sent_at } = reaction.clone();
     let text = prompt::render_reaction(&emoji);
@@ -214,12 +215,12 @@ pub fn text_for_agent(text: &str, is_edit: bool) -> String {
     if is_edit { prompt::render_edited_text(text) } else { text.to_owned() }
 }
 
-/// What a chat hears of messages that could not be read.
+/// The text for a chat whose messages could not be read.
 pub fn unreadable_messages_notice(rules: &Rules, messages: u64, senders: &[String]) -> String {
     rules.prefix_notice(&notices::unreadable_messages_notice(rules.lang, messages, senders))
 }
 
-/// A message that another one names, as far as it is known.
+/// A message that another message refers to, as far as it is known.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KnownQuote {
     pub id: MessageId,
@@ -228,11 +229,11 @@ pub struct KnownQuote {
     pub sender_name: String,
     pub text: String,
     pub media: Option<Media>,
-    /// Where its file was saved before.
+    /// The place where its file was saved before.
     pub path: Option<String>,
 }
 
-/// Who says what a quoted message was.
+/// The source that says what a quoted message was.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum QuoteSource {
     /// It is one of our own.
@@ -244,7 +245,7 @@ pub enum QuoteSource {
 }
 
 impl KnownQuote {
-    /// A message of which no more than this is known.
+    /// A message of which only this is known.
     pub fn unknown_message(id: &MessageId, sender_name: &str) -> Self {
         Self {
             id: id.clone(),
@@ -257,13 +258,13 @@ impl KnownQuote {
         }
     }
 
-    /// One of our own: its text, else what it was.
+    /// One of our own messages: its text, or else its kind.
     pub fn own_reply(id: &MessageId, text: String, is_reaction: bool, path: Option<&str>) -> Self {
         let text = prompt::render_own_reply(text, is_reaction, path);
         Self { source: QuoteSource::Kai, text, ..Self::unknown_message(id, "") }
     }
 
-    /// Where nothing is left of a message, it was taken back.
+    /// If nothing is left of a message, it was deleted.
     pub fn mark_deleted(self) -> Self {
         let is_gone = self.text.is_empty() && self.media.is_none();
         Self { text: if is_gone { prompt::DELETED.to_owned() } else { self.text }, ..self }
@@ -281,7 +282,7 @@ impl KnownQuote {
         }
     }
 
-    /// The same without its file, for what does not ask about it.
+    /// The same without its file, for a caller that does not need the file.
     pub fn without_file(self) -> Self {
         Self { media: None, path: None, ..self }
     }

@@ -1,15 +1,15 @@
-//! What becomes of messages, turns and replies: decisions as functions of what is known and of the time.
+//! What happens with messages, turns and replies: decisions as functions of what is known and of the time.
 //!
-//! `store` reads what is known, asks here, and applies what comes back, all in one transaction. Nothing here
-//! knows a database, and nothing looks at a clock.
+//! `store` reads what is known, asks here, and applies the result, all in one transaction. No code here knows
+//! a database or looks at a clock.
 //!
 //! | | |
 //! |---|---|
-//! | [`inbox`] | a message, and what its author does to it later |
+//! | [`inbox`] | a message, and the changes that its author makes later |
 //! | [`absence`] | what was asked too long ago |
 //! | [`delivery`] | a reply, after an attempt to send it and after WhatsApp's answer |
 //! | [`turns`] | the messages of a turn that has ended |
-//! | [`outage`] | what keeps all chats from being answered, and who is told of it |
+//! | [`outage`] | a trouble of all chats, and the people who are told of it |
 
 pub mod absence;
 pub mod delivery;
@@ -21,20 +21,20 @@ use std::time::Duration;
 
 use crate::types::Lang;
 
-/// What decides about messages, and how nanokimi itself speaks in chats.
+/// The values that decide about messages, and how nanokimi itself speaks in chats.
 #[derive(Clone, Debug)]
 pub struct Rules {
-    /// The trigger of groups that have none of their own, and what Kai is called.
+    /// The trigger of groups that have no trigger of their own, and Kai's name.
     pub assistant: String,
-    /// What called Kai longer ago than this is only context.
+    /// A call that is older than this is only context.
     pub answer_within: Duration,
     pub lang: Lang,
-    /// In front of everything that is said: `Kai: `, or nothing.
+    /// The text in front of everything that is said: `Kai: `, or nothing.
     pub reply_prefix: String,
 }
 
 impl Rules {
-    /// A notice as it stands in a chat.
+    /// A notice as the chat shows it.
     pub fn prefix_notice(&self, sentence: &str) -> String {
         format!("{}{sentence}", self.reply_prefix)
     }

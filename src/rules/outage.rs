@@ -1,11 +1,11 @@
-//! An outage: whether it is new, whether the owner hears of it, and whether it is one at all.
+//! An outage: whether it is new, whether the owner is told, and whether it is an outage at all.
 
 use jiff::{SignedDuration, Timestamp};
 
-/// How often the owner is told of the same outage, should it come and go.
+/// How often the owner is told of the same outage if it comes and goes.
 const TELL_OWNER_EVERY: SignedDuration = SignedDuration::from_hours(1);
 
-/// What is known of an outage that was there before, or is there.
+/// What is known of an outage, past or present.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct KnownOutage {
     pub since: Timestamp,
@@ -14,16 +14,16 @@ pub struct KnownOutage {
     pub told_at: Option<Timestamp>,
 }
 
-/// What follows when an outage shows itself.
+/// What follows if an outage is seen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct OutageChange {
-    /// It begins now, as none was there or the last one is over.
+    /// It begins now, as there was no outage or the last one is over.
     pub begins: bool,
     pub is_owner_news: bool,
 }
 
-/// What follows when an outage shows itself: the owner is told once of each, and once in [`TELL_OWNER_EVERY`]
-/// of one that comes and goes.
+/// Decides what follows if an outage is seen. The owner is told once of each outage, and once in
+/// [`TELL_OWNER_EVERY`] if it comes and goes.
 pub fn when_outage_shows(known: Option<KnownOutage>, now: Timestamp) -> OutageChange {
     let begins = known.is_none_or(|known| known.is_over);
     let since = known.filter(|_| !begins).map_or(now, |known| known.since);
@@ -56,7 +56,7 @@ mod tests {
         for (known, begins, is_owner_news) in [
             (None, true, true),
             (known(90, false, Some(90)), false, false),
-            // Nobody could be told.
+            // The owner could not be told.
             (known(90, false, None), false, true),
             (known(80, true, Some(80)), true, false),
             (known(40, true, Some(40)), true, true),

@@ -1,27 +1,27 @@
-//! What becomes of the messages of a turn when it ends, and when its chat is to be answered next.
+//! What happens with the messages of a turn when it ends, and when its chat is answered next.
 
 use crate::types::Outage;
 
 /// How often a message is tried before it is parked and the chat is told.
 pub const MAX_ATTEMPTS: u32 = 3;
 
-/// What becomes of a turn's rows.
+/// What happens with a turn's rows.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum TurnOutcome {
     Answered,
-    /// To be tried again, until [`MAX_ATTEMPTS`]; then parked, and `notice` is said.
+    /// They are tried again, until [`MAX_ATTEMPTS`]; then they are parked, and `notice` is said.
     Failed {
         notice: String,
     },
-    /// Parked at once, since another try cannot help; `notice` is said.
+    /// They are parked at once, since another try cannot help; `notice` is said.
     Hopeless {
         notice: String,
     },
-    /// Back into the queue, and the attempt does not count: nobody tried to answer.
+    /// They go back into the queue, and the attempt does not count: it was no attempt to answer.
     Returned,
-    /// Back into the queue, uncounted, until the outage is over. A chat that was not told of it yet reads
-    /// `to_chat`, the owner `to_owner`. If others are answered meanwhile, and these never, they are parked and
-    /// `gave_up` is said.
+    /// They go back into the queue, uncounted, until the outage is over. A chat that was not told of it yet
+    /// reads `to_chat`; the owner reads `to_owner`. If other chats are answered meanwhile and these rows
+    /// never are, they are parked and `gave_up` is said.
     Kept {
         outage: Outage,
         to_chat: String,
@@ -30,22 +30,22 @@ pub enum TurnOutcome {
     },
 }
 
-/// What a finished turn leaves.
+/// What a finished turn leaves to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PendingAfterTurn {
     NothingPending,
-    /// More to answer now.
+    /// There is more to answer now.
     MorePending,
-    /// To be tried again after a pause; this was attempt number so-and-so, counted from 1.
+    /// The rows are tried again after a pause. This is the number of the attempt, counted from 1.
     RetryPending {
         attempt: u32,
     },
-    /// To be tried again when the outage is over.
+    /// The rows are tried again when the outage is over.
     KeptPending(Outage),
 }
 
 impl PendingAfterTurn {
-    /// When nothing is said against going on at once.
+    /// The result if nothing prevents going on at once.
     pub fn from_next(has_next: bool) -> Self {
         if has_next { Self::MorePending } else { Self::NothingPending }
     }
@@ -56,23 +56,23 @@ impl PendingAfterTurn {
 pub struct TurnFacts {
     /// How often its most tried call was tried, this time included.
     pub most_attempts: u32,
-    /// How often its chat was tried in vain, this time included, since others that came to their turn later
-    /// were answered; looked up only for an outage that may depend on messages.
+    /// How often its chat has failed, this time included, while other chats whose turn came later were
+    /// answered. It is looked up only for an outage that may depend on the messages.
     pub tried_since_others_were_answered: u32,
 }
 
-/// What becomes of the rows of a turn.
+/// What happens with the rows of a turn.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RowsFate<'a> {
     Done,
-    /// Back into the queue; the attempt counts.
+    /// They go back into the queue; the attempt counts.
     TriedAgain,
-    /// Those that were tried so often are given up, and their chat is told; the others are tried again.
+    /// The rows that were tried too often are given up, and their chat is told. The others are tried again.
     Parked {
         from_attempts: u32,
         notice: &'a str,
     },
-    /// Back into the queue as if there had been no turn.
+    /// They go back into the queue as if there had been no turn.
     Returned,
     /// The same, until the outage is over.
     Kept {
@@ -82,7 +82,7 @@ pub enum RowsFate<'a> {
     },
 }
 
-/// What becomes of the rows of a turn that has ended.
+/// Decides what happens with the rows of a turn that has ended.
 pub fn after_turn(outcome: &TurnOutcome, facts: TurnFacts) -> RowsFate<'_> {
     match outcome {
         TurnOutcome::Answered => RowsFate::Done,
@@ -103,7 +103,7 @@ pub fn after_turn(outcome: &TurnOutcome, facts: TurnFacts) -> RowsFate<'_> {
     }
 }
 
-/// When a chat is to be answered next, of which something waits if `has_next`.
+/// When a chat is answered next. `has_next`: whether something waits there.
 pub fn pending_after_turn(outcome: &TurnOutcome, facts: TurnFacts, has_next: bool) -> PendingAfterTurn {
     match outcome {
         TurnOutcome::Failed { .. } if has_next && facts.most_attempts < MAX_ATTEMPTS => {
@@ -118,8 +118,8 @@ pub fn pending_after_turn(outcome: &TurnOutcome, facts: TurnFacts, has_next: boo
     }
 }
 
-/// Whether it is rather a turn's messages that Kimi refuses than the account: they were tried so often since
-/// others that came to their turn later than they were answered.
+/// Whether Kimi refuses the messages of this turn rather than the account: they have failed this often while
+/// other chats whose turn came later were answered.
 pub fn is_caused_by_messages(outage: Outage, tried_since_others_were_answered: u32) -> bool {
     outage.may_depend_on_messages() && tried_since_others_were_answered >= MAX_ATTEMPTS
 }

@@ -1,13 +1,13 @@
-//! The engines that there are: the programs in the containers that speak with the model.
+//! The engines that exist: the programs in the containers that talk to the model.
 //!
-//! A name is parsed once, where it comes in: from `ENGINE` of `.env`, from the command line, from a group's
-//! row.
+//! A name is parsed once, at the place it comes in: from `ENGINE` in `.env`, from the command line, or from a
+//! group's row.
 
 use std::fmt;
 
 use anyhow::{Result, bail};
 
-/// An engine. What it speaks is for `agent` to know, and what its image is made of for `container`.
+/// An engine. `agent` knows its protocol, and `container` knows how its image is made.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub enum Engine {
     KimiCode,
@@ -17,10 +17,10 @@ pub enum Engine {
 impl Engine {
     pub const ALL: [Self; 2] = [Self::KimiCode, Self::KimiCli];
 
-    /// The engine of an install whose owner has chosen none.
+    /// The engine of an install if its owner has chosen nothing.
     pub const DEFAULT: Self = Self::KimiCode;
 
-    /// Its name as people write it, and as the database and the containers have it.
+    /// Its name as people write it, and as the database and the containers store it.
     pub fn name(self) -> &'static str {
         match self {
             Self::KimiCode => "kimi-code",
@@ -29,7 +29,7 @@ impl Engine {
     }
 
     /// # Errors
-    /// No engine has this name. Says which there are.
+    /// No engine has this name. The error lists the names that exist.
     pub fn parse(name: &str) -> Result<Self> {
         match Self::find_by_name(name) {
             Some(engine) => Ok(engine),
@@ -41,8 +41,8 @@ impl Engine {
         Self::ALL.into_iter().find(|engine| engine.name() == name)
     }
 
-    /// The engine that has taken the place of this one, if this one has ended: nobody maintains it, and Kimi
-    /// will serve it only for a while.
+    /// The engine that replaces this one, if this one has ended: it is no longer maintained, and Kimi will
+    /// serve it only for a while.
     pub fn successor(self) -> Option<Self> {
         match self {
             Self::KimiCode => None,
@@ -57,16 +57,16 @@ impl fmt::Display for Engine {
     }
 }
 
-/// The engine that a group has chosen, as its row says it.
+/// The engine that a group has chosen, as its row says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineChoice {
     Known(Engine),
-    /// Another version of nanokimi has written it. It counts as no choice here, and is kept for that version.
+    /// Another version of nanokimi wrote it. Here it counts as no choice, and it is kept for that version.
     Unknown(String),
 }
 
 impl EngineChoice {
-    /// Reads the name that stands in a row.
+    /// Reads the name in a row.
     pub fn from_stored_name(name: String) -> Self {
         match Engine::find_by_name(&name) {
             Some(engine) => Self::Known(engine),

@@ -1,4 +1,4 @@
-//! What crosses the seam to WhatsApp, as values: what happened there, what is to be sent, how the link stands.
+//! The values that pass between nanokimi and WhatsApp: what happened there, what to send, how the link is.
 //!
 //! JIDs are opaque strings here; only the bridge takes them apart.
 
@@ -6,13 +6,13 @@ use jiff::Timestamp;
 
 use super::{ChatId, MessageId, Secret, SenderId};
 
-/// What happened on the other side, in the order in which it happened.
+/// What happened on WhatsApp, in the order in which it happened.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Event {
     Message(IncomingMessage),
     /// The author has changed a message.
     Edited(Edit),
-    /// The author has taken a message back.
+    /// The author has deleted a message for everybody.
     Deleted {
         chat: ChatId,
         sender: SenderId,
@@ -21,49 +21,49 @@ pub enum Event {
     Reacted(Reaction),
     /// Somebody has done something that people see in the chat and that asks for nothing, such as a pin.
     Noted(ChatNote),
-    /// A chat exists and is called this; `members` where it is a group and known.
+    /// A chat exists and has this name. `members` is set if it is a group and its size is known.
     Chat {
         id: ChatId,
         name: String,
         members: Option<u32>,
     },
-    /// Two names of one person (a phone number's and a LID), or of the chat with them.
+    /// Two names of one person (a phone number's and a LID), or of the direct chat with that person.
     SamePerson {
         one: SenderId,
         other: SenderId,
     },
-    /// Whose link this is; told at every connection.
+    /// The account of this link; told at every connection.
     Account(LinkedAccount),
-    /// What WhatsApp's server says of a message that we have sent.
+    /// What WhatsApp's server says of a message that we sent.
     Answered {
         id: MessageId,
         answer: Answer,
     },
-    /// What a device of somebody else says of a message that we have sent. Nobody tells it twice.
+    /// What a device of another person says of a message that we sent. It is told only once.
     Receipt(Receipt),
-    /// A message that we have sent went without a copy for this person's phone: WhatsApp had no keys of it.
+    /// A message that we sent had no copy for this person's phone: WhatsApp had no keys of that phone.
     PhoneMissed {
         id: MessageId,
         person: SenderId,
     },
-    /// Somebody has set WhatsApp up anew: what was sealed for the keys from before, they cannot read.
+    /// Somebody has set WhatsApp up anew. They cannot read what was encrypted for their earlier keys.
     IdentityChanged {
         person: SenderId,
     },
-    /// A message was sent, and could not be read.
+    /// A message was sent, but could not be read.
     Unread(UnreadableMessage),
-    /// A message that could not be read has come after all, whatever it holds.
+    /// A message that could not be read has now come, whatever is in it.
     ReadAfterAll {
         chat: ChatId,
         id: MessageId,
     },
-    /// Somebody else writes or records something. Nothing of it is kept.
+    /// Somebody else is writing or recording. This is not stored.
     Typing {
         chat: ChatId,
     },
 }
 
-/// A word of somebody's device about a message of ours.
+/// What a person's device says about a message of ours.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Receipt {
     pub id: MessageId,
@@ -72,7 +72,7 @@ pub struct Receipt {
     pub kind: ReceiptKind,
 }
 
-/// Which of a person's devices.
+/// One of a person's devices.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceKind {
     Phone,
@@ -82,11 +82,11 @@ pub enum DeviceKind {
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ReceiptKind {
-    /// It is there and can be read.
+    /// The device has it and can read it.
     Delivered,
     /// The person has read it.
     Read,
-    /// It cannot be read, and is asked for once more.
+    /// The device cannot read it, and asks for it once more.
     Retry,
 }
 
@@ -103,22 +103,21 @@ pub struct UnreadableMessage {
     pub handle: Vec<u8>,
 }
 
-/// Who wrote a message that could not be read.
+/// The author of a message that could not be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Author {
-    /// The phone of the linked account: nobody asks it but us.
+    /// The phone of the linked account: only we ask it.
     OwnPhone,
-    /// Anybody else, who is asked by WhatsApp's own means.
+    /// Any other person, whose device is asked by WhatsApp's own means.
     Somebody,
 }
 
-/// The linked account.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LinkedAccount {
-    /// The phone number's JID; the chat of this name is the one with oneself.
+    /// The phone number's JID. The chat with this name is the chat with oneself.
     pub id: SenderId,
     pub lid: Option<SenderId>,
-    /// As its owner calls themselves on WhatsApp; empty where that is not known.
+    /// The name that the owner uses on WhatsApp; empty if it is not known.
     pub name: String,
 }
 
@@ -129,7 +128,7 @@ pub struct IncomingMessage {
     pub id: MessageId,
     pub sender: SenderId,
     pub sender_name: String,
-    /// The text, or a file's caption; empty where there is none.
+    /// The text, or a file's caption; empty if there is no text.
     pub text: String,
     pub sent_at: Timestamp,
     /// A native mention of the linked account, as the bridge understood it.
@@ -137,7 +136,7 @@ pub struct IncomingMessage {
     pub forwarded: Forwarded,
     pub quote: Option<Quote>,
     pub media: Option<Media>,
-    /// After how many seconds messages of this chat disappear, where they do.
+    /// After how many seconds messages of this chat disappear, if they do.
     pub expires_secs: Option<u32>,
 }
 
@@ -148,20 +147,20 @@ pub enum Mention {
     NotMe,
 }
 
-/// Whether the words are somebody else's, passed on from another chat.
+/// Whether the words are another person's, passed on from another chat.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Forwarded {
     No,
     Once,
-    /// Along a chain of five chats or more, as WhatsApp counts it.
+    /// Through a chain of five chats or more, as WhatsApp counts it.
     Many,
 }
 
-/// The message that another one answers, as the client says that quotes it: anything may stand in it.
+/// The message that another message answers. The client that quotes it says so, and may say anything.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Quote {
     pub id: MessageId,
-    /// None where the client does not say whose it is.
+    /// `None` if the client does not say who wrote it.
     pub sender: Option<SenderId>,
     pub sender_name: String,
     pub text: String,
@@ -174,7 +173,7 @@ pub struct Media {
     pub kind: MediaKind,
     /// As the sender declared it, such as `image/jpeg`.
     pub mime: String,
-    /// As the sender called it. Never a path of ours.
+    /// As the sender named it. Never used as a path of ours.
     pub name: Option<String>,
     /// As the sender declared it.
     pub bytes: u64,
@@ -194,7 +193,7 @@ pub enum MediaKind {
 }
 
 impl MediaKind {
-    /// In the database and in prompts.
+    /// The word for it in the database and in prompts.
     pub fn name(self) -> &'static str {
         match self {
             Self::Image => "image",
@@ -214,11 +213,11 @@ pub struct Edit {
     pub message: IncomingMessage,
 }
 
-/// An emoji on a message; an empty one takes an earlier one back.
+/// An emoji on a message. An empty one removes the earlier one.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Reaction {
     pub chat: ChatId,
-    /// The reaction's own.
+    /// The id of the reaction itself.
     pub id: MessageId,
     pub sender: SenderId,
     pub sender_name: String,
@@ -231,11 +230,11 @@ pub struct Reaction {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ChatNote {
     pub chat: ChatId,
-    /// The note's own.
+    /// The id of the note itself.
     pub id: MessageId,
     pub sender: SenderId,
     pub sender_name: String,
-    /// The message that it was done to, if it was to one.
+    /// The message that it was done to, if there is one.
     pub target: Option<MessageId>,
     pub text: String,
     pub sent_at: Timestamp,
@@ -245,38 +244,37 @@ pub struct ChatNote {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Acked,
-    /// Refused, with WhatsApp's code: 463 is "not the first to write to a stranger", 429 "too many".
+    /// Refused, with WhatsApp's code: 463 is "a stranger, and we write first", 429 is "too many messages".
     Nacked {
         code: u32,
     },
 }
 
-/// How the link to WhatsApp stands.
+/// How the link to WhatsApp is.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LinkState {
-    /// No account is linked.
     Unlinked,
     Pairing(Pairing),
-    /// Linked, and on the way to WhatsApp.
+    /// Linked, and connecting to WhatsApp.
     Connecting,
     Online,
-    /// Another program took this link over.
+    /// Another program took over this link.
     Replaced,
     /// The link was removed on the phone, or the account is locked.
     LoggedOut,
     Banned {
         until: Timestamp,
     },
-    /// WhatsApp does not let this version in any more.
+    /// WhatsApp no longer accepts this version.
     Outdated,
-    /// Offline until the disk has room again: what could not be stored stays with WhatsApp.
+    /// Offline until the disk has room again. What could not be stored stays with WhatsApp.
     DiskFull,
 }
 
-/// What the person has to do to link an account. The codes let whoever sees them in.
+/// What a person has to do to link an account. A person that sees these codes can get in.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Pairing {
-    /// Nothing yet: WhatsApp is being asked for a code.
+    /// Nothing yet: we are asking WhatsApp for a code.
     Asking,
     Qr {
         code: Secret,
@@ -287,7 +285,7 @@ pub enum Pairing {
         code: Secret,
         until: Timestamp,
     },
-    /// A passkey has to confirm it: the request of the browser's WebAuthn interface, as JSON.
+    /// A passkey has to confirm the link. This is the request of the browser's WebAuthn interface, as JSON.
     Passkey {
         request: String,
     },
@@ -297,20 +295,20 @@ pub enum Pairing {
     },
     /// The phone has agreed; the first synchronization runs.
     Agreed,
-    /// It came to nothing.
+    /// Linking has failed.
     Failed(PairingFailure),
 }
 
-/// Why linking came to nothing.
+/// Why linking has failed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PairingFailure {
-    /// Nobody scanned or typed a code in time.
+    /// The code was not scanned or typed in time.
     TimedOut,
-    /// WhatsApp does not give out codes for now.
+    /// WhatsApp gives out no codes at the moment.
     Throttled,
     /// WhatsApp does not know this phone number, or does not let it link.
     RefusedNumber,
-    /// The phone has no room for another device, or the code was scanned by an app that cannot link.
+    /// The phone has no room for another device, or the app that scanned the code cannot link.
     RefusedByPhone,
     /// WhatsApp cannot be reached.
     Unreachable,

@@ -1,4 +1,4 @@
-//! What an agent is told, and whom it can mention, as values. How a prompt looks is `render`'s.
+//! What an agent is told, and the people that it can mention, as values. `render` decides how a prompt looks.
 
 use jiff::Timestamp;
 
@@ -14,27 +14,28 @@ pub struct PromptMessage {
     pub forwarded: Forwarded,
     pub quote: Option<PromptQuote>,
     pub file: Option<PromptFile>,
-    /// Where the whole text is, if the prompt does not tell all of it; relative to the group's folder.
+    /// The place of the whole text, relative to the group's folder, if the prompt does not hold all of it.
     pub whole: Option<String>,
 }
 
-/// Who wrote something.
+/// The author of something.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum PromptAuthor {
     Kai,
-    /// `id` is the same for ever, and nobody else's: two people may have one name. Empty where it is not known.
+    /// `id` never changes and belongs to one person only, since two people may have one name. Empty if
+    /// unknown.
     Person {
         id: String,
         name: String,
     },
 }
 
-/// The message that another one answers.
+/// The message that another message answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptQuote {
     pub id: MessageId,
     pub author: PromptAuthor,
-    /// Only the one who quotes it says that it was so.
+    /// Only the person that quotes it says that it was so.
     pub is_claimed: bool,
     pub text: String,
     pub file: Option<PromptFile>,
@@ -45,7 +46,7 @@ pub struct PromptQuote {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PromptFile {
     pub kind: MediaKind,
-    /// As the sender called it.
+    /// As the sender named it.
     pub name: Option<String>,
     pub whereabouts: FileLocation,
 }
@@ -55,14 +56,14 @@ pub struct PromptFile {
 pub enum FileLocation {
     /// `path` is relative to the group's folder.
     Saved { path: String },
-    /// It will not come; `reason` is a phrase such as `larger than 32 MB`.
+    /// It will not come. `reason` is a phrase such as `larger than 32 MB`.
     Missing { reason: String },
 }
 
-/// Somebody who can be mentioned.
+/// A person that can be mentioned.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MentionablePerson {
-    /// As they call themselves; nobody else of this chat does.
+    /// The name that they use for themselves; it is unique in this chat.
     pub name: String,
     pub id: SenderId,
 }

@@ -1,10 +1,10 @@
-//! Room on a disk, and when there is too little of it.
+//! Room on a disk, and the limit below which there is too little.
 
 use rustix::fs::StatVfs;
 
 const MIB: u64 = 1024 * 1024;
 
-/// Room on a disk: taken, or free. Of free entries `u64::MAX` where nothing but the bytes bounds them.
+/// Room on a disk: used, or free. Free entries are `u64::MAX` if only the bytes limit them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct DiskSpace {
     pub bytes: u64,
@@ -15,29 +15,30 @@ pub struct DiskSpace {
 /// What an ordinary user may still use.
 impl From<StatVfs> for DiskSpace {
     fn from(disk: StatVfs) -> Self {
-        // A file system that makes them as they are needed has no number of them.
+        // A file system that makes inodes on demand has no number of them.
         let entries = if disk.f_files == 0 { u64::MAX } else { disk.f_favail };
         Self { bytes: disk.f_bavail.saturating_mul(disk.f_frsize), entries }
     }
 }
 
 impl DiskSpace {
-    /// Where nobody can say how much there is.
+    /// For a disk whose free room cannot be found out.
     pub const UNKNOWN: Self = Self { bytes: u64::MAX, entries: u64::MAX };
 
-    /// With less free than this a disk counts as full: enough for the databases to write down what has come already, and
-    /// what agents are about to answer.
+    /// If less than this is free, the disk counts as full. It is enough for the databases to write what has
+    /// come already, and what agents are about to answer.
     pub const FLOOR: Self = Self { bytes: 64 * MIB, entries: 1_000 };
 
-    /// From this on a disk that was full has room again: what is freed by little is used up at once.
+    /// A disk that was full has room again from here on. With a lower limit, the little that is freed would
+    /// be used up at once.
     const ENOUGH: Self = Self { bytes: 96 * MIB, entries: 2_000 };
 
-    /// Whether this is more than that, of either.
+    /// Whether this is more than `most`, in bytes or in entries.
     pub fn is_beyond(self, most: Self) -> bool {
         self.bytes > most.bytes || self.entries > most.entries
     }
 
-    /// Whether a disk with so much free counts as full.
+    /// Whether a disk with this much free counts as full.
     pub fn is_low(self) -> bool {
         Self::FLOOR.is_beyond(self)
     }
@@ -47,7 +48,7 @@ impl DiskSpace {
         !Self::ENOUGH.is_beyond(self)
     }
 
-    /// The lesser of both, each for itself.
+    /// The smaller number of each kind.
     pub fn min(self, other: Self) -> Self {
         Self { bytes: self.bytes.min(other.bytes), entries: self.entries.min(other.entries) }
     }

@@ -1,4 +1,4 @@
-//! Which of the web an agent may reach, as the owner says it: host names, and a group's policy.
+//! What part of the web an agent may reach, as the owner says it: host names, and a group's policy.
 
 use std::fmt;
 
@@ -8,11 +8,12 @@ use anyhow::{Result, bail};
 const HOST_NAME_MAX: usize = 253;
 const LABEL_MAX: usize = 63;
 
-/// What of the web a group's agent reaches through the egress proxy. Private addresses are refused whatever it says.
+/// What part of the web a group's agent reaches through the egress proxy. Private addresses are always
+/// refused.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub enum WebPolicy {
     None,
-    /// These hosts, and those beneath them.
+    /// These hosts, and all hosts below them.
     Allowlist(Vec<HostName>),
     #[default]
     Web,
@@ -30,8 +31,8 @@ pub struct WebTraffic {
 pub struct HostName(String);
 
 impl HostName {
-    /// Accepts letters, digits and `-` in labels with dots between them, and a dot at the end, which it drops. A name
-    /// of other scripts is written as DNS has it, `xn--…` (RFC 5891).
+    /// Accepts labels of letters, digits and `-` with dots between them. A dot at the end is dropped. A name
+    /// in another script is written as in DNS, `xn--…` (RFC 5891).
     ///
     /// # Errors
     /// Says what a host name looks like.
@@ -55,7 +56,8 @@ impl HostName {
         &self.0
     }
 
-    /// Whether `other` is this host or one beneath it: `example.org` covers `www.example.org`, not `badexample.org`.
+    /// Whether `other` is this host or below it: `example.org` covers `www.example.org`, not
+    /// `badexample.org`.
     pub fn covers_host(&self, other: &HostName) -> bool {
         other.0.strip_suffix(&self.0).is_some_and(|above| above.is_empty() || above.ends_with('.'))
     }

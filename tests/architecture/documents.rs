@@ -1,4 +1,4 @@
-//! What the documents promise: settings, findings, commands and links that are really there.
+//! What the documents promise: the settings, findings, commands and links that they name exist.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -9,7 +9,7 @@ use nanokimi::config::SETTINGS;
 
 use super::text::{Code, File, read, root, text_files, without_tests};
 
-/// Verbs that people read of before they exist, with the reason.
+/// Verbs that the documents name before they exist, with the reason.
 const ANNOUNCED: [(&str, &str); 1] = [("tasks", "scheduled work; README says that it comes")];
 
 #[test]
@@ -122,7 +122,7 @@ fn settings_table(page: &str) -> Vec<(String, String)> {
         .collect()
 }
 
-/// The verbs of the binary, each with the words that it knows: options and verbs of its own.
+/// The verbs of the binary, each with the words that it knows: its options and its own verbs.
 fn verbs() -> BTreeMap<String, BTreeSet<String>> {
     let listed = |help: &str| -> Vec<String> {
         let commands = help.split("Commands:\n").nth(1).unwrap_or_default().lines();
@@ -157,14 +157,14 @@ fn help(words: &[&str]) -> String {
     String::from_utf8(output.stdout).expect("help is text")
 }
 
-/// Where people read what to type: the documents, the code's own sentences, and the scripts.
+/// The places that tell people what to type: the documents, the sentences in the code, and the scripts.
 fn speaks_of_commands(path: &str) -> bool {
     let is_text = [".md", ".rs", ".example"].iter().any(|ending| path.ends_with(ending));
     path != "tests/architecture/documents.rs"
         && (is_text || path.starts_with("container/rootless/") || path == "tests/run")
 }
 
-/// What is typed after the program's name: in backticks or escaped quotes, and in the code blocks of pages.
+/// The words after the program's name: in backticks or escaped quotes, and in the code blocks of pages.
 fn commands_in(path: &str, text: &str) -> Vec<String> {
     let mut commands = Vec::new();
     let mut in_block = false;
@@ -201,7 +201,7 @@ fn command_fault(command: &str, verbs: &BTreeMap<String, BTreeSet<String>>) -> F
         words.next();
     }
     let Some(verb) = words.next() else { return Fault::None };
-    // A name to be filled in, an option of nanokimi itself.
+    // A name to fill in, or an option of nanokimi itself.
     if verb.starts_with(['{', '-', '<', '…']) {
         return Fault::None;
     }
@@ -227,7 +227,7 @@ fn link_faults(path: &str, text: &str) -> Vec<String> {
     broken.map(|link| format!("{path} links to {link}")).collect()
 }
 
-/// Whether a line is the heading that a link's `#part` means, as forges spell it.
+/// Whether a line is the heading that the `#part` of a link means, as forges spell it.
 fn is_heading(line: &str, part: &str) -> bool {
     let Some(title) = line.strip_prefix('#').map(|rest| rest.trim_start_matches('#').trim()) else {
         return false;

@@ -1,12 +1,13 @@
-//! The tree as text: its files, and Rust code without what only looks like code.
+//! The tree as text: its files, and Rust code without the parts that only look like code.
 //!
-//! Knows just enough of Rust's grammar to tell code from comments and strings, and to read paths. Never judges.
+//! Knows just enough of Rust's grammar to tell code from comments and strings, and to read paths. It does not
+//! judge.
 
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// What is no part of the repository, or belongs to whoever runs it: see `.gitignore`. Agents write into `groups`,
-/// where only the two prompts that come with nanokimi are ours.
+/// Files that are not part of the repository, or that belong to the user: see `.gitignore`. Agents write into
+/// `groups`; only the two prompts there that come with nanokimi are ours.
 const NOT_OURS: [&str; 5] = [".git", ".env", "data", "store", "groups"];
 const OUR_PROMPTS: [&str; 2] = ["groups/global/KIMI.md", "groups/main/KIMI.md"];
 
@@ -41,7 +42,7 @@ pub fn text_files() -> Vec<File> {
     paths.into_iter().filter_map(text_of).collect()
 }
 
-/// Every Rust file beneath a folder, or of the whole repository where that is empty.
+/// Every Rust file below a folder, or of the whole repository if the folder is empty.
 pub fn rust_files(folder: &str) -> Vec<File> {
     let files = text_files().into_iter();
     files.filter(|file| file.path.ends_with(".rs") && file.path.starts_with(folder)).collect()
@@ -64,29 +65,29 @@ fn walk(folder: &Path, found: &mut Vec<PathBuf>) {
     }
 }
 
-/// A file without its test modules, which stand at its end.
+/// A file without its test modules, which are at its end.
 pub fn without_tests(text: &str) -> &str {
     let end =
         text.match_indices("#[cfg(test)]\n").find(|(at, sign)| text[at + sign.len()..].starts_with("mod "));
     end.map_or(text, |(at, _)| &text[..at])
 }
 
-/// What a Rust text says as code.
+/// The code in a Rust text.
 pub struct Code {
-    /// The text with blanks for comments and for what stands in quotes.
+    /// The text, with blanks in place of comments and of quoted text.
     bare: String,
     pub paths: Vec<Named>,
-    /// What stands in quotes, line continuations joined.
+    /// The quoted texts, with continued lines joined.
     pub literals: Vec<String>,
 }
 
-/// A path as the code names it, a group such as `a::{b, c}` taken apart.
+/// A path as the code names it; a group such as `a::{b, c}` is taken apart.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Named {
     /// Counted from 1.
     pub line: usize,
     pub segments: Vec<String>,
-    /// Modules written out in the file (`mod tests { … }`) around the path.
+    /// Inline modules of the file (`mod tests { … }`) around the path.
     inside: usize,
 }
 
@@ -97,12 +98,12 @@ impl Code {
         Self { bare, paths, literals }
     }
 
-    /// Whether the code holds this, not as the end of a longer name.
+    /// Whether the code has this text, but not as the end of a longer name.
     pub fn names(&self, what: &str) -> bool {
         self.bare.match_indices(what).any(|(at, _)| !self.bare[..at].ends_with(is_word))
     }
 
-    /// The types that it declares at the left margin, public or not.
+    /// The types that it declares without indentation, public or not.
     pub fn types(&self) -> Vec<String> {
         let declared = self.bare.lines().filter_map(|line| {
             let line = match line.strip_prefix("pub") {
@@ -123,8 +124,8 @@ impl Named {
         path.split("::").all(|segment| own.next().is_some_and(|own| own == segment))
     }
 
-    /// The top module that it leads to from a file that lies `depth` modules beneath the crate, where it leaves
-    /// that file's own.
+    /// The top module that the path leads to, if it leaves the file's own module. The file is `depth` modules
+    /// below the crate.
     pub fn own_module(&self, depth: usize) -> Option<&str> {
         let segments: Vec<&str> =
             self.segments.iter().map(String::as_str).skip_while(|name| *name == "self").collect();
@@ -134,7 +135,7 @@ impl Named {
     }
 }
 
-/// Blanks for comments, strings and characters, line by line as before; and the strings.
+/// Puts blanks in place of comments, strings and characters, and keeps the lines. Returns the strings too.
 fn strip(text: &str) -> (String, Vec<String>) {
     let chars: Vec<char> = text.chars().collect();
     let (mut bare, mut literals) = (String::with_capacity(text.len()), Vec::new());
@@ -183,7 +184,7 @@ fn end_of_line(chars: &[char], from: usize) -> usize {
     chars.iter().skip(from).position(|c| *c == '\n').map_or(chars.len(), |found| from + found)
 }
 
-/// Block comments nest.
+/// Block comments can be nested.
 fn end_of_block(chars: &[char], from: usize) -> usize {
     let (mut depth, mut at) = (0, from);
     while at < chars.len() {
@@ -211,7 +212,7 @@ fn end_of_string(chars: &[char], from: usize) -> usize {
     (at + 1).min(chars.len())
 }
 
-/// Where the text of `r#"…"#` lies and where the whole ends; none where it is `r#name`.
+/// The range of the text in `r#"…"#`, and its end; `None` for `r#name`.
 fn end_of_raw(chars: &[char], from: usize) -> Option<((usize, usize), usize)> {
     let hashes = chars.iter().skip(from + 1).take_while(|c| **c == '#').count();
     let begin = from + 1 + hashes;
@@ -223,7 +224,7 @@ fn end_of_raw(chars: &[char], from: usize) -> Option<((usize, usize), usize)> {
     Some(((begin + 1, end), end + 1 + hashes))
 }
 
-/// Joins continued lines, and reads the escapes that sentences have.
+/// Joins continued lines, and reads the escapes that are used in sentences.
 fn unescape(literal: &[char]) -> String {
     let (mut text, mut rest) = (String::new(), literal.iter().copied().peekable());
     while let Some(c) = rest.next() {
@@ -273,11 +274,11 @@ fn tokens(bare: &str) -> Vec<(usize, Token)> {
     tokens
 }
 
-/// The paths of more than one segment, and the single ones of `use`.
+/// The paths of more than one segment, and the single names after `use`.
 fn paths(bare: &str) -> Vec<Named> {
     let tokens = tokens(bare);
     let mut found = Vec::new();
-    // For each open brace, whether a module is in it.
+    // For each open brace, whether it is a module's.
     let mut braces: Vec<bool> = Vec::new();
     let mut at = 0;
     while at < tokens.len() {
@@ -343,7 +344,7 @@ fn tree(
                 at += 1;
                 loop {
                     match tokens.get(at) {
-                        // The new name after it is nobody's path.
+                        // The new name after it is not part of a path.
                         Some((_, Token::Name(name))) if name == "as" => at += 2,
                         Some((_, Token::Name(_))) => at = tree(tokens, at, &segments, inside, found),
                         Some((_, Token::Close)) | None => return at + 1,

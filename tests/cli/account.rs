@@ -1,5 +1,5 @@
-//! The Kimi account as `doctor` sees it: the engine's settings, a login that Kimi does not take, a folder in
-//! which a renewed one would be lost. The names of the tests are the messages by which people know these
+//! The Kimi account as `doctor` sees it: the engine's settings, a login that Kimi does not accept, a folder
+//! in which a renewed login would be lost. The tests are named after the messages by which people know these
 //! troubles.
 
 use std::fs;
@@ -13,11 +13,12 @@ use crate::world::{Home, NANOKIMI};
 
 const CONFIG: &str = "nanokimi/data/credentials/config.toml";
 const LOGIN: &str = "nanokimi/data/credentials/kimi-code.json";
-/// A login that is good until 2100.
+/// A login that is valid until 2100.
 const GOOD: &str =
     r#"{"access_token":"canary-token","refresh_token":"canary-refresh","expires_at":4102444800}"#;
 
-/// What `doctor` says in this home of the Kimi account: its findings between those of Docker and of WhatsApp.
+/// What `doctor` says about the Kimi account in this home: its findings between those of Docker and of
+/// WhatsApp.
 fn account(home: &Home) -> String {
     let before = home.listing();
     let said = home.run(&["doctor"]);
@@ -32,7 +33,7 @@ fn between(doctor: &str) -> String {
     lines.join("\n")
 }
 
-/// A home whose login is asked about at a Kimi that answers so.
+/// A home whose login is checked at a Kimi that gives this answer.
 fn home_with(login: &str, status: &'static str) -> (Home, fake_kimi::FakeKimi) {
     home_at(fake_kimi::start(status), login)
 }
@@ -246,7 +247,7 @@ fn a_kimi_that_is_out_of_reach_is_a_warning() {
     ");
 }
 
-/// What `doctor` says when these mounts were made in a home with a good login; `$CREDENTIALS` is the login's
+/// What `doctor` says if these mounts were made in a home with a good login. `$CREDENTIALS` is the login's
 /// folder.
 fn with_mounts(mounts: &str) -> String {
     let (home, kimi) = home_with(GOOD, "200 OK");

@@ -1,4 +1,4 @@
-//! A database that is none, is damaged, is newer, belongs to others, or is in use.
+//! A file that is no database, and a database that is damaged, is newer, belongs to others, or is in use.
 
 use std::fs;
 use std::io::{BufRead, BufReader};
@@ -12,7 +12,7 @@ use support::fake_docker::{self, Image};
 
 use crate::world::Home;
 
-/// The verbs that work with the database alone.
+/// The verbs that need only the database.
 const NEED_THE_DATABASE: [&[&str]; 5] = [
     &["status"],
     &["groups", "list"],
@@ -21,7 +21,7 @@ const NEED_THE_DATABASE: [&[&str]; 5] = [
     &["chat", "--group", "family"],
 ];
 
-/// The refusal of this home, the same for every verb that needs the database; `doctor` says it, too.
+/// The refusal of this home. It is the same for every verb that needs the database; `doctor` says it too.
 fn refusal(home: &Home) -> String {
     let refusal = home.all_refuse(&NEED_THE_DATABASE);
     let before = home.listing();
@@ -51,7 +51,7 @@ fn a_damaged_one_is_left_alone() {
     let home = Home::new();
     let file = fs::OpenOptions::new().write(true).open(home.database()).unwrap();
     let length = file.metadata().unwrap().len();
-    // All but the first page, which holds the schema.
+    // Everything except the first page, which holds the schema.
     file.write_all_at(&vec![0xff; usize::try_from(length).unwrap() - 4096], 4096).unwrap();
     assert_snapshot!(refusal(&home), @"The database HOME/nanokimi/store/nanokimi.db is damaged; stop nanokimi and restore it from a copy, or move it away to begin anew");
 }

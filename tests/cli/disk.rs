@@ -1,4 +1,4 @@
-//! A disk without room, a disk that can only be read, a home that is no folder or belongs to others.
+//! A disk without room, a read-only disk, a home that is no folder or belongs to others.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -15,8 +15,8 @@ enum Disk {
     ReadOnly,
 }
 
-/// Runs the binary with a disk of its own as home; no file on that disk may change. `made` is what is there
-/// before.
+/// Runs the binary with a disk of its own as home; no file on that disk may change. `made` is what exists
+/// there before.
 fn on(disk: Disk, made: &str, arguments: &str) -> Said {
     need_user_namespaces();
     let outside = tempfile::tempdir().unwrap();

@@ -1,4 +1,4 @@
-//! No Docker, somebody else's Docker, a Docker that runs as root, no image.
+//! No Docker, a Docker of another person, a Docker that runs as root, no image.
 
 use std::io::{BufRead, BufReader};
 use std::os::unix::fs::PermissionsExt;
@@ -11,7 +11,7 @@ use support::fake_docker::{self, Image};
 
 use crate::world::{Home, Person};
 
-/// The verbs that need Docker, and need it before they touch anything.
+/// The verbs that need Docker before they change anything.
 const NEED_DOCKER: [&[&str]; 3] = [&["build"], &["chat"], &["chat", "--say", "hello"]];
 
 #[test]

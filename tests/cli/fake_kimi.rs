@@ -1,13 +1,13 @@
-//! A Kimi API that says one thing to everybody, and remembers who asked what.
+//! A Kimi API that gives the same answer to everybody, and records the requests.
 
 use std::io::{BufRead, BufReader, Write};
 use std::net::TcpListener;
 use std::sync::mpsc::{Receiver, channel};
 use std::thread;
 
-/// A running one, for as long as the test's process lives.
+/// A running one; it lives as long as the test's process.
 pub struct FakeKimi {
-    /// As settings want it.
+    /// In the form for the settings.
     pub base_url: String,
     /// The lines of each request's head, in lower case.
     pub asked: Receiver<Vec<String>>,

@@ -1,4 +1,4 @@
-//! Groups that cannot be, and what must be said in them.
+//! Groups that are not possible, and messages that a group would not answer.
 
 use insta::assert_snapshot;
 

@@ -1,5 +1,5 @@
-//! `nanokimi login` as a process, against the practice model's login server: every end of it, and what stays
-//! on disk.
+//! `nanokimi login` as a process, with the practice model's login server: every way it can end, and what
+//! stays on disk.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -18,12 +18,12 @@ use tokio::time::timeout;
 use crate::world::{Home, Said};
 
 const FILE: &str = "nanokimi/data/credentials/kimi-code.json";
-/// Longer than anything takes that these tests wait for.
+/// Longer than anything that these tests wait for.
 const PATIENCE: Duration = Duration::from_secs(30);
-/// Between two looks at something that tells nobody when it changes.
+/// The time between two checks of something that does not report its changes.
 const LOOK: Duration = Duration::from_millis(5);
 
-/// Kimi's servers, and a home whose nanokimi asks them.
+/// Kimi's servers, and a home whose nanokimi uses them.
 struct World {
     practice: Practice,
     login_server: MockLoginServer,
@@ -60,7 +60,7 @@ impl World {
         self.cleared(self.home.run(arguments))
     }
 
-    /// With nothing in it of tokens, and the server's port left out.
+    /// Checks that it shows no token, and removes the server's port.
     fn cleared(&self, said: Said) -> Said {
         let server = self.practice.oauth_host();
         let clear = |text: String| {
@@ -89,7 +89,7 @@ impl World {
         fs::read_to_string(self.home.path(FILE)).unwrap()
     }
 
-    /// The login did not come about, and nothing is left of the attempt.
+    /// The login has failed, and no file of the attempt is left.
     fn nobody_is_logged_in(&self) {
         let folder = self.home.path("nanokimi/data/credentials");
         let entries = fs::read_dir(folder).unwrap();
@@ -237,7 +237,7 @@ fn whoever_gives_up_leaves_nothing_behind() {
         world.login_server.set_approval(Approval::Waits);
         let child = world.start();
         world.polls(1);
-        // To timeout, which passes it on.
+        // The signal goes to `timeout`, which passes it on.
         let sent = std::process::Command::new("kill").args(["-s", signal, &child.id().to_string()]).status();
         assert!(sent.unwrap().success());
         let said = world.ended(child);
@@ -283,7 +283,7 @@ fn status_shows_whose_login_it_is_and_what_is_left_of_the_plan() {
     quota, 5 h  99 % left (1 of 100 used), anew 2100-01-01 00:00 UTC
     ");
 
-    // Revoked at Kimi; too old to ask with; without a refresh token.
+    // Revoked at Kimi; too old to use; without a refresh token.
     world.login_server.expire_access_tokens();
     let said = world.run(&["login", "--status"]).done();
     assert_snapshot!(said.stdout.lines().last().unwrap(), @"quota       not told: it does not accept the login (HTTP 401)");
@@ -330,7 +330,7 @@ fn on_a_terminal_the_page_is_a_qr_code_too_and_the_time_is_counted_down() {
     command.env_clear().current_dir(world.home.path(""));
     command.envs(inner.get_envs().filter_map(|(name, value)| Some((name, value?))));
     let child = command.stdout(Stdio::piped()).spawn().unwrap();
-    // Longer than a second.
+    // This takes longer than a second.
     world.polls(40);
     world.login_server.set_approval(Approval::Agrees);
     let shown = world.ended(child).done().stdout;

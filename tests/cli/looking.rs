@@ -1,4 +1,4 @@
-//! `status`, `groups list` and `doctor`: looking makes nothing, and says how to begin.
+//! `status`, `groups list` and `doctor`: they only look, create nothing, and say how to begin.
 
 use std::process::Stdio;
 
@@ -67,7 +67,7 @@ fn nobody_is_led_to_an_install_that_an_agent_has_planted() {
         let planted_store = std::fs::read(home.path(&format!("{place}/store/nanokimi.db"))).unwrap();
         assert!(planted_store.is_empty(), "{planted}: nothing is written there");
     }
-    // Nor by a path that begins wherever somebody stands.
+    // A path that depends on the current folder does not work either.
     let home = Home::new().set("NANOKIMI_HOME", "nanokimi/groups/family");
     assert_snapshot!(home.refuses(&["status"]), @"NANOKIMI_HOME=nanokimi/groups/family is not a whole path; write it from the beginning, with /");
 }
@@ -157,7 +157,7 @@ fn results_that_cannot_be_written_are_no_success() {
     assert_snapshot!(String::from_utf8_lossy(&output.stderr), @"nanokimi: Failed to write the results: there is no space left on that disk; make room and try again");
 }
 
-/// The room on this machine's disk is no business of the test.
+/// The test does not depend on the room on this machine's disk.
 fn without_free_room(doctor: &str) -> String {
     let lines =
         doctor.lines().filter(|line| !line.contains("are free on the disk") && !line.contains("Make room"));

@@ -1,7 +1,6 @@
-//! The real binary as a process, without Docker: what a person reads when something is missing, wrong or
-//! full.
+//! The real binary as a process, without Docker: what a person reads if something is missing, wrong or full.
 //!
-//! Every refusal is one sentence that says what to do, ends with an exit code that is not 0, and changes
+//! Every refusal is one sentence that says what to do. It ends with an exit code that is not 0, and changes
 //! nothing.
 
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]

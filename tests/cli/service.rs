@@ -1,4 +1,4 @@
-//! A service where there is no systemd to ask. What it does under one is told in `tests/systemd/story`.
+//! A service on a machine without systemd. `tests/systemd/story` tests it with systemd.
 
 use std::os::unix::fs::{PermissionsExt, symlink};
 
@@ -15,7 +15,7 @@ const ASK_SYSTEMD: [&[&str]; 5] = [
     &["service", "logs"],
 ];
 
-/// A home whose only programs are those that the tests need, and these.
+/// A home whose only programs are these, and the ones that the tests need.
 fn home_with(programs: &[(&str, &str)]) -> Home {
     let home = Home::new();
     std::fs::create_dir(home.path("bin")).unwrap();

@@ -7,7 +7,7 @@ use crate::world::Home;
 
 const KEY: &str = "sk-canary0123456789";
 
-/// The refusal of a home with this `.env`, the same for every verb that reads settings.
+/// The refusal of a home with this `.env`. It is the same for every verb that reads settings.
 fn refusal(env_file: &str) -> String {
     let home = Home::new();
     home.write("nanokimi/.env", env_file);

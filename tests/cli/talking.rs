@@ -1,4 +1,4 @@
-//! `run` and `chat` with a Docker that cannot make containers.
+//! `run` and `chat` with a Docker that cannot create containers.
 
 use std::io::{BufRead, BufReader};
 use std::process::Stdio;
@@ -38,7 +38,7 @@ fn without_a_login_what_is_said_is_kept() {
     assert!(home.run(&["status"]).done().stdout.contains("messages waiting     2\n"));
 }
 
-/// What was told meanwhile, without times and without the log.
+/// What was reported meanwhile, without times and without the log.
 fn told(said: &Said) -> String {
     let lines = said.stderr.lines().filter(|line| !line.contains(" WARN "));
     lines.map(|line| line.split_once(" s] ").map_or(line, |(_, stage)| stage)).collect::<Vec<_>>().join("\n")

@@ -1,5 +1,5 @@
-//! Words that try the terminal: whoever's they are, none of them moves the cursor, fills the clipboard or
-//! turns the writing around.
+//! Texts that attack the terminal: whoever wrote them, they must not move the cursor, fill the clipboard or
+//! change the writing direction.
 
 use insta::assert_snapshot;
 use rusqlite::Connection;
@@ -7,12 +7,12 @@ use support::fake_docker::{self, Image};
 
 use crate::world::{Home, Said};
 
-/// Clears the screen, fills the clipboard, sets the title, types over the line, colours by C1, turns the
-/// writing, rings.
+/// Clears the screen, fills the clipboard, sets the title, types over the line, sets colours with C1 codes,
+/// changes the writing direction, rings.
 const EVIL: &str =
     "\x1b[2J\x1b]52;c;cm0=\x07\x1b]0;mine\x1b\\over\rwritten\u{9b}31m\u{202e}nimda\u{2066}\u{7}\u{8}!";
 
-/// Nothing that was said to the terminal does more than show.
+/// Every character of the output is only shown; no character controls the terminal.
 #[track_caller]
 fn only_shows(what: &str, said: &Said) {
     for (stream, text) in [("stdout", &said.stdout), ("stderr", &said.stderr)] {
@@ -30,7 +30,7 @@ fn no_verb_lets_words_act_on_the_terminal() {
     let home = Home::new();
     home.write("nanokimi/.env", "LOG_LEVEL=debug\nMOONSHOT_API_KEY=sk-none\n");
     fake_docker::start(&home.path("run/docker.sock"), Image::Built);
-    // As an older version, or another program, may have left them.
+    // An older version, or another program, may have left these.
     let database = Connection::open(home.database()).unwrap();
     database.execute("UPDATE groups SET trigger = ?1 WHERE name = 'family'", [EVIL]).unwrap();
     database.execute("INSERT INTO chats (id, name, seen_at) VALUES ('1203630@g.us', ?1, 0)", [EVIL]).unwrap();
@@ -44,7 +44,7 @@ fn no_verb_lets_words_act_on_the_terminal() {
         (vec!["status"], "waiting"),
         (vec!["usage"], ""),
         (vec!["doctor"], "settings"),
-        // what was typed is repeated in what is refused
+        // the refusal repeats what was typed
         (vec!["groups", "add", EVIL], "nimda"),
         (vec!["groups", "remove", EVIL], "nimda"),
         (vec!["groups", "add", "more", "--chat", EVIL], "nimda"),

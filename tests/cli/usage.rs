@@ -1,5 +1,5 @@
-//! `nanokimi usage`: the tokens and turns of each group by day. Into a pipe it is a plain table, without
-//! bars.
+//! `nanokimi usage`: the tokens and turns of each group by day. If the output is a pipe, it is a plain table
+//! without bars.
 
 use insta::assert_snapshot;
 use nanokimi::clock::Clock;
@@ -10,11 +10,11 @@ use crate::world::Home;
 /// A time zone in which it is about noon, so that no day ends during a test.
 fn noon_zone() -> String {
     let hour = Clock::System.now().to_zoned(jiff::tz::TimeZone::UTC).hour();
-    // In these names, what is east of Greenwich has a minus.
+    // In these names, zones east of Greenwich have a minus.
     format!("Etc/GMT{:+}", hour - 12)
 }
 
-/// The midnight, in that zone, with which the day before so many days began.
+/// The midnight, in that zone, at the beginning of the day this many days ago.
 fn midnight(days: i64) -> jiff::Zoned {
     let today = Clock::System.now().in_tz(&noon_zone()).unwrap().start_of_day().unwrap();
     &today - jiff::SignedDuration::from_hours(24 * days)
@@ -37,7 +37,7 @@ fn turn(home: &Home, group: &str, began_at: i64, tokens: [i64; 3]) {
         .unwrap();
 }
 
-/// The same whatever day it is.
+/// The text with the dates replaced, so that it is the same on every day.
 fn dated(said: &str) -> String {
     let date = |days| midnight(days).date().to_string();
     said.replace(&date(0), "----today-").replace(&date(1), "-yesterday").replace(&date(9), "9-days-ago")
@@ -130,7 +130,7 @@ fn a_group_that_never_was_is_named_and_so_are_too_many_days() {
     assert_snapshot!(said.stderr.lines().next().unwrap(), @"error: invalid value '0' for '--days <N>': 0 is not in 1..=366");
 }
 
-/// With a terminal of 80 columns there are bars, and no line is broken.
+/// On a terminal of 80 columns there are bars, and no line is broken.
 #[test]
 fn on_a_terminal_there_are_bars() {
     let home = Home::new().set("TZ", &noon_zone()).set("TERM", "xterm");

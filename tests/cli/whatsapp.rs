@@ -1,5 +1,5 @@
-//! WhatsApp when no account is linked: every verb that needs one says so, with an exit code of its own. What
-//! they do with one is told in `tests/whatsapp/program`.
+//! WhatsApp without a linked account: every verb that needs an account says so, with an exit code of its own.
+//! `tests/whatsapp/program` tests them with an account.
 
 use std::os::unix::fs::PermissionsExt;
 

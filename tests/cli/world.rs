@@ -12,18 +12,19 @@ use sha2::{Digest, Sha256};
 use tempfile::TempDir;
 
 pub const NANOKIMI: &str = env!("CARGO_BIN_EXE_nanokimi");
-/// Longer than any of these runs takes; what takes longer hangs.
+/// Longer than any of these runs takes; a run that takes longer hangs.
 const LIMIT_SECS: &str = "60";
 
-/// As whom the binary runs: in a user namespace of its own, so that it is the same whoever runs the tests.
+/// The user that runs the binary, in a user namespace of its own. So it does not matter which user runs the
+/// tests.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Person {
-    /// Nobody in particular, who owns the home and may do no more than its modes say.
+    /// An ordinary user that owns the home, and may do only what the file modes allow.
     Ordinary,
     Root,
 }
 
-/// A home, whose install is the folder `nanokimi` in it.
+/// A home. Its install is the folder `nanokimi` in it.
 pub struct Home {
     folder: TempDir,
     person: Person,
@@ -39,7 +40,7 @@ pub struct Said {
 }
 
 impl Home {
-    /// A home without anything in it.
+    /// An empty home.
     pub fn empty() -> Self {
         need_user_namespaces();
         let folder = tempfile::tempdir().unwrap();
@@ -114,8 +115,8 @@ impl Home {
         Said { code: output.status.code(), stdout: text(output.stdout), stderr: text(output.stderr) }
     }
 
-    /// Runs what must be refused, and returns the one sentence that says why. Nothing in the home has
-    /// changed.
+    /// Runs a command that must be refused, and returns the one sentence that says why. Nothing in the home
+    /// has changed.
     pub fn refuses(&self, arguments: &[&str]) -> String {
         let before = self.listing();
         let said = self.run(arguments);
@@ -124,7 +125,7 @@ impl Home {
         said.refusal()
     }
 
-    /// As [`ContainerHome::refuses`], for verbs that are refused with the same sentence.
+    /// Like [`Home::refuses`], for verbs that are refused with the same sentence.
     pub fn all_refuse(&self, verbs: &[&[&str]]) -> String {
         let refusals: Vec<String> = verbs.iter().map(|verb| self.refuses(verb)).collect();
         let [first, others @ ..] = &refusals[..] else { panic!("no verbs, no refusal") };
@@ -132,13 +133,13 @@ impl Home {
         first.clone()
     }
 
-    /// Everything in the home: kind and mode, and of files what they hold. The lock is no data: it only says
-    /// who works here.
+    /// Everything in the home: kind and mode, and the content of files. The lock is left out: it only says
+    /// which process works here.
     pub fn listing(&self) -> BTreeMap<PathBuf, String> {
         let mut listing = BTreeMap::new();
         list(self.folder.path(), &mut listing);
         listing.remove(&self.path("nanokimi/store/nanokimi.lock"));
-        // The index of SQLite's journal: a reader, such as a service that runs, leaves a mark in it.
+        // The index of SQLite's journal. A reader, such as a running service, leaves a mark in it.
         listing.remove(&self.path("nanokimi/store/nanokimi.db-shm"));
         listing
     }
@@ -160,7 +161,7 @@ fn list(path: &Path, listing: &mut BTreeMap<PathBuf, String>) {
 }
 
 impl Said {
-    /// It worked.
+    /// The run succeeded.
     pub fn done(self) -> Self {
         assert_eq!(self.code, Some(0), "{self:?}");
         self
@@ -180,8 +181,8 @@ impl Said {
 }
 
 /// # Panics
-/// Where an ordinary user may not make user namespaces: these tests use them to be root, or not, and to
-/// mount.
+/// If an ordinary user may not make user namespaces. These tests use them to be root, or not to be root, and
+/// to mount.
 pub fn need_user_namespaces() {
     static LOOKED: Once = Once::new();
     LOOKED.call_once(|| {

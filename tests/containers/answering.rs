@@ -1,4 +1,4 @@
-//! What people write reaches the model as what it is.
+//! People's messages reach the model as what they are.
 
 use nanokimi::agent::Engine;
 use support::container_world::World;

@@ -1,13 +1,13 @@
-//! The attack table: what an agent does that somebody has talked round, what people write to it, and what it
-//! leaves behind, against the program as it runs, with WhatsApp's side and the model our own. One line a row,
-//! with its figure.
+//! The attack table: what an agent does after a person has talked it into something, what people write to it,
+//! and what it leaves behind. All of it runs against the real program; WhatsApp's side and the model are our
+//! own. Each row prints one line with its figure.
 //!
-//! `attack.py` is what happens inside the container. Beside it another chat is asked something all the while:
-//! how long it waits, and how much memory the service takes, are the last two lines.
+//! `attack.py` runs inside the container. Meanwhile another chat is asked questions all the time. The last
+//! two lines are how long that chat waits, and how much memory the service takes.
 //!
-//! A row of which nothing may get through is `refused`; one that costs something, but no more than stated, is
-//! `bounded`. The rows that take seconds run with every `tests/run containers`; `TEST_ATTACK=long`
-//! (`tests/run attack`) runs all.
+//! A row is `refused` if nothing may get through, and `bounded` if it costs something, but no more than
+//! stated. The rows that take seconds run with every `tests/run containers`; `TEST_ATTACK=long` (`tests/run
+//! attack`) runs all.
 
 use std::fs;
 use std::path::PathBuf;
@@ -36,17 +36,17 @@ const FAMILY: &str = "120363000000000001@g.us";
 const CLUB: &str = "120363000000000002@g.us";
 
 const SCRIPT: &str = include_str!("attack.py");
-/// A row takes no longer, two failing starts with their pauses included.
+/// No row takes longer, even with two failed starts and their pauses.
 const ROW_LIMIT: Duration = Duration::from_secs(300);
-/// Between two questions in the other chat.
+/// The time between two questions in the other chat.
 const ASK_EVERY: Duration = Duration::from_secs(2);
-/// In the rows that take minutes: of more than 120 messages in an hour a chat gets only two a minute.
+/// The same in the rows that take minutes: after 120 messages in an hour a chat gets only two a minute.
 const ASK_SELDOM_EVERY: Duration = Duration::from_secs(31);
 /// The promise of docs/security.md.
 const OTHERS_WAIT_MAX: Duration = Duration::from_secs(2);
 const MEMORY_MAX_MB: u64 = 200;
 
-/// How much of the table is run.
+/// The part of the table to run.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Extent {
     /// The rows that take seconds.
@@ -78,7 +78,7 @@ struct Attack {
     anna: Arc<Device>,
     family: mpsc::UnboundedReceiver<String>,
     others: Arc<Others>,
-    /// The longest that another chat has waited.
+    /// The longest time that another chat has waited.
     waited_most: Duration,
     broken: Vec<String>,
 }
@@ -119,7 +119,7 @@ impl Attack {
             while let Some(message) = inbox.recv().await {
                 let chat = message.info.source.chat.to_string();
                 let text = message.message.text_content().unwrap_or_default().to_owned();
-                // Nobody hears any more when the table is over.
+                // The receiver is gone when the table is over.
                 if chat == FAMILY {
                     to_family.send(text).ok()
                 } else {
@@ -212,7 +212,7 @@ impl Attack {
         self.hears().await
     }
 
-    /// What the family's chat reads next; that Kai is still at work is no answer.
+    /// What the family's chat reads next; a text that Kai is still at work does not count as an answer.
     async fn hears(&mut self) -> String {
         loop {
             match timeout(ROW_LIMIT, self.family.recv()).await {
@@ -223,12 +223,12 @@ impl Attack {
         }
     }
 
-    /// Everything that was said until now is known.
+    /// Skips everything that was said so far.
     fn forget_what_was_said(&mut self) {
         while self.family.try_recv().is_ok() {}
     }
 
-    /// What a command of the agent has printed, or what the chat read instead.
+    /// The output of a command of the agent, or what the chat read instead.
     async fn agent_runs(&mut self, group: &str, command: &str) -> String {
         let printed = self.folder(&format!("groups/{group}/printed.txt"));
         fs::remove_file(&printed).ok();
@@ -256,7 +256,7 @@ impl Attack {
             what,
             &format!("{verdict} stopped after {took:.1} s, told in the chat and by status: {answer:.60}"),
         );
-        // What it has filled goes, as its owner would have it.
+        // The files that fill it are deleted, as the owner would do.
         fs::remove_dir_all(self.folder("groups/family/many")).ok();
         let back = self.asks("@Kai SAY back").await;
         self.tell(
@@ -266,7 +266,7 @@ impl Attack {
         );
     }
 
-    /// Nobody in the main channel or another chat has read a sentence of this kind.
+    /// No sentence of this kind was read in the main channel or in another chat.
     async fn nobody_is_told(&mut self, row: &str, what: &str, words: &str) {
         sleep(Duration::from_secs(1)).await;
         let told = self.program.asked(&format!("SELECT chat FROM outbox WHERE text LIKE '%{words}%'"));
@@ -274,7 +274,8 @@ impl Attack {
         self.tell(row, what, &format!("{verdict} {} chats were told", told.len()));
     }
 
-    /// Main's agent locks what is global, and leaves a socket there; a member's agent tries both.
+    /// The main channel's agent locks the global folder, and leaves a socket there; a member's agent tries
+    /// both.
     async fn locks_and_sockets(&mut self) {
         let global = self.folder("groups/global");
         let socket = std::os::unix::net::UnixListener::bind(global.join("meet.sock")).unwrap();
@@ -285,7 +286,7 @@ impl Attack {
         self.row("A1", "locks and sockets of another agent", "a1_try").await;
         drop((socket, file, config));
         fs::remove_file(global.join("meet.sock")).unwrap();
-        // What is there for all has changed, at which each agent is started anew before its next turn.
+        // The folder for all groups has changed, so each agent is started anew before its next turn.
         let answered = self.others.answered.load(Ordering::Relaxed);
         let others_are_back = async {
             while self.others.answered.load(Ordering::Relaxed) < answered + 2 {
@@ -296,7 +297,7 @@ impl Attack {
         self.others.waited_ms.store(0, Ordering::Relaxed);
     }
 
-    /// What an agent leaves so that no engine starts any more: its chat is answered all the same.
+    /// An agent leaves something that stops every engine from starting: its chat is answered nevertheless.
     async fn poisons(&mut self) {
         let sessions = match self.engine {
             Engine::KimiCli => "/home/node/.kimi/sessions/*/main",
@@ -373,7 +374,7 @@ impl Attack {
         }
     }
 
-    /// Eight bytes that ended the whole service once.
+    /// Eight bytes that once ended the whole service.
     async fn carriage_return(&mut self) {
         let said = self.agent_runs("family", "python3 /workspace/group/attack.py a15").await;
         self.forget_what_was_said();
@@ -382,7 +383,8 @@ impl Attack {
         self.tell("A15", "*a*, carriage return, ===", &format!("{verdict} ({})", said.trim()));
     }
 
-    /// One answer of a thousand pieces. The last of the chat's rows: what is left of it waits for its turn.
+    /// One answer of a thousand pieces. It is the chat's last row, since the rest of the answer still has to
+    /// wait.
     async fn pieces(&mut self) {
         let before: usize = self.sent();
         let flood = "a<reaction>👍</reaction>".repeat(2_500);
@@ -400,7 +402,7 @@ impl Attack {
         rows[0].parse().unwrap()
     }
 
-    /// What is no frame ends its engine, and nothing else.
+    /// A text that is not a frame ends its engine, and nothing else.
     async fn frames(&mut self) {
         let said = self.agent_runs("family", "python3 /workspace/group/attack.py a16").await;
         self.forget_what_was_said();
@@ -426,7 +428,7 @@ impl Attack {
         );
     }
 
-    /// Pictures by WhatsApp: one that says that it is 65,535 by 65,535, and one that is none.
+    /// Pictures by WhatsApp: one claims to be 65,535 by 65,535, and one is not a picture.
     async fn media(&mut self) {
         let mut large =
             b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR\0\0\xff\xff\0\0\xff\xff\x08\x06\0\0\0\0\0\0\0".to_vec();
@@ -465,7 +467,7 @@ impl Attack {
         );
     }
 
-    /// What an owner is made to type, and settings that lead the key elsewhere.
+    /// Texts that an owner is asked to type, and settings that lead the key elsewhere.
     async fn settings_and_names(&mut self) {
         let names = [
             "",
@@ -548,7 +550,7 @@ impl Attack {
         let verdict = if memory_mb <= MEMORY_MAX_MB { "bounded" } else { "BROKEN" };
         self.tell("", "memory of the service at most", &format!("{verdict} {memory_mb} MB"));
         let waited = self.waited_most;
-        // A machine that does something else besides says nothing of the promise.
+        // If the machine does other work too, the result says nothing about the promise.
         let most = if self.extent == Extent::Long { OTHERS_WAIT_MAX } else { PATIENCE };
         let verdict = if waited <= most { "bounded" } else { "BROKEN" };
         self.tell("", "another chat has waited at most", &format!("{verdict} {:.1} s", waited.as_secs_f32()));
@@ -560,12 +562,12 @@ impl Attack {
     }
 }
 
-/// What another chat has to do with the attack.
+/// The effect of the attack on another chat.
 struct Others {
     /// The longest wait for an answer since the last line of the table, in milliseconds.
     waited_ms: AtomicU64,
     answered: AtomicU64,
-    /// Between an answer and the next question, in milliseconds.
+    /// The time between an answer and the next question, in milliseconds.
     pause_ms: AtomicU64,
 }
 
@@ -593,7 +595,7 @@ async fn ask_in_club(anna: Arc<Device>, mut club: mpsc::UnboundedReceiver<String
             }
         };
         let answered = timeout(PATIENCE, answer).await.is_ok();
-        // The first one starts its agent.
+        // The first question starts its agent.
         if number > 0 {
             let waited = if answered { began.elapsed() } else { PATIENCE };
             others.waited_ms.fetch_max(millis(waited), Ordering::Relaxed);

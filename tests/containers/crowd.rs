@@ -1,8 +1,8 @@
-//! Twenty chats on a machine with 2 GB, each with an agent of its own: all ask at once, then again and again
-//! at random. Every question is answered, and the kernel ends nobody for want of memory.
+//! Twenty chats on a machine with 2 GB, each with an agent of its own. All ask at once, then again and again
+//! at random. Every question is answered, and the kernel ends no process for lack of memory.
 //!
-//! `tests/run crowd SECONDS` runs it in a cgroup of that size, with Docker and all containers; it is a minute
-//! long, or as long as `TEST_CROWD_SECS` says.
+//! `tests/run crowd SECONDS` runs it in a cgroup of that size, with Docker and all containers. It takes a
+//! minute, or as long as `TEST_CROWD_SECS` says.
 
 use std::collections::BTreeMap;
 use std::fs;
@@ -17,7 +17,7 @@ use tokio::time::sleep;
 
 const CHATS: usize = 20;
 const SECONDS: u64 = 60;
-/// Between two questions at random.
+/// The time between two questions at random.
 const PAUSE: Duration = Duration::from_millis(700);
 
 #[expect(clippy::print_stdout, reason = "figures for docs/performance.md")]
@@ -47,7 +47,7 @@ async fn twenty_chats_on_two_gigabytes_are_all_answered() {
     let end = Instant::now() + Duration::from_secs(seconds);
     let mut dice = 7_u64;
     while Instant::now() < end {
-        // Knuth's generator: which chat asks next is the same in each run.
+        // Knuth's generator: the order of the chats is the same in each run.
         dice = dice.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
         let chat = &chats[usize::try_from(dice >> 33).expect("a small number") % CHATS];
         if !crowd.waiting.contains_key(chat) {
@@ -83,7 +83,7 @@ async fn twenty_chats_on_two_gigabytes_are_all_answered() {
 
 struct Crowd {
     asked: usize,
-    /// The answers that are still to come, by chat, and when they were asked for.
+    /// The answers that have not come yet, by chat, and when they were asked for.
     waiting: BTreeMap<String, (String, Instant)>,
     waited: Vec<Duration>,
     most_agents: usize,
@@ -114,7 +114,7 @@ impl Crowd {
     }
 }
 
-/// How many processes of a cgroup were ended for want of memory: in `memory.events`, or in version 1.
+/// How many processes of a cgroup were ended for lack of memory: in `memory.events`, or in version 1.
 fn killed_for_memory(cgroup: &Path) -> u64 {
     let told = ["memory.events", "memory.oom_control"].iter().find_map(|file| {
         let text = fs::read_to_string(cgroup.join(file)).ok()?;

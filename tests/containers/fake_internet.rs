@@ -1,9 +1,8 @@
-//! A small internet for one test: this machine in a network namespace of its own, and beyond its only cable
-//! another one, with hosts at public addresses and at all those that no agent may reach. Nothing leads out of
-//! it, so that a fault cannot send a packet to a real address.
+//! A small internet for one test. This machine is in a network namespace of its own. Its only cable leads to
+//! another namespace, with hosts at public addresses and at all addresses that no agent may reach. No way
+//! leads out, so a fault cannot send a packet to a real address.
 //!
-//! Made without any rights but those of a person who may have user namespaces, as rootless Docker needs them
-//! too.
+//! It needs no rights except those of a user that may make user namespaces. Rootless Docker needs these too.
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
@@ -23,7 +22,7 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio_rustls::TlsAcceptor;
 
-/// Set inside of the namespaces.
+/// Set inside the namespaces.
 const INSIDE: &str = "TEST_INSIDE_OF_THE_TOWN";
 
 /// The host that agents may reach, and the public addresses of this machine.
@@ -31,10 +30,11 @@ pub const PUBLIC: &str = "93.184.216.34";
 pub const PUBLIC_IPV6: &str = "2606:2800:220:1::34";
 pub const OWN: &str = "93.184.216.1";
 pub const OWN_IPV6: &str = "2606:2800:220:1::1";
-/// The name server, where home routers have it; this machine asks it, and no agent reaches it.
+/// The name server, at the address that home routers use. This machine asks it; no agent reaches it.
 const NAME_SERVER: &str = "10.0.0.53";
 
-/// Where hosts listen that nobody may reach. What cannot be a host's address, such as a broadcast, has none.
+/// Hosts that no agent may reach. If an address cannot be a host's, such as a broadcast address, no host is
+/// there.
 pub const CLOSED: [&str; 31] = [
     "10.0.0.1",
     "10.0.0.53",
@@ -69,7 +69,7 @@ pub const CLOSED: [&str; 31] = [
     "fec0::1",
 ];
 
-/// What names lead to. Of two answers with a bar between them, the first is given once, then the second.
+/// The addresses of names. If two answers have a bar between them, the first is given once, then the second.
 const NAMES: [(&str, &str); 12] = [
     ("public.example", PUBLIC),
     ("www.public.example", PUBLIC),
@@ -85,11 +85,11 @@ const NAMES: [(&str, &str); 12] = [
     ("turning.example", "93.184.216.34 | 127.0.0.1"),
 ];
 
-/// The ports where hosts listen: the web's, and two that are none.
+/// The ports where hosts listen: the web's ports, and two others.
 const HTTP: u16 = 80;
 const HTTPS: u16 = 443;
 const OTHERS: [u16; 2] = [22, 8080];
-/// Where the fake internet itself connects to, to know that all who came before were counted.
+/// The fake internet itself connects to this, to know that all earlier connections were counted.
 const LAST: u16 = 7_777;
 
 /// Gives this machine its cable, its names and its routes. `$1` is the folder with its settings, `$2` a
@@ -121,25 +121,25 @@ const LAY_CABLE: &str = r#"
 "#;
 
 pub struct FakeInternet {
-    /// What its hosts trust each other by, as PEM.
+    /// The certificate by which its hosts trust each other, as PEM.
     pub certificate: String,
     seen: Arc<Mutex<Seen>>,
-    /// Keeps the other namespace.
+    /// Keeps the other namespace alive.
     keeper: Child,
     _settings: TempDir,
 }
 
 #[derive(Default)]
 struct Seen {
-    /// Whom a connection reached, in the order of time.
+    /// The hosts that connections reached, in order of time.
     connections: Vec<String>,
     lookups: BTreeMap<String, usize>,
-    /// What the web's host serves beside its own pages.
+    /// A folder that the web's host serves beside its own pages.
     served: Option<PathBuf>,
 }
 
-/// Runs a test once more, inside of a fake internet, and gives it that there. Outside it gives nothing, once
-/// the test has ended well.
+/// Runs a test once more inside a fake internet, and returns the fake internet there. Outside, it returns
+/// nothing once the test has ended well.
 pub async fn enter(test: &str) -> Option<FakeInternet> {
     if variable(INSIDE).is_some() {
         return Some(FakeInternet::build().await);
@@ -203,9 +203,9 @@ impl FakeInternet {
         lock(&self.seen).served = Some(folder);
     }
 
-    /// Whom connections have reached since the last call, hosts and this machine.
+    /// The hosts that connections have reached since the last call, this machine included.
     pub async fn connections(&self) -> Vec<String> {
-        // Whoever was there before these is counted before these.
+        // Earlier connections are counted before these.
         let last = [PUBLIC, "127.0.0.1"].map(|host| format!("{host}:{LAST}"));
         for place in &last {
             TcpStream::connect(place).await.unwrap();
@@ -217,7 +217,7 @@ impl FakeInternet {
         connections
     }
 
-    /// How often the IPv4 addresses of a name were asked for.
+    /// How often a look-up asked for the IPv4 addresses of a name.
     pub fn lookups(&self, name: &str) -> usize {
         lock(&self.seen).lookups.get(name).copied().unwrap_or(0)
     }
@@ -230,7 +230,7 @@ impl Drop for FakeInternet {
     }
 }
 
-/// The network of a process that has just been started into one of its own.
+/// The network of a process that has just started in a network of its own.
 async fn namespace_of(process: &Child) -> File {
     let (own, its) = ("/proc/self/ns/net", format!("/proc/{}/ns/net", process.id()));
     let made = async || fs::read_link(&its).unwrap() != fs::read_link(own).unwrap();
@@ -238,7 +238,7 @@ async fn namespace_of(process: &Child) -> File {
     File::open(&its).unwrap()
 }
 
-/// Brings one of the networks to life, in a thread of its own: that is what a network belongs to.
+/// Starts one of the networks, in a thread of its own: a network belongs to a thread.
 fn live(namespace: Option<File>, seen: Arc<Mutex<Seen>>, tls: TlsAcceptor) {
     let (ready, is_ready) = mpsc::channel();
     std::thread::spawn(move || {

@@ -1,4 +1,4 @@
-//! Whose the agents' files are, and what becomes of them.
+//! The owner of the agents' files, and what happens with them.
 
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
@@ -42,7 +42,7 @@ async fn what_an_agent_writes_belongs_to_the_person_who_can_change_and_delete_it
     world.ends().await;
 }
 
-/// Everything beneath a folder that can be looked into.
+/// Everything below a folder, as far as it can be read.
 fn everything_in(folder: &Path) -> Vec<PathBuf> {
     let mut found = Vec::new();
     for entry in fs::read_dir(folder).into_iter().flatten() {

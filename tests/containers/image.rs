@@ -38,7 +38,7 @@ impl Install {
     fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let paths = Paths::new(folder.path());
-        // The folder's random name, so that installs on one Docker are told apart.
+        // The folder's random name, so that the installs on one Docker are told apart.
         let id = InstallId::new(folder.path().file_name().unwrap().to_string_lossy().trim_start_matches('.'));
         let name = GroupName::parse("family").unwrap();
         let group = Group::new(name.clone(), ChatId::new("chat"), Role::Member);
@@ -129,7 +129,7 @@ async fn a_launch_that_cannot_work_says_why_and_leaves_nothing() {
     assert_eq!(failure.trouble, Trouble::LaunchFailed);
     assert!(failure.detail.contains("missing"), "{}", failure.detail);
 
-    // A file where the image has a folder: Docker creates the container and cannot start it.
+    // A file in place of a folder of the image: Docker creates the container but cannot start it.
     let mut no_start = install.spec("3");
     no_start.mounts[0].container = "/etc".to_owned();
     assert_eq!(docker.launch_container(&no_start).await.err().unwrap().trouble, Trouble::LaunchFailed);

@@ -1,4 +1,4 @@
-//! What a container may see and do, told by Docker and by the agent inside.
+//! What a container may see and do, as Docker and the agent inside report it.
 
 use nanokimi::agent::Engine;
 use nanokimi::container::seccomp;

@@ -1,5 +1,5 @@
-//! The second engine, kimi-code, in its own image: what is its own. What holds for both is in the other
-//! files.
+//! The second engine, kimi-code, in its own image: only what is special about it. The other files test what
+//! is the same for both.
 
 use std::fs;
 

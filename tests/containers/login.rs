@@ -1,4 +1,4 @@
-//! A Kimi login with real engines: what refuses or loses it is not seen in any chat, or is told once.
+//! A Kimi login with real engines. If it is refused or lost, the chats do not notice, or are told once.
 
 use std::time::Duration;
 
@@ -21,7 +21,7 @@ async fn a_token_that_ends_in_mid_turn_is_renewed_and_the_turn_is_answered_once(
         world.says("family", &format!("@Kai {}", runs(engine, "sleep 3"))).await;
         world.model_reads("sleep 3").await;
         desk.expire_access_tokens();
-        // What the tool has printed went to a file.
+        // The output of the tool went to a file.
         assert!(world.hears_in("family").await.starts_with("Kai: tool said: "));
         let LoginCounts { refreshes, refreshes_refused, refused, .. } = desk.counts();
         assert_eq!((refreshes, refreshes_refused, refused), (1, 0, 1));
@@ -54,7 +54,7 @@ async fn eight_chats_of_two_installs_whose_token_is_refused_at_once_are_answered
     assert_eq!(desk.counts(), LoginCounts::default());
 
     desk.expire_access_tokens();
-    // So slow that all of them have been refused before there is another token.
+    // So slow that all of them are refused before there is another token.
     desk.queue_faults([LoginFault::Slow(Duration::from_secs(4))]);
     for world in [&mut ours, &mut theirs] {
         for group in GROUPS {

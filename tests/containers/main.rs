@@ -1,9 +1,9 @@
 //! Ring 2: the real service on real rootless Docker with the real image and the real engine, in real time.
-//! Only the model is the practice one, and the bridge's end is in the test's hands.
+//! Only the model is the practice model, and the test controls the bridge's end.
 //!
-//! Runs as an ordinary person. What it needs and does not find fails: rootless Docker (at `TEST_DOCKER`, such
-//! as `unix:///run/user/1000/docker.sock`, else in `XDG_RUNTIME_DIR`) and the program (`TEST_NANOKIMI`). The
-//! agent image is built if it is missing. `tests/run containers` brings all of it.
+//! Runs as an ordinary user. A missing requirement is a failure: rootless Docker (at `TEST_DOCKER`, such as
+//! `unix:///run/user/1000/docker.sock`, else in `XDG_RUNTIME_DIR`) and the program (`TEST_NANOKIMI`). The
+//! agent image is built if it is missing. `tests/run containers` provides all of it.
 
 #![expect(clippy::unwrap_used, reason = "in a test a panic says what went wrong")]
 

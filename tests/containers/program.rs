@@ -39,7 +39,8 @@ impl Program {
     }
 
     /// An install that is linked to this phone's account, as `nanokimi auth` does it. The program itself
-    /// cannot: only tests are built to accept our server's certificate, which it shows once, at the linking.
+    /// cannot do it: only tests are built to accept our server's certificate, which it shows once, at the
+    /// linking.
     pub async fn linked(server: &Server, phone: &str) -> Self {
         let program = Self::without_groups().await;
         let files = Files::new();
@@ -99,7 +100,7 @@ impl Program {
             .unwrap();
     }
 
-    /// Runs a verb that ends by itself, and well; what it prints is returned.
+    /// Runs a verb that ends by itself without an error. Returns its output.
     pub async fn does(&self, arguments: &[&str]) -> String {
         let output = timeout(PATIENCE, self.command(arguments).output()).await.unwrap().unwrap();
         let (printed, said) =
@@ -108,12 +109,12 @@ impl Program {
         printed.into_owned()
     }
 
-    /// Runs a verb that may refuse; says whether it went well, and what it printed.
+    /// Runs a verb that may refuse. Returns whether it succeeded, and its output.
     pub async fn tries(&self, arguments: &[&str]) -> (bool, String) {
         self.tries_with(arguments, &[]).await
     }
 
-    /// The same with settings of the environment.
+    /// The same with environment variables.
     pub async fn tries_with(&self, arguments: &[&str], environment: &[(&str, &str)]) -> (bool, String) {
         let mut command = self.command(arguments);
         command.envs(environment.iter().copied());
@@ -122,7 +123,7 @@ impl Program {
         (output.status.success(), String::from_utf8_lossy(&said).into_owned())
     }
 
-    /// What a verb prints for somebody who stands in this folder and names no install.
+    /// The output of a verb for a person in this folder that names no install.
     pub async fn looks_from(&self, folder: &Path, arguments: &[&str]) -> String {
         let mut command = Command::new(variable("TEST_NANOKIMI").expect("TEST_NANOKIMI names the program"));
         let nobodys_home = tempfile::tempdir().unwrap();
@@ -131,7 +132,7 @@ impl Program {
         String::from_utf8_lossy(&[output.stdout, output.stderr].concat()).into_owned()
     }
 
-    /// Starts a verb that goes on until it is ended.
+    /// Starts a verb that runs until it is ended.
     pub fn starts(&self, arguments: &[&str], environment: &[(&str, &str)]) -> Process {
         let mut command = self.command(arguments);
         command.envs(environment.iter().copied());
@@ -152,7 +153,7 @@ impl Program {
         command
     }
 
-    /// The test is over: nothing of the install is left on Docker.
+    /// The test is over: no container of the install is left on Docker.
     pub async fn ends(self) {
         nothing_is_left(&self.install().await).await;
     }
@@ -163,7 +164,7 @@ pub struct Process {
     child: Child,
     stdin: Option<ChildStdin>,
     lines: mpsc::UnboundedReceiver<String>,
-    /// All lines of both its outputs that were read.
+    /// All lines that were read from both outputs.
     printed: Vec<String>,
 }
 
@@ -185,7 +186,7 @@ impl Process {
         }
     }
 
-    /// Everything that it has printed until now.
+    /// Everything that it has printed so far.
     pub fn printed_so_far(&mut self) -> &[String] {
         while let Ok(line) = self.lines.try_recv() {
             self.printed.push(line);
@@ -193,7 +194,7 @@ impl Process {
         &self.printed
     }
 
-    /// The most memory that it ever had, in MB.
+    /// The most memory that it has used so far, in MB.
     pub fn most_memory_mb(&self) -> u64 {
         let status = std::fs::read_to_string(format!("/proc/{}/status", self.child.id().unwrap())).unwrap();
         let peak = status.lines().find_map(|line| line.strip_prefix("VmHWM:")).unwrap();
@@ -205,13 +206,13 @@ impl Process {
         self.child.kill().await.unwrap();
     }
 
-    /// Nobody types any more; the program ends by itself, and well. Returns what it printed.
+    /// The input ends; the program ends by itself without an error. Returns its output.
     pub async fn ends(mut self) -> Vec<String> {
         self.stdin = None;
         self.ended().await
     }
 
-    /// As `systemctl stop` does. Returns what it printed.
+    /// As `systemctl stop` does. Returns its output.
     pub async fn stops(self) -> Vec<String> {
         let process = Pid::from_raw(self.child.id().unwrap().cast_signed()).unwrap();
         kill_process(process, Signal::TERM).unwrap();

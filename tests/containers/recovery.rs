@@ -1,4 +1,4 @@
-//! What is killed goes on where it was: containers, the service, and the program itself.
+//! Containers, the service and the program itself are killed, and go on from the point where they were.
 
 use std::time::{Duration, Instant};
 
@@ -78,7 +78,7 @@ async fn a_service_that_stops_in_a_turn_ends_the_container_in_time_and_answers_a
         world.model_reads("SLEEP 4").await;
         let stopping = Instant::now();
         world.stop().await;
-        // Closing its input ends the engine in about a second; the grace before it is killed is 10 s.
+        // The engine ends about a second after its input is closed; it would be killed only after 10 s.
         assert!(stopping.elapsed() < Duration::from_secs(10), "{:?}", stopping.elapsed());
         assert_eq!(running(world.install()).await, Vec::<String>::new());
         assert_eq!(world.asked("SELECT state FROM inbox WHERE attempts = 0"), ["pending"]);
@@ -103,7 +103,7 @@ async fn a_program_that_is_asked_to_stop_in_a_turn_leaves_nothing_but_the_messag
     program.ends().await;
 }
 
-/// When the program is killed, as far as a message has come.
+/// How far a message has come when the program is killed.
 #[derive(Clone, Copy, Debug)]
 enum Moment {
     Stored,

@@ -1,4 +1,4 @@
-//! The owner's key is the host's alone.
+//! The owner's key stays on the host.
 
 use nanokimi::agent::Engine;
 use support::container_world::{World, runs, search};

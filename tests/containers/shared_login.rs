@@ -1,9 +1,9 @@
-//! A kimi-cli of the owner's own with the service's login, both at work and both renewing it: nobody is
-//! logged out.
+//! The owner's own kimi-cli uses the service's login. Both work and both renew it, and the login is never
+//! lost.
 //!
-//! It is the real one, and runs from the agent image only for the sake of its Python: in a container of its
-//! own, where `~/.kimi/credentials` is the very folder that the service keeps the login in. What it asks goes
-//! past all egress proxies to the practice server, with the real login.
+//! It is the real kimi-cli; it runs from the agent image only because Python is there. It has a container of
+//! its own, whose `~/.kimi/credentials` is the same folder in which the service keeps the login. Its requests
+//! go to the practice server with the real login, not through the egress proxies.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -27,11 +27,11 @@ use tokio::net::{TcpStream, UnixListener};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// kimi-cli renews at every turn what has less than five minutes left, and the service at half of a token's
-/// life: so both do it all the time.
+/// kimi-cli renews at every turn a token with less than five minutes left. The service renews at half of a
+/// token's life. So both renew all the time.
 const LIFETIME: Duration = Duration::from_secs(2);
 const LIFETIMES: u32 = 20;
-/// How long a renewal takes: long enough for the other to look on.
+/// How long a renewal takes: long enough for the other program to look meanwhile.
 const SLOW: Duration = Duration::from_millis(300);
 const DEVICE: &str = "0123456789abcdef0123456789abcdef";
 
@@ -46,7 +46,7 @@ async fn a_kimi_cli_on_the_host_and_the_service_renew_one_login_and_both_stay_lo
     let began = Instant::now();
     while began.elapsed() < LIFETIME * LIFETIMES {
         desk.queue_faults([LoginFault::Slow(SLOW)]);
-        // Of all lengths, so that the two meet at every moment of a renewal.
+        // Different lengths, so that the two meet at every moment of a renewal.
         let ticks = turns % 4 + 1;
         let asked = format!("SLEEP {}\nSAY question {turns}", f64::from(ticks) / 2.0);
         let said: String = (0..ticks).map(|tick| format!("tick{tick} ")).collect();
@@ -103,12 +103,12 @@ impl HostsKimi {
         kimi
     }
 
-    /// One turn: what it says, or its error.
+    /// One turn: its text, or its error.
     async fn asks(&mut self, text: &str) -> Result<String, Value> {
         self.requests("prompt", json!({ "user_input": text })).await.map(|(said, _)| said)
     }
 
-    /// What is said until a request is answered, and the answer.
+    /// The text until a request is answered, and the answer.
     async fn requests(&mut self, method: &str, params: Value) -> Result<(String, Value), Value> {
         self.requests += 1;
         let id = format!("request-{}", self.requests);
@@ -130,7 +130,7 @@ impl HostsKimi {
         }
     }
 
-    /// The next line, read byte by byte: nothing is held back between two requests.
+    /// The next line, read byte by byte: no bytes stay in a buffer between two requests.
     async fn hears(&mut self) -> Value {
         let mut line = Vec::new();
         while !line.ends_with(b"\n") {
@@ -149,7 +149,7 @@ impl HostsKimi {
     }
 }
 
-/// As a group's container, but with the login itself, and past the egress proxy.
+/// Like a group's container, but with the login itself, and without the egress proxy.
 fn spec_of(world: &World, road: &Path) -> ContainerSpec {
     let paths = world.paths();
     let install = InstallId::new(format!("{}-owner", world.install()));
@@ -187,13 +187,13 @@ fn spec_of(world: &World, road: &Path) -> ContainerSpec {
     spec
 }
 
-/// Carries whatever comes to the practice server and back.
+/// Carries all bytes to the practice server and back.
 async fn carry(from: UnixListener, server: String) {
     while let Ok((mut inside, _)) = from.accept().await {
         let server = server.clone();
         tokio::spawn(async move {
             let mut outside = TcpStream::connect(server).await.unwrap();
-            // Whoever hangs up first has heard enough.
+            // The side that closes first needs no more data.
             copy_bidirectional(&mut inside, &mut outside).await.ok();
         });
     }

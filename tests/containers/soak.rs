@@ -1,10 +1,9 @@
-//! Hours of a service whose login lives for seconds: four chats and both engines, all of them at work all the
-//! time.
+//! Hours of a service whose login lives for seconds: four chats and both engines, all at work all the time.
 //!
-//! Kimi's access tokens live for 15 minutes, so four of them fill an hour; as each is renewed at half of its
-//! life, an hour has eight renewals. Here a token lives for 6 s: 24 s are such an hour, and an answer that
-//! takes 4 s is one that takes ten minutes of it and outlives the token that it began with. The test is two
-//! hours long, or as long as `TEST_SOAK_HOURS` says (`tests/run soak HOURS`).
+//! Kimi's access tokens live for 15 minutes, so there are four in an hour. Each is renewed at half of its
+//! life, so an hour has eight renewals. Here a token lives for 6 s, and 24 s stand for such an hour. An
+//! answer of 4 s stands for ten minutes, and outlives the token that it began with. The test takes two hours,
+//! or as long as `TEST_SOAK_HOURS` says (`tests/run soak HOURS`).
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
@@ -24,10 +23,10 @@ use tokio::time::sleep;
 const LIFETIME: Duration = Duration::from_secs(6);
 /// A token is renewed at half of its life.
 const PERIOD: Duration = Duration::from_secs(3);
-/// Four lifetimes, as an hour has them.
+/// Four lifetimes, as in an hour.
 const HOUR: Duration = Duration::from_secs(24);
 const HOURS: u32 = 2;
-/// How long the longer answers take: more than what is left of any token's life.
+/// How long the longer answers take: longer than the rest of any token's life.
 const LONG_SECS: u32 = 4;
 
 const CHATS: [(&str, Role, Engine); 4] = [
@@ -53,7 +52,7 @@ async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
     let renewals = Renewals::watch(&desk);
     world.start().await;
 
-    // Each chat asks as soon as it has its answer.
+    // Each chat asks again as soon as it has its answer.
     let mut waiting = BTreeMap::new();
     let mut asked = 0;
     for (group, _, engine) in CHATS {
@@ -75,7 +74,8 @@ async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
         }
     }
 
-    // The login is looked for where agents look: in all files, and in what all processes were told.
+    // The login is searched for in the places that agents can read: all files, and what all processes were
+    // told when they started.
     let server = world.practice.oauth_host();
     let port = server.rsplit(':').next().unwrap();
     let is_login =
@@ -99,13 +99,13 @@ async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
     assert!(log.contains("TRACE") && log.contains("The turn is over"), "{log}");
     assert!(!is_login(&log), "the log holds a token");
 
-    // Each turn was answered once and at its first try, whatever became of its token.
+    // Each turn was answered once and at its first try, whatever happened to its token.
     let answered = world.asked("SELECT outcome FROM turns");
     assert!(answered.len() == asked && answered.iter().all(|outcome| outcome == "answered"), "{answered:?}");
     let messages: usize = CHATS.iter().map(|(group, ..)| world.outbox(group).len()).sum();
     assert_eq!(messages, asked);
 
-    // One renewal in each period, none that was refused, and no request that was refused for its token.
+    // One renewal in each period; no renewal was refused, and no request was refused because of its token.
     let counts = desk.counts();
     let renewals = renewals.end();
     assert_eq!(counts.refreshes, counts.refreshes_granted, "{counts:?}");
@@ -129,8 +129,8 @@ async fn hours_of_expiring_tokens_are_noticed_by_nobody() {
     world.ends().await;
 }
 
-/// What is asked: something short, something long, or something for which the engine asks the model twice
-/// with a command between.
+/// The question: a short one, a long one, or one for which the engine asks the model twice with a command
+/// between.
 fn question(number: usize, engine: Engine) -> String {
     match number / CHATS.len() % 3 {
         0 => format!("@Kai SAY question {number}."),
@@ -142,7 +142,7 @@ fn question(number: usize, engine: Engine) -> String {
     }
 }
 
-/// When the login server was asked for a renewal.
+/// The times when the login server was asked for a renewal.
 struct Renewals {
     seen: Arc<Mutex<Vec<Instant>>>,
     watch: JoinHandle<()>,
@@ -172,7 +172,7 @@ impl Renewals {
     }
 }
 
-/// All that the service logs, at the lowest level.
+/// Everything that the service logs, at the lowest level.
 #[derive(Clone, Default)]
 struct Log(Arc<Mutex<Vec<u8>>>);
 

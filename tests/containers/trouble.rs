@@ -1,4 +1,4 @@
-//! What the chat reads when the real engine gets no answer from the model.
+//! What the chat reads if the real engine gets no answer from the model.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -82,7 +82,7 @@ async fn every_trouble_of_the_account_is_told_once_and_what_was_asked_is_answere
             );
             let to_owner_says = start("I cannot answer in any chat now.");
             assert!(to_owner.0 == "main" && to_owner.1.starts_with(&to_owner_says), "{to_owner:?}");
-            // The engine asks no second time: the egress proxy has told it in a way that it takes as final.
+            // The engine does not ask again: the egress proxy has given it an answer that it takes as final.
             let asked = world.model_requests(directive.lines().next().unwrap()) - asked_before;
             assert_eq!(asked, 1, "{directive}");
             assert_eq!(world.asks("family", "@Kai SAY better now").await, "Kai: better now");
@@ -100,7 +100,7 @@ async fn a_passing_trouble_of_the_model_is_not_noticed() {
         assert_eq!(world.asks("family", "@Kai ERR 429 2\nAFTER 1\nSAY and there").await, "Kai: and there");
         assert_eq!(world.asks("family", "@Kai ERR 503 1\nAFTER 1\nSAY and here").await, "Kai: and here");
         assert_eq!(world.asked("SELECT outcome FROM turns"), ["answered"; 3]);
-        // What an answer that broke off has said is not said.
+        // The text of an answer that broke off is not said.
         assert_eq!(world.asks("family", "@Kai DROP 1\nSAY the whole of it").await, "Kai: the whole of it");
         world.ends().await;
     }

@@ -1,4 +1,4 @@
-//! What an agent reaches of the web, tried from inside of its container against an internet that the test
+//! What part of the web an agent reaches, tried from inside its container against an internet that the test
 //! makes.
 
 use std::net::IpAddr;
@@ -13,8 +13,8 @@ use tokio::time::timeout;
 
 use crate::fake_internet::{self, CLOSED, OWN, OWN_IPV6, PUBLIC, PUBLIC_IPV6};
 
-/// Sends one request for each line of `targets.txt` to the proxy, as it stands there, and prints the answer's
-/// first line. No client has a chance to read an address its own way.
+/// Sends one request to the proxy for each line of `targets.txt`, exactly as it is written there, and prints
+/// the first line of the answer. So no client can read an address in its own way.
 const KNOCK: &str = r#"
 import socket, sys
 for target in open("/workspace/group/targets.txt").read().splitlines():
@@ -32,7 +32,7 @@ for target in open("/workspace/group/targets.txt").read().splitlines():
     proxy.close()
 "#;
 
-/// Where no agent comes, whatever its group's policy: the destination, and what the refusal says of it.
+/// Destinations that no agent reaches, whatever its group's policy, and what the refusal says of each.
 const REFUSED: [(&str, &str); 70] = [
     // This machine, by its own names.
     ("127.0.0.1:443", "403 127.0.0.1 is a loopback address"),
@@ -45,7 +45,7 @@ const REFUSED: [(&str, &str); 70] = [
     ("localhost:80", "403 localhost leads to a loopback address"),
     ("http://LOCALHOST./", "403 localhost leads to a loopback address"),
     ("local.example:443", "403 local.example leads to a loopback address"),
-    // And by its public ones, where its services listen too.
+    // And by its public addresses, since its services listen there too.
     ("93.184.216.1:443", "403 93.184.216.1 is an address of this machine"),
     ("http://[2606:2800:220:1::1]/", "403 2606:2800:220:1::1 is an address of this machine"),
     ("own.example:80", "403 own.example leads to an address of this machine"),
@@ -70,7 +70,7 @@ const REFUSED: [(&str, &str); 70] = [
     ("http://192.0.0.192/", "403 192.0.0.192 is a reserved address"),
     ("http://[fd00:ec2::254]/", "403 fd00:ec2::254 is a private address"),
     ("six.example:80", "403 six.example leads to a private address"),
-    // What is no public host's.
+    // Addresses that no public host has.
     ("192.0.2.1:443", "403 192.0.2.1 is an address for documentation only"),
     ("192.88.99.1:443", "403 192.88.99.1 is a reserved address"),
     ("198.18.0.1:443", "403 198.18.0.1 is an address for benchmarks only"),
@@ -85,7 +85,7 @@ const REFUSED: [(&str, &str); 70] = [
     ("[4000::1]:443", "403 4000::1 is a reserved address"),
     ("[5f00::1]:443", "403 5f00::1 is a reserved address"),
     ("[ff02::1]:443", "403 ff02::1 is a multicast address"),
-    // IPv4 addresses inside of IPv6 ones.
+    // IPv4 addresses inside IPv6 addresses.
     ("[::ffff:127.0.0.1]:443", "403 ::ffff:127.0.0.1 is an IPv6 address with an IPv4 address inside"),
     (
         "http://[::ffff:a9fe:a9fe]/",
@@ -109,7 +109,7 @@ const REFUSED: [(&str, &str); 70] = [
     ("http://0xA9.254.0251.0376/", "400 \"0xA9.254.0251.0376\" is neither"),
     ("127.0.0.1.:80", "400 \"127.0.0.1.\" is neither"),
     ("http://public.example@127.0.0.1/", "400 \"public.example@127.0.0.1\" is not a host with a port"),
-    // One bad address among good ones, and ports that are not the web's.
+    // One bad address among good ones, and ports that are not for the web.
     ("mixed.example:443", "403 mixed.example leads to a private address"),
     ("public.example:22", "403 Port 22 is closed"),
     ("http://public.example:8080/", "403 Port 8080 is closed"),
@@ -123,7 +123,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     else {
         return;
     };
-    // All of them are there: nothing but the egress proxy keeps an agent away.
+    // All of them exist: only the egress proxy keeps an agent away.
     let listening = CLOSED.into_iter().chain(["127.0.0.1", OWN, OWN_IPV6]);
     for address in listening.clone() {
         let address: IpAddr = address.parse().unwrap();
@@ -158,8 +158,8 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     let expected = [(&four, 443), (&four, 80), (&four, 80), (&six, 80), (&four, 443), (&six, 443)];
     assert_eq!(internet.connections().await, expected.map(|(host, port)| format!("{host}{port}")));
 
-    // A name that leads elsewhere at its second look-up is looked up once, and is connected to where it was
-    // checked.
+    // A name may lead elsewhere at its second look-up. So it is looked up once, and the connection goes to
+    // the address that was checked.
     targets(&["turning.example:443", "turning.example:443"]);
     let before = internet.lookups("turning.example");
     let turned = world.agent_runs("family", "python3 knock.py").await;
@@ -173,7 +173,7 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     assert_eq!(internet.lookups("turning.example") - before, 2, "once for each request");
     assert_eq!(internet.connections().await, [format!("{PUBLIC}:443")]);
 
-    // A redirect is the next request.
+    // A redirect causes another request.
     for (place, word) in [
         ("10.0.0.1/", "10.0.0.1 is a private address"),
         ("169.254.169.254/latest/", "169.254.169.254 is a link-local address"),
@@ -184,7 +184,8 @@ async fn an_agent_reaches_public_hosts_and_nothing_else() {
     ] {
         let followed =
             world.agent_runs("family", &format!("curl -sSg -L http://public.example/to/{place}")).await;
-        // What curl takes for its own machine it does not ask the proxy for: the container's.
+        // If curl takes a name for its own machine, it does not ask the proxy. Its own machine is the
+        // container.
         let refused =
             followed.contains(word) || (word == "the agent's own" && followed.contains("curl: (7)"));
         assert!(refused, "{place}: {followed}");
@@ -204,7 +205,7 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
     else {
         return;
     };
-    // The names of its tools are kimi-cli's; the other engine's fetch has a test of its own.
+    // The tool names are those of kimi-cli; the other engine's fetch has a test of its own.
     let mut world = World::without_service_with(Engine::KimiCli).await;
     world.logged_in();
     world.start().await;
@@ -219,7 +220,7 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
         .await;
     assert_eq!(ran.trim_end(), "403 10.0.0.1 is a private address; agents reach public addresses only.");
 
-    // What the web's host serves is made by the agent itself.
+    // The agent itself makes the files that the web's host serves.
     let made = world
         .agent_runs(
             "family",
@@ -251,7 +252,7 @@ async fn curl_git_pip_and_the_engines_own_tools_find_the_way() {
                --index-url https://public.example/simple/ town && venv/bin/pip list --format freeze | grep town";
     assert_eq!(world.agent_runs("family", pip).await, "town==1.0\n");
 
-    // Kimi searches and fetches for the engine; if it cannot fetch, the engine does so itself.
+    // Kimi searches and fetches for the engine. If Kimi cannot fetch, the engine does it itself.
     let searched = world.asks("family", "@Kai CALL SearchWeb {\"query\":\"town hall\"}").await;
     assert!(searched.contains("A practice result for \"town hall\""), "{searched}");
     let fetched =
@@ -300,7 +301,7 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
     else {
         return;
     };
-    // The names of its tools are kimi-cli's; the other engine's fetch has a test of its own.
+    // The tool names are those of kimi-cli; the other engine's fetch has a test of its own.
     let mut world = World::without_service_with(Engine::KimiCli).await;
     let allowed = HostName::parse("public.example").unwrap();
     for (group, web) in [("closed", WebPolicy::None), ("some", WebPolicy::Allowlist(vec![allowed]))] {
@@ -328,7 +329,7 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
         ),
         "{ran}"
     );
-    // Kimi's own fetch would reach any host; the engine's reads the proxy's variables.
+    // Kimi's own fetch would reach any host; the engine's fetch uses the proxy variables.
     let fetched = world.asks("some", "@Kai CALL FetchURL {\"url\":\"http://public.example/page.txt\"}").await;
     assert!(fetched.contains("from fetch"), "{fetched}");
     let fetched = world.asks("some", "@Kai CALL FetchURL {\"url\":\"http://router.example/\"}").await;
@@ -338,7 +339,7 @@ async fn a_groups_policy_holds_and_what_it_moved_is_counted() {
         world.agent_runs("some", "curl -sS -d '{}' http://127.0.0.1:8787/coding/v1/fetch").await;
     assert!(by_way_of_kimi.contains("Kimi's own search and fetch reach every host"), "{by_way_of_kimi}");
 
-    // The engine's own requests to the model are none to the web.
+    // The engine's own requests to the model do not count as requests to the web.
     world.stop().await;
     let moved = world.asked(
         "SELECT group_name || ' ' || (sent_bytes > 0) || ' ' || (received_bytes > 0) FROM web_traffic",

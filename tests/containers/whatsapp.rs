@@ -1,5 +1,5 @@
-//! The whole way, with no part replaced: somebody writes on WhatsApp with a real client; the program takes it
-//! in, an agent in its container answers, and the client decrypts the answer. Only WhatsApp's server and the
+//! The whole way, with every part real: somebody writes on WhatsApp with a real client, the program receives
+//! it, an agent in its container answers, and the client decrypts the answer. Only WhatsApp's server and the
 //! model are our own, on this machine.
 
 use support::whatsapp_client::{Device, Files, address};
@@ -18,7 +18,7 @@ const KAI: &str = "15550002222";
 const KAIS_CHAT: &str = "15550002222@s.whatsapp.net";
 const FAMILY: &str = "120363000000000001@g.us";
 
-/// What no log at INFO may tell: people's numbers and names, what chats are called, what is written, and the
+/// Texts that must not be in a log at INFO: people's numbers and names, names of chats, messages, and the
 /// key.
 const CANARIES: [&str; 10] = [
     ANNA,
@@ -60,7 +60,7 @@ impl World {
         Self { server, anna, program, service, _annas: annas }
     }
 
-    /// The service stops; its log has told nothing that is nobody's business.
+    /// The service stops. Its log has no private text.
     async fn ends(self) {
         let log = self.service.stops().await.join("\n");
         assert!(log.contains("INFO") && log.contains("The turn is over"), "{log}");

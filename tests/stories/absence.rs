@@ -1,4 +1,4 @@
-//! nanokimi was away for days, and WhatsApp delivers everything at once.
+//! nanokimi was away for days, and then WhatsApp delivers everything at once.
 
 use std::time::Duration;
 
@@ -103,7 +103,7 @@ async fn a_reply_that_could_not_be_sent_for_days_is_not_sent_any_more_and_the_ow
     assert_eq!(given_up.len(), 3);
     assert_eq!(given_up[0].why, "older than 24 hours when it could have been sent");
 
-    // What is young is said, and nobody hears of the old again.
+    // The recent replies are said, and the old ones are not mentioned again.
     world.says("family", "Ana", "@Kai and now?").await;
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai and now?");
     world.stop().await;
@@ -145,7 +145,7 @@ async fn of_a_chat_where_nothing_can_be_sent_the_owner_hears_once_a_day() {
     assert!(heard.iter().all(|heard| heard.group == "main"), "{heard:?}");
     let told: Vec<&str> = heard.iter().filter_map(|heard| heard.text.strip_prefix(TOO_OLD)).collect();
     let ask = "If they still matter, ask me again there.";
-    // A reply that becomes too old in the very moment counts the next time.
+    // A reply that becomes too old at this very moment is counted the next time.
     let a_day_later = [24, 25].map(|replies| format!("family ({replies}). {ask}"));
     assert_eq!((told.len(), told[0]), (2, format!("family (1). {ask}").as_str()), "{told:?}");
     assert!(a_day_later.iter().any(|expected| told[1] == expected), "{told:?}");
@@ -158,7 +158,7 @@ async fn a_reply_that_came_back_with_a_restored_database_after_weeks_is_not_sent
     world.says("family", "Ana", "@Kai hello").await;
     let heard = world.hears().await;
     assert_eq!(heard.text, "Kai: echo: @Kai hello");
-    // WhatsApp has not said that it has it; the copy of the database was made just then.
+    // WhatsApp has not yet confirmed it when the database is copied.
     world.kill().await;
     world.passes(Duration::from_secs(40 * 24 * 60 * 60)).await;
     world.start().await;

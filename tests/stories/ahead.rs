@@ -1,4 +1,5 @@
-//! An agent is started before anything is asked: whoever types, or speaks where Kai was called lately, waits for less.
+//! An agent starts before anything is asked: somebody who types, or who speaks soon after Kai was called,
+//! waits less.
 
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ impl World {
         self.silence(Duration::from_secs(3)).await;
     }
 
-    /// How many agents this group has had started, and how many run in all.
+    /// How many agents this group has started, and how many run in all.
     fn agents(&self) -> (usize, usize) {
         (self.docker.launches().len(), self.docker.running())
     }
@@ -38,7 +39,7 @@ async fn who_types_in_the_main_channel_finds_the_agent_ready() {
     prompt.answer("Hello.");
     assert_eq!(world.hears_in("main").await, "Kai: Hello.");
     assert_eq!(world.agents(), (1, 1));
-    // It was needed: it is kept as any other.
+    // It was needed, so it is kept like any other.
     world.silence(AHEAD_LIMIT + MINUTE).await;
     assert_eq!(world.agents(), (1, 1));
     world.ends().await;
@@ -83,7 +84,7 @@ async fn what_was_started_in_vain_ends_soon_and_is_started_less_often() {
     assert_eq!(world.agents(), (1, 1));
     world.silence(AHEAD_LIMIT + MINUTE).await;
     assert_eq!(world.agents(), (1, 0));
-    // For a day somebody types every other minute, and sends nothing.
+    // For a day somebody types every two minutes, and sends nothing.
     for _ in 0..12 * 60 {
         world.silence(MINUTE * 2).await;
         world.types("main").await;
@@ -92,7 +93,7 @@ async fn what_was_started_in_vain_ends_soon_and_is_started_less_often() {
     assert!((8..=14).contains(&started), "{started} in a day");
     world.says("main", "Owner", "hello").await;
     world.hears_in("main").await;
-    // Once something was asked, all is as before.
+    // After a question, all is as before.
     world.silence(MINUTE * 20).await;
     assert_eq!(world.docker.running(), 0);
     world.types("main").await;
@@ -110,7 +111,7 @@ async fn whoever_asks_comes_before_whoever_may_ask() {
     world.start().await;
     world.types("main").await;
     assert_eq!(world.agents(), (1, 1));
-    // Half of the slots may be taken ahead: the other is for who asks.
+    // Agents started ahead may take half of the slots. The other half is for people who ask.
     world.says("ana", "Ana", "@Kai hello").await;
     let ana = world.prompt().await;
     world.says("bob", "Bob", "@Kai hello").await;
@@ -121,7 +122,7 @@ async fn whoever_asks_comes_before_whoever_may_ask() {
         prompt.answer("Hello.");
         world.hears_in_any().await;
     }
-    // And nobody who works or waits is disturbed for who may ask.
+    // And an agent that works, or a person who waits, is not disturbed for a person who only may ask.
     world.types("main").await;
     assert_eq!(world.docker.running(), 2);
     world.ends().await;
@@ -140,7 +141,7 @@ async fn one_that_cannot_be_started_is_nobodys_trouble() {
     world.silence(MINUTE * 60 * 5).await;
     assert_eq!(world.docker.running(), 0);
     assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
-    // A message that comes while it is starting is answered as any other.
+    // A message that comes while the agent starts is answered like any other.
     world.tells(vec![Event::Typing { chat: chat("main") }]).await;
     world.writes(message("main", "1", "Owner", "hello", world.now())).await;
     assert_eq!(world.hears_in("main").await, "Kai: echo: hello");

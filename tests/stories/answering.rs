@@ -99,7 +99,7 @@ async fn kai_does_not_answer_himself() {
     let own = world.hears().await;
     world.writes(message("main", &own.id, "Owner", &own.text, world.now())).await;
     world.silence(Duration::from_secs(600)).await;
-    // What only looks like one of his own is a message like any other.
+    // A text that only looks like one of his own is a message like any other.
     world.says("main", "Owner", "Kai: hello").await;
     assert_eq!(world.hears_in("main").await, "Kai: echo: Kai: hello");
     world.ends().await;

@@ -1,5 +1,5 @@
-//! The Kimi API in a story: refuses one request of an engine through its group's real door, so that what the service knows
-//! of it is what the door saw.
+//! The Kimi API in a story. It refuses one request of an engine through its group's real egress proxy, so the
+//! service knows only what the proxy saw.
 
 use std::sync::mpsc;
 use std::time::Duration;
@@ -12,9 +12,9 @@ use tokio::net::{TcpListener, UnixStream};
 
 use crate::world::World;
 
-/// How long a refusal may take of the real time, in which sockets work.
+/// How long a refusal may take in real time, since sockets work in real time.
 const REAL_LIMIT: Duration = Duration::from_secs(20);
-/// Longer than the door itself waits before it gives up: it says so at once.
+/// Longer than the egress proxy itself waits before it gives up, so it reports the refusal at once.
 const LATER_SECS: u32 = 600;
 
 const ASKS: &str = r#"{"model":"kimi-for-coding"}"#;
@@ -33,24 +33,24 @@ impl Api {
 }
 
 impl World {
-    /// The engine of this prompt asks the model and is refused, which it tells in its own words.
+    /// The engine of this prompt asks the model and is refused. It reports this in its own words.
     pub async fn refuse(&self, prompt: &HeldPrompt, status: u16, kind: &str) {
         self.refusal(prompt, ASKS, status, kind, SAYS).await;
     }
 
-    /// The same of a request with this body.
+    /// The same for a request with this body.
     pub async fn refuse_asked(&self, prompt: &HeldPrompt, asks: &str, status: u16, kind: &str) {
         self.refusal(prompt, asks, status, kind, SAYS).await;
     }
 
-    /// The same in these words of the API, whose type tells nothing.
+    /// The same with these words of the API; the type of the error tells nothing.
     pub async fn refuse_saying(&self, prompt: &HeldPrompt, status: u16, says: &str) {
         self.refusal(prompt, ASKS, status, "access_terminated_error", says).await;
     }
 
     async fn refusal(&self, prompt: &HeldPrompt, asks: &str, status: u16, kind: &str, says: &str) {
         let (done, is_done) = mpsc::channel();
-        // Paused time stands still as long as a thread works: sockets have time of their own.
+        // Paused time stands still while a thread works, but sockets run in real time.
         let time_stands = tokio::task::spawn_blocking(move || is_done.recv_timeout(REAL_LIMIT));
         let door = self.paths().egress_folder(&test_service::name(&prompt.group)).join("door.sock");
         let mut engine = UnixStream::connect(door).await.unwrap();

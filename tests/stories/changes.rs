@@ -1,4 +1,4 @@
-//! People edit what they wrote, take it back and react to it.
+//! People edit what they wrote, delete it and react to it.
 
 use std::time::Duration;
 
@@ -77,7 +77,7 @@ async fn an_edit_after_its_answer_is_a_message_that_follows_and_the_last_one_cou
 
     let now = world.now();
     let edit = |own: &str, text: &str| edited(&id, own, message("family", "", "Ana", text, now));
-    // Without a call it only waits, and a later edit takes its place.
+    // Without a call it only waits, and a later edit replaces it.
     world.tells(vec![edit("e1", "three tickets")]).await;
     world.silence(Duration::from_secs(60)).await;
     world.tells(vec![edit("e2", "@Kai four tickets")]).await;
@@ -90,7 +90,7 @@ async fn an_edit_after_its_answer_is_a_message_that_follows_and_the_last_one_cou
     </messages>
     "#);
     turn.answer("Four.");
-    // On people's phones the edit is no message of its own.
+    // On people's phones the edit is not a separate message.
     let heard = world.hears().await;
     assert_eq!((heard.text.as_str(), heard.to), ("Kai: Four.", Some(id)));
     world.ends().await;
@@ -122,7 +122,7 @@ async fn nobody_edits_or_deletes_what_somebody_else_wrote() {
 async fn what_is_taken_back_in_time_is_never_read() {
     let mut world = World::new(Behaviour::Held).await;
     let id = world.says("family", "Ana", "my password is hunter2").await;
-    // Under the other name of its author.
+    // The edit comes under the other name of its author.
     let by_lid = Event::Deleted { chat: chat("family"), sender: lid("Ana"), target: MessageId::new(&id) };
     world.tells(vec![same_person("Ana"), by_lid]).await;
     // The bridge delivers it again.
@@ -260,7 +260,7 @@ async fn a_message_whose_edit_was_answered_before_it_came_is_not_answered_again(
     assert_eq!(world.hears_in("family").await, "Kai: echo: [Edited] @Kai three tickets");
     world.writes(message("family", "m9", "Ana", "@Kai two tickets", world.now())).await;
     world.silence(Duration::from_secs(600)).await;
-    // It is known all the same: an edit that follows changes it.
+    // It is known nevertheless: an edit that follows changes it.
     world
         .tells(vec![edited("m9", "e2", message("family", "", "Ana", "@Kai four tickets", world.now()))])
         .await;
@@ -290,7 +290,7 @@ async fn what_is_taken_back_before_it_comes_is_never_told() {
     let original = message("family", "m9", "Ana", "@Kai a secret", world.now());
     world.tells(vec![deleted("family", "Ana", "m9"), Event::Message(original.clone())]).await;
     world.silence(Duration::from_secs(600)).await;
-    // Only who wrote it can do that.
+    // Only the author can do that.
     let other = message("family", "m8", "Ana", "@Kai hello", world.now());
     world.tells(vec![deleted("family", "Mallory", "m8"), Event::Message(other)]).await;
     let turn = world.prompt().await;

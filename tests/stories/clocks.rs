@@ -1,4 +1,5 @@
-//! Somebody sets the server's clock, or it sets itself after a boot: nobody waits longer for that, and nothing is said twice.
+//! Somebody sets the server's clock, or it is set after a boot. It makes no chat wait longer, and no text is
+//! said twice.
 
 use std::time::Duration;
 
@@ -14,10 +15,10 @@ use crate::world::World;
 
 const HOUR: Duration = Duration::from_secs(60 * 60);
 
-/// By how many minutes the clock is set.
+/// By how many minutes the clock is changed.
 const SET_BY_MINUTES: [i64; 6] = [120, -120, 10, -10, 60 * 24 * 400, -60 * 24 * 400];
 
-/// A story is told once for each way to set the clock.
+/// Each story is told once for each way to set the clock.
 async fn each_way(story: impl AsyncFn(World, SignedDuration)) {
     for minutes in SET_BY_MINUTES {
         story(World::new(Behaviour::Echo).await, SignedDuration::from_mins(minutes)).await;
@@ -96,7 +97,8 @@ async fn a_pause_is_as_long_as_it_was_meant() {
         }
         let asked = world.seconds();
         world.says("main", "Owner", "hello").await;
-        // The pauses are half a second and then twice as long each time: the eighth has begun.
+        // The first pause is half a second, and each pause is twice as long as the one before: the eighth has
+        // begun.
         world.silence(Duration::from_secs(100)).await;
         world.sets_the_clock(by);
         assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
@@ -185,7 +187,7 @@ async fn a_start_at_another_time_sends_at_once_what_was_never_put_off() {
         world.start().await;
         assert_eq!(world.hears_in("main").await, "Kai: echo: hello");
         assert!(world.seconds() - started < 10, "{minutes}: {}", world.seconds() - started);
-        // The clock is set right a little later, and again nobody waits.
+        // The clock is set right a little later, and again no chat waits.
         world.sets_the_clock(SignedDuration::from_mins(-minutes));
         let asked = world.seconds();
         world.says("main", "Owner", "and now?").await;
@@ -227,7 +229,7 @@ async fn an_outage_ends_with_the_first_answer_and_the_next_is_told_again() {
             assert_eq!(heard[0].text, format!("Kai: echo: @Kai {round}"), "{by}: {heard:?}");
             assert_eq!(heard[1].text, "Kai: an outage");
             assert_eq!(world.store.open_outages().await.unwrap(), [], "{by}");
-            // The owner hears of the same at most once an hour.
+            // The owner is told of the same trouble at most once an hour.
             world.passes(HOUR * 4).await;
         }
         world.ends().await;

@@ -1,5 +1,5 @@
-//! What an agent makes of its folders, so that the host cannot look into them or move them. Rights hold only an ordinary user
-//! up, so that most of this says more when one runs it.
+//! What an agent does to its folders so that the host cannot read or move them. Rights stop only an ordinary
+//! user, so most of these tests prove more if an ordinary user runs them.
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt;
@@ -58,7 +58,7 @@ async fn whatever_main_makes_of_the_global_folder_the_other_chats_are_answered()
     fs::create_dir_all(global.join("closed/inner")).unwrap();
     close(&global.join("closed/inner"), 0o400);
     close(&global.join("closed"), 0o300);
-    // Longer than a path may be, once it is copied: two halves, of which one is moved into the other.
+    // Longer than a path may be once it is copied: there are two halves, and one is moved into the other.
     let half = vec!["x".repeat(255); 8].join("/");
     let other = world.paths().root().join("other");
     fs::create_dir_all(global.join(&half)).unwrap();

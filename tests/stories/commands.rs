@@ -1,4 +1,5 @@
-//! The owner gives commands, which nanokimi answers itself: whatever the agent does, and without its knowledge.
+//! The owner gives commands, which nanokimi answers itself: whatever the agent does, and without its
+//! knowledge.
 
 use std::time::Duration;
 
@@ -21,7 +22,7 @@ const HELP_IN_MAIN: &str = "Kai: What you can write to me here:
 - /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
 
-/// The account of this person is linked.
+/// Links the account of this person.
 fn linked(owner: &str) -> Event {
     Event::Account(LinkedAccount { id: phone(owner), lid: Some(lid(owner)), name: owner.to_owned() })
 }
@@ -65,7 +66,7 @@ async fn the_agent_that_was_made_ready_answers_at_once() {
     assert!(!turn.text.contains("/warm"), "{}", turn.text);
     turn.answer("Found one.");
     assert_eq!(world.hears_in("family").await, "Kai: Found one.");
-    // What somebody else writes starts nothing.
+    // A message of another person starts nothing.
     world.says("main", "Ana", "/warm").await;
     world.prompt().await.answer("What?");
     assert_eq!(world.hears_in("main").await, "Kai: What?");
@@ -98,7 +99,7 @@ async fn what_somebody_else_writes_is_no_command() {
     assert!(turn.text.contains(">/help<") && turn.text.contains(">@Kai /help<"), "{}", turn.text);
     turn.answer("With what?");
     assert_eq!(world.hears_in("family").await, "Kai: With what?");
-    // Also in the main channel, if that is a group.
+    // Also in the main channel, if it is a group.
     world.says("main", "Ana", "/help").await;
     let turn = world.prompt().await;
     assert!(turn.text.contains(">/help<"), "{}", turn.text);
@@ -114,7 +115,7 @@ async fn a_command_that_comes_again_is_answered_once() {
     let by_lid = IncomingMessage { sender: lid("Olga"), ..asked.clone() };
     world.chats.hang("family");
     world.writes(asked.clone()).await;
-    // Killed once the message is stored, and so with its answer.
+    // The service is killed once the message is stored, and its answer with it.
     world.kill().await;
     world.chats.hang_no_more("family");
     world.start().await;
@@ -154,7 +155,7 @@ async fn with_an_account_of_kais_own_the_owner_is_known_by_the_direct_chat_that_
     let asked = message("", "1", "Olga", "/help", world.now());
     world.writes(IncomingMessage { chat: olga, sender: lid("Olga"), ..asked }).await;
     assert_eq!(world.hears_in("Olga@s.whatsapp.net").await, HELP_IN_MAIN);
-    // Elsewhere nothing says for sure who she is.
+    // In other chats nothing proves who she is.
     world.says("family", "Olga", "/help").await;
     world.silence(Duration::from_secs(600)).await;
     world.ends().await;

@@ -1,4 +1,5 @@
-//! From WhatsApp's answer to the phones: receipts, what gives reason to doubt, repairs, and what the owner hears of it.
+//! From WhatsApp's answer to the phones: receipts, reasons for doubt, repairs, and what the owner is told of
+//! it.
 
 use std::time::Duration;
 
@@ -17,10 +18,11 @@ const MINUTE: Duration = Duration::from_secs(60);
 const HOUR: Duration = Duration::from_secs(60 * 60);
 const DAY: Duration = Duration::from_secs(24 * 60 * 60);
 
-/// The chat with Ana alone.
+/// The direct chat with Ana.
 const ANAS_CHAT: &str = "Ana@s.whatsapp.net";
 
-/// A world in which messages are only handed over, with the group `ana` beside `main` and `family`: Ana's own chat.
+/// A world in which messages are only handed over. It has the group `ana`, Ana's own chat, beside `main` and
+/// `family`.
 async fn world() -> World {
     let mut world = World::without_service(Behaviour::Echo).await;
     world.chats.leave_unacknowledged();
@@ -35,7 +37,7 @@ async fn in_anas_chat(world: &World, id: &str, text: &str) {
     world.writes(IncomingMessage { chat: ChatId::new(ANAS_CHAT), ..written }).await;
 }
 
-/// Ana asks in her own chat, and WhatsApp takes Kai's answer.
+/// Ana asks in her own chat, and WhatsApp accepts Kai's answer.
 async fn answers_ana(world: &mut World, question: &str) -> Heard {
     in_anas_chat(world, question, &format!("@Kai {question}")).await;
     let heard = world.hears().await;
@@ -43,7 +45,7 @@ async fn answers_ana(world: &mut World, question: &str) -> Heard {
     heard
 }
 
-/// Somebody asks in the family, and WhatsApp takes Kai's answer.
+/// Somebody asks in the family, and WhatsApp accepts Kai's answer.
 async fn answers_family(world: &mut World, who: &str) -> Heard {
     world.says("family", who, "@Kai hello").await;
     let heard = world.hears().await;
@@ -56,7 +58,7 @@ async fn receipt(world: &World, heard: &Heard, person: SenderId, device: DeviceK
     world.tells(vec![Event::Receipt(receipt)]).await;
 }
 
-/// The person's phone has it.
+/// The person's phone receives it.
 async fn arrives(world: &World, heard: &Heard, person: SenderId) {
     receipt(world, heard, person, DeviceKind::Phone, ReceiptKind::Delivered).await;
 }
@@ -65,7 +67,7 @@ async fn is_missed(world: &World, heard: &Heard, person: SenderId) {
     world.tells(vec![Event::PhoneMissed { id: MessageId::new(&heard.id), person }]).await;
 }
 
-/// For whose devices messages were sealed anew, and which, in order.
+/// The devices that messages were encrypted for again, and the messages, in order.
 fn repaired(world: &World) -> Vec<(String, String)> {
     world.chats.repaired().into_iter().map(|Repaired { person, id, .. }| (person, id)).collect()
 }
@@ -85,7 +87,7 @@ async fn a_phone_that_is_off_for_weeks_is_no_trouble_and_nothing_waits_for_it() 
     let first = answers_ana(&mut world, "one").await;
     assert_eq!(undelivered(&world).await, Some(1));
     world.silence(MINUTE).await;
-    // Her computer has it, and her phone is off.
+    // Her computer has it, but her phone is off.
     receipt(&world, &first, phone("Ana"), DeviceKind::Companion, ReceiptKind::Delivered).await;
     world.silence(DAY).await;
     let second = answers_ana(&mut world, "two").await;
@@ -123,8 +125,8 @@ async fn what_a_phone_has_missed_is_sealed_anew_three_times_and_then_the_owner_i
     assert_eq!(told.group, "main");
     world.answers(&told.id, Answer::Acked).await;
 
-    // She writes, which is a sign of life: the first one is tried once more. The same trouble of the same chat on the same
-    // day is not told again.
+    // She writes, so her phone is on: the first message is tried once more. The same trouble of the same chat
+    // is not told again on the same day.
     let second = answers_ana(&mut world, "two").await;
     is_missed(&world, &second, ana).await;
     world.silence(HOUR * 20).await;
@@ -189,7 +191,7 @@ async fn a_phone_that_has_a_later_reply_and_not_this_one_gets_this_one_anew() {
     let second = answers_ana(&mut world, "two").await;
     let third = answers_ana(&mut world, "three").await;
     arrives(&world, &third, phone("Ana")).await;
-    // Receipts come in any order.
+    // Receipts may come in any order.
     world.silence(MINUTE).await;
     arrives(&world, &second, phone("Ana")).await;
     world.silence(MINUTE * 5).await;
@@ -205,7 +207,7 @@ async fn somebody_who_writes_minutes_later_without_a_receipt_gets_it_anew() {
     let mut world = world().await;
     let first = answers_ana(&mut world, "one").await;
     world.silence(MINUTE).await;
-    // She wrote before she could have it.
+    // She wrote before the answer could reach her.
     in_anas_chat(&world, "early", "Hello?").await;
     world.silence(MINUTE * 5).await;
     assert_eq!(repaired(&world), []);
@@ -222,7 +224,7 @@ async fn a_device_that_asks_again_and_is_not_answered_by_the_library_is_answered
     let first = answers_ana(&mut world, "one").await;
     arrives(&world, &first, phone("Ana")).await;
     world.silence(DAY * 40).await;
-    // Her computer was off, and the library has forgotten the message by now.
+    // Her computer was off, and by now the library has forgotten the message.
     receipt(&world, &first, phone("Ana"), DeviceKind::Companion, ReceiptKind::Retry).await;
     world.silence(MINUTE).await;
     assert_eq!(repaired(&world), [], "the library may still answer");
@@ -263,7 +265,7 @@ async fn what_was_said_in_a_group_before_somebody_came_is_not_brought_to_them() 
     let third = answers_family(&mut world, "Bob").await;
     arrives(&world, &third, phone("Ana")).await;
     world.silence(MINUTE * 10).await;
-    // Ana was there all the time; nobody knows that Cleo was.
+    // Ana was in the group all the time. It is not known that Cleo was.
     assert_eq!(repaired(&world), [of("Ana", &second)]);
     arrives(&world, &second, phone("Ana")).await;
     let fourth = answers_family(&mut world, "Bob").await;
@@ -292,7 +294,7 @@ async fn what_our_own_devices_say_and_what_is_said_of_others_messages_says_nothi
     for kind in [ReceiptKind::Delivered, ReceiptKind::Read, ReceiptKind::Retry] {
         receipt(&world, &unknown, phone("Ana"), DeviceKind::Phone, kind).await;
     }
-    // The owner writes in the family, where what Kai said is on nobody's phone.
+    // The owner writes in the family, but no phone there has what Kai said.
     answers_family(&mut world, "Owner").await;
     world.silence(MINUTE * 10).await;
     world.says("family", "Owner", "Well").await;
@@ -306,7 +308,7 @@ async fn a_repair_on_which_the_link_is_lost_does_not_count() {
     let mut world = world().await;
     let first = answers_ana(&mut world, "one").await;
     world.link(LinkState::Connecting);
-    // Delivery has seen it.
+    // Delivery has read it.
     world.silence(MINUTE).await;
     is_missed(&world, &first, phone("Ana")).await;
     world.silence(HOUR * 5).await;

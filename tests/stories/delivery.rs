@@ -1,4 +1,5 @@
-//! From the outbox to WhatsApp's answer: the link comes and goes, WhatsApp refuses, and the owner hears of it.
+//! From the outbox to WhatsApp's answer: the link is lost and returns, WhatsApp refuses, and the owner is
+//! told.
 
 use std::fs;
 use std::time::Duration;
@@ -18,7 +19,7 @@ fn long() -> String {
     (1..=7).map(|part| format!("{part} {}", "word ".repeat(700))).collect::<Vec<_>>().join("\n\n")
 }
 
-/// Which part of [`long`] it is.
+/// The number of a part of [`long`].
 fn part(heard: &Heard) -> char {
     heard.text.chars().nth("Kai: ".len()).unwrap()
 }
@@ -139,10 +140,10 @@ async fn where_kai_may_not_write_first_everything_is_given_up_and_the_owner_is_t
     assert_eq!(given_up[0].why, "WhatsApp refused it (463)");
     assert_eq!(given_up[0].group.as_ref().unwrap().as_str(), "family");
 
-    // The owner is not told again the same day, and of the chat that works nothing is lost.
+    // The owner is not told again on the same day, and the chat that works loses nothing.
     world.says("family", "Ana", "@Kai again").await;
     world.prompt().await.answer("Again.");
-    // The parts of the story that WhatsApp did not answer come again in between.
+    // The parts that WhatsApp did not answer come again in between.
     let again = loop {
         let heard = world.hears().await;
         if heard.text == "Kai: Again." {
@@ -201,7 +202,7 @@ async fn a_reply_that_is_given_up_is_told_to_the_owner_once_a_day() {
     world.chats.refuse_next(SendError::Never("no such chat".to_owned()));
     world.says("family", "Ana", "@Kai hello").await;
     assert!(world.hears_in("main").await.starts_with("Kai: I could not send"));
-    // Of the main channel itself there is nowhere to tell.
+    // For the main channel itself there is no other chat to tell.
     world.chats.refuse_next(SendError::Never("no such chat".to_owned()));
     world.says("main", "Owner", "hello").await;
     world.silence(HOUR).await;
@@ -270,7 +271,7 @@ async fn a_chat_that_says_hundreds_of_things_is_slowed_down_the_owner_is_told_on
     assert_eq!(hello, "Kai: echo: hello");
     assert!(*hello_at < 10, "others do not wait: {hello_at}");
     assert!(slow.contains("comes slowly, two messages a minute") && *slow_at < 125, "{slow} {slow_at}");
-    // Who stops meanwhile does not wait for the slow ones.
+    // A service that stops meanwhile does not wait for the slow messages.
     for number in 0..3 {
         world.store.notify_chat(&family, &format!("Kai: {number}"), world.now()).await.unwrap();
     }
@@ -428,7 +429,7 @@ async fn what_whatsapp_answers_while_the_service_stops_is_not_sent_again() {
     world.answers(&last.id, Answer::Acked).await;
     world.stop().await;
     world.start().await;
-    // The message that came meanwhile is answered now, and nothing else is said before.
+    // The message that came meanwhile is answered now, and nothing else is said before it.
     let turn = world.prompt().await;
     assert!(turn.text.contains("one more"), "{}", turn.text);
     turn.answer("Yes?");

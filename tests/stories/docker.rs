@@ -1,4 +1,5 @@
-//! Docker comes up later than the service, or goes away for an upgrade: what is asked meanwhile is answered then.
+//! Docker starts later than the service, or stops for an upgrade. Questions that come meanwhile are answered
+//! afterwards.
 
 use std::time::Duration;
 
@@ -102,7 +103,7 @@ async fn a_service_without_docker_can_be_stopped() {
     world.start().await;
     world.says("family", "Ana", "@Kai are you there?").await;
     let asked = world.seconds();
-    // A launch that had begun is waited for, and may end as an outage that is told.
+    // A launch that had begun is waited for, and may end as an outage that the owner is told of.
     let heard = world.stop_hearing().await;
     assert!(heard.iter().all(|heard| heard.text.contains("Docker, the program that I run in")), "{heard:?}");
     assert!(world.seconds() - asked < 45, "{}", world.seconds() - asked);

@@ -1,4 +1,4 @@
-//! The second engine, which speaks another protocol, and the change from one to the other.
+//! The second engine, which has another protocol, and the change from one engine to the other.
 
 use std::time::Duration;
 

@@ -1,4 +1,5 @@
-//! The server's disk is full: nobody can be answered, and all that is asked is answered when there is room.
+//! The server's disk is full: no chat can be answered, and every question is answered when there is room
+//! again.
 
 use std::time::Duration;
 
@@ -61,7 +62,7 @@ async fn what_a_full_disk_keeps_outlives_a_restart() {
     world.passes(Duration::from_secs(1)).await;
     world.kill().await;
     world.start().await;
-    // Told already.
+    // The owner was told already.
     world.silence(MINUTE * 5).await;
     world.kill().await;
     world.docker.usually(Behaviour::Echo);

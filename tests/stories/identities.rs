@@ -1,4 +1,4 @@
-//! One person, two names: WhatsApp says now a phone number, now a LID, and Kai knows whom it means.
+//! One person, two names: WhatsApp uses a phone number or a LID, and Kai knows which person it is.
 
 use std::time::Duration;
 

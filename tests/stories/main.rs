@@ -1,7 +1,7 @@
-//! Ring 1: the real service and real SQLite between a bridge in a test's hands and a scripted engine, in
+//! Ring 1: the real service and real SQLite between a bridge that the test controls and a scripted engine, in
 //! paused time.
 //!
-//! Each story reads like the chat that it is about. A message that nobody heard fails the story.
+//! Each story reads like the chat that it is about. A message that the story does not expect makes it fail.
 
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 

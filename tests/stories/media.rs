@@ -102,7 +102,7 @@ async fn a_file_that_cannot_be_had_is_told_with_the_reason() {
         turn.answer("ok");
         assert_eq!(world.hears_in("main").await, "Kai: ok");
     }
-    // Nothing half-done is left behind.
+    // No unfinished file is left behind.
     let day = world.in_folder("main", "inbox/2026-11-21");
     assert_eq!(fs::read_dir(day).unwrap().count(), 0);
     world.ends().await;
@@ -132,7 +132,7 @@ async fn killed_in_mid_fetch_it_is_fetched_after_the_start() {
     world.sends("main", "Owner", "look", photo(b"photo")).await;
     world.silence(Duration::from_secs(5)).await;
     world.kill().await;
-    // What a harder kill would have left.
+    // Files that a harder kill would have left.
     fs::write(world.in_folder("main", "inbox/2026-11-21/.000001.part"), "half").unwrap();
     world.chats.let_files_come();
     world.chats.hold_file(b"photo", PNG);

@@ -1,4 +1,4 @@
-//! As many agents as there is memory for: those that nobody needs go first, and nobody in a turn.
+//! As many agents as memory allows: agents that nobody needs end first, and never in the middle of a turn.
 
 use std::collections::HashMap;
 use std::time::Duration;
@@ -13,13 +13,13 @@ use crate::world::World;
 const MINUTE: Duration = Duration::from_secs(60);
 const MIB: u64 = 1024 * 1024;
 
-/// What these groups' agents hold, in MB.
+/// How much memory these groups' agents use, in MB.
 fn holding(groups: &[(&str, u64)]) -> AgentMemory {
     let held: HashMap<_, _> = groups.iter().map(|(group, mb)| (name(group), mb * MIB)).collect();
     AgentMemory { held, pressure: MemoryPressure::None }
 }
 
-/// A service with room for three usual agents, and these groups.
+/// A service with room for three ordinary agents, and these groups.
 async fn with_groups(groups: &[&str]) -> World {
     let mut world = World::without_service(Behaviour::EchoAll).await;
     world.settings(|settings| settings.agents_memory_bytes = 400 * MIB);
@@ -77,7 +77,7 @@ async fn if_the_machine_runs_short_all_that_are_idle_go_and_who_works_is_not_dis
     assert_eq!(world.hears_in("family").await, "Kai: Once upon a time.");
     world.silence(MINUTE).await;
     assert_eq!(world.docker.running(), 0);
-    // Whoever asks is answered all the same.
+    // A person who asks is answered nevertheless.
     asks(&mut world, "ana").await;
     world.ends().await;
 }

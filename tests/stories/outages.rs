@@ -1,5 +1,5 @@
-//! Nobody can be answered until somebody does something about the Kimi account: each is told once, and what was asked
-//! is answered afterwards.
+//! No chat can be answered until somebody repairs the Kimi account. Each chat is told once, and its questions
+//! are answered afterwards.
 
 use std::time::Duration;
 
@@ -24,19 +24,19 @@ async fn refuse(world: &World, prompt: &HeldPrompt) {
     world.refuse(prompt, 403, "access_terminated_error").await;
 }
 
-/// It refuses the login.
+/// The API refuses the login.
 async fn refuses_the_login(world: &mut World) {
     let prompt = world.prompt().await;
     world.refuse(&prompt, 401, "invalid_authentication_error").await;
 }
 
-/// It has been asked too much.
+/// The API has had too many requests.
 async fn is_asked_too_much(world: &mut World) {
     let prompt = world.prompt().await;
     world.refuse(&prompt, 429, "rate_limit_reached_error").await;
 }
 
-/// A service without a login, which the owner has been told.
+/// A service without a login; the owner has been told so.
 async fn without_login(usual: Behaviour) -> World {
     let mut world = World::without_service(usual).await;
     world.forgets_the_key();
@@ -57,7 +57,7 @@ async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_w
     main: Kai: I cannot answer in any chat now. Kimi refuses to answer me, and does not say why. Please look at your account's page at Kimi, then run `nanokimi doctor` on the server. What is asked meanwhile is kept and answered then.
     ");
 
-    // More is asked, and all of it is tried again now and then: in silence.
+    // More questions come, and all of them are tried again now and then, without a word in the chat.
     world.says("family", "Bob", "@Kai and when does it arrive?").await;
     world.says("main", "Owner", "what is wrong?").await;
     let began = world.seconds();
@@ -67,7 +67,7 @@ async fn a_refused_account_is_told_once_to_each_and_what_was_asked_is_answered_w
         tries += 1;
     }
     assert!((10..=16).contains(&tries), "two chats in an hour: {tries} tries");
-    // An engine keeps in its memory what it was asked and did not answer.
+    // An engine remembers the questions that it did not answer.
     assert_eq!(world.docker.tries(), tries + 1, "each try is asked of an engine that was asked nothing yet");
     assert_eq!(world.store.queue_counts().await.unwrap().parked, 0);
 
@@ -132,7 +132,7 @@ async fn a_missing_login_starts_no_container_and_a_new_one_is_taken_up_at_once()
     let mut world = World::without_service(Behaviour::Echo).await;
     world.forgets_the_key();
     world.start().await;
-    // Before anybody asks.
+    // Before the first question.
     insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I cannot answer in any chat now. I am not logged in to Kimi, or the login has expired. Please run `nanokimi doctor` on the server; mostly `nanokimi login` is all it takes. What is asked meanwhile is kept and answered then.");
     world.says("family", "Ana", "@Kai hello").await;
     insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I cannot answer now. I am not logged in to Kimi, or the login has expired. Please ask the owner to run `nanokimi doctor`. Your message is kept; I answer it as soon as that is over.");
@@ -197,7 +197,7 @@ async fn a_renewal_that_came_too_late_for_who_was_refused_is_tried_at_once_but_n
     world.ends().await;
 }
 
-/// An access token as login servers make them.
+/// An access token in the form that login servers use.
 fn token_of(account: &str, issue: u32) -> String {
     let claims = json!({ "email": account, "jti": issue }).to_string();
     format!("e30.{}.signature", BASE64_URL_SAFE_NO_PAD.encode(claims))
@@ -229,7 +229,7 @@ async fn an_outage_that_was_told_is_not_told_again_after_a_restart_but_the_next_
     let mut world = without_login(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai hello").await;
     world.hears_in("family").await;
-    // Until WhatsApp's answer is noted: without it the same message would come again.
+    // Until WhatsApp's answer is stored: without it the same message would be sent again.
     world.passes(Duration::from_secs(1)).await;
     world.kill().await;
     world.start().await;
@@ -249,7 +249,7 @@ async fn an_outage_that_was_told_is_not_told_again_after_a_restart_but_the_next_
 #[tokio::test(start_paused = true)]
 async fn a_login_that_comes_and_goes_while_nobody_asks_is_told_each_time_it_ends() {
     let mut world = without_login(Behaviour::Echo).await;
-    // For a moment only: that is no news.
+    // Only for a moment, so it is no news.
     world.logs_in("one");
     world.passes(Duration::from_secs(60)).await;
     world.logs_out();
@@ -419,7 +419,7 @@ async fn a_model_that_an_agent_has_made_up_is_no_trouble_of_the_account() {
         world.silence(Duration::from_secs(60)).await;
         assert_eq!(world.store.open_outages().await.unwrap(), [], "{asks}");
     }
-    // The one that its engine was told of is.
+    // For the model that the engine was told to use, it is an outage.
     world.says("family", "Ana", "@Kai hello").await;
     let prompt = world.prompt().await;
     world.refuse(&prompt, 404, "resource_not_found_error").await;

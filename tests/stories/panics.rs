@@ -1,4 +1,4 @@
-//! nanokimi has a fault: the chat that sets it off is tried again, then told, and no other chat notices.
+//! nanokimi has a fault. The chat that causes it is tried again, then told; other chats notice nothing.
 
 use std::time::Duration;
 
@@ -12,7 +12,7 @@ use crate::world::World;
 #[tokio::test(start_paused = true)]
 async fn a_session_that_panics_is_made_anew_and_no_other_chat_waits() {
     let mut world = World::without_service(Behaviour::Echo).await;
-    // Whoever holds the only slot must give it back.
+    // The agent that has the only slot must give it back.
     world.settings(|settings| settings.max_agents = 1);
     world.docker.next(Behaviour::PanicsAtLaunch);
     world.start().await;
@@ -85,7 +85,7 @@ async fn what_can_never_be_stored_keeps_nothing_else_and_its_chat_is_told() {
     let events = said.map(|(number, text)| {
         Event::Message(message("main", &format!("p{number}"), "Owner", text, world.now()))
     });
-    // Its bridge is answered: it would deliver the same again and again.
+    // Its bridge gets an answer; without one it would deliver the same message again and again.
     world.tells(events.collect()).await;
     let mut heard = world.hears_in("main").await;
     while !heard.contains("three") {

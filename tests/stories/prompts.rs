@@ -1,4 +1,4 @@
-//! What the agent is told of who wrote what: people, quotes, long texts, what was passed on.
+//! What the agent is told about the authors of texts: people, quotes, long texts, texts passed on.
 
 use std::fs;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::world::World;
 
 const PNG: &[u8] = b"\x89PNG\r\n\x1a\na picture";
 
-/// The same message as an answer to another one, of which its client says what it likes.
+/// The same message as an answer to another message. Its client may say anything of that one.
 fn answering(message: IncomingMessage, id: &str, claimed: &str) -> IncomingMessage {
     let quote = Quote {
         id: MessageId::new(id),
@@ -47,7 +47,8 @@ async fn people_of_one_name_are_told_apart_and_kai_is_no_name() {
     "#);
     turn.answer("Your mothers differ.");
     assert_eq!(world.hears_in("family").await, "Kai: Your mothers differ.");
-    // The id stays, under another name and after a restart; and it is the same person by either of WhatsApp's names.
+    // The id stays the same under another name and after a restart, and for both of WhatsApp's names of the
+    // person.
     world.stop().await;
     world.start().await;
     world.tells(vec![Event::SamePerson { one: phone("222"), other: test_service::lid("222") }]).await;
@@ -94,7 +95,7 @@ async fn the_picture_that_a_quote_names_is_fetched_and_seen_as_if_it_was_sent_no
     let mut world = World::new(Behaviour::Held).await;
     world.chats.hold_file(b"beach", PNG);
     let photo = world.sends("family", "Ana", "", media(MediaKind::Image, "image/png", b"beach")).await;
-    // So much is said that the picture is let go, unfetched.
+    // So much is said that the picture is dropped without a fetch.
     for _ in 0..120 {
         world.says("family", "Bo", "and so on").await;
     }
@@ -113,7 +114,7 @@ async fn the_picture_that_a_quote_names_is_fetched_and_seen_as_if_it_was_sent_no
     turn.answer("At the beach.");
     assert_eq!(world.hears_in("family").await, "Kai: At the beach.");
 
-    // What was saved already is not fetched again, as long as it is there.
+    // A file that was saved already is not fetched again while it is there.
     let second =
         world.sends("family", "Ana", "@Kai look", media(MediaKind::Image, "image/png", b"beach")).await;
     world.prompt().await.answer("Nice.");
@@ -150,7 +151,8 @@ async fn of_a_long_message_nothing_that_calls_kai_is_lost_and_the_whole_is_a_fil
         turn.answer("Much of one letter.");
         assert_eq!(world.hears_in("family").await, "Kai: Much of one letter.");
 
-        // A call in the middle, by name or by a mention of the account, is told with what stands around it.
+        // If the call is in the middle, by name or by a mention of the account, the text around it is told
+        // too.
         let text = format!("{long} @Kai what is this? {long}");
         world.says("family", "Ana", &text).await;
         let turn = world.prompt().await;

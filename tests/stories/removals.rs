@@ -1,4 +1,5 @@
-//! The owner takes a chat from Kai with `nanokimi groups remove`, in whatever moment: nothing more is said there.
+//! The owner removes a chat with `nanokimi groups remove`, at any moment. After that nothing more is said
+//! there.
 
 use std::time::Duration;
 

@@ -9,7 +9,7 @@ use support::test_service::{Heard, Read, What, message, name};
 
 use crate::world::World;
 
-/// Kai answers this to somebody in the group.
+/// Kai gives this answer to a person in the group.
 async fn answered(world: &mut World, group: &str, answer: &str) -> String {
     let id = world.says(group, "Ana", "@Kai please").await;
     world.prompt().await.answer(answer);

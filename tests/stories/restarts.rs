@@ -50,7 +50,7 @@ async fn a_message_that_kills_the_host_is_given_up_after_three_tries() {
 async fn stopped_in_mid_turn_the_message_waits_for_the_next_start() {
     let mut world = World::new(Behaviour::Held).await;
     for _ in 0..5 {
-        // More often than a failing message is tried: a stop does not count.
+        // More often than a failing message is tried: a stop does not count as a try.
         if world.seconds() == 0 {
             world.says("main", "Owner", "patience").await;
         }

@@ -7,10 +7,10 @@ use support::scripted_engine::Behaviour;
 
 use crate::world::World;
 
-/// The beginning of what a chat reads that has used up its tokens.
+/// The beginning of the text for a chat that has used up its tokens.
 const USED_UP: &str = "Kai: I have used up the 1000 tokens that I may use in this chat in a day.";
 
-/// A family that may use a thousand tokens a day, and has a warm agent that answers all that it reads.
+/// A family that may use a thousand tokens a day, with a running agent that answers everything it reads.
 async fn family_with_a_limit() -> World {
     let mut world = World::new(Behaviour::EchoAll).await;
     world.limit("family", Some(1_000)).await;
@@ -30,7 +30,7 @@ async fn who_calls_at_the_limit_is_told_and_is_answered_the_next_day() {
     world.says("family", "Alice", "@Kai and now?").await;
     insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I have used up the 1000 tokens that I may use in this chat in a day. I answer again from 00:00 UTC on; what is written until then I keep, but I do not answer it by myself, so ask me again after that. The owner can allow me more with `nanokimi groups set family --daily-tokens NUMBER`.");
 
-    // Nothing is said by itself when the next day begins: yesterday's questions may be nobody's any more.
+    // Nothing is said by itself when the next day begins: nobody may need an answer to yesterday's questions.
     world.until("2026-11-22T00:00:00Z").await;
     world.silence(Duration::from_secs(8 * 60 * 60)).await;
     world.says("family", "Bob", "@Kai good morning").await;
@@ -50,7 +50,7 @@ async fn who_calls_again_and_again_is_told_every_ten_minutes() {
     world.silence(Duration::from_secs(7 * 60)).await;
     world.says("family", "Bob", "@Kai are you ill?").await;
     assert!(world.hears_in("family").await.starts_with(USED_UP));
-    // A talk among people gets no answer, whatever the limit says.
+    // A conversation among people gets no answer, whatever the limit is.
     world.says("family", "Alice", "it only rests").await;
     world.silence(Duration::from_secs(60 * 60)).await;
     world.ends().await;
@@ -83,7 +83,7 @@ async fn a_day_ends_at_midnight_where_the_owner_is_also_when_it_has_25_hours() {
     let notice = world.hears_in("family").await;
     assert!(notice.contains("I answer again from 00:00 CET on"), "{notice}");
 
-    // A day of 24 hours would be over.
+    // A day of 24 hours would already be over.
     world.until("2026-10-25T22:55:00Z").await;
     world.says("family", "Alice", "@Kai is it tomorrow?").await;
     assert!(world.hears_in("family").await.starts_with(USED_UP));
@@ -103,7 +103,7 @@ async fn another_limit_counts_at_once() {
     world.limit("family", Some(1_001)).await;
     world.says("family", "Alice", "@Kai now?").await;
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai please @Kai now?");
-    // It is another limit: who reaches it is told, however short ago that was.
+    // It is another limit: a chat that reaches it is told, even soon after the last time.
     world.has_used("family", 1, 0).await;
     world.says("family", "Alice", "@Kai more?").await;
     assert!(world.hears_in("family").await.starts_with("Kai: I have used up the 1001 tokens"));
@@ -121,7 +121,7 @@ async fn no_container_is_launched_to_say_no_to_the_owner_neither() {
     world.says("main", "Owner", "hello").await;
     insta::assert_snapshot!(world.hears_in("main").await, @"Kai: I do not answer here, as my limit for this chat is 0 tokens a day. The owner can change that with `nanokimi groups set main --daily-tokens NUMBER`.");
     assert_eq!(world.docker.tries(), 0);
-    // Of other groups it is no business.
+    // It does not concern other groups.
     world.says("family", "Alice", "@Kai hello").await;
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
     world.ends().await;

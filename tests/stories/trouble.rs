@@ -9,7 +9,7 @@ use support::test_service;
 
 use crate::world::World;
 
-/// The notice that the owner reads when every try does this, and the seconds until it comes.
+/// The notice that the owner reads if every try does this, and the seconds until it comes.
 async fn notice_when(behaviour: Behaviour) -> (String, u64) {
     let mut world = World::new(behaviour).await;
     world.says("main", "Owner", "hello").await;
@@ -152,7 +152,7 @@ async fn what_was_given_up_is_not_launched_for_again() {
     world.ends().await;
 }
 
-/// What an agent has left in its folders: a history, and instructions of its own.
+/// Files that an agent has left in its folders: a history, and instructions of its own.
 fn leaves_behind(world: &World) {
     fs::write(
         world.paths().sessions_folder(&test_service::name("main")).join("history"),
@@ -176,7 +176,7 @@ async fn an_agent_that_no_engine_starts_on_any_more_begins_anew_at_the_third_try
     assert_eq!(fs::read_to_string(kept.join("sessions/history")).unwrap(), "we speak of boats");
     assert_eq!(fs::read(kept.join("AGENTS.md")).unwrap(), [0xff]);
     assert!(!world.in_folder("main", "AGENTS.md").exists() && world.in_folder("main", "list.txt").exists());
-    // From here on all is as ever.
+    // From here on all is as before.
     world.says("main", "Owner", "and now").await;
     assert_eq!(world.hears_in("main").await, "Kai: echo: and now");
     world.ends().await;
@@ -208,7 +208,7 @@ async fn what_an_agent_remembers_stays_when_it_was_not_to_blame() {
     let history = world.paths().sessions_folder(&test_service::name("main")).join("history");
     assert_eq!(fs::read_to_string(&history).unwrap(), "we speak of boats");
     assert_eq!(fs::read(world.in_folder("main", "AGENTS.md")).unwrap(), [0xff]);
-    // One that breaks down in its work is another matter, however often.
+    // An engine that fails during its work is another case, however often it happens.
     for _ in 0..2 {
         world.docker.next(Behaviour::DiesInTurn);
     }
@@ -235,12 +235,12 @@ async fn an_agent_that_fills_the_disk_is_stopped_and_the_others_go_on() {
     world.says("family", "Ana", "@Kai hello").await;
     world.prompt().await.answer("hi");
     assert_eq!(world.hears_in("family").await, "Kai: hi");
-    // With what is there already the agent may work, such as to delete it.
+    // The agent may still work with the files that are there, for example to delete them.
     world.says("main", "Owner", "delete it").await;
     world.prompt().await.answer("done");
     assert_eq!(world.hears_in("main").await, "Kai: done");
 
-    // What goes on in the background is stopped, too.
+    // Work in the background is stopped too.
     for number in 3_000..9_000 {
         fs::write(world.in_folder("main", &format!("f{number}")), "").unwrap();
     }

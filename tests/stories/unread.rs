@@ -1,4 +1,4 @@
-//! Messages that WhatsApp has delivered and that nobody can decrypt; and a disk that was full.
+//! Messages that WhatsApp has delivered and that cannot be decrypted; and a disk that was full.
 
 use std::time::Duration;
 
@@ -60,11 +60,11 @@ async fn what_comes_after_all_is_answered_and_not_missed() {
     world.writes(message("family", "1", "Ana", "@Kai hello", world.now())).await;
     assert!(world.hears_in("family").await.contains("hello"));
     world.writes(message("family", "2", "Ana", "never mind", world.now())).await;
-    // A reaction's vote, or whatever else leaves no row.
+    // Such as a reaction, or any other message that leaves no row.
     world.tells(vec![Event::ReadAfterAll { chat: chat("family"), id: MessageId::new("3") }]).await;
     world.silence(MINUTE * 60).await;
     assert_eq!(asked(&world), ["1"]);
-    // What was read before is never asked for.
+    // A message that was read before is never asked for.
     world.tells(vec![unread(&world, "family", "1", "Ana", Author::OwnPhone)]).await;
     world.silence(MINUTE * 60).await;
     assert_eq!(asked(&world), ["1"]);
@@ -74,7 +74,7 @@ async fn what_comes_after_all_is_answered_and_not_missed() {
 #[tokio::test(start_paused = true)]
 async fn while_the_link_is_away_nobody_is_asked_and_afterwards_twenty_at_a_time() {
     let mut world = World::new(Behaviour::EchoAll).await;
-    // A look that has begun with the link goes on without it.
+    // A search that began while the link was up goes on without it.
     world.silence(Duration::from_secs(1)).await;
     world.link(LinkState::Connecting);
     let many =
@@ -136,7 +136,7 @@ async fn of_more_than_are_looked_after_at_once_the_chat_hears_the_number() {
     world.tells(many(&world, 'a', 500)).await;
     let told = world.hears_in("family").await;
     assert_eq!(told, "Kai: I could not read 500 messages of Eve. Please send them again.");
-    // What comes later is asked for, in the place of what the chat knows of.
+    // Later messages are asked for, in place of those that the chat was told of.
     let before = asked(&world).len();
     assert!((200..=400).contains(&before), "{before}");
     world.tells(many(&world, 'b', 1)).await;

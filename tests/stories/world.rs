@@ -1,4 +1,4 @@
-//! The world of a story: the service with its database on disk, the bridge's end in the story's hands.
+//! The world of a story: the service with its database on disk. The story controls the bridge's end.
 
 use std::fs;
 use std::path::PathBuf;
@@ -51,7 +51,7 @@ pub struct World {
 }
 
 impl World {
-    /// A service with the groups `main` (the owner's) and `family`, and engines that do as told.
+    /// A service with the groups `main` (the owner's) and `family`, and engines that do what they are told.
     pub async fn new(usual: Behaviour) -> Self {
         let mut world = Self::without_service(usual).await;
         world.start().await;
@@ -110,7 +110,7 @@ impl World {
         Paths::new(self.folder.path())
     }
 
-    /// From the next start on there is no API key; only a login can help.
+    /// From the next start on there is no API key; then only a login helps.
     pub fn forgets_the_key(&mut self) {
         self.key = None;
     }
@@ -120,7 +120,7 @@ impl World {
         self.logs_in_with(token, "");
     }
 
-    /// The same with a refresh token; the login server cannot be reached.
+    /// The same with a refresh token. The login server cannot be reached.
     pub fn logs_in_with(&self, token: &str, refresh: &str) {
         let login = json!({
             "access_token": token, "refresh_token": refresh, "expires_at": 4_102_444_800.0,
@@ -130,7 +130,7 @@ impl World {
         self.login.as_ref().expect("the service runs").reload_if_changed(self.now());
     }
 
-    /// The Kimi API has refused this token, as the doors tell it.
+    /// The Kimi API has refused this token, as the egress proxies report it.
     pub fn is_refused(&self, token: &str) {
         self.login
             .as_ref()
@@ -139,13 +139,12 @@ impl World {
             .send_replace(Some(Secret::new(token)));
     }
 
-    /// Somebody logs out.
     pub fn logs_out(&self) {
         fs::remove_file(self.paths().login_file()).unwrap();
         self.login.as_ref().expect("the service runs").reload_if_changed(self.now());
     }
 
-    /// Time passes.
+    /// Lets time pass.
     pub async fn passes(&self, length: Duration) {
         tokio::time::sleep(length).await;
     }
@@ -169,7 +168,7 @@ impl World {
         folders::prepare_group_folders(&self.paths(), &group).unwrap();
     }
 
-    /// Starts the service on what the folder holds.
+    /// Starts the service with the files in its folder.
     pub async fn start(&mut self) {
         let login =
             Arc::new(Login::load_from_disk(&self.paths(), self.key.as_ref(), NOWHERE, self.clock.now()));
@@ -199,17 +198,17 @@ impl World {
         assert_eq!(unheard, [], "nobody heard it");
     }
 
-    /// Asks the service to stop; it goes on for as long as that takes.
+    /// Asks the service to stop. It goes on for as long as stopping takes.
     pub fn begin_stop(&mut self) {
         self.service.as_mut().expect("the service runs").begin_stop();
     }
 
-    /// Stops the service; returns what was said and not heard.
+    /// Stops the service. Returns the messages that the story did not expect.
     pub async fn stop_hearing(&mut self) -> Vec<Heard> {
         self.service.take().expect("the service runs").stop().await
     }
 
-    /// A message that is stuck in the bridge, to be let go by the story.
+    /// A message that is stuck in the bridge; the story releases it.
     pub async fn stuck(&mut self) -> SendOrder {
         self.service.as_mut().expect("the service runs").stuck(FOREVER).await
     }
@@ -227,7 +226,7 @@ impl World {
         id
     }
 
-    /// Somebody sends a file with this caption; the bridge knows it by `handle`.
+    /// Somebody sends a file with this caption. The bridge knows the file by `handle`.
     pub async fn sends(&mut self, group: &str, sender: &str, caption: &str, media: Media) -> String {
         self.messages += 1;
         let id = format!("m{}", self.messages);
@@ -236,7 +235,7 @@ impl World {
         id
     }
 
-    /// An earlier turn of this group, which is idle, has used so many tokens.
+    /// An earlier turn of this group, which is idle, has used this many tokens.
     pub async fn has_used(&mut self, group: &str, input: u64, output: u64) {
         self.messages += 1;
         let earlier = message(group, &format!("m{}", self.messages), "Ana", "@Kai earlier", self.now());
@@ -258,19 +257,19 @@ impl World {
         self.store.finish_turn(ending, self.now()).await.unwrap();
     }
 
-    /// The owner limits a group's tokens of a day.
+    /// The owner limits a group's tokens per day.
     pub async fn limit(&self, group: &str, daily_tokens: Option<u64>) {
         let group = self.store.group_by_name(&test_service::name(group)).await.unwrap().unwrap();
         self.store.update_group(&Group { daily_tokens, ..group }).await.unwrap();
     }
 
-    /// Time passes until this moment.
+    /// Lets time pass until this moment.
     pub async fn until(&self, moment: &str) {
         let moment: Timestamp = moment.parse().unwrap();
         self.passes(moment.duration_since(self.now()).try_into().expect("it is still to come")).await;
     }
 
-    /// What an agent has put into its group's folder.
+    /// A path in the group's folder, where its agent writes.
     pub fn in_folder(&self, group: &str, path: &str) -> PathBuf {
         self.paths().group_folder(&test_service::name(group)).join(path)
     }
@@ -289,7 +288,7 @@ impl World {
         self.service.as_ref().expect("the service runs").writes(message).await;
     }
 
-    /// The bridge tells these events, in one batch.
+    /// The bridge reports these events, in one batch.
     pub async fn tells(&self, events: Vec<Event>) {
         self.service.as_ref().expect("the service runs").tells(events).await;
     }
@@ -299,7 +298,6 @@ impl World {
         self.service.as_ref().expect("the service runs").answers(id, answer).await;
     }
 
-    /// The link to WhatsApp changes.
     pub fn link(&self, link: LinkState) {
         self.service.as_ref().expect("the service runs").link(link);
     }
@@ -326,7 +324,7 @@ impl World {
         heard.text
     }
 
-    /// The next message that says so, whatever is said before.
+    /// The next message with this text; messages before it are skipped.
     pub async fn hears_until(&mut self, says_so: impl Fn(&str) -> bool) -> String {
         loop {
             let Heard { text, .. } = self.hears().await;
@@ -336,7 +334,7 @@ impl World {
         }
     }
 
-    /// The next message, in whatever group.
+    /// The next message in any group.
     pub async fn hears_in_any(&mut self) -> String {
         self.hears().await.text
     }
@@ -351,7 +349,7 @@ impl World {
         self.began.elapsed().as_secs()
     }
 
-    /// The story ends: the service stops, and nothing was said that nobody heard.
+    /// The story ends: the service stops, and every message was expected.
     pub async fn ends(mut self) {
         self.stop().await;
         assert_eq!(self.docker.running(), 0, "no container is left");

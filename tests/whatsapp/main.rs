@@ -1,8 +1,8 @@
 //! Ring 3: our bridge, and the program itself, with the real WhatsApp client library against the WhatsApp
-//! server of `tests/whatsapp-server` on 127.0.0.1. What the library alone does is tried in `tests/contract`.
+//! server of `tests/whatsapp-server` on 127.0.0.1. `tests/contract` tests the library alone.
 //!
-//! Real encryption, real files and real time; nothing leaves the machine. The tests wait for what happens,
-//! never for a while.
+//! Real encryption, real files and real time; no packet leaves the machine. The tests wait for events, never
+//! for a fixed time.
 
 #![expect(clippy::unwrap_used, reason = "a test that cannot go on has failed")]
 

@@ -1,5 +1,4 @@
-//! The world of a test: the real service with its database on disk, with the bridge's end in the test's
-//! hands.
+//! The world of a test: the real service with its database on disk. The test controls the bridge's end.
 
 use std::fs;
 use std::io;
@@ -36,7 +35,7 @@ use crate::test_service::{self, Chats, Heard, TestService, chat, message};
 pub struct World {
     pub practice: Arc<Practice>,
     pub store: Store,
-    /// What the bridge's end holds and was told.
+    /// What the bridge's end holds and has seen.
     pub chats: Chats,
     docker: Docker,
     folder: TempDir,
@@ -101,7 +100,7 @@ impl World {
         world
     }
 
-    /// Another install with the same login: what this one keeps of it is the other's, too.
+    /// Another install with the same login: a file of the login that this install stores is the other's too.
     pub async fn on_the_same_login(&self) -> Self {
         let mut other = Self::without_service().await;
         other.practice = Arc::clone(&self.practice);
@@ -116,12 +115,12 @@ impl World {
         change(&mut self.settings);
     }
 
-    /// Nobody is logged in to Kimi.
+    /// There is no Kimi login.
     pub fn logged_out(&mut self) {
         self.login = None;
     }
 
-    /// The owner has a login of a Kimi plan in place of a key, which lives for ever.
+    /// The owner has the login of a Kimi plan instead of a key; it never expires.
     pub fn logged_in(&mut self) {
         self.login = None;
         let login =
@@ -129,8 +128,8 @@ impl World {
         self.put_login(&login.to_string());
     }
 
-    /// There is a login in place of the key, made just now; its access tokens live this long. The practice
-    /// model takes no others.
+    /// There is a login instead of the key, made just now; its access tokens live this long. The practice
+    /// model accepts no other tokens.
     pub fn log_in(&mut self, lifetime: Duration) -> MockLoginServer {
         self.login = None;
         let server = MockLoginServer::start(&self.practice, LoginTerms { lifetime, ..LoginTerms::default() });
@@ -138,7 +137,7 @@ impl World {
         server
     }
 
-    /// Puts a login in place as `nanokimi login` does.
+    /// Stores a login as `nanokimi login` does.
     pub fn put_login(&self, text: &str) {
         let new = self.paths().credentials_folder().join("put");
         fs::write(&new, text).unwrap();
@@ -169,14 +168,14 @@ impl World {
         folders::prepare_group_folders(&self.paths(), &group).unwrap();
     }
 
-    /// A group whose agent is another engine than the install's.
+    /// A group whose agent uses another engine than the install's.
     pub async fn set_engine(&self, group: &str, role: Role, engine: Engine) {
         let mut group = test_service::group(group, role);
         group.engine = Some(engine.into());
         self.store.update_group(&group).await.unwrap();
     }
 
-    /// Starts the service on what the folder holds.
+    /// Starts the service with the files in its folder.
     pub async fn start(&mut self) {
         let login = Arc::new(Login::load_from_disk(
             &self.paths(),
@@ -209,7 +208,7 @@ impl World {
         assert_eq!(unheard, [], "nobody heard it");
     }
 
-    /// Breaks the service off: nothing is cleaned up.
+    /// Stops the service without any clean-up.
     pub async fn kill(&mut self) {
         self.service.take().expect("the service runs").kill().await;
     }
@@ -241,7 +240,7 @@ impl World {
         self.service.as_mut().expect("the service runs").hears(PATIENCE).await
     }
 
-    /// The next message, if it is there already.
+    /// The next message, if it is already there.
     pub fn hears_now(&mut self) -> Option<Heard> {
         self.service.as_mut().expect("the service runs").hears_now()
     }
@@ -259,13 +258,13 @@ impl World {
         self.hears_in(group).await
     }
 
-    /// The agent runs a command with its tool for that; what it prints is read on the host.
+    /// The agent runs a command with its tool. The output is read on the host.
     pub async fn agent_runs(&mut self, group: &str, command: &str) -> String {
         let answer = self.asks(group, &format!("@Kai {}", runs(self.settings.engine, command))).await;
         self.printed(group).unwrap_or_else(|error| panic!("{error}: {answer}"))
     }
 
-    /// What the latest command of a group's agent has printed.
+    /// The output of the latest command of a group's agent.
     pub fn printed(&self, group: &str) -> io::Result<String> {
         let printed = self.folder_of(group).join(PRINTED);
         let text = fs::read_to_string(&printed)?;
@@ -273,12 +272,12 @@ impl World {
         Ok(text)
     }
 
-    /// Waits until the model was asked something that holds this text.
+    /// Waits until a request to the model has this text.
     pub async fn model_reads(&self, text: &str) {
         until(&format!("the model reads {text:?}"), async || self.model_requests(text) > 0).await;
     }
 
-    /// How many of the model's requests had this text in what they added.
+    /// How many of the model's requests had this text in their new messages.
     pub fn model_requests(&self, text: &str) -> usize {
         let requests = self.practice.received_requests();
         requests.iter().filter(|request| news(&request.body).contains(text)).count()
@@ -290,7 +289,7 @@ impl World {
         requests.last().unwrap().body["messages"][0]["content"].to_string()
     }
 
-    /// What Docker holds of a group's container.
+    /// Docker's description of a group's container.
     pub async fn container(&self, group: &str) -> Value {
         let containers = containers_of(self.install()).await;
         let own: Vec<&Value> =
@@ -299,14 +298,14 @@ impl World {
         inspected(own[0]["Id"].as_str().unwrap()).await.unwrap()
     }
 
-    /// Kills a group's container as the kernel does when memory runs out; returns its id.
+    /// Kills a group's container as the kernel does if memory runs out. Returns its id.
     pub async fn kill_container(&self, group: &str) -> String {
         let id = self.container(group).await["Id"].as_str().unwrap().to_owned();
         plain_docker().await.kill_container(&id, None).await.unwrap();
         id
     }
 
-    /// What a chat was or will be sent, in order.
+    /// What a chat was sent or will be sent, in order.
     pub fn outbox(&self, group: &str) -> Vec<String> {
         self.asked(&format!("SELECT text FROM outbox WHERE chat = '{}' ORDER BY id", chat(group)))
     }
@@ -315,7 +314,7 @@ impl World {
         asked(&self.paths().database_file(), sql)
     }
 
-    /// The test is over: the service stops, nothing was said that nobody heard, and no container is left.
+    /// The test is over: the service stops, every message was expected, and no container is left.
     pub async fn ends(mut self) {
         self.stop().await;
         nothing_is_left(self.install()).await;
@@ -329,13 +328,14 @@ impl Drop for World {
     }
 }
 
-/// Where the agent puts what its commands print, in its group's folder.
+/// The file in the group's folder where the agent writes the output of its commands.
 const PRINTED: &str = "printed.txt";
 
-/// The most that the engine lets a command take; by itself it ends one after a minute.
+/// The longest time that the engine allows for a command. Without it, the engine ends a command after a
+/// minute.
 const COMMAND_SECS: u64 = 300;
 
-/// The tool by which an engine runs commands.
+/// The tool that an engine uses to run commands.
 pub fn tool(engine: Engine) -> &'static str {
     match engine {
         Engine::KimiCli => "Shell",
@@ -343,7 +343,8 @@ pub fn tool(engine: Engine) -> &'static str {
     }
 }
 
-/// The engine of what holds for any: the one that a new install has, or that `TEST_ENGINE` names.
+/// The engine for tests that apply to every engine: the one of a new install, or the one that `TEST_ENGINE`
+/// names.
 fn usual_engine() -> Engine {
     variable("TEST_ENGINE")
         .map_or(Engine::KimiCode, |name| Engine::parse(&name).expect("the name of an engine"))
@@ -356,8 +357,8 @@ pub fn runs(engine: Engine, command: &str) -> String {
     format!("CALL {} {arguments}", tool(engine))
 }
 
-/// A command that prints, sorted, where a pattern stands: in files, and in what all processes were told.
-/// Write the pattern so that it does not match itself.
+/// A command that prints, sorted, the places of a pattern: in files, and in the environments and arguments of
+/// all processes. Write the pattern so that it does not match itself.
 pub fn search(pattern: &str) -> String {
     format!(
         "(grep -rslE -D skip --exclude-dir=proc --exclude-dir=sys -e '{pattern}' /; \
@@ -365,7 +366,7 @@ pub fn search(pattern: &str) -> String {
     )
 }
 
-/// What a request adds to what the model has said last.
+/// What a request adds after the last answer of the model.
 fn news(request: &Value) -> String {
     let messages = request["messages"].as_array().map(Vec::as_slice).unwrap_or_default();
     let news = messages.rsplit(|message| message["role"] == "assistant").next().unwrap_or_default();

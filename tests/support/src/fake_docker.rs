@@ -1,4 +1,5 @@
-//! A Docker daemon that only says what it is: enough of the HTTP interface for everything before a container.
+//! A Docker daemon that only describes itself: enough of the HTTP interface for everything before a
+//! container.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
@@ -9,11 +10,11 @@ use std::thread;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Image {
     Missing,
-    /// Until a container is made of it: then it is gone.
+    /// Until a container is created from it: then it is gone.
     Built,
 }
 
-/// Listens at `socket` as a daemon that runs as root, for as long as the test's process lives.
+/// Listens at `socket` like a daemon that runs as root, for as long as the test's process lives.
 pub fn start(socket: &Path, image: Image) {
     std::fs::create_dir_all(socket.parent().unwrap()).unwrap();
     let listener = UnixListener::bind(socket).unwrap();
@@ -25,7 +26,7 @@ pub fn start(socket: &Path, image: Image) {
     });
 }
 
-/// Answers requests until the visitor leaves.
+/// Answers requests until the client leaves.
 fn serve(mut visitor: UnixStream, image: Image) {
     let mut requests = BufReader::new(visitor.try_clone().unwrap());
     while let Some(path) = next_request(&mut requests) {

@@ -1,4 +1,4 @@
-//! The figures as people read them: what, what was wanted, what was measured.
+//! The figures in the form for readers: the name, the target, the measured value.
 
 use std::time::Duration;
 
@@ -12,13 +12,13 @@ pub struct Figure {
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Verdict {
-    /// Nothing was promised.
+    /// There is no target.
     None,
     Met,
     Missed,
 }
 
-/// How times are spread.
+/// The distribution of times.
 pub struct Spread {
     pub p50: Duration,
     pub p99: Duration,
@@ -26,7 +26,7 @@ pub struct Spread {
 }
 
 impl Spread {
-    /// Of at least one time.
+    /// Needs at least one time.
     pub fn of(mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
         let at = |hundredths: usize| times[(times.len() * hundredths / 100).min(times.len() - 1)];
@@ -35,7 +35,7 @@ impl Spread {
 }
 
 impl Figure {
-    /// A time that should be at most so many milliseconds.
+    /// A time that should be at most this many milliseconds.
     pub fn time(what: &str, measured: Duration, at_most_ms: Option<f64>) -> Self {
         Self {
             what: what.to_owned(),
@@ -45,7 +45,7 @@ impl Figure {
         }
     }
 
-    /// A part of another figure, or something to compare with: nothing was promised.
+    /// A part of another figure, or a value to compare with: there is no target.
     pub fn spread(what: &str, spread: &Spread) -> Self {
         let Spread { p50, p99, max } = spread;
         Self {
@@ -61,7 +61,7 @@ impl Figure {
         }
     }
 
-    /// Something per second, of which there should be at least so many.
+    /// A rate per second, which should be at least this high.
     pub fn rate(what: &str, per_second: f64, at_least: f64) -> Self {
         Self {
             what: what.to_owned(),
@@ -71,7 +71,7 @@ impl Figure {
         }
     }
 
-    /// How many there are: nothing was promised.
+    /// A count: there is no target.
     pub fn number(what: &str, number: usize) -> Self {
         Self {
             what: what.to_owned(),
@@ -81,7 +81,7 @@ impl Figure {
         }
     }
 
-    /// Memory, which should be at most so many megabytes.
+    /// Memory, which should be at most this many megabytes.
     pub fn memory(what: &str, kilobytes: u64, at_most_mb: Option<f64>) -> Self {
         let megabytes = kilobytes as f64 / 1024.0;
         Self {

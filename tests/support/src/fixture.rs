@@ -1,5 +1,5 @@
-//! What every test stands on: the person's rootless Docker with the agent image, and the same Docker asked
-//! behind the back of the code under test.
+//! The base of every test: the user's rootless Docker with the agent image. The tests also ask this Docker
+//! directly, past the code under test.
 
 use std::collections::HashMap;
 use std::path::{Path, PathBuf};
@@ -16,9 +16,9 @@ use serde_json::Value;
 use tokio::sync::OnceCell;
 use tokio::time::{sleep, timeout};
 
-/// Nothing that a test waits for takes as long: three tries at a model that refuses are over after 40 s.
+/// Longer than anything that a test waits for: three tries at a model that refuses are over after 40 s.
 pub const PATIENCE: Duration = Duration::from_secs(120);
-/// Between two looks at something that tells nobody when it changes.
+/// The time between two checks of something that does not report its changes.
 pub const LOOK: Duration = Duration::from_millis(20);
 
 #[expect(clippy::disallowed_methods, reason = "a test has no Config")]
@@ -26,7 +26,7 @@ pub fn variable(name: &str) -> Option<String> {
     std::env::var(name).ok()
 }
 
-/// The person's own Docker.
+/// The user's own Docker.
 pub async fn docker() -> Docker {
     assert!(
         !rustix::process::geteuid().is_root(),
@@ -61,7 +61,7 @@ pub async fn ready() -> Docker {
     docker
 }
 
-/// Docker, asked behind the back of the code under test.
+/// Docker, asked directly, past the code under test.
 pub async fn plain_docker() -> bollard::Docker {
     let socket = docker().await.socket_path().to_str().unwrap().to_owned();
     let client =
@@ -69,7 +69,7 @@ pub async fn plain_docker() -> bollard::Docker {
     client.unwrap().negotiate_version().await.unwrap()
 }
 
-/// What Docker holds of a container; none once it is gone.
+/// Docker's description of a container; `None` once it is gone.
 pub async fn inspected(name: &str) -> Option<Value> {
     let found = plain_docker().await.inspect_container(name, None).await;
     found.ok().map(|container| serde_json::to_value(container).unwrap())
@@ -80,7 +80,7 @@ pub async fn gone(name: &str) {
     until("the container is removed", async || inspected(name).await.is_none()).await;
 }
 
-/// An install's containers as `docker ps -a` has them.
+/// An install's containers as `docker ps -a` shows them.
 pub async fn containers_of(install: &InstallId) -> Vec<Value> {
     let filters = HashMap::from([("label", vec![format!("nanokimi.install={install}")])]);
     let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
@@ -88,20 +88,21 @@ pub async fn containers_of(install: &InstallId) -> Vec<Value> {
     found.into_iter().map(|container| serde_json::to_value(container).unwrap()).collect()
 }
 
-/// The names of an install's containers that run.
+/// The names of an install's running containers.
 pub async fn running(install: &InstallId) -> Vec<String> {
     let containers = containers_of(install).await;
     let running = containers.iter().filter(|container| container["State"] == "running");
     running.map(|container| container["Names"][0].as_str().unwrap().trim_matches('/').to_owned()).collect()
 }
 
-/// Nothing of an install runs, and Docker has removed or is just removing the last of it.
+/// Checks that no container of an install runs, and that Docker has removed the last one or is just removing
+/// it.
 pub async fn nothing_is_left(install: &InstallId) {
     assert_eq!(running(install).await, Vec::<String>::new(), "no container runs on");
     until("no container is left", async || containers_of(install).await.is_empty()).await;
 }
 
-/// Looks until it is so.
+/// Checks again and again until it is so.
 pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     let watch = async {
         while !so().await {
@@ -111,7 +112,7 @@ pub async fn until(what: &str, mut so: impl AsyncFnMut() -> bool) {
     timeout(PATIENCE, watch).await.unwrap_or_else(|_| panic!("waited for nothing: {what}"));
 }
 
-/// The first column of what a database answers, read while others work with it.
+/// The first column of a query's result, read while others use the database.
 pub fn asked(database: &Path, sql: &str) -> Vec<String> {
     let connection = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY).unwrap();
     connection.busy_timeout(PATIENCE).unwrap();

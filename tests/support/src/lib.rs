@@ -1,16 +1,15 @@
-//! What the test programs and the benchmarks have in common: the real service with its ends in a test's
-//! hands.
+//! What the test programs and the benchmarks share: the real service, with its ends controlled by a test.
 //!
 //! | module | |
 //! |---|---|
-//! | `test_service` | the service, with the bridge's end in a test's hands |
-//! | `scripted_engine` | engines in containers' place, which do as a test says |
-//! | `fake_docker` | a Docker daemon that only says what it is |
-//! | `whatsapp_client` | the WhatsApp library itself, for those who write to nanokimi |
-//! | `fixture` | the person's rootless Docker with the agent images |
+//! | `test_service` | the service, with the bridge's end controlled by a test |
+//! | `scripted_engine` | engines in place of containers, which do what a test says |
+//! | `fake_docker` | a Docker daemon that only describes itself |
+//! | `whatsapp_client` | the WhatsApp library itself, for people who write to nanokimi |
+//! | `fixture` | the user's rootless Docker with the agent images |
 //! | `container_world` | the service on that Docker, with the practice model |
 //! | `scripted_model` | a practice model that does what the message says |
-//! | `login_server` | Kimi's login server in small, with the faults that a test wants |
+//! | `login_server` | a small copy of Kimi's login server, with the faults that a test wants |
 //! | `figures` | the tables of the benchmarks |
 
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]

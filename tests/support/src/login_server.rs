@@ -1,6 +1,6 @@
-//! Kimi's login server in small (RFC 8628, RFC 6749): gives out codes, tokens and refreshes, each refresh
-//! token good for one use, and counts what was asked. Does what a test tells it, faults included. No I/O: an
-//! answer is a value.
+//! A small copy of Kimi's login server (RFC 8628, RFC 6749). It gives out codes, tokens and refreshes, and
+//! counts the requests. Each refresh token can be used once. It does what a test says, faults included. No
+//! I/O: an answer is a value.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,14 +14,14 @@ use tokio::time::Instant;
 
 const DEVICE_GRANT: &str = "urn:ietf:params:oauth:grant-type:device_code";
 
-/// How the server gives out what it gives out.
+/// The times that the server uses.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct LoginTerms {
-    /// How long an access token is good.
+    /// How long an access token is valid.
     pub lifetime: Duration,
-    /// How often it may be asked whether somebody has agreed.
+    /// How often a client may ask whether the person has agreed.
     pub interval: Duration,
-    /// How long a device's code is good.
+    /// How long a device's code is valid.
     pub codes_last: Duration,
 }
 
@@ -35,7 +35,7 @@ impl Default for LoginTerms {
     }
 }
 
-/// What the person at Kimi's page does.
+/// What the person does on Kimi's page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Approval {
     Agrees,
@@ -46,23 +46,24 @@ pub enum Approval {
 /// What happens to a request for tokens.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LoginFault {
-    /// It is answered with this status, and nothing is given.
+    /// It is answered with this status, and no token is given out.
     Status(u16),
     /// `slow_down`.
     SlowDown,
     /// The code is too old.
     Expired,
-    /// It is answered as it should be, this much later.
+    /// It is answered correctly, but this much later.
     Slow(Duration),
-    /// The connection ends without an answer, and nothing is given.
+    /// The connection ends without an answer, and no token is given out.
     HangUp,
-    /// The tokens are given: the old ones are worth nothing. Then the connection ends without an answer.
+    /// The tokens are given out, so the old ones are no longer valid. Then the connection ends without an
+    /// answer.
     HangUpAfter,
-    /// It is answered with something else than tokens, and nothing is given.
+    /// The answer holds something other than tokens, and no token is given out.
     Nonsense,
 }
 
-/// What was seen so far.
+/// What the server has seen so far.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LoginCounts {
     pub device_codes: u64,
@@ -70,59 +71,59 @@ pub struct LoginCounts {
     /// Requests to refresh, granted or not.
     pub refreshes: u64,
     pub refreshes_granted: u64,
-    /// Those of `refreshes` with a token that is worth nothing.
+    /// The part of `refreshes` whose token was not valid.
     pub refreshes_refused: u64,
-    /// Requests to the model with a token that is not good.
+    /// Requests to the model whose token was not valid.
     pub refused: u64,
 }
 
-/// The login server of a practice model, for a test that says what happens there. Clones are the same one.
+/// The login server of a practice model, controlled by a test. All clones are the same server.
 #[derive(Clone, Debug)]
 pub struct MockLoginServer(Arc<Mutex<LoginServerState>>);
 
 impl MockLoginServer {
     /// From now on there is a login server, and a request to the model without one of its tokens gets 401. A
-    /// second one takes the place of the first.
+    /// second login server replaces the first.
     pub fn start(practice: &Practice, terms: LoginTerms) -> Self {
         let server = Self(Arc::new(Mutex::new(LoginServerState::new(practice.port(), terms))));
         practice.set_login_server(Arc::new(server.clone()));
         server
     }
 
-    /// A login as the server would give it to somebody who has agreed: kimi-cli's `kimi-code.json`, given out
+    /// A login as the server would give it to a person who has agreed: kimi-cli's `kimi-code.json`, given out
     /// `age` ago.
     pub fn issue_login_file(&self, now: Timestamp, age: Duration) -> String {
         self.lock_state().issue_login_file(now, age)
     }
 
-    /// What is to happen to the next requests for tokens, one after the other.
+    /// What happens to the next requests for tokens, one after the other.
     pub fn queue_faults(&self, faults: impl IntoIterator<Item = LoginFault>) {
         self.lock_state().faults.extend(faults);
     }
 
-    /// What the person at Kimi's page does, from now on.
+    /// What the person does on Kimi's page from now on.
     pub fn set_approval(&self, approval: Approval) {
         self.lock_state().approval = approval;
     }
 
-    /// The login was ended at Kimi: no token that was given out so far is good any more.
+    /// The login was ended at Kimi: no token given out so far is valid any more.
     pub fn revoke_all_tokens(&self) {
         let mut state = self.lock_state();
         state.access.clear();
         state.refresh.clear();
     }
 
-    /// The access tokens that were given out so far are not good any more; refresh tokens are.
+    /// The access tokens given out so far are no longer valid; the refresh tokens still are.
     pub fn expire_access_tokens(&self) {
         self.lock_state().access.clear();
     }
 
-    /// What was seen so far.
+    /// What the server has seen so far.
     pub fn counts(&self) -> LoginCounts {
         self.lock_state().counts
     }
 
-    /// Whether a login file's refresh token would be taken.
+    /// Whether the server would accept a login file's refresh token.
     pub fn can_refresh_from(&self, login_file: &str) -> bool {
         let login: Value = serde_json::from_str(login_file).unwrap_or_default();
         login["refresh_token"].as_str().is_some_and(|token| self.lock_state().refresh.contains(token))
@@ -138,7 +139,7 @@ impl OAuthServer for MockLoginServer {
         self.lock_state().handle_oauth_request(path, form)
     }
 
-    /// Headers that are not good are counted.
+    /// Headers that are not valid are counted.
     fn is_bearer_token_valid(&self, authorization: Option<&str>) -> bool {
         self.lock_state().is_bearer_token_valid(authorization)
     }
@@ -150,12 +151,12 @@ struct LoginServerState {
     approval: Approval,
     counts: LoginCounts,
     terms: LoginTerms,
-    /// Makes the tokens of one server different from those of another.
+    /// Makes the tokens of one server different from those of another server.
     name: u16,
     given: u64,
     access: BTreeMap<String, Instant>,
     refresh: BTreeSet<String>,
-    /// Codes of devices, and until when they are good.
+    /// Codes of devices, and until when they are valid.
     codes: BTreeMap<String, Instant>,
 }
 

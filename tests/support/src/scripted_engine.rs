@@ -1,5 +1,5 @@
-//! A scripted engine in a container's place: it speaks real lines, of wire or of ACP as its container is for,
-//! over the pipes that Docker would give.
+//! A scripted engine in place of a container. It speaks real lines, of wire or of ACP, over the same pipes
+//! that Docker would give.
 
 use std::collections::{HashMap, VecDeque};
 use std::path::PathBuf;
@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
 
-/// What a panic says: it may be what somebody wrote.
+/// The words of a panic: they may be a piece of somebody's message.
 const A_PIECE_OF_A_MESSAGE: &str = "what Ana wrote";
 
 /// What a launched engine does.
@@ -22,7 +22,7 @@ const A_PIECE_OF_A_MESSAGE: &str = "what Ana wrote";
 pub enum Behaviour {
     /// Answers each prompt with `echo: ` and the text of its last message.
     Echo,
-    /// Answers each prompt with `echo: ` and the texts of all its messages. Is launched without delay.
+    /// Answers each prompt with `echo: ` and the texts of all its messages. Starts without delay.
     EchoAll,
     /// The same, but a message that says [`AS_A_FILE`] is the caption of the file [`REPORT`].
     EchoAllWithFiles,
@@ -32,9 +32,9 @@ pub enum Behaviour {
     NoLaunch(Trouble),
     /// The container runs, and then the host has a fault: what launches it panics.
     PanicsAtLaunch,
-    /// Prints this instead of the protocol and ends with exit code 0, as kimi-cli 1.52 does.
+    /// Prints this in place of the protocol and ends with exit code 0, as kimi-cli 1.52 does.
     Says(&'static str),
-    /// Runs, but never says that it is ready.
+    /// Runs, but never reports that it is ready.
     Mute,
     /// Ends in the middle of each turn.
     DiesInTurn,
@@ -46,16 +46,16 @@ pub enum Behaviour {
     Floods,
     /// Fails each turn with this wire error.
     Fails(i64, &'static str),
-    /// Refuses prompts with pictures, as a model does that cannot see; hands the others to the story.
+    /// Refuses prompts with pictures, as a model that cannot see does; hands the other prompts to the story.
     Blind,
 }
 
-/// What asks [`Behaviour::EchoAllWithFiles`] for a file.
+/// The text that asks [`Behaviour::EchoAllWithFiles`] for a file.
 pub const AS_A_FILE: &str = "as a file";
 /// The file in a group's folder that it then sends.
 pub const REPORT: &str = "report.txt";
 
-/// Docker's place in a story: containers by name, and what the next launches will do.
+/// A story's Docker: containers by name, and what the next launches will do.
 #[derive(Clone)]
 pub struct ScriptedDocker {
     state: Arc<Mutex<State>>,
@@ -83,7 +83,7 @@ enum Standing {
     Silent,
 }
 
-/// A prompt in the story's hands.
+/// A prompt that the story controls.
 pub struct HeldPrompt {
     pub group: String,
     pub text: String,
@@ -112,7 +112,7 @@ struct EngineEnd {
     speech: Speech,
     lines: mpsc::UnboundedSender<String>,
     requests: Arc<tokio::sync::Mutex<mpsc::UnboundedReceiver<Value>>>,
-    /// The steers that were told of and have no answer yet, if each gets one.
+    /// The steers that were received and have no answer yet, if each gets an answer.
     steers: Arc<Mutex<VecDeque<Value>>>,
 }
 
@@ -128,24 +128,24 @@ impl ScriptedDocker {
         self.state().next.push_back(behaviour);
     }
 
-    /// All launches from here on do this.
+    /// All launches from now on do this.
     pub fn usually(&self, behaviour: Behaviour) {
         self.state().usual = Some(behaviour);
     }
 
-    /// Whoever removes a container next panics, once.
+    /// The next removal of a container panics, once.
     pub fn panic_at_removal(&self) {
         self.state().panics_at_removal = true;
     }
 
-    /// Docker is not there yet, or is upgraded: nothing answers, and what ran has ended.
+    /// Docker is not there yet, or is being upgraded: it does not answer, and all containers have ended.
     pub fn goes_away(&self) {
         let mut state = self.state();
         state.daemon = Standing::Silent;
         state.running.clear();
     }
 
-    /// The same, and what runs goes on.
+    /// The same, but running containers go on.
     pub fn stops_answering(&self) {
         self.state().daemon = Standing::Silent;
     }
@@ -162,7 +162,7 @@ impl ScriptedDocker {
         groups
     }
 
-    /// What the agents hold from now on, and whether the machine is short of memory.
+    /// How much memory the agents use from now on, and whether the machine is short of memory.
     pub fn holds(&self, memory: AgentMemory) {
         self.state().memory = memory;
     }
@@ -175,7 +175,7 @@ impl ScriptedDocker {
         self.state().most_at_once
     }
 
-    /// How often a launch was tried.
+    /// How many launches were tried.
     pub fn tries(&self) -> usize {
         self.state().tries
     }
@@ -216,7 +216,7 @@ impl Containers for ScriptedDocker {
             state.next.pop_front().unwrap_or(usual)
         };
         if !matches!(behaviour, Behaviour::EchoAll | Behaviour::EchoAllWithFiles) {
-            // As long as the real one takes.
+            // It takes as long as the real one.
             tokio::time::sleep(Duration::from_millis(200)).await;
         }
         if let Behaviour::NoLaunch(trouble) = behaviour {
@@ -372,10 +372,10 @@ async fn engine(
                 Some(_) | None => drop(request_sender.send(request)),
             }
         }
-        // stdin is closed: a real engine saves and ends in about half a second.
+        // stdin is closed: a real engine saves its state and ends in about half a second.
         tokio::time::sleep(Duration::from_millis(500)).await;
     };
-    // What was written before the end is still read by the host.
+    // The host still reads what was written before the end.
     tokio::join!(writer, reader);
 }
 
@@ -389,7 +389,7 @@ fn read_input(input: &Value) -> (String, Vec<String>) {
     (text["text"].as_str().expect("a text comes first").to_owned(), images.iter().map(url).collect())
 }
 
-/// The same of ACP's blocks; a picture is told by its type.
+/// The same for ACP's blocks; a picture is known by its type.
 fn read_blocks(blocks: &Value) -> (String, Vec<String>) {
     let (text, images) = blocks.as_array().expect("blocks").split_first().expect("a text comes first");
     let mime = |block: &Value| block["mimeType"].as_str().expect("a picture has a type").to_owned();
@@ -439,7 +439,7 @@ impl EngineEnd {
 }
 
 impl HeldPrompt {
-    /// The engine calls its model: steers are welcome from here on.
+    /// The engine calls its model: from now on steers are accepted.
     pub fn step(&self) {
         if self.engine.speech == Speech::Acp {
             self.updates(json!({
@@ -463,13 +463,13 @@ impl HeldPrompt {
         self.engine.result(&self.id, json!({"status": "finished", "stopReason": "end_turn"}));
     }
 
-    /// What an engine that speaks ACP reports.
+    /// A report of an engine that speaks ACP.
     pub fn updates(&self, update: Value) {
         let params = json!({"sessionId": "session_1", "update": update});
         self.engine.raw(&json!({"jsonrpc": "2.0", "method": "session/update", "params": params}).to_string());
     }
 
-    /// The whole of an ordinary turn.
+    /// All steps of an ordinary turn.
     pub fn answer(&self, text: &str) {
         self.step();
         self.says(text);
@@ -485,7 +485,7 @@ impl HeldPrompt {
         self.engine.result(&self.id, status);
     }
 
-    /// The next request of this kind, such as `steer` or `cancel`; answered as the real engine does.
+    /// The next request of this kind, such as `steer` or `cancel`; it is answered as the real engine does.
     pub async fn request(&self, method: &str) -> String {
         let mut requests = self.engine.requests.lock().await;
         let request = requests.recv().await.expect("the engine still runs");
@@ -504,7 +504,7 @@ impl HeldPrompt {
         self.engine.event("SteerInput", json!({"user_input": text}));
     }
 
-    /// The oldest steer has not reached it, and will not.
+    /// The oldest steer has not reached the model, and will not.
     pub fn takes_no_steer(&self) {
         self.answers_steer(false);
     }

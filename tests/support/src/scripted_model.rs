@@ -1,14 +1,14 @@
-//! A practice model for tests: does what the last message says, one directive on each line, so that a test
-//! can put any behaviour of a model into a chat message.
+//! A practice model for tests. It does what the last message says, one directive on each line, so a test can
+//! put any behaviour of a model into a chat message.
 //!
 //! | directive | |
 //! |---|---|
 //! | `SAY text` | says it |
 //! | `THINK text` | streams it as thoughts |
-//! | `CALL tool {json}` | calls the tool; after its answer says `tool said: …`. Several lines call several |
+//! | `CALL tool {json}` | calls the tool; after its answer says `tool said: …`. More lines: more calls |
 //! | `SLEEP seconds` | says `tick0 tick1 …`, two a second, for that long |
 //! | `LONG n` | says n words |
-//! | `RECALL` | says every earlier message that the request held, joined by ` \| ` |
+//! | `RECALL` | says every earlier message in the request, joined by ` \| ` |
 //! | `EMPTY` | says nothing at all |
 //! | `ERR status [n]` | answers with that HTTP status: always, or n times and then the other lines |
 //! | `AFTER seconds` | with `ERR`: says when to ask again (`Retry-After`) |
@@ -26,10 +26,10 @@ use nanokimi::practice::{Conversation, ModelFailure, ModelReply, Practice, Reply
 const SLEEP_MAX: Duration = Duration::from_secs(3600);
 /// Most words of one `LONG`: about half a megabyte.
 const WORDS_MAX: usize = 100_000;
-/// What is repeated of a tool's answer, in characters.
+/// How much of a tool's answer is repeated, in characters.
 const TOOL_ANSWER_MAX: usize = 400;
 
-/// Starts one on a free port.
+/// Starts a model on a free port.
 pub async fn start_scripted_model() -> Practice {
     start_practice_model(scripted_reply, SocketAddr::from((Ipv4Addr::LOCALHOST, 0))).await.unwrap()
 }
@@ -87,7 +87,7 @@ pub fn scripted_reply(conversation: &Conversation) -> ModelReply {
         };
         known |= step.is_some();
         match step {
-            // Lines that are said stand on lines of their own.
+            // Each text that is said is on a line of its own.
             Some(ReplyStep::Say(more)) => said.push(more),
             Some(step) => {
                 flush_spoken_lines(&mut said, &mut steps);

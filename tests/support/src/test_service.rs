@@ -1,5 +1,5 @@
-//! The real service with its bridge's end in a test's hands: what the stories and the container tests have in
-//! common. Knows neither Docker nor engines: those are the `Containers` that it is given.
+//! The real service, with the bridge's end controlled by a test: the common part of the stories and the
+//! container tests. Knows neither Docker nor engines: those are the `Containers` that it is given.
 
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::io::{Read as _, Write as _};
@@ -26,10 +26,10 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::timeout;
 
-/// What a chat has seen.
+/// A message that a chat has seen.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Heard {
-    /// The group's name; of a direct chat, its whole id.
+    /// The group's name, or the whole id of a direct chat.
     pub group: String,
     pub id: String,
     /// A message's text, a file's caption, or a reaction's emoji.
@@ -51,7 +51,7 @@ pub enum What {
         bytes: Vec<u8>,
     },
     Reaction,
-    /// A file that was handed over before, as it was then.
+    /// A file that was handed over before, with its content at that time.
     SentBefore,
 }
 
@@ -63,7 +63,7 @@ pub struct Read {
     pub messages: Vec<String>,
 }
 
-/// A message that was sealed anew for somebody's device.
+/// A message that was encrypted again for a person's device.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Repaired {
     pub group: String,
@@ -72,7 +72,6 @@ pub struct Repaired {
     pub device: DeviceKind,
 }
 
-/// A running service.
 pub struct TestService {
     batches: mpsc::Sender<Batch>,
     link: watch::Sender<LinkState>,
@@ -83,7 +82,7 @@ pub struct TestService {
     bridge: JoinHandle<()>,
 }
 
-/// What the bridge is to do and has seen; outlives the service.
+/// What the bridge must do and has seen; it outlives the service.
 #[derive(Clone, Default)]
 pub struct Chats {
     state: Arc<Mutex<State>>,
@@ -104,12 +103,12 @@ struct State {
     /// Fetches that are stuck.
     on_the_way: Vec<FetchOrder>,
     repaired: Vec<Repaired>,
-    /// People of whose devices WhatsApp has no keys.
+    /// People whose devices have no keys at WhatsApp.
     keyless: HashSet<String>,
 }
 
 impl Chats {
-    /// How the link stands when the service starts: `Online`, unless the story says otherwise.
+    /// How the link is when the service starts: `Online`, unless the story says otherwise.
     pub fn link_at_start(&self, link: LinkState) {
         self.state().link = Some(link);
     }
@@ -119,13 +118,13 @@ impl Chats {
         self.state().refusals.push_back(error);
     }
 
-    /// From now on messages are only handed over: the story says what WhatsApp answers, with
+    /// From now on messages are only handed over. The story says what WhatsApp answers, with
     /// [`TestService::answers`].
     pub fn leave_unacknowledged(&self) {
         self.state().unacknowledged = true;
     }
 
-    /// What is sent to this group from now on gets stuck in the bridge; [`TestService::stuck`] has it.
+    /// From now on messages to this group get stuck in the bridge; [`TestService::stuck`] returns them.
     pub fn hang(&self, group: &str) {
         self.state().hanging.insert(group.to_owned());
     }
@@ -138,12 +137,12 @@ impl Chats {
         self.state().typing.clone()
     }
 
-    /// What was shown as read, in order.
+    /// The messages that were shown as read, in order.
     pub fn read(&self) -> Vec<Read> {
         self.state().read.clone()
     }
 
-    /// What was sealed anew, in order.
+    /// The messages that were encrypted again, in order.
     pub fn repaired(&self) -> Vec<Repaired> {
         self.state().repaired.clone()
     }
@@ -153,12 +152,12 @@ impl Chats {
         self.state().keyless.insert(person.to_string());
     }
 
-    /// The file of this handle can be fetched, and holds these bytes.
+    /// The file with this handle can be fetched, and has these bytes.
     pub fn hold_file(&self, handle: &[u8], bytes: &[u8]) {
         self.state().files.insert(handle.to_owned(), Ok(bytes.to_owned()));
     }
 
-    /// The file of this handle cannot be fetched; one that nobody spoke of is `Gone`.
+    /// The file with this handle cannot be fetched. A file that the story has not named is `Gone`.
     pub fn refuse_file(&self, handle: &[u8], error: FetchError) {
         self.state().files.insert(handle.to_owned(), Err(error));
     }
@@ -168,7 +167,7 @@ impl Chats {
         self.state().stuck_files.insert(handle.to_owned());
     }
 
-    /// Nothing that is fetched from now on gets stuck.
+    /// From now on no fetch gets stuck.
     pub fn let_files_come(&self) {
         self.state().stuck_files.clear();
     }
@@ -178,7 +177,7 @@ impl Chats {
         self.state().asked_again.clone()
     }
 
-    /// The handles that were asked for, in order.
+    /// The handles that were fetched, in order.
     pub fn fetched(&self) -> Vec<Vec<u8>> {
         self.state().fetched.clone()
     }
@@ -189,7 +188,7 @@ impl Chats {
 }
 
 impl TestService {
-    /// Starts the service; `context` is made around its way to the bridge.
+    /// Starts the service. `context` is built with the service's way to the bridge.
     pub async fn start<C: Containers>(
         chats: &Chats,
         context: impl FnOnce(mpsc::Sender<Order>) -> SessionContext<C>,
@@ -211,7 +210,7 @@ impl TestService {
         let (stop, stopped) = oneshot::channel::<()>();
         let (ready, is_ready) = oneshot::channel();
         let stopped = async {
-            // A story that is over has not asked for anything.
+            // A story that is over has not asked for a stop.
             if stopped.await.is_err() {
                 std::future::pending().await
             }
@@ -229,7 +228,7 @@ impl TestService {
         }
     }
 
-    /// Stops the service; returns what was said and not heard.
+    /// Stops the service. Returns the messages that the test did not expect.
     pub async fn stop(mut self) -> Vec<Heard> {
         self.begin_stop();
         let Self { mut heard, task, .. } = self;
@@ -242,19 +241,19 @@ impl TestService {
         timeout(patience, self.task).await.expect("the service ends").unwrap().unwrap()
     }
 
-    /// Breaks the service off as SIGKILL does: nothing is cleaned up, and what Docker runs goes on.
+    /// Ends the service as SIGKILL does: there is no clean-up, and Docker's containers go on.
     pub async fn kill(self) {
         self.task.abort();
         self.bridge.abort();
         self.task.await.ok();
     }
 
-    /// The bridge tells these events, in one batch; returns once they are stored.
+    /// The bridge reports these events, in one batch. Returns once they are stored.
     pub async fn tells(&self, events: Vec<Event>) {
         self.hands_over(events).await.await.expect("the events are stored");
     }
 
-    /// The bridge tells these events, in one batch; what this gives answers once they are stored.
+    /// The bridge reports these events, in one batch. The result reports when they are stored.
     pub async fn hands_over(&self, events: Vec<Event>) -> oneshot::Receiver<()> {
         let (committed, stored) = oneshot::channel();
         self.batches.send(Batch { events, committed }).await.expect("the service takes events in");
@@ -271,7 +270,6 @@ impl TestService {
         self.tells(vec![Event::Answered { id: MessageId::new(id), answer }]).await;
     }
 
-    /// The link changes.
     pub fn link(&self, link: LinkState) {
         self.link.send_replace(link);
     }
@@ -359,7 +357,7 @@ pub fn message(group: &str, id: &str, sender: &str, text: &str, sent_at: Timesta
     }
 }
 
-/// The author gives a message a new text; `id` is the edit's own.
+/// The author gives a message a new text; `id` is the id of the edit itself.
 pub fn edited(target: &str, id: &str, message: IncomingMessage) -> Event {
     Event::Edited(Edit {
         target: MessageId::new(target),
@@ -367,12 +365,12 @@ pub fn edited(target: &str, id: &str, message: IncomingMessage) -> Event {
     })
 }
 
-/// Somebody takes a message back.
+/// Somebody deletes a message for everybody.
 pub fn deleted(group: &str, sender: &str, target: &str) -> Event {
     Event::Deleted { chat: chat(group), sender: phone(sender), target: MessageId::new(target) }
 }
 
-/// Somebody puts an emoji on a message; an empty one takes it back.
+/// Somebody puts an emoji on a message; an empty one removes it.
 pub fn reacted(group: &str, id: &str, sender: &str, target: &str, emoji: &str, sent_at: Timestamp) -> Event {
     Event::Reacted(Reaction {
         chat: chat(group),
@@ -385,17 +383,17 @@ pub fn reacted(group: &str, id: &str, sender: &str, target: &str, emoji: &str, s
     })
 }
 
-/// A person's phone number and LID are one.
+/// A person's phone number and LID belong together.
 pub fn same_person(name: &str) -> Event {
     Event::SamePerson { one: phone(name), other: lid(name) }
 }
 
-/// A person by their phone number.
+/// The id of a person by phone number.
 pub fn phone(name: &str) -> SenderId {
     SenderId::new(format!("{name}@s.whatsapp.net"))
 }
 
-/// The same person as WhatsApp's newer groups name them.
+/// The same person's id as WhatsApp's newer groups use it.
 pub fn lid(name: &str) -> SenderId {
     SenderId::new(format!("{name}@lid"))
 }
@@ -497,7 +495,7 @@ fn seen(send: &bridge::SendOrder) -> Heard {
     }
 }
 
-/// Writes what was asked for into the file that was given for it.
+/// Writes the requested file to the path that was given for it.
 fn hand_out(mut fetch: FetchOrder, file: Result<Vec<u8>, FetchError>) {
     let outcome = match file {
         Ok(bytes) if bytes.len() as u64 > fetch.limit_bytes => Err(FetchError::TooLarge),

@@ -1,5 +1,5 @@
-//! The real client library as a test has it: its files on disk, its events in order, its messages through the
-//! durability hook. It can reach the loopback server and nothing else.
+//! The real client library in a test: its files on disk, its events in order, its messages through the
+//! durability hook. It can reach only the loopback server.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -19,7 +19,7 @@ use whatsapp_rust::transport::TokioWebSocketTransportFactory;
 use whatsapp_rust::{InboundDurabilityHook, async_trait};
 use whatsapp_server::{PATIENCE, Server};
 
-/// Set, so that the library looks no version up.
+/// Set so that the library does not look up a version.
 const VERSION: (u32, u32, u32) = (2, 3000, 0);
 
 /// More than any test sends to one device.
@@ -28,7 +28,7 @@ const INBOX_MAX: usize = 2048;
 /// The files of a linked device, which outlive its client.
 pub struct Files {
     folder: PathBuf,
-    /// If they are nobody else's.
+    /// Set if only this device uses the files.
     _temporary: Option<TempDir>,
 }
 
@@ -44,9 +44,9 @@ impl Files {
         Self::default()
     }
 
-    /// Moves the files of a device that is stopped to where a program looks for its own.
+    /// Moves the files of a stopped device to the place where a program looks for its own files.
     pub fn moved_to(self, folder: &Path) -> Self {
-        // Its database may be closing still, which takes files away: then what is copied is not whole.
+        // Its database may still be closing, which removes files: then the copy is not complete.
         let copied = (0..10).any(|_| {
             let is_whole = copy_all(&self.folder, folder).is_ok();
             if !is_whole {
@@ -73,7 +73,7 @@ fn copy_all(from: &Path, to: &Path) -> std::io::Result<()> {
     Ok(())
 }
 
-/// A client of the library that runs.
+/// A running client of the library.
 pub struct Device {
     pub client: Arc<Client>,
     run: BotHandle,
@@ -94,7 +94,7 @@ impl Device {
         Self::run(server, files, Some(code), Some(VERSION)).await
     }
 
-    /// Like `start`, and looks up which version of WhatsApp's web client it is.
+    /// Like `start`, and looks up the version of WhatsApp's web client.
     pub async fn start_unversioned(server: &Server, files: &Files) -> Self {
         Self::run(server, files, None, None).await
     }
@@ -135,7 +135,7 @@ impl Device {
         device
     }
 
-    /// The next event that `wanted` finds something in; those before it are gone.
+    /// The next event in which `wanted` finds something; the events before it are skipped.
     pub async fn wait_for<T>(&self, what: &str, wanted: impl Fn(&Event) -> Option<T>) -> T {
         let search = async {
             loop {
@@ -152,12 +152,12 @@ impl Device {
         self.wait_for("a connection", |event| matches!(event, Event::Connected(_)).then_some(())).await;
     }
 
-    /// The next message with text that the hook was given.
+    /// The next message with text that the hook received.
     pub async fn next_message(&mut self) -> InboundMessage {
         self.next_that("text", |message| message.message.text_content().is_some()).await
     }
 
-    /// The next message of this kind that the hook was given; those before it are gone.
+    /// The next message of this kind that the hook received; the messages before it are skipped.
     pub async fn next_that(
         &mut self,
         what: &str,
@@ -179,7 +179,7 @@ impl Device {
         std::mem::replace(&mut self.inbox, mpsc::channel(1).1)
     }
 
-    /// From now on the hook fails for every message, as with a full disk.
+    /// From now on the hook fails for every message, as if the disk were full.
     pub fn refuse_messages(&mut self) {
         self.inbox.close();
     }
@@ -188,17 +188,17 @@ impl Device {
         timeout(PATIENCE, self.refused.notified()).await.expect("the hook refuses a message");
     }
 
-    /// Writes to a phone number, or to a whole address. Gives the message's id.
+    /// Writes to a phone number, or to a whole address. Returns the message's id.
     pub async fn write(&self, to: &str, text: &str) -> String {
         self.client.send_text(address(to), text).await.unwrap().message_id
     }
 
-    /// Stops it, with its files flushed.
+    /// Stops the client and flushes its files.
     pub async fn stop(self) {
         timeout(PATIENCE, self.run.shutdown()).await.expect("the client stops");
     }
 
-    /// Waits until the client gives up by itself. Gives the events that were left.
+    /// Waits until the client gives up by itself. Returns the events that were left.
     pub async fn end(self) -> Vec<Arc<Event>> {
         timeout(PATIENCE, self.run).await.expect("the client ends by itself");
         std::iter::from_fn(|| self.events.try_recv().ok()).collect()
@@ -218,7 +218,7 @@ pub fn pairing_code(event: &Event) -> Option<String> {
     if let Event::PairingCode(shown) = event { Some(shown.code.clone()) } else { None }
 }
 
-/// Passes each message to the test. One that the test does not take is not acknowledged.
+/// Passes each message to the test. If the test does not accept a message, it is not acknowledged.
 struct Inbox {
     taken: mpsc::Sender<InboundMessage>,
     refused: Arc<Notify>,
@@ -245,7 +245,7 @@ struct NoInternet {
 
 impl NoInternet {
     fn new(server: &Server) -> Self {
-        // An error means that another test has installed one already, which is as good.
+        // An error means that another test has already installed one, which is just as good.
         rustls::crypto::ring::default_provider().install_default().ok();
         let client = reqwest::Client::builder().no_proxy().tls_certs_only([]).build().unwrap();
         Self { server: server.address(), client }

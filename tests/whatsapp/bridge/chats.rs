@@ -1,4 +1,4 @@
-//! Which chats there are and who is in them, as it changes; and what is no chat at all.
+//! Which chats exist and who is in them, with their changes; and what does not count as a chat.
 
 use nanokimi::types::Event;
 use support::whatsapp_client::{Device, Files};

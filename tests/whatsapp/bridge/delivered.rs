@@ -1,6 +1,6 @@
-//! From the outbox to the phones, when keys and devices are not as the bridge believes: a table of what may
-//! go wrong, and what everybody reads in the end. The service's part is the store's, whose clock the test
-//! moves; the library, the bridge and the encryption are real.
+//! From the outbox to the phones, if keys and devices are not as the bridge believes: a table of what may go
+//! wrong, and what all people read in the end. The store plays the service, and the test moves the store's
+//! clock. The library, the bridge and the encryption are real.
 
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
@@ -23,10 +23,10 @@ use super::world::{ANNA, ANNA_LID, ANNAS_CHAT, Bridge, FAMILY, Folder, KAI, KAI_
 
 const BEN: &str = "15550003333";
 const BEN_LID: &str = "100000000000003";
-/// Worlds at a time: each links a device, which is seconds of work.
+/// How many worlds run at a time: each links a device, which takes seconds of work.
 const SIDE_BY_SIDE: usize = 3;
 
-/// Anna's own chat, and a family of Anna and Ben, both with a phone only.
+/// Anna's own chat, and a family of Anna and Ben, who both have only a phone.
 struct World {
     server: Server,
     folder: Folder,
@@ -74,7 +74,7 @@ impl World {
         *self.now.lock().unwrap() += time;
     }
 
-    /// Waits until the store shows it, after whatever intake stores.
+    /// Waits until the store shows it, whatever intake stores meanwhile.
     async fn until<T>(&mut self, what: &str, shown: impl AsyncFn(&Store) -> Option<T>) -> T {
         let Self { store, stored, .. } = self;
         let waiting = async {
@@ -89,13 +89,13 @@ impl World {
         timeout(PATIENCE, waiting).await.unwrap_or_else(|_| panic!("waited too long until {what}"))
     }
 
-    /// Kai says something. If WhatsApp takes it, it has taken it when this returns.
+    /// Kai says something. If WhatsApp accepts it, it has done so when this returns.
     async fn says(&mut self, chat: &str, text: &str) -> SendResult {
         self.store.notify_chat(&ChatId::new(chat), text, self.now()).await.unwrap();
         self.tries(chat).await
     }
 
-    /// The next attempt for what waits in a chat, when it is due.
+    /// The next attempt to send what waits in a chat, when the attempt is due.
     async fn tries(&mut self, chat: &str) -> SendResult {
         let chat = ChatId::new(chat);
         let reply =
@@ -135,7 +135,7 @@ impl World {
         assert!(matches!(result, SendResult::Sent { .. }), "{text:?}: {result:?}");
     }
 
-    /// Waits until there is reason to doubt that somebody can read something.
+    /// Waits until there is a reason to doubt that somebody can read something.
     async fn until_suspect(&mut self) {
         let doubt = async |store: &Store| {
             store.claim_due_repairs(rules(), Timestamp::UNIX_EPOCH).await.unwrap().next.map(drop)
@@ -143,7 +143,7 @@ impl World {
         self.until("something is suspect", doubt).await;
     }
 
-    /// After this time the repairs are made that are due then. Gives how they went.
+    /// After this time, makes the repairs that are due. Returns how they ended.
     async fn later(&mut self, mins: i64) -> Vec<Result<(), SendError>> {
         self.passes(SignedDuration::from_mins(mins));
         let RepairBatch { due, .. } = self.store.claim_due_repairs(rules(), self.now()).await.unwrap();
@@ -171,12 +171,12 @@ impl World {
         timeout(PATIENCE, self.stored.changed()).await.expect("it is told").unwrap();
     }
 
-    /// How often the owner was told something.
+    /// How often the owner was told this.
     async fn told(&self) -> u64 {
         self.store.count_unfinished_work(&ChatId::new(KAIS_CHAT)).await.unwrap()
     }
 
-    /// Nothing is left that no phone has.
+    /// Waits until every message has reached a phone.
     async fn until_delivered(&mut self) {
         let now = self.now();
         let delivered =
@@ -184,7 +184,8 @@ impl World {
         self.until("everything is on a phone", delivered).await;
     }
 
-    /// The bridge stops, and the library forgets what it has sent, as after 30 days; then it serves again.
+    /// The bridge stops, and the library forgets what it has sent, as after 30 days; then the bridge works
+    /// again.
     async fn forgets(self) -> Self {
         let stopped = self.stops().await;
         let path = stopped.folder.path().join("wa.db");
@@ -222,7 +223,7 @@ impl Stopped {
     }
 }
 
-/// A bridge whose events are stored as intake stores them.
+/// A bridge whose events are stored in the same way as intake stores them.
 async fn serve(
     server: &Server,
     folder: &Folder,
@@ -258,7 +259,7 @@ fn rules() -> Rules {
 /// What people read in the end.
 type Reads = String;
 
-/// What stands on these phones, in one line.
+/// What these phones show, in one line.
 async fn on_phones(world: &World, phones: &[&str]) -> Reads {
     let mut lines = Vec::new();
     for phone in phones {
@@ -335,12 +336,12 @@ async fn companion_comes_untold() -> Reads {
     let files = Files::new();
     let mut laptop = Device::linked(&world.server, &files, ANNA).await;
     world.is_sent(ANNAS_CHAT, "Two").await;
-    // It may have come within the second in which the first one's list was compared.
+    // It may have come in the same second in which the list of the first one was compared.
     while laptop.next_message().await.message.text_content() != Some("Two") {}
     format!("{}; her laptop: Two", on_phones(&world, &[ANNA]).await)
 }
 
-/// A phone is set up anew between two replies in a chat. Who asks, asks for what it cannot read.
+/// A phone is set up anew between two replies in a chat. A phone that asks, asks for what it cannot read.
 async fn set_up_anew(chat: &'static str, phone: &'static str, told: bool, then: Anew) -> Reads {
     let mut world = World::new().await;
     world.is_sent(chat, "One").await;
@@ -395,7 +396,7 @@ async fn set_up_anew(chat: &'static str, phone: &'static str, told: bool, then: 
 
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Anew {
-    /// It can read at once, or once it has asked: the library may, or may not, have met it anew in between.
+    /// It can read at once, or after it has asked: the library may or may not have met it anew in between.
     ReadsOrAsks,
     Asks,
     AsksAfterARestart,

@@ -1,5 +1,5 @@
-//! The link's database fails, at one write or another: nothing that was written meanwhile is lost, and the
-//! bridge goes on by itself when the database does.
+//! The link's database fails at different writes. Nothing that was written meanwhile is lost, and the bridge
+//! goes on by itself once the database works again.
 
 use nanokimi::bridge::{Event, HandedOver};
 use nanokimi::types::LinkState;
@@ -10,7 +10,7 @@ use whatsapp_server::PATIENCE;
 
 use super::world::{ANNA, ANNAS_CHAT, Bridge, FAMILY, Folder, KAI, message, server, store};
 
-/// Has the table take so many more rows and no other one, as on a disk that becomes full.
+/// Lets the table take this many more rows and no other row, as on a disk that becomes full.
 fn fill_disk(folder: &Folder, table: &str, rows: u32) {
     let full = format!(
         "CREATE TABLE room (rows INTEGER); INSERT INTO room VALUES ({rows});
@@ -31,7 +31,7 @@ fn database(folder: &Folder) -> Connection {
     database
 }
 
-/// Texts that have come before the link was lost.
+/// Texts that came before the link was lost.
 async fn until_lost(bridge: &mut Bridge) -> Vec<String> {
     let mut came = Vec::new();
     let losing = async {

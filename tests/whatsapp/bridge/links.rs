@@ -1,4 +1,4 @@
-//! How the link stands when the server ends it, and what the bridge does then.
+//! How the link is when the server ends it, and what the bridge does then.
 
 use std::time::Duration;
 
@@ -20,7 +20,7 @@ async fn linked() -> (Server, Folder, Bridge) {
     (server, folder, bridge)
 }
 
-/// Lets a pause of the bridge pass. Nothing of the network moves meanwhile.
+/// Lets a pause of the bridge pass. The network does nothing meanwhile.
 async fn let_pass(time: Duration) {
     pause();
     advance(time).await;
@@ -74,7 +74,7 @@ async fn a_link_that_another_took_over_is_taken_back_once_and_then_given_up() {
     server.interrupt(KAI, Interruption::Replaced);
     bridge.wait_for("a loss", is(LinkState::Connecting)).await;
     server.wait_until_offline(KAI).await;
-    // An order that is answered: the bridge is waiting.
+    // An order that gets an answer: the bridge is waiting.
     assert!(bridge.say(FAMILY, "3EB0AAAA", "Hello").await.is_err());
     let logins = server.count_sent(KAI, "ib");
     let_pass(Duration::from_secs(4 * 60)).await;
@@ -172,10 +172,10 @@ async fn a_device_that_leaves_while_the_server_is_away_keeps_its_keys_aside() {
     let (server, folder, bridge) = linked().await;
     bridge.stop().await;
     let mut away = folder.bridge(&server, Presence::Hidden);
-    // Port 9 of this machine answers nobody.
+    // Port 9 of this machine does not answer.
     away.url = Some("ws://127.0.0.1:9/ws/chat".to_owned());
     let leaving = Bridge::start(away, |_| BridgeTask::Unlink);
-    // There is a limit to how long it tries, which this person does not wait for.
+    // There is a limit to how long it tries; this person does not wait for it.
     assert_eq!(leaving.stop().await, LinkState::Connecting);
     let beside = folder.beside();
     assert!(beside.len() == 1 && beside[0].starts_with("auth-unlinked-2"), "{beside:?}");
@@ -203,7 +203,7 @@ async fn while_the_service_stops_its_last_replies_still_leave() {
     bridge.wait_for("a loss", is(LinkState::Connecting)).await;
     bridge.wait_until_online().await;
     assert!(bridge.say(FAMILY, "3EB0AAAA", "Goodbye").await.is_ok());
-    // A message that nobody takes any more ends no connection.
+    // A message that is no longer accepted does not end the connection.
     server.phone_writes(ANNA, KAI, "One more thing").await;
     assert!(bridge.say(FAMILY, "3EB0AAAB", "Goodbye").await.is_ok());
     let_pass(Duration::from_secs(6)).await;

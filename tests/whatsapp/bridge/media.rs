@@ -16,7 +16,7 @@ use whatsapp_server::{PATIENCE, Server, Storage};
 
 use super::world::{ANNA, ANNAS_CHAT, Bridge, Folder, KAI, server};
 
-/// Larger than one block of the cipher, and no multiple of it.
+/// Larger than one block of the cipher, and not a multiple of it.
 fn photo() -> Vec<u8> {
     (0..100_001_u32).map(|byte| (byte % 251) as u8).collect()
 }
@@ -156,7 +156,7 @@ async fn files_of_all_kinds_go_out_as_what_they_are() {
     assert_eq!(anna.client.download(image).await.unwrap(), content);
 
     let (mut document, mut content) = outgoing(MediaKind::Document, "application/pdf", "report.pdf", "");
-    // It has grown since it was checked.
+    // The file has grown since it was checked.
     (document.bytes, content) = (50_000, content[..50_000].to_vec());
     assert_eq!(
         bridge.send(ANNAS_CHAT, "3EB0A002", Content::File(document), None).await,

@@ -60,7 +60,7 @@ async fn a_direct_message_comes_in_and_its_reply_goes_out() {
     assert_eq!(bridge.next(answered).await, ("3EB0AAAA".to_owned(), Answer::Acked));
 
     anna.write(KAI, "Good.").await;
-    // Before it, her device says that it has the reply.
+    // Before that, her device reports that it has the reply.
     let batch = loop {
         let batch = bridge.next_batch().await;
         if !batch.iter().all(|event| matches!(event, Event::Receipt(_))) {
@@ -123,7 +123,7 @@ async fn a_group_that_knows_its_members_by_lids_is_heard_quoted_mentioned_and_re
 async fn a_note_to_oneself_is_in_the_accounts_own_chat_and_answered_there() {
     let server = server().await;
     let (folder, files) = (Folder::new(), Files::new());
-    // Another computer of the owner's.
+    // Another computer of the owner.
     let mut other = Device::linked(&server, &files, KAI).await;
     let mut bridge = Bridge::linked(&server, &folder).await;
     let written = other.write(KAI, "Buy milk").await;
@@ -212,7 +212,7 @@ async fn an_edit_and_a_delete_come_as_what_they_are() {
 #[tokio::test]
 async fn a_refusal_comes_with_its_code_and_an_impossible_chat_is_said_at_once() {
     let World { server, mut bridge, anna: _anna, folder: _folder, annas: _annas } = World::new().await;
-    // 463 is of a stranger who must not be written to, 429 of too many messages.
+    // 463 means a stranger that we must not write to, 429 means too many messages.
     for (id, code) in [("3EB0E463", 463), ("3EB0E429", 429), ("3EB0E479", 479)] {
         server.refuse_next_message(KAI, code);
         assert_eq!(bridge.say(ANNAS_CHAT, id, "Hello").await, Ok(HandedOver::Sent));

@@ -1,4 +1,4 @@
-//! Our bridge against the server: a test holds the service's end.
+//! Our bridge against the server: the test plays the service.
 
 mod chats;
 mod delivered;

@@ -1,4 +1,4 @@
-//! Messages that cannot be read, or that keys from elsewhere have moved past: they are noted, and the phone
+//! Messages that cannot be read, or whose keys have advanced elsewhere: they are noted, and the phone still
 //! has them.
 
 use nanokimi::bridge::{Event, Order};
@@ -16,7 +16,7 @@ fn unread(event: &Event) -> Option<UnreadableMessage> {
     if let Event::Unread(unread) = event { Some(unread.clone()) } else { None }
 }
 
-/// The id of the message that the phone is asked for next.
+/// The id of the next message that the phone is asked for.
 async fn asked_of_phone(server: &Server) -> wa::MessageKey {
     loop {
         let seen = server.next_on_phone(KAI).await;
@@ -29,7 +29,7 @@ async fn asked_of_phone(server: &Server) -> wa::MessageKey {
     }
 }
 
-/// The phone answers with what it has.
+/// The phone answers with the messages that it has.
 async fn phone_answers(server: &Server, key: wa::MessageKey, text: &str) {
     use wa::message::peer_data_operation_request_response_message::PeerDataOperationResult;
     use wa::message::peer_data_operation_request_response_message::peer_data_operation_result::PlaceholderMessageResendResponse;
@@ -134,7 +134,7 @@ async fn a_session_with_the_own_phone_that_reads_nothing_is_begun_anew() {
         bridge.order(Order::AskAgain { handle: noted.handle }).await;
         asked_of_phone(&server).await;
     }
-    // The phone may have to be asked once more before it knows of the new session.
+    // It may be necessary to ask the phone once more before it knows of the new session.
     for number in 3..6 {
         server.phone_writes(KAI, KAI, &format!("Note {number}.")).await;
         let heard = |event: &Event| message(event).map(Ok).or_else(|| unread(event).map(Err));
@@ -162,7 +162,7 @@ async fn what_keys_have_moved_past_without_a_row_is_noted_before_whatsapp_is_tol
     server.wait_until_settled(KAI).await;
     for chat in [KAI, FAMILY] {
         let id = anna.write(chat, "Are you there?").await;
-        // It comes, and is not stored; then its row is lost, as with a store that is older than the keys.
+        // It comes, and is not stored. Then its row is lost, as with a store that is older than the keys.
         loop {
             let batch = bridge.end.batches.recv().await.unwrap();
             if batch.events.iter().any(|event| message(event).is_some()) {
@@ -205,7 +205,7 @@ async fn what_nobody_can_read_is_noted_before_whatsapp_is_told() {
                 server.damage_next_message(ANNA);
                 anna.write(chat, "Remember the milk.").await
             };
-            // It is told, and intake ends before it has stored that.
+            // It is reported, and intake ends before it has stored that.
             loop {
                 let batch = timeout(PATIENCE, bridge.end.batches.recv()).await.expect("it is told").unwrap();
                 if batch.events.iter().any(|event| unread(event).is_some()) {

@@ -1,4 +1,4 @@
-//! Our bridge as a test has it: it runs on files of its own, and the test is the service.
+//! Our bridge as a test has it: it runs on files of its own, and the test plays the service.
 
 use std::path::PathBuf;
 use std::time::Duration;
@@ -60,7 +60,7 @@ impl Folder {
     }
 }
 
-/// A bridge that runs.
+/// A running bridge.
 pub struct Bridge {
     pub end: ServiceEnd,
     running: JoinHandle<Result<LinkState>>,
@@ -93,7 +93,7 @@ impl Bridge {
         Self { end, running, stop, passkey }
     }
 
-    /// A bridge that serves, linked by QR code and online.
+    /// A bridge that works, linked by QR code and online.
     pub async fn linked(server: &Server, folder: &Folder) -> Self {
         let mut linking = Self::link(server, folder, None);
         let qr = linking.wait_for_qr().await;
@@ -115,7 +115,7 @@ impl Bridge {
         .await
     }
 
-    /// Until the link stands as wanted. Meanwhile everything that comes is stored.
+    /// Waits until the link is as wanted. Meanwhile every event is stored.
     pub async fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&LinkState) -> Option<T>) -> T {
         let waiting = async {
             loop {
@@ -128,7 +128,7 @@ impl Bridge {
                 }
             }
         };
-        // A pairing code takes seconds of work to make, and there are other tests.
+        // To make a pairing code takes seconds of work, and other tests run too.
         timeout(PATIENCE * 2, waiting).await.unwrap_or_else(|_| panic!("waited too long for {what}"))
     }
 
@@ -146,7 +146,7 @@ impl Bridge {
         )
     }
 
-    /// The next event that `wanted` finds something in; those before it are stored and gone.
+    /// The next event in which `wanted` finds something; the events before it are stored and skipped.
     pub async fn next<T>(&mut self, wanted: impl Fn(&Event) -> Option<T>) -> T {
         loop {
             if let Some(found) = self.next_batch().await.iter().find_map(&wanted) {
@@ -190,7 +190,7 @@ impl Bridge {
         timeout(PATIENCE, answer).await.expect("the order is answered").expect("the order is answered")
     }
 
-    /// How the link stands when the bridge has ended by itself. Meanwhile everything that comes is stored.
+    /// How the link is when the bridge has ended by itself. Meanwhile every event is stored.
     pub async fn ended(mut self) -> LinkState {
         let ended = async {
             loop {
@@ -203,7 +203,6 @@ impl Bridge {
         timeout(PATIENCE * 2, ended).await.expect("the bridge ends by itself")
     }
 
-    /// Has it stop.
     pub async fn stop(self) -> LinkState {
         self.stop.send(()).ok();
         timeout(Duration::from_secs(30), self.running).await.expect("the bridge stops").unwrap().unwrap()

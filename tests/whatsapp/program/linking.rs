@@ -36,7 +36,7 @@ async fn the_code_on_the_screen_is_scanned_and_the_account_is_linked() {
     assert!(chats.stdout.contains(FAMILY) && chats.stdout.contains("Family (2 members)"), "{}", chats.stdout);
     assert!(chats.stdout.lines().nth(1).unwrap().ends_with("Message yourself"), "{}", chats.stdout);
 
-    // As when `auth` was killed right after the phone had agreed.
+    // As if `auth` was killed right after the phone had agreed.
     let database = Connection::open(home.path("nanokimi/store/nanokimi.db")).unwrap();
     database.execute_batch("DELETE FROM chats; DELETE FROM account").unwrap();
     assert_snapshot!(home.run(&["groups", "chats"]).await.with_code(0).stderr, @"WhatsApp has not told any chat yet; `nanokimi setup`, or the service, fetches them.");
@@ -55,7 +55,7 @@ async fn the_code_that_is_typed_into_the_phone_links_the_account() {
     auth.ended().await.with_code(0);
 }
 
-/// What a browser shows whose passkey has signed.
+/// What a browser shows after its passkey has signed.
 fn passkey_answer(server: &Server) -> String {
     let challenge = server.passkey_challenge();
     format!(

@@ -1,4 +1,4 @@
-//! The main channel is chosen, the service runs with WhatsApp, and stops when only a person can help.
+//! The main channel is chosen, the service runs with WhatsApp, and stops if only a person can help.
 
 use insta::assert_snapshot;
 use nanokimi::store::Store;
@@ -69,7 +69,7 @@ async fn setup_that_nobody_answers_lists_the_chats() {
     );
 }
 
-/// A home whose service could run: linked, with a group, and with a Docker that cannot make containers.
+/// A home whose service can run: linked, with a group, and with a Docker that cannot create containers.
 async fn ready_home(server: &whatsapp_server::Server) -> Home {
     let home = Home::linked(server).await;
     home.run(&["groups", "add", "family", "--chat", FAMILY]).await.with_code(0);
@@ -110,9 +110,9 @@ async fn a_device_that_the_phone_removes_ends_the_service_with_a_sentence() {
     assert!(doctor.contains("BROKEN   WhatsApp has logged this device out"), "{doctor}");
 }
 
-/// The stream error `<conflict type="replaced"/>`: the link is taken back once, after five minutes; when that
-/// ends in the same way, the service notes that it was replaced (`bridge/links` and `stories/delivery` tell
-/// both). This is from there on.
+/// The stream error `<conflict type="replaced"/>`. The service takes the link back once, after five minutes.
+/// If that ends in the same way, it notes that it was replaced (tested in `bridge/links` and
+/// `stories/delivery`). This test begins at that point.
 #[tokio::test]
 async fn conflict_type_replaced() {
     let server = server().await;

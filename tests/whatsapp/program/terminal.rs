@@ -1,5 +1,4 @@
-//! The program on a terminal of its own, as `script` gives it one: the code is drawn in place, fits, and goes
-//! away.
+//! The program on a terminal of its own, made by `script`: the code is drawn in place, fits, and is removed.
 
 use std::process::Stdio;
 
@@ -10,12 +9,12 @@ use whatsapp_server::PATIENCE;
 
 use super::world::{FAMILY, Home, KAI, scanned, server};
 
-/// A frame begins at the screen's first place, and what was below it before is erased at its end.
+/// A frame begins at the top left of the screen. At its end the rest of the screen below is erased.
 const FRAME: (&str, &str) = ("\u{1b}[H", "\u{1b}[J");
 const SECOND_SCREEN: &str = "\u{1b}[?1049h";
 const FIRST_SCREEN: &str = "\u{1b}[?1049l";
 
-/// The program with a person in front of it.
+/// The program, with a person who uses it.
 struct Terminal {
     child: Child,
     shown: String,
@@ -32,7 +31,7 @@ impl Terminal {
         Self { child: command.spawn().unwrap(), shown: String::new() }
     }
 
-    /// What the person sees next, until there is something of which `seen` says so.
+    /// What the person sees next, as soon as `seen` accepts it.
     async fn until<T>(&mut self, what: &str, seen: impl Fn(&str) -> Option<T>) -> T {
         let mut bytes = Vec::new();
         let reading = async {

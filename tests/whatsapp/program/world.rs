@@ -1,4 +1,4 @@
-//! A person's home, the program that they start there, and what they read from it.
+//! A person's home, the program that they start there, and its output as they read it.
 
 use std::path::PathBuf;
 use std::process::Stdio;
@@ -76,7 +76,7 @@ impl Home {
         Program { child, keyboard, lines, said: Vec::new() }
     }
 
-    /// Lets a program run here, with nothing of our environment.
+    /// Sets a command up to run here, with nothing of our environment.
     pub fn settle(&self, command: &mut Command) {
         command.env_clear().current_dir(self.folder.path());
         command
@@ -91,8 +91,7 @@ impl Home {
     }
 }
 
-/// The content of the code that these lines draw, as a camera reads it; lines that draw nothing are passed
-/// over.
+/// The content of the code that these lines draw, as a camera reads it. Lines without a drawing are skipped.
 pub fn scanned(lines: &[String]) -> String {
     let drawn: Vec<Vec<char>> = lines
         .iter()
@@ -109,7 +108,7 @@ pub fn scanned(lines: &[String]) -> String {
     codes[0].decode().unwrap().1
 }
 
-/// Whether a pixel of a character is black, by what Unicode says of the character.
+/// Whether a pixel of a character is black, as Unicode describes the character.
 fn is_black(c: char, x: usize, y: usize) -> bool {
     let (left, upper) = (x < CELL.0 / 2, y < CELL.1 / 2);
     match c {
@@ -121,7 +120,8 @@ fn is_black(c: char, x: usize, y: usize) -> bool {
         '▐' => !left,
         sextant => {
             let index = usize::try_from(u32::from(sextant) - FIRST_SEXTANT).unwrap();
-            // In the order of their bits, the empty, the two halves and the full one are left out.
+            // They are in the order of their bits; the empty one, the two halves and the full one are left
+            // out.
             let bits = (1..63).filter(|bits| ![21, 42].contains(bits)).nth(index).unwrap();
             let sixth = 2 * (y * 3 / CELL.1) + usize::from(!left);
             bits >> sixth & 1 == 1
@@ -138,7 +138,7 @@ pub struct Program {
 }
 
 impl Program {
-    /// The next line that `wanted` finds something in.
+    /// The next line in which `wanted` finds something.
     pub async fn wait_for<T>(&mut self, what: &str, wanted: impl Fn(&str) -> Option<T>) -> T {
         let search = async {
             loop {
@@ -160,7 +160,7 @@ impl Program {
         self.wait_for(words, |line| line.contains(words).then_some(())).await;
     }
 
-    /// The content of the next code that is drawn, as a camera reads it.
+    /// The content of the next drawn code, as a camera reads it.
     pub async fn qr_code(&mut self) -> String {
         let before = self.said.len();
         self.says("Scan within").await;
