@@ -22,7 +22,7 @@ pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, Prom
 pub use room::DiskSpace;
 pub use web::{HostName, WebPolicy, WebTraffic};
 
-/// Longest folder name of a group, in characters (DESIGN: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`).
+/// Longest folder name of a group, in characters: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`.
 const GROUP_NAME_MAX: usize = 64;
 
 /// Makes an id newtype over `String` that cannot be mixed up with another one.

@@ -95,9 +95,11 @@ pub fn decide_message(
     let trigger = group.trigger_or(&rules.assistant);
     let wake = match router::route_message(group, trigger, message, facts) {
         MessageRoute::Dropped => return MessageChange::Dropped,
-        MessageRoute::Command(command) => {
+        MessageRoute::Command(command) if edit.is_none() => {
             return MessageChange::Command(decide_command(command, group, message, rules, now));
         }
+        // Its newest text counts, and an edit is never a command.
+        MessageRoute::Command(_) => WakeDecision::Context,
         MessageRoute::Wakes => WakeDecision::Wakes,
         MessageRoute::Context => WakeDecision::Context,
     };

@@ -15,6 +15,14 @@ use crate::types::GroupName;
 const FIRST_REST: Duration = Duration::from_secs(5 * 60);
 const LONGEST_REST: Duration = Duration::from_secs(4 * 60 * 60);
 
+/// Somebody may ask for something soon in a group.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AheadHint {
+    pub group: GroupName,
+    /// Its owner wants the agent ready: starts that were in vain before do not matter.
+    pub is_asked_for: bool,
+}
+
 /// What came of the starts ahead of need, by group and in all.
 #[derive(Debug, Default)]
 pub struct AheadBackoff {

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::{Instant, MissedTickBehavior, interval};
 
-use super::ahead::AheadBackoff;
+use super::ahead::{AheadBackoff, AheadHint};
 use super::slots::{SlotOrder, Slots};
 use crate::clock::sleep_until_or_never;
 use crate::container::{AgentMemory, Containers, MemoryPressure};
@@ -35,7 +35,7 @@ const REPORTS_IN_FLIGHT: usize = 64;
 pub async fn run_dispatch<C: Containers>(
     context: SessionContext<C>,
     mut hints: mpsc::Receiver<GroupName>,
-    mut expected: mpsc::Receiver<GroupName>,
+    mut expected: mpsc::Receiver<AheadHint>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut authorization = context.login.watch_authorization();
@@ -60,7 +60,7 @@ pub async fn run_dispatch<C: Containers>(
         let next_return = dispatch.next_rest_end();
         tokio::select! {
             Some(group) = hints.recv() => dispatch.wake_group(group),
-            Some(group) = expected.recv() => dispatch.start_agent_ahead(group),
+            Some(hint) = expected.recv() => dispatch.start_agent_ahead(hint),
             Some(report) = reports.recv() => dispatch.handle_report(report),
             Ok(()) = authorization.changed() => {
                 let now = authorization.borrow_and_update().clone();
@@ -153,7 +153,10 @@ fn backoff_after_break(after: AfterTurn) -> (Duration, bool) {
 
 impl<C: Containers> Dispatch<C> {
     /// Starts an agent ahead of need, if it may: somebody may ask for something soon.
-    fn start_agent_ahead(&mut self, group: GroupName) {
+    fn start_agent_ahead(&mut self, AheadHint { group, is_asked_for }: AheadHint) {
+        if is_asked_for {
+            self.ahead.reset_backoff(&group);
+        }
         let rests = matches!(self.entries.get(&group), Some(GroupEntry::Resting { .. }));
         if rests
             || !self.ahead.may_start_ahead(&group, Instant::now())

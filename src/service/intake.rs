@@ -7,6 +7,7 @@ use std::sync::Arc;
 
 use tokio::sync::{Notify, mpsc, oneshot};
 
+use super::ahead::AheadHint;
 use super::{media, rules_from_settings};
 use crate::bridge::Batch;
 use crate::container::Containers;
@@ -24,7 +25,7 @@ pub struct IntakeHints {
     /// The groups that have something new to answer.
     pub woken: mpsc::Sender<GroupName>,
     /// The groups that may ask for something soon.
-    pub expected: mpsc::Sender<GroupName>,
+    pub expected: mpsc::Sender<AheadHint>,
     /// That there are messages that could not be read.
     pub unread: Arc<Notify>,
 }
@@ -140,7 +141,7 @@ async fn handle_stored_events<C: Containers>(
     taken: IntakeResult,
     hints: &IntakeHints,
 ) {
-    let IntakeResult { woken, expected, outbox, unread, taken_back } = taken;
+    let IntakeResult { woken, expected, warmed, outbox, unread, taken_back } = taken;
     if outbox == OutboxChange::Changed {
         host.outbox_hint.notify_one();
     }
@@ -153,8 +154,11 @@ async fn handle_stored_events<C: Containers>(
     for group in woken {
         hints.woken.send(group).await.ok();
     }
+    for group in warmed {
+        hints.expected.send(AheadHint { group, is_asked_for: true }).await.ok();
+    }
     for group in expected {
         // It is worth no wait.
-        hints.expected.try_send(group).ok();
+        hints.expected.try_send(AheadHint { group, is_asked_for: false }).ok();
     }
 }

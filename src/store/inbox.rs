@@ -18,6 +18,7 @@ use super::{
     OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis,
     unread, whatsapp_account,
 };
+use crate::commands::Command;
 use crate::rules::inbox::{
     CallDecision, CommandChange, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource,
     QuotedAuthor, SenderFacts, SenderStanding, StoredMessage, WakeDecision, decide_message,
@@ -38,6 +39,8 @@ pub struct IntakeResult {
     pub woken: Vec<GroupName>,
     /// The groups in which somebody may ask for something soon, each once.
     pub expected: Vec<GroupName>,
+    /// The groups whose owner wants the agent ready.
+    pub warmed: Vec<GroupName>,
     pub outbox: OutboxChange,
     /// Whether there are messages that could not be read.
     pub unread: bool,
@@ -211,12 +214,17 @@ impl<'a> Intake<'a> {
         let Some(group) = groups::read_group_by_chat(self.connection, &message.chat)? else { return Ok(()) };
         unread::resolve_unread_message(self.connection, &group.chat, &message.id)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id);
+        let is_known = self.is_duplicate_or_own(&group, &message.id, &message.sender)?;
+        // What costs a query is looked up only if it can matter: a week's messages come at once.
         let facts = MessageFacts {
-            is_known: self.is_duplicate_or_own(&group, &message.id, &message.sender)?,
-            sender: self.sender_standing(&group, &message.sender)?,
-            quotes: self.quoted_author(&group, quoted)?,
+            is_known,
+            sender: match Command::from_text(&message.text) {
+                Some(_) => self.sender_standing(&group, &message.sender)?,
+                None => SenderStanding::Other,
+            },
+            quotes: if is_known { QuotedAuthor::Other } else { self.quoted_author(&group, quoted)? },
         };
-        let edit = self.find_earlier_edit(&group, message)?;
+        let edit = if is_known { None } else { self.find_earlier_edit(&group, message)? };
         let change = decide_message(&group, message, KnownMessage { facts, edit }, self.rules, self.now);
         if change == MessageChange::Dropped {
             return Ok(());
@@ -270,7 +278,7 @@ impl<'a> Intake<'a> {
         self.insert_inbox_row(group, row)?;
         match command {
             CommandChange::Answered { answer, starts_agent } => {
-                self.taken.expected.extend(starts_agent.then(|| group.name.clone()));
+                self.taken.warmed.extend(starts_agent.then(|| group.name.clone()));
                 self.say_in_chat(group, answer)
             }
             CommandChange::Missed => self.notify_chat_of_absence(group),

@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use nanokimi::bridge::Event;
+use nanokimi::session::machine::AHEAD_LIMIT;
 use nanokimi::types::{ChatId, Group, IncomingMessage, Lang, LinkedAccount, Role};
 
 use crate::world::World;
@@ -182,5 +183,31 @@ async fn an_edit_is_never_a_command() {
     let corrected = message("family", "", "Olga", "/help", world.now());
     world.tells(vec![edited(&typed, "e1", corrected)]).await;
     world.silence(Duration::from_secs(600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_that_comes_before_its_command_takes_its_place() {
+    let mut world = world_of("Olga").await;
+    let typed = message("family", "3EB0", "Olga", "/help", world.now());
+    let corrected = message("family", "", "Olga", "@Kai what can you do?", world.now());
+    world.tells(vec![edited("3EB0", "e1", corrected)]).await;
+    let turn = world.prompt().await;
+    world.writes(typed).await;
+    turn.answer("This and that.");
+    assert_eq!(world.hears_in("family").await, "Kai: This and that.");
+    world.silence(Duration::from_secs(600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_agent_that_was_made_ready_in_vain_is_made_ready_again() {
+    let mut world = world_of("Olga").await;
+    for times in 1..=3 {
+        world.says("family", "Olga", "/warm").await;
+        assert_eq!(world.hears_in("family").await, "Kai: I am getting ready, if there is room for me.");
+        world.silence(AHEAD_LIMIT + Duration::from_secs(60)).await;
+        assert_eq!((world.docker.launches().len(), world.docker.running()), (times, 0));
+    }
     world.ends().await;
 }

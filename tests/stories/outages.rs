@@ -211,7 +211,7 @@ async fn what_fails_otherwise_during_an_outage_is_not_kept_by_it() {
     refuses(&mut world).await;
     world.hears_in("main").await;
     let store = world.store.clone();
-    let keeps = async |group| store.is_held_by_outage(&chat(group), began).await.unwrap();
+    let keeps = async |group| store.is_kept_by_outage(&chat(group), began).await.unwrap();
     assert!(keeps("main").await);
 
     world.says("family", "Ana", "@Kai hello").await;
