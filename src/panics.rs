@@ -7,6 +7,7 @@
 
 use std::fmt;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use futures_util::FutureExt;
 use tokio::task::spawn_blocking;
@@ -22,6 +23,11 @@ impl fmt::Display for WorkPanicked {
 }
 
 impl std::error::Error for WorkPanicked {}
+
+/// Locks, even if somebody has panicked with the lock in hand: what a lock guards is consistent in every call.
+pub fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
 /// Does the work. A panic in it ends no more than the work. What the work shares with others must be
 /// consistent at every `.await` and in every call.

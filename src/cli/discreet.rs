@@ -3,9 +3,10 @@
 //! where it warned and how often, and never its words. Those are shown at `debug`, where everything may be
 //! told.
 
+use crate::panics::lock_unpoisoned;
 use std::collections::HashMap;
 use std::fmt;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::Duration;
 
 use tokio::time::Instant;
@@ -78,7 +79,7 @@ impl<F> DiscreetFormat<F> {
     /// Counts a warning. If it is to be shown, gives how many before it were not.
     fn count_warning(&self, place: WarningCallsite) -> Option<u64> {
         let now = Instant::now();
-        let mut warned = self.warned.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut warned = lock_unpoisoned(&self.warned);
         if warned.len() >= PLACES_MAX {
             warned.clear();
         }

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use std::fmt::{self, Debug, Write};
 use std::io::{self, IsTerminal};
 use std::panic::PanicHookInfo;
-use std::sync::{Mutex, PoisonError};
+use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use tracing::callsite::Identifier;
@@ -21,6 +21,7 @@ use tracing_subscriber::util::SubscriberInitExt;
 
 use super::discreet::{DISCREET_LIBRARIES, DiscreetFormat, OURS};
 use super::ui;
+use crate::panics::lock_unpoisoned;
 
 /// What one place in the code may write in [`SHARE_TIME`]: some four hundred lines.
 const SHARE_BYTES: usize = 64 * 1024;
@@ -151,7 +152,7 @@ where
             if *event.metadata().level() <= Level::INFO { SHARE_BYTES } else { SHARE_OF_DETAILS_BYTES };
         let now = Instant::now();
         let left_out = {
-            let mut shares = self.shares.lock().unwrap_or_else(PoisonError::into_inner);
+            let mut shares = lock_unpoisoned(&self.shares);
             shares.entry(event.metadata().callsite()).or_insert_with(|| CallsiteBudget::new(now)).admit_line(
                 line.len(),
                 most,

@@ -50,7 +50,11 @@ impl Command {
 
     /// The command, if the whole text is one: its word in any of our languages, in any case.
     pub fn from_text(text: &str) -> Option<Self> {
-        let typed = text.trim().to_lowercase();
+        let typed = text.trim();
+        if !typed.starts_with('/') {
+            return None;
+        }
+        let typed = typed.to_lowercase();
         Self::ALL.into_iter().find(|command| {
             let CommandDefinition { english, spanish, .. } = command.definition();
             typed == english || typed == spanish

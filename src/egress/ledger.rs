@@ -1,10 +1,11 @@
 //! What an egress proxy has seen since the session last asked: tokens, and why the latest request to the
 //! model went wrong.
 
+use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use super::api_routes::ApiRoute;
+use crate::panics::lock_unpoisoned;
 use crate::types::{Failure, TokenUsage};
 
 #[derive(Debug, Default)]
@@ -53,9 +54,4 @@ impl Ledger {
     pub fn take_failure(&self) -> Option<Failure> {
         lock_unpoisoned(&self.failure).take()
     }
-}
-
-/// Plain values stay whole whatever happens to the thread that held them.
-fn lock_unpoisoned<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }

@@ -8,7 +8,7 @@ use std::fs::{self, DirBuilder, File, Permissions};
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt};
 use std::path::{Path, PathBuf};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -24,7 +24,7 @@ use super::ledger::Ledger;
 use super::relay::Relay;
 use super::unread::UnreadTimeoutStream;
 use super::upstream::KimiUpstream;
-use crate::panics::{WorkPanicked, catch_panic};
+use crate::panics::{WorkPanicked, catch_panic, lock_unpoisoned};
 use crate::types::{Failure, Group, GroupName, TokenUsage, WebTraffic};
 
 /// The socket's name in the group's folder; agent-runner knows it too.
@@ -186,7 +186,7 @@ async fn handle_connection<N: Network>(stream: UnixStream, upstreams: Arc<Upstre
         async move {
             if ForwardProxy::<N>::is_proxy_request(&request) {
                 let outcome = upstreams.web.proxy_request(request).await;
-                *tunnel_slot.lock().unwrap_or_else(PoisonError::into_inner) = outcome.tunnel;
+                *lock_unpoisoned(&tunnel_slot) = outcome.tunnel;
                 return Ok::<_, Infallible>(outcome.response);
             }
             Ok(upstreams.relay.relay_request(request, upstreams.web.deny_kimi_web_request()).await)
@@ -201,7 +201,7 @@ async fn handle_connection<N: Network>(stream: UnixStream, upstreams: Arc<Upstre
         // A container hangs up in the middle when a turn is cancelled.
         tracing::debug!("A connection at the egress proxy broke: {error}");
     }
-    let tunnel = tunnel.lock().unwrap_or_else(PoisonError::into_inner).take();
+    let tunnel = lock_unpoisoned(&tunnel).take();
     if let Some(tunnel) = tunnel {
         tunnel.copy_both_ways().await;
     }

@@ -7,7 +7,7 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Mutex, MutexGuard};
 
 use jiff::Timestamp;
 use tokio::sync::{Notify, watch};
@@ -18,6 +18,7 @@ use super::login_file::{
 };
 use super::oauth::LoginServer;
 use super::quota::parse_claimed_account;
+use crate::panics::lock_unpoisoned;
 use crate::paths::Paths;
 use crate::types::{Authorization, Secret};
 
@@ -119,7 +120,7 @@ impl Login {
     }
 
     pub(super) fn lock_login_state(&self) -> MutexGuard<'_, LoginState> {
-        self.known.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_unpoisoned(&self.known)
     }
 }
 

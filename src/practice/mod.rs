@@ -11,11 +11,12 @@ mod completions;
 mod conversation;
 mod tutor;
 
+use crate::panics::lock_unpoisoned;
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::error::Error;
 use std::fmt;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
@@ -327,11 +328,11 @@ impl ModelServer {
     }
 
     fn lock_login_server(&self) -> MutexGuard<'_, Option<Arc<dyn OAuthServer>>> {
-        self.login_server.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_unpoisoned(&self.login_server)
     }
 
     fn lock_request_log(&self) -> MutexGuard<'_, RequestLog> {
-        self.request_log.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_unpoisoned(&self.request_log)
     }
 }
 

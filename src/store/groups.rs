@@ -51,7 +51,7 @@ impl Store {
     }
 
     /// The group that serves a chat, by any of the chat's names.
-    pub async fn resolve_chat(&self, chat: &ChatId) -> Result<Option<Group>> {
+    pub async fn group_by_chat(&self, chat: &ChatId) -> Result<Option<Group>> {
         let chat = chat.clone();
         self.with_connection(move |connection| read_group_by_chat(connection, &chat)).await
     }

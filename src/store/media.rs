@@ -14,9 +14,9 @@ use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{RowId, Store, from_unix_millis, groups, waiting};
+use super::{RowId, Store, from_unix_millis, waiting};
 use crate::types::{
-    ChatId, FileLocation, Group, GroupName, Media, MediaKind, MentionablePerson, PromptFile, SenderId,
+    ChatId, FileLocation, GroupName, Media, MediaKind, MentionablePerson, PromptFile, SenderId,
 };
 
 /// How far back people of a chat count as there, in messages.
@@ -134,12 +134,6 @@ impl Store {
             Ok(())
         })
         .await
-    }
-
-    /// The group of a chat, if it has one.
-    pub async fn group_by_chat(&self, chat: &ChatId) -> Result<Option<Group>> {
-        let chat = chat.clone();
-        self.with_connection(move |connection| groups::read_group_by_chat(connection, &chat)).await
     }
 
     /// The people of a chat's recent messages whose name is theirs alone, each name with who it is.
@@ -261,7 +255,7 @@ fn parse_media_kind(name: &str) -> MediaKind {
 mod tests {
     use super::*;
     use crate::store::{Claim, Rules};
-    use crate::types::{Engine, Event, Forwarded, IncomingMessage, Lang, Mention, MessageId, Role};
+    use crate::types::{Engine, Event, Forwarded, Group, IncomingMessage, Lang, Mention, MessageId, Role};
 
     struct Chat {
         store: Store,

@@ -32,7 +32,7 @@ use std::fs::{DirBuilder, OpenOptions};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::Path;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
@@ -59,7 +59,7 @@ pub use crate::rules::Rules;
 pub use crate::rules::delivery::SendResult;
 pub use crate::rules::turns::{MAX_ATTEMPTS, PendingAfterTurn, TurnOutcome};
 
-use crate::panics::run_blocking;
+use crate::panics::{lock_unpoisoned, run_blocking};
 use crate::types::InstallId;
 
 /// How long messages and sent replies are kept: long enough for redeliveries and late quotes.
@@ -164,7 +164,7 @@ impl Store {
         let connection = Arc::clone(&self.connection);
         run_blocking(move || {
             // A panic in another call rolled its transaction back: the connection itself is sound.
-            work(&mut connection.lock().unwrap_or_else(PoisonError::into_inner))
+            work(&mut lock_unpoisoned(&connection))
         })
         .await
         .context("Failed to end a call of the database")?

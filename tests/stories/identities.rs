@@ -102,7 +102,7 @@ async fn a_chat_of_two_names_is_one_chat_to_choose_from_and_one_group() {
     let again = Group { name: name("Anita"), chat: ChatId::new("Ana@lid"), ..direct("Ana") };
     let refused = world.store.add_group(&again, world.now()).await.unwrap_err().to_string();
     assert!(refused.starts_with("The group Ana serves that chat already"), "{refused}");
-    let found = world.store.resolve_chat(&ChatId::new("Ana@lid")).await.unwrap();
+    let found = world.store.group_by_chat(&ChatId::new("Ana@lid")).await.unwrap();
     assert_eq!(found.unwrap().name, name("Ana"));
     world.ends().await;
 }

@@ -2,8 +2,9 @@
 //! told once, and again when it has changed.
 
 use std::collections::{HashMap, HashSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 
+use crate::panics::lock_unpoisoned;
 use crate::types::{ChatId, Event, MessageId, SenderId};
 
 /// Most pairs, and most names, that are remembered: ten large groups. Beyond that they are told once more.
@@ -111,7 +112,7 @@ impl Announced {
     }
 
     fn lock_facts(&self) -> MutexGuard<'_, AnnouncedFacts> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_unpoisoned(&self.0)
     }
 }
 

@@ -19,7 +19,7 @@
 //! separate writes, between which the library was free to go on.
 
 use std::collections::{HashMap, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use tokio::sync::Notify;
@@ -31,6 +31,7 @@ use whatsapp_rust::wacore::libsignal::protocol::{
 use whatsapp_rust::wacore::messages::parse_message_info;
 use whatsapp_rust::wacore_binary::NodeRef;
 
+use crate::panics::lock_unpoisoned;
 use crate::types::Event;
 
 /// How long one look at what is still waiting takes.
@@ -262,7 +263,7 @@ impl Arrivals {
     }
 
     fn lock_table(&self) -> MutexGuard<'_, ArrivalTable> {
-        self.0.state.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_unpoisoned(&self.0.state)
     }
 }
 

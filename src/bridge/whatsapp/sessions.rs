@@ -7,7 +7,7 @@
 //! session.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use anyhow::Context as _;
@@ -24,6 +24,7 @@ use whatsapp_rust::{ErrorChainExt as _, Freshness, NodeFilter, Server};
 use super::inbound;
 use super::intake_sink;
 use crate::bridge::channels::{Recipients, RepairOrder, SendError};
+use crate::panics::lock_unpoisoned;
 use crate::types::{DeviceKind, Event, MessageId, SenderId};
 
 /// WhatsApp's code for devices that it does not know any more.
@@ -176,7 +177,7 @@ impl InFlightMessages {
     }
 
     fn lock_messages(&self) -> MutexGuard<'_, HashMap<MessageId, InFlightMessage>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        lock_unpoisoned(&self.0)
     }
 }
 

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::fmt;
 use std::net::{IpAddr, SocketAddr};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use axum::body::Body;
@@ -25,6 +25,7 @@ use super::public_address;
 use super::target::{Host, ProxyMethod, ProxyTarget};
 use super::traffic::{CountedStream, ProxiedConnection, TrafficCounter};
 use crate::egress::{api_routes, request_body};
+use crate::panics::lock_unpoisoned;
 use crate::rate::{RateLimit, TokenBucket};
 use crate::types::{GroupName, WebPolicy};
 
@@ -148,7 +149,7 @@ impl<N: Network> ForwardProxy<N> {
 
     /// Each connection that is tried takes a port of this machine for a while, which all groups share.
     fn check_connection_rate(&self) -> Result<(), ProxyError> {
-        let mut connections = self.connections.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut connections = lock_unpoisoned(&self.connections);
         let is_admitted = connections.try_take_token(Instant::now());
         if is_admitted {
             return Ok(());
