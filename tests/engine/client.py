@@ -1,7 +1,8 @@
 """The engine as nanokimi runs it: a home as the agent-runner makes it, and an ACP client.
 
-What depends on the engine's version stands in nanokimi's own source alone (`kimi_code/` of the
-agent-runner, `acp.rs`). It is read from there, so that the contract is tried with what the containers have.
+Everything that depends on the engine's version is only in nanokimi's own source (`kimi_code/` of the
+agent-runner, and `acp.rs`). It is read from there, so that the contract is tested with the same values that
+the containers have.
 """
 
 import hashlib
@@ -23,7 +24,7 @@ PRELOAD = Path(__file__).with_name("connections.cjs")
 
 ANSWER_LIMIT_SECS = 120
 CLOSE_LIMIT_SECS = 15
-# 2100-01-01, as nanokimi's stand-in has it.
+# 2100-01-01, as in nanokimi's stand-in.
 NEVER = 4102444800.0
 
 
@@ -42,7 +43,7 @@ def stand_in(access="stand-in", refresh="", expires_at=NEVER):
 
 
 class Runner:
-    """What nanokimi's source says of the engine."""
+    """What nanokimi's source says about the engine."""
 
     def __init__(self):
         code, prompt, records = (
@@ -56,11 +57,11 @@ class Runner:
         self.its_own_part = strings(constant(prompt, "ITS_OWN_PART"))[0]
         self.variables = variables(code)
         acp = (CHECKOUT / "src/agent/acp.rs").read_text()
-        # An update that is too long to be held is known by this beginning.
+        # A line that is too long to be held is an update if it begins like this.
         self.update_line = constant(acp, "UPDATE_BEGINNING").removeprefix('br#"').removesuffix('"#').encode()
-        # How the engine begins what it says of itself in the middle of an answer.
+        # The beginnings of what the engine says about itself in the middle of an answer.
         self.remarks = [remark.replace("\\n", "\n") for remark in strings(constant(acp, "REMARKS"))]
-        # How the lines of a history begin that are mended at a start, or hold what is looked for.
+        # The beginnings of history lines that are repaired at a start or searched, and a part of a line.
         beginnings = ("PROMPT_BEGINNING", "MESSAGE_BEGINNING", "EVENT_BEGINNING", "MODELS_OWN")
         self.prompt_line, self.message_line, self.event_line, self.models_own = (
             constant(records, name).removeprefix('br#"').removesuffix('"#') for name in beginnings
@@ -79,7 +80,7 @@ def strings(code):
 
 
 def variables(code):
-    """The engine's environment, as the agent-runner's own test has it."""
+    """The engine's environment, as the agent-runner's own test lists it."""
     listed = re.search(r'env\.join\("\\n"\),\s*"(.*?)"\s*\);', code, re.DOTALL)
     if not listed:
         raise SystemExit("The agent-runner's test of the engine's environment is gone")
@@ -88,7 +89,7 @@ def variables(code):
 
 
 class Home:
-    """A container's folders beneath `root`, as the agent-runner makes them for this version of kimi-code."""
+    """A container's folders under `root`, as the agent-runner makes them for this version of kimi-code."""
 
     def __init__(self, root, model, version, *, services=True, login=None):
         self.root, self.model = Path(root), model
@@ -110,7 +111,10 @@ class Home:
 
     @property
     def logins(self):
-        """Where a login is looked for: the name that nanokimi writes, and kimi-code's own for this API."""
+        """The files where the engine looks for a login.
+
+        One has the name that nanokimi writes, the other has kimi-code's own name for this API.
+        """
         api = {"oauthHost": self.model.url, "baseUrl": self.model.url + API}
         slot = hashlib.sha256(json.dumps(api, separators=(",", ":")).encode()).hexdigest()[:16]
         return [self.data / f"credentials/{name}.json" for name in ("kimi-code", f"kimi-code-env-{slot}")]
@@ -123,7 +127,7 @@ class Home:
         return f"{ours}\n\n{self.runner.its_own_part}\n\n${{agents_md}}${{skills_section}}\n"
 
     def configuration(self, version, services):
-        """The owner's settings as `build_kimi_code_config` in `kimi_code/mod.rs` leaves them."""
+        """The owner's settings after the changes of `build_kimi_code_config` in `kimi_code/mod.rs`."""
         identity = "\n".join(
             (
                 f'User-Agent = "kimi-code-cli/{version}"',
@@ -159,14 +163,14 @@ disabled = {json.dumps(self.runner.disabled)}
         return text
 
     def environment(self):
-        """The agent-runner's, with the paths and the port of this home."""
+        """The agent-runner's environment, with the paths and the port of this home."""
         places = {"http://127.0.0.1:8787": self.model.url, "/home/node": str(self.user)}
         env = {}
         for name, value in self.runner.variables.items():
             for place, ours in places.items():
                 value = value.replace(place, ours)
             env[name] = value
-        # Without ripgrep the engine would fetch one; the image has it.
+        # Without ripgrep the engine would download it. The image has it.
         ripgrep = shutil.which("rg")
         if not ripgrep:
             raise SystemExit("ripgrep (rg) is missing")
@@ -178,7 +182,7 @@ disabled = {json.dumps(self.runner.disabled)}
         return sorted(self.data.glob("sessions/*/*/agents/*/wire.jsonl"))
 
     def connections(self):
-        """What the engine has connected to, and which names it has looked up."""
+        """The addresses that the engine has connected to, and the names that it has looked up."""
         path = self.root / "connections"
         return path.read_text().splitlines() if path.exists() else []
 
@@ -187,14 +191,14 @@ disabled = {json.dumps(self.runner.disabled)}
 
 
 class Engine:
-    """A running engine: `node OPTIONS main.mjs acp`, spoken to line by line."""
+    """A running engine: `node OPTIONS main.mjs acp`. Each message to it or from it is one line."""
 
     def __init__(self, node, package, home, options=None, variables=None, watched=True):
         self.home = home
-        # Notifications and requests of the engine, in their order; `raw` is each as it came.
+        # Notifications and requests of the engine, in their order. `raw` has each one as it came.
         self.said, self.raw = [], []
         self.waiting, self.count = {}, 0
-        # Answers for which nobody waits.
+        # Answers without an open request.
         self.unasked = []
         self.lock = threading.Lock()
         self.decide = give_leave
@@ -239,18 +243,18 @@ class Engine:
         self.raw.append(line)
 
     def send(self, *messages):
-        """Sends all of them in one write."""
+        """Sends all messages in one write."""
         lines = b"".join(json.dumps({"jsonrpc": "2.0", **message}).encode() + b"\n" for message in messages)
         try:
             with self.lock:
                 self.process.stdin.write(lines)
                 self.process.stdin.flush()
         except (BrokenPipeError, ValueError):
-            # Whoever waits for an answer hears that it is gone.
+            # Each open request gets the answer that the engine is gone.
             pass
 
     def prepare(self, method, params):
-        """A request that is not sent yet, and where its answer will come."""
+        """Returns the queue for the answer, and the request, which is not sent yet."""
         with self.lock:
             self.count += 1
             number = f"{method}-{self.count}"
@@ -258,7 +262,7 @@ class Engine:
         return answer, {"id": number, "method": method, "params": params}
 
     def begin(self, method, params):
-        """Asks, and returns where the answer will come."""
+        """Sends a request. Returns the queue for its answer."""
         answer, message = self.prepare(method, params)
         self.send(message)
         if self.process.poll() is not None:
@@ -295,7 +299,7 @@ class Engine:
         self.send({"method": "session/cancel", "params": {"sessionId": session}})
 
     def memory_mb(self):
-        """Resident, private and peak resident."""
+        """Resident memory, private memory, and the peak of resident memory."""
         sizes = {}
         for name in ("smaps_rollup", "status"):
             for line in open(f"/proc/{self.process.pid}/{name}"):
@@ -304,7 +308,7 @@ class Engine:
         return sizes["Rss"], sizes["Private_Clean"] + sizes["Private_Dirty"], sizes["VmHWM"]
 
     def close(self):
-        """Closes its stdin, and returns its exit code; None where it had to be killed."""
+        """Closes the engine's stdin. Returns its exit code, or None if it had to be killed."""
         try:
             self.process.stdin.close()
         except BrokenPipeError:
@@ -320,7 +324,7 @@ class Engine:
 
 
 def give_leave(method, params):
-    """As nanokimi answers: leave for everything, and nothing else is offered."""
+    """Answers as nanokimi does: everything is allowed, and nothing else is offered."""
     if method != "session/request_permission":
         return None
     allowed = next(option for option in params["options"] if option["kind"].startswith("allow"))

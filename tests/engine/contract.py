@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Tries what nanokimi relies on of kimi-code: one long play, row by row, with one version or with two.
+"""Tests everything that nanokimi relies on in kimi-code: one long play, row by row, with one or two versions.
 
     contract.py --node NODE --out FOLDER PACKAGE [CANDIDATE]
 
-PACKAGE is the folder of an installed kimi-code. Each row is looked at twice: what must hold in any case
-(`must` in rows.py; what does not is printed as a finding), and whether the candidate says, asks and stores
-the same as the first version does. Ids, times, ports and folders are replaced before that, and of each
-request to the model only what is new in it is compared. Everything that was seen lies in FOLDER afterwards,
-a file for each version. Exits with 1 when something was found or differs.
+PACKAGE is the folder of an installed kimi-code. Each row is checked twice. First, some things must hold in
+any case (`must` in rows.py); if one does not hold, it is printed as a finding. Second, the candidate must
+say, ask and store the same as the first version. Ids, times, ports and folders are replaced before that, and
+only the new part of each request to the model is compared. Afterwards everything that was seen is in FOLDER,
+in one file for each version. The exit code is 1 if there is a finding or a difference.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from pathlib import Path
 from play import Play, tidied
 from rows import ROWS
 
-# How many lines of a row's differences are printed, and how much of each.
+# How many lines of a row's differences are printed, and how many characters of each line.
 SHOWN_LINES = 6
 SHOWN_CHARS = 230
 
@@ -39,7 +39,7 @@ def perform(node, package, place):
 
 
 def difference(before, after):
-    """The lines that differ, each with its sign; of a long pair the place where it begins to differ."""
+    """The lines that differ, each with its sign. A long pair is shown from where it begins to differ."""
     shown = []
     for tag, a, b, c, d in difflib.SequenceMatcher(None, before, after, autojunk=False).get_opcodes():
         if tag == "equal":

@@ -1,21 +1,21 @@
-"""What an engine finds at its door, on one port: a model, Kimi's services, a tool server and a proxy.
+"""Everything that an engine connects to, on one port: a model, Kimi's services, a tool server and a proxy.
 
-The model says what the play has put into `answers`, one script for each request, a verb a line:
+The play puts the model's answers into `answers`: one script for each request, with one verb on each line:
 
     SAY text         a piece of the answer
     THINK text       a piece of a thought
-    LONG bytes       an answer of so many bytes, in many pieces
+    LONG bytes       an answer of this many bytes, in many pieces
     CALL tool json   a tool call
-    TOKENS number    so many tokens are said to have been used
+    TOKENS number    the model says that this many tokens were used
     SLOW seconds     a first word, then silence
     CUT              the connection breaks here
-    ERR status       no stream at all, but an error (alone in its script)
+    ERR status       an error instead of a stream (alone in its script)
     WAIT seconds     silence
     FINISH reason    the answer ends for this reason
-    DONE             the answer ends here; what follows comes after its last byte
-    MOMENT name      whoever set `at_moment` is told that it is now
+    DONE             the answer ends here; later verbs run after its last byte
+    MOMENT name      `at_moment` is called with this name
 
-Everything that is asked is kept, so that the play can see it. Nothing here ever speaks to the network.
+Every request is kept, so that the play can see it. No server here ever connects to the network.
 """
 
 import json
@@ -28,7 +28,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 API = "/coding/v1"
 # The only host that the play asks for through the proxy.
 TOWN = "town.example"
-# What follows these paths of the API is expected; the model's is the first.
+# The play expects requests to these paths of the API. The first one is the model's.
 EXPECTED = {
     f"{API}/chat/completions": "model",
     f"{API}/search": "search",
@@ -50,11 +50,11 @@ class Asked:
     body: object = None
     headers: dict = field(default_factory=dict)
     at: float = 0.0
-    # The model has answered it to the end.
+    # Whether the model has answered it to the end.
     is_done: bool = False
 
     def is_expected(self):
-        """False for a call that nobody has asked for."""
+        """False for a request that the play has not caused."""
         if self.kind == "proxied":
             return self.target.removeprefix("http://").split("/")[0].split(":")[0] == TOWN
         return self.kind != "other"
@@ -67,15 +67,15 @@ def kind_of(method, target):
 
 
 class Model:
-    """The server; every request is answered in a thread of its own."""
+    """The server. Every request is answered in a thread of its own."""
 
     def __init__(self):
         self.answers = []
-        # What a request gets for which there is no script.
+        # The script of a request if `answers` is empty.
         self.otherwise = "SAY yes"
         self.asked, self.all_asked = [], []
         self.at_first_request = lambda: None
-        # In place of `answers`: gives the script of a request, and may take its time.
+        # If set, this replaces `answers`: it gives the script of a request, and may take its time.
         self.choose = None
         self.at_moment = lambda asked, name: None
         self.lock = threading.Lock()
@@ -95,7 +95,7 @@ class Model:
         return f"http://127.0.0.1:{self.port}"
 
     def keep(self, asked):
-        """Keeps a request; returns its number among those for the model, and its script."""
+        """Keeps a request. Returns its number among the requests to the model, and its script."""
         with self.lock:
             is_first = asked.kind == "model" and not any(other.kind == "model" for other in self.all_asked)
             self.asked.append(asked)
@@ -111,7 +111,7 @@ class Model:
         return number, script
 
     def take(self):
-        """What was asked since the last time."""
+        """The requests since the last call."""
         with self.lock:
             taken, self.asked = self.asked, []
         return taken
@@ -124,11 +124,11 @@ class Model:
 class Handler(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     model = None
-    # After CONNECT to port 80: what follows on this connection is plain HTTP for the town.
+    # After CONNECT to port 80 this connection carries plain HTTP for the town.
     is_tunnel = False
 
     def log_message(self, *_):
-        """Says nothing on stderr."""
+        """Writes nothing to stderr."""
 
     def read_body(self):
         if "chunked" not in self.headers.get("Transfer-Encoding", "").lower():
@@ -187,7 +187,7 @@ class Handler(BaseHTTPRequestHandler):
     do_GET = do_POST = do_PUT = do_DELETE = do_HEAD = do_CONNECT = answer
 
     def answer_proxied(self):
-        """A proxy whose town has one page, and nothing that speaks TLS."""
+        """Answers as a proxy. Its town has one page, and no server that speaks TLS."""
         if self.command == "CONNECT" and self.path.endswith(":80"):
             self.is_tunnel, self.close_connection = True, False
             self.send_response(200)
@@ -199,7 +199,7 @@ class Handler(BaseHTTPRequestHandler):
             self.give(200, b"<html><body><p>A page of the town.</p></body></html>", "text/html")
 
     def answer_other(self):
-        """A login server that knows no login, and an API that has nothing else."""
+        """Answers as a login server that knows no login, and as an API that has no other path."""
         if self.path.startswith("/api/oauth/"):
             self.give(401, {"error": "invalid_grant", "error_description": "The refresh token is revoked"})
         else:

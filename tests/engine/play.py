@@ -1,7 +1,7 @@
 """A play with one engine: what happens in it, and what is seen of it, row by row.
 
-Nothing is judged here but by `must`. What differs from run to run is taken out by `tidied`, so that two plays
-can be compared line by line.
+Only `must` judges here. `tidied` removes the things that differ from run to run, so that two plays can be
+compared line by line.
 """
 
 import base64
@@ -16,9 +16,9 @@ import zlib
 from client import Engine, Home, version_of
 from model import Model
 
-# What the engine says after the answer to a prompt comes within this time.
+# If the engine says something after the answer to a prompt, it comes within this time.
 LATE_SECS = 0.4
-# Updates that come when they like: they are compared, but not their place among the others.
+# Updates that may come at any time: they are compared, but not their place among the others.
 WITHOUT_PLACE = ("session_info_update", "available_commands_update", "config_option_update", "usage_update")
 
 
@@ -42,7 +42,7 @@ def picture(data, mime="image/png"):
 
 
 class Turn:
-    """What came of a prompt."""
+    """The result of a prompt."""
 
     def __init__(self, answer, said, asked):
         self.answer, self.said, self.asked = answer, said, asked
@@ -61,7 +61,7 @@ class Turn:
         self.permissions = [message for message in said if message["method"] == "session/request_permission"]
 
     def results(self):
-        """What the model was told of its tools, in the last request."""
+        """The results of its tools that the model was told, in the last request."""
         return [
             json.dumps(message["content"], ensure_ascii=False)
             for message in (self.requests or [{"messages": []}])[-1]["messages"]
@@ -73,7 +73,7 @@ class Turn:
 
 
 class Play:
-    """A play with one version: its rows, in their order, each with what was seen."""
+    """A play with one version: its rows in their order, each with the lines that were seen."""
 
     def __init__(self, node, package, place):
         self.node, self.package, self.place = node, os.path.realpath(package), place
@@ -85,7 +85,7 @@ class Play:
     # What happens.
 
     def begin_home(self, **how):
-        """A new home, with a model of its own."""
+        """Makes a new home with a model of its own."""
         self.end_home()
         self.model = Model()
         self.home = Home(self.place, self.model, self.version, **how)
@@ -105,7 +105,7 @@ class Play:
         self.home = None
 
     def open(self):
-        """Starts the engine in the home that there is; returns its greeting."""
+        """Starts the engine in the home that exists. Returns its greeting."""
         self.close()
         self.engine = Engine(self.node, self.package, self.home)
         return self.engine.initialize()
@@ -116,7 +116,7 @@ class Play:
         return answer
 
     def close(self):
-        """Closes the engine; returns its exit code and what it wrote on stderr."""
+        """Closes the engine. Returns its exit code and the lines that it wrote to stderr."""
         if self.engine is None:
             return None, []
         code = self.engine.close()
@@ -127,7 +127,7 @@ class Play:
         return code, lines
 
     def turn(self, text, *scripts, more=()):
-        """One prompt, and what the model says to it; both go into the row."""
+        """Sends one prompt, and the model answers with the scripts. Both go into the row."""
         self.model.answers = list(scripts)
         answer = self.engine.prompt(self.session, text, *more)
         turn = self.seen(answer)
@@ -151,7 +151,7 @@ class Play:
         self.rows[self.row].append(line)
 
     def seen(self, answer=None):
-        """Takes what was said and asked since the last time, and puts it into the row."""
+        """Takes everything that was said and asked since the last call, and puts it into the row."""
         time.sleep(LATE_SECS)
         said, self.engine.said = self.engine.said, []
         raw, self.engine.raw = self.engine.raw, []
@@ -176,7 +176,7 @@ class Play:
         return Turn(answer or {}, said, asked)
 
     def news_in(self, body):
-        """Of a request to the model what was not in an earlier one that began with the same messages."""
+        """The parts of a request that were not in an earlier request which began with the same messages."""
 
         def common(other):
             pairs = zip(other["messages"], body["messages"])
@@ -202,7 +202,7 @@ class Play:
 
 
 def joined(said):
-    """What was said, the pieces of one text joined, and what has no certain place at the end."""
+    """The messages with the pieces of one text joined. Messages without a certain place are at the end."""
     merged = []
     for message in said:
         message = json.loads(json.dumps(message))
@@ -217,13 +217,13 @@ def joined(said):
             merged.append(message)
     kinds = [message["params"].get("update", {}).get("sessionUpdate") for message in merged]
     placed = [message for message, kind in zip(merged, kinds) if kind not in WITHOUT_PLACE]
-    # Of several of one kind the last counts.
+    # If there are several of one kind, the last one counts.
     last = {kind: message for message, kind in zip(merged, kinds) if kind in WITHOUT_PLACE}
     return placed + [last[kind] for kind in sorted(last)]
 
 
 def tidied(play, lines):
-    """The lines of a row without what differs from run to run."""
+    """The lines of a row without the parts that differ from run to run."""
     names = {}
 
     def name(match):
@@ -252,7 +252,7 @@ def tidied(play, lines):
         )
         # How much room is left follows from the lengths of texts, which the other rows compare.
         line = re.sub(r'("(?:used|max_completion_tokens)": )\d+', r"\1N", line)
-        # The same of the lines of a history.
+        # The same is true for the lines of a history.
         line = re.sub(r"\blines? \d+(?:\\u2013\d+)?", "lines N", line)
         line = re.sub(r"\bin \d+(\.\d+)?m?s\b|\b\d+(\.\d+)? ?(ms|seconds|s)\b", "SPAN", line)
         line = re.sub(r'("plan_mode\.enter".*?"id":)"[^"]*"', r'\1"NAME"', line)

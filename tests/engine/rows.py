@@ -1,6 +1,6 @@
-"""The rows of the contract: what is tried in each, and what must hold whatever the version.
+"""The rows of the contract: what each row tests, and what must hold in every version.
 
-Each is a part of one long play, and goes on where the one before has ended.
+Each row is a part of one long play, and goes on where the row before it has ended.
 """
 
 import base64
@@ -13,11 +13,11 @@ from client import stand_in
 from model import TOWN
 from play import LATE_SECS, picture, png
 
-# How long an engine is left alone after its start, to see whether it calls anybody.
+# How long an engine is left alone after its start, to see whether it contacts anybody.
 IDLE_SECS = 20
-# So many tokens are too many for the model, which has room for 262,144.
+# This many tokens are too many for the model, which has room for 262,144.
 MANY_TOKENS = 250000
-# A command that is still there when it should not be is found by this number.
+# This number finds a command that still runs when it should have ended.
 LONG_SLEEP = "31.7301"
 WEBP = base64.b64decode("UklGRiIAAABXRUJQVlA4IBYAAAAwAQCdASoBAAEADsD+JaQAA3AAAAAA")
 GIF = base64.b64decode("R0lGODlhAQABAIAAAAAAAP///yH5BAEAAAAALAAAAAABAAEAAAIBRAA7")
@@ -76,7 +76,7 @@ def tools_of(request):
 
 
 def prompting(play):
-    """What the model is told besides: SYSTEM.md, AGENTS.md."""
+    """What the model is told besides the messages: SYSTEM.md and AGENTS.md."""
     turn = play.done("Who are you?", "SAY Kai")
     system = turn.requests[0]["messages"][0]
     play.note("told " + json.dumps(system))
@@ -95,7 +95,7 @@ def commands(play):
     play.must(
         "one" in turn.last_result() and "3" in turn.last_result(), "the model hears what a command said"
     )
-    # Before the answer to its steps, the text of each step is a piece of its own.
+    # The text of each step is a piece of its own, and comes before the prompt is answered.
     play.must(turn.words == "I run it.done", "the words of both steps arrive")
     turn = play.done("Wait", 'CALL Bash {"command":"sleep 20","timeout":1}', "SAY done")
     play.must("imed out" in turn.last_result() or "imeout" in turn.last_result(), "a long command is ended")
@@ -193,7 +193,7 @@ def cut_stream(play):
     turn = play.turn("Break", "SAY partial \nCUT")
     play.must(len(turn.requests) == 1, "an answer that broke off is not asked for again")
     play.must(turn.words == "partial ", "what had been said stays the only words")
-    # A call that came whole is made, though the answer never ended.
+    # If a call came whole, it is made, although the answer never ended.
     play.turn("Break", 'CALL Bash {"command":"touch whole.txt"}\nCUT', "SAY done")
     play.note(f"made the whole call: {(play.home.group / 'whole.txt').exists()}")
     play.turn("Break", 'CALL Bash {"command":"touch half.txt\nCUT', "SAY done")
@@ -206,14 +206,14 @@ def cancel_words(play):
     play.model.answers = ["SLOW 20"]
     waiting = play.engine.begin_prompt(play.session, "Go on")
     wait_until(lambda: play.engine.said and play.model.asked)
-    # A second prompt meanwhile belongs to another row.
+    # The answer to a second prompt meanwhile belongs to another row.
     play.busy = play.engine.prompt(play.session, "More")
     play.engine.cancel(play.session)
     answer = answer_of(waiting)
     play.must(
         answer.get("result", {}).get("stopReason") == "cancelled", f"the turn is cancelled, not {answer}"
     )
-    # Some words arrive or not, as it comes.
+    # Some words may arrive or not, so they are dropped.
     time.sleep(LATE_SECS)
     play.engine.said, play.engine.raw = [], []
     play.model.take()
@@ -314,7 +314,7 @@ def loading(play):
 
 
 def resuming(play):
-    """As nanokimi starts each time: the newest session of the list, with a new prompt in its history."""
+    """Starts as nanokimi does each time: the newest session of the list, a new prompt in its history."""
     play.close()
     ours = "You are Kai, and you speak Spanish now."
     for path in play.home.histories():
@@ -380,7 +380,7 @@ def stored(play):
         any(line.startswith(runner.event_line) and runner.models_own in line for line in lines),
         f"what the model said has {runner.models_own}",
     )
-    # What `kimi_code/history.rs` reads of a message that the host has told.
+    # `kimi_code/history.rs` reads these parts of a message that the host has told.
     told = [json.loads(line)["message"] for line in lines if line.startswith(runner.message_line)]
     play.must(
         any(
@@ -426,7 +426,7 @@ def dead_server(play):
 
 
 def proxy(play):
-    """Without Kimi's services the engine fetches by itself, and its commands always do."""
+    """Without Kimi's services the engine fetches pages by itself. Its commands always do."""
     play.begin_home(services=False)
     play.open()
     play.begin_session()
@@ -450,7 +450,7 @@ def proxy(play):
 
 
 def reached(play, turn, what):
-    """Once, and by the proxy: as a request to it, or through a tunnel."""
+    """Checks that a page is reached once and through the proxy: by a request to it, or by a tunnel."""
     page = f"http://{TOWN}/page"
     targets = [asked.target for asked in turn.asked if asked.kind == "proxied"]
     play.must(
@@ -461,7 +461,7 @@ def reached(play, turn, what):
 
 
 def tombstone(play):
-    """A login that is revoked, and one that was: nothing is renewed, nothing is written."""
+    """With a revoked login, or with what is left of it, the engine renews nothing and writes nothing."""
     revoked, emptied = stand_in("stale", "revoked", 1.0), stand_in("", "", 0.0)
     for name, login in (("revoked", revoked), ("a tombstone", emptied)):
         play.begin_home(login=login)

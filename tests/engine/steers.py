@@ -1,13 +1,13 @@
 #!/usr/bin/env python3
-"""Sends messages into turns of kimi-code at random moments, and counts what becomes of them.
+"""Sends messages into turns of kimi-code at random moments, and counts what happens with them.
 
     steers.py --node NODE [--steers 2000] [--seed NUMBER] PACKAGE
 
-PACKAGE is the folder of kimi-code as the image makes it. The turns are of random shape: words, thoughts,
+PACKAGE is the folder of kimi-code as the image makes it. The turns have random shapes: words, thoughts,
 tools, subagents, compactions, errors, cuts, cancels. Their messages ("steers") come before the first request,
-while the model speaks, while tools run, around the last words, with a cancel, several at once, now and then
-with a picture. Each has an id of its own. What must hold stands in the `judge` methods; docs/engines.md says
-it in words. Exits with 1 when something does not. The seed gives the same shapes, not the same milliseconds.
+while the model speaks, while tools run, around the last words, with a cancel, several at once, sometimes with
+a picture. Each steer has an id of its own. The `judge` methods check what must hold; docs/engines.md says it
+in words. The exit code is 1 if something does not hold. The seed repeats the shapes, not the milliseconds.
 """
 
 import argparse
@@ -26,15 +26,15 @@ from client import ANSWER_LIMIT_SECS, Engine, Home, version_of
 from model import Model
 from play import picture, png
 
-# So many sessions are busy at once, each for so many turns; then their histories are looked at.
+# This many sessions are busy at once, each for this many turns. Then their histories are checked.
 SESSIONS, TURNS = 6, 20
-# One of so many sessions has compactions.
+# One session in this many has compactions.
 COMPACTS_EVERY = 3
-# A steer may cross the turn's answer on its way. One that was read so long before it may not.
+# A steer may cross the turn's answer on its way, but not if it was read this long before the answer.
 CROSSING_SECS = 0.03
-# A request of a turn that was cancelled may be on its way at the turn's end.
+# When a cancelled turn ends, one of its requests may still be on its way for this long.
 HANGUP_SECS = 0.1
-# How long nothing may be asked when all turns are over.
+# How long the engine must ask nothing after all turns are over.
 QUIET_SECS = 1.0
 SHOWN = 10
 MARK = re.compile(r'<message id="([^"]+)" turn="([^"]+)">')
@@ -66,14 +66,15 @@ class Turn:
         self.session, self.name, self.random = session, name, random.Random(f"{seed}/{name}")
         self.steers, self.sign, self.answer = [], None, None
         self.is_open, self.was_cancelled = True, False
-        # One that only shows the history.
+        # Whether the turn only shows the history.
         self.is_plain = not name.startswith("turn")
 
 
 class Steer:
     def __init__(self, name, waiting):
         self.name, self.waiting, self.sent, self.answer = name, waiting, time.monotonic(), None
-        # The answer to a request that no engine knows, sent right after it: by then the steer was read.
+        # The answer to a request that no engine knows, sent right after the steer. When this answer comes,
+        # the steer was read.
         self.read = None
 
     @property
@@ -110,10 +111,10 @@ class Campaign:
     # What the model does.
 
     def choose(self, asked, number):
-        """Notes whose request it is and which messages stand in it; returns what the model says."""
+        """Notes the turn of a request and the messages in it. Returns what the model says."""
         texts = [text_of(message) for message in asked.body["messages"] if message["role"] == "user"]
         marks = MARK.findall("\n".join(texts))
-        # Histories with pictures are large, and this is all that is needed of them.
+        # Histories with pictures are large, and only the ids are needed from them.
         asked.body, asked.ids = None, Counter(name for name, _ in marks)
         is_compaction, is_subagent = texts[-1].startswith(COMPACTION), "subagent" in asked.ids
         asked.is_own, asked.is_subagent = not (is_compaction or is_subagent), is_subagent
@@ -128,7 +129,7 @@ class Campaign:
         return "SAY yes" if turn.is_plain else self.step(turn)
 
     def step(self, turn):
-        """The script of a random step. What counts most are the moments around the last words."""
+        """The script of a random step. The moments around the last words are the most important."""
         r, script = turn.random, []
 
         def maybe(chance):
@@ -191,8 +192,8 @@ class Campaign:
         return message
 
     def steer(self, turn, steers=1, has_cancel=False):
-        """Sends so many, and maybe a cancel, in one write."""
-        # With the lock they are sent in the order of `turn.steers`, and none after the next prompt.
+        """Sends this many steers, and maybe a cancel, in one write."""
+        # The lock keeps the steers in the order of `turn.steers`, and no steer comes after the next prompt.
         with self.lock:
             if turn.is_open and self.left >= steers:
                 turn.was_cancelled = turn.was_cancelled or has_cancel
@@ -208,7 +209,8 @@ class Campaign:
         r, before, crossing = random.Random(f"{self.asked.seed}/{name}/person"), session.turn, []
         with self.lock:
             if before and not turn.is_plain and self.left > 0 and r.random() < 0.2:
-                # One for the turn that is over, in one write with the next prompt: the next must not take it.
+                # A steer for the turn that is over, in one write with the next prompt. The next turn must not
+                # take it.
                 crossing.append(self.prepare_steer(before))
             session.turn = turn
             session.turns.append(turn)
@@ -242,10 +244,10 @@ class Campaign:
         self.must("result" in answer or "code" in answer["error"], f"{name} is answered", "unanswered")
         return answer
 
-    # What became of it.
+    # What happened with the steers.
 
     def round(self):
-        """Some sessions at once; then their histories, before and after a start of the engine."""
+        """Runs some sessions at once. Then checks their histories, before and after a start of the engine."""
         sessions = [Session(self.engine, len(self.sessions) + n) for n in range(1, SESSIONS + 1)]
         self.sessions.update({session.id: session for session in sessions})
 
@@ -280,7 +282,7 @@ class Campaign:
                     self.judge_steer(turn, steer, stored[steer.name])
 
     def stored(self, session):
-        """How often each message stands in the history on the disk."""
+        """How often each message is in the history on the disk."""
         lines = []
         for path in self.home.data.glob(f"sessions/*/{session.id}/agents/main/wire.jsonl"):
             lines += path.read_text().splitlines()
@@ -299,7 +301,8 @@ class Campaign:
         last = over + HANGUP_SECS * turn.was_cancelled
         is_over = not any(asked.at > last for asked in turn.session.requests if asked.turn is turn)
         self.must(is_over, f"{turn.name} asks nothing after its answer", "requests of nobody's turn")
-        # Of those that are sent after its first sign the first ones are taken, and told in their order.
+        # Of the steers that are sent after the turn's first sign, the first ones are taken, and answered in
+        # their order.
         known = [steer for steer in turn.steers if turn.sign and turn.sign < steer.sent]
         for one, other in zip(known, known[1:]):
             in_order = not other.is_taken or one.is_taken and one.answer["at"] <= other.answer["at"]
@@ -323,7 +326,7 @@ class Campaign:
         is_once = stored < 2 and all(asked.ids[name] < 2 and not asked.is_subagent for asked in holding)
         self.must(is_once, f"{name} is there once, and with the main agent only", "doubled")
         self.must(stored, f"{name}, taken, is in the stored history", "lost")
-        # A compaction retells the history, and the request that is made up while it runs may miss a steer.
+        # A compaction tells the history again. The request that is made while it runs may miss a steer.
         compacts = turn.session.has_compactions
         due = [asked for asked in requests if asked.is_own and asked.at > steer.answer["at"]]
         due = [asked for asked in due if not compacts or asked.turn is turn][compacts:]

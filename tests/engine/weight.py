@@ -1,12 +1,12 @@
 #!/usr/bin/env python3
-"""Prints what an installed kimi-code weighs: its start, its memory while idle, and a long chat with pictures.
+"""Prints how heavy an installed kimi-code is: its start, its memory while idle, a long chat with pictures.
 
     weight.py --node NODE [--options "OPTIONS OF NODE"] [--set NAME=VALUE] [--runs 5] PACKAGE
 
-Memory is in MB, resident and private, medians of the runs; time in seconds, medians too, and the least.
-Another engine idles beside it, so that what engines share counts as shared: there is never only one. The
-first run fills Node's cache of compiled code and does not count. Exits with 1 when the long chat is more
-than the engine can hold.
+Memory is in MB, resident and private, as medians of the runs. Time is in seconds: the median and the least.
+Another engine idles beside the measured one, so that memory which engines share counts as shared: in real use
+there is never only one engine. The first run fills Node's cache of compiled code and does not count. The exit
+code is 1 if the long chat is more than the engine can hold.
 """
 
 import argparse
@@ -21,7 +21,7 @@ from client import Engine, Home, version_of
 from model import Model
 from play import picture, png
 
-# Node gives memory back only some time after it is needed no more.
+# Node returns memory only some time after the last use.
 SETTLE_SECS = 1
 PICTURE_BYTES = 1_000_000
 MESSAGES, PICTURES = 100, 30
@@ -32,7 +32,7 @@ class Scale:
         self.asked, self.place, self.number = asked, place, 0
 
     def start(self):
-        """An engine in a home of its own, with its greeting."""
+        """Starts an engine in a home of its own, and waits for its greeting."""
         self.number += 1
         home = Home(f"{self.place}/{self.number}", Model(), version_of(self.asked.package))
         return self.start_in(home)
@@ -54,7 +54,7 @@ class Scale:
 
 
 def run(scale):
-    """One run: the times of a start that goes straight to its first answer, and the memory of an idle one."""
+    """One run: the times of an engine that is asked right after its start, and the memory of an idle one."""
     row = {}
     engine = scale.start()
     session = engine.new()["result"]["sessionId"]
@@ -74,7 +74,7 @@ def run(scale):
 
 
 def long_chat(scale):
-    """Prints each part of it with the peak so far; says whether the engine has lived through it."""
+    """Prints each part of a long chat with the peak so far. Returns whether the engine has survived it."""
     engine = scale.start()
     home = engine.home
     session = engine.new()["result"]["sessionId"]

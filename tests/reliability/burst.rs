@@ -9,9 +9,9 @@ use crate::chats::{Chats, KAI};
 use crate::service;
 
 const GROUPS: usize = 50;
-/// How often the connection is lost, at equal distances.
+/// How often the connection is lost, after equal numbers of messages.
 const DROPS: usize = 3;
-/// How long nothing may come before it counts as lost.
+/// If no answer comes for this long, the open questions count as lost.
 const PATIENCE: Duration = Duration::from_secs(90);
 
 pub async fn run(messages: usize) {

@@ -1,5 +1,5 @@
-//! What a run leaves to chance, so that it can be had again: the moments of kills and what people do. When a
-//! process gets its turn is not in our hands, so that the same seed makes it likely, not certain.
+//! The random choices of a run: the moments of kills, and what people do. The same seed repeats these
+//! choices. But the tests do not decide when each process runs, so the same result is likely, not certain.
 
 use rand::SeedableRng;
 use rand::rngs::StdRng;

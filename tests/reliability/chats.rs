@@ -1,4 +1,4 @@
-//! The people who write to Kai and count what comes back.
+//! The people that write to Kai and count the answers.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -24,30 +24,31 @@ use crate::service::{self, Place};
 pub const KAI: &str = "15550002222";
 const KAIS_LID: &str = "100000000000002";
 pub const ANNA: &str = "15550001111";
-/// Those who write.
+/// The people that write: phone number, LID and name.
 const PEOPLE: [(&str, &str, &str); 2] =
     [(ANNA, "100000000000001", "Annabel"), ("15550003333", "100000000000003", "Benedict")];
-/// What the groups are called, and how each of them is known to WhatsApp.
+/// The subject of every group, and the beginning of each group's id at WhatsApp.
 const SUBJECT: &str = "Family of the canary";
 const GROUP_ID: &str = "1203630000000";
-/// A word of every message.
+/// A word of every question.
 const WORD: &str = "question";
-/// What only answers say: the caption of a file behind a text does not begin with Kai's name.
+/// A text that only answers contain. Kai's name cannot serve for this: the caption of a file that follows a
+/// text does not begin with it.
 const ECHO: &str = "echo: ";
-/// How often it is looked whether all is answered.
+/// How often a run checks whether everything is answered.
 const LOOK: Duration = Duration::from_millis(100);
-/// Traces that are printed if messages were lost.
+/// At most this many traces are printed if messages were lost.
 const TRACES_SHOWN: usize = 20;
 const WARNINGS_SHOWN: usize = 20;
 
-/// A server with Kai's account, people who share groups with it, and Kai's home.
+/// A server with Kai's account, the people that share groups with it, and Kai's home.
 pub struct Chats {
     pub server: Server,
     pub place: Place,
     pub groups: Vec<String>,
-    /// Whether several questions are asked at once: then there is no order that their answers could keep.
+    /// Whether several questions are asked at once. If so, their answers have no order to keep.
     pub asks_at_once: bool,
-    /// What the seconds in traces count from.
+    /// The moment from which traces count their seconds.
     began: Instant,
     people: Vec<Arc<Device>>,
     pictures: Vec<UploadResponse>,
@@ -59,7 +60,7 @@ pub struct Chats {
     _folders: Vec<TempDir>,
 }
 
-/// In which form a question is asked.
+/// The form of a question.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Form {
     Text,
@@ -69,50 +70,50 @@ pub enum Form {
     AsAFile,
     /// It is the edit of a message that does not call Kai.
     Edit,
-    /// It is deleted at once: whether it is answered is luck.
+    /// It is deleted at once, so it may or may not be answered.
     Deleted,
 }
 
-/// Whether a question has to be answered.
+/// Whether a question must be answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Answer {
     Due,
-    /// It may be: it was taken back, or its group is not always served.
+    /// It may be answered: it was deleted, or its group is not always served.
     Luck,
 }
 
 /// A question that was sent.
 struct Asked {
-    /// Of the message that asks, and of what changed it.
+    /// The ids of the message that asks, and of the message that changed it.
     ids: Vec<String>,
     group: String,
     at: Instant,
     answer: Answer,
 }
 
-/// What the people got from Kai.
+/// The messages that the people got from Kai.
 #[derive(Default)]
 struct Heard {
-    /// By the number of the question.
+    /// The answers, by the number of the question.
     answers: BTreeMap<usize, Answered>,
-    /// Messages of Kai that came to somebody who had them already.
+    /// How many messages of Kai reached a person that had them already.
     repeated: usize,
     seen: BTreeSet<(usize, String)>,
-    /// Who asked each question.
+    /// The person that asked each question.
     asked_by: BTreeMap<usize, usize>,
-    /// The last question of somebody in a group that somebody saw answered: by reader, group and author.
+    /// The last question of an author in a group whose answer a reader saw: by reader, group and author.
     last: BTreeMap<(usize, String, usize), usize>,
     reordered: usize,
 }
 
 struct Answered {
-    /// Of the messages that answer it.
+    /// The ids of the messages that answer the question.
     ids: BTreeSet<String>,
     people: BTreeSet<usize>,
     first_at: Instant,
 }
 
-/// What was counted.
+/// The counts of a run.
 pub struct Counts {
     /// Questions that had to be answered.
     pub asked: usize,
@@ -120,10 +121,10 @@ pub struct Counts {
     lost: Vec<usize>,
     /// Questions whose answer came under more than one id.
     renamed: usize,
-    /// Answers that came to somebody behind the answer of a later question of the same person in the same
+    /// Answers that reached a person after the answer to a later question of the same author in the same
     /// group.
     reordered: usize,
-    /// Messages that came to somebody once more, under the same id.
+    /// Messages that reached a person once more, under the same id.
     repeated: usize,
 }
 
@@ -135,7 +136,7 @@ impl Chats {
         chats
     }
 
-    /// With Kai's home in a folder that is there.
+    /// The same, with Kai's home in a folder that exists.
     pub async fn at(home: PathBuf, groups: usize) -> Self {
         let server = Server::start().await.unwrap();
         server.add_account(KAI, KAIS_LID, "Owner");
@@ -187,12 +188,12 @@ impl Chats {
         }
     }
 
-    /// One of the people asks the next question, in the next of the groups.
+    /// One of the people asks the next question, in the next group.
     pub async fn ask(&self) {
         self.ask_in(Form::Text, &self.groups, Answer::Due).await;
     }
 
-    /// They ask for this long, with a pause between two questions.
+    /// The people ask questions for this long, with a pause between two questions.
     pub async fn ask_for(&self, time: Duration, pause: Duration) {
         let end = Instant::now() + time;
         while Instant::now() < end {
@@ -201,7 +202,7 @@ impl Chats {
         }
     }
 
-    /// The next question, in one of these groups.
+    /// One of the people asks the next question, in one of these groups.
     pub async fn ask_in(&self, form: Form, groups: &[String], answer: Answer) {
         let number = {
             let mut next = self.next.lock().unwrap();
@@ -216,7 +217,7 @@ impl Chats {
         self.asked().insert(number, Asked { ids, group, at, answer });
     }
 
-    /// Gives the ids of the messages.
+    /// Sends the messages of a question. Returns their ids.
     async fn write(&self, form: Form, number: usize, person: usize, group: &str) -> Vec<String> {
         let (device, chat) = (&self.people[person], address(group));
         let question = format!("@Kai {WORD} {number}.");
@@ -241,7 +242,7 @@ impl Chats {
         }
     }
 
-    /// Each of the people has a picture to send.
+    /// Uploads a picture for each of the people.
     pub async fn take_pictures(&mut self) {
         for device in &self.people {
             let uploaded = device.client.upload(vec![7; 10_000], MediaType::Image, UploadOptions::new());
@@ -249,7 +250,7 @@ impl Chats {
         }
     }
 
-    /// Waits until everything is answered that has to be, for as long as answers keep coming.
+    /// Waits until all due questions are answered, or until no new answer has come for this long.
     pub async fn count(&self, patience: Duration) -> Counts {
         let (mut last, mut since) = (0, Instant::now());
         loop {
@@ -264,8 +265,8 @@ impl Chats {
         }
     }
 
-    /// Waits until everything is answered that was asked so far and has to be, for this long at most. Gives
-    /// how long it took.
+    /// Waits until all due questions that were asked so far are answered, for this long at most. Returns how
+    /// long it took.
     pub async fn wait_until_answered(&self, limit: Duration) -> Duration {
         let began = Instant::now();
         while !self.counts().lost.is_empty() && began.elapsed() < limit {
@@ -274,7 +275,7 @@ impl Chats {
         began.elapsed()
     }
 
-    /// When each question was asked and first answered, of those that were.
+    /// For each answered question its number, when it was asked, and when it was first answered.
     pub fn answered_at(&self) -> Vec<(usize, Instant, Instant)> {
         let (asked, heard) = (self.asked(), self.heard.lock().unwrap());
         let times = asked.iter().filter_map(|(number, asked)| {
@@ -284,8 +285,8 @@ impl Chats {
         times.collect()
     }
 
-    /// Prints what was counted; nothing may be lost, nothing have two ids. What a reader could not decrypt at
-    /// once comes behind what followed it.
+    /// Prints the counts, and fails if a message was lost or has two ids. A wrong order is only counted: a
+    /// message that a reader could not decrypt at once comes after later messages.
     pub fn report(&self, what: &str, counts: &Counts) {
         let Counts { asked, answered, lost, renamed, reordered, repeated } = counts;
         println!(
@@ -303,14 +304,14 @@ impl Chats {
         assert_eq!(*renamed, 0, "an answer came under two ids");
     }
 
-    /// The last that the service has warned of.
+    /// Prints the newest warnings of the service.
     fn show_warnings(&self) {
         let log = std::fs::read_to_string(&self.place.log).unwrap();
         let warnings = log.lines().filter(|line| ["WARN", "ERROR"].iter().any(|level| line.contains(level)));
         warnings.rev().take(WARNINGS_SHOWN).for_each(|warning| println!("  {warning}"));
     }
 
-    /// What the service has logged tells nobody's number, name or words.
+    /// Checks that the log of the service contains no person's number, name or words.
     pub fn check_log(&self) {
         let log = std::fs::read_to_string(&self.place.log).unwrap();
         assert!(log.contains(" INFO "), "nothing was logged");
@@ -335,7 +336,7 @@ impl Chats {
         }
     }
 
-    /// What became of a question on its way.
+    /// What happened to a question on its way.
     pub fn trace(&self, number: usize) -> String {
         let (asked, heard) = (self.asked(), self.heard.lock().unwrap());
         let Asked { ids, group, at, .. } = &asked[&number];

@@ -1,5 +1,5 @@
-//! The wall clock jumps while people write: forwards and backwards, in mid-flight and between a kill and the
-//! next start. What is due comes when it is due by a clock that nobody sets.
+//! The wall clock jumps while people write: forwards and backwards, while replies are on their way, and
+//! between a kill and the next start. Replies must still come in time, measured by a clock that is never set.
 
 use std::time::Duration;
 
@@ -12,15 +12,15 @@ use crate::kills::PATIENCE;
 use crate::preload::Preload;
 
 const GROUPS: usize = 4;
-/// How long people write at their ease before and after a jump, and the pause between two questions then.
+/// How long people write slowly before and after a jump, and the pause between two questions then.
 const STRETCH: Duration = Duration::from_secs(2);
 const PAUSE: Duration = Duration::from_millis(500);
-/// Questions in each group at once, right before the jump: more answers than may leave at once, so that some
-/// wait.
+/// Questions in each group at once, right before the jump. They cause more answers than may leave at once, so
+/// some answers wait.
 const VOLLEY: usize = 6;
-/// How long after the volley the clock jumps at most.
+/// The clock jumps at most this long after the volley.
 const JUMP_WITHIN: Duration = Duration::from_millis(500);
-/// How far ahead the clock is in seconds, after one jump and the next.
+/// How far ahead the clock is in seconds, after each jump.
 const AHEAD_SECS: [i64; 8] = [-2 * 60 * 60, 0, 2 * 60 * 60, 0, 10 * 60, 0, -10 * 60, 0];
 /// How late a reply may be.
 const LATE_MAX: Duration = Duration::from_secs(10);
@@ -68,7 +68,8 @@ pub async fn run(jumps: usize, mut chance: Chance) {
             }
         }
         chats.ask_for(STRETCH, PAUSE).await;
-        // What is behind only because a chat is answered at the pace of people is late for no clock's sake.
+        // A chat is answered at the pace of people. An answer that is late only for this reason is not late
+        // because of the clock, so wait for it here.
         chats.wait_until_answered(PATIENCE).await;
     }
     let counts = chats.count(PATIENCE).await;
@@ -92,7 +93,7 @@ pub async fn run(jumps: usize, mut chance: Chance) {
     chats.check_log();
 }
 
-/// How long an answer took from its question, or from when the service was back if it was away in between.
+/// How long an answer took: from its question, or from the return of the service if it was away in between.
 fn late(asked: Instant, heard: Instant, back_at: &[Instant]) -> Duration {
     let back = back_at.iter().find(|back| **back > asked && **back < heard);
     heard - *back.unwrap_or(&asked)

@@ -1,5 +1,5 @@
-//! The home is on a disk of its own that somebody else fills and frees again, while people write: with bytes,
-//! or with files.
+//! The home is on a disk of its own. While people write, this disk is filled with bytes or with files, and is
+//! freed again.
 
 use std::fs::File;
 use std::io::Write;
@@ -15,18 +15,19 @@ use crate::chats::{Chats, KAI};
 use crate::kills::PATIENCE;
 
 const GROUPS: usize = 8;
-/// Between two questions.
+/// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(600);
-/// The disk's size: well above what the service asks to be free, and the memory is there.
+/// The size of the disk. It is well above the free space that the service asks for, and the machine has this
+/// much memory.
 const SIZE_MB: usize = 256;
-/// Files that the disk can hold.
+/// The number of files that the disk can hold.
 const FILES: usize = 4096;
-/// What is written at a time to fill it; at its end, one page of memory at a time.
+/// The sizes of the writes that fill the disk. The last writes are one page of memory each.
 const BLOCKS: [usize; 2] = [1 << 20, 4096];
-/// How often what the service has freed is filled again.
+/// How often space that the service has freed is filled again.
 const TOP_UP: Duration = Duration::from_millis(200);
 
-/// What there is no more of.
+/// What the disk has no more of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Scarce {
     Bytes,
@@ -59,7 +60,7 @@ impl Scarce {
 }
 
 impl Rounds {
-    /// As `words` gives them.
+    /// The reverse of `words`.
     pub fn parse(words: &[&str]) -> Self {
         let numbers: Vec<u64> = words.iter().map(|word| word.parse().unwrap()).collect();
         let [count, full, free] = numbers[..] else { panic!("rounds are three numbers") };
@@ -73,7 +74,8 @@ impl Rounds {
     }
 }
 
-/// Starts this program anew where it may mount a disk that nobody else sees and that is gone with it.
+/// Starts this program again in a namespace of its own. There it may mount a disk that no other program sees,
+/// and that disappears when the program ends.
 pub async fn run_in_own_namespace(scarce: Scarce, rounds: Rounds) {
     let mut command = tokio::process::Command::new("unshare");
     if !geteuid().is_root() {
@@ -106,7 +108,7 @@ pub async fn run(scarce: Scarce, rounds: Rounds) {
         chats.ask_for(rounds.free, PAUSE).await;
         settled = settled.max(chats.wait_until_answered(PATIENCE).await);
     }
-    // What is not answered by now has had its time.
+    // All questions have had their time by now, so this does not wait.
     let counts = chats.count(Duration::ZERO).await;
     let what = format!(
         "{}: full for {} s, {} times, in {} s; service ended by itself {} times; all answered at most {} s after there was \
@@ -130,7 +132,7 @@ fn mount(folder: &Path) {
     assert!(mount.status().unwrap().success(), "a small disk is mounted");
 }
 
-/// Whoever else writes on the disk.
+/// Another program that writes to the disk.
 struct Filler {
     folder: PathBuf,
     scarce: Scarce,
@@ -150,7 +152,7 @@ impl Filler {
         }
     }
 
-    /// Until nothing more fits. Gives the number of the next file.
+    /// Writes until nothing more fits. Returns the number of the next file.
     fn fill(&self, first: usize) -> usize {
         let mut number = first;
         loop {

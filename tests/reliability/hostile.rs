@@ -1,5 +1,5 @@
-//! What nobody who means well would send: each is survived with bounded memory, and the next question is
-//! answered.
+//! Messages that no honest person would send. The service must survive each of them with bounded memory, and
+//! answer the next question.
 
 use std::path::Path;
 use std::time::Duration;
@@ -12,7 +12,7 @@ use crate::service;
 
 /// How long an answer may take.
 const PATIENCE: Duration = Duration::from_secs(60);
-/// Most memory that the service, built for tests, may ever have held: an ordinary start needs 30 to 40 MB.
+/// The most memory that the service, built for tests, may ever have held. A normal start needs 30 to 40 MB.
 const MEMORY_MAX_MB: f64 = 100.0;
 
 pub async fn run() {
@@ -53,7 +53,7 @@ pub async fn run() {
     chats.check_log();
 }
 
-/// What an account of somebody else can send.
+/// Messages that another person's account can send.
 fn messages() -> Vec<(&'static str, wa::Message)> {
     let mentions = (0..10_000).map(|number| format!("{number}@s.whatsapp.net")).collect();
     let context = wa::ContextInfo { mentioned_jid: mentions, ..Default::default() };

@@ -1,5 +1,5 @@
-//! What a linked service holds when nobody writes: the program as a release has it, on files that were linked
-//! here, since only tests accept the loopback server's certificate.
+//! Measures the memory of a linked service while no messages come. The program is the one of a release. This
+//! test has linked its home, since only tests accept the loopback server's certificate.
 
 use std::path::Path;
 use std::process::Stdio;
@@ -11,7 +11,7 @@ use tokio::time::sleep;
 use crate::chats::{Chats, KAI};
 use crate::service;
 
-/// How long the service is left alone.
+/// How long the service rests before it is measured.
 const REST: Duration = Duration::from_secs(60);
 
 pub async fn run(program: &Path) {

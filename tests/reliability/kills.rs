@@ -1,4 +1,4 @@
-//! The service is killed at random moments, again and again, while people write: as it is, or beside a
+//! The service is killed at random moments, again and again, while people write. It runs alone, or beside a
 //! neighbour that keeps the disk busy.
 
 use std::io::{Seek, Write};
@@ -16,28 +16,28 @@ use crate::chats::{Chats, KAI};
 
 /// Groups that people write in.
 const GROUPS: usize = 4;
-/// The service lives for a random time up to this: from its start for some, so that they are killed on their
-/// way to WhatsApp, and for the others from when they are there.
+/// The service lives for a random time up to this. For some processes this time begins at their start, so
+/// that they are killed on their way to WhatsApp. For the others it begins when they are connected.
 const LIFE: Duration = Duration::from_millis(1_500);
-/// How many of a hundred are killed on their way.
+/// How many of a hundred processes are killed on their way.
 pub const KILLED_AT_START: u32 = 25;
-/// After so many kills the service may once answer everything: replies leave at the pace of people, and what
-/// waits longer tries nothing new.
+/// After this many kills the service may answer everything once. Replies leave at the pace of people, and
+/// replies that wait longer test nothing new.
 pub const KILLS_WITHOUT_REST: usize = 50;
-/// Between two questions.
+/// The pause between two questions.
 const PAUSE: Duration = Duration::from_millis(150);
-/// After the last kill: how long nothing may come before it counts as lost.
+/// If no answer comes for this long after the last kill, the open questions count as lost.
 pub const PATIENCE: Duration = Duration::from_secs(90);
-/// What the neighbour writes before each flush, in bytes.
+/// The bytes that the neighbour writes before each flush.
 const NEIGHBOURS_WRITE: usize = 64 * 1024;
-/// The neighbour's file begins anew when it has grown to so many writes.
+/// After this many writes the neighbour starts again at the beginning of its file.
 const NEIGHBOURS_WRITES: usize = 256;
 
 pub async fn run(kills: usize, chance: Chance) {
     kill_again_and_again("kills", kills, chance).await;
 }
 
-/// The same beside a process that flushes the same disk without end.
+/// The same, beside a process that flushes the same disk all the time.
 pub async fn run_beside_neighbour(kills: usize, chance: Chance) {
     let mut neighbour = start_neighbour();
     kill_again_and_again("neighbour", kills, chance).await;
@@ -71,7 +71,7 @@ fn start_neighbour() -> Child {
     command.kill_on_drop(true).spawn().unwrap()
 }
 
-/// Writes into a file of this folder and flushes it, until the process is killed.
+/// Writes to a file in this folder and flushes it, until the process is killed.
 pub fn write_and_flush(folder: &Path) {
     let (mut file, block) = (tempfile_in(folder).unwrap(), vec![7; NEIGHBOURS_WRITE]);
     loop {

@@ -1,24 +1,24 @@
-//! What must never happen to a message, tried the hard way: the service with its real database and the real
-//! WhatsApp library, against the loopback server, killed and cut off again and again. Only the containers are
-//! replaced, by engines that answer at once.
+//! Tests that no message is lost, doubled or renamed under hard conditions. The service runs with its real
+//! database and the real WhatsApp library against the loopback server, and is killed and cut off again and
+//! again. Only the containers are replaced, by engines that answer at once.
 //!
 //! ```text
-//! cargo test --test reliability                  a short run of all that follow but the last
+//! cargo test --test reliability                  a short run of each one below except the last
 //! cargo test --test reliability -- kills 200     kill -9 at random moments
 //! cargo test --test reliability -- neighbour 200 the same beside a process that flushes the disk
 //! cargo test --test reliability -- sniper 200    kill -9 within 90 ms of a delivery, slow disk
 //! cargo test --test reliability -- mix 100       kills with files, edits, groups, lost connections
-//! cargo test --test reliability -- burst 1000    so many messages in 50 groups, three lost connections
-//! cargo test --test reliability -- hostile       what nobody who means well would send
-//! cargo test --test reliability -- disk 10       a disk that is full for 30 s, so many times
+//! cargo test --test reliability -- burst 1000    that many messages in 50 groups, three lost connections
+//! cargo test --test reliability -- hostile       messages that no honest person would send
+//! cargo test --test reliability -- disk 10       a disk that is full for 30 s, that many times
 //! cargo test --test reliability -- inodes 10     a disk that holds no more files
 //! cargo test --test reliability -- clocks 8      a wall clock that jumps by 2 h and 10 min
-//! cargo test --test reliability -- stopped 180   a process that is stopped for so many seconds
-//! cargo test --test reliability -- idle PROGRAM  the memory of a linked service that rests for a minute
+//! cargo test --test reliability -- stopped 180   a process that is stopped for that many seconds
+//! cargo test --test reliability -- idle PROGRAM  the memory of a linked service after a minute of rest
 //! ```
-//! `--seed S` at the end chooses what is left to chance. Several may run side by side: each has a home and a
-//! server of its own. Prints what was counted, and fails if a message was lost, doubled or renamed, or the
-//! log tells what it must not.
+//! `--seed S` at the end sets the seed of the random choices. Several runs may work side by side: each has
+//! its own home and server. The program prints the counts. It fails if a message was lost, doubled or
+//! renamed, or if the log contains something that it must not.
 
 #![expect(clippy::unwrap_used, reason = "a run that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "the counts are what this program is for")]
@@ -44,16 +44,16 @@ use std::time::Duration;
 use chance::Chance;
 use disk::{Rounds, Scarce};
 
-/// Kills of the short run, for each way to kill.
+/// Kills in the short run, for each way to kill.
 const FEW_KILLS: usize = 20;
 const FEW_SHOTS: usize = 15;
-/// Messages of the short burst: ten replies leave in a second.
+/// Messages of the short burst. Ten replies leave per second.
 const FEW_MESSAGES: usize = 200;
 /// How long the process is stopped in the short run.
 const SHORT_STOP: Duration = Duration::from_secs(4);
-/// Jumps of the clock in the short run: back and forth over the right time.
+/// Jumps of the clock in the short run: behind the right time, back, ahead of it, back.
 const FEW_JUMPS: usize = 4;
-/// How long a disk is full, and has room.
+/// How long a disk is full, and how long it has room.
 const SHORT_ROUND: Rounds = Rounds { count: 1, full: Duration::from_secs(5), free: Duration::from_secs(3) };
 const LONG_ROUND: Rounds = Rounds { count: 0, full: Duration::from_secs(30), free: Duration::from_secs(15) };
 
@@ -94,7 +94,7 @@ async fn main() {
             stopped::run(secs.parse().map(Duration::from_secs).expect("stopped takes seconds")).await
         }
         ["idle", program] => idle::run(Path::new(program)).await,
-        // What the runs start as processes of their own.
+        // The runs start these as processes of their own.
         ["serve", home, url] => service::serve(Path::new(home), url).await,
         ["write-and-flush", folder] => kills::write_and_flush(Path::new(folder)),
         ["on-small-disk", scarce, rounds @ ..] => {

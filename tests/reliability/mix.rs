@@ -1,5 +1,5 @@
-//! Kills while people send pictures and ask for files, edit and delete, the connection is lost, and the owner
-//! removes a group and adds it again by the command line.
+//! The service is killed while people send pictures, ask for files, edit and delete. Meanwhile the connection
+//! is lost, and the owner removes a group and adds it again with the command line.
 
 use std::process::Stdio;
 use std::time::Duration;
@@ -18,7 +18,7 @@ const NANOKIMI: &str = env!("CARGO_BIN_EXE_nanokimi");
 
 /// Groups that are always served; one more is removed and added.
 const GROUPS: usize = 4;
-/// What people do, as often as it stands here.
+/// One of these is chosen at random each time. A form that is listed more often is chosen more often.
 const FORMS: [Form; 10] = [
     Form::Text,
     Form::Text,
@@ -33,7 +33,7 @@ const FORMS: [Form; 10] = [
 ];
 /// The service lives for a random time up to this.
 const LIFE: Duration = Duration::from_secs(3);
-/// Between two things that people do.
+/// The pause between two things that people do.
 const PAUSE: Duration = Duration::from_millis(250);
 /// How likely it is each time that the owner changes the groups, and that the connection is lost.
 const GROUP_CHANGE: f64 = 0.08;
@@ -87,7 +87,7 @@ pub async fn run(kills: usize, mut chance: Chance) {
     chats.check_log();
 }
 
-/// As the owner does it, beside the running service.
+/// Adds or removes a group as the owner does, beside the running service.
 async fn change_group(chats: &Chats, number: usize, is_served: bool) {
     let name = group_name(number);
     let mut command = Command::new(NANOKIMI);

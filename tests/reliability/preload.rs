@@ -1,5 +1,5 @@
-//! A wall clock that a run moves, and a disk that is slow: a small library, put before the C library of the
-//! service.
+//! A wall clock that a run can set, and a slow disk. Both come from a small library that is loaded before the
+//! C library of the service.
 
 use std::fs::File;
 use std::os::unix::fs::FileExt;
@@ -15,13 +15,13 @@ const SETTINGS: &str = "settings";
 
 pub struct Preload {
     folder: TempDir,
-    /// The two numbers that the library reads.
+    /// The file with the two numbers that the library reads.
     settings: File,
 }
 
 impl Preload {
-    /// Compiles it, with the compiler that SQLite needs too. The clock is right and the disk as fast as it
-    /// is.
+    /// Compiles the library, with the compiler that SQLite needs too. At first the clock is right, and the
+    /// disk has its normal speed.
     pub fn new() -> Self {
         let folder = TempDir::new().unwrap();
         let source = folder.path().join("preload.c");
@@ -37,18 +37,18 @@ impl Preload {
         preload
     }
 
-    /// What brings it before a process.
+    /// The environment that loads the library into a process.
     pub fn environment(&self) -> [(String, PathBuf); 2] {
         let path = |name| self.folder.path().join(name);
         [("LD_PRELOAD".to_owned(), path(LIBRARY)), ("TEST_PRELOAD_FILE".to_owned(), path(SETTINGS))]
     }
 
-    /// From now on the clock is so many seconds ahead.
+    /// From now on the clock is this many seconds ahead.
     pub fn set_clock_ahead(&self, secs: i64) {
         self.set(0, secs);
     }
 
-    /// From now on each flush of a file to the disk takes any time up to this.
+    /// From now on each flush of a file to the disk takes a random time up to this.
     pub fn set_longest_flush(&self, longest: Duration) {
         self.set(1, i64::try_from(longest.as_millis()).unwrap());
     }

@@ -1,11 +1,11 @@
-//! What stands of a message in the service's database, for a run that asks where it was lost.
+//! The rows of a message in the service's database, for a run that looks for the place where it was lost.
 
 use std::path::Path;
 
 use nanokimi::paths::Paths;
 use rusqlite::{Connection, OpenFlags, Row};
 
-/// The rows of a message that came in, and of what its turn has said.
+/// The rows of a message that came in, and of the replies of its turn.
 pub fn of_message(home: &Path, id: &str) -> Vec<String> {
     let database = Paths::new(home).database_file();
     let Ok(database) = Connection::open_with_flags(database, OpenFlags::SQLITE_OPEN_READ_ONLY) else {

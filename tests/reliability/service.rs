@@ -1,5 +1,5 @@
-//! The service on a home that is linked, with engines that echo in the containers' place: in this process, or
-//! as a process of its own that can be killed.
+//! The service on a linked home, with engines that echo in place of the containers. It runs in this process,
+//! or as a process of its own that can be killed.
 
 use std::fs::OpenOptions;
 use std::path::{Path, PathBuf};
@@ -26,9 +26,9 @@ use tokio::sync::{Notify, oneshot, watch};
 use tokio::task::JoinHandle;
 use tokio::time::sleep;
 
-/// No engine asks a model.
+/// An address without a server, since no engine asks a model.
 const NOWHERE: &str = "http://127.0.0.1:9/coding/v1";
-/// Before the service is started again, as in the unit that `nanokimi service install` writes.
+/// The pause before the service is started again, as in the unit that `nanokimi service install` writes.
 const RESTART_PAUSE: Duration = Duration::from_secs(5);
 
 /// Makes a home whose groups serve these chats.
@@ -46,16 +46,16 @@ pub async fn make_home(home: &Path, chats: &[String]) {
     }
 }
 
-/// What the group is called that serves the chat of this number.
+/// The name of the group that serves the chat with this number.
 pub fn group_name(chat: usize) -> String {
     format!("chat-{chat}")
 }
 
-/// Where the service is started, and what its process is told.
+/// The place where the service is started, and the settings of its process.
 #[derive(Clone)]
 pub struct Place {
     pub home: PathBuf,
-    /// Beside the home, which may be full.
+    /// The log is outside the home, since the home's disk may be full.
     pub log: PathBuf,
     pub url: String,
     pub environment: Vec<(String, PathBuf)>,
@@ -66,7 +66,7 @@ impl Place {
         Self { home, log, url, environment: Vec::new() }
     }
 
-    /// Starts the service as a process of its own, which adds to the log.
+    /// Starts the service as a process of its own that appends to the log.
     pub fn spawn(&self) -> Child {
         let log = OpenOptions::new().create(true).append(true).open(&self.log).unwrap();
         let mut command = Command::new(std::env::current_exe().unwrap());
@@ -76,7 +76,7 @@ impl Place {
         command.kill_on_drop(true).spawn().unwrap()
     }
 
-    /// Keeps the service running, as systemd does, until what this gives is dropped.
+    /// Keeps the service running, as systemd does, until the returned value is dropped.
     pub fn keep_running(&self) -> Kept {
         let place = self.clone();
         let (ends, count) = watch::channel(0);
@@ -91,14 +91,14 @@ impl Place {
     }
 }
 
-/// A service that is started again when it has ended.
+/// A service that is started again each time it ends.
 pub struct Kept {
     running: JoinHandle<()>,
     ends: watch::Receiver<usize>,
 }
 
 impl Kept {
-    /// How often it has ended by itself.
+    /// How often the service has ended by itself.
     pub fn ends(&self) -> usize {
         *self.ends.borrow()
     }
@@ -154,7 +154,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
         broke.send(carried.is_err()).ok();
         carried
     });
-    // As `nanokimi run`: if the bridge breaks, the service ends, and systemd starts it again.
+    // The same as in `nanokimi run`: if the bridge breaks, the service ends, and systemd starts it again.
     let asked = async {
         tokio::select! {
             _ = stopped => {}
@@ -166,7 +166,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     bridge.await.unwrap().unwrap();
 }
 
-/// What the kernel says of a process's memory, such as `VmRSS`.
+/// A figure of the kernel about a process's memory, such as `VmRSS`, in MB.
 pub fn memory_mb(process: u32, name: &str) -> f64 {
     let status = std::fs::read_to_string(format!("/proc/{process}/status")).unwrap();
     let line = status.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':')).unwrap();

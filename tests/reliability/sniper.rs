@@ -1,5 +1,5 @@
 //! Several people write at once in several chats, and the service is killed within the first moments of a
-//! delivery: on a slow disk, so that other messages are between their decryption and their row.
+//! delivery. The disk is slow, so that other messages are decrypted then, but do not have their rows yet.
 
 use std::time::Duration;
 
@@ -14,16 +14,16 @@ use crate::preload::Preload;
 
 /// Groups that people write in.
 const GROUPS: usize = 8;
-/// Messages of one volley, and the time over which they are spread: the library writes its keys to the disk
-/// 25 ms after it has decrypted a message, together with those of messages that it is at by then.
+/// Messages of one volley, and the time over which they are spread. The library writes its keys to the disk
+/// 25 ms after it has decrypted a message, together with the keys of messages that it is working on then.
 const MESSAGES: usize = 24;
 const VOLLEY: Duration = Duration::from_millis(40);
-/// How long after the first delivery the service lives at most.
+/// The service lives at most this long after the first delivery.
 const LIFE: Duration = Duration::from_millis(90);
-/// How long a flush to the disk takes at most during a volley. Up to 20 ms are usual on a rented server.
+/// The longest time that a flush to the disk takes during a volley. Up to 20 ms are usual on a rented server.
 const FLUSH_MAX: Duration = Duration::from_millis(60);
-/// How long what is left from the last volley may be worked on before the next one: replies leave at the pace
-/// of people, and pile up otherwise.
+/// How long the service may work on the rest of the last volley before the next one. Replies leave at the
+/// pace of people, so they would pile up otherwise.
 const REST: Duration = Duration::from_secs(10);
 
 pub async fn run(kills: usize, mut chance: Chance) {

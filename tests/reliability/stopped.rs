@@ -1,5 +1,5 @@
-//! The process is stopped for a while and goes on, as on a server that is paused: with its connection, or
-//! without one by then.
+//! The process is stopped for a while and then goes on, as on a server that is paused. Its connection is
+//! still there, or it was lost meanwhile.
 
 use std::time::Duration;
 
@@ -11,14 +11,14 @@ use crate::chats::{Chats, KAI};
 use crate::kills::PATIENCE;
 
 const GROUPS: u32 = 4;
-/// Between two questions, at least.
+/// The shortest pause between two questions.
 const PAUSE: Duration = Duration::from_millis(500);
-/// Questions during one stop at most: a chat that gets very many answers in an hour gets the rest slowly.
+/// The most questions during one stop. If a chat gets very many answers in an hour, the rest come slowly.
 const QUESTIONS: u32 = 45 * GROUPS;
 /// How long people write before each stop.
 const STRETCH: Duration = Duration::from_secs(2);
 
-/// The process is stopped twice for this long: once with its connection, and once it loses that meanwhile.
+/// Stops the process twice for this long: once it keeps its connection, and once it loses the connection.
 pub async fn run(stop: Duration) {
     let began = Instant::now();
     let chats = Chats::new(GROUPS as usize).await;
@@ -37,7 +37,7 @@ pub async fn run(stop: Duration) {
         signal(&service, Signal::CONT);
         longest = longest.max(chats.wait_until_answered(PATIENCE).await);
     }
-    // What is not answered by now has had its time.
+    // All questions have had their time by now, so this does not wait.
     let counts = chats.count(Duration::ZERO).await;
     let what = format!(
         "stopped: for {} s, with and without the connection, in {} s; all answered at most {} s after",
