@@ -6,7 +6,7 @@
 //!
 //! | level | modules | |
 //! |---|---|---|
-//! | 0 values | `types` `clock` `rate` `paths` `panics` `writing` | what everything speaks |
+//! | 0 values | `types` `clock` `rate` `backoff` `paths` `panics` `writing` `kimi_http` | what everything speaks |
 //! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `api_error` | decisions and words, no effects |
 //! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
@@ -14,6 +14,7 @@
 
 pub mod agent;
 pub mod api_error;
+pub mod backoff;
 pub mod bridge;
 pub mod checks;
 pub mod cli;
@@ -23,6 +24,7 @@ pub mod config;
 pub mod container;
 pub mod egress;
 pub mod folders;
+pub mod kimi_http;
 pub mod login;
 pub mod notices;
 pub mod panics;

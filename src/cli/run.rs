@@ -5,10 +5,11 @@ use std::process::ExitCode;
 
 use anyhow::{Context, Result};
 use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
+use sd_notify::NotifyState;
 use tokio::sync::oneshot;
 
 use super::install::{self, Install};
-use super::systemd::{NotifyState, Supervisor};
+use super::systemd::notify_systemd;
 use super::{auth, exit, log};
 use crate::bridge;
 use crate::bridge::whatsapp::BridgeTask;
@@ -43,7 +44,7 @@ pub async fn run_service_in_foreground(install: &Install) -> Result<ExitCode> {
             "WhatsApp is not linked: messages come only from `nanokimi chat`, which needs this service stopped. \
              `nanokimi auth` links it"
         );
-        serve_until_stopped(install, context, end, BridgeReach::Nothing, std::future::pending()).await?
+        serve_until_stopped(context, end, BridgeReach::Nothing, std::future::pending()).await?
     };
     Ok(match ended {
         StopReason::Asked => ExitCode::SUCCESS,
@@ -92,7 +93,7 @@ async fn serve_with_whatsapp(
             std::future::pending::<()>().await;
         }
     };
-    let ended = serve_until_stopped(install, context, end, BridgeReach::All, bridge_broke).await;
+    let ended = serve_until_stopped(context, end, BridgeReach::All, bridge_broke).await;
     stop.send(()).ok();
     carrying.await.context("Failed to end the bridge to WhatsApp")??;
     ended
@@ -100,13 +101,11 @@ async fn serve_with_whatsapp(
 
 /// The service, until the person or the system asks it to stop, or `broken` resolves.
 async fn serve_until_stopped(
-    install: &Install,
     context: SessionContext<Docker>,
     end: bridge::ServiceEnd,
     reach: BridgeReach,
     broken: impl Future<Output = ()>,
 ) -> Result<StopReason> {
-    let supervisor = Supervisor::from_environment(&install.environment);
     // Before the service says that it is ready: a stop that comes at once is heard, too.
     let asked = install::listen_for_stop_signal()?;
     let stop = async {
@@ -114,12 +113,12 @@ async fn serve_until_stopped(
             () = asked => {}
             () = broken => {}
         }
-        supervisor.notify_systemd(NotifyState::Stopping);
+        notify_systemd(NotifyState::Stopping);
     };
     let (ready, is_ready) = oneshot::channel();
     let notify_ready = async {
         if is_ready.await.is_ok() {
-            supervisor.notify_systemd(NotifyState::Ready);
+            notify_systemd(NotifyState::Ready);
         }
     };
     let (ended, ()) = tokio::join!(service::run_service(context, end, reach, ready, stop), notify_ready);

@@ -1,13 +1,11 @@
 //! What nanokimi writes for systemd and tells it: the text of the user unit, and the messages of a running
 //! service.
 
-use std::collections::BTreeMap;
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::path::Path;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
+use sd_notify::NotifyState;
 
 use super::exit::{ExitCause, FOR_A_PERSON};
 use crate::service;
@@ -74,42 +72,11 @@ fn quote_for_systemd(word: &str) -> String {
     quoted
 }
 
-/// The supervisor that started this process, if it is systemd: sd_notify(3).
-pub struct Supervisor {
-    socket: Option<String>,
-}
-
-/// What a supervisor is told.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum NotifyState {
-    Ready,
-    Stopping,
-}
-
-impl Supervisor {
-    pub fn from_environment(environment: &BTreeMap<String, String>) -> Self {
-        Self { socket: environment.get("NOTIFY_SOCKET").cloned() }
+/// Tells systemd, if it started this process (`NOTIFY_SOCKET`).
+pub fn notify_systemd(news: NotifyState) {
+    if let Err(error) = sd_notify::notify(std::slice::from_ref(&news)) {
+        tracing::warn!("systemd cannot be told {news}: {error}");
     }
-
-    /// Tells it, if there is one.
-    pub fn notify_systemd(&self, news: NotifyState) {
-        let Some(socket) = &self.socket else { return };
-        let message = match news {
-            NotifyState::Ready => "READY=1",
-            NotifyState::Stopping => "STOPPING=1",
-        };
-        if let Err(error) = send_to_notify_socket(socket, message) {
-            tracing::warn!("systemd cannot be told {message}: {error}");
-        }
-    }
-}
-
-fn send_to_notify_socket(socket: &str, message: &str) -> std::io::Result<()> {
-    let address = match socket.strip_prefix('@') {
-        Some(name) => SocketAddr::from_abstract_name(name)?,
-        None => SocketAddr::from_pathname(socket)?,
-    };
-    UnixDatagram::unbound()?.send_to_addr(message.as_bytes(), &address).map(drop)
 }
 
 #[cfg(test)]
@@ -168,31 +135,5 @@ mod tests {
         {
             assert!(render_systemd_unit(Path::new(program), Path::new("/srv")).is_err(), "{program:?}");
         }
-    }
-
-    #[test]
-    fn a_supervisor_hears_the_news_and_nobody_else_does() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("notify").to_str().unwrap().to_owned();
-        let name = format!("nanokimi-test-{}", std::process::id());
-        let sockets = [
-            (path.clone(), UnixDatagram::bind(&path).unwrap()),
-            (
-                format!("@{name}"),
-                UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap(),
-            ),
-        ];
-        for (address, heard) in sockets {
-            heard.set_read_timeout(Some(Duration::from_secs(5))).unwrap();
-            let supervisor =
-                Supervisor::from_environment(&BTreeMap::from([("NOTIFY_SOCKET".to_owned(), address)]));
-            for (news, expected) in [(NotifyState::Ready, "READY=1"), (NotifyState::Stopping, "STOPPING=1")] {
-                supervisor.notify_systemd(news);
-                let mut message = [0; 64];
-                let length = heard.recv(&mut message).unwrap();
-                assert_eq!(std::str::from_utf8(&message[..length]), Ok(expected));
-            }
-        }
-        Supervisor::from_environment(&BTreeMap::new()).notify_systemd(NotifyState::Ready);
     }
 }

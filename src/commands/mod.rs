@@ -3,7 +3,7 @@
 //! Each command is a file: its words in every language, what it does, and its test. `router` decides which
 //! messages are commands. Intake stores the message and the answer in one transaction, so the command is
 //! answered once and at once, even while the agent works. To add a command, write its file and name it in
-//! [`Command`], in [`Command::ALL`] and in [`Command::definition`].
+//! [`Command`], in [`Command::ALL`] and in [`Command::definition`]; `docs/contributing.md` has the whole list.
 
 mod help;
 mod warm;

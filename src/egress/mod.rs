@@ -23,6 +23,7 @@ mod meter;
 mod relay;
 mod request_body;
 mod request_check;
+mod response_stream;
 mod retry_policy;
 mod server;
 mod unread;

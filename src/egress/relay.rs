@@ -1,38 +1,31 @@
 //! The relay to the Kimi API: carries one request from a container with the real login, and the answer back
 //! as it comes. When there is no good answer, it does what `retry_policy` says: has the login renewed, waits,
 //! or gives up. It keeps in the ledger what the session should know.
-//!
-//! TLS trusts what this system trusts (its CA store, or `SSL_CERT_FILE`). `HTTPS_PROXY`, `ALL_PROXY` and
-//! `NO_PROXY` are honoured for the Kimi API, as reqwest does by default; a server on this machine is always
-//! reached directly. Redirects are not followed: the login goes to one host only.
 
-use std::error::Error;
-use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::Result;
 use axum::body::Body;
 use bytes::Bytes;
-use futures_util::stream;
 use hyper::body::Incoming;
 use hyper::header::{self, HeaderMap, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Method, Request, Response, StatusCode};
-use reqwest::Url;
-use reqwest::redirect::Policy;
+use reqwest::{ClientBuilder, Url};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
-use tokio::task::yield_now;
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::api_routes::{self, ApiRoute, RouteDenied};
 use super::error_response::ErrorResponse;
 use super::ledger::Ledger;
-use super::meter::{Meter, MeterReading, StreamEnding};
+use super::meter::Meter;
 use super::request_body::{self, BODY_MAX, BodyBudget, BodyRejection};
 use super::request_check::{self, NamedModel, RequestCheck};
+use super::response_stream::{ResponseStream, render_error_chain};
 use super::retry_policy::{self, RetryDecision, RetryState};
 use super::upstream::KimiUpstream;
+use crate::kimi_http::{bearer_header, build_kimi_http_client};
 use crate::panics::run_blocking;
 use crate::types::{Authorization, Failure, Secret, Trouble};
 
@@ -61,7 +54,7 @@ pub struct Relay {
     client: reqwest::Client,
     base: String,
     authorization: watch::Receiver<Authorization>,
-    refused_logins: watch::Sender<Option<Secret>>,
+    refused_tokens: watch::Sender<Option<Secret>>,
     models: Arc<[String]>,
     ledger: Arc<Ledger>,
     body_budget: BodyBudget,
@@ -71,7 +64,7 @@ pub struct Relay {
 /// A place among the [`ASKED_AT_ONCE_MAX`]; a request that is not for the model needs no permit.
 struct ModelSlot {
     waited: Duration,
-    _permit: Option<OwnedSemaphorePermit>,
+    permit: Option<OwnedSemaphorePermit>,
 }
 
 /// A request as it goes to the API, but for its login and its body.
@@ -91,17 +84,18 @@ struct BearerToken {
 
 impl Relay {
     pub async fn new(upstream: KimiUpstream, ledger: Arc<Ledger>) -> Result<Self> {
-        let KimiUpstream { base, authorization, refused_logins, models, client } = upstream;
-        let location = ApiLocation::from_base_url(&base)?;
-        let make = async || run_blocking(move || build_api_client(location)).await?;
-        let client = client.get_or_try_init(make).await?.clone();
+        let KimiUpstream { base, authorization, refused_tokens, models, client } = upstream;
+        let limited =
+            |client: ClientBuilder| client.connect_timeout(CONNECT_TIMEOUT).read_timeout(SILENCE_TIMEOUT);
+        let client =
+            client.get_or_try_init(async || build_kimi_http_client(&base, limited).await).await?.clone();
         let slots = Arc::new(Semaphore::new(ASKED_AT_ONCE_MAX));
         let models = models.into();
         Ok(Self {
             client,
             base,
             authorization,
-            refused_logins,
+            refused_tokens,
             models,
             ledger,
             body_budget: BodyBudget::new(),
@@ -201,11 +195,11 @@ impl Relay {
     /// Waits for a slot, if one is needed; `None` if no slot came free in time.
     async fn wait_for_model_slot(&self, route: ApiRoute) -> Option<ModelSlot> {
         if route == ApiRoute::OtherEndpoint {
-            return Some(ModelSlot { waited: Duration::ZERO, _permit: None });
+            return Some(ModelSlot { waited: Duration::ZERO, permit: None });
         }
         let began = Instant::now();
         let permit = timeout(ANSWER_TIMEOUT, Arc::clone(&self.slots).acquire_owned()).await.ok()?.ok()?;
-        Some(ModelSlot { waited: began.elapsed(), _permit: Some(permit) })
+        Some(ModelSlot { waited: began.elapsed(), permit: Some(permit) })
     }
 
     /// What a request for the model asks for; of other requests nothing matters here. The largest bodies take
@@ -344,7 +338,7 @@ impl Relay {
     async fn wait_for_token_refresh(&self, login: &BearerToken) {
         let mut authorization = self.authorization.clone();
         if *authorization.borrow() == login.authorization {
-            self.refused_logins.send_replace(Some(login.token.clone()));
+            self.refused_tokens.send_replace(Some(login.token.clone()));
         }
         let another = authorization.wait_for(|now| *now != login.authorization);
         if timeout(RENEWAL_TIMEOUT, another).await.is_err() {
@@ -388,29 +382,9 @@ impl Relay {
             error_reported: false,
             login,
             ledger: Arc::clone(&self.ledger),
-            _slot: slot,
+            _permit: slot.permit,
         };
-        let body = stream::unfold(Some(response_stream), |response_stream| async {
-            let mut response_stream = response_stream?;
-            match response_stream.next_piece().await {
-                Ok(Some(piece)) => Some((Ok(piece), Some(response_stream))),
-                Ok(None) => None,
-                // A broken connection would make kimi-cli ask again by itself, unseen, and say the first part
-                // twice; this ends its turn at once, with an error that the session understands.
-                Err(ResponseCutShort) if response_stream.is_event_stream() => {
-                    Some((Ok(Bytes::from_static(BROKEN_OFF.as_bytes())), None))
-                }
-                // An error cuts the connection to the engine, which is how HTTP says that something is
-                // missing.
-                Err(cut) => {
-                    // hyper sends what it has only while it waits for more; an error at once would swallow
-                    // it.
-                    yield_now().await;
-                    Some((Err(cut), None))
-                }
-            }
-        });
-        let mut response = Response::new(Body::from_stream(body));
+        let mut response = Response::new(response_stream.into_body());
         *response.status_mut() = status;
         *response.headers_mut() = headers;
         response
@@ -435,147 +409,4 @@ fn kimi_unreachable_error(why: &str) -> ErrorResponse {
 
 fn content_type(answer: &reqwest::Response) -> &str {
     answer.headers().get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok()).unwrap_or_default()
-}
-
-/// What ends an event stream of which a part is missing: whatever line was cut, then an error in OpenAI's
-/// shape.
-const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. The model's answer broke off.\",\
-    \"type\":\"stream_broken\"}}\n\n";
-
-/// One answer on its way.
-struct ResponseStream {
-    answer: reqwest::Response,
-    meter: Meter,
-    route: ApiRoute,
-    model: NamedModel,
-    /// Whether an answer that began well has said that it cannot go on.
-    error_reported: bool,
-    /// Cut out of the API's errors.
-    login: Secret,
-    ledger: Arc<Ledger>,
-    /// Free again when the answer has ended.
-    _slot: ModelSlot,
-}
-
-impl ResponseStream {
-    fn is_event_stream(&self) -> bool {
-        matches!(self.meter, Meter::Events(_))
-    }
-
-    async fn next_piece(&mut self) -> Result<Option<Bytes>, ResponseCutShort> {
-        match self.answer.chunk().await {
-            Ok(Some(piece)) => {
-                for seen in self.meter.read_piece(&piece) {
-                    self.record_meter_reading(seen);
-                }
-                Ok(Some(piece))
-            }
-            Ok(None) => {
-                let (seen, ending) = self.meter.finish_reading();
-                seen.into_iter().for_each(|seen| self.record_meter_reading(seen));
-                if ending == StreamEnding::CutShort {
-                    return Err(self.record_cut_short("it ended too early"));
-                }
-                if !self.error_reported {
-                    // Whatever failed meanwhile was another request's.
-                    self.ledger.record_success(self.route);
-                }
-                Ok(None)
-            }
-            Err(error) => Err(self.record_cut_short(&render_error_chain(&error.without_url()))),
-        }
-    }
-
-    fn record_meter_reading(&mut self, seen: MeterReading) {
-        match seen {
-            MeterReading::Usage(usage) => self.ledger.add_usage(usage),
-            MeterReading::ApiError(api_error) => {
-                self.error_reported = true;
-                let detail = self.login.redact_from(&api_error.to_string());
-                let trouble = match self.model {
-                    NamedModel::Configured => retry_policy::classify_stream_error(&api_error),
-                    NamedModel::Another | NamedModel::NamedTwice => Trouble::BadRequest,
-                };
-                self.ledger.record_failure(self.route, Failure::new(trouble, detail));
-            }
-        }
-    }
-
-    fn record_cut_short(&self, why: &str) -> ResponseCutShort {
-        let why = format!("The answer of the Kimi API was cut short: {why}");
-        tracing::warn!("{why}");
-        self.ledger.record_failure(self.route, Failure::new(Trouble::Unreachable, why));
-        ResponseCutShort
-    }
-}
-
-/// The error that ends an answer of which a part is missing.
-#[derive(Debug)]
-struct ResponseCutShort;
-
-impl fmt::Display for ResponseCutShort {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("the answer of the Kimi API was cut short")
-    }
-}
-
-impl Error for ResponseCutShort {}
-
-/// The client of all egress proxies. Reads the system's trust store, if it is needed.
-fn build_api_client(location: ApiLocation) -> Result<reqwest::Client> {
-    // An error means that one is installed already, which is as good.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::builder()
-        .redirect(Policy::none())
-        .referer(false)
-        .connect_timeout(CONNECT_TIMEOUT)
-        .read_timeout(SILENCE_TIMEOUT);
-    let client = match location {
-        ApiLocation::Internet => client,
-        // Without proxies and certificates, so that it works on a machine that has none.
-        ApiLocation::ThisMachine => client.no_proxy().tls_certs_only([]),
-    };
-    client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
-}
-
-/// Where the API's base leads.
-enum ApiLocation {
-    Internet,
-    ThisMachine,
-}
-
-impl ApiLocation {
-    /// # Errors
-    /// The login may not be sent there: it never travels unencrypted, except within this machine.
-    fn from_base_url(base: &str) -> Result<Self> {
-        let url = Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?;
-        ensure!(
-            !base.ends_with('/') && url.query().is_none() && url.fragment().is_none(),
-            "{base:?} must be a URL without a slash, query or fragment at its end"
-        );
-        let this_machine = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
-        match url.scheme() {
-            "https" => Ok(Self::Internet),
-            "http" if this_machine => Ok(Self::ThisMachine),
-            other => anyhow::bail!("The Kimi login is sent over https only, not {other}, to {base:?}"),
-        }
-    }
-}
-
-fn bearer_header(login: &Secret) -> Option<HeaderValue> {
-    let mut value = HeaderValue::try_from(format!("Bearer {}", login.expose_secret())).ok()?;
-    value.set_sensitive(true);
-    Some(value)
-}
-
-/// An error with what lies behind it, on one line.
-fn render_error_chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
 }

@@ -15,6 +15,7 @@ use jiff::fmt::rfc2822;
 
 use super::api_routes::ApiRoute;
 use crate::api_error::ApiError;
+use crate::backoff::exponential_backoff;
 use crate::types::{Authorization, Trouble};
 
 /// Longest time that one request waits in all. Node's fetch gives a request up that has no answer after 5
@@ -104,7 +105,7 @@ pub fn decide_after_connect_failure(tried: &RetryState) -> RetryDecision {
     if tried.pauses >= CONNECT_TRIES {
         return RetryDecision::GiveUp(Trouble::Unreachable);
     }
-    let pause = FIRST_CONNECT_PAUSE.saturating_mul(1 << tried.pauses.min(8));
+    let pause = exponential_backoff(FIRST_CONNECT_PAUSE, tried.pauses, LONGEST_PAUSE);
     backoff_or_give_up(Some(pause), tried, Trouble::Unreachable)
 }
 
@@ -139,7 +140,7 @@ pub fn parse_retry_after(headers: &HeaderMap, now: Timestamp) -> Option<Duration
 fn backoff_or_give_up(asked_for: Option<Duration>, tried: &RetryState, trouble: Trouble) -> RetryDecision {
     let pause = match asked_for {
         Some(pause) => pause.max(SHORTEST_PAUSE),
-        None => FIRST_PAUSE.saturating_mul(1 << tried.pauses.min(8)).min(LONGEST_PAUSE),
+        None => exponential_backoff(FIRST_PAUSE, tried.pauses, LONGEST_PAUSE),
     };
     if tried.waited.saturating_add(pause) <= WAITS_MAX {
         RetryDecision::Wait(pause, trouble)

@@ -1,17 +1,14 @@
-//! The HTTP client for one of Kimi's servers: bounded requests in nanokimi's own name. TLS trusts what this
-//! system trusts, and the system's proxies are honoured. A server on this machine is always reached directly.
-//! Redirects are not followed: a token goes to one host only, and never unencrypted over a network.
+//! The HTTP client for one of Kimi's servers: bounded requests in nanokimi's own name.
 
 use std::error::Error;
 use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
-use reqwest::Url;
 use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderMap, HeaderName, HeaderValue, USER_AGENT};
-use reqwest::redirect::Policy;
+use reqwest::{ClientBuilder, Url};
 use tokio::sync::OnceCell;
 
-use crate::panics::run_blocking;
+use crate::kimi_http::{bearer_header, build_kimi_http_client};
 use crate::types::Secret;
 
 /// This program's name. It does not pose as one of Kimi's: only an engine's own requests carry an engine's
@@ -75,9 +72,7 @@ impl KimiClient {
     /// # Errors
     /// As [`KimiClient::post_form`].
     pub async fn get_with_token(&self, path: &str, token: &Secret, headers: HeaderMap) -> Result<HttpAnswer> {
-        let mut bearer = HeaderValue::try_from(format!("Bearer {}", token.expose_secret()))
-            .map_err(|_| anyhow!("The token cannot be sent"))?;
-        bearer.set_sensitive(true);
+        let bearer = bearer_header(token).context("The token cannot be sent")?;
         send_bounded_request(
             self.get_or_build_client()
                 .await?
@@ -93,8 +88,8 @@ impl KimiClient {
     }
 
     async fn get_or_build_client(&self) -> Result<&reqwest::Client> {
-        let place = TokenDestination::from_base_url(&self.base)?;
-        self.client.get_or_try_init(async || run_blocking(move || build_http_client(place)).await?).await
+        let limited = |client: ClientBuilder| client.connect_timeout(CONNECT_LIMIT).timeout(ANSWER_LIMIT);
+        self.client.get_or_try_init(async || build_kimi_http_client(&self.base, limited).await).await
     }
 }
 
@@ -111,44 +106,6 @@ async fn send_bounded_request(request: reqwest::RequestBuilder) -> Result<HttpAn
         body.extend_from_slice(&piece);
     }
     Ok(HttpAnswer { status, body })
-}
-
-/// The place that tokens are sent to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum TokenDestination {
-    Internet,
-    ThisMachine,
-}
-
-impl TokenDestination {
-    /// # Errors
-    /// No token may be sent there.
-    fn from_base_url(base: &str) -> Result<Self> {
-        let url = Url::parse(base).with_context(|| format!("{base:?} is not a URL"))?;
-        let this_machine = matches!(url.host_str(), Some("127.0.0.1" | "[::1]" | "localhost"));
-        match url.scheme() {
-            "https" => Ok(Self::Internet),
-            "http" if this_machine => Ok(Self::ThisMachine),
-            other => bail!("The Kimi login is sent over https only, not {other}, to {base:?}"),
-        }
-    }
-}
-
-/// Reads the system's trust store, if it is needed.
-fn build_http_client(place: TokenDestination) -> Result<reqwest::Client> {
-    // An error means that somebody has installed one already, which is as good.
-    rustls::crypto::ring::default_provider().install_default().ok();
-    let client = reqwest::Client::builder()
-        .redirect(Policy::none())
-        .referer(false)
-        .connect_timeout(CONNECT_LIMIT)
-        .timeout(ANSWER_LIMIT);
-    let client = match place {
-        TokenDestination::Internet => client,
-        // No proxy and no certificate is needed, so that it works on a machine without them.
-        TokenDestination::ThisMachine => client.no_proxy().tls_certs_only([]),
-    };
-    client.build().context("Failed to set up TLS; is the package ca-certificates installed?")
 }
 
 /// What a request about a login says of this program, this machine and its device: the headers that Kimi's
@@ -199,23 +156,6 @@ fn deepest_cause(error: &dyn Error) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn a_token_travels_encrypted_or_not_at_all() {
-        for (base, expected) in [
-            ("https://auth.kimi.com", Some(TokenDestination::Internet)),
-            ("http://127.0.0.1:9100", Some(TokenDestination::ThisMachine)),
-            ("http://[::1]:9100", Some(TokenDestination::ThisMachine)),
-            ("http://localhost", Some(TokenDestination::ThisMachine)),
-            ("http://auth.kimi.com", None),
-            ("http://127.0.0.1.example.com", None),
-            ("http://localhost@example.com", None),
-            ("file:///etc/passwd", None),
-            ("auth.kimi.com", None),
-        ] {
-            assert_eq!(TokenDestination::from_base_url(base).ok(), expected, "{base}");
-        }
-    }
 
     #[test]
     fn the_machine_is_described_in_plain_ascii() {

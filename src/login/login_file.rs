@@ -177,9 +177,9 @@ fn malformed_login_message(file: &Path, why: &str) -> String {
 
 /// The mark by which a token is known in places that must not hold the token itself.
 pub fn token_fingerprint(token: &Secret) -> String {
-    let digest = Sha256::digest(token.expose_secret().as_bytes());
-    let hex: String = digest.iter().map(|byte| format!("{byte:02x}")).collect();
-    hex.chars().take(MARK_DIGITS).collect()
+    let mut digits = hex::encode(Sha256::digest(token.expose_secret().as_bytes()));
+    digits.truncate(MARK_DIGITS);
+    digits
 }
 
 /// The mark of the refresh token that the server has refused last.

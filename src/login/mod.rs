@@ -3,7 +3,7 @@
 //! ```text
 //! MOONSHOT_API_KEY ────────────────────────────────┐
 //! `nanokimi login` ──▶ kimi-code.json ──▶ Login ───┴──▶ authorization ──▶ egress proxy
-//!     oauth, manual         ▲  login_file               ◀── refusals ───  (HTTP 401)
+//!     oauth, manual         ▲  login_file               ◀─ refused_tokens  (HTTP 401)
 //!                           └──── refresher: the one task that refreshes
 //! ```
 //! [`Login`] (`shared_login`) publishes what the egress proxy may use: the platform API key if `.env` has

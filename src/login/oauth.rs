@@ -15,6 +15,7 @@ use serde_json::Value;
 use super::http::{HttpAnswer, KimiClient, device_headers};
 use super::login_file::{Tokens, is_sendable_token};
 use super::stand_in::load_or_create_device_id;
+use crate::backoff::exponential_backoff;
 use crate::types::Secret;
 
 /// kimi-cli's client id: the login is for it.
@@ -100,10 +101,10 @@ pub enum PollResult {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum RefreshResult {
     Granted(TokenGrant),
-    /// This refresh token is not valid any more.
-    Refused,
-    /// Rejected, by the login server or something on the way, without a word that this is final.
-    Rejected,
+    /// This refresh token is not valid any more (RFC 6749, 5.2: `invalid_grant`).
+    InvalidGrant,
+    /// HTTP 401 or 403, by the login server or something on the way, without a word that this is final.
+    Unauthorized,
     /// It may work another time.
     Failed(String),
 }
@@ -207,8 +208,7 @@ impl PollBackoff {
             | PollResult::Denied
             | PollResult::Refused(_) => self.failures = 0,
         }
-        let longer = self.interval.saturating_mul(2_u32.saturating_pow(self.failures));
-        longer.min(self.interval.max(PAUSE_MAX))
+        exponential_backoff(self.interval, self.failures, self.interval.max(PAUSE_MAX))
     }
 }
 
@@ -260,10 +260,10 @@ fn parse_refresh_answer(said: &HttpAnswer) -> RefreshResult {
             Some(grant) => RefreshResult::Granted(grant),
             None => RefreshResult::Failed("it answers without a token".to_owned()),
         },
-        (400..=499, Some("invalid_grant")) => RefreshResult::Refused,
+        (400..=499, Some("invalid_grant")) => RefreshResult::InvalidGrant,
         // Without a login server's words, something on the way has answered, and the login is as good as
         // before.
-        (401 | 403, _) if !body["error"].is_null() => RefreshResult::Rejected,
+        (401 | 403, _) if !body["error"].is_null() => RefreshResult::Unauthorized,
         (status, _) => RefreshResult::Failed(describe_http_error(status, &body)),
     }
 }
@@ -389,11 +389,11 @@ mod tests {
     #[test]
     fn each_answer_to_a_refresh_means_one_thing() {
         for (status, body, expected) in [
-            (401, r#"{"error": "unauthorized"}"#, RefreshResult::Rejected),
-            (403, r#"{"error": {"message": "no"}}"#, RefreshResult::Rejected),
+            (401, r#"{"error": "unauthorized"}"#, RefreshResult::Unauthorized),
+            (403, r#"{"error": {"message": "no"}}"#, RefreshResult::Unauthorized),
             (401, "", RefreshResult::Failed("it answers HTTP 401".to_owned())),
             (403, "<h1>Blocked</h1>", RefreshResult::Failed("it answers HTTP 403".to_owned())),
-            (400, r#"{"error": "invalid_grant"}"#, RefreshResult::Refused),
+            (400, r#"{"error": "invalid_grant"}"#, RefreshResult::InvalidGrant),
             (
                 400,
                 r#"{"error": "invalid_request"}"#,

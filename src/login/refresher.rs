@@ -22,6 +22,7 @@ use tokio::time::{Instant, sleep};
 use super::login_file::{self, LoginLock, PendingLogin, Tokens, token_fingerprint};
 use super::oauth::{RefreshResult, TokenGrant};
 use super::shared_login::Login;
+use crate::backoff::exponential_backoff;
 use crate::clock::Clock;
 use crate::panics::run_blocking;
 use crate::types::{Authorization, Secret};
@@ -55,7 +56,7 @@ pub async fn run_refresher(login: Arc<Login>, clock: Clock, mut stop: oneshot::R
         stop.await.ok();
         return;
     }
-    let mut refusals = login.refusals.subscribe();
+    let mut refused_tokens = login.refused_tokens.subscribe();
     let mut refresher = Refresher {
         login: &login,
         clock,
@@ -65,7 +66,7 @@ pub async fn run_refresher(login: Arc<Login>, clock: Clock, mut stop: oneshot::R
         rejection: RejectionState::No,
     };
     loop {
-        let refused = refusals.borrow_and_update().clone();
+        let refused = refused_tokens.borrow_and_update().clone();
         let pause = match refresher.decide_refresh_step(refused.as_ref()) {
             RefresherStep::Refresh(tokens) => {
                 refresher.refresh_tokens(&tokens, refused.as_ref()).await;
@@ -77,7 +78,7 @@ pub async fn run_refresher(login: Arc<Login>, clock: Clock, mut stop: oneshot::R
             _ = &mut stop => return,
             () = sleep(pause) => {}
             // The sender is the login's own, which is here.
-            _ = refusals.changed() => {}
+            _ = refused_tokens.changed() => {}
             () = login.changed.notified() => {}
         }
     }
@@ -145,8 +146,7 @@ fn backoff_after(failures: u32, wanted: RefreshUrgency) -> Duration {
         RefreshUrgency::Now => PAUSE_MAX_WANTED,
         RefreshUrgency::InTime => PAUSE_MAX,
     };
-    let doubled = 2_u32.saturating_pow(failures.saturating_sub(1));
-    PAUSE_FIRST.saturating_mul(doubled).min(most)
+    exponential_backoff(PAUSE_FIRST, failures.saturating_sub(1), most)
 }
 
 /// In how long a login has to be refreshed, as far as its file says.
@@ -225,7 +225,7 @@ impl Refresher<'_> {
             self.doubt_ends = None;
             let suspect = self.login.lock_login_state().suspect.take();
             // Unless another token has been refused meanwhile.
-            self.login.refusals.send_if_modified(|refused| {
+            self.login.refused_tokens.send_if_modified(|refused| {
                 let is_this = refused.is_some() && *refused == suspect;
                 if is_this {
                     *refused = None;
@@ -282,13 +282,13 @@ impl Refresher<'_> {
         };
         match self.login.server.refresh_access_token(token).await {
             RefreshResult::Granted(grant) => self.save_granted_tokens(room, grant, &tokens).await,
-            RefreshResult::Refused => {
+            RefreshResult::InvalidGrant => {
                 drop(room);
                 if self.are_tokens_unchanged(&tokens).await {
                     self.record_refused_token(spent);
                 }
             }
-            RefreshResult::Rejected => {
+            RefreshResult::Unauthorized => {
                 drop(room);
                 if self.are_tokens_unchanged(&tokens).await {
                     self.record_rejected_token(&tokens, spent);

@@ -32,7 +32,7 @@ pub struct Login {
     known: Mutex<LoginState>,
     pub(super) authorization: watch::Sender<Authorization>,
     /// The token that the Kimi API has refused last, as the egress proxies report it.
-    pub(super) refusals: watch::Sender<Option<Secret>>,
+    pub(super) refused_tokens: watch::Sender<Option<Secret>>,
     /// Wakes the refresher when there is another login.
     pub(super) changed: Notify,
 }
@@ -63,7 +63,7 @@ impl Login {
             authorization: watch::Sender::new(Authorization::Missing(
                 "The login was not read yet.".to_owned(),
             )),
-            refusals: watch::Sender::default(),
+            refused_tokens: watch::Sender::default(),
             changed: Notify::new(),
         };
         login.reload_if_changed(now);
@@ -78,7 +78,7 @@ impl Login {
     /// For the egress proxies, which send the token that the Kimi API has just refused. The refresher then
     /// publishes another token, or why there is no token.
     pub fn refused_token_sender(&self) -> watch::Sender<Option<Secret>> {
-        self.refusals.clone()
+        self.refused_tokens.clone()
     }
 
     /// Looks again, before a launch or turn, and reads the login file if it has changed. Costs one `stat` if

@@ -37,7 +37,7 @@ pub fn render_stand_in(key: &Secret) -> String {
 pub fn write_stand_in(folder: &Path) -> Result<()> {
     private_file::write_private_file(
         &folder.join(FILE_NAME),
-        &render_stand_in(&Secret::new(encode_hex(&rand::random::<[u8; 32]>()))),
+        &render_stand_in(&Secret::new(hex::encode(rand::random::<[u8; 32]>()))),
     )
 }
 
@@ -49,11 +49,7 @@ pub fn load_or_create_device_id(path: &Path) -> Result<String> {
     let id = match fs::read_to_string(path) {
         Ok(text) => text.trim().to_owned(),
         Err(error) if error.kind() == ErrorKind::NotFound => {
-            let mut uuid: [u8; 16] = rand::random();
-            // Version 4, variant 1 (RFC 9562, 5.4).
-            uuid[6] = uuid[6] & 0x0f | 0x40;
-            uuid[8] = uuid[8] & 0x3f | 0x80;
-            let id = encode_hex(&uuid);
+            let id = uuid::Builder::from_random_bytes(rand::random()).into_uuid().simple().to_string();
             private_file::write_private_file(path, &id)?;
             id
         }
@@ -63,10 +59,6 @@ pub fn load_or_create_device_id(path: &Path) -> Result<String> {
         bail!("{} does not hold a device id; delete it, and a new one is made", path.display());
     }
     Ok(id)
-}
-
-fn encode_hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 #[cfg(test)]

@@ -9,6 +9,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 
 use super::Rules;
+use crate::backoff::exponential_backoff;
 use crate::notices::{self, FileRefused};
 use crate::types::GroupName;
 
@@ -226,18 +227,12 @@ pub fn after_silence(attempts: u32, now: Timestamp) -> ReplyDecision {
 
 /// How long WhatsApp may take to answer after this many attempts.
 pub fn answer_timeout(attempts: u32) -> Duration {
-    exponential_backoff(ANSWER_LIMIT, attempts)
+    exponential_backoff(ANSWER_LIMIT, attempts.saturating_sub(1), LONGEST_PAUSE)
 }
 
 /// The pause after this many attempts.
 fn retry_backoff(attempts: u32, jitter: f64) -> Duration {
-    exponential_backoff(FIRST_PAUSE, attempts).mul_f64(jitter)
-}
-
-/// `first` after the first attempt, then twice as long after each one, up to [`LONGEST_PAUSE`].
-fn exponential_backoff(first: Duration, attempts: u32) -> Duration {
-    let doublings = attempts.saturating_sub(1).min(20);
-    first.saturating_mul(1 << doublings).min(LONGEST_PAUSE)
+    exponential_backoff(FIRST_PAUSE, attempts.saturating_sub(1), LONGEST_PAUSE).mul_f64(jitter)
 }
 
 /// The sentence that replaces a file that WhatsApp does not accept.

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::exponential_backoff;
 use crate::types::GroupName;
 
 /// How long a group is left alone after the first start in vain. It doubles with each that follows.
@@ -56,7 +57,7 @@ impl AheadBackoff {
     pub fn record_ahead_unused(&mut self, group: GroupName, now: Instant) {
         self.in_vain += 1;
         let times = self.in_a_row.get(&group).map_or(1, |before| before.times.saturating_add(1));
-        let rest = FIRST_REST.saturating_mul(1 << (times - 1).min(16)).min(LONGEST_REST);
+        let rest = exponential_backoff(FIRST_REST, times - 1, LONGEST_REST);
         self.in_a_row.insert(group, UnusedStarts { times, rests_until: now + rest });
     }
 }

@@ -16,6 +16,7 @@ use std::time::Duration;
 
 use tokio::time::Instant;
 
+use crate::backoff::exponential_backoff;
 use crate::types::{Outage, Trouble};
 
 /// From the launch of a container to the engine's handshake: measured 1.3 s, and 9 s for ten
@@ -29,6 +30,7 @@ pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
 pub const AHEAD_LIMIT: Duration = Duration::from_secs(3 * 60);
 /// The pause after the first failed attempt; it doubles with each.
 pub const FIRST_RETRY_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_RETRY_PAUSE: Duration = Duration::from_secs(20 * 60);
 /// How long kept messages wait in an outage until they are tried again, if nobody says before that it is
 /// over. Shorter than an idle engine is kept by default, so that trying costs one request.
 pub const OUTAGE_PAUSE: Duration = Duration::from_secs(10 * 60);
@@ -534,7 +536,7 @@ fn outage_backoff(outage: Outage) -> Duration {
 
 /// 5 s after the first attempt, then twice as long each time.
 pub fn turn_retry_backoff(attempt: u32) -> Duration {
-    FIRST_RETRY_PAUSE * 2_u32.saturating_pow(attempt.saturating_sub(1).min(8))
+    exponential_backoff(FIRST_RETRY_PAUSE, attempt.saturating_sub(1), LONGEST_RETRY_PAUSE)
 }
 
 #[cfg(test)]

@@ -51,7 +51,7 @@ pub struct IntakeResult {
 impl Store {
     /// Stores what happened, all or nothing; on disk when this returns.
     ///
-    /// A message that is there already, or that we sent ourselves, is a no-op. Of an unregistered chat only
+    /// A message that is there already, or that we sent ourselves, is a no-op (idempotent). Of an unregistered chat only
     /// its existence is kept.
     pub async fn record_events(
         &self,

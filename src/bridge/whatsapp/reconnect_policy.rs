@@ -5,6 +5,7 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 
+use crate::backoff::exponential_backoff;
 use crate::types::LinkState;
 
 /// The first pause before another run; it doubles with each run that fails.
@@ -179,9 +180,9 @@ impl ReconnectPolicy {
     }
 
     fn next_backoff(&mut self) -> Duration {
-        let pause = FIRST_PAUSE.saturating_mul(1 << self.failures.min(16));
+        let pause = exponential_backoff(FIRST_PAUSE, self.failures, LONGEST_PAUSE);
         self.failures += 1;
-        pause.min(LONGEST_PAUSE)
+        pause
     }
 }
 

@@ -67,7 +67,7 @@ pub fn hash_parts<'a>(parts: impl IntoIterator<Item = &'a [u8]>) -> String {
         hash.update(part.len().to_be_bytes());
         hash.update(part);
     }
-    format!("{:x}", hash.finalize())
+    hex::encode(hash.finalize())
 }
 
 /// The archive, in tar. The same input gives the same bytes, so that Docker's layer cache holds.

@@ -1,7 +1,8 @@
 //! The seam to the web: what names lead to, and connections to addresses. The only place that resolves and
 //! connects.
 //!
-//! It decides nothing: an address that is asked for here has been checked, and names are never connected to.
+//! It decides only which addresses are too near (`local_address_kind`). What is connected to was checked before, and
+//! is always an address, never a name.
 
 use std::io;
 use std::net::{IpAddr, SocketAddr};

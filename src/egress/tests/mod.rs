@@ -46,8 +46,8 @@ impl EgressFixture {
         let api = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let (login, authorization) = watch::channel(Authorization::Login(Secret::new(CANARY)));
         let base = format!("http://{}/coding/v1", api.local_addr().unwrap());
-        let (refused_logins, refused_login) = watch::channel(None);
-        let upstream = KimiUpstream::new(base, authorization, refused_logins)
+        let (refused_tokens, refused_login) = watch::channel(None);
+        let upstream = KimiUpstream::new(base, authorization, refused_tokens)
             .with_models(models.iter().copied().map(str::to_owned).collect());
         let egress = start_egress_proxy(folder.path(), upstream, &group).await.unwrap();
         Self { egress, folder, api, login, refused_login }

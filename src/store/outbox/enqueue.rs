@@ -52,6 +52,5 @@ pub(in super::super) fn enqueue_reply(
 fn new_message_id() -> String {
     let mut bytes = [0_u8; 9];
     rand::rng().fill(&mut bytes);
-    let hex: String = bytes.iter().map(|byte| format!("{byte:02X}")).collect();
-    format!("3EB0{hex}")
+    format!("3EB0{}", hex::encode_upper(bytes))
 }

@@ -1,4 +1,4 @@
-//! The base of every test: the user's rootless Docker with the agent image. The tests also ask this Docker
+//! The base of the container tests: the user's rootless Docker with the agent image. The tests also ask this Docker
 //! directly, past the code under test.
 
 use std::collections::HashMap;

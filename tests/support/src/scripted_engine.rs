@@ -9,7 +9,7 @@ use std::time::Duration;
 use nanokimi::container::{
     AgentMemory, ContainerExit, ContainerSpec, Containers, DaemonUser, RunningContainer,
 };
-use nanokimi::types::{Failure, GroupName, InstallId, Trouble};
+use nanokimi::types::{Engine, Failure, GroupName, InstallId, Trouble};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::{mpsc, oneshot};
@@ -102,8 +102,12 @@ enum Speech {
 
 impl Speech {
     fn of(spec: &ContainerSpec) -> Self {
-        let acp = spec.env.iter().any(|(name, value)| name == "NANOKIMI_ENGINE" && value == "kimi-code");
-        if acp { Self::Acp } else { Self::Wire }
+        let name =
+            spec.env.iter().find(|(name, _)| name == "NANOKIMI_ENGINE").map(|(_, value)| value.as_str());
+        match Engine::parse(name.unwrap_or_default()).expect("a container is told which engine it has") {
+            Engine::KimiCode => Self::Acp,
+            Engine::KimiCli => Self::Wire,
+        }
     }
 }
 
