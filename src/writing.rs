@@ -5,6 +5,8 @@
 
 use std::ops::Range;
 
+use anyhow::{Result, bail};
+
 /// An `@` that may begin a name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AtSign {
@@ -267,6 +269,31 @@ fn find_closing_ticks(text: &str, inside: usize, ticks: usize) -> Option<usize> 
         from = close + found;
     }
     None
+}
+
+/// Longest word that calls Kai, in characters: people type it into a phone.
+const TRIGGER_MAX_CHARS: usize = 60;
+
+/// A word that is to call Kai, typed with or without its "@".
+///
+/// # Errors
+/// Says what is wrong with it, in words for the person that typed it.
+pub fn parse_trigger_word(typed: &str) -> Result<String> {
+    // Refused, and not left out like what comes along when a word is pasted: nobody copies these by chance.
+    if typed.chars().any(char::is_control) {
+        bail!("The trigger has a control character in it; type the word anew, such as Kai");
+    }
+    let typed = normalize_typed_text(typed);
+    let word = typed.trim_start_matches('@').trim();
+    if word.is_empty() {
+        bail!("The trigger needs a word, such as Kai");
+    }
+    if word.chars().count() > TRIGGER_MAX_CHARS {
+        bail!(
+            "The trigger is longer than {TRIGGER_MAX_CHARS} characters; choose a shorter word, such as Kai"
+        );
+    }
+    Ok(word.to_owned())
 }
 
 #[cfg(test)]

@@ -21,14 +21,14 @@ use text::{Code, File, read, rust_files, text_files, without_tests};
 /// `src/lib.rs` shows the same table to readers; `the_table_is_the_one_in_lib_rs` compares the two.
 const LEVELS: [&[&str]; 5] = [
     &["types", "clock", "rate", "backoff", "paths", "panics", "writing", "kimi_http"],
-    &["config", "router", "commands", "rules", "render", "notices", "repair", "api_error"],
+    &["config", "router", "commands", "rules", "render", "notices", "repair", "tools", "api_error"],
     &["folders", "store", "bridge", "container", "agent", "login", "egress", "practice"],
     &["session", "service", "checks"],
     &["cli"],
 ];
 
 /// Modules whose decisions are functions of values: they use nothing of [`EFFECTS`].
-const PURE: [&str; 12] = [
+const PURE: [&str; 13] = [
     "types",
     "backoff",
     "paths",
@@ -40,6 +40,7 @@ const PURE: [&str; 12] = [
     "render",
     "notices",
     "repair",
+    "tools",
     "api_error",
 ];
 const EFFECTS: [&str; 6] = ["tokio", "std::fs", "std::net", "std::process", "std::env", "std::thread"];
@@ -69,7 +70,7 @@ const STRANGERS: [(&str, &str, &str); 3] = [
 
 /// The modules that may name a foreign crate. A crate of `Cargo.toml` that is not here, or that no module
 /// uses, fails.
-const CRATES: [(&str, &[&str]); 36] = [
+const CRATES: [(&str, &[&str]); 37] = [
     ("agent_client_protocol", &["agent"]),
     ("anyhow", EVERYWHERE),
     ("axum", &["egress", "practice"]),
@@ -89,12 +90,27 @@ const CRATES: [(&str, &[&str]); 36] = [
     ("qrcode", &["cli"]),
     ("rand", &["login", "bridge", "session", "store"]),
     ("reqwest", &["login", "bridge", "egress", "kimi_http"]),
+    ("rmcp", &["egress"]),
     ("rusqlite", &["store"]),
     ("rustix", &["login", "bridge", "checks", "cli", "container", "egress", "folders", "store", "types"]),
     ("rustls", &["bridge", "kimi_http"]),
     ("sd_notify", &["cli"]),
-    ("serde", &["agent", "login", "egress"]),
-    ("serde_json", &["agent", "login", "bridge", "cli", "api_error", "container", "egress", "practice"]),
+    ("serde", &["agent", "login", "egress", "tools"]),
+    (
+        "serde_json",
+        &[
+            "agent",
+            "login",
+            "bridge",
+            "cli",
+            "api_error",
+            "container",
+            "egress",
+            "practice",
+            "session",
+            "tools",
+        ],
+    ),
     ("sha2", &["login", "bridge", "container"]),
     ("strsim", &["config"]),
     ("tar", &["container"]),

@@ -20,10 +20,11 @@
 use agent_client_protocol::schema::ProtocolVersion;
 use agent_client_protocol::v1::schema::{
     AGENT_METHOD_NAMES, CLIENT_METHOD_NAMES, CancelNotification, ContentBlock, ImageContent, Implementation,
-    InitializeRequest, InitializeResponse, ListSessionsRequest, ListSessionsResponse, NewSessionRequest,
-    NewSessionResponse, PermissionOptionKind, PromptRequest, PromptResponse, RequestPermissionOutcome,
-    RequestPermissionRequest, RequestPermissionResponse, ResumeSessionRequest, SelectedPermissionOutcome,
-    SessionId, SessionNotification, SessionUpdate, StopReason,
+    InitializeRequest, InitializeResponse, ListSessionsRequest, ListSessionsResponse, McpServer,
+    McpServerHttp, NewSessionRequest, NewSessionResponse, PermissionOptionKind, PromptRequest,
+    PromptResponse, RequestPermissionOutcome, RequestPermissionRequest, RequestPermissionResponse,
+    ResumeSessionRequest, SelectedPermissionOutcome, SessionId, SessionNotification, SessionUpdate,
+    StopReason,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::de::DeserializeOwned;
@@ -56,6 +57,11 @@ const LIST: &str = "list";
 const RESUME: &str = "resume";
 const NEW: &str = "new";
 
+/// The host's tools, as the engine reaches them: the port of the container that leads to the egress proxy
+/// (`home.rs` of the agent-runner). The model knows each as `mcp__host__<name>`.
+const TOOL_SERVER_NAME: &str = "host";
+const TOOL_SERVER_URL: &str = "http://127.0.0.1:8787/mcp";
+
 /// The method that the image adds.
 const STEER: &str = "_session/steer";
 
@@ -66,6 +72,8 @@ pub struct AcpProtocol {
     folder: &'static str,
     stage: AcpStage,
     sight: ImageSupport,
+    /// Where the engine finds the host's tools; none if it cannot call any.
+    tool_servers: Vec<McpServer>,
     /// Ids of the prompts that have no answer yet: one, or more if the session asks too early and the engine
     /// refuses.
     prompts: Vec<String>,
@@ -120,6 +128,7 @@ impl AcpProtocol {
             folder,
             stage: AcpStage::Opening { resumed: None },
             sight: ImageSupport::Unsupported,
+            tool_servers: Vec::new(),
             prompts: Vec::new(),
             steers: Vec::new(),
             asked: 0,
@@ -143,7 +152,8 @@ impl AcpProtocol {
                 });
                 match newest {
                     Some(session) => {
-                        let resume = ResumeSessionRequest::new(session.session_id.clone(), self.folder);
+                        let resume = ResumeSessionRequest::new(session.session_id.clone(), self.folder)
+                            .mcp_servers(self.tool_servers.clone());
                         self.stage = AcpStage::Opening { resumed: Some(session.session_id) };
                         Incoming::Answer(encode_rpc_request(
                             RESUME,
@@ -186,6 +196,10 @@ impl AcpProtocol {
         if can.prompt_capabilities.image {
             self.sight = ImageSupport::Supported;
         }
+        if can.mcp_capabilities.http {
+            let server = McpServerHttp::new(TOOL_SERVER_NAME, TOOL_SERVER_URL);
+            self.tool_servers = vec![McpServer::Http(server)];
+        }
         if can.session_capabilities.list.is_none() || can.session_capabilities.resume.is_none() {
             return self.request_new_session();
         }
@@ -198,7 +212,7 @@ impl AcpProtocol {
         Incoming::Answer(encode_rpc_request(
             NEW,
             AGENT_METHOD_NAMES.session_new,
-            NewSessionRequest::new(self.folder),
+            NewSessionRequest::new(self.folder).mcp_servers(self.tool_servers.clone()),
         ))
     }
 
@@ -337,6 +351,8 @@ impl Protocol for AcpProtocol {
                 let cancel = CancelNotification::new(session);
                 Outgoing::Line(encode_rpc_notification(AGENT_METHOD_NAMES.session_cancel, cancel))
             }
+            // This engine calls the tools over MCP.
+            Request::ToolAnswer { .. } => Outgoing::Nothing,
             Request::Close => Outgoing::Close,
         }
     }

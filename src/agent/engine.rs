@@ -9,7 +9,7 @@ use super::kimi_cli_wire::WireProtocol;
 use super::lines::run_protocol;
 use super::messages::{AgentEvent, Request};
 use crate::paths;
-use crate::types::Engine;
+use crate::types::{Engine, Role};
 
 /// Where every engine works, in its container.
 const WORK_FOLDER: &str = paths::GROUP_IN_CONTAINER;
@@ -17,6 +17,7 @@ const WORK_FOLDER: &str = paths::GROUP_IN_CONTAINER;
 /// Speaks with an engine, in its own protocol, in a task of its own.
 pub fn spawn_protocol<W, R>(
     engine: Engine,
+    role: Role,
     stdin: W,
     stdout: R,
     requests: mpsc::Receiver<Request>,
@@ -27,7 +28,7 @@ pub fn spawn_protocol<W, R>(
 {
     match engine {
         Engine::KimiCli => {
-            let protocol = WireProtocol::start_handshake();
+            let protocol = WireProtocol::start_handshake(role);
             tokio::spawn(run_protocol(protocol, stdin, stdout, requests, events));
         }
         Engine::KimiCode => {

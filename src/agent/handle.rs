@@ -5,7 +5,7 @@ use tokio::sync::mpsc;
 
 use super::engine;
 use super::messages::{AgentEvent, Request};
-use crate::types::Engine;
+use crate::types::{Engine, Role};
 
 /// Requests on their way to the engine.
 const REQUESTS_IN_FLIGHT: usize = 16;
@@ -19,15 +19,20 @@ pub struct Agent {
 }
 
 impl Agent {
-    /// Starts to speak with the engine behind these pipes.
-    pub fn start_protocol<W, R>(engine: Engine, stdin: W, stdout: R) -> (Self, mpsc::Receiver<AgentEvent>)
+    /// Starts to speak with the engine behind these pipes, which serves a group with this role.
+    pub fn start_protocol<W, R>(
+        engine: Engine,
+        role: Role,
+        stdin: W,
+        stdout: R,
+    ) -> (Self, mpsc::Receiver<AgentEvent>)
     where
         W: AsyncWrite + Send + Unpin + 'static,
         R: AsyncRead + Send + Unpin + 'static,
     {
         let (requests, request_receiver) = mpsc::channel(REQUESTS_IN_FLIGHT);
         let (event_sender, events) = mpsc::channel(EVENTS_IN_FLIGHT);
-        engine::spawn_protocol(engine, stdin, stdout, request_receiver, event_sender);
+        engine::spawn_protocol(engine, role, stdin, stdout, request_receiver, event_sender);
         (Self { requests }, events)
     }
 

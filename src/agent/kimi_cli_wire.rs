@@ -14,8 +14,9 @@ use super::jsonrpc::{
     parse_rpc_line,
 };
 use super::lines::{Incoming, Outgoing, Protocol};
-use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
-use crate::types::{Failure, Trouble};
+use super::messages::{AgentEvent, EngineInput, EngineLoss, EngineToolCall, Request, TurnEnd};
+use crate::tools::{HostTool, ToolAnswer};
+use crate::types::{Failure, Role, Trouble};
 
 /// The version that this file was written against. The engine does not compare it.
 const PROTOCOL_VERSION: &str = "1.10";
@@ -52,13 +53,14 @@ impl WireProtocol {
     /// Begins with this line.
     ///
     /// It says in full what this client can do: the engine hides the tools that need more from the model.
-    pub fn start_handshake() -> (Self, String) {
+    pub fn start_handshake(role: Role) -> (Self, String) {
         let greeting = encode_rpc_request(
             GREETING_ID,
             "initialize",
             json!({
                 "protocol_version": PROTOCOL_VERSION,
                 "client": {"name": "nanokimi", "version": env!("CARGO_PKG_VERSION")},
+                "external_tools": HostTool::offered_to(role).map(encode_tool).collect::<Vec<_>>(),
                 "capabilities": {"supports_question": false, "supports_plan_mode": false},
             }),
         );
@@ -121,6 +123,7 @@ impl Protocol for WireProtocol {
                 json!({"user_input": render_user_input(input)}),
             )),
             Request::Cancel => Outgoing::Line(encode_rpc_request(&id("cancel"), "cancel", json!({}))),
+            Request::ToolAnswer { id, answer } => Outgoing::Line(encode_tool_answer(&id, &answer)),
             Request::Close => Outgoing::Close,
         }
     }
@@ -144,7 +147,12 @@ impl Protocol for WireProtocol {
                     "request" => parse_engine_request(&params),
                     _ => WireQuestion::Unknown(method),
                 };
-                Incoming::Answer(answer_engine_request(&id, question))
+                match question {
+                    WireQuestion::Tool(call) if id == call.id => {
+                        Incoming::Event(AgentEvent::ToolCalled(call))
+                    }
+                    question => Incoming::Answer(answer_engine_request(&id, question)),
+                }
             }
             RpcMessage::Response { id, outcome } => self.handle_rpc_response(&id, outcome),
             RpcMessage::Notification { method, .. } => {
@@ -219,8 +227,9 @@ enum WireQuestion {
     Hook {
         request_id: Value,
     },
-    /// A tool of ours. There is no such tool yet.
-    Tool(String),
+    /// A tool of the host.
+    Tool(EngineToolCall),
+    UnknownTool(String),
     Unknown(String),
 }
 
@@ -254,9 +263,32 @@ fn parse_engine_request(params: &Value) -> WireQuestion {
         "ApprovalRequest" => WireQuestion::Approval { request_id },
         "QuestionRequest" => WireQuestion::Choice { request_id, answers: first_option_answers(payload) },
         "HookRequest" => WireQuestion::Hook { request_id },
-        "ToolCallRequest" => WireQuestion::Tool(str_or_empty(&payload["name"]).to_owned()),
+        "ToolCallRequest" => parse_tool_call(payload),
         kind => WireQuestion::Unknown(kind.to_owned()),
     }
+}
+
+/// The call's own id is the request's too, and comes back with the answer.
+fn parse_tool_call(payload: &Value) -> WireQuestion {
+    let name = str_or_empty(&payload["name"]);
+    match (HostTool::find_by_name(name), payload["id"].as_str()) {
+        (Some(tool), Some(id)) => WireQuestion::Tool(EngineToolCall {
+            id: id.to_owned(),
+            tool,
+            arguments: str_or_empty(&payload["arguments"]).to_owned(),
+        }),
+        (Some(_) | None, _) => WireQuestion::UnknownTool(take_excerpt(name)),
+    }
+}
+
+/// A tool as the engine is told of it.
+fn encode_tool(tool: HostTool) -> Value {
+    json!({"name": tool.tool_name(), "description": tool.description(), "parameters": tool.parameters()})
+}
+
+fn encode_tool_answer(id: &str, answer: &ToolAnswer) -> String {
+    let value = json!({"is_error": answer.is_error, "output": answer.text, "message": "", "display": []});
+    encode_rpc_result(&id.into(), json!({"tool_call_id": id, "return_value": value}))
 }
 
 fn first_option_answers(payload: &Value) -> Map<String, Value> {
@@ -283,7 +315,8 @@ fn answer_engine_request(id: &Value, question: WireQuestion) -> String {
         WireQuestion::Hook { request_id } => {
             Ok(json!({"request_id": request_id, "action": "allow", "reason": ""}))
         }
-        WireQuestion::Tool(name) => Err(format!("There is no tool {name}")),
+        WireQuestion::Tool(call) => Err(format!("A call of {} has two ids", call.tool.tool_name())),
+        WireQuestion::UnknownTool(name) => Err(format!("There is no tool {name}")),
         WireQuestion::Unknown(kind) => {
             debug!(kind, "The engine asks something unknown");
             Err(format!("Unknown request: {kind}"))
@@ -376,7 +409,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn ready() -> WireProtocol {
-        let (mut wire, _) = WireProtocol::start_handshake();
+        let (mut wire, _) = WireProtocol::start_handshake(Role::Member);
         let heard = wire.handle_line(br#"{"jsonrpc":"2.0","id":"initialize","result":{}}"#);
         assert_eq!(heard, Incoming::Event(AgentEvent::Ready));
         wire
@@ -401,21 +434,33 @@ mod tests {
 
     #[test]
     fn the_greeting_says_who_we_are_and_what_we_cannot() {
-        let (_, greeting) = WireProtocol::start_handshake();
+        let (_, greeting) = WireProtocol::start_handshake(Role::Member);
         let greeting: Value = serde_json::from_str(&greeting).unwrap();
         assert_eq!(
             greeting,
             json!({"jsonrpc": "2.0", "method": "initialize", "id": "initialize", "params": {
                 "protocol_version": "1.10",
                 "client": {"name": "nanokimi", "version": env!("CARGO_PKG_VERSION")},
+                "external_tools": greeting["params"]["external_tools"],
                 "capabilities": {"supports_question": false, "supports_plan_mode": false},
             }})
+        );
+        let offered = |role| {
+            let (_, greeting) = WireProtocol::start_handshake(role);
+            let greeting: Value = serde_json::from_str(&greeting).unwrap();
+            greeting["params"]["external_tools"].as_array().unwrap().clone()
+        };
+        assert_eq!(offered(Role::Main).len(), HostTool::ALL.len());
+        let [first, ..] = &offered(Role::Member)[..] else { panic!("no tool") };
+        assert_eq!(
+            (&first["name"], &first["parameters"]["type"]),
+            (&json!("send_message"), &json!("object"))
         );
     }
 
     #[test]
     fn every_request_is_one_line_with_an_id_of_its_own() {
-        let (mut wire, _) = WireProtocol::start_handshake();
+        let (mut wire, _) = WireProtocol::start_handshake(Role::Member);
         let mut ask = |asked| line(wire.encode_request(asked));
         insta::assert_snapshot!(
             [
@@ -632,8 +677,8 @@ mod tests {
                 json!({"jsonrpc":"2.0","id":"h1","result":{"request_id":"h1","action":"allow","reason":""}}),
             ),
             (
-                r#"{"jsonrpc":"2.0","method":"request","id":"t1","params":{"type":"ToolCallRequest","payload":{"id":"t1","name":"send_message","arguments":"{}"}}}"#,
-                json!({"jsonrpc":"2.0","id":"t1","error":{"code":-32601,"message":"There is no tool send_message"}}),
+                r#"{"jsonrpc":"2.0","method":"request","id":"t1","params":{"type":"ToolCallRequest","payload":{"id":"t1","name":"fly","arguments":"{}"}}}"#,
+                json!({"jsonrpc":"2.0","id":"t1","error":{"code":-32601,"message":"There is no tool fly"}}),
             ),
             (
                 r#"{"jsonrpc":"2.0","method":"request","id":"n1","params":{"type":"NewRequest","payload":{}}}"#,
@@ -682,6 +727,30 @@ mod tests {
     }
 
     #[test]
+    fn a_tool_of_the_host_is_called_and_its_answer_goes_back_under_the_same_id() {
+        let mut wire = ready();
+        let called = r#"{"jsonrpc":"2.0","method":"request","id":"t1","params":{"type":"ToolCallRequest","payload":{"id":"t1","name":"send_message","arguments":"{\"text\":\"hi\"}"}}}"#;
+        let call = EngineToolCall {
+            id: "t1".to_owned(),
+            tool: HostTool::SendMessage,
+            arguments: r#"{"text":"hi"}"#.to_owned(),
+        };
+        assert_eq!(wire.handle_line(called.as_bytes()), Incoming::Event(AgentEvent::ToolCalled(call)));
+        let answer = ToolAnswer::done("Sent.");
+        let said = line(wire.encode_request(Request::ToolAnswer { id: "t1".to_owned(), answer }));
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(
+            said,
+            json!({"jsonrpc": "2.0", "id": "t1", "result": {"tool_call_id": "t1", "return_value":
+                {"is_error": false, "output": "Sent.", "message": "", "display": []}}})
+        );
+        for lie in [r#""id":"t2""#, r#""id":7"#, r#""id":null"#] {
+            let lied = called.replacen(r#""id":"t1""#, lie, 1);
+            assert!(!matches!(wire.handle_line(lied.as_bytes()), Incoming::Event(_)), "{lied}");
+        }
+    }
+
+    #[test]
     fn two_prompts_have_two_ends() {
         let mut wire = ready();
         wire.encode_request(Request::Prompt(EngineInput::from_text("one")));
@@ -696,7 +765,7 @@ mod tests {
     fn an_engine_that_is_none_is_quoted() {
         const STUB: &str = "kimi-cli is no longer maintained. Please use the new Kimi Code CLI.";
         let never = |said: &str| EngineLoss::NeverReady { said: said.to_owned() };
-        let hear = |line: &str| WireProtocol::start_handshake().0.handle_line(line.as_bytes());
+        let hear = |line: &str| WireProtocol::start_handshake(Role::Member).0.handle_line(line.as_bytes());
         assert_eq!(hear(STUB), Incoming::Lost(never(STUB)));
         assert_eq!(hear("42"), Incoming::Lost(never("42")), "JSON, but no object");
         assert_eq!(hear(&"é".repeat(1000)), Incoming::Lost(never(&"é".repeat(SAID_MAX))));
@@ -704,10 +773,13 @@ mod tests {
             hear(r#"{"id":"initialize","error":{"code":-32602,"message":"Invalid parameters"}}"#),
             Incoming::Lost(never("Invalid parameters"))
         );
-        assert_eq!(WireProtocol::start_handshake().0.handle_stdout_end(b"half a li"), never("half a li"));
-        assert_eq!(WireProtocol::start_handshake().0.handle_stdout_end(b""), never(""));
+        assert_eq!(
+            WireProtocol::start_handshake(Role::Member).0.handle_stdout_end(b"half a li"),
+            never("half a li")
+        );
+        assert_eq!(WireProtocol::start_handshake(Role::Member).0.handle_stdout_end(b""), never(""));
 
-        let (mut wire, _) = WireProtocol::start_handshake();
+        let (mut wire, _) = WireProtocol::start_handshake(Role::Member);
         assert_eq!(wire.handle_line(b"{\"hello\":1}"), Incoming::Nothing);
         assert_eq!(wire.handle_line(b"Traceback"), Incoming::Lost(never("{\"hello\":1}\nTraceback")));
     }
@@ -731,7 +803,7 @@ mod tests {
             ready().handle_long_line_start(request),
             Incoming::Lost(EngineLoss::Garbage { .. })
         ));
-        let early = WireProtocol::start_handshake().0.handle_long_line_start(event);
+        let early = WireProtocol::start_handshake(Role::Member).0.handle_long_line_start(event);
         assert!(
             matches!(early, Incoming::Lost(EngineLoss::NeverReady { said }) if said.starts_with("{\"jsonrpc"))
         );
@@ -797,7 +869,7 @@ mod tests {
         fn no_line_is_too_odd(lines in prop::collection::vec(
             prop_oneof![almost_protocol().prop_map(String::into_bytes), prop::collection::vec(any::<u8>(), 0..80)], 0..20,
         )) {
-            let (mut wire, _) = WireProtocol::start_handshake();
+            let (mut wire, _) = WireProtocol::start_handshake(Role::Member);
             for line in &lines {
                 match wire.handle_line(line) {
                     Incoming::Lost(EngineLoss::NeverReady { said } | EngineLoss::Garbage { said }) => {

@@ -343,6 +343,7 @@ mod tests {
 
     use super::super::{Agent, Engine as Program, EngineInput, TurnEnd};
     use super::*;
+    use crate::types::Role;
 
     /// The engine's side of the pipes.
     struct TestEnginePipes {
@@ -358,7 +359,7 @@ mod tests {
     fn start_as(program: Program, pipe_bytes: usize) -> (Agent, mpsc::Receiver<AgentEvent>, TestEnginePipes) {
         let (stdin, engine_stdin) = tokio::io::duplex(pipe_bytes);
         let (stdout, engine_stdout) = tokio::io::duplex(pipe_bytes);
-        let (agent, events) = Agent::start_protocol(program, stdin, engine_stdout);
+        let (agent, events) = Agent::start_protocol(program, Role::Member, stdin, engine_stdout);
         (agent, events, TestEnginePipes { stdin: BufReader::new(engine_stdin).lines(), stdout })
     }
 

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use crate::tools::{HostTool, ToolAnswer};
 use crate::types::Failure;
 
 /// Input for the engine: text, which must already be wrapped (`render::prompt`), and pictures to look at.
@@ -41,6 +42,8 @@ pub enum Request {
     Steer(EngineInput),
     /// Ends the running turn early.
     Cancel,
+    /// What came of [`AgentEvent::ToolCalled`].
+    ToolAnswer { id: String, answer: ToolAnswer },
     /// Closes the engine's stdin: it saves and ends by itself.
     Close,
 }
@@ -58,11 +61,23 @@ pub enum AgentEvent {
     Working {
         tool: String,
     },
+    /// The engine calls a tool of the host over its own protocol, and waits for a [`Request::ToolAnswer`]. An
+    /// engine that calls them over MCP says nothing of it here.
+    ToolCalled(EngineToolCall),
     /// The oldest steer that was not yet taken has reached the model's input.
     SteerTaken,
     TurnOver(TurnEnd),
     /// The engine's stdout ended or was beyond understanding. Nothing follows.
     Gone(EngineLoss),
+}
+
+/// A call of a tool of the host, as an engine's protocol carries it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EngineToolCall {
+    pub id: String,
+    pub tool: HostTool,
+    /// JSON, as the model wrote it.
+    pub arguments: String,
 }
 
 /// How a turn ended.

@@ -7,12 +7,13 @@ use std::process::ExitCode;
 use anyhow::{Result, bail};
 use clap::Subcommand as ClapSubcommand;
 
-use self::set::{Choices, parse_trigger_word};
+use self::set::Choices;
 use super::chats::{chat_title, console_chat_id, parse_chat_id};
 use super::install::Install;
 use super::ui;
 use crate::folders;
 use crate::types::{ChatId, EngineChoice, ForwardPolicy, Group, GroupName, Role};
+use crate::writing::parse_trigger_word;
 
 #[derive(ClapSubcommand)]
 pub enum Verb {

@@ -4,6 +4,7 @@
 //! ```text
 //! /coding/v1/*   ──▶  relay: the stand-in login becomes the real one                      ──▶  the Kimi API
 //! CONNECT, http: ──▶  forward_proxy: the group's web policy, and public addresses only    ──▶  the web
+//! /mcp           ──▶  tool_server: what the host does for the agent, if it may                 ──▶  the session
 //! anything else  ──▶  an error
 //! ```
 //!
@@ -26,10 +27,12 @@ mod request_check;
 mod response_stream;
 mod retry_policy;
 mod server;
+mod tool_server;
 mod unread;
 mod upstream;
 
 pub use server::{EgressProxy, start_egress_proxy};
+pub use tool_server::ToolCall;
 pub use upstream::KimiUpstream;
 
 #[cfg(test)]

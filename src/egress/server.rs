@@ -16,12 +16,14 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
 use super::forward_proxy::{ForwardProxy, Network, SystemNetwork, TrafficCounter, Tunnel};
 use super::ledger::Ledger;
 use super::relay::Relay;
+use super::tool_server::{ToolCall, ToolServer};
 use super::unread::UnreadTimeoutStream;
 use super::upstream::KimiUpstream;
 use crate::panics::{WorkPanicked, catch_panic, lock_unpoisoned};
@@ -48,13 +50,19 @@ pub struct EgressProxy {
 }
 
 /// Starts the egress proxy of a group, with the group's policy of now: makes `folder` (only for this user)
-/// and listens on `door.sock` in it, in place of a socket that an earlier run has left.
+/// and listens on `door.sock` in it, in place of a socket that an earlier run has left. The calls of the host's
+/// tools go to `tool_calls`.
 ///
 /// # Errors
 /// The folder or socket cannot be made, or `upstream` leads to a URL to which the login may not be sent:
 /// neither `https` nor on this machine.
-pub async fn start_egress_proxy(folder: &Path, upstream: KimiUpstream, group: &Group) -> Result<EgressProxy> {
-    start_with_network(folder, upstream, group, SystemNetwork::new()).await
+pub async fn start_egress_proxy(
+    folder: &Path,
+    upstream: KimiUpstream,
+    group: &Group,
+    tool_calls: mpsc::Sender<ToolCall>,
+) -> Result<EgressProxy> {
+    start_with_network(folder, upstream, group, tool_calls, SystemNetwork::new()).await
 }
 
 /// The same with a network of the caller's, such as a test's.
@@ -62,6 +70,7 @@ pub async fn start_with_network<N: Network>(
     folder: &Path,
     upstream: KimiUpstream,
     group: &Group,
+    tool_calls: mpsc::Sender<ToolCall>,
     network: N,
 ) -> Result<EgressProxy> {
     let ledger = Arc::new(Ledger::default());
@@ -70,15 +79,16 @@ pub async fn start_with_network<N: Network>(
     let web = ForwardProxy::new(group.name.clone(), group.web.clone(), network, Arc::clone(&traffic));
     let (listener, socket) = SocketFile::bind_in_folder(folder)
         .with_context(|| format!("Failed to start the egress proxy in {}", folder.display()))?;
-    let server =
-        tokio::spawn(accept_connections(listener, Arc::new(Upstreams { relay, web }), group.name.clone()));
+    let upstreams = Arc::new(Upstreams { relay, web, tools: ToolServer::new(group.role, tool_calls) });
+    let server = tokio::spawn(accept_connections(listener, upstreams, group.name.clone()));
     Ok(EgressProxy { socket, ledger, traffic, server })
 }
 
-/// The two ways out.
+/// The ways out.
 struct Upstreams<N> {
     relay: Relay,
     web: ForwardProxy<N>,
+    tools: ToolServer,
 }
 
 impl EgressProxy {
@@ -188,6 +198,9 @@ async fn handle_connection<N: Network>(stream: UnixStream, upstreams: Arc<Upstre
                 let outcome = upstreams.web.proxy_request(request).await;
                 *lock_unpoisoned(&tunnel_slot) = outcome.tunnel;
                 return Ok::<_, Infallible>(outcome.response);
+            }
+            if ToolServer::is_tool_request(&request) {
+                return Ok(upstreams.tools.handle_tool_request(request).await);
             }
             Ok(upstreams.relay.relay_request(request, upstreams.web.deny_kimi_web_request()).await)
         }

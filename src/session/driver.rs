@@ -20,6 +20,7 @@ use super::memory::MemoryTrust;
 use super::progress::{ProgressSchedule, ProgressUpdate};
 use super::share::Overuse;
 use super::token_limit::group_within_token_limit;
+use super::tool_calls::{self, RunningTurn};
 use super::turn::Turn;
 use super::whole_texts;
 use crate::agent::{AgentEvent, EngineInput, Request};
@@ -214,6 +215,13 @@ impl<C: Containers> SessionDriver<C> {
                 tracing::debug!(tool, "The engine uses a tool");
                 None
             }
+            AgentEvent::ToolCalled(call) => {
+                tracing::debug!(tool = call.tool.tool_name(), "The engine calls a tool of the host");
+                if let Some(engine) = &self.engine {
+                    tool_calls::forward_engine_call(engine.agent.clone(), &engine.tool_calls, call);
+                }
+                None
+            }
             AgentEvent::TurnOver(end) => self.handle_turn_end(end).await,
             AgentEvent::Gone(gone) => Some(SessionEvent::Lost(self.classify_engine_loss(&gone))),
         }
@@ -260,6 +268,10 @@ impl<C: Containers> SessionDriver<C> {
         self.send_read_receipts(&group.chat, &claim);
         let input = self.build_input(&group, &mut claim).await;
         self.turn = Some(Turn::from_claim(&claim, &group, &input));
+        if let Some(engine) = &self.engine {
+            let turn = RunningTurn { id: claim.turn, called_by: claim.called_by };
+            engine.running_turn.send_replace(Some(turn));
+        }
         self.progress = Some(ProgressSchedule::new(Instant::now()));
         self.send_engine_request(Request::Prompt(input));
         Ok(SessionEvent::Prompted)

@@ -6,17 +6,18 @@ use std::path::{Path, PathBuf};
 use std::time::Duration;
 
 use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::{sleep, timeout};
 use tracing::Instrument;
 
 use super::context::SessionContext;
 use super::images::Vision;
 use super::share::{self, Overuse};
+use super::tool_calls::{self, RunningTurn};
 use crate::agent::{Agent, AgentEvent};
 use crate::container::spec::SearchServices;
 use crate::container::{ContainerExit, Containers, DaemonUser, RunningContainer, image, spec};
-use crate::egress::{self, EgressProxy};
+use crate::egress::{self, EgressProxy, ToolCall};
 use crate::folders::GlobalFolderState;
 use crate::login::config_toml;
 use crate::panics::run_blocking;
@@ -46,6 +47,10 @@ pub struct RunningEngine {
     /// None after it was reported.
     pub exit: Option<oneshot::Receiver<ContainerExit>>,
     pub egress: EgressProxy,
+    /// Where calls of the host's tools go that come over the engine's own protocol.
+    pub tool_calls: mpsc::Sender<ToolCall>,
+    /// What the tools of the host go by.
+    pub running_turn: watch::Sender<Option<RunningTurn>>,
     /// Whether it has had a turn.
     pub has_worked: bool,
     pub vision: Vision,
@@ -184,9 +189,10 @@ async fn try_launch_engine<C: Containers>(
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
     context.sweep_old_containers().await.map_err(no_docker)?;
     let daemon = context.containers.fetch_daemon_user().await.map_err(no_docker)?;
-    let PreparedLaunch { spec, egress, global } = prepare_launch(context, &group, program, daemon)
-        .await
-        .map_err(|error| failure_from_error(context, &error))?;
+    let PreparedLaunch { spec, egress, tool_calls, running_turn, global } =
+        prepare_launch(context, &group, program, daemon)
+            .await
+            .map_err(|error| failure_from_error(context, &error))?;
     let prompt_files = PromptFiles::with_global_state(global, &context.paths, &group.name);
     let vision =
         Vision::from_engine_config(&context.paths.engine_config_file(), context.settings.model.as_deref());
@@ -205,13 +211,15 @@ async fn try_launch_engine<C: Containers>(
     tokio::spawn(
         share::watch_for_overuse(context.paths.clone(), group.clone(), limits, over).in_current_span(),
     );
-    let (agent, events) = Agent::start_protocol(program, stdin, stdout);
+    let (agent, events) = Agent::start_protocol(program, group.role, stdin, stdout);
     Ok(RunningEngine {
         container: name,
         agent,
         events,
         exit: Some(exit_receiver),
         egress,
+        tool_calls,
+        running_turn,
         has_worked: false,
         vision,
         overuse: Some(overuse),
@@ -241,6 +249,8 @@ async fn remove_unstarted_container<C: Containers>(context: &SessionContext<C>, 
 struct PreparedLaunch {
     spec: spec::ContainerSpec,
     egress: EgressProxy,
+    tool_calls: mpsc::Sender<ToolCall>,
+    running_turn: watch::Sender<Option<RunningTurn>>,
     /// The global folder as it was when it was copied.
     global: GlobalFolderState,
 }
@@ -295,9 +305,15 @@ async fn prepare_launch<C: Containers>(
         context.settings.model.as_deref(),
     );
     let upstream = context.upstream.clone().with_models(models);
-    let egress =
-        egress::start_egress_proxy(&context.paths.egress_folder(&group.name), upstream, group).await?;
-    Ok(PreparedLaunch { spec, egress, global })
+    let (tool_calls, running_turn) = tool_calls::spawn_tool_calls(context, group);
+    let egress = egress::start_egress_proxy(
+        &context.paths.egress_folder(&group.name),
+        upstream,
+        group,
+        tool_calls.clone(),
+    )
+    .await?;
+    Ok(PreparedLaunch { spec, egress, tool_calls, running_turn, global })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform. They reach the whole web.

@@ -181,6 +181,9 @@ impl<C: Containers> SessionDriver<C> {
             self.memory.record_engine_success(&self.context, &turn.chat).await;
         }
         self.progress = None;
+        if let Some(engine) = &self.engine {
+            engine.running_turn.send_replace(None);
+        }
         let usage = self.engine.as_ref().map(|engine| engine.egress.take_usage()).unwrap_or_default();
         self.context.orders.try_send(Order::Typing { chat: turn.chat.clone(), shown: Typing::Off }).ok();
         let unread = turn.unread_rows();

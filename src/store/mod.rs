@@ -21,6 +21,7 @@ mod reserve;
 mod row;
 mod schema;
 mod stops;
+mod turn_messages;
 mod turns;
 mod unread;
 mod usage;
@@ -50,6 +51,7 @@ pub use outbox::{
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
 pub use stops::AgentStop;
+pub use turn_messages::{TurnMessage, TurnMessageResult};
 pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{DayUsage, GroupStatus, GroupUsage};

@@ -192,12 +192,12 @@ fn what_cannot_be_chosen_is_refused() {
     assert_snapshot!(refuses(&["--web", "allowlist", "--hosts", "https://example.org/"]), @r#""https://example.org/" is not the name of a host, such as example.org, without https:// and without a path"#);
     assert_snapshot!(refuses(&["--daily-tokens", "many"]), @r#"--daily-tokens needs a number, such as 200000, or "none", not "many""#);
     assert_snapshot!(refuses(&["--daily-tokens", "9999999999999999999"]), @r#"--daily-tokens needs a number, such as 200000, or "none", not "9999999999999999999""#);
-    assert_snapshot!(refuses(&["--trigger", "@"]), @"--trigger needs a word, such as Kai");
+    assert_snapshot!(refuses(&["--trigger", "@"]), @"The trigger needs a word, such as Kai");
 }
 
 #[test]
 fn a_trigger_is_a_word() {
-    assert_snapshot!(Home::new().refuses(&["groups", "add", "work", "--trigger", "@"]), @"--trigger needs a word, such as Kai");
+    assert_snapshot!(Home::new().refuses(&["groups", "add", "work", "--trigger", "@"]), @"The trigger needs a word, such as Kai");
 }
 
 #[test]

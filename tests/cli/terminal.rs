@@ -73,12 +73,12 @@ fn no_verb_lets_words_act_on_the_terminal() {
 fn a_trigger_is_what_people_can_type() {
     let home = Home::new();
     let refusal = |trigger: &str| home.refuses(&["groups", "set", "family", "--trigger", trigger]);
-    assert_snapshot!(refusal("\x1b[31mKai"), @"--trigger has a control character in it; type the word anew, such as Kai");
+    assert_snapshot!(refusal("\x1b[31mKai"), @"The trigger has a control character in it; type the word anew, such as Kai");
     for trigger in ["K\nai", "Kai\n", "K\tai", "\u{9b}Kai", "\u{7f}Kai", "Kai\r", "\x07", EVIL] {
-        assert!(refusal(trigger).starts_with("--trigger has a control character"), "{trigger:?}");
+        assert!(refusal(trigger).starts_with("The trigger has a control character"), "{trigger:?}");
     }
-    assert_snapshot!(refusal(&"a".repeat(61)), @"--trigger is longer than 60 characters; choose a shorter word, such as Kai");
-    assert_snapshot!(refusal("@\u{200e}\u{200b}"), @"--trigger needs a word, such as Kai");
+    assert_snapshot!(refusal(&"a".repeat(61)), @"The trigger is longer than 60 characters; choose a shorter word, such as Kai");
+    assert_snapshot!(refusal("@\u{200e}\u{200b}"), @"The trigger needs a word, such as Kai");
     for (trigger, listed) in
         [("Ñandú", "@Ñandú"), ("@小开", "@小开"), ("\u{2066}Kai\u{2069}", "@Kai"), ("Kai Bot", "@Kai Bot")]
     {

@@ -25,6 +25,7 @@ mod secrets;
 mod shared_login;
 mod soak;
 mod steering;
+mod tools;
 mod trouble;
 mod web;
 mod whatsapp;

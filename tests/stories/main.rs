@@ -30,6 +30,7 @@ mod replying;
 mod restarts;
 mod steering;
 mod tokens;
+mod tools;
 mod trouble;
 mod unread;
 mod world;

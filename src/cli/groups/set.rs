@@ -6,7 +6,7 @@ use clap::{Args, ValueEnum};
 use super::super::install::Install;
 use super::super::ui;
 use crate::types::{Engine, ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
-use crate::writing::normalize_typed_text;
+use crate::writing::parse_trigger_word;
 
 /// The word that takes a choice back.
 const DEFAULT: &str = "default";
@@ -172,26 +172,6 @@ fn parse_daily_tokens(number: &str) -> Result<Option<u64>> {
         Ok(tokens) if i64::try_from(tokens).is_ok() => Ok(Some(tokens)),
         Ok(_) | Err(_) => bail!("--daily-tokens needs a number, such as 200000, or \"none\", not {number:?}"),
     }
-}
-
-/// Longest word of `--trigger`, in characters: people type it into a phone.
-const TRIGGER_MAX_CHARS: usize = 60;
-
-/// The word of `--trigger`, with or without its "@".
-pub fn parse_trigger_word(typed: &str) -> Result<String> {
-    // Refused, and not left out like what comes along when a word is pasted: nobody copies these by chance.
-    if typed.chars().any(char::is_control) {
-        bail!("--trigger has a control character in it; type the word anew, such as Kai");
-    }
-    let typed = normalize_typed_text(typed);
-    let word = typed.trim_start_matches('@').trim();
-    if word.is_empty() {
-        bail!("--trigger needs a word, such as Kai");
-    }
-    if word.chars().count() > TRIGGER_MAX_CHARS {
-        bail!("--trigger is longer than {TRIGGER_MAX_CHARS} characters; choose a shorter word, such as Kai");
-    }
-    Ok(word.to_owned())
 }
 
 /// What a policy is called.

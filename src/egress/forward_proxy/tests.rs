@@ -14,7 +14,7 @@ use tokio::net::{TcpListener, TcpStream, UnixStream};
 use tokio::time::{Instant, timeout};
 
 use super::super::server::{EgressProxy, start_with_network};
-use super::super::tests::{Log, PATIENCE, Pipe, connect_to};
+use super::super::tests::{Log, PATIENCE, Pipe, connect_to, no_tools};
 use super::super::upstream::KimiUpstream;
 use super::Network;
 use super::proxy::QUIET_TIMEOUT;
@@ -107,7 +107,8 @@ impl ProxyFixture {
             authorization,
             tokio::sync::watch::Sender::new(None),
         );
-        let egress = start_with_network(folder.path(), upstream, &group, internet.clone()).await.unwrap();
+        let egress =
+            start_with_network(folder.path(), upstream, &group, no_tools(), internet.clone()).await.unwrap();
         Self { egress, folder, hosts, internet }
     }
 

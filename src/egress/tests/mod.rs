@@ -1,6 +1,7 @@
 //! Egress proxies over real unix sockets. The test itself is the engine on one side and the Kimi API on the
 //! other, byte by byte, so that it knows what has been sent and what has not.
 
+mod tools;
 mod troubles;
 
 use std::fs::{self, File};
@@ -13,11 +14,11 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream, UnixStream};
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::server::{CONNECTIONS_MAX, SOCKET_NAME};
-use super::{EgressProxy, KimiUpstream, relay, start_egress_proxy, unread};
+use super::{EgressProxy, KimiUpstream, ToolCall, relay, start_egress_proxy, unread};
 use crate::types::{
     Authorization, ChatId, Failure, Group, GroupName, Role, Secret, TokenUsage, Trouble, WebPolicy,
 };
@@ -49,7 +50,7 @@ impl EgressFixture {
         let (refused_tokens, refused_login) = watch::channel(None);
         let upstream = KimiUpstream::new(base, authorization, refused_tokens)
             .with_models(models.iter().copied().map(str::to_owned).collect());
-        let egress = start_egress_proxy(folder.path(), upstream, &group).await.unwrap();
+        let egress = start_egress_proxy(folder.path(), upstream, &group, no_tools()).await.unwrap();
         Self { egress, folder, api, login, refused_login }
     }
 
@@ -67,6 +68,11 @@ impl EgressFixture {
         let head = api.until("\r\n\r\n").await;
         (head, api)
     }
+}
+
+/// Where no call of a tool is answered.
+pub(super) fn no_tools() -> mpsc::Sender<ToolCall> {
+    mpsc::channel(1).0
 }
 
 pub(super) async fn connect_to(folder: &Path) -> Pipe<UnixStream> {
@@ -402,7 +408,8 @@ async fn whatever_is_not_the_kimi_api_stays_inside() {
     for (line, status) in [
         ("GET /coding/v1/../../admin HTTP/1.1", 403),
         ("GET /coding/v1/%2e%2e/admin HTTP/1.1", 403),
-        ("GET /mcp HTTP/1.1", 404),
+        ("GET /mcpx HTTP/1.1", 404),
+        ("POST /mcp/x HTTP/1.1", 404),
         ("TRACE /coding/v1/models HTTP/1.1", 403),
     ] {
         let answer = fixture
@@ -504,7 +511,7 @@ async fn a_door_opens_beneath_a_very_long_path() {
     let folder = root.path().join("a-long-name-".repeat(15)).join("and-another-".repeat(15));
     let (_login, authorization) = watch::channel(missing("nobody"));
     let upstream = KimiUpstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::new(None));
-    let _door = start_egress_proxy(&folder, upstream, &without_web()).await.unwrap();
+    let _door = start_egress_proxy(&folder, upstream, &without_web(), no_tools()).await.unwrap();
     let mut engine = connect_to(&folder).await;
     engine.send(LOOK).await;
     assert!(engine.rest().await.starts_with("HTTP/1.1 400 "));
@@ -537,7 +544,8 @@ async fn a_new_door_takes_the_place_of_an_old_one() {
     let fixture = EgressFixture::new().await;
     let (_login, authorization) = watch::channel(missing("the new one"));
     let upstream = KimiUpstream::new("http://127.0.0.1:9/coding/v1", authorization, watch::Sender::new(None));
-    let second = start_egress_proxy(fixture.folder.path(), upstream, &without_web()).await.unwrap();
+    let second =
+        start_egress_proxy(fixture.folder.path(), upstream, &without_web(), no_tools()).await.unwrap();
     let EgressFixture { egress, folder, .. } = fixture;
     drop(egress);
     let mut engine = connect_to(folder.path()).await;
@@ -590,6 +598,7 @@ async fn the_login_is_sent_over_https_or_within_this_machine() {
             folder.path(),
             KimiUpstream::new(base, authorization, watch::Sender::new(None)),
             &without_web(),
+            no_tools(),
         )
         .await;
         assert_eq!(opened.is_ok(), good, "{base}");

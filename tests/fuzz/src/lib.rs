@@ -21,11 +21,12 @@ mod mounted {
     }
     pub mod paths;
     pub mod render;
+    pub mod tools;
     pub mod types;
     pub mod writing;
 }
 mod targets;
 
 // Under the names by which they know each other.
-use mounted::{agent, api_error, egress, paths, render, types, writing};
+use mounted::{agent, api_error, egress, paths, render, tools, types, writing};
 pub use targets::{answer, asked, engine, meter, prompt, proxy};

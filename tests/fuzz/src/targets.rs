@@ -17,7 +17,7 @@ use crate::egress::meter::{Meter, MeterReading, StreamEnding};
 use crate::egress::request_check::{NamedModel, check_model_request};
 use crate::render::prompt::{FileLocation, Prompt, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 use crate::render::{AnswerPart, FILES_MAX, MESSAGE_LIMIT_CHARS, MentionablePerson, render_answer};
-use crate::types::{Forwarded, GroupName, HostName, MediaKind, MessageId, SenderId, WebPolicy};
+use crate::types::{Forwarded, GroupName, HostName, MediaKind, MessageId, Role, SenderId, WebPolicy};
 
 /// More than the messages of any answer: ten files, texts around them, a reaction.
 const PARTS_BOUND: usize = 2 * FILES_MAX + 1;
@@ -114,7 +114,7 @@ pub fn engine(data: &[u8]) {
     let Some((first, said)) = data.split_first() else { return };
     let engine = if first % 2 == 0 { Engine::KimiCli } else { Engine::KimiCode };
     let events = RUNTIME.block_on(async {
-        let (agent, mut events) = Agent::start_protocol(engine, sink(), Cursor::new(said.to_vec()));
+        let (agent, mut events) = Agent::start_protocol(engine, Role::Main, sink(), Cursor::new(said.to_vec()));
         for request in [
             Request::Prompt(EngineInput::from_text("<context")),
             Request::Steer(EngineInput::from_text("<context")),

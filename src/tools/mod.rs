@@ -1,0 +1,25 @@
+//! What an agent can have the host do: one tool per file, with its name, its parameters, what the model reads of
+//! it, and its rule. Pure: `session::tool_calls` carries out what the rule allows.
+//!
+//! ```text
+//! engine ──MCP──▶ egress ──ToolCall──▶ session::tool_calls ──▶ guard (here) ──▶ store
+//! ```
+//! Rights come from the socket, which belongs to one group, and from the database; never from an argument. To
+//! add a tool, write its file and name it in [`HostTool`], in [`HostTool::ALL`] and in
+//! [`HostTool::definition`].
+
+mod action;
+mod add_group;
+mod definition;
+mod guard;
+mod list_chats;
+mod list_groups;
+mod react;
+mod remove_group;
+mod send_file;
+mod send_message;
+mod set_group;
+
+pub use action::{ToolAction, ToolAnswer};
+pub use definition::{HostTool, OFFERED_BYTES_MAX};
+pub use guard::{CallFacts, Denial, Destination, GuardDecision, guard_action};

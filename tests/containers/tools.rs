@@ -1,0 +1,37 @@
+//! The host's tools, called by the real engines in their own ways.
+
+use nanokimi::agent::Engine;
+use support::container_world::World;
+
+/// The name under which the engine's model knows a tool of the host.
+fn tool_of(engine: Engine, tool: &str) -> String {
+    match engine {
+        Engine::KimiCode => format!("mcp__host__{tool}"),
+        Engine::KimiCli => tool.to_owned(),
+    }
+}
+
+#[tokio::test]
+async fn a_message_sent_while_the_agent_works_arrives_before_its_answer() {
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        let call = tool_of(engine, "send_message");
+        world.says("family", &format!("@Kai CALL {call} {{\"text\":\"Give me a minute\"}}")).await;
+        assert_eq!(world.hears_in("family").await, "Kai: Give me a minute", "{engine}");
+        assert_eq!(world.hears_in("family").await, "Kai: tool said: Sent.", "{engine}");
+        world.ends().await;
+    }
+}
+
+#[tokio::test]
+async fn no_agent_but_the_main_channels_writes_to_another_chat() {
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        let call = tool_of(engine, "send_message");
+        world.says("family", &format!("@Kai CALL {call} {{\"text\":\"psst\",\"to\":\"main\"}}")).await;
+        let said = world.hears_in("family").await;
+        assert!(said.contains("do not work around it"), "{engine}: {said}");
+        assert_eq!(world.outbox("main").len(), 0, "{engine}");
+        world.ends().await;
+    }
+}
