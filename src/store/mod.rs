@@ -21,6 +21,7 @@ mod reserve;
 mod row;
 mod schema;
 mod stops;
+mod tasks;
 mod turns;
 mod unread;
 mod usage;
@@ -50,6 +51,7 @@ pub use outbox::{
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
 pub use stops::AgentStop;
+pub use tasks::{ClaimedTasks, Task, TaskRun, TaskState};
 pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{DayUsage, GroupStatus, GroupUsage};
@@ -57,6 +59,7 @@ pub use whatsapp_account::LinkRecord;
 
 pub use crate::rules::Rules;
 pub use crate::rules::delivery::SendResult;
+pub use crate::rules::tasks::{PauseReason, TaskDraft, TaskEdit, TaskRefusal, TaskRunState};
 pub use crate::rules::turns::{MAX_ATTEMPTS, PendingAfterTurn, TurnOutcome};
 
 use crate::panics::{lock_unpoisoned, run_blocking};
@@ -197,7 +200,7 @@ impl Store {
         while self.with_connection(move |connection| delete_expired_batch(connection, before)).await?
             == ExpiryProgress::MoreLeft
         {}
-        Ok(())
+        self.with_connection(move |connection| tasks::delete_done_tasks(connection, before)).await
     }
 }
 
