@@ -85,7 +85,7 @@ CREATE TABLE link (
 
 -- Messages of registered chats. pending -> claimed (by a turn) -> done | parked (given up, told to the chat).
 -- edits: the message whose new text this is. text_path: the file with all of a text that a prompt told in part. quote_source:
--- whose word it is what was quoted. media_…, quote_media_…: what is attached to it, and to what it quotes.
+-- whose word it is what was quoted. task_run: the run of a task that wrote it. media_…, quote_media_…: what is attached to it, and to what it quotes.
 CREATE TABLE "inbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
@@ -122,7 +122,7 @@ CREATE TABLE "inbox" (
     quote_media_handle BLOB,
     quote_media_state TEXT CHECK (quote_media_state IN ('wanted', 'saved', 'missing')),
     quote_media_path TEXT,
-    quote_media_missing TEXT,
+    quote_media_missing TEXT, task_run INTEGER,
     UNIQUE (chat, wa_id, sender)
 ) STRICT;
 CREATE INDEX inbox_pending ON inbox (chat, wake, id) WHERE state = 'pending';
@@ -239,3 +239,46 @@ CREATE TABLE unread (
     handle BLOB NOT NULL,
     UNIQUE (chat, wa_id)
 ) STRICT;
+
+-- What Kai does on time, in the chat of a group. schedule, late: in the words of `nanokimi tasks`; zone: an IANA name.
+-- context: 'isolated' is reserved. next_at: when it is due next, of an active one. failures: how many in a row.
+-- paused_why: 'asked' by somebody, or since runs failed or used too many tokens, of which its chat is told at pause_told_at.
+CREATE TABLE tasks (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    group_name TEXT NOT NULL REFERENCES groups (name) ON DELETE CASCADE,
+    text TEXT NOT NULL,
+    schedule TEXT NOT NULL,
+    zone TEXT NOT NULL,
+    late TEXT NOT NULL DEFAULT 'once',
+    context TEXT NOT NULL DEFAULT 'group' CHECK (context IN ('group', 'isolated')),
+    max_tokens INTEGER,
+    state TEXT NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'done')),
+    paused_why TEXT CHECK (paused_why IN ('asked', 'failures', 'tokens')),
+    pause_told_at INTEGER,
+    next_at INTEGER,
+    failures INTEGER NOT NULL DEFAULT 0,
+    created_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX tasks_due ON tasks (next_at) WHERE state = 'active';
+CREATE INDEX tasks_group ON tasks (group_name);
+CREATE INDEX tasks_untold ON tasks (id) WHERE state = 'paused' AND pause_told_at IS NULL;
+
+-- The times that a task was due, each once. due -> running (told to the agent by this turn) -> answered | failed | unknown
+-- (nanokimi was killed meanwhile; its chat is told at told_at, and it is not repeated). skipped: it was too late for the
+-- task's rule, or another run of it waited or went on.
+CREATE TABLE task_runs (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    task INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+    due_at INTEGER NOT NULL,
+    late_millis INTEGER NOT NULL,
+    state TEXT NOT NULL CHECK (state IN ('due', 'running', 'answered', 'failed', 'unknown', 'skipped')),
+    turn INTEGER,
+    tokens INTEGER NOT NULL DEFAULT 0,
+    ended_at INTEGER,
+    told_at INTEGER,
+    UNIQUE (task, due_at)
+) STRICT;
+CREATE INDEX task_runs_open ON task_runs (task) WHERE state IN ('due', 'running');
+CREATE INDEX task_runs_running ON task_runs (turn) WHERE state = 'running';
+CREATE INDEX task_runs_untold ON task_runs (id) WHERE state = 'unknown' AND told_at IS NULL;
+CREATE INDEX inbox_task_run ON inbox (task_run) WHERE task_run IS NOT NULL;

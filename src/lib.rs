@@ -7,7 +7,7 @@
 //! | level | modules | |
 //! |---|---|---|
 //! | 0 values | `types` `clock` `rate` `backoff` `paths` `panics` `writing` `kimi_http` | what everything speaks |
-//! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `tools` `api_error` | decisions and words, no effects |
+//! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `tools` `api_error` `schedule` | decisions and words, no effects |
 //! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
 //! | 4 face | `cli` | the only printing |
@@ -35,6 +35,7 @@ pub mod render;
 pub mod repair;
 pub mod router;
 pub mod rules;
+pub mod schedule;
 pub mod service;
 pub mod session;
 pub mod store;

@@ -4,11 +4,14 @@
 //! then what to do; if only the owner can help, it names the command to run. Never shows an error's own
 //! words.
 
+mod tasks;
 mod troubles;
 
 use std::collections::BTreeMap;
 
 use crate::types::{GroupName, Lang, Outage, Trouble};
+
+pub use tasks::{task_failed_often_notice, task_outcome_unknown_notice, task_over_tokens_notice};
 
 /// Most groups that one sentence names.
 const GROUPS_NAMED: usize = 10;

@@ -21,14 +21,25 @@ use text::{Code, File, read, rust_files, text_files, without_tests};
 /// `src/lib.rs` shows the same table to readers; `the_table_is_the_one_in_lib_rs` compares the two.
 const LEVELS: [&[&str]; 5] = [
     &["types", "clock", "rate", "backoff", "paths", "panics", "writing", "kimi_http"],
-    &["config", "router", "commands", "rules", "render", "notices", "repair", "tools", "api_error"],
+    &[
+        "config",
+        "router",
+        "commands",
+        "rules",
+        "render",
+        "notices",
+        "repair",
+        "tools",
+        "api_error",
+        "schedule",
+    ],
     &["folders", "store", "bridge", "container", "agent", "login", "egress", "practice"],
     &["session", "service", "checks"],
     &["cli"],
 ];
 
 /// Modules whose decisions are functions of values: they use nothing of [`EFFECTS`].
-const PURE: [&str; 13] = [
+const PURE: [&str; 14] = [
     "types",
     "backoff",
     "paths",
@@ -42,21 +53,24 @@ const PURE: [&str; 13] = [
     "repair",
     "tools",
     "api_error",
+    "schedule",
 ];
 const EFFECTS: [&str; 6] = ["tokio", "std::fs", "std::net", "std::process", "std::env", "std::thread"];
 
 /// Imports within one level. The edges (level 2) have no such imports: each is one foreign world.
-const NEIGHBOURS: [(&str, &str, &str); 12] = [
+const NEIGHBOURS: [(&str, &str, &str); 14] = [
     ("kimi_http", "panics", "a client is made beside the tasks, and may panic"),
     ("kimi_http", "types", "what it carries is a secret"),
     ("paths", "types", "a group's folders are named after its checked name"),
     ("config", "render", "the time zone is the one that prompts can show"),
     ("config", "notices", "the language is one that notices have"),
+    ("notices", "render", "a time is told as it is everywhere"),
     ("router", "commands", "which texts are commands is each command's own"),
     ("commands", "notices", "a command's answer is a notice"),
     ("rules", "commands", "what a command answers is stored with its message"),
     ("rules", "notices", "what is decided to be said is a notice"),
     ("rules", "render", "what the agent reads of edits, reactions and quotes is kept in its words"),
+    ("rules", "schedule", "what is due of a task follows from its schedule"),
     ("rules", "router", "what becomes of a message depends on what it does to the agent"),
     ("service", "session", "dispatch starts the sessions and is told how they do"),
 ];
@@ -78,6 +92,7 @@ const CRATES: [(&str, &[&str]); 37] = [
     ("bollard", &["container"]),
     ("bytes", &["agent", "bridge", "container", "egress", "practice"]),
     ("clap", &["cli"]),
+    ("cronexpr", &["schedule"]),
     ("dialoguer", &["cli"]),
     ("dotenvy", &["config"]),
     ("futures_util", &["container", "egress", "panics", "practice"]),

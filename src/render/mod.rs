@@ -8,7 +8,7 @@
 //! ```
 //!
 //! `markdown` reads with `parser`, `flanking` and `verbatim`, and writes a `formatted` text, its tables with
-//! `table`.
+//! `table`. `times` tells instants and durations, wherever people read them.
 
 mod answer;
 mod characters;
@@ -23,6 +23,7 @@ pub mod prompt;
 mod split;
 mod table;
 mod tags;
+mod times;
 mod verbatim;
 
 pub use answer::{AnswerPart, MESSAGE_LIMIT_CHARS, OmittedParts, RenderedAnswer, render_answer};
@@ -30,3 +31,4 @@ pub use characters::normalize_line_ends;
 pub use internal::{OpenHiddenTags, strip_hidden_text_after};
 pub use mention::MentionablePerson;
 pub use tags::FILES_MAX;
+pub use times::{describe_duration, describe_instant, describe_local_time};

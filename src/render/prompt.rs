@@ -6,8 +6,9 @@
 use jiff::tz::TimeZone;
 
 use super::excerpt::excerpt_ranges;
+use super::times::describe_duration;
 use crate::paths::GROUP_IN_CONTAINER;
-use crate::types::Forwarded;
+use crate::types::{Forwarded, Lang};
 use crate::writing::find_calls_by_name;
 
 pub use crate::types::{FileLocation, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
@@ -37,7 +38,7 @@ const TIME_FORMAT: &str = "%b %-d, %Y, %-I:%M %p";
 impl PromptAuthor {
     fn name(&self) -> Option<&str> {
         match self {
-            Self::Kai => None,
+            Self::Kai | Self::Task { .. } => None,
             Self::Person { name, .. } => Some(name),
         }
     }
@@ -167,10 +168,14 @@ impl PromptRenderer<'_> {
         let name = match &message.author {
             PromptAuthor::Kai => "yours",
             PromptAuthor::Person { .. } => "message",
+            PromptAuthor::Task { .. } => "task",
+        };
+        let id = match &message.author {
+            PromptAuthor::Task { id, .. } => id.to_string(),
+            PromptAuthor::Kai | PromptAuthor::Person { .. } => self.render_name(message.id.as_str()),
         };
         format!(
-            "<{name} id=\"{}\"{} time=\"{}\"{}>{}{}{}{}</{name}>",
-            self.render_name(message.id.as_str()),
+            "<{name} id=\"{id}\"{} time=\"{}\"{}>{}{}{}{}</{name}>",
             self.render_author(&message.author),
             message.sent_at.to_zoned(self.zone.clone()).strftime(TIME_FORMAT),
             match message.forwarded {
@@ -191,7 +196,8 @@ impl PromptRenderer<'_> {
             self.render_name(quote.id.as_str()),
             match &quote.author {
                 PromptAuthor::Kai => " yours=\"true\"".to_owned(),
-                author @ PromptAuthor::Person { .. } => self.render_author(author),
+                author @ (PromptAuthor::Person { .. } | PromptAuthor::Task { .. }) =>
+                    self.render_author(author),
             },
             if quote.is_claimed { " unverified=\"true\"" } else { "" },
             quote.file.as_ref().map(|file| self.render_file(file)).unwrap_or_default(),
@@ -204,6 +210,10 @@ impl PromptRenderer<'_> {
     fn render_author(&self, author: &PromptAuthor) -> String {
         match author {
             PromptAuthor::Kai => String::new(),
+            PromptAuthor::Task { late_by, .. } if late_by.is_zero() => String::new(),
+            PromptAuthor::Task { late_by, .. } => {
+                format!(" late=\"{}\"", describe_duration(Lang::En, *late_by))
+            }
             PromptAuthor::Person { id, name } if id.is_empty() => {
                 format!(" sender=\"{}\"", self.render_name(name))
             }

@@ -186,6 +186,7 @@ async fn clean_up_at_start<C: Containers>(context: &SessionContext<C>) -> Result
         settings.with_reply_prefix(notices::gave_up_notice(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
     context.store.release_lost_claims(gave_up, now).await?;
     context.store.expire_old_calls(rules_from_settings(settings), now).await?;
+    context.store.skip_runs_that_are_too_late(now).await?;
     // A disk that is still full shows itself again.
     context.store.end_outage(Outage::NoSpace, now).await?;
     context.store.expire_old_rows(now).await?;

@@ -73,14 +73,14 @@ impl Store {
     }
 
     /// Makes context of the calls that have waited too long for an answer, and tells their chats that Kai was
-    /// away.
+    /// away. Tasks have rules of their own.
     pub async fn expire_old_calls(&self, rules: Rules, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             let mut intake = Intake::new(&transaction, &rules, now);
             let mut statement = transaction.prepare(
                 "SELECT id, chat, sent_at FROM inbox INDEXED BY inbox_pending
-                 WHERE state = 'pending' AND wake = 'wakes'",
+                 WHERE state = 'pending' AND wake = 'wakes' AND task_run IS NULL",
             )?;
             let calls = statement
                 .query_map([], |row| Ok((row.get(0)?, row.get(1)?, from_unix_millis(row.get(2)?))))?

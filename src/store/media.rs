@@ -143,7 +143,8 @@ impl Store {
             let mut statement = connection.prepare_cached(
                 "SELECT sender_name, sender,
                         coalesce((SELECT CAST(person AS TEXT) FROM people WHERE people.id = sender), sender)
-                 FROM inbox INDEXED BY inbox_chat WHERE chat = ?1 ORDER BY id DESC LIMIT ?2",
+                 FROM inbox INDEXED BY inbox_chat WHERE chat = ?1 AND task_run IS NULL
+                 ORDER BY id DESC LIMIT ?2",
             )?;
             let rows = statement.query_map(params![chat.as_str(), RECENT_MESSAGES], |row| {
                 Ok((row.get::<_, String>(0)?, row.get::<_, String>(1)?, row.get::<_, String>(2)?))

@@ -21,6 +21,7 @@ mod reserve;
 mod row;
 mod schema;
 mod stops;
+mod tasks;
 mod turn_messages;
 mod turns;
 mod unread;
@@ -51,6 +52,7 @@ pub use outbox::{
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
 pub use stops::AgentStop;
+pub use tasks::{ClaimedTasks, Task, TaskRun, TaskState};
 pub use turn_messages::{TurnMessage, TurnMessageResult};
 pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
@@ -59,6 +61,7 @@ pub use whatsapp_account::LinkRecord;
 
 pub use crate::rules::Rules;
 pub use crate::rules::delivery::SendResult;
+pub use crate::rules::tasks::{PauseReason, TaskDraft, TaskEdit, TaskRefusal, TaskRunState};
 pub use crate::rules::turns::{MAX_ATTEMPTS, PendingAfterTurn, TurnOutcome};
 
 use crate::panics::{lock_unpoisoned, run_blocking};
@@ -199,7 +202,7 @@ impl Store {
         while self.with_connection(move |connection| delete_expired_batch(connection, before)).await?
             == ExpiryProgress::MoreLeft
         {}
-        Ok(())
+        self.with_connection(move |connection| tasks::delete_done_tasks(connection, before)).await
     }
 }
 

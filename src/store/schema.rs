@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 11] = ["
+const MIGRATIONS: [&str; 12] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -288,6 +288,45 @@ const MIGRATIONS: [&str; 11] = ["
     -- kimi-cli was the engine of those who chose none: a group that has worked with it goes on with it.
     UPDATE groups SET engine = 'kimi-cli' WHERE engine IS NULL AND
         (SELECT turns.engine FROM turns WHERE turns.group_name = groups.name ORDER BY turns.id DESC LIMIT 1) = 'kimi-cli';
+", "
+    CREATE TABLE tasks (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        group_name TEXT NOT NULL REFERENCES groups (name) ON DELETE CASCADE,
+        text TEXT NOT NULL,
+        schedule TEXT NOT NULL,
+        zone TEXT NOT NULL,
+        late TEXT NOT NULL DEFAULT 'once',
+        context TEXT NOT NULL DEFAULT 'group' CHECK (context IN ('group', 'isolated')),
+        max_tokens INTEGER,
+        state TEXT NOT NULL DEFAULT 'active' CHECK (state IN ('active', 'paused', 'done')),
+        paused_why TEXT CHECK (paused_why IN ('asked', 'failures', 'tokens')),
+        pause_told_at INTEGER,
+        next_at INTEGER,
+        failures INTEGER NOT NULL DEFAULT 0,
+        created_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX tasks_due ON tasks (next_at) WHERE state = 'active';
+    CREATE INDEX tasks_group ON tasks (group_name);
+    CREATE INDEX tasks_untold ON tasks (id) WHERE state = 'paused' AND pause_told_at IS NULL;
+
+    CREATE TABLE task_runs (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        task INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
+        due_at INTEGER NOT NULL,
+        late_millis INTEGER NOT NULL,
+        state TEXT NOT NULL CHECK (state IN ('due', 'running', 'answered', 'failed', 'unknown', 'skipped')),
+        turn INTEGER,
+        tokens INTEGER NOT NULL DEFAULT 0,
+        ended_at INTEGER,
+        told_at INTEGER,
+        UNIQUE (task, due_at)
+    ) STRICT;
+    CREATE INDEX task_runs_open ON task_runs (task) WHERE state IN ('due', 'running');
+    CREATE INDEX task_runs_running ON task_runs (turn) WHERE state = 'running';
+    CREATE INDEX task_runs_untold ON task_runs (id) WHERE state = 'unknown' AND told_at IS NULL;
+
+    ALTER TABLE inbox ADD COLUMN task_run INTEGER;
+    CREATE INDEX inbox_task_run ON inbox (task_run) WHERE task_run IS NOT NULL;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::outbox::enqueue;
 use super::waiting::{newest_claimable_row, skip_excess_context};
-use super::{Reply, RowId, Store, handover, outage, to_unix_millis};
+use super::{Reply, RowId, Store, handover, outage, tasks, to_unix_millis};
 use crate::rules::inbox::WakeDecision;
 use crate::rules::turns::{
     MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
@@ -27,7 +27,7 @@ pub struct Claim {
     pub messages: Vec<PromptMessage>,
     /// What was said before, if that was with another engine: this one has not heard it.
     pub earlier: Vec<PromptMessage>,
-    /// The newest of them that calls Kai: the answer is to it.
+    /// The newest message of them that calls Kai: the answer is to it. Nobody wrote what a task says.
     pub called_by: Option<RowId>,
     /// The same rows by who sent them, in the order of each sender's first.
     pub senders: Vec<(SenderId, Vec<MessageId>)>,
@@ -75,7 +75,7 @@ impl Store {
         let group = group.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            release_claimed_rows(&transaction, &group.chat)?;
+            release_claimed_rows(&transaction, &group.chat, now)?;
             let Some(up_to) = newest_claimable_row(&transaction, &group.chat)? else { return Ok(None) };
             transaction
                 .prepare_cached("INSERT INTO turns (group_name, began_at, engine) VALUES (?1, ?2, ?3)")?
@@ -164,6 +164,7 @@ impl Store {
                 enqueue::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
             close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
+            tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), ending.usage, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
             let next = newest_claimable_row(&transaction, &ending.chat)?;
             transaction.commit()?;
@@ -173,7 +174,8 @@ impl Store {
     }
 
     /// Frees what a process that was killed had claimed; what is of a group that was removed meanwhile is
-    /// over. Rows that were tried often enough are parked, and each chat of such rows is told `notice` once.
+    /// over. Rows that were tried often enough are parked, and each chat of such rows is told `notice` once. A
+    /// run of a task is not repeated: its outcome is unknown.
     pub async fn release_lost_claims(&self, notice: String, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -182,6 +184,7 @@ impl Store {
                  WHERE state = 'claimed' AND chat NOT IN (SELECT chat FROM groups)",
                 [],
             )?;
+            tasks::abandon_claimed_runs(&transaction, None, now)?;
             // By itself SQLite would walk through the whole inbox, for the order of the chats.
             let mut statement = transaction.prepare(
                 "SELECT DISTINCT chat FROM inbox INDEXED BY inbox_claimed
@@ -259,7 +262,8 @@ impl Store {
 
 /// Frees what is claimed in a chat that has no turn now: a group has one at a time, so this is of one whose
 /// end could not be written.
-pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId) -> Result<()> {
+pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<()> {
+    tasks::abandon_claimed_runs(connection, Some(chat), now)?;
     connection
         .prepare_cached(
             "UPDATE inbox INDEXED BY inbox_claimed SET state = 'pending'
@@ -289,7 +293,13 @@ fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, 
         called_by: None,
         senders: Vec::new(),
     };
-    for ClaimedRow { row, sender, wake, message } in claimed {
+    for ClaimedRow { row, sender, wake, task_run, message } in claimed {
+        claim.rows.push(row);
+        if let Some((run, late_by)) = task_run {
+            tasks::record_running_run(transaction, run, turn, late_by)?;
+            claim.messages.push(message);
+            continue;
+        }
         if wake == WakeDecision::Wakes {
             claim.called_by = Some(row);
         }
@@ -297,7 +307,6 @@ fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, 
             Some((_, messages)) => messages.push(message.id.clone()),
             None => claim.senders.push((sender, vec![message.id.clone()])),
         }
-        claim.rows.push(row);
         claim.messages.push(message);
     }
     Ok(claim)

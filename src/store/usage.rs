@@ -10,7 +10,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::outbox::enqueue;
-use super::{OutboxChange, Reply, Store, to_unix_millis, turns};
+use super::{OutboxChange, Reply, Store, tasks, to_unix_millis, turns};
 use crate::clock::Day;
 use crate::types::{Group, GroupName, TokenUsage};
 
@@ -84,7 +84,7 @@ impl Store {
     }
 
     /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used
-    /// up: the agent reads it with the next call that it may answer. Who called is told `notice`, unless the
+    /// up: the agent reads it with the next call that it may answer. Runs of tasks have failed. Who called is told `notice`, unless the
     /// chat was told today within [`LIMIT_TOLD_EVERY`].
     pub async fn skip_over_limit(
         &self,
@@ -96,14 +96,15 @@ impl Store {
         let group = group.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            turns::release_claimed_rows(&transaction, &group.chat)?;
+            turns::release_claimed_rows(&transaction, &group.chat, now)?;
+            let runs = tasks::fail_waiting_runs(&transaction, &group.chat, now)?;
             let calls = transaction
                 .prepare_cached(
                     "UPDATE inbox INDEXED BY inbox_pending SET wake = 'context'
                      WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending'",
                 )?
                 .execute([group.chat.as_str()])?;
-            let told = if calls > 0 {
+            let told = if calls + runs > 0 {
                 notify_chat_of_limit(&transaction, &group, today, &notice, now)?
             } else {
                 OutboxChange::Same

@@ -1,6 +1,6 @@
 //! What an agent is told, and the people that it can mention, as values. `render` decides how a prompt looks.
 
-use jiff::Timestamp;
+use jiff::{SignedDuration, Timestamp};
 
 use super::{Forwarded, MediaKind, MessageId, SenderId};
 
@@ -27,6 +27,12 @@ pub enum PromptAuthor {
     Person {
         id: String,
         name: String,
+    },
+    /// Nobody wrote it now: it was planned for the time at which it was sent.
+    Task {
+        id: i64,
+        /// Zero if it is on time.
+        late_by: SignedDuration,
     },
 }
 

@@ -1,0 +1,366 @@
+//! What may become a task, what is due of it, and what follows from the end of a run.
+
+use std::fmt;
+
+use jiff::tz::TimeZone;
+use jiff::{SignedDuration, Timestamp};
+
+use super::Rules;
+use crate::notices;
+use crate::schedule::{
+    DueRun, LateDecision, LateRule, Schedule, ScheduleBase, decide_late_run, parse_zone, zone_name,
+};
+
+/// The most characters of a task's text. The whole of it is in the prompt of each run.
+pub const TASK_TEXT_MAX_CHARS: usize = 4_000;
+/// The most tasks of one group: more than anybody keeps in mind, and few enough for one list.
+pub const TASKS_PER_GROUP_MAX: u32 = 500;
+/// A task that has failed this often in a row is paused: what has failed on so many days needs a person.
+pub const TASK_FAILURES_MAX: u32 = 5;
+
+/// A task as somebody asks for it, in their words.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskDraft {
+    /// What Kai is to do.
+    pub text: String,
+    /// In the words of [`Schedule`].
+    pub schedule: String,
+    /// An IANA name. Empty: the install's zone.
+    pub zone: String,
+    /// In the words of [`LateRule`]. Empty: its default.
+    pub late: String,
+    /// The most tokens that a run may use before the task is paused.
+    pub max_tokens: Option<u64>,
+}
+
+/// What somebody changes of a task; what is `None` stays.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct TaskEdit {
+    pub text: Option<String>,
+    pub schedule: Option<String>,
+    pub zone: Option<String>,
+    pub late: Option<String>,
+    /// `Some(None)` takes the limit away.
+    pub max_tokens: Option<Option<u64>>,
+}
+
+/// A task that can be kept.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CheckedTask {
+    pub text: String,
+    pub schedule: Schedule,
+    pub zone: TimeZone,
+    pub late: LateRule,
+    pub max_tokens: Option<u64>,
+    pub next_at: Timestamp,
+}
+
+/// Why something about a task cannot be done. Its words are for whoever asked, a model or a person.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TaskRefusal {
+    /// What was written is not understood; the words say what is.
+    Unreadable(String),
+    /// The schedule has no instant any more.
+    Past,
+    TooMany,
+    NoSuchTask(i64),
+    NoSuchGroup,
+    /// A run of it waits or goes on.
+    RunIsOpen,
+}
+
+impl fmt::Display for TaskRefusal {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Unreadable(words) => f.write_str(words),
+            Self::Past => f.write_str("That time has passed; choose one that is still to come"),
+            Self::TooMany => write!(
+                f,
+                "There are {TASKS_PER_GROUP_MAX} tasks in this group already; cancel one that is not needed any more"
+            ),
+            Self::NoSuchTask(id) => write!(f, "There is no task {id}"),
+            Self::NoSuchGroup => f.write_str("There is no such group"),
+            Self::RunIsOpen => f.write_str("A run of this task waits or goes on; wait until it has ended"),
+        }
+    }
+}
+
+impl std::error::Error for TaskRefusal {}
+
+/// Reads what somebody asked for.
+///
+/// # Errors
+/// It cannot be a task; says why and what can.
+pub fn check_task(draft: &TaskDraft, home: &TimeZone, now: Timestamp) -> Result<CheckedTask, TaskRefusal> {
+    let unreadable = |error: anyhow::Error| TaskRefusal::Unreadable(format!("{error:#}"));
+    let text = draft.text.trim();
+    if text.is_empty() || text.chars().count() > TASK_TEXT_MAX_CHARS {
+        return Err(TaskRefusal::Unreadable(format!(
+            "A task says what is to be done, in 1 to {TASK_TEXT_MAX_CHARS} characters"
+        )));
+    }
+    let zone = match draft.zone.trim() {
+        // A zone without a name counts as UTC, so that what is stored means the same.
+        "" if home.iana_name().is_none() => TimeZone::UTC,
+        "" => home.clone(),
+        name => parse_zone(name).map_err(unreadable)?,
+    };
+    let late = match draft.late.trim() {
+        "" => LateRule::default(),
+        rule => LateRule::parse(rule).map_err(unreadable)?,
+    };
+    if draft.max_tokens == Some(0) {
+        return Err(TaskRefusal::Unreadable("A run needs tokens: choose a limit above 0".to_owned()));
+    }
+    let base = ScheduleBase { now, zone: &zone };
+    let schedule = Schedule::parse(&draft.schedule, base).map_err(unreadable)?;
+    let next_at = schedule.next_after(now, &zone).ok_or(TaskRefusal::Past)?;
+    Ok(CheckedTask { text: text.to_owned(), schedule, zone, late, max_tokens: draft.max_tokens, next_at })
+}
+
+/// What a task would be like after a change.
+pub fn apply_task_edit(known: &TaskDraft, edit: &TaskEdit) -> TaskDraft {
+    let TaskEdit { text, schedule, zone, late, max_tokens } = edit.clone();
+    TaskDraft {
+        text: text.unwrap_or_else(|| known.text.clone()),
+        schedule: schedule.unwrap_or_else(|| known.schedule.clone()),
+        zone: zone.unwrap_or_else(|| known.zone.clone()),
+        late: late.unwrap_or_else(|| known.late.clone()),
+        max_tokens: max_tokens.unwrap_or(known.max_tokens),
+    }
+}
+
+impl CheckedTask {
+    /// The name under which its zone is kept.
+    pub fn zone_name(&self) -> &str {
+        zone_name(&self.zone)
+    }
+}
+
+/// Where a run is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskRunState {
+    /// It waits for the agent.
+    Due,
+    Running,
+    Answered,
+    Failed,
+    /// nanokimi was killed while it ran: nobody knows how far it came, and it is not repeated.
+    Unknown,
+    /// Its instant passed, and the task's rule or a run that was still open kept it from running.
+    Skipped,
+}
+
+impl TaskRunState {
+    pub const ALL: [Self; 6] =
+        [Self::Due, Self::Running, Self::Answered, Self::Failed, Self::Unknown, Self::Skipped];
+
+    /// The word for it in the database and in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Due => "due",
+            Self::Running => "running",
+            Self::Answered => "answered",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Skipped => "skipped",
+        }
+    }
+}
+
+/// Why a task is paused.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum PauseReason {
+    /// Somebody wanted it.
+    Asked,
+    /// It has failed [`TASK_FAILURES_MAX`] times in a row.
+    Failures,
+    /// A run used more than its limit of tokens.
+    Tokens,
+}
+
+impl PauseReason {
+    pub const ALL: [Self; 3] = [Self::Asked, Self::Failures, Self::Tokens];
+
+    /// The word for it in the database and in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Asked => "asked",
+            Self::Failures => "failures",
+            Self::Tokens => "tokens",
+        }
+    }
+}
+
+/// What follows from the instants that have passed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DueTaskChange {
+    pub run: DueRun,
+    /// [`TaskRunState::Due`], or [`TaskRunState::Skipped`].
+    pub state: TaskRunState,
+    pub next_at: Option<Timestamp>,
+}
+
+/// Decides what is due of a task. A task has one open run at most: what comes due meanwhile is skipped.
+pub fn decide_due_task(
+    (schedule, zone): (&Schedule, &TimeZone),
+    next_at: Timestamp,
+    late: LateRule,
+    has_open_run: bool,
+    now: Timestamp,
+) -> Option<DueTaskChange> {
+    match decide_late_run(schedule, zone, next_at, late, now) {
+        LateDecision::NotDue => None,
+        LateDecision::Runs { run, next_at } => {
+            let state = if has_open_run { TaskRunState::Skipped } else { TaskRunState::Due };
+            Some(DueTaskChange { run, state, next_at })
+        }
+        LateDecision::Skipped { missed, next_at } => {
+            Some(DueTaskChange { run: missed, state: TaskRunState::Skipped, next_at })
+        }
+    }
+}
+
+/// What follows for a task from the end of a run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TaskAfterRun {
+    pub failures: u32,
+    pub pause: Option<PauseReason>,
+}
+
+/// Decides what follows for a task with so many failures in a row before. A run whose outcome is unknown counts
+/// as failed: perhaps it is what killed nanokimi.
+pub fn after_task_run(
+    end: TaskRunState,
+    failures: u32,
+    tokens: u64,
+    max_tokens: Option<u64>,
+) -> TaskAfterRun {
+    let failures = match end {
+        TaskRunState::Answered => 0,
+        TaskRunState::Failed | TaskRunState::Unknown => failures.saturating_add(1),
+        TaskRunState::Due | TaskRunState::Running | TaskRunState::Skipped => failures,
+    };
+    let pause = if failures >= TASK_FAILURES_MAX {
+        Some(PauseReason::Failures)
+    } else if max_tokens.is_some_and(|most| tokens > most) {
+        Some(PauseReason::Tokens)
+    } else {
+        None
+    };
+    TaskAfterRun { failures, pause }
+}
+
+/// The sentence for the chat of a task that was paused; none if somebody there wanted that.
+pub fn paused_task_notice(rules: &Rules, task: i64, text: &str, why: PauseReason) -> Option<String> {
+    let sentence = match why {
+        PauseReason::Asked => return None,
+        PauseReason::Failures => notices::task_failed_often_notice(rules.lang, task, text, TASK_FAILURES_MAX),
+        PauseReason::Tokens => notices::task_over_tokens_notice(rules.lang, task, text),
+    };
+    Some(rules.prefix_notice(&sentence))
+}
+
+/// The sentence for the chat of a run whose outcome is unknown.
+pub fn unknown_run_notice(
+    rules: &Rules,
+    (task, text): (i64, &str),
+    due_at: Timestamp,
+    zone: &TimeZone,
+) -> String {
+    rules.prefix_notice(&notices::task_outcome_unknown_notice(rules.lang, task, text, due_at, zone))
+}
+
+/// How late a run is by now, if it is late.
+pub fn late_by(due_at: Timestamp, now: Timestamp) -> SignedDuration {
+    let behind = now.duration_since(due_at);
+    if behind <= crate::schedule::ON_TIME_WITHIN { SignedDuration::ZERO } else { behind }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(text: &str) -> Timestamp {
+        text.parse().unwrap()
+    }
+
+    fn draft(schedule: &str) -> TaskDraft {
+        TaskDraft {
+            text: "water the plants".to_owned(),
+            schedule: schedule.to_owned(),
+            ..TaskDraft::default()
+        }
+    }
+
+    fn check(draft: &TaskDraft) -> Result<CheckedTask, TaskRefusal> {
+        check_task(draft, &TimeZone::get("Europe/Madrid").unwrap(), at("2026-11-30T15:00:00Z"))
+    }
+
+    #[test]
+    fn a_task_has_a_text_a_time_to_come_and_a_zone() {
+        let task = check(&draft("cron 0 9 * * *")).unwrap();
+        assert_eq!((task.next_at, task.zone_name()), (at("2026-12-01T08:00:00Z"), "Europe/Madrid"));
+        let tokyo = TaskDraft { zone: "Asia/Tokyo".to_owned(), ..draft("cron 0 9 * * *") };
+        assert_eq!(check(&tokyo).unwrap().next_at, at("2026-12-01T00:00:00Z"));
+        assert_eq!(check(&draft("in 1h")).unwrap().next_at, at("2026-11-30T16:00:00Z"));
+        assert_eq!(check(&draft("at 2026-11-30 15:59")), Err(TaskRefusal::Past));
+        for (wrong, said) in [
+            (TaskDraft { text: " ".to_owned(), ..draft("in 1h") }, "1 to 4000 characters"),
+            (TaskDraft { text: "x".repeat(4_001), ..draft("in 1h") }, "1 to 4000 characters"),
+            (TaskDraft { zone: "Mars/Olympus".to_owned(), ..draft("in 1h") }, "There is no time zone"),
+            (TaskDraft { late: "sometimes".to_owned(), ..draft("in 1h") }, "\"within 2h\""),
+            (TaskDraft { max_tokens: Some(0), ..draft("in 1h") }, "above 0"),
+            (draft("tomorrow"), "\"cron 0 9 * * MON-FRI\""),
+        ] {
+            let refusal = check(&wrong).unwrap_err().to_string();
+            assert!(refusal.contains(said), "{refusal}");
+        }
+    }
+
+    #[test]
+    fn what_comes_due_while_a_run_is_open_is_skipped() {
+        let task = check(&draft("every 1h")).unwrap();
+        let decide = |has_open_run, now: &str| {
+            decide_due_task((&task.schedule, &task.zone), task.next_at, task.late, has_open_run, at(now))
+                .map(|change| (change.state, change.next_at))
+        };
+        assert_eq!(decide(false, "2026-11-30T15:59:59Z"), None);
+        let next = Some(at("2026-11-30T17:00:00Z"));
+        assert_eq!(decide(false, "2026-11-30T16:00:00Z"), Some((TaskRunState::Due, next)));
+        assert_eq!(decide(true, "2026-11-30T16:00:00Z"), Some((TaskRunState::Skipped, next)));
+    }
+
+    #[test]
+    fn five_failures_in_a_row_pause_a_task() {
+        use TaskRunState::{Answered, Due, Failed, Running, Skipped, Unknown};
+        for (end, failures, expected, pause) in [
+            (Answered, 4, 0, None),
+            (Failed, 0, 1, None),
+            (Failed, 3, 4, None),
+            (Failed, 4, 5, Some(PauseReason::Failures)),
+            (Unknown, 4, 5, Some(PauseReason::Failures)),
+            (Failed, u32::MAX, u32::MAX, Some(PauseReason::Failures)),
+            (Due, 4, 4, None),
+            (Running, 4, 4, None),
+            (Skipped, 4, 4, None),
+        ] {
+            assert_eq!(after_task_run(end, failures, 0, None), TaskAfterRun { failures: expected, pause });
+        }
+        let pause = |tokens| after_task_run(Answered, 0, tokens, Some(1_000)).pause;
+        assert_eq!((pause(1_000), pause(1_001)), (None, Some(PauseReason::Tokens)));
+    }
+
+    #[test]
+    fn an_edit_changes_what_it_names() {
+        let known = TaskDraft { max_tokens: Some(5), late: "skip".to_owned(), ..draft("in 1h") };
+        assert_eq!(apply_task_edit(&known, &TaskEdit::default()), known);
+        let edit =
+            TaskEdit { text: Some("feed the cat".to_owned()), max_tokens: Some(None), ..TaskEdit::default() };
+        let edited = apply_task_edit(&known, &edit);
+        assert_eq!(
+            (edited.text.as_str(), edited.max_tokens, edited.late.as_str()),
+            ("feed the cat", None, "skip")
+        );
+    }
+}

@@ -1,0 +1,188 @@
+//! How the runs of tasks follow the turns that tell them to the agent.
+
+use anyhow::Result;
+use jiff::{SignedDuration, Timestamp};
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::super::{Store, from_unix_millis, to_unix_millis};
+use super::changes::set_task_paused;
+use crate::rules::tasks::{TaskAfterRun, TaskRunState, after_task_run, late_by};
+use crate::schedule::LateRule;
+use crate::types::{ChatId, TokenUsage, TurnId};
+
+/// What stands before a task's number, in the place of a sender.
+pub(super) const TASK_SENDER: &str = "task:";
+
+/// The number of the task that has written a row, as the row's sender tells it.
+pub fn task_id_of_sender(sender: &str) -> i64 {
+    sender.strip_prefix(TASK_SENDER).and_then(|id| id.parse().ok()).unwrap_or_default()
+}
+
+impl Store {
+    /// Skips the runs that have waited for an agent for longer than the rules of their tasks allow: at the start,
+    /// before anybody is woken for them.
+    pub async fn skip_runs_that_are_too_late(&self, now: Timestamp) -> Result<()> {
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            let mut statement = transaction.prepare(
+                "SELECT task_runs.id, due_at, late FROM inbox INDEXED BY inbox_task_run
+                 JOIN task_runs ON task_runs.id = task_run JOIN tasks ON tasks.id = task
+                 WHERE task_run IS NOT NULL AND inbox.state = 'pending'",
+            )?;
+            let waiting = statement
+                .query_map([], |row| Ok((row.get(0)?, from_unix_millis(row.get(1)?), row.get(2)?)))?
+                .collect::<rusqlite::Result<Vec<(i64, Timestamp, String)>>>()?;
+            drop(statement);
+            for (run, due_at, late) in waiting {
+                if LateRule::parse(&late)?.allows(now.duration_since(due_at)) {
+                    continue;
+                }
+                transaction.execute("UPDATE inbox SET state = 'done' WHERE task_run = ?1", [run])?;
+                end_run(&transaction, run, TaskRunState::Skipped, 0, now)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+        .await
+    }
+}
+
+/// Whether a run of a task waits or goes on.
+pub(super) fn has_open_run(connection: &Connection, task: i64) -> Result<bool> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM task_runs INDEXED BY task_runs_open WHERE task = ?1 AND state IN ('due', 'running')",
+        )?
+        .exists([task])?)
+}
+
+/// Ends the runs of a task whose rows nobody will tell any more: their group was another chat's for a while.
+pub(super) fn close_orphaned_runs(connection: &Connection, task: i64, now: Timestamp) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE task_runs INDEXED BY task_runs_open SET state = 'skipped', ended_at = ?2
+             WHERE task = ?1 AND state IN ('due', 'running')
+               AND NOT EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_task_run
+                               WHERE task_run = task_runs.id AND inbox.state IN ('pending', 'claimed'))",
+        )?
+        .execute(params![task, to_unix_millis(now)])?;
+    Ok(())
+}
+
+/// A turn tells this run to the agent.
+pub fn record_running_run(
+    connection: &Connection,
+    run: i64,
+    turn: TurnId,
+    late_by: SignedDuration,
+) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE task_runs SET state = 'running', turn = ?2, late_millis = ?3 WHERE id = ?1")?
+        .execute(params![run, turn.0, i64::try_from(late_by.as_millis())?])?;
+    Ok(())
+}
+
+/// Gives the runs of a turn the ends of their rows, whatever those were decided to be.
+pub fn follow_turn_end(
+    connection: &Connection,
+    (turn, chat): (TurnId, &ChatId),
+    usage: TokenUsage,
+    now: Timestamp,
+) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT task_runs.id, inbox.state FROM task_runs INDEXED BY task_runs_running
+         JOIN inbox INDEXED BY inbox_task_run ON inbox.task_run = task_runs.id
+         WHERE task_runs.state = 'running' AND task_runs.turn = ?1",
+    )?;
+    let runs = statement
+        .query_map([turn.0], |row| Ok((row.get(0)?, row.get(1)?)))?
+        .collect::<rusqlite::Result<Vec<(i64, String)>>>()?;
+    for (run, row_state) in runs {
+        let end = match row_state.as_str() {
+            "done" => TaskRunState::Answered,
+            "parked" => TaskRunState::Failed,
+            _ => TaskRunState::Due,
+        };
+        end_run(connection, run, end, usage.counted_tokens(), now)?;
+    }
+    // A row whose task was cancelled meanwhile is not tried again.
+    connection
+        .prepare_cached(
+            "UPDATE inbox INDEXED BY inbox_pending SET state = 'done'
+             WHERE chat = ?1 AND state = 'pending' AND task_run IS NOT NULL
+               AND NOT EXISTS (SELECT 1 FROM task_runs WHERE task_runs.id = task_run)",
+        )?
+        .execute([chat.as_str()])?;
+    Ok(())
+}
+
+/// Ends the runs whose turn nobody can end any more, of one chat or of all: their outcome is unknown, and they
+/// are not repeated.
+pub fn abandon_claimed_runs(connection: &Connection, chat: Option<&ChatId>, now: Timestamp) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE inbox INDEXED BY inbox_claimed SET state = 'parked'
+         WHERE state = 'claimed' AND task_run IS NOT NULL AND (?1 IS NULL OR chat = ?1) RETURNING task_run",
+    )?;
+    let runs = statement
+        .query_map([chat.map(ChatId::as_str)], |row| row.get(0))?
+        .collect::<rusqlite::Result<Vec<i64>>>()?;
+    for run in runs {
+        end_run(connection, run, TaskRunState::Unknown, 0, now)?;
+    }
+    Ok(())
+}
+
+/// Ends the runs that wait in a chat without an agent having been asked: its day's tokens are used up. That is
+/// no failure of the task. Returns how many there were.
+pub fn fail_waiting_runs(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<usize> {
+    let mut statement = connection.prepare_cached(
+        "UPDATE inbox INDEXED BY inbox_pending SET state = 'parked'
+         WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes' AND task_run IS NOT NULL RETURNING task_run",
+    )?;
+    let runs =
+        statement.query_map([chat.as_str()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    for run in &runs {
+        connection
+            .prepare_cached("UPDATE task_runs SET state = 'failed', ended_at = ?2 WHERE id = ?1")?
+            .execute(params![run, to_unix_millis(now)])?;
+    }
+    Ok(runs.len())
+}
+
+/// Writes where a run is after a turn, and what follows for its task.
+fn end_run(connection: &Connection, run: i64, end: TaskRunState, tokens: u64, now: Timestamp) -> Result<()> {
+    let is_over = !matches!(end, TaskRunState::Due | TaskRunState::Running);
+    let task: Option<(i64, u64)> = connection
+        .prepare_cached(
+            "UPDATE task_runs SET state = ?2, tokens = tokens + ?3, ended_at = ?4 WHERE id = ?1
+             RETURNING task, tokens",
+        )?
+        .query_row(
+            params![run, end.name(), tokens.cast_signed(), is_over.then(|| to_unix_millis(now))],
+            |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())),
+        )
+        .optional()?;
+    let Some((task, tokens)) = task else { return Ok(()) };
+    if !is_over {
+        return Ok(());
+    }
+    let (failures, max_tokens, is_active) = connection
+        .prepare_cached("SELECT failures, max_tokens, state = 'active' FROM tasks WHERE id = ?1")?
+        .query_row([task], |row| {
+            let max_tokens = row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned);
+            Ok((row.get(0)?, max_tokens, row.get::<_, bool>(2)?))
+        })?;
+    let TaskAfterRun { failures, pause } = after_task_run(end, failures, tokens, max_tokens);
+    connection
+        .prepare_cached("UPDATE tasks SET failures = ?2 WHERE id = ?1")?
+        .execute(params![task, failures])?;
+    match pause {
+        Some(why) if is_active => set_task_paused(connection, task, why, now),
+        Some(_) | None => Ok(()),
+    }
+}
+
+/// How late a run is when its turn begins.
+pub fn lateness_of_row(due_at: Timestamp, turn_began_at: Option<Timestamp>) -> SignedDuration {
+    turn_began_at.map_or(SignedDuration::ZERO, |began| late_by(due_at, began))
+}
