@@ -4,11 +4,14 @@
 //! then what to do; if only the owner can help, it names the command to run. Never shows an error's own
 //! words.
 
+mod commands;
 mod troubles;
 
 use std::collections::BTreeMap;
 
 use crate::types::{GroupName, Lang, Outage, Trouble};
+
+pub use commands::{StoppedWork, stop_command_summary, stop_notice};
 
 /// Most groups that one sentence names.
 const GROUPS_NAMED: usize = 10;

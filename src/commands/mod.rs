@@ -6,7 +6,10 @@
 //! [`Command`], in [`Command::ALL`] and in [`Command::definition`]; `docs/contributing.md` has the whole list.
 
 mod help;
+mod stop;
 mod warm;
+
+use jiff::Timestamp;
 
 use crate::types::{Group, Lang};
 
@@ -14,6 +17,7 @@ use crate::types::{Group, Lang};
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Command {
     Help,
+    Stop,
     Warm,
 }
 
@@ -25,25 +29,46 @@ struct CommandDefinition {
     summary: fn(Lang) -> &'static str,
     /// The answer in the chat where the command was given.
     answer: fn(&CommandContext<'_>) -> String,
-    /// Whether the chat's agent is started, as if somebody were about to ask for something.
-    starts_agent: bool,
+    /// What it does besides.
+    effect: CommandEffect,
+}
+
+/// What a command does besides its answer, in the same transaction.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandEffect {
+    Nothing,
+    /// The chat's agent is started, as if somebody were about to ask for something.
+    StartsAgent,
+    /// The chat's running turn is stopped, and all that was asked before is over.
+    StopsWork,
+}
+
+/// How a chat stands when a command comes.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct ChatStanding {
+    /// Since when a turn runs.
+    pub turn_since: Option<Timestamp>,
+    /// How many calls wait that no turn has taken.
+    pub waiting: u64,
 }
 
 /// The place where a command was given.
 #[derive(Clone, Copy, Debug)]
 pub struct CommandContext<'a> {
     pub group: &'a Group,
+    pub standing: &'a ChatStanding,
     /// Kai's name in groups that have no trigger of their own.
     pub assistant: &'a str,
     pub lang: Lang,
 }
 
 impl Command {
-    pub const ALL: [Self; 2] = [Self::Help, Self::Warm];
+    pub const ALL: [Self; 3] = [Self::Help, Self::Stop, Self::Warm];
 
     fn definition(self) -> CommandDefinition {
         match self {
             Self::Help => help::DEFINITION,
+            Self::Stop => stop::DEFINITION,
             Self::Warm => warm::DEFINITION,
         }
     }
@@ -75,9 +100,9 @@ impl Command {
         (self.definition().summary)(lang)
     }
 
-    /// Whether the chat's agent is started ahead of need.
-    pub fn starts_agent(self) -> bool {
-        self.definition().starts_agent
+    /// What it does besides its answer.
+    pub fn effect(self) -> CommandEffect {
+        self.definition().effect
     }
 
     /// The answer in the chat where the command was given.

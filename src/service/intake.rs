@@ -12,7 +12,7 @@ use super::{media, rules_from_settings};
 use crate::bridge::Batch;
 use crate::container::Containers;
 use crate::session::SessionContext;
-use crate::store::{IntakeResult, OutboxChange, is_caused_by_data};
+use crate::store::{IntakeResult, OutboxChange, StoppedTurn, is_caused_by_data};
 use crate::types::{Event, GroupName, IncomingMessage};
 
 /// Most batches that are stored by one commit.
@@ -26,6 +26,8 @@ pub struct IntakeHints {
     pub woken: mpsc::Sender<GroupName>,
     /// The groups that may ask for something soon.
     pub expected: mpsc::Sender<AheadHint>,
+    /// The turns that the owner has stopped.
+    pub turn_stops: mpsc::Sender<StoppedTurn>,
     /// That there are messages that could not be read.
     pub unread: Arc<Notify>,
 }
@@ -141,7 +143,11 @@ async fn handle_stored_events<C: Containers>(
     taken: IntakeResult,
     hints: &IntakeHints,
 ) {
-    let IntakeResult { woken, expected, warmed, outbox, unread, taken_back } = taken;
+    let IntakeResult { woken, expected, warmed, stopped, outbox, unread, taken_back } = taken;
+    // First: the chat has been told that they are over.
+    for turn in stopped {
+        hints.turn_stops.send(turn).await.ok();
+    }
     if outbox == OutboxChange::Changed {
         host.outbox_hint.notify_one();
     }

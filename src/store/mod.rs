@@ -40,7 +40,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
-pub use inbox::IntakeResult;
+pub use inbox::{IntakeResult, StoppedTurn};
 pub use lock::InstanceLock;
 pub use media::{AttachedTo, WantedFile};
 pub use outbox::{
