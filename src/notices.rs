@@ -11,7 +11,10 @@ use std::collections::BTreeMap;
 
 use crate::types::{GroupName, Lang, Outage, Trouble};
 
-pub use commands::{StoppedWork, stop_command_summary, stop_notice};
+pub use commands::{
+    ChatStatus, StoppedWork, UsageSums, status_command_summary, status_notice, stop_command_summary,
+    stop_notice, usage_command_summary, usage_notice,
+};
 
 /// Most groups that one sentence names.
 const GROUPS_NAMED: usize = 10;

@@ -15,6 +15,7 @@ pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     summary: notices::stop_command_summary,
     answer: say_what_is_stopped,
     effect: CommandEffect::StopsWork,
+    days_told: 0,
 };
 
 fn say_what_is_stopped(context: &CommandContext<'_>) -> String {
@@ -30,14 +31,14 @@ fn say_what_is_stopped(context: &CommandContext<'_>) -> String {
 mod tests {
     use jiff::Timestamp;
 
+    use super::super::tests::answer_in_family;
     use super::super::{ChatStanding, Command};
     use super::*;
-    use crate::types::{ChatId, Group, GroupName, Lang, Role};
+    use crate::types::Lang;
 
     fn answer(turn_since: Option<Timestamp>, waiting: u64, lang: Lang) -> String {
-        let group = Group::new(GroupName::parse("family").unwrap(), ChatId::new("family@g.us"), Role::Member);
-        let standing = &ChatStanding { turn_since, waiting };
-        Command::Stop.answer_for(&CommandContext { group: &group, standing, assistant: "Kai", lang })
+        let standing = ChatStanding { turn_since, waiting, ..ChatStanding::default() };
+        answer_in_family(Command::Stop, &standing, lang)
     }
 
     #[test]

@@ -12,6 +12,7 @@ pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     summary: notices::warm_command_summary,
     answer: confirm_warm_start,
     effect: CommandEffect::StartsAgent,
+    days_told: 0,
 };
 
 fn confirm_warm_start(context: &CommandContext<'_>) -> String {

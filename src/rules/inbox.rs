@@ -141,8 +141,9 @@ fn decide_command(
     if absence::is_past_answer_window(rules, message.sent_at, now) {
         return CommandChange::Missed;
     }
-    let Rules { assistant, lang, .. } = rules;
-    let answer = command.answer_for(&CommandContext { group, standing, assistant, lang: *lang });
+    let Rules { assistant, lang, engine, models, .. } = rules;
+    let context = CommandContext { group, standing, assistant, engine: *engine, models, lang: *lang, now };
+    let answer = command.answer_for(&context);
     CommandChange::Answered { answer: rules.prefix_notice(&answer), effect: command.effect() }
 }
 

@@ -226,18 +226,19 @@ impl<'a> Intake<'a> {
         let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let is_known = self.is_duplicate_or_own(&group, &message.id, &message.sender)?;
         // What costs a query is looked up only if it can matter: a week's messages come at once.
+        let command = Command::from_text(&message.text);
         let facts = MessageFacts {
             is_known,
-            sender: match Command::from_text(&message.text) {
+            sender: match command {
                 Some(_) => self.sender_standing(&group, &message.sender)?,
                 None => SenderStanding::Other,
             },
             quotes: if is_known { QuotedAuthor::Other } else { self.quoted_author(&group, quoted)? },
         };
         let edit = if is_known { None } else { self.find_earlier_edit(&group, message)? };
-        let standing = match facts.sender {
-            SenderStanding::Owner => self.chat_standing(&group)?,
-            SenderStanding::Other => ChatStanding::default(),
+        let standing = match (facts.sender, command) {
+            (SenderStanding::Owner, Some(command)) if !is_known => self.chat_standing(&group, command)?,
+            (SenderStanding::Owner | SenderStanding::Other, _) => ChatStanding::default(),
         };
         let known = KnownMessage { facts, edit, standing };
         let change = decide_message(&group, message, known, self.rules, self.now);

@@ -295,6 +295,9 @@ mod tests {
             answer_within: Duration::from_secs(24 * 60 * 60),
             lang: Lang::En,
             reply_prefix: "Kai: ".to_owned(),
+            zone: jiff::tz::TimeZone::UTC,
+            engine: Engine::KimiCode,
+            models: crate::types::OfferedModels::default(),
         }
     }
 

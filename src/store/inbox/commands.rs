@@ -6,9 +6,11 @@
 use anyhow::Result;
 
 use super::{Intake, NewRow, StoppedTurn};
-use crate::commands::{ChatStanding, CommandEffect};
+use crate::clock::Day;
+use crate::commands::{ChatStanding, Command, CommandEffect, DayTokens};
 use crate::rules::inbox::CommandChange;
-use crate::store::turns;
+use crate::store::usage::{self, GroupUsage};
+use crate::store::{outage, turns};
 use crate::types::Group;
 
 impl Intake<'_> {
@@ -44,7 +46,7 @@ impl Intake<'_> {
     }
 
     /// What a command may say of its chat.
-    pub(super) fn chat_standing(&self, group: &Group) -> Result<ChatStanding> {
+    pub(super) fn chat_standing(&self, group: &Group, command: Command) -> Result<ChatStanding> {
         let waiting: i64 = self
             .connection
             .prepare_cached(
@@ -55,7 +57,30 @@ impl Intake<'_> {
         Ok(ChatStanding {
             turn_since: turns::running_turn(self.connection, &group.chat)?.map(|(_, began_at)| began_at),
             waiting: waiting.cast_unsigned(),
+            outages: outage::read_open_outages(self.connection)?
+                .into_iter()
+                .map(|(outage, _)| outage)
+                .collect(),
+            days: self.tokens_by_day(group, command.days_told())?,
         })
+    }
+
+    /// What was used in the last days, in this group's chat and in all.
+    fn tokens_by_day(&self, group: &Group, count: u32) -> Result<Vec<DayTokens>> {
+        if count == 0 {
+            return Ok(Vec::new());
+        }
+        let days = Day::last_days(count, self.now, &self.rules.zone);
+        let mut tokens = vec![DayTokens::default(); days.len()];
+        for GroupUsage { name, days, .. } in usage::read_usage_by_group(self.connection, &days)? {
+            for (sum, used) in tokens.iter_mut().zip(days) {
+                sum.in_all += used.tokens;
+                if name == group.name {
+                    sum.in_chat += used.tokens;
+                }
+            }
+        }
+        Ok(tokens)
     }
 }
 
