@@ -4,6 +4,7 @@
 //! then what to do; if only the owner can help, it names the command to run. Never shows an error's own
 //! words.
 
+mod commands;
 mod tasks;
 mod troubles;
 
@@ -11,6 +12,10 @@ use std::collections::BTreeMap;
 
 use crate::types::{GroupName, Lang, Outage, Trouble};
 
+pub use commands::{
+    ChatStatus, StoppedWork, UsageSums, status_command_summary, status_notice, stop_command_summary,
+    stop_notice, usage_command_summary, usage_notice,
+};
 pub use tasks::{task_failed_often_notice, task_outcome_unknown_notice, task_over_tokens_notice};
 
 /// Most groups that one sentence names.

@@ -12,7 +12,7 @@ use std::fmt;
 
 use anyhow::{Result, bail};
 
-pub use engine::{Engine, EngineChoice};
+pub use engine::{Engine, EngineChoice, OfferedModels};
 pub use messages::{
     Answer, Author, ChatNote, DeviceKind, Edit, Event, Forwarded, IncomingMessage, LinkState, LinkedAccount,
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
@@ -154,6 +154,12 @@ impl Group {
             daily_tokens: None,
             forwards: ForwardPolicy::default(),
         }
+    }
+
+    /// The engine of its agent: its own choice, else the install's. Another version may have written a choice
+    /// that this nanokimi does not know; that counts as no choice.
+    pub fn engine_or(&self, usual: Engine) -> Engine {
+        self.engine.as_ref().and_then(EngineChoice::engine).unwrap_or(usual)
     }
 
     /// The word that wakes Kai here; `assistant` is the word of groups that have no word of their own.

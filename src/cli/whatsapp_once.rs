@@ -14,6 +14,7 @@ use super::{exit, ui};
 use crate::bridge::whatsapp::{Presence, WhatsAppBridge};
 use crate::bridge::{self, Batch, Content, Order, Recipients};
 use crate::config::OwnNumber;
+use crate::login::config_toml;
 use crate::store::{ReplyContent, Rules, SendAttempt, SendResult, Store};
 use crate::types::{Answer, ChatId, Event, LinkState, LinkedAccount, MessageId};
 
@@ -80,6 +81,12 @@ fn intake_rules(install: &Install) -> Rules {
         answer_within: config.answer_within,
         lang: config.lang,
         reply_prefix: config.reply_prefix(),
+        zone: config.zone.clone(),
+        engine: config.engine,
+        models: config_toml::read_offered_models(
+            &install.paths.engine_config_file(),
+            config.model.as_deref(),
+        ),
     }
 }
 

@@ -1,6 +1,6 @@
 //! `/help`: what a person can write to Kai in this chat.
 
-use super::{Command, CommandContext, CommandDefinition};
+use super::{Command, CommandContext, CommandDefinition, CommandEffect};
 use crate::notices;
 use crate::types::Role;
 
@@ -9,11 +9,12 @@ pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     spanish: "/ayuda",
     summary: notices::help_command_summary,
     answer: list_what_can_be_written,
-    starts_agent: false,
+    effect: CommandEffect::Nothing,
+    days_told: 0,
 };
 
 fn list_what_can_be_written(context: &CommandContext<'_>) -> String {
-    let CommandContext { group, assistant, lang } = *context;
+    let CommandContext { group, assistant, lang, .. } = *context;
     let trigger = match group.role {
         Role::Main => None,
         Role::Member => Some(group.trigger_or(assistant)),
@@ -24,13 +25,15 @@ fn list_what_can_be_written(context: &CommandContext<'_>) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::ChatStanding;
+    use super::super::tests::answer_in;
     use super::*;
     use crate::types::{ChatId, Group, GroupName, Lang};
 
     fn answer(role: Role, trigger: Option<&str>, lang: Lang) -> String {
         let group = Group::new(GroupName::parse("family").unwrap(), ChatId::new("family@g.us"), role);
         let group = Group { trigger: trigger.map(str::to_owned), ..group };
-        Command::Help.answer_for(&CommandContext { group: &group, assistant: "Kai", lang })
+        answer_in(&group, Command::Help, &ChatStanding::default(), lang)
     }
 
     #[test]
@@ -39,6 +42,9 @@ mod tests {
         What you can write to me here:
         - @Kai anywhere in a message, or a reply to something that I said: I answer.
         - /help: I send this list.
+        - /status: I say what I am doing here and how I am.
+        - /usage: I say how many tokens I have used.
+        - /stop: I stop at once, and drop what was asked before.
         - /warm: I get ready, so that my next answer comes sooner.
         Only my owner can use what begins with a slash.
         ");
@@ -46,6 +52,9 @@ mod tests {
         What you can write to me here:
         - Anything: every message in this chat is for me.
         - /help: I send this list.
+        - /status: I say what I am doing here and how I am.
+        - /usage: I say how many tokens I have used.
+        - /stop: I stop at once, and drop what was asked before.
         - /warm: I get ready, so that my next answer comes sooner.
         Only my owner can use what begins with a slash.
         ");
@@ -53,6 +62,9 @@ mod tests {
         Lo que puedes escribirme aquí:
         - @Claw en cualquier parte de un mensaje, o una respuesta a algo que haya dicho yo: respondo.
         - /ayuda: envío esta lista.
+        - /estado: digo qué estoy haciendo aquí y cómo estoy.
+        - /uso: digo cuántos tokens he gastado.
+        - /parar: paro al momento y dejo lo que se haya pedido antes.
         - /preparar: me preparo, para que mi próxima respuesta llegue antes.
         Lo que empieza por una barra solo lo puede usar mi propietario.
         ");
@@ -60,6 +72,9 @@ mod tests {
         Lo que puedes escribirme aquí:
         - Lo que sea: cada mensaje de este chat es para mí.
         - /ayuda: envío esta lista.
+        - /estado: digo qué estoy haciendo aquí y cómo estoy.
+        - /uso: digo cuántos tokens he gastado.
+        - /parar: paro al momento y dejo lo que se haya pedido antes.
         - /preparar: me preparo, para que mi próxima respuesta llegue antes.
         Lo que empieza por una barra solo lo puede usar mi propietario.
         ");

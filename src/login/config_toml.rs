@@ -11,6 +11,7 @@ use serde::Deserialize;
 use toml::{Table, Value};
 
 use super::private_file;
+use crate::types::OfferedModels;
 
 /// A good `config.toml` for a Kimi login.
 pub const DEFAULT_CONFIG: &str = r#"# Settings of the Kimi agent in every container, which reads this file: put no keys here.
@@ -134,6 +135,18 @@ pub fn list_offered_models(path: &Path, model: Option<&str>) -> Vec<String> {
     let offered =
         config.into_iter().flat_map(|config| config.models.into_values().map(|chosen| chosen.model));
     offered.chain(model.map(str::to_owned)).collect()
+}
+
+/// The same for the people who choose: each model once, and which of them is the usual one.
+pub fn read_offered_models(path: &Path, model: Option<&str>) -> OfferedModels {
+    let mut names = list_offered_models(path, model);
+    names.sort_unstable();
+    names.dedup();
+    let config = fs::read_to_string(path).ok().and_then(|text| toml::from_str::<EngineConfig>(&text).ok());
+    let by_default = config.and_then(|EngineConfig { default_model, mut models, .. }| {
+        models.remove(&default_model?).map(|chosen| chosen.model)
+    });
+    OfferedModels { usual: model.map(str::to_owned).or(by_default), names }
 }
 
 /// Checks the text of a `config.toml`.

@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 
 use super::{Rules, absence};
-use crate::commands::{Command, CommandContext};
+use crate::commands::{ChatStanding, Command, CommandContext, CommandEffect};
 use crate::notices;
 use crate::render::prompt;
 use crate::router::{self, MessageRoute};
@@ -21,6 +21,8 @@ pub struct KnownMessage {
     pub facts: MessageFacts,
     /// Its newest edit, if the edit came first.
     pub edit: Option<EarlierEdit>,
+    /// How its chat stands. It is looked up only for a command of the owner's.
+    pub standing: ChatStanding,
 }
 
 /// An edit that came before its message.
@@ -45,8 +47,8 @@ pub enum MessageChange {
 /// What a command causes.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandChange {
-    /// This text is said, and the chat's agent may be started.
-    Answered { answer: String, starts_agent: bool },
+    /// It is carried out, and this text is said.
+    Answered { answer: String, effect: CommandEffect },
     /// It came too late to be carried out: the chat is told that Kai was away.
     Missed,
 }
@@ -91,12 +93,12 @@ pub fn decide_message(
     rules: &Rules,
     now: Timestamp,
 ) -> MessageChange {
-    let KnownMessage { facts, edit } = known;
+    let KnownMessage { facts, edit, standing } = known;
     let trigger = group.trigger_or(&rules.assistant);
     let wake = match router::route_message(group, trigger, message, facts) {
         MessageRoute::Dropped => return MessageChange::Dropped,
         MessageRoute::Command(command) if edit.is_none() => {
-            return MessageChange::Command(decide_command(command, group, message, rules, now));
+            return MessageChange::Command(decide_command(command, (group, &standing), message, rules, now));
         }
         // Its newest text counts, and an edit is never a command.
         MessageRoute::Command(_) => WakeDecision::Context,
@@ -131,7 +133,7 @@ pub fn decide_message(
 
 fn decide_command(
     command: Command,
-    group: &Group,
+    (group, standing): (&Group, &ChatStanding),
     message: &IncomingMessage,
     rules: &Rules,
     now: Timestamp,
@@ -139,9 +141,10 @@ fn decide_command(
     if absence::is_past_answer_window(rules, message.sent_at, now) {
         return CommandChange::Missed;
     }
-    let Rules { assistant, lang, .. } = rules;
-    let answer = command.answer_for(&CommandContext { group, assistant, lang: *lang });
-    CommandChange::Answered { answer: rules.prefix_notice(&answer), starts_agent: command.starts_agent() }
+    let Rules { assistant, lang, engine, models, .. } = rules;
+    let context = CommandContext { group, standing, assistant, engine: *engine, models, lang: *lang, now };
+    let answer = command.answer_for(&context);
+    CommandChange::Answered { answer: rules.prefix_notice(&answer), effect: command.effect() }
 }
 
 /// What a text that is no command does: it wakes Kai, unless it called too long ago.
@@ -329,7 +332,8 @@ mod tests {
     }
 
     fn decide(message: &IncomingMessage, facts: MessageFacts, edit: Option<EarlierEdit>) -> MessageChange {
-        decide_message(&family(), message, KnownMessage { facts, edit }, &rules(), NOW)
+        let known = KnownMessage { facts, edit, standing: ChatStanding::default() };
+        decide_message(&family(), message, known, &rules(), NOW)
     }
 
     fn stored(change: MessageChange) -> StoredMessage {

@@ -21,7 +21,9 @@ pub mod turns;
 
 use std::time::Duration;
 
-use crate::types::Lang;
+use jiff::tz::TimeZone;
+
+use crate::types::{Engine, Lang, OfferedModels};
 
 /// The values that decide about messages, and how nanokimi itself speaks in chats.
 #[derive(Clone, Debug)]
@@ -33,6 +35,11 @@ pub struct Rules {
     pub lang: Lang,
     /// The text in front of everything that is said: `Kai: `, or nothing.
     pub reply_prefix: String,
+    /// Where people's days begin.
+    pub zone: TimeZone,
+    /// The engine of groups that have chosen none.
+    pub engine: Engine,
+    pub models: OfferedModels,
 }
 
 impl Rules {
@@ -52,6 +59,9 @@ mod tests {
             answer_within: Duration::from_secs(24 * 60 * 60),
             lang: Lang::En,
             reply_prefix: "Kai: ".to_owned(),
+            zone: TimeZone::UTC,
+            engine: Engine::KimiCode,
+            models: OfferedModels::default(),
         }
     }
 }

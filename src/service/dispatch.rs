@@ -19,13 +19,14 @@ use crate::login::parse_claimed_account;
 use crate::panics::catch_panic;
 use crate::session::machine::{AfterTurn, FIRST_RETRY_PAUSE, OUTAGE_PAUSE, turn_retry_backoff};
 use crate::session::{self, ReportKind, SessionCommand, SessionContext, SessionReport};
+use crate::store::StoppedTurn;
 use crate::types::{Authorization, GroupName, Outage};
 
 /// The most commands on their way to a session.
 const COMMANDS_IN_FLIGHT: usize = 16;
-/// The places in the mailbox that `Work` leaves free. At most one `SlotGranted` and one `SlotWanted` are on
-/// their way at a time.
-const SLOT_COMMANDS: usize = 2;
+/// The places in the mailbox that `Work` leaves free. At most one `SlotGranted`, one `SlotWanted` and one
+/// `StopTurn` are on their way at a time: a turn is stopped once, and the next one begins behind it.
+const RESERVED_COMMANDS: usize = 3;
 /// How often the agents' memory is measured, while there are agents.
 const LOOK_AT_MEMORY_EVERY: Duration = Duration::from_secs(5);
 /// The most reports on their way from all sessions.
@@ -36,6 +37,7 @@ pub async fn run_dispatch<C: Containers>(
     context: SessionContext<C>,
     mut hints: mpsc::Receiver<GroupName>,
     mut expected: mpsc::Receiver<AheadHint>,
+    mut turn_stops: mpsc::Receiver<StoppedTurn>,
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut authorization = context.login.watch_authorization();
@@ -61,6 +63,9 @@ pub async fn run_dispatch<C: Containers>(
         tokio::select! {
             Some(group) = hints.recv() => dispatch.wake_group(group),
             Some(hint) = expected.recv() => dispatch.start_agent_ahead(hint),
+            Some(StoppedTurn { group, turn }) = turn_stops.recv() => {
+                dispatch.send_command(&group, SessionCommand::StopTurn(turn));
+            }
             Some(report) = reports.recv() => dispatch.handle_report(report),
             Ok(()) = authorization.changed() => {
                 let now = authorization.borrow_and_update().clone();
@@ -189,7 +194,7 @@ impl<C: Containers> Dispatch<C> {
         match self.get_or_spawn_session(&group) {
             // If the mailbox is full, several wake-ups are on their way already. All say the same: look at
             // the rows.
-            GroupEntry::Session(session) if session.capacity() > SLOT_COMMANDS => {
+            GroupEntry::Session(session) if session.capacity() > RESERVED_COMMANDS => {
                 session.try_send(SessionCommand::Work).ok();
             }
             GroupEntry::Session(_) => {}
@@ -263,7 +268,7 @@ impl<C: Containers> Dispatch<C> {
     fn retry_all_sessions(&self) {
         for place in self.entries.values() {
             match place {
-                GroupEntry::Session(session) if session.capacity() > SLOT_COMMANDS => {
+                GroupEntry::Session(session) if session.capacity() > RESERVED_COMMANDS => {
                     session.try_send(SessionCommand::TryAgain).ok();
                 }
                 GroupEntry::Session(_) | GroupEntry::Resting { .. } => {}

@@ -11,8 +11,9 @@ use super::ahead::AheadHint;
 use super::{media, rules_from_settings};
 use crate::bridge::Batch;
 use crate::container::Containers;
+use crate::login::config_toml;
 use crate::session::SessionContext;
-use crate::store::{IntakeResult, OutboxChange, is_caused_by_data};
+use crate::store::{IntakeResult, OutboxChange, Rules, StoppedTurn, is_caused_by_data};
 use crate::types::{Event, GroupName, IncomingMessage};
 
 /// Most batches that are stored by one commit.
@@ -26,6 +27,8 @@ pub struct IntakeHints {
     pub woken: mpsc::Sender<GroupName>,
     /// The groups that may ask for something soon.
     pub expected: mpsc::Sender<AheadHint>,
+    /// The turns that the owner has stopped.
+    pub turn_stops: mpsc::Sender<StoppedTurn>,
     /// That there are messages that could not be read.
     pub unread: Arc<Notify>,
 }
@@ -107,7 +110,11 @@ async fn store_each_event<C: Containers>(
 }
 
 async fn record_event_batch<C>(host: &SessionContext<C>, events: Vec<Event>) -> Result<IntakeResult> {
-    host.store.record_events(events, rules_from_settings(&host.settings), host.clock.now()).await
+    // Read each time: the owner may change the file while the service runs.
+    let models =
+        config_toml::read_offered_models(&host.paths.engine_config_file(), host.settings.model.as_deref());
+    let rules = Rules { models, ..rules_from_settings(&host.settings) };
+    host.store.record_events(events, rules, host.clock.now()).await
 }
 
 /// What is stored of an event that cannot be stored: of a message, that it came.
@@ -141,7 +148,11 @@ async fn handle_stored_events<C: Containers>(
     taken: IntakeResult,
     hints: &IntakeHints,
 ) {
-    let IntakeResult { woken, expected, warmed, outbox, unread, taken_back } = taken;
+    let IntakeResult { woken, expected, warmed, stopped, outbox, unread, taken_back } = taken;
+    // First: the chat has been told that they are over.
+    for turn in stopped {
+        hints.turn_stops.send(turn).await.ok();
+    }
     if outbox == OutboxChange::Changed {
         host.outbox_hint.notify_one();
     }

@@ -2,6 +2,7 @@
 
 use crate::session::Settings;
 use crate::store::Rules;
+use crate::types::OfferedModels;
 
 pub fn rules_from_settings(settings: &Settings) -> Rules {
     Rules {
@@ -9,5 +10,9 @@ pub fn rules_from_settings(settings: &Settings) -> Rules {
         answer_within: settings.answer_within,
         lang: settings.lang,
         reply_prefix: settings.reply_prefix.clone(),
+        zone: settings.zone.clone(),
+        engine: settings.engine,
+        // Only who answers commands needs them.
+        models: OfferedModels::default(),
     }
 }

@@ -77,7 +77,8 @@ pub async fn run_service<C: Containers>(
     let mut tasks = JoinSet::new();
     let unread_noted = Arc::new(Notify::new());
     let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
-    let intake_hints = intake::IntakeHints { woken, expected, unread: Arc::clone(&unread_noted) };
+    let (turn_stops, turn_stop_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
+    let intake_hints = intake::IntakeHints { woken, expected, turn_stops, unread: Arc::clone(&unread_noted) };
     let intake = intake::run_intake(context.clone(), end.batches, intake_hints, intake_stopped);
     let intake = tasks.spawn(intake);
     let source =
@@ -87,6 +88,7 @@ pub async fn run_service<C: Containers>(
         context.clone(),
         hint_receiver,
         expected_receiver,
+        turn_stop_receiver,
         dispatch_stopped,
     ));
     let unread = unread::run_unread_recovery(&context, end.orders.clone(), end.link.clone(), unread_noted);

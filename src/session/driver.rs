@@ -14,7 +14,7 @@ use tokio::time::Instant;
 use super::context::SessionContext;
 use super::images;
 use super::launch::RunningEngine;
-use super::machine::{Effect, SessionEvent, SessionMachine};
+use super::machine::{CancelReason, Effect, SessionEvent, SessionMachine};
 use super::mailbox::{ReportKind, SessionCommand, SessionReport};
 use super::memory::MemoryTrust;
 use super::progress::{ProgressSchedule, ProgressUpdate};
@@ -30,7 +30,7 @@ use crate::container::{ContainerExit, Containers};
 use crate::notices;
 use crate::render::prompt::Prompt;
 use crate::store::{Claim, TurnOutcome};
-use crate::types::{ChatId, Group, GroupName};
+use crate::types::{ChatId, Group, GroupName, TurnId};
 
 /// Runs the session of a group until its mailbox is closed and its container is gone.
 #[tracing::instrument(name = "session", skip_all, fields(group = %name))]
@@ -62,6 +62,10 @@ pub async fn run_session<C: Containers>(
                 Some(SessionCommand::SlotGrantedAhead) => SessionEvent::SlotGrantedAhead,
                 Some(SessionCommand::SlotWanted) => SessionEvent::SlotWanted,
                 Some(SessionCommand::TryAgain) => SessionEvent::TryAgain,
+                Some(SessionCommand::StopTurn(turn)) => match driver.mark_turn_stopped(turn) {
+                    Some(event) => event,
+                    None => continue,
+                },
                 None => driver.close_mailbox().await,
             }),
             signal = next_engine_signal(&mut driver.engine) => driver.handle_engine_signal(signal).await,
@@ -165,11 +169,15 @@ impl<C: Containers> SessionDriver<C> {
                 tracing::error!("Failed to steer: {error:#}");
                 None
             }),
-            Effect::Cancel => {
-                tracing::warn!("The turn takes too long and is cancelled");
+            Effect::Cancel(reason) => {
+                match reason {
+                    CancelReason::TookTooLong => tracing::warn!("The turn takes too long and is cancelled"),
+                    CancelReason::StoppedByOwner => tracing::info!("The owner has stopped the turn"),
+                }
                 self.send_engine_request(Request::Cancel);
                 None
             }
+            Effect::EndStoppedTurn => Some(self.end_stopped_turn().await),
             Effect::FailTurn(trouble) => Some(self.fail_turn(trouble).await),
             Effect::FailWaiting(trouble) => Some(self.fail_waiting_rows(trouble).await),
             Effect::ReturnTurn => {
@@ -182,6 +190,14 @@ impl<C: Containers> SessionDriver<C> {
             }
             Effect::Kill => self.kill_container().await,
         }
+    }
+
+    /// Notes that the owner has stopped the running turn, if it is this one: it may have ended by itself, and
+    /// the next one has begun.
+    fn mark_turn_stopped(&mut self, stopped: TurnId) -> Option<SessionEvent> {
+        let turn = self.turn.as_mut().filter(|turn| turn.id == stopped)?;
+        turn.mark_stopped();
+        Some(SessionEvent::TurnStopped)
     }
 
     async fn handle_engine_signal(&mut self, signal: EngineSignal) -> Option<SessionEvent> {

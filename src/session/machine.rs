@@ -4,7 +4,7 @@
 //!            work              slot                 ready             prompt
 //!   Cold ───────────▶ Queued ────────▶ Starting ────────────▶ Idle ─────────────▶ Busy
 //!    ▲                                    │ failed, too slow    │  ◀───────────────  │
-//!    │              gone                  ▼                     ▼   turn over        │ too long
+//!    │              gone                  ▼                     ▼   turn over        │ too long, stopped
 //!    └──────────────────────────────── Closing ◀────────────────┴────────────────────┘
 //! ```
 //! The happy path: work comes in, a slot is asked for and granted, the container starts, the engine says that
@@ -24,8 +24,10 @@ use crate::types::{Outage, Trouble};
 pub const START_LIMIT: Duration = Duration::from_secs(60);
 /// From asking an engine to end to killing its container: measured 0.4 to 1 s.
 pub const CLOSE_GRACE: Duration = Duration::from_secs(10);
-/// From cancelling a turn to giving up on the engine: measured 20 ms.
+/// From cancelling a turn that takes too long to giving up on the engine: measured 20 ms.
 pub const CANCEL_GRACE: Duration = Duration::from_secs(10);
+/// The same for a turn that the owner stops, whom the chat has told that it was stopped: it ends within a second.
+pub const STOP_GRACE: Duration = Duration::from_millis(500);
 /// How long an engine that was started ahead of need waits for it: people type for less, and record for less.
 pub const AHEAD_LIMIT: Duration = Duration::from_secs(3 * 60);
 /// The pause after the first failed attempt; it doubles with each.
@@ -69,6 +71,8 @@ pub enum SessionEvent {
     ClaimFailed,
     /// The engine takes steers from here on.
     SteersWelcome,
+    /// The owner has stopped the running turn. Its rows are finished; the engine does not know it yet.
+    TurnStopped,
     /// The turn is over and its rows are finished.
     TurnOver(AfterTurn),
     /// The engine or its container cannot be used any more, or the launch failed.
@@ -96,6 +100,31 @@ pub enum AfterTurn {
     Outage(Outage),
 }
 
+/// Why a turn is cancelled.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CancelReason {
+    TookTooLong,
+    /// The chat has heard of it, and nothing is tried again.
+    StoppedByOwner,
+}
+
+impl CancelReason {
+    fn grace(self) -> Duration {
+        match self {
+            Self::TookTooLong => CANCEL_GRACE,
+            Self::StoppedByOwner => STOP_GRACE,
+        }
+    }
+
+    /// How a turn ends whose engine does not end it.
+    fn forced_end(self) -> Effect {
+        match self {
+            Self::TookTooLong => Effect::FailTurn(Trouble::TurnTooLong),
+            Self::StoppedByOwner => Effect::EndStoppedTurn,
+        }
+    }
+}
+
 /// What the driver must do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Effect {
@@ -110,9 +139,11 @@ pub enum Effect {
     /// Claim what has come since and steer it into the turn.
     Steer,
     /// Ask the engine to end the turn early.
-    Cancel,
+    Cancel(CancelReason),
     /// Finish the turn's rows as failed with this trouble; report `TurnOver`.
     FailTurn(Trouble),
+    /// Forget the turn that the owner has stopped; report `TurnOver`.
+    EndStoppedTurn,
     /// Claim what waits and finish it as failed, since there is no engine to try it on; report `TurnOver`.
     FailWaiting(Trouble),
     /// Give the turn's rows back, uncounted.
@@ -136,9 +167,16 @@ enum State {
     /// Rows are being claimed for a turn.
     Prompting,
     /// A turn runs.
-    Busy { since: Instant, steers: Steers, cancelled: Option<Instant> },
+    Busy { since: Instant, steers: Steers, cancelled: Option<Cancellation> },
     /// The engine was asked to end.
     Closing { since: Instant },
+}
+
+/// That the engine was asked to end its turn early.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Cancellation {
+    at: Instant,
+    reason: CancelReason,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -238,7 +276,7 @@ impl SessionMachine {
                 let end = since + self.idle_limit();
                 Some(retry.map_or(end, |at| at.min(end)))
             }
-            State::Busy { cancelled: Some(at), .. } => Some(at + CANCEL_GRACE),
+            State::Busy { cancelled: Some(Cancellation { at, reason }), .. } => Some(at + reason.grace()),
             State::Busy { since, cancelled: None, .. } => Some(since + self.limits.turn),
             State::Closing { since } => Some(since + CLOSE_GRACE),
         }
@@ -292,6 +330,7 @@ impl SessionMachine {
                 self.become_idle(now)
             }
             SessionEvent::SteersWelcome => self.on_steers_welcome(),
+            SessionEvent::TurnStopped => self.on_turn_stopped(now),
             SessionEvent::TurnOver(after) => self.on_turn_over(after, now),
             SessionEvent::Lost(trouble) => self.on_lost(trouble, now),
             SessionEvent::Ended => self.on_ended(now),
@@ -370,6 +409,23 @@ impl SessionMachine {
         vec![Effect::Steer]
     }
 
+    fn on_turn_stopped(&mut self, now: Instant) -> Vec<Effect> {
+        let State::Busy { cancelled, .. } = &mut self.state else { return Vec::new() };
+        let reason = CancelReason::StoppedByOwner;
+        match cancelled {
+            Some(Cancellation { reason: CancelReason::StoppedByOwner, .. }) => Vec::new(),
+            // The engine is asked already. From here on it has less time.
+            Some(_) => {
+                *cancelled = Some(Cancellation { at: now, reason });
+                Vec::new()
+            }
+            None => {
+                *cancelled = Some(Cancellation { at: now, reason });
+                vec![Effect::Cancel(reason)]
+            }
+        }
+    }
+
     fn on_turn_over(&mut self, after: AfterTurn, now: Instant) -> Vec<Effect> {
         match after {
             AfterTurn::Nothing => {}
@@ -378,6 +434,7 @@ impl SessionMachine {
             AfterTurn::Outage(outage) => self.work = Work::KeptUntil(now + outage_backoff(outage)),
         }
         match self.state {
+            // What the turn has begun in the container ends with it.
             State::Busy { cancelled: Some(_), .. } => self.close_engine(now),
             // What had no answer stays in this engine's memory. With each further try it would be there once
             // more.
@@ -395,7 +452,7 @@ impl SessionMachine {
     fn on_lost(&mut self, trouble: Trouble, now: Instant) -> Vec<Effect> {
         let mut effects = match self.state {
             State::Starting { .. } if !self.stopping => vec![Effect::FailWaiting(trouble)],
-            State::Busy { cancelled: Some(_), .. } => vec![Effect::FailTurn(Trouble::TurnTooLong)],
+            State::Busy { cancelled: Some(cancellation), .. } => vec![cancellation.reason.forced_end()],
             State::Busy { .. } => vec![Effect::FailTurn(trouble)],
             // The engine was asked to end, or nobody waits for it. Only the container's end matters.
             State::Closing { .. } | State::Cold | State::Queued => return Vec::new(),
@@ -448,8 +505,9 @@ impl SessionMachine {
             State::Idle { .. } => self.close_engine(now),
             State::Busy { cancelled: Some(_), .. } => self.on_lost(Trouble::TurnTooLong, now),
             State::Busy { cancelled, .. } => {
-                *cancelled = Some(now);
-                vec![Effect::Cancel]
+                let reason = CancelReason::TookTooLong;
+                *cancelled = Some(Cancellation { at: now, reason });
+                vec![Effect::Cancel(reason)]
             }
             State::Closing { since } => {
                 // If the kill fails, too, it is tried again after the same time.
@@ -557,6 +615,8 @@ mod tests {
         container: bool,
         ready: bool,
         turn: bool,
+        /// The owner has stopped the turn, and its rows are over.
+        stopped: bool,
         /// Waking rows that no turn has claimed.
         pending: u32,
         answered: u32,
@@ -581,6 +641,8 @@ mod tests {
         Step,
         Answer,
         Fail,
+        /// The owner stops the turn, and all that waits is over.
+        StopTurn,
         EngineDies,
         ContainerEnds,
         Removed,
@@ -597,6 +659,7 @@ mod tests {
             2 => Just(Act::Step),
             3 => Just(Act::Answer),
             1 => Just(Act::Fail),
+            2 => Just(Act::StopTurn),
             1 => Just(Act::EngineDies),
             2 => Just(Act::ContainerEnds),
             1 => Just(Act::Removed),
@@ -614,6 +677,7 @@ mod tests {
                 container: false,
                 ready: false,
                 turn: false,
+                stopped: false,
                 pending: 0,
                 answered: 0,
             }
@@ -646,6 +710,14 @@ mod tests {
                     let after = if self.pending > 0 { AfterTurn::More } else { AfterTurn::Nothing };
                     self.event(SessionEvent::TurnOver(after));
                 }
+                Act::StopTurn if self.turn => {
+                    self.stopped = true;
+                    self.pending = 0;
+                    self.event(SessionEvent::TurnStopped);
+                }
+                Act::StopTurn => self.pending = 0,
+                // Nothing of a stopped turn is tried again.
+                Act::Fail if self.turn && self.stopped => self.act(Act::Answer),
                 Act::Fail if self.turn => {
                     self.turn = false;
                     self.pending += 1;
@@ -736,19 +808,29 @@ mod tests {
                     }
                     self.pending = 0;
                     self.turn = true;
+                    self.stopped = false;
                     Some(SessionEvent::Prompted)
                 }
                 Effect::Steer => {
-                    assert!(self.ready && self.turn);
+                    assert!(self.ready && self.turn && !self.stopped, "a stopped turn is told more");
                     self.pending = 0;
                     None
                 }
-                Effect::Cancel => {
+                Effect::Cancel(_) => {
                     assert!(self.turn);
                     None
                 }
+                Effect::EndStoppedTurn => {
+                    assert!(self.turn && self.stopped);
+                    self.turn = false;
+                    Some(SessionEvent::TurnOver(if self.pending > 0 {
+                        AfterTurn::More
+                    } else {
+                        AfterTurn::Nothing
+                    }))
+                }
                 Effect::FailTurn(_) => {
-                    assert!(self.turn);
+                    assert!(self.turn && !self.stopped, "a stopped turn fails");
                     self.turn = false;
                     self.pending += 1;
                     Some(SessionEvent::TurnOver(AfterTurn::Retry { attempt: 1 }))
@@ -764,7 +846,7 @@ mod tests {
                 Effect::ReturnTurn => {
                     assert!(self.turn);
                     self.turn = false;
-                    self.pending += 1;
+                    self.pending += u32::from(!self.stopped);
                     None
                 }
                 Effect::CloseEngine => {
@@ -805,6 +887,44 @@ mod tests {
             prop_assert!(world.machine.has_stopped());
             prop_assert!(!world.container && !world.turn);
             prop_assert_eq!(world.slot, WorldSlot::None);
+        }
+    }
+
+    proptest! {
+        /// Whatever has happened, and whatever the engine does: a turn that the owner stops is over in time, is
+        /// not tried again, and what comes after it is answered.
+        #[test]
+        fn a_stopped_turn_ends_in_time(
+            before in prop::collection::vec(act(), 0..60), after in prop::collection::vec(act(), 0..3),
+        ) {
+            let mut world = World::new();
+            before.into_iter().for_each(|act| world.act(act));
+            for _ in 0..20 {
+                for act in [Act::Wait(30), Act::Message, Act::Grant, Act::Ready] {
+                    if !world.turn {
+                        world.act(act);
+                    }
+                }
+            }
+            prop_assert!(world.turn);
+            let began = world.now;
+            world.act(Act::StopTurn);
+            // The engine says nothing more.
+            for act in after {
+                match act {
+                    Act::Message | Act::StopTurn | Act::Want | Act::Grant | Act::GrantAhead => world.act(act),
+                    Act::Ready | Act::Step | Act::Answer | Act::Fail | Act::EngineDies
+                    | Act::ContainerEnds | Act::Removed | Act::Wait(_) => {}
+                }
+            }
+            world.wait(STOP_GRACE);
+            prop_assert!(!world.turn && world.now == began + STOP_GRACE);
+            let answered = world.answered;
+            world.act(Act::Message);
+            for act in [Act::Wait(3_000), Act::Grant, Act::Want, Act::Ready, Act::Step, Act::Answer] {
+                world.act(act);
+            }
+            prop_assert_eq!(world.answered, answered + 1);
         }
     }
 

@@ -1,6 +1,6 @@
 //! What dispatch and the sessions tell each other.
 
-use crate::types::GroupName;
+use crate::types::{GroupName, TurnId};
 
 /// What dispatch tells a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -10,6 +10,8 @@ pub enum SessionCommand {
     /// A slot that was not asked for: somebody may ask for something soon.
     SlotGrantedAhead,
     SlotWanted,
+    /// The owner has stopped this turn; its rows are over.
+    StopTurn(TurnId),
     /// The outage that keeps messages from being answered may be over.
     TryAgain,
 }

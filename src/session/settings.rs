@@ -6,7 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::machine::TimeLimits;
 use crate::container::spec::ContainerLimits;
-use crate::types::{Engine, EngineChoice, Group, InstallId, Lang};
+use crate::types::{Engine, Group, InstallId, Lang};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,10 +35,9 @@ pub struct Settings {
 }
 
 impl Settings {
-    /// The engine of a group: its own choice, else the install's. Another version may have written a choice
-    /// that this nanokimi does not know; that counts as no choice.
+    /// The engine of a group: its own choice, else the install's.
     pub fn engine_for_group(&self, group: &Group) -> Engine {
-        group.engine.as_ref().and_then(EngineChoice::engine).unwrap_or(self.engine)
+        group.engine_or(self.engine)
     }
 
     /// A sentence of nanokimi's own as it stands in a chat.

@@ -29,6 +29,7 @@ pub struct Turn {
     answers: Vec<AnswerDraft>,
     length: AnswerLength,
     has_begun: bool,
+    is_stopped: bool,
 }
 
 /// Whether all that the engine said is there.
@@ -77,7 +78,17 @@ impl Turn {
             answers: vec![AnswerDraft { to: claim.called_by, steps: Vec::new() }],
             length: AnswerLength::Whole { bytes: 0 },
             has_begun: false,
+            is_stopped: false,
         }
+    }
+
+    /// The owner has stopped it: its rows are over, and nothing that it says is sent.
+    pub fn mark_stopped(&mut self) {
+        self.is_stopped = true;
+    }
+
+    pub fn is_stopped(&self) -> bool {
+        self.is_stopped
     }
 
     /// More was claimed and sent to the engine as one steer.

@@ -32,6 +32,9 @@ impl From<PendingAfterTurn> for AfterTurn {
 
 impl<C: Containers> SessionDriver<C> {
     pub async fn handle_turn_end(&mut self, end: TurnEnd) -> Option<SessionEvent> {
+        if self.turn.as_ref()?.is_stopped() {
+            return Some(self.end_stopped_turn().await);
+        }
         let settings = Arc::clone(&self.context.settings);
         let mut replies = self.render_replies().await;
         if self.turn.as_ref()?.answer_length() == AnswerLength::Cut {
@@ -108,6 +111,12 @@ impl<C: Containers> SessionDriver<C> {
         }
         self.send_engine_request(Request::Prompt(input));
         true
+    }
+
+    /// Ends the turn that the owner has stopped. Intake has settled its rows and told the chat, so that only
+    /// its tokens are left to be written.
+    pub async fn end_stopped_turn(&mut self) -> SessionEvent {
+        SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Returned, Vec::new()).await)
     }
 
     /// Ends the running turn without an answer.

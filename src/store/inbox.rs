@@ -1,13 +1,14 @@
 //! The table `inbox`: every message of a registered chat, once, from its arrival to its answer.
 //!
 //! ```text
-//! pending ──claim──▶ claimed ──answered──▶ done
+//! pending ──claim──▶ claimed ──answered, stopped──▶ done
 //!    ▲                  ├──failed, tried too often──▶ parked
 //!    └──failed, returned, lost──┘
 //! ```
 //! Claims and their endings are in `turns`; what the authors change later is in `changes`.
 
 mod changes;
+mod commands;
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -18,14 +19,14 @@ use super::{
     OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis,
     unread, whatsapp_account,
 };
-use crate::commands::Command;
+use crate::commands::{ChatStanding, Command};
 use crate::rules::inbox::{
-    CallDecision, CommandChange, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource,
-    QuotedAuthor, SenderFacts, SenderStanding, StoredMessage, WakeDecision, decide_message,
+    CallDecision, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource, QuotedAuthor,
+    SenderFacts, SenderStanding, StoredMessage, WakeDecision, decide_message,
 };
 use crate::rules::{Rules, absence};
 use crate::types::{
-    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Media, MessageId, Role, SenderId,
+    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Media, MessageId, Role, SenderId, TurnId,
     UnreadableMessage,
 };
 
@@ -41,11 +42,20 @@ pub struct IntakeResult {
     pub expected: Vec<GroupName>,
     /// The groups whose owner wants the agent ready.
     pub warmed: Vec<GroupName>,
+    /// The turns that the owner has stopped.
+    pub stopped: Vec<StoppedTurn>,
     pub outbox: OutboxChange,
     /// Whether there are messages that could not be read.
     pub unread: bool,
     /// Files of messages that were taken back, to be removed: whose group, and the path in its folder.
     pub taken_back: Vec<(GroupName, String)>,
+}
+
+/// A turn whose rows are over, and whose engine is still to be stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct StoppedTurn {
+    pub group: GroupName,
+    pub turn: TurnId,
 }
 
 impl Store {
@@ -216,16 +226,22 @@ impl<'a> Intake<'a> {
         let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let is_known = self.is_duplicate_or_own(&group, &message.id, &message.sender)?;
         // What costs a query is looked up only if it can matter: a week's messages come at once.
+        let command = Command::from_text(&message.text);
         let facts = MessageFacts {
             is_known,
-            sender: match Command::from_text(&message.text) {
+            sender: match command {
                 Some(_) => self.sender_standing(&group, &message.sender)?,
                 None => SenderStanding::Other,
             },
             quotes: if is_known { QuotedAuthor::Other } else { self.quoted_author(&group, quoted)? },
         };
         let edit = if is_known { None } else { self.find_earlier_edit(&group, message)? };
-        let change = decide_message(&group, message, KnownMessage { facts, edit }, self.rules, self.now);
+        let standing = match (facts.sender, command) {
+            (SenderStanding::Owner, Some(command)) if !is_known => self.chat_standing(&group, command)?,
+            (SenderStanding::Owner | SenderStanding::Other, _) => ChatStanding::default(),
+        };
+        let known = KnownMessage { facts, edit, standing };
+        let change = decide_message(&group, message, known, self.rules, self.now);
         if change == MessageChange::Dropped {
             return Ok(());
         }
@@ -270,19 +286,6 @@ impl<'a> Intake<'a> {
             }
         }
         self.update_pending_quotes(&group, &message.id)
-    }
-
-    /// Answers a command in the transaction that stores its message, so that it is answered once. The message
-    /// is over at once, and never in a turn: no agent is told of it.
-    fn settle_command(&mut self, group: &Group, command: CommandChange, row: &NewRow<'_>) -> Result<()> {
-        self.insert_inbox_row(group, row)?;
-        match command {
-            CommandChange::Answered { answer, starts_agent } => {
-                self.taken.warmed.extend(starts_agent.then(|| group.name.clone()));
-                self.say_in_chat(group, answer)
-            }
-            CommandChange::Missed => self.notify_chat_of_absence(group),
-        }
     }
 
     fn say_in_chat(&mut self, group: &Group, text: String) -> Result<()> {

@@ -256,7 +256,7 @@ fn parse_media_kind(name: &str) -> MediaKind {
 mod tests {
     use super::*;
     use crate::store::{Claim, Rules};
-    use crate::types::{Engine, Event, Forwarded, Group, IncomingMessage, Lang, Mention, MessageId, Role};
+    use crate::types::{Engine, Event, Forwarded, Group, IncomingMessage, Mention, MessageId, Role};
 
     struct Chat {
         store: Store,
@@ -276,10 +276,9 @@ mod tests {
 
         async fn tell(&self, events: Vec<Event>) {
             let rules = Rules {
-                assistant: "Kai".to_owned(),
                 answer_within: std::time::Duration::from_secs(60),
-                lang: Lang::En,
                 reply_prefix: String::new(),
+                ..crate::store::tests::rules()
             };
             self.store.record_events(events, rules, Timestamp::UNIX_EPOCH).await.unwrap();
         }

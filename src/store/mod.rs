@@ -42,7 +42,7 @@ use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
-pub use inbox::IntakeResult;
+pub use inbox::{IntakeResult, StoppedTurn};
 pub use lock::InstanceLock;
 pub use media::{AttachedTo, WantedFile};
 pub use outbox::{
@@ -300,6 +300,9 @@ mod tests {
             answer_within: Duration::from_secs(24 * 60 * 60),
             lang: Lang::En,
             reply_prefix: "Kai: ".to_owned(),
+            zone: jiff::tz::TimeZone::UTC,
+            engine: Engine::KimiCode,
+            models: crate::types::OfferedModels::default(),
         }
     }
 

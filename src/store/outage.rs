@@ -73,17 +73,18 @@ impl Store {
 
     /// The outages that there are, the oldest first, each with when it began.
     pub async fn open_outages(&self) -> Result<Vec<(Outage, Timestamp)>> {
-        self.with_connection(|connection| {
-            let mut statement = connection
-                .prepare("SELECT outage, since FROM outages WHERE ended_at IS NULL ORDER BY since, outage")?;
-            let rows = statement
-                .query_map([], |row| Ok((row.get::<_, String>(0)?, from_unix_millis(row.get(1)?))))?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            let known = |name: &str| Outage::ALL.into_iter().find(|outage| outage_name(*outage) == name);
-            Ok(rows.into_iter().filter_map(|(name, since)| Some((known(&name)?, since))).collect())
-        })
-        .await
+        self.with_connection(|connection| read_open_outages(connection)).await
     }
+}
+
+pub(super) fn read_open_outages(connection: &Connection) -> Result<Vec<(Outage, Timestamp)>> {
+    let mut statement = connection
+        .prepare_cached("SELECT outage, since FROM outages WHERE ended_at IS NULL ORDER BY since, outage")?;
+    let rows = statement
+        .query_map([], |row| Ok((row.get::<_, String>(0)?, from_unix_millis(row.get(1)?))))?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    let known = |name: &str| Outage::ALL.into_iter().find(|outage| outage_name(*outage) == name);
+    Ok(rows.into_iter().filter_map(|(name, since)| Some((known(&name)?, since))).collect())
 }
 
 /// Notes the outage that a turn has met. Its chat is told once, and so is the owner, whose chat it may be.

@@ -10,7 +10,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::outbox::enqueue;
 use super::waiting::{newest_claimable_row, skip_excess_context};
-use super::{Reply, RowId, Store, handover, outage, tasks, to_unix_millis};
+use super::{Reply, RowId, Store, from_unix_millis, handover, outage, tasks, to_unix_millis};
 use crate::rules::inbox::WakeDecision;
 use crate::rules::turns::{
     MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
@@ -108,23 +108,19 @@ impl Store {
     /// The turn that holds rows of a chat.
     pub async fn turn_with_claimed_rows(&self, chat: &ChatId) -> Result<Option<TurnId>> {
         let chat = chat.clone();
-        self.with_connection(move |connection| {
-            Ok(connection
-                .prepare_cached(
-                    "SELECT turn FROM inbox INDEXED BY inbox_claimed
-                     WHERE state = 'claimed' AND chat = ?1 ORDER BY turn DESC LIMIT 1",
-                )?
-                .query_row([chat.as_str()], |row| row.get(0).map(TurnId))
-                .optional()?)
-        })
-        .await
+        self.with_connection(move |connection| Ok(running_turn(connection, &chat)?.map(|(turn, _)| turn)))
+            .await
     }
 
-    /// Claims what has come since for a turn that runs; nothing new means nothing is claimed.
+    /// Claims what has come since for a turn that runs; nothing new means nothing is claimed. A turn that the
+    /// owner has stopped gets no more.
     pub async fn claim_more_rows(&self, turn: TurnId, chat: &ChatId) -> Result<Option<Claim>> {
         let chat = chat.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
+            if is_turn_over(&transaction, turn)? {
+                return Ok(None);
+            }
             let Some(up_to) = newest_claimable_row(&transaction, &chat)? else { return Ok(None) };
             let claim = claim_rows_up_to(&transaction, turn, &chat, up_to)?;
             transaction.commit()?;
@@ -138,8 +134,11 @@ impl Store {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             if is_turn_over(&transaction, ending.turn)? {
-                // An earlier try to write this end has succeeded without our hearing of it.
+                // The owner has stopped it, or an earlier try to write this end has succeeded without our
+                // hearing of it. Nothing is said; only what it has used may be news.
+                record_turn_usage(&transaction, ending.turn, ending.usage)?;
                 let next = newest_claimable_row(&transaction, &ending.chat)?;
+                transaction.commit()?;
                 return Ok(PendingAfterTurn::from_next(next.is_some()));
             }
             for row in &ending.never_read {
@@ -407,6 +406,47 @@ fn park_rows_and_notify(
     enqueue::enqueue_reply(transaction, &ending.chat, Some(ending.turn), &Reply::from_text(notice), now)
 }
 
+/// Ends what a chat waits for: the running turn, and all that nobody has begun with. Returns the turn. Its
+/// session finds it over, says nothing, and adds what it has used.
+pub(super) fn stop_chat_work(
+    connection: &Connection,
+    chat: &ChatId,
+    now: Timestamp,
+) -> Result<Option<TurnId>> {
+    let turn = running_turn(connection, chat)?.map(|(turn, _)| turn);
+    if let Some(turn) = turn {
+        connection
+            .prepare_cached(
+                "UPDATE turns SET ended_at = ?2, outcome = 'failed' WHERE id = ?1 AND ended_at IS NULL",
+            )?
+            .execute(params![turn.0, to_unix_millis(now)])?;
+    }
+    connection
+        .prepare_cached(
+            "UPDATE inbox INDEXED BY inbox_claimed SET state = 'done' WHERE state = 'claimed' AND chat = ?1",
+        )?
+        .execute([chat.as_str()])?;
+    connection
+        .prepare_cached(
+            "UPDATE inbox INDEXED BY inbox_pending SET state = 'done'
+             WHERE state = 'pending' AND chat = ?1 AND wake = 'wakes'",
+        )?
+        .execute([chat.as_str()])?;
+    Ok(turn)
+}
+
+/// The turn that holds rows of a chat, and when it began.
+pub(super) fn running_turn(connection: &Connection, chat: &ChatId) -> Result<Option<(TurnId, Timestamp)>> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT turns.id, turns.began_at FROM inbox INDEXED BY inbox_claimed
+             JOIN turns ON turns.id = inbox.turn
+             WHERE inbox.state = 'claimed' AND inbox.chat = ?1 ORDER BY turns.id DESC LIMIT 1",
+        )?
+        .query_row([chat.as_str()], |row| Ok((TurnId(row.get(0)?), from_unix_millis(row.get(1)?))))
+        .optional()?)
+}
+
 fn close_turn(
     connection: &Connection,
     turn: TurnId,
@@ -415,14 +455,18 @@ fn close_turn(
     now: Timestamp,
 ) -> Result<()> {
     connection
+        .prepare_cached("UPDATE turns SET ended_at = ?2, outcome = ?3 WHERE id = ?1")?
+        .execute(params![turn.0, to_unix_millis(now), outcome])?;
+    record_turn_usage(connection, turn, usage)
+}
+
+fn record_turn_usage(connection: &Connection, turn: TurnId, usage: TokenUsage) -> Result<()> {
+    connection
         .prepare_cached(
-            "UPDATE turns SET ended_at = ?2, outcome = ?3, input_tokens = ?4, cached_tokens = ?5, output_tokens = ?6
-             WHERE id = ?1",
+            "UPDATE turns SET input_tokens = ?2, cached_tokens = ?3, output_tokens = ?4 WHERE id = ?1",
         )?
         .execute(params![
             turn.0,
-            to_unix_millis(now),
-            outcome,
             usage.input.cast_signed(),
             usage.cached.cast_signed(),
             usage.output.cast_signed(),

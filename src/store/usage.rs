@@ -45,36 +45,7 @@ pub enum GroupStatus {
 impl Store {
     /// What every group used in these days: main first, then by name, then those that were removed.
     pub async fn usage_by_group(&self, days: Vec<Day>) -> Result<Vec<GroupUsage>> {
-        self.with_connection(move |connection| {
-            // One look into the index for each name: by itself SQLite would walk through all turns.
-            let mut statement = connection.prepare(
-                "WITH RECURSIVE worked (name) AS (
-                     SELECT min(group_name) FROM turns INDEXED BY turns_group
-                     UNION ALL
-                     SELECT (SELECT min(group_name) FROM turns INDEXED BY turns_group
-                              WHERE group_name > worked.name)
-                     FROM worked WHERE worked.name IS NOT NULL)
-                 SELECT known.name, groups.role IS NOT NULL, groups.daily_tokens
-                 FROM (SELECT name FROM worked WHERE name IS NOT NULL UNION SELECT name FROM groups) AS known
-                 LEFT JOIN groups ON groups.name = known.name
-                 ORDER BY groups.role IS NULL, groups.role, known.name",
-            )?;
-            let known = statement.query_map([], |row| {
-                let daily_tokens = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
-                let standing =
-                    if row.get(1)? { GroupStatus::Served { daily_tokens } } else { GroupStatus::Removed };
-                Ok((row.get::<_, String>(0)?, standing))
-            })?;
-            let mut usage = Vec::new();
-            for known in known {
-                let (name, standing) = known?;
-                let days =
-                    days.iter().map(|day| read_day_usage(connection, &name, *day)).collect::<Result<_>>()?;
-                usage.push(GroupUsage { name: GroupName::parse(&name)?, standing, days });
-            }
-            Ok(usage)
-        })
-        .await
+        self.with_connection(move |connection| read_usage_by_group(connection, &days)).await
     }
 
     /// What one group used in a day.
@@ -114,6 +85,35 @@ impl Store {
         })
         .await
     }
+}
+
+/// What every group used in these days: main first, then by name, then those that were removed.
+pub(super) fn read_usage_by_group(connection: &Connection, days: &[Day]) -> Result<Vec<GroupUsage>> {
+    // One look into the index for each name: by itself SQLite would walk through all turns.
+    let mut statement = connection.prepare_cached(
+        "WITH RECURSIVE worked (name) AS (
+             SELECT min(group_name) FROM turns INDEXED BY turns_group
+             UNION ALL
+             SELECT (SELECT min(group_name) FROM turns INDEXED BY turns_group
+                      WHERE group_name > worked.name)
+             FROM worked WHERE worked.name IS NOT NULL)
+         SELECT known.name, groups.role IS NOT NULL, groups.daily_tokens
+         FROM (SELECT name FROM worked WHERE name IS NOT NULL UNION SELECT name FROM groups) AS known
+         LEFT JOIN groups ON groups.name = known.name
+         ORDER BY groups.role IS NULL, groups.role, known.name",
+    )?;
+    let known = statement.query_map([], |row| {
+        let daily_tokens = row.get::<_, Option<i64>>(2)?.map(i64::cast_unsigned);
+        let standing = if row.get(1)? { GroupStatus::Served { daily_tokens } } else { GroupStatus::Removed };
+        Ok((row.get::<_, String>(0)?, standing))
+    })?;
+    let mut usage = Vec::new();
+    for known in known {
+        let (name, standing) = known?;
+        let days = days.iter().map(|day| read_day_usage(connection, &name, *day)).collect::<Result<_>>()?;
+        usage.push(GroupUsage { name: GroupName::parse(&name)?, standing, days });
+    }
+    Ok(usage)
 }
 
 fn read_day_usage(connection: &Connection, group: &str, day: Day) -> Result<DayUsage> {

@@ -57,6 +57,15 @@ impl fmt::Display for Engine {
     }
 }
 
+/// The models that an install offers, by the names that Kimi knows.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OfferedModels {
+    /// The model of groups that have chosen none, if it is known.
+    pub usual: Option<String>,
+    /// All of them, each once.
+    pub names: Vec<String>,
+}
+
 /// The engine that a group has chosen, as its row says.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum EngineChoice {

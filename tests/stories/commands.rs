@@ -15,20 +15,26 @@ use support::test_service::{edited, lid, message, name, phone, same_person};
 const HELP: &str = "Kai: What you can write to me here:
 - @Kai anywhere in a message, or a reply to something that I said: I answer.
 - /help: I send this list.
+- /status: I say what I am doing here and how I am.
+- /usage: I say how many tokens I have used.
+- /stop: I stop at once, and drop what was asked before.
 - /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
 const HELP_IN_MAIN: &str = "Kai: What you can write to me here:
 - Anything: every message in this chat is for me.
 - /help: I send this list.
+- /status: I say what I am doing here and how I am.
+- /usage: I say how many tokens I have used.
+- /stop: I stop at once, and drop what was asked before.
 - /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
 
 /// Links the account of this person.
-fn linked(owner: &str) -> Event {
+pub fn linked(owner: &str) -> Event {
     Event::Account(LinkedAccount { id: phone(owner), lid: Some(lid(owner)), name: owner.to_owned() })
 }
 
-async fn world_of(owner: &str) -> World {
+pub async fn world_of(owner: &str) -> World {
     let world = World::new(Behaviour::Held).await;
     world.tells(vec![linked(owner)]).await;
     world
@@ -139,6 +145,9 @@ async fn in_spanish_its_word_and_its_answer_are_spanish() {
     Kai: Lo que puedes escribirme aquí:
     - @Kai en cualquier parte de un mensaje, o una respuesta a algo que haya dicho yo: respondo.
     - /ayuda: envío esta lista.
+    - /estado: digo qué estoy haciendo aquí y cómo estoy.
+    - /uso: digo cuántos tokens he gastado.
+    - /parar: paro al momento y dejo lo que se haya pedido antes.
     - /preparar: me preparo, para que mi próxima respuesta llegue antes.
     Lo que empieza por una barra solo lo puede usar mi propietario.
     ");

@@ -20,7 +20,7 @@ use nanokimi::session::{SessionContext, Settings, machine};
 use nanokimi::store::Rules;
 use nanokimi::types::{
     ChatId, DeviceKind, Edit, Forwarded, Group, GroupName, IncomingMessage, InstallId, Lang, Media,
-    MediaKind, Mention, MessageId, Reaction, Role, SenderId,
+    MediaKind, Mention, MessageId, OfferedModels, Reaction, Role, SenderId,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -326,6 +326,9 @@ pub fn rules() -> Rules {
         answer_within: Duration::from_secs(24 * 60 * 60),
         lang: Lang::En,
         reply_prefix: "Kai: ".to_owned(),
+        zone: TimeZone::UTC,
+        engine: Engine::KimiCli,
+        models: OfferedModels::default(),
     }
 }
 

@@ -1,0 +1,51 @@
+//! `/usage`: how many tokens were used today and in the last 14 days, in all chats and in this one.
+
+use super::{CommandContext, CommandDefinition, CommandEffect, DayTokens};
+use crate::notices::{self, UsageSums};
+use crate::types::TokenUsage;
+
+/// Of how many days it tells, today among them.
+const DAYS_TOLD: u32 = 14;
+
+pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
+    english: "/usage",
+    spanish: "/uso",
+    summary: notices::usage_command_summary,
+    answer: sum_up_tokens,
+    effect: CommandEffect::Nothing,
+    days_told: DAYS_TOLD,
+};
+
+fn sum_up_tokens(context: &CommandContext<'_>) -> String {
+    let mut sums = UsageSums { in_chat: TokenUsage::default(), in_all: TokenUsage::default() };
+    for DayTokens { in_chat, in_all } in &context.standing.days {
+        sums.in_chat += *in_chat;
+        sums.in_all += *in_all;
+    }
+    let DayTokens { in_chat, in_all } = context.standing.today();
+    notices::usage_notice(context.lang, UsageSums { in_chat, in_all }, DAYS_TOLD, sums)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::tests::answer_in_family;
+    use super::super::{ChatStanding, Command, DayTokens};
+    use crate::types::{Lang, TokenUsage};
+
+    #[test]
+    fn it_sums_up_today_and_the_last_days() {
+        let used = |input, output| TokenUsage { input, cached: input / 2, output };
+        let day = |chat, all| DayTokens { in_chat: used(chat, 10), in_all: used(all, 20) };
+        let days = vec![day(1_000, 3_000), day(2_000, 2_000), DayTokens::default(), day(400, 600)];
+        let standing = ChatStanding { days, ..ChatStanding::default() };
+        let said = [Lang::En, Lang::Es].map(|lang| answer_in_family(Command::Usage, &standing, lang));
+        insta::assert_snapshot!(said.join("\n\n"), @r"
+        Tokens today: 600 in (300 cached), 20 out; in this chat 400 in (200 cached), 10 out.
+        In the last 14 days: 5600 in (2800 cached), 60 out; in this chat 3400 in (1700 cached), 30 out.
+
+        Tokens de hoy: 600 de entrada (300 en caché), 20 de salida; en este chat 400 de entrada (200 en caché), 10 de salida.
+        De los últimos 14 días: 5600 de entrada (2800 en caché), 60 de salida; en este chat 3400 de entrada (1700 en caché), 30 de salida.
+        ");
+        assert_eq!(Command::Usage.days_told(), 14);
+    }
+}

@@ -1,0 +1,149 @@
+//! What nanokimi answers to the owner's commands, and what `/help` says of each.
+
+use super::{describe_trouble, pick_language, render_elapsed_minutes};
+use crate::types::{Lang, Outage, TokenUsage};
+
+/// What `/stop` does, in the list of `/help`.
+pub fn stop_command_summary(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "I stop at once, and drop what was asked before.",
+        "paro al momento y dejo lo que se haya pedido antes.",
+    )
+}
+
+/// What `/stop` has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StoppedWork {
+    Turn,
+    /// Messages that nobody had begun with.
+    Waiting,
+    Nothing,
+}
+
+/// To the chat in which `/stop` was given.
+pub fn stop_notice(lang: Lang, stopped: StoppedWork) -> &'static str {
+    let (en, es) = match stopped {
+        StoppedWork::Turn => (
+            "I have stopped. What was asked before is dropped; if you still want it, ask me again.",
+            "He parado. Dejo lo que se había pedido antes; si aún lo quieres, vuelve a pedírmelo.",
+        ),
+        StoppedWork::Waiting => (
+            "I had not begun yet. What was asked before is dropped; if you still want it, ask me again.",
+            "Aún no había empezado. Dejo lo que se había pedido antes; si aún lo quieres, vuelve a pedírmelo.",
+        ),
+        StoppedWork::Nothing => {
+            ("I am not working on anything in this chat.", "No estoy haciendo nada en este chat.")
+        }
+    };
+    pick_language(lang, en, es)
+}
+
+/// What `/status` does, in the list of `/help`.
+pub fn status_command_summary(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "I say what I am doing here and how I am.",
+        "digo qué estoy haciendo aquí y cómo estoy.",
+    )
+}
+
+/// How Kai stands in a chat.
+#[derive(Clone, Copy, Debug)]
+pub struct ChatStatus<'a> {
+    /// For how long a turn has run.
+    pub minutes_in_turn: Option<u64>,
+    pub waiting: u64,
+    pub outages: &'a [Outage],
+    pub tokens_today: u64,
+    pub daily_tokens: Option<u64>,
+    pub engine: &'a str,
+    pub model: Option<&'a str>,
+    pub version: &'a str,
+}
+
+/// To the chat in which `/status` was given.
+pub fn status_notice(lang: Lang, status: &ChatStatus<'_>) -> String {
+    let ChatStatus { tokens_today, daily_tokens, engine, version, .. } = *status;
+    let work = describe_work(lang, status.minutes_in_turn, status.waiting);
+    let troubles = status.outages.iter().map(|outage| describe_trouble(lang, outage.trouble()));
+    let troubles: Vec<&str> = troubles.collect();
+    let health = match (lang, troubles.is_empty()) {
+        (Lang::En, true) => "Nothing keeps me from answering.".to_owned(),
+        (Lang::En, false) => format!("I cannot answer in any chat now. {}", troubles.join(" ")),
+        (Lang::Es, true) => "Nada me impide responder.".to_owned(),
+        (Lang::Es, false) => format!("Ahora no puedo responder en ningún chat. {}", troubles.join(" ")),
+    };
+    let tokens = match (lang, daily_tokens) {
+        (Lang::En, Some(limit)) => format!("Tokens here today: {tokens_today} of {limit}."),
+        (Lang::En, None) => format!("Tokens here today: {tokens_today}, without a limit."),
+        (Lang::Es, Some(limit)) => format!("Tokens aquí hoy: {tokens_today} de {limit}."),
+        (Lang::Es, None) => format!("Tokens aquí hoy: {tokens_today}, sin límite."),
+    };
+    let model = match (lang, status.model) {
+        (Lang::En | Lang::Es, None) => String::new(),
+        (Lang::En, Some(model)) => format!(" with the model {model}"),
+        (Lang::Es, Some(model)) => format!(" y el modelo {model}"),
+    };
+    let program = match lang {
+        Lang::En => format!("I run on {engine}{model}, in nanokimi {version}."),
+        Lang::Es => format!("Funciono con {engine}{model}, en nanokimi {version}."),
+    };
+    format!("{work}\n{health}\n{tokens}\n{program}")
+}
+
+fn describe_work(lang: Lang, minutes_in_turn: Option<u64>, waiting: u64) -> String {
+    let turn = match (lang, minutes_in_turn) {
+        (Lang::En, Some(minutes)) => {
+            format!("I have been working on something here for {}.", render_elapsed_minutes(lang, minutes))
+        }
+        (Lang::En, None) => "I am not working on anything in this chat.".to_owned(),
+        (Lang::Es, Some(minutes)) => {
+            format!("Llevo {} trabajando en algo aquí.", render_elapsed_minutes(lang, minutes))
+        }
+        (Lang::Es, None) => "No estoy haciendo nada en este chat.".to_owned(),
+    };
+    match (lang, waiting) {
+        (Lang::En | Lang::Es, 0) => turn,
+        (Lang::En, 1) => format!("{turn} One message waits."),
+        (Lang::En, _) => format!("{turn} {waiting} messages wait."),
+        (Lang::Es, 1) => format!("{turn} Hay un mensaje en espera."),
+        (Lang::Es, _) => format!("{turn} Hay {waiting} mensajes en espera."),
+    }
+}
+
+/// What `/usage` does, in the list of `/help`.
+pub fn usage_command_summary(lang: Lang) -> &'static str {
+    pick_language(lang, "I say how many tokens I have used.", "digo cuántos tokens he gastado.")
+}
+
+/// The tokens of some time.
+#[derive(Clone, Copy, Debug)]
+pub struct UsageSums {
+    pub in_chat: TokenUsage,
+    pub in_all: TokenUsage,
+}
+
+/// To the chat in which `/usage` was given; `total` is of the last `days`.
+pub fn usage_notice(lang: Lang, today: UsageSums, days: u32, total: UsageSums) -> String {
+    let (today, total) = (describe_sums(lang, today), describe_sums(lang, total));
+    match lang {
+        Lang::En => format!("Tokens today: {today}\nIn the last {days} days: {total}"),
+        Lang::Es => format!("Tokens de hoy: {today}\nDe los últimos {days} días: {total}"),
+    }
+}
+
+fn describe_sums(lang: Lang, UsageSums { in_chat, in_all }: UsageSums) -> String {
+    let (chat, all) = (describe_tokens(lang, in_chat), describe_tokens(lang, in_all));
+    match lang {
+        Lang::En => format!("{all}; in this chat {chat}."),
+        Lang::Es => format!("{all}; en este chat {chat}."),
+    }
+}
+
+fn describe_tokens(lang: Lang, TokenUsage { input, cached, output }: TokenUsage) -> String {
+    match lang {
+        Lang::En => format!("{input} in ({cached} cached), {output} out"),
+        Lang::Es => format!("{input} de entrada ({cached} en caché), {output} de salida"),
+    }
+}
