@@ -15,7 +15,8 @@ CREATE TABLE chats (
 ) STRICT;
 
 -- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
--- forwards: whether a forwarded message that names Kai calls him.
+-- forwards: whether a forwarded message that names Kai calls him. senders: whose messages may call Kai; others: what becomes
+-- of the messages of other people; refusals: what those hear who call and may not.
 -- limit_told_at: when its chat was last told that the day's tokens are used up.
 -- unread_told_at: when its chat was last told that messages could not be read. unread_more: of how many that have no row in
 -- unread it has still to be told. stale_told_at: when the owner was last told that replies were too old to be sent there.
@@ -37,7 +38,10 @@ CREATE TABLE groups (
     unread_told_at INTEGER,
     unread_more INTEGER NOT NULL DEFAULT 0,
     stale_told_at INTEGER,
-    stale_more INTEGER NOT NULL DEFAULT 0
+    stale_more INTEGER NOT NULL DEFAULT 0,
+    senders TEXT NOT NULL DEFAULT 'anyone' CHECK (senders IN ('anyone', 'listed', 'owner')),
+    others TEXT NOT NULL DEFAULT 'context' CHECK (others IN ('context', 'dropped')),
+    refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told'))
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -238,4 +242,20 @@ CREATE TABLE unread (
     told_at INTEGER,
     handle BLOB NOT NULL,
     UNIQUE (chat, wa_id)
+) STRICT;
+
+-- The people who may ask in a group whose senders are 'listed': one of the names of each.
+CREATE TABLE allowed_senders (
+    group_name TEXT NOT NULL,
+    person TEXT NOT NULL,
+    PRIMARY KEY (group_name, person)
+) STRICT;
+
+-- When a person was last told in a group why Kai does not answer them.
+CREATE TABLE sender_notices (
+    group_name TEXT NOT NULL,
+    person TEXT NOT NULL,
+    why TEXT NOT NULL CHECK (why IN ('not_allowed')),
+    told_at INTEGER NOT NULL,
+    PRIMARY KEY (group_name, person, why)
 ) STRICT;

@@ -8,7 +8,7 @@ mod troubles;
 
 use std::collections::BTreeMap;
 
-use crate::types::{GroupName, Lang, Outage, Trouble};
+use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
 /// Most groups that one sentence names.
 const GROUPS_NAMED: usize = 10;
@@ -337,6 +337,30 @@ pub fn token_limit_notice(lang: Lang, group: &GroupName, limit: u64, midnight: &
              `nanokimi groups set {group} --daily-tokens NÚMERO`."
         ),
     }
+}
+
+/// To a person who calls in a chat in which only others may ask.
+pub fn may_not_ask_notice(lang: Lang, others: OthersPolicy) -> String {
+    let words = match (lang, others) {
+        (Lang::En, OthersPolicy::Context) => {
+            "Here I answer only the people whom my owner has chosen, and you are not among them. What you write stays part \
+             of the conversation: I read it when one of them asks me. Please ask the owner if that should change."
+        }
+        (Lang::En, OthersPolicy::Dropped) => {
+            "Here I answer only the people whom my owner has chosen, and you are not among them. I do not read what you \
+             write. Please ask the owner if that should change."
+        }
+        (Lang::Es, OthersPolicy::Context) => {
+            "Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue \
+             siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si debería cambiar, habla con el \
+             propietario."
+        }
+        (Lang::Es, OthersPolicy::Dropped) => {
+            "Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que \
+             escribes. Si debería cambiar, habla con el propietario."
+        }
+    };
+    words.to_owned()
 }
 
 /// To the owner: WhatsApp does not let Kai write in a chat (463).
@@ -743,6 +767,18 @@ mod tests {
         Ya he gastado los 200000 tokens que puedo usar al día en este chat. Vuelvo a responder a partir de las 00:00 CET; lo que se escriba hasta entonces lo guardo, pero no lo respondo por mi cuenta: vuelve a preguntarme después. El propietario puede permitirme más con `nanokimi groups set family --daily-tokens NÚMERO`.
         I do not answer here, as my limit for this chat is 0 tokens a day. The owner can change that with `nanokimi groups set family --daily-tokens NUMBER`.
         Aquí no respondo, porque mi límite para este chat es de 0 tokens al día. El propietario puede cambiarlo con `nanokimi groups set family --daily-tokens NÚMERO`.
+        ");
+    }
+
+    #[test]
+    fn who_may_not_ask_is_told_what_becomes_of_their_words() {
+        let said = [OthersPolicy::Context, OthersPolicy::Dropped]
+            .map(|others| [Lang::En, Lang::Es].map(|lang| may_not_ask_notice(lang, others)).join("\n"));
+        insta::assert_snapshot!(said.join("\n"), @"
+        Here I answer only the people whom my owner has chosen, and you are not among them. What you write stays part of the conversation: I read it when one of them asks me. Please ask the owner if that should change.
+        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si debería cambiar, habla con el propietario.
+        Here I answer only the people whom my owner has chosen, and you are not among them. I do not read what you write. Please ask the owner if that should change.
+        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que escribes. Si debería cambiar, habla con el propietario.
         ");
     }
 

@@ -8,6 +8,7 @@
 //! | [`inbox`] | a message, and the changes that its author makes later |
 //! | [`absence`] | what was asked too long ago |
 //! | [`delivery`] | a reply, after an attempt to send it and after WhatsApp's answer |
+//! | [`refusals`] | what people hear whose calls are refused |
 //! | [`turns`] | the messages of a turn that has ended |
 //! | [`outage`] | a trouble of all chats, and the people who are told of it |
 
@@ -15,6 +16,7 @@ pub mod absence;
 pub mod delivery;
 pub mod inbox;
 pub mod outage;
+pub mod refusals;
 pub mod turns;
 
 use std::time::Duration;

@@ -20,6 +20,7 @@ mod recipients;
 mod reserve;
 mod row;
 mod schema;
+mod senders;
 mod stops;
 mod turns;
 mod unread;
@@ -49,6 +50,7 @@ pub use outbox::{
 };
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
+pub use senders::KnownSender;
 pub use stops::AgentStop;
 pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};

@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 11] = ["
+const MIGRATIONS: [&str; 12] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -288,6 +288,25 @@ const MIGRATIONS: [&str; 11] = ["
     -- kimi-cli was the engine of those who chose none: a group that has worked with it goes on with it.
     UPDATE groups SET engine = 'kimi-cli' WHERE engine IS NULL AND
         (SELECT turns.engine FROM turns WHERE turns.group_name = groups.name ORDER BY turns.id DESC LIMIT 1) = 'kimi-cli';
+", "
+    ALTER TABLE groups ADD COLUMN senders TEXT NOT NULL DEFAULT 'anyone'
+        CHECK (senders IN ('anyone', 'listed', 'owner'));
+    ALTER TABLE groups ADD COLUMN others TEXT NOT NULL DEFAULT 'context' CHECK (others IN ('context', 'dropped'));
+    ALTER TABLE groups ADD COLUMN refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told'));
+
+    CREATE TABLE allowed_senders (
+        group_name TEXT NOT NULL,
+        person TEXT NOT NULL,
+        PRIMARY KEY (group_name, person)
+    ) STRICT;
+
+    CREATE TABLE sender_notices (
+        group_name TEXT NOT NULL,
+        person TEXT NOT NULL,
+        why TEXT NOT NULL CHECK (why IN ('not_allowed')),
+        told_at INTEGER NOT NULL,
+        PRIMARY KEY (group_name, person, why)
+    ) STRICT;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.
