@@ -41,7 +41,9 @@ CREATE TABLE groups (
     stale_more INTEGER NOT NULL DEFAULT 0,
     senders TEXT NOT NULL DEFAULT 'anyone' CHECK (senders IN ('anyone', 'listed', 'owner')),
     others TEXT NOT NULL DEFAULT 'context' CHECK (others IN ('context', 'dropped')),
-    refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told'))
+    refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told')),
+    turns_per_hour INTEGER,
+    turn_tokens INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -255,7 +257,15 @@ CREATE TABLE allowed_senders (
 CREATE TABLE sender_notices (
     group_name TEXT NOT NULL,
     person TEXT NOT NULL,
-    why TEXT NOT NULL CHECK (why IN ('not_allowed')),
+    why TEXT NOT NULL CHECK (why IN ('not_allowed', 'too_many_calls')),
     told_at INTEGER NOT NULL,
     PRIMARY KEY (group_name, person, why)
 ) STRICT;
+
+-- The calls of the last hour in groups that limit them for each person.
+CREATE TABLE sender_calls (
+    group_name TEXT NOT NULL,
+    person TEXT NOT NULL,
+    called_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);

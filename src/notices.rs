@@ -363,6 +363,43 @@ pub fn may_not_ask_notice(lang: Lang, others: OthersPolicy) -> String {
     words.to_owned()
 }
 
+/// To a person who has called as often as one person may in an hour, and may again after these minutes.
+pub fn too_many_calls_notice(lang: Lang, limit: u32, minutes: u64) -> String {
+    match (lang, minutes) {
+        (Lang::En, _) => {
+            let after = if minutes == 1 { "1 minute".to_owned() } else { format!("{minutes} minutes") };
+            let times = if limit == 1 { "once".to_owned() } else { format!("{limit} times") };
+            format!(
+                "You have asked me {times} within an hour, and more I may not answer one person here. Please ask me \
+                 again in {after}; what you write until then I keep, and read it with the next message that I answer."
+            )
+        }
+        (Lang::Es, _) => {
+            let after = if minutes == 1 { "1 minuto".to_owned() } else { format!("{minutes} minutos") };
+            let times = if limit == 1 { "una vez".to_owned() } else { format!("{limit} veces") };
+            format!(
+                "Me has preguntado {times} en una hora, y aquí no puedo responder más a una sola persona. Vuelve a \
+                 preguntarme dentro de {after}; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje \
+                 al que responda."
+            )
+        }
+    }
+}
+
+/// Follows what was said in a turn that was ended since it used more tokens than it may.
+pub fn turn_tokens_notice(lang: Lang, group: &GroupName, limit: u64) -> String {
+    match lang {
+        Lang::En => format!(
+            "I stopped here: this takes more than the {limit} tokens that I may use for one message in this chat. Please ask \
+             me for less at once. The owner can allow me more with `nanokimi groups set {group} --turn-tokens NUMBER`."
+        ),
+        Lang::Es => format!(
+            "Me paro aquí: esto lleva más de los {limit} tokens que puedo usar por mensaje en este chat. Pídeme menos de \
+             una vez. El propietario puede permitirme más con `nanokimi groups set {group} --turn-tokens NÚMERO`."
+        ),
+    }
+}
+
 /// To the owner: WhatsApp does not let Kai write in a chat (463).
 pub fn write_forbidden_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
@@ -779,6 +816,27 @@ mod tests {
         Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si debería cambiar, habla con el propietario.
         Here I answer only the people whom my owner has chosen, and you are not among them. I do not read what you write. Please ask the owner if that should change.
         Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que escribes. Si debería cambiar, habla con el propietario.
+        ");
+    }
+
+    #[test]
+    fn who_reaches_a_limit_is_told_what_to_do() {
+        let family = GroupName::parse("family").unwrap();
+        let said = [Lang::En, Lang::Es].map(|lang| {
+            [
+                too_many_calls_notice(lang, 1, 1),
+                too_many_calls_notice(lang, 20, 40),
+                turn_tokens_notice(lang, &family, 50_000),
+            ]
+            .join("\n")
+        });
+        insta::assert_snapshot!(said.join("\n"), @"
+        You have asked me once within an hour, and more I may not answer one person here. Please ask me again in 1 minute; what you write until then I keep, and read it with the next message that I answer.
+        You have asked me 20 times within an hour, and more I may not answer one person here. Please ask me again in 40 minutes; what you write until then I keep, and read it with the next message that I answer.
+        I stopped here: this takes more than the 50000 tokens that I may use for one message in this chat. Please ask me for less at once. The owner can allow me more with `nanokimi groups set family --turn-tokens NUMBER`.
+        Me has preguntado una vez en una hora, y aquí no puedo responder más a una sola persona. Vuelve a preguntarme dentro de 1 minuto; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje al que responda.
+        Me has preguntado 20 veces en una hora, y aquí no puedo responder más a una sola persona. Vuelve a preguntarme dentro de 40 minutos; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje al que responda.
+        Me paro aquí: esto lleva más de los 50000 tokens que puedo usar por mensaje en este chat. Pídeme menos de una vez. El propietario puede permitirme más con `nanokimi groups set family --turn-tokens NÚMERO`.
         ");
     }
 

@@ -142,6 +142,10 @@ pub struct Group {
     pub daily_tokens: Option<u64>,
     pub forwards: ForwardPolicy,
     pub senders: SenderRule,
+    /// The most calls of one person, the owner left out, that are answered in an hour. `None`: no limit.
+    pub turns_per_hour: Option<u32>,
+    /// The most tokens that one turn may use. `None`: no limit.
+    pub turn_tokens: Option<u64>,
 }
 
 impl Group {
@@ -157,6 +161,8 @@ impl Group {
             daily_tokens: None,
             forwards: ForwardPolicy::default(),
             senders: SenderRule::default(),
+            turns_per_hour: None,
+            turn_tokens: None,
         }
     }
 

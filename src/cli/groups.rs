@@ -103,7 +103,7 @@ async fn print_groups(install: &Install) -> Result<()> {
     }
     let mut rows =
         vec![["NAME", "LISTENS TO", "ENGINE", "WEB", "TOKENS A DAY", "CHAT"].map(str::to_owned).to_vec()];
-    for group in groups {
+    for group in &groups {
         let listens_to = match group.role {
             Role::Main => "everything".to_owned(),
             Role::Member => {
@@ -125,7 +125,11 @@ async fn print_groups(install: &Install) -> Result<()> {
             group.chat.to_string(),
         ]);
     }
-    ui::print_table(&rows)
+    ui::print_table(&rows)?;
+    for limits in groups.iter().filter_map(set::describe_limits) {
+        ui::print_info(limits);
+    }
+    Ok(())
 }
 
 async fn print_known_chats(install: &Install) -> Result<()> {

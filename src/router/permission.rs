@@ -23,6 +23,8 @@ pub enum AskPermission {
 pub enum RefusalReason {
     /// Its author may not ask in this group.
     NotAllowed,
+    /// Its author has called as often as one person may in an hour.
+    TooManyCalls,
 }
 
 impl AskPermission {
@@ -36,6 +38,24 @@ impl AskPermission {
         if is_granted { Self::Granted } else { Self::Refused(RefusalReason::NotAllowed) }
     }
 
+    /// The same with the limit on the calls of one person; `calls` are those of the last hour.
+    pub fn limit_calls(self, sender: SenderStanding, limit: Option<u32>, calls: u32) -> Self {
+        let is_at_limit = limit.is_some_and(|limit| calls >= limit);
+        if self == Self::Granted && sender == SenderStanding::Other && is_at_limit {
+            Self::Refused(RefusalReason::TooManyCalls)
+        } else {
+            self
+        }
+    }
+
+    /// What holds for the new text of a call that was granted and counted before.
+    pub fn for_counted_call(self) -> Self {
+        match self {
+            Self::Granted | Self::Refused(RefusalReason::TooManyCalls) => Self::Granted,
+            Self::Refused(RefusalReason::NotAllowed) => self,
+        }
+    }
+
     /// Why a message that calls Kai is refused, if it is.
     pub fn refusal(self) -> Option<RefusalReason> {
         match self {
@@ -47,7 +67,7 @@ impl AskPermission {
     /// Whether the group keeps the message at all.
     pub fn is_kept(self, rule: SenderRule) -> bool {
         match self {
-            Self::Granted => true,
+            Self::Granted | Self::Refused(RefusalReason::TooManyCalls) => true,
             Self::Refused(RefusalReason::NotAllowed) => rule.others == OthersPolicy::Context,
         }
     }
@@ -77,6 +97,28 @@ mod tests {
             let permission = AskPermission::from_rule(policy, sender, listing);
             assert_eq!(permission.refusal().is_none(), may_ask, "{policy:?} {sender:?} {listing:?}");
         }
+    }
+
+    #[test]
+    fn a_person_may_call_so_often_and_the_owner_as_often_as_they_like() {
+        use SenderStanding::{Other, Owner};
+        let (granted, too_many) =
+            (AskPermission::Granted, AskPermission::Refused(RefusalReason::TooManyCalls));
+        let not_allowed = AskPermission::Refused(RefusalReason::NotAllowed);
+        for (before, sender, limit, calls, expected) in [
+            (granted, Other, None, 10_000, granted),
+            (granted, Other, Some(3), 0, granted),
+            (granted, Other, Some(3), 2, granted),
+            (granted, Other, Some(3), 3, too_many),
+            (granted, Other, Some(3), 4, too_many),
+            (granted, Owner, Some(3), 1_000, granted),
+            (not_allowed, Other, Some(3), 9, not_allowed),
+        ] {
+            assert_eq!(before.limit_calls(sender, limit, calls), expected, "{sender:?} {limit:?} {calls}");
+        }
+        assert_eq!(too_many.for_counted_call(), granted);
+        assert_eq!(not_allowed.for_counted_call(), not_allowed);
+        assert!(too_many.is_kept(SenderRule { others: OthersPolicy::Dropped, ..SenderRule::default() }));
     }
 
     #[test]

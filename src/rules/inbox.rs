@@ -123,11 +123,11 @@ pub fn decide_message(
         // The newest text replaces the old one, and there is one answer to it.
         Some(EarlierEdit { row, text, is_pending: true, wake }) => {
             let edited = IncomingMessage { text: text.clone(), ..message.clone() };
-            let call = match (wake, facts.permission) {
+            let call = match (wake, facts.permission.for_counted_call()) {
                 (WakeDecision::Wakes, AskPermission::Granted) => CallDecision::settled(wake),
                 (WakeDecision::Wakes, AskPermission::Refused(reason)) => CallDecision::refused(reason),
-                (WakeDecision::Context, permission) => {
-                    decide_call(group, &edited, permission, facts.quotes, rules, now)
+                (WakeDecision::Context, _) => {
+                    decide_call(group, &edited, facts.permission, facts.quotes, rules, now)
                 }
             };
             StoredMessage { text, call, is_pending: true, replaced_edit: Some(row) }

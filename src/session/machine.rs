@@ -69,6 +69,8 @@ pub enum SessionEvent {
     ClaimFailed,
     /// The engine takes steers from here on.
     SteersWelcome,
+    /// The running turn has used all the tokens that it may.
+    TurnTokensUsedUp,
     /// The turn is over and its rows are finished.
     TurnOver(AfterTurn),
     /// The engine or its container cannot be used any more, or the launch failed.
@@ -292,6 +294,7 @@ impl SessionMachine {
                 self.become_idle(now)
             }
             SessionEvent::SteersWelcome => self.on_steers_welcome(),
+            SessionEvent::TurnTokensUsedUp => self.on_turn_tokens_used_up(now),
             SessionEvent::TurnOver(after) => self.on_turn_over(after, now),
             SessionEvent::Lost(trouble) => self.on_lost(trouble, now),
             SessionEvent::Ended => self.on_ended(now),
@@ -368,6 +371,12 @@ impl SessionMachine {
         }
         self.work = Work::None;
         vec![Effect::Steer]
+    }
+
+    fn on_turn_tokens_used_up(&mut self, now: Instant) -> Vec<Effect> {
+        let State::Busy { cancelled: cancelled @ None, .. } = &mut self.state else { return Vec::new() };
+        *cancelled = Some(now);
+        vec![Effect::Cancel]
     }
 
     fn on_turn_over(&mut self, after: AfterTurn, now: Instant) -> Vec<Effect> {
@@ -584,6 +593,7 @@ mod tests {
         EngineDies,
         ContainerEnds,
         Removed,
+        UseUpTokens,
         Wait(u64),
     }
 
@@ -595,6 +605,7 @@ mod tests {
             1 => Just(Act::Want),
             3 => Just(Act::Ready),
             2 => Just(Act::Step),
+            1 => Just(Act::UseUpTokens),
             3 => Just(Act::Answer),
             1 => Just(Act::Fail),
             1 => Just(Act::EngineDies),
@@ -640,6 +651,8 @@ mod tests {
                     self.event(SessionEvent::EngineReady);
                 }
                 Act::Step if self.turn => self.event(SessionEvent::SteersWelcome),
+                // It may be of a turn that has just ended.
+                Act::UseUpTokens => self.event(SessionEvent::TurnTokensUsedUp),
                 Act::Answer if self.turn => {
                     self.turn = false;
                     self.answered += 1;

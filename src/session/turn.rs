@@ -29,6 +29,8 @@ pub struct Turn {
     answers: Vec<AnswerDraft>,
     length: AnswerLength,
     has_begun: bool,
+    /// It has used more than these tokens, all that it may use, and is ended.
+    tokens_used_up: Option<u64>,
 }
 
 /// Whether all that the engine said is there.
@@ -77,7 +79,17 @@ impl Turn {
             answers: vec![AnswerDraft { to: claim.called_by, steps: Vec::new() }],
             length: AnswerLength::Whole { bytes: 0 },
             has_begun: false,
+            tokens_used_up: None,
         }
+    }
+
+    pub fn record_tokens_used_up(&mut self, limit: u64) {
+        self.tokens_used_up = Some(limit);
+    }
+
+    /// The limit at which the turn is ended, if it was reached.
+    pub fn exceeded_token_limit(&self) -> Option<u64> {
+        self.tokens_used_up
     }
 
     /// More was claimed and sent to the engine as one steer.

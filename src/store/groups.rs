@@ -11,8 +11,8 @@ use crate::types::{
 };
 
 /// What [`group_from_row`] reads.
-const COLUMNS: &str =
-    "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards, senders, others, refusals";
+const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards, senders, others, refusals, \
+     turns_per_hour, turn_tokens";
 
 /// A WhatsApp chat that was ever heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -164,7 +164,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
     connection.execute(
         // With another limit, the chat is told anew when it is reached.
         "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6, forwards = ?7,
-                           senders = ?8, others = ?9, refusals = ?10,
+                           senders = ?8, others = ?9, refusals = ?10, turns_per_hour = ?11, turn_tokens = ?12,
                            limit_told_at = iif(daily_tokens IS ?6, limit_told_at, NULL)
          WHERE name = ?1",
         params![
@@ -178,6 +178,8 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
             group.senders.may_ask.name(),
             group.senders.others.name(),
             group.senders.refusals.name(),
+            group.turns_per_hour,
+            group.turn_tokens.map(u64::cast_signed),
         ],
     )?;
     Ok(())
@@ -185,7 +187,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
 
 /// Forgets what `senders` keeps of a group.
 fn delete_sender_rows(connection: &Connection, group: &GroupName) -> Result<()> {
-    for table in ["allowed_senders", "sender_notices"] {
+    for table in ["allowed_senders", "sender_calls", "sender_notices"] {
         connection.execute(&format!("DELETE FROM {table} WHERE group_name = ?1"), [group.as_str()])?;
     }
     Ok(())
@@ -320,6 +322,8 @@ fn group_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
                 others: OthersPolicy::from_stored_name(&row.get::<_, String>("others")?),
                 refusals: RefusalPolicy::from_stored_name(&row.get::<_, String>("refusals")?),
             },
+            turns_per_hour: row.get("turns_per_hour")?,
+            turn_tokens: row.get::<_, Option<i64>>("turn_tokens")?.map(i64::cast_unsigned),
         })
     };
     Ok(read())

@@ -14,6 +14,7 @@ use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use self::refusals::CallCount;
 use super::outbox::enqueue;
 use super::{
     OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, senders,
@@ -232,6 +233,8 @@ impl<'a> Intake<'a> {
         };
         let edit = if is_known { None } else { self.find_earlier_edit(&group, message)? };
         let earlier_edit = edit.as_ref().map(|edit| edit.row);
+        let is_counted = edit.as_ref().is_some_and(|edit| edit.wake == WakeDecision::Wakes);
+        let count = if is_counted { CallCount::Counted } else { CallCount::New };
         let change = decide_message(&group, message, KnownMessage { facts, edit }, self.rules, self.now);
         if change == MessageChange::Dropped {
             return Ok(());
@@ -282,6 +285,7 @@ impl<'a> Intake<'a> {
                 let state = if is_pending { "pending" } else { "done" };
                 let row = NewRow { text: &text, wake: call.wake, state, ..row };
                 self.record_permitted_row(&group, facts.permission, &row)?;
+                self.count_call(&group, &message.sender, call, count)?;
                 if let Some(reason) = call.refusal {
                     self.notify_refused_sender(&group, &row, reason)?;
                 }

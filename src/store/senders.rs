@@ -1,5 +1,6 @@
-//! The tables `allowed_senders` and `sender_notices`: whom the owner has allowed to ask in a group, and who was
-//! told lately why Kai does not answer them. People are compared as sets of names, as everywhere.
+//! The tables `allowed_senders`, `sender_calls` and `sender_notices`: whom the owner has allowed to ask in a
+//! group, how often people have called lately where that is limited, and who was told why Kai does not answer
+//! them. People are compared as sets of names, as everywhere.
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
@@ -7,6 +8,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::{Store, from_unix_millis, groups, people, to_unix_millis};
 use crate::rules::inbox::{AskPermission, SenderFacts, SenderListing, SenderStanding};
+use crate::rules::refusals::{CALLS_COUNTED_FOR, RecentCalls};
 use crate::types::{Group, GroupName, SenderId};
 
 /// Somebody who has written in a group's chat, or whom its owner has allowed to ask there.
@@ -111,7 +113,11 @@ pub(super) fn read_permission(
 
 /// Who a sender is, as far as asking needs it: the person whose direct chat is the main channel is the owner in
 /// every chat.
-fn read_sender_standing(connection: &Connection, group: &Group, sender: &SenderId) -> Result<SenderStanding> {
+pub(super) fn read_sender_standing(
+    connection: &Connection,
+    group: &Group,
+    sender: &SenderId,
+) -> Result<SenderStanding> {
     let main = groups::main_chat(connection)?.filter(|main| !main.is_whatsapp_group());
     let is_main_channel = match main {
         Some(main) => people::is_same_person(connection, sender.as_str(), main.as_str())?,
@@ -148,25 +154,70 @@ fn read_listing(connection: &Connection, group: &GroupName, sender: &SenderId) -
     Ok(if is_listed { SenderListing::Listed } else { SenderListing::NotListed })
 }
 
-/// Notes that a person is told why Kai does not answer, unless they were told so `within` that time. What was
-/// told before a clock was set back is told again. Older notes go, so that there is one for each person.
+/// The calls of this person that count still. Those that a clock which was set back has in the future do not.
+pub(super) fn read_recent_calls(
+    connection: &Connection,
+    group: &GroupName,
+    sender: &SenderId,
+    now: Timestamp,
+) -> Result<RecentCalls> {
+    let since = now.saturating_sub(CALLS_COUNTED_FOR).unwrap_or(Timestamp::MIN);
+    Ok(connection
+        .prepare_cached(&format!(
+            "SELECT count(*), min(called_at), max(called_at) FROM sender_calls
+             WHERE group_name = ?2 AND called_at > ?3 AND called_at <= ?4 AND person IN {}",
+            people::aliases_sql("?1")
+        ))?
+        .query_row(
+            params![sender.as_str(), group.as_str(), to_unix_millis(since), to_unix_millis(now)],
+            |row| {
+                let time = |column| row.get::<_, Option<i64>>(column).map(|time| time.map(from_unix_millis));
+                Ok(RecentCalls { count: row.get(0)?, oldest: time(1)?, newest: time(2)? })
+            },
+        )?)
+}
+
+/// Counts a call. Those that count no more go, so that there are few.
+pub(super) fn record_call(
+    connection: &Connection,
+    group: &GroupName,
+    sender: &SenderId,
+    now: Timestamp,
+) -> Result<()> {
+    let since = now.saturating_sub(CALLS_COUNTED_FOR).unwrap_or(Timestamp::MIN);
+    connection
+        .prepare_cached(
+            "DELETE FROM sender_calls WHERE group_name = ?1 AND (called_at <= ?2 OR called_at > ?3)",
+        )?
+        .execute(params![group.as_str(), to_unix_millis(since), to_unix_millis(now)])?;
+    connection
+        .prepare_cached("INSERT INTO sender_calls (group_name, person, called_at) VALUES (?1, ?2, ?3)")?
+        .execute(params![group.as_str(), sender.as_str(), to_unix_millis(now)])?;
+    Ok(())
+}
+
+/// The longest that it matters when somebody was told something.
+const NOTICES_KEPT_FOR: SignedDuration = SignedDuration::from_hours(24);
+
+/// Notes that a person is told why Kai does not answer, unless they were told so after `since`. What was told
+/// before a clock was set back is told again. Old notes go, so that there is one for each person.
 pub(super) fn record_sender_notice(
     connection: &Connection,
     group: &GroupName,
     sender: &SenderId,
     why: &str,
-    within: SignedDuration,
+    since: Timestamp,
     now: Timestamp,
 ) -> Result<bool> {
-    let (now, stale) =
-        (to_unix_millis(now), to_unix_millis(now.saturating_sub(within).unwrap_or(Timestamp::MIN)));
+    let old = to_unix_millis(now.saturating_sub(NOTICES_KEPT_FOR).unwrap_or(Timestamp::MIN));
+    let (now, since) = (to_unix_millis(now), to_unix_millis(since));
     let aliases = people::aliases_sql("?1");
     let was_told = connection
         .prepare_cached(&format!(
             "SELECT 1 FROM sender_notices
              WHERE group_name = ?2 AND why = ?3 AND told_at > ?4 AND told_at <= ?5 AND person IN {aliases}"
         ))?
-        .exists(params![sender.as_str(), group.as_str(), why, stale, now])?;
+        .exists(params![sender.as_str(), group.as_str(), why, since, now])?;
     if was_told {
         return Ok(false);
     }
@@ -174,7 +225,7 @@ pub(super) fn record_sender_notice(
         .prepare_cached(
             "DELETE FROM sender_notices WHERE group_name = ?1 AND why = ?2 AND (told_at <= ?3 OR told_at > ?4)",
         )?
-        .execute(params![group.as_str(), why, stale, now])?;
+        .execute(params![group.as_str(), why, old, now])?;
     connection
         .prepare_cached(
             "INSERT INTO sender_notices (group_name, person, why, told_at) VALUES (?1, ?2, ?3, ?4)
@@ -291,9 +342,9 @@ mod tests {
         let told = store
             .with_connection(move |connection| {
                 people::record_same_person(connection, NUMBER, "ana@lid")?;
-                let mut tell = |sender: &SenderId, hour: i64| {
+                let tell = |sender: &SenderId, hour: i64| {
                     let now = Timestamp::from_second(1_800_000_000 + hour * 60 * 60)?;
-                    record_sender_notice(connection, &family, sender, "not_allowed", day, now)
+                    record_sender_notice(connection, &family, sender, "not_allowed", now - day, now)
                 };
                 let number = SenderId::new(NUMBER);
                 Ok([

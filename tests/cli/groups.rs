@@ -164,6 +164,20 @@ fn who_may_ask_is_chosen_shown_and_taken_up_again() {
 }
 
 #[test]
+fn limits_are_chosen_shown_and_taken_up_again() {
+    let home = Home::new();
+    let set = |options: &[&str]| home.run(&[&["groups", "set", "family"], options].concat()).done().stderr;
+    set(&["--turns-per-hour", "10", "--turn-tokens", "100_000"]);
+    assert_snapshot!(home.run(&["groups", "list"]).done().stderr, @"family answers 10 calls of one person in an hour, and uses 100000 tokens in a turn at most.");
+    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family && nanokimi groups set family --turns-per-hour 10 --turn-tokens 100000` takes them up.");
+    let refuses = |option: &str, number: &str| home.refuses(&["groups", "set", "main", option, number]);
+    assert_snapshot!(refuses("--turns-per-hour", "0"), @r#"--turns-per-hour needs a number from 1 to 1000, or "none", not "0""#);
+    assert_snapshot!(refuses("--turn-tokens", "many"), @r#"--turn-tokens needs a number, such as 200000, or "none", not "many""#);
+    assert_snapshot!(refuses("--turn-tokens", "0"), @"--turn-tokens needs at least 1; `--daily-tokens 0` silences a group");
+    home.run(&["groups", "set", "--all", "--turns-per-hour", "none"]).done();
+}
+
+#[test]
 fn a_person_who_is_not_known_is_not_allowed_by_a_guess() {
     let home = Home::new();
     let refuses = |person: &str| home.refuses(&["groups", "set", "family", "--allow", person]);

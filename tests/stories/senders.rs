@@ -199,3 +199,69 @@ async fn typing_of_somebody_who_may_not_ask_starts_no_agent() {
     assert_eq!(world.docker.tries(), 1);
     world.ends().await;
 }
+
+/// A family in which one person may call three times in an hour.
+async fn hurried_family() -> World {
+    let world = World::new(Behaviour::EchoAll).await;
+    let account = LinkedAccount { id: phone("Owner"), lid: Some(lid("Owner")), name: "Olga".to_owned() };
+    world.tells(vec![Event::Account(account)]).await;
+    world.choose("family", |group| group.turns_per_hour = Some(3)).await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_calls_too_often_in_an_hour_is_told_once_and_nothing_is_lost() {
+    let mut world = hurried_family().await;
+    for call in ["@Kai one", "@Kai two", "@Kai three"] {
+        world.says("family", "Ana", call).await;
+        assert_eq!(world.hears_in("family").await, format!("Kai: echo: {call}"));
+        world.passes(Duration::from_secs(5 * 60)).await;
+    }
+    world.says("family", "Ana", "@Kai four").await;
+    insta::assert_snapshot!(world.hears_in("family").await, @"Kai: You have asked me 3 times within an hour, and more I may not answer one person here. Please ask me again in 45 minutes; what you write until then I keep, and read it with the next message that I answer.");
+    // The same person under another name is the same person.
+    world.tells(vec![same_person("Ana")]).await;
+    let five =
+        IncomingMessage { sender: lid("Ana"), ..message("family", "5", "Ana", "@Kai five", world.now()) };
+    world.writes(five).await;
+    world.silence(Duration::from_secs(10 * 60)).await;
+    // Other people and the owner are answered, with what Ana wrote.
+    world.says("family", "Bob", "@Kai and me?").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai four @Kai five @Kai and me?");
+    for call in 0..5 {
+        world.says("family", "Owner", &format!("@Kai owner {call}")).await;
+        assert_eq!(world.hears_in("family").await, format!("Kai: echo: @Kai owner {call}"));
+    }
+    world.kill().await;
+    world.start().await;
+    world.says("family", "Ana", "@Kai after a restart").await;
+    world.silence(Duration::from_secs(36 * 60)).await;
+    // An hour after her first call she may ask again, once.
+    world.says("family", "Ana", "@Kai at last").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai after a restart @Kai at last");
+    world.says("family", "Ana", "@Kai more").await;
+    assert!(world.hears_in("family").await.starts_with("Kai: You have asked me 3 times"));
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_of_a_call_that_was_counted_is_no_other_call() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.max_agents = 1);
+    world.choose("family", |group| group.turns_per_hour = Some(1)).await;
+    world.start().await;
+    world.says("main", "Owner", "something else first").await;
+    let first = world.prompt().await;
+    // The only slot is taken, so that the call waits while it is edited.
+    let call = world.says("family", "Ana", "@Kai which hotle?").await;
+    let corrected = |id: &str, text: &str| edited(&call, id, message("family", id, "Ana", text, world.now()));
+    world.tells(vec![corrected("e1", "@Kai which hotel?"), corrected("e2", "@Kai which hotel then?")]).await;
+    first.answer("Done.");
+    assert_eq!(world.hears_in("main").await, "Kai: Done.");
+    let turn = world.prompt().await;
+    turn.answer("The one by the sea.");
+    assert_eq!(world.hears_in("family").await, "Kai: The one by the sea.");
+    world.says("family", "Ana", "@Kai thank you").await;
+    assert!(world.hears_in("family").await.starts_with("Kai: You have asked me once"));
+    world.ends().await;
+}

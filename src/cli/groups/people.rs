@@ -53,6 +53,7 @@ fn describe_permission(person: &KnownSender) -> &'static str {
         (AskPermission::Granted, SenderStanding::Other, _) => "yes",
         (AskPermission::Refused(RefusalReason::NotAllowed), _, SenderListing::Listed) => "no, though allowed",
         (AskPermission::Refused(RefusalReason::NotAllowed), _, SenderListing::NotListed) => "no",
+        (AskPermission::Refused(RefusalReason::TooManyCalls), _, _) => "not this hour",
     }
 }
 

@@ -36,6 +36,12 @@ pub struct Choices {
     /// Most tokens that it may use in a day; "none" is no limit
     #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
     daily_tokens: Option<String>,
+    /// Most calls of one person, you left out, that it answers in an hour; "none" is no limit
+    #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
+    turns_per_hour: Option<String>,
+    /// Most tokens that one turn may use: it ends there, and says so; "none" is no limit
+    #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
+    turn_tokens: Option<String>,
     /// What a forwarded message does that names the assistant: it is told with the next message, or calls it
     #[arg(long)]
     forwards: Option<ForwardsChoice>,
@@ -182,6 +188,8 @@ impl Choices {
             web,
             hosts,
             daily_tokens,
+            turns_per_hour,
+            turn_tokens,
             forwards,
             senders,
             allow,
@@ -191,10 +199,12 @@ impl Choices {
         } = self;
         let single = [trigger.is_some(), engine.is_some(), web.is_some(), daily_tokens.is_some()];
         let about_senders = [forwards.is_some(), senders.is_some(), others.is_some(), refuse.is_some()];
+        let limits = [turns_per_hour.is_some(), turn_tokens.is_some()];
         let lists = [hosts, allow, disallow];
         ensure!(
             single.contains(&true)
                 || about_senders.contains(&true)
+                || limits.contains(&true)
                 || lists.into_iter().any(|list| !list.is_empty()),
             "There is nothing to change: `nanokimi groups set --help` shows what can be chosen"
         );
@@ -214,7 +224,17 @@ impl Choices {
         }
         group.web = resolve_web_policy(self.web, &self.hosts, group.web)?;
         if let Some(number) = self.daily_tokens {
-            group.daily_tokens = parse_daily_tokens(&number)?;
+            group.daily_tokens = parse_token_number("--daily-tokens", &number)?;
+        }
+        if let Some(number) = self.turns_per_hour {
+            group.turns_per_hour = parse_turns_per_hour(&number)?;
+        }
+        if let Some(number) = self.turn_tokens {
+            group.turn_tokens = parse_token_number("--turn-tokens", &number)?;
+            ensure!(
+                group.turn_tokens != Some(0),
+                "--turn-tokens needs at least 1; `--daily-tokens 0` silences a group"
+            );
         }
         if let Some(senders) = self.senders {
             group.senders.may_ask = match senders {
@@ -267,14 +287,31 @@ fn resolve_web_policy(web: Option<WebChoice>, hosts: &[String], before: WebPolic
     })
 }
 
-fn parse_daily_tokens(number: &str) -> Result<Option<u64>> {
+fn parse_token_number(option: &str, number: &str) -> Result<Option<u64>> {
     if number == NO_LIMIT {
         return Ok(None);
     }
     match number.replace(['_', ',', ' '], "").parse::<u64>() {
         // SQLite's numbers end there.
         Ok(tokens) if i64::try_from(tokens).is_ok() => Ok(Some(tokens)),
-        Ok(_) | Err(_) => bail!("--daily-tokens needs a number, such as 200000, or \"none\", not {number:?}"),
+        Ok(_) | Err(_) => bail!("{option} needs a number, such as 200000, or \"none\", not {number:?}"),
+    }
+}
+
+/// Nobody types more in an hour.
+const TURNS_PER_HOUR_MAX: u32 = 1_000;
+
+fn parse_turns_per_hour(number: &str) -> Result<Option<u32>> {
+    if number == NO_LIMIT {
+        return Ok(None);
+    }
+    match number.parse::<u32>() {
+        Ok(turns) if (1..=TURNS_PER_HOUR_MAX).contains(&turns) => Ok(Some(turns)),
+        Ok(_) | Err(_) => {
+            bail!(
+                "--turns-per-hour needs a number from 1 to {TURNS_PER_HOUR_MAX}, or \"none\", not {number:?}"
+            )
+        }
     }
 }
 
@@ -307,6 +344,14 @@ pub fn render_web_policy(policy: &WebPolicy) -> &'static str {
     }
 }
 
+/// The limits of a group beside that of the day, if it has any.
+pub fn describe_limits(group: &Group) -> Option<String> {
+    let calls = group.turns_per_hour.map(|turns| format!("answers {turns} calls of one person in an hour"));
+    let tokens = group.turn_tokens.map(|tokens| format!("uses {tokens} tokens in a turn"));
+    let limits: Vec<String> = calls.into_iter().chain(tokens).collect();
+    (!limits.is_empty()).then(|| format!("{} {} at most.", group.name, limits.join(", and ")))
+}
+
 /// The options of `groups set` that make a new group like this one, each with a space before it; its trigger
 /// is `add`'s.
 pub fn render_set_options(group: &Group) -> String {
@@ -324,6 +369,12 @@ pub fn render_set_options(group: &Group) -> String {
     }
     if let Some(tokens) = group.daily_tokens {
         options.push_str(&format!(" --daily-tokens {tokens}"));
+    }
+    if let Some(turns) = group.turns_per_hour {
+        options.push_str(&format!(" --turns-per-hour {turns}"));
+    }
+    if let Some(tokens) = group.turn_tokens {
+        options.push_str(&format!(" --turn-tokens {tokens}"));
     }
     match group.forwards {
         ForwardPolicy::Told => {}

@@ -40,28 +40,32 @@ impl Intake<'_> {
         let Some(group) = self.registered_group(&message.chat)? else { return Ok(()) };
         let original = self.quoted_message_id(&group, &message.sender, target)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id).or(original.as_ref());
+        let pending_row = self.find_pending_row(&group, &message.sender, target)?;
+        let (permission, count) = self.read_edit_permission(&group, &message.sender, pending_row)?;
         let known = KnownEdit {
             is_known: self.is_duplicate_or_own(&group, &message.id, &message.sender)?
                 || self.is_own_message(&group, target)?,
             has_newer: self.has_newer_edit(&group, message, target)?,
-            pending_row: self.find_pending_row(&group, &message.sender, target)?,
-            permission: self.read_permission(&group, &message.sender)?,
+            pending_row,
+            permission,
             quotes: self.quoted_author(&group, quoted)?,
         };
         match decide_edit(&group, message, known, self.rules, self.now) {
             EditChange::Dropped => Ok(()),
             EditChange::Superseded => {
                 let row = superseded_edit_row(target, message);
-                self.record_permitted_row(&group, known.permission, &row)
+                self.record_permitted_row(&group, permission, &row)
             }
             EditChange::ReplacesText { row, call } => {
                 self.notify_if_missed(&group, call)?;
-                self.replace_pending_text(&group, row, target, message, known.permission, call.wake)?;
+                self.replace_pending_text(&group, row, target, message, permission, call.wake)?;
+                self.count_call(&group, &message.sender, call, count)?;
                 self.notify_refused_edit(&group, target, message, call)
             }
             EditChange::Follows(call) => {
                 self.notify_if_missed(&group, call)?;
-                self.insert_edit_row(&group, target, message, known.permission, call.wake)?;
+                self.insert_edit_row(&group, target, message, permission, call.wake)?;
+                self.count_call(&group, &message.sender, call, count)?;
                 self.notify_refused_edit(&group, target, message, call)
             }
         }
