@@ -15,7 +15,8 @@ CREATE TABLE chats (
 ) STRICT;
 
 -- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
--- forwards: whether a forwarded message that names Kai calls him.
+-- forwards: whether a forwarded message that names Kai calls him. senders: whose messages may call Kai; others: what becomes
+-- of the messages of other people; refusals: what those hear who call and may not.
 -- limit_told_at: when its chat was last told that the day's tokens are used up.
 -- unread_told_at: when its chat was last told that messages could not be read. unread_more: of how many that have no row in
 -- unread it has still to be told. stale_told_at: when the owner was last told that replies were too old to be sent there.
@@ -37,7 +38,12 @@ CREATE TABLE groups (
     unread_told_at INTEGER,
     unread_more INTEGER NOT NULL DEFAULT 0,
     stale_told_at INTEGER,
-    stale_more INTEGER NOT NULL DEFAULT 0
+    stale_more INTEGER NOT NULL DEFAULT 0,
+    senders TEXT NOT NULL DEFAULT 'anyone' CHECK (senders IN ('anyone', 'listed', 'owner')),
+    others TEXT NOT NULL DEFAULT 'context' CHECK (others IN ('context', 'dropped')),
+    refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told')),
+    turns_per_hour INTEGER,
+    turn_tokens INTEGER
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
@@ -282,3 +288,27 @@ CREATE INDEX task_runs_open ON task_runs (task) WHERE state IN ('due', 'running'
 CREATE INDEX task_runs_running ON task_runs (turn) WHERE state = 'running';
 CREATE INDEX task_runs_untold ON task_runs (id) WHERE state = 'unknown' AND told_at IS NULL;
 CREATE INDEX inbox_task_run ON inbox (task_run) WHERE task_run IS NOT NULL;
+
+-- The people who may ask in a group whose senders are 'listed': one of the names of each.
+CREATE TABLE allowed_senders (
+    group_name TEXT NOT NULL,
+    person TEXT NOT NULL,
+    PRIMARY KEY (group_name, person)
+) STRICT;
+
+-- When a person was last told in a group why Kai does not answer them.
+CREATE TABLE sender_notices (
+    group_name TEXT NOT NULL,
+    person TEXT NOT NULL,
+    why TEXT NOT NULL CHECK (why IN ('not_allowed', 'too_many_calls')),
+    told_at INTEGER NOT NULL,
+    PRIMARY KEY (group_name, person, why)
+) STRICT;
+
+-- The calls of the last hour in groups that limit them for each person.
+CREATE TABLE sender_calls (
+    group_name TEXT NOT NULL,
+    person TEXT NOT NULL,
+    called_at INTEGER NOT NULL
+) STRICT;
+CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);

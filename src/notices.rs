@@ -10,7 +10,7 @@ mod troubles;
 
 use std::collections::BTreeMap;
 
-use crate::types::{GroupName, Lang, Outage, Trouble};
+use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
 pub use commands::{
     ChatStatus, StoppedWork, UsageSums, status_command_summary, status_notice, stop_command_summary,
@@ -343,6 +343,67 @@ pub fn token_limit_notice(lang: Lang, group: &GroupName, limit: u64, midnight: &
              {midnight}; lo que se escriba hasta entonces lo guardo, pero no lo respondo por mi cuenta: vuelve a \
              preguntarme después. El propietario puede permitirme más con \
              `nanokimi groups set {group} --daily-tokens NÚMERO`."
+        ),
+    }
+}
+
+/// To a person who calls in a chat in which only others may ask.
+pub fn may_not_ask_notice(lang: Lang, others: OthersPolicy) -> String {
+    let words = match (lang, others) {
+        (Lang::En, OthersPolicy::Context) => {
+            "Here I answer only the people whom my owner has chosen, and you are not among them. What you write stays part \
+             of the conversation: I read it when one of them asks me. Please ask the owner if that should change."
+        }
+        (Lang::En, OthersPolicy::Dropped) => {
+            "Here I answer only the people whom my owner has chosen, and you are not among them. I do not read what you \
+             write. Please ask the owner if that should change."
+        }
+        (Lang::Es, OthersPolicy::Context) => {
+            "Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue \
+             siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si debería cambiar, habla con el \
+             propietario."
+        }
+        (Lang::Es, OthersPolicy::Dropped) => {
+            "Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que \
+             escribes. Si debería cambiar, habla con el propietario."
+        }
+    };
+    words.to_owned()
+}
+
+/// To a person who has called as often as one person may in an hour, and may again after these minutes.
+pub fn too_many_calls_notice(lang: Lang, limit: u32, minutes: u64) -> String {
+    match (lang, minutes) {
+        (Lang::En, _) => {
+            let after = if minutes == 1 { "1 minute".to_owned() } else { format!("{minutes} minutes") };
+            let times = if limit == 1 { "once".to_owned() } else { format!("{limit} times") };
+            format!(
+                "You have asked me {times} within an hour, and more I may not answer one person here. Please ask me \
+                 again in {after}; what you write until then I keep, and read it with the next message that I answer."
+            )
+        }
+        (Lang::Es, _) => {
+            let after = if minutes == 1 { "1 minuto".to_owned() } else { format!("{minutes} minutos") };
+            let times = if limit == 1 { "una vez".to_owned() } else { format!("{limit} veces") };
+            format!(
+                "Me has preguntado {times} en una hora, y aquí no puedo responder más a una sola persona. Vuelve a \
+                 preguntarme dentro de {after}; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje \
+                 al que responda."
+            )
+        }
+    }
+}
+
+/// Follows what was said in a turn that was ended since it used more tokens than it may.
+pub fn turn_tokens_notice(lang: Lang, group: &GroupName, limit: u64) -> String {
+    match lang {
+        Lang::En => format!(
+            "I stopped here: this takes more than the {limit} tokens that I may use for one message in this chat. Please ask \
+             me for less at once. The owner can allow me more with `nanokimi groups set {group} --turn-tokens NUMBER`."
+        ),
+        Lang::Es => format!(
+            "Me paro aquí: esto lleva más de los {limit} tokens que puedo usar por mensaje en este chat. Pídeme menos de \
+             una vez. El propietario puede permitirme más con `nanokimi groups set {group} --turn-tokens NÚMERO`."
         ),
     }
 }
@@ -751,6 +812,39 @@ mod tests {
         Ya he gastado los 200000 tokens que puedo usar al día en este chat. Vuelvo a responder a partir de las 00:00 CET; lo que se escriba hasta entonces lo guardo, pero no lo respondo por mi cuenta: vuelve a preguntarme después. El propietario puede permitirme más con `nanokimi groups set family --daily-tokens NÚMERO`.
         I do not answer here, as my limit for this chat is 0 tokens a day. The owner can change that with `nanokimi groups set family --daily-tokens NUMBER`.
         Aquí no respondo, porque mi límite para este chat es de 0 tokens al día. El propietario puede cambiarlo con `nanokimi groups set family --daily-tokens NÚMERO`.
+        ");
+    }
+
+    #[test]
+    fn who_may_not_ask_is_told_what_becomes_of_their_words() {
+        let said = [OthersPolicy::Context, OthersPolicy::Dropped]
+            .map(|others| [Lang::En, Lang::Es].map(|lang| may_not_ask_notice(lang, others)).join("\n"));
+        insta::assert_snapshot!(said.join("\n"), @"
+        Here I answer only the people whom my owner has chosen, and you are not among them. What you write stays part of the conversation: I read it when one of them asks me. Please ask the owner if that should change.
+        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si debería cambiar, habla con el propietario.
+        Here I answer only the people whom my owner has chosen, and you are not among them. I do not read what you write. Please ask the owner if that should change.
+        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que escribes. Si debería cambiar, habla con el propietario.
+        ");
+    }
+
+    #[test]
+    fn who_reaches_a_limit_is_told_what_to_do() {
+        let family = GroupName::parse("family").unwrap();
+        let said = [Lang::En, Lang::Es].map(|lang| {
+            [
+                too_many_calls_notice(lang, 1, 1),
+                too_many_calls_notice(lang, 20, 40),
+                turn_tokens_notice(lang, &family, 50_000),
+            ]
+            .join("\n")
+        });
+        insta::assert_snapshot!(said.join("\n"), @"
+        You have asked me once within an hour, and more I may not answer one person here. Please ask me again in 1 minute; what you write until then I keep, and read it with the next message that I answer.
+        You have asked me 20 times within an hour, and more I may not answer one person here. Please ask me again in 40 minutes; what you write until then I keep, and read it with the next message that I answer.
+        I stopped here: this takes more than the 50000 tokens that I may use for one message in this chat. Please ask me for less at once. The owner can allow me more with `nanokimi groups set family --turn-tokens NUMBER`.
+        Me has preguntado una vez en una hora, y aquí no puedo responder más a una sola persona. Vuelve a preguntarme dentro de 1 minuto; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje al que responda.
+        Me has preguntado 20 veces en una hora, y aquí no puedo responder más a una sola persona. Vuelve a preguntarme dentro de 40 minutos; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje al que responda.
+        Me paro aquí: esto lleva más de los 50000 tokens que puedo usar por mensaje en este chat. Pídeme menos de una vez. El propietario puede permitirme más con `nanokimi groups set family --turn-tokens NÚMERO`.
         ");
     }
 

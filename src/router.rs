@@ -2,9 +2,13 @@
 //!
 //! Decides from values alone. The caller looks up the sender and earlier messages.
 
+mod permission;
+
 use crate::commands::Command;
 use crate::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, Mention, Role};
 use crate::writing::find_calls_by_name;
+
+pub use permission::{AskPermission, RefusalReason, SenderListing};
 
 /// What happens with a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -15,7 +19,9 @@ pub enum MessageRoute {
     Wakes,
     /// As [`WakeDecision::Context`].
     Context,
-    /// It has come before, or is one of Kai's own. It is not stored.
+    /// It calls Kai, and its author may not.
+    Refused(RefusalReason),
+    /// It has come before, is one of Kai's own, or is nothing that this group keeps. It is not stored.
     Dropped,
 }
 
@@ -25,6 +31,7 @@ pub struct MessageFacts {
     /// It has come before, under any name of its sender, or it is one of Kai's own.
     pub is_known: bool,
     pub sender: SenderStanding,
+    pub permission: AskPermission,
     pub quotes: QuotedAuthor,
 }
 
@@ -43,6 +50,8 @@ pub struct SenderFacts {
     pub is_linked_account: bool,
     /// One of them is the name of the chat, which then is a direct chat.
     pub is_other_side: bool,
+    /// One of them is the name of the main channel, which then is a direct chat.
+    pub is_main_channel: bool,
 }
 
 impl SenderStanding {
@@ -50,14 +59,12 @@ impl SenderStanding {
     /// person at a terminal of the server is the owner too. So is the other person in a direct chat that is
     /// the main channel: its owner chose that chat, and Kai may have an account of its own. A main channel
     /// that is a group may have other members, so only the account is the owner there.
+    /// The person whose direct chat is the main channel is the owner in every other chat, too.
     pub fn in_group(group: &Group, sender: SenderFacts) -> Self {
         let has_own_channel =
             group.role == Role::Main && !group.chat.is_whatsapp_group() && sender.is_other_side;
-        if sender.is_linked_account || group.chat.is_console_chat() || has_own_channel {
-            Self::Owner
-        } else {
-            Self::Other
-        }
+        let is_owner = sender.is_linked_account || sender.is_main_channel || has_own_channel;
+        if is_owner || group.chat.is_console_chat() { Self::Owner } else { Self::Other }
     }
 }
 
@@ -79,7 +86,7 @@ pub enum QuotedAuthor {
 }
 
 /// A command is the whole text of a message that the owner wrote in this chat; the caption of a file is not a
-/// command. Every other message wakes Kai or is context; its sender does not matter.
+/// command. Every other message wakes Kai, if its author may ask, or is context.
 pub fn route_message(
     group: &Group,
     trigger: &str,
@@ -95,9 +102,11 @@ pub fn route_message(
     if let Some(command) = Command::from_text(&message.text).filter(|_| may_command) {
         return MessageRoute::Command(command);
     }
-    match wake_decision_for(group, trigger, message, facts.quotes) {
-        WakeDecision::Wakes => MessageRoute::Wakes,
-        WakeDecision::Context => MessageRoute::Context,
+    match (wake_decision_for(group, trigger, message, facts.quotes), facts.permission) {
+        (WakeDecision::Wakes, AskPermission::Granted) => MessageRoute::Wakes,
+        (WakeDecision::Wakes, AskPermission::Refused(reason)) => MessageRoute::Refused(reason),
+        (WakeDecision::Context, permission) if permission.is_kept(group.senders) => MessageRoute::Context,
+        (WakeDecision::Context, _) => MessageRoute::Dropped,
     }
 }
 
@@ -131,7 +140,9 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
-    use crate::types::{ChatId, GroupName, Media, MediaKind, MessageId, SenderId};
+    use crate::types::{
+        ChatId, GroupName, Media, MediaKind, MessageId, OthersPolicy, SenderId, SenderPolicy, SenderRule,
+    };
 
     fn message(text: &str) -> IncomingMessage {
         IncomingMessage {
@@ -346,7 +357,8 @@ mod tests {
     fn only_the_owners_own_and_whole_word_is_a_command() {
         use SenderStanding::{Other, Owner};
         let route = |role, sender, message: &IncomingMessage| {
-            let facts = MessageFacts { is_known: false, sender, quotes: QuotedAuthor::Other };
+            let permission = AskPermission::Granted;
+            let facts = MessageFacts { is_known: false, sender, permission, quotes: QuotedAuthor::Other };
             route_message(&group(role), "Kai", message, facts)
         };
         for (role, sender, text, expected) in [
@@ -389,16 +401,57 @@ mod tests {
             ("console:family", Role::Member, false, false, Owner),
         ] {
             let group = Group { chat: ChatId::new(chat), ..group(role) };
-            let sender = SenderFacts { is_linked_account, is_other_side };
+            let sender = SenderFacts { is_linked_account, is_other_side, is_main_channel: false };
             assert_eq!(SenderStanding::in_group(&group, sender), expected, "{chat} {sender:?}");
+        }
+        let olga = SenderFacts { is_linked_account: false, is_other_side: false, is_main_channel: true };
+        assert_eq!(SenderStanding::in_group(&group(Role::Member), olga), Owner, "wherever they write");
+    }
+
+    #[test]
+    fn every_way_of_calling_passes_the_rule_about_senders() {
+        let refused = AskPermission::Refused(RefusalReason::NotAllowed);
+        let by_name = message("@Kai hello");
+        let mention = IncomingMessage { mention: Mention::Me, ..message("hello") };
+        let passed_on = IncomingMessage { forwarded: Forwarded::Once, ..by_name.clone() };
+        let (no_quote, quote) = (QuotedAuthor::Other, QuotedAuthor::Kai);
+        for (way, role, message, quotes) in [
+            ("name", Role::Member, &by_name, no_quote),
+            ("mention", Role::Member, &mention, no_quote),
+            ("reply", Role::Member, &message("yes"), quote),
+            ("forwarded", Role::Member, &passed_on, no_quote),
+            ("main channel", Role::Main, &message("hello"), no_quote),
+            ("a command that is none", Role::Main, &message("/help"), no_quote),
+        ] {
+            for others in [OthersPolicy::Context, OthersPolicy::Dropped] {
+                let senders = SenderRule { may_ask: SenderPolicy::Listed, others, ..SenderRule::default() };
+                let group = Group { forwards: ForwardPolicy::Call, senders, ..group(role) };
+                let route = |permission, message: &IncomingMessage, quotes| {
+                    let sender = SenderStanding::Other;
+                    let facts = MessageFacts { is_known: false, sender, permission, quotes };
+                    route_message(&group, "Kai", message, facts)
+                };
+                assert_eq!(route(AskPermission::Granted, message, quotes), MessageRoute::Wakes, "{way}");
+                let expected = MessageRoute::Refused(RefusalReason::NotAllowed);
+                assert_eq!(route(refused, message, quotes), expected, "{way}");
+                if role == Role::Member {
+                    let chatter = route(refused, &self::message("hello"), no_quote);
+                    let kept = others == OthersPolicy::Context;
+                    assert_eq!(chatter, if kept { MessageRoute::Context } else { MessageRoute::Dropped });
+                }
+            }
         }
     }
 
     #[test]
     fn what_is_known_is_dropped_whatever_it_says() {
         for text in ["/help", "@Kai hello", "hello"] {
-            let facts =
-                MessageFacts { is_known: true, sender: SenderStanding::Owner, quotes: QuotedAuthor::Kai };
+            let facts = MessageFacts {
+                is_known: true,
+                sender: SenderStanding::Owner,
+                permission: AskPermission::Granted,
+                quotes: QuotedAuthor::Kai,
+            };
             assert_eq!(
                 route_message(&group(Role::Main), "Kai", &message(text), facts),
                 MessageRoute::Dropped,

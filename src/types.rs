@@ -6,6 +6,7 @@ mod engine;
 mod messages;
 mod prompt;
 mod room;
+mod senders;
 mod web;
 
 use std::fmt;
@@ -20,6 +21,7 @@ pub use messages::{
 };
 pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 pub use room::DiskSpace;
+pub use senders::{OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
 pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`.
@@ -139,6 +141,11 @@ pub struct Group {
     /// The most tokens, of prompts and answers together, that a day's turns may use. `None`: no limit.
     pub daily_tokens: Option<u64>,
     pub forwards: ForwardPolicy,
+    pub senders: SenderRule,
+    /// The most calls of one person, the owner left out, that are answered in an hour. `None`: no limit.
+    pub turns_per_hour: Option<u32>,
+    /// The most tokens that one turn may use. `None`: no limit.
+    pub turn_tokens: Option<u64>,
 }
 
 impl Group {
@@ -153,6 +160,9 @@ impl Group {
             web: WebPolicy::default(),
             daily_tokens: None,
             forwards: ForwardPolicy::default(),
+            senders: SenderRule::default(),
+            turns_per_hour: None,
+            turn_tokens: None,
         }
     }
 

@@ -1,5 +1,6 @@
 //! `nanokimi groups`: the chats that the assistant serves, and those that it could.
 
+mod people;
 mod set;
 
 use std::process::ExitCode;
@@ -21,6 +22,12 @@ pub enum Verb {
     List,
     /// Show the WhatsApp chats that could be groups, with their ids for `add`
     Chats,
+    /// Show who has written in a group, and who may ask there
+    People {
+        /// The group's name, as `list` shows it
+        #[arg(value_parser = ui::parse_typed_text)]
+        name: String,
+    },
     /// Serve a chat as a group
     Add {
         /// The group's folder name: letters, digits, "-" and "_"
@@ -59,6 +66,7 @@ pub async fn run_groups_command(install: &Install, verb: Verb) -> Result<ExitCod
     match verb {
         Verb::List => print_groups(install).await?,
         Verb::Chats => print_known_chats(install).await?,
+        Verb::People { name } => people::print_people(install, &GroupName::parse(&name)?).await?,
         Verb::Add { name, chat, trigger, main } => {
             let name = GroupName::parse(&name)?;
             let chat = match chat {
@@ -96,8 +104,8 @@ async fn print_groups(install: &Install) -> Result<()> {
     }
     let mut rows =
         vec![["NAME", "LISTENS TO", "ENGINE", "WEB", "TOKENS A DAY", "CHAT"].map(str::to_owned).to_vec()];
-    for group in groups {
-        let listens = match group.role {
+    for group in &groups {
+        let listens_to = match group.role {
             Role::Main => "everything".to_owned(),
             Role::Member => {
                 let name = group.trigger_or(&install.config.assistant_name);
@@ -107,6 +115,7 @@ async fn print_groups(install: &Install) -> Result<()> {
                 }
             }
         };
+        let listens = format!("{listens_to}{}", people::describe_sender_policy(group.senders.may_ask));
         let engine = group.engine.as_ref().map_or(install.config.engine.name(), EngineChoice::name);
         rows.push(vec![
             group.name.to_string(),
@@ -117,7 +126,11 @@ async fn print_groups(install: &Install) -> Result<()> {
             group.chat.to_string(),
         ]);
     }
-    ui::print_table(&rows)
+    ui::print_table(&rows)?;
+    for limits in groups.iter().filter_map(set::describe_limits) {
+        ui::print_info(limits);
+    }
+    Ok(())
 }
 
 async fn print_known_chats(install: &Install) -> Result<()> {
@@ -174,16 +187,17 @@ async fn unregister_group(install: &Install, name: &GroupName) -> Result<()> {
     let Some((store, group)) = install.find_group(name).await? else {
         bail!("There is no group {name}; `nanokimi groups list` shows those there are");
     };
+    let allowed = people::render_allow_options(&store.people_of_group(&group).await?);
     store.remove_group(name).await?;
     ui::print_info(format!(
         "Removed {name}. What was still to be said there is not sent. Its folder and history are kept; `{}` takes them up.",
-        render_add_command(&group)
+        render_add_command(&group, &allowed)
     ));
     Ok(())
 }
 
-/// The commands that make this group again.
-fn render_add_command(group: &Group) -> String {
+/// The commands that make this group again; `allowed` are the options that allow its people again.
+fn render_add_command(group: &Group, allowed: &str) -> String {
     let mut command = format!("nanokimi groups add {}", group.name);
     if !group.chat.is_console_chat() {
         command.push_str(&format!(" --chat {}", group.chat));
@@ -195,7 +209,7 @@ fn render_add_command(group: &Group) -> String {
         }
         (Role::Member, None) => {}
     }
-    let choices = set::render_set_options(group);
+    let choices = set::render_set_options(group) + allowed;
     if !choices.is_empty() {
         command.push_str(&format!(" && nanokimi groups set {}{choices}", group.name));
     }

@@ -4,6 +4,8 @@
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use tokio::sync::Notify;
+
 use super::api_routes::ApiRoute;
 use crate::panics::lock_unpoisoned;
 use crate::types::{Failure, TokenUsage};
@@ -13,11 +15,62 @@ pub struct Ledger {
     usage: Mutex<TokenUsage>,
     failure: Mutex<Option<Failure>>,
     asked: AtomicBool,
+    turn: Mutex<TurnTokens>,
+    /// The turn has used more than it may.
+    used_up: Notify,
+}
+
+/// What the running turn has used, and the most that it may use.
+#[derive(Debug, Default)]
+struct TurnTokens {
+    used: u64,
+    limit: Option<u64>,
+    /// A request was refused for it.
+    was_refused: bool,
+}
+
+impl TurnTokens {
+    fn is_used_up(&self) -> bool {
+        self.limit.is_some_and(|limit| self.used >= limit)
+    }
 }
 
 impl Ledger {
     pub fn add_usage(&self, more: TokenUsage) {
         *lock_unpoisoned(&self.usage) += more;
+        let mut turn = lock_unpoisoned(&self.turn);
+        turn.used = turn.used.saturating_add(more.counted_tokens());
+        if turn.is_used_up() {
+            self.used_up.notify_one();
+        }
+    }
+
+    /// A turn begins, and may use this many tokens.
+    pub fn begin_turn(&self, limit: Option<u64>) {
+        *lock_unpoisoned(&self.turn) = TurnTokens { used: 0, limit, was_refused: false };
+    }
+
+    /// Whether a request is refused, since the running turn has used all that it may.
+    pub fn refuse_over_turn_tokens(&self) -> bool {
+        let mut turn = lock_unpoisoned(&self.turn);
+        turn.was_refused |= turn.is_used_up();
+        turn.is_used_up()
+    }
+
+    /// Whether a request of the running turn was refused for that.
+    pub fn was_refused_over_turn_tokens(&self) -> bool {
+        lock_unpoisoned(&self.turn).was_refused
+    }
+
+    /// Resolves when an answer has used up what its turn may use.
+    pub async fn wait_for_turn_tokens(&self) {
+        loop {
+            self.used_up.notified().await;
+            // It may have been an earlier turn's.
+            if lock_unpoisoned(&self.turn).is_used_up() {
+                return;
+            }
+        }
     }
 
     pub fn take_usage(&self) -> TokenUsage {

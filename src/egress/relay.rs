@@ -129,6 +129,12 @@ impl Relay {
             request_body::discard_body(body).await;
             return ErrorResponse::new(status, "invalid_request_error", why).into_response();
         }
+        if route == ApiRoute::ChatCompletions && self.ledger.refuse_over_turn_tokens() {
+            request_body::discard_body(body).await;
+            let why = "This turn has used all the tokens that the owner allows one turn.";
+            return ErrorResponse::new(StatusCode::FORBIDDEN, "invalid_request_error", why)
+                .into_final_response();
+        }
         if let Err(error) = self.current_bearer_token(route) {
             request_body::discard_body(body).await;
             return error.into_final_response();

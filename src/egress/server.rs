@@ -97,6 +97,21 @@ impl EgressProxy {
         self.ledger.take_usage()
     }
 
+    /// A turn begins, and may use this many tokens; after that the model is not asked again.
+    pub fn begin_turn(&self, limit: Option<u64>) {
+        self.ledger.begin_turn(limit);
+    }
+
+    /// Resolves when an answer has used up what the running turn may use.
+    pub async fn wait_for_turn_tokens(&self) {
+        self.ledger.wait_for_turn_tokens().await;
+    }
+
+    /// Whether a request of the running turn was refused since that is used up.
+    pub fn was_refused_over_turn_tokens(&self) -> bool {
+        self.ledger.was_refused_over_turn_tokens()
+    }
+
     /// Why the latest model request went wrong, if it did since the last call; a later success clears it.
     /// The engine itself says little about it.
     pub fn take_failure(&self) -> Option<Failure> {

@@ -13,7 +13,10 @@ use crate::render::prompt;
 use crate::router::{self, MessageRoute};
 use crate::types::{ChatNote, Group, IncomingMessage, Media, MessageId, Quote, Reaction, SenderId};
 
-pub use crate::router::{MessageFacts, QuotedAuthor, SenderFacts, SenderStanding, WakeDecision};
+pub use crate::router::{
+    AskPermission, MessageFacts, QuotedAuthor, RefusalReason, SenderFacts, SenderListing, SenderStanding,
+    WakeDecision,
+};
 
 /// What is known when a message comes.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,6 +45,8 @@ pub enum MessageChange {
     /// It is stored, no agent ever reads it, and this text is said.
     Command(CommandChange),
     Stored(StoredMessage),
+    /// It called Kai, its author may not, and the group keeps nothing of theirs.
+    Refused(RefusalReason),
 }
 
 /// What a command causes.
@@ -70,18 +75,25 @@ pub struct CallDecision {
     pub wake: WakeDecision,
     /// It called Kai too long ago: it is context, and its chat is told that Kai was away.
     pub is_missed: bool,
+    /// It calls Kai and its author may not: it is context, and the author may be told.
+    pub refusal: Option<RefusalReason>,
 }
 
 impl CallDecision {
     /// Without looking at the text or at the time.
     fn settled(wake: WakeDecision) -> Self {
-        Self { wake, is_missed: false }
+        Self { wake, is_missed: false, refusal: None }
     }
 
     fn from_wake(wake: WakeDecision, message: &IncomingMessage, rules: &Rules, now: Timestamp) -> Self {
         let is_missed =
             wake == WakeDecision::Wakes && absence::is_past_answer_window(rules, message.sent_at, now);
-        Self { wake: if is_missed { WakeDecision::Context } else { wake }, is_missed }
+        let wake = if is_missed { WakeDecision::Context } else { wake };
+        Self { wake, is_missed, refusal: None }
+    }
+
+    fn refused(reason: RefusalReason) -> Self {
+        Self { wake: WakeDecision::Context, is_missed: false, refusal: Some(reason) }
     }
 }
 
@@ -95,29 +107,30 @@ pub fn decide_message(
 ) -> MessageChange {
     let KnownMessage { facts, edit, standing } = known;
     let trigger = group.trigger_or(&rules.assistant);
-    let wake = match router::route_message(group, trigger, message, facts) {
+    let call = match router::route_message(group, trigger, message, facts) {
         MessageRoute::Dropped => return MessageChange::Dropped,
+        MessageRoute::Refused(reason) if !facts.permission.is_kept(group.senders) => {
+            return MessageChange::Refused(reason);
+        }
+        MessageRoute::Refused(reason) => CallDecision::refused(reason),
         MessageRoute::Command(command) if edit.is_none() => {
             return MessageChange::Command(decide_command(command, (group, &standing), message, rules, now));
         }
         // Its newest text counts, and an edit is never a command.
-        MessageRoute::Command(_) => WakeDecision::Context,
-        MessageRoute::Wakes => WakeDecision::Wakes,
-        MessageRoute::Context => WakeDecision::Context,
+        MessageRoute::Command(_) | MessageRoute::Context => CallDecision::settled(WakeDecision::Context),
+        MessageRoute::Wakes => CallDecision::from_wake(WakeDecision::Wakes, message, rules, now),
     };
     MessageChange::Stored(match edit {
-        None => StoredMessage {
-            text: message.text.clone(),
-            call: CallDecision::from_wake(wake, message, rules, now),
-            is_pending: true,
-            replaced_edit: None,
-        },
+        None => StoredMessage { text: message.text.clone(), call, is_pending: true, replaced_edit: None },
         // The newest text replaces the old one, and there is one answer to it.
         Some(EarlierEdit { row, text, is_pending: true, wake }) => {
             let edited = IncomingMessage { text: text.clone(), ..message.clone() };
-            let call = match wake {
-                WakeDecision::Wakes => CallDecision::settled(wake),
-                WakeDecision::Context => decide_call(group, &edited, facts.quotes, rules, now),
+            let call = match (wake, facts.permission.for_counted_call()) {
+                (WakeDecision::Wakes, AskPermission::Granted) => CallDecision::settled(wake),
+                (WakeDecision::Wakes, AskPermission::Refused(reason)) => CallDecision::refused(reason),
+                (WakeDecision::Context, _) => {
+                    decide_call(group, &edited, facts.permission, facts.quotes, rules, now)
+                }
             };
             StoredMessage { text, call, is_pending: true, replaced_edit: Some(row) }
         }
@@ -147,16 +160,22 @@ fn decide_command(
     CommandChange::Answered { answer: rules.prefix_notice(&answer), effect: command.effect() }
 }
 
-/// What a text that is no command does: it wakes Kai, unless it called too long ago.
+/// What a text that is no command does: it wakes Kai, unless its author may not ask, or it called too long ago.
 fn decide_call(
     group: &Group,
     message: &IncomingMessage,
+    permission: AskPermission,
     quotes: QuotedAuthor,
     rules: &Rules,
     now: Timestamp,
 ) -> CallDecision {
     let wake = router::wake_decision_for(group, group.trigger_or(&rules.assistant), message, quotes);
-    CallDecision::from_wake(wake, message, rules, now)
+    match (wake, permission.refusal()) {
+        (WakeDecision::Wakes, Some(reason)) => CallDecision::refused(reason),
+        (WakeDecision::Wakes | WakeDecision::Context, _) => {
+            CallDecision::from_wake(wake, message, rules, now)
+        }
+    }
 }
 
 /// What is known when an edit comes.
@@ -168,6 +187,7 @@ pub struct KnownEdit {
     pub has_newer: bool,
     /// The row of the message, or of an earlier edit of it, if that row waits.
     pub pending_row: Option<i64>,
+    pub permission: AskPermission,
     pub quotes: QuotedAuthor,
 }
 
@@ -195,13 +215,13 @@ pub fn decide_edit(
     rules: &Rules,
     now: Timestamp,
 ) -> EditChange {
-    if known.is_known {
+    if known.is_known || !known.permission.is_kept(group.senders) {
         return EditChange::Dropped;
     }
     if known.has_newer {
         return EditChange::Superseded;
     }
-    let call = decide_call(group, message, known.quotes, rules, now);
+    let call = decide_call(group, message, known.permission, known.quotes, rules, now);
     match known.pending_row {
         Some(row) => EditChange::ReplacesText { row, call },
         None => EditChange::Follows(call),
@@ -303,8 +323,12 @@ mod tests {
     use crate::types::{ChatId, Forwarded, GroupName, MediaKind, Mention, Role};
 
     const NOW: Timestamp = Timestamp::UNIX_EPOCH;
-    const NEW: MessageFacts =
-        MessageFacts { is_known: false, sender: SenderStanding::Other, quotes: QuotedAuthor::Other };
+    const NEW: MessageFacts = MessageFacts {
+        is_known: false,
+        sender: SenderStanding::Other,
+        permission: AskPermission::Granted,
+        quotes: QuotedAuthor::Other,
+    };
     const OWNERS: MessageFacts = MessageFacts { sender: SenderStanding::Owner, ..NEW };
 
     fn family() -> Group {
@@ -339,7 +363,9 @@ mod tests {
     fn stored(change: MessageChange) -> StoredMessage {
         match change {
             MessageChange::Stored(stored) => stored,
-            MessageChange::Dropped | MessageChange::Command(_) => panic!("{change:?}"),
+            MessageChange::Dropped | MessageChange::Command(_) | MessageChange::Refused(_) => {
+                panic!("{change:?}")
+            }
         }
     }
 
@@ -358,7 +384,7 @@ mod tests {
             (days_old("hello"), Context, false),
         ] {
             let stored = stored(decide(&message, NEW, None));
-            assert_eq!(stored.call, CallDecision { wake, is_missed }, "{message:?}");
+            assert_eq!(stored.call, CallDecision { wake, is_missed, refusal: None }, "{message:?}");
             assert!(stored.is_pending && stored.replaced_edit.is_none());
         }
     }
@@ -386,7 +412,7 @@ mod tests {
             (edit(false, Wakes), "@Kai hello", Context, false, None),
         ] {
             let kept = stored(decide(&message(old), NEW, edit.clone()));
-            let call = CallDecision { wake, is_missed: false };
+            let call = CallDecision::settled(wake);
             let expected = StoredMessage { text: "newer".to_owned(), call, is_pending, replaced_edit };
             assert_eq!(kept, expected, "{edit:?}");
         }
@@ -396,7 +422,7 @@ mod tests {
 
     #[test]
     fn an_edit_replaces_what_waits_follows_what_was_read_and_gives_way_to_a_later_one() {
-        let calls = CallDecision { wake: WakeDecision::Wakes, is_missed: false };
+        let calls = CallDecision::settled(WakeDecision::Wakes);
         for (is_known, has_newer, pending_row, expected) in [
             (true, false, Some(7), EditChange::Dropped),
             (true, true, None, EditChange::Dropped),
@@ -404,13 +430,69 @@ mod tests {
             (false, false, Some(7), EditChange::ReplacesText { row: 7, call: calls }),
             (false, false, None, EditChange::Follows(calls)),
         ] {
-            let known = KnownEdit { is_known, has_newer, pending_row, quotes: QuotedAuthor::Other };
+            let (permission, quotes) = (AskPermission::Granted, QuotedAuthor::Other);
+            let known = KnownEdit { is_known, has_newer, pending_row, permission, quotes };
             assert_eq!(
                 decide_edit(&family(), &message("@Kai now"), known, &rules(), NOW),
                 expected,
                 "{known:?}"
             );
         }
+    }
+
+    #[test]
+    fn of_whom_may_not_ask_nothing_calls_and_nothing_is_kept_where_the_owner_wants_that() {
+        use crate::types::{OthersPolicy, SenderPolicy, SenderRule};
+        let reason = RefusalReason::NotAllowed;
+        let permission = AskPermission::Refused(reason);
+        let facts = MessageFacts { permission, ..NEW };
+        let rule = |others| SenderRule { may_ask: SenderPolicy::Owner, others, ..SenderRule::default() };
+        let called = message("@Kai hello");
+        let edit = EarlierEdit {
+            row: 7,
+            text: "@Kai newer".to_owned(),
+            is_pending: true,
+            wake: WakeDecision::Wakes,
+        };
+        let known_edit = KnownEdit {
+            is_known: false,
+            has_newer: false,
+            pending_row: None,
+            permission,
+            quotes: QuotedAuthor::Kai,
+        };
+
+        let group = Group { senders: rule(OthersPolicy::Context), ..family() };
+        for edit in
+            [None, Some(edit.clone()), Some(EarlierEdit { wake: WakeDecision::Context, ..edit.clone() })]
+        {
+            let change =
+                decide_message(&group, &called, KnownMessage { facts, edit: edit.clone() }, &rules(), NOW);
+            assert_eq!(stored(change).call, CallDecision::refused(reason), "{edit:?}");
+        }
+        // A person who may not ask is not told that Kai was away.
+        let late = decide_message(
+            &group,
+            &days_old("@Kai hello"),
+            KnownMessage { facts, edit: None },
+            &rules(),
+            NOW,
+        );
+        assert!(!stored(late).call.is_missed);
+        let change = decide_edit(&group, &called, known_edit, &rules(), NOW);
+        assert_eq!(change, EditChange::Follows(CallDecision::refused(reason)));
+
+        let group = Group { senders: rule(OthersPolicy::Dropped), ..family() };
+        let known = |edit| KnownMessage { facts, edit };
+        assert_eq!(
+            decide_message(&group, &called, known(Some(edit)), &rules(), NOW),
+            MessageChange::Refused(reason)
+        );
+        assert_eq!(
+            decide_message(&group, &message("hi"), known(None), &rules(), NOW),
+            MessageChange::Dropped
+        );
+        assert_eq!(decide_edit(&group, &called, known_edit, &rules(), NOW), EditChange::Dropped);
     }
 
     #[test]
@@ -436,9 +518,12 @@ mod tests {
     }
 
     fn facts() -> impl Strategy<Value = MessageFacts> {
-        (any::<bool>(), any::<bool>(), any::<bool>()).prop_map(|(is_known, is_owner, quotes_kai)| {
+        let facts = (any::<bool>(), any::<bool>(), any::<bool>(), any::<bool>());
+        facts.prop_map(|(is_known, is_owner, is_refused, quotes_kai)| {
+            let refused = AskPermission::Refused(RefusalReason::NotAllowed);
             MessageFacts {
                 is_known,
+                permission: if is_refused && !is_owner { refused } else { AskPermission::Granted },
                 sender: if is_owner { SenderStanding::Owner } else { SenderStanding::Other },
                 quotes: if quotes_kai { QuotedAuthor::Kai } else { QuotedAuthor::Other },
             }
@@ -462,12 +547,16 @@ mod tests {
             let sent_at = NOW - SignedDuration::from_hours(hours);
             match decide(&IncomingMessage { sent_at, ..message(&text) }, facts, edit.clone()) {
                 MessageChange::Dropped => prop_assert!(facts.is_known),
+                MessageChange::Refused(_) => prop_assert!(false, "this group keeps what others write"),
                 MessageChange::Command(change) => {
                     prop_assert_eq!(facts.sender, SenderStanding::Owner);
                     prop_assert_eq!(change == CommandChange::Missed, hours > 24);
                 }
                 MessageChange::Stored(stored) => {
                     prop_assert!(!facts.is_known);
+                    let is_refused = facts.permission != AskPermission::Granted;
+                    prop_assert!(!is_refused || stored.call.wake == WakeDecision::Context);
+                    prop_assert!(is_refused || stored.call.refusal.is_none());
                     prop_assert!(!(stored.call.is_missed && stored.call.wake == WakeDecision::Wakes));
                     prop_assert!(!stored.call.is_missed || hours > 24);
                     let read = edit.as_ref().is_some_and(|edit| !edit.is_pending);

@@ -9,6 +9,7 @@
 //! | [`absence`] | what was asked too long ago |
 //! | [`delivery`] | a reply, after an attempt to send it and after WhatsApp's answer |
 //! | [`tasks`] | a task, what is due of it, and the end of a run |
+//! | [`refusals`] | what people hear whose calls are refused |
 //! | [`turns`] | the messages of a turn that has ended |
 //! | [`outage`] | a trouble of all chats, and the people who are told of it |
 
@@ -16,6 +17,7 @@ pub mod absence;
 pub mod delivery;
 pub mod inbox;
 pub mod outage;
+pub mod refusals;
 pub mod tasks;
 pub mod turns;
 

@@ -110,6 +110,8 @@ enum EngineSignal {
     Agent(AgentEvent),
     ContainerEnded(ContainerExit),
     Overuse(Overuse),
+    /// The running turn has used all the tokens that it may.
+    TurnTokensUsedUp,
 }
 
 /// The next thing that the engine reports; never resolves without an engine.
@@ -120,6 +122,7 @@ async fn next_engine_signal(engine: &mut Option<RunningEngine>) -> EngineSignal 
         Some(event) = engine.events.recv() => EngineSignal::Agent(event),
         exit = RunningEngine::wait_for_exit(&mut engine.exit) => EngineSignal::ContainerEnded(exit),
         overuse = RunningEngine::wait_for_overuse(&mut engine.overuse) => EngineSignal::Overuse(overuse),
+        () = engine.egress.wait_for_turn_tokens() => EngineSignal::TurnTokensUsedUp,
     }
 }
 
@@ -172,13 +175,19 @@ impl<C: Containers> SessionDriver<C> {
             Effect::Cancel(reason) => {
                 match reason {
                     CancelReason::TookTooLong => tracing::warn!("The turn takes too long and is cancelled"),
+                    CancelReason::UsedUpTokens => {
+                        tracing::warn!("The turn has used up its tokens and is cancelled");
+                    }
                     CancelReason::StoppedByOwner => tracing::info!("The owner has stopped the turn"),
                 }
                 self.send_engine_request(Request::Cancel);
                 None
             }
             Effect::EndStoppedTurn => Some(self.end_stopped_turn().await),
-            Effect::FailTurn(trouble) => Some(self.fail_turn(trouble).await),
+            Effect::FailTurn(trouble) => match self.end_turn_over_tokens().await {
+                Some(event) => Some(event),
+                None => Some(self.fail_turn(trouble).await),
+            },
             Effect::FailWaiting(trouble) => Some(self.fail_waiting_rows(trouble).await),
             Effect::ReturnTurn => {
                 self.finish_current_turn(TurnOutcome::Returned, Vec::new()).await;
@@ -205,6 +214,11 @@ impl<C: Containers> SessionDriver<C> {
             EngineSignal::Agent(event) => self.handle_agent_event(event).await,
             EngineSignal::ContainerEnded(exit) => self.handle_container_exit(exit).await,
             EngineSignal::Overuse(overuse) => Some(self.stop_overusing_agent(overuse).await),
+            EngineSignal::TurnTokensUsedUp => {
+                let turn = self.turn.as_mut()?;
+                turn.record_tokens_used_up(self.engine.as_ref()?.turn_tokens?);
+                Some(SessionEvent::TurnTokensUsedUp)
+            }
         }
     }
 
@@ -279,6 +293,8 @@ impl<C: Containers> SessionDriver<C> {
         engine.has_worked = true;
         // A failure from before says nothing of this turn.
         engine.egress.take_failure();
+        engine.turn_tokens = group.turn_tokens;
+        engine.egress.begin_turn(group.turn_tokens);
         self.context.login.reload_if_changed(self.context.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.send_read_receipts(&group.chat, &claim);

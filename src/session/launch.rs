@@ -54,6 +54,8 @@ pub struct RunningEngine {
     /// Whether it has had a turn.
     pub has_worked: bool,
     pub vision: Vision,
+    /// The most tokens of the running turn.
+    pub turn_tokens: Option<u64>,
     /// None after it was reported.
     pub overuse: Option<oneshot::Receiver<Overuse>>,
     /// The group as it was at the start. Its role decided what is mounted.
@@ -222,6 +224,7 @@ async fn try_launch_engine<C: Containers>(
         running_turn,
         has_worked: false,
         vision,
+        turn_tokens: None,
         overuse: Some(overuse),
         group,
         prompt_files,

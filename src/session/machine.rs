@@ -73,6 +73,8 @@ pub enum SessionEvent {
     SteersWelcome,
     /// The owner has stopped the running turn. Its rows are finished; the engine does not know it yet.
     TurnStopped,
+    /// The running turn has used all the tokens that it may.
+    TurnTokensUsedUp,
     /// The turn is over and its rows are finished.
     TurnOver(AfterTurn),
     /// The engine or its container cannot be used any more, or the launch failed.
@@ -104,6 +106,7 @@ pub enum AfterTurn {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CancelReason {
     TookTooLong,
+    UsedUpTokens,
     /// The chat has heard of it, and nothing is tried again.
     StoppedByOwner,
 }
@@ -111,7 +114,7 @@ pub enum CancelReason {
 impl CancelReason {
     fn grace(self) -> Duration {
         match self {
-            Self::TookTooLong => CANCEL_GRACE,
+            Self::TookTooLong | Self::UsedUpTokens => CANCEL_GRACE,
             Self::StoppedByOwner => STOP_GRACE,
         }
     }
@@ -119,7 +122,7 @@ impl CancelReason {
     /// How a turn ends whose engine does not end it.
     fn forced_end(self) -> Effect {
         match self {
-            Self::TookTooLong => Effect::FailTurn(Trouble::TurnTooLong),
+            Self::TookTooLong | Self::UsedUpTokens => Effect::FailTurn(Trouble::TurnTooLong),
             Self::StoppedByOwner => Effect::EndStoppedTurn,
         }
     }
@@ -331,6 +334,7 @@ impl SessionMachine {
             }
             SessionEvent::SteersWelcome => self.on_steers_welcome(),
             SessionEvent::TurnStopped => self.on_turn_stopped(now),
+            SessionEvent::TurnTokensUsedUp => self.on_turn_tokens_used_up(now),
             SessionEvent::TurnOver(after) => self.on_turn_over(after, now),
             SessionEvent::Lost(trouble) => self.on_lost(trouble, now),
             SessionEvent::Ended => self.on_ended(now),
@@ -424,6 +428,13 @@ impl SessionMachine {
                 vec![Effect::Cancel(reason)]
             }
         }
+    }
+
+    fn on_turn_tokens_used_up(&mut self, now: Instant) -> Vec<Effect> {
+        let State::Busy { cancelled: cancelled @ None, .. } = &mut self.state else { return Vec::new() };
+        let reason = CancelReason::UsedUpTokens;
+        *cancelled = Some(Cancellation { at: now, reason });
+        vec![Effect::Cancel(reason)]
     }
 
     fn on_turn_over(&mut self, after: AfterTurn, now: Instant) -> Vec<Effect> {
@@ -646,6 +657,7 @@ mod tests {
         EngineDies,
         ContainerEnds,
         Removed,
+        UseUpTokens,
         Wait(u64),
     }
 
@@ -657,6 +669,7 @@ mod tests {
             1 => Just(Act::Want),
             3 => Just(Act::Ready),
             2 => Just(Act::Step),
+            1 => Just(Act::UseUpTokens),
             3 => Just(Act::Answer),
             1 => Just(Act::Fail),
             2 => Just(Act::StopTurn),
@@ -704,6 +717,8 @@ mod tests {
                     self.event(SessionEvent::EngineReady);
                 }
                 Act::Step if self.turn => self.event(SessionEvent::SteersWelcome),
+                // It may be of a turn that has just ended.
+                Act::UseUpTokens => self.event(SessionEvent::TurnTokensUsedUp),
                 Act::Answer if self.turn => {
                     self.turn = false;
                     self.answered += 1;

@@ -30,6 +30,8 @@ pub struct Turn {
     length: AnswerLength,
     has_begun: bool,
     is_stopped: bool,
+    /// It has used more than these tokens, all that it may use, and is ended.
+    tokens_used_up: Option<u64>,
 }
 
 /// Whether all that the engine said is there.
@@ -79,6 +81,7 @@ impl Turn {
             length: AnswerLength::Whole { bytes: 0 },
             has_begun: false,
             is_stopped: false,
+            tokens_used_up: None,
         }
     }
 
@@ -89,6 +92,15 @@ impl Turn {
 
     pub fn is_stopped(&self) -> bool {
         self.is_stopped
+    }
+
+    pub fn record_tokens_used_up(&mut self, limit: u64) {
+        self.tokens_used_up = Some(limit);
+    }
+
+    /// The limit at which the turn is ended, if it was reached.
+    pub fn exceeded_token_limit(&self) -> Option<u64> {
+        self.tokens_used_up
     }
 
     /// More was claimed and sent to the engine as one steer.

@@ -35,6 +35,16 @@ impl<C: Containers> SessionDriver<C> {
         if self.turn.as_ref()?.is_stopped() {
             return Some(self.end_stopped_turn().await);
         }
+        let was_refused =
+            self.engine.as_ref().is_some_and(|engine| engine.egress.was_refused_over_turn_tokens());
+        let is_whole = match end {
+            TurnEnd::Finished => true,
+            TurnEnd::FinishedOrFailed => !was_refused,
+            TurnEnd::StepLimit(_) | TurnEnd::Cancelled | TurnEnd::Failed(_) => false,
+        };
+        if !is_whole && let Some(event) = self.end_turn_over_tokens().await {
+            return Some(event);
+        }
         let settings = Arc::clone(&self.context.settings);
         let mut replies = self.render_replies().await;
         if self.turn.as_ref()?.answer_length() == AnswerLength::Cut {
@@ -71,6 +81,18 @@ impl<C: Containers> SessionDriver<C> {
                 return Some(self.fail_turn(trouble).await);
             }
         }
+        Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
+    }
+
+    /// Ends a turn that has used all the tokens that it may: with what it has said so far, and a sentence. It is
+    /// not tried again. Returns `None` if the turn has not.
+    pub async fn end_turn_over_tokens(&mut self) -> Option<SessionEvent> {
+        let limit = self.turn.as_ref()?.exceeded_token_limit()?;
+        tracing::warn!(limit, "The turn has used all the tokens that it may");
+        let mut replies = self.render_replies().await;
+        let settings = &self.context.settings;
+        let notice = notices::turn_tokens_notice(settings.lang, &self.name, limit);
+        replies.push(Reply::from_text(settings.with_reply_prefix(notice)));
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 

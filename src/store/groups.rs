@@ -5,10 +5,14 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, people, to_unix_millis};
-use crate::types::{ChatId, EngineChoice, ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
+use crate::types::{
+    ChatId, EngineChoice, ForwardPolicy, Group, GroupName, HostName, OthersPolicy, RefusalPolicy, Role,
+    SenderPolicy, SenderRule, WebPolicy,
+};
 
 /// What [`group_from_row`] reads.
-const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards";
+const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards, senders, others, refusals, \
+     turns_per_hour, turn_tokens";
 
 /// A WhatsApp chat that was ever heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -94,6 +98,8 @@ impl Store {
                 "INSERT INTO groups (name, chat, role, added_at) VALUES (?1, ?2, ?3, ?4)",
                 params![group.name.as_str(), group.chat.as_str(), role_name(group.role), to_unix_millis(now)],
             )?;
+            // Whom an earlier group of this name allowed is not allowed in this one.
+            delete_sender_rows(&transaction, &group.name)?;
             update_group_settings(&transaction, &group)?;
             transaction.commit()?;
             Ok(())
@@ -124,6 +130,7 @@ impl Store {
                  WHERE state IN ('queued', 'sent') AND chat = (SELECT chat FROM groups WHERE name = ?1)",
                 [name.as_str()],
             )?;
+            delete_sender_rows(&transaction, &name)?;
             transaction.execute("DELETE FROM groups WHERE name = ?1", [name.as_str()])?;
             transaction.commit()?;
             Ok(())
@@ -157,6 +164,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
     connection.execute(
         // With another limit, the chat is told anew when it is reached.
         "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6, forwards = ?7,
+                           senders = ?8, others = ?9, refusals = ?10, turns_per_hour = ?11, turn_tokens = ?12,
                            limit_told_at = iif(daily_tokens IS ?6, limit_told_at, NULL)
          WHERE name = ?1",
         params![
@@ -166,9 +174,22 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
             web,
             hosts,
             group.daily_tokens.map(u64::cast_signed),
-            forwards_name(group.forwards)
+            forwards_name(group.forwards),
+            group.senders.may_ask.name(),
+            group.senders.others.name(),
+            group.senders.refusals.name(),
+            group.turns_per_hour,
+            group.turn_tokens.map(u64::cast_signed),
         ],
     )?;
+    Ok(())
+}
+
+/// Forgets what `senders` keeps of a group.
+fn delete_sender_rows(connection: &Connection, group: &GroupName) -> Result<()> {
+    for table in ["allowed_senders", "sender_calls", "sender_notices"] {
+        connection.execute(&format!("DELETE FROM {table} WHERE group_name = ?1"), [group.as_str()])?;
+    }
     Ok(())
 }
 
@@ -296,6 +317,13 @@ fn group_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
             } else {
                 ForwardPolicy::Told
             },
+            senders: SenderRule {
+                may_ask: SenderPolicy::from_stored_name(&row.get::<_, String>("senders")?),
+                others: OthersPolicy::from_stored_name(&row.get::<_, String>("others")?),
+                refusals: RefusalPolicy::from_stored_name(&row.get::<_, String>("refusals")?),
+            },
+            turns_per_hour: row.get("turns_per_hour")?,
+            turn_tokens: row.get::<_, Option<i64>>("turn_tokens")?.map(i64::cast_unsigned),
         })
     };
     Ok(read())

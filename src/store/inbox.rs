@@ -9,25 +9,27 @@
 
 mod changes;
 mod commands;
+mod refusals;
 
 use anyhow::Result;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
+use self::refusals::CallCount;
 use super::outbox::enqueue;
 use super::{
-    OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, to_unix_millis,
-    unread, whatsapp_account,
+    OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, senders,
+    to_unix_millis, unread, whatsapp_account,
 };
 use crate::commands::{ChatStanding, Command};
 use crate::rules::inbox::{
-    CallDecision, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource, QuotedAuthor,
-    SenderFacts, SenderStanding, StoredMessage, WakeDecision, decide_message,
+    AskPermission, CallDecision, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource,
+    QuotedAuthor, SenderStanding, StoredMessage, WakeDecision, decide_message,
 };
 use crate::rules::{Rules, absence};
 use crate::types::{
-    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Media, MessageId, Role, SenderId, TurnId,
-    UnreadableMessage,
+    ChatId, Event, Forwarded, Group, GroupName, IncomingMessage, Media, MessageId, Role, SenderId,
+    SenderPolicy, TurnId, UnreadableMessage,
 };
 
 /// For so long after a group's last turn, somebody who speaks there may be about to call Kai once more.
@@ -230,8 +232,13 @@ impl<'a> Intake<'a> {
         let facts = MessageFacts {
             is_known,
             sender: match command {
-                Some(_) => self.sender_standing(&group, &message.sender)?,
+                Some(_) => senders::read_command_standing(self.connection, &group, &message.sender)?,
                 None => SenderStanding::Other,
+            },
+            permission: if is_known {
+                AskPermission::Granted
+            } else {
+                self.read_permission(&group, &message.sender)?
             },
             quotes: if is_known { QuotedAuthor::Other } else { self.quoted_author(&group, quoted)? },
         };
@@ -240,6 +247,9 @@ impl<'a> Intake<'a> {
             (SenderStanding::Owner, Some(command)) if !is_known => self.chat_standing(&group, command)?,
             (SenderStanding::Owner | SenderStanding::Other, _) => ChatStanding::default(),
         };
+        let earlier_edit = edit.as_ref().map(|edit| edit.row);
+        let is_counted = edit.as_ref().is_some_and(|edit| edit.wake == WakeDecision::Wakes);
+        let count = if is_counted { CallCount::Counted } else { CallCount::New };
         let known = KnownMessage { facts, edit, standing };
         let change = decide_message(&group, message, known, self.rules, self.now);
         if change == MessageChange::Dropped {
@@ -276,13 +286,25 @@ impl<'a> Intake<'a> {
         match change {
             MessageChange::Dropped => {}
             MessageChange::Command(command) => self.settle_command(&group, command, &row)?,
+            MessageChange::Refused(reason) => {
+                // Nothing of it stays; if an edit came before it and was stored, that neither.
+                if let Some(edit) = earlier_edit {
+                    self.clear_edit_row(edit)?;
+                }
+                return self.notify_refused_sender(&group, &row, reason);
+            }
             MessageChange::Stored(StoredMessage { text, call, is_pending, replaced_edit }) => {
                 if let Some(edit) = replaced_edit {
                     self.clear_edit_row(edit)?;
                 }
                 self.notify_if_missed(&group, call)?;
                 let state = if is_pending { "pending" } else { "done" };
-                self.record_inbox_row(&group, &NewRow { text: &text, wake: call.wake, state, ..row })?;
+                let row = NewRow { text: &text, wake: call.wake, state, ..row };
+                self.record_permitted_row(&group, facts.permission, &row)?;
+                self.count_call(&group, &message.sender, call, count)?;
+                if let Some(reason) = call.refusal {
+                    self.notify_refused_sender(&group, &row, reason)?;
+                }
             }
         }
         self.update_pending_quotes(&group, &message.id)
@@ -291,15 +313,6 @@ impl<'a> Intake<'a> {
     fn say_in_chat(&mut self, group: &Group, text: String) -> Result<()> {
         self.taken.outbox = OutboxChange::Changed;
         enqueue::enqueue_reply(self.connection, &group.chat, None, &Reply::from_text(text), self.now)
-    }
-
-    fn sender_standing(&self, group: &Group, sender_id: &SenderId) -> Result<SenderStanding> {
-        let (sender, chat) = (sender_id.as_str(), group.chat.as_str());
-        let facts = SenderFacts {
-            is_linked_account: people::is_own_account(self.connection, sender_id)?,
-            is_other_side: people::is_same_person(self.connection, sender, chat)?,
-        };
-        Ok(SenderStanding::in_group(group, facts))
     }
 
     fn quoted_author(&self, group: &Group, quoted: Option<&MessageId>) -> Result<QuotedAuthor> {
@@ -472,11 +485,16 @@ impl<'a> Intake<'a> {
     }
 
     /// In a direct chat, and in the main channel, everything is for Kai; in a group others write to each
-    /// other.
+    /// other. Nobody says who types in a group, so nothing is begun there if somebody may not ask.
     fn handle_typing(&mut self, chat: &ChatId) -> Result<()> {
         let group = self.registered_group(chat)?;
-        let for_kai = |group: &Group| group.role == Role::Main || !group.chat.is_whatsapp_group();
-        self.taken.expected.extend(group.filter(for_kai).map(|group| group.name));
+        let Some(group) = group else { return Ok(()) };
+        let is_for_kai = if group.chat.is_whatsapp_group() {
+            group.role == Role::Main && group.senders.may_ask == SenderPolicy::Anyone
+        } else {
+            self.read_permission(&group, &SenderId::new(chat.as_str()))? == AskPermission::Granted
+        };
+        self.taken.expected.extend(is_for_kai.then_some(group.name));
         Ok(())
     }
 

@@ -20,6 +20,7 @@ mod recipients;
 mod reserve;
 mod row;
 mod schema;
+mod senders;
 mod stops;
 mod tasks;
 mod turn_messages;
@@ -51,6 +52,7 @@ pub use outbox::{
 };
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
+pub use senders::KnownSender;
 pub use stops::AgentStop;
 pub use tasks::{ClaimedTasks, Task, TaskRun, TaskState};
 pub use turn_messages::{TurnMessage, TurnMessageResult};

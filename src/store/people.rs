@@ -19,8 +19,8 @@ pub(super) const OWN_NAMES: &str =
     "(SELECT id FROM account UNION SELECT lid FROM account WHERE lid IS NOT NULL)";
 
 /// How WhatsApp marks the two kinds of names.
-const LID: &str = "@lid";
-const NUMBER: &str = "@s.whatsapp.net";
+pub(super) const LID: &str = "@lid";
+pub(super) const NUMBER: &str = "@s.whatsapp.net";
 
 /// Remembers that two names are one person's. Two persons who were known apart become one; but a number is
 /// one LID's at a time: if it was another's before, it has a new owner.
@@ -42,6 +42,10 @@ pub(super) fn record_same_person(connection: &Connection, one: &str, other: &str
         if let Some(before) = before {
             // The chat was with the person, not with the number.
             rename_chat(connection, number, &before)?;
+            // So was what is allowed there.
+            connection
+                .prepare_cached("UPDATE OR REPLACE allowed_senders SET person = ?2 WHERE person = ?1")?
+                .execute([number, before.as_str()])?;
             delete_person_name(connection, number)?;
         }
     }

@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 12] = ["
+const MIGRATIONS: [&str; 13] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -327,6 +327,34 @@ const MIGRATIONS: [&str; 12] = ["
 
     ALTER TABLE inbox ADD COLUMN task_run INTEGER;
     CREATE INDEX inbox_task_run ON inbox (task_run) WHERE task_run IS NOT NULL;
+", "
+    ALTER TABLE groups ADD COLUMN senders TEXT NOT NULL DEFAULT 'anyone'
+        CHECK (senders IN ('anyone', 'listed', 'owner'));
+    ALTER TABLE groups ADD COLUMN others TEXT NOT NULL DEFAULT 'context' CHECK (others IN ('context', 'dropped'));
+    ALTER TABLE groups ADD COLUMN refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told'));
+    ALTER TABLE groups ADD COLUMN turns_per_hour INTEGER;
+    ALTER TABLE groups ADD COLUMN turn_tokens INTEGER;
+
+    CREATE TABLE allowed_senders (
+        group_name TEXT NOT NULL,
+        person TEXT NOT NULL,
+        PRIMARY KEY (group_name, person)
+    ) STRICT;
+
+    CREATE TABLE sender_notices (
+        group_name TEXT NOT NULL,
+        person TEXT NOT NULL,
+        why TEXT NOT NULL CHECK (why IN ('not_allowed', 'too_many_calls')),
+        told_at INTEGER NOT NULL,
+        PRIMARY KEY (group_name, person, why)
+    ) STRICT;
+
+    CREATE TABLE sender_calls (
+        group_name TEXT NOT NULL,
+        person TEXT NOT NULL,
+        called_at INTEGER NOT NULL
+    ) STRICT;
+    CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

@@ -130,6 +130,67 @@ fn what_is_chosen_for_a_group_is_shown_and_taken_up_again() {
 }
 
 #[test]
+fn who_may_ask_is_chosen_shown_and_taken_up_again() {
+    let home = Home::new();
+    let set = |options: &[&str]| home.run(&[&["groups", "set", "family"], options].concat()).done().stderr;
+    assert_snapshot!(set(&["--senders", "listed"]), @"
+    Changed family; it counts from the next message on.
+    Nobody is on its list yet, so only you may ask there; `nanokimi groups set family --allow PERSON` adds people, `nanokimi groups people family` shows them.
+    ");
+    assert_snapshot!(set(&["--allow", "+34 600-111 222", "+44 7700 900123", "--refuse", "told", "--others", "dropped"]), @"
+    Allowed: +34600111222, who has not written there yet.
+    Allowed: +447700900123, who has not written there yet.
+    Changed family; it counts from the next message on.
+    ");
+    assert_snapshot!(set(&["--disallow", "p2"]), @"
+    Not allowed any more: - (p2, +447700900123).
+    Changed family; it counts from the next message on.
+    ");
+    assert_snapshot!(home.run(&["groups", "people", "family"]).done().stdout, @"
+    ID  NAME  NUMBER        SINCE  MAY ASK
+    p1  -     +34600111222  -      yes
+    ");
+    assert_snapshot!(home.run(&["groups", "list"]).done().stdout, @"
+    NAME    LISTENS TO              ENGINE     WEB  TOKENS A DAY  CHAT
+    main    everything              kimi-code  web  -             console:main
+    family  @Kai, of listed people  kimi-code  web  -             console:family
+    ");
+    assert_snapshot!(set(&["--senders", "owner", "--allow", "p1"]), @"
+    Allowed: - (p1, +34600111222).
+    Changed family; it counts from the next message on.
+    Now only you may ask there; the list counts with `nanokimi groups set family --senders listed`.
+    ");
+    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family && nanokimi groups set family --senders owner --others dropped --refuse told --allow '+34600111222'` takes them up.");
+}
+
+#[test]
+fn limits_are_chosen_shown_and_taken_up_again() {
+    let home = Home::new();
+    let set = |options: &[&str]| home.run(&[&["groups", "set", "family"], options].concat()).done().stderr;
+    set(&["--turns-per-hour", "10", "--turn-tokens", "100_000"]);
+    assert_snapshot!(home.run(&["groups", "list"]).done().stderr, @"family answers 10 calls of one person in an hour, and uses 100000 tokens in a turn at most.");
+    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family && nanokimi groups set family --turns-per-hour 10 --turn-tokens 100000` takes them up.");
+    let refuses = |option: &str, number: &str| home.refuses(&["groups", "set", "main", option, number]);
+    assert_snapshot!(refuses("--turns-per-hour", "0"), @r#"--turns-per-hour needs a number from 1 to 1000, or "none", not "0""#);
+    assert_snapshot!(refuses("--turn-tokens", "many"), @r#"--turn-tokens needs a number, such as 200000, or "none", not "many""#);
+    assert_snapshot!(refuses("--turn-tokens", "0"), @"--turn-tokens needs at least 1; `--daily-tokens 0` silences a group");
+    home.run(&["groups", "set", "--all", "--turns-per-hour", "none"]).done();
+}
+
+#[test]
+fn a_person_who_is_not_known_is_not_allowed_by_a_guess() {
+    let home = Home::new();
+    let refuses = |person: &str| home.refuses(&["groups", "set", "family", "--allow", person]);
+    assert_snapshot!(refuses("Ana"), @r#""Ana" is nobody who has written in family; `nanokimi groups people family` shows who has, and a phone number such as +34600111222 names anybody"#);
+    for person in ["600 111 222", "p1", "34600111222@s.whatsapp.net", "@lid", ""] {
+        assert!(refuses(person).contains("is nobody who has written in family"), "{person:?}");
+    }
+    assert_snapshot!(refuses("+600"), @r#""+600" has 3 digits; a number with its country's code has 8 to 15, as in +34600111222"#);
+    assert_snapshot!(home.refuses(&["groups", "set", "--all", "--allow", "+34600111222"]), @"--allow and --disallow are of one group; name it");
+    assert_snapshot!(home.refuses(&["groups", "people", "famly"]), @"There is no group famly; `nanokimi groups list` shows those there are");
+}
+
+#[test]
 fn an_engine_that_has_ended_is_named_with_the_command_that_changes_all_groups_over() {
     let home = Home::new();
     let all = |engine: &str| home.run(&["groups", "set", "--all", "--engine", engine]).done().stderr;

@@ -28,6 +28,7 @@ mod prompts;
 mod removals;
 mod replying;
 mod restarts;
+mod senders;
 mod status;
 mod steering;
 mod stop;

@@ -163,3 +163,61 @@ async fn a_kill_neither_doubles_the_sentence_nor_loses_a_message() {
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai one @Kai two @Kai three");
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_turn_that_uses_more_tokens_than_it_may_ends_with_what_it_has_and_a_sentence() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.choose("family", |group| group.turn_tokens = Some(1_000)).await;
+    world.says("family", "Alice", "@Kai compare all hotels").await;
+    let turn = world.prompt().await;
+    turn.step();
+    turn.says("The first one is cheap.");
+    world.uses_tokens(&turn, 600, 300).await;
+    world.uses_tokens(&turn, 50, 50).await;
+    // The model is not asked again, whatever the engine does.
+    turn.request("cancel").await;
+    let refused = world.asks_in_vain(&turn).await;
+    assert!(refused.contains("all the tokens that the owner allows one turn"), "{refused}");
+    turn.status(serde_json::json!({"status": "cancelled"}));
+    assert_eq!(world.hears_in("family").await, "Kai: The first one is cheap.");
+    insta::assert_snapshot!(world.hears_in("family").await, @"Kai: I stopped here: this takes more than the 1000 tokens that I may use for one message in this chat. Please ask me for less at once. The owner can allow me more with `nanokimi groups set family --turn-tokens NUMBER`.");
+    world.silence(Duration::from_secs(60 * 60)).await;
+
+    // The next turn has tokens of its own.
+    world.says("family", "Alice", "@Kai only the first").await;
+    let turn = world.prompt().await;
+    world.uses_tokens(&turn, 900, 99).await;
+    turn.answer("Cheap, as I said.");
+    assert_eq!(world.hears_in("family").await, "Kai: Cheap, as I said.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_engine_that_does_not_stop_at_its_limit_is_ended_and_the_chat_is_told_the_same() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.choose("family", |group| group.turn_tokens = Some(1_000)).await;
+    world.says("family", "Alice", "@Kai compare all hotels").await;
+    let turn = world.prompt().await;
+    turn.step();
+    world.uses_tokens(&turn, 5_000, 300).await;
+    turn.request("cancel").await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I stopped here: this takes more than the 1000"));
+    // It is no failure that is tried again.
+    world.silence(Duration::from_secs(60 * 60)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_answer_that_is_whole_when_the_limit_is_reached_needs_no_sentence() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.choose("family", |group| group.turn_tokens = Some(1_000)).await;
+    world.says("family", "Alice", "@Kai hello").await;
+    let turn = world.prompt().await;
+    turn.step();
+    turn.says("Hello.");
+    world.uses_tokens(&turn, 5_000, 300).await;
+    turn.finish();
+    assert_eq!(world.hears_in("family").await, "Kai: Hello.");
+    world.silence(Duration::from_secs(60 * 60)).await;
+    world.ends().await;
+}

@@ -263,6 +263,13 @@ impl World {
         self.store.update_group(&Group { daily_tokens, ..group }).await.unwrap();
     }
 
+    /// The owner chooses something for a group.
+    pub async fn choose(&self, group: &str, change: impl FnOnce(&mut Group)) {
+        let mut group = self.store.group_by_name(&test_service::name(group)).await.unwrap().unwrap();
+        change(&mut group);
+        self.store.update_group(&group).await.unwrap();
+    }
+
     /// Lets time pass until this moment.
     pub async fn until(&self, moment: &str) {
         let moment: Timestamp = moment.parse().unwrap();

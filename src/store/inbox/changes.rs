@@ -8,7 +8,8 @@ use rusqlite::{OptionalExtension, params};
 
 use super::{Intake, NewRow, quote_source_name, wake_name};
 use crate::rules::inbox::{
-    EarlierEdit, EditChange, KnownEdit, KnownQuote, WakeDecision, decide_edit, note_of_reaction,
+    AskPermission, CallDecision, EarlierEdit, EditChange, KnownEdit, KnownQuote, WakeDecision, decide_edit,
+    note_of_reaction,
 };
 use crate::store::media::stored_bytes;
 use crate::store::{people, to_unix_millis, unread};
@@ -39,23 +40,33 @@ impl Intake<'_> {
         let Some(group) = self.registered_group(&message.chat)? else { return Ok(()) };
         let original = self.quoted_message_id(&group, &message.sender, target)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id).or(original.as_ref());
+        let pending_row = self.find_pending_row(&group, &message.sender, target)?;
+        let (permission, count) = self.read_edit_permission(&group, &message.sender, pending_row)?;
         let known = KnownEdit {
             is_known: self.is_duplicate_or_own(&group, &message.id, &message.sender)?
                 || self.is_own_message(&group, target)?,
             has_newer: self.has_newer_edit(&group, message, target)?,
-            pending_row: self.find_pending_row(&group, &message.sender, target)?,
+            pending_row,
+            permission,
             quotes: self.quoted_author(&group, quoted)?,
         };
         match decide_edit(&group, message, known, self.rules, self.now) {
             EditChange::Dropped => Ok(()),
-            EditChange::Superseded => self.record_inbox_row(&group, &superseded_edit_row(target, message)),
+            EditChange::Superseded => {
+                let row = superseded_edit_row(target, message);
+                self.record_permitted_row(&group, permission, &row)
+            }
             EditChange::ReplacesText { row, call } => {
                 self.notify_if_missed(&group, call)?;
-                self.replace_pending_text(&group, row, target, message, call.wake)
+                self.replace_pending_text(&group, row, target, message, permission, call.wake)?;
+                self.count_call(&group, &message.sender, call, count)?;
+                self.notify_refused_edit(&group, target, message, call)
             }
             EditChange::Follows(call) => {
                 self.notify_if_missed(&group, call)?;
-                self.insert_edit_row(&group, target, message, call.wake)
+                self.insert_edit_row(&group, target, message, permission, call.wake)?;
+                self.count_call(&group, &message.sender, call, count)?;
+                self.notify_refused_edit(&group, target, message, call)
             }
         }
     }
@@ -67,6 +78,7 @@ impl Intake<'_> {
         waiting: i64,
         target: &MessageId,
         message: &IncomingMessage,
+        permission: AskPermission,
         wake: WakeDecision,
     ) -> Result<()> {
         self.connection
@@ -75,7 +87,20 @@ impl Intake<'_> {
         if wake == WakeDecision::Wakes {
             self.add_woken_group(group);
         }
-        self.record_inbox_row(group, &superseded_edit_row(target, message))
+        self.record_permitted_row(group, permission, &superseded_edit_row(target, message))
+    }
+
+    fn notify_refused_edit(
+        &mut self,
+        group: &Group,
+        target: &MessageId,
+        message: &IncomingMessage,
+        call: CallDecision,
+    ) -> Result<()> {
+        match call.refusal {
+            Some(reason) => self.notify_refused_sender(group, &superseded_edit_row(target, message), reason),
+            None => Ok(()),
+        }
     }
 
     /// A new row that tells of the edit.
@@ -84,12 +109,14 @@ impl Intake<'_> {
         group: &Group,
         target: &MessageId,
         message: &IncomingMessage,
+        permission: AskPermission,
         wake: WakeDecision,
     ) -> Result<()> {
         let unknown = || KnownQuote::unknown_message(target, &message.sender_name);
         let quote = self.find_quoted_message(group, target)?.unwrap_or_else(unknown).without_file();
-        self.record_inbox_row(
+        self.record_permitted_row(
             group,
+            permission,
             &NewRow {
                 id: &message.id,
                 sender: &message.sender,
@@ -255,6 +282,10 @@ impl Intake<'_> {
         if self.is_duplicate_or_own(&group, &note.id, &note.sender)? {
             return Ok(());
         }
+        let permission = self.read_permission(&group, &note.sender)?;
+        if !permission.is_kept(group.senders) {
+            return Ok(());
+        }
         let quote = match &note.target {
             Some(target) => {
                 let unknown = || KnownQuote::unknown_message(target, "");
@@ -262,8 +293,9 @@ impl Intake<'_> {
             }
             None => None,
         };
-        self.record_inbox_row(
+        self.record_permitted_row(
             &group,
+            permission,
             &NewRow {
                 id: &note.id,
                 sender: &note.sender,
