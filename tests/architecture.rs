@@ -84,7 +84,7 @@ const STRANGERS: [(&str, &str, &str); 3] = [
 
 /// The modules that may name a foreign crate. A crate of `Cargo.toml` that is not here, or that no module
 /// uses, fails.
-const CRATES: [(&str, &[&str]); 37] = [
+const CRATES: [(&str, &[&str]); 38] = [
     ("agent_client_protocol", &["agent"]),
     ("anyhow", EVERYWHERE),
     ("axum", &["egress", "practice"]),

@@ -5,6 +5,7 @@ Each row prints `refused`, `bounded` or `BROKEN`, and a figure. Every load is bo
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import resource
 import select
@@ -356,6 +357,84 @@ def a21():
     score = open("/proc/self/oom_score_adj").read().strip()
     raised = int(score) > 0
     say(open_calls or not rights or not raised, f"{len(calls) - len(open_calls)} of {len(calls)} calls refused, open: {open_calls}; oom_score_adj {score}")
+
+
+def http(request):
+    """The status of an answer and its text. One request, and no more than 256 KB of the answer."""
+    with socket.create_connection(("127.0.0.1", 8787), timeout=10) as line:
+        line.sendall(request)
+        line.settimeout(10)
+        said = b""
+        try:
+            while len(said) < 256 * 1024:
+                piece = line.recv(65536)
+                if not piece:
+                    break
+                said += piece
+        except OSError:
+            pass
+    head, _, text = said.partition(b"\r\n\r\n")
+    words = head.split(b" ", 2)
+    return (int(words[1]) if len(words) > 1 and words[1].isdigit() else 0), text.decode(errors="replace")
+
+
+def mcp(body, path="/mcp", method="POST", host="127.0.0.1:8787", headers=()):
+    body = body if isinstance(body, bytes) else json.dumps(body).encode()
+    lines = [f"{method} {path} HTTP/1.1", f"host: {host}", "content-type: application/json",
+             "accept: application/json, text/event-stream", "connection: close", f"content-length: {len(body)}", *headers]
+    return http("\r\n".join(lines).encode() + b"\r\n\r\n" + body)
+
+
+def tool(name, arguments):
+    return {"jsonrpc": "2.0", "id": 1, "method": "tools/call", "params": {"name": name, "arguments": arguments}}
+
+
+def a22():
+    """Speaks to the host's tools by itself, in a turn of its own chat, and wants something of the other chats."""
+    word = "canary-of-family"
+    club, main = "120363000000000002@g.us", "15550002222@s.whatsapp.net"
+    tries = []
+    for to in [club, main, "club", "main", "CLUB", " club", "club ", "./club", "../club", "groups/club", "club\0", "club\n",
+               "*", "%", "' OR 1=1 --", "15550002222", "100000000000002@lid", "status@broadcast", "console:club", "\u202eclub",
+               ["club"], {"group": "club"}, 7, True, "c" * 70_000]:
+        tries.append(("POST", tool("send_message", {"text": word, "to": to})))
+    for extra in ["group", "groupFolder", "chat", "chat_id", "from", "caller", "sender", "role", "turn", "socket"]:
+        tries.append(("POST", tool("send_message", {"text": word, extra: "club"})))
+    for name, arguments in [("list_chats", {}), ("list_groups", {}), ("add_group", {"name": "mine", "chat": club}),
+                            ("set_group", {"name": "club", "daily_tokens": 1}), ("remove_group", {"name": "club"}),
+                            ("set_group", {"name": "family", "daily_tokens": 0}), ("remove_group", {"name": "main"}),
+                            ("register_group", {"jid": club}), ("LIST_GROUPS", {}), ("", {}), ("send_message\0", {"text": word}),
+                            ("send_file", {"path": "/workspace/group/../club/list.txt", "to": "club"}),
+                            ("react", {"emoji": "x", "to": club}), ("ask_owner", {"question": word})]:
+        tries.append(("POST", tool(name, arguments)))
+    for group in ["club", "main", club, main, "../club"]:
+        tries.append(("POST", tool("schedule_task", {"text": word, "schedule": "in 1m", "group": group})))
+    for number in [1, 2, 0, -1, 2**63 - 1]:
+        for name in ["pause_task", "cancel_task"]:
+            tries.append(("POST", tool(name, {"task": number})))
+        tries.append(("POST", tool("update_task", {"task": number, "text": word})))
+    for method in ["resources/list", "prompts/list", "completion/complete", "logging/setLevel", "sampling/createMessage",
+                   "roots/list", "tasks/list", "tools/delete", "notifications/cancelled"]:
+        tries.append(("POST", {"jsonrpc": "2.0", "id": 1, "method": method, "params": {"group": "club"}}))
+    answers = [mcp(body, method=method) for method, body in tries]
+    asks = tool("list_groups", {})
+    for headers in [["x-group: main"], ["mcp-session-id: main"], ["mcp-session-id: 1"], ["authorization: Bearer main"],
+                    ["x-forwarded-for: main"], ["origin: http://main"], ["last-event-id: 1"], ["content-length: 5"],
+                    ["transfer-encoding: chunked"], ["mcp-protocol-version: 1.0"], ["mcp-protocol-version: 2026-07-28"]]:
+        answers.append(mcp(asks, headers=headers))
+    for path in ["/mcp?group=main", "/mcp/main", "/mcp/../main/mcp", "//mcp", "/MCP", "/%6dcp", "/mcp#main", "http://main/mcp",
+                 "http://127.0.0.1:8787/mcp", "/coding/v1/../../mcp", "/proc/self/fd/mcp"]:
+        answers.append(mcp(asks, path=path))
+    for method in ["GET", "PUT", "DELETE", "PATCH", "HEAD", "OPTIONS", "CONNECT", "TRACE"]:
+        answers.append(mcp(asks, method=method))
+    for host in ["main", "club.local", "127.0.0.1@main", "", "localhost:1"]:
+        answers.append(mcp(asks, host=host))
+    twice = b'{"jsonrpc":"2.0","id":1,"method":"tools/call","params":{"name":"react","name":"list_groups","arguments":{}}}'
+    for body in [b"", b"{", b"null", b"\xff\xfe", b"[" * 50_000, twice, json.dumps([asks, asks]).encode(), b"x" * 700_000]:
+        answers.append(mcp(body))
+    told = [text for _, text in answers if club in text or main in text or "Club" in text]
+    done = [text for status, text in answers if status == 200 and '"isError":false' in text]
+    say(told or done, f"{len(answers)} calls, {len(done)} done, {len(told)} told of others {done[:1]} {told[:1]}")
 
 
 def tools():
