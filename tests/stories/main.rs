@@ -29,6 +29,7 @@ mod removals;
 mod replying;
 mod restarts;
 mod steering;
+mod tasks;
 mod tokens;
 mod trouble;
 mod unread;
