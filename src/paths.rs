@@ -76,6 +76,11 @@ impl Paths {
         self.store_folder().join("auth")
     }
 
+    /// Where the service hears that another process has changed tasks.
+    pub fn task_signal_socket(&self) -> PathBuf {
+        self.store_folder().join("tasks.sock")
+    }
+
     /// Held locked by the one `nanokimi` that works on this install; holds its process id.
     pub fn lock_file(&self) -> PathBuf {
         self.store_folder().join("nanokimi.lock")

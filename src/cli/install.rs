@@ -269,6 +269,7 @@ impl Install {
             settings: Arc::new(settings),
             orders,
             outbox_hint: Arc::new(Notify::new()),
+            tasks_hint: Arc::new(Notify::new()),
             swept: Arc::default(),
         })
     }

@@ -21,6 +21,7 @@ mod service;
 mod setup;
 mod status;
 mod systemd;
+mod tasks;
 mod terminal;
 mod ui;
 mod usage;
@@ -75,6 +76,11 @@ enum Verb {
     Groups {
         #[command(subcommand)]
         verb: groups::Verb,
+    },
+    /// Plan what the assistant does on time, and show what came of it
+    Tasks {
+        #[command(subcommand)]
+        verb: tasks::Verb,
     },
     /// Keep nanokimi running with systemd
     Service {
@@ -142,6 +148,7 @@ async fn dispatch_verb(arguments: Arguments) -> Result<ExitCode> {
         Verb::Run => run::run_service_in_foreground(&Install::open(home)?).await,
         Verb::Chat(chat) => chat::run_chat_command(&Install::open(home)?, chat).await,
         Verb::Groups { verb } => groups::run_groups_command(&Install::open(home)?, verb).await,
+        Verb::Tasks { verb } => tasks::run_tasks_command(&Install::open(home)?, verb).await,
         Verb::Service { verb } => service::run_service_command(home, verb).await,
         Verb::Status => status::run_status_command(&Install::open(home)?).await,
         Verb::Usage(usage) => usage::run_usage_command(&Install::open(home)?, usage).await,

@@ -365,6 +365,21 @@ mod tests {
     }
 
     #[test]
+    fn a_task_is_told_as_one_with_how_late_it_is() {
+        let task = |seconds| PromptMessage {
+            author: PromptAuthor::Task { id: 7, late_by: jiff::SignedDuration::from_secs(seconds) },
+            ..from("", "water the <plants>")
+        };
+        insta::assert_snapshot!(prompt(&TimeZone::UTC, &[task(0), task(7_500)]), @r#"
+        <context timezone="UTC" />
+        <messages>
+        <task id="7" time="Jan 1, 2024, 12:00 AM">water the &lt;plants&gt;</task>
+        <task id="7" late="2 h 5 min" time="Jan 1, 2024, 12:00 AM">water the &lt;plants&gt;</task>
+        </messages>
+        "#);
+    }
+
+    #[test]
     fn files_are_told_by_their_place_or_by_why_they_are_missing() {
         let saved = |path: &str| FileLocation::Saved { path: path.to_owned() };
         let missing = |reason: &str| FileLocation::Missing { reason: reason.to_owned() };

@@ -16,7 +16,7 @@ use jiff::{SignedDuration, Timestamp};
 
 use super::cron::CronPattern;
 use super::durations::{parse_duration, render_duration};
-use super::instants::first_instant_of;
+use super::zones::first_instant_of;
 
 /// The most characters of a schedule: a cron with every minute in a list has fewer.
 pub const SCHEDULE_MAX_CHARS: usize = 400;

@@ -1,11 +1,11 @@
 //! The instants that a schedule means in a time zone.
 
-use jiff::civil::DateTime;
-use jiff::tz::{AmbiguousOffset, Offset, TimeZone};
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 
 use super::cron::CronPattern;
 use super::grammar::{PlannedTime, Schedule};
+use super::zones::first_instant_of;
 
 /// How far back the last instant of a cron is looked for, step by step: each is long enough that the one before
 /// it, which held none, makes the search short. What is longer ago than the last step is no matter.
@@ -48,31 +48,6 @@ impl PlannedTime {
             Self::Instant(instant) => Some(instant),
         }
     }
-}
-
-/// The instant that a local time means: the first of two, and after a gap the first that there is.
-pub(super) fn first_instant_of(local: DateTime, zone: &TimeZone) -> Option<Timestamp> {
-    match zone.to_ambiguous_timestamp(local).offset() {
-        AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local).ok(),
-        AmbiguousOffset::Fold { before, .. } => before.to_timestamp(local).ok(),
-        AmbiguousOffset::Gap { before, after } => end_of_gap(local, (before, after), zone),
-    }
-}
-
-/// The instant at which clocks jump over this local time. With the offset of afterwards the local time lies
-/// before the jump, with the offset of before it lies after the jump.
-fn end_of_gap(local: DateTime, (before, after): (Offset, Offset), zone: &TimeZone) -> Option<Timestamp> {
-    let mut still_before = after.to_timestamp(local).ok()?.as_second();
-    let mut surely_after = before.to_timestamp(local).ok()?.as_second();
-    while surely_after - still_before > 1 {
-        let middle = i64::midpoint(still_before, surely_after);
-        if zone.to_datetime(Timestamp::from_second(middle).ok()?) > local {
-            surely_after = middle;
-        } else {
-            still_before = middle;
-        }
-    }
-    Timestamp::from_second(surely_after).ok()
 }
 
 fn next_of_cron(pattern: &CronPattern, after: Timestamp, zone: &TimeZone) -> Option<Timestamp> {

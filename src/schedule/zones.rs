@@ -1,7 +1,10 @@
-//! The time zones of tasks: always by their IANA name, so that a stored one means the same for ever.
+//! The time zones of tasks: always by their IANA name, so that a stored one means the same for ever; and the
+//! instant that a local time means in one, also where clocks are changed.
 
 use anyhow::{Result, bail};
-use jiff::tz::{self, TimeZone};
+use jiff::Timestamp;
+use jiff::civil::DateTime;
+use jiff::tz::{self, AmbiguousOffset, Offset, TimeZone};
 
 /// The zone of this name.
 ///
@@ -28,6 +31,31 @@ pub fn parse_zone(name: &str) -> Result<TimeZone> {
 /// The name by which a zone is stored and shown. A zone without a name counts as UTC, as in prompts.
 pub fn zone_name(zone: &TimeZone) -> &str {
     zone.iana_name().unwrap_or("UTC")
+}
+
+/// The instant that a local time means: the first of two, and after a gap the first that there is.
+pub(super) fn first_instant_of(local: DateTime, zone: &TimeZone) -> Option<Timestamp> {
+    match zone.to_ambiguous_timestamp(local).offset() {
+        AmbiguousOffset::Unambiguous { offset } => offset.to_timestamp(local).ok(),
+        AmbiguousOffset::Fold { before, .. } => before.to_timestamp(local).ok(),
+        AmbiguousOffset::Gap { before, after } => end_of_gap(local, (before, after), zone),
+    }
+}
+
+/// The instant at which clocks jump over this local time. With the offset of afterwards the local time lies
+/// before the jump, with the offset of before it lies after the jump.
+fn end_of_gap(local: DateTime, (before, after): (Offset, Offset), zone: &TimeZone) -> Option<Timestamp> {
+    let mut still_before = after.to_timestamp(local).ok()?.as_second();
+    let mut surely_after = before.to_timestamp(local).ok()?.as_second();
+    while surely_after - still_before > 1 {
+        let middle = i64::midpoint(still_before, surely_after);
+        if zone.to_datetime(Timestamp::from_second(middle).ok()?) > local {
+            surely_after = middle;
+        } else {
+            still_before = middle;
+        }
+    }
+    Timestamp::from_second(surely_after).ok()
 }
 
 #[cfg(test)]

@@ -13,6 +13,8 @@
 //! - `pacing` and `deadlines` (pure) say when a reply leaves. `outgoing` makes its content, `repairs` sends
 //!   it anew to devices that cannot read it. `file_types` (pure) knows endings and MIME types.
 //! - `link_watch`, `login_watch` and `docker` note what keeps Kai from answering, and tell the owner.
+//! - `scheduler` puts into the inbox what tasks are due, and `task_signal` hears of tasks that another process
+//!   changed.
 //! - `unread` has the phone asked for messages that could not be read.
 
 mod ahead;
@@ -29,12 +31,15 @@ mod media;
 mod outgoing;
 mod pacing;
 mod repairs;
+mod scheduler;
 mod slots;
 mod store_rules;
 mod supervisor;
+mod task_signal;
 mod unread;
 
 pub use bridge_reach::BridgeReach;
 pub use supervisor::{STOP_LIMIT, StopReason, run_service};
+pub use task_signal::signal_changed_tasks;
 
 use store_rules::rules_from_settings;

@@ -16,7 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bridge_reach::BridgeReach;
 use super::store_rules::rules_from_settings;
-use super::{delivery, dispatch, docker, intake, link_watch, login_watch, media, unread};
+use super::{delivery, dispatch, docker, intake, link_watch, login_watch, media, scheduler, unread};
 use crate::bridge::ServiceEnd;
 use crate::container::Containers;
 use crate::login;
@@ -78,6 +78,8 @@ pub async fn run_service<C: Containers>(
     let unread_noted = Arc::new(Notify::new());
     let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (turn_stops, turn_stop_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
+    let task_hints = scheduler::TaskHints { woken: woken.clone(), expected: expected.clone() };
+    let scheduler = scheduler::run_scheduler(&context, task_hints);
     let intake_hints = intake::IntakeHints { woken, expected, turn_stops, unread: Arc::clone(&unread_noted) };
     let intake = intake::run_intake(context.clone(), end.batches, intake_hints, intake_stopped);
     let intake = tasks.spawn(intake);
@@ -113,6 +115,7 @@ pub async fn run_service<C: Containers>(
         never = run_daily_expiry(&context) => match never {},
         never = watched_login.watch_login_changes(&context) => match never {},
         never = unread => match never {},
+        never = scheduler => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),
         _ = refresher.join_next() => Err(anyhow!("The token refresher broke off")),
     };

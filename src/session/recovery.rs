@@ -32,6 +32,7 @@ pub async fn clean_up_broken_session<C: Containers>(
         }
     };
     context.outbox_hint.notify_one();
+    context.tasks_hint.notify_one();
     finished.into()
 }
 

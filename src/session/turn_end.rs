@@ -228,6 +228,7 @@ impl<C: Containers> SessionDriver<C> {
         tracing::info!(turn = turn.id.0, ?finished, output_tokens = usage.output, "The turn is over");
         self.flush_web_traffic().await;
         self.context.outbox_hint.notify_one();
+        self.context.tasks_hint.notify_one();
         finished.into()
     }
 }

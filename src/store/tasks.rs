@@ -11,6 +11,8 @@
 
 mod changes;
 mod runs;
+#[cfg(test)]
+mod tests;
 
 use anyhow::{Context, Result};
 use jiff::tz::TimeZone;
@@ -153,6 +155,27 @@ impl Store {
         .await
     }
 
+    /// After the wall clock was set back, tasks would be silent until it is where it was: brings each forward to
+    /// its next instant that has no run yet. Where the clock only went on, this changes nothing.
+    pub async fn bring_tasks_forward(&self, now: Timestamp) -> Result<()> {
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            let mut statement = transaction.prepare(&format!(
+                "SELECT {TASK_COLUMNS} FROM tasks INDEXED BY tasks_due WHERE state = 'active' AND next_at > ?1"
+            ))?;
+            let tasks = statement
+                .query_map([to_unix_millis(now)], task_from_row)?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            drop(statement);
+            for task in tasks {
+                bring_task_forward(&transaction, &task?, now)?;
+            }
+            transaction.commit()?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Tells the chats of tasks that were paused because of something, and of runs whose outcome is unknown;
     /// each once.
     pub async fn tell_task_news(&self, rules: Rules, now: Timestamp) -> Result<OutboxChange> {
@@ -210,7 +233,7 @@ fn claim_due_task(connection: &Connection, task: &Task, chat: &ChatId, now: Time
         Err(error) => {
             // Such as a zone that this version's database does not have any more.
             tracing::error!(task = task.id, "Failed to read a task, which is paused: {error:#}");
-            changes::set_task_paused(connection, task.id, PauseReason::Asked, now)?;
+            runs::set_task_paused(connection, task.id, PauseReason::Asked, now)?;
             return Ok(false);
         }
     };
@@ -225,6 +248,22 @@ fn claim_due_task(connection: &Connection, task: &Task, chat: &ChatId, now: Time
         .execute(params![task.id, next_at.map(to_unix_millis)])?;
     let inserted = insert_run(connection, task, chat, run, state, now)?;
     Ok(inserted && state == TaskRunState::Due)
+}
+
+fn bring_task_forward(connection: &Connection, task: &Task, now: Timestamp) -> Result<()> {
+    let (Some(known), Ok((schedule, zone, _))) = (task.next_at, read_plan(task)) else { return Ok(()) };
+    let mut has_run = connection.prepare_cached("SELECT 1 FROM task_runs WHERE task = ?1 AND due_at = ?2")?;
+    let mut next = schedule.next_after(now, &zone);
+    while let Some(instant) = next.filter(|instant| *instant < known) {
+        if !has_run.exists(params![task.id, to_unix_millis(instant)])? {
+            connection
+                .prepare_cached("UPDATE tasks SET next_at = ?2 WHERE id = ?1")?
+                .execute(params![task.id, to_unix_millis(instant)])?;
+            return Ok(());
+        }
+        next = schedule.next_after(instant, &zone);
+    }
+    Ok(())
 }
 
 /// Writes a run, and the row that tells it to the agent if it is due; returns false if its instant has a run

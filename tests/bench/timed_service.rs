@@ -86,6 +86,7 @@ impl TimedService {
             settings: Arc::new(settings),
             orders,
             outbox_hint: Arc::new(Notify::new()),
+            tasks_hint: Arc::new(Notify::new()),
             swept: Arc::default(),
             store,
             paths,

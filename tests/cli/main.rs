@@ -17,6 +17,7 @@ mod looking;
 mod service;
 mod settings;
 mod talking;
+mod tasks;
 mod terminal;
 mod usage;
 mod whatsapp;

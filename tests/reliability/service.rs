@@ -135,6 +135,7 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
         settings: Arc::new(settings),
         orders: end.orders.clone(),
         outbox_hint: Arc::new(Notify::new()),
+        tasks_hint: Arc::new(Notify::new()),
         swept: Arc::default(),
         clock: Clock::System,
         paths: paths.clone(),

@@ -32,6 +32,7 @@ mod senders;
 mod status;
 mod steering;
 mod stop;
+mod tasks;
 mod tokens;
 mod tools;
 mod trouble;

@@ -187,6 +187,7 @@ impl World {
             settings: Arc::new(self.settings.clone()),
             orders,
             outbox_hint: Arc::new(Notify::new()),
+            tasks_hint: Arc::new(Notify::new()),
             swept: Arc::default(),
         };
         self.service = Some(TestService::start(&self.chats, host).await);

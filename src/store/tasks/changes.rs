@@ -90,7 +90,7 @@ impl Store {
             let known = find_task(&transaction, id)?;
             ensure!(known.state != TaskState::Done, TaskRefusal::Past);
             if known.state == TaskState::Active {
-                set_task_paused(&transaction, id, PauseReason::Asked, now)?;
+                runs::set_task_paused(&transaction, id, PauseReason::Asked, now)?;
             }
             let task = find_task(&transaction, id)?;
             transaction.commit()?;
@@ -196,24 +196,5 @@ fn write_edit(connection: &Connection, id: i64, checked: &CheckedTask) -> Result
             checked.max_tokens.map(u64::cast_signed),
             to_unix_millis(checked.next_at)
         ])?;
-    Ok(())
-}
-
-/// Whoever has asked for it needs not be told.
-pub(super) fn set_task_paused(
-    connection: &Connection,
-    id: i64,
-    why: PauseReason,
-    now: Timestamp,
-) -> Result<()> {
-    let told_at = match why {
-        PauseReason::Asked => Some(to_unix_millis(now)),
-        PauseReason::Failures | PauseReason::Tokens => None,
-    };
-    connection
-        .prepare_cached(
-            "UPDATE tasks SET state = 'paused', paused_why = ?2, pause_told_at = ?3, next_at = NULL WHERE id = ?1",
-        )?
-        .execute(params![id, why.name(), told_at])?;
     Ok(())
 }

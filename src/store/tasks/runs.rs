@@ -5,8 +5,7 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Store, from_unix_millis, to_unix_millis};
-use super::changes::set_task_paused;
-use crate::rules::tasks::{TaskAfterRun, TaskRunState, after_task_run, late_by};
+use crate::rules::tasks::{PauseReason, TaskAfterRun, TaskRunState, after_task_run, late_by};
 use crate::schedule::LateRule;
 use crate::types::{ChatId, TokenUsage, TurnId};
 
@@ -185,4 +184,23 @@ fn end_run(connection: &Connection, run: i64, end: TaskRunState, tokens: u64, no
 /// How late a run is when its turn begins.
 pub fn lateness_of_row(due_at: Timestamp, turn_began_at: Option<Timestamp>) -> SignedDuration {
     turn_began_at.map_or(SignedDuration::ZERO, |began| late_by(due_at, began))
+}
+
+/// Whoever has asked for it needs not be told.
+pub(super) fn set_task_paused(
+    connection: &Connection,
+    id: i64,
+    why: PauseReason,
+    now: Timestamp,
+) -> Result<()> {
+    let told_at = match why {
+        PauseReason::Asked => Some(to_unix_millis(now)),
+        PauseReason::Failures | PauseReason::Tokens => None,
+    };
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET state = 'paused', paused_why = ?2, pause_told_at = ?3, next_at = NULL WHERE id = ?1",
+        )?
+        .execute(params![id, why.name(), told_at])?;
+    Ok(())
 }
