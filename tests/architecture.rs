@@ -58,7 +58,7 @@ const PURE: [&str; 14] = [
 const EFFECTS: [&str; 6] = ["tokio", "std::fs", "std::net", "std::process", "std::env", "std::thread"];
 
 /// Imports within one level. The edges (level 2) have no such imports: each is one foreign world.
-const NEIGHBOURS: [(&str, &str, &str); 14] = [
+const NEIGHBOURS: [(&str, &str, &str); 15] = [
     ("kimi_http", "panics", "a client is made beside the tasks, and may panic"),
     ("kimi_http", "types", "what it carries is a secret"),
     ("paths", "types", "a group's folders are named after its checked name"),
@@ -67,6 +67,7 @@ const NEIGHBOURS: [(&str, &str, &str); 14] = [
     ("notices", "render", "a time is told as it is everywhere"),
     ("router", "commands", "which texts are commands is each command's own"),
     ("commands", "notices", "a command's answer is a notice"),
+    ("tools", "rules", "a task is asked for in the words that rules checks"),
     ("rules", "commands", "what a command answers is stored with its message"),
     ("rules", "notices", "what is decided to be said is a notice"),
     ("rules", "render", "what the agent reads of edits, reactions and quotes is kept in its words"),

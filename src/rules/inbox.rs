@@ -466,15 +466,20 @@ mod tests {
         for edit in
             [None, Some(edit.clone()), Some(EarlierEdit { wake: WakeDecision::Context, ..edit.clone() })]
         {
-            let change =
-                decide_message(&group, &called, KnownMessage { facts, edit: edit.clone() }, &rules(), NOW);
+            let change = decide_message(
+                &group,
+                &called,
+                KnownMessage { facts, edit: edit.clone(), standing: ChatStanding::default() },
+                &rules(),
+                NOW,
+            );
             assert_eq!(stored(change).call, CallDecision::refused(reason), "{edit:?}");
         }
         // A person who may not ask is not told that Kai was away.
         let late = decide_message(
             &group,
             &days_old("@Kai hello"),
-            KnownMessage { facts, edit: None },
+            KnownMessage { facts, edit: None, standing: ChatStanding::default() },
             &rules(),
             NOW,
         );
@@ -483,7 +488,7 @@ mod tests {
         assert_eq!(change, EditChange::Follows(CallDecision::refused(reason)));
 
         let group = Group { senders: rule(OthersPolicy::Dropped), ..family() };
-        let known = |edit| KnownMessage { facts, edit };
+        let known = |edit| KnownMessage { facts, edit, standing: ChatStanding::default() };
         assert_eq!(
             decide_message(&group, &called, known(Some(edit)), &rules(), NOW),
             MessageChange::Refused(reason)

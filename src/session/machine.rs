@@ -927,7 +927,9 @@ mod tests {
             // The engine says nothing more.
             for act in after {
                 match act {
-                    Act::Message | Act::StopTurn | Act::Want | Act::Grant | Act::GrantAhead => world.act(act),
+                    Act::Message | Act::StopTurn | Act::UseUpTokens | Act::Want | Act::Grant | Act::GrantAhead => {
+                        world.act(act);
+                    }
                     Act::Ready | Act::Step | Act::Answer | Act::Fail | Act::EngineDies
                     | Act::ContainerEnds | Act::Removed | Act::Wait(_) => {}
                 }

@@ -8,7 +8,8 @@
 //! - `whole_texts` keeps what is too long for a prompt, `images` shows the model what was sent.
 //! - `turn` gathers an answer, `replies` makes it ready to be sent, `ending` writes it down. `progress` is
 //!   what the chat sees meanwhile.
-//! - `tool_calls` does what the agent asks of the host, if the guard in `tools` allows it.
+//! - `tool_calls` does what the agent asks of the host, if the guard in `tools` allows it;
+//!   `task_tools` is its part about tasks.
 //! - `troubles` knows which trouble is worth another try. `memory` doubts what an agent has left if engines
 //!   fail on it. `recovery` comes after a session that broke off.
 //! - `context` is what all sessions share, `settings` among it; `mailbox` is what they and dispatch tell each
@@ -28,6 +29,7 @@ mod recovery;
 mod replies;
 mod settings;
 mod share;
+mod task_tools;
 mod token_limit;
 mod tool_calls;
 mod troubles;

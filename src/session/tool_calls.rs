@@ -10,13 +10,15 @@ use tracing::Instrument;
 
 use super::context::SessionContext;
 use super::replies::{QuotePlacement, build_replies};
+use super::task_tools::TaskTools;
 use super::turn::TurnAnswer;
 use crate::agent::{Agent, EngineToolCall, Request};
 use crate::container::Containers;
 use crate::egress::ToolCall;
 use crate::store::{Reply, ReplyContent, RowId, TurnMessage, TurnMessageResult};
 use crate::tools::{
-    CallFacts, Denial, Destination, GuardDecision, HostTool, ToolAction, ToolAnswer, guard_action,
+    CallFacts, Denial, Destination, GuardDecision, HostTool, TaskStanding, ToolAction, ToolAnswer,
+    guard_action,
 };
 use crate::types::{ChatId, Group, GroupName, Role, TurnId};
 
@@ -99,6 +101,8 @@ impl<C: Containers> GroupToolCalls<C> {
         let facts = CallFacts {
             role: group.role,
             is_in_turn: turn.is_some(),
+            is_task_turn: turn.is_some_and(|turn| turn.called_by.is_none()),
+            task: self.find_task_standing(action).await?,
             destination: self.find_destination(&group, action).await?,
         };
         let decision = guard_action(tool, action, &facts);
@@ -116,9 +120,9 @@ impl<C: Containers> GroupToolCalls<C> {
 
     /// The chat that a call names: a group's name first, then a chat's id.
     async fn find_destination(&self, group: &Group, action: &ToolAction) -> Result<Destination> {
-        let ToolAction::SendMessage { to: Some(named), .. } = action else { return Ok(Destination::OwnChat) };
+        let Some(named) = action.named_destination() else { return Ok(Destination::OwnChat) };
         // Another group's agent learns nothing of which chats there are.
-        if group.role == Role::Member && *named != group.name.as_str() && *named != group.chat.as_str() {
+        if group.role == Role::Member && named != group.name.as_str() && named != group.chat.as_str() {
             return Ok(Destination::Unknown);
         }
         let store = &self.context.store;
@@ -128,7 +132,7 @@ impl<C: Containers> GroupToolCalls<C> {
         };
         let registered = match by_name {
             Some(found) => Some(found),
-            None => store.group_by_chat(&ChatId::new(named.as_str())).await?,
+            None => store.group_by_chat(&ChatId::new(named)).await?,
         };
         Ok(match registered {
             Some(found) if found.name == group.name => Destination::OwnChat,
@@ -140,6 +144,15 @@ impl<C: Containers> GroupToolCalls<C> {
                     None => Destination::Unknown,
                 }
             }
+        })
+    }
+
+    async fn find_task_standing(&self, action: &ToolAction) -> Result<TaskStanding> {
+        let Some(number) = action.named_task() else { return Ok(TaskStanding::Unknown) };
+        Ok(match self.context.store.task(number).await? {
+            Some(task) if task.group == self.group => TaskStanding::OwnGroup,
+            Some(_) => TaskStanding::OtherGroup,
+            None => TaskStanding::Unknown,
         })
     }
 
@@ -183,7 +196,25 @@ impl<C: Containers> GroupToolCalls<C> {
                 self.set_group(name, trigger.as_ref(), *daily_tokens).await
             }
             ToolAction::RemoveGroup { name } => self.remove_group(name).await,
+            ToolAction::ScheduleTask { draft, .. } => {
+                let of_group = match destination {
+                    Destination::Registered(name, _) => name,
+                    Destination::OwnChat | Destination::Unregistered(_) | Destination::Unknown => {
+                        self.group.clone()
+                    }
+                };
+                self.task_tools().schedule_task(&of_group, draft).await
+            }
+            ToolAction::ListTasks => self.task_tools().list_tasks(group).await,
+            ToolAction::UpdateTask { task, edit } => self.task_tools().update_task(*task, edit).await,
+            ToolAction::PauseTask { task } => self.task_tools().pause_task(*task).await,
+            ToolAction::ResumeTask { task } => self.task_tools().resume_task(*task).await,
+            ToolAction::CancelTask { task } => self.task_tools().cancel_task(*task).await,
         }
+    }
+
+    fn task_tools(&self) -> TaskTools<'_, C> {
+        TaskTools { context: &self.context }
     }
 
     async fn send_text(&self, turn: RunningTurn, chat: ChatId, text: &str) -> Result<ToolAnswer> {

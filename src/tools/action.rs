@@ -1,5 +1,6 @@
 //! What a call of a tool asks for, once its arguments are read; and what the model gets back.
 
+use crate::rules::tasks::{TaskDraft, TaskEdit};
 use crate::types::GroupName;
 
 /// What an agent asks the host to do.
@@ -34,6 +35,66 @@ pub enum ToolAction {
     RemoveGroup {
         name: GroupName,
     },
+    /// `group` is as in [`ToolAction::SendMessage`].
+    ScheduleTask {
+        group: Option<String>,
+        draft: TaskDraft,
+    },
+    ListTasks,
+    UpdateTask {
+        task: i64,
+        edit: TaskEdit,
+    },
+    PauseTask {
+        task: i64,
+    },
+    ResumeTask {
+        task: i64,
+    },
+    CancelTask {
+        task: i64,
+    },
+}
+
+impl ToolAction {
+    /// The other chat or group that it names.
+    pub fn named_destination(&self) -> Option<&str> {
+        match self {
+            Self::SendMessage { to: named, .. } | Self::ScheduleTask { group: named, .. } => named.as_deref(),
+            Self::SendFile { .. }
+            | Self::React { .. }
+            | Self::ListChats
+            | Self::ListGroups
+            | Self::AddGroup { .. }
+            | Self::SetGroup { .. }
+            | Self::RemoveGroup { .. }
+            | Self::ListTasks
+            | Self::UpdateTask { .. }
+            | Self::PauseTask { .. }
+            | Self::ResumeTask { .. }
+            | Self::CancelTask { .. } => None,
+        }
+    }
+
+    /// The number of the task that it is about.
+    pub fn named_task(&self) -> Option<i64> {
+        match self {
+            Self::UpdateTask { task, .. }
+            | Self::PauseTask { task }
+            | Self::ResumeTask { task }
+            | Self::CancelTask { task } => Some(*task),
+            Self::SendMessage { .. }
+            | Self::SendFile { .. }
+            | Self::React { .. }
+            | Self::ListChats
+            | Self::ListGroups
+            | Self::AddGroup { .. }
+            | Self::SetGroup { .. }
+            | Self::RemoveGroup { .. }
+            | Self::ScheduleTask { .. }
+            | Self::ListTasks => None,
+        }
+    }
 }
 
 /// What the model reads after its call.

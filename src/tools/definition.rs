@@ -4,7 +4,10 @@ use serde_json::{Map, Value};
 
 use super::action::ToolAction;
 use super::guard::{CallFacts, GuardDecision};
-use super::{add_group, list_chats, list_groups, react, remove_group, send_file, send_message, set_group};
+use super::{
+    add_group, cancel_task, list_chats, list_groups, list_tasks, pause_task, react, remove_group,
+    resume_task, schedule_task, send_file, send_message, set_group, update_task,
+};
 use crate::types::Role;
 
 /// Most bytes of all tools together, as a model is told of them: the Kimi API refuses lists of tools above about
@@ -22,6 +25,12 @@ pub enum HostTool {
     AddGroup,
     SetGroup,
     RemoveGroup,
+    ScheduleTask,
+    ListTasks,
+    UpdateTask,
+    PauseTask,
+    ResumeTask,
+    CancelTask,
 }
 
 /// The parts of a tool.
@@ -46,10 +55,16 @@ pub(super) enum ToolAudience {
 }
 
 impl HostTool {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 14] = [
         Self::SendMessage,
         Self::SendFile,
         Self::React,
+        Self::ScheduleTask,
+        Self::ListTasks,
+        Self::UpdateTask,
+        Self::PauseTask,
+        Self::ResumeTask,
+        Self::CancelTask,
         Self::ListChats,
         Self::ListGroups,
         Self::AddGroup,
@@ -67,6 +82,12 @@ impl HostTool {
             Self::AddGroup => add_group::DEFINITION,
             Self::SetGroup => set_group::DEFINITION,
             Self::RemoveGroup => remove_group::DEFINITION,
+            Self::ScheduleTask => schedule_task::DEFINITION,
+            Self::ListTasks => list_tasks::DEFINITION,
+            Self::UpdateTask => update_task::DEFINITION,
+            Self::PauseTask => pause_task::DEFINITION,
+            Self::ResumeTask => resume_task::DEFINITION,
+            Self::CancelTask => cancel_task::DEFINITION,
         }
     }
 
@@ -174,7 +195,18 @@ mod tests {
     #[test]
     fn only_the_main_channel_is_told_of_what_only_it_may_do() {
         let offered = |role| HostTool::offered_to(role).map(HostTool::tool_name).collect::<Vec<_>>();
-        assert_eq!(offered(Role::Member), ["send_message", "send_file", "react"]);
+        let of_everyone = [
+            "send_message",
+            "send_file",
+            "react",
+            "schedule_task",
+            "list_tasks",
+            "update_task",
+            "pause_task",
+            "resume_task",
+            "cancel_task",
+        ];
+        assert_eq!(offered(Role::Member), of_everyone);
         assert_eq!(offered(Role::Main).len(), HostTool::ALL.len());
     }
 }

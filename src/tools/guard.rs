@@ -13,7 +13,19 @@ pub struct CallFacts {
     pub role: Role,
     /// Whether a turn of that group runs.
     pub is_in_turn: bool,
+    /// Whether nobody but a task has called for that turn.
+    pub is_task_turn: bool,
     pub destination: Destination,
+    pub task: TaskStanding,
+}
+
+/// Whose task a call is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TaskStanding {
+    /// The call is about no task, or about one that does not exist.
+    Unknown,
+    OwnGroup,
+    OtherGroup,
 }
 
 /// The chat that a call is about.
@@ -46,6 +58,11 @@ pub enum Denial {
     MainChannelOnly,
     OtherChat,
     UnknownChat,
+    OtherGroup,
+    UnknownGroup,
+    /// There is no such task, or it is another group's: which of the two is not said.
+    UnknownTask,
+    TaskMakesTask,
 }
 
 impl Denial {
@@ -61,6 +78,18 @@ impl Denial {
             }
             Self::UnknownChat => {
                 "There is no such chat. Nothing was sent. list_chats shows the chats that exist, with their ids."
+            }
+            Self::OtherGroup => {
+                "You may plan tasks of your own group only. Nothing was planned; do not work around it. Leave out \"group\"."
+            }
+            Self::UnknownGroup => {
+                "There is no such group. Nothing was planned. list_groups shows those that exist."
+            }
+            Self::UnknownTask => {
+                "There is no such task. Nothing was done. list_tasks shows those that exist."
+            }
+            Self::TaskMakesTask => {
+                "A task plans no tasks. Nothing was planned; do not work around it. Say in the chat what should be planned."
             }
         }
     }
@@ -85,12 +114,31 @@ pub(super) fn allow_in_turn(_: &ToolAction, facts: &CallFacts) -> GuardDecision 
     if facts.is_in_turn { GuardDecision::Allow } else { GuardDecision::Deny(Denial::NoTurn) }
 }
 
+/// The rule of what changes a task that exists: one of the own group, and from the main channel any.
+pub(super) fn allow_own_task(_: &ToolAction, facts: &CallFacts) -> GuardDecision {
+    match (facts.role, facts.task) {
+        _ if !facts.is_in_turn => GuardDecision::Deny(Denial::NoTurn),
+        (_, TaskStanding::OwnGroup) | (Role::Main, TaskStanding::OtherGroup) => GuardDecision::Allow,
+        (Role::Member, TaskStanding::OtherGroup) | (_, TaskStanding::Unknown) => {
+            GuardDecision::Deny(Denial::UnknownTask)
+        }
+    }
+}
+
+#[cfg(test)]
+impl CallFacts {
+    /// A call in a turn that a person has called for.
+    pub(super) fn in_turn_of(role: Role, destination: Destination) -> Self {
+        Self { role, is_in_turn: true, is_task_turn: false, destination, task: TaskStanding::Unknown }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn facts(role: Role, destination: Destination) -> CallFacts {
-        CallFacts { role, is_in_turn: true, destination }
+        CallFacts::in_turn_of(role, destination)
     }
 
     fn group(name: &str) -> GroupName {
@@ -141,6 +189,29 @@ mod tests {
             let of_role = |role| guard_action(tool, &action, &facts(role, Destination::OwnChat));
             assert_eq!(of_role(Role::Main), GuardDecision::Allow, "{tool:?}");
             assert_eq!(of_role(Role::Member), GuardDecision::Deny(Denial::MainChannelOnly), "{tool:?}");
+        }
+    }
+
+    #[test]
+    fn a_task_is_changed_by_its_own_group_or_from_the_main_channel() {
+        use GuardDecision::{Allow, Deny};
+        use TaskStanding::{OtherGroup, OwnGroup, Unknown};
+        for tool in [HostTool::UpdateTask, HostTool::PauseTask, HostTool::ResumeTask, HostTool::CancelTask] {
+            for (role, task, expected) in [
+                (Role::Main, OwnGroup, Allow),
+                (Role::Main, OtherGroup, Allow),
+                (Role::Main, Unknown, Deny(Denial::UnknownTask)),
+                (Role::Member, OwnGroup, Allow),
+                (Role::Member, OtherGroup, Deny(Denial::UnknownTask)),
+                (Role::Member, Unknown, Deny(Denial::UnknownTask)),
+            ] {
+                let facts = CallFacts { task, ..facts(role, Destination::OwnChat) };
+                assert_eq!(
+                    guard_action(tool, &ToolAction::PauseTask { task: 7 }, &facts),
+                    expected,
+                    "{tool:?} {facts:?}"
+                );
+            }
         }
     }
 

@@ -10,16 +10,23 @@
 
 mod action;
 mod add_group;
+mod cancel_task;
 mod definition;
 mod guard;
 mod list_chats;
 mod list_groups;
+mod list_tasks;
+mod pause_task;
 mod react;
 mod remove_group;
+mod resume_task;
+mod schedule_task;
 mod send_file;
 mod send_message;
 mod set_group;
+mod task_number;
+mod update_task;
 
 pub use action::{ToolAction, ToolAnswer};
 pub use definition::{HostTool, OFFERED_BYTES_MAX};
-pub use guard::{CallFacts, Denial, Destination, GuardDecision, guard_action};
+pub use guard::{CallFacts, Denial, Destination, GuardDecision, TaskStanding, guard_action};

@@ -286,7 +286,12 @@ impl Attack {
         let groups = self.program.asked("SELECT name FROM groups ORDER BY name");
         let is_same = before == after && said.is_empty() && groups == ["club", "family", "main"];
         let verdict = if is_same { "refused" } else { "BROKEN" };
-        let figure = format!("{verdict} {} messages elsewhere, {} groups, {} tasks", said.len(), groups.len(), after.len());
+        let figure = format!(
+            "{verdict} {} messages elsewhere, {} groups, {} tasks",
+            said.len(),
+            groups.len(),
+            after.len()
+        );
         self.tell("A22", "what is there afterwards", &figure);
     }
 

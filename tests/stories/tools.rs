@@ -172,3 +172,71 @@ async fn the_owner_has_kai_serve_another_chat() {
     assert_eq!(world.hears_in("main").await, "Kai: I do.");
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_reminder_is_planned_in_the_chat_and_comes_on_time() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.says("family", "Ana", "@Kai remind us of the cake in half an hour").await;
+    let turn = world.prompt().await;
+    let cake = json!({"text": "Say that the cake is done", "schedule": "in 30m"});
+    let said = world.calls("family", "schedule_task", cake).await;
+    assert_eq!(said, "Task 1 is planned; next: Sat 21 Nov 12:30 UTC, in 30 min.");
+    turn.answer("I will, at 12:30.");
+    assert_eq!(world.hears_in("family").await, "Kai: I will, at 12:30.");
+    world.silence(Duration::from_secs(29 * 60)).await;
+
+    let turn = world.prompt().await;
+    assert!(turn.text.contains("Say that the cake is done</task>"), "{}", turn.text);
+    // A task makes no tasks.
+    let again = json!({"text": "Say it again", "schedule": "in 30m"});
+    let said = world.calls("family", "schedule_task", again).await;
+    assert!(said.contains("A task plans no tasks"), "{said}");
+    turn.answer("The cake is done!");
+    assert_eq!(world.hears_in("family").await, "Kai: The cake is done!");
+    world.silence(Duration::from_secs(60 * 60)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_group_sees_and_changes_its_own_tasks_and_the_main_channel_all() {
+    let mut world = World::new(Behaviour::Held).await;
+    world.says("main", "Owner", "water my plants every day, and tell the family good night").await;
+    let turn = world.prompt().await;
+    let plants = json!({"text": "Water the plants", "schedule": "every 1d"});
+    assert!(world.calls("main", "schedule_task", plants).await.starts_with("Task 1 is planned"));
+    let night = json!({"text": "Say good night", "schedule": "cron 0 22 * * *", "group": "family"});
+    assert!(world.calls("main", "schedule_task", night).await.starts_with("Task 2 is planned"));
+    assert!(world.calls("main", "pause_task", json!({"task": 2})).await.contains("paused"));
+    turn.answer("Done.");
+    assert_eq!(world.hears_in("main").await, "Kai: Done.");
+
+    world.says("family", "Ana", "@Kai what is planned?").await;
+    let turn = world.prompt().await;
+    let own = world.calls("family", "list_tasks", json!({})).await;
+    assert!(own.contains("Say good night") && !own.contains("plants"), "{own}");
+    let unknown = world.calls("family", "cancel_task", json!({"task": 9})).await;
+    for tool in ["cancel_task", "pause_task", "resume_task"] {
+        assert_eq!(world.calls("family", tool, json!({"task": 1})).await, unknown, "{tool}");
+    }
+    let elsewhere = json!({"text": "x", "schedule": "in 5m", "group": "main"});
+    assert!(world.calls("family", "schedule_task", elsewhere).await.contains("your own group only"));
+    for wrong in
+        ["not a cron", "every 0", "every abc", "at not-a-date", "cron 0 0 30 2 *", "at 2020-01-01 09:00"]
+    {
+        let said = world.calls("family", "schedule_task", json!({"text": "x", "schedule": wrong})).await;
+        assert!(said.ends_with("Nothing was changed."), "{wrong}: {said}");
+    }
+    assert!(
+        world
+            .calls("family", "resume_task", json!({"task": 2}))
+            .await
+            .contains("resumed; next: Sat 21 Nov 22:00")
+    );
+    let later = json!({"task": 2, "schedule": "cron 30 22 * * *"});
+    assert!(world.calls("family", "update_task", later).await.contains("changed; next: Sat 21 Nov 22:30"));
+    assert_eq!(world.calls("family", "cancel_task", json!({"task": 2})).await, "Task 2 is cancelled.");
+    turn.answer("Nothing any more.");
+    assert_eq!(world.hears_in("family").await, "Kai: Nothing any more.");
+    assert_eq!(world.store.tasks(None).await.unwrap().len(), 1);
+    world.ends().await;
+}

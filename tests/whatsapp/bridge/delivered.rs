@@ -253,6 +253,9 @@ fn rules() -> Rules {
         answer_within: Duration::from_secs(24 * 60 * 60),
         lang: Lang::En,
         reply_prefix: "Kai: ".to_owned(),
+        zone: jiff::tz::TimeZone::UTC,
+        engine: nanokimi::types::Engine::KimiCode,
+        models: OfferedModels::default(),
     }
 }
 

@@ -1,0 +1,21 @@
+//! `pause_task`: keeps a task from coming due.
+
+use serde_json::Value;
+
+use super::action::ToolAction;
+use super::definition::{ToolAudience, ToolDefinition};
+use super::guard;
+use super::task_number::{parse_task_number, task_number_parameters};
+
+pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
+    name: "pause_task",
+    description: "Keeps a task from coming due until it is resumed.",
+    audience: ToolAudience::Everyone,
+    parameters: task_number_parameters,
+    parse,
+    rule: guard::allow_own_task,
+};
+
+fn parse(arguments: Value) -> Result<ToolAction, String> {
+    parse_task_number(arguments).map(|task| ToolAction::PauseTask { task })
+}
