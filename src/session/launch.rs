@@ -53,6 +53,8 @@ pub struct RunningEngine {
     pub overuse: Option<oneshot::Receiver<Overuse>>,
     /// The group as it was at the start. Its role decided what is mounted.
     group: Group,
+    /// The session that it goes on with, as [`crate::store::Store::engine_session_id`] names it.
+    session: String,
     /// The group's prompt files as they were at the start.
     prompt_files: PromptFiles,
 }
@@ -80,10 +82,17 @@ impl RunningEngine {
         }
     }
 
+    /// Whether its history is this session's.
+    pub fn is_in_session(&self, session: &str) -> bool {
+        self.session == session
+    }
+
     /// Whether the group has changed since the engine was started. An engine has one turn in any case: an
     /// agent that changes its prompt files again and again must not keep its chat from being answered.
-    pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
-        self.group != *group || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
+    pub fn is_stale(&self, group: &Group, session: &str, paths: &Paths) -> bool {
+        self.group != *group
+            || !self.is_in_session(session)
+            || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
     }
 }
 
@@ -184,7 +193,7 @@ async fn try_launch_engine<C: Containers>(
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
     context.sweep_old_containers().await.map_err(no_docker)?;
     let daemon = context.containers.fetch_daemon_user().await.map_err(no_docker)?;
-    let PreparedLaunch { spec, egress, global } = prepare_launch(context, &group, program, daemon)
+    let PreparedLaunch { spec, egress, global, session } = prepare_launch(context, &group, program, daemon)
         .await
         .map_err(|error| failure_from_error(context, &error))?;
     let prompt_files = PromptFiles::with_global_state(global, &context.paths, &group.name);
@@ -216,6 +225,7 @@ async fn try_launch_engine<C: Containers>(
         vision,
         overuse: Some(overuse),
         group,
+        session,
         prompt_files,
     })
 }
@@ -243,6 +253,7 @@ struct PreparedLaunch {
     egress: EgressProxy,
     /// The global folder as it was when it was copied.
     global: GlobalFolderState,
+    session: String,
 }
 
 async fn prepare_launch<C: Containers>(
@@ -254,7 +265,7 @@ async fn prepare_launch<C: Containers>(
     context.login.reload_if_changed(context.clock.now());
     let (paths, its) = (context.paths.clone(), group.clone());
     let session = context.store.engine_session_id(&group.name).await?;
-    let sessions_apart = separate_sessions_for_group(context, group).await?;
+    let sessions_apart = separate_sessions_for_group(context, group, &session);
     let apart = sessions_apart.clone();
     let folders = run_blocking(move || {
         folders::prepare_group_folders(&paths, &its)?;
@@ -297,7 +308,7 @@ async fn prepare_launch<C: Containers>(
     let upstream = context.upstream.clone().with_models(models);
     let egress =
         egress::start_egress_proxy(&context.paths.egress_folder(&group.name), upstream, group).await?;
-    Ok(PreparedLaunch { spec, egress, global })
+    Ok(PreparedLaunch { spec, egress, global, session })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform. They reach the whole web.
@@ -330,19 +341,20 @@ pub async fn history_folder_for_group<C: Containers>(
     context: &SessionContext<C>,
     group: &Group,
 ) -> anyhow::Result<PathBuf> {
-    Ok(match separate_sessions_for_group(context, group).await? {
+    let session = context.store.engine_session_id(&group.name).await?;
+    Ok(match separate_sessions_for_group(context, group, &session) {
         Some(folder) => context.paths.separate_sessions_folder(&group.name, &folder),
         None => context.paths.sessions_folder(&group.name),
     })
 }
 
 /// The folder of one session's histories, for an engine that names its histories itself.
-async fn separate_sessions_for_group<C: Containers>(
+fn separate_sessions_for_group<C>(
     context: &SessionContext<C>,
     group: &Group,
-) -> anyhow::Result<Option<String>> {
-    let session = context.store.engine_session_id(&group.name).await?;
-    Ok(context.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
+    session: &str,
+) -> Option<String> {
+    context.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}"))
 }
 
 /// Logs what the engine writes to stderr, line by line. It may hold words of people: never above DEBUG.

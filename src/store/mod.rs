@@ -20,6 +20,7 @@ mod recipients;
 mod reserve;
 mod row;
 mod schema;
+mod sessions;
 mod stops;
 mod turns;
 mod unread;

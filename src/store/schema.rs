@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 11] = ["
+const MIGRATIONS: [&str; 12] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -288,6 +288,17 @@ const MIGRATIONS: [&str; 11] = ["
     -- kimi-cli was the engine of those who chose none: a group that has worked with it goes on with it.
     UPDATE groups SET engine = 'kimi-cli' WHERE engine IS NULL AND
         (SELECT turns.engine FROM turns WHERE turns.group_name = groups.name ORDER BY turns.id DESC LIMIT 1) = 'kimi-cli';
+", "
+    ALTER TABLE sessions ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;
+
+    CREATE TABLE kept_sessions (
+        group_name TEXT NOT NULL,
+        engine_session TEXT NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        left_nth INTEGER,
+        PRIMARY KEY (group_name, engine_session),
+        UNIQUE (group_name, name)
+    ) STRICT;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.
