@@ -47,10 +47,12 @@ CREATE TABLE groups (
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
--- The engine's history that belongs to a group; outlives `groups remove`.
+-- The engine's history that belongs to a group; outlives `groups remove`. since_turn: the last turn before the owner began
+-- it or returned to it; what was said until then is not told to it.
 CREATE TABLE sessions (
     group_name TEXT PRIMARY KEY NOT NULL,
-    engine_session TEXT NOT NULL
+    engine_session TEXT NOT NULL,
+    since_turn INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
 -- One row per prompt to an agent. outage: of those that failed, what keeps its messages until they are tried again.
@@ -312,3 +314,14 @@ CREATE TABLE sender_calls (
     called_at INTEGER NOT NULL
 ) STRICT;
 CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);
+
+-- The sessions of a group that the owner has begun or left, with the names that the owner knows them by. left_nth: counts up
+-- with each one that is left, so that the highest is the one to go back to.
+CREATE TABLE kept_sessions (
+    group_name TEXT NOT NULL,
+    engine_session TEXT NOT NULL,
+    name TEXT NOT NULL COLLATE NOCASE,
+    left_nth INTEGER,
+    PRIMARY KEY (group_name, engine_session),
+    UNIQUE (group_name, name)
+) STRICT;

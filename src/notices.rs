@@ -13,8 +13,10 @@ use std::collections::BTreeMap;
 use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
 pub use commands::{
-    ChatStatus, StoppedWork, UsageSums, status_command_summary, status_notice, stop_command_summary,
-    stop_notice, usage_command_summary, usage_notice,
+    ChatStatus, SessionChange, StoppedWork, UsageSums, back_command_summary, new_command_summary,
+    no_earlier_session_notice, same_session_notice, session_name_placeholder, session_name_too_long_notice,
+    session_notice, status_command_summary, status_notice, stop_command_summary, stop_notice,
+    usage_command_summary, usage_notice,
 };
 pub use tasks::{task_failed_often_notice, task_outcome_unknown_notice, task_over_tokens_notice};
 
@@ -542,7 +544,7 @@ pub fn warm_notice(lang: Lang) -> &'static str {
 }
 
 /// What can be written in a chat: what calls Kai there, if not everything does, and each command with what it does.
-pub fn help_notice(lang: Lang, trigger: Option<&str>, commands: &[(&str, &str)]) -> String {
+pub fn help_notice(lang: Lang, trigger: Option<&str>, commands: &[(String, &str)]) -> String {
     let trigger = trigger.map(|trigger| trigger.trim().trim_start_matches('@'));
     let calling = match (lang, trigger) {
         (Lang::En, Some(trigger)) => {

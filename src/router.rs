@@ -4,17 +4,17 @@
 
 mod permission;
 
-use crate::commands::Command;
+use crate::commands::GivenCommand;
 use crate::types::{ForwardPolicy, Forwarded, Group, IncomingMessage, Mention, Role};
 use crate::writing::find_calls_by_name;
 
 pub use permission::{AskPermission, RefusalReason, SenderListing};
 
 /// What happens with a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MessageRoute {
     /// nanokimi itself does something; no agent ever reads the message.
-    Command(Command),
+    Command(GivenCommand),
     /// As [`WakeDecision::Wakes`].
     Wakes,
     /// As [`WakeDecision::Context`].
@@ -99,8 +99,8 @@ pub fn route_message(
     let may_command = facts.sender == SenderStanding::Owner
         && message.forwarded == Forwarded::No
         && message.media.is_none();
-    if let Some(command) = Command::from_text(&message.text).filter(|_| may_command) {
-        return MessageRoute::Command(command);
+    if may_command && let Some(given) = GivenCommand::from_text(&message.text) {
+        return MessageRoute::Command(given);
     }
     match (wake_decision_for(group, trigger, message, facts.quotes), facts.permission) {
         (WakeDecision::Wakes, AskPermission::Granted) => MessageRoute::Wakes,
@@ -140,6 +140,7 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+    use crate::commands::Command;
     use crate::types::{
         ChatId, GroupName, Media, MediaKind, MessageId, OthersPolicy, SenderId, SenderPolicy, SenderRule,
     };
@@ -356,16 +357,23 @@ mod tests {
     #[test]
     fn only_the_owners_own_and_whole_word_is_a_command() {
         use SenderStanding::{Other, Owner};
+        let command = |command, argument: Option<&str>| {
+            MessageRoute::Command(GivenCommand { command, argument: argument.map(str::to_owned) })
+        };
         let route = |role, sender, message: &IncomingMessage| {
             let permission = AskPermission::Granted;
             let facts = MessageFacts { is_known: false, sender, permission, quotes: QuotedAuthor::Other };
             route_message(&group(role), "Kai", message, facts)
         };
         for (role, sender, text, expected) in [
-            (Role::Member, Owner, "/help", MessageRoute::Command(Command::Help)),
-            (Role::Member, Owner, " /Ayuda\n", MessageRoute::Command(Command::Help)),
-            (Role::Main, Owner, "/HELP", MessageRoute::Command(Command::Help)),
+            (Role::Member, Owner, "/help", command(Command::Help, None)),
+            (Role::Member, Owner, " /Ayuda\n", command(Command::Help, None)),
+            (Role::Main, Owner, "/HELP", command(Command::Help, None)),
             (Role::Main, Owner, "/help me", MessageRoute::Wakes),
+            (Role::Main, Owner, "/New  Trip to Rome ", command(Command::New, Some("Trip to Rome"))),
+            (Role::Member, Owner, "/nuevo", command(Command::New, None)),
+            (Role::Member, Owner, "/new\nand more", MessageRoute::Context),
+            (Role::Main, Other, "/new", MessageRoute::Wakes),
             (Role::Main, Other, "/help", MessageRoute::Wakes),
             (Role::Member, Other, "/help", MessageRoute::Context),
             (Role::Member, Owner, "@Kai /help", MessageRoute::Wakes),

@@ -14,7 +14,7 @@ use super::terminal::{ChatScreen, read_typed_lines};
 use super::{log, ui};
 use crate::bridge;
 use crate::bridge::console::{Console, ConsoleOutput};
-use crate::commands::Command;
+use crate::commands::GivenCommand;
 use crate::container::Containers;
 use crate::router;
 use crate::service::{self, BridgeReach};
@@ -175,7 +175,7 @@ pub fn ensure_wakes_assistant(group: &Group, assistant: &str, text: &str) -> Res
     let trigger = group.trigger_or(assistant);
     if group.role == Role::Main
         || router::contains_trigger(text, trigger)
-        || Command::from_text(text).is_some()
+        || GivenCommand::from_text(text).is_some()
     {
         return Ok(());
     }

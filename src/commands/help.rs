@@ -1,6 +1,6 @@
 //! `/help`: what a person can write to Kai in this chat.
 
-use super::{Command, CommandContext, CommandDefinition, CommandEffect};
+use super::{Command, CommandContext, CommandDefinition, CommandOutcome};
 use crate::notices;
 use crate::types::Role;
 
@@ -8,25 +8,31 @@ pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     english: "/help",
     spanish: "/ayuda",
     summary: notices::help_command_summary,
-    answer: list_what_can_be_written,
-    effect: CommandEffect::Nothing,
+    argument: None,
+    decide: list_what_can_be_written,
     days_told: 0,
 };
 
-fn list_what_can_be_written(context: &CommandContext<'_>) -> String {
+fn list_what_can_be_written(context: &CommandContext<'_>) -> CommandOutcome {
     let CommandContext { group, assistant, lang, .. } = *context;
     let trigger = match group.role {
         Role::Main => None,
         Role::Member => Some(group.trigger_or(assistant)),
     };
-    let commands = Command::ALL.map(|command| (command.word(lang), command.summary(lang)));
-    notices::help_notice(lang, trigger, &commands)
+    let commands = Command::ALL.map(|command| {
+        let typed = match command.argument(lang) {
+            Some(argument) => format!("{} {argument}", command.word(lang)),
+            None => command.word(lang).to_owned(),
+        };
+        (typed, command.summary(lang))
+    });
+    CommandOutcome::from_answer(notices::help_notice(lang, trigger, &commands))
 }
 
 #[cfg(test)]
 mod tests {
     use super::super::ChatStanding;
-    use super::super::tests::answer_in;
+    use super::super::tests::{answer_in, given};
     use super::*;
     use crate::types::{ChatId, Group, GroupName, Lang};
 
@@ -45,6 +51,8 @@ mod tests {
         - /status: I say what I am doing here and how I am.
         - /usage: I say how many tokens I have used.
         - /stop: I stop at once, and drop what was asked before.
+        - /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
+        - /back: I return to the conversation before this one.
         - /warm: I get ready, so that my next answer comes sooner.
         Only my owner can use what begins with a slash.
         ");
@@ -55,6 +63,8 @@ mod tests {
         - /status: I say what I am doing here and how I am.
         - /usage: I say how many tokens I have used.
         - /stop: I stop at once, and drop what was asked before.
+        - /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
+        - /back: I return to the conversation before this one.
         - /warm: I get ready, so that my next answer comes sooner.
         Only my owner can use what begins with a slash.
         ");
@@ -65,6 +75,8 @@ mod tests {
         - /estado: digo qué estoy haciendo aquí y cómo estoy.
         - /uso: digo cuántos tokens he gastado.
         - /parar: paro al momento y dejo lo que se haya pedido antes.
+        - /nuevo NOMBRE: empiezo de nuevo, o vuelvo a la conversación de ese nombre; no hace falta dar un nombre.
+        - /volver: vuelvo a la conversación anterior.
         - /preparar: me preparo, para que mi próxima respuesta llegue antes.
         Lo que empieza por una barra solo lo puede usar mi propietario.
         ");
@@ -75,6 +87,8 @@ mod tests {
         - /estado: digo qué estoy haciendo aquí y cómo estoy.
         - /uso: digo cuántos tokens he gastado.
         - /parar: paro al momento y dejo lo que se haya pedido antes.
+        - /nuevo NOMBRE: empiezo de nuevo, o vuelvo a la conversación de ese nombre; no hace falta dar un nombre.
+        - /volver: vuelvo a la conversación anterior.
         - /preparar: me preparo, para que mi próxima respuesta llegue antes.
         Lo que empieza por una barra solo lo puede usar mi propietario.
         ");
@@ -83,11 +97,11 @@ mod tests {
     #[test]
     fn its_word_is_known_in_both_languages_and_only_alone() {
         for text in ["/help", "/ayuda", " /HELP\n", "/Ayuda ", "\u{a0}/help"] {
-            assert_eq!(Command::from_text(text), Some(Command::Help), "{text:?}");
+            assert_eq!(given(text), Some(Command::Help), "{text:?}");
         }
         for text in ["", "/", "help", "/help me", "/helpme", "@Kai /help", "//help", "/ayúda", "/help /help"]
         {
-            assert_eq!(Command::from_text(text), None, "{text:?}");
+            assert_eq!(given(text), None, "{text:?}");
         }
     }
 }

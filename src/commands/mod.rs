@@ -5,7 +5,9 @@
 //! answered once and at once, even while the agent works. To add a command, write its file and name it in
 //! [`Command`], in [`Command::ALL`] and in [`Command::definition`]; `docs/contributing.md` has the whole list.
 
+mod back;
 mod help;
+mod new;
 mod status;
 mod stop;
 mod usage;
@@ -22,6 +24,8 @@ pub enum Command {
     Status,
     Usage,
     Stop,
+    New,
+    Back,
     Warm,
 }
 
@@ -31,22 +35,57 @@ struct CommandDefinition {
     spanish: &'static str,
     /// What it does, as `/help` says it.
     summary: fn(Lang) -> &'static str,
-    /// The answer in the chat where the command was given.
-    answer: fn(&CommandContext<'_>) -> String,
-    /// What it does besides.
-    effect: CommandEffect,
+    /// What may stand behind its word, as `/help` calls it.
+    argument: Option<fn(Lang) -> &'static str>,
+    /// What it says in the chat where it was given, and what it does besides.
+    decide: fn(&CommandContext<'_>) -> CommandOutcome,
     /// Of how many days its answer tells the tokens.
     days_told: u32,
 }
 
+/// A command as it was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct GivenCommand {
+    pub command: Command,
+    /// What stood behind its word.
+    pub argument: Option<String>,
+}
+
+/// What comes of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandOutcome {
+    pub answer: String,
+    pub effect: CommandEffect,
+}
+
+impl CommandOutcome {
+    /// A command that only says something.
+    fn from_answer(answer: impl Into<String>) -> Self {
+        Self { answer: answer.into(), effect: CommandEffect::Nothing }
+    }
+}
+
 /// What a command does besides its answer, in the same transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum CommandEffect {
     Nothing,
     /// The chat's agent is started, as if somebody were about to ask for something.
     StartsAgent,
     /// The chat's running turn is stopped, and all that was asked before is over.
     StopsWork,
+    /// From the next prompt on the agent is in this session, which may be a new one.
+    ChangesSession(ChatSession),
+}
+
+/// One of a chat's sessions with its agent: what the agent remembers.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ChatSession {
+    /// The engine's id of it: a plain name.
+    pub id: String,
+    /// The owner's name for it, unique in its chat in any case.
+    pub name: String,
+    /// The highest is the one that was left last.
+    pub left_nth: Option<i64>,
 }
 
 /// How a chat stands when a command comes.
@@ -60,6 +99,8 @@ pub struct ChatStanding {
     pub outages: Vec<Outage>,
     /// What was used in the last days, as many as the command tells of; the last one is today.
     pub days: Vec<DayTokens>,
+    /// The sessions that there are, the current one first.
+    pub sessions: Vec<ChatSession>,
 }
 
 /// The tokens of one day.
@@ -82,6 +123,8 @@ impl ChatStanding {
 pub struct CommandContext<'a> {
     pub group: &'a Group,
     pub standing: &'a ChatStanding,
+    /// What stood behind its word.
+    pub argument: Option<&'a str>,
     /// Kai's name in groups that have no trigger of their own.
     pub assistant: &'a str,
     /// The engine of groups that have chosen none.
@@ -92,7 +135,8 @@ pub struct CommandContext<'a> {
 }
 
 impl Command {
-    pub const ALL: [Self; 5] = [Self::Help, Self::Status, Self::Usage, Self::Stop, Self::Warm];
+    pub const ALL: [Self; 7] =
+        [Self::Help, Self::Status, Self::Usage, Self::Stop, Self::New, Self::Back, Self::Warm];
 
     fn definition(self) -> CommandDefinition {
         match self {
@@ -100,21 +144,10 @@ impl Command {
             Self::Status => status::DEFINITION,
             Self::Usage => usage::DEFINITION,
             Self::Stop => stop::DEFINITION,
+            Self::New => new::DEFINITION,
+            Self::Back => back::DEFINITION,
             Self::Warm => warm::DEFINITION,
         }
-    }
-
-    /// The command, if the whole text is one: its word in any of our languages, in any case.
-    pub fn from_text(text: &str) -> Option<Self> {
-        let typed = text.trim();
-        if !typed.starts_with('/') {
-            return None;
-        }
-        let typed = typed.to_lowercase();
-        Self::ALL.into_iter().find(|command| {
-            let CommandDefinition { english, spanish, .. } = command.definition();
-            typed == english || typed == spanish
-        })
     }
 
     /// The word that gives the command.
@@ -136,14 +169,37 @@ impl Command {
         self.definition().days_told
     }
 
-    /// What it does besides its answer.
-    pub fn effect(self) -> CommandEffect {
-        self.definition().effect
+    /// What may stand behind its word.
+    pub fn argument(self, lang: Lang) -> Option<&'static str> {
+        self.definition().argument.map(|argument| argument(lang))
     }
 
-    /// The answer in the chat where the command was given.
-    pub fn answer_for(self, context: &CommandContext<'_>) -> String {
-        (self.definition().answer)(context)
+    /// What it says in the chat where it was given, and what it does besides.
+    pub fn decide_outcome(self, context: &CommandContext<'_>) -> CommandOutcome {
+        (self.definition().decide)(context)
+    }
+}
+
+impl GivenCommand {
+    /// The command, if the whole text is one: its word in any of our languages, in any case, and behind it, in
+    /// the same line, what the command takes. A word behind a command that takes none makes it a message.
+    pub fn from_text(text: &str) -> Option<Self> {
+        let typed = text.trim();
+        if !typed.starts_with('/') {
+            return None;
+        }
+        let (word, behind) = typed.split_once(char::is_whitespace).unwrap_or((typed, ""));
+        let word = word.to_lowercase();
+        let command = Command::ALL.into_iter().find(|command| {
+            let CommandDefinition { english, spanish, .. } = command.definition();
+            word == english || word == spanish
+        })?;
+        let argument = behind.trim();
+        if argument.is_empty() {
+            return Some(Self { command, argument: None });
+        }
+        let takes_it = command.definition().argument.is_some() && !typed.contains(['\n', '\r']);
+        takes_it.then(|| Self { command, argument: Some(argument.to_owned()) })
     }
 }
 
@@ -152,6 +208,13 @@ mod tests {
     use super::*;
     use crate::types::{ChatId, GroupName, Role};
 
+    /// The command that a text without an argument is.
+    pub(super) fn given(text: &str) -> Option<Command> {
+        let GivenCommand { command, argument } = GivenCommand::from_text(text)?;
+        assert_eq!(argument, None);
+        Some(command)
+    }
+
     /// What a command answers in the group `family`, which stands like this.
     pub(super) fn answer_in_family(command: Command, standing: &ChatStanding, lang: Lang) -> String {
         let group = Group::new(GroupName::parse("family").unwrap(), ChatId::new("family@g.us"), Role::Member);
@@ -159,17 +222,28 @@ mod tests {
         answer_in(&group, command, standing, lang)
     }
 
-    pub(super) fn answer_in(group: &Group, command: Command, standing: &ChatStanding, lang: Lang) -> String {
+    /// What comes of a command, as [`answer_in`] has its answer.
+    pub(super) fn outcome_in(
+        group: &Group,
+        (command, argument): (Command, Option<&str>),
+        standing: &ChatStanding,
+        lang: Lang,
+    ) -> CommandOutcome {
         let models = OfferedModels { usual: Some("kimi-for-coding".to_owned()), names: Vec::new() };
-        command.answer_for(&CommandContext {
+        command.decide_outcome(&CommandContext {
             group,
             standing,
+            argument,
             assistant: "Kai",
             engine: Engine::KimiCode,
             models: &models,
             lang,
             now: "2026-11-22T20:03:10Z".parse().unwrap(),
         })
+    }
+
+    pub(super) fn answer_in(group: &Group, command: Command, standing: &ChatStanding, lang: Lang) -> String {
+        outcome_in(group, (command, None), standing, lang).answer
     }
 
     #[test]
@@ -180,7 +254,9 @@ mod tests {
                 let word = command.word(lang);
                 let name = word.strip_prefix('/').unwrap_or_default();
                 assert!(!name.is_empty() && name.chars().all(|c| c.is_lowercase()), "{word:?}");
-                assert_eq!(Command::from_text(word), Some(command), "{word:?}");
+                assert_eq!(given(word), Some(command), "{word:?}");
+                let with_more = GivenCommand::from_text(&format!("{word} more"));
+                assert_eq!(with_more.is_some(), command.argument(lang).is_some(), "{word:?}");
                 assert!(!command.summary(lang).is_empty());
                 words.push((word, command));
             }

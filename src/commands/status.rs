@@ -3,25 +3,25 @@
 //! All that it tells is in the database or in the settings, and costs a few looks into indexes. So it is answered
 //! like the other commands, in the transaction of intake: once, at once, and whatever the agents and Docker do.
 
-use super::{CommandContext, CommandDefinition, CommandEffect};
+use super::{CommandContext, CommandDefinition, CommandOutcome};
 use crate::notices::{self, ChatStatus};
 
 pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     english: "/status",
     spanish: "/estado",
     summary: notices::status_command_summary,
-    answer: describe_chat,
-    effect: CommandEffect::Nothing,
+    argument: None,
+    decide: describe_chat,
     days_told: 1,
 };
 
-fn describe_chat(context: &CommandContext<'_>) -> String {
+fn describe_chat(context: &CommandContext<'_>) -> CommandOutcome {
     let CommandContext { group, standing, engine, models, lang, now, .. } = *context;
     let minutes = standing.turn_since.map(|since| {
         // The clock may have been set back.
         u64::try_from(now.duration_since(since).as_mins()).unwrap_or(0)
     });
-    notices::status_notice(
+    CommandOutcome::from_answer(notices::status_notice(
         lang,
         &ChatStatus {
             minutes_in_turn: minutes,
@@ -33,7 +33,7 @@ fn describe_chat(context: &CommandContext<'_>) -> String {
             model: models.usual.as_deref(),
             version: env!("CARGO_PKG_VERSION"),
         },
-    )
+    ))
 }
 
 #[cfg(test)]
@@ -51,6 +51,7 @@ mod tests {
             waiting: 2,
             outages: vec![Outage::NotLoggedIn, Outage::NoDocker],
             days: vec![DayTokens { in_chat, in_all: in_chat }],
+            sessions: Vec::new(),
         };
         let ahead = ChatStanding {
             turn_since: Some("2026-11-22T21:00:00Z".parse().unwrap()),

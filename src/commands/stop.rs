@@ -6,34 +6,34 @@
 //! session told, which cancels the turn and kills an engine that does not obey. A turn that has ended before is
 //! answered, one that ends later finds itself over and says nothing, so that the chat hears one of the two.
 
-use super::{CommandContext, CommandDefinition, CommandEffect};
+use super::{CommandContext, CommandDefinition, CommandEffect, CommandOutcome};
 use crate::notices;
 
 pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     english: "/stop",
     spanish: "/parar",
     summary: notices::stop_command_summary,
-    answer: say_what_is_stopped,
-    effect: CommandEffect::StopsWork,
+    argument: None,
+    decide: say_what_is_stopped,
     days_told: 0,
 };
 
-fn say_what_is_stopped(context: &CommandContext<'_>) -> String {
+fn say_what_is_stopped(context: &CommandContext<'_>) -> CommandOutcome {
     let stopped = match (context.standing.turn_since, context.standing.waiting) {
         (Some(_), _) => notices::StoppedWork::Turn,
         (None, 0) => notices::StoppedWork::Nothing,
         (None, _) => notices::StoppedWork::Waiting,
     };
-    notices::stop_notice(context.lang, stopped).to_owned()
+    let answer = notices::stop_notice(context.lang, stopped).to_owned();
+    CommandOutcome { answer, effect: CommandEffect::StopsWork }
 }
 
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
 
-    use super::super::tests::answer_in_family;
+    use super::super::tests::{answer_in_family, given};
     use super::super::{ChatStanding, Command};
-    use super::*;
     use crate::types::Lang;
 
     fn answer(turn_since: Option<Timestamp>, waiting: u64, lang: Lang) -> String {
@@ -62,11 +62,10 @@ mod tests {
     #[test]
     fn its_word_is_known_in_both_languages() {
         for text in ["/stop", " /Parar\n"] {
-            assert_eq!(Command::from_text(text), Some(Command::Stop), "{text:?}");
+            assert_eq!(given(text), Some(Command::Stop), "{text:?}");
         }
         for text in ["stop", "/stop it", "/stopp"] {
-            assert_eq!(Command::from_text(text), None, "{text:?}");
+            assert_eq!(given(text), None, "{text:?}");
         }
-        assert_eq!(Command::Stop.effect(), CommandEffect::StopsWork);
     }
 }

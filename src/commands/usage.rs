@@ -1,6 +1,6 @@
 //! `/usage`: how many tokens were used today and in the last 14 days, in all chats and in this one.
 
-use super::{CommandContext, CommandDefinition, CommandEffect, DayTokens};
+use super::{CommandContext, CommandDefinition, CommandOutcome, DayTokens};
 use crate::notices::{self, UsageSums};
 use crate::types::TokenUsage;
 
@@ -11,19 +11,20 @@ pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     english: "/usage",
     spanish: "/uso",
     summary: notices::usage_command_summary,
-    answer: sum_up_tokens,
-    effect: CommandEffect::Nothing,
+    argument: None,
+    decide: sum_up_tokens,
     days_told: DAYS_TOLD,
 };
 
-fn sum_up_tokens(context: &CommandContext<'_>) -> String {
+fn sum_up_tokens(context: &CommandContext<'_>) -> CommandOutcome {
     let mut sums = UsageSums { in_chat: TokenUsage::default(), in_all: TokenUsage::default() };
     for DayTokens { in_chat, in_all } in &context.standing.days {
         sums.in_chat += *in_chat;
         sums.in_all += *in_all;
     }
     let DayTokens { in_chat, in_all } = context.standing.today();
-    notices::usage_notice(context.lang, UsageSums { in_chat, in_all }, DAYS_TOLD, sums)
+    let today = UsageSums { in_chat, in_all };
+    CommandOutcome::from_answer(notices::usage_notice(context.lang, today, DAYS_TOLD, sums))
 }
 
 #[cfg(test)]

@@ -147,3 +147,83 @@ fn describe_tokens(lang: Lang, TokenUsage { input, cached, output }: TokenUsage)
         Lang::Es => format!("{input} de entrada ({cached} en caché), {output} de salida"),
     }
 }
+
+/// What `/new` does, in the list of `/help`.
+pub fn new_command_summary(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "I begin anew, or return to the conversation with that name; a name need not be given.",
+        "empiezo de nuevo, o vuelvo a la conversación de ese nombre; no hace falta dar un nombre.",
+    )
+}
+
+/// What stands behind `/new` in the list of `/help`.
+pub fn session_name_placeholder(lang: Lang) -> &'static str {
+    pick_language(lang, "NAME", "NOMBRE")
+}
+
+/// What `/back` does, in the list of `/help`.
+pub fn back_command_summary(lang: Lang) -> &'static str {
+    pick_language(lang, "I return to the conversation before this one.", "vuelvo a la conversación anterior.")
+}
+
+/// Whether the conversation that a chat goes on with is a new one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum SessionChange {
+    Begins,
+    Returns,
+}
+
+/// To a chat that has left a conversation for another one.
+pub fn session_notice(lang: Lang, change: SessionChange, to: &str, left: &str, is_working: bool) -> String {
+    let changed = match (lang, change) {
+        (Lang::En, SessionChange::Begins) => format!(
+            "From your next message on I begin anew and remember nothing of this conversation. The new one is called \
+             “{to}”; the old one is kept as “{left}”, and /back returns to it."
+        ),
+        (Lang::En, SessionChange::Returns) => format!(
+            "From your next message on I am back in the conversation “{to}”. The one that you leave is kept as \
+             “{left}”; /back returns to it."
+        ),
+        (Lang::Es, SessionChange::Begins) => format!(
+            "Desde tu próximo mensaje empiezo de nuevo y no recuerdo nada de esta conversación. La nueva se llama \
+             «{to}»; la anterior queda guardada como «{left}», y con /volver se vuelve a ella."
+        ),
+        (Lang::Es, SessionChange::Returns) => format!(
+            "Desde tu próximo mensaje vuelvo a la conversación «{to}». La que dejas queda guardada como «{left}»; con \
+             /volver se vuelve a ella."
+        ),
+    };
+    match (lang, is_working) {
+        (Lang::En | Lang::Es, false) => changed,
+        (Lang::En, true) => format!("{changed} What I am working on I finish in the old one."),
+        (Lang::Es, true) => format!("{changed} Lo que estoy haciendo lo termino en la anterior."),
+    }
+}
+
+/// To a chat that is in this conversation already.
+pub fn same_session_notice(lang: Lang, name: &str) -> String {
+    match lang {
+        Lang::En => format!("This is the conversation “{name}” already."),
+        Lang::Es => format!("Esta ya es la conversación «{name}»."),
+    }
+}
+
+/// To a chat that has never left a conversation.
+pub fn no_earlier_session_notice(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "There is no earlier conversation in this chat; /new begins another one.",
+        "En este chat no hay ninguna conversación anterior; /nuevo empieza otra.",
+    )
+}
+
+/// To the owner, who has given a name that is longer than `most` characters.
+pub fn session_name_too_long_notice(lang: Lang, most: usize) -> String {
+    match lang {
+        Lang::En => format!("That name is too long: at most {most} characters. I have changed nothing."),
+        Lang::Es => {
+            format!("Ese nombre es demasiado largo: {most} caracteres como mucho. No he cambiado nada.")
+        }
+    }
+}

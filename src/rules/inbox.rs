@@ -7,7 +7,7 @@
 use jiff::Timestamp;
 
 use super::{Rules, absence};
-use crate::commands::{ChatStanding, Command, CommandContext, CommandEffect};
+use crate::commands::{ChatStanding, CommandContext, CommandEffect, CommandOutcome, GivenCommand};
 use crate::notices;
 use crate::render::prompt;
 use crate::router::{self, MessageRoute};
@@ -113,8 +113,8 @@ pub fn decide_message(
             return MessageChange::Refused(reason);
         }
         MessageRoute::Refused(reason) => CallDecision::refused(reason),
-        MessageRoute::Command(command) if edit.is_none() => {
-            return MessageChange::Command(decide_command(command, (group, &standing), message, rules, now));
+        MessageRoute::Command(given) if edit.is_none() => {
+            return MessageChange::Command(decide_command(&given, (group, &standing), message, rules, now));
         }
         // Its newest text counts, and an edit is never a command.
         MessageRoute::Command(_) | MessageRoute::Context => CallDecision::settled(WakeDecision::Context),
@@ -145,7 +145,7 @@ pub fn decide_message(
 }
 
 fn decide_command(
-    command: Command,
+    given: &GivenCommand,
     (group, standing): (&Group, &ChatStanding),
     message: &IncomingMessage,
     rules: &Rules,
@@ -155,9 +155,11 @@ fn decide_command(
         return CommandChange::Missed;
     }
     let Rules { assistant, lang, engine, models, .. } = rules;
-    let context = CommandContext { group, standing, assistant, engine: *engine, models, lang: *lang, now };
-    let answer = command.answer_for(&context);
-    CommandChange::Answered { answer: rules.prefix_notice(&answer), effect: command.effect() }
+    let argument = given.argument.as_deref();
+    let context =
+        CommandContext { group, standing, argument, assistant, engine: *engine, models, lang: *lang, now };
+    let CommandOutcome { answer, effect } = given.command.decide_outcome(&context);
+    CommandChange::Answered { answer: rules.prefix_notice(&answer), effect }
 }
 
 /// What a text that is no command does: it wakes Kai, unless its author may not ask, or it called too long ago.

@@ -281,7 +281,8 @@ impl<C: Containers> SessionDriver<C> {
         let group = group_within_token_limit(&self.context, &self.name).await?;
         let Some(group) = group else { return Ok(SessionEvent::NothingToDo) };
         let Some(engine) = &mut self.engine else { return Ok(SessionEvent::NothingToDo) };
-        if engine.is_stale(&group, &self.context.paths) {
+        let session = self.context.store.engine_session_id(&self.name).await?;
+        if engine.is_stale(&group, &session, &self.context.paths) {
             return Ok(SessionEvent::PromptChanged);
         }
         let chosen_engine = self.context.settings.engine_for_group(&group);
@@ -348,6 +349,11 @@ impl<C: Containers> SessionDriver<C> {
         let Some(turn) = &self.turn else { return Ok(None) };
         let (id, chat) = (turn.id, turn.chat.clone());
         let Some(group) = self.current_group().await? else { return Ok(None) };
+        let session = self.context.store.engine_session_id(&self.name).await?;
+        if self.engine.as_ref().is_none_or(|engine| !engine.is_in_session(&session)) {
+            // It is the next turn's, in the session that the owner has changed to.
+            return Ok(None);
+        }
         let Some(mut claim) = self.context.store.claim_more_rows(id, &chat).await? else { return Ok(None) };
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.send_read_receipts(&chat, &claim);

@@ -60,6 +60,8 @@ pub struct RunningEngine {
     pub overuse: Option<oneshot::Receiver<Overuse>>,
     /// The group as it was at the start. Its role decided what is mounted.
     group: Group,
+    /// The session that it goes on with, as [`crate::store::Store::engine_session_id`] names it.
+    session: String,
     /// The group's prompt files as they were at the start.
     prompt_files: PromptFiles,
 }
@@ -87,10 +89,17 @@ impl RunningEngine {
         }
     }
 
+    /// Whether its history is this session's.
+    pub fn is_in_session(&self, session: &str) -> bool {
+        self.session == session
+    }
+
     /// Whether the group has changed since the engine was started. An engine has one turn in any case: an
     /// agent that changes its prompt files again and again must not keep its chat from being answered.
-    pub fn is_stale(&self, group: &Group, paths: &Paths) -> bool {
-        self.group != *group || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
+    pub fn is_stale(&self, group: &Group, session: &str, paths: &Paths) -> bool {
+        self.group != *group
+            || !self.is_in_session(session)
+            || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
     }
 }
 
@@ -191,7 +200,7 @@ async fn try_launch_engine<C: Containers>(
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
     context.sweep_old_containers().await.map_err(no_docker)?;
     let daemon = context.containers.fetch_daemon_user().await.map_err(no_docker)?;
-    let PreparedLaunch { spec, egress, tool_calls, running_turn, global } =
+    let PreparedLaunch { spec, egress, tool_calls, running_turn, global, session } =
         prepare_launch(context, &group, program, daemon)
             .await
             .map_err(|error| failure_from_error(context, &error))?;
@@ -227,6 +236,7 @@ async fn try_launch_engine<C: Containers>(
         turn_tokens: None,
         overuse: Some(overuse),
         group,
+        session,
         prompt_files,
     })
 }
@@ -256,6 +266,7 @@ struct PreparedLaunch {
     running_turn: watch::Sender<Option<RunningTurn>>,
     /// The global folder as it was when it was copied.
     global: GlobalFolderState,
+    session: String,
 }
 
 async fn prepare_launch<C: Containers>(
@@ -267,7 +278,7 @@ async fn prepare_launch<C: Containers>(
     context.login.reload_if_changed(context.clock.now());
     let (paths, its) = (context.paths.clone(), group.clone());
     let session = context.store.engine_session_id(&group.name).await?;
-    let sessions_apart = separate_sessions_for_group(context, group).await?;
+    let sessions_apart = separate_sessions_for_group(context, group, &session);
     let apart = sessions_apart.clone();
     let folders = run_blocking(move || {
         folders::prepare_group_folders(&paths, &its)?;
@@ -316,7 +327,7 @@ async fn prepare_launch<C: Containers>(
         tool_calls.clone(),
     )
     .await?;
-    Ok(PreparedLaunch { spec, egress, tool_calls, running_turn, global })
+    Ok(PreparedLaunch { spec, egress, tool_calls, running_turn, global, session })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform. They reach the whole web.
@@ -349,19 +360,20 @@ pub async fn history_folder_for_group<C: Containers>(
     context: &SessionContext<C>,
     group: &Group,
 ) -> anyhow::Result<PathBuf> {
-    Ok(match separate_sessions_for_group(context, group).await? {
+    let session = context.store.engine_session_id(&group.name).await?;
+    Ok(match separate_sessions_for_group(context, group, &session) {
         Some(folder) => context.paths.separate_sessions_folder(&group.name, &folder),
         None => context.paths.sessions_folder(&group.name),
     })
 }
 
 /// The folder of one session's histories, for an engine that names its histories itself.
-async fn separate_sessions_for_group<C: Containers>(
+fn separate_sessions_for_group<C>(
     context: &SessionContext<C>,
     group: &Group,
-) -> anyhow::Result<Option<String>> {
-    let session = context.store.engine_session_id(&group.name).await?;
-    Ok(context.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}")))
+    session: &str,
+) -> Option<String> {
+    context.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}"))
 }
 
 /// Logs what the engine writes to stderr, line by line. It may hold words of people: never above DEBUG.

@@ -1,4 +1,4 @@
-//! The tables `chats`, `groups` and `sessions`: which chats Kai serves, and which history belongs to each.
+//! The tables `chats` and `groups`: which chats there are, and which of them Kai serves.
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
@@ -134,26 +134,6 @@ impl Store {
             transaction.execute("DELETE FROM groups WHERE name = ?1", [name.as_str()])?;
             transaction.commit()?;
             Ok(())
-        })
-        .await
-    }
-
-    /// The engine's session id of a group; the same for ever, until somebody asks for a new one.
-    pub async fn engine_session_id(&self, name: &GroupName) -> Result<String> {
-        let name = name.clone();
-        self.with_connection(move |connection| {
-            let transaction = connection.transaction()?;
-            transaction.execute(
-                "INSERT INTO sessions (group_name, engine_session) VALUES (?1, 'main') ON CONFLICT DO NOTHING",
-                [name.as_str()],
-            )?;
-            let session = transaction.query_row(
-                "SELECT engine_session FROM sessions WHERE group_name = ?1",
-                [name.as_str()],
-                |row| row.get(0),
-            )?;
-            transaction.commit()?;
-            Ok(session)
         })
         .await
     }

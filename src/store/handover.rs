@@ -28,10 +28,12 @@ pub fn read_handover_messages(
     if newest.is_none_or(|newest| newest == engine.name()) {
         return Ok(Vec::new());
     }
+    // What was said before the owner began this session belongs to another one.
     let own_last: i64 = connection
         .prepare_cached(
-            "SELECT coalesce(max(id), 0) FROM turns INDEXED BY turns_answered
-             WHERE group_name = ?1 AND outcome = 'answered' AND engine = ?2",
+            "SELECT max((SELECT coalesce(max(id), 0) FROM turns INDEXED BY turns_answered
+                         WHERE group_name = ?1 AND outcome = 'answered' AND engine = ?2),
+                        coalesce((SELECT since_turn FROM sessions WHERE group_name = ?1), 0))",
         )?
         .query_row(params![group.name.as_str(), engine.name()], |row| row.get(0))?;
     let most = EARLIER_MAX as i64;

@@ -21,7 +21,7 @@ use super::{
     OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, senders,
     to_unix_millis, unread, whatsapp_account,
 };
-use crate::commands::{ChatStanding, Command};
+use crate::commands::{ChatStanding, GivenCommand};
 use crate::rules::inbox::{
     AskPermission, CallDecision, KnownMessage, KnownQuote, MessageChange, MessageFacts, QuoteSource,
     QuotedAuthor, SenderStanding, StoredMessage, WakeDecision, decide_message,
@@ -228,7 +228,7 @@ impl<'a> Intake<'a> {
         let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let is_known = self.is_duplicate_or_own(&group, &message.id, &message.sender)?;
         // What costs a query is looked up only if it can matter: a week's messages come at once.
-        let command = Command::from_text(&message.text);
+        let command = GivenCommand::from_text(&message.text).map(|given| given.command);
         let facts = MessageFacts {
             is_known,
             sender: match command {

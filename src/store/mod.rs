@@ -21,6 +21,7 @@ mod reserve;
 mod row;
 mod schema;
 mod senders;
+mod sessions;
 mod stops;
 mod tasks;
 mod turn_messages;

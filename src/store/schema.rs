@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 13] = ["
+const MIGRATIONS: [&str; 14] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -355,6 +355,17 @@ const MIGRATIONS: [&str; 13] = ["
         called_at INTEGER NOT NULL
     ) STRICT;
     CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);
+", "
+    ALTER TABLE sessions ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;
+
+    CREATE TABLE kept_sessions (
+        group_name TEXT NOT NULL,
+        engine_session TEXT NOT NULL,
+        name TEXT NOT NULL COLLATE NOCASE,
+        left_nth INTEGER,
+        PRIMARY KEY (group_name, engine_session),
+        UNIQUE (group_name, name)
+    ) STRICT;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

@@ -18,6 +18,8 @@ const HELP: &str = "Kai: What you can write to me here:
 - /status: I say what I am doing here and how I am.
 - /usage: I say how many tokens I have used.
 - /stop: I stop at once, and drop what was asked before.
+- /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
+- /back: I return to the conversation before this one.
 - /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
 const HELP_IN_MAIN: &str = "Kai: What you can write to me here:
@@ -26,6 +28,8 @@ const HELP_IN_MAIN: &str = "Kai: What you can write to me here:
 - /status: I say what I am doing here and how I am.
 - /usage: I say how many tokens I have used.
 - /stop: I stop at once, and drop what was asked before.
+- /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
+- /back: I return to the conversation before this one.
 - /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
 
@@ -148,6 +152,8 @@ async fn in_spanish_its_word_and_its_answer_are_spanish() {
     - /estado: digo qué estoy haciendo aquí y cómo estoy.
     - /uso: digo cuántos tokens he gastado.
     - /parar: paro al momento y dejo lo que se haya pedido antes.
+    - /nuevo NOMBRE: empiezo de nuevo, o vuelvo a la conversación de ese nombre; no hace falta dar un nombre.
+    - /volver: vuelvo a la conversación anterior.
     - /preparar: me preparo, para que mi próxima respuesta llegue antes.
     Lo que empieza por una barra solo lo puede usar mi propietario.
     ");

@@ -22,6 +22,7 @@ mod identities;
 mod limits;
 mod media;
 mod memory;
+mod new;
 mod outages;
 mod panics;
 mod prompts;

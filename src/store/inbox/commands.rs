@@ -10,7 +10,7 @@ use crate::clock::Day;
 use crate::commands::{ChatStanding, Command, CommandEffect, DayTokens};
 use crate::rules::inbox::CommandChange;
 use crate::store::usage::{self, GroupUsage};
-use crate::store::{outage, turns};
+use crate::store::{outage, sessions, turns};
 use crate::types::Group;
 
 impl Intake<'_> {
@@ -36,6 +36,7 @@ impl Intake<'_> {
         match effect {
             CommandEffect::Nothing => {}
             CommandEffect::StartsAgent => self.taken.warmed.push(group.name.clone()),
+            CommandEffect::ChangesSession(to) => sessions::change_session(self.connection, &group.name, &to)?,
             CommandEffect::StopsWork => {
                 if let Some(turn) = turns::stop_chat_work(self.connection, &group.chat, self.now)? {
                     self.taken.stopped.push(StoppedTurn { group: group.name.clone(), turn });
@@ -62,6 +63,7 @@ impl Intake<'_> {
                 .map(|(outage, _)| outage)
                 .collect(),
             days: self.tokens_by_day(group, command.days_told())?,
+            sessions: sessions::read_sessions(self.connection, &group.name)?,
         })
     }
 

@@ -189,6 +189,15 @@ impl ScriptedDocker {
         self.state().launches.iter().map(|spec| spec.group.to_string()).collect()
     }
 
+    /// The engine's sessions with which the containers were launched, in that order.
+    pub fn sessions(&self) -> Vec<String> {
+        let session = |spec: &ContainerSpec| {
+            let mut settings = spec.env.iter();
+            settings.find(|(name, _)| name == "NANOKIMI_SESSION").map(|(_, session)| session.clone())
+        };
+        self.state().launches.iter().filter_map(session).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

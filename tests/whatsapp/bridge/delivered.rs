@@ -10,7 +10,7 @@ use std::time::Duration;
 use jiff::{SignedDuration, Timestamp};
 use nanokimi::bridge::{self, Content, Order, Recipients, RepairOrder, SendError};
 use nanokimi::store::{RepairBatch, ReplyContent, Rules, SendAttempt, SendResult, Store};
-use nanokimi::types::{ChatId, Group, GroupName, Lang, LinkState, Role};
+use nanokimi::types::{ChatId, Group, GroupName, Lang, LinkState, OfferedModels, Role};
 use support::whatsapp_client::{Device, Files};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;

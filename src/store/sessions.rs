@@ -1,0 +1,73 @@
+//! The tables `sessions` and `kept_sessions`: which of an engine's histories belongs to a group, and those that the
+//! owner has left. None is ever deleted here: a session is a name, and its history lies in the agent's folders.
+
+use anyhow::Result;
+use rusqlite::{Connection, OptionalExtension, params};
+
+use super::Store;
+use crate::commands::ChatSession;
+use crate::types::GroupName;
+
+/// The session of a group that has never begun another one; also its name for the owner.
+const FIRST_SESSION: &str = "main";
+
+impl Store {
+    /// The engine's session id of a group; the same for ever, until somebody asks for a new one.
+    pub async fn engine_session_id(&self, name: &GroupName) -> Result<String> {
+        let name = name.clone();
+        self.with_connection(move |connection| current_session(connection, &name)).await
+    }
+}
+
+fn current_session(connection: &Connection, group: &GroupName) -> Result<String> {
+    let current = connection
+        .prepare_cached("SELECT engine_session FROM sessions WHERE group_name = ?1")?
+        .query_row([group.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(current.unwrap_or_else(|| FIRST_SESSION.to_owned()))
+}
+
+/// The sessions of a group, the current one first.
+pub(super) fn read_sessions(connection: &Connection, group: &GroupName) -> Result<Vec<ChatSession>> {
+    let current = current_session(connection, group)?;
+    let mut statement = connection.prepare_cached(
+        "SELECT engine_session, name, left_nth FROM kept_sessions
+         WHERE group_name = ?1 ORDER BY engine_session IS NOT ?2, left_nth DESC",
+    )?;
+    let mut sessions = statement
+        .query_map(params![group.as_str(), current], |row| {
+            Ok(ChatSession { id: row.get(0)?, name: row.get(1)?, left_nth: row.get(2)? })
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    if sessions.first().is_none_or(|first| first.id != current) {
+        sessions.insert(0, ChatSession { id: current.clone(), name: current, left_nth: None });
+    }
+    Ok(sessions)
+}
+
+/// Leaves the current session of a group for another one, which may be new. The next prompt begins in it.
+pub(super) fn change_session(connection: &Connection, group: &GroupName, to: &ChatSession) -> Result<()> {
+    let left = current_session(connection, group)?;
+    connection
+        .prepare_cached(
+            "INSERT INTO kept_sessions (group_name, engine_session, name, left_nth)
+             VALUES (?1, ?2, ?2, (SELECT coalesce(max(left_nth), 0) + 1 FROM kept_sessions WHERE group_name = ?1))
+             ON CONFLICT (group_name, engine_session) DO UPDATE SET left_nth = excluded.left_nth",
+        )?
+        .execute(params![group.as_str(), left])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO kept_sessions (group_name, engine_session, name) VALUES (?1, ?2, ?3)
+             ON CONFLICT (group_name, engine_session) DO NOTHING",
+        )?
+        .execute(params![group.as_str(), to.id, to.name])?;
+    connection
+        .prepare_cached(
+            "INSERT INTO sessions (group_name, engine_session, since_turn)
+             VALUES (?1, ?2, (SELECT coalesce(max(id), 0) FROM turns))
+             ON CONFLICT (group_name) DO UPDATE SET
+                 engine_session = excluded.engine_session, since_turn = excluded.since_turn",
+        )?
+        .execute(params![group.as_str(), to.id])?;
+    Ok(())
+}
