@@ -37,7 +37,8 @@ CREATE TABLE groups (
     unread_told_at INTEGER,
     unread_more INTEGER NOT NULL DEFAULT 0,
     stale_told_at INTEGER,
-    stale_more INTEGER NOT NULL DEFAULT 0
+    stale_more INTEGER NOT NULL DEFAULT 0,
+    model TEXT
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 

@@ -8,7 +8,7 @@ use super::{Store, people, to_unix_millis};
 use crate::types::{ChatId, EngineChoice, ForwardPolicy, Group, GroupName, HostName, Role, WebPolicy};
 
 /// What [`group_from_row`] reads.
-const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards";
+const COLUMNS: &str = "name, chat, role, trigger, engine, model, web, web_hosts, daily_tokens, forwards";
 
 /// A WhatsApp chat that was ever heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -137,6 +137,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
     connection.execute(
         // With another limit, the chat is told anew when it is reached.
         "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6, forwards = ?7,
+                           model = ?8,
                            limit_told_at = iif(daily_tokens IS ?6, limit_told_at, NULL)
          WHERE name = ?1",
         params![
@@ -146,9 +147,18 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
             web,
             hosts,
             group.daily_tokens.map(u64::cast_signed),
-            forwards_name(group.forwards)
+            forwards_name(group.forwards),
+            group.model
         ],
     )?;
+    Ok(())
+}
+
+/// Notes the model that the owner has chosen for a group; `None` is the install's.
+pub(super) fn set_group_model(connection: &Connection, group: &GroupName, model: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE groups SET model = ?2 WHERE name = ?1")?
+        .execute(params![group.as_str(), model])?;
     Ok(())
 }
 
@@ -269,6 +279,7 @@ fn group_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
             role: if role == "main" { Role::Main } else { Role::Member },
             trigger: row.get("trigger")?,
             engine: row.get::<_, Option<String>>("engine")?.map(EngineChoice::from_stored_name),
+            model: row.get("model")?,
             web: web_policy_from_columns(&web, &hosts)?,
             daily_tokens: row.get::<_, Option<i64>>("daily_tokens")?.map(i64::cast_unsigned),
             forwards: if row.get::<_, String>("forwards")? == "call" {

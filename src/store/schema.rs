@@ -290,6 +290,7 @@ const MIGRATIONS: [&str; 12] = ["
         (SELECT turns.engine FROM turns WHERE turns.group_name = groups.name ORDER BY turns.id DESC LIMIT 1) = 'kimi-cli';
 ", "
     ALTER TABLE sessions ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE groups ADD COLUMN model TEXT;
 
     CREATE TABLE kept_sessions (
         group_name TEXT NOT NULL,
