@@ -43,7 +43,8 @@ CREATE TABLE groups (
     others TEXT NOT NULL DEFAULT 'context' CHECK (others IN ('context', 'dropped')),
     refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told')),
     turns_per_hour INTEGER,
-    turn_tokens INTEGER
+    turn_tokens INTEGER,
+    model TEXT
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 

@@ -13,9 +13,10 @@ use std::collections::BTreeMap;
 use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
 pub use commands::{
-    ChatStatus, SessionChange, StoppedWork, UsageSums, back_command_summary, new_command_summary,
-    no_earlier_session_notice, same_session_notice, session_name_placeholder, session_name_too_long_notice,
-    session_notice, status_command_summary, status_notice, stop_command_summary, stop_notice,
+    ChatStatus, SessionChange, StoppedWork, UsageSums, back_command_summary, model_chosen_notice,
+    model_command_summary, model_list_notice, name_placeholder, new_command_summary,
+    no_earlier_session_notice, same_session_notice, session_name_too_long_notice, session_notice,
+    status_command_summary, status_notice, stop_command_summary, stop_notice, unknown_model_notice,
     usage_command_summary, usage_notice,
 };
 pub use tasks::{task_failed_often_notice, task_outcome_unknown_notice, task_over_tokens_notice};

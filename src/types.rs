@@ -137,6 +137,8 @@ pub struct Group {
     pub trigger: Option<String>,
     /// The engine of its agent. `None`: the install's engine.
     pub engine: Option<EngineChoice>,
+    /// The model that it thinks with, by the name that Kimi knows. `None`: the install's model.
+    pub model: Option<String>,
     pub web: WebPolicy,
     /// The most tokens, of prompts and answers together, that a day's turns may use. `None`: no limit.
     pub daily_tokens: Option<u64>,
@@ -157,6 +159,7 @@ impl Group {
             role,
             trigger: None,
             engine: None,
+            model: None,
             web: WebPolicy::default(),
             daily_tokens: None,
             forwards: ForwardPolicy::default(),

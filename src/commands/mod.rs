@@ -7,6 +7,7 @@
 
 mod back;
 mod help;
+mod model;
 mod new;
 mod status;
 mod stop;
@@ -26,6 +27,7 @@ pub enum Command {
     Stop,
     New,
     Back,
+    Model,
     Warm,
 }
 
@@ -75,6 +77,8 @@ pub enum CommandEffect {
     StopsWork,
     /// From the next prompt on the agent is in this session, which may be a new one.
     ChangesSession(ChatSession),
+    /// From its next start on the chat's agent thinks with this model; `None` is the install's.
+    ChoosesModel(Option<String>),
 }
 
 /// One of a chat's sessions with its agent: what the agent remembers.
@@ -135,8 +139,8 @@ pub struct CommandContext<'a> {
 }
 
 impl Command {
-    pub const ALL: [Self; 7] =
-        [Self::Help, Self::Status, Self::Usage, Self::Stop, Self::New, Self::Back, Self::Warm];
+    pub const ALL: [Self; 8] =
+        [Self::Help, Self::Status, Self::Usage, Self::Stop, Self::New, Self::Back, Self::Model, Self::Warm];
 
     fn definition(self) -> CommandDefinition {
         match self {
@@ -146,6 +150,7 @@ impl Command {
             Self::Stop => stop::DEFINITION,
             Self::New => new::DEFINITION,
             Self::Back => back::DEFINITION,
+            Self::Model => model::DEFINITION,
             Self::Warm => warm::DEFINITION,
         }
     }
@@ -229,7 +234,10 @@ mod tests {
         standing: &ChatStanding,
         lang: Lang,
     ) -> CommandOutcome {
-        let models = OfferedModels { usual: Some("kimi-for-coding".to_owned()), names: Vec::new() };
+        let models = OfferedModels {
+            usual: Some("kimi-for-coding".to_owned()),
+            names: ["k3", "kimi-for-coding"].map(str::to_owned).to_vec(),
+        };
         command.decide_outcome(&CommandContext {
             group,
             standing,

@@ -14,7 +14,7 @@ pub(super) const DEFINITION: CommandDefinition = CommandDefinition {
     english: "/new",
     spanish: "/nuevo",
     summary: notices::new_command_summary,
-    argument: Some(notices::session_name_placeholder),
+    argument: Some(notices::name_placeholder),
     decide: begin_or_return,
     days_told: 0,
 };

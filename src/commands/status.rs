@@ -30,7 +30,7 @@ fn describe_chat(context: &CommandContext<'_>) -> CommandOutcome {
             tokens_today: standing.today().in_chat.counted_tokens(),
             daily_tokens: group.daily_tokens,
             engine: group.engine_or(engine).name(),
-            model: models.usual.as_deref(),
+            model: group.model.as_deref().or(models.usual.as_deref()),
             version: env!("CARGO_PKG_VERSION"),
         },
     ))

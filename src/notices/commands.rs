@@ -157,8 +157,8 @@ pub fn new_command_summary(lang: Lang) -> &'static str {
     )
 }
 
-/// What stands behind `/new` in the list of `/help`.
-pub fn session_name_placeholder(lang: Lang) -> &'static str {
+/// What stands behind a command in the list of `/help`, if that is a name.
+pub fn name_placeholder(lang: Lang) -> &'static str {
     pick_language(lang, "NAME", "NOMBRE")
 }
 
@@ -225,5 +225,49 @@ pub fn session_name_too_long_notice(lang: Lang, most: usize) -> String {
         Lang::Es => {
             format!("Ese nombre es demasiado largo: {most} caracteres como mucho. No he cambiado nada.")
         }
+    }
+}
+
+/// What `/model` does, in the list of `/help`.
+pub fn model_command_summary(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "I say which models there are, or think with this one from then on.",
+        "digo qué modelos hay, o pienso con este desde entonces.",
+    )
+}
+
+/// To the chat in which `/model` was given.
+pub fn model_list_notice(lang: Lang, current: Option<&str>, names: &[String]) -> String {
+    let thinks = match (lang, current) {
+        (Lang::En | Lang::Es, None) => String::new(),
+        (Lang::En, Some(model)) => format!("In this chat I think with {model}. "),
+        (Lang::Es, Some(model)) => format!("En este chat pienso con {model}. "),
+    };
+    format!("{thinks}{}", describe_models(lang, names))
+}
+
+/// To the owner, who has named a model that there is not.
+pub fn unknown_model_notice(lang: Lang, names: &[String]) -> String {
+    let (en, es) =
+        ("There is no such model. I have changed nothing.", "No hay tal modelo. No he cambiado nada.");
+    format!("{} {}", pick_language(lang, en, es), describe_models(lang, names))
+}
+
+fn describe_models(lang: Lang, names: &[String]) -> String {
+    let all = names.join(", ");
+    match (lang, names.is_empty()) {
+        (Lang::En, true) => "I cannot read which models there are; `nanokimi doctor` says why.".to_owned(),
+        (Lang::En, false) => format!("There is: {all}. /model and a name chooses one."),
+        (Lang::Es, true) => "No puedo leer qué modelos hay; `nanokimi doctor` dice por qué.".to_owned(),
+        (Lang::Es, false) => format!("Hay: {all}. Con /modelo y un nombre se elige."),
+    }
+}
+
+/// To the chat for which the owner has chosen a model.
+pub fn model_chosen_notice(lang: Lang, model: &str) -> String {
+    match lang {
+        Lang::En => format!("From your next message on I think with {model} in this chat."),
+        Lang::Es => format!("Desde tu próximo mensaje pienso con {model} en este chat."),
     }
 }

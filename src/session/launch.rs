@@ -205,8 +205,8 @@ async fn try_launch_engine<C: Containers>(
             .await
             .map_err(|error| failure_from_error(context, &error))?;
     let prompt_files = PromptFiles::with_global_state(global, &context.paths, &group.name);
-    let vision =
-        Vision::from_engine_config(&context.paths.engine_config_file(), context.settings.model.as_deref());
+    let model = context.settings.model_for_group(&group);
+    let vision = Vision::from_engine_config(&context.paths.engine_config_file(), model);
     let RunningContainer { name, stdin, stdout, stderr, exit } =
         match timeout(LAUNCH_LIMIT, context.containers.launch_container(&spec)).await {
             Ok(launched) => launched?,
@@ -291,6 +291,7 @@ async fn prepare_launch<C: Containers>(
         folders::copy_shared_files(&paths, &its.name, its.role)
     });
     let global = folders.await??;
+    let model = context.settings.model_for_group(group);
     let spec = spec::build_container_spec(
         &spec::LaunchInputs {
             paths: &context.paths,
@@ -307,17 +308,14 @@ async fn prepare_launch<C: Containers>(
             limits: context.settings.container_limits,
             time_zone: context.settings.zone.iana_name().unwrap_or("UTC"),
             assistant: &context.settings.assistant,
-            model: context.settings.model.as_deref(),
+            model,
             session: &session,
             device: &context.settings.device_id,
             services: allowed_services(group, &context.login.watch_authorization().borrow()),
         },
         group,
     )?;
-    let models = config_toml::list_offered_models(
-        &context.paths.engine_config_file(),
-        context.settings.model.as_deref(),
-    );
+    let models = config_toml::list_offered_models(&context.paths.engine_config_file(), model);
     let upstream = context.upstream.clone().with_models(models);
     let (tool_calls, running_turn) = tool_calls::spawn_tool_calls(context, group);
     let egress = egress::start_egress_proxy(

@@ -40,6 +40,11 @@ impl Settings {
         group.engine_or(self.engine)
     }
 
+    /// The model of a group, if it is not the one in `config.toml`.
+    pub fn model_for_group<'a>(&'a self, group: &'a Group) -> Option<&'a str> {
+        group.model.as_deref().or(self.model.as_deref())
+    }
+
     /// A sentence of nanokimi's own as it stands in a chat.
     pub fn with_reply_prefix(&self, sentence: String) -> String {
         format!("{}{sentence}", self.reply_prefix)

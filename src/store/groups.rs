@@ -12,7 +12,7 @@ use crate::types::{
 
 /// What [`group_from_row`] reads.
 const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards, senders, others, refusals, \
-     turns_per_hour, turn_tokens";
+     turns_per_hour, turn_tokens, model";
 
 /// A WhatsApp chat that was ever heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,6 +145,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
         // With another limit, the chat is told anew when it is reached.
         "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6, forwards = ?7,
                            senders = ?8, others = ?9, refusals = ?10, turns_per_hour = ?11, turn_tokens = ?12,
+                           model = ?13,
                            limit_told_at = iif(daily_tokens IS ?6, limit_told_at, NULL)
          WHERE name = ?1",
         params![
@@ -160,6 +161,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
             group.senders.refusals.name(),
             group.turns_per_hour,
             group.turn_tokens.map(u64::cast_signed),
+            group.model
         ],
     )?;
     Ok(())
@@ -170,6 +172,14 @@ fn delete_sender_rows(connection: &Connection, group: &GroupName) -> Result<()> 
     for table in ["allowed_senders", "sender_calls", "sender_notices"] {
         connection.execute(&format!("DELETE FROM {table} WHERE group_name = ?1"), [group.as_str()])?;
     }
+    Ok(())
+}
+
+/// Notes the model that the owner has chosen for a group; `None` is the install's.
+pub(super) fn set_group_model(connection: &Connection, group: &GroupName, model: Option<&str>) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE groups SET model = ?2 WHERE name = ?1")?
+        .execute(params![group.as_str(), model])?;
     Ok(())
 }
 
@@ -290,6 +300,7 @@ fn group_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
             role: if role == "main" { Role::Main } else { Role::Member },
             trigger: row.get("trigger")?,
             engine: row.get::<_, Option<String>>("engine")?.map(EngineChoice::from_stored_name),
+            model: row.get("model")?,
             web: web_policy_from_columns(&web, &hosts)?,
             daily_tokens: row.get::<_, Option<i64>>("daily_tokens")?.map(i64::cast_unsigned),
             forwards: if row.get::<_, String>("forwards")? == "call" {

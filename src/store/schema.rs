@@ -357,6 +357,7 @@ const MIGRATIONS: [&str; 14] = ["
     CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);
 ", "
     ALTER TABLE sessions ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE groups ADD COLUMN model TEXT;
 
     CREATE TABLE kept_sessions (
         group_name TEXT NOT NULL,

@@ -22,6 +22,7 @@ mod identities;
 mod limits;
 mod media;
 mod memory;
+mod model;
 mod new;
 mod outages;
 mod panics;

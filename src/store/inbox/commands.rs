@@ -10,7 +10,7 @@ use crate::clock::Day;
 use crate::commands::{ChatStanding, Command, CommandEffect, DayTokens};
 use crate::rules::inbox::CommandChange;
 use crate::store::usage::{self, GroupUsage};
-use crate::store::{outage, sessions, turns};
+use crate::store::{groups, outage, sessions, turns};
 use crate::types::Group;
 
 impl Intake<'_> {
@@ -37,6 +37,9 @@ impl Intake<'_> {
             CommandEffect::Nothing => {}
             CommandEffect::StartsAgent => self.taken.warmed.push(group.name.clone()),
             CommandEffect::ChangesSession(to) => sessions::change_session(self.connection, &group.name, &to)?,
+            CommandEffect::ChoosesModel(model) => {
+                groups::set_group_model(self.connection, &group.name, model.as_deref())?;
+            }
             CommandEffect::StopsWork => {
                 if let Some(turn) = turns::stop_chat_work(self.connection, &group.chat, self.now)? {
                     self.taken.stopped.push(StoppedTurn { group: group.name.clone(), turn });

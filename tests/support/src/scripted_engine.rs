@@ -191,11 +191,20 @@ impl ScriptedDocker {
 
     /// The engine's sessions with which the containers were launched, in that order.
     pub fn sessions(&self) -> Vec<String> {
-        let session = |spec: &ContainerSpec| {
+        self.settings_of_launches("NANOKIMI_SESSION").into_iter().flatten().collect()
+    }
+
+    /// The models that the engines were told to use, in the order of the launches.
+    pub fn models(&self) -> Vec<Option<String>> {
+        self.settings_of_launches("NANOKIMI_MODEL")
+    }
+
+    fn settings_of_launches(&self, setting: &str) -> Vec<Option<String>> {
+        let value = |spec: &ContainerSpec| {
             let mut settings = spec.env.iter();
-            settings.find(|(name, _)| name == "NANOKIMI_SESSION").map(|(_, session)| session.clone())
+            settings.find(|(name, _)| name == setting).map(|(_, value)| value.clone())
         };
-        self.state().launches.iter().filter_map(session).collect()
+        self.state().launches.iter().map(value).collect()
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
