@@ -18,7 +18,6 @@ use crate::egress::ToolCall;
 use crate::store::{Reply, ReplyContent, RowId, TurnMessage, TurnMessageResult};
 use crate::tools::{
     CallFacts, Denial, Destination, GuardDecision, HostTool, TaskStanding, ToolAction, ToolAnswer,
-    guard_action,
 };
 use crate::types::{ChatId, Group, GroupName, Role, TurnId};
 
@@ -105,7 +104,7 @@ impl<C: Containers> GroupToolCalls<C> {
             task: self.find_task_standing(action).await?,
             destination: self.find_destination(&group, action).await?,
         };
-        let decision = guard_action(tool, action, &facts);
+        let decision = tool.decide_call(action, &facts);
         tracing::info!(tool = tool.tool_name(), ?decision, "The agent calls a tool of the host");
         match (decision, turn) {
             (GuardDecision::Allow, Some(turn)) => {

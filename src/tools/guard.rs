@@ -2,7 +2,6 @@
 //! sentence for the model.
 
 use super::action::ToolAction;
-use super::definition::HostTool;
 use crate::types::{ChatId, GroupName, Role};
 
 /// What is known when a tool is called. None of it comes from the call but `destination`, which the database
@@ -95,11 +94,6 @@ impl Denial {
     }
 }
 
-/// Decides about a call.
-pub fn guard_action(tool: HostTool, action: &ToolAction, facts: &CallFacts) -> GuardDecision {
-    (tool.definition().rule)(action, facts)
-}
-
 /// The rule of what only the main channel's agent may do, and only while it answers.
 pub(super) fn allow_main_in_turn(_: &ToolAction, facts: &CallFacts) -> GuardDecision {
     match facts {
@@ -135,6 +129,7 @@ impl CallFacts {
 
 #[cfg(test)]
 mod tests {
+    use super::super::HostTool;
     use super::*;
 
     fn facts(role: Role, destination: Destination) -> CallFacts {
@@ -170,7 +165,7 @@ mod tests {
             (Role::Member, Destination::Unknown, Deny(Denial::OtherChat)),
         ] {
             let facts = facts(role, destination);
-            assert_eq!(guard_action(HostTool::SendMessage, &message(None), &facts), expected, "{facts:?}");
+            assert_eq!(HostTool::SendMessage.decide_call(&message(None), &facts), expected, "{facts:?}");
         }
     }
 
@@ -186,7 +181,7 @@ mod tests {
             (HostTool::ListGroups, ToolAction::ListGroups),
             (HostTool::ListChats, ToolAction::ListChats),
         ] {
-            let of_role = |role| guard_action(tool, &action, &facts(role, Destination::OwnChat));
+            let of_role = |role| tool.decide_call(&action, &facts(role, Destination::OwnChat));
             assert_eq!(of_role(Role::Main), GuardDecision::Allow, "{tool:?}");
             assert_eq!(of_role(Role::Member), GuardDecision::Deny(Denial::MainChannelOnly), "{tool:?}");
         }
@@ -207,7 +202,7 @@ mod tests {
             ] {
                 let facts = CallFacts { task, ..facts(role, Destination::OwnChat) };
                 assert_eq!(
-                    guard_action(tool, &ToolAction::PauseTask { task: 7 }, &facts),
+                    tool.decide_call(&ToolAction::PauseTask { task: 7 }, &facts),
                     expected,
                     "{tool:?} {facts:?}"
                 );
@@ -220,7 +215,7 @@ mod tests {
         for role in [Role::Main, Role::Member] {
             for tool in HostTool::ALL {
                 let facts = CallFacts { is_in_turn: false, ..facts(role, Destination::OwnChat) };
-                let decision = guard_action(tool, &message(None), &facts);
+                let decision = tool.decide_call(&message(None), &facts);
                 assert!(matches!(decision, GuardDecision::Deny(_)), "{tool:?}: {decision:?}");
             }
         }

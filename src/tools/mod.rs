@@ -13,6 +13,7 @@ mod add_group;
 mod cancel_task;
 mod definition;
 mod guard;
+mod host_tool;
 mod list_chats;
 mod list_groups;
 mod list_tasks;
@@ -28,5 +29,5 @@ mod task_number;
 mod update_task;
 
 pub use action::{ToolAction, ToolAnswer};
-pub use definition::{HostTool, OFFERED_BYTES_MAX};
-pub use guard::{CallFacts, Denial, Destination, GuardDecision, TaskStanding, guard_action};
+pub use guard::{CallFacts, Denial, Destination, GuardDecision, TaskStanding};
+pub use host_tool::{HostTool, OFFERED_BYTES_MAX};
