@@ -97,10 +97,10 @@ pub struct ListingFormat {
 
 #[derive(Args)]
 pub struct TaskOptions {
-    /// The time zone of its times, such as Europe/Madrid [default: TZ of .env, else this machine's]
+    /// The time zone of its times, such as Europe/Madrid; a new task has that of TZ
     #[arg(long, value_name = "ZONE", value_parser = ui::parse_typed_text)]
     zone: Option<String>,
-    /// What to do about a time that passed while nanokimi was not running: "skip", "once" or "within 2h" [default: once]
+    /// What to do about a time that passed unseen: "skip", "once" or "within 2h"; a new task has "once"
     #[arg(long, value_name = "RULE", value_parser = ui::parse_typed_text)]
     late: Option<String>,
     /// Pause it when a run used more tokens than this; "none" is no limit

@@ -11,8 +11,8 @@ use jiff::{SignedDuration, Timestamp};
 use super::durations::{parse_duration, render_duration};
 use super::grammar::Schedule;
 
-/// A run that begins within this time of its instant is not late: the machine may have been busy, or asleep until a moment
-/// ago.
+/// A run that begins within this time of its instant is not late: the machine may have been busy, or asleep
+/// until a moment ago.
 pub const ON_TIME_WITHIN: SignedDuration = SignedDuration::from_mins(3);
 
 /// A task's own rule about running late.

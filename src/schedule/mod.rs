@@ -4,11 +4,11 @@
 //!
 //! | | |
 //! |---|---|
-//! | [`grammar`](self) | `cron`, `every`, `at` and `in` become a [`Schedule`], or an error that says what is accepted |
+//! | `grammar` | `cron`, `every`, `at` and `in` become a [`Schedule`], or an error that says what is accepted |
 //! | `cron` | the five fields, over local times |
 //! | `instants` | the next instant of a schedule, and the last one that is due |
 //! | `late` | what a task does about an instant that passed while nanokimi was not there |
-//! | `durations`, `zones` | `1h30m`, `Europe/Madrid` |
+//! | `durations`, `zones` | `1h30m`; `Europe/Madrid`, and the instant that a local time means there |
 //!
 //! The rules where clocks are changed: a local time that is skipped means the first instant after the gap,
 //! once. A local time that comes twice means the first of the two, and only that. `every` is elapsed time, so

@@ -2,7 +2,7 @@
 //!
 //! The rows say what is due, and when. This sleeps until then, or until somebody has changed a task: in this
 //! process by the hint, in another one by the signal. Nothing is polled. But the wall clock may be set, and
-//! stands still for no sleep of the machine: while there is a task, it is looked at now and then.
+//! goes on while the machine sleeps: as long as there is a task, it is looked at now and then.
 
 use std::convert::Infallible;
 use std::time::Duration;
@@ -119,8 +119,8 @@ impl<C: Containers> Scheduler<'_, C> {
         Ok(())
     }
 
-    /// Whether the wall clock has gone back since the last look. What the last run saw is not known, so the first
-    /// look counts, too.
+    /// Whether the wall clock has gone back since the last look. What an earlier process saw is not known, so
+    /// the first look counts, too.
     fn is_clock_set_back(&mut self) -> bool {
         let (wall, instant) = (self.context.clock.now(), Instant::now());
         let last = self.last_look.replace((wall, instant));

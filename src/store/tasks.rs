@@ -98,8 +98,8 @@ const TASK_COLUMNS: &str = "tasks.id, tasks.group_name, tasks.text, tasks.schedu
 const RUN_COLUMNS: &str = "due_at, late_millis, state, tokens, ended_at";
 
 impl Store {
-    /// Claims the instants that have passed: each becomes a run with its row in the inbox, or is skipped, in the
-    /// transaction that moves its task on.
+    /// Claims the instants that have passed: each becomes a run with its row in the inbox, or is skipped, in
+    /// the transaction that moves its task on.
     pub async fn claim_due_tasks(&self, now: Timestamp) -> Result<ClaimedTasks> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
@@ -155,8 +155,8 @@ impl Store {
         .await
     }
 
-    /// After the wall clock was set back, tasks would be silent until it is where it was: brings each forward to
-    /// its next instant that has no run yet. Where the clock only went on, this changes nothing.
+    /// After the wall clock was set back, tasks would be silent until it is where it was: brings each forward
+    /// to its next instant that has no run yet. If the clock only went on, this changes nothing.
     pub async fn bring_tasks_forward(&self, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;

@@ -55,7 +55,7 @@ fn a_misspelt_verb_is_named_with_the_right_one() {
     assert_snapshot!(said.stderr, @"
     error: unrecognized subcommand 'stauts'
 
-      tip: some similar subcommands exist: 'setup', 'status'
+      tip: some similar subcommands exist: 'setup', 'tasks', 'status'
 
     Usage: nanokimi [OPTIONS] <COMMAND>
 
@@ -415,4 +415,53 @@ fn doctor() {
                            one, else ~/nanokimi]
       -h, --help           Print help
     ");
+}
+
+#[test]
+fn tasks() {
+    assert_snapshot!(help(&["tasks"]), @"
+    Plan what the assistant does on time, and show what came of it
+
+    Usage: nanokimi tasks [OPTIONS] <COMMAND>
+
+    Commands:
+      list     Show the tasks, the next that is due first
+      show     Show all of a task
+      add      Plan a task
+      edit     Change a task
+      pause    Keep a task from coming due
+      resume   Let a task come due again, from now on
+      run      Run a task now, beside its schedule
+      cancel   Forget a task and its history
+      history  Show when a task was due, and what came of it
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn tasks_add() {
+    assert_snapshot!(help(&["tasks", "add"]), @r#"
+    Plan a task
+
+    Usage: nanokimi tasks add [OPTIONS] <GROUP> <SCHEDULE> <TEXT>
+
+    Arguments:
+      <GROUP>     The group in whose chat it is done
+      <SCHEDULE>  When: "cron 0 9 * * MON-FRI", "every 2h", "at 2026-12-01 09:00" or "in 30m"
+      <TEXT>      What the assistant is to do
+
+    Options:
+          --zone <ZONE>          The time zone of its times, such as Europe/Madrid; a new task has that
+                                 of TZ
+          --late <RULE>          What to do about a time that passed unseen: "skip", "once" or "within
+                                 2h"; a new task has "once"
+          --max-tokens <NUMBER>  Pause it when a run used more tokens than this; "none" is no limit
+          --home <FOLDER>        The folder of this install [default: NANOKIMI_HOME, else this folder if
+                                 it is one, else ~/nanokimi]
+      -h, --help                 Print help
+    "#);
 }

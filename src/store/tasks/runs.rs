@@ -18,8 +18,8 @@ pub fn task_id_of_sender(sender: &str) -> i64 {
 }
 
 impl Store {
-    /// Skips the runs that have waited for an agent for longer than the rules of their tasks allow: at the start,
-    /// before anybody is woken for them.
+    /// Skips the runs that have waited for an agent for longer than the rules of their tasks allow: at the
+    /// start, before anybody is woken for them.
     pub async fn skip_runs_that_are_too_late(&self, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
