@@ -49,8 +49,11 @@ struct Scheduler<'a, C> {
 }
 
 /// Runs until the service stops.
-pub async fn run_scheduler<C: Containers>(context: &SessionContext<C>, hints: TaskHints) -> Infallible {
-    let signal = TaskSignal::bind(&context.paths.task_signal_socket());
+pub async fn run_scheduler<C: Containers>(
+    context: &SessionContext<C>,
+    hints: TaskHints,
+    signal: TaskSignal,
+) -> Infallible {
     let mut scheduler = Scheduler { context, hints, started_ahead: Vec::new(), last_look: None };
     loop {
         let pause = scheduler.handle_due_tasks().await.unwrap_or_else(|error| {

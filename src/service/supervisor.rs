@@ -16,6 +16,7 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bridge_reach::BridgeReach;
 use super::store_rules::rules_from_settings;
+use super::task_signal::TaskSignal;
 use super::{delivery, dispatch, docker, intake, link_watch, login_watch, media, scheduler, unread};
 use crate::bridge::ServiceEnd;
 use crate::container::Containers;
@@ -79,7 +80,8 @@ pub async fn run_service<C: Containers>(
     let (expected, expected_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let (turn_stops, turn_stop_receiver) = mpsc::channel(HINTS_IN_FLIGHT);
     let task_hints = scheduler::TaskHints { woken: woken.clone(), expected: expected.clone() };
-    let scheduler = scheduler::run_scheduler(&context, task_hints);
+    let task_signal = TaskSignal::bind(&context.paths.task_signal_socket());
+    let scheduler = scheduler::run_scheduler(&context, task_hints, task_signal);
     let intake_hints = intake::IntakeHints { woken, expected, turn_stops, unread: Arc::clone(&unread_noted) };
     let intake = intake::run_intake(context.clone(), end.batches, intake_hints, intake_stopped);
     let intake = tasks.spawn(intake);

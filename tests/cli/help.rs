@@ -55,7 +55,7 @@ fn a_misspelt_verb_is_named_with_the_right_one() {
     assert_snapshot!(said.stderr, @"
     error: unrecognized subcommand 'stauts'
 
-      tip: some similar subcommands exist: 'setup', 'status'
+      tip: some similar subcommands exist: 'setup', 'tasks', 'status'
 
     Usage: nanokimi [OPTIONS] <COMMAND>
 
@@ -455,8 +455,8 @@ fn tasks_add() {
       <TEXT>      What the assistant is to do
 
     Options:
-          --zone <ZONE>          The time zone of its times, such as Europe/Madrid; a new task has that of
-                                 TZ
+          --zone <ZONE>          The time zone of its times, such as Europe/Madrid; a new task has that
+                                 of TZ
           --late <RULE>          What to do about a time that passed unseen: "skip", "once" or "within
                                  2h"; a new task has "once"
           --max-tokens <NUMBER>  Pause it when a run used more tokens than this; "none" is no limit
