@@ -16,7 +16,8 @@ CREATE TABLE chats (
 
 -- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
 -- forwards: whether a forwarded message that names Kai calls him. senders: whose messages may call Kai; others: what becomes
--- of the messages of other people; refusals: what those hear who call and may not.
+-- of the messages of other people; refusals: what those hear who call and may not. folders: a line for each extra folder,
+-- such as ro:/srv/recipes.
 -- limit_told_at: when its chat was last told that the day's tokens are used up.
 -- unread_told_at: when its chat was last told that messages could not be read. unread_more: of how many that have no row in
 -- unread it has still to be told. stale_told_at: when the owner was last told that replies were too old to be sent there.
@@ -43,7 +44,8 @@ CREATE TABLE groups (
     others TEXT NOT NULL DEFAULT 'context' CHECK (others IN ('context', 'dropped')),
     refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told')),
     turns_per_hour INTEGER,
-    turn_tokens INTEGER
+    turn_tokens INTEGER,
+    folders TEXT NOT NULL DEFAULT ''
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 

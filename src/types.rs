@@ -3,6 +3,7 @@
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
 mod engine;
+mod folders;
 mod messages;
 mod prompt;
 mod room;
@@ -14,6 +15,7 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 pub use engine::{Engine, EngineChoice};
+pub use folders::{ExtraFolder, MountAccess};
 pub use messages::{
     Answer, Author, ChatNote, DeviceKind, Edit, Event, Forwarded, IncomingMessage, LinkState, LinkedAccount,
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
@@ -146,6 +148,8 @@ pub struct Group {
     pub turns_per_hour: Option<u32>,
     /// The most tokens that one turn may use. `None`: no limit.
     pub turn_tokens: Option<u64>,
+    /// Folders of the host that its agent may see, if the allowlist lets it.
+    pub folders: Vec<ExtraFolder>,
 }
 
 impl Group {
@@ -163,6 +167,7 @@ impl Group {
             senders: SenderRule::default(),
             turns_per_hour: None,
             turn_tokens: None,
+            folders: Vec::new(),
         }
     }
 

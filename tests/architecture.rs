@@ -94,7 +94,10 @@ const CRATES: [(&str, &[&str]); 36] = [
     ("rustls", &["bridge", "kimi_http"]),
     ("sd_notify", &["cli"]),
     ("serde", &["agent", "login", "egress"]),
-    ("serde_json", &["agent", "login", "bridge", "cli", "api_error", "container", "egress", "practice"]),
+    (
+        "serde_json",
+        &["agent", "login", "bridge", "cli", "api_error", "container", "egress", "practice", "rules"],
+    ),
     ("sha2", &["login", "bridge", "container"]),
     ("strsim", &["config"]),
     ("tar", &["container"]),

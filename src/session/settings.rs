@@ -6,6 +6,7 @@ use jiff::tz::TimeZone;
 
 use super::machine::TimeLimits;
 use crate::container::spec::ContainerLimits;
+use crate::folders::AllowlistPlace;
 use crate::types::{Engine, EngineChoice, Group, InstallId, Lang};
 
 #[derive(Clone, Debug)]
@@ -32,6 +33,8 @@ pub struct Settings {
     pub max_agents: usize,
     /// How much memory all containers may hold together.
     pub agents_memory_bytes: u64,
+    /// Where the allowlist of folders that may be lent to agents is; `None` lends none.
+    pub allowlist: Option<AllowlistPlace>,
 }
 
 impl Settings {

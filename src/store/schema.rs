@@ -295,6 +295,7 @@ const MIGRATIONS: [&str; 12] = ["
     ALTER TABLE groups ADD COLUMN refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told'));
     ALTER TABLE groups ADD COLUMN turns_per_hour INTEGER;
     ALTER TABLE groups ADD COLUMN turn_tokens INTEGER;
+    ALTER TABLE groups ADD COLUMN folders TEXT NOT NULL DEFAULT '';
 
     CREATE TABLE allowed_senders (
         group_name TEXT NOT NULL,
