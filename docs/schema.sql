@@ -93,7 +93,8 @@ CREATE TABLE link (
 
 -- Messages of registered chats. pending -> claimed (by a turn) -> done | parked (given up, told to the chat).
 -- edits: the message whose new text this is. text_path: the file with all of a text that a prompt told in part. quote_source:
--- whose word it is what was quoted. media_…, quote_media_…: what is attached to it, and to what it quotes.
+-- whose word it is what was quoted. media_…, quote_media_…: what is attached to it, and to what it quotes; …_words: what a
+-- voice note says; …_unheard: why that is not known.
 CREATE TABLE "inbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
@@ -131,6 +132,10 @@ CREATE TABLE "inbox" (
     quote_media_state TEXT CHECK (quote_media_state IN ('wanted', 'saved', 'missing')),
     quote_media_path TEXT,
     quote_media_missing TEXT,
+    media_words TEXT,
+    media_unheard TEXT,
+    quote_media_words TEXT,
+    quote_media_unheard TEXT,
     UNIQUE (chat, wa_id, sender)
 ) STRICT;
 CREATE INDEX inbox_pending ON inbox (chat, wake, id) WHERE state = 'pending';

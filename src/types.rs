@@ -8,6 +8,7 @@ mod messages;
 mod prompt;
 mod room;
 mod senders;
+mod transcription;
 mod web;
 
 use std::fmt;
@@ -24,6 +25,7 @@ pub use messages::{
 pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 pub use room::DiskSpace;
 pub use senders::{OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
+pub use transcription::{TranscriptionServer, VoiceWords};
 pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`.

@@ -22,7 +22,7 @@ use text::{Code, File, read, rust_files, text_files, without_tests};
 const LEVELS: [&[&str]; 5] = [
     &["types", "clock", "rate", "backoff", "paths", "panics", "writing", "kimi_http"],
     &["config", "router", "commands", "rules", "render", "notices", "repair", "api_error"],
-    &["folders", "store", "bridge", "container", "agent", "login", "egress", "practice"],
+    &["folders", "store", "bridge", "container", "agent", "login", "egress", "practice", "transcribe"],
     &["session", "service", "checks"],
     &["cli"],
 ];
@@ -88,7 +88,7 @@ const CRATES: [(&str, &[&str]); 36] = [
     ("pulldown_cmark", &["render"]),
     ("qrcode", &["cli"]),
     ("rand", &["login", "bridge", "session", "store"]),
-    ("reqwest", &["login", "bridge", "egress", "kimi_http"]),
+    ("reqwest", &["login", "bridge", "egress", "kimi_http", "transcribe"]),
     ("rusqlite", &["store"]),
     ("rustix", &["login", "bridge", "checks", "cli", "container", "egress", "folders", "store", "types"]),
     ("rustls", &["bridge", "kimi_http"]),
@@ -96,7 +96,18 @@ const CRATES: [(&str, &[&str]); 36] = [
     ("serde", &["agent", "login", "egress"]),
     (
         "serde_json",
-        &["agent", "login", "bridge", "cli", "api_error", "container", "egress", "practice", "rules"],
+        &[
+            "agent",
+            "login",
+            "bridge",
+            "cli",
+            "api_error",
+            "container",
+            "egress",
+            "practice",
+            "rules",
+            "transcribe",
+        ],
     ),
     ("sha2", &["login", "bridge", "container"]),
     ("strsim", &["config"]),

@@ -266,6 +266,7 @@ impl Install {
             max_agents: config.max_agents,
             agents_memory_bytes: self.agents_memory_bytes(),
             allowlist: self.allowlist_place(),
+            transcription: config.transcription.clone(),
         };
         let login = Arc::new(self.load_login());
         Ok(SessionContext {

@@ -33,6 +33,7 @@ mod slots;
 mod store_rules;
 mod supervisor;
 mod unread;
+mod voice_notes;
 
 pub use bridge_reach::BridgeReach;
 pub use supervisor::{STOP_LIMIT, StopReason, run_service};

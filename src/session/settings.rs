@@ -7,7 +7,7 @@ use jiff::tz::TimeZone;
 use super::machine::TimeLimits;
 use crate::container::spec::ContainerLimits;
 use crate::folders::AllowlistPlace;
-use crate::types::{Engine, EngineChoice, Group, InstallId, Lang};
+use crate::types::{Engine, EngineChoice, Group, InstallId, Lang, TranscriptionServer};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -35,6 +35,8 @@ pub struct Settings {
     pub agents_memory_bytes: u64,
     /// Where the allowlist of folders that may be lent to agents is; `None` lends none.
     pub allowlist: Option<AllowlistPlace>,
+    /// What turns voice notes into words.
+    pub transcription: Option<TranscriptionServer>,
 }
 
 impl Settings {

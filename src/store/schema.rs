@@ -316,6 +316,11 @@ const MIGRATIONS: [&str; 12] = ["
         person TEXT NOT NULL,
         called_at INTEGER NOT NULL
     ) STRICT;
+    ALTER TABLE inbox ADD COLUMN media_words TEXT;
+    ALTER TABLE inbox ADD COLUMN media_unheard TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_media_words TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_media_unheard TEXT;
+
     CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);
 "];
 

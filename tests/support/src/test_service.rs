@@ -317,6 +317,7 @@ pub fn settings(install: InstallId) -> Settings {
         max_agents: 5,
         agents_memory_bytes: u64::MAX,
         allowlist: None,
+        transcription: None,
     }
 }
 
