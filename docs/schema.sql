@@ -16,7 +16,8 @@ CREATE TABLE chats (
 
 -- The chats that Kai serves, and what their owner chose for each. web_hosts: names with a space between them.
 -- forwards: whether a forwarded message that names Kai calls him. senders: whose messages may call Kai; others: what becomes
--- of the messages of other people; refusals: what those hear who call and may not.
+-- of the messages of other people; refusals: what those hear who call and may not. folders: a line for each extra folder,
+-- such as ro:/srv/recipes.
 -- limit_told_at: when its chat was last told that the day's tokens are used up.
 -- unread_told_at: when its chat was last told that messages could not be read. unread_more: of how many that have no row in
 -- unread it has still to be told. stale_told_at: when the owner was last told that replies were too old to be sent there.
@@ -44,6 +45,7 @@ CREATE TABLE groups (
     refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told')),
     turns_per_hour INTEGER,
     turn_tokens INTEGER,
+    folders TEXT NOT NULL DEFAULT '',
     model TEXT
 ) STRICT;
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
@@ -94,7 +96,8 @@ CREATE TABLE link (
 
 -- Messages of registered chats. pending -> claimed (by a turn) -> done | parked (given up, told to the chat).
 -- edits: the message whose new text this is. text_path: the file with all of a text that a prompt told in part. quote_source:
--- whose word it is what was quoted. task_run: the run of a task that wrote it. media_…, quote_media_…: what is attached to it, and to what it quotes.
+-- whose word it is what was quoted. task_run: the run of a task that wrote it. media_…, quote_media_…: what is attached to
+-- it, and to what it quotes; …_words: what a voice note says; …_unheard: why that is not known.
 CREATE TABLE "inbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
@@ -131,7 +134,7 @@ CREATE TABLE "inbox" (
     quote_media_handle BLOB,
     quote_media_state TEXT CHECK (quote_media_state IN ('wanted', 'saved', 'missing')),
     quote_media_path TEXT,
-    quote_media_missing TEXT, task_run INTEGER,
+    quote_media_missing TEXT, task_run INTEGER, media_words TEXT, media_unheard TEXT, quote_media_words TEXT, quote_media_unheard TEXT,
     UNIQUE (chat, wa_id, sender)
 ) STRICT;
 CREATE INDEX inbox_pending ON inbox (chat, wake, id) WHERE state = 'pending';

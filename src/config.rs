@@ -12,10 +12,10 @@ use std::time::Duration;
 use jiff::tz::{self, TimeZone};
 
 use crate::notices;
-use crate::types::{Engine, Lang, Secret};
+use crate::types::{Engine, Lang, Secret, TranscriptionServer};
 
 /// Every setting, with its text in `.env.example`. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 21] = [
+pub const SETTINGS: [&str; 24] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
@@ -34,6 +34,9 @@ pub const SETTINGS: [&str; 21] = [
     "TURN_MINUTES",
     "ANSWER_WITHIN_HOURS",
     "MEDIA_MB",
+    "TRANSCRIBE_URL",
+    "TRANSCRIBE_KEY",
+    "TRANSCRIBE_MODEL",
     "AGENT_MEMORY_MB",
     "AGENT_CPUS",
     "DOCKER_HOST",
@@ -48,7 +51,7 @@ const ENVIRONMENT_ONLY: [&str; 2] = [HOME, TEST_SERVER];
 const CURVED_QUOTES: [(char, char); 8] =
     [('“', '”'), ('”', '”'), ('„', '“'), ('„', '”'), ('‘', '’'), ('’', '’'), ('«', '»'), ('»', '«')];
 /// Names that other programs or people use for one of our settings.
-const OTHER_NAMES: [(&str, &str); 23] = [
+const OTHER_NAMES: [(&str, &str); 24] = [
     ("KIMI_API_KEY", "MOONSHOT_API_KEY"),
     ("MOONSHOT_KEY", "MOONSHOT_API_KEY"),
     ("OPENAI_API_KEY", "MOONSHOT_API_KEY"),
@@ -72,7 +75,10 @@ const OTHER_NAMES: [(&str, &str); 23] = [
     ("MEMORY_MB", "AGENT_MEMORY_MB"),
     ("CPUS", "AGENT_CPUS"),
     ("DOCKER_SOCKET", "DOCKER_HOST"),
+    ("WHISPER_URL", "TRANSCRIBE_URL"),
 ];
+/// The model that OpenAI itself and most local servers know.
+const TRANSCRIBE_MODEL: &str = "whisper-1";
 /// How similar a name must be to be suggested: 0 is nothing in common, 1 is the same.
 const SUGGEST_FROM: f64 = 0.75;
 
@@ -105,6 +111,8 @@ pub struct Config {
     pub answer_within: Duration,
     /// Larger files are not fetched from WhatsApp, and not sent to it.
     pub media_limit_bytes: u64,
+    /// What turns voice notes into words. `None`: nothing does.
+    pub transcription: Option<TranscriptionServer>,
     pub agent_memory_mb: i64,
     pub agent_cpus: f64,
     /// `unix://…`. `None`: the socket of the rootless daemon in `XDG_RUNTIME_DIR`.
@@ -200,6 +208,7 @@ impl Config {
                 values.parse_number_setting("ANSWER_WITHIN_HOURS", 24, 1, 24 * 30) * 60,
             ),
             media_limit_bytes: values.parse_number_setting("MEDIA_MB", 32, 1, 100) * 1024 * 1024,
+            transcription: values.parse_transcription_setting(),
             agent_memory_mb: values.parse_number_setting("AGENT_MEMORY_MB", 768, 256, 1024 * 1024),
             agent_cpus: values.parse_number_setting("AGENT_CPUS", 1.0, 0.1, 256.0),
             docker_host: values.setting_text("DOCKER_HOST").map(str::to_owned),
@@ -392,6 +401,16 @@ impl SettingValues {
             self.record_mistake(name, "an address of a host and a path only, without ?, #, @ or \\");
         }
         url
+    }
+
+    fn parse_transcription_setting(&mut self) -> Option<TranscriptionServer> {
+        self.setting_text("TRANSCRIBE_URL")?;
+        let base = self.parse_url_setting("TRANSCRIBE_URL", "");
+        Some(TranscriptionServer {
+            base,
+            key: self.setting_text("TRANSCRIBE_KEY").map(Secret::new),
+            model: self.setting_text("TRANSCRIBE_MODEL").unwrap_or(TRANSCRIBE_MODEL).to_owned(),
+        })
     }
 
     /// The address of a server on this machine, never another one: messages and keys are sent there.

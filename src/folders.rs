@@ -1,9 +1,10 @@
 //! The folders of an install on disk: made if they are missing, never changed if they are there. `beneath`
 //! reaches into those that belong to agents, `tree` walks and removes what agents have made, `usage` counts
-//! it, `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all
+//! it, `extra` looks at folders that the owner lends, `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all
 //! of them read. `found` tells an install from what agents may have made.
 
 mod beneath;
+mod extra;
 mod found;
 mod set_aside;
 mod shared;
@@ -20,6 +21,7 @@ use anyhow::{Context, Result, anyhow, bail};
 pub use beneath::{
     OpenError, PartialFile, create_beneath, free_space_of_folder, open_beneath, remove_beneath,
 };
+pub use extra::{AllowlistPlace, FolderDecision, decide_extra_folders, is_folder_in_place};
 pub use found::is_install_folder;
 pub use set_aside::SetAsideTrial;
 pub use shared::{

@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 values | `types` `clock` `rate` `backoff` `paths` `panics` `writing` `kimi_http` | what everything speaks |
 //! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `tools` `api_error` `schedule` | decisions and words, no effects |
-//! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` | one foreign world each, never each other |
+//! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` `transcribe` | one foreign world each, never each other |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
 //! | 4 face | `cli` | the only printing |
 
@@ -40,5 +40,6 @@ pub mod service;
 pub mod session;
 pub mod store;
 pub mod tools;
+pub mod transcribe;
 pub mod types;
 pub mod writing;

@@ -411,6 +411,16 @@ pub fn turn_tokens_notice(lang: Lang, group: &GroupName, limit: u64) -> String {
     }
 }
 
+/// To the owner, once: voice notes could be words.
+pub fn voice_note_notice(lang: Lang) -> String {
+    let en = "Somebody sent me a voice note. I have it as a file, but nothing here turns it into words. To have me read what is \
+              said, set TRANSCRIBE_URL in .env to a server that does, such as a whisper server on this machine.";
+    let es = "Alguien me ha enviado una nota de voz. La tengo como archivo, pero aquí nada la convierte en texto. Para que lea \
+              lo que se dice, pon en TRANSCRIBE_URL, en .env, un servidor que lo haga, como un servidor whisper en esta \
+              máquina.";
+    pick_language(lang, en, es).to_owned()
+}
+
 /// To the owner: WhatsApp does not let Kai write in a chat (463).
 pub fn write_forbidden_notice(lang: Lang, group: &GroupName) -> String {
     match lang {
@@ -848,6 +858,14 @@ mod tests {
         Me has preguntado una vez en una hora, y aquí no puedo responder más a una sola persona. Vuelve a preguntarme dentro de 1 minuto; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje al que responda.
         Me has preguntado 20 veces en una hora, y aquí no puedo responder más a una sola persona. Vuelve a preguntarme dentro de 40 minutos; lo que escribas hasta entonces lo guardo, y lo leo con el próximo mensaje al que responda.
         Me paro aquí: esto lleva más de los 50000 tokens que puedo usar por mensaje en este chat. Pídeme menos de una vez. El propietario puede permitirme más con `nanokimi groups set family --turn-tokens NÚMERO`.
+        ");
+    }
+
+    #[test]
+    fn the_owner_hears_once_how_voice_notes_become_words() {
+        insta::assert_snapshot!([Lang::En, Lang::Es].map(voice_note_notice).join("\n"), @"
+        Somebody sent me a voice note. I have it as a file, but nothing here turns it into words. To have me read what is said, set TRANSCRIBE_URL in .env to a server that does, such as a whisper server on this machine.
+        Alguien me ha enviado una nota de voz. La tengo como archivo, pero aquí nada la convierte en texto. Para que lea lo que se dice, pon en TRANSCRIBE_URL, en .env, un servidor que lo haga, como un servidor whisper en esta máquina.
         ");
     }
 

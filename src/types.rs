@@ -3,10 +3,12 @@
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
 mod engine;
+mod folders;
 mod messages;
 mod prompt;
 mod room;
 mod senders;
+mod transcription;
 mod web;
 
 use std::fmt;
@@ -14,6 +16,7 @@ use std::fmt;
 use anyhow::{Result, bail};
 
 pub use engine::{Engine, EngineChoice, OfferedModels};
+pub use folders::{ExtraFolder, MountAccess};
 pub use messages::{
     Answer, Author, ChatNote, DeviceKind, Edit, Event, Forwarded, IncomingMessage, LinkState, LinkedAccount,
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
@@ -22,6 +25,7 @@ pub use messages::{
 pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 pub use room::DiskSpace;
 pub use senders::{OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
+pub use transcription::{TranscriptionServer, VoiceWords};
 pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`.
@@ -148,6 +152,8 @@ pub struct Group {
     pub turns_per_hour: Option<u32>,
     /// The most tokens that one turn may use. `None`: no limit.
     pub turn_tokens: Option<u64>,
+    /// Folders of the host that its agent may see, if the allowlist lets it.
+    pub folders: Vec<ExtraFolder>,
 }
 
 impl Group {
@@ -166,6 +172,7 @@ impl Group {
             senders: SenderRule::default(),
             turns_per_hour: None,
             turn_tokens: None,
+            folders: Vec::new(),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `nanokimi groups`: the chats that the assistant serves, and those that it could.
 
+mod lent_folders;
 mod people;
 mod set;
 
@@ -129,6 +130,12 @@ async fn print_groups(install: &Install) -> Result<()> {
     ui::print_table(&rows)?;
     for limits in groups.iter().filter_map(set::describe_limits) {
         ui::print_info(limits);
+    }
+    for group in groups.iter().filter(|group| !group.folders.is_empty()) {
+        let place = install.allowlist_place();
+        for decision in folders::decide_extra_folders(&install.paths, place.as_ref(), group, &groups) {
+            ui::print_info(lent_folders::render_decision(group, &decision));
+        }
     }
     Ok(())
 }

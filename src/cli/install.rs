@@ -18,7 +18,7 @@ use crate::container::image;
 use crate::container::memory;
 use crate::container::spec::ContainerLimits;
 use crate::egress::KimiUpstream;
-use crate::folders;
+use crate::folders::{self, AllowlistPlace};
 use crate::login::{self, Login, config_toml};
 use crate::paths::Paths;
 use crate::session::{self, SessionContext, Settings};
@@ -29,6 +29,9 @@ use crate::types::{Engine, EngineChoice, Group, GroupName};
 pub const WORKER_THREADS: usize = 2;
 /// The folder beneath the person's own in which an install lies unless they say otherwise.
 const DEFAULT_ROOT: &str = "nanokimi";
+
+/// The allowlist of folders that may be lent to agents, in the person's own configuration: no agent sees that.
+const ALLOWLIST: &str = "nanokimi/mount-allowlist.json";
 
 /// An install's place and settings.
 pub struct Install {
@@ -96,6 +99,15 @@ impl Install {
         let Some(store) = self.open_existing_store()? else { return Ok(None) };
         let group = store.group_by_name(name).await?;
         Ok(group.map(|group| (store, group)))
+    }
+
+    /// Where the owner says which folders may be lent to agents; `None` without a home.
+    pub fn allowlist_place(&self) -> Option<AllowlistPlace> {
+        let folder =
+            |name: &str| self.environment.get(name).map(PathBuf::from).filter(|path| path.is_absolute());
+        let home = folder("HOME")?;
+        let config = folder("XDG_CONFIG_HOME").unwrap_or_else(|| home.join(".config"));
+        Some(AllowlistPlace { file: config.join(ALLOWLIST), home })
     }
 
     /// The right to work on this install, which one process has at a time.
@@ -253,6 +265,8 @@ impl Install {
             media_limit_bytes: config.media_limit_bytes,
             max_agents: config.max_agents,
             agents_memory_bytes: self.agents_memory_bytes(),
+            allowlist: self.allowlist_place(),
+            transcription: config.transcription.clone(),
         };
         let login = Arc::new(self.load_login());
         Ok(SessionContext {

@@ -7,7 +7,10 @@ use std::path::{Component, Path, PathBuf};
 use anyhow::{Result, bail, ensure};
 
 use crate::paths::{self, Paths};
+use crate::rules::extra_folders::{EXTRA_IN_CONTAINER, GrantedFolder};
 use crate::types::{Group, GroupName, InstallId, Role, RunId};
+
+pub use crate::types::MountAccess;
 
 /// The paths in the container. The agent-runner and the engine's prompt rely on them.
 pub const HOME: &str = "/home/node";
@@ -37,6 +40,8 @@ pub struct LaunchInputs<'a> {
     /// The engine's device id, the same for all containers of an install.
     pub device: &'a str,
     pub services: SearchServices,
+    /// The folders that the owner lends this group, as decided at this launch.
+    pub lent: &'a [GrantedFolder],
 }
 
 /// Whether Kimi searches and fetches for the engine.
@@ -93,12 +98,6 @@ pub struct ContainerMount {
     pub host: PathBuf,
     pub container: String,
     pub access: MountAccess,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum MountAccess {
-    ReadOnly,
-    ReadWrite,
 }
 
 /// What one container may use of the machine. Memory, processor and pids hold only if the daemon has cgroups
@@ -158,8 +157,9 @@ const MIB: i64 = 1024 * 1024;
 /// # Errors
 /// A mount would show something that the group must not see.
 pub fn build_container_spec(launch: &LaunchInputs<'_>, group: &Group) -> Result<ContainerSpec> {
-    let mounts = container_mounts(launch.paths, group, &launch.engine);
+    let mut mounts = container_mounts(launch.paths, group, &launch.engine);
     deny_forbidden_mounts(launch.paths, group, &launch.engine, &mounts)?;
+    mounts.extend(lent_mounts(launch.paths, launch.lent)?);
     let (uid, gid) = match launch.daemon {
         DaemonUser::Rootless => (0, 0),
         DaemonUser::Rootful { uid, gid } => (uid, gid),
@@ -229,6 +229,25 @@ fn container_mounts(paths: &Paths, group: &Group, engine: &EngineSpec) -> Vec<Co
         // it.
         mount(paths.egress_folder(&group.name), EGRESS_FOLDER, MountAccess::ReadOnly),
     ]
+}
+
+/// The mounts of lent folders. Whatever was decided before: none of them shows anything of the install, and none
+/// covers another mount.
+fn lent_mounts(paths: &Paths, lent: &[GrantedFolder]) -> Result<Vec<ContainerMount>> {
+    let mount = |folder: &GrantedFolder| {
+        let GrantedFolder { place, container, access } = folder;
+        let shows_install = paths.root().starts_with(place) || place.starts_with(paths.root());
+        let name = container.strip_prefix(EXTRA_IN_CONTAINER).and_then(|rest| rest.strip_prefix('/'));
+        let is_plain_name = name.is_some_and(|name| !matches!(name, "" | "." | "..") && !name.contains('/'));
+        let is_unique = lent.iter().filter(|other| other.container == *container).count() == 1;
+        ensure!(
+            is_plain_absolute_path(place) && !shows_install && is_plain_name && is_unique,
+            "Refused to mount {} as {container}: it is no folder that can be lent",
+            place.display()
+        );
+        Ok(ContainerMount { host: place.clone(), container: container.clone(), access: *access })
+    };
+    lent.iter().map(mount).collect()
 }
 
 fn host_sessions_folder(paths: &Paths, group: &Group, engine: &EngineSpec) -> PathBuf {
@@ -318,6 +337,7 @@ mod tests {
             session: "main",
             device: "d1",
             services: SearchServices::Kimi,
+            lent: &[],
         };
         build_container_spec(&launch, group)
     }
@@ -406,6 +426,41 @@ mod tests {
         );
         let second = paths.separate_sessions_folder(&family.name, "second/main");
         assert!(deny_forbidden_mounts(&paths, &family, &engine(), &sessions(second)).is_err());
+    }
+
+    #[test]
+    fn a_lent_folder_stands_beside_the_others_and_never_in_their_place() {
+        let paths = Paths::new("/srv/k");
+        let lent = |place: &str, container: &str| GrantedFolder {
+            place: PathBuf::from(place),
+            container: container.to_owned(),
+            access: MountAccess::ReadOnly,
+        };
+        let good = lent("/srv/recipes", "/workspace/extra/recipes");
+        let mounts = lent_mounts(&paths, std::slice::from_ref(&good)).unwrap();
+        assert_eq!(mounts[0].host, Path::new("/srv/recipes"));
+        assert_eq!(
+            (mounts[0].container.as_str(), mounts[0].access),
+            ("/workspace/extra/recipes", MountAccess::ReadOnly)
+        );
+        for bad in [
+            lent("/srv/k", "/workspace/extra/k"),
+            lent("/srv", "/workspace/extra/srv"),
+            lent("/", "/workspace/extra/all"),
+            lent("/srv/k/store", "/workspace/extra/store"),
+            lent("/srv/k/groups/family", "/workspace/extra/family"),
+            lent("/srv/x/../k", "/workspace/extra/k"),
+            lent("srv/x", "/workspace/extra/x"),
+            lent("/srv/x", "/workspace/group"),
+            lent("/srv/x", "/workspace/extra"),
+            lent("/srv/x", "/workspace/extra/"),
+            lent("/srv/x", "/workspace/extra/.."),
+            lent("/srv/x", "/workspace/extra/a/b"),
+            lent("/srv/x", "/workspace/extrax"),
+        ] {
+            assert!(lent_mounts(&paths, std::slice::from_ref(&bad)).is_err(), "{bad:?}");
+        }
+        assert!(lent_mounts(&paths, &[good.clone(), good]).is_err(), "two in one place");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::paths::GROUP_IN_CONTAINER;
 use crate::types::{Forwarded, Lang};
 use crate::writing::find_calls_by_name;
 
-pub use crate::types::{FileLocation, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
+pub use crate::types::{FileLocation, PromptAuthor, PromptFile, PromptMessage, PromptQuote, VoiceWords};
 
 /// Most characters of what people wrote in all of a prompt, as the agent reads it, whatever their script. A character
 /// is four tokens at worst (rare ones are told by their bytes), and the engine lets its history grow to 50,000 tokens
@@ -150,8 +150,12 @@ fn text_lengths(message: &PromptMessage) -> Vec<usize> {
         parts.extend(quote.author.name().map(|name| (name, NAME_MAX_CHARS)));
     }
     let files = [message.file.as_ref(), message.quote.as_ref().and_then(|quote| quote.file.as_ref())];
-    parts
-        .extend(files.into_iter().flatten().filter_map(|file| Some((file.name.as_deref()?, NAME_MAX_CHARS))));
+    for file in files.into_iter().flatten() {
+        parts.extend(file.name.as_deref().map(|name| (name, NAME_MAX_CHARS)));
+        if let Some(VoiceWords::Heard(words)) = &file.words {
+            parts.push((words.as_str(), TEXT_MAX_CHARS));
+        }
+    }
     parts.into_iter().map(|(text, most)| escaped_length(text).min(most)).collect()
 }
 
@@ -239,7 +243,18 @@ impl PromptRenderer<'_> {
             .as_ref()
             .map(|name| format!(" name=\"{}\"", self.render_name(name)))
             .unwrap_or_default();
-        format!("<file kind=\"{}\"{place}{name} />\n", file.kind.name())
+        let kind = file.kind.name();
+        match &file.words {
+            None => format!("<file kind=\"{kind}\"{place}{name} />\n"),
+            Some(VoiceWords::Heard(words)) => {
+                let words = self.render_message_text(words);
+                format!("<file kind=\"{kind}\"{place}{name}><words>{words}</words></file>\n")
+            }
+            Some(VoiceWords::Unheard { reason }) => {
+                let reason = escape_and_truncate(reason, OURS_MAX_CHARS);
+                format!("<file kind=\"{kind}\"{place}{name} words-missing=\"{reason}\" />\n")
+            }
+        }
     }
 
     fn render_name(&self, name: &str) -> String {
@@ -360,7 +375,7 @@ mod tests {
         whereabouts: FileLocation,
         text: &str,
     ) -> PromptMessage {
-        let file = PromptFile { kind, name: name.map(str::to_owned), whereabouts };
+        let file = PromptFile { kind, name: name.map(str::to_owned), whereabouts, words: None };
         PromptMessage { file: Some(file), ..from("Alice", text) }
     }
 
@@ -423,6 +438,7 @@ mod tests {
                 kind: MediaKind::Document,
                 name: Some(text.to_owned()),
                 whereabouts: FileLocation::Saved { path: "a".to_owned() },
+                words: Some(VoiceWords::Heard(text.to_owned())),
             };
             let quote = PromptQuote {
                 id: MessageId::new(text),

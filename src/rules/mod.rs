@@ -11,10 +11,12 @@
 //! | [`tasks`] | a task, what is due of it, and the end of a run |
 //! | [`refusals`] | what people hear whose calls are refused |
 //! | [`turns`] | the messages of a turn that has ended |
+//! | [`extra_folders`] | which folders of the host a container may see |
 //! | [`outage`] | a trouble of all chats, and the people who are told of it |
 
 pub mod absence;
 pub mod delivery;
+pub mod extra_folders;
 pub mod inbox;
 pub mod outage;
 pub mod refusals;

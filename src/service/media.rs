@@ -18,7 +18,7 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use super::bridge_reach::BridgeReach;
-use super::file_types;
+use super::{file_types, voice_notes};
 use crate::bridge::{FetchError, FetchOrder, LinkState, Order, Typing};
 use crate::container::Containers;
 use crate::folders::{self, PartialFile};
@@ -26,7 +26,8 @@ use crate::panics::{self, WorkPanicked, catch_panic};
 use crate::paths::InboxFile;
 use crate::session::SessionContext;
 use crate::store::{AttachedTo, RowId, WantedFile};
-use crate::types::{DiskSpace, Group, GroupName};
+use crate::transcribe::Transcriber;
+use crate::types::{DiskSpace, Group, GroupName, MediaKind, VoiceWords};
 
 /// The most files of one prompt, and the most bytes of them as declared: what a busy day in a family's chat
 /// holds.
@@ -72,7 +73,16 @@ pub async fn run_media<C: Containers>(
     mut stopped: oneshot::Receiver<()>,
 ) {
     let mut media = MediaScheduler {
-        fetcher: MediaFetcher { context, source, slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)) },
+        fetcher: MediaFetcher {
+            transcriber: context
+                .settings
+                .transcription
+                .clone()
+                .map(|server| Arc::new(Transcriber::new(server))),
+            context,
+            source,
+            slots: Arc::new(Semaphore::new(FETCHES_AT_ONCE)),
+        },
         hints,
         fetching: HashSet::new(),
         again: HashSet::new(),
@@ -170,6 +180,7 @@ struct MediaFetcher<C> {
     context: SessionContext<C>,
     source: MediaSource,
     slots: Arc<Semaphore>,
+    transcriber: Option<Arc<Transcriber>>,
 }
 
 impl<C: Containers> MediaFetcher<C> {
@@ -201,6 +212,9 @@ impl<C: Containers> MediaFetcher<C> {
                 let outcome = catch_panic(self.fetch_file(group, &file)).await;
                 // A second try would break off in the same way, and the group would never be answered.
                 let outcome = outcome.unwrap_or_else(|_| Err(NOT_SAVED.to_owned()));
+                if let Ok(path) = &outcome {
+                    self.record_voice_words(group, &file, path).await;
+                }
                 self.record_fetch_outcome(group, &file, outcome).await;
             }
         };
@@ -216,6 +230,19 @@ impl<C: Containers> MediaFetcher<C> {
             self.source.orders.try_send(typing).ok();
             sleep(TYPING_EVERY).await;
         }
+    }
+
+    /// Has a voice note turned into words, before its message may be claimed.
+    async fn record_voice_words(&self, group: &Group, file: &WantedFile, path: &str) {
+        if file.media.kind != MediaKind::Voice {
+            return;
+        }
+        let heard = voice_notes::hear_voice_note(&self.context, self.transcriber.as_ref(), group, path);
+        let words = catch_panic(heard)
+            .await
+            .unwrap_or_else(|_| VoiceWords::Unheard { reason: voice_notes::NOT_HEARD.to_owned() });
+        retry_until_recorded(|| self.context.store.record_voice_words(file.row, file.whose, words.clone()))
+            .await;
     }
 
     /// Records how a fetch ended. Until then the group's messages wait.

@@ -37,6 +37,7 @@ mod store_rules;
 mod supervisor;
 mod task_signal;
 mod unread;
+mod voice_notes;
 
 pub use bridge_reach::BridgeReach;
 pub use supervisor::{STOP_LIMIT, StopReason, run_service};

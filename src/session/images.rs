@@ -140,7 +140,7 @@ mod tests {
             forwarded: Forwarded::No,
             quote: None,
             whole: None,
-            file: Some(PromptFile { kind, name: None, whereabouts }),
+            file: Some(PromptFile { kind, name: None, whereabouts, words: None }),
         }
     }
 

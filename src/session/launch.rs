@@ -22,6 +22,7 @@ use crate::folders::GlobalFolderState;
 use crate::login::config_toml;
 use crate::panics::run_blocking;
 use crate::paths::Paths;
+use crate::rules::extra_folders::GrantedFolder;
 use crate::types::{Authorization, DiskSpace, Engine, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{folders, login};
 
@@ -200,7 +201,7 @@ async fn try_launch_engine<C: Containers>(
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
     context.sweep_old_containers().await.map_err(no_docker)?;
     let daemon = context.containers.fetch_daemon_user().await.map_err(no_docker)?;
-    let PreparedLaunch { spec, egress, tool_calls, running_turn, global, session } =
+    let PreparedLaunch { spec, egress, tool_calls, running_turn, global, session, lent } =
         prepare_launch(context, &group, program, daemon)
             .await
             .map_err(|error| failure_from_error(context, &error))?;
@@ -212,6 +213,11 @@ async fn try_launch_engine<C: Containers>(
             Ok(launched) => launched?,
             Err(_) => return Err(remove_unstarted_container(context, &spec.name).await),
         };
+    if !lent.iter().all(folders::is_folder_in_place) {
+        remove_unstarted_container(context, &name).await;
+        let why = "A lent folder was replaced while the container started";
+        return Err(Failure::new(Trouble::LaunchFailed, why));
+    }
     tokio::spawn(log_engine_stderr(stderr).in_current_span());
     let (paths, name_of_group) = (context.paths.clone(), group.name.clone());
     tokio::spawn(run_blocking(move || folders::empty_trash(&paths, &name_of_group)));
@@ -267,6 +273,29 @@ struct PreparedLaunch {
     /// The global folder as it was when it was copied.
     global: GlobalFolderState,
     session: String,
+    lent: Vec<GrantedFolder>,
+}
+
+/// The folders that the owner lends this group, as they are now. Those that may not be mounted are left out.
+async fn decide_lent_folders<C: Containers>(
+    context: &SessionContext<C>,
+    group: &Group,
+) -> anyhow::Result<Vec<GrantedFolder>> {
+    if group.folders.is_empty() {
+        return Ok(Vec::new());
+    }
+    let groups = context.store.all_groups().await?;
+    let (paths, place) = (context.paths.clone(), context.settings.allowlist.clone());
+    let its = group.clone();
+    let decided = run_blocking(move || folders::decide_extra_folders(&paths, place.as_ref(), &its, &groups));
+    let granted = decided.await?.into_iter().filter_map(|decision| match decision.outcome {
+        Ok(granted) => Some(granted),
+        Err(why) => {
+            tracing::warn!("A lent folder is not mounted: {why}; `nanokimi groups list` says which");
+            None
+        }
+    });
+    Ok(granted.collect())
 }
 
 async fn prepare_launch<C: Containers>(
@@ -292,6 +321,7 @@ async fn prepare_launch<C: Containers>(
     });
     let global = folders.await??;
     let model = context.settings.model_for_group(group);
+    let lent = decide_lent_folders(context, group).await?;
     let spec = spec::build_container_spec(
         &spec::LaunchInputs {
             paths: &context.paths,
@@ -312,6 +342,7 @@ async fn prepare_launch<C: Containers>(
             session: &session,
             device: &context.settings.device_id,
             services: allowed_services(group, &context.login.watch_authorization().borrow()),
+            lent: &lent,
         },
         group,
     )?;
@@ -325,7 +356,7 @@ async fn prepare_launch<C: Containers>(
         tool_calls.clone(),
     )
     .await?;
-    Ok(PreparedLaunch { spec, egress, tool_calls, running_turn, global, session })
+    Ok(PreparedLaunch { spec, egress, tool_calls, running_turn, global, session, lent })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform. They reach the whole web.

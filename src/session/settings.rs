@@ -6,7 +6,8 @@ use jiff::tz::TimeZone;
 
 use super::machine::TimeLimits;
 use crate::container::spec::ContainerLimits;
-use crate::types::{Engine, Group, InstallId, Lang};
+use crate::folders::AllowlistPlace;
+use crate::types::{Engine, Group, InstallId, Lang, TranscriptionServer};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -32,6 +33,10 @@ pub struct Settings {
     pub max_agents: usize,
     /// How much memory all containers may hold together.
     pub agents_memory_bytes: u64,
+    /// Where the allowlist of folders that may be lent to agents is; `None` lends none.
+    pub allowlist: Option<AllowlistPlace>,
+    /// What turns voice notes into words.
+    pub transcription: Option<TranscriptionServer>,
 }
 
 impl Settings {

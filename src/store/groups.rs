@@ -6,13 +6,13 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{Store, people, to_unix_millis};
 use crate::types::{
-    ChatId, EngineChoice, ForwardPolicy, Group, GroupName, HostName, OthersPolicy, RefusalPolicy, Role,
-    SenderPolicy, SenderRule, WebPolicy,
+    ChatId, EngineChoice, ExtraFolder, ForwardPolicy, Group, GroupName, HostName, OthersPolicy,
+    RefusalPolicy, Role, SenderPolicy, SenderRule, WebPolicy,
 };
 
 /// What [`group_from_row`] reads.
 const COLUMNS: &str = "name, chat, role, trigger, engine, web, web_hosts, daily_tokens, forwards, senders, others, refusals, \
-     turns_per_hour, turn_tokens, model";
+     turns_per_hour, turn_tokens, folders, model";
 
 /// A WhatsApp chat that was ever heard of.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -145,7 +145,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
         // With another limit, the chat is told anew when it is reached.
         "UPDATE groups SET trigger = ?2, engine = ?3, web = ?4, web_hosts = ?5, daily_tokens = ?6, forwards = ?7,
                            senders = ?8, others = ?9, refusals = ?10, turns_per_hour = ?11, turn_tokens = ?12,
-                           model = ?13,
+                           folders = ?13, model = ?14,
                            limit_told_at = iif(daily_tokens IS ?6, limit_told_at, NULL)
          WHERE name = ?1",
         params![
@@ -161,6 +161,7 @@ fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
             group.senders.refusals.name(),
             group.turns_per_hour,
             group.turn_tokens.map(u64::cast_signed),
+            group.folders.iter().map(ExtraFolder::to_stored_line).collect::<Vec<_>>().join("\n"),
             group.model
         ],
     )?;
@@ -315,6 +316,11 @@ fn group_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Group>> {
             },
             turns_per_hour: row.get("turns_per_hour")?,
             turn_tokens: row.get::<_, Option<i64>>("turn_tokens")?.map(i64::cast_unsigned),
+            folders: row
+                .get::<_, String>("folders")?
+                .lines()
+                .filter_map(ExtraFolder::from_stored_line)
+                .collect(),
         })
     };
     Ok(read())

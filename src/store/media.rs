@@ -16,7 +16,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 
 use super::{RowId, Store, from_unix_millis, waiting};
 use crate::types::{
-    ChatId, FileLocation, GroupName, Media, MediaKind, MentionablePerson, PromptFile, SenderId,
+    ChatId, FileLocation, GroupName, Media, MediaKind, MentionablePerson, PromptFile, SenderId, VoiceWords,
 };
 
 /// How far back people of a chat count as there, in messages.
@@ -108,6 +108,25 @@ impl Store {
                     "SELECT 1 FROM inbox WHERE id = ?1 AND {columns}_path = ?2 AND {columns}_state = 'saved'"
                 ))?
                 .exists(params![row.0, path])?)
+        })
+        .await
+    }
+
+    /// What a voice note says, before its file counts as saved.
+    pub async fn record_voice_words(&self, row: RowId, whose: AttachedTo, words: VoiceWords) -> Result<()> {
+        self.with_connection(move |connection| {
+            let columns = whose.column_prefix();
+            let (heard, unheard) = match words {
+                VoiceWords::Heard(text) => (Some(text), None),
+                VoiceWords::Unheard { reason } => (None, Some(reason)),
+            };
+            connection
+                .prepare_cached(&format!(
+                    "UPDATE inbox SET {columns}_words = ?2, {columns}_unheard = ?3
+                     WHERE id = ?1 AND {columns}_state = 'wanted'"
+                ))?
+                .execute(params![row.0, heard, unheard])?;
+            Ok(())
         })
         .await
     }
@@ -233,7 +252,14 @@ pub(super) fn prompt_file_from_row(row: &Row<'_>, whose: AttachedTo) -> rusqlite
             reason: row.get::<_, Option<String>>(column("missing").as_str())?.unwrap_or_default(),
         },
     };
+    let text = |name: &str| row.get::<_, Option<String>>(column(name).as_str());
+    let words = match (text("words")?, text("unheard")?) {
+        (Some(text), _) => Some(VoiceWords::Heard(text)),
+        (None, Some(reason)) => Some(VoiceWords::Unheard { reason }),
+        (None, None) => None,
+    };
     Ok(Some(PromptFile {
+        words: words.filter(|_| is_saved),
         kind: parse_media_kind(&kind_name),
         name: row.get(column("name").as_str())?,
         whereabouts,
@@ -370,7 +396,8 @@ mod tests {
             .unwrap()
             .unwrap();
         let files: Vec<_> = claim.messages.iter().map(|message| message.file.clone()).collect();
-        let file = |whereabouts| Some(PromptFile { kind: MediaKind::Image, name: None, whereabouts });
+        let file =
+            |whereabouts| Some(PromptFile { kind: MediaKind::Image, name: None, whereabouts, words: None });
         assert_eq!(
             files,
             [

@@ -8,10 +8,30 @@ use jiff::Timestamp;
 use rusqlite::{Connection, params};
 
 use super::outbox::enqueue;
-use super::{Reply, groups, to_unix_millis};
+use super::{OutboxChange, Reply, Store, groups, to_unix_millis};
 use crate::rules::Rules;
 use crate::rules::delivery::{self, OwnerNews};
 use crate::types::ChatId;
+
+impl Store {
+    /// Says something in the main channel, if that was never said there.
+    pub async fn notify_owner_once(&self, notice: String, now: Timestamp) -> Result<OutboxChange> {
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            let Some(main) = groups::main_chat(&transaction)? else { return Ok(OutboxChange::Same) };
+            let was_told = transaction
+                .prepare_cached("SELECT 1 FROM outbox WHERE chat = ?1 AND text = ?2")?
+                .exists([main.as_str(), notice.as_str()])?;
+            if was_told {
+                return Ok(OutboxChange::Same);
+            }
+            enqueue::enqueue_reply(&transaction, &main, None, &Reply::from_text(notice), now)?;
+            transaction.commit()?;
+            Ok(OutboxChange::Changed)
+        })
+        .await
+    }
+}
 
 /// Says in the main channel what is wrong with another chat, unless that was said since.
 pub(super) fn notify_owner_unless_told(

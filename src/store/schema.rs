@@ -334,6 +334,7 @@ const MIGRATIONS: [&str; 14] = ["
     ALTER TABLE groups ADD COLUMN refusals TEXT NOT NULL DEFAULT 'silent' CHECK (refusals IN ('silent', 'told'));
     ALTER TABLE groups ADD COLUMN turns_per_hour INTEGER;
     ALTER TABLE groups ADD COLUMN turn_tokens INTEGER;
+    ALTER TABLE groups ADD COLUMN folders TEXT NOT NULL DEFAULT '';
 
     CREATE TABLE allowed_senders (
         group_name TEXT NOT NULL,
@@ -354,6 +355,11 @@ const MIGRATIONS: [&str; 14] = ["
         person TEXT NOT NULL,
         called_at INTEGER NOT NULL
     ) STRICT;
+    ALTER TABLE inbox ADD COLUMN media_words TEXT;
+    ALTER TABLE inbox ADD COLUMN media_unheard TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_media_words TEXT;
+    ALTER TABLE inbox ADD COLUMN quote_media_unheard TEXT;
+
     CREATE INDEX sender_calls_group ON sender_calls (group_name, called_at);
 ", "
     ALTER TABLE sessions ADD COLUMN since_turn INTEGER NOT NULL DEFAULT 0;

@@ -6,8 +6,8 @@ use super::action::ToolAction;
 use super::definition::{ToolAudience, ToolDefinition};
 use super::guard::{CallFacts, GuardDecision};
 use super::{
-    add_group, cancel_task, list_chats, list_groups, list_tasks, pause_task, react, remove_group, resume_task,
-    schedule_task, send_file, send_message, set_group, update_task,
+    add_group, cancel_task, list_chats, list_groups, list_tasks, pause_task, react, remove_group,
+    resume_task, schedule_task, send_file, send_message, set_group, update_task,
 };
 use crate::types::Role;
 

@@ -2,7 +2,7 @@
 
 use jiff::{SignedDuration, Timestamp};
 
-use super::{Forwarded, MediaKind, MessageId, SenderId};
+use super::{Forwarded, MediaKind, MessageId, SenderId, VoiceWords};
 
 /// One message as the agent sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -55,6 +55,8 @@ pub struct PromptFile {
     /// As the sender named it.
     pub name: Option<String>,
     pub whereabouts: FileLocation,
+    /// Of a voice note that was saved.
+    pub words: Option<VoiceWords>,
 }
 
 /// Where a file is.

@@ -132,35 +132,37 @@ fn what_is_chosen_for_a_group_is_shown_and_taken_up_again() {
 #[test]
 fn who_may_ask_is_chosen_shown_and_taken_up_again() {
     let home = Home::new();
-    let set = |options: &[&str]| home.run(&[&["groups", "set", "family"], options].concat()).done().stderr;
+    home.run(&["groups", "add", "trip", "--chat", "1203630@g.us"]).done();
+    let set = |options: &[&str]| home.run(&[&["groups", "set", "trip"], options].concat()).done().stderr;
     assert_snapshot!(set(&["--senders", "listed"]), @"
-    Changed family; it counts from the next message on.
-    Nobody is on its list yet, so only you may ask there; `nanokimi groups set family --allow PERSON` adds people, `nanokimi groups people family` shows them.
+    Changed trip; it counts from the next message on.
+    Nobody is on its list yet, so only you may ask there; `nanokimi groups set trip --allow PERSON` adds people, `nanokimi groups people trip` shows them.
     ");
     assert_snapshot!(set(&["--allow", "+34 600-111 222", "+44 7700 900123", "--refuse", "told", "--others", "dropped"]), @"
     Allowed: +34600111222, who has not written there yet.
     Allowed: +447700900123, who has not written there yet.
-    Changed family; it counts from the next message on.
+    Changed trip; it counts from the next message on.
     ");
     assert_snapshot!(set(&["--disallow", "p2"]), @"
     Not allowed any more: - (p2, +447700900123).
-    Changed family; it counts from the next message on.
+    Changed trip; it counts from the next message on.
     ");
-    assert_snapshot!(home.run(&["groups", "people", "family"]).done().stdout, @"
+    assert_snapshot!(home.run(&["groups", "people", "trip"]).done().stdout, @"
     ID  NAME  NUMBER        SINCE  MAY ASK
     p1  -     +34600111222  -      yes
     ");
     assert_snapshot!(home.run(&["groups", "list"]).done().stdout, @"
     NAME    LISTENS TO              ENGINE     WEB  TOKENS A DAY  CHAT
     main    everything              kimi-code  web  -             console:main
-    family  @Kai, of listed people  kimi-code  web  -             console:family
+    family  @Kai                    kimi-code  web  -             console:family
+    trip    @Kai, of listed people  kimi-code  web  -             1203630@g.us
     ");
     assert_snapshot!(set(&["--senders", "owner", "--allow", "p1"]), @"
     Allowed: - (p1, +34600111222).
-    Changed family; it counts from the next message on.
-    Now only you may ask there; the list counts with `nanokimi groups set family --senders listed`.
+    Changed trip; it counts from the next message on.
+    Now only you may ask there; the list counts with `nanokimi groups set trip --senders listed`.
     ");
-    assert_snapshot!(home.run(&["groups", "remove", "family"]).done().stderr, @"Removed family. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add family && nanokimi groups set family --senders owner --others dropped --refuse told --allow '+34600111222'` takes them up.");
+    assert_snapshot!(home.run(&["groups", "remove", "trip"]).done().stderr, @"Removed trip. What was still to be said there is not sent. Its folder and history are kept; `nanokimi groups add trip --chat 1203630@g.us && nanokimi groups set trip --senders owner --others dropped --refuse told --allow '+34600111222'` takes them up.");
 }
 
 #[test]
@@ -188,6 +190,18 @@ fn a_person_who_is_not_known_is_not_allowed_by_a_guess() {
     assert_snapshot!(refuses("+600"), @r#""+600" has 3 digits; a number with its country's code has 8 to 15, as in +34600111222"#);
     assert_snapshot!(home.refuses(&["groups", "set", "--all", "--allow", "+34600111222"]), @"--allow and --disallow are of one group; name it");
     assert_snapshot!(home.refuses(&["groups", "people", "famly"]), @"There is no group famly; `nanokimi groups list` shows those there are");
+}
+
+#[test]
+fn a_folder_is_lent_only_from_the_allowlist() {
+    let home = Home::new();
+    let lend = |folder: &str| home.refuses(&["groups", "set", "family", "--folder", folder]);
+    let refused = lend("/srv/recipes:rw");
+    assert!(refused.starts_with("family may not have /srv/recipes: There is no allowlist"), "{refused}");
+    assert!(refused.contains("nanokimi/mount-allowlist.json"), "{refused}");
+    assert_snapshot!(lend("recipes"), @r#""recipes" is not the whole path of a folder, such as /srv/recipes or ~/recipes:rw"#);
+    assert_snapshot!(home.refuses(&["groups", "set", "family", "--no-folder", "/srv/x"]), @"It has no folder /srv/x; `nanokimi groups list` shows those it has");
+    assert_snapshot!(home.refuses(&["groups", "set", "--all", "--folder", "/srv/x"]), @"--folder and --no-folder are of one group; name it");
 }
 
 #[test]

@@ -81,6 +81,7 @@ impl Install {
             session: "main",
             device: "0123456789abcdef0123456789abcdef",
             services: SearchServices::Kimi,
+            lent: &[],
         };
         spec::build_container_spec(&launch, &self.group).unwrap()
     }

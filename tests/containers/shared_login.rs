@@ -174,6 +174,7 @@ fn spec_of(world: &World, road: &Path) -> ContainerSpec {
         session: "main",
         device: DEVICE,
         services: SearchServices::None,
+        lent: &[],
     };
     let mut spec = spec::build_container_spec(&launch, &test_service::group("owner", Role::Member)).unwrap();
     for mount in &mut spec.mounts {

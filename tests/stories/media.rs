@@ -1,11 +1,13 @@
 //! Pictures, voice notes and other files that people send.
 
 use std::fs;
+use std::io::{Read, Write};
+use std::net::TcpListener;
 use std::os::unix::fs::symlink;
 use std::time::Duration;
 
 use nanokimi::bridge::{FetchError, LinkState, Typing};
-use nanokimi::types::{Media, MediaKind};
+use nanokimi::types::{Media, MediaKind, TranscriptionServer};
 use support::scripted_engine::Behaviour;
 use support::test_service::{deleted, media};
 
@@ -46,11 +48,66 @@ async fn a_voice_note_without_a_word_wakes_the_main_channel() {
     world.chats.hold_file(b"voice", b"OggS");
     world.sends("main", "Owner", "", media(MediaKind::Voice, "audio/ogg; codecs=opus", b"voice")).await;
     let turn = world.prompt().await;
-    let file = r#"<file kind="voice" path="/workspace/group/inbox/2026-11-21/120000-000001.ogg" />"#;
+    let file = r#"<file kind="voice" path="/workspace/group/inbox/2026-11-21/120000-000001.ogg" words-missing="nothing here turns voice notes into words" />"#;
     assert!(turn.text.contains(file), "{}", turn.text);
+    // The owner hears once that there could be words.
+    assert!(world.hears_in("main").await.contains("set TRANSCRIBE_URL in .env"));
     assert!(turn.images.is_empty());
     turn.answer("I hear you.");
     assert_eq!(world.hears_in("main").await, "Kai: I hear you.");
+    world.chats.hold_file(b"another", b"OggS");
+    world.sends("main", "Owner", "", media(MediaKind::Voice, "audio/ogg; codecs=opus", b"another")).await;
+    world.prompt().await.answer("I hear you again.");
+    assert_eq!(world.hears_in("main").await, "Kai: I hear you again.");
+    world.ends().await;
+}
+
+/// The server that turns voice notes into words answers once. Time stands still until it has.
+fn answer_once(server: &TcpListener, status: &str, body: &str) -> tokio::task::JoinHandle<()> {
+    let server = server.try_clone().unwrap();
+    let length = body.len();
+    let answer = format!("HTTP/1.1 {status}\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}");
+    tokio::task::spawn_blocking(move || {
+        let (mut socket, _) = server.accept().unwrap();
+        let mut asked = Vec::new();
+        let mut piece = [0; 4096];
+        while !asked.ends_with(b"--\r\n") {
+            let length = socket.read(&mut piece).unwrap();
+            assert!(length > 0, "the form comes whole");
+            asked.extend_from_slice(&piece[..length]);
+        }
+        socket.write_all(answer.as_bytes()).unwrap();
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_voice_note_becomes_words_beside_its_file_and_a_server_that_fails_loses_nothing() {
+    let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+    let base = format!("http://{}/v1", listener.local_addr().unwrap());
+    let server = TranscriptionServer { base, key: None, model: "whisper-1".to_owned() };
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.transcription = Some(server));
+    world.start().await;
+    world.chats.hold_file(b"voice", b"OggS");
+    let note = || media(MediaKind::Voice, "audio/ogg; codecs=opus", b"voice");
+    let serving = answer_once(&listener, "200 OK", r#"{"text": "Where is <b>the</b> key?"}"#);
+    world.sends("main", "Owner", "", note()).await;
+    let turn = world.prompt().await;
+    serving.await.unwrap();
+    let file = r#"<file kind="voice" path="/workspace/group/inbox/2026-11-21/120000-000001.ogg"><words>Where is &lt;b&gt;the&lt;/b&gt; key?</words></file>"#;
+    assert!(turn.text.contains(file), "{}", turn.text);
+    assert_eq!(fs::read(world.in_folder("main", "inbox/2026-11-21/120000-000001.ogg")).unwrap(), b"OggS");
+    turn.answer("In the drawer.");
+    assert_eq!(world.hears_in("main").await, "Kai: In the drawer.");
+
+    let serving = answer_once(&listener, "500 No", "");
+    world.sends("main", "Owner", "", note()).await;
+    let turn = world.prompt().await;
+    let failed = r#"words-missing="the server that turns voice notes into words has failed" />"#;
+    assert!(turn.text.contains(failed), "{}", turn.text);
+    turn.answer("I could not listen.");
+    assert_eq!(world.hears_in("main").await, "Kai: I could not listen.");
+    serving.await.unwrap();
     world.ends().await;
 }
 

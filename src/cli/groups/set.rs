@@ -5,7 +5,7 @@ use clap::{Args, ValueEnum};
 
 use super::super::install::Install;
 use super::super::ui;
-use super::people;
+use super::{lent_folders, people};
 use crate::store::Store;
 use crate::types::{
     Engine, ForwardPolicy, Group, GroupName, HostName, OthersPolicy, RefusalPolicy, Role, SenderPolicy,
@@ -42,6 +42,12 @@ pub struct Choices {
     /// Most tokens that one turn may use: it ends there, and says so; "none" is no limit
     #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
     turn_tokens: Option<String>,
+    /// A folder of this machine that its agent may read, or with ":rw" change; the allowlist must have it
+    #[arg(long, value_name = "PATH[:rw]", value_parser = ui::parse_typed_text)]
+    folder: Vec<String>,
+    /// A folder that its agent sees no more
+    #[arg(long, value_name = "PATH", value_parser = ui::parse_typed_text)]
+    no_folder: Vec<String>,
     /// What a forwarded message does that names the assistant: it is told with the next message, or calls it
     #[arg(long)]
     forwards: Option<ForwardsChoice>,
@@ -100,7 +106,14 @@ pub async fn change_group(install: &Install, name: &GroupName, choices: Choices)
     };
     choices.ensure_any_chosen()?;
     let (allow, disallow) = (choices.allow.clone(), choices.disallow.clone());
-    let changed = choices.apply_to_group(group.clone())?;
+    let (add, remove) = (choices.folder.clone(), choices.no_folder.clone());
+    let mut changed = choices.apply_to_group(group.clone())?;
+    let home = install.allowlist_place().map(|place| place.home);
+    changed.folders = lent_folders::change_folders(changed.folders, &add, &remove, home.as_deref())?;
+    if changed.folders != group.folders {
+        let decisions = lent_folders::decide_folders(install, &store, &changed).await?;
+        lent_folders::require_folders(&changed, &group.folders, &decisions)?;
+    }
     let list = people::resolve_list_changes(&store, &group, &allow, &disallow).await?;
     if changed == group && list.is_empty() {
         ui::print_info(format!("{name} is like that already."));
@@ -150,6 +163,10 @@ pub async fn change_all_groups(install: &Install, choices: Choices) -> Result<()
         "--trigger and --forwards are of one group; name it"
     );
     ensure!(
+        choices.folder.is_empty() && choices.no_folder.is_empty(),
+        "--folder and --no-folder are of one group; name it"
+    );
+    ensure!(
         choices.allow.is_empty() && choices.disallow.is_empty(),
         "--allow and --disallow are of one group; name it"
     );
@@ -190,6 +207,8 @@ impl Choices {
             daily_tokens,
             turns_per_hour,
             turn_tokens,
+            folder,
+            no_folder,
             forwards,
             senders,
             allow,
@@ -200,7 +219,7 @@ impl Choices {
         let single = [trigger.is_some(), engine.is_some(), web.is_some(), daily_tokens.is_some()];
         let about_senders = [forwards.is_some(), senders.is_some(), others.is_some(), refuse.is_some()];
         let limits = [turns_per_hour.is_some(), turn_tokens.is_some()];
-        let lists = [hosts, allow, disallow];
+        let lists = [hosts, allow, disallow, folder, no_folder];
         ensure!(
             single.contains(&true)
                 || about_senders.contains(&true)
@@ -361,5 +380,6 @@ pub fn render_set_options(group: &Group) -> String {
         ForwardPolicy::Call => options.push_str(" --forwards call"),
     }
     options.push_str(&people::render_sender_options(group.senders));
+    options.push_str(&lent_folders::render_folder_options(&group.folders));
     options
 }

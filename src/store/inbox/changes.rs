@@ -152,7 +152,8 @@ impl Intake<'_> {
                 .prepare_cached(
                     "UPDATE inbox SET state = 'done', text = '', media_kind = NULL, media_mime = NULL,
                                       media_name = NULL, media_bytes = NULL, media_handle = NULL, media_state = NULL,
-                                      media_path = NULL, media_missing = NULL, text_path = NULL
+                                      media_path = NULL, media_missing = NULL, text_path = NULL,
+                                      media_words = NULL, media_unheard = NULL
                      WHERE id = ?1",
                 )?
                 .execute([waiting])?;

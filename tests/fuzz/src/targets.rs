@@ -100,6 +100,7 @@ fn message_of_line(line: &str) -> PromptMessage {
     let file = file_name.map(|name| PromptFile {
         kind: MediaKind::Image,
         whereabouts: FileLocation::Missing { reason: name.clone() },
+        words: None,
         name: Some(name),
     });
     let forwarded = [Forwarded::No, Forwarded::Once, Forwarded::Many][text.len() % 3];

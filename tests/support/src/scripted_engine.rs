@@ -207,6 +207,14 @@ impl ScriptedDocker {
         self.state().launches.iter().map(value).collect()
     }
 
+    /// The folders of the host that the latest container was given beside its own: in the container, on the host.
+    pub fn lent_folders(&self) -> Vec<(String, String)> {
+        let state = self.state();
+        let mounts = state.launches.last().into_iter().flat_map(|spec| &spec.mounts);
+        let lent = mounts.filter(|mount| mount.container.starts_with("/workspace/extra"));
+        lent.map(|mount| (mount.container.clone(), mount.host.display().to_string())).collect()
+    }
+
     fn state(&self) -> MutexGuard<'_, State> {
         self.state.lock().unwrap()
     }

@@ -316,6 +316,8 @@ pub fn settings(install: InstallId) -> Settings {
         media_limit_bytes: 32 * 1024 * 1024,
         max_agents: 5,
         agents_memory_bytes: u64::MAX,
+        allowlist: None,
+        transcription: None,
     }
 }
 
