@@ -5,12 +5,12 @@
 use std::panic::AssertUnwindSafe;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use nanokimi::bridge::{self, Content, Order, Recipients, RepairOrder, SendError};
-use nanokimi::store::{RepairBatch, ReplyContent, Rules, SendAttempt, SendResult, Store};
-use nanokimi::types::{ChatId, Group, GroupName, Lang, LinkState, OfferedModels, Role};
+use nanokimi::store::{RepairBatch, ReplyContent, SendAttempt, SendResult, Store};
+use nanokimi::types::{ChatId, Group, GroupName, LinkState, Role};
+use support::test_service::rules;
 use support::whatsapp_client::{Device, Files};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -245,18 +245,6 @@ async fn serve(
     let online = timeout(PATIENCE, bridge.end.link.wait_for(|link| *link == LinkState::Online)).await;
     online.expect("it is online").unwrap();
     (bridge, stored, intake)
-}
-
-fn rules() -> Rules {
-    Rules {
-        assistant: "Kai".to_owned(),
-        answer_within: Duration::from_secs(24 * 60 * 60),
-        lang: Lang::En,
-        reply_prefix: "Kai: ".to_owned(),
-        zone: jiff::tz::TimeZone::UTC,
-        engine: nanokimi::types::Engine::KimiCode,
-        models: OfferedModels::default(),
-    }
 }
 
 /// What people read in the end.
