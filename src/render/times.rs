@@ -1,7 +1,7 @@
 //! Instants and durations in words: `Tue 1 Dec 09:00 Europe/Madrid, in 17 h`.
 
 use jiff::tz::TimeZone;
-use jiff::{SignedDuration, Timestamp};
+use jiff::{SignedDuration, Timestamp, Unit};
 
 use crate::types::Lang;
 
@@ -16,7 +16,9 @@ const HOURS_TOLD: i64 = 48;
 
 /// An instant in the time of a zone, and how far away it is.
 pub fn describe_instant(lang: Lang, instant: Timestamp, zone: &TimeZone, now: Timestamp) -> String {
+    // To the second: half an hour that began a moment ago is half an hour.
     let away = instant.duration_since(now);
+    let away = away.round(Unit::Second).unwrap_or(away);
     let (time, how_far) =
         (describe_local_time(lang, instant, zone, now), describe_duration(lang, away.abs()));
     match (lang, away.is_negative()) {

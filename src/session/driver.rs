@@ -358,6 +358,10 @@ impl<C: Containers> SessionDriver<C> {
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.send_read_receipts(&chat, &claim);
         let input = self.build_input(&group, &mut claim).await;
+        if let (Some(engine), Some(row)) = (&self.engine, claim.called_by) {
+            // A person has called for it now, perhaps in the turn of a task.
+            engine.running_turn.send_replace(Some(RunningTurn { id, called_by: Some(row) }));
+        }
         if let Some(turn) = &mut self.turn {
             turn.record_steer(claim, &input);
         }

@@ -31,7 +31,7 @@ use crate::types::{ChatId, GroupName};
 
 pub(super) use runs::{
     abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, record_running_run,
-    task_id_of_sender,
+    stop_runs_of_chat, task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.

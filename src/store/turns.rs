@@ -414,6 +414,7 @@ pub(super) fn stop_chat_work(
     now: Timestamp,
 ) -> Result<Option<TurnId>> {
     let turn = running_turn(connection, chat)?.map(|(turn, _)| turn);
+    tasks::stop_runs_of_chat(connection, chat, now)?;
     if let Some(turn) = turn {
         connection
             .prepare_cached(

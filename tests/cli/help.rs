@@ -200,6 +200,7 @@ fn groups() {
     Commands:
       list    Show the groups
       chats   Show the WhatsApp chats that could be groups, with their ids for `add`
+      people  Show who has written in a group, and who may ask there
       add     Serve a chat as a group
       set     Change how a group's agent works, from its next turn on
       remove  Stop serving a chat; its folder and history stay, and `add` takes them up again
@@ -259,21 +260,38 @@ fn groups_set() {
       [NAME]  The group's name, as `list` shows it
 
     Options:
-          --all                    Change all groups
-          --trigger <WORD>         The word after "@" that wakes the assistant there; "default" is the
-                                   assistant's name
-          --engine <ENGINE>        The agent program: kimi-code, or kimi-cli, which has ended; "default"
-                                   is ENGINE of .env
-          --web <WEB>              What of the web its agent reaches: nothing, the hosts of --hosts, or
-                                   every public address [possible values: none, allowlist, web]
-          --hosts <HOST>           The hosts of `--web allowlist`, with those beneath them; they replace
-                                   the ones before
-          --daily-tokens <NUMBER>  Most tokens that it may use in a day; "none" is no limit
-          --forwards <FORWARDS>    What a forwarded message does that names the assistant: it is told
-                                   with the next message, or calls it [possible values: told, call]
-          --home <FOLDER>          The folder of this install [default: NANOKIMI_HOME, else this folder
-                                   if it is one, else ~/nanokimi]
-      -h, --help                   Print help
+          --all                      Change all groups
+          --trigger <WORD>           The word after "@" that wakes the assistant there; "default" is the
+                                     assistant's name
+          --engine <ENGINE>          The agent program: kimi-code, or kimi-cli, which has ended;
+                                     "default" is ENGINE of .env
+          --web <WEB>                What of the web its agent reaches: nothing, the hosts of --hosts,
+                                     or every public address [possible values: none, allowlist, web]
+          --hosts <HOST>             The hosts of `--web allowlist`, with those beneath them; they
+                                     replace the ones before
+          --daily-tokens <NUMBER>    Most tokens that it may use in a day; "none" is no limit
+          --turns-per-hour <NUMBER>  Most calls of one person, you left out, that it answers in an hour;
+                                     "none" is no limit
+          --turn-tokens <NUMBER>     Most tokens that one turn may use: it ends there, and says so;
+                                     "none" is no limit
+          --folder <PATH[:rw]>       A folder of this machine that its agent may read, or with ":rw"
+                                     change; the allowlist must have it
+          --no-folder <PATH>         A folder that its agent sees no more
+          --forwards <FORWARDS>      What a forwarded message does that names the assistant: it is told
+                                     with the next message, or calls it [possible values: told, call]
+          --senders <SENDERS>        Who may ask there, beside you: anyone, the people of --allow, or
+                                     nobody [possible values: anyone, listed, owner]
+          --allow <PERSON>...        People who may ask there with `--senders listed`: a phone number,
+                                     or what `groups people` shows
+          --disallow <PERSON>...     People who may not any more
+          --others <OTHERS>          What becomes of the messages of those who may not ask: told with
+                                     the next message that calls, or dropped [possible values: context,
+                                     dropped]
+          --refuse <REFUSE>          What those hear who call and may not ask: nothing, or one sentence
+                                     a day [possible values: silent, told]
+          --home <FOLDER>            The folder of this install [default: NANOKIMI_HOME, else this
+                                     folder if it is one, else ~/nanokimi]
+      -h, --help                     Print help
     "#);
 }
 

@@ -48,7 +48,7 @@ fn no_verb_lets_words_act_on_the_terminal() {
         (vec!["groups", "add", EVIL], "nimda"),
         (vec!["groups", "remove", EVIL], "nimda"),
         (vec!["groups", "add", "more", "--chat", EVIL], "nimda"),
-        (vec!["groups", "add", "more", "--trigger", EVIL], "--trigger"),
+        (vec!["groups", "add", "more", "--trigger", EVIL], "trigger"),
         (vec!["groups", "set", "main", "--hosts", EVIL], ""),
         (vec!["chat", "--group", EVIL], "nimda"),
         (vec!["usage", "--group", EVIL], ""),

@@ -263,3 +263,21 @@ async fn when_the_days_tokens_are_used_up_a_run_fails_and_its_task_goes_on() {
     assert_eq!(world.task_done("off").await, "2026-11-22 00:00");
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_the_owner_stops_is_no_failure_and_the_next_one_comes() {
+    let mut world = crate::commands::world_of("Olga").await;
+    let task = world.plans("family", "every 1h", "Count the sheep").await;
+    for _ in 0..6 {
+        let turn = world.prompt().await;
+        turn.step();
+        world.says("family", "Olga", "/stop").await;
+        assert!(world.hears_in("family").await.starts_with("Kai: I have stopped"));
+        world.passes(MINUTE).await;
+        assert_eq!(world.runs(task).await[0], TaskRunState::Skipped);
+    }
+    assert_eq!(world.state(task).await, TaskState::Active);
+    world.task_done("Seven sheep").await;
+    assert_eq!(world.runs(task).await[0], TaskRunState::Answered);
+    world.ends().await;
+}

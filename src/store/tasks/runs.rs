@@ -149,6 +149,20 @@ pub fn fail_waiting_runs(connection: &Connection, chat: &ChatId, now: Timestamp)
 }
 
 /// Writes where a run is after a turn, and what follows for its task.
+/// Ends the runs of a chat that wait or go on, since the owner has stopped all work there. That is no failure.
+pub fn stop_runs_of_chat(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT task_run FROM inbox
+         WHERE chat = ?1 AND state IN ('pending', 'claimed') AND task_run IS NOT NULL",
+    )?;
+    let runs =
+        statement.query_map([chat.as_str()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    for run in runs {
+        end_run(connection, run, TaskRunState::Skipped, 0, now)?;
+    }
+    Ok(())
+}
+
 fn end_run(connection: &Connection, run: i64, end: TaskRunState, tokens: u64, now: Timestamp) -> Result<()> {
     let is_over = !matches!(end, TaskRunState::Due | TaskRunState::Running);
     let task: Option<(i64, u64)> = connection

@@ -9,6 +9,8 @@
 mod mounted {
     pub mod agent;
     pub mod api_error;
+    pub mod backoff;
+    pub mod commands;
     /// Of the egress proxy only what decides about bytes.
     pub mod egress {
         pub mod forward_proxy {
@@ -19,8 +21,12 @@ mod mounted {
         pub mod meter;
         pub mod request_check;
     }
+    pub mod notices;
     pub mod paths;
     pub mod render;
+    pub mod router;
+    pub mod rules;
+    pub mod schedule;
     pub mod tools;
     pub mod types;
     pub mod writing;
@@ -28,5 +34,8 @@ mod mounted {
 mod targets;
 
 // Under the names by which they know each other.
-use mounted::{agent, api_error, egress, paths, render, tools, types, writing};
+use mounted::{
+    agent, api_error, backoff, commands, egress, notices, paths, render, router, rules, schedule, tools,
+    types, writing,
+};
 pub use targets::{answer, asked, engine, meter, prompt, proxy};

@@ -115,7 +115,8 @@ pub fn engine(data: &[u8]) {
     let Some((first, said)) = data.split_first() else { return };
     let engine = if first % 2 == 0 { Engine::KimiCli } else { Engine::KimiCode };
     let events = RUNTIME.block_on(async {
-        let (agent, mut events) = Agent::start_protocol(engine, Role::Main, sink(), Cursor::new(said.to_vec()));
+        let (agent, mut events) =
+            Agent::start_protocol(engine, Role::Main, sink(), Cursor::new(said.to_vec()));
         for request in [
             Request::Prompt(EngineInput::from_text("<context")),
             Request::Steer(EngineInput::from_text("<context")),
