@@ -147,12 +147,12 @@ impl Protocol for WireProtocol {
                     "request" => parse_engine_request(&params),
                     _ => WireQuestion::Unknown(method),
                 };
-                match question {
-                    WireQuestion::Tool(call) if id == call.id => {
-                        Incoming::Event(AgentEvent::ToolCalled(call))
-                    }
-                    question => Incoming::Answer(answer_engine_request(&id, question)),
+                if let WireQuestion::Tool(call) = &question
+                    && id == call.id
+                {
+                    return Incoming::Event(AgentEvent::ToolCalled(call.clone()));
                 }
+                Incoming::Answer(answer_engine_request(&id, question))
             }
             RpcMessage::Response { id, outcome } => self.handle_rpc_response(&id, outcome),
             RpcMessage::Notification { method, .. } => {
