@@ -277,7 +277,7 @@ impl Attack {
 
     /// The agent speaks to the host's tools by itself: it reaches nothing of another chat.
     async fn host_tools(&mut self) {
-        let planned = ["tasks", "add", "club", "--schedule", "every 1d", "water the plants"];
+        let planned = ["tasks", "add", "club", "every 1d", "water the plants"];
         self.program.does(&planned).await;
         let before = self.program.asked("SELECT group_name || ' ' || text || ' ' || state FROM tasks");
         self.row("A22", "the host's tools, for others", "a22").await;
