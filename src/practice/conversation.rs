@@ -70,7 +70,9 @@ fn text_parts(content: &Value) -> Vec<String> {
 /// What was said in one part of a user message.
 fn messages_in_part(part: &str) -> Vec<String> {
     let part = without_elements(part, "system-reminder");
-    let messages = find_elements(&part, "message");
+    // What a task says comes as a message does.
+    let mut messages = find_elements(&part, "message");
+    messages.extend(find_elements(&part, "task"));
     let texts: Vec<String> = if messages.is_empty() {
         vec![part]
     } else {
@@ -223,6 +225,10 @@ mod tests {
                      <file kind=\"text\" path=\"b\" />\n@Kai SAY hi<left-out characters=\"9\" />, Ana</message></messages>"
                 ),
                 vec!["SAY hi, Ana"],
+            ),
+            (
+                json!("<messages><task id=\"1\" time=\"10:00\">SAY good morning</task></messages>"),
+                vec!["SAY good morning"],
             ),
             (
                 json!(

@@ -35,3 +35,18 @@ async fn no_agent_but_the_main_channels_writes_to_another_chat() {
         world.ends().await;
     }
 }
+
+#[tokio::test]
+async fn a_task_that_the_model_plans_comes_due_and_is_answered_once_in_its_chat() {
+    for engine in Engine::ALL {
+        let mut world = World::with(engine).await;
+        let call = tool_of(engine, "schedule_task");
+        let planned = r#"{"text":"SAY the cake is done","schedule":"in 15s"}"#;
+        let said = world.asks("family", &format!("@Kai CALL {call} {planned}")).await;
+        assert!(said.starts_with("Kai: tool said: Task 1 is planned; next: "), "{engine}: {said}");
+        assert_eq!(world.hears_in("family").await, "Kai: the cake is done", "{engine}");
+        assert_eq!(world.asked("SELECT state FROM task_runs"), ["answered"], "{engine}");
+        assert_eq!((world.outbox("family").len(), world.outbox("main").len()), (2, 0), "{engine}");
+        world.ends().await;
+    }
+}
