@@ -129,7 +129,7 @@ pub fn decide_message(
                 (WakeDecision::Wakes, AskPermission::Granted) => CallDecision::settled(wake),
                 (WakeDecision::Wakes, AskPermission::Refused(reason)) => CallDecision::refused(reason),
                 (WakeDecision::Context, _) => {
-                    decide_call(group, &edited, facts.permission, facts.quotes, rules, now)
+                    decide_wake(group, &edited, facts.permission, facts.quotes, rules, now)
                 }
             };
             StoredMessage { text, call, is_pending: true, replaced_edit: Some(row) }
@@ -163,7 +163,7 @@ fn decide_command(
 }
 
 /// What a text that is no command does: it wakes Kai, unless its author may not ask, or it called too long ago.
-fn decide_call(
+fn decide_wake(
     group: &Group,
     message: &IncomingMessage,
     permission: AskPermission,
@@ -223,7 +223,7 @@ pub fn decide_edit(
     if known.has_newer {
         return EditChange::Superseded;
     }
-    let call = decide_call(group, message, known.permission, known.quotes, rules, now);
+    let call = decide_wake(group, message, known.permission, known.quotes, rules, now);
     match known.pending_row {
         Some(row) => EditChange::ReplacesText { row, call },
         None => EditChange::Follows(call),

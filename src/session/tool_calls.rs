@@ -111,8 +111,6 @@ impl<C: Containers> GroupToolCalls<C> {
                 self.perform_action(&group, turn, action, facts.destination).await
             }
             (GuardDecision::Allow, None) => Ok(ToolAnswer::failed(Denial::NoTurn.sentence())),
-            // Asking the owner is still to come.
-            (GuardDecision::Hold, _) => Ok(ToolAnswer::failed(Denial::UnknownChat.sentence())),
             (GuardDecision::Deny(denial), _) => Ok(ToolAnswer::failed(denial.sentence())),
         }
     }

@@ -1,5 +1,5 @@
-//! Whether an agent may have what it asks for: allowed, held until the owner has answered, or denied with a
-//! sentence for the model.
+//! The guard: what is known of a call, what can be said to it, and the rules that several tools share. Each
+//! tool's own `rule` is in its file.
 
 use super::action::ToolAction;
 use crate::types::{ChatId, GroupName, Role};
@@ -44,8 +44,6 @@ pub enum Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardDecision {
     Allow,
-    /// The owner is asked first.
-    Hold,
     Deny(Denial),
 }
 
@@ -57,6 +55,8 @@ pub enum Denial {
     MainChannelOnly,
     OtherChat,
     UnknownChat,
+    /// It exists, and Kai does not serve it: nobody there expects Kai.
+    UnservedChat,
     OtherGroup,
     UnknownGroup,
     /// There is no such task, or it is another group's: which of the two is not said.
@@ -77,6 +77,10 @@ impl Denial {
             }
             Self::UnknownChat => {
                 "There is no such chat. Nothing was sent. list_chats shows the chats that exist, with their ids."
+            }
+            Self::UnservedChat => {
+                "This chat is not served. Nothing was sent; do not work around it. Ask the owner whether it should be \
+                 added with add_group."
             }
             Self::OtherGroup => {
                 "You may plan tasks of your own group only. Nothing was planned; do not work around it. Leave out \"group\"."
@@ -150,13 +154,13 @@ mod tests {
 
     #[test]
     fn a_message_goes_to_the_own_chat_and_from_the_main_channel_to_any_that_kai_serves() {
-        use GuardDecision::{Allow, Deny, Hold};
+        use GuardDecision::{Allow, Deny};
         let unregistered = || Destination::Unregistered(ChatId::new("unknown@g.us"));
         for (role, destination, expected) in [
             (Role::Main, Destination::OwnChat, Allow),
             (Role::Main, registered("other"), Allow),
             (Role::Main, registered("third"), Allow),
-            (Role::Main, unregistered(), Hold),
+            (Role::Main, unregistered(), Deny(Denial::UnservedChat)),
             (Role::Main, Destination::Unknown, Deny(Denial::UnknownChat)),
             (Role::Member, Destination::OwnChat, Allow),
             (Role::Member, registered("main"), Deny(Denial::OtherChat)),

@@ -53,7 +53,7 @@ fn rule(_: &ToolAction, facts: &CallFacts) -> GuardDecision {
         (_, Destination::OwnChat) => GuardDecision::Allow,
         (Role::Member, _) => GuardDecision::Deny(Denial::OtherChat),
         (Role::Main, Destination::Registered(..)) => GuardDecision::Allow,
-        (Role::Main, Destination::Unregistered(_)) => GuardDecision::Hold,
+        (Role::Main, Destination::Unregistered(_)) => GuardDecision::Deny(Denial::UnservedChat),
         (Role::Main, Destination::Unknown) => GuardDecision::Deny(Denial::UnknownChat),
     }
 }

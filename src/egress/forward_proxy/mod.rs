@@ -6,6 +6,8 @@
 //!   ─▶ network: a connection to one of these addresses, never to the name ─▶ bytes, counted by `traffic`
 //! ```
 //!
+//! Kimi's own search and fetch go another way, to the API: `request_check` beside this folder looks at those.
+//!
 //! This is the guard against SSRF (server-side request forgery): an agent reaches public hosts only. No name
 //! is looked up twice, so the address that was checked is the one that is connected to, even if the name's
 //! answer changes. Redirects are not followed: they are the container's next request. What goes through a
