@@ -19,7 +19,10 @@ pub use commands::{
     status_command_summary, status_notice, stop_command_summary, stop_notice, unknown_model_notice,
     usage_command_summary, usage_notice,
 };
-pub use tasks::{task_failed_often_notice, task_outcome_unknown_notice, task_over_tokens_notice};
+pub use tasks::{
+    task_failed_often_notice, task_outcome_unknown_notice, task_over_daily_limit_notice,
+    task_over_tokens_notice,
+};
 
 /// Most groups that one sentence names.
 const GROUPS_NAMED: usize = 10;
@@ -363,12 +366,12 @@ pub fn may_not_ask_notice(lang: Lang, others: OthersPolicy) -> String {
         }
         (Lang::Es, OthersPolicy::Context) => {
             "Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue \
-             siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si debería cambiar, habla con el \
+             siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si crees que eso debería cambiar, habla con el \
              propietario."
         }
         (Lang::Es, OthersPolicy::Dropped) => {
             "Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que \
-             escribes. Si debería cambiar, habla con el propietario."
+             escribes. Si crees que eso debería cambiar, habla con el propietario."
         }
     };
     words.to_owned()
@@ -834,9 +837,9 @@ mod tests {
             .map(|others| [Lang::En, Lang::Es].map(|lang| may_not_ask_notice(lang, others)).join("\n"));
         insta::assert_snapshot!(said.join("\n"), @"
         Here I answer only the people whom my owner has chosen, and you are not among them. What you write stays part of the conversation: I read it when one of them asks me. Please ask the owner if that should change.
-        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si debería cambiar, habla con el propietario.
+        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. Lo que escribes sigue siendo parte de la conversación: lo leo cuando una de ellas me pregunta. Si crees que eso debería cambiar, habla con el propietario.
         Here I answer only the people whom my owner has chosen, and you are not among them. I do not read what you write. Please ask the owner if that should change.
-        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que escribes. Si debería cambiar, habla con el propietario.
+        Aquí solo respondo a las personas que ha elegido mi propietario, y no estás entre ellas. No leo lo que escribes. Si crees que eso debería cambiar, habla con el propietario.
         ");
     }
 

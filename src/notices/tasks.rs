@@ -42,6 +42,25 @@ pub fn task_over_tokens_notice(lang: Lang, task: i64, text: &str) -> String {
 }
 
 /// nanokimi was killed while a task ran.
+/// A run was not begun, as the tokens of the day are used up.
+pub fn task_over_daily_limit_notice(
+    lang: Lang,
+    task: i64,
+    text: &str,
+    due_at: Timestamp,
+    zone: &TimeZone,
+) -> String {
+    let (text, due) = (shorten_text(text), describe_local_time(lang, due_at, zone, due_at));
+    match lang {
+        Lang::En => format!(
+            "I did not do task {task} (“{text}”) of {due}: today's tokens of this chat are used up. It is not made up for."
+        ),
+        Lang::Es => format!(
+            "No he hecho la tarea {task} («{text}») de {due}: los tokens de hoy de este chat se han agotado. No se recupera."
+        ),
+    }
+}
+
 pub fn task_outcome_unknown_notice(
     lang: Lang,
     task: i64,

@@ -271,6 +271,16 @@ pub fn unknown_run_notice(
     rules.prefix_notice(&notices::task_outcome_unknown_notice(rules.lang, task, text, due_at, zone))
 }
 
+/// The sentence for the chat of a run that was not begun, since its group's tokens of the day are used up.
+pub fn limited_run_notice(
+    rules: &Rules,
+    (task, text): (i64, &str),
+    due_at: Timestamp,
+    zone: &TimeZone,
+) -> String {
+    rules.prefix_notice(&notices::task_over_daily_limit_notice(rules.lang, task, text, due_at, zone))
+}
+
 /// How late a run is by now, if it is late.
 pub fn late_by(due_at: Timestamp, now: Timestamp) -> SignedDuration {
     let behind = now.duration_since(due_at);

@@ -16,7 +16,6 @@ use tokio::time::{Instant, timeout};
 use super::bridge_reach::BridgeReach;
 use super::deadlines::{ReplyAges, ReplyDeadlines};
 use super::pacing::{SendRateLimiter, WaitReason};
-use super::store_rules::rules_from_settings;
 use super::{outgoing, repairs};
 use crate::bridge::{self, Content, HandedOver, Order, QuoteTo, Recipients, SendError};
 use crate::clock::sleep_until_or_never;
@@ -349,7 +348,7 @@ impl<C: Containers> Delivery<C> {
     }
 
     fn current_rules(&self) -> Rules {
-        rules_from_settings(&self.context.settings)
+        self.context.settings.store_rules()
     }
 }
 

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use tokio::sync::{Notify, mpsc, oneshot};
 
 use super::ahead::AheadHint;
-use super::{media, rules_from_settings};
+use super::media;
 use crate::bridge::Batch;
 use crate::container::Containers;
 use crate::login::config_toml;
@@ -113,7 +113,7 @@ async fn record_event_batch<C>(host: &SessionContext<C>, events: Vec<Event>) -> 
     // Read each time: the owner may change the file while the service runs.
     let models =
         config_toml::read_offered_models(&host.paths.engine_config_file(), host.settings.model.as_deref());
-    let rules = Rules { models, ..rules_from_settings(&host.settings) };
+    let rules = Rules { models, ..host.settings.store_rules() };
     host.store.record_events(events, rules, host.clock.now()).await
 }
 

@@ -33,7 +33,6 @@ mod pacing;
 mod repairs;
 mod scheduler;
 mod slots;
-mod store_rules;
 mod supervisor;
 mod task_signal;
 mod unread;
@@ -42,5 +41,3 @@ mod voice_notes;
 pub use bridge_reach::BridgeReach;
 pub use supervisor::{STOP_LIMIT, StopReason, run_service};
 pub use task_signal::signal_changed_tasks;
-
-use store_rules::rules_from_settings;

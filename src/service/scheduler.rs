@@ -13,7 +13,6 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep};
 
 use super::ahead::AheadHint;
-use super::rules_from_settings;
 use super::task_signal::TaskSignal;
 use crate::container::Containers;
 use crate::session::SessionContext;
@@ -62,7 +61,7 @@ pub async fn run_scheduler<C: Containers>(
         });
         tokio::select! {
             () = context.tasks_hint.notified() => {}
-            () = signal.wait_for_signal() => {}
+            () = signal.wait_for_signal() => scheduler.wake_waiting_groups().await,
             () = sleep_or_never(pause) => {}
         }
     }
@@ -94,7 +93,7 @@ impl<C: Containers> Scheduler<'_, C> {
             }
         }
         let now = self.context.clock.now();
-        let told = store.tell_task_news(rules_from_settings(&self.context.settings), now).await?;
+        let told = store.tell_task_news(self.context.settings.store_rules(), now).await?;
         if told == OutboxChange::Changed {
             self.context.outbox_hint.notify_one();
         }
@@ -108,6 +107,18 @@ impl<C: Containers> Scheduler<'_, C> {
         }
         self.start_agents_ahead(now).await?;
         Ok(Some(pause_of(left)))
+    }
+
+    /// Wakes the groups of runs that another process has made due. For others that wait it is one more try.
+    async fn wake_waiting_groups(&self) {
+        match self.context.store.groups_with_waiting_runs().await {
+            Ok(groups) => {
+                for group in groups {
+                    self.hints.woken.send(group).await.ok();
+                }
+            }
+            Err(error) => tracing::error!("Failed to look for runs of tasks that wait: {error:#}"),
+        }
     }
 
     async fn start_agents_ahead(&mut self, now: Timestamp) -> Result<()> {

@@ -15,7 +15,6 @@ use tokio::task::{AbortHandle, JoinSet};
 use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bridge_reach::BridgeReach;
-use super::store_rules::rules_from_settings;
 use super::task_signal::TaskSignal;
 use super::{delivery, dispatch, docker, intake, link_watch, login_watch, media, scheduler, unread};
 use crate::bridge::ServiceEnd;
@@ -192,7 +191,7 @@ async fn clean_up_at_start<C: Containers>(context: &SessionContext<C>) -> Result
     let gave_up =
         settings.with_reply_prefix(notices::gave_up_notice(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
     context.store.release_lost_claims(gave_up, now).await?;
-    context.store.expire_old_calls(rules_from_settings(settings), now).await?;
+    context.store.expire_old_calls(settings.store_rules(), now).await?;
     context.store.skip_runs_that_are_too_late(now).await?;
     // A disk that is still full shows itself again.
     context.store.end_outage(Outage::NoSpace, now).await?;

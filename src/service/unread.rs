@@ -11,7 +11,6 @@ use std::time::Duration;
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::time::sleep;
 
-use super::store_rules::rules_from_settings;
 use crate::bridge::{LinkState, Order};
 use crate::container::Containers;
 use crate::session::SessionContext;
@@ -33,7 +32,7 @@ pub async fn run_unread_recovery<C: Containers>(
         let can_ask = *link.borrow_and_update() == LinkState::Online;
         let pause = match context
             .store
-            .process_unread_messages(can_ask, rules_from_settings(&context.settings), context.clock.now())
+            .process_unread_messages(can_ask, context.settings.store_rules(), context.clock.now())
             .await
         {
             Ok(work) => perform_unread_work(context, &orders, work).await,

@@ -206,6 +206,9 @@ impl<C: Containers> SessionDriver<C> {
     fn mark_turn_stopped(&mut self, stopped: TurnId) -> Option<SessionEvent> {
         let turn = self.turn.as_mut().filter(|turn| turn.id == stopped)?;
         turn.mark_stopped();
+        if let Some(engine) = &self.engine {
+            engine.running_turn.send_replace(None);
+        }
         Some(SessionEvent::TurnStopped)
     }
 
@@ -302,7 +305,7 @@ impl<C: Containers> SessionDriver<C> {
         let input = self.build_input(&group, &mut claim).await;
         self.turn = Some(Turn::from_claim(&claim, &group, &input));
         if let Some(engine) = &self.engine {
-            let turn = RunningTurn { id: claim.turn, called_by: claim.called_by };
+            let turn = RunningTurn { id: claim.turn, chat: group.chat.clone(), called_by: claim.called_by };
             engine.running_turn.send_replace(Some(turn));
         }
         self.progress = Some(ProgressSchedule::new(Instant::now()));
@@ -360,7 +363,8 @@ impl<C: Containers> SessionDriver<C> {
         let input = self.build_input(&group, &mut claim).await;
         if let (Some(engine), Some(row)) = (&self.engine, claim.called_by) {
             // A person has called for it now, perhaps in the turn of a task.
-            engine.running_turn.send_replace(Some(RunningTurn { id, called_by: Some(row) }));
+            let turn = RunningTurn { id, chat: chat.clone(), called_by: Some(row) };
+            engine.running_turn.send_replace(Some(turn));
         }
         if let Some(turn) = &mut self.turn {
             turn.record_steer(claim, &input);

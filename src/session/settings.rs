@@ -7,7 +7,8 @@ use jiff::tz::TimeZone;
 use super::machine::TimeLimits;
 use crate::container::spec::ContainerLimits;
 use crate::folders::AllowlistPlace;
-use crate::types::{Engine, Group, InstallId, Lang, TranscriptionServer};
+use crate::store::Rules;
+use crate::types::{Engine, Group, InstallId, Lang, OfferedModels, TranscriptionServer};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -48,6 +49,20 @@ impl Settings {
     /// The model of a group, if it is not the one in `config.toml`.
     pub fn model_for_group<'a>(&'a self, group: &'a Group) -> Option<&'a str> {
         group.model.as_deref().or(self.model.as_deref())
+    }
+
+    /// The part that the store goes by.
+    pub fn store_rules(&self) -> Rules {
+        Rules {
+            assistant: self.assistant.clone(),
+            answer_within: self.answer_within,
+            lang: self.lang,
+            reply_prefix: self.reply_prefix.clone(),
+            zone: self.zone.clone(),
+            engine: self.engine,
+            // Intake adds them, which answers commands.
+            models: OfferedModels::default(),
+        }
     }
 
     /// A sentence of nanokimi's own as it stands in a chat.

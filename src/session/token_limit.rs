@@ -29,7 +29,13 @@ pub async fn group_within_token_limit<C>(
     let notice = notices::token_limit_notice(context.settings.lang, name, limit, &midnight);
     match context
         .store
-        .skip_over_limit(&group, today, context.settings.with_reply_prefix(notice), now)
+        .skip_over_limit(
+            &group,
+            today,
+            context.settings.with_reply_prefix(notice),
+            context.settings.store_rules(),
+            now,
+        )
         .await?
     {
         OutboxChange::Changed => {

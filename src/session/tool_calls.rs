@@ -25,9 +25,11 @@ use crate::types::{ChatId, Group, GroupName, Role, TurnId};
 const CALLS_IN_FLIGHT: usize = 8;
 
 /// The turn that a group's tools belong to.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub struct RunningTurn {
     pub id: TurnId,
+    /// The chat that it answers.
+    pub chat: ChatId,
     /// The message that called for it.
     pub called_by: Option<RowId>,
 }
@@ -96,11 +98,12 @@ impl<C: Containers> GroupToolCalls<C> {
         let Some(group) = self.context.store.group_by_name(&self.group).await? else {
             return Ok(ToolAnswer::failed("This chat is not served any more. Nothing was done."));
         };
-        let turn = *self.turn.borrow();
+        // If the group's name was given to another chat meanwhile, the turn is not of this group.
+        let turn = self.turn.borrow().clone().filter(|turn| turn.chat == group.chat);
         let facts = CallFacts {
             role: group.role,
             is_in_turn: turn.is_some(),
-            is_task_turn: turn.is_some_and(|turn| turn.called_by.is_none()),
+            is_task_turn: turn.as_ref().is_some_and(|turn| turn.called_by.is_none()),
             task: self.find_task_standing(action).await?,
             destination: self.find_destination(&group, action).await?,
         };
@@ -108,7 +111,7 @@ impl<C: Containers> GroupToolCalls<C> {
         tracing::info!(tool = tool.tool_name(), ?decision, "The agent calls a tool of the host");
         match (decision, turn) {
             (GuardDecision::Allow, Some(turn)) => {
-                self.perform_action(&group, turn, action, facts.destination).await
+                self.perform_action(&group, &turn, action, facts.destination).await
             }
             (GuardDecision::Allow, None) => Ok(ToolAnswer::failed(Denial::NoTurn.sentence())),
             (GuardDecision::Deny(denial), _) => Ok(ToolAnswer::failed(denial.sentence())),
@@ -156,7 +159,7 @@ impl<C: Containers> GroupToolCalls<C> {
     async fn perform_action(
         &self,
         group: &Group,
-        turn: RunningTurn,
+        turn: &RunningTurn,
         action: &ToolAction,
         destination: Destination,
     ) -> Result<ToolAnswer> {
@@ -214,7 +217,7 @@ impl<C: Containers> GroupToolCalls<C> {
         TaskTools { context: &self.context }
     }
 
-    async fn send_text(&self, turn: RunningTurn, chat: ChatId, text: &str) -> Result<ToolAnswer> {
+    async fn send_text(&self, turn: &RunningTurn, chat: ChatId, text: &str) -> Result<ToolAnswer> {
         let people = match chat.is_whatsapp_group() {
             true => self.context.store.recent_senders(&chat).await?,
             false => Vec::new(),
@@ -231,7 +234,12 @@ impl<C: Containers> GroupToolCalls<C> {
         self.send_replies(turn, chat, replies).await
     }
 
-    async fn send_replies(&self, turn: RunningTurn, chat: ChatId, replies: Vec<Reply>) -> Result<ToolAnswer> {
+    async fn send_replies(
+        &self,
+        turn: &RunningTurn,
+        chat: ChatId,
+        replies: Vec<Reply>,
+    ) -> Result<ToolAnswer> {
         let message = TurnMessage { turn: turn.id, chat, replies };
         let written = self.context.store.record_turn_message(message, self.context.clock.now()).await?;
         Ok(match written {

@@ -189,6 +189,25 @@ impl Store {
         .await
     }
 
+    /// The groups with a run that waits to be told to their agents, such as one that somebody has asked for in
+    /// another process.
+    pub async fn groups_with_waiting_runs(&self) -> Result<Vec<GroupName>> {
+        self.with_connection(|connection| {
+            let mut statement = connection.prepare_cached(
+                "SELECT DISTINCT tasks.group_name FROM task_runs INDEXED BY task_runs_open
+                 JOIN tasks ON tasks.id = task_runs.task
+                 JOIN inbox INDEXED BY inbox_task_run ON inbox.task_run = task_runs.id
+                 WHERE task_runs.state IN ('due', 'running') AND task_runs.state = 'due'
+                   AND inbox.state = 'pending'",
+            )?;
+            let names = statement
+                .query_map([], |row| row.get::<_, String>(0))?
+                .collect::<rusqlite::Result<Vec<_>>>()?;
+            names.iter().map(|name| GroupName::parse(name)).collect()
+        })
+        .await
+    }
+
     /// A group's tasks, or all; the next that is due comes first.
     pub async fn tasks(&self, group: Option<&GroupName>) -> Result<Vec<Task>> {
         let group = group.cloned();
@@ -297,7 +316,8 @@ fn insert_run(
         connection
             .prepare_cached(
                 "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at, wake, task_run)
-                 VALUES (?1, ?2, ?3, '', ?4, ?5, ?6, 'wakes', ?7)",
+                 VALUES (?1, ?2, ?3, '', ?4, ?5, ?6, 'wakes', ?7)
+                 ON CONFLICT (chat, wa_id, sender) DO NOTHING",
             )?
             .execute(params![
                 chat.as_str(),

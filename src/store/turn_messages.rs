@@ -12,7 +12,7 @@ use crate::types::{ChatId, TurnId};
 const MESSAGES_MAX: u64 = 20;
 /// How many of the newest rows of `outbox` are looked at for what a turn has said.
 const ROWS_LOOKED_AT: i64 = 500;
-/// A turn that got no answer is tried again, and may say the same once more. Within this time it is said once.
+/// A turn that got no answer is tried again, and may write the same once more. Within this time it is sent once.
 const SAID_ONCE_WITHIN: SignedDuration = SignedDuration::from_mins(10);
 
 /// What an agent says in a chat during its turn.
@@ -28,8 +28,8 @@ pub struct TurnMessage {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TurnMessageResult {
     Written,
-    /// The same was said in this chat a few minutes ago: by this turn, or by one that got no answer and that
-    /// this one tries again.
+    /// The same words were written in this chat a few minutes ago, by a turn that got no answer and that this
+    /// one tries again.
     SaidBefore,
     /// The turn has said as much as it may.
     TooMany,
@@ -87,6 +87,7 @@ fn count_turn_messages(connection: &Connection, turn: TurnId) -> Result<u64> {
     Ok(count.cast_unsigned())
 }
 
+/// Files and reactions are not compared: a file may have changed since, and a reaction replaces the one before.
 fn was_said_before(
     connection: &Connection,
     turn: TurnId,
@@ -95,26 +96,17 @@ fn was_said_before(
     reply: &Reply,
     since: Timestamp,
 ) -> Result<bool> {
-    let (kind, text, path) = match &reply.content {
-        ReplyContent::Text { text, .. } => ("text", text, None),
-        ReplyContent::File { path, caption } => ("file", caption, Some(path)),
-        ReplyContent::Reaction { emoji } => ("reaction", emoji, None),
-    };
+    let ReplyContent::Text { text, .. } = &reply.content else { return Ok(false) };
+    // A turn that the owner has stopped counts as failed, but nothing of it is tried again.
     Ok(connection
         .prepare_cached(
             "SELECT 1 FROM outbox JOIN turns ON turns.id = outbox.turn
              WHERE outbox.id > (SELECT max(id) FROM outbox) - ?1 AND turns.group_name = ?2
-               AND (turns.id = ?8 OR turns.outcome IN ('failed', 'returned', 'lost'))
-               AND chat = ?3 AND kind = ?4 AND text = ?5 AND path IS ?6 AND created_at >= ?7",
+               AND chat = ?3 AND kind = 'text' AND text = ?4 AND created_at >= ?5
+               AND (turns.outcome IN ('returned', 'lost')
+                    OR (turns.outcome = 'failed'
+                        AND EXISTS (SELECT 1 FROM inbox INDEXED BY inbox_claimed
+                                    WHERE turn = ?6 AND state = 'claimed' AND attempts > 1)))",
         )?
-        .exists(params![
-            ROWS_LOOKED_AT,
-            group,
-            chat.as_str(),
-            kind,
-            text,
-            path,
-            to_unix_millis(since),
-            turn.0
-        ])?)
+        .exists(params![ROWS_LOOKED_AT, group, chat.as_str(), text, to_unix_millis(since), turn.0])?)
 }

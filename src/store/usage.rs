@@ -12,6 +12,7 @@ use rusqlite::{Connection, params};
 use super::outbox::enqueue;
 use super::{OutboxChange, Reply, Store, tasks, to_unix_millis, turns};
 use crate::clock::Day;
+use crate::rules::Rules;
 use crate::types::{Group, GroupName, TokenUsage};
 
 /// How often a chat is told that its day's tokens are used up: somebody who calls again within this has just
@@ -55,30 +56,33 @@ impl Store {
     }
 
     /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used
-    /// up: the agent reads it with the next call that it may answer. Runs of tasks have failed. Who called is told `notice`, unless the
+    /// up: the agent reads it with the next call that it may answer. Runs of tasks have failed, each of which the chat is
+    /// told. Who called is told `notice`, unless the
     /// chat was told today within [`LIMIT_TOLD_EVERY`].
     pub async fn skip_over_limit(
         &self,
         group: &Group,
         today: Day,
         notice: String,
+        rules: Rules,
         now: Timestamp,
     ) -> Result<OutboxChange> {
         let group = group.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             turns::release_claimed_rows(&transaction, &group.chat, now)?;
-            let runs = tasks::fail_waiting_runs(&transaction, &group.chat, now)?;
+            let runs = tasks::fail_waiting_runs(&transaction, &group.chat, &rules, now)?;
             let calls = transaction
                 .prepare_cached(
                     "UPDATE inbox INDEXED BY inbox_pending SET wake = 'context'
                      WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending'",
                 )?
                 .execute([group.chat.as_str()])?;
-            let told = if calls + runs > 0 {
-                notify_chat_of_limit(&transaction, &group, today, &notice, now)?
-            } else {
-                OutboxChange::Same
+            // The chat has read of each run by itself.
+            let told = match (calls, runs) {
+                (0, 0) => OutboxChange::Same,
+                (0, _) => OutboxChange::Changed,
+                (_, _) => notify_chat_of_limit(&transaction, &group, today, &notice, now)?,
             };
             transaction.commit()?;
             Ok(told)

@@ -62,6 +62,7 @@ pub enum Denial {
     /// There is no such task, or it is another group's: which of the two is not said.
     UnknownTask,
     TaskMakesTask,
+    TaskChangesGroup,
 }
 
 impl Denial {
@@ -91,10 +92,21 @@ impl Denial {
             Self::UnknownTask => {
                 "There is no such task. Nothing was done. list_tasks shows those that exist."
             }
+            Self::TaskChangesGroup => {
+                "A task changes no groups. Nothing was changed; do not work around it. Say in the chat what should change."
+            }
             Self::TaskMakesTask => {
                 "A task plans no tasks. Nothing was planned; do not work around it. Say in the chat what should be planned."
             }
         }
+    }
+}
+
+/// The rule of what changes groups: the main channel's agent may, if a person has asked.
+pub(super) fn allow_main_for_person(action: &ToolAction, facts: &CallFacts) -> GuardDecision {
+    match allow_main_in_turn(action, facts) {
+        GuardDecision::Allow if facts.is_task_turn => GuardDecision::Deny(Denial::TaskChangesGroup),
+        decision => decision,
     }
 }
 
@@ -120,6 +132,14 @@ pub(super) fn allow_own_task(_: &ToolAction, facts: &CallFacts) -> GuardDecision
         (Role::Member, TaskStanding::OtherGroup) | (_, TaskStanding::Unknown) => {
             GuardDecision::Deny(Denial::UnknownTask)
         }
+    }
+}
+
+/// The same for what lets a task come due, now or again: a task does not do that.
+pub(super) fn allow_planning_own_task(action: &ToolAction, facts: &CallFacts) -> GuardDecision {
+    match allow_own_task(action, facts) {
+        GuardDecision::Allow if facts.is_task_turn => GuardDecision::Deny(Denial::TaskMakesTask),
+        decision => decision,
     }
 }
 
@@ -211,6 +231,25 @@ mod tests {
                     "{tool:?} {facts:?}"
                 );
             }
+        }
+    }
+
+    #[test]
+    fn a_task_plans_no_tasks_by_any_way_and_changes_no_groups() {
+        let facts = CallFacts {
+            is_task_turn: true,
+            task: TaskStanding::OwnGroup,
+            ..facts(Role::Main, Destination::OwnChat)
+        };
+        let decide = |tool: HostTool| tool.decide_call(&ToolAction::PauseTask { task: 7 }, &facts);
+        for tool in [HostTool::ScheduleTask, HostTool::UpdateTask, HostTool::ResumeTask] {
+            assert_eq!(decide(tool), GuardDecision::Deny(Denial::TaskMakesTask), "{tool:?}");
+        }
+        for tool in [HostTool::AddGroup, HostTool::SetGroup, HostTool::RemoveGroup] {
+            assert_eq!(decide(tool), GuardDecision::Deny(Denial::TaskChangesGroup), "{tool:?}");
+        }
+        for tool in [HostTool::PauseTask, HostTool::CancelTask, HostTool::SendMessage, HostTool::ListTasks] {
+            assert_eq!(decide(tool), GuardDecision::Allow, "{tool:?}");
         }
     }
 

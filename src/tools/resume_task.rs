@@ -13,7 +13,7 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     audience: ToolAudience::Everyone,
     parameters: task_number_parameters,
     parse,
-    rule: guard::allow_own_task,
+    rule: guard::allow_planning_own_task,
 };
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {

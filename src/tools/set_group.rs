@@ -16,7 +16,7 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     audience: ToolAudience::Main,
     parameters,
     parse,
-    rule: guard::allow_main_in_turn,
+    rule: guard::allow_main_for_person,
 };
 
 #[derive(Deserialize)]

@@ -15,7 +15,7 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     audience: ToolAudience::Everyone,
     parameters,
     parse,
-    rule: guard::allow_own_task,
+    rule: guard::allow_planning_own_task,
 };
 
 #[derive(Deserialize)]

@@ -281,3 +281,31 @@ async fn a_run_that_the_owner_stops_is_no_failure_and_the_next_one_comes() {
     assert_eq!(world.runs(task).await[0], TaskRunState::Answered);
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_run_from_the_terminal_runs_at_once() {
+    let mut world = World::new(Behaviour::Held).await;
+    let task = world.plans("family", "every 1d", "Count the sheep").await;
+    world.passes(HOUR).await;
+    world.store.run_task_now(task, world.now()).await.unwrap();
+    world.changed_tasks();
+    world.task_done("Seven sheep").await;
+    assert_eq!(world.runs(task).await, [TaskRunState::Answered]);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reminder_that_the_days_tokens_do_not_allow_is_told_as_missed() {
+    let mut world = World::new(Behaviour::Held).await;
+    let task = world.plans("family", "in 10m", "Say that the cake is done").await;
+    world.has_used("family", 900, 100).await;
+    world.limit("family", Some(1_000)).await;
+    let said = world.hears_in("family").await;
+    assert!(
+        said.starts_with("Kai: I did not do task 1 (“Say that the cake is done”) of Sat 21 Nov 13:10"),
+        "{said}"
+    );
+    assert_eq!(world.runs(task).await, [TaskRunState::Failed]);
+    world.silence(HOUR).await;
+    world.ends().await;
+}

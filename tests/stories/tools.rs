@@ -240,3 +240,31 @@ async fn a_group_sees_and_changes_its_own_tasks_and_the_main_channel_all() {
     assert_eq!(world.store.tasks(None).await.unwrap().len(), 1);
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_file_that_has_changed_is_sent_again_and_what_is_asked_anew_is_said_anew() {
+    let mut world = crate::commands::world_of("Olga").await;
+    std::fs::write(world.in_folder("family", "chart.png"), b"red").unwrap();
+    world.says("family", "Ana", "@Kai draw the year").await;
+    let turn = world.prompt().await;
+    for _ in 0..2 {
+        assert_eq!(world.calls("family", "send_file", json!({"path": "chart.png"})).await, "Sent.");
+        world.hears().await;
+    }
+    assert_eq!(world.calls("family", "send_message", json!({"text": "There it is"})).await, "Sent.");
+    assert_eq!(world.hears_in("family").await, "Kai: There it is");
+    turn.step();
+    world.says("family", "Olga", "/stop").await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I have stopped"));
+    // What the agent still wants is not done any more.
+    let said = world.calls("family", "schedule_task", json!({"text": "x", "schedule": "in 5m"})).await;
+    assert!(said.contains("only while you answer") || said.is_empty(), "{said}");
+
+    world.passes(Duration::from_secs(30)).await;
+    world.says("family", "Ana", "@Kai draw it once more").await;
+    let turn = world.prompt().await;
+    assert_eq!(world.calls("family", "send_message", json!({"text": "There it is"})).await, "Sent.");
+    assert_eq!(world.hears_in("family").await, "Kai: There it is");
+    turn.answer("<internal>sent</internal>");
+    world.ends().await;
+}

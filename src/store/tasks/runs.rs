@@ -1,12 +1,17 @@
 //! How the runs of tasks follow the turns that tell them to the agent.
 
 use anyhow::Result;
+use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::super::{Store, from_unix_millis, to_unix_millis};
-use crate::rules::tasks::{PauseReason, TaskAfterRun, TaskRunState, after_task_run, late_by};
-use crate::schedule::LateRule;
+use super::super::outbox::enqueue;
+use super::super::{Reply, Store, from_unix_millis, to_unix_millis};
+use crate::rules::Rules;
+use crate::rules::tasks::{
+    PauseReason, TaskAfterRun, TaskRunState, after_task_run, late_by, limited_run_notice,
+};
+use crate::schedule::{LateRule, parse_zone};
 use crate::types::{ChatId, TokenUsage, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
@@ -16,6 +21,9 @@ pub(super) const TASK_SENDER: &str = "task:";
 pub fn task_id_of_sender(sender: &str) -> i64 {
     sender.strip_prefix(TASK_SENDER).and_then(|id| id.parse().ok()).unwrap_or_default()
 }
+
+/// How many of the newest rows of `inbox` are looked at for those of a turn.
+const ROWS_LOOKED_AT: i64 = 2_000;
 
 impl Store {
     /// Skips the runs that have waited for an agent for longer than the rules of their tasks allow: at the
@@ -96,13 +104,24 @@ pub fn follow_turn_end(
     let runs = statement
         .query_map([turn.0], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(i64, String)>>>()?;
+    // A turn that a person has called for would have used its tokens without the task, too. Its rows are among
+    // the newest of the chat.
+    let is_of_tasks_only = !runs.is_empty()
+        && !connection
+            .prepare_cached(
+                "SELECT 1 FROM inbox INDEXED BY inbox_chat
+                 WHERE chat = ?2 AND id > (SELECT max(id) FROM inbox) - ?3
+                   AND turn = ?1 AND task_run IS NULL AND wake = 'wakes'",
+            )?
+            .exists(params![turn.0, chat.as_str(), ROWS_LOOKED_AT])?;
+    let tokens = if is_of_tasks_only { usage.counted_tokens() } else { 0 };
     for (run, row_state) in runs {
         let end = match row_state.as_str() {
             "done" => TaskRunState::Answered,
             "parked" => TaskRunState::Failed,
             _ => TaskRunState::Due,
         };
-        end_run(connection, run, end, usage.counted_tokens(), now)?;
+        end_run(connection, run, end, tokens, now)?;
     }
     // A row whose task was cancelled meanwhile is not tried again.
     connection
@@ -132,8 +151,13 @@ pub fn abandon_claimed_runs(connection: &Connection, chat: Option<&ChatId>, now:
 }
 
 /// Ends the runs that wait in a chat without an agent having been asked: its day's tokens are used up. That is
-/// no failure of the task. Returns how many there were.
-pub fn fail_waiting_runs(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<usize> {
+/// no failure of the task. The chat is told of each. Returns how many there were.
+pub fn fail_waiting_runs(
+    connection: &Connection,
+    chat: &ChatId,
+    rules: &Rules,
+    now: Timestamp,
+) -> Result<usize> {
     let mut statement = connection.prepare_cached(
         "UPDATE inbox INDEXED BY inbox_pending SET state = 'parked'
          WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes' AND task_run IS NOT NULL RETURNING task_run",
@@ -144,16 +168,26 @@ pub fn fail_waiting_runs(connection: &Connection, chat: &ChatId, now: Timestamp)
         connection
             .prepare_cached("UPDATE task_runs SET state = 'failed', ended_at = ?2 WHERE id = ?1")?
             .execute(params![run, to_unix_millis(now)])?;
+        let (task, text, zone, due_at): (i64, String, String, i64) = connection
+            .prepare_cached(
+                "SELECT tasks.id, tasks.text, tasks.zone, due_at FROM task_runs JOIN tasks ON tasks.id = task
+                 WHERE task_runs.id = ?1",
+            )?
+            .query_row([run], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
+        let zone = parse_zone(&zone).unwrap_or(TimeZone::UTC);
+        let notice = limited_run_notice(rules, (task, &text), from_unix_millis(due_at), &zone);
+        enqueue::enqueue_reply(connection, chat, None, &Reply::from_text(notice), now)?;
     }
     Ok(runs.len())
 }
 
-/// Writes where a run is after a turn, and what follows for its task.
 /// Ends the runs of a chat that wait or go on, since the owner has stopped all work there. That is no failure.
 pub fn stop_runs_of_chat(connection: &Connection, chat: &ChatId, now: Timestamp) -> Result<()> {
     let mut statement = connection.prepare_cached(
-        "SELECT task_run FROM inbox
-         WHERE chat = ?1 AND state IN ('pending', 'claimed') AND task_run IS NOT NULL",
+        "SELECT task_runs.id FROM task_runs INDEXED BY task_runs_open
+         JOIN inbox INDEXED BY inbox_task_run ON inbox.task_run = task_runs.id
+         WHERE task_runs.state IN ('due', 'running') AND inbox.chat = ?1
+           AND inbox.state IN ('pending', 'claimed')",
     )?;
     let runs =
         statement.query_map([chat.as_str()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
@@ -163,6 +197,7 @@ pub fn stop_runs_of_chat(connection: &Connection, chat: &ChatId, now: Timestamp)
     Ok(())
 }
 
+/// Writes where a run is after a turn, and what follows for its task.
 fn end_run(connection: &Connection, run: i64, end: TaskRunState, tokens: u64, now: Timestamp) -> Result<()> {
     let is_over = !matches!(end, TaskRunState::Due | TaskRunState::Running);
     let task: Option<(i64, u64)> = connection
