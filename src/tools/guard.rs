@@ -104,10 +104,9 @@ impl Denial {
 
 /// The rule of what changes groups: the main channel's agent may, if a person has asked.
 pub(super) fn allow_main_for_person(action: &ToolAction, facts: &CallFacts) -> GuardDecision {
-    match allow_main_in_turn(action, facts) {
-        GuardDecision::Allow if facts.is_task_turn => GuardDecision::Deny(Denial::TaskChangesGroup),
-        decision => decision,
-    }
+    let decision = allow_main_in_turn(action, facts);
+    let is_of_task = decision == GuardDecision::Allow && facts.is_task_turn;
+    if is_of_task { GuardDecision::Deny(Denial::TaskChangesGroup) } else { decision }
 }
 
 /// The rule of what only the main channel's agent may do, and only while it answers.
@@ -137,10 +136,9 @@ pub(super) fn allow_own_task(_: &ToolAction, facts: &CallFacts) -> GuardDecision
 
 /// The same for what lets a task come due, now or again: a task does not do that.
 pub(super) fn allow_planning_own_task(action: &ToolAction, facts: &CallFacts) -> GuardDecision {
-    match allow_own_task(action, facts) {
-        GuardDecision::Allow if facts.is_task_turn => GuardDecision::Deny(Denial::TaskMakesTask),
-        decision => decision,
-    }
+    let decision = allow_own_task(action, facts);
+    let is_of_task = decision == GuardDecision::Allow && facts.is_task_turn;
+    if is_of_task { GuardDecision::Deny(Denial::TaskMakesTask) } else { decision }
 }
 
 #[cfg(test)]
