@@ -108,7 +108,7 @@ impl<C: Containers> GroupToolCalls<C> {
             destination: self.find_destination(&group, action).await?,
         };
         let decision = tool.decide_call(action, &facts);
-        tracing::info!(tool = tool.tool_name(), ?decision, "The agent calls a tool of the host");
+        tracing::debug!(tool = tool.tool_name(), ?decision, "The agent calls a tool of the host");
         match (decision, turn) {
             (GuardDecision::Allow, Some(turn)) => {
                 self.perform_action(&group, &turn, action, facts.destination).await
