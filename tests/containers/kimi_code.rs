@@ -5,6 +5,7 @@ use std::fs;
 
 use insta::assert_snapshot;
 use nanokimi::agent::Engine;
+use nanokimi::tools::HostTool;
 use nanokimi::types::Role;
 use support::container_world::{World, search};
 use support::test_service;
@@ -41,7 +42,10 @@ async fn it_answers_works_and_says_to_the_model_what_it_is() {
         "TodoList",
         "Write",
     ];
-    assert_eq!(tools, of_a_turn, "and none that asks somebody, or goes on after it");
+    let of_host = HostTool::offered_to(Role::Member).map(|tool| format!("mcp__host__{}", tool.tool_name()));
+    let mut expected: Vec<String> = of_a_turn.map(str::to_owned).into_iter().chain(of_host).collect();
+    expected.sort_unstable();
+    assert_eq!(tools, expected, "and none that asks somebody, or goes on after it");
     let prompt = world.system_prompt();
     assert!(prompt.contains("You are Kai, and you live in a chat."), "{prompt}");
     world.ends().await;
