@@ -287,7 +287,10 @@ fn encode_tool(tool: HostTool) -> Value {
 }
 
 fn encode_tool_answer(id: &str, answer: &ToolAnswer) -> String {
-    let value = json!({"is_error": answer.is_error, "output": answer.text, "message": "", "display": []});
+    // The engine breaks off its turn at an error without a message.
+    let message = if answer.is_error { answer.text.as_str() } else { "" };
+    let value =
+        json!({"is_error": answer.is_error, "output": answer.text, "message": message, "display": []});
     encode_rpc_result(&id.into(), json!({"tool_call_id": id, "return_value": value}))
 }
 
@@ -744,6 +747,10 @@ mod tests {
             json!({"jsonrpc": "2.0", "id": "t1", "result": {"tool_call_id": "t1", "return_value":
                 {"is_error": false, "output": "Sent.", "message": "", "display": []}}})
         );
+        let refused = ToolAnswer::failed("Not allowed.");
+        let said = line(wire.encode_request(Request::ToolAnswer { id: "t1".to_owned(), answer: refused }));
+        let said: Value = serde_json::from_str(&said).unwrap();
+        assert_eq!(said["result"]["return_value"]["message"], "Not allowed.", "an error needs a message");
         for lie in [r#""id":"t2""#, r#""id":7"#, r#""id":null"#] {
             let lied = called.replacen(r#""id":"t1""#, lie, 1);
             assert!(!matches!(wire.handle_line(lied.as_bytes()), Incoming::Event(_)), "{lied}");
