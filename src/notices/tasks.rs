@@ -41,7 +41,6 @@ pub fn task_over_tokens_notice(lang: Lang, task: i64, text: &str) -> String {
     }
 }
 
-/// nanokimi was killed while a task ran.
 /// A run was not begun, as the tokens of the day are used up.
 pub fn task_over_daily_limit_notice(
     lang: Lang,
@@ -61,6 +60,7 @@ pub fn task_over_daily_limit_notice(
     }
 }
 
+/// nanokimi was killed while a task ran.
 pub fn task_outcome_unknown_notice(
     lang: Lang,
     task: i64,

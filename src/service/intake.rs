@@ -10,10 +10,11 @@ use tokio::sync::{Notify, mpsc, oneshot};
 use super::ahead::AheadHint;
 use super::media;
 use crate::bridge::Batch;
+use crate::commands::GivenCommand;
 use crate::container::Containers;
 use crate::login::config_toml;
 use crate::session::SessionContext;
-use crate::store::{IntakeResult, OutboxChange, Rules, StoppedTurn, is_caused_by_data};
+use crate::store::{IntakeResult, OutboxChange, StoppedTurn, is_caused_by_data};
 use crate::types::{Event, GroupName, IncomingMessage};
 
 /// Most batches that are stored by one commit.
@@ -110,11 +111,18 @@ async fn store_each_event<C: Containers>(
 }
 
 async fn record_event_batch<C>(host: &SessionContext<C>, events: Vec<Event>) -> Result<IntakeResult> {
-    // Read each time: the owner may change the file while the service runs.
-    let models =
-        config_toml::read_offered_models(&host.paths.engine_config_file(), host.settings.model.as_deref());
-    let rules = Rules { models, ..host.settings.store_rules() };
+    let mut rules = host.settings.store_rules();
+    // Only a command needs them. Read each time: the owner may change the file while the service runs.
+    if events.iter().any(is_command) {
+        let file = host.paths.engine_config_file();
+        rules.models = config_toml::read_offered_models(&file, host.settings.model.as_deref());
+    }
     host.store.record_events(events, rules, host.clock.now()).await
+}
+
+/// Whether this may be a command, whoever has written it.
+fn is_command(event: &Event) -> bool {
+    matches!(event, Event::Message(message) if GivenCommand::from_text(&message.text).is_some())
 }
 
 /// What is stored of an event that cannot be stored: of a message, that it came.

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 use crate::types::GroupName;
 use crate::writing::parse_trigger_word;
@@ -40,8 +40,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let AddGroupArguments { name, chat, trigger } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let AddGroupArguments { name, chat, trigger } = read_arguments(arguments)?;
     let name = GroupName::parse(&name).map_err(|error| error.to_string())?;
     let trigger =
         trigger.as_deref().map(parse_trigger_word).transpose().map_err(|error| error.to_string())?;

@@ -1,5 +1,6 @@
 //! The parts of a tool: each tool's file has one such definition.
 
+use serde::de::DeserializeOwned;
 use serde_json::Value;
 
 use super::action::ToolAction;
@@ -24,4 +25,9 @@ pub(super) enum ToolAudience {
     Everyone,
     /// The agent of the main channel alone.
     Main,
+}
+
+/// The arguments of a call as its tool's type has them. The error is a sentence for the model.
+pub(super) fn read_arguments<T: DeserializeOwned>(arguments: Value) -> Result<T, String> {
+    serde_json::from_value(arguments).map_err(|error| error.to_string())
 }

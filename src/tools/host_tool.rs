@@ -11,10 +11,6 @@ use super::{
 };
 use crate::types::Role;
 
-/// Most bytes of all tools together, as a model is told of them: the Kimi API refuses lists of tools above about
-/// 15 KB, and the engine has tools of its own.
-pub const OFFERED_BYTES_MAX: usize = 12 * 1024;
-
 /// A tool that an agent can call on the host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum HostTool {
@@ -119,6 +115,10 @@ impl HostTool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// Most bytes of all tools together, as a model is told of them: the Kimi API refuses lists of tools above about
+    /// 15 KB, and the engine has tools of its own.
+    const OFFERED_BYTES_MAX: usize = 12 * 1024;
 
     #[test]
     fn all_tools_together_are_small_enough_for_the_api() {

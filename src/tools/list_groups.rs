@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
@@ -25,6 +25,6 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let ListGroupsArguments {} = serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let ListGroupsArguments {} = read_arguments(arguments)?;
     Ok(ToolAction::ListGroups)
 }

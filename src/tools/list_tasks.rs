@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
@@ -26,6 +26,6 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let ListTasksArguments {} = serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let ListTasksArguments {} = read_arguments(arguments)?;
     Ok(ToolAction::ListTasks)
 }

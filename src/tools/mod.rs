@@ -30,4 +30,4 @@ mod update_task;
 
 pub use action::{ToolAction, ToolAnswer};
 pub use guard::{CallFacts, Denial, Destination, GuardDecision, TaskStanding};
-pub use host_tool::{HostTool, OFFERED_BYTES_MAX};
+pub use host_tool::HostTool;

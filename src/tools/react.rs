@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 
 /// Longest emoji, in characters: a family of seven with its joiners.
@@ -35,7 +35,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let ReactArguments { emoji } = serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let ReactArguments { emoji } = read_arguments(arguments)?;
     let emoji = emoji.trim();
     let is_emoji = !emoji.is_empty()
         && emoji.chars().count() <= EMOJI_MAX_CHARS

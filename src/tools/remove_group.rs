@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 use crate::types::GroupName;
 
@@ -33,8 +33,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let RemoveGroupArguments { name } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let RemoveGroupArguments { name } = read_arguments(arguments)?;
     GroupName::parse(&name).map(|name| ToolAction::RemoveGroup { name }).map_err(|error| error.to_string())
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard::{CallFacts, Denial, Destination, GuardDecision};
 use crate::rules::tasks::TaskDraft;
 use crate::types::Role;
@@ -51,8 +51,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let ScheduleTaskArguments { text, schedule, zone, late, max_tokens, group } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let ScheduleTaskArguments { text, schedule, zone, late, max_tokens, group } = read_arguments(arguments)?;
     Ok(ToolAction::ScheduleTask { group, draft: TaskDraft { text, schedule, zone, late, max_tokens } })
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
@@ -37,8 +37,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let SendFileArguments { path, caption } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let SendFileArguments { path, caption } = read_arguments(arguments)?;
     if path.trim().is_empty() {
         return Err("`path` is empty".to_owned());
     }

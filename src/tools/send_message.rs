@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard::{CallFacts, Denial, Destination, GuardDecision};
 use crate::types::Role;
 
@@ -39,8 +39,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let SendMessageArguments { text, to } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let SendMessageArguments { text, to } = read_arguments(arguments)?;
     if text.trim().is_empty() {
         return Err("`text` is empty".to_owned());
     }

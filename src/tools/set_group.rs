@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 use crate::types::GroupName;
 use crate::writing::parse_trigger_word;
@@ -41,8 +41,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let SetGroupArguments { name, trigger, daily_tokens } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let SetGroupArguments { name, trigger, daily_tokens } = read_arguments(arguments)?;
     let name = GroupName::parse(&name).map_err(|error| error.to_string())?;
     let trigger =
         trigger.as_deref().map(parse_trigger_word).transpose().map_err(|error| error.to_string())?;

@@ -3,6 +3,8 @@
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+use super::definition::read_arguments;
+
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
 struct TaskNumberArguments {
@@ -19,8 +21,7 @@ pub(super) fn task_number_parameters() -> Value {
 }
 
 pub(super) fn parse_task_number(arguments: Value) -> Result<i64, String> {
-    let TaskNumberArguments { task } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let TaskNumberArguments { task } = read_arguments(arguments)?;
     Ok(task)
 }
 

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments};
 use super::guard;
 use crate::rules::tasks::TaskEdit;
 
@@ -46,8 +46,7 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let UpdateTaskArguments { task, text, schedule, zone, late, max_tokens } =
-        serde_json::from_value(arguments).map_err(|error| error.to_string())?;
+    let UpdateTaskArguments { task, text, schedule, zone, late, max_tokens } = read_arguments(arguments)?;
     let max_tokens = max_tokens.map(|tokens| Some(tokens).filter(|tokens| *tokens > 0));
     let edit = TaskEdit { text, schedule, zone, late, max_tokens };
     if edit == TaskEdit::default() {
