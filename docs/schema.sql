@@ -329,3 +329,25 @@ CREATE TABLE kept_sessions (
     PRIMARY KEY (group_name, engine_session),
     UNIQUE (group_name, name)
 ) STRICT;
+
+-- The questions to the owner in the main channel, and how each has ended. asker: the group whose agent has asked, with the
+-- chat that it had then; NULL if nanokimi itself has. action, target_chat, target_group, text: what is done if the owner
+-- allows it. about: the chat or the person, as the question calls it. question_id: the question's message, which the
+-- owner answers. void: the owner has allowed it, and it was not done, as things had changed.
+CREATE TABLE approvals (
+    id INTEGER PRIMARY KEY AUTOINCREMENT,
+    asker TEXT,
+    asker_chat TEXT,
+    action TEXT NOT NULL CHECK (action IN ('send_message', 'remove_group', 'serve_chat', 'ask_owner')),
+    target_chat TEXT,
+    target_group TEXT,
+    text TEXT NOT NULL DEFAULT '',
+    about TEXT NOT NULL,
+    question_id TEXT NOT NULL UNIQUE,
+    asked_at INTEGER NOT NULL,
+    expires_at INTEGER NOT NULL,
+    state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'granted', 'refused', 'expired', 'void')),
+    ended_at INTEGER
+) STRICT;
+CREATE INDEX approvals_open ON approvals (expires_at) WHERE state = 'open';
+CREATE INDEX approvals_chat ON approvals (target_chat) WHERE action = 'serve_chat';

@@ -12,10 +12,10 @@ use std::time::Duration;
 use jiff::tz::{self, TimeZone};
 
 use crate::notices;
-use crate::types::{Engine, Lang, Secret, TranscriptionServer};
+use crate::types::{DirectChatPolicy, Engine, Lang, Secret, TranscriptionServer};
 
 /// Every setting, with its text in `.env.example`. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 24] = [
+pub const SETTINGS: [&str; 25] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
@@ -33,6 +33,7 @@ pub const SETTINGS: [&str; 24] = [
     "IDLE_MINUTES",
     "TURN_MINUTES",
     "ANSWER_WITHIN_HOURS",
+    "DIRECT_CHATS",
     "MEDIA_MB",
     "TRANSCRIBE_URL",
     "TRANSCRIBE_KEY",
@@ -109,6 +110,8 @@ pub struct Config {
     pub turn_timeout: Duration,
     /// If nanokimi was away, a call that is older than this is only context.
     pub answer_within: Duration,
+    /// Which direct chats are served besides the main channel.
+    pub direct_chats: DirectChatPolicy,
     /// Larger files are not fetched from WhatsApp, and not sent to it.
     pub media_limit_bytes: u64,
     /// What turns voice notes into words. `None`: nothing does.
@@ -207,6 +210,13 @@ impl Config {
             answer_within: duration_from_minutes(
                 values.parse_number_setting("ANSWER_WITHIN_HOURS", 24, 1, 24 * 30) * 60,
             ),
+            direct_chats: values
+                .parse_choice_setting(
+                    "DIRECT_CHATS",
+                    &DirectChatPolicy::ALL.map(|policy| (policy.name(), policy)),
+                    &[("nobody", DirectChatPolicy::Listed), ("all", DirectChatPolicy::Anyone)],
+                )
+                .unwrap_or_default(),
             media_limit_bytes: values.parse_number_setting("MEDIA_MB", 32, 1, 100) * 1024 * 1024,
             transcription: values.parse_transcription_setting(),
             agent_memory_mb: values.parse_number_setting("AGENT_MEMORY_MB", 768, 256, 1024 * 1024),

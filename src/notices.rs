@@ -4,6 +4,7 @@
 //! then what to do; if only the owner can help, it names the command to run. Never shows an error's own
 //! words.
 
+mod approvals;
 mod commands;
 mod tasks;
 mod troubles;
@@ -12,6 +13,10 @@ use std::collections::BTreeMap;
 
 use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
+pub use approvals::{
+    HeldWords, chat_greeting, chat_served_notice, expired_notice, granted_notice, new_chat_served_notice,
+    owner_question, question_over_notice, question_void_notice, refused_notice,
+};
 pub use commands::{
     ChatStatus, SessionChange, StoppedWork, UsageSums, back_command_summary, model_chosen_notice,
     model_command_summary, model_list_notice, name_placeholder, new_command_summary,

@@ -24,7 +24,7 @@ pub use messages::{
 };
 pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 pub use room::DiskSpace;
-pub use senders::{OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
+pub use senders::{DirectChatPolicy, OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
 pub use transcription::{TranscriptionServer, VoiceWords};
 pub use web::{HostName, WebPolicy, WebTraffic};
 
@@ -65,6 +65,11 @@ impl ChatId {
     /// A chat with several people, as WhatsApp marks it.
     pub fn is_whatsapp_group(&self) -> bool {
         self.0.ends_with("@g.us")
+    }
+
+    /// A chat with one person, by their phone number or by the name that hides it.
+    pub fn is_direct_whatsapp_chat(&self) -> bool {
+        self.0.ends_with("@s.whatsapp.net") || self.0.ends_with("@lid")
     }
 
     /// A chat that lives in a terminal, not on WhatsApp.

@@ -262,6 +262,7 @@ impl Install {
                 turn: config.turn_timeout,
             },
             answer_within: config.answer_within,
+            direct_chats: config.direct_chats,
             media_limit_bytes: config.media_limit_bytes,
             max_agents: config.max_agents,
             agents_memory_bytes: self.agents_memory_bytes(),

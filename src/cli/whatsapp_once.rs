@@ -16,7 +16,7 @@ use crate::bridge::{self, Batch, Content, Order, Recipients};
 use crate::config::OwnNumber;
 use crate::login::config_toml;
 use crate::store::{ReplyContent, Rules, SendAttempt, SendResult, Store};
-use crate::types::{Answer, ChatId, Event, LinkState, LinkedAccount, MessageId};
+use crate::types::{Answer, ChatId, DirectChatPolicy, Event, LinkState, LinkedAccount, MessageId};
 
 /// Answers of WhatsApp's server that nobody has looked at yet.
 pub const ANSWERS_IN_FLIGHT: usize = 64;
@@ -87,6 +87,8 @@ fn intake_rules(install: &Install) -> Rules {
             &install.paths.engine_config_file(),
             config.model.as_deref(),
         ),
+        // Nobody is asked anything while chats are being chosen.
+        direct_chats: DirectChatPolicy::Listed,
     }
 }
 

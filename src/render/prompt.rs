@@ -38,7 +38,7 @@ const TIME_FORMAT: &str = "%b %-d, %Y, %-I:%M %p";
 impl PromptAuthor {
     fn name(&self) -> Option<&str> {
         match self {
-            Self::Kai | Self::Task { .. } => None,
+            Self::Kai | Self::Host | Self::Task { .. } => None,
             Self::Person { name, .. } => Some(name),
         }
     }
@@ -172,14 +172,18 @@ impl PromptRenderer<'_> {
         let name = match &message.author {
             PromptAuthor::Kai => "yours",
             PromptAuthor::Person { .. } => "message",
+            PromptAuthor::Host => "notice",
             PromptAuthor::Task { .. } => "task",
         };
         let id = match &message.author {
-            PromptAuthor::Task { id, .. } => id.to_string(),
-            PromptAuthor::Kai | PromptAuthor::Person { .. } => self.render_name(message.id.as_str()),
+            PromptAuthor::Host => String::new(),
+            PromptAuthor::Task { id, .. } => format!(" id=\"{id}\""),
+            PromptAuthor::Kai | PromptAuthor::Person { .. } => {
+                format!(" id=\"{}\"", self.render_name(message.id.as_str()))
+            }
         };
         format!(
-            "<{name} id=\"{id}\"{} time=\"{}\"{}>{}{}{}{}</{name}>",
+            "<{name}{id}{} time=\"{}\"{}>{}{}{}{}</{name}>",
             self.render_author(&message.author),
             message.sent_at.to_zoned(self.zone.clone()).strftime(TIME_FORMAT),
             match message.forwarded {
@@ -200,7 +204,7 @@ impl PromptRenderer<'_> {
             self.render_name(quote.id.as_str()),
             match &quote.author {
                 PromptAuthor::Kai => " yours=\"true\"".to_owned(),
-                author @ (PromptAuthor::Person { .. } | PromptAuthor::Task { .. }) =>
+                author @ (PromptAuthor::Person { .. } | PromptAuthor::Host | PromptAuthor::Task { .. }) =>
                     self.render_author(author),
             },
             if quote.is_claimed { " unverified=\"true\"" } else { "" },
@@ -213,7 +217,7 @@ impl PromptRenderer<'_> {
     /// A name tells people apart for people, the id for the agent.
     fn render_author(&self, author: &PromptAuthor) -> String {
         match author {
-            PromptAuthor::Kai => String::new(),
+            PromptAuthor::Kai | PromptAuthor::Host => String::new(),
             PromptAuthor::Task { late_by, .. } if late_by.is_zero() => String::new(),
             PromptAuthor::Task { late_by, .. } => {
                 format!(" late=\"{}\"", describe_duration(Lang::En, *late_by))
@@ -390,6 +394,17 @@ mod tests {
         <messages>
         <task id="7" time="Jan 1, 2024, 12:00 AM">water the &lt;plants&gt;</task>
         <task id="7" late="2 h 5 min" time="Jan 1, 2024, 12:00 AM">water the &lt;plants&gt;</task>
+        </messages>
+        "#);
+    }
+
+    #[test]
+    fn what_nanokimi_itself_says_is_no_message() {
+        let notice = PromptMessage { author: PromptAuthor::Host, ..from("", "The owner answers: <yes>") };
+        insta::assert_snapshot!(prompt(&TimeZone::UTC, &[notice]), @r#"
+        <context timezone="UTC" />
+        <messages>
+        <notice time="Jan 1, 2024, 12:00 AM">The owner answers: &lt;yes&gt;</notice>
         </messages>
         "#);
     }

@@ -9,12 +9,14 @@
 //! | [`absence`] | what was asked too long ago |
 //! | [`delivery`] | a reply, after an attempt to send it and after WhatsApp's answer |
 //! | [`tasks`] | a task, what is due of it, and the end of a run |
+//! | [`approvals`] | what only the owner can allow or answer |
 //! | [`refusals`] | what people hear whose calls are refused |
 //! | [`turns`] | the messages of a turn that has ended |
 //! | [`extra_folders`] | which folders of the host a container may see |
 //! | [`outage`] | a trouble of all chats, and the people who are told of it |
 
 pub mod absence;
+pub mod approvals;
 pub mod delivery;
 pub mod extra_folders;
 pub mod inbox;
@@ -27,7 +29,7 @@ use std::time::Duration;
 
 use jiff::tz::TimeZone;
 
-use crate::types::{Engine, Lang, OfferedModels};
+use crate::types::{DirectChatPolicy, Engine, Lang, OfferedModels};
 
 /// The values that decide about messages, and how nanokimi itself speaks in chats.
 #[derive(Clone, Debug)]
@@ -44,6 +46,8 @@ pub struct Rules {
     /// The engine of groups that have chosen none.
     pub engine: Engine,
     pub models: OfferedModels,
+    /// Which direct chats are served.
+    pub direct_chats: DirectChatPolicy,
 }
 
 impl Rules {
@@ -66,6 +70,7 @@ mod tests {
             zone: TimeZone::UTC,
             engine: Engine::KimiCode,
             models: OfferedModels::default(),
+            direct_chats: DirectChatPolicy::Listed,
         }
     }
 }

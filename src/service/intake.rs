@@ -156,7 +156,7 @@ async fn handle_stored_events<C: Containers>(
     taken: IntakeResult,
     hints: &IntakeHints,
 ) {
-    let IntakeResult { woken, expected, warmed, stopped, outbox, unread, taken_back } = taken;
+    let IntakeResult { woken, expected, warmed, stopped, outbox, unread, asked, taken_back } = taken;
     // First: the chat has been told that they are over.
     for turn in stopped {
         hints.turn_stops.send(turn).await.ok();
@@ -166,6 +166,9 @@ async fn handle_stored_events<C: Containers>(
     }
     if unread {
         hints.unread.notify_one();
+    }
+    if asked {
+        host.tasks_hint.notify_one();
     }
     for (group, path) in taken_back {
         media::remove_media_file(host, &group, path).await;

@@ -1,4 +1,4 @@
-//! Makes of a stored reply the content that the bridge sends. Opens files in the group's folder.
+//! Makes of a stored reply the content that the bridge sends. Opens files in the folder of the group that sends them.
 //!
 //! A file that cannot be sent becomes a sentence in the chat, so that nobody waits for it in vain.
 
@@ -44,7 +44,7 @@ pub async fn build_content<C: Containers>(
     }
 }
 
-/// Opens a file of the chat's group, or says why it is not sent.
+/// Opens a file of the group whose agent sends it, or says why it is not sent.
 async fn open_outgoing_file<C: Containers>(
     context: &SessionContext<C>,
     reply: &DueReply,
@@ -59,7 +59,7 @@ async fn open_outgoing_file<C: Containers>(
         .await
         .map_err(|error| SendError::Later(format!("{error:#}")))?;
     let group = group.ok_or_else(not_registered)?;
-    let folder = context.paths.group_folder(&group.name);
+    let folder = context.paths.group_folder(reply.author.as_ref().unwrap_or(&group.name));
     let path = relative_to_group(path).to_owned();
     let name = path.rsplit('/').next().unwrap_or_default().to_owned();
     let opened = run_blocking(move || folders::open_beneath(&folder, &path)).await;

@@ -1,4 +1,5 @@
-//! Brings tasks to their groups on time, and tells chats what went wrong with tasks.
+//! Brings tasks to their groups on time, tells chats what went wrong with tasks, and ends the questions that the
+//! owner has not answered in time.
 //!
 //! The rows say what is due, and when. This sleeps until then, or until somebody has changed a task: in this
 //! process by the hint, in another one by the signal. Nothing is polled. But the wall clock may be set, and
@@ -55,8 +56,8 @@ pub async fn run_scheduler<C: Containers>(
 ) -> Infallible {
     let mut scheduler = Scheduler { context, hints, started_ahead: Vec::new(), last_look: None };
     loop {
-        let pause = scheduler.handle_due_tasks().await.unwrap_or_else(|error| {
-            tracing::error!("Failed to look after tasks: {error:#}");
+        let pause = scheduler.handle_due_work().await.unwrap_or_else(|error| {
+            tracing::error!("Failed to look after tasks and questions: {error:#}");
             Some(ERROR_PAUSE)
         });
         tokio::select! {
@@ -75,6 +76,26 @@ async fn sleep_or_never(pause: Option<Duration>) {
 }
 
 impl<C: Containers> Scheduler<'_, C> {
+    /// Returns for how long nothing is to be done then, if ever.
+    async fn handle_due_work(&mut self) -> Result<Option<Duration>> {
+        let of_tasks = self.handle_due_tasks().await?;
+        let of_questions = self.end_old_questions().await?;
+        Ok(of_tasks.into_iter().chain(of_questions).min())
+    }
+
+    /// Ends the questions to the owner that are over; the rest as [`Self::handle_due_tasks`].
+    async fn end_old_questions(&self) -> Result<Option<Duration>> {
+        let (now, rules) = (self.context.clock.now(), self.context.settings.store_rules());
+        let expired = self.context.store.expire_approvals(rules, now).await?;
+        for group in expired.woken {
+            self.hints.woken.send(group).await.ok();
+        }
+        if expired.outbox == OutboxChange::Changed {
+            self.context.outbox_hint.notify_one();
+        }
+        Ok(expired.next_at.map(|next_at| pause_of(next_at.duration_since(now))))
+    }
+
     /// Claims what is due and wakes its groups; returns for how long nothing is to be done then, if ever.
     async fn handle_due_tasks(&mut self) -> Result<Option<Duration>> {
         let store = &self.context.store;

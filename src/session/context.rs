@@ -30,7 +30,7 @@ pub struct SessionContext<C> {
     pub orders: mpsc::Sender<Order>,
     /// Tells delivery that the outbox has something new.
     pub outbox_hint: Arc<Notify>,
-    /// Tells the scheduler that tasks, or their runs, have changed.
+    /// Tells the scheduler that tasks, their runs, or questions to the owner have changed.
     pub tasks_hint: Arc<Notify>,
     /// Set when the containers that an earlier run left are gone.
     pub swept: Arc<OnceCell<()>>,

@@ -305,7 +305,7 @@ impl<C: Containers> SessionDriver<C> {
         let input = self.build_input(&group, &mut claim).await;
         self.turn = Some(Turn::from_claim(&claim, &group, &input));
         if let Some(engine) = &self.engine {
-            let turn = RunningTurn { id: claim.turn, chat: group.chat.clone(), called_by: claim.called_by };
+            let turn = RunningTurn::from_claim(&claim, &group.chat);
             engine.running_turn.send_replace(Some(turn));
         }
         self.progress = Some(ProgressSchedule::new(Instant::now()));
@@ -361,10 +361,10 @@ impl<C: Containers> SessionDriver<C> {
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.send_read_receipts(&chat, &claim);
         let input = self.build_input(&group, &mut claim).await;
-        if let (Some(engine), Some(row)) = (&self.engine, claim.called_by) {
+        let more = RunningTurn::from_claim(&claim, &chat);
+        if let (Some(engine), false) = (&self.engine, more.is_of_task()) {
             // A person has called for it now, perhaps in the turn of a task.
-            let turn = RunningTurn { id, chat: chat.clone(), called_by: Some(row) };
-            engine.running_turn.send_replace(Some(turn));
+            engine.running_turn.send_replace(Some(more));
         }
         if let Some(turn) = &mut self.turn {
             turn.record_steer(claim, &input);

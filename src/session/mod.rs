@@ -9,7 +9,7 @@
 //! - `turn` gathers an answer, `replies` makes it ready to be sent, `ending` writes it down. `progress` is
 //!   what the chat sees meanwhile.
 //! - `tool_calls` does what the agent asks of the host, if the guard in `tools` allows it;
-//!   `task_tools` is its part about tasks.
+//!   `task_tools` is its part about tasks, `held_calls` the one about what only the owner can allow.
 //! - `troubles` knows which trouble is worth another try. `memory` doubts what an agent has left if engines
 //!   fail on it. `recovery` comes after a session that broke off.
 //! - `context` is what all sessions share, `settings` among it; `mailbox` is what they and dispatch tell each
@@ -19,6 +19,7 @@ mod context;
 mod driver;
 mod ending;
 mod engine_life;
+mod held_calls;
 mod images;
 mod launch;
 pub mod machine;

@@ -8,7 +8,7 @@ use super::machine::TimeLimits;
 use crate::container::spec::ContainerLimits;
 use crate::folders::AllowlistPlace;
 use crate::store::Rules;
-use crate::types::{Engine, Group, InstallId, Lang, OfferedModels, TranscriptionServer};
+use crate::types::{DirectChatPolicy, Engine, Group, InstallId, Lang, OfferedModels, TranscriptionServer};
 
 #[derive(Clone, Debug)]
 pub struct Settings {
@@ -28,6 +28,8 @@ pub struct Settings {
     pub time_limits: TimeLimits,
     /// What called Kai longer ago than this, while nanokimi was away, is only context.
     pub answer_within: Duration,
+    /// Which direct chats are served besides the main channel.
+    pub direct_chats: DirectChatPolicy,
     /// Larger files are neither fetched from WhatsApp nor sent to it.
     pub media_limit_bytes: u64,
     /// The most containers that run at once.
@@ -62,6 +64,7 @@ impl Settings {
             engine: self.engine,
             // Intake adds them, which answers commands.
             models: OfferedModels::default(),
+            direct_chats: self.direct_chats,
         }
     }
 

@@ -9,13 +9,14 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 
 use super::context::SessionContext;
+use super::held_calls::HeldCalls;
 use super::replies::{QuotePlacement, build_replies};
 use super::task_tools::TaskTools;
 use super::turn::TurnAnswer;
 use crate::agent::{Agent, EngineToolCall, Request};
 use crate::container::Containers;
 use crate::egress::ToolCall;
-use crate::store::{Reply, ReplyContent, RowId, TurnMessage, TurnMessageResult};
+use crate::store::{Claim, Reply, ReplyContent, RowId, TurnMessage, TurnMessageResult};
 use crate::tools::{
     CallFacts, Denial, Destination, GuardDecision, HostTool, TaskStanding, ToolAction, ToolAnswer,
 };
@@ -32,6 +33,20 @@ pub struct RunningTurn {
     pub chat: ChatId,
     /// The message that called for it.
     pub called_by: Option<RowId>,
+    has_owner_answer: bool,
+}
+
+impl RunningTurn {
+    /// The turn that these messages are of.
+    pub fn from_claim(claim: &Claim, chat: &ChatId) -> Self {
+        let Claim { turn, called_by, has_owner_answer, .. } = *claim;
+        Self { id: turn, chat: chat.clone(), called_by, has_owner_answer }
+    }
+
+    /// Whether nobody but a task has called for it.
+    pub fn is_of_task(&self) -> bool {
+        self.called_by.is_none() && !self.has_owner_answer
+    }
 }
 
 /// Starts the task for the calls of one container. It ends when the sender of its calls is gone. The watch says
@@ -103,7 +118,7 @@ impl<C: Containers> GroupToolCalls<C> {
         let facts = CallFacts {
             role: group.role,
             is_in_turn: turn.is_some(),
-            is_task_turn: turn.as_ref().is_some_and(|turn| turn.called_by.is_none()),
+            is_task_turn: turn.as_ref().is_some_and(RunningTurn::is_of_task),
             task: self.find_task_standing(action).await?,
             destination: self.find_destination(&group, action).await?,
         };
@@ -113,7 +128,12 @@ impl<C: Containers> GroupToolCalls<C> {
             (GuardDecision::Allow, Some(turn)) => {
                 self.perform_action(&group, &turn, action, facts.destination).await
             }
-            (GuardDecision::Allow, None) => Ok(ToolAnswer::failed(Denial::NoTurn.sentence())),
+            (GuardDecision::Hold, Some(turn)) => {
+                self.held_calls().hold_call(&group, &turn, action, facts.destination).await
+            }
+            (GuardDecision::Allow | GuardDecision::Hold, None) => {
+                Ok(ToolAnswer::failed(Denial::NoTurn.sentence()))
+            }
             (GuardDecision::Deny(denial), _) => Ok(ToolAnswer::failed(denial.sentence())),
         }
     }
@@ -165,17 +185,12 @@ impl<C: Containers> GroupToolCalls<C> {
     ) -> Result<ToolAnswer> {
         match action {
             ToolAction::SendMessage { text, .. } => {
-                let chat = match destination {
-                    Destination::Registered(_, chat) => chat,
-                    Destination::OwnChat | Destination::Unregistered(_) | Destination::Unknown => {
-                        group.chat.clone()
-                    }
-                };
-                self.send_text(turn, chat, text).await
+                self.send_text(turn, chat_of_destination(group, destination), text).await
             }
-            ToolAction::SendFile { path, caption } => {
+            ToolAction::SendFile { path, caption, .. } => {
                 let content = ReplyContent::File { path: path.clone(), caption: caption.clone() };
-                self.send_replies(turn, group.chat.clone(), vec![Reply { content, to: None }]).await
+                let chat = chat_of_destination(group, destination);
+                self.send_replies(turn, chat, vec![Reply { content, to: None }]).await
             }
             ToolAction::React { emoji } => {
                 let content = ReplyContent::Reaction { emoji: emoji.clone() };
@@ -195,7 +210,10 @@ impl<C: Containers> GroupToolCalls<C> {
             ToolAction::SetGroup { name, trigger, daily_tokens } => {
                 self.set_group(name, trigger.as_ref(), *daily_tokens).await
             }
-            ToolAction::RemoveGroup { name } => self.remove_group(name).await,
+            // The guard holds them.
+            ToolAction::RemoveGroup { .. } | ToolAction::AskOwner { .. } => {
+                Ok(ToolAnswer::failed("Only the owner can allow this. Nothing was done."))
+            }
             ToolAction::ScheduleTask { draft, .. } => {
                 let of_group = match destination {
                     Destination::Registered(name, _) => name,
@@ -211,6 +229,10 @@ impl<C: Containers> GroupToolCalls<C> {
             ToolAction::ResumeTask { task } => self.task_tools().resume_task(*task).await,
             ToolAction::CancelTask { task } => self.task_tools().cancel_task(*task).await,
         }
+    }
+
+    fn held_calls(&self) -> HeldCalls<'_, C> {
+        HeldCalls { context: &self.context }
     }
 
     fn task_tools(&self) -> TaskTools<'_, C> {
@@ -312,22 +334,17 @@ impl<C: Containers> GroupToolCalls<C> {
         self.context.store.update_group(&group).await?;
         Ok(ToolAnswer::done(format!("The group {name} was changed.")))
     }
+}
 
-    async fn remove_group(&self, name: &GroupName) -> Result<ToolAnswer> {
-        match self.context.store.group_by_name(name).await? {
-            None => Ok(unknown_group_answer(name)),
-            Some(group) if group.role == Role::Main => {
-                Ok(ToolAnswer::failed("The main channel cannot be removed from here. Nothing was changed."))
-            }
-            Some(_) => {
-                self.context.store.remove_group(name).await?;
-                Ok(ToolAnswer::done(format!("The group {name} is not served any more.")))
-            }
-        }
+/// The chat to which something is sent that the guard has allowed.
+fn chat_of_destination(group: &Group, destination: Destination) -> ChatId {
+    match destination {
+        Destination::Registered(_, chat) => chat,
+        Destination::OwnChat | Destination::Unregistered(_) | Destination::Unknown => group.chat.clone(),
     }
 }
 
-fn unknown_group_answer(name: &GroupName) -> ToolAnswer {
+pub(super) fn unknown_group_answer(name: &GroupName) -> ToolAnswer {
     ToolAnswer::failed(format!(
         "There is no group {name}. Nothing was changed; list_groups shows those that exist."
     ))

@@ -195,6 +195,7 @@ mod tests {
         Claim {
             turn: TurnId(1),
             called_by: rows.last().copied(),
+            has_owner_answer: false,
             rows,
             messages: Vec::new(),
             earlier: Vec::new(),

@@ -3,7 +3,7 @@
 use jiff::SignedDuration;
 use rusqlite::Row;
 
-use super::{AttachedTo, RowId, from_unix_millis, media, people, tasks};
+use super::{AttachedTo, RowId, approvals, from_unix_millis, media, people, tasks};
 use crate::rules::inbox::{WakeDecision, text_for_agent};
 use crate::types::{Forwarded, MessageId, PromptAuthor, PromptMessage, PromptQuote, SenderId};
 
@@ -55,6 +55,7 @@ pub(super) fn claimed_from_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
         .map(|run| (run, tasks::lateness_of_row(sent_at, turn_began_at)));
     let author = match task_run {
         Some((_, late_by)) => PromptAuthor::Task { id: tasks::task_id_of_sender(&sender), late_by },
+        None if approvals::is_host_sender(&sender) => PromptAuthor::Host,
         None => person("person", "sender_name")?,
     };
     let message = PromptMessage {

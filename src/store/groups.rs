@@ -73,14 +73,7 @@ impl Store {
 
     pub async fn group_by_name(&self, name: &GroupName) -> Result<Option<Group>> {
         let name = name.clone();
-        self.with_connection(move |connection| {
-            connection
-                .prepare_cached(&format!("SELECT {COLUMNS} FROM groups WHERE name = ?1"))?
-                .query_row([name.as_str()], group_from_row)
-                .optional()?
-                .transpose()
-        })
-        .await
+        self.with_connection(move |connection| read_group(connection, &name)).await
     }
 
     /// Registers a group.
@@ -94,13 +87,7 @@ impl Store {
             if let Some(taken) = registration_conflict(&transaction, &group)? {
                 bail!("{taken}");
             }
-            transaction.execute(
-                "INSERT INTO groups (name, chat, role, added_at) VALUES (?1, ?2, ?3, ?4)",
-                params![group.name.as_str(), group.chat.as_str(), role_name(group.role), to_unix_millis(now)],
-            )?;
-            // Whom an earlier group of this name allowed is not allowed in this one.
-            delete_sender_rows(&transaction, &group.name)?;
-            update_group_settings(&transaction, &group)?;
+            insert_group(&transaction, &group, now)?;
             transaction.commit()?;
             Ok(())
         })
@@ -120,23 +107,40 @@ impl Store {
         let name = name.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            transaction.execute(
-                "UPDATE inbox SET state = 'done' WHERE state = 'pending'
-                 AND chat = (SELECT chat FROM groups WHERE name = ?1)",
-                [name.as_str()],
-            )?;
-            transaction.execute(
-                "UPDATE outbox SET state = 'dead', error = 'the group was removed'
-                 WHERE state IN ('queued', 'sent') AND chat = (SELECT chat FROM groups WHERE name = ?1)",
-                [name.as_str()],
-            )?;
-            delete_sender_rows(&transaction, &name)?;
-            transaction.execute("DELETE FROM groups WHERE name = ?1", [name.as_str()])?;
+            delete_group(&transaction, &name)?;
             transaction.commit()?;
             Ok(())
         })
         .await
     }
+}
+
+/// Registers a group whose name and chat are free.
+pub(super) fn insert_group(connection: &Connection, group: &Group, now: Timestamp) -> Result<()> {
+    connection.execute(
+        "INSERT INTO groups (name, chat, role, added_at) VALUES (?1, ?2, ?3, ?4)",
+        params![group.name.as_str(), group.chat.as_str(), role_name(group.role), to_unix_millis(now)],
+    )?;
+    // Whom an earlier group of this name allowed is not allowed in this one.
+    delete_sender_rows(connection, &group.name)?;
+    update_group_settings(connection, group)
+}
+
+/// Unregisters a group; what of it is over, [`Store::remove_group`] says.
+pub(super) fn delete_group(connection: &Connection, name: &GroupName) -> Result<()> {
+    connection.execute(
+        "UPDATE inbox SET state = 'done' WHERE state = 'pending'
+         AND chat = (SELECT chat FROM groups WHERE name = ?1)",
+        [name.as_str()],
+    )?;
+    connection.execute(
+        "UPDATE outbox SET state = 'dead', error = 'the group was removed'
+         WHERE state IN ('queued', 'sent') AND chat = (SELECT chat FROM groups WHERE name = ?1)",
+        [name.as_str()],
+    )?;
+    delete_sender_rows(connection, name)?;
+    connection.execute("DELETE FROM groups WHERE name = ?1", [name.as_str()])?;
+    Ok(())
 }
 
 fn update_group_settings(connection: &Connection, group: &Group) -> Result<()> {
@@ -210,6 +214,14 @@ fn registration_conflict(connection: &Connection, group: &Group) -> Result<Optio
         )));
     }
     Ok(None)
+}
+
+pub(super) fn read_group(connection: &Connection, name: &GroupName) -> Result<Option<Group>> {
+    connection
+        .prepare_cached(&format!("SELECT {COLUMNS} FROM groups WHERE name = ?1"))?
+        .query_row([name.as_str()], group_from_row)
+        .optional()?
+        .transpose()
 }
 
 /// The group of a chat, if it has one, by any of the chat's names. If two names were registered before they

@@ -7,6 +7,7 @@
 //! ```
 //! Claims and their endings are in `turns`; what the authors change later is in `changes`.
 
+mod approvals;
 mod changes;
 mod commands;
 mod refusals;
@@ -49,6 +50,8 @@ pub struct IntakeResult {
     pub outbox: OutboxChange,
     /// Whether there are messages that could not be read.
     pub unread: bool,
+    /// Whether the owner was asked something, whose time for an answer runs.
+    pub asked: bool,
     /// Files of messages that were taken back, to be removed: whose group, and the path in its folder.
     pub taken_back: Vec<(GroupName, String)>,
 }
@@ -223,7 +226,9 @@ impl<'a> Intake<'a> {
     fn handle_message(&mut self, message: &IncomingMessage) -> Result<()> {
         groups::record_chat_seen(self.connection, &message.chat, self.now)?;
         groups::record_disappearing_timer(self.connection, &message.chat, message.expires_secs)?;
-        let Some(group) = groups::read_group_by_chat(self.connection, &message.chat)? else { return Ok(()) };
+        let Some(group) = groups::read_group_by_chat(self.connection, &message.chat)? else {
+            return self.handle_unserved_message(message);
+        };
         unread::resolve_unread_message(self.connection, &group.chat, &message.id)?;
         let quoted = message.quote.as_ref().map(|quote| &quote.id);
         let is_known = self.is_duplicate_or_own(&group, &message.id, &message.sender)?;
@@ -243,6 +248,9 @@ impl<'a> Intake<'a> {
             quotes: if is_known { QuotedAuthor::Other } else { self.quoted_author(&group, quoted)? },
         };
         let edit = if is_known { None } else { self.find_earlier_edit(&group, message)? };
+        if !is_known && edit.is_none() && self.settle_owner_answer(&group, message)? {
+            return Ok(());
+        }
         let standing = match (facts.sender, command) {
             (SenderStanding::Owner, Some(command)) if !is_known => self.chat_standing(&group, command)?,
             (SenderStanding::Owner | SenderStanding::Other, _) => ChatStanding::default(),

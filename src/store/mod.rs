@@ -4,6 +4,7 @@
 //! wake-up only a hint. Each hand-over is one transaction, in the module of its table. Calls run on Tokio's
 //! blocking pool; one connection is enough, since SQLite writes one at a time anyway.
 
+mod approvals;
 mod claimed;
 mod errors;
 mod groups;
@@ -42,6 +43,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+pub use approvals::{ExpiredApprovals, HeldCall, HoldResult};
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
 pub use inbox::{IntakeResult, StoppedTurn};
@@ -205,7 +207,11 @@ impl Store {
         while self.with_connection(move |connection| delete_expired_batch(connection, before)).await?
             == ExpiryProgress::MoreLeft
         {}
-        self.with_connection(move |connection| tasks::delete_done_tasks(connection, before)).await
+        self.with_connection(move |connection| {
+            approvals::delete_old_approvals(connection, before)?;
+            tasks::delete_done_tasks(connection, before)
+        })
+        .await
     }
 }
 
@@ -306,6 +312,7 @@ mod tests {
             zone: jiff::tz::TimeZone::UTC,
             engine: Engine::KimiCode,
             models: crate::types::OfferedModels::default(),
+            direct_chats: crate::types::DirectChatPolicy::Listed,
         }
     }
 

@@ -60,7 +60,8 @@ impl Store {
                 "SELECT id, chat, wa_id, kind, text, mentions, path, quote_id, quote_sender, quote_text,
                         (SELECT expires_secs FROM chats WHERE chats.id IN {}), put_off_at, pause_millis,
                         created_at, (SELECT name FROM groups WHERE groups.chat = reply.chat), attempts,
-                        iif(kind = 'file', message, NULL)
+                        iif(kind = 'file', message, NULL),
+                        iif(kind = 'file', (SELECT group_name FROM turns WHERE turns.id = reply.turn), NULL)
                  FROM outbox AS reply
                  WHERE id IN (SELECT min(id) FROM outbox INDEXED BY outbox_queued
                               WHERE state = 'queued' AND iif(?1 IS NULL, chat NOT LIKE 'console:%', chat = ?1)
@@ -431,11 +432,17 @@ fn due_reply_from_row(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
         }),
         None => None,
     };
-    let group: Option<String> = row.get(14)?;
-    let reply = DueReply {
+    let (group, author): (Option<String>, Option<String>) = (row.get(14)?, row.get(17)?);
+    let parsed = |name: Option<String>| name.map(|name| GroupName::parse(&name)).transpose();
+    let (group, author) = match (parsed(group), parsed(author)) {
+        (Ok(group), Ok(author)) => (group, author),
+        (Err(error), _) | (_, Err(error)) => return Ok(Err(error)),
+    };
+    Ok(Ok(DueReply {
         row: row.get(0)?,
         chat: ChatId::new(row.get::<_, String>(1)?),
-        group: None,
+        group,
+        author,
         id: MessageId::new(row.get::<_, String>(2)?),
         content,
         quote,
@@ -444,8 +451,7 @@ fn due_reply_from_row(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
         written_at: from_unix_millis(row.get(13)?),
         attempts: row.get(15)?,
         message: row.get(16)?,
-    };
-    Ok(group.map(|name| GroupName::parse(&name)).transpose().map(|group| DueReply { group, ..reply }))
+    }))
 }
 
 #[cfg(test)]

@@ -81,6 +81,17 @@ pub(super) fn is_same_person(connection: &Connection, one: &str, other: &str) ->
     Ok(connection.prepare_cached(&sql)?.exists([one, other])?)
 }
 
+/// The digits of a person's phone number, if it is known.
+pub(super) fn read_phone_number(connection: &Connection, person: &SenderId) -> Result<Option<String>> {
+    let sql = format!(
+        "SELECT names.id FROM {} AS names WHERE names.id LIKE '%@s.whatsapp.net' LIMIT 1",
+        aliases_sql("?1").replacen("SELECT ?1", "SELECT ?1 AS id", 1)
+    );
+    let name: Option<String> =
+        connection.prepare_cached(&sql)?.query_row([person.as_str()], |row| row.get(0)).optional()?;
+    Ok(name.and_then(|name| Some(name.split_once('@')?.0.to_owned())))
+}
+
 /// Sees to it that somebody who writes is a person with a number of their own, which prompts tell.
 pub(super) fn ensure_person(connection: &Connection, id: &SenderId) -> Result<()> {
     let is_known = connection.prepare_cached("SELECT 1 FROM people WHERE id = ?1")?.exists([id.as_str()])?;

@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 14] = ["
+const MIGRATIONS: [&str; 15] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -373,6 +373,24 @@ const MIGRATIONS: [&str; 14] = ["
         PRIMARY KEY (group_name, engine_session),
         UNIQUE (group_name, name)
     ) STRICT;
+", "
+    CREATE TABLE approvals (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        asker TEXT,
+        asker_chat TEXT,
+        action TEXT NOT NULL CHECK (action IN ('send_message', 'remove_group', 'serve_chat', 'ask_owner')),
+        target_chat TEXT,
+        target_group TEXT,
+        text TEXT NOT NULL DEFAULT '',
+        about TEXT NOT NULL,
+        question_id TEXT NOT NULL UNIQUE,
+        asked_at INTEGER NOT NULL,
+        expires_at INTEGER NOT NULL,
+        state TEXT NOT NULL DEFAULT 'open' CHECK (state IN ('open', 'granted', 'refused', 'expired', 'void')),
+        ended_at INTEGER
+    ) STRICT;
+    CREATE INDEX approvals_open ON approvals (expires_at) WHERE state = 'open';
+    CREATE INDEX approvals_chat ON approvals (target_chat) WHERE action = 'serve_chat';
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

@@ -15,7 +15,9 @@ use crate::rules::inbox::WakeDecision;
 use crate::rules::turns::{
     MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
 };
-use crate::types::{ChatId, Engine, Group, MessageId, PromptMessage, SenderId, TokenUsage, TurnId};
+use crate::types::{
+    ChatId, Engine, Group, MessageId, PromptAuthor, PromptMessage, SenderId, TokenUsage, TurnId,
+};
 
 /// Rows in the hands of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -27,8 +29,11 @@ pub struct Claim {
     pub messages: Vec<PromptMessage>,
     /// What was said before, if that was with another engine: this one has not heard it.
     pub earlier: Vec<PromptMessage>,
-    /// The newest message of them that calls Kai: the answer is to it. Nobody wrote what a task says.
+    /// The newest message of them that calls Kai: the answer is to it. Nobody wrote what a task says, or what
+    /// nanokimi itself says.
     pub called_by: Option<RowId>,
+    /// Whether it tells the owner's answer to a question of the agent.
+    pub has_owner_answer: bool,
     /// The same rows by who sent them, in the order of each sender's first.
     pub senders: Vec<(SenderId, Vec<MessageId>)>,
 }
@@ -290,12 +295,18 @@ fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, 
         messages: Vec::new(),
         earlier: Vec::new(),
         called_by: None,
+        has_owner_answer: false,
         senders: Vec::new(),
     };
     for ClaimedRow { row, sender, wake, task_run, message } in claimed {
         claim.rows.push(row);
         if let Some((run, late_by)) = task_run {
             tasks::record_running_run(transaction, run, turn, late_by)?;
+            claim.messages.push(message);
+            continue;
+        }
+        if message.author == PromptAuthor::Host {
+            claim.has_owner_answer |= wake == WakeDecision::Wakes;
             claim.messages.push(message);
             continue;
         }

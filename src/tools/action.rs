@@ -13,8 +13,13 @@ pub enum ToolAction {
     },
     /// `path` is as the agent wrote it: the code that opens it must not trust it.
     SendFile {
+        /// As in [`ToolAction::SendMessage`].
+        to: Option<String>,
         path: String,
         caption: String,
+    },
+    AskOwner {
+        question: String,
     },
     /// On the message that called for the running turn.
     React {
@@ -60,8 +65,10 @@ impl ToolAction {
     /// The other chat or group that it names.
     pub fn named_destination(&self) -> Option<&str> {
         match self {
-            Self::SendMessage { to: named, .. } | Self::ScheduleTask { group: named, .. } => named.as_deref(),
-            Self::SendFile { .. }
+            Self::SendMessage { to: named, .. }
+            | Self::SendFile { to: named, .. }
+            | Self::ScheduleTask { group: named, .. } => named.as_deref(),
+            Self::AskOwner { .. }
             | Self::React { .. }
             | Self::ListChats
             | Self::ListGroups
@@ -85,6 +92,7 @@ impl ToolAction {
             | Self::CancelTask { task } => Some(*task),
             Self::SendMessage { .. }
             | Self::SendFile { .. }
+            | Self::AskOwner { .. }
             | Self::React { .. }
             | Self::ListChats
             | Self::ListGroups

@@ -44,6 +44,8 @@ pub enum Destination {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GuardDecision {
     Allow,
+    /// Only if the owner allows it, or because it is a question to them.
+    Hold,
     Deny(Denial),
 }
 
@@ -55,8 +57,10 @@ pub enum Denial {
     MainChannelOnly,
     OtherChat,
     UnknownChat,
-    /// It exists, and Kai does not serve it: nobody there expects Kai.
+    /// It exists, and Kai does not serve it: nobody there expects a file.
     UnservedChat,
+    /// The owner reads this chat anyway.
+    OwnersChannel,
     OtherGroup,
     UnknownGroup,
     /// There is no such task, or it is another group's: which of the two is not said.
@@ -80,9 +84,10 @@ impl Denial {
                 "There is no such chat. Nothing was sent. list_chats shows the chats that exist, with their ids."
             }
             Self::UnservedChat => {
-                "This chat is not served. Nothing was sent; do not work around it. Ask the owner whether it should be \
-                 added with add_group."
+                "This chat is not served, and files go only to chats that are. Nothing was sent; do not work around it. \
+                 Ask the owner whether it should be added with add_group."
             }
+            Self::OwnersChannel => "This is the owner's own channel: ask in your answer. Nothing was sent.",
             Self::OtherGroup => {
                 "You may plan tasks of your own group only. Nothing was planned; do not work around it. Leave out \"group\"."
             }
@@ -107,6 +112,27 @@ pub(super) fn allow_main_for_person(action: &ToolAction, facts: &CallFacts) -> G
     let decision = allow_main_in_turn(action, facts);
     let is_of_task = decision == GuardDecision::Allow && facts.is_task_turn;
     if is_of_task { GuardDecision::Deny(Denial::TaskChangesGroup) } else { decision }
+}
+
+/// The same for what cannot be taken back: the owner is asked first.
+pub(super) fn hold_main_for_person(action: &ToolAction, facts: &CallFacts) -> GuardDecision {
+    match allow_main_for_person(action, facts) {
+        GuardDecision::Allow | GuardDecision::Hold => GuardDecision::Hold,
+        GuardDecision::Deny(denial) => GuardDecision::Deny(denial),
+    }
+}
+
+/// The rule of what is sent to a chat that a call may name: the own one, and from the main channel others. Of a
+/// chat that Kai does not serve, `unserved` says.
+pub(super) fn allow_destination(facts: &CallFacts, unserved: GuardDecision) -> GuardDecision {
+    match (facts.role, &facts.destination) {
+        _ if !facts.is_in_turn => GuardDecision::Deny(Denial::NoTurn),
+        (_, Destination::OwnChat) => GuardDecision::Allow,
+        (Role::Member, _) => GuardDecision::Deny(Denial::OtherChat),
+        (Role::Main, Destination::Registered(..)) => GuardDecision::Allow,
+        (Role::Main, Destination::Unregistered(_)) => unserved,
+        (Role::Main, Destination::Unknown) => GuardDecision::Deny(Denial::UnknownChat),
+    }
 }
 
 /// The rule of what only the main channel's agent may do, and only while it answers.
@@ -172,13 +198,13 @@ mod tests {
 
     #[test]
     fn a_message_goes_to_the_own_chat_and_from_the_main_channel_to_any_that_kai_serves() {
-        use GuardDecision::{Allow, Deny};
+        use GuardDecision::{Allow, Deny, Hold};
         let unregistered = || Destination::Unregistered(ChatId::new("unknown@g.us"));
         for (role, destination, expected) in [
             (Role::Main, Destination::OwnChat, Allow),
             (Role::Main, registered("other"), Allow),
             (Role::Main, registered("third"), Allow),
-            (Role::Main, unregistered(), Deny(Denial::UnservedChat)),
+            (Role::Main, unregistered(), Hold),
             (Role::Main, Destination::Unknown, Deny(Denial::UnknownChat)),
             (Role::Member, Destination::OwnChat, Allow),
             (Role::Member, registered("main"), Deny(Denial::OtherChat)),
@@ -204,7 +230,14 @@ mod tests {
             (HostTool::ListChats, ToolAction::ListChats),
         ] {
             let of_role = |role| tool.decide_call(&action, &facts(role, Destination::OwnChat));
-            assert_eq!(of_role(Role::Main), GuardDecision::Allow, "{tool:?}");
+            let of_main = match tool {
+                HostTool::RemoveGroup => GuardDecision::Hold,
+                other => {
+                    assert_ne!(other, HostTool::AskOwner);
+                    GuardDecision::Allow
+                }
+            };
+            assert_eq!(of_role(Role::Main), of_main, "{tool:?}");
             assert_eq!(of_role(Role::Member), GuardDecision::Deny(Denial::MainChannelOnly), "{tool:?}");
         }
     }

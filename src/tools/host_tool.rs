@@ -6,7 +6,7 @@ use super::action::ToolAction;
 use super::definition::{ToolAudience, ToolDefinition};
 use super::guard::{CallFacts, GuardDecision};
 use super::{
-    add_group, cancel_task, list_chats, list_groups, list_tasks, pause_task, react, remove_group,
+    add_group, ask_owner, cancel_task, list_chats, list_groups, list_tasks, pause_task, react, remove_group,
     resume_task, schedule_task, send_file, send_message, set_group, update_task,
 };
 use crate::types::Role;
@@ -17,6 +17,7 @@ pub enum HostTool {
     SendMessage,
     SendFile,
     React,
+    AskOwner,
     ListChats,
     ListGroups,
     AddGroup,
@@ -31,10 +32,11 @@ pub enum HostTool {
 }
 
 impl HostTool {
-    pub const ALL: [Self; 14] = [
+    pub const ALL: [Self; 15] = [
         Self::SendMessage,
         Self::SendFile,
         Self::React,
+        Self::AskOwner,
         Self::ScheduleTask,
         Self::ListTasks,
         Self::UpdateTask,
@@ -53,6 +55,7 @@ impl HostTool {
             Self::SendMessage => send_message::DEFINITION,
             Self::SendFile => send_file::DEFINITION,
             Self::React => react::DEFINITION,
+            Self::AskOwner => ask_owner::DEFINITION,
             Self::ListChats => list_chats::DEFINITION,
             Self::ListGroups => list_groups::DEFINITION,
             Self::AddGroup => add_group::DEFINITION,
@@ -184,6 +187,7 @@ mod tests {
             "send_message",
             "send_file",
             "react",
+            "ask_owner",
             "schedule_task",
             "list_tasks",
             "update_task",

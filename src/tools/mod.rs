@@ -10,6 +10,7 @@
 
 mod action;
 mod add_group;
+mod ask_owner;
 mod cancel_task;
 mod definition;
 mod guard;

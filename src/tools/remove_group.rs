@@ -14,7 +14,7 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     audience: ToolAudience::Main,
     parameters,
     parse,
-    rule: guard::allow_main_for_person,
+    rule: guard::hold_main_for_person,
 };
 
 #[derive(Deserialize)]

@@ -5,15 +5,16 @@ use serde_json::{Value, json};
 
 use super::action::ToolAction;
 use super::definition::{ToolAudience, ToolDefinition, read_arguments};
-use super::guard;
+use super::guard::{self, CallFacts, Denial, GuardDecision};
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     name: "send_file",
-    description: "Sends a file of your work folder to the chat at once, while you go on working.",
+    description: "Sends a file of your work folder to the chat at once, while you go on working. In the owner's main \
+                  channel, `to` names another chat that is served: a group's name, or its chat's id.",
     audience: ToolAudience::Everyone,
     parameters,
     parse,
-    rule: guard::allow_in_turn,
+    rule,
 };
 
 #[derive(Deserialize)]
@@ -22,6 +23,7 @@ struct SendFileArguments {
     path: String,
     #[serde(default)]
     caption: String,
+    to: Option<String>,
 }
 
 fn parameters() -> Value {
@@ -30,6 +32,7 @@ fn parameters() -> Value {
         "properties": {
             "path": {"type": "string", "description": "Relative to your work folder"},
             "caption": {"type": "string"},
+            "to": {"type": "string", "description": "Another chat; main channel only"},
         },
         "required": ["path"],
         "additionalProperties": false,
@@ -37,11 +40,15 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let SendFileArguments { path, caption } = read_arguments(arguments)?;
+    let SendFileArguments { path, caption, to } = read_arguments(arguments)?;
     if path.trim().is_empty() {
         return Err("`path` is empty".to_owned());
     }
-    Ok(ToolAction::SendFile { path, caption })
+    Ok(ToolAction::SendFile { to: to.filter(|to| !to.trim().is_empty()), path, caption })
+}
+
+fn rule(_: &ToolAction, facts: &CallFacts) -> GuardDecision {
+    guard::allow_destination(facts, GuardDecision::Deny(Denial::UnservedChat))
 }
 
 #[cfg(test)]
@@ -51,10 +58,16 @@ mod tests {
     #[test]
     fn it_needs_a_path() {
         let read = parse(json!({"path": "chart.png", "caption": "The year"}));
-        let expected = ToolAction::SendFile { path: "chart.png".to_owned(), caption: "The year".to_owned() };
-        assert_eq!(read, Ok(expected));
+        let of_file = |to: Option<&str>, caption: &str| ToolAction::SendFile {
+            to: to.map(str::to_owned),
+            path: "chart.png".to_owned(),
+            caption: caption.to_owned(),
+        };
+        assert_eq!(read, Ok(of_file(None, "The year")));
+        let to_family = json!({"path": "chart.png", "to": "family"});
+        assert_eq!(parse(to_family), Ok(of_file(Some("family"), "")));
         assert!(parse(json!({"caption": "The year"})).is_err());
         assert!(parse(json!({"path": " "})).is_err());
-        assert!(parse(json!({"path": "a", "to": "main"})).is_err());
+        assert!(parse(json!({"path": "a", "from": "main"})).is_err());
     }
 }

@@ -5,14 +5,14 @@ use serde_json::{Value, json};
 
 use super::action::ToolAction;
 use super::definition::{ToolAudience, ToolDefinition, read_arguments};
-use super::guard::{CallFacts, Denial, Destination, GuardDecision};
-use crate::types::Role;
+use super::guard::{self, CallFacts, GuardDecision};
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     name: "send_message",
     description: "Sends a message to the chat at once, while you go on working: to say what takes long, or a part of \
                   the result. Your answer at the end is sent by itself, so do not send it with this tool too. In the \
-                  owner's main channel, `to` names another chat: a group's name, or a chat's id from list_chats.",
+                  owner's main channel, `to` names another chat: a group's name, or a chat's id from list_chats; if that \
+                  chat is not served, the owner is asked first.",
     audience: ToolAudience::Everyone,
     parameters,
     parse,
@@ -47,14 +47,7 @@ fn parse(arguments: Value) -> Result<ToolAction, String> {
 }
 
 fn rule(_: &ToolAction, facts: &CallFacts) -> GuardDecision {
-    match (facts.role, &facts.destination) {
-        _ if !facts.is_in_turn => GuardDecision::Deny(Denial::NoTurn),
-        (_, Destination::OwnChat) => GuardDecision::Allow,
-        (Role::Member, _) => GuardDecision::Deny(Denial::OtherChat),
-        (Role::Main, Destination::Registered(..)) => GuardDecision::Allow,
-        (Role::Main, Destination::Unregistered(_)) => GuardDecision::Deny(Denial::UnservedChat),
-        (Role::Main, Destination::Unknown) => GuardDecision::Deny(Denial::UnknownChat),
-    }
+    guard::allow_destination(facts, GuardDecision::Hold)
 }
 
 #[cfg(test)]

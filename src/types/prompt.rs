@@ -28,6 +28,8 @@ pub enum PromptAuthor {
         id: String,
         name: String,
     },
+    /// nanokimi itself: what the owner has answered, say.
+    Host,
     /// Nobody wrote it now: it was planned for the time at which it was sent.
     Task {
         id: i64,

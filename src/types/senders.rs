@@ -28,6 +28,30 @@ impl SenderPolicy {
     }
 }
 
+/// Which direct chats Kai serves besides the main channel.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum DirectChatPolicy {
+    /// Those that the owner has added.
+    #[default]
+    Listed,
+    /// The same; and when somebody else writes, the owner is asked once.
+    Ask,
+    /// All in which somebody writes.
+    Anyone,
+}
+
+impl DirectChatPolicy {
+    pub const ALL: [Self; 3] = [Self::Listed, Self::Ask, Self::Anyone];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Listed => "listed",
+            Self::Ask => "ask",
+            Self::Anyone => "anyone",
+        }
+    }
+}
+
 /// What happens with the messages of people who may not ask.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum OthersPolicy {

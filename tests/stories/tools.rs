@@ -17,7 +17,7 @@ const REAL_LIMIT: Duration = Duration::from_secs(20);
 
 impl World {
     /// The agent of a group calls a tool. Returns what the model reads.
-    async fn calls(&self, group: &str, tool: &str, arguments: Value) -> String {
+    pub async fn calls(&self, group: &str, tool: &str, arguments: Value) -> String {
         let (done, is_done) = mpsc::channel();
         // Paused time stands still while a thread works.
         let time_stands = tokio::task::spawn_blocking(move || is_done.recv_timeout(REAL_LIMIT));
@@ -107,6 +107,44 @@ async fn the_main_channels_agent_writes_to_other_chats_and_no_other_agent_does()
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_file_of_the_main_channel_goes_to_another_chat() {
+    let mut world = World::new(Behaviour::Held).await;
+    std::fs::write(world.in_folder("main", "plan.pdf"), b"of main").unwrap();
+    std::fs::write(world.in_folder("family", "plan.pdf"), b"of the family").unwrap();
+    world.says("main", "Owner", "send the family my plan").await;
+    let turn = world.prompt().await;
+    let plan = json!({"path": "plan.pdf", "to": "family"});
+    assert_eq!(world.calls("main", "send_file", plan.clone()).await, "Sent.");
+    let heard = world.hears().await;
+    assert_eq!(heard.group, "family");
+    assert!(
+        matches!(&heard.what, support::test_service::What::File { bytes, .. } if bytes == b"of main"),
+        "{heard:?}"
+    );
+    let friends = nanokimi::bridge::Event::Chat {
+        id: nanokimi::types::ChatId::new("friends@g.us"),
+        name: "Friends".to_owned(),
+        members: Some(5),
+    };
+    world.tells(vec![friends]).await;
+    for (to, why) in
+        [("friends@g.us", "files go only to chats that are"), ("nobody", "There is no such chat")]
+    {
+        let said = world.calls("main", "send_file", json!({"path": "plan.pdf", "to": to})).await;
+        assert!(said.contains(why), "{said}");
+    }
+    turn.answer("Done.");
+    assert_eq!(world.hears_in("main").await, "Kai: Done.");
+    world.says("family", "Ana", "@Kai send that to Olga").await;
+    let turn = world.prompt().await;
+    let said = world.calls("family", "send_file", json!({"path": "plan.pdf", "to": "main"})).await;
+    assert!(said.contains("do not work around it"), "{said}");
+    turn.answer("No.");
+    assert_eq!(world.hears_in("family").await, "Kai: No.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_agent_that_nobody_has_asked_says_nothing() {
     let mut world = World::new(Behaviour::Held).await;
     world.says("family", "Ana", "@Kai hello").await;
@@ -163,10 +201,9 @@ async fn the_owner_has_kai_serve_another_chat() {
     assert_eq!(world.calls("main", "set_group", limited).await, "The group friends was changed.");
     let friends = world.store.group_by_name(&test_service::name("friends")).await.unwrap().unwrap();
     assert_eq!((friends.role, friends.daily_tokens), (Role::Member, Some(5000)));
-    assert_eq!(
-        world.calls("main", "remove_group", json!({"name": "friends"})).await,
-        "The group friends is not served any more."
-    );
+    let said = world.calls("main", "remove_group", json!({"name": "friends"})).await;
+    assert!(said.starts_with("The owner is asked first"), "{said}");
+    assert!(world.hears_in("main").await.starts_with("Kai: May I stop serving the group friends?"));
     assert!(world.calls("main", "remove_group", json!({"name": "main"})).await.contains("cannot be removed"));
     turn.answer("I do.");
     assert_eq!(world.hears_in("main").await, "Kai: I do.");

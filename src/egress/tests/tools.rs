@@ -54,7 +54,7 @@ fn call(name: &str, arguments: Value) -> String {
 
 #[tokio::test]
 async fn an_engine_is_told_of_the_tools_of_its_group() {
-    for (role, expected) in [(Role::Member, 9), (Role::Main, HostTool::ALL.len())] {
+    for (role, expected) in [(Role::Member, 10), (Role::Main, HostTool::ALL.len())] {
         let fixture = ToolFixture::new(role).await;
         let hello = json!({"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": {
             "protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {"name": "kimi-code", "version": "2"}}});

@@ -274,6 +274,9 @@ impl Intake<'_> {
     }
 
     pub(super) fn handle_reaction(&mut self, reaction: &Reaction) -> Result<()> {
+        if self.settle_owner_reaction(reaction)? {
+            return Ok(());
+        }
         self.handle_note(&note_of_reaction(reaction))
     }
 

@@ -7,12 +7,34 @@ use rusqlite::{Connection, params};
 
 use super::super::{people, to_unix_millis};
 use super::row::{MENTIONS_BETWEEN, Reply, ReplyContent};
-use crate::types::{ChatId, SenderId, TurnId};
+use crate::types::{ChatId, MessageId, SenderId, TurnId};
 
 /// Writes a reply, with the message id that it keeps. What a turn says in the chat of a group that was
 /// removed meanwhile is said to nobody.
 pub(in super::super) fn enqueue_reply(
     connection: &Connection,
+    chat: &ChatId,
+    turn: Option<TurnId>,
+    reply: &Reply,
+    now: Timestamp,
+) -> Result<()> {
+    enqueue_as(connection, &new_message_id(), chat, turn, reply, now)
+}
+
+/// Writes a sentence of our own under an id that is known before: its answer matters.
+pub(in super::super) fn enqueue_question(
+    connection: &Connection,
+    id: &MessageId,
+    chat: &ChatId,
+    text: &str,
+    now: Timestamp,
+) -> Result<()> {
+    enqueue_as(connection, id.as_str(), chat, None, &Reply::from_text(text), now)
+}
+
+fn enqueue_as(
+    connection: &Connection,
+    id: &str,
     chat: &ChatId,
     turn: Option<TurnId>,
     reply: &Reply,
@@ -36,7 +58,7 @@ pub(in super::super) fn enqueue_reply(
         ))?
         .execute(params![
             chat.as_str(),
-            new_message_id(),
+            id,
             turn.map(|turn| turn.0),
             kind,
             text,
@@ -46,6 +68,11 @@ pub(in super::super) fn enqueue_reply(
             reply.to.map(|row| row.0)
         ])?;
     Ok(())
+}
+
+/// The id of a question that is still to be written.
+pub(in super::super) fn new_question_id() -> MessageId {
+    MessageId::new(new_message_id())
 }
 
 /// A message id of the shape that WhatsApp's own clients make: `3EB0` and 18 hex digits.

@@ -18,6 +18,8 @@ pub struct DueReply {
     pub chat: ChatId,
     /// The group of the chat, unless it was removed since.
     pub group: Option<GroupName>,
+    /// The group whose agent wrote it, if one did: a file is in its folder.
+    pub author: Option<GroupName>,
     pub id: MessageId,
     pub content: ReplyContent,
     pub quote: Option<QuotedMessage>,

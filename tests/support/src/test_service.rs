@@ -19,8 +19,8 @@ use nanokimi::service::{self, BridgeReach, StopReason};
 use nanokimi::session::{SessionContext, Settings, machine};
 use nanokimi::store::Rules;
 use nanokimi::types::{
-    ChatId, DeviceKind, Edit, Forwarded, Group, GroupName, IncomingMessage, InstallId, Lang, Media,
-    MediaKind, Mention, MessageId, OfferedModels, Reaction, Role, SenderId,
+    ChatId, DeviceKind, DirectChatPolicy, Edit, Forwarded, Group, GroupName, IncomingMessage, InstallId,
+    Lang, Media, MediaKind, Mention, MessageId, OfferedModels, Reaction, Role, SenderId,
 };
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::task::JoinHandle;
@@ -313,6 +313,7 @@ pub fn settings(install: InstallId) -> Settings {
             turn: Duration::from_secs(30 * 60),
         },
         answer_within: Duration::from_secs(24 * 60 * 60),
+        direct_chats: DirectChatPolicy::Listed,
         media_limit_bytes: 32 * 1024 * 1024,
         max_agents: 5,
         agents_memory_bytes: u64::MAX,
@@ -325,6 +326,7 @@ pub fn settings(install: InstallId) -> Settings {
 pub fn rules() -> Rules {
     Rules {
         assistant: "Kai".to_owned(),
+        direct_chats: DirectChatPolicy::Listed,
         answer_within: Duration::from_secs(24 * 60 * 60),
         lang: Lang::En,
         reply_prefix: "Kai: ".to_owned(),
