@@ -144,7 +144,7 @@ CREATE INDEX inbox_chat ON inbox (chat, id);
 -- What Kai says. The message id is chosen when the row is written; every attempt uses it.
 -- queued -> sent (handed over) -> acked | nacked (WhatsApp's answer); dead: given up before.
 -- message: as it was handed over, to be sealed anew for a device that cannot read it. delivered_at: when the first phone
--- of somebody else had it; read_at: when somebody had read it.
+-- of somebody else had it; read_at: when somebody had read it. chart: of a picture of `/usage`, what it shows.
 CREATE TABLE "outbox" (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     chat TEXT NOT NULL,
@@ -166,7 +166,8 @@ CREATE TABLE "outbox" (
     pause_millis INTEGER,
     message BLOB,
     delivered_at INTEGER,
-    read_at INTEGER
+    read_at INTEGER,
+    chart TEXT
 ) STRICT;
 CREATE INDEX outbox_queued ON outbox (chat, id) WHERE state = 'queued';
 CREATE INDEX outbox_sent ON outbox (sent_at) WHERE state = 'sent';

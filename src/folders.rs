@@ -11,8 +11,8 @@ mod shared;
 mod tree;
 mod usage;
 
-use std::fs::{self, DirBuilder, OpenOptions};
-use std::io::{ErrorKind, Write};
+use std::fs::{self, DirBuilder, File, OpenOptions};
+use std::io::{self, ErrorKind, Seek, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::Path;
 
@@ -41,6 +41,14 @@ const ENV_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The name of a group's prompt file.
 const PROMPT_FILE: &str = "KIMI.md";
+
+/// A file that stands nowhere on the disk, with this content, to be read from its beginning.
+pub fn file_in_memory(content: &[u8]) -> io::Result<File> {
+    let mut file = File::from(rustix::fs::memfd_create("nanokimi", rustix::fs::MemfdFlags::CLOEXEC)?);
+    file.write_all(content)?;
+    file.rewind()?;
+    Ok(file)
+}
 
 /// Makes the folders and files that every install has.
 ///

@@ -22,7 +22,7 @@ pub use commands::{
     model_command_summary, model_list_notice, name_placeholder, new_command_summary,
     no_earlier_session_notice, same_session_notice, session_name_too_long_notice, session_notice,
     status_command_summary, status_notice, stop_command_summary, stop_notice, unknown_model_notice,
-    usage_command_summary, usage_notice,
+    usage_chart_words, usage_command_summary, usage_notice,
 };
 pub use tasks::{
     task_failed_often_notice, task_outcome_unknown_notice, task_over_daily_limit_notice,

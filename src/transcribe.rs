@@ -3,14 +3,16 @@
 //!
 //! Knows no chat and no file. Everything is bounded: what is sent, what is read, and how long it takes.
 
+use std::sync::Mutex;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use reqwest::{Client, header};
 use tokio::sync::OnceCell;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use crate::kimi_http::{bearer_header, build_kimi_http_client};
+use crate::panics::lock_unpoisoned;
 use crate::types::TranscriptionServer;
 
 /// The most that OpenAI itself takes; an hour of WhatsApp's speech is below 10 MB.
@@ -19,6 +21,9 @@ pub const AUDIO_MAX_BYTES: u64 = 25 * 1024 * 1024;
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long a note may take: a person waits, and a small machine needs about as long as a minute's note lasts.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(90);
+/// For how long nothing is asked of a server that did not answer in time: twenty notes in a row would each make
+/// their chat wait.
+const REST: Duration = Duration::from_secs(2 * 60);
 /// The words of hours have fewer bytes.
 const ANSWER_MAX_BYTES: usize = 256 * 1024;
 /// What is kept of the words: half an hour of quick speech.
@@ -29,11 +34,12 @@ const WORDS_MAX_CHARS: usize = 20_000;
 pub struct Transcriber {
     server: TranscriptionServer,
     client: OnceCell<Client>,
+    rests_until: Mutex<Option<Instant>>,
 }
 
 impl Transcriber {
     pub fn new(server: TranscriptionServer) -> Self {
-        Self { server, client: OnceCell::new() }
+        Self { server, client: OnceCell::new(), rests_until: Mutex::new(None) }
     }
 
     /// The words of a voice note.
@@ -42,9 +48,11 @@ impl Transcriber {
     /// The server cannot be reached, takes too long, refuses, or answers something else. Nothing of it is for
     /// a chat.
     pub async fn transcribe_audio(&self, audio: &[u8], file_name: &str) -> Result<String> {
-        timeout(ANSWER_TIMEOUT, self.ask_server(audio, file_name))
-            .await
-            .context("The server took too long")?
+        let rests = lock_unpoisoned(&self.rests_until).is_some_and(|until| Instant::now() < until);
+        ensure!(!rests, "The server did not answer a moment ago");
+        let answer = timeout(ANSWER_TIMEOUT, self.ask_server(audio, file_name)).await;
+        *lock_unpoisoned(&self.rests_until) = answer.is_err().then(|| Instant::now() + REST);
+        answer.context("The server took too long")?
     }
 
     async fn ask_server(&self, audio: &[u8], file_name: &str) -> Result<String> {
@@ -149,6 +157,26 @@ mod tests {
         ] {
             assert!(asked.contains(part), "{part} in {asked}");
         }
+    }
+
+    #[tokio::test]
+    async fn twenty_notes_do_not_wait_for_a_server_that_hangs_and_a_later_one_asks_again() {
+        // It takes every connection and never says anything.
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let base = format!("http://{}/v1", listener.local_addr().unwrap());
+        let transcriber = Transcriber::new(TranscriptionServer { base, key: None, model: "m".to_owned() });
+        let hears =
+            async || format!("{:#}", transcriber.transcribe_audio(b"OggS", "n.ogg").await.unwrap_err());
+        // Only now: the client is made beside the tasks, in real time.
+        tokio::time::pause();
+        let began = Instant::now();
+        assert!(hears().await.contains("took too long"));
+        for _ in 1..20 {
+            assert!(hears().await.contains("a moment ago"));
+        }
+        assert_eq!(began.elapsed().as_secs(), ANSWER_TIMEOUT.as_secs());
+        tokio::time::advance(REST).await;
+        assert!(hears().await.contains("took too long"));
     }
 
     #[tokio::test]

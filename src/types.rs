@@ -9,6 +9,7 @@ mod prompt;
 mod room;
 mod senders;
 mod transcription;
+mod usage_chart;
 mod web;
 
 use std::fmt;
@@ -26,6 +27,7 @@ pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, Prom
 pub use room::DiskSpace;
 pub use senders::{DirectChatPolicy, OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
 pub use transcription::{TranscriptionServer, VoiceWords};
+pub use usage_chart::{ChartDay, UsageChart};
 pub use web::{HostName, WebPolicy, WebTraffic};
 
 /// Longest folder name of a group, in characters: `^[A-Za-z0-9][A-Za-z0-9_-]{0,63}$`.

@@ -85,7 +85,7 @@ const STRANGERS: [(&str, &str, &str); 3] = [
 
 /// The modules that may name a foreign crate. A crate of `Cargo.toml` that is not here, or that no module
 /// uses, fails.
-const CRATES: [(&str, &[&str]); 38] = [
+const CRATES: [(&str, &[&str]); 40] = [
     ("agent_client_protocol", &["agent"]),
     ("anyhow", EVERYWHERE),
     ("axum", &["egress", "practice"]),
@@ -96,12 +96,14 @@ const CRATES: [(&str, &[&str]); 38] = [
     ("cronexpr", &["schedule"]),
     ("dialoguer", &["cli"]),
     ("dotenvy", &["config"]),
+    ("embedded_graphics", &["render"]),
     ("futures_util", &["container", "egress", "panics", "practice"]),
     ("hex", &["container", "login", "store", "transcribe"]),
     ("hyper", &["egress", "practice"]),
     ("hyper_util", &["egress", "practice"]),
     ("indicatif", &["cli"]),
     ("jiff", EVERYWHERE),
+    ("png", &["render"]),
     ("pulldown_cmark", &["render"]),
     ("qrcode", &["cli"]),
     ("rand", &["login", "bridge", "session", "store", "transcribe"]),

@@ -15,8 +15,9 @@ mod usage;
 mod warm;
 
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 
-use crate::types::{Engine, Group, Lang, OfferedModels, Outage, TokenUsage};
+use crate::types::{Engine, Group, Lang, OfferedModels, Outage, TokenUsage, UsageChart};
 
 /// The commands that exist, in the order in which `/help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +80,8 @@ pub enum CommandEffect {
     ChangesSession(ChatSession),
     /// From its next start on the chat's agent thinks with this model; `None` is the install's.
     ChoosesModel(Option<String>),
+    /// The answer stands below this picture.
+    ShowsChart(UsageChart),
 }
 
 /// One of a chat's sessions with its agent: what the agent remembers.
@@ -136,6 +139,8 @@ pub struct CommandContext<'a> {
     pub models: &'a OfferedModels,
     pub lang: Lang,
     pub now: Timestamp,
+    /// Where the owner's days begin.
+    pub zone: &'a TimeZone,
 }
 
 impl Command {
@@ -247,6 +252,7 @@ mod tests {
             models: &models,
             lang,
             now: "2026-11-22T20:03:10Z".parse().unwrap(),
+            zone: &TimeZone::UTC,
         })
     }
 

@@ -127,6 +127,7 @@ mod tests {
                 CommandEffect::Nothing
                 | CommandEffect::StartsAgent
                 | CommandEffect::StopsWork
+                | CommandEffect::ShowsChart(_)
                 | CommandEffect::ChoosesModel(_) => effect,
             };
             assert_eq!(effect, expected, "{argument:?}");

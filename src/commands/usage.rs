@@ -1,8 +1,9 @@
-//! `/usage`: how many tokens were used today and in the last 14 days, in all chats and in this one.
+//! `/usage`: how many tokens were used today and in the last 14 days, in all chats and in this one, below a picture of
+//! those days.
 
-use super::{CommandContext, CommandDefinition, CommandOutcome, DayTokens};
+use super::{CommandContext, CommandDefinition, CommandEffect, CommandOutcome, DayTokens};
 use crate::notices::{self, UsageSums};
-use crate::types::TokenUsage;
+use crate::types::{ChartDay, TokenUsage, UsageChart};
 
 /// Of how many days it tells, today among them.
 const DAYS_TOLD: u32 = 14;
@@ -24,14 +25,23 @@ fn sum_up_tokens(context: &CommandContext<'_>) -> CommandOutcome {
     }
     let DayTokens { in_chat, in_all } = context.standing.today();
     let today = UsageSums { in_chat, in_all };
-    CommandOutcome::from_answer(notices::usage_notice(context.lang, today, DAYS_TOLD, sums))
+    let answer = notices::usage_notice(context.lang, today, DAYS_TOLD, sums);
+    let tokens = |DayTokens { in_chat, in_all }: &DayTokens| ChartDay {
+        in_all: in_all.counted_tokens(),
+        in_chat: in_chat.counted_tokens(),
+    };
+    let chart = UsageChart {
+        last_day: context.now.to_zoned(context.zone.clone()).date(),
+        days: context.standing.days.iter().map(tokens).collect(),
+    };
+    CommandOutcome { answer, effect: CommandEffect::ShowsChart(chart) }
 }
 
 #[cfg(test)]
 mod tests {
-    use super::super::tests::answer_in_family;
-    use super::super::{ChatStanding, Command, DayTokens};
-    use crate::types::{Lang, TokenUsage};
+    use super::super::tests::{answer_in_family, outcome_in};
+    use super::super::{ChatStanding, Command, CommandEffect, DayTokens};
+    use crate::types::{ChatId, Group, GroupName, Lang, Role, TokenUsage};
 
     #[test]
     fn it_sums_up_today_and_the_last_days() {
@@ -48,5 +58,9 @@ mod tests {
         De los últimos 14 días: 5600 de entrada (2800 en caché), 60 de salida; en este chat 3400 de entrada (1700 en caché), 30 de salida.
         ");
         assert_eq!(Command::Usage.days_told(), 14);
+        let group = Group::new(GroupName::parse("family").unwrap(), ChatId::new("family@g.us"), Role::Member);
+        let effect = outcome_in(&group, (Command::Usage, None), &standing, Lang::En).effect;
+        let CommandEffect::ShowsChart(chart) = effect else { panic!("{effect:?}") };
+        assert_eq!(chart.to_string(), "2026-11-22 3020/1010 2020/2010 0/0 620/410");
     }
 }

@@ -1,6 +1,7 @@
 //! What nanokimi answers to the owner's commands, and what `/help` says of each.
 
 use super::{describe_trouble, pick_language, render_elapsed_minutes};
+use crate::render::ChartWords;
 use crate::types::{Lang, Outage, TokenUsage};
 
 /// What `/stop` does, in the list of `/help`.
@@ -130,6 +131,20 @@ pub fn usage_notice(lang: Lang, today: UsageSums, days: u32, total: UsageSums) -
     match lang {
         Lang::En => format!("Tokens today: {today}\nIn the last {days} days: {total}"),
         Lang::Es => format!("Tokens de hoy: {today}\nDe los últimos {days} días: {total}"),
+    }
+}
+
+/// The words in the picture of `/usage`.
+pub fn usage_chart_words(lang: Lang) -> ChartWords<'static> {
+    match lang {
+        Lang::En => {
+            ChartWords { title: "Tokens by day", all_chats: "in all chats", this_chat: "in this chat" }
+        }
+        Lang::Es => {
+            ChartWords {
+                title: "Tokens por día", all_chats: "en todos los chats", this_chat: "en este chat"
+            }
+        }
     }
 }
 

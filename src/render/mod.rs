@@ -8,7 +8,8 @@
 //! ```
 //!
 //! `markdown` reads with `parser`, `flanking` and `verbatim`, and writes a `formatted` text, its tables with
-//! `table`. `times` tells instants and durations, wherever people read them.
+//! `table`. `times` tells instants and durations, wherever people read them,
+//! `usage_chart` draws the picture of `/usage`.
 
 mod answer;
 mod characters;
@@ -24,6 +25,7 @@ mod split;
 mod table;
 mod tags;
 mod times;
+mod usage_chart;
 mod verbatim;
 
 pub use answer::{AnswerPart, MESSAGE_LIMIT_CHARS, OmittedParts, RenderedAnswer, render_answer};
@@ -32,3 +34,4 @@ pub use internal::{OpenHiddenTags, strip_hidden_text_after};
 pub use mention::MentionablePerson;
 pub use tags::FILES_MAX;
 pub use times::{describe_duration, describe_instant, describe_local_time};
+pub use usage_chart::{ChartWords, draw_usage_chart};

@@ -156,8 +156,8 @@ fn decide_command(
     }
     let Rules { assistant, lang, engine, models, .. } = rules;
     let argument = given.argument.as_deref();
-    let context =
-        CommandContext { group, standing, argument, assistant, engine: *engine, models, lang: *lang, now };
+    let (engine, lang, zone) = (*engine, *lang, &rules.zone);
+    let context = CommandContext { group, standing, argument, assistant, engine, models, lang, now, zone };
     let CommandOutcome { answer, effect } = given.command.decide_outcome(&context);
     CommandChange::Answered { answer: rules.prefix_notice(&answer), effect }
 }

@@ -8,8 +8,10 @@ use crate::folders::{self, OpenError};
 use crate::notices::{self, FileRefused};
 use crate::panics::run_blocking;
 use crate::paths::GROUP_IN_CONTAINER;
+use crate::render;
 use crate::session::SessionContext;
 use crate::store::{DueReply, QuotedMessage, ReplyContent};
+use crate::types::{MediaKind, UsageChart};
 
 use super::file_types;
 use super::media::bytes_to_megabytes;
@@ -28,6 +30,9 @@ pub async fn build_content<C: Containers>(
     match (&reply.content, &reply.quote) {
         (ReplyContent::Text { text, mentions }, _) => {
             Ok(Content::Text { text: text.clone(), mentions: mentions.clone() })
+        }
+        (ReplyContent::UsageChart { chart, caption }, _) => {
+            draw_chart(context, chart, caption).map(Content::File)
         }
         (ReplyContent::Reaction { emoji }, Some(QuotedMessage { id, sender, .. })) => {
             Ok(Content::Reaction { target: id.clone(), sender: sender.clone(), emoji: emoji.clone() })
@@ -77,6 +82,26 @@ async fn open_outgoing_file<C: Containers>(
         Err(OpenError::Failed(error)) => {
             return Err(SendError::Later(format!("its file cannot be read: {error}")));
         }
+    })
+}
+
+/// A picture that nobody has saved.
+fn draw_chart<C>(
+    context: &SessionContext<C>,
+    chart: &UsageChart,
+    caption: &str,
+) -> Result<OutgoingFile, SendError> {
+    let picture = render::draw_usage_chart(chart, notices::usage_chart_words(context.settings.lang))
+        .map_err(|error| SendError::Never(format!("its picture cannot be drawn: {error:#}")))?;
+    let file = folders::file_in_memory(&picture)
+        .map_err(|error| SendError::Later(format!("its picture cannot be kept: {error}")))?;
+    Ok(OutgoingFile {
+        kind: MediaKind::Image,
+        mime: "image/png".to_owned(),
+        name: "usage.png".to_owned(),
+        caption: caption.to_owned(),
+        file,
+        bytes: picture.len() as u64,
     })
 }
 

@@ -56,6 +56,7 @@ mod tests {
             let content = match content {
                 ReplyContent::Text { text, .. } => text,
                 ReplyContent::File { path, caption } => format!("[{path}] {caption}"),
+                ReplyContent::UsageChart { caption, .. } => format!("[usage] {caption}"),
                 ReplyContent::Reaction { emoji } => format!("[{emoji}]"),
             };
             to.map_or(content.clone(), |row| format!("{content} -> {}", row.number()))

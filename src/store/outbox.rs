@@ -34,7 +34,7 @@ use crate::rules::delivery::{
     self, ChatFate, ChatTrouble, ReplyDecision, ReplyFate, SendResult, TriedReply, after_attempt,
     after_refusal, after_silence,
 };
-use crate::types::{Answer, ChatId, GroupName, MessageId, Role, SenderId};
+use crate::types::{Answer, ChatId, GroupName, MessageId, Role, SenderId, UsageChart};
 
 /// Most given-up replies in a list: the newest say what is wrong now.
 const GIVEN_UP_SHOWN: i64 = 20;
@@ -61,7 +61,8 @@ impl Store {
                         (SELECT expires_secs FROM chats WHERE chats.id IN {}), put_off_at, pause_millis,
                         created_at, (SELECT name FROM groups WHERE groups.chat = reply.chat), attempts,
                         iif(kind = 'file', message, NULL),
-                        iif(kind = 'file', (SELECT group_name FROM turns WHERE turns.id = reply.turn), NULL)
+                        iif(kind = 'file', (SELECT group_name FROM turns WHERE turns.id = reply.turn), NULL),
+                        chart
                  FROM outbox AS reply
                  WHERE id IN (SELECT min(id) FROM outbox INDEXED BY outbox_queued
                               WHERE state = 'queued' AND iif(?1 IS NULL, chat NOT LIKE 'console:%', chat = ?1)
@@ -223,7 +224,7 @@ impl Store {
             };
             let tried = TriedReply {
                 attempts,
-                is_file: matches!(reply.content, ReplyContent::File { .. }),
+                is_file: matches!(reply.content, ReplyContent::File { .. } | ReplyContent::UsageChart { .. }),
                 is_served: reply.group.is_some(),
                 written_at: reply.written_at,
             };
@@ -395,7 +396,7 @@ fn replace_file_with_text(connection: &Connection, row: i64, error: &str, rules:
         .query_row([row], |row| row.get(0))?;
     connection
         .prepare_cached(
-            "UPDATE outbox SET kind = 'text', text = ?2, path = NULL, message = NULL, attempts = 0, put_off_at = NULL,
+            "UPDATE outbox SET kind = 'text', text = ?2, path = NULL, chart = NULL, message = NULL, attempts = 0, put_off_at = NULL,
                                pause_millis = NULL, error = ?3
              WHERE id = ?1",
         )?
@@ -414,7 +415,13 @@ fn due_reply_from_row(row: &Row<'_>) -> rusqlite::Result<Result<DueReply>> {
     let (kind, text): (String, String) = (row.get(3)?, row.get(4)?);
     let mentions: Option<String> = row.get(5)?;
     let path: Option<String> = row.get(6)?;
+    let chart = row.get::<_, Option<String>>(18)?.map(|chart| UsageChart::parse_stored_text(&chart));
+    let chart = match chart.transpose() {
+        Ok(chart) => chart,
+        Err(error) => return Ok(Err(error)),
+    };
     let content = match (kind.as_str(), path) {
+        ("file", None) if let Some(chart) = chart => ReplyContent::UsageChart { chart, caption: text },
         ("file", Some(path)) => ReplyContent::File { path, caption: text },
         ("reaction", _) => ReplyContent::Reaction { emoji: text },
         _ => {

@@ -391,6 +391,8 @@ const MIGRATIONS: [&str; 15] = ["
     ) STRICT;
     CREATE INDEX approvals_open ON approvals (expires_at) WHERE state = 'open';
     CREATE INDEX approvals_chat ON approvals (target_chat) WHERE action = 'serve_chat';
+
+    ALTER TABLE outbox ADD COLUMN chart TEXT;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

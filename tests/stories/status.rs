@@ -2,8 +2,9 @@
 
 use std::time::Duration;
 
-use nanokimi::types::Lang;
+use nanokimi::types::{Lang, MediaKind};
 use support::scripted_engine::Behaviour;
+use support::test_service::What;
 
 use crate::commands::{linked, world_of};
 use crate::world::World;
@@ -65,7 +66,13 @@ async fn usage_tells_of_today_and_of_the_last_days_here_and_in_all_chats() {
     world.until("2026-11-22T12:00:00Z").await;
     world.has_used("family", 2_000, 20).await;
     world.says("family", "Olga", "/usage").await;
-    insta::assert_snapshot!(world.hears_in("family").await, @r"
+    let heard = world.hears().await;
+    assert!(
+        matches!(&heard.what, What::File { kind: MediaKind::Image, mime, name, bytes }
+            if mime == "image/png" && name == "usage.png" && bytes.starts_with(b"\x89PNG\r\n")),
+        "{heard:?}"
+    );
+    insta::assert_snapshot!(heard.text, @r"
     Kai: Tokens today: 2000 in (2000 cached), 20 out; in this chat 2000 in (2000 cached), 20 out.
     In the last 14 days: 8000 in (8000 cached), 80 out; in this chat 3000 in (3000 cached), 30 out.
     ");

@@ -9,8 +9,9 @@ use super::{Intake, NewRow, StoppedTurn};
 use crate::clock::Day;
 use crate::commands::{ChatStanding, Command, CommandEffect, DayTokens};
 use crate::rules::inbox::CommandChange;
+use crate::store::outbox::enqueue;
 use crate::store::usage::{self, GroupUsage};
-use crate::store::{groups, outage, sessions, turns};
+use crate::store::{OutboxChange, Reply, ReplyContent, groups, outage, sessions, turns};
 use crate::types::Group;
 
 impl Intake<'_> {
@@ -24,6 +25,12 @@ impl Intake<'_> {
     ) -> Result<()> {
         self.insert_inbox_row(group, row)?;
         match command {
+            CommandChange::Answered { answer, effect: CommandEffect::ShowsChart(chart) } => {
+                let content = ReplyContent::UsageChart { chart, caption: answer };
+                self.taken.outbox = OutboxChange::Changed;
+                let reply = Reply { content, to: None };
+                enqueue::enqueue_reply(self.connection, &group.chat, None, &reply, self.now)
+            }
             CommandChange::Answered { answer, effect } => {
                 self.carry_out_command(group, effect)?;
                 self.say_in_chat(group, answer)
@@ -34,7 +41,7 @@ impl Intake<'_> {
 
     fn carry_out_command(&mut self, group: &Group, effect: CommandEffect) -> Result<()> {
         match effect {
-            CommandEffect::Nothing => {}
+            CommandEffect::Nothing | CommandEffect::ShowsChart(_) => {}
             CommandEffect::StartsAgent => self.taken.warmed.push(group.name.clone()),
             CommandEffect::ChangesSession(to) => sessions::change_session(self.connection, &group.name, &to)?,
             CommandEffect::ChoosesModel(model) => {

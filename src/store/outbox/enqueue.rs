@@ -43,14 +43,19 @@ fn enqueue_as(
     let (kind, text, mentions, path) = match &reply.content {
         ReplyContent::Text { text, mentions } => ("text", text, mentions.as_slice(), None),
         ReplyContent::File { path, caption } => ("file", caption, [].as_slice(), Some(path)),
+        ReplyContent::UsageChart { caption, .. } => ("file", caption, [].as_slice(), None),
         ReplyContent::Reaction { emoji } => ("reaction", emoji, [].as_slice(), None),
+    };
+    let chart = match &reply.content {
+        ReplyContent::UsageChart { chart, .. } => Some(chart.to_string()),
+        ReplyContent::Text { .. } | ReplyContent::File { .. } | ReplyContent::Reaction { .. } => None,
     };
     let mentions: Vec<&str> = mentions.iter().map(SenderId::as_str).collect();
     connection
         .prepare_cached(&format!(
             "INSERT INTO outbox (chat, wa_id, turn, kind, text, mentions, path, created_at,
-                                 quote_id, quote_sender, quote_text)
-             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8,
+                                 chart, quote_id, quote_sender, quote_text)
+             SELECT ?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?10,
                     coalesce(quoted.edits, quoted.wa_id), quoted.sender, quoted.text
              FROM (SELECT 1) LEFT JOIN inbox AS quoted ON quoted.id = ?9
              WHERE ?3 IS NULL OR EXISTS (SELECT 1 FROM groups WHERE chat IN {})",
@@ -65,7 +70,8 @@ fn enqueue_as(
             (!mentions.is_empty()).then(|| mentions.join(MENTIONS_BETWEEN)),
             path,
             to_unix_millis(now),
-            reply.to.map(|row| row.0)
+            reply.to.map(|row| row.0),
+            chart
         ])?;
     Ok(())
 }

@@ -6,7 +6,7 @@ use jiff::Timestamp;
 
 use super::super::{RowId, from_unix_millis};
 use crate::rules::delivery::answer_timeout;
-use crate::types::{ChatId, GroupName, MessageId, SenderId};
+use crate::types::{ChatId, GroupName, MessageId, SenderId, UsageChart};
 
 /// Between the ids of a row's mentions.
 pub(super) const MENTIONS_BETWEEN: &str = " ";
@@ -89,6 +89,11 @@ pub enum ReplyContent {
     /// opened.
     File {
         path: String,
+        caption: String,
+    },
+    /// The picture is drawn when it is sent.
+    UsageChart {
+        chart: UsageChart,
         caption: String,
     },
     /// On the message in [`DueReply::quote`].
