@@ -252,7 +252,10 @@ pub fn decide_answer(
         // A question that nobody answered in time is closed by whichever comes first: this, or the clock.
         let state = match approval.state {
             ApprovalState::Open => ApprovalState::Expired,
-            ended => ended,
+            ended @ (ApprovalState::Granted
+            | ApprovalState::Refused
+            | ApprovalState::Expired
+            | ApprovalState::Void) => ended,
         };
         let notice = rules.prefix_notice(notices::question_over_notice(rules.lang));
         return Some(ApprovalChange { state, effect: ApprovalEffect::Nothing, notice, note: None });
