@@ -20,8 +20,8 @@ pub use commands::{
     usage_command_summary, usage_notice,
 };
 pub use tasks::{
-    task_failed_often_notice, task_outcome_unknown_notice, task_over_daily_limit_notice,
-    task_over_tokens_notice,
+    PlannedTask, planned_tasks_notice, task_failed_often_notice, task_outcome_unknown_notice,
+    task_over_daily_limit_notice, task_over_tokens_notice, tasks_command_summary,
 };
 
 /// Most groups that one sentence names.

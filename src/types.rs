@@ -8,6 +8,7 @@ mod messages;
 mod prompt;
 mod room;
 mod senders;
+mod tasks;
 mod transcription;
 mod web;
 
@@ -25,6 +26,7 @@ pub use messages::{
 pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 pub use room::DiskSpace;
 pub use senders::{OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
+pub use tasks::{PauseReason, Task, TaskRun, TaskRunState, TaskState};
 pub use transcription::{TranscriptionServer, VoiceWords};
 pub use web::{HostName, WebPolicy, WebTraffic};
 

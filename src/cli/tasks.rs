@@ -12,8 +12,8 @@ use super::ui;
 use crate::render::describe_instant;
 use crate::schedule::parse_zone;
 use crate::service;
-use crate::store::{Store, Task, TaskDraft, TaskEdit, TaskRefusal, TaskState};
-use crate::types::{GroupName, Lang};
+use crate::store::{Store, TaskDraft, TaskEdit, TaskRefusal};
+use crate::types::{GroupName, Lang, Task, TaskState};
 use crate::writing::normalize_typed_text;
 
 /// The word of `--max-tokens` for no limit.

@@ -50,6 +50,7 @@ mod tests {
         - /help: I send this list.
         - /status: I say what I am doing here and how I am.
         - /usage: I say how many tokens I have used.
+        - /tasks: I say what I have planned.
         - /stop: I stop at once, and drop what was asked before.
         - /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
         - /back: I return to the conversation before this one.
@@ -63,6 +64,7 @@ mod tests {
         - /help: I send this list.
         - /status: I say what I am doing here and how I am.
         - /usage: I say how many tokens I have used.
+        - /tasks: I say what I have planned.
         - /stop: I stop at once, and drop what was asked before.
         - /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
         - /back: I return to the conversation before this one.
@@ -76,6 +78,7 @@ mod tests {
         - /ayuda: envío esta lista.
         - /estado: digo qué estoy haciendo aquí y cómo estoy.
         - /uso: digo cuántos tokens he gastado.
+        - /tareas: digo qué tengo planeado.
         - /parar: paro al momento y dejo lo que se haya pedido antes.
         - /nuevo NOMBRE: empiezo de nuevo, o vuelvo a la conversación de ese nombre; no hace falta dar un nombre.
         - /volver: vuelvo a la conversación anterior.
@@ -89,6 +92,7 @@ mod tests {
         - /ayuda: envío esta lista.
         - /estado: digo qué estoy haciendo aquí y cómo estoy.
         - /uso: digo cuántos tokens he gastado.
+        - /tareas: digo qué tengo planeado.
         - /parar: paro al momento y dejo lo que se haya pedido antes.
         - /nuevo NOMBRE: empiezo de nuevo, o vuelvo a la conversación de ese nombre; no hace falta dar un nombre.
         - /volver: vuelvo a la conversación anterior.

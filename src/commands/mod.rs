@@ -11,12 +11,13 @@ mod model;
 mod new;
 mod status;
 mod stop;
+mod tasks;
 mod usage;
 mod warm;
 
 use jiff::Timestamp;
 
-use crate::types::{Engine, Group, Lang, OfferedModels, Outage, TokenUsage};
+use crate::types::{Engine, Group, Lang, OfferedModels, Outage, Task, TokenUsage};
 
 /// The commands that exist, in the order in which `/help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -24,6 +25,7 @@ pub enum Command {
     Help,
     Status,
     Usage,
+    Tasks,
     Stop,
     New,
     Back,
@@ -105,6 +107,9 @@ pub struct ChatStanding {
     pub days: Vec<DayTokens>,
     /// The sessions that there are, the current one first.
     pub sessions: Vec<ChatSession>,
+    /// The chat's tasks, in the main channel those of all chats, if the command tells of them. The next that is
+    /// due comes first.
+    pub tasks: Vec<Task>,
 }
 
 /// The tokens of one day.
@@ -139,14 +144,24 @@ pub struct CommandContext<'a> {
 }
 
 impl Command {
-    pub const ALL: [Self; 8] =
-        [Self::Help, Self::Status, Self::Usage, Self::Stop, Self::New, Self::Back, Self::Model, Self::Warm];
+    pub const ALL: [Self; 9] = [
+        Self::Help,
+        Self::Status,
+        Self::Usage,
+        Self::Tasks,
+        Self::Stop,
+        Self::New,
+        Self::Back,
+        Self::Model,
+        Self::Warm,
+    ];
 
     fn definition(self) -> CommandDefinition {
         match self {
             Self::Help => help::DEFINITION,
             Self::Status => status::DEFINITION,
             Self::Usage => usage::DEFINITION,
+            Self::Tasks => tasks::DEFINITION,
             Self::Stop => stop::DEFINITION,
             Self::New => new::DEFINITION,
             Self::Back => back::DEFINITION,

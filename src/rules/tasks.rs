@@ -10,6 +10,7 @@ use crate::notices;
 use crate::schedule::{
     DueRun, LateDecision, LateRule, Schedule, ScheduleBase, decide_late_run, parse_zone, zone_name,
 };
+use crate::types::{PauseReason, TaskRunState};
 
 /// The most characters of a task's text. The whole of it is in the prompt of each run.
 pub const TASK_TEXT_MAX_CHARS: usize = 4_000;
@@ -134,61 +135,6 @@ impl CheckedTask {
     /// The name under which its zone is kept.
     pub fn zone_name(&self) -> &str {
         zone_name(&self.zone)
-    }
-}
-
-/// Where a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskRunState {
-    /// It waits for the agent.
-    Due,
-    Running,
-    Answered,
-    Failed,
-    /// nanokimi was killed while it ran: nobody knows how far it came, and it is not repeated.
-    Unknown,
-    /// Its instant passed, and the task's rule or a run that was still open kept it from running.
-    Skipped,
-}
-
-impl TaskRunState {
-    pub const ALL: [Self; 6] =
-        [Self::Due, Self::Running, Self::Answered, Self::Failed, Self::Unknown, Self::Skipped];
-
-    /// The word for it in the database and in lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Due => "due",
-            Self::Running => "running",
-            Self::Answered => "answered",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-/// Why a task is paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PauseReason {
-    /// Somebody wanted it.
-    Asked,
-    /// It has failed [`TASK_FAILURES_MAX`] times in a row.
-    Failures,
-    /// A run used more than its limit of tokens.
-    Tokens,
-}
-
-impl PauseReason {
-    pub const ALL: [Self; 3] = [Self::Asked, Self::Failures, Self::Tokens];
-
-    /// The word for it in the database and in lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Asked => "asked",
-            Self::Failures => "failures",
-            Self::Tokens => "tokens",
-        }
     }
 }
 

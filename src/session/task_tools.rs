@@ -7,9 +7,8 @@ use super::context::SessionContext;
 use crate::container::Containers;
 use crate::render::describe_instant;
 use crate::rules::tasks::{TaskDraft, TaskEdit, TaskRefusal};
-use crate::store::{Task, TaskState};
 use crate::tools::ToolAnswer;
-use crate::types::{Group, GroupName, Lang, Role};
+use crate::types::{Group, GroupName, Lang, Role, Task, TaskState};
 
 pub struct TaskTools<'a, C> {
     pub context: &'a SessionContext<C>,

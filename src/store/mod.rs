@@ -55,7 +55,7 @@ pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
 pub use senders::KnownSender;
 pub use stops::AgentStop;
-pub use tasks::{ClaimedTasks, Task, TaskRun, TaskState};
+pub use tasks::ClaimedTasks;
 pub use turn_messages::{TurnMessage, TurnMessageResult};
 pub use turns::{Claim, QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
@@ -64,7 +64,7 @@ pub use whatsapp_account::LinkRecord;
 
 pub use crate::rules::Rules;
 pub use crate::rules::delivery::SendResult;
-pub use crate::rules::tasks::{PauseReason, TaskDraft, TaskEdit, TaskRefusal, TaskRunState};
+pub use crate::rules::tasks::{TaskDraft, TaskEdit, TaskRefusal};
 pub use crate::rules::turns::{MAX_ATTEMPTS, PendingAfterTurn, TurnOutcome};
 
 use crate::panics::{lock_unpoisoned, run_blocking};

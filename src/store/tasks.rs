@@ -23,11 +23,10 @@ use super::outbox::enqueue;
 use super::{OutboxChange, Reply, Store, from_unix_millis, to_unix_millis};
 use crate::rules::Rules;
 use crate::rules::tasks::{
-    DueTaskChange, PauseReason, TaskDraft, TaskRunState, decide_due_task, paused_task_notice,
-    unknown_run_notice,
+    DueTaskChange, TaskDraft, decide_due_task, paused_task_notice, unknown_run_notice,
 };
 use crate::schedule::{DueRun, LateRule, Schedule, ScheduleBase, parse_zone};
-use crate::types::{ChatId, GroupName};
+use crate::types::{ChatId, GroupName, PauseReason, Task, TaskRun, TaskRunState, TaskState};
 
 pub(super) use runs::{
     abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, record_running_run,
@@ -38,49 +37,6 @@ pub(super) use runs::{
 const CLAIMED_AT_ONCE: i64 = 64;
 /// The runs of each task that are kept: half a year of a daily one.
 const RUNS_KEPT: i64 = 200;
-
-/// A task as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
-    pub id: i64,
-    pub group: GroupName,
-    pub text: String,
-    /// As [`Schedule`] writes it.
-    pub schedule: String,
-    /// An IANA name.
-    pub zone: String,
-    /// As [`LateRule`] writes it.
-    pub late: String,
-    pub max_tokens: Option<u64>,
-    pub state: TaskState,
-    /// When it is due next, if it is active.
-    pub next_at: Option<Timestamp>,
-    /// How often it has failed in a row.
-    pub failures: u32,
-    pub created_at: Timestamp,
-    pub last_run: Option<TaskRun>,
-}
-
-/// Whether a task comes due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskState {
-    Active,
-    Paused(PauseReason),
-    /// It has no instant any more.
-    Done,
-}
-
-/// One time that a task was due.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskRun {
-    pub due_at: Timestamp,
-    /// Zero if it was on time.
-    pub late_by: SignedDuration,
-    pub state: TaskRunState,
-    /// Those of the turns that it was told in.
-    pub tokens: u64,
-    pub ended_at: Option<Timestamp>,
-}
 
 /// What has come of claiming what is due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -211,17 +167,7 @@ impl Store {
     /// A group's tasks, or all; the next that is due comes first.
     pub async fn tasks(&self, group: Option<&GroupName>) -> Result<Vec<Task>> {
         let group = group.cloned();
-        self.with_connection(move |connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {TASK_COLUMNS} FROM tasks WHERE ?1 IS NULL OR group_name = ?1
-                 ORDER BY next_at IS NULL, next_at, id"
-            ))?;
-            let tasks = statement
-                .query_map([group.as_ref().map(GroupName::as_str)], task_from_row)?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            tasks.into_iter().map(|task| with_last_run(connection, task?)).collect()
-        })
-        .await
+        self.with_connection(move |connection| read_tasks(connection, group.as_ref())).await
     }
 
     pub async fn task(&self, id: i64) -> Result<Option<Task>> {
@@ -401,6 +347,18 @@ pub(super) fn delete_done_tasks(connection: &Connection, before_millis: i64) -> 
         [before_millis],
     )?;
     Ok(())
+}
+
+/// A group's tasks, or all; the next that is due comes first.
+pub(super) fn read_tasks(connection: &Connection, group: Option<&GroupName>) -> Result<Vec<Task>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {TASK_COLUMNS} FROM tasks WHERE ?1 IS NULL OR group_name = ?1
+         ORDER BY next_at IS NULL, next_at, id"
+    ))?;
+    let tasks = statement
+        .query_map([group.map(GroupName::as_str)], task_from_row)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    tasks.into_iter().map(|task| with_last_run(connection, task?)).collect()
 }
 
 fn read_task(connection: &Connection, id: i64) -> Result<Option<Task>> {

@@ -11,8 +11,8 @@ use super::super::ui;
 use super::{ListingFormat, render_next_time};
 use crate::render::{describe_duration, describe_local_time};
 use crate::schedule::parse_zone;
-use crate::store::{Store, Task, TaskRefusal, TaskRun, TaskState};
-use crate::types::{GroupName, Lang};
+use crate::store::{Store, TaskRefusal};
+use crate::types::{GroupName, Lang, Task, TaskRun, TaskState};
 
 /// Characters of a task's text in the list.
 const TEXT_SHOWN_CHARS: usize = 40;

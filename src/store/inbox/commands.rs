@@ -10,8 +10,8 @@ use crate::clock::Day;
 use crate::commands::{ChatStanding, Command, CommandEffect, DayTokens};
 use crate::rules::inbox::CommandChange;
 use crate::store::usage::{self, GroupUsage};
-use crate::store::{groups, outage, sessions, turns};
-use crate::types::Group;
+use crate::store::{groups, outage, sessions, tasks, turns};
+use crate::types::{Group, Role, Task};
 
 impl Intake<'_> {
     /// Carries a command out and answers it. Its message is over at once, and never in a turn: no agent is told
@@ -67,7 +67,20 @@ impl Intake<'_> {
                 .collect(),
             days: self.tokens_by_day(group, command.days_told())?,
             sessions: sessions::read_sessions(self.connection, &group.name)?,
+            tasks: self.planned_tasks(group, command)?,
         })
+    }
+
+    /// The tasks of this chat, or of all for the main channel, if the command tells of them.
+    fn planned_tasks(&self, group: &Group, command: Command) -> Result<Vec<Task>> {
+        if command != Command::Tasks {
+            return Ok(Vec::new());
+        }
+        let of_group = match group.role {
+            Role::Main => None,
+            Role::Member => Some(&group.name),
+        };
+        tasks::read_tasks(self.connection, of_group)
     }
 
     /// What was used in the last days, in this group's chat and in all.

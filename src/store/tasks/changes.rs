@@ -9,13 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Store, to_unix_millis};
-use super::{Task, TaskState, draft_of_task, insert_run, read_plan, read_task, runs, with_last_run};
+use super::{draft_of_task, insert_run, read_plan, read_task, runs, with_last_run};
 use crate::rules::tasks::{
-    CheckedTask, PauseReason, TASKS_PER_GROUP_MAX, TaskDraft, TaskEdit, TaskRefusal, TaskRunState,
-    apply_task_edit, check_task,
+    CheckedTask, TASKS_PER_GROUP_MAX, TaskDraft, TaskEdit, TaskRefusal, apply_task_edit, check_task,
 };
 use crate::schedule::DueRun;
-use crate::types::{ChatId, GroupName};
+use crate::types::{ChatId, GroupName, PauseReason, Task, TaskRunState, TaskState};
 
 impl Store {
     /// Keeps a new task of a group. `home` is the zone of a task that names none.

@@ -8,11 +8,9 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::outbox::enqueue;
 use super::super::{Reply, Store, from_unix_millis, to_unix_millis};
 use crate::rules::Rules;
-use crate::rules::tasks::{
-    PauseReason, TaskAfterRun, TaskRunState, after_task_run, late_by, limited_run_notice,
-};
+use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
 use crate::schedule::{LateRule, parse_zone};
-use crate::types::{ChatId, TokenUsage, TurnId};
+use crate::types::{ChatId, PauseReason, TaskRunState, TokenUsage, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
 pub(super) const TASK_SENDER: &str = "task:";
