@@ -58,7 +58,7 @@ CREATE TABLE sessions (
     since_turn INTEGER NOT NULL DEFAULT 0
 ) STRICT;
 
--- One row per prompt to an agent. outage: of those that failed, what keeps its messages until they are tried again.
+-- One row per prompt to an agent. context: 'isolated' if it was in a fresh session, of a task alone. outage: of those that failed, what keeps its messages until they are tried again.
 CREATE TABLE turns (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     group_name TEXT NOT NULL,
@@ -69,7 +69,8 @@ CREATE TABLE turns (
     cached_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
     engine TEXT NOT NULL DEFAULT 'kimi-cli',
-    outage TEXT
+    outage TEXT,
+    context TEXT NOT NULL DEFAULT 'group' CHECK (context IN ('group', 'isolated'))
 ) STRICT;
 CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
 
@@ -253,7 +254,8 @@ CREATE TABLE unread (
 ) STRICT;
 
 -- What Kai does on time, in the chat of a group. schedule, late: in the words of `nanokimi tasks`; zone: an IANA name.
--- context: 'isolated' is reserved. next_at: when it is due next, of an active one. failures: how many in a row.
+-- context: whether its runs are in the chat's own session, or each in a fresh one; last_answer: what the last of those has
+-- said, at last_answer_at. next_at: when it is due next, of an active one. failures: how many in a row.
 -- paused_why: 'asked' by somebody, or since runs failed or used too many tokens, of which its chat is told at pause_told_at.
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -269,7 +271,9 @@ CREATE TABLE tasks (
     pause_told_at INTEGER,
     next_at INTEGER,
     failures INTEGER NOT NULL DEFAULT 0,
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    last_answer TEXT,
+    last_answer_at INTEGER
 ) STRICT;
 CREATE INDEX tasks_due ON tasks (next_at) WHERE state = 'active';
 CREATE INDEX tasks_group ON tasks (group_name);
@@ -329,3 +333,6 @@ CREATE TABLE kept_sessions (
     PRIMARY KEY (group_name, engine_session),
     UNIQUE (group_name, name)
 ) STRICT;
+
+-- What a turn has said.
+CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;

@@ -23,10 +23,12 @@ pub use messages::{
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
     UnreadableMessage,
 };
-pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
+pub use prompt::{
+    FileLocation, LastAnswer, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote,
+};
 pub use room::DiskSpace;
 pub use senders::{OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
-pub use tasks::{PauseReason, Task, TaskRun, TaskRunState, TaskState};
+pub use tasks::{PauseReason, Task, TaskContext, TaskRun, TaskRunState, TaskState};
 pub use transcription::{TranscriptionServer, VoiceWords};
 pub use web::{HostName, WebPolicy, WebTraffic};
 

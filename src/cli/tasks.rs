@@ -103,6 +103,10 @@ pub struct TaskOptions {
     /// What to do about a time that passed unseen: "skip", "once" or "within 2h"; a new task has "once"
     #[arg(long, value_name = "RULE", value_parser = ui::parse_typed_text)]
     late: Option<String>,
+    /// What it knows: "group", the chat's own conversation, which a new task has, or "isolated", a fresh one each
+    /// time, with its last answer
+    #[arg(long, value_name = "CONTEXT", value_parser = ui::parse_typed_text)]
+    context: Option<String>,
     /// Pause it when a run used more tokens than this; "none" is no limit
     #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
     max_tokens: Option<String>,
@@ -119,9 +123,9 @@ pub async fn run_tasks_command(install: &Install, verb: Verb) -> Result<ExitCode
             add_task(install, &group, schedule, text, options).await?
         }
         Verb::Edit { which, schedule, text, options } => {
-            let TaskOptions { zone, late, max_tokens } = options;
+            let TaskOptions { zone, late, context, max_tokens } = options;
             let max_tokens = max_tokens.as_deref().map(parse_max_tokens).transpose()?;
-            let edit = TaskEdit { text, schedule, zone, late, max_tokens };
+            let edit = TaskEdit { text, schedule, zone, late, context, max_tokens };
             ensure!(
                 edit != TaskEdit::default(),
                 "Say what to change; `nanokimi tasks edit --help` shows what can be"
@@ -166,12 +170,13 @@ async fn add_task(
     let Some((store, _)) = install.find_group(&group).await? else {
         bail!("There is no group {group}; `nanokimi groups list` shows those there are");
     };
-    let TaskOptions { zone, late, max_tokens } = options;
+    let TaskOptions { zone, late, context, max_tokens } = options;
     let draft = TaskDraft {
         text,
         schedule,
         zone: zone.unwrap_or_default(),
         late: late.unwrap_or_default(),
+        context: context.unwrap_or_default(),
         max_tokens: max_tokens.as_deref().map(parse_max_tokens).transpose()?.flatten(),
     };
     let task = store.add_task(&group, draft, install.config.zone.clone(), install.clock.now()).await?;

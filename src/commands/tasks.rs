@@ -41,7 +41,7 @@ mod tests {
     use super::super::tests::{answer_in, given};
     use super::super::{ChatStanding, Command};
     use super::*;
-    use crate::types::{ChatId, Group, GroupName, Lang, PauseReason, Task};
+    use crate::types::{ChatId, Group, GroupName, Lang, PauseReason, Task, TaskContext};
 
     fn task(id: i64, text: &str, next_at: &str) -> Task {
         Task {
@@ -51,6 +51,7 @@ mod tests {
             schedule: "every 1d".to_owned(),
             zone: "Europe/Madrid".to_owned(),
             late: "once".to_owned(),
+            context: TaskContext::Group,
             max_tokens: None,
             state: TaskState::Active,
             next_at: Some(next_at.parse().unwrap()),
@@ -81,6 +82,7 @@ mod tests {
                     "water the plants\non the balcony, and look for greenflies beneath the leaves",
                     "2026-11-23T08:00:00Z",
                 ),
+                Task { context: TaskContext::Isolated, ..task(8, "count the sheep", "2026-11-23T08:00:00Z") },
                 paused(1, PauseReason::Asked),
                 paused(2, PauseReason::Failures),
                 paused(3, PauseReason::Tokens),
@@ -94,6 +96,7 @@ mod tests {
         insta::assert_snapshot!(said.concat().join("\n\n"), @"
         Planned in this chat:
         - 7: “water the plants on the balcony, and look for greenflies ben…”, Mon 23 Nov 09:00 Europe/Madrid, in 11 h 56 min
+        - 8: “count the sheep”, Mon 23 Nov 09:00 Europe/Madrid, in 11 h 56 min; begins afresh each time
         - 1: “look at the oven”, paused
         - 2: “look at the oven”, paused, since it has failed 5 times in a row
         - 3: “look at the oven”, paused, since it used more tokens than it may
@@ -101,6 +104,7 @@ mod tests {
 
         Planned in all chats:
         - 7 (family): “water the plants on the balcony, and look for greenflies ben…”, Mon 23 Nov 09:00 Europe/Madrid, in 11 h 56 min
+        - 8 (family): “count the sheep”, Mon 23 Nov 09:00 Europe/Madrid, in 11 h 56 min; begins afresh each time
         - 1 (family): “look at the oven”, paused
         - 2 (family): “look at the oven”, paused, since it has failed 5 times in a row
         - 3 (family): “look at the oven”, paused, since it used more tokens than it may
@@ -112,6 +116,7 @@ mod tests {
 
         Planeado en este chat:
         - 7: «water the plants on the balcony, and look for greenflies ben…», lun 23 nov 09:00 Europe/Madrid, dentro de 11 h 56 min
+        - 8: «count the sheep», lun 23 nov 09:00 Europe/Madrid, dentro de 11 h 56 min; empieza de cero cada vez
         - 1: «look at the oven», en pausa
         - 2: «look at the oven», en pausa, porque ha fallado 5 veces seguidas
         - 3: «look at the oven», en pausa, porque ha usado más tokens de los que puede
@@ -119,6 +124,7 @@ mod tests {
 
         Planeado en todos los chats:
         - 7 (family): «water the plants on the balcony, and look for greenflies ben…», lun 23 nov 09:00 Europe/Madrid, dentro de 11 h 56 min
+        - 8 (family): «count the sheep», lun 23 nov 09:00 Europe/Madrid, dentro de 11 h 56 min; empieza de cero cada vez
         - 1 (family): «look at the oven», en pausa
         - 2 (family): «look at the oven», en pausa, porque ha fallado 5 veces seguidas
         - 3 (family): «look at the oven», en pausa, porque ha usado más tokens de los que puede

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::pick_language;
 use crate::render::{describe_instant, describe_local_time};
-use crate::types::{Lang, PauseReason, Task, TaskState};
+use crate::types::{Lang, PauseReason, Task, TaskContext, TaskState};
 
 /// Characters of a task's text that a notice repeats: enough to know which task it is.
 const TEXT_TOLD_CHARS: usize = 60;
@@ -82,7 +82,13 @@ fn describe_planned_task(
         (TaskState::Paused(why), _) => describe_pause(lang, why, task.failures),
         (TaskState::Active | TaskState::Done, _) => pick_language(lang, "over", "terminada").to_owned(),
     };
-    format!("- {}{group}: {text}, {when}", task.id)
+    let afresh = match task.context {
+        TaskContext::Group => "",
+        TaskContext::Isolated => {
+            pick_language(lang, "; begins afresh each time", "; empieza de cero cada vez")
+        }
+    };
+    format!("- {}{group}: {text}, {when}{afresh}", task.id)
 }
 
 fn describe_pause(lang: Lang, why: PauseReason, failures: u32) -> String {

@@ -10,7 +10,7 @@ use crate::notices;
 use crate::schedule::{
     DueRun, LateDecision, LateRule, Schedule, ScheduleBase, decide_late_run, parse_zone, zone_name,
 };
-use crate::types::{PauseReason, TaskRunState};
+use crate::types::{PauseReason, TaskContext, TaskRunState};
 
 /// The most characters of a task's text. The whole of it is in the prompt of each run.
 pub const TASK_TEXT_MAX_CHARS: usize = 4_000;
@@ -30,6 +30,8 @@ pub struct TaskDraft {
     pub zone: String,
     /// In the words of [`LateRule`]. Empty: its default.
     pub late: String,
+    /// The name of a [`TaskContext`]. Empty: its default.
+    pub context: String,
     /// The most tokens that a run may use before the task is paused.
     pub max_tokens: Option<u64>,
 }
@@ -41,6 +43,7 @@ pub struct TaskEdit {
     pub schedule: Option<String>,
     pub zone: Option<String>,
     pub late: Option<String>,
+    pub context: Option<String>,
     /// `Some(None)` takes the limit away.
     pub max_tokens: Option<Option<u64>>,
 }
@@ -52,6 +55,7 @@ pub struct CheckedTask {
     pub schedule: Schedule,
     pub zone: TimeZone,
     pub late: LateRule,
+    pub context: TaskContext,
     pub max_tokens: Option<u64>,
     pub next_at: Timestamp,
 }
@@ -110,23 +114,34 @@ pub fn check_task(draft: &TaskDraft, home: &TimeZone, now: Timestamp) -> Result<
         "" => LateRule::default(),
         rule => LateRule::parse(rule).map_err(unreadable)?,
     };
+    let context = match draft.context.trim() {
+        "" => TaskContext::default(),
+        name => TaskContext::find_by_name(name).ok_or_else(|| {
+            TaskRefusal::Unreadable(format!(
+                "{name:?} is no context of a task; there is \"group\", the chat's own conversation, and \"isolated\", \
+                 a fresh one each time"
+            ))
+        })?,
+    };
     if draft.max_tokens == Some(0) {
         return Err(TaskRefusal::Unreadable("A run needs tokens: choose a limit above 0".to_owned()));
     }
     let base = ScheduleBase { now, zone: &zone };
     let schedule = Schedule::parse(&draft.schedule, base).map_err(unreadable)?;
     let next_at = schedule.next_after(now, &zone).ok_or(TaskRefusal::Past)?;
-    Ok(CheckedTask { text: text.to_owned(), schedule, zone, late, max_tokens: draft.max_tokens, next_at })
+    let (text, max_tokens) = (text.to_owned(), draft.max_tokens);
+    Ok(CheckedTask { text, schedule, zone, late, context, max_tokens, next_at })
 }
 
 /// What a task would be like after a change.
 pub fn apply_task_edit(known: &TaskDraft, edit: &TaskEdit) -> TaskDraft {
-    let TaskEdit { text, schedule, zone, late, max_tokens } = edit.clone();
+    let TaskEdit { text, schedule, zone, late, context, max_tokens } = edit.clone();
     TaskDraft {
         text: text.unwrap_or_else(|| known.text.clone()),
         schedule: schedule.unwrap_or_else(|| known.schedule.clone()),
         zone: zone.unwrap_or_else(|| known.zone.clone()),
         late: late.unwrap_or_else(|| known.late.clone()),
+        context: context.unwrap_or_else(|| known.context.clone()),
         max_tokens: max_tokens.unwrap_or(known.max_tokens),
     }
 }
@@ -266,6 +281,7 @@ mod tests {
             (TaskDraft { text: "x".repeat(4_001), ..draft("in 1h") }, "1 to 4000 characters"),
             (TaskDraft { zone: "Mars/Olympus".to_owned(), ..draft("in 1h") }, "There is no time zone"),
             (TaskDraft { late: "sometimes".to_owned(), ..draft("in 1h") }, "\"within 2h\""),
+            (TaskDraft { context: "alone".to_owned(), ..draft("in 1h") }, "\"isolated\", a fresh one"),
             (TaskDraft { max_tokens: Some(0), ..draft("in 1h") }, "above 0"),
             (draft("tomorrow"), "\"cron 0 9 * * MON-FRI\""),
         ] {

@@ -131,12 +131,19 @@ impl<C: Containers> SessionDriver<C> {
     /// when no event is left.
     pub async fn drain_events(&mut self) {
         let (was_idle, was_ahead) = (self.machine.is_idle(), self.machine.is_started_ahead());
-        while let Some(event) = self.events.pop_front() {
-            for effect in self.machine.decide_effects(event, Instant::now()) {
-                tracing::trace!(?event, ?effect, "The session moves on");
-                let led_to = self.perform_effect(effect).await;
-                self.events.extend(led_to);
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                for effect in self.machine.decide_effects(event, Instant::now()) {
+                    tracing::trace!(?event, ?effect, "The session moves on");
+                    let led_to = self.perform_effect(effect).await;
+                    self.events.extend(led_to);
+                }
             }
+            if !(self.machine.is_idle() && self.engine.as_ref().is_some_and(RunningEngine::is_of_run)) {
+                break;
+            }
+            // Nobody else is ever answered in the session of a run.
+            self.events.push_back(SessionEvent::SessionOver);
         }
         match (was_idle, self.machine.is_idle()) {
             (false, true) => self.send_report(ReportKind::Idle).await,
@@ -284,7 +291,7 @@ impl<C: Containers> SessionDriver<C> {
         let group = group_within_token_limit(&self.context, &self.name).await?;
         let Some(group) = group else { return Ok(SessionEvent::NothingToDo) };
         let Some(engine) = &mut self.engine else { return Ok(SessionEvent::NothingToDo) };
-        let session = self.context.store.engine_session_id(&self.name).await?;
+        let session = self.context.store.next_engine_session(&group).await?;
         if engine.is_stale(&group, &session, &self.context.paths) {
             return Ok(SessionEvent::PromptChanged);
         }
@@ -294,6 +301,12 @@ impl<C: Containers> SessionDriver<C> {
         else {
             return Ok(SessionEvent::NothingToDo);
         };
+        if !engine.is_in_session(&claim.session) {
+            // What was to come next was dropped in this moment.
+            self.turn = Some(Turn::from_claim(&claim, &group, &EngineInput::from_text("")));
+            self.finish_current_turn(TurnOutcome::Returned, Vec::new()).await;
+            return Ok(SessionEvent::PromptChanged);
+        }
         engine.has_worked = true;
         // A failure from before says nothing of this turn.
         engine.egress.take_failure();
@@ -352,12 +365,14 @@ impl<C: Containers> SessionDriver<C> {
         let Some(turn) = &self.turn else { return Ok(None) };
         let (id, chat) = (turn.id, turn.chat.clone());
         let Some(group) = self.current_group().await? else { return Ok(None) };
-        let session = self.context.store.engine_session_id(&self.name).await?;
+        let session = self.context.store.chat_session(&self.name).await?;
         if self.engine.as_ref().is_none_or(|engine| !engine.is_in_session(&session)) {
-            // It is the next turn's, in the session that the owner has changed to.
+            // It is the next turn's: a task runs by itself, or the owner has changed to another session.
             return Ok(None);
         }
-        let Some(mut claim) = self.context.store.claim_more_rows(id, &chat).await? else { return Ok(None) };
+        let Some(mut claim) = self.context.store.claim_more_rows(id, &session, &chat).await? else {
+            return Ok(None);
+        };
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.send_read_receipts(&chat, &claim);
         let input = self.build_input(&group, &mut claim).await;

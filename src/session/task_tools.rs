@@ -60,6 +60,7 @@ impl<C: Containers> TaskTools<'_, C> {
                 "text": task.text,
                 "schedule": task.schedule,
                 "zone": task.zone,
+                "context": task.context.name(),
                 "next": self.describe_next_run(task),
                 "last": task.last_run.as_ref().map(|run| run.state.name()),
             })

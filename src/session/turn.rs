@@ -17,6 +17,8 @@ pub struct Turn {
     pub id: TurnId,
     pub chat: ChatId,
     pub role: Role,
+    /// Whether it is the run of a task in a session of its own.
+    pub is_isolated: bool,
     /// The text that the engine was prompted with.
     prompted: String,
     /// How many images the engine was shown, with the prompt or a steer.
@@ -73,6 +75,7 @@ impl Turn {
             id: claim.turn,
             chat: group.chat.clone(),
             role: group.role,
+            is_isolated: claim.session.is_of_run(),
             prompted: prompted.text.clone(),
             pictures: prompted.images.len(),
             steers: VecDeque::new(),
@@ -188,12 +191,14 @@ impl Turn {
 mod tests {
     use super::*;
     use crate::agent::Image;
+    use crate::store::EngineSession;
     use crate::types::GroupName;
 
     fn claim(rows: &[i64]) -> Claim {
         let rows: Vec<RowId> = rows.iter().map(|row| RowId::from_number(*row)).collect();
         Claim {
             turn: TurnId(1),
+            session: EngineSession::OfChat("main".to_owned()),
             called_by: rows.last().copied(),
             rows,
             messages: Vec::new(),

@@ -146,7 +146,9 @@ impl<C: Containers> SessionDriver<C> {
         let trouble = self.trouble_or_full_disk(trouble);
         let proxy_was_asked = self.engine.as_ref().is_some_and(|engine| engine.egress.was_model_asked());
         let asked = proxy_was_asked || self.turn.as_ref().is_some_and(Turn::has_reached_model);
-        if may_come_from_memory(trouble, asked) {
+        if self.turn.as_ref().is_some_and(|turn| turn.is_isolated) {
+            // It says nothing of the chat's memory.
+        } else if may_come_from_memory(trouble, asked) {
             self.memory.record_engine_failure().await;
         } else if asked && let Some(chat) = self.turn.as_ref().map(|turn| turn.chat.clone()) {
             self.memory.record_engine_success(&self.context, &chat).await;
@@ -158,9 +160,6 @@ impl<C: Containers> SessionDriver<C> {
     /// There is no engine for what waits. That counts as an attempt, too.
     pub async fn fail_waiting_rows(&mut self, trouble: Trouble) -> SessionEvent {
         let trouble = self.trouble_or_full_disk(trouble);
-        if may_come_from_memory(trouble, false) {
-            self.memory.record_engine_failure().await;
-        }
         let begun = async {
             let Some(group) = self.current_group().await? else { return Ok(None) };
             let engine = self.context.settings.engine_for_group(&group);
@@ -168,7 +167,12 @@ impl<C: Containers> SessionDriver<C> {
                 self.context.store.claim_pending_rows(&group, engine, self.context.clock.now()).await?;
             anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
         };
-        match begun.await {
+        let begun = begun.await;
+        let is_isolated = matches!(&begun, Ok(Some(turn)) if turn.is_isolated);
+        if may_come_from_memory(trouble, false) && !is_isolated {
+            self.memory.record_engine_failure().await;
+        }
+        match begun {
             Ok(Some(turn)) => {
                 self.turn = Some(turn);
                 let finish = self.finish_for_trouble(trouble);
@@ -208,7 +212,7 @@ impl<C: Containers> SessionDriver<C> {
     /// Records the end of the turn and its replies, and tells delivery.
     pub async fn finish_current_turn(&mut self, finish: TurnOutcome, replies: Vec<Reply>) -> AfterTurn {
         let Some(turn) = self.turn.take() else { return AfterTurn::Nothing };
-        if matches!(finish, TurnOutcome::Answered) {
+        if matches!(finish, TurnOutcome::Answered) && !turn.is_isolated {
             self.memory.record_engine_success(&self.context, &turn.chat).await;
         }
         self.progress = None;

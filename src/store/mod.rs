@@ -54,6 +54,7 @@ pub use outbox::{
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
 pub use senders::KnownSender;
+pub use sessions::EngineSession;
 pub use stops::AgentStop;
 pub use tasks::ClaimedTasks;
 pub use turn_messages::{TurnMessage, TurnMessageResult};

@@ -5,18 +5,79 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Store;
+use super::waiting::{NextClaim, next_claim};
 use crate::commands::ChatSession;
-use crate::types::GroupName;
+use crate::types::{Group, GroupName, TaskContext};
 
 /// The session of a group that has never begun another one; also its name for the owner.
 const FIRST_SESSION: &str = "main";
 
-impl Store {
-    /// The engine's session id of a group; the same for ever, until somebody asks for a new one.
-    pub async fn engine_session_id(&self, name: &GroupName) -> Result<String> {
-        let name = name.clone();
-        self.with_connection(move |connection| current_session(connection, &name)).await
+/// Which history an engine goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineSession {
+    /// The chat's own, by the engine's id of it: a plain name.
+    OfChat(String),
+    /// A fresh one, for this run of a task and nothing else.
+    OfRun(i64),
+}
+
+impl EngineSession {
+    /// The engine's id of it: a plain name.
+    pub fn engine_id(&self) -> String {
+        match self {
+            Self::OfChat(id) => id.clone(),
+            Self::OfRun(run) => format!("task-run-{run}"),
+        }
     }
+
+    pub fn is_of_run(&self) -> bool {
+        match self {
+            Self::OfChat(_) => false,
+            Self::OfRun(_) => true,
+        }
+    }
+
+    /// As what is told in it is kept.
+    pub(super) fn context(&self) -> TaskContext {
+        match self {
+            Self::OfChat(_) => TaskContext::Group,
+            Self::OfRun(_) => TaskContext::Isolated,
+        }
+    }
+}
+
+impl Store {
+    /// The chat's own session of a group; the same for ever, until somebody asks for a new one.
+    pub async fn chat_session(&self, name: &GroupName) -> Result<EngineSession> {
+        let name = name.clone();
+        self.with_connection(move |connection| read_chat_session(connection, &name)).await
+    }
+
+    /// The session in which the next turn of a group will be.
+    pub async fn next_engine_session(&self, group: &Group) -> Result<EngineSession> {
+        let group = group.clone();
+        self.with_connection(move |connection| {
+            let next = next_claim(connection, &group.chat)?;
+            session_of_claim(connection, &group.name, next)
+        })
+        .await
+    }
+}
+
+/// The session in which this is told.
+pub(super) fn session_of_claim(
+    connection: &Connection,
+    group: &GroupName,
+    claim: Option<NextClaim>,
+) -> Result<EngineSession> {
+    match claim {
+        Some(NextClaim::Run { run, .. }) => Ok(EngineSession::OfRun(run)),
+        Some(NextClaim::Messages { .. }) | None => read_chat_session(connection, group),
+    }
+}
+
+fn read_chat_session(connection: &Connection, group: &GroupName) -> Result<EngineSession> {
+    current_session(connection, group).map(EngineSession::OfChat)
 }
 
 fn current_session(connection: &Connection, group: &GroupName) -> Result<String> {

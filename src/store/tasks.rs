@@ -26,11 +26,11 @@ use crate::rules::tasks::{
     DueTaskChange, TaskDraft, decide_due_task, paused_task_notice, unknown_run_notice,
 };
 use crate::schedule::{DueRun, LateRule, Schedule, ScheduleBase, parse_zone};
-use crate::types::{ChatId, GroupName, PauseReason, Task, TaskRun, TaskRunState, TaskState};
+use crate::types::{ChatId, GroupName, PauseReason, Task, TaskContext, TaskRun, TaskRunState, TaskState};
 
 pub(super) use runs::{
-    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, record_running_run,
-    stop_runs_of_chat, task_id_of_sender,
+    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, read_last_answer,
+    record_running_run, stop_runs_of_chat, task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.
@@ -49,7 +49,7 @@ pub struct ClaimedTasks {
 
 /// What [`task_from_row`] reads.
 const TASK_COLUMNS: &str = "tasks.id, tasks.group_name, tasks.text, tasks.schedule, tasks.zone, tasks.late,
-    tasks.max_tokens, tasks.state, tasks.paused_why, tasks.next_at, tasks.failures, tasks.created_at";
+    tasks.context, tasks.max_tokens, tasks.state, tasks.paused_why, tasks.next_at, tasks.failures, tasks.created_at";
 /// What [`run_from_row`] reads.
 const RUN_COLUMNS: &str = "due_at, late_millis, state, tokens, ended_at";
 
@@ -96,12 +96,13 @@ impl Store {
         .await
     }
 
-    /// The groups that have a task due up to this time, each once.
+    /// The groups that have a task due up to this time in the chat's own session, each once. An isolated one
+    /// begins with an engine of its own, which starts when the run does.
     pub async fn groups_with_tasks_due_until(&self, until: Timestamp) -> Result<Vec<GroupName>> {
         self.with_connection(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT DISTINCT group_name FROM tasks INDEXED BY tasks_due
-                 WHERE state = 'active' AND next_at <= ?1",
+                 WHERE state = 'active' AND next_at <= ?1 AND context = 'group'",
             )?;
             let names = statement
                 .query_map([to_unix_millis(until)], |row| row.get::<_, String>(0))?
@@ -396,6 +397,7 @@ fn draft_of_task(task: &Task) -> TaskDraft {
         schedule: task.schedule.clone(),
         zone: task.zone.clone(),
         late: task.late.clone(),
+        context: task.context.name().to_owned(),
         max_tokens: task.max_tokens,
     }
 }
@@ -414,6 +416,7 @@ fn task_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task>> {
         schedule: row.get("schedule")?,
         zone: row.get("zone")?,
         late: row.get("late")?,
+        context: TaskContext::find_by_name(&row.get::<_, String>("context")?).unwrap_or_default(),
         max_tokens: row.get::<_, Option<i64>>("max_tokens")?.map(i64::cast_unsigned),
         state: match state.as_str() {
             "active" => TaskState::Active,

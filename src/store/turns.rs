@@ -9,18 +9,23 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::outbox::enqueue;
-use super::waiting::{newest_claimable_row, skip_excess_context};
+use super::sessions::{EngineSession, session_of_claim};
+use super::waiting::{IS_TOLD_ALONE, NextClaim, newest_claimable_row, next_claim, skip_excess_context};
 use super::{Reply, RowId, Store, from_unix_millis, handover, outage, tasks, to_unix_millis};
 use crate::rules::inbox::WakeDecision;
 use crate::rules::turns::{
     MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
 };
-use crate::types::{ChatId, Engine, Group, MessageId, PromptMessage, SenderId, TokenUsage, TurnId};
+use crate::types::{
+    ChatId, Engine, Group, MessageId, PromptAuthor, PromptMessage, SenderId, TokenUsage, TurnId,
+};
 
 /// Rows in the hands of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Claim {
     pub turn: TurnId,
+    /// The session in which they are told.
+    pub session: EngineSession,
     /// Oldest first.
     pub rows: Vec<RowId>,
     /// The same rows as the agent reads them.
@@ -64,8 +69,24 @@ pub struct QueueCounts {
     pub usage: TokenUsage,
 }
 
+impl Claim {
+    /// A claim that holds nothing yet.
+    fn begin(turn: TurnId, session: EngineSession) -> Self {
+        Self {
+            turn,
+            session,
+            rows: Vec::new(),
+            messages: Vec::new(),
+            earlier: Vec::new(),
+            called_by: None,
+            senders: Vec::new(),
+        }
+    }
+}
+
 impl Store {
-    /// Claims what waits in a group's chat for a new turn with this engine; nothing to answer means no turn.
+    /// Claims what waits in a group's chat for a new turn with this engine; nothing to answer means no turn. The
+    /// run of an isolated task is a turn of its own.
     pub async fn claim_pending_rows(
         &self,
         group: &Group,
@@ -76,13 +97,27 @@ impl Store {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             release_claimed_rows(&transaction, &group.chat, now)?;
-            let Some(up_to) = newest_claimable_row(&transaction, &group.chat)? else { return Ok(None) };
+            let Some(next) = next_claim(&transaction, &group.chat)? else { return Ok(None) };
+            let session = session_of_claim(&transaction, &group.name, Some(next))?;
             transaction
-                .prepare_cached("INSERT INTO turns (group_name, began_at, engine) VALUES (?1, ?2, ?3)")?
-                .execute(params![group.name.as_str(), to_unix_millis(now), engine.name()])?;
+                .prepare_cached(
+                    "INSERT INTO turns (group_name, began_at, engine, context) VALUES (?1, ?2, ?3, ?4)",
+                )?
+                .execute(params![
+                    group.name.as_str(),
+                    to_unix_millis(now),
+                    engine.name(),
+                    session.context().name()
+                ])?;
             let turn = TurnId(transaction.last_insert_rowid());
-            let mut claim = claim_rows_up_to(&transaction, turn, &group.chat, up_to)?;
-            claim.earlier = handover::read_handover_messages(&transaction, &group, engine)?;
+            let mut claim = Claim::begin(turn, session);
+            match next {
+                NextClaim::Messages { up_to } => {
+                    claim_messages(&transaction, &mut claim, &group.chat, up_to)?;
+                    claim.earlier = handover::read_handover_messages(&transaction, &group, engine)?;
+                }
+                NextClaim::Run { row, run } => claim_run(&transaction, &mut claim, &group.chat, (row, run))?,
+            }
             transaction.commit()?;
             Ok(Some(claim))
         })
@@ -100,7 +135,7 @@ impl Store {
                      WHERE state = 'claimed' AND wake = 'wakes' AND chat = ?1",
                 )?
                 .exists([chat.as_str()])?;
-            Ok(left || newest_claimable_row(connection, &chat)?.is_some())
+            Ok(left || next_claim(connection, &chat)?.is_some())
         })
         .await
     }
@@ -112,17 +147,23 @@ impl Store {
             .await
     }
 
-    /// Claims what has come since for a turn that runs; nothing new means nothing is claimed. A turn that the
-    /// owner has stopped gets no more.
-    pub async fn claim_more_rows(&self, turn: TurnId, chat: &ChatId) -> Result<Option<Claim>> {
-        let chat = chat.clone();
+    /// Claims what has come since for a turn that runs in the chat's own session; nothing new means nothing is
+    /// claimed. A turn that the owner has stopped gets no more.
+    pub async fn claim_more_rows(
+        &self,
+        turn: TurnId,
+        session: &EngineSession,
+        chat: &ChatId,
+    ) -> Result<Option<Claim>> {
+        let (chat, session) = (chat.clone(), session.clone());
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             if is_turn_over(&transaction, turn)? {
                 return Ok(None);
             }
             let Some(up_to) = newest_claimable_row(&transaction, &chat)? else { return Ok(None) };
-            let claim = claim_rows_up_to(&transaction, turn, &chat, up_to)?;
+            let mut claim = Claim::begin(turn, session);
+            claim_messages(&transaction, &mut claim, &chat, up_to)?;
             transaction.commit()?;
             Ok(Some(claim))
         })
@@ -137,7 +178,7 @@ impl Store {
                 // The owner has stopped it, or an earlier try to write this end has succeeded without our
                 // hearing of it. Nothing is said; only what it has used may be news.
                 record_turn_usage(&transaction, ending.turn, ending.usage)?;
-                let next = newest_claimable_row(&transaction, &ending.chat)?;
+                let next = next_claim(&transaction, &ending.chat)?;
                 transaction.commit()?;
                 return Ok(PendingAfterTurn::from_next(next.is_some()));
             }
@@ -165,7 +206,7 @@ impl Store {
             close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
             tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), ending.usage, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
-            let next = newest_claimable_row(&transaction, &ending.chat)?;
+            let next = next_claim(&transaction, &ending.chat)?;
             transaction.commit()?;
             Ok(pending_after_turn(&ending.finish, facts, next.is_some()))
         })
@@ -272,30 +313,49 @@ pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId, now: 
     Ok(())
 }
 
-/// Hands the pending rows up to `up_to` to a turn, counting the attempt.
-fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
+/// Hands the pending rows up to `up_to` to a turn, counting the attempt, but those that are told alone.
+fn claim_messages(transaction: &Transaction<'_>, claim: &mut Claim, chat: &ChatId, up_to: i64) -> Result<()> {
     skip_excess_context(transaction, chat, up_to)?;
+    claim_rows(transaction, claim, chat, &format!("id <= ?3 AND NOT {IS_TOLD_ALONE}"), up_to)
+}
+
+/// Hands the row of one run to a turn, with what the last one has said.
+fn claim_run(
+    transaction: &Transaction<'_>,
+    claim: &mut Claim,
+    chat: &ChatId,
+    (row, run): (i64, i64),
+) -> Result<()> {
+    claim_rows(transaction, claim, chat, "id = ?3", row)?;
+    let known = tasks::read_last_answer(transaction, run)?;
+    for message in &mut claim.messages {
+        if let PromptAuthor::Task { last_answer, .. } = &mut message.author {
+            last_answer.clone_from(&known);
+        }
+    }
+    Ok(())
+}
+
+fn claim_rows(
+    transaction: &Transaction<'_>,
+    claim: &mut Claim,
+    chat: &ChatId,
+    which: &str,
+    value: i64,
+) -> Result<()> {
     let mut statement = transaction.prepare_cached(&format!(
         "UPDATE inbox INDEXED BY inbox_pending SET state = 'claimed', turn = ?1, attempts = attempts + 1
-             WHERE chat = ?2 AND state = 'pending' AND id <= ?3
+             WHERE chat = ?2 AND state = 'pending' AND {which}
              RETURNING {CLAIMED_COLUMNS}"
     ))?;
     let mut claimed = statement
-        .query_map(params![turn.0, chat.as_str(), up_to], claimed_from_row)?
+        .query_map(params![claim.turn.0, chat.as_str(), value], claimed_from_row)?
         .collect::<rusqlite::Result<Vec<_>>>()?;
     claimed.sort_by_key(|claimed| claimed.row);
-    let mut claim = Claim {
-        turn,
-        rows: Vec::new(),
-        messages: Vec::new(),
-        earlier: Vec::new(),
-        called_by: None,
-        senders: Vec::new(),
-    };
     for ClaimedRow { row, sender, wake, task_run, message } in claimed {
         claim.rows.push(row);
         if let Some((run, late_by)) = task_run {
-            tasks::record_running_run(transaction, run, turn, late_by)?;
+            tasks::record_running_run(transaction, run, claim.turn, late_by)?;
             claim.messages.push(message);
             continue;
         }
@@ -308,7 +368,7 @@ fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, 
         }
         claim.messages.push(message);
     }
-    Ok(claim)
+    Ok(())
 }
 
 /// How often the most tried message of a turn has been tried, this time included.

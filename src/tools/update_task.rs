@@ -26,6 +26,7 @@ struct UpdateTaskArguments {
     schedule: Option<String>,
     zone: Option<String>,
     late: Option<String>,
+    context: Option<String>,
     max_tokens: Option<u64>,
 }
 
@@ -38,6 +39,7 @@ fn parameters() -> Value {
             "schedule": {"type": "string"},
             "zone": {"type": "string"},
             "late": {"type": "string"},
+            "context": {"type": "string"},
             "max_tokens": {"type": "integer", "minimum": 0},
         },
         "required": ["task"],
@@ -46,9 +48,10 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let UpdateTaskArguments { task, text, schedule, zone, late, max_tokens } = read_arguments(arguments)?;
+    let UpdateTaskArguments { task, text, schedule, zone, late, context, max_tokens } =
+        read_arguments(arguments)?;
     let max_tokens = max_tokens.map(|tokens| Some(tokens).filter(|tokens| *tokens > 0));
-    let edit = TaskEdit { text, schedule, zone, late, max_tokens };
+    let edit = TaskEdit { text, schedule, zone, late, context, max_tokens };
     if edit == TaskEdit::default() {
         return Err("nothing is to be changed".to_owned());
     }

@@ -17,6 +17,7 @@ pub struct Task {
     pub zone: String,
     /// In the words of the rules about what is late.
     pub late: String,
+    pub context: TaskContext,
     pub max_tokens: Option<u64>,
     pub state: TaskState,
     /// When it is due next, if it is active.
@@ -25,6 +26,32 @@ pub struct Task {
     pub failures: u32,
     pub created_at: Timestamp,
     pub last_run: Option<TaskRun>,
+}
+
+/// What the agent knows when a run of a task begins.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum TaskContext {
+    /// The chat's own session: all that was said there.
+    #[default]
+    Group,
+    /// A fresh session, with the task's last answer and nothing else.
+    Isolated,
+}
+
+impl TaskContext {
+    pub const ALL: [Self; 2] = [Self::Group, Self::Isolated];
+
+    /// The word for it in the database, in lists, and for those who plan.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Group => "group",
+            Self::Isolated => "isolated",
+        }
+    }
+
+    pub fn find_by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|context| context.name() == name)
+    }
 }
 
 /// Whether a task comes due.

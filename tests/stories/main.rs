@@ -19,6 +19,7 @@ mod docker;
 mod engines;
 mod full_disk;
 mod identities;
+mod isolated;
 mod lent_folders;
 mod limits;
 mod media;

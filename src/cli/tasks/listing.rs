@@ -37,13 +37,14 @@ pub async fn print_tasks(install: &Install, group: Option<&str>, format: Listing
         ui::print_info("No tasks yet. `nanokimi tasks add GROUP \"every 2h\" TEXT` plans one.");
         return Ok(());
     }
-    let mut rows = vec![["TASK", "GROUP", "NEXT", "LAST", "TEXT"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["TASK", "GROUP", "NEXT", "LAST", "CONTEXT", "TEXT"].map(str::to_owned).to_vec()];
     for task in &tasks {
         rows.push(vec![
             task.id.to_string(),
             task.group.to_string(),
             render_next_time(install, task),
             task.last_run.as_ref().map_or_else(|| "-".to_owned(), render_run_end),
+            task.context.name().to_owned(),
             shorten_text(&task.text),
         ]);
     }
@@ -61,6 +62,7 @@ pub async fn print_task(install: &Install, id: i64, format: ListingFormat) -> Re
         ("Schedule", task.schedule.clone()),
         ("Zone", task.zone.clone()),
         ("Late", task.late.clone()),
+        ("Context", task.context.name().to_owned()),
         ("Next", render_next_time(install, &task)),
         ("Last", task.last_run.as_ref().map_or_else(|| "-".to_owned(), render_run_end)),
         ("Failures", task.failures.to_string()),
@@ -136,6 +138,7 @@ fn task_to_json(task: &Task) -> Value {
         "schedule": task.schedule,
         "zone": task.zone,
         "late": task.late,
+        "context": task.context.name(),
         "max_tokens": task.max_tokens,
         "state": state,
         "paused_why": paused_why,

@@ -149,7 +149,8 @@ mod tests {
         ];
         let taken = store.record_events(more, rules(), now).await.unwrap();
         assert_eq!(taken.stopped, [StoppedTurn { group: family.name.clone(), turn }]);
-        assert_eq!(store.claim_more_rows(turn, &family.chat).await.unwrap(), None);
+        let session = store.chat_session(&family.name).await.unwrap();
+        assert_eq!(store.claim_more_rows(turn, &session, &family.chat).await.unwrap(), None);
         let usage = TokenUsage { input: 100, cached: 50, output: 7 };
         let ending = TurnEnding {
             turn,

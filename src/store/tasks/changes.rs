@@ -42,8 +42,9 @@ impl Store {
             ensure!(count < TASKS_PER_GROUP_MAX, TaskRefusal::TooMany);
             transaction
                 .prepare_cached(
-                    "INSERT INTO tasks (group_name, text, schedule, zone, late, max_tokens, next_at, created_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    "INSERT INTO tasks (group_name, text, schedule, zone, late, max_tokens, next_at, created_at,
+                                        context)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9)",
                 )?
                 .execute(params![
                     group.as_str(),
@@ -53,7 +54,8 @@ impl Store {
                     checked.late.to_string(),
                     checked.max_tokens.map(u64::cast_signed),
                     to_unix_millis(checked.next_at),
-                    to_unix_millis(now)
+                    to_unix_millis(now),
+                    checked.context.name()
                 ])?;
             let task = find_task(&transaction, transaction.last_insert_rowid())?;
             transaction.commit()?;
@@ -183,7 +185,7 @@ fn write_edit(connection: &Connection, id: i64, checked: &CheckedTask) -> Result
         .prepare_cached(
             "UPDATE tasks SET text = ?2, schedule = ?3, zone = ?4, late = ?5, max_tokens = ?6,
                               next_at = iif(state = 'paused', NULL, ?7),
-                              state = iif(state = 'paused', state, 'active')
+                              state = iif(state = 'paused', state, 'active'), context = ?8
              WHERE id = ?1",
         )?
         .execute(params![
@@ -193,7 +195,8 @@ fn write_edit(connection: &Connection, id: i64, checked: &CheckedTask) -> Result
             checked.zone_name(),
             checked.late.to_string(),
             checked.max_tokens.map(u64::cast_signed),
-            to_unix_millis(checked.next_at)
+            to_unix_millis(checked.next_at),
+            checked.context.name()
         ])?;
     Ok(())
 }

@@ -8,9 +8,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::outbox::enqueue;
 use super::super::{Reply, Store, from_unix_millis, to_unix_millis};
 use crate::rules::Rules;
+use crate::rules::inbox::own_text_for_agent;
 use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
 use crate::schedule::{LateRule, parse_zone};
-use crate::types::{ChatId, PauseReason, TaskRunState, TokenUsage, TurnId};
+use crate::types::{ChatId, LastAnswer, PauseReason, TaskRunState, TokenUsage, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
 pub(super) const TASK_SENDER: &str = "task:";
@@ -20,6 +21,8 @@ pub fn task_id_of_sender(sender: &str) -> i64 {
     sender.strip_prefix(TASK_SENDER).and_then(|id| id.parse().ok()).unwrap_or_default()
 }
 
+/// Characters that are kept of what a run has said: as much as a prompt tells of one text.
+const LAST_ANSWER_MAX_CHARS: usize = 8_000;
 /// How many of the newest rows of `inbox` are looked at for those of a turn.
 const ROWS_LOOKED_AT: i64 = 2_000;
 
@@ -119,6 +122,9 @@ pub fn follow_turn_end(
             "parked" => TaskRunState::Failed,
             _ => TaskRunState::Due,
         };
+        if end == TaskRunState::Answered {
+            keep_last_answer(connection, (turn, chat), run, now)?;
+        }
         end_run(connection, run, end, tokens, now)?;
     }
     // A row whose task was cancelled meanwhile is not tried again.
@@ -129,6 +135,48 @@ pub fn follow_turn_end(
                AND NOT EXISTS (SELECT 1 FROM task_runs WHERE task_runs.id = task_run)",
         )?
         .execute([chat.as_str()])?;
+    Ok(())
+}
+
+/// What the earlier runs of an isolated run's task have said: the latest that said something.
+pub fn read_last_answer(connection: &Connection, run: i64) -> Result<Option<LastAnswer>> {
+    let known = connection
+        .prepare_cached(
+            "SELECT last_answer, last_answer_at FROM task_runs JOIN tasks ON tasks.id = task
+             WHERE task_runs.id = ?1 AND last_answer IS NOT NULL AND last_answer_at IS NOT NULL",
+        )?
+        .query_row([run], |row| Ok(LastAnswer { text: row.get(0)?, said_at: from_unix_millis(row.get(1)?) }))
+        .optional()?;
+    Ok(known)
+}
+
+/// Keeps what the turn of an isolated run has said in its chat, for the next run of its task.
+fn keep_last_answer(
+    connection: &Connection,
+    (turn, chat): (TurnId, &ChatId),
+    run: i64,
+    now: Timestamp,
+) -> Result<()> {
+    let mut said = connection.prepare_cached(
+        "SELECT text, path FROM outbox INDEXED BY outbox_turn
+         WHERE turn = ?1 AND chat = ?2 AND kind IN ('text', 'file')
+           AND EXISTS (SELECT 1 FROM turns WHERE turns.id = ?1 AND context = 'isolated') ORDER BY id",
+    )?;
+    let said = said
+        .query_map(params![turn.0, chat.as_str()], |row| {
+            Ok(own_text_for_agent(row.get(0)?, row.get::<_, Option<String>>(1)?.as_deref()))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    if said.is_empty() {
+        return Ok(());
+    }
+    let text: String = said.join("\n\n").chars().take(LAST_ANSWER_MAX_CHARS).collect();
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET last_answer = ?2, last_answer_at = ?3
+             WHERE id = (SELECT task FROM task_runs WHERE id = ?1)",
+        )?
+        .execute(params![run, text, to_unix_millis(now)])?;
     Ok(())
 }
 
