@@ -255,7 +255,7 @@ CREATE TABLE unread (
 
 -- What Kai does on time, in the chat of a group. schedule, late: in the words of `nanokimi tasks`; zone: an IANA name.
 -- context: whether its runs are in the chat's own session, or each in a fresh one; last_answer: what the last of those has
--- said, at last_answer_at. next_at: when it is due next, of an active one. failures: how many in a row.
+-- said, at last_answer_at. only_if: a command of the container that says whether a run begins. next_at: when it is due next, of an active one. failures: how many in a row.
 -- paused_why: 'asked' by somebody, or since runs failed or used too many tokens, of which its chat is told at pause_told_at.
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -273,7 +273,8 @@ CREATE TABLE tasks (
     failures INTEGER NOT NULL DEFAULT 0,
     created_at INTEGER NOT NULL,
     last_answer TEXT,
-    last_answer_at INTEGER
+    last_answer_at INTEGER,
+    only_if TEXT
 ) STRICT;
 CREATE INDEX tasks_due ON tasks (next_at) WHERE state = 'active';
 CREATE INDEX tasks_group ON tasks (group_name);
@@ -281,7 +282,7 @@ CREATE INDEX tasks_untold ON tasks (id) WHERE state = 'paused' AND pause_told_at
 
 -- The times that a task was due, each once. due -> running (told to the agent by this turn) -> answered | failed | unknown
 -- (nanokimi was killed meanwhile; its chat is told at told_at, and it is not repeated). skipped: it was too late for the
--- task's rule, or another run of it waited or went on.
+-- task's rule, another run of it waited or went on, the owner stopped it, or its task's command said no; why: which of these.
 CREATE TABLE task_runs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     task INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
@@ -292,6 +293,7 @@ CREATE TABLE task_runs (
     tokens INTEGER NOT NULL DEFAULT 0,
     ended_at INTEGER,
     told_at INTEGER,
+    why TEXT,
     UNIQUE (task, due_at)
 ) STRICT;
 CREATE INDEX task_runs_open ON task_runs (task) WHERE state IN ('due', 'running');

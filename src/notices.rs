@@ -20,8 +20,9 @@ pub use commands::{
     usage_command_summary, usage_notice,
 };
 pub use tasks::{
-    PlannedTask, planned_tasks_notice, task_failed_often_notice, task_outcome_unknown_notice,
-    task_over_daily_limit_notice, task_over_tokens_notice, tasks_command_summary,
+    PlannedTask, planned_tasks_notice, task_condition_failed_notice, task_failed_often_notice,
+    task_outcome_unknown_notice, task_over_daily_limit_notice, task_over_tokens_notice,
+    tasks_command_summary,
 };
 
 /// Most groups that one sentence names.

@@ -28,7 +28,7 @@ pub use prompt::{
 };
 pub use room::DiskSpace;
 pub use senders::{OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
-pub use tasks::{PauseReason, Task, TaskContext, TaskRun, TaskRunState, TaskState};
+pub use tasks::{PauseReason, RunReason, Task, TaskContext, TaskRun, TaskRunState, TaskState};
 pub use transcription::{TranscriptionServer, VoiceWords};
 pub use web::{HostName, WebPolicy, WebTraffic};
 

@@ -107,6 +107,10 @@ pub struct TaskOptions {
     /// time, with its last answer
     #[arg(long, value_name = "CONTEXT", value_parser = ui::parse_typed_text)]
     context: Option<String>,
+    /// A command of its container that is run first: with exit code 0 the task runs, with another one this time is
+    /// skipped; "" is no command
+    #[arg(long, value_name = "COMMAND")]
+    only_if: Option<String>,
     /// Pause it when a run used more tokens than this; "none" is no limit
     #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
     max_tokens: Option<String>,
@@ -123,9 +127,9 @@ pub async fn run_tasks_command(install: &Install, verb: Verb) -> Result<ExitCode
             add_task(install, &group, schedule, text, options).await?
         }
         Verb::Edit { which, schedule, text, options } => {
-            let TaskOptions { zone, late, context, max_tokens } = options;
+            let TaskOptions { zone, late, context, only_if, max_tokens } = options;
             let max_tokens = max_tokens.as_deref().map(parse_max_tokens).transpose()?;
-            let edit = TaskEdit { text, schedule, zone, late, context, max_tokens };
+            let edit = TaskEdit { text, schedule, zone, late, context, only_if, max_tokens };
             ensure!(
                 edit != TaskEdit::default(),
                 "Say what to change; `nanokimi tasks edit --help` shows what can be"
@@ -170,13 +174,14 @@ async fn add_task(
     let Some((store, _)) = install.find_group(&group).await? else {
         bail!("There is no group {group}; `nanokimi groups list` shows those there are");
     };
-    let TaskOptions { zone, late, context, max_tokens } = options;
+    let TaskOptions { zone, late, context, only_if, max_tokens } = options;
     let draft = TaskDraft {
         text,
         schedule,
         zone: zone.unwrap_or_default(),
         late: late.unwrap_or_default(),
         context: context.unwrap_or_default(),
+        only_if: only_if.unwrap_or_default(),
         max_tokens: max_tokens.as_deref().map(parse_max_tokens).transpose()?.flatten(),
     };
     let task = store.add_task(&group, draft, install.config.zone.clone(), install.clock.now()).await?;

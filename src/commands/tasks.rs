@@ -52,6 +52,7 @@ mod tests {
             zone: "Europe/Madrid".to_owned(),
             late: "once".to_owned(),
             context: TaskContext::Group,
+            only_if: None,
             max_tokens: None,
             state: TaskState::Active,
             next_at: Some(next_at.parse().unwrap()),

@@ -5,7 +5,7 @@ use jiff::tz::TimeZone;
 
 use super::pick_language;
 use crate::render::{describe_instant, describe_local_time};
-use crate::types::{Lang, PauseReason, Task, TaskContext, TaskState};
+use crate::types::{Lang, PauseReason, RunReason, Task, TaskContext, TaskState};
 
 /// Characters of a task's text that a notice repeats: enough to know which task it is.
 const TEXT_TOLD_CHARS: usize = 60;
@@ -117,6 +117,40 @@ pub fn task_failed_often_notice(lang: Lang, task: i64, text: &str, failures: u32
     }
 }
 
+/// The command of a task, which says whether a run begins, has failed or took more than so many seconds.
+pub fn task_condition_failed_notice(
+    lang: Lang,
+    task: i64,
+    text: &str,
+    why: RunReason,
+    seconds: u64,
+) -> String {
+    let text = shorten_text(text);
+    let is_too_long = why == RunReason::ConditionTooLong;
+    match lang {
+        Lang::En => {
+            let what = match is_too_long {
+                true => format!("did not end within {seconds} seconds"),
+                false => "could not be run".to_owned(),
+            };
+            format!(
+                "I did not do task {task} (“{text}”): the command that says whether there is something to do {what}. \
+                 `nanokimi tasks edit {task} --only-if 'COMMAND'` on the server changes it; you can ask me for that, too."
+            )
+        }
+        Lang::Es => {
+            let what = match is_too_long {
+                true => format!("no ha terminado en {seconds} segundos"),
+                false => "no se ha podido ejecutar".to_owned(),
+            };
+            format!(
+                "No he hecho la tarea {task} («{text}»): el comando que dice si hay algo que hacer {what}. \
+                 `nanokimi tasks edit {task} --only-if 'COMANDO'` en el servidor lo cambia; también me lo puedes pedir."
+            )
+        }
+    }
+}
+
 /// A task was paused since a run used more tokens than it may.
 pub fn task_over_tokens_notice(lang: Lang, task: i64, text: &str) -> String {
     let text = shorten_text(text);
@@ -195,6 +229,8 @@ mod tests {
             task_over_tokens_notice(lang, 7, &"long ".repeat(40)),
             task_outcome_unknown_notice(lang, 7, text, due, &madrid),
             task_over_daily_limit_notice(lang, 7, text, due, &madrid),
+            task_condition_failed_notice(lang, 7, text, RunReason::ConditionFailed, 60),
+            task_condition_failed_notice(lang, 7, text, RunReason::ConditionTooLong, 60),
         ]
         .join("\n")
     }
@@ -206,12 +242,16 @@ mod tests {
         Task 7 (“long long long long long long long long long long long long…”) used more tokens than one run of it may, so I have paused it. `nanokimi tasks edit 7 --max-tokens NUMBER` on the server changes the limit, and `nanokimi tasks resume 7` goes on with it.
         I was interrupted during task 7 (“water the plants on the balcony”) of Tue 1 Dec 09:00 Europe/Madrid, and cannot say how far it came. I do not repeat it by myself.
         I did not do task 7 (“water the plants on the balcony”) of Tue 1 Dec 09:00 Europe/Madrid: today's tokens of this chat are used up. It is not made up for.
+        I did not do task 7 (“water the plants on the balcony”): the command that says whether there is something to do could not be run. `nanokimi tasks edit 7 --only-if 'COMMAND'` on the server changes it; you can ask me for that, too.
+        I did not do task 7 (“water the plants on the balcony”): the command that says whether there is something to do did not end within 60 seconds. `nanokimi tasks edit 7 --only-if 'COMMAND'` on the server changes it; you can ask me for that, too.
         ");
         insta::assert_snapshot!(all(Lang::Es), @"
         La tarea 7 («water the plants on the balcony») ha fallado 5 veces seguidas, así que la he puesto en pausa. Cuando se haya arreglado la causa, `nanokimi tasks resume 7` en el servidor la reanuda.
         La tarea 7 («long long long long long long long long long long long long…») ha usado más tokens de los que puede usar cada vez, así que la he puesto en pausa. `nanokimi tasks edit 7 --max-tokens NÚMERO` en el servidor cambia el límite, y `nanokimi tasks resume 7` la reanuda.
         Se me ha interrumpido durante la tarea 7 («water the plants on the balcony») de mar 1 dic 09:00 Europe/Madrid, y no sé hasta dónde ha llegado. No la repito por mi cuenta.
         No he hecho la tarea 7 («water the plants on the balcony») de mar 1 dic 09:00 Europe/Madrid: los tokens de hoy de este chat se han agotado. No se recupera.
+        No he hecho la tarea 7 («water the plants on the balcony»): el comando que dice si hay algo que hacer no se ha podido ejecutar. `nanokimi tasks edit 7 --only-if 'COMANDO'` en el servidor lo cambia; también me lo puedes pedir.
+        No he hecho la tarea 7 («water the plants on the balcony»): el comando que dice si hay algo que hacer no ha terminado en 60 segundos. `nanokimi tasks edit 7 --only-if 'COMANDO'` en el servidor lo cambia; también me lo puedes pedir.
         ");
     }
 }

@@ -50,6 +50,13 @@ impl PromptAuthor {
             Self::Task { last_answer, .. } => last_answer.as_ref(),
         }
     }
+
+    fn output(&self) -> Option<&str> {
+        match self {
+            Self::Kai | Self::Person { .. } => None,
+            Self::Task { output, .. } => output.as_deref(),
+        }
+    }
 }
 
 /// A text of a message that a prompt does not tell whole.
@@ -154,6 +161,7 @@ fn text_lengths(message: &PromptMessage) -> Vec<usize> {
     let mut parts = vec![(message.id.as_str(), NAME_MAX_CHARS), (message.text.as_str(), TEXT_MAX_CHARS)];
     parts.extend(message.author.name().map(|name| (name, NAME_MAX_CHARS)));
     parts.extend(message.author.last_answer().map(|last| (last.text.as_str(), TEXT_MAX_CHARS)));
+    parts.extend(message.author.output().map(|output| (output, TEXT_MAX_CHARS)));
     if let Some(quote) = &message.quote {
         parts.extend([(quote.id.as_str(), NAME_MAX_CHARS), (quote.text.as_str(), TEXT_MAX_CHARS)]);
         parts.extend(quote.author.name().map(|name| (name, NAME_MAX_CHARS)));
@@ -188,7 +196,7 @@ impl PromptRenderer<'_> {
             PromptAuthor::Kai | PromptAuthor::Person { .. } => self.render_name(message.id.as_str()),
         };
         format!(
-            "<{name} id=\"{id}\"{} time=\"{}\"{}>{}{}{}{}{}</{name}>",
+            "<{name} id=\"{id}\"{} time=\"{}\"{}>{}{}{}{}{}{}</{name}>",
             self.render_author(&message.author),
             self.render_time(message.sent_at),
             match message.forwarded {
@@ -197,6 +205,7 @@ impl PromptRenderer<'_> {
                 Forwarded::Many => " forwarded=\"many times\"",
             },
             message.author.last_answer().map(|last| self.render_last_answer(last)).unwrap_or_default(),
+            message.author.output().map(|output| self.render_output(output)).unwrap_or_default(),
             message.quote.as_ref().map(|quote| self.render_quote(quote)).unwrap_or_default(),
             message.file.as_ref().map(|file| self.render_file(file)).unwrap_or_default(),
             render_whole_text_file(message.whole.as_deref()),
@@ -214,6 +223,10 @@ impl PromptRenderer<'_> {
             self.render_time(last.said_at),
             self.render_message_text(&last.text)
         )
+    }
+
+    fn render_output(&self, output: &str) -> String {
+        format!("<output>{}</output>\n", self.render_message_text(output))
     }
 
     fn render_quote(&self, quote: &PromptQuote) -> String {
@@ -410,6 +423,7 @@ mod tests {
                     text: "Kai: They are <dry>".to_owned(),
                     said_at: "2023-12-31T00:00:00Z".parse().unwrap(),
                 }),
+                output: (seconds > 0).then(|| "3 <plants>".to_owned()),
             },
             ..from("", "water the <plants>")
         };
@@ -418,6 +432,7 @@ mod tests {
         <messages>
         <task id="7" time="Jan 1, 2024, 12:00 AM">water the &lt;plants&gt;</task>
         <task id="7" late="2 h 5 min" time="Jan 1, 2024, 12:00 AM"><last-answer time="Dec 31, 2023, 12:00 AM">Kai: They are &lt;dry&gt;</last-answer>
+        <output>3 &lt;plants&gt;</output>
         water the &lt;plants&gt;</task>
         </messages>
         "#);

@@ -11,6 +11,7 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
+use super::condition::RunningCondition;
 use super::context::SessionContext;
 use super::images;
 use super::launch::RunningEngine;
@@ -51,6 +52,7 @@ pub async fn run_session<C: Containers>(
         is_next_engine_blind: false,
         memory: MemoryTrust::trusted(),
         turn: None,
+        condition: None,
         progress: None,
         is_mailbox_closed: false,
     };
@@ -69,6 +71,9 @@ pub async fn run_session<C: Containers>(
                 None => driver.close_mailbox().await,
             }),
             signal = next_engine_signal(&mut driver.engine) => driver.handle_engine_signal(signal).await,
+            result = RunningCondition::wait_for_result(&mut driver.condition) => {
+                driver.handle_condition_result(result).await
+            }
             () = sleep_until_or_never(driver.machine.next_deadline()) => Some(SessionEvent::Tick),
             () = sleep_until_or_never(driver.progress.as_ref().map(ProgressSchedule::next_update_at)) => {
                 driver.send_progress_update().await
@@ -91,6 +96,8 @@ pub struct SessionDriver<C> {
     pub is_next_engine_blind: bool,
     pub memory: MemoryTrust,
     pub turn: Option<Turn>,
+    /// The command that says whether the turn goes on.
+    pub condition: Option<RunningCondition>,
     pub progress: Option<ProgressSchedule>,
     /// The service stops, and nothing new begins.
     is_mailbox_closed: bool,
@@ -307,6 +314,16 @@ impl<C: Containers> SessionDriver<C> {
             self.finish_current_turn(TurnOutcome::Returned, Vec::new()).await;
             return Ok(SessionEvent::PromptChanged);
         }
+        if let Some(line) = claim.only_if.take() {
+            return Ok(self.begin_condition(group, claim, line));
+        }
+        self.prompt_claim(&group, claim).await;
+        Ok(SessionEvent::Prompted)
+    }
+
+    /// Hands a claim to the engine as one prompt.
+    pub async fn prompt_claim(&mut self, group: &Group, mut claim: Claim) {
+        let Some(engine) = &mut self.engine else { return };
         engine.has_worked = true;
         // A failure from before says nothing of this turn.
         engine.egress.take_failure();
@@ -315,15 +332,14 @@ impl<C: Containers> SessionDriver<C> {
         self.context.login.reload_if_changed(self.context.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.send_read_receipts(&group.chat, &claim);
-        let input = self.build_input(&group, &mut claim).await;
-        self.turn = Some(Turn::from_claim(&claim, &group, &input));
+        let input = self.build_input(group, &mut claim).await;
+        self.turn = Some(Turn::from_claim(&claim, group, &input));
         if let Some(engine) = &self.engine {
             let turn = RunningTurn { id: claim.turn, chat: group.chat.clone(), called_by: claim.called_by };
             engine.running_turn.send_replace(Some(turn));
         }
         self.progress = Some(ProgressSchedule::new(Instant::now()));
         self.send_engine_request(Request::Prompt(input));
-        Ok(SessionEvent::Prompted)
     }
 
     /// What a claim says to the engine, with the images that the model can see.

@@ -260,6 +260,11 @@ impl SessionMachine {
         matches!(self.state, State::Busy { .. })
     }
 
+    /// Whether the running turn is to end early.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.state, State::Busy { cancelled: Some(_), .. })
+    }
+
     /// Whether there is an engine, or will be one, that was not needed yet.
     pub fn is_started_ahead(&self) -> bool {
         self.started_ahead

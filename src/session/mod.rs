@@ -3,6 +3,7 @@
 //! - `machine` decides (pure). `driver` performs: it alone owns the group's container, its engine and its
 //!   turn. Two parts of its work are in files of their own: `engine_life`, from launch to the container's
 //!   end, and `turn_end`.
+//! - `condition` runs the command of a task that says whether a run begins.
 //! - `launch` makes a container ready. `token_limit` says whether a group may begin a turn. `share` watches
 //!   what an agent takes of the machine.
 //! - `whole_texts` keeps what is too long for a prompt, `images` shows the model what was sent.
@@ -15,6 +16,7 @@
 //! - `context` is what all sessions share, `settings` among it; `mailbox` is what they and dispatch tell each
 //!   other.
 
+mod condition;
 mod context;
 mod driver;
 mod ending;

@@ -61,6 +61,7 @@ impl<C: Containers> TaskTools<'_, C> {
                 "schedule": task.schedule,
                 "zone": task.zone,
                 "context": task.context.name(),
+                "only_if": task.only_if,
                 "next": self.describe_next_run(task),
                 "last": task.last_run.as_ref().map(|run| run.state.name()),
             })

@@ -215,7 +215,7 @@ impl<C: Containers> SessionDriver<C> {
         if matches!(finish, TurnOutcome::Answered) && !turn.is_isolated {
             self.memory.record_engine_success(&self.context, &turn.chat).await;
         }
-        self.progress = None;
+        (self.progress, self.condition) = (None, None);
         if let Some(engine) = &self.engine {
             engine.running_turn.send_replace(None);
         }

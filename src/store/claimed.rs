@@ -55,7 +55,8 @@ pub(super) fn claimed_from_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
         .map(|run| (run, tasks::lateness_of_row(sent_at, turn_began_at)));
     let author = match task_run {
         Some((_, late_by)) => {
-            PromptAuthor::Task { id: tasks::task_id_of_sender(&sender), late_by, last_answer: None }
+            let id = tasks::task_id_of_sender(&sender);
+            PromptAuthor::Task { id, late_by, last_answer: None, output: None }
         }
         None => person("person", "sender_name")?,
     };

@@ -377,6 +377,8 @@ const MIGRATIONS: [&str; 15] = ["
     ALTER TABLE turns ADD COLUMN context TEXT NOT NULL DEFAULT 'group' CHECK (context IN ('group', 'isolated'));
     ALTER TABLE tasks ADD COLUMN last_answer TEXT;
     ALTER TABLE tasks ADD COLUMN last_answer_at INTEGER;
+    ALTER TABLE tasks ADD COLUMN only_if TEXT;
+    ALTER TABLE task_runs ADD COLUMN why TEXT;
 
     CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;
 "];

@@ -71,8 +71,10 @@ pub(super) fn session_of_claim(
     claim: Option<NextClaim>,
 ) -> Result<EngineSession> {
     match claim {
-        Some(NextClaim::Run { run, .. }) => Ok(EngineSession::OfRun(run)),
-        Some(NextClaim::Messages { .. }) | None => read_chat_session(connection, group),
+        Some(NextClaim::Run { run, context: TaskContext::Isolated, .. }) => Ok(EngineSession::OfRun(run)),
+        Some(NextClaim::Run { context: TaskContext::Group, .. } | NextClaim::Messages { .. }) | None => {
+            read_chat_session(connection, group)
+        }
     }
 }
 

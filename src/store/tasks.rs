@@ -26,11 +26,13 @@ use crate::rules::tasks::{
     DueTaskChange, TaskDraft, decide_due_task, paused_task_notice, unknown_run_notice,
 };
 use crate::schedule::{DueRun, LateRule, Schedule, ScheduleBase, parse_zone};
-use crate::types::{ChatId, GroupName, PauseReason, Task, TaskContext, TaskRun, TaskRunState, TaskState};
+use crate::types::{
+    ChatId, GroupName, PauseReason, RunReason, Task, TaskContext, TaskRun, TaskRunState, TaskState,
+};
 
 pub(super) use runs::{
     abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, read_last_answer,
-    record_running_run, stop_runs_of_chat, task_id_of_sender,
+    read_only_if, record_running_run, skip_runs_of_turn, stop_runs_of_chat, task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.
@@ -49,9 +51,9 @@ pub struct ClaimedTasks {
 
 /// What [`task_from_row`] reads.
 const TASK_COLUMNS: &str = "tasks.id, tasks.group_name, tasks.text, tasks.schedule, tasks.zone, tasks.late,
-    tasks.context, tasks.max_tokens, tasks.state, tasks.paused_why, tasks.next_at, tasks.failures, tasks.created_at";
+    tasks.context, tasks.only_if, tasks.max_tokens, tasks.state, tasks.paused_why, tasks.next_at, tasks.failures, tasks.created_at";
 /// What [`run_from_row`] reads.
-const RUN_COLUMNS: &str = "due_at, late_millis, state, tokens, ended_at";
+const RUN_COLUMNS: &str = "due_at, late_millis, state, why, tokens, ended_at";
 
 impl Store {
     /// Claims the instants that have passed: each becomes a run with its row in the inbox, or is skipped, in
@@ -206,14 +208,14 @@ fn claim_due_task(connection: &Connection, task: &Task, chat: &ChatId, now: Time
     runs::close_orphaned_runs(connection, task.id, now)?;
     let has_open_run = runs::has_open_run(connection, task.id)?;
     let change = decide_due_task((&schedule, &zone), next_at, late, has_open_run, now);
-    let Some(DueTaskChange { run, state, next_at }) = change else { return Ok(false) };
+    let Some(DueTaskChange { run, skipped, next_at }) = change else { return Ok(false) };
     connection
         .prepare_cached(
             "UPDATE tasks SET next_at = ?2, state = iif(?2 IS NULL, 'done', state) WHERE id = ?1",
         )?
         .execute(params![task.id, next_at.map(to_unix_millis)])?;
-    let inserted = insert_run(connection, task, chat, run, state, now)?;
-    Ok(inserted && state == TaskRunState::Due)
+    let inserted = insert_run(connection, task, chat, run, skipped, now)?;
+    Ok(inserted && skipped.is_none())
 }
 
 fn bring_task_forward(connection: &Connection, task: &Task, now: Timestamp) -> Result<()> {
@@ -232,20 +234,22 @@ fn bring_task_forward(connection: &Connection, task: &Task, now: Timestamp) -> R
     Ok(())
 }
 
-/// Writes a run, and the row that tells it to the agent if it is due; returns false if its instant has a run
-/// already.
+/// Writes a run, and the row that tells it to the agent if it is not skipped; returns false if its instant has a
+/// run already.
 fn insert_run(
     connection: &Connection,
     task: &Task,
     chat: &ChatId,
     run: DueRun,
-    state: TaskRunState,
+    skipped: Option<RunReason>,
     now: Timestamp,
 ) -> Result<bool> {
+    let state = if skipped.is_some() { TaskRunState::Skipped } else { TaskRunState::Due };
     let due_at = to_unix_millis(run.due_at);
     let inserted = connection
         .prepare_cached(
-            "INSERT INTO task_runs (task, due_at, late_millis, state, ended_at) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO task_runs (task, due_at, late_millis, state, ended_at, why)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (task, due_at) DO NOTHING",
         )?
         .execute(params![
@@ -253,13 +257,14 @@ fn insert_run(
             due_at,
             i64::try_from(run.late_by.as_millis())?,
             state.name(),
-            (state == TaskRunState::Skipped).then(|| to_unix_millis(now))
+            skipped.map(|_| to_unix_millis(now)),
+            skipped.map(RunReason::name)
         ])?;
     if inserted == 0 {
         return Ok(false);
     }
     let row = connection.last_insert_rowid();
-    if state == TaskRunState::Due {
+    if skipped.is_none() {
         connection
             .prepare_cached(
                 "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at, wake, task_run)
@@ -398,6 +403,7 @@ fn draft_of_task(task: &Task) -> TaskDraft {
         zone: task.zone.clone(),
         late: task.late.clone(),
         context: task.context.name().to_owned(),
+        only_if: task.only_if.clone().unwrap_or_default(),
         max_tokens: task.max_tokens,
     }
 }
@@ -417,6 +423,7 @@ fn task_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task>> {
         zone: row.get("zone")?,
         late: row.get("late")?,
         context: TaskContext::find_by_name(&row.get::<_, String>("context")?).unwrap_or_default(),
+        only_if: row.get("only_if")?,
         max_tokens: row.get::<_, Option<i64>>("max_tokens")?.map(i64::cast_unsigned),
         state: match state.as_str() {
             "active" => TaskState::Active,
@@ -439,6 +446,7 @@ fn run_from_row(row: &Row<'_>) -> rusqlite::Result<Result<TaskRun>> {
             due_at: from_unix_millis(row.get("due_at")?),
             late_by: SignedDuration::from_millis(row.get("late_millis")?),
             state,
+            why: row.get::<_, Option<String>>("why")?.and_then(|why| RunReason::find_by_name(&why)),
             tokens: row.get::<_, i64>("tokens")?.cast_unsigned(),
             ended_at: row.get::<_, Option<i64>>("ended_at")?.map(from_unix_millis),
         })

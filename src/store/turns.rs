@@ -26,6 +26,8 @@ pub struct Claim {
     pub turn: TurnId,
     /// The session in which they are told.
     pub session: EngineSession,
+    /// A command that says whether the turn goes on: of the run of a task, which is all that is claimed so far.
+    pub only_if: Option<String>,
     /// Oldest first.
     pub rows: Vec<RowId>,
     /// The same rows as the agent reads them.
@@ -75,12 +77,20 @@ impl Claim {
         Self {
             turn,
             session,
+            only_if: None,
             rows: Vec::new(),
             messages: Vec::new(),
             earlier: Vec::new(),
             called_by: None,
             senders: Vec::new(),
         }
+    }
+
+    fn sort_by_row(&mut self) {
+        let rows = std::mem::take(&mut self.rows).into_iter();
+        let mut told: Vec<_> = rows.zip(std::mem::take(&mut self.messages)).collect();
+        told.sort_by_key(|(row, _)| *row);
+        (self.rows, self.messages) = told.into_iter().unzip();
     }
 }
 
@@ -113,10 +123,14 @@ impl Store {
             let mut claim = Claim::begin(turn, session);
             match next {
                 NextClaim::Messages { up_to } => {
-                    claim_messages(&transaction, &mut claim, &group.chat, up_to)?;
-                    claim.earlier = handover::read_handover_messages(&transaction, &group, engine)?;
+                    claim_messages(&transaction, &mut claim, &group.chat, up_to)?
                 }
-                NextClaim::Run { row, run } => claim_run(&transaction, &mut claim, &group.chat, (row, run))?,
+                NextClaim::Run { row, run, .. } => {
+                    claim_run(&transaction, &mut claim, &group.chat, (row, run))?;
+                }
+            }
+            if !claim.session.is_of_run() {
+                claim.earlier = handover::read_handover_messages(&transaction, &group, engine)?;
             }
             transaction.commit()?;
             Ok(Some(claim))
@@ -145,6 +159,27 @@ impl Store {
         let chat = chat.clone();
         self.with_connection(move |connection| Ok(running_turn(connection, &chat)?.map(|(turn, _)| turn)))
             .await
+    }
+
+    /// Adds to the claim of a run in the chat's own session all that the chat waits for beside it. Nothing is
+    /// returned for a turn that is over.
+    pub async fn claim_beside_run(&self, claim: Claim, chat: &ChatId) -> Result<Option<Claim>> {
+        let (chat, mut claim) = (chat.clone(), claim);
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            if is_turn_over(&transaction, claim.turn)? {
+                return Ok(None);
+            }
+            let own = claim.rows.last().map(|row| row.0);
+            let newest = newest_claimable_row(&transaction, &chat)?.max(own);
+            if let Some(up_to) = newest {
+                claim_messages(&transaction, &mut claim, &chat, up_to)?;
+                claim.sort_by_row();
+            }
+            transaction.commit()?;
+            Ok(Some(claim))
+        })
+        .await
     }
 
     /// Claims what has come since for a turn that runs in the chat's own session; nothing new means nothing is
@@ -195,6 +230,7 @@ impl Store {
                     TurnOutcome::Answered
                     | TurnOutcome::Failed { .. }
                     | TurnOutcome::Hopeless { .. }
+                    | TurnOutcome::Skipped
                     | TurnOutcome::Returned
                     | TurnOutcome::Kept { .. } => 0,
                 },
@@ -319,7 +355,8 @@ fn claim_messages(transaction: &Transaction<'_>, claim: &mut Claim, chat: &ChatI
     claim_rows(transaction, claim, chat, &format!("id <= ?3 AND NOT {IS_TOLD_ALONE}"), up_to)
 }
 
-/// Hands the row of one run to a turn, with what the last one has said.
+/// Hands the row of one run to a turn, with its task's command. In a session of its own it is told what the last
+/// one has said.
 fn claim_run(
     transaction: &Transaction<'_>,
     claim: &mut Claim,
@@ -327,6 +364,10 @@ fn claim_run(
     (row, run): (i64, i64),
 ) -> Result<()> {
     claim_rows(transaction, claim, chat, "id = ?3", row)?;
+    claim.only_if = tasks::read_only_if(transaction, run)?;
+    if !claim.session.is_of_run() {
+        return Ok(());
+    }
     let known = tasks::read_last_answer(transaction, run)?;
     for message in &mut claim.messages {
         if let PromptAuthor::Task { last_answer, .. } = &mut message.author {
@@ -408,6 +449,11 @@ fn settle_rows(
             // What came later and was tried less often goes on.
             set_claimed_rows_state(transaction, ending.turn, "pending")?;
             "failed"
+        }
+        RowsFate::Skipped => {
+            tasks::skip_runs_of_turn(transaction, ending.turn, now)?;
+            set_claimed_rows_state(transaction, ending.turn, "done")?;
+            "returned"
         }
         RowsFate::Returned => {
             return_claimed_rows(transaction, "turn = ?1", ending.turn.0)?;

@@ -3,39 +3,45 @@
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::types::ChatId;
+use crate::types::{ChatId, TaskContext};
 
 /// Most waking messages in one prompt; the rest is the next turn's.
 const CLAIM_MAX: i64 = 100;
 /// Most messages of mere context in one prompt: the newest are given, older ones are let go.
 const CONTEXT_MAX: i64 = 100;
 
-/// Whether a row of `inbox` is told alone, in a session of its own: the run of a task that wants it so.
+/// Whether a row of `inbox` is claimed alone: the run of a task in a session of its own, or one whose task has a
+/// command that says whether it begins.
 pub(super) const IS_TOLD_ALONE: &str = "(task_run IS NOT NULL AND EXISTS
     (SELECT 1 FROM task_runs JOIN tasks ON tasks.id = task_runs.task
-     WHERE task_runs.id = inbox.task_run AND tasks.context = 'isolated'))";
+     WHERE task_runs.id = inbox.task_run AND (tasks.context = 'isolated' OR tasks.only_if IS NOT NULL)))";
 
 /// What a chat's next turn takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextClaim {
-    /// What waits up to this row, but what is told alone.
+    /// What waits up to this row, but what is claimed alone.
     Messages { up_to: i64 },
     /// The row of this run of a task, and nothing else.
-    Run { row: i64, run: i64 },
+    Run { row: i64, run: i64, context: TaskContext },
 }
 
 /// What a chat's next turn takes: whatever has waited for longer.
 pub(super) fn next_claim(connection: &Connection, chat: &ChatId) -> Result<Option<NextClaim>> {
-    let alone: Option<(i64, i64)> = connection
+    let alone = connection
         .prepare_cached(&format!(
-            "SELECT id, task_run FROM inbox INDEXED BY inbox_pending
+            "SELECT id, task_run, (SELECT context FROM tasks JOIN task_runs ON tasks.id = task
+                                   WHERE task_runs.id = task_run) FROM inbox INDEXED BY inbox_pending
              WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' AND {IS_TOLD_ALONE} ORDER BY id LIMIT 1"
         ))?
-        .query_row([chat.as_str()], |row| Ok((row.get(0)?, row.get(1)?)))
+        .query_row([chat.as_str()], |row| {
+            let context = TaskContext::find_by_name(&row.get::<_, String>(2)?).unwrap_or_default();
+            let place: i64 = row.get(0)?;
+            Ok((place, NextClaim::Run { row: place, run: row.get(1)?, context }))
+        })
         .optional()?;
     Ok(match (alone, claimable_rows(connection, chat)?) {
-        (Some((row, run)), None) => Some(NextClaim::Run { row, run }),
-        (Some((row, run)), Some((oldest, _))) if row < oldest => Some(NextClaim::Run { row, run }),
+        (Some((_, claim)), None) => Some(claim),
+        (Some((row, claim)), Some((oldest, _))) if row < oldest => Some(claim),
         (Some(_) | None, Some((_, newest))) => Some(NextClaim::Messages { up_to: newest }),
         (None, None) => None,
     })

@@ -32,6 +32,8 @@ struct ScheduleTaskArguments {
     late: String,
     #[serde(default)]
     context: String,
+    #[serde(default)]
+    only_if: String,
     max_tokens: Option<u64>,
     group: Option<String>,
 }
@@ -46,6 +48,9 @@ fn parameters() -> Value {
             "late": {"type": "string", "description": "If the server was off: once (default), skip, or within 2h"},
             "context": {"type": "string", "description": "group (default): this conversation; isolated: begins afresh \
                         each time and knows only its last answer, good for chores that come often"},
+            "only_if": {"type": "string", "description": "A shell command that is run first, in your work folder, and \
+                        costs no tokens: with exit code 0 the task runs and shows you its output, with another one this \
+                        time is skipped in silence"},
             "max_tokens": {"type": "integer", "minimum": 1, "description": "Of one run"},
             "group": {"type": "string", "description": "Another group; main channel only"},
         },
@@ -55,9 +60,9 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let ScheduleTaskArguments { text, schedule, zone, late, context, max_tokens, group } =
+    let ScheduleTaskArguments { text, schedule, zone, late, context, only_if, max_tokens, group } =
         read_arguments(arguments)?;
-    let draft = TaskDraft { text, schedule, zone, late, context, max_tokens };
+    let draft = TaskDraft { text, schedule, zone, late, context, only_if, max_tokens };
     Ok(ToolAction::ScheduleTask { group, draft })
 }
 

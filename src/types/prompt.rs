@@ -35,6 +35,8 @@ pub enum PromptAuthor {
         late_by: SignedDuration,
         /// What it was answered with before, if the session does not know.
         last_answer: Option<LastAnswer>,
+        /// What its command printed, which ran before.
+        output: Option<String>,
     },
 }
 

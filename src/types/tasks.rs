@@ -18,6 +18,8 @@ pub struct Task {
     /// In the words of the rules about what is late.
     pub late: String,
     pub context: TaskContext,
+    /// A command of its container that runs first and says whether the task does.
+    pub only_if: Option<String>,
     pub max_tokens: Option<u64>,
     pub state: TaskState,
     /// When it is due next, if it is active.
@@ -94,6 +96,8 @@ pub struct TaskRun {
     /// Zero if it was on time.
     pub late_by: SignedDuration,
     pub state: TaskRunState,
+    /// Why it did not do its work, if that is known.
+    pub why: Option<RunReason>,
     /// Those of the turns that it was told in.
     pub tokens: u64,
     pub ended_at: Option<Timestamp>,
@@ -109,7 +113,7 @@ pub enum TaskRunState {
     Failed,
     /// nanokimi was killed while it ran: nobody knows how far it came, and it is not repeated.
     Unknown,
-    /// Its instant passed, and the task's rule or a run that was still open kept it from running.
+    /// Its instant passed, and something kept it from running: a [`RunReason`].
     Skipped,
 }
 
@@ -127,5 +131,53 @@ impl TaskRunState {
             Self::Unknown => "unknown",
             Self::Skipped => "skipped",
         }
+    }
+}
+
+/// Why a run did not do its work.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunReason {
+    /// It was too late for the task's rule.
+    Late,
+    /// Another run of the task waited or went on.
+    OpenRun,
+    /// The owner has stopped all work in the chat.
+    Stopped,
+    /// The tokens of its group's day were used up.
+    DailyTokens,
+    /// The task's command said that there is nothing to do.
+    Condition,
+    /// That command could not be run.
+    ConditionFailed,
+    /// That command took too long.
+    ConditionTooLong,
+}
+
+impl RunReason {
+    pub const ALL: [Self; 7] = [
+        Self::Late,
+        Self::OpenRun,
+        Self::Stopped,
+        Self::DailyTokens,
+        Self::Condition,
+        Self::ConditionFailed,
+        Self::ConditionTooLong,
+    ];
+
+    /// The words for it in the database and in lists.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Late => "too late",
+            Self::OpenRun => "the run before went on",
+            Self::Stopped => "stopped",
+            Self::DailyTokens => "daily tokens used up",
+            Self::Condition => "only-if said no",
+            Self::ConditionFailed => "only-if did not run",
+            Self::ConditionTooLong => "only-if took too long",
+        }
+    }
+
+    pub fn find_by_name(name: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|reason| reason.name() == name)
     }
 }

@@ -12,7 +12,7 @@ use super::{ListingFormat, render_next_time};
 use crate::render::{describe_duration, describe_local_time};
 use crate::schedule::parse_zone;
 use crate::store::{Store, TaskRefusal};
-use crate::types::{GroupName, Lang, Task, TaskRun, TaskState};
+use crate::types::{GroupName, Lang, RunReason, Task, TaskRun, TaskState};
 
 /// Characters of a task's text in the list.
 const TEXT_SHOWN_CHARS: usize = 40;
@@ -67,6 +67,9 @@ pub async fn print_task(install: &Install, id: i64, format: ListingFormat) -> Re
         ("Last", task.last_run.as_ref().map_or_else(|| "-".to_owned(), render_run_end)),
         ("Failures", task.failures.to_string()),
     ];
+    if let Some(command) = &task.only_if {
+        rows.push(("Only if", ui::sanitize_to_one_line(command)));
+    }
     if let Some(tokens) = task.max_tokens {
         rows.push(("Tokens", format!("at most {tokens} a run")));
     }
@@ -91,7 +94,10 @@ pub async fn print_history(install: &Install, id: i64, format: ListingFormat) ->
     for run in runs {
         rows.push(vec![
             describe_local_time(Lang::En, run.due_at, &zone, install.clock.now()),
-            run.state.name().to_owned(),
+            match run.why {
+                Some(why) => format!("{} ({})", run.state.name(), why.name()),
+                None => run.state.name().to_owned(),
+            },
             render_lateness(&run),
             run.tokens.to_string(),
         ]);
@@ -139,6 +145,7 @@ fn task_to_json(task: &Task) -> Value {
         "zone": task.zone,
         "late": task.late,
         "context": task.context.name(),
+        "only_if": task.only_if,
         "max_tokens": task.max_tokens,
         "state": state,
         "paused_why": paused_why,
@@ -154,6 +161,7 @@ fn run_to_json(run: &TaskRun) -> Value {
         "due_at": run.due_at.to_string(),
         "late_secs": run.late_by.as_secs(),
         "state": run.state.name(),
+        "why": run.why.map(RunReason::name),
         "tokens": run.tokens,
         "ended_at": time_to_json(run.ended_at),
     })
