@@ -111,7 +111,7 @@ pub struct TaskOptions {
     /// skipped; "" is no command
     #[arg(long, value_name = "COMMAND")]
     only_if: Option<String>,
-    /// Pause it when a run used more tokens than this; "none" is no limit
+    /// End a run that uses more tokens than this, and pause the task; "none" is no limit
     #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
     max_tokens: Option<String>,
 }

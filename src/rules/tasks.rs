@@ -39,7 +39,7 @@ pub struct TaskDraft {
     pub context: String,
     /// A command of the container's shell that says whether a run begins. Empty: every run does.
     pub only_if: String,
-    /// The most tokens that a run may use before the task is paused.
+    /// The most tokens that a run may use. At one more it is ended, and the task paused.
     pub max_tokens: Option<u64>,
 }
 

@@ -20,7 +20,7 @@ use super::mailbox::{ReportKind, SessionCommand, SessionReport};
 use super::memory::MemoryTrust;
 use super::progress::{ProgressSchedule, ProgressUpdate};
 use super::share::Overuse;
-use super::token_limit::group_within_token_limit;
+use super::token_limit::{TurnTokenLimit, group_within_token_limit};
 use super::tool_calls::{self, RunningTurn};
 use super::turn::Turn;
 use super::whole_texts;
@@ -327,8 +327,10 @@ impl<C: Containers> SessionDriver<C> {
         engine.has_worked = true;
         // A failure from before says nothing of this turn.
         engine.egress.take_failure();
-        engine.turn_tokens = group.turn_tokens;
-        engine.egress.begin_turn(group.turn_tokens);
+        // What a person has called for may take what the group may.
+        let left_to_task = claim.tokens_left.filter(|_| claim.called_by.is_none());
+        engine.turn_tokens = TurnTokenLimit::first_reached(group.turn_tokens, left_to_task);
+        engine.egress.begin_turn(engine.turn_tokens.map(TurnTokenLimit::tokens));
         self.context.login.reload_if_changed(self.context.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.send_read_receipts(&group.chat, &claim);
@@ -392,8 +394,10 @@ impl<C: Containers> SessionDriver<C> {
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.send_read_receipts(&chat, &claim);
         let input = self.build_input(&group, &mut claim).await;
-        if let (Some(engine), Some(row)) = (&self.engine, claim.called_by) {
+        if let (Some(engine), Some(row)) = (&mut self.engine, claim.called_by) {
             // A person has called for it now, perhaps in the turn of a task.
+            engine.turn_tokens = TurnTokenLimit::first_reached(group.turn_tokens, None);
+            engine.egress.set_turn_limit(engine.turn_tokens.map(TurnTokenLimit::tokens));
             let turn = RunningTurn { id, chat: chat.clone(), called_by: Some(row) };
             engine.running_turn.send_replace(Some(turn));
         }

@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::context::SessionContext;
 use super::images::Vision;
 use super::share::{self, Overuse};
+use super::token_limit::TurnTokenLimit;
 use super::tool_calls::{self, RunningTurn};
 use crate::agent::{Agent, AgentEvent};
 use crate::container::spec::SearchServices;
@@ -57,7 +58,7 @@ pub struct RunningEngine {
     pub has_worked: bool,
     pub vision: Vision,
     /// The most tokens of the running turn.
-    pub turn_tokens: Option<u64>,
+    pub turn_tokens: Option<TurnTokenLimit>,
     /// None after it was reported.
     pub overuse: Option<oneshot::Receiver<Overuse>>,
     /// The group as it was at the start. Its role decided what is mounted.

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::token_limit::TurnTokenLimit;
 use crate::agent::EngineInput;
 use crate::render::{self, OpenHiddenTags};
 use crate::store::{Claim, RowId};
@@ -32,8 +33,8 @@ pub struct Turn {
     length: AnswerLength,
     has_begun: bool,
     is_stopped: bool,
-    /// It has used more than these tokens, all that it may use, and is ended.
-    tokens_used_up: Option<u64>,
+    /// It has used all the tokens that it may, and is ended.
+    tokens_used_up: Option<TurnTokenLimit>,
 }
 
 /// Whether all that the engine said is there.
@@ -97,12 +98,12 @@ impl Turn {
         self.is_stopped
     }
 
-    pub fn record_tokens_used_up(&mut self, limit: u64) {
+    pub fn record_tokens_used_up(&mut self, limit: TurnTokenLimit) {
         self.tokens_used_up = Some(limit);
     }
 
     /// The limit at which the turn is ended, if it was reached.
-    pub fn exceeded_token_limit(&self) -> Option<u64> {
+    pub fn exceeded_token_limit(&self) -> Option<TurnTokenLimit> {
         self.tokens_used_up
     }
 
@@ -199,6 +200,8 @@ mod tests {
         Claim {
             turn: TurnId(1),
             session: EngineSession::OfChat("main".to_owned()),
+            only_if: None,
+            tokens_left: None,
             called_by: rows.last().copied(),
             rows,
             messages: Vec::new(),

@@ -10,6 +10,7 @@ use super::images::Vision;
 use super::launch::is_disk_full;
 use super::machine::{AfterTurn, SessionEvent};
 use super::replies::{QuotePlacement, build_replies};
+use super::token_limit::TurnTokenLimit;
 use super::troubles::{is_retryable_trouble, may_come_from_memory};
 use super::turn::{AnswerLength, Turn};
 use crate::agent::{EngineInput, Request, TurnEnd};
@@ -84,15 +85,20 @@ impl<C: Containers> SessionDriver<C> {
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 
-    /// Ends a turn that has used all the tokens that it may: with what it has said so far, and a sentence. It is
-    /// not tried again. Returns `None` if the turn has not.
+    /// Ends a turn that has used all the tokens that it may: with what it has said so far, and a sentence, which comes
+    /// with the pause of the task if the limit is a task's. It is not tried again. Returns `None` if the turn has not.
     pub async fn end_turn_over_tokens(&mut self) -> Option<SessionEvent> {
         let limit = self.turn.as_ref()?.exceeded_token_limit()?;
-        tracing::warn!(limit, "The turn has used all the tokens that it may");
+        tracing::warn!(?limit, "The turn has used all the tokens that it may");
         let mut replies = self.render_replies().await;
         let settings = &self.context.settings;
-        let notice = notices::turn_tokens_notice(settings.lang, &self.name, limit);
-        replies.push(Reply::from_text(settings.with_reply_prefix(notice)));
+        match limit {
+            TurnTokenLimit::Group(tokens) => {
+                let notice = notices::turn_tokens_notice(settings.lang, &self.name, tokens);
+                replies.push(Reply::from_text(settings.with_reply_prefix(notice)));
+            }
+            TurnTokenLimit::Task(_) => {}
+        }
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 

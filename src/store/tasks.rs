@@ -32,7 +32,8 @@ use crate::types::{
 
 pub(super) use runs::{
     abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, read_last_answer,
-    read_only_if, record_running_run, skip_runs_of_turn, stop_runs_of_chat, task_id_of_sender,
+    read_only_if, read_tokens_left, record_running_run, skip_runs_of_turn, stop_runs_of_chat,
+    task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.
@@ -234,8 +235,8 @@ fn bring_task_forward(connection: &Connection, task: &Task, now: Timestamp) -> R
     Ok(())
 }
 
-/// Writes a run, and the row that tells it to the agent if it is not skipped; returns false if its instant has a
-/// run already.
+/// Writes a run, and the row that tells it to the agent if it is not skipped; returns false if its instant
+/// has a run already.
 fn insert_run(
     connection: &Connection,
     task: &Task,

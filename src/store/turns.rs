@@ -28,6 +28,8 @@ pub struct Claim {
     pub session: EngineSession,
     /// A command that says whether the turn goes on: of the run of a task, which is all that is claimed so far.
     pub only_if: Option<String>,
+    /// The least that its runs of tasks may still use, if there are such and their tokens are limited.
+    pub tokens_left: Option<u64>,
     /// Oldest first.
     pub rows: Vec<RowId>,
     /// The same rows as the agent reads them.
@@ -78,6 +80,7 @@ impl Claim {
             turn,
             session,
             only_if: None,
+            tokens_left: None,
             rows: Vec::new(),
             messages: Vec::new(),
             earlier: Vec::new(),
@@ -397,6 +400,8 @@ fn claim_rows(
         claim.rows.push(row);
         if let Some((run, late_by)) = task_run {
             tasks::record_running_run(transaction, run, claim.turn, late_by)?;
+            let left = tasks::read_tokens_left(transaction, run)?;
+            claim.tokens_left = claim.tokens_left.into_iter().chain(left).min();
             claim.messages.push(message);
             continue;
         }

@@ -269,6 +269,18 @@ pub fn skip_runs_of_turn(connection: &Connection, turn: TurnId, now: Timestamp) 
     Ok(())
 }
 
+/// How many tokens a run may still use, if its task limits them.
+pub fn read_tokens_left(connection: &Connection, run: i64) -> Result<Option<u64>> {
+    let left: Option<Option<i64>> = connection
+        .prepare_cached(
+            "SELECT max(max_tokens - task_runs.tokens, 0) FROM task_runs JOIN tasks ON tasks.id = task
+             WHERE task_runs.id = ?1",
+        )?
+        .query_row([run], |row| row.get(0))
+        .optional()?;
+    Ok(left.flatten().map(i64::cast_unsigned))
+}
+
 /// The command of a run's task.
 pub fn read_only_if(connection: &Connection, run: i64) -> Result<Option<String>> {
     let command = connection
