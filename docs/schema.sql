@@ -51,11 +51,13 @@ CREATE TABLE groups (
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
 -- The engine's history that belongs to a group; outlives `groups remove`. since_turn: the last turn before the owner began
--- it or returned to it; what was said until then is not told to it.
+-- it or returned to it; what was said until then is not told to it. compaction_turn: the turn that puts it into a summary, or 0
+-- if that is still to be done; else nothing.
 CREATE TABLE sessions (
     group_name TEXT PRIMARY KEY NOT NULL,
     engine_session TEXT NOT NULL,
-    since_turn INTEGER NOT NULL DEFAULT 0
+    since_turn INTEGER NOT NULL DEFAULT 0,
+    compaction_turn INTEGER
 ) STRICT;
 
 -- One row per prompt to an agent. context: 'isolated' if it was in a fresh session, of a task alone. outage: of those that failed, what keeps its messages until they are tried again.

@@ -13,7 +13,8 @@ use std::collections::BTreeMap;
 use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
 pub use commands::{
-    ChatStatus, SessionChange, StoppedWork, UsageSums, back_command_summary, model_chosen_notice,
+    ChatStatus, CompactionResult, SessionChange, StoppedWork, UsageSums, back_command_summary,
+    compact_command_summary, compact_notice, compaction_over_notice, model_chosen_notice,
     model_command_summary, model_list_notice, name_placeholder, new_command_summary,
     no_earlier_session_notice, same_session_notice, session_name_too_long_notice, session_notice,
     status_command_summary, status_notice, stop_command_summary, stop_notice, unknown_model_notice,

@@ -6,6 +6,7 @@
 //! [`Command`], in [`Command::ALL`] and in [`Command::definition`]; `docs/contributing.md` has the whole list.
 
 mod back;
+mod compact;
 mod help;
 mod model;
 mod new;
@@ -29,6 +30,7 @@ pub enum Command {
     Stop,
     New,
     Back,
+    Compact,
     Model,
     Warm,
 }
@@ -79,6 +81,8 @@ pub enum CommandEffect {
     StopsWork,
     /// From the next prompt on the agent is in this session, which may be a new one.
     ChangesSession(ChatSession),
+    /// What the agent remembers in the current session is put into a summary.
+    CompactsSession,
     /// From its next start on the chat's agent thinks with this model; `None` is the install's.
     ChoosesModel(Option<String>),
 }
@@ -144,7 +148,7 @@ pub struct CommandContext<'a> {
 }
 
 impl Command {
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Help,
         Self::Status,
         Self::Usage,
@@ -152,6 +156,7 @@ impl Command {
         Self::Stop,
         Self::New,
         Self::Back,
+        Self::Compact,
         Self::Model,
         Self::Warm,
     ];
@@ -165,6 +170,7 @@ impl Command {
             Self::Stop => stop::DEFINITION,
             Self::New => new::DEFINITION,
             Self::Back => back::DEFINITION,
+            Self::Compact => compact::DEFINITION,
             Self::Model => model::DEFINITION,
             Self::Warm => warm::DEFINITION,
         }

@@ -126,6 +126,7 @@ mod tests {
                 }
                 CommandEffect::Nothing
                 | CommandEffect::StartsAgent
+                | CommandEffect::CompactsSession
                 | CommandEffect::StopsWork
                 | CommandEffect::ChoosesModel(_) => effect,
             };

@@ -22,7 +22,7 @@ use super::progress::{ProgressSchedule, ProgressUpdate};
 use super::share::Overuse;
 use super::token_limit::{TurnTokenLimit, group_within_token_limit};
 use super::tool_calls::{self, RunningTurn};
-use super::turn::Turn;
+use super::turn::{Turn, TurnWork};
 use super::whole_texts;
 use crate::agent::{AgentEvent, EngineInput, Request};
 use crate::bridge::{Order, Typing};
@@ -270,6 +270,10 @@ impl<C: Containers> SessionDriver<C> {
                 None
             }
             AgentEvent::TurnOver(end) => self.handle_turn_end(end).await,
+            AgentEvent::CompactionOver(end) => {
+                self.turn.as_ref().filter(|turn| turn.work == TurnWork::Compaction)?;
+                Some(self.end_compaction(end).await)
+            }
             AgentEvent::Gone(gone) => Some(SessionEvent::Lost(self.classify_engine_loss(&gone))),
         }
     }
@@ -302,10 +306,13 @@ impl<C: Containers> SessionDriver<C> {
         if engine.is_stale(&group, &session, &self.context.paths) {
             return Ok(SessionEvent::PromptChanged);
         }
-        let chosen_engine = self.context.settings.engine_for_group(&group);
-        let Some(mut claim) =
-            self.context.store.claim_pending_rows(&group, chosen_engine, self.context.clock.now()).await?
-        else {
+        let (chosen_engine, now) = (self.context.settings.engine_for_group(&group), self.context.clock.now());
+        if !session.is_of_run()
+            && let Some(turn) = self.context.store.begin_compaction(&group, chosen_engine, now).await?
+        {
+            return Ok(self.begin_compaction(&group, turn));
+        }
+        let Some(mut claim) = self.context.store.claim_pending_rows(&group, chosen_engine, now).await? else {
             return Ok(SessionEvent::NothingToDo);
         };
         if !engine.is_in_session(&claim.session) {

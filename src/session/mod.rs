@@ -3,6 +3,7 @@
 //! - `machine` decides (pure). `driver` performs: it alone owns the group's container, its engine and its
 //!   turn. Two parts of its work are in files of their own: `engine_life`, from launch to the container's
 //!   end, and `turn_end`.
+//! - `compaction` has the engine put its history into a summary.
 //! - `condition` runs the command of a task that says whether a run begins.
 //! - `launch` makes a container ready. `token_limit` says whether a group may begin a turn. `share` watches
 //!   what an agent takes of the machine.
@@ -16,6 +17,7 @@
 //! - `context` is what all sessions share, `settings` among it; `mailbox` is what they and dispatch tell each
 //!   other.
 
+mod compaction;
 mod condition;
 mod context;
 mod driver;

@@ -18,8 +18,7 @@ pub struct Turn {
     pub id: TurnId,
     pub chat: ChatId,
     pub role: Role,
-    /// Whether it is the run of a task in a session of its own.
-    pub is_isolated: bool,
+    pub work: TurnWork,
     /// The text that the engine was prompted with.
     prompted: String,
     /// How many images the engine was shown, with the prompt or a steer.
@@ -35,6 +34,17 @@ pub struct Turn {
     is_stopped: bool,
     /// It has used all the tokens that it may, and is ended.
     tokens_used_up: Option<TurnTokenLimit>,
+}
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnWork {
+    /// What waits in the chat is answered.
+    Answers,
+    /// A task is done in a session of its own.
+    IsolatedRun,
+    /// The session is put into a summary. Nobody is answered.
+    Compaction,
 }
 
 /// Whether all that the engine said is there.
@@ -76,7 +86,7 @@ impl Turn {
             id: claim.turn,
             chat: group.chat.clone(),
             role: group.role,
-            is_isolated: claim.session.is_of_run(),
+            work: if claim.session.is_of_run() { TurnWork::IsolatedRun } else { TurnWork::Answers },
             prompted: prompted.text.clone(),
             pictures: prompted.images.len(),
             steers: VecDeque::new(),
@@ -86,6 +96,33 @@ impl Turn {
             has_begun: false,
             is_stopped: false,
             tokens_used_up: None,
+        }
+    }
+
+    /// Puts the session of a group into a summary.
+    pub fn for_compaction(id: TurnId, group: &Group) -> Self {
+        Self {
+            id,
+            chat: group.chat.clone(),
+            role: group.role,
+            work: TurnWork::Compaction,
+            prompted: String::new(),
+            pictures: 0,
+            steers: VecDeque::new(),
+            lost: Vec::new(),
+            answers: Vec::new(),
+            length: AnswerLength::Whole { bytes: 0 },
+            has_begun: false,
+            is_stopped: false,
+            tokens_used_up: None,
+        }
+    }
+
+    /// Whether its end says something of what the chat's agent remembers.
+    pub fn is_of_chat_memory(&self) -> bool {
+        match self.work {
+            TurnWork::Answers | TurnWork::Compaction => true,
+            TurnWork::IsolatedRun => false,
         }
     }
 

@@ -12,8 +12,8 @@ use super::machine::{AfterTurn, SessionEvent};
 use super::replies::{QuotePlacement, build_replies};
 use super::token_limit::TurnTokenLimit;
 use super::troubles::{is_retryable_trouble, may_come_from_memory};
-use super::turn::{AnswerLength, Turn};
-use crate::agent::{EngineInput, Request, TurnEnd};
+use super::turn::{AnswerLength, Turn, TurnWork};
+use crate::agent::{CompactionEnd, EngineInput, Request, TurnEnd};
 use crate::bridge::{Order, Typing};
 use crate::container::Containers;
 use crate::notices;
@@ -35,6 +35,9 @@ impl<C: Containers> SessionDriver<C> {
     pub async fn handle_turn_end(&mut self, end: TurnEnd) -> Option<SessionEvent> {
         if self.turn.as_ref()?.is_stopped() {
             return Some(self.end_stopped_turn().await);
+        }
+        if self.turn.as_ref()?.work == TurnWork::Compaction {
+            return Some(self.end_compaction(CompactionEnd::Failed).await);
         }
         let was_refused =
             self.engine.as_ref().is_some_and(|engine| engine.egress.was_refused_over_turn_tokens());
@@ -149,10 +152,13 @@ impl<C: Containers> SessionDriver<C> {
 
     /// Ends the running turn without an answer.
     pub async fn fail_turn(&mut self, trouble: Trouble) -> SessionEvent {
+        if self.turn.as_ref().is_some_and(|turn| turn.work == TurnWork::Compaction) {
+            return self.end_compaction(CompactionEnd::Failed).await;
+        }
         let trouble = self.trouble_or_full_disk(trouble);
         let proxy_was_asked = self.engine.as_ref().is_some_and(|engine| engine.egress.was_model_asked());
         let asked = proxy_was_asked || self.turn.as_ref().is_some_and(Turn::has_reached_model);
-        if self.turn.as_ref().is_some_and(|turn| turn.is_isolated) {
+        if !self.turn.as_ref().is_none_or(Turn::is_of_chat_memory) {
             // It says nothing of the chat's memory.
         } else if may_come_from_memory(trouble, asked) {
             self.memory.record_engine_failure().await;
@@ -174,7 +180,7 @@ impl<C: Containers> SessionDriver<C> {
             anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
         };
         let begun = begun.await;
-        let is_isolated = matches!(&begun, Ok(Some(turn)) if turn.is_isolated);
+        let is_isolated = matches!(&begun, Ok(Some(turn)) if !turn.is_of_chat_memory());
         if may_come_from_memory(trouble, false) && !is_isolated {
             self.memory.record_engine_failure().await;
         }
@@ -218,7 +224,7 @@ impl<C: Containers> SessionDriver<C> {
     /// Records the end of the turn and its replies, and tells delivery.
     pub async fn finish_current_turn(&mut self, finish: TurnOutcome, replies: Vec<Reply>) -> AfterTurn {
         let Some(turn) = self.turn.take() else { return AfterTurn::Nothing };
-        if matches!(finish, TurnOutcome::Answered) && !turn.is_isolated {
+        if matches!(finish, TurnOutcome::Answered) && turn.is_of_chat_memory() {
             self.memory.record_engine_success(&self.context, &turn.chat).await;
         }
         (self.progress, self.condition) = (None, None);

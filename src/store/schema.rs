@@ -375,6 +375,7 @@ const MIGRATIONS: [&str; 15] = ["
     ) STRICT;
 ", "
     ALTER TABLE turns ADD COLUMN context TEXT NOT NULL DEFAULT 'group' CHECK (context IN ('group', 'isolated'));
+    ALTER TABLE sessions ADD COLUMN compaction_turn INTEGER;
     ALTER TABLE tasks ADD COLUMN last_answer TEXT;
     ALTER TABLE tasks ADD COLUMN last_answer_at INTEGER;
     ALTER TABLE tasks ADD COLUMN only_if TEXT;

@@ -2,12 +2,13 @@
 //! owner has left. None is ever deleted here: a session is a name, and its history lies in the agent's folders.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Store;
 use super::waiting::{NextClaim, next_claim};
+use super::{Store, turns};
 use crate::commands::ChatSession;
-use crate::types::{Group, GroupName, TaskContext};
+use crate::types::{ChatId, Engine, Group, GroupName, TaskContext, TurnId};
 
 /// The session of a group that has never begun another one; also its name for the owner.
 const FIRST_SESSION: &str = "main";
@@ -53,6 +54,29 @@ impl Store {
         self.with_connection(move |connection| read_chat_session(connection, &name)).await
     }
 
+    /// Begins a turn that puts a group's current session into a summary, if that is asked for.
+    pub async fn begin_compaction(
+        &self,
+        group: &Group,
+        engine: Engine,
+        now: Timestamp,
+    ) -> Result<Option<TurnId>> {
+        let group = group.clone();
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            if !is_compaction_asked(&transaction, &group.chat)? {
+                return Ok(None);
+            }
+            let turn = turns::insert_turn(&transaction, &group.name, engine, TaskContext::Group, now)?;
+            transaction
+                .prepare_cached("UPDATE sessions SET compaction_turn = ?2 WHERE group_name = ?1")?
+                .execute(params![group.name.as_str(), turn.0])?;
+            transaction.commit()?;
+            Ok(Some(turn))
+        })
+        .await
+    }
+
     /// The session in which the next turn of a group will be.
     pub async fn next_engine_session(&self, group: &Group) -> Result<EngineSession> {
         let group = group.clone();
@@ -62,6 +86,52 @@ impl Store {
         })
         .await
     }
+}
+
+/// Notes that the current session of a group is to be put into a summary.
+pub(super) fn ask_for_compaction(connection: &Connection, group: &GroupName) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO sessions (group_name, engine_session, compaction_turn) VALUES (?1, ?2, 0)
+             ON CONFLICT (group_name) DO UPDATE SET compaction_turn = coalesce(compaction_turn, 0)",
+        )?
+        .execute(params![group.as_str(), FIRST_SESSION])?;
+    Ok(())
+}
+
+/// Whether the session of a chat's group is still to be put into a summary.
+pub(super) fn is_compaction_asked(connection: &Connection, chat: &ChatId) -> Result<bool> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM sessions JOIN groups ON groups.name = group_name
+             WHERE groups.chat = ?1 AND compaction_turn = 0",
+        )?
+        .exists([chat.as_str()])?)
+}
+
+/// The end of a turn, if it was one that makes a summary. What the chat was not told of is to be done again.
+pub(super) fn end_compaction(connection: &Connection, turn: TurnId, was_told: bool) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE sessions SET compaction_turn = iif(?2, NULL, 0) WHERE compaction_turn = ?1")?
+        .execute(params![turn.0, was_told])?;
+    Ok(())
+}
+
+/// What nobody has begun with is not done, as the owner has stopped all work in a chat.
+pub(super) fn drop_compaction(connection: &Connection, chat: &ChatId) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE sessions SET compaction_turn = NULL
+             WHERE compaction_turn = 0 AND group_name IN (SELECT name FROM groups WHERE chat = ?1)",
+        )?
+        .execute([chat.as_str()])?;
+    Ok(())
+}
+
+/// A process that was killed leaves it to the next one.
+pub(super) fn release_lost_compactions(connection: &Connection) -> Result<()> {
+    connection.execute("UPDATE sessions SET compaction_turn = 0 WHERE compaction_turn > 0", [])?;
+    Ok(())
 }
 
 /// The session in which this is told.
@@ -129,7 +199,8 @@ pub(super) fn change_session(connection: &Connection, group: &GroupName, to: &Ch
             "INSERT INTO sessions (group_name, engine_session, since_turn)
              VALUES (?1, ?2, (SELECT coalesce(max(id), 0) FROM turns))
              ON CONFLICT (group_name) DO UPDATE SET
-                 engine_session = excluded.engine_session, since_turn = excluded.since_turn",
+                 engine_session = excluded.engine_session, since_turn = excluded.since_turn,
+                 compaction_turn = NULL",
         )?
         .execute(params![group.as_str(), to.id])?;
     Ok(())

@@ -9,7 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::outbox::enqueue;
-use super::sessions::{EngineSession, session_of_claim};
+use super::sessions::{self, EngineSession, session_of_claim};
 use super::waiting::{IS_TOLD_ALONE, NextClaim, newest_claimable_row, next_claim, skip_excess_context};
 use super::{Reply, RowId, Store, from_unix_millis, handover, outage, tasks, to_unix_millis};
 use crate::rules::inbox::WakeDecision;
@@ -17,7 +17,8 @@ use crate::rules::turns::{
     MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
 };
 use crate::types::{
-    ChatId, Engine, Group, MessageId, PromptAuthor, PromptMessage, SenderId, TokenUsage, TurnId,
+    ChatId, Engine, Group, GroupName, MessageId, PromptAuthor, PromptMessage, SenderId, TaskContext,
+    TokenUsage, TurnId,
 };
 
 /// Rows in the hands of a turn.
@@ -112,17 +113,7 @@ impl Store {
             release_claimed_rows(&transaction, &group.chat, now)?;
             let Some(next) = next_claim(&transaction, &group.chat)? else { return Ok(None) };
             let session = session_of_claim(&transaction, &group.name, Some(next))?;
-            transaction
-                .prepare_cached(
-                    "INSERT INTO turns (group_name, began_at, engine, context) VALUES (?1, ?2, ?3, ?4)",
-                )?
-                .execute(params![
-                    group.name.as_str(),
-                    to_unix_millis(now),
-                    engine.name(),
-                    session.context().name()
-                ])?;
-            let turn = TurnId(transaction.last_insert_rowid());
+            let turn = insert_turn(&transaction, &group.name, engine, session.context(), now)?;
             let mut claim = Claim::begin(turn, session);
             match next {
                 NextClaim::Messages { up_to } => {
@@ -141,7 +132,7 @@ impl Store {
         .await
     }
 
-    /// Whether something waits to be answered in a group's chat.
+    /// Whether something waits in a group's chat: to be answered, or a summary to be made.
     pub async fn has_pending_calls(&self, group: &Group) -> Result<bool> {
         let chat = group.chat.clone();
         self.with_connection(move |connection| {
@@ -152,7 +143,9 @@ impl Store {
                      WHERE state = 'claimed' AND wake = 'wakes' AND chat = ?1",
                 )?
                 .exists([chat.as_str()])?;
-            Ok(left || next_claim(connection, &chat)?.is_some())
+            Ok(left
+                || next_claim(connection, &chat)?.is_some()
+                || sessions::is_compaction_asked(connection, &chat)?)
         })
         .await
     }
@@ -243,11 +236,13 @@ impl Store {
                 enqueue::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
             close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
+            sessions::end_compaction(&transaction, ending.turn, !ending.replies.is_empty())?;
             tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), ending.usage, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
-            let next = next_claim(&transaction, &ending.chat)?;
+            let has_next = next_claim(&transaction, &ending.chat)?.is_some()
+                || sessions::is_compaction_asked(&transaction, &ending.chat)?;
             transaction.commit()?;
-            Ok(pending_after_turn(&ending.finish, facts, next.is_some()))
+            Ok(pending_after_turn(&ending.finish, facts, has_next))
         })
         .await
     }
@@ -264,6 +259,7 @@ impl Store {
                 [],
             )?;
             tasks::abandon_claimed_runs(&transaction, None, now)?;
+            sessions::release_lost_compactions(&transaction)?;
             // By itself SQLite would walk through the whole inbox, for the order of the chats.
             let mut statement = transaction.prepare(
                 "SELECT DISTINCT chat FROM inbox INDEXED BY inbox_claimed
@@ -350,6 +346,20 @@ pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId, now: 
         )?
         .execute([chat.as_str()])?;
     Ok(())
+}
+
+/// A turn that begins now.
+pub(super) fn insert_turn(
+    connection: &Connection,
+    group: &GroupName,
+    engine: Engine,
+    context: TaskContext,
+    now: Timestamp,
+) -> Result<TurnId> {
+    connection
+        .prepare_cached("INSERT INTO turns (group_name, began_at, engine, context) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![group.as_str(), to_unix_millis(now), engine.name(), context.name()])?;
+    Ok(TurnId(connection.last_insert_rowid()))
 }
 
 /// Hands the pending rows up to `up_to` to a turn, counting the attempt, but those that are told alone.
@@ -526,6 +536,7 @@ pub(super) fn stop_chat_work(
 ) -> Result<Option<TurnId>> {
     let turn = running_turn(connection, chat)?.map(|(turn, _)| turn);
     tasks::stop_runs_of_chat(connection, chat, now)?;
+    sessions::drop_compaction(connection, chat)?;
     if let Some(turn) = turn {
         connection
             .prepare_cached(

@@ -13,6 +13,7 @@ mod changes;
 mod clocks;
 mod closed_folders;
 mod commands;
+mod compact;
 mod conditions;
 mod delivered;
 mod delivery;

@@ -37,6 +37,10 @@ impl Intake<'_> {
             CommandEffect::Nothing => {}
             CommandEffect::StartsAgent => self.taken.warmed.push(group.name.clone()),
             CommandEffect::ChangesSession(to) => sessions::change_session(self.connection, &group.name, &to)?,
+            CommandEffect::CompactsSession => {
+                sessions::ask_for_compaction(self.connection, &group.name)?;
+                self.add_woken_group(group);
+            }
             CommandEffect::ChoosesModel(model) => {
                 groups::set_group_model(self.connection, &group.name, model.as_deref())?;
             }
