@@ -103,12 +103,12 @@ pub struct TaskOptions {
     /// What to do about a time that passed unseen: "skip", "once" or "within 2h"; a new task has "once"
     #[arg(long, value_name = "RULE", value_parser = ui::parse_typed_text)]
     late: Option<String>,
-    /// What it knows: "group", the chat's own conversation, which a new task has, or "isolated", a fresh one each
-    /// time, with its last answer
+    /// What it knows: "group", the chat's own conversation, which a new task has, or "isolated", a fresh one
+    /// each time, with its last answer
     #[arg(long, value_name = "CONTEXT", value_parser = ui::parse_typed_text)]
     context: Option<String>,
-    /// A command of its container that is run first: with exit code 0 the task runs, with another one this time is
-    /// skipped; "" is no command
+    /// A command of its container that is run first: with exit code 0 the task runs, with another one this
+    /// time is skipped; "" is no command
     #[arg(long, value_name = "COMMAND")]
     only_if: Option<String>,
     /// End a run that uses more tokens than this, and pause the task; "none" is no limit

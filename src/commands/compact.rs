@@ -1,9 +1,9 @@
-//! `/compact`: what the agent remembers of the conversation is put into a summary, so that it costs fewer tokens and
-//! leaves room.
+//! `/compact`: what the agent remembers of the conversation is put into a summary, so that it costs fewer
+//! tokens and leaves room.
 //!
-//! Both engines can do it by themselves, when nothing else runs. So it is noted for the chat's session, and done as soon
-//! as its agent is free, before what waits there; if the agent rests, it is started for it. It is asked for until it is
-//! done, over a restart, too. The chat is told when it is.
+//! Both engines can do it by themselves, when nothing else runs. So it is noted for the chat's session, and
+//! done as soon as its agent is free, before what waits there; if the agent rests, it is started for it. It
+//! is asked for until it is done, over a restart, too. The chat is told when it is.
 
 use super::{CommandContext, CommandDefinition, CommandEffect, CommandOutcome};
 use crate::notices;

@@ -111,8 +111,8 @@ pub struct ChatStanding {
     pub days: Vec<DayTokens>,
     /// The sessions that there are, the current one first.
     pub sessions: Vec<ChatSession>,
-    /// The chat's tasks, in the main channel those of all chats, if the command tells of them. The next that is
-    /// due comes first.
+    /// The chat's tasks, in the main channel those of all chats, if the command tells of them. The next that
+    /// is due comes first.
     pub tasks: Vec<Task>,
 }
 

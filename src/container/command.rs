@@ -1,7 +1,7 @@
 //! A command in a running container, beside its engine.
 //!
-//! Docker starts it with the container's own user, rights, system calls and limits. It is ended from within, as Docker
-//! cannot end it; and if that fails it goes with its container.
+//! Docker starts it with the container's own user, rights, system calls and limits. It is ended from within,
+//! as Docker cannot end it; and if that fails it goes with its container.
 
 use std::time::Duration;
 
@@ -11,13 +11,12 @@ use bollard::exec::{CreateExecOptions, StartExecOptions, StartExecResults};
 use futures_util::stream::StreamExt;
 use tokio::time::{Instant, sleep, timeout_at};
 
-use super::docker::Docker;
 use super::spec::{COMMAND_ENVIRONMENT, GROUP};
 use super::{COMMAND_OUTPUT_MAX_BYTES, CommandResult, ShellCommand};
 use crate::rules::tasks::CommandEnd;
 
-/// Runs `$2` for at most `$1` seconds. The first line is what the kernel goes by when memory runs out: as for the
-/// container's first process (`OOM_SCORE_ADJ`).
+/// Runs `$2` for at most `$1` seconds. The first line is what the kernel goes by when memory runs out: as for
+/// the container's first process (`OOM_SCORE_ADJ`).
 const WRAPPER: &str = "echo 800 >/proc/self/oom_score_adj; exec timeout -k 2 \"$1\" /bin/sh -c \"$2\"";
 /// What `timeout` says of a command that it has ended, and of one that it had to kill.
 const TIMED_OUT: [i64; 2] = [124, 137];
@@ -30,12 +29,11 @@ const LOOK_EVERY: Duration = Duration::from_millis(200);
 
 /// Runs a command in a running container, and waits for its end.
 pub(super) async fn run_in_container(
-    docker: &Docker,
+    client: &bollard::Docker,
     container: &str,
     command: &ShellCommand,
 ) -> Result<CommandResult> {
     let explain = || format!("Failed to run a command in {container}");
-    let client = docker.new_api_client().with_context(explain)?;
     let seconds = command.limit.as_secs().to_string();
     let exec = CreateExecOptions {
         attach_stdout: Some(true),

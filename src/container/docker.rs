@@ -159,7 +159,7 @@ impl Docker {
         }
     }
 
-    /// For `image` and `command`, which speak with Docker too.
+    /// For `image`, which speaks with Docker too.
     pub(super) fn new_api_client(&self) -> std::result::Result<bollard::Docker, Error> {
         // It makes no connection, but looks whether the socket is there.
         let (socket, version) = (self.socket.to_string_lossy(), bollard::API_DEFAULT_VERSION);
@@ -222,7 +222,7 @@ impl Containers for Docker {
     }
 
     async fn run_command(&self, container: &str, command: &ShellCommand) -> Result<CommandResult> {
-        run_in_container(self, container, command).await
+        run_in_container(&self.new_api_client()?, container, command).await
     }
 
     async fn measure_group_memory(&self, groups: Vec<(GroupName, PathBuf)>) -> AgentMemory {

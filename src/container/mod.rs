@@ -2,8 +2,8 @@
 //!
 //! `spec` decides, purely, what a group's container may see and do, and `seccomp` what it may ask of the
 //! kernel. `docker` launches it. `processes` reads what the processes inside hold, and `memory` how much of
-//! the machine's memory. `image` builds the agent image. `command` runs a command in a running container. [`Containers`] is the seam: real Docker here, a
-//! scripted engine in the story tests.
+//! the machine's memory. `image` builds the agent image. `command` runs a command in a running container.
+//! [`Containers`] is the seam: real Docker here, a scripted engine in the story tests.
 
 mod command;
 pub mod docker;
@@ -45,7 +45,8 @@ pub trait Containers: Clone + Send + Sync + 'static {
         spec: &ContainerSpec,
     ) -> impl Future<Output = Result<RunningContainer, Failure>> + Send;
 
-    /// Runs a command in a running container: in the group's folder, as the container's user and within its limits.
+    /// Runs a command in a running container: in the group's folder, as the container's user and within its
+    /// limits.
     ///
     /// # Errors
     /// Docker does not answer, or the container is gone.

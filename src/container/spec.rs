@@ -18,8 +18,8 @@ pub const GROUP: &str = paths::GROUP_IN_CONTAINER;
 pub const GLOBAL: &str = "/workspace/global";
 pub const EGRESS_FOLDER: &str = "/run/nanokimi";
 
-/// What a command that is run beside the engine finds in its environment, as the agent's own commands do: the way to
-/// the egress proxy is the agent-runner's.
+/// What a command that is run beside the engine finds in its environment, as the agent's own commands do: the
+/// way to the egress proxy is the agent-runner's.
 pub const COMMAND_ENVIRONMENT: [&str; 9] = [
     "HOME=/home/node",
     "LANG=C.UTF-8",

@@ -234,8 +234,8 @@ pub fn replace_with_empty_folder(paths: &Paths, group: &GroupName, folder: &Path
     create_private_folder(folder)
 }
 
-/// Moves the history of the last task that ran by itself to the trash, if there is one. The next such run begins
-/// without it, and no other engine sees it.
+/// Moves the history of the last task that ran by itself to the trash, if there is one. The next such run
+/// begins without it, and no other engine sees it.
 ///
 /// # Errors
 /// There is no room, or a disk that can only be read.

@@ -22,8 +22,8 @@ pub struct PlannedTask<'a> {
     pub zone: TimeZone,
 }
 
-/// To the chat in which `/tasks` was given. In the main channel the tasks are those of all chats, each with its
-/// group's name. So many more are not told.
+/// To the chat in which `/tasks` was given. In the main channel the tasks are those of all chats, each with
+/// its group's name. So many more are not told.
 pub fn planned_tasks_notice(
     lang: Lang,
     planned: &[PlannedTask<'_>],

@@ -1,8 +1,9 @@
-//! The chat's session is put into a summary, as its owner has asked: by the engine itself, in a turn without messages.
+//! The chat's session is put into a summary, as its owner has asked: by the engine itself, in a turn without
+//! messages.
 //!
-//! It is noted in the database until the chat is told how it has ended. So a stop, a kill or a lost container leaves it
-//! to the next engine. If the engine tries and cannot, the chat is told, and it is not tried again by itself. What is
-//! written meanwhile is answered after it. Its tokens count as those of any turn.
+//! It is noted in the database until the chat is told how it has ended. So a stop, a kill or a lost container
+//! leaves it to the next engine. If the engine tries and cannot, the chat is told, and it is not tried again
+//! by itself. What is written meanwhile is answered after it. Its tokens count as those of any turn.
 
 use tokio::time::Instant;
 

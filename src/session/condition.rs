@@ -1,19 +1,18 @@
-//! The command of a task that says whether a run of it begins: run in the container before the engine is asked, so
-//! that it costs no tokens.
+//! The command of a task that says whether a run of it begins: run in the container before the engine is
+//! asked, so that it costs no tokens.
 //!
-//! The run's row is claimed meanwhile, and nothing else of the chat: the turn can be stopped, fail and be given back
-//! like any other. No tool of the host serves the command, and the chat sees nothing of it. If the command says no, the
-//! turn is over as if it had never been; else it goes on with what waits in the chat.
+//! The run's row is claimed meanwhile, and nothing else of the chat: the turn can be stopped, fail and be
+//! given back like any other. No tool of the host serves the command, and the chat sees nothing of it. If the
+//! command says no, the turn is over as if it had never been; else it goes on with what waits in the chat.
 
 use std::time::Duration;
 
-use anyhow::{Context, Result};
-use tokio::sync::oneshot;
+use anyhow::Result;
 use tokio::time::timeout;
-use tracing::Instrument;
 
 use super::driver::SessionDriver;
 use super::machine::SessionEvent;
+use super::task_command::{RunningCondition, spawn_command};
 use super::turn::Turn;
 use crate::agent::EngineInput;
 use crate::container::{CommandResult, Containers, ShellCommand};
@@ -22,28 +21,8 @@ use crate::rules::tasks::{CommandEnd, ONLY_IF_LIMIT, RunVerdict, judge_command};
 use crate::store::{Claim, TurnOutcome};
 use crate::types::{Group, PromptAuthor, RunReason, Trouble};
 
-/// How much longer than the command Docker may take. Then its end is unknown.
-const DOCKER_GRACE: Duration = Duration::from_secs(30);
 /// How long Docker may take to answer after a command that it did not run.
 const PING_LIMIT: Duration = Duration::from_secs(10);
-
-/// A command that runs.
-pub struct RunningCondition {
-    /// The run that waits for it.
-    claim: Claim,
-    group: Group,
-    result: oneshot::Receiver<Result<CommandResult>>,
-}
-
-impl RunningCondition {
-    /// Resolves, once, when the command has ended; never without a command.
-    pub async fn wait_for_result(running: &mut Option<Self>) -> Result<CommandResult> {
-        match running {
-            Some(running) => (&mut running.result).await.context("The command was not waited for").flatten(),
-            None => std::future::pending().await,
-        }
-    }
-}
 
 impl<C: Containers> SessionDriver<C> {
     /// Runs the command of a claimed run.
@@ -52,16 +31,9 @@ impl<C: Containers> SessionDriver<C> {
         engine.has_worked = true;
         tracing::info!(turn = claim.turn.0, "The command of a task says whether it begins");
         self.turn = Some(Turn::from_claim(&claim, &group, &EngineInput::from_text("")));
-        let (sender, result) = oneshot::channel();
-        let (containers, container) = (self.context.containers.clone(), engine.container.clone());
         let command = ShellCommand { line, limit: ONLY_IF_LIMIT };
-        let run = async move {
-            let run = timeout(ONLY_IF_LIMIT + DOCKER_GRACE, containers.run_command(&container, &command));
-            let result = run.await.context("Docker does not tell how a command ended").flatten();
-            // A turn that has ended meanwhile needs it no more.
-            sender.send(result).ok();
-        };
-        tokio::spawn(run.in_current_span());
+        let (containers, container) = (self.context.containers.clone(), engine.container.clone());
+        let result = spawn_command(containers, container, command);
         self.condition = Some(RunningCondition { claim, group, result });
         SessionEvent::Prompted
     }

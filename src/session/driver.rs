@@ -11,7 +11,6 @@ use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio::time::Instant;
 
-use super::condition::RunningCondition;
 use super::context::SessionContext;
 use super::images;
 use super::launch::RunningEngine;
@@ -20,6 +19,7 @@ use super::mailbox::{ReportKind, SessionCommand, SessionReport};
 use super::memory::MemoryTrust;
 use super::progress::{ProgressSchedule, ProgressUpdate};
 use super::share::Overuse;
+use super::task_command::RunningCondition;
 use super::token_limit::{TurnTokenLimit, group_within_token_limit};
 use super::tool_calls::{self, RunningTurn};
 use super::turn::{Turn, TurnWork};

@@ -405,8 +405,8 @@ pub fn history_folder_for_group<C: Containers>(
     }
 }
 
-/// The folder of one session's histories: for an engine that names its histories itself, and for the run of a task,
-/// whose history is removed at the next start.
+/// The folder of one session's histories: for an engine that names its histories itself, and for the run of a
+/// task, whose history is removed at the next start.
 fn separate_sessions_for_group<C>(
     context: &SessionContext<C>,
     group: &Group,

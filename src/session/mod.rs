@@ -4,7 +4,7 @@
 //!   turn. Two parts of its work are in files of their own: `engine_life`, from launch to the container's
 //!   end, and `turn_end`.
 //! - `compaction` has the engine put its history into a summary.
-//! - `condition` runs the command of a task that says whether a run begins.
+//! - `condition` runs the command of a task that says whether a run begins, in `task_command`.
 //! - `launch` makes a container ready. `token_limit` says whether a group may begin a turn. `share` watches
 //!   what an agent takes of the machine.
 //! - `whole_texts` keeps what is too long for a prompt, `images` shows the model what was sent.
@@ -33,6 +33,7 @@ mod recovery;
 mod replies;
 mod settings;
 mod share;
+mod task_command;
 mod task_tools;
 mod token_limit;
 mod tool_calls;

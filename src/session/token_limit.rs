@@ -1,7 +1,7 @@
 //! Whether a group may begin a turn, and how many tokens the turn may use: the owner may have limited both.
 //!
-//! The limit of the day is looked at before a container is launched and before a prompt, never in the middle of a
-//! turn. A running turn is finished, and may go beyond it.
+//! The limit of the day is looked at before a container is launched and before a prompt, never in the middle
+//! of a turn. A running turn is finished, and may go beyond it.
 
 use anyhow::Result;
 
@@ -21,7 +21,8 @@ pub enum TurnTokenLimit {
 }
 
 impl TurnTokenLimit {
-    /// The limit that is reached first. `left_to_task` is what the run may still use, if the turn is a task's alone.
+    /// The limit that is reached first. `left_to_task` is what the run may still use, if the turn is a task's
+    /// alone.
     pub fn first_reached(of_group: Option<u64>, left_to_task: Option<u64>) -> Option<Self> {
         // A run may use all that is left to it, and not one more.
         let of_task = left_to_task.map(|left| left.saturating_add(1));

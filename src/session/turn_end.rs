@@ -88,8 +88,9 @@ impl<C: Containers> SessionDriver<C> {
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 
-    /// Ends a turn that has used all the tokens that it may: with what it has said so far, and a sentence, which comes
-    /// with the pause of the task if the limit is a task's. It is not tried again. Returns `None` if the turn has not.
+    /// Ends a turn that has used all the tokens that it may: with what it has said so far, and a sentence,
+    /// which comes with the pause of the task if the limit is a task's. It is not tried again. Returns `None`
+    /// if the turn has not.
     pub async fn end_turn_over_tokens(&mut self) -> Option<SessionEvent> {
         let limit = self.turn.as_ref()?.exceeded_token_limit()?;
         tracing::warn!(?limit, "The turn has used all the tokens that it may");

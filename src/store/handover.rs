@@ -1,5 +1,5 @@
-//! What was said in a chat outside of its engine's session: while another engine answered there, and by tasks that
-//! ran by themselves. The newest messages of both sides, so that the engine knows what people speak of.
+//! What was said in a chat outside of its engine's session: while another engine answered there, and by tasks
+//! that ran by themselves. The newest messages of both sides, so that the engine knows what people speak of.
 
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
@@ -12,8 +12,8 @@ use crate::types::{Engine, Forwarded, Group, MessageId, PromptAuthor, PromptMess
 /// Most messages of the past that an engine is told when it takes over.
 const EARLIER_MAX: usize = 50;
 
-/// What this engine has not heard in the chat's own session: everything since its last answer there, if another
-/// one has answered since, or a task alone. A task that had nothing to say is left out. Oldest first.
+/// What this engine has not heard in the chat's own session: everything since its last answer there, if
+/// another one has answered since, or a task alone. A task that had nothing to say is left out. Oldest first.
 pub fn read_handover_messages(
     connection: &Connection,
     group: &Group,

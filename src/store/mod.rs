@@ -5,6 +5,7 @@
 //! blocking pool; one connection is enough, since SQLite writes one at a time anyway.
 
 mod claimed;
+mod claims;
 mod errors;
 mod groups;
 mod handover;
@@ -42,6 +43,7 @@ use anyhow::{Context, Result};
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
+pub use claims::Claim;
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
 pub use inbox::{IntakeResult, StoppedTurn};
@@ -58,7 +60,7 @@ pub use sessions::EngineSession;
 pub use stops::AgentStop;
 pub use tasks::ClaimedTasks;
 pub use turn_messages::{TurnMessage, TurnMessageResult};
-pub use turns::{Claim, QueueCounts, TurnEnding};
+pub use turns::{QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{DayUsage, GroupStatus, GroupUsage};
 pub use whatsapp_account::LinkRecord;

@@ -2,13 +2,12 @@
 //! owner has left. None is ever deleted here: a session is a name, and its history lies in the agent's folders.
 
 use anyhow::Result;
-use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::Store;
 use super::waiting::{NextClaim, next_claim};
-use super::{Store, turns};
 use crate::commands::ChatSession;
-use crate::types::{ChatId, Engine, Group, GroupName, TaskContext, TurnId};
+use crate::types::{ChatId, Group, GroupName, TaskContext, TurnId};
 
 /// The session of a group that has never begun another one; also its name for the owner.
 const FIRST_SESSION: &str = "main";
@@ -54,29 +53,6 @@ impl Store {
         self.with_connection(move |connection| read_chat_session(connection, &name)).await
     }
 
-    /// Begins a turn that puts a group's current session into a summary, if that is asked for.
-    pub async fn begin_compaction(
-        &self,
-        group: &Group,
-        engine: Engine,
-        now: Timestamp,
-    ) -> Result<Option<TurnId>> {
-        let group = group.clone();
-        self.with_connection(move |connection| {
-            let transaction = connection.transaction()?;
-            if !is_compaction_asked(&transaction, &group.chat)? {
-                return Ok(None);
-            }
-            let turn = turns::insert_turn(&transaction, &group.name, engine, TaskContext::Group, now)?;
-            transaction
-                .prepare_cached("UPDATE sessions SET compaction_turn = ?2 WHERE group_name = ?1")?
-                .execute(params![group.name.as_str(), turn.0])?;
-            transaction.commit()?;
-            Ok(Some(turn))
-        })
-        .await
-    }
-
     /// The session in which the next turn of a group will be.
     pub async fn next_engine_session(&self, group: &Group) -> Result<EngineSession> {
         let group = group.clone();
@@ -107,6 +83,14 @@ pub(super) fn is_compaction_asked(connection: &Connection, chat: &ChatId) -> Res
              WHERE groups.chat = ?1 AND compaction_turn = 0",
         )?
         .exists([chat.as_str()])?)
+}
+
+/// This turn puts the current session of a group into a summary.
+pub(super) fn begin_compaction(connection: &Connection, group: &GroupName, turn: TurnId) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE sessions SET compaction_turn = ?2 WHERE group_name = ?1")?
+        .execute(params![group.as_str(), turn.0])?;
+    Ok(())
 }
 
 /// The end of a turn, if it was one that makes a summary. What the chat was not told of is to be done again.

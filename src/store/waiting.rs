@@ -10,8 +10,8 @@ const CLAIM_MAX: i64 = 100;
 /// Most messages of mere context in one prompt: the newest are given, older ones are let go.
 const CONTEXT_MAX: i64 = 100;
 
-/// Whether a row of `inbox` is claimed alone: the run of a task in a session of its own, or one whose task has a
-/// command that says whether it begins.
+/// Whether a row of `inbox` is claimed alone: the run of a task in a session of its own, or one whose task
+/// has a command that says whether it begins.
 pub(super) const IS_TOLD_ALONE: &str = "(task_run IS NOT NULL AND EXISTS
     (SELECT 1 FROM task_runs JOIN tasks ON tasks.id = task_runs.task
      WHERE task_runs.id = inbox.task_run AND (tasks.context = 'isolated' OR tasks.only_if IS NOT NULL)))";
@@ -47,8 +47,8 @@ pub(super) fn next_claim(connection: &Connection, chat: &ChatId) -> Result<Optio
     })
 }
 
-/// The last row that can be told in the chat's own session: the [`CLAIM_MAX`]th waking message that waits, or the
-/// last there is.
+/// The last row that can be told in the chat's own session: the [`CLAIM_MAX`]th waking message that waits, or
+/// the last there is.
 pub(super) fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
     Ok(claimable_rows(connection, chat)?.map(|(_, newest)| newest))
 }

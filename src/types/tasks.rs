@@ -1,5 +1,5 @@
-//! What Kai does on time, as values: a task, and each time that it was due. `schedule` reads its times, `rules`
-//! decides what follows from them.
+//! What Kai does on time, as values: a task, and each time that it was due. `schedule` reads its times,
+//! `rules` decides what follows from them.
 
 use jiff::{SignedDuration, Timestamp};
 
