@@ -51,14 +51,16 @@ CREATE TABLE groups (
 CREATE UNIQUE INDEX groups_one_main ON groups (role) WHERE role = 'main';
 
 -- The engine's history that belongs to a group; outlives `groups remove`. since_turn: the last turn before the owner began
--- it or returned to it; what was said until then is not told to it.
+-- it or returned to it; what was said until then is not told to it. compaction_turn: the turn that puts it into a summary, or 0
+-- if that is still to be done; else nothing.
 CREATE TABLE sessions (
     group_name TEXT PRIMARY KEY NOT NULL,
     engine_session TEXT NOT NULL,
-    since_turn INTEGER NOT NULL DEFAULT 0
+    since_turn INTEGER NOT NULL DEFAULT 0,
+    compaction_turn INTEGER
 ) STRICT;
 
--- One row per prompt to an agent. outage: of those that failed, what keeps its messages until they are tried again.
+-- One row per prompt to an agent. context: 'isolated' if it was in a fresh session, of a task alone. outage: of those that failed, what keeps its messages until they are tried again.
 CREATE TABLE turns (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     group_name TEXT NOT NULL,
@@ -69,7 +71,8 @@ CREATE TABLE turns (
     cached_tokens INTEGER NOT NULL DEFAULT 0,
     output_tokens INTEGER NOT NULL DEFAULT 0,
     engine TEXT NOT NULL DEFAULT 'kimi-cli',
-    outage TEXT
+    outage TEXT,
+    context TEXT NOT NULL DEFAULT 'group' CHECK (context IN ('group', 'isolated'))
 ) STRICT;
 CREATE INDEX turns_open ON turns (id) WHERE ended_at IS NULL;
 
@@ -254,7 +257,8 @@ CREATE TABLE unread (
 ) STRICT;
 
 -- What Kai does on time, in the chat of a group. schedule, late: in the words of `nanokimi tasks`; zone: an IANA name.
--- context: 'isolated' is reserved. next_at: when it is due next, of an active one. failures: how many in a row.
+-- context: whether its runs are in the chat's own session, or each in a fresh one; last_answer: what the last of those has
+-- said, at last_answer_at. only_if: a command of the container that says whether a run begins. next_at: when it is due next, of an active one. failures: how many in a row.
 -- paused_why: 'asked' by somebody, or since runs failed or used too many tokens, of which its chat is told at pause_told_at.
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -270,7 +274,10 @@ CREATE TABLE tasks (
     pause_told_at INTEGER,
     next_at INTEGER,
     failures INTEGER NOT NULL DEFAULT 0,
-    created_at INTEGER NOT NULL
+    created_at INTEGER NOT NULL,
+    last_answer TEXT,
+    last_answer_at INTEGER,
+    only_if TEXT
 ) STRICT;
 CREATE INDEX tasks_due ON tasks (next_at) WHERE state = 'active';
 CREATE INDEX tasks_group ON tasks (group_name);
@@ -278,7 +285,7 @@ CREATE INDEX tasks_untold ON tasks (id) WHERE state = 'paused' AND pause_told_at
 
 -- The times that a task was due, each once. due -> running (told to the agent by this turn) -> answered | failed | unknown
 -- (nanokimi was killed meanwhile; its chat is told at told_at, and it is not repeated). skipped: it was too late for the
--- task's rule, or another run of it waited or went on.
+-- task's rule, another run of it waited or went on, the owner stopped it, or its task's command said no; why: which of these.
 CREATE TABLE task_runs (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     task INTEGER NOT NULL REFERENCES tasks (id) ON DELETE CASCADE,
@@ -289,6 +296,7 @@ CREATE TABLE task_runs (
     tokens INTEGER NOT NULL DEFAULT 0,
     ended_at INTEGER,
     told_at INTEGER,
+    why TEXT,
     UNIQUE (task, due_at)
 ) STRICT;
 CREATE INDEX task_runs_open ON task_runs (task) WHERE state IN ('due', 'running');
@@ -330,6 +338,9 @@ CREATE TABLE kept_sessions (
     PRIMARY KEY (group_name, engine_session),
     UNIQUE (group_name, name)
 ) STRICT;
+
+-- What a turn has said.
+CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;
 
 -- The questions to the owner in the main channel, and how each has ended. asker: the group whose agent has asked, with the
 -- chat that it had then; NULL if nanokimi itself has. action, target_chat, target_group, text: what is done if the owner

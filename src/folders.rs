@@ -25,7 +25,8 @@ pub use extra::{AllowlistPlace, FolderDecision, decide_extra_folders, is_folder_
 pub use found::is_install_folder;
 pub use set_aside::SetAsideTrial;
 pub use shared::{
-    GlobalFolderState, copy_shared_files, empty_trash, global_folder_state, replace_with_empty_folder,
+    GlobalFolderState, copy_shared_files, discard_isolated_sessions, empty_trash, global_folder_state,
+    replace_with_empty_folder,
 };
 pub use usage::{DiskUsage, measure_disk_usage};
 

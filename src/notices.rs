@@ -18,15 +18,17 @@ pub use approvals::{
     owner_question, question_over_notice, question_void_notice, refused_notice,
 };
 pub use commands::{
-    ChatStatus, SessionChange, StoppedWork, UsageSums, back_command_summary, model_chosen_notice,
+    ChatStatus, CompactionResult, SessionChange, StoppedWork, UsageSums, back_command_summary,
+    compact_command_summary, compact_notice, compaction_over_notice, model_chosen_notice,
     model_command_summary, model_list_notice, name_placeholder, new_command_summary,
     no_earlier_session_notice, same_session_notice, session_name_too_long_notice, session_notice,
     status_command_summary, status_notice, stop_command_summary, stop_notice, unknown_model_notice,
     usage_chart_words, usage_command_summary, usage_notice,
 };
 pub use tasks::{
-    task_failed_often_notice, task_outcome_unknown_notice, task_over_daily_limit_notice,
-    task_over_tokens_notice,
+    PlannedTask, planned_tasks_notice, task_condition_failed_notice, task_failed_often_notice,
+    task_outcome_unknown_notice, task_over_daily_limit_notice, task_over_tokens_notice,
+    tasks_command_summary,
 };
 
 /// Most groups that one sentence names.

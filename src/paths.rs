@@ -9,6 +9,8 @@ use crate::types::GroupName;
 
 /// The folder of what came, in a group's folder: each day of its own.
 const INBOX: &str = "inbox";
+/// In the folder of the separate histories; no engine is called so.
+pub const ISOLATED_SESSIONS: &str = "isolated";
 /// A group's folder as its agent sees it.
 pub const GROUP_IN_CONTAINER: &str = "/workspace/group";
 
@@ -167,6 +169,11 @@ impl Paths {
     /// beneath those: an agent can write there, and put a link in the place of a folder.
     pub fn separate_sessions_folder(&self, group: &GroupName, folder: &str) -> PathBuf {
         self.agent_folder(group).join("sessions").join(folder)
+    }
+
+    /// The history of a task that runs in a session of its own: one at a time, with every engine.
+    pub fn isolated_sessions_folder(&self, group: &GroupName) -> PathBuf {
+        self.separate_sessions_folder(group, ISOLATED_SESSIONS)
     }
 
     /// The folder of a group's egress proxy, which holds its socket and nothing else.

@@ -8,6 +8,7 @@ mod messages;
 mod prompt;
 mod room;
 mod senders;
+mod tasks;
 mod transcription;
 mod usage_chart;
 mod web;
@@ -23,9 +24,12 @@ pub use messages::{
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
     UnreadableMessage,
 };
-pub use prompt::{FileLocation, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
+pub use prompt::{
+    FileLocation, LastAnswer, MentionablePerson, PromptAuthor, PromptFile, PromptMessage, PromptQuote,
+};
 pub use room::DiskSpace;
 pub use senders::{DirectChatPolicy, OthersPolicy, RefusalPolicy, SenderPolicy, SenderRule};
+pub use tasks::{PauseReason, RunReason, Task, TaskContext, TaskRun, TaskRunState, TaskState};
 pub use transcription::{TranscriptionServer, VoiceWords};
 pub use usage_chart::{ChartDay, UsageChart};
 pub use web::{HostName, WebPolicy, WebTraffic};

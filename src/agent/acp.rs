@@ -37,18 +37,20 @@ use super::jsonrpc::{
     encode_rpc_result, parse_rpc_line,
 };
 use super::lines::{Incoming, Outgoing, Protocol};
-use super::messages::{AgentEvent, EngineInput, EngineLoss, Request, TurnEnd};
+use super::messages::{AgentEvent, CompactionEnd, EngineInput, EngineLoss, Request, TurnEnd};
 use crate::types::{Failure, Trouble};
 
 /// How every update begins: kimi-code writes the fields in this order. A line that is too long to be read may
 /// be missed if it begins so: it holds what a tool has read, say.
 const UPDATE_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"session/update","#;
 
+const COMPACTED: &str = "Compaction completed.\n";
+const COMPACTION_CANCELLED: &str = "Compaction cancelled.";
 /// How kimi-code begins what it says about itself in the middle of an answer, each in a piece of its own.
 const REMARKS: [&str; 4] = [
     "Compacting conversation context",
-    "Compaction completed.\n",
-    "Compaction cancelled.",
+    COMPACTED,
+    COMPACTION_CANCELLED,
     "Compaction is blocked by the current turn;",
 ];
 
@@ -61,6 +63,13 @@ const NEW: &str = "new";
 /// (`home.rs` of the agent-runner). The model knows each as `mcp__host__<name>`.
 const TOOL_SERVER_NAME: &str = "host";
 const TOOL_SERVER_URL: &str = "http://127.0.0.1:8787/mcp";
+
+/// The engine's own command. Its prompt is answered at once, before the summary is made; a remark tells its
+/// end.
+const COMPACT: &str = "/compact";
+/// What the engine says if it does not begin with the summary, and if there is nothing to put into one.
+const COMPACT_REFUSED: &str = "/compact failed:";
+const NOTHING_TO_COMPACT: &str = "No messages to compact";
 
 /// The method that the image adds.
 const STEER: &str = "_session/steer";
@@ -79,9 +88,19 @@ pub struct AcpProtocol {
     prompts: Vec<String>,
     /// Ids of the steers that have no answer yet.
     steers: Vec<String>,
+    compaction: Option<AcpCompaction>,
     asked: u64,
     turn: AcpTurnState,
     words: TurnTextState,
+}
+
+/// A compaction that was asked for.
+#[derive(Debug)]
+struct AcpCompaction {
+    /// Of its prompt.
+    id: String,
+    is_answered: bool,
+    end: Option<CompactionEnd>,
 }
 
 /// Whether the running turn has given a sign of itself.
@@ -131,6 +150,7 @@ impl AcpProtocol {
             tool_servers: Vec::new(),
             prompts: Vec::new(),
             steers: Vec::new(),
+            compaction: None,
             asked: 0,
             turn: AcpTurnState::Asked,
             words: TurnTextState::None,
@@ -237,6 +257,14 @@ impl AcpProtocol {
     }
 
     fn handle_prompt_response(&mut self, id: &str, outcome: Result<Value, RpcError>) -> Incoming {
+        if let Some(compaction) = self.compaction.as_mut().filter(|compaction| compaction.id == id) {
+            compaction.is_answered = true;
+            if let Err(error) = outcome {
+                error.log_as("The engine does not put its history into a summary");
+                compaction.end = Some(CompactionEnd::Failed);
+            }
+            return self.end_compaction().map_or(Incoming::Nothing, Incoming::Event);
+        }
         let Some(position) = self.prompts.iter().position(|prompt| prompt == id) else {
             return Incoming::Nothing;
         };
@@ -280,7 +308,26 @@ impl AcpProtocol {
         None
     }
 
+    /// Its end, once the engine has told it and answered.
+    fn end_compaction(&mut self) -> Option<AgentEvent> {
+        let end = self.compaction.as_ref().filter(|compaction| compaction.is_answered)?.end?;
+        self.compaction = None;
+        Some(AgentEvent::CompactionOver(end))
+    }
+
     fn event_from_text(&mut self, text: String) -> Option<AgentEvent> {
+        if let Some(compaction) = &mut self.compaction {
+            compaction.end = match text.as_str() {
+                text if text.starts_with(COMPACTED) => Some(CompactionEnd::Done),
+                text if text.starts_with(COMPACTION_CANCELLED) => Some(CompactionEnd::Failed),
+                text if text.starts_with(COMPACT_REFUSED) && text.contains(NOTHING_TO_COMPACT) => {
+                    Some(CompactionEnd::NothingThere)
+                }
+                text if text.starts_with(COMPACT_REFUSED) => Some(CompactionEnd::Failed),
+                _ => compaction.end,
+            };
+            return self.end_compaction();
+        }
         if text.is_empty() || REMARKS.iter().any(|remark| text.starts_with(remark)) {
             return None;
         }
@@ -345,6 +392,14 @@ impl Protocol for AcpProtocol {
                     PromptRequest::new(session, self.prompt_content_blocks(input)),
                 );
                 self.steers.push(id);
+                Outgoing::Line(line)
+            }
+            Request::Compact => {
+                self.asked += 1;
+                let id = format!("compact-{}", self.asked);
+                let prompt = PromptRequest::new(session, vec![ContentBlock::from(COMPACT.to_owned())]);
+                let line = encode_rpc_request(&id, AGENT_METHOD_NAMES.session_prompt, prompt);
+                self.compaction = Some(AcpCompaction { id, is_answered: false, end: None });
                 Outgoing::Line(line)
             }
             Request::Cancel => {
@@ -504,6 +559,50 @@ mod tests {
 
     fn said(text: &str) -> Incoming {
         Incoming::Event(AgentEvent::AnswerText(text.to_owned()))
+    }
+
+    #[test]
+    fn a_compaction_ends_when_the_engine_has_answered_and_told_its_end() {
+        let asked_to_compact = || {
+            let mut acp = ready();
+            let asked = acp.encode_request(Request::Compact);
+            assert!(
+                matches!(&asked, Outgoing::Line(line) if line.contains(r#""text":"/compact""#)),
+                "{asked:?}"
+            );
+            acp
+        };
+        let answered = r#"{"jsonrpc":"2.0","id":"compact-1","result":{"stopReason":"end_turn"}}"#.to_owned();
+        let began = chunk("Context compaction started — it runs in the background and …");
+        let done = chunk("Compaction completed.\n- Messages compacted: 7");
+        let over = |end| Incoming::Event(AgentEvent::CompactionOver(end));
+        for (told, end) in [
+            (vec![&began, &answered, &done], CompactionEnd::Done),
+            (vec![&began, &done, &answered], CompactionEnd::Done),
+            (vec![&began, &answered, &chunk("Compaction cancelled.")], CompactionEnd::Failed),
+            (
+                vec![&chunk("/compact failed: No messages to compact in current history."), &answered],
+                CompactionEnd::NothingThere,
+            ),
+            (
+                vec![&chunk("/compact failed: Cannot compact while a turn is active."), &answered],
+                CompactionEnd::Failed,
+            ),
+        ] {
+            let mut acp = asked_to_compact();
+            let (last, before) = told.split_last().unwrap();
+            for line in before {
+                assert_eq!(acp.handle_line(line.as_bytes()), Incoming::Nothing, "{line}");
+            }
+            assert_eq!(acp.handle_line(last.as_bytes()), over(end));
+            acp.encode_request(Request::Prompt(EngineInput::from_text("hi")));
+            let heard = acp.handle_line(chunk("Hello.").as_bytes());
+            let begins = Incoming::Events(AgentEvent::StepBegan, AgentEvent::AnswerText("Hello.".to_owned()));
+            assert_eq!(heard, begins, "the next turn is as always");
+        }
+        let refused =
+            r#"{"jsonrpc":"2.0","id":"compact-1","error":{"code":-32600,"message":"turn.agent_busy"}}"#;
+        assert_eq!(asked_to_compact().handle_line(refused.as_bytes()), over(CompactionEnd::Failed));
     }
 
     #[test]

@@ -14,7 +14,7 @@ use super::jsonrpc::{
     parse_rpc_line,
 };
 use super::lines::{Incoming, Outgoing, Protocol};
-use super::messages::{AgentEvent, EngineInput, EngineLoss, EngineToolCall, Request, TurnEnd};
+use super::messages::{AgentEvent, CompactionEnd, EngineInput, EngineLoss, EngineToolCall, Request, TurnEnd};
 use crate::tools::{HostTool, ToolAnswer};
 use crate::types::{Failure, Role, Trouble};
 
@@ -30,6 +30,10 @@ const RECEIPT_BEGINNING: &[u8] = br#"{"jsonrpc":"2.0","method":"event","params":
 
 const GREETING_ID: &str = "initialize";
 
+/// The engine's own command, and what it says if there is nothing to put into a summary.
+const COMPACT: &str = "/compact";
+const NOTHING_TO_COMPACT: &str = "The context is empty";
+
 /// The state of the conversation with a running engine.
 #[derive(Debug)]
 pub struct WireProtocol {
@@ -37,7 +41,17 @@ pub struct WireProtocol {
     /// Ids of the prompts that have no answer yet: one, or more if the session asks too early and the engine
     /// refuses.
     prompts: Vec<String>,
+    compaction: Option<WireCompaction>,
     requests: u64,
+}
+
+/// A compaction that was asked for.
+#[derive(Debug)]
+struct WireCompaction {
+    /// Of its prompt.
+    id: String,
+    /// What it is, if the engine finishes it.
+    end: CompactionEnd,
 }
 
 #[derive(Debug)]
@@ -65,7 +79,12 @@ impl WireProtocol {
             }),
         );
         (
-            Self { stage: WireStage::Greeted { said: String::new() }, prompts: Vec::new(), requests: 0 },
+            Self {
+                stage: WireStage::Greeted { said: String::new() },
+                prompts: Vec::new(),
+                compaction: None,
+                requests: 0,
+            },
             greeting,
         )
     }
@@ -89,6 +108,17 @@ impl WireProtocol {
                 }
                 Err(error) => Incoming::Lost(EngineLoss::NeverReady { said: error.excerpt() }),
             };
+        }
+        if let Some(compaction) = self.compaction.take_if(|compaction| compaction.id == id) {
+            let end = match outcome.map(|result| parse_turn_end(&result)) {
+                Ok(TurnEnd::Finished) => compaction.end,
+                Ok(_) => CompactionEnd::Failed,
+                Err(error) => {
+                    error.log_as("The engine does not put its history into a summary");
+                    CompactionEnd::Failed
+                }
+            };
+            return Incoming::Event(AgentEvent::CompactionOver(end));
         }
         if let Some(position) = self.prompts.iter().position(|prompt| prompt == id) {
             self.prompts.remove(position);
@@ -122,6 +152,12 @@ impl Protocol for WireProtocol {
                 "steer",
                 json!({"user_input": render_user_input(input)}),
             )),
+            Request::Compact => {
+                let id = id("compact");
+                let line = encode_rpc_request(&id, "prompt", json!({"user_input": COMPACT}));
+                self.compaction = Some(WireCompaction { id, end: CompactionEnd::Done });
+                Outgoing::Line(line)
+            }
             Request::Cancel => Outgoing::Line(encode_rpc_request(&id("cancel"), "cancel", json!({}))),
             Request::ToolAnswer { id, answer } => Outgoing::Line(encode_tool_answer(&id, &answer)),
             Request::Close => Outgoing::Close,
@@ -140,7 +176,14 @@ impl Protocol for WireProtocol {
         };
         match message {
             RpcMessage::Notification { method, params } if method == "event" => {
-                handle_wire_event(parse_wire_event(&params))
+                let event = parse_wire_event(&params);
+                match &mut self.compaction {
+                    Some(compaction) => {
+                        compaction.hear(&event);
+                        Incoming::Nothing
+                    }
+                    None => handle_wire_event(event),
+                }
             }
             RpcMessage::Request { id, method, params } => {
                 let question = match method.as_str() {
@@ -183,6 +226,17 @@ impl Protocol for WireProtocol {
                 append_excerpt(said, rest);
                 EngineLoss::NeverReady { said: std::mem::take(said) }
             }
+        }
+    }
+}
+
+impl WireCompaction {
+    /// What the engine says of it is for nobody else.
+    fn hear(&mut self, event: &WireEvent) {
+        if let WireEvent::Text(text) = event
+            && text.starts_with(NOTHING_TO_COMPACT)
+        {
+            self.end = CompactionEnd::NothingThere;
         }
     }
 }
@@ -433,6 +487,43 @@ mod tests {
 
     fn working(tool: &str) -> Incoming {
         Incoming::Event(AgentEvent::Working { tool: tool.to_owned() })
+    }
+
+    #[test]
+    fn a_compaction_ends_with_its_prompt_and_what_is_said_of_it_is_no_answer() {
+        let event = |kind: &str, payload: &str| {
+            format!(
+                r#"{{"jsonrpc":"2.0","method":"event","params":{{"type":"{kind}","payload":{payload}}}}}"#
+            )
+        };
+        let finished = r#"{"jsonrpc":"2.0","id":"compact-1","result":{"status":"finished"}}"#;
+        let cancelled = r#"{"jsonrpc":"2.0","id":"compact-1","result":{"status":"cancelled"}}"#;
+        let refused =
+            r#"{"jsonrpc":"2.0","id":"compact-1","error":{"code":-32003,"message":"Error code: 500"}}"#;
+        for (says, answer, end) in [
+            ("The context has been compacted.", finished, CompactionEnd::Done),
+            ("The context is empty.", finished, CompactionEnd::NothingThere),
+            ("", cancelled, CompactionEnd::Failed),
+            ("", refused, CompactionEnd::Failed),
+        ] {
+            let mut wire = ready();
+            let asked = wire.encode_request(Request::Compact);
+            assert!(
+                matches!(&asked, Outgoing::Line(line) if line.contains(r#""user_input":"/compact""#)),
+                "{asked:?}"
+            );
+            let said = json!({"type": "text", "text": says}).to_string();
+            for line in
+                [event("TurnBegin", "{}"), event("CompactionBegin", "{}"), event("ContentPart", &said)]
+            {
+                assert_eq!(wire.handle_line(line.as_bytes()), Incoming::Nothing, "{line}");
+            }
+            let over = Incoming::Event(AgentEvent::CompactionOver(end));
+            assert_eq!(wire.handle_line(answer.as_bytes()), over);
+            let hello = event("ContentPart", r#"{"type":"text","text":"Hello."}"#);
+            let said = Incoming::Event(AgentEvent::AnswerText("Hello.".to_owned()));
+            assert_eq!(wire.handle_line(hello.as_bytes()), said);
+        }
     }
 
     #[test]

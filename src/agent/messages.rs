@@ -40,6 +40,8 @@ pub enum Request {
     /// Adds to the running turn. Counts only once [`AgentEvent::SteerTaken`] came back. An engine that cannot
     /// take it says nothing.
     Steer(EngineInput),
+    /// Has the engine put its history into a summary; ends with one [`AgentEvent::CompactionOver`].
+    Compact,
     /// Ends the running turn early.
     Cancel,
     /// What came of [`AgentEvent::ToolCalled`].
@@ -67,6 +69,7 @@ pub enum AgentEvent {
     /// The oldest steer that was not yet taken has reached the model's input.
     SteerTaken,
     TurnOver(TurnEnd),
+    CompactionOver(CompactionEnd),
     /// The engine's stdout ended or was beyond understanding. Nothing follows.
     Gone(EngineLoss),
 }
@@ -92,6 +95,15 @@ pub enum TurnEnd {
     StepLimit(u64),
     /// The engine could not answer, as far as it says.
     Failed(Failure),
+}
+
+/// What came of [`Request::Compact`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompactionEnd {
+    Done,
+    /// There is no history yet.
+    NothingThere,
+    Failed,
 }
 
 /// How an engine was lost.

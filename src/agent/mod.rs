@@ -18,6 +18,8 @@ mod lines;
 mod messages;
 
 pub use handle::Agent;
-pub use messages::{AgentEvent, EngineInput, EngineLoss, EngineToolCall, Image, Request, TurnEnd};
+pub use messages::{
+    AgentEvent, CompactionEnd, EngineInput, EngineLoss, EngineToolCall, Image, Request, TurnEnd,
+};
 
 pub use crate::types::Engine;

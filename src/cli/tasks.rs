@@ -12,8 +12,8 @@ use super::ui;
 use crate::render::describe_instant;
 use crate::schedule::parse_zone;
 use crate::service;
-use crate::store::{Store, Task, TaskDraft, TaskEdit, TaskRefusal, TaskState};
-use crate::types::{GroupName, Lang};
+use crate::store::{Store, TaskDraft, TaskEdit, TaskRefusal};
+use crate::types::{GroupName, Lang, Task, TaskState};
 use crate::writing::normalize_typed_text;
 
 /// The word of `--max-tokens` for no limit.
@@ -103,7 +103,15 @@ pub struct TaskOptions {
     /// What to do about a time that passed unseen: "skip", "once" or "within 2h"; a new task has "once"
     #[arg(long, value_name = "RULE", value_parser = ui::parse_typed_text)]
     late: Option<String>,
-    /// Pause it when a run used more tokens than this; "none" is no limit
+    /// What it knows: "group", the chat's own conversation, which a new task has, or "isolated", a fresh one
+    /// each time, with its last answer
+    #[arg(long, value_name = "CONTEXT", value_parser = ui::parse_typed_text)]
+    context: Option<String>,
+    /// A command of its container that is run first: with exit code 0 the task runs, with another one this
+    /// time is skipped; "" is no command
+    #[arg(long, value_name = "COMMAND")]
+    only_if: Option<String>,
+    /// End a run that uses more tokens than this, and pause the task; "none" is no limit
     #[arg(long, value_name = "NUMBER", value_parser = ui::parse_typed_text)]
     max_tokens: Option<String>,
 }
@@ -119,9 +127,9 @@ pub async fn run_tasks_command(install: &Install, verb: Verb) -> Result<ExitCode
             add_task(install, &group, schedule, text, options).await?
         }
         Verb::Edit { which, schedule, text, options } => {
-            let TaskOptions { zone, late, max_tokens } = options;
+            let TaskOptions { zone, late, context, only_if, max_tokens } = options;
             let max_tokens = max_tokens.as_deref().map(parse_max_tokens).transpose()?;
-            let edit = TaskEdit { text, schedule, zone, late, max_tokens };
+            let edit = TaskEdit { text, schedule, zone, late, context, only_if, max_tokens };
             ensure!(
                 edit != TaskEdit::default(),
                 "Say what to change; `nanokimi tasks edit --help` shows what can be"
@@ -166,12 +174,14 @@ async fn add_task(
     let Some((store, _)) = install.find_group(&group).await? else {
         bail!("There is no group {group}; `nanokimi groups list` shows those there are");
     };
-    let TaskOptions { zone, late, max_tokens } = options;
+    let TaskOptions { zone, late, context, only_if, max_tokens } = options;
     let draft = TaskDraft {
         text,
         schedule,
         zone: zone.unwrap_or_default(),
         late: late.unwrap_or_default(),
+        context: context.unwrap_or_default(),
+        only_if: only_if.unwrap_or_default(),
         max_tokens: max_tokens.as_deref().map(parse_max_tokens).transpose()?.flatten(),
     };
     let task = store.add_task(&group, draft, install.config.zone.clone(), install.clock.now()).await?;

@@ -6,18 +6,20 @@
 //! [`Command`], in [`Command::ALL`] and in [`Command::definition`]; `docs/contributing.md` has the whole list.
 
 mod back;
+mod compact;
 mod help;
 mod model;
 mod new;
 mod status;
 mod stop;
+mod tasks;
 mod usage;
 mod warm;
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::types::{Engine, Group, Lang, OfferedModels, Outage, TokenUsage, UsageChart};
+use crate::types::{Engine, Group, Lang, OfferedModels, Outage, Task, TokenUsage, UsageChart};
 
 /// The commands that exist, in the order in which `/help` lists them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -25,9 +27,11 @@ pub enum Command {
     Help,
     Status,
     Usage,
+    Tasks,
     Stop,
     New,
     Back,
+    Compact,
     Model,
     Warm,
 }
@@ -78,6 +82,8 @@ pub enum CommandEffect {
     StopsWork,
     /// From the next prompt on the agent is in this session, which may be a new one.
     ChangesSession(ChatSession),
+    /// What the agent remembers in the current session is put into a summary.
+    CompactsSession,
     /// From its next start on the chat's agent thinks with this model; `None` is the install's.
     ChoosesModel(Option<String>),
     /// The answer stands below this picture.
@@ -108,6 +114,9 @@ pub struct ChatStanding {
     pub days: Vec<DayTokens>,
     /// The sessions that there are, the current one first.
     pub sessions: Vec<ChatSession>,
+    /// The chat's tasks, in the main channel those of all chats, if the command tells of them. The next that
+    /// is due comes first.
+    pub tasks: Vec<Task>,
 }
 
 /// The tokens of one day.
@@ -144,17 +153,29 @@ pub struct CommandContext<'a> {
 }
 
 impl Command {
-    pub const ALL: [Self; 8] =
-        [Self::Help, Self::Status, Self::Usage, Self::Stop, Self::New, Self::Back, Self::Model, Self::Warm];
+    pub const ALL: [Self; 10] = [
+        Self::Help,
+        Self::Status,
+        Self::Usage,
+        Self::Tasks,
+        Self::Stop,
+        Self::New,
+        Self::Back,
+        Self::Compact,
+        Self::Model,
+        Self::Warm,
+    ];
 
     fn definition(self) -> CommandDefinition {
         match self {
             Self::Help => help::DEFINITION,
             Self::Status => status::DEFINITION,
             Self::Usage => usage::DEFINITION,
+            Self::Tasks => tasks::DEFINITION,
             Self::Stop => stop::DEFINITION,
             Self::New => new::DEFINITION,
             Self::Back => back::DEFINITION,
+            Self::Compact => compact::DEFINITION,
             Self::Model => model::DEFINITION,
             Self::Warm => warm::DEFINITION,
         }

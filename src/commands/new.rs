@@ -126,6 +126,7 @@ mod tests {
                 }
                 CommandEffect::Nothing
                 | CommandEffect::StartsAgent
+                | CommandEffect::CompactsSession
                 | CommandEffect::StopsWork
                 | CommandEffect::ShowsChart(_)
                 | CommandEffect::ChoosesModel(_) => effect,

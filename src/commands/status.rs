@@ -51,7 +51,7 @@ mod tests {
             waiting: 2,
             outages: vec![Outage::NotLoggedIn, Outage::NoDocker],
             days: vec![DayTokens { in_chat, in_all: in_chat }],
-            sessions: Vec::new(),
+            ..ChatStanding::default()
         };
         let ahead = ChatStanding {
             turn_since: Some("2026-11-22T21:00:00Z".parse().unwrap()),

@@ -25,8 +25,11 @@ use tokio::io::{AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::sync::OnceCell;
 use tokio::time::{Instant, sleep_until};
 
+use super::command::run_in_container;
 use super::spec::{ContainerSpec, DaemonUser, HOME, MountAccess};
-use super::{AgentMemory, ContainerExit, Containers, RunningContainer, memory, seccomp};
+use super::{
+    AgentMemory, CommandResult, ContainerExit, Containers, RunningContainer, ShellCommand, memory, seccomp,
+};
 use crate::panics::run_blocking;
 use crate::types::{Failure, GroupName, InstallId, Trouble};
 
@@ -216,6 +219,10 @@ impl Containers for Docker {
                 gid: rustix::process::getgid().as_raw(),
             },
         })
+    }
+
+    async fn run_command(&self, container: &str, command: &ShellCommand) -> Result<CommandResult> {
+        run_in_container(&self.new_api_client()?, container, command).await
     }
 
     async fn measure_group_memory(&self, groups: Vec<(GroupName, PathBuf)>) -> AgentMemory {

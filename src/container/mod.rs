@@ -2,9 +2,10 @@
 //!
 //! `spec` decides, purely, what a group's container may see and do, and `seccomp` what it may ask of the
 //! kernel. `docker` launches it. `processes` reads what the processes inside hold, and `memory` how much of
-//! the machine's memory. `image` builds the agent image. [`Containers`] is the seam: real Docker here, a
-//! scripted engine in the story tests.
+//! the machine's memory. `image` builds the agent image. `command` runs a command in a running container.
+//! [`Containers`] is the seam: real Docker here, a scripted engine in the story tests.
 
+mod command;
 pub mod docker;
 pub mod image;
 pub mod memory;
@@ -15,6 +16,7 @@ pub mod spec;
 use std::future::Future;
 use std::path::PathBuf;
 use std::pin::Pin;
+use std::time::Duration;
 
 use anyhow::Result;
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -22,7 +24,11 @@ use tokio::io::{AsyncRead, AsyncWrite};
 pub use memory::{AgentMemory, MemoryPressure};
 pub use spec::{ContainerSpec, DaemonUser};
 
+use crate::rules::tasks::CommandEnd;
 use crate::types::{Failure, GroupName, InstallId};
+
+/// How much is kept of what a command prints.
+pub const COMMAND_OUTPUT_MAX_BYTES: usize = 8 * 1024;
 
 /// Launches and removes containers.
 pub trait Containers: Clone + Send + Sync + 'static {
@@ -38,6 +44,17 @@ pub trait Containers: Clone + Send + Sync + 'static {
         &self,
         spec: &ContainerSpec,
     ) -> impl Future<Output = Result<RunningContainer, Failure>> + Send;
+
+    /// Runs a command in a running container: in the group's folder, as the container's user and within its
+    /// limits.
+    ///
+    /// # Errors
+    /// Docker does not answer, or the container is gone.
+    fn run_command(
+        &self,
+        container: &str,
+        command: &ShellCommand,
+    ) -> impl Future<Output = Result<CommandResult>> + Send;
 
     /// What the containers of these groups hold of the machine's memory. `groups` are their names and their
     /// folders.
@@ -72,6 +89,22 @@ pub struct RunningContainer {
     pub stderr: Box<dyn AsyncRead + Send + Unpin>,
     /// Resolves when the container has ended.
     pub exit: Pin<Box<dyn Future<Output = ContainerExit> + Send>>,
+}
+
+/// A command for the shell of a container.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ShellCommand {
+    pub line: String,
+    /// How long it may take; then it is killed.
+    pub limit: Duration,
+}
+
+/// What came of a command.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct CommandResult {
+    pub end: CommandEnd,
+    /// The beginning of what it printed to stdout, at most [`COMMAND_OUTPUT_MAX_BYTES`].
+    pub output: String,
 }
 
 /// How a container ended.

@@ -18,6 +18,20 @@ pub const GROUP: &str = paths::GROUP_IN_CONTAINER;
 pub const GLOBAL: &str = "/workspace/global";
 pub const EGRESS_FOLDER: &str = "/run/nanokimi";
 
+/// What a command that is run beside the engine finds in its environment, as the agent's own commands do: the
+/// way to the egress proxy is the agent-runner's.
+pub const COMMAND_ENVIRONMENT: [&str; 9] = [
+    "HOME=/home/node",
+    "LANG=C.UTF-8",
+    "HTTP_PROXY=http://127.0.0.1:8787",
+    "HTTPS_PROXY=http://127.0.0.1:8787",
+    "NO_PROXY=127.0.0.1,localhost",
+    "http_proxy=http://127.0.0.1:8787",
+    "https_proxy=http://127.0.0.1:8787",
+    "no_proxy=127.0.0.1,localhost",
+    "NODE_USE_ENV_PROXY=1",
+];
+
 /// What one launch of a group's container is made from.
 #[derive(Clone, Debug)]
 pub struct LaunchInputs<'a> {

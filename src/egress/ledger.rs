@@ -50,6 +50,11 @@ impl Ledger {
         *lock_unpoisoned(&self.turn) = TurnTokens { used: 0, limit, was_refused: false };
     }
 
+    /// From now on the running turn may use this many tokens in all.
+    pub fn set_turn_limit(&self, limit: Option<u64>) {
+        lock_unpoisoned(&self.turn).limit = limit;
+    }
+
     /// Whether a request is refused, since the running turn has used all that it may.
     pub fn refuse_over_turn_tokens(&self) -> bool {
         let mut turn = lock_unpoisoned(&self.turn);

@@ -102,6 +102,11 @@ impl EgressProxy {
         self.ledger.begin_turn(limit);
     }
 
+    /// From now on the running turn may use this many tokens in all.
+    pub fn set_turn_limit(&self, limit: Option<u64>) {
+        self.ledger.set_turn_limit(limit);
+    }
+
     /// Resolves when an answer has used up what the running turn may use.
     pub async fn wait_for_turn_tokens(&self) {
         self.ledger.wait_for_turn_tokens().await;

@@ -234,6 +234,19 @@ pub fn replace_with_empty_folder(paths: &Paths, group: &GroupName, folder: &Path
     create_private_folder(folder)
 }
 
+/// Moves the history of the last task that ran by itself to the trash, if there is one. The next such run
+/// begins without it, and no other engine sees it.
+///
+/// # Errors
+/// There is no room, or a disk that can only be read.
+pub fn discard_isolated_sessions(paths: &Paths, group: &GroupName) -> Result<()> {
+    let folder = paths.isolated_sessions_folder(group);
+    if folder.symlink_metadata().is_err() {
+        return Ok(());
+    }
+    move_to_trash(paths, group, &folder).with_context(|| format!("Failed to move {} away", folder.display()))
+}
+
 pub(super) fn move_to_trash(paths: &Paths, group: &GroupName, path: &Path) -> Result<()> {
     let trash = paths.agent_trash_folder(group);
     create_private_folder(&trash)?;

@@ -243,6 +243,60 @@ pub fn session_name_too_long_notice(lang: Lang, most: usize) -> String {
     }
 }
 
+/// What `/compact` does, in the list of `/help`.
+pub fn compact_command_summary(lang: Lang) -> &'static str {
+    pick_language(
+        lang,
+        "I put what I remember of this conversation into a summary, which costs fewer tokens.",
+        "resumo lo que recuerdo de esta conversación, que así gasta menos tokens.",
+    )
+}
+
+/// To the chat in which `/compact` was given.
+pub fn compact_notice(lang: Lang, is_working: bool) -> &'static str {
+    let (en, es) = match is_working {
+        false => (
+            "I put what I remember of this conversation into a summary now, and say when it is done.",
+            "Ahora resumo lo que recuerdo de esta conversación, y aviso cuando esté hecho.",
+        ),
+        true => (
+            "As soon as I have finished what I am doing, I put what I remember of this conversation into a summary. I say \
+             when it is done.",
+            "En cuanto termine lo que estoy haciendo, resumo lo que recuerdo de esta conversación. Aviso cuando esté hecho.",
+        ),
+    };
+    pick_language(lang, en, es)
+}
+
+/// What has come of `/compact`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CompactionResult {
+    Done,
+    NothingThere,
+    Failed,
+}
+
+/// To the chat in which `/compact` was given, once it is done.
+pub fn compaction_over_notice(lang: Lang, result: CompactionResult) -> &'static str {
+    let (en, es) = match result {
+        CompactionResult::Done => (
+            "Done: of this conversation I remember a summary from now on.",
+            "Hecho: de esta conversación recuerdo desde ahora un resumen.",
+        ),
+        CompactionResult::NothingThere => (
+            "There is nothing to put into a summary: this conversation has just begun.",
+            "No hay nada que resumir: esta conversación acaba de empezar.",
+        ),
+        CompactionResult::Failed => (
+            "I could not put this conversation into a summary, and remember all of it as before. Try /compact again later; \
+             /new begins another conversation.",
+            "No he podido resumir esta conversación, y la recuerdo entera como antes. Vuelve a probar /compactar más tarde; \
+             /nuevo empieza otra conversación.",
+        ),
+    };
+    pick_language(lang, en, es)
+}
+
 /// What `/model` does, in the list of `/help`.
 pub fn model_command_summary(lang: Lang) -> &'static str {
     pick_language(

@@ -3,12 +3,13 @@
 //! Everything that people wrote is escaped, so that no message can pretend to be another one, or a command: the
 //! text always begins with `<context`, never with the `/` of an engine command. A steer is such a text too.
 
+use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
 use super::excerpt::excerpt_ranges;
 use super::times::describe_duration;
 use crate::paths::GROUP_IN_CONTAINER;
-use crate::types::{Forwarded, Lang};
+use crate::types::{Forwarded, Lang, LastAnswer};
 use crate::writing::find_calls_by_name;
 
 pub use crate::types::{FileLocation, PromptAuthor, PromptFile, PromptMessage, PromptQuote, VoiceWords};
@@ -40,6 +41,20 @@ impl PromptAuthor {
         match self {
             Self::Kai | Self::Host | Self::Task { .. } => None,
             Self::Person { name, .. } => Some(name),
+        }
+    }
+
+    fn last_answer(&self) -> Option<&LastAnswer> {
+        match self {
+            Self::Kai | Self::Host | Self::Person { .. } => None,
+            Self::Task { last_answer, .. } => last_answer.as_ref(),
+        }
+    }
+
+    fn output(&self) -> Option<&str> {
+        match self {
+            Self::Kai | Self::Host | Self::Person { .. } => None,
+            Self::Task { output, .. } => output.as_deref(),
         }
     }
 }
@@ -145,6 +160,8 @@ fn fair_share_of_messages(messages: &[PromptMessage], total: usize) -> usize {
 fn text_lengths(message: &PromptMessage) -> Vec<usize> {
     let mut parts = vec![(message.id.as_str(), NAME_MAX_CHARS), (message.text.as_str(), TEXT_MAX_CHARS)];
     parts.extend(message.author.name().map(|name| (name, NAME_MAX_CHARS)));
+    parts.extend(message.author.last_answer().map(|last| (last.text.as_str(), TEXT_MAX_CHARS)));
+    parts.extend(message.author.output().map(|output| (output, TEXT_MAX_CHARS)));
     if let Some(quote) = &message.quote {
         parts.extend([(quote.id.as_str(), NAME_MAX_CHARS), (quote.text.as_str(), TEXT_MAX_CHARS)]);
         parts.extend(quote.author.name().map(|name| (name, NAME_MAX_CHARS)));
@@ -183,19 +200,37 @@ impl PromptRenderer<'_> {
             }
         };
         format!(
-            "<{name}{id}{} time=\"{}\"{}>{}{}{}{}</{name}>",
+            "<{name}{id}{} time=\"{}\"{}>{}{}{}{}{}{}</{name}>",
             self.render_author(&message.author),
-            message.sent_at.to_zoned(self.zone.clone()).strftime(TIME_FORMAT),
+            self.render_time(message.sent_at),
             match message.forwarded {
                 Forwarded::No => "",
                 Forwarded::Once => " forwarded=\"true\"",
                 Forwarded::Many => " forwarded=\"many times\"",
             },
+            message.author.last_answer().map(|last| self.render_last_answer(last)).unwrap_or_default(),
+            message.author.output().map(|output| self.render_output(output)).unwrap_or_default(),
             message.quote.as_ref().map(|quote| self.render_quote(quote)).unwrap_or_default(),
             message.file.as_ref().map(|file| self.render_file(file)).unwrap_or_default(),
             render_whole_text_file(message.whole.as_deref()),
             self.render_message_text(&message.text),
         )
+    }
+
+    fn render_time(&self, time: Timestamp) -> String {
+        time.to_zoned(self.zone.clone()).strftime(TIME_FORMAT).to_string()
+    }
+
+    fn render_last_answer(&self, last: &LastAnswer) -> String {
+        format!(
+            "<last-answer time=\"{}\">{}</last-answer>\n",
+            self.render_time(last.said_at),
+            self.render_message_text(&last.text)
+        )
+    }
+
+    fn render_output(&self, output: &str) -> String {
+        format!("<output>{}</output>\n", self.render_message_text(output))
     }
 
     fn render_quote(&self, quote: &PromptQuote) -> String {
@@ -346,7 +381,6 @@ fn xml_entity(c: char) -> Option<&'static str> {
 
 #[cfg(test)]
 mod tests {
-    use jiff::Timestamp;
     use proptest::prelude::*;
 
     use super::*;
@@ -386,14 +420,24 @@ mod tests {
     #[test]
     fn a_task_is_told_as_one_with_how_late_it_is() {
         let task = |seconds| PromptMessage {
-            author: PromptAuthor::Task { id: 7, late_by: jiff::SignedDuration::from_secs(seconds) },
+            author: PromptAuthor::Task {
+                id: 7,
+                late_by: jiff::SignedDuration::from_secs(seconds),
+                last_answer: (seconds > 0).then(|| LastAnswer {
+                    text: "Kai: They are <dry>".to_owned(),
+                    said_at: "2023-12-31T00:00:00Z".parse().unwrap(),
+                }),
+                output: (seconds > 0).then(|| "3 <plants>".to_owned()),
+            },
             ..from("", "water the <plants>")
         };
         insta::assert_snapshot!(prompt(&TimeZone::UTC, &[task(0), task(7_500)]), @r#"
         <context timezone="UTC" />
         <messages>
         <task id="7" time="Jan 1, 2024, 12:00 AM">water the &lt;plants&gt;</task>
-        <task id="7" late="2 h 5 min" time="Jan 1, 2024, 12:00 AM">water the &lt;plants&gt;</task>
+        <task id="7" late="2 h 5 min" time="Jan 1, 2024, 12:00 AM"><last-answer time="Dec 31, 2023, 12:00 AM">Kai: They are &lt;dry&gt;</last-answer>
+        <output>3 &lt;plants&gt;</output>
+        water the &lt;plants&gt;</task>
         </messages>
         "#);
     }

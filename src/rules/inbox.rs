@@ -237,6 +237,11 @@ pub fn note_of_reaction(reaction: &Reaction) -> ChatNote {
     ChatNote { chat, id, sender, sender_name, target: Some(target), text, sent_at }
 }
 
+/// What we have said ourselves, as the agent reads it: a text, or a file with its caption.
+pub fn own_text_for_agent(text: String, path: Option<&str>) -> String {
+    prompt::render_own_reply(text, false, path)
+}
+
 /// The text of a message as the agent reads it.
 pub fn text_for_agent(text: &str, is_edit: bool) -> String {
     if is_edit { prompt::render_edited_text(text) } else { text.to_owned() }

@@ -1,6 +1,7 @@
 //! What may become a task, what is due of it, and what follows from the end of a run.
 
 use std::fmt;
+use std::time::Duration;
 
 use jiff::tz::TimeZone;
 use jiff::{SignedDuration, Timestamp};
@@ -10,11 +11,16 @@ use crate::notices;
 use crate::schedule::{
     DueRun, LateDecision, LateRule, Schedule, ScheduleBase, decide_late_run, parse_zone, zone_name,
 };
+use crate::types::{PauseReason, RunReason, TaskContext, TaskRunState};
 
 /// The most characters of a task's text. The whole of it is in the prompt of each run.
 pub const TASK_TEXT_MAX_CHARS: usize = 4_000;
 /// The most tasks of one group: more than anybody keeps in mind, and few enough for one list.
 pub const TASKS_PER_GROUP_MAX: u32 = 500;
+/// The most characters of a task's command.
+const ONLY_IF_MAX_CHARS: usize = 2_000;
+/// How long a task's command may take.
+pub const ONLY_IF_LIMIT: Duration = Duration::from_secs(60);
 /// A task that has failed this often in a row is paused: what has failed on so many days needs a person.
 pub const TASK_FAILURES_MAX: u32 = 5;
 
@@ -29,7 +35,11 @@ pub struct TaskDraft {
     pub zone: String,
     /// In the words of [`LateRule`]. Empty: its default.
     pub late: String,
-    /// The most tokens that a run may use before the task is paused.
+    /// The name of a [`TaskContext`]. Empty: its default.
+    pub context: String,
+    /// A command of the container's shell that says whether a run begins. Empty: every run does.
+    pub only_if: String,
+    /// The most tokens that a run may use. At one more it is ended, and the task paused.
     pub max_tokens: Option<u64>,
 }
 
@@ -40,6 +50,8 @@ pub struct TaskEdit {
     pub schedule: Option<String>,
     pub zone: Option<String>,
     pub late: Option<String>,
+    pub context: Option<String>,
+    pub only_if: Option<String>,
     /// `Some(None)` takes the limit away.
     pub max_tokens: Option<Option<u64>>,
 }
@@ -51,6 +63,8 @@ pub struct CheckedTask {
     pub schedule: Schedule,
     pub zone: TimeZone,
     pub late: LateRule,
+    pub context: TaskContext,
+    pub only_if: Option<String>,
     pub max_tokens: Option<u64>,
     pub next_at: Timestamp,
 }
@@ -109,23 +123,43 @@ pub fn check_task(draft: &TaskDraft, home: &TimeZone, now: Timestamp) -> Result<
         "" => LateRule::default(),
         rule => LateRule::parse(rule).map_err(unreadable)?,
     };
+    let context = match draft.context.trim() {
+        "" => TaskContext::default(),
+        name => TaskContext::find_by_name(name).ok_or_else(|| {
+            TaskRefusal::Unreadable(format!(
+                "{name:?} is no context of a task; there is \"group\", the chat's own conversation, and \"isolated\", \
+                 a fresh one each time"
+            ))
+        })?,
+    };
+    let only_if = draft.only_if.trim();
+    if only_if.chars().count() > ONLY_IF_MAX_CHARS || only_if.contains('\0') {
+        return Err(TaskRefusal::Unreadable(format!(
+            "The command that says whether a task runs has at most {ONLY_IF_MAX_CHARS} characters; put a longer one into \
+             a file of the group's folder"
+        )));
+    }
+    let only_if = Some(only_if.to_owned()).filter(|command| !command.is_empty());
     if draft.max_tokens == Some(0) {
         return Err(TaskRefusal::Unreadable("A run needs tokens: choose a limit above 0".to_owned()));
     }
     let base = ScheduleBase { now, zone: &zone };
     let schedule = Schedule::parse(&draft.schedule, base).map_err(unreadable)?;
     let next_at = schedule.next_after(now, &zone).ok_or(TaskRefusal::Past)?;
-    Ok(CheckedTask { text: text.to_owned(), schedule, zone, late, max_tokens: draft.max_tokens, next_at })
+    let (text, max_tokens) = (text.to_owned(), draft.max_tokens);
+    Ok(CheckedTask { text, schedule, zone, late, context, only_if, max_tokens, next_at })
 }
 
 /// What a task would be like after a change.
 pub fn apply_task_edit(known: &TaskDraft, edit: &TaskEdit) -> TaskDraft {
-    let TaskEdit { text, schedule, zone, late, max_tokens } = edit.clone();
+    let TaskEdit { text, schedule, zone, late, context, only_if, max_tokens } = edit.clone();
     TaskDraft {
         text: text.unwrap_or_else(|| known.text.clone()),
         schedule: schedule.unwrap_or_else(|| known.schedule.clone()),
         zone: zone.unwrap_or_else(|| known.zone.clone()),
         late: late.unwrap_or_else(|| known.late.clone()),
+        context: context.unwrap_or_else(|| known.context.clone()),
+        only_if: only_if.unwrap_or_else(|| known.only_if.clone()),
         max_tokens: max_tokens.unwrap_or(known.max_tokens),
     }
 }
@@ -137,67 +171,12 @@ impl CheckedTask {
     }
 }
 
-/// Where a run is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskRunState {
-    /// It waits for the agent.
-    Due,
-    Running,
-    Answered,
-    Failed,
-    /// nanokimi was killed while it ran: nobody knows how far it came, and it is not repeated.
-    Unknown,
-    /// Its instant passed, and the task's rule or a run that was still open kept it from running.
-    Skipped,
-}
-
-impl TaskRunState {
-    pub const ALL: [Self; 6] =
-        [Self::Due, Self::Running, Self::Answered, Self::Failed, Self::Unknown, Self::Skipped];
-
-    /// The word for it in the database and in lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Due => "due",
-            Self::Running => "running",
-            Self::Answered => "answered",
-            Self::Failed => "failed",
-            Self::Unknown => "unknown",
-            Self::Skipped => "skipped",
-        }
-    }
-}
-
-/// Why a task is paused.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum PauseReason {
-    /// Somebody wanted it.
-    Asked,
-    /// It has failed [`TASK_FAILURES_MAX`] times in a row.
-    Failures,
-    /// A run used more than its limit of tokens.
-    Tokens,
-}
-
-impl PauseReason {
-    pub const ALL: [Self; 3] = [Self::Asked, Self::Failures, Self::Tokens];
-
-    /// The word for it in the database and in lists.
-    pub fn name(self) -> &'static str {
-        match self {
-            Self::Asked => "asked",
-            Self::Failures => "failures",
-            Self::Tokens => "tokens",
-        }
-    }
-}
-
 /// What follows from the instants that have passed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DueTaskChange {
     pub run: DueRun,
-    /// [`TaskRunState::Due`], or [`TaskRunState::Skipped`].
-    pub state: TaskRunState,
+    /// Why the run is skipped; without a reason it is due.
+    pub skipped: Option<RunReason>,
     pub next_at: Option<Timestamp>,
 }
 
@@ -212,12 +191,44 @@ pub fn decide_due_task(
     match decide_late_run(schedule, zone, next_at, late, now) {
         LateDecision::NotDue => None,
         LateDecision::Runs { run, next_at } => {
-            let state = if has_open_run { TaskRunState::Skipped } else { TaskRunState::Due };
-            Some(DueTaskChange { run, state, next_at })
+            Some(DueTaskChange { run, skipped: has_open_run.then_some(RunReason::OpenRun), next_at })
         }
         LateDecision::Skipped { missed, next_at } => {
-            Some(DueTaskChange { run: missed, state: TaskRunState::Skipped, next_at })
+            Some(DueTaskChange { run: missed, skipped: Some(RunReason::Late), next_at })
         }
+    }
+}
+
+/// Exit codes of a shell that has not found a program, or may not run it.
+const NOT_RUN: std::ops::RangeInclusive<i64> = 126..=127;
+
+/// How the command of a task has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum CommandEnd {
+    Exit(i64),
+    /// After [`ONLY_IF_LIMIT`] it was killed.
+    TooLong,
+    /// It was not run, or nobody knows how it ended.
+    Unknown,
+}
+
+/// What follows for a run from the end of its task's command.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RunVerdict {
+    Begins,
+    /// There is nothing to do.
+    Skipped,
+    Fails(RunReason),
+}
+
+/// Decides whether a run begins.
+pub fn judge_command(end: CommandEnd) -> RunVerdict {
+    match end {
+        CommandEnd::Exit(0) => RunVerdict::Begins,
+        CommandEnd::Exit(code) if NOT_RUN.contains(&code) => RunVerdict::Fails(RunReason::ConditionFailed),
+        CommandEnd::Exit(_) => RunVerdict::Skipped,
+        CommandEnd::TooLong => RunVerdict::Fails(RunReason::ConditionTooLong),
+        CommandEnd::Unknown => RunVerdict::Fails(RunReason::ConditionFailed),
     }
 }
 
@@ -320,7 +331,9 @@ mod tests {
             (TaskDraft { text: "x".repeat(4_001), ..draft("in 1h") }, "1 to 4000 characters"),
             (TaskDraft { zone: "Mars/Olympus".to_owned(), ..draft("in 1h") }, "There is no time zone"),
             (TaskDraft { late: "sometimes".to_owned(), ..draft("in 1h") }, "\"within 2h\""),
+            (TaskDraft { context: "alone".to_owned(), ..draft("in 1h") }, "\"isolated\", a fresh one"),
             (TaskDraft { max_tokens: Some(0), ..draft("in 1h") }, "above 0"),
+            (TaskDraft { only_if: "x".repeat(2_001), ..draft("in 1h") }, "at most 2000 characters"),
             (draft("tomorrow"), "\"cron 0 9 * * MON-FRI\""),
         ] {
             let refusal = check(&wrong).unwrap_err().to_string();
@@ -333,12 +346,12 @@ mod tests {
         let task = check(&draft("every 1h")).unwrap();
         let decide = |has_open_run, now: &str| {
             decide_due_task((&task.schedule, &task.zone), task.next_at, task.late, has_open_run, at(now))
-                .map(|change| (change.state, change.next_at))
+                .map(|change| (change.skipped, change.next_at))
         };
         assert_eq!(decide(false, "2026-11-30T15:59:59Z"), None);
         let next = Some(at("2026-11-30T17:00:00Z"));
-        assert_eq!(decide(false, "2026-11-30T16:00:00Z"), Some((TaskRunState::Due, next)));
-        assert_eq!(decide(true, "2026-11-30T16:00:00Z"), Some((TaskRunState::Skipped, next)));
+        assert_eq!(decide(false, "2026-11-30T16:00:00Z"), Some((None, next)));
+        assert_eq!(decide(true, "2026-11-30T16:00:00Z"), Some((Some(RunReason::OpenRun), next)));
     }
 
     #[test]
@@ -359,6 +372,25 @@ mod tests {
         }
         let pause = |tokens| after_task_run(Answered, 0, tokens, Some(1_000)).pause;
         assert_eq!((pause(1_000), pause(1_001)), (None, Some(PauseReason::Tokens)));
+    }
+
+    #[test]
+    fn a_command_says_whether_a_run_begins_and_one_that_does_not_run_is_a_failure() {
+        use CommandEnd::{Exit, TooLong, Unknown};
+        for (end, expected) in [
+            (Exit(0), RunVerdict::Begins),
+            (Exit(1), RunVerdict::Skipped),
+            (Exit(125), RunVerdict::Skipped),
+            (Exit(126), RunVerdict::Fails(RunReason::ConditionFailed)),
+            (Exit(127), RunVerdict::Fails(RunReason::ConditionFailed)),
+            (Exit(128), RunVerdict::Skipped),
+            (Exit(-1), RunVerdict::Skipped),
+            (TooLong, RunVerdict::Fails(RunReason::ConditionTooLong)),
+            (Unknown, RunVerdict::Fails(RunReason::ConditionFailed)),
+        ] {
+            assert_eq!(judge_command(end), expected, "{end:?}");
+        }
+        assert_eq!(check(&TaskDraft { only_if: "  ".to_owned(), ..draft("in 1h") }).unwrap().only_if, None);
     }
 
     #[test]

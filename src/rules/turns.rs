@@ -19,6 +19,8 @@ pub enum TurnOutcome {
     },
     /// They go back into the queue, and the attempt does not count: it was no attempt to answer.
     Returned,
+    /// They are over without an answer, since the command of their task said that there is nothing to do.
+    Skipped,
     /// They go back into the queue, uncounted, until the outage is over. A chat that was not told of it yet
     /// reads `to_chat`; the owner reads `to_owner`. If other chats are answered meanwhile and these rows
     /// never are, they are parked and `gave_up` is said.
@@ -72,6 +74,8 @@ pub enum RowsFate<'a> {
         from_attempts: u32,
         notice: &'a str,
     },
+    /// They are over as if there had been no turn.
+    Skipped,
     /// They go back into the queue as if there had been no turn.
     Returned,
     /// The same, until the outage is over.
@@ -91,6 +95,7 @@ pub fn after_turn(outcome: &TurnOutcome, facts: TurnFacts) -> RowsFate<'_> {
         }
         TurnOutcome::Failed { .. } => RowsFate::TriedAgain,
         TurnOutcome::Hopeless { notice } => RowsFate::Parked { from_attempts: 1, notice },
+        TurnOutcome::Skipped => RowsFate::Skipped,
         TurnOutcome::Returned => RowsFate::Returned,
         TurnOutcome::Kept { outage, gave_up, .. }
             if is_caused_by_messages(*outage, facts.tried_since_others_were_answered) =>
@@ -113,6 +118,7 @@ pub fn pending_after_turn(outcome: &TurnOutcome, facts: TurnFacts, has_next: boo
         TurnOutcome::Answered
         | TurnOutcome::Failed { .. }
         | TurnOutcome::Hopeless { .. }
+        | TurnOutcome::Skipped
         | TurnOutcome::Returned
         | TurnOutcome::Kept { .. } => PendingAfterTurn::from_next(has_next),
     }
@@ -188,6 +194,7 @@ mod tests {
             Just(TurnOutcome::Answered),
             Just(failed()),
             Just(TurnOutcome::Hopeless { notice: "sorry".to_owned() }),
+            Just(TurnOutcome::Skipped),
             Just(TurnOutcome::Returned),
             prop::sample::select(Outage::ALL.to_vec()).prop_map(kept),
         ]
@@ -203,6 +210,7 @@ mod tests {
                 RowsFate::TriedAgain => prop_assert!(attempts < MAX_ATTEMPTS),
                 RowsFate::Parked { notice, .. } => prop_assert_eq!(notice, "sorry"),
                 RowsFate::Done => prop_assert_eq!(&outcome, &TurnOutcome::Answered),
+                RowsFate::Skipped => prop_assert_eq!(&outcome, &TurnOutcome::Skipped),
                 RowsFate::Returned => prop_assert_eq!(&outcome, &TurnOutcome::Returned),
                 RowsFate::Kept { to_chat, to_owner, .. } => prop_assert_eq!((to_chat, to_owner), ("later", "look")),
             }

@@ -19,9 +19,10 @@ use super::mailbox::{ReportKind, SessionCommand, SessionReport};
 use super::memory::MemoryTrust;
 use super::progress::{ProgressSchedule, ProgressUpdate};
 use super::share::Overuse;
-use super::token_limit::group_within_token_limit;
+use super::task_command::RunningCondition;
+use super::token_limit::{TurnTokenLimit, group_within_token_limit};
 use super::tool_calls::{self, RunningTurn};
-use super::turn::Turn;
+use super::turn::{Turn, TurnWork};
 use super::whole_texts;
 use crate::agent::{AgentEvent, EngineInput, Request};
 use crate::bridge::{Order, Typing};
@@ -51,6 +52,7 @@ pub async fn run_session<C: Containers>(
         is_next_engine_blind: false,
         memory: MemoryTrust::trusted(),
         turn: None,
+        condition: None,
         progress: None,
         is_mailbox_closed: false,
     };
@@ -69,6 +71,9 @@ pub async fn run_session<C: Containers>(
                 None => driver.close_mailbox().await,
             }),
             signal = next_engine_signal(&mut driver.engine) => driver.handle_engine_signal(signal).await,
+            result = RunningCondition::wait_for_result(&mut driver.condition) => {
+                driver.handle_condition_result(result).await
+            }
             () = sleep_until_or_never(driver.machine.next_deadline()) => Some(SessionEvent::Tick),
             () = sleep_until_or_never(driver.progress.as_ref().map(ProgressSchedule::next_update_at)) => {
                 driver.send_progress_update().await
@@ -91,6 +96,8 @@ pub struct SessionDriver<C> {
     pub is_next_engine_blind: bool,
     pub memory: MemoryTrust,
     pub turn: Option<Turn>,
+    /// The command that says whether the turn goes on.
+    pub condition: Option<RunningCondition>,
     pub progress: Option<ProgressSchedule>,
     /// The service stops, and nothing new begins.
     is_mailbox_closed: bool,
@@ -131,12 +138,19 @@ impl<C: Containers> SessionDriver<C> {
     /// when no event is left.
     pub async fn drain_events(&mut self) {
         let (was_idle, was_ahead) = (self.machine.is_idle(), self.machine.is_started_ahead());
-        while let Some(event) = self.events.pop_front() {
-            for effect in self.machine.decide_effects(event, Instant::now()) {
-                tracing::trace!(?event, ?effect, "The session moves on");
-                let led_to = self.perform_effect(effect).await;
-                self.events.extend(led_to);
+        loop {
+            while let Some(event) = self.events.pop_front() {
+                for effect in self.machine.decide_effects(event, Instant::now()) {
+                    tracing::trace!(?event, ?effect, "The session moves on");
+                    let led_to = self.perform_effect(effect).await;
+                    self.events.extend(led_to);
+                }
             }
+            if !(self.machine.is_idle() && self.engine.as_ref().is_some_and(RunningEngine::is_of_run)) {
+                break;
+            }
+            // Nobody else is ever answered in the session of a run.
+            self.events.push_back(SessionEvent::SessionOver);
         }
         match (was_idle, self.machine.is_idle()) {
             (false, true) => self.send_report(ReportKind::Idle).await,
@@ -256,6 +270,10 @@ impl<C: Containers> SessionDriver<C> {
                 None
             }
             AgentEvent::TurnOver(end) => self.handle_turn_end(end).await,
+            AgentEvent::CompactionOver(end) => {
+                self.turn.as_ref().filter(|turn| turn.work == TurnWork::Compaction)?;
+                Some(self.end_compaction(end).await)
+            }
             AgentEvent::Gone(gone) => Some(SessionEvent::Lost(self.classify_engine_loss(&gone))),
         }
     }
@@ -284,33 +302,53 @@ impl<C: Containers> SessionDriver<C> {
         let group = group_within_token_limit(&self.context, &self.name).await?;
         let Some(group) = group else { return Ok(SessionEvent::NothingToDo) };
         let Some(engine) = &mut self.engine else { return Ok(SessionEvent::NothingToDo) };
-        let session = self.context.store.engine_session_id(&self.name).await?;
+        let session = self.context.store.next_engine_session(&group).await?;
         if engine.is_stale(&group, &session, &self.context.paths) {
             return Ok(SessionEvent::PromptChanged);
         }
-        let chosen_engine = self.context.settings.engine_for_group(&group);
-        let Some(mut claim) =
-            self.context.store.claim_pending_rows(&group, chosen_engine, self.context.clock.now()).await?
-        else {
+        let (chosen_engine, now) = (self.context.settings.engine_for_group(&group), self.context.clock.now());
+        if !session.is_of_run()
+            && let Some(turn) = self.context.store.begin_compaction(&group, chosen_engine, now).await?
+        {
+            return Ok(self.begin_compaction(&group, turn));
+        }
+        let Some(mut claim) = self.context.store.claim_pending_rows(&group, chosen_engine, now).await? else {
             return Ok(SessionEvent::NothingToDo);
         };
+        if !engine.is_in_session(&claim.session) {
+            // What was to come next was dropped in this moment.
+            self.turn = Some(Turn::from_claim(&claim, &group, &EngineInput::from_text("")));
+            self.finish_current_turn(TurnOutcome::Returned, Vec::new()).await;
+            return Ok(SessionEvent::PromptChanged);
+        }
+        if let Some(line) = claim.only_if.take() {
+            return Ok(self.begin_condition(group, claim, line));
+        }
+        self.prompt_claim(&group, claim).await;
+        Ok(SessionEvent::Prompted)
+    }
+
+    /// Hands a claim to the engine as one prompt.
+    pub async fn prompt_claim(&mut self, group: &Group, mut claim: Claim) {
+        let Some(engine) = &mut self.engine else { return };
         engine.has_worked = true;
         // A failure from before says nothing of this turn.
         engine.egress.take_failure();
-        engine.turn_tokens = group.turn_tokens;
-        engine.egress.begin_turn(group.turn_tokens);
+        // What a person has called for may take what the group may.
+        let left_to_task = claim.tokens_left.filter(|_| claim.called_by.is_none());
+        engine.turn_tokens = TurnTokenLimit::first_reached(group.turn_tokens, left_to_task);
+        engine.egress.begin_turn(engine.turn_tokens.map(TurnTokenLimit::tokens));
         self.context.login.reload_if_changed(self.context.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.send_read_receipts(&group.chat, &claim);
-        let input = self.build_input(&group, &mut claim).await;
-        self.turn = Some(Turn::from_claim(&claim, &group, &input));
+        let input = self.build_input(group, &mut claim).await;
+        self.turn = Some(Turn::from_claim(&claim, group, &input));
         if let Some(engine) = &self.engine {
             let turn = RunningTurn::from_claim(&claim, &group.chat);
             engine.running_turn.send_replace(Some(turn));
         }
         self.progress = Some(ProgressSchedule::new(Instant::now()));
         self.send_engine_request(Request::Prompt(input));
-        Ok(SessionEvent::Prompted)
     }
 
     /// What a claim says to the engine, with the images that the model can see.
@@ -352,18 +390,22 @@ impl<C: Containers> SessionDriver<C> {
         let Some(turn) = &self.turn else { return Ok(None) };
         let (id, chat) = (turn.id, turn.chat.clone());
         let Some(group) = self.current_group().await? else { return Ok(None) };
-        let session = self.context.store.engine_session_id(&self.name).await?;
+        let session = self.context.store.chat_session(&self.name).await?;
         if self.engine.as_ref().is_none_or(|engine| !engine.is_in_session(&session)) {
-            // It is the next turn's, in the session that the owner has changed to.
+            // It is the next turn's: a task runs by itself, or the owner has changed to another session.
             return Ok(None);
         }
-        let Some(mut claim) = self.context.store.claim_more_rows(id, &chat).await? else { return Ok(None) };
+        let Some(mut claim) = self.context.store.claim_more_rows(id, &session, &chat).await? else {
+            return Ok(None);
+        };
         tracing::info!(turn = id.0, messages = claim.messages.len(), "More is told to the running turn");
         self.send_read_receipts(&chat, &claim);
         let input = self.build_input(&group, &mut claim).await;
         let more = RunningTurn::from_claim(&claim, &chat);
-        if let (Some(engine), false) = (&self.engine, more.is_of_task()) {
+        if let (Some(engine), false) = (&mut self.engine, more.is_of_task()) {
             // A person has called for it now, perhaps in the turn of a task.
+            engine.turn_tokens = TurnTokenLimit::first_reached(group.turn_tokens, None);
+            engine.egress.set_turn_limit(engine.turn_tokens.map(TurnTokenLimit::tokens));
             engine.running_turn.send_replace(Some(more));
         }
         if let Some(turn) = &mut self.turn {

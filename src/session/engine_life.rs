@@ -15,6 +15,7 @@ use super::token_limit::group_within_token_limit;
 use crate::agent::{AgentEvent, EngineLoss};
 use crate::container::{ContainerExit, Containers};
 use crate::notices;
+use crate::store::EngineSession;
 use crate::types::{Authorization, Failure, Group, Trouble, WebTraffic};
 
 /// How long the pipes of an ended container are read for what they still hold.
@@ -32,8 +33,8 @@ impl<C: Containers> SessionDriver<C> {
         let launched = match group {
             Ok(Some(group)) => match self.login_failure() {
                 Some(failure) => Err(failure),
-                None => match self.memory.set_aside_doubted_memory(&self.context, &group).await {
-                    Ok(()) => launch_engine_with_retry(&self.context, group).await,
+                None => match self.prepare_next_session(&group).await {
+                    Ok(session) => launch_engine_with_retry(&self.context, group, session).await,
                     Err(error) => Err(failure_from_error(&self.context, &error)),
                 },
             },
@@ -58,6 +59,13 @@ impl<C: Containers> SessionDriver<C> {
                 Some(SessionEvent::Lost(trouble))
             }
         }
+    }
+
+    /// The session that the next engine goes on with.
+    async fn prepare_next_session(&mut self, group: &Group) -> Result<EngineSession> {
+        let session = self.context.store.next_engine_session(group).await?;
+        self.memory.set_aside_doubted_memory(&self.context, group, &session).await?;
+        Ok(session)
     }
 
     /// Without a login no engine is started: it would only learn that there is none.

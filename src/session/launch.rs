@@ -13,6 +13,7 @@ use tracing::Instrument;
 use super::context::SessionContext;
 use super::images::Vision;
 use super::share::{self, Overuse};
+use super::token_limit::TurnTokenLimit;
 use super::tool_calls::{self, RunningTurn};
 use crate::agent::{Agent, AgentEvent};
 use crate::container::spec::SearchServices;
@@ -21,9 +22,10 @@ use crate::egress::{self, EgressProxy, ToolCall};
 use crate::folders::GlobalFolderState;
 use crate::login::config_toml;
 use crate::panics::run_blocking;
-use crate::paths::Paths;
+use crate::paths::{ISOLATED_SESSIONS, Paths};
 use crate::rules::extra_folders::GrantedFolder;
-use crate::types::{Authorization, DiskSpace, Engine, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
+use crate::store::EngineSession;
+use crate::types::{Authorization, DiskSpace, Failure, Group, GroupName, RunId, Trouble, WebPolicy};
 use crate::{folders, login};
 
 /// How long Docker may take to start or remove a container: measured 0.2 s, and 9 s for ten at once.
@@ -56,13 +58,13 @@ pub struct RunningEngine {
     pub has_worked: bool,
     pub vision: Vision,
     /// The most tokens of the running turn.
-    pub turn_tokens: Option<u64>,
+    pub turn_tokens: Option<TurnTokenLimit>,
     /// None after it was reported.
     pub overuse: Option<oneshot::Receiver<Overuse>>,
     /// The group as it was at the start. Its role decided what is mounted.
     group: Group,
-    /// The session that it goes on with, as [`crate::store::Store::engine_session_id`] names it.
-    session: String,
+    /// The session that it goes on with.
+    session: EngineSession,
     /// The group's prompt files as they were at the start.
     prompt_files: PromptFiles,
 }
@@ -91,13 +93,18 @@ impl RunningEngine {
     }
 
     /// Whether its history is this session's.
-    pub fn is_in_session(&self, session: &str) -> bool {
-        self.session == session
+    pub fn is_in_session(&self, session: &EngineSession) -> bool {
+        self.session == *session
+    }
+
+    /// Whether it was started for the run of a task and nothing else.
+    pub fn is_of_run(&self) -> bool {
+        self.session.is_of_run()
     }
 
     /// Whether the group has changed since the engine was started. An engine has one turn in any case: an
     /// agent that changes its prompt files again and again must not keep its chat from being answered.
-    pub fn is_stale(&self, group: &Group, session: &str, paths: &Paths) -> bool {
+    pub fn is_stale(&self, group: &Group, session: &EngineSession, paths: &Paths) -> bool {
         self.group != *group
             || !self.is_in_session(session)
             || (self.has_worked && self.prompt_files != PromptFiles::for_group(paths, group))
@@ -137,8 +144,9 @@ fn read_file_stamp(path: &Path) -> Option<FileStamp> {
 pub async fn launch_engine_with_retry<C: Containers>(
     context: &SessionContext<C>,
     group: Group,
+    session: EngineSession,
 ) -> Result<RunningEngine, Failure> {
-    let launched = try_launch_engine(context, group.clone()).await;
+    let launched = try_launch_engine(context, group.clone(), session.clone()).await;
     let may_be_over = match &launched {
         Err(failure) if failure.trouble == Trouble::NoDocker => {
             timeout(PATIENCE, wait_for_docker(context)).await
@@ -149,7 +157,7 @@ pub async fn launch_engine_with_retry<C: Containers>(
         Ok(_) | Err(_) => return launched,
     };
     match may_be_over {
-        Ok(()) => try_launch_engine(context, group).await,
+        Ok(()) => try_launch_engine(context, group, session).await,
         Err(_) => launched,
     }
 }
@@ -192,6 +200,7 @@ pub fn failure_from_error<C: Containers>(context: &SessionContext<C>, error: &an
 async fn try_launch_engine<C: Containers>(
     context: &SessionContext<C>,
     group: Group,
+    session: EngineSession,
 ) -> Result<RunningEngine, Failure> {
     // An engine would ask the model and then fail to save the answer.
     if is_disk_full(context) {
@@ -201,8 +210,8 @@ async fn try_launch_engine<C: Containers>(
     let no_docker = |error| Failure::new(Trouble::NoDocker, format!("{error:#}"));
     context.sweep_old_containers().await.map_err(no_docker)?;
     let daemon = context.containers.fetch_daemon_user().await.map_err(no_docker)?;
-    let PreparedLaunch { spec, egress, tool_calls, running_turn, global, session, lent } =
-        prepare_launch(context, &group, program, daemon)
+    let PreparedLaunch { spec, egress, tool_calls, running_turn, global, lent } =
+        prepare_launch(context, &group, &session, daemon)
             .await
             .map_err(|error| failure_from_error(context, &error))?;
     let prompt_files = PromptFiles::with_global_state(global, &context.paths, &group.name);
@@ -272,7 +281,6 @@ struct PreparedLaunch {
     running_turn: watch::Sender<Option<RunningTurn>>,
     /// The global folder as it was when it was copied.
     global: GlobalFolderState,
-    session: String,
     lent: Vec<GrantedFolder>,
 }
 
@@ -301,16 +309,17 @@ async fn decide_lent_folders<C: Containers>(
 async fn prepare_launch<C: Containers>(
     context: &SessionContext<C>,
     group: &Group,
-    program: Engine,
+    session: &EngineSession,
     daemon: DaemonUser,
 ) -> anyhow::Result<PreparedLaunch> {
     context.login.reload_if_changed(context.clock.now());
+    let program = context.settings.engine_for_group(group);
     let (paths, its) = (context.paths.clone(), group.clone());
-    let session = context.store.engine_session_id(&group.name).await?;
-    let sessions_apart = separate_sessions_for_group(context, group, &session);
+    let sessions_apart = separate_sessions_for_group(context, group, session);
     let apart = sessions_apart.clone();
     let folders = run_blocking(move || {
         folders::prepare_group_folders(&paths, &its)?;
+        folders::discard_isolated_sessions(&paths, &its.name)?;
         if let Some(folder) = apart {
             folders::prepare_separate_sessions(&paths, &its, &folder)?;
         }
@@ -339,7 +348,7 @@ async fn prepare_launch<C: Containers>(
             time_zone: context.settings.zone.iana_name().unwrap_or("UTC"),
             assistant: &context.settings.assistant,
             model,
-            session: &session,
+            session: &session.engine_id(),
             device: &context.settings.device_id,
             services: allowed_services(group, &context.login.watch_authorization().borrow()),
             lent: &lent,
@@ -356,7 +365,7 @@ async fn prepare_launch<C: Containers>(
         tool_calls.clone(),
     )
     .await?;
-    Ok(PreparedLaunch { spec, egress, tool_calls, running_turn, global, session, lent })
+    Ok(PreparedLaunch { spec, egress, tool_calls, running_turn, global, lent })
 }
 
 /// Kimi's search and fetch belong to its plans, not to keys of the platform. They reach the whole web.
@@ -385,24 +394,31 @@ fn trouble_from_io_error(error: &std::io::Error, free: Option<DiskSpace>) -> Opt
 }
 
 /// The folder in which an engine of this group has its histories.
-pub async fn history_folder_for_group<C: Containers>(
+pub fn history_folder_for_group<C: Containers>(
     context: &SessionContext<C>,
     group: &Group,
-) -> anyhow::Result<PathBuf> {
-    let session = context.store.engine_session_id(&group.name).await?;
-    Ok(match separate_sessions_for_group(context, group, &session) {
+    session: &EngineSession,
+) -> PathBuf {
+    match separate_sessions_for_group(context, group, session) {
         Some(folder) => context.paths.separate_sessions_folder(&group.name, &folder),
         None => context.paths.sessions_folder(&group.name),
-    })
+    }
 }
 
-/// The folder of one session's histories, for an engine that names its histories itself.
+/// The folder of one session's histories: for an engine that names its histories itself, and for the run of a
+/// task, whose history is removed at the next start.
 fn separate_sessions_for_group<C>(
     context: &SessionContext<C>,
     group: &Group,
-    session: &str,
+    session: &EngineSession,
 ) -> Option<String> {
-    context.settings.engine_for_group(group).sessions_apart().map(|folder| format!("{folder}/{session}"))
+    match session {
+        EngineSession::OfRun(_) => Some(ISOLATED_SESSIONS.to_owned()),
+        EngineSession::OfChat(id) => {
+            let apart = context.settings.engine_for_group(group).sessions_apart();
+            apart.map(|folder| format!("{folder}/{id}"))
+        }
+    }
 }
 
 /// Logs what the engine writes to stderr, line by line. It may hold words of people: never above DEBUG.

@@ -63,6 +63,8 @@ pub enum SessionEvent {
     EngineReady,
     /// The group's prompt files have changed since the engine started. They are read only at a start.
     PromptChanged,
+    /// The session that the engine is in has nothing more to do.
+    SessionOver,
     /// What waited was claimed and handed to the engine.
     Prompted,
     /// Nothing waited after all: nothing was launched or prompted.
@@ -258,6 +260,11 @@ impl SessionMachine {
         matches!(self.state, State::Busy { .. })
     }
 
+    /// Whether the running turn is to end early.
+    pub fn is_cancelled(&self) -> bool {
+        matches!(self.state, State::Busy { cancelled: Some(_), .. })
+    }
+
     /// Whether there is an engine, or will be one, that was not needed yet.
     pub fn is_started_ahead(&self) -> bool {
         self.started_ahead
@@ -309,7 +316,7 @@ impl SessionMachine {
                 self.advance_session(now)
             }
             SessionEvent::EngineReady => self.on_engine_ready(now),
-            SessionEvent::PromptChanged => self.close_engine(now),
+            SessionEvent::PromptChanged | SessionEvent::SessionOver => self.close_engine(now),
             SessionEvent::Prompted => {
                 self.work = Work::None;
                 self.started_ahead = false;

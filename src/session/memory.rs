@@ -17,6 +17,7 @@ use crate::container::Containers;
 use crate::folders::SetAsideTrial;
 use crate::notices;
 use crate::panics::run_blocking;
+use crate::store::EngineSession;
 use crate::types::{ChatId, Group};
 
 /// After so many failed engines in a row the memory is doubted. The third and last attempt at a message is
@@ -36,7 +37,7 @@ impl MemoryTrust {
     }
 
     /// If the memory has kept two engines from working, moves it aside, so that the next engine gets a new
-    /// one.
+    /// one. The run of a task in a session of its own has no memory, and says nothing of the chat's.
     ///
     /// # Errors
     /// The old memory cannot be moved away.
@@ -44,8 +45,12 @@ impl MemoryTrust {
         &mut self,
         context: &SessionContext<C>,
         group: &Group,
+        session: &EngineSession,
     ) -> Result<()> {
-        let sessions = history_folder_for_group(context, group).await?;
+        if session.is_of_run() {
+            return Ok(());
+        }
+        let sessions = history_folder_for_group(context, group, session);
         let (paths, name, doubted) = (context.paths.clone(), group.name.clone(), self.is_doubted());
         let aside = run_blocking(move || match SetAsideTrial::resume_trial(&paths, &name, &sessions)? {
             // nanokimi was killed in between, or the memory could not be put back.

@@ -3,6 +3,8 @@
 //! - `machine` decides (pure). `driver` performs: it alone owns the group's container, its engine and its
 //!   turn. Two parts of its work are in files of their own: `engine_life`, from launch to the container's
 //!   end, and `turn_end`.
+//! - `compaction` has the engine put its history into a summary.
+//! - `condition` runs the command of a task that says whether a run begins, in `task_command`.
 //! - `launch` makes a container ready. `token_limit` says whether a group may begin a turn. `share` watches
 //!   what an agent takes of the machine.
 //! - `whole_texts` keeps what is too long for a prompt, `images` shows the model what was sent.
@@ -15,6 +17,8 @@
 //! - `context` is what all sessions share, `settings` among it; `mailbox` is what they and dispatch tell each
 //!   other.
 
+mod compaction;
+mod condition;
 mod context;
 mod driver;
 mod ending;
@@ -30,6 +34,7 @@ mod recovery;
 mod replies;
 mod settings;
 mod share;
+mod task_command;
 mod task_tools;
 mod token_limit;
 mod tool_calls;

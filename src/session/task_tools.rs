@@ -7,9 +7,8 @@ use super::context::SessionContext;
 use crate::container::Containers;
 use crate::render::describe_instant;
 use crate::rules::tasks::{TaskDraft, TaskEdit, TaskRefusal};
-use crate::store::{Task, TaskState};
 use crate::tools::ToolAnswer;
-use crate::types::{Group, GroupName, Lang, Role};
+use crate::types::{Group, GroupName, Lang, Role, Task, TaskState};
 
 pub struct TaskTools<'a, C> {
     pub context: &'a SessionContext<C>,
@@ -61,6 +60,8 @@ impl<C: Containers> TaskTools<'_, C> {
                 "text": task.text,
                 "schedule": task.schedule,
                 "zone": task.zone,
+                "context": task.context.name(),
+                "only_if": task.only_if,
                 "next": self.describe_next_run(task),
                 "last": task.last_run.as_ref().map(|run| run.state.name()),
             })

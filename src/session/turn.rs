@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::token_limit::TurnTokenLimit;
 use crate::agent::EngineInput;
 use crate::render::{self, OpenHiddenTags};
 use crate::store::{Claim, RowId};
@@ -17,6 +18,7 @@ pub struct Turn {
     pub id: TurnId,
     pub chat: ChatId,
     pub role: Role,
+    pub work: TurnWork,
     /// The text that the engine was prompted with.
     prompted: String,
     /// How many images the engine was shown, with the prompt or a steer.
@@ -30,8 +32,19 @@ pub struct Turn {
     length: AnswerLength,
     has_begun: bool,
     is_stopped: bool,
-    /// It has used more than these tokens, all that it may use, and is ended.
-    tokens_used_up: Option<u64>,
+    /// It has used all the tokens that it may, and is ended.
+    tokens_used_up: Option<TurnTokenLimit>,
+}
+
+/// What a turn is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TurnWork {
+    /// What waits in the chat is answered.
+    Answers,
+    /// A task is done in a session of its own.
+    IsolatedRun,
+    /// The session is put into a summary. Nobody is answered.
+    Compaction,
 }
 
 /// Whether all that the engine said is there.
@@ -73,6 +86,7 @@ impl Turn {
             id: claim.turn,
             chat: group.chat.clone(),
             role: group.role,
+            work: if claim.session.is_of_run() { TurnWork::IsolatedRun } else { TurnWork::Answers },
             prompted: prompted.text.clone(),
             pictures: prompted.images.len(),
             steers: VecDeque::new(),
@@ -85,6 +99,33 @@ impl Turn {
         }
     }
 
+    /// Puts the session of a group into a summary.
+    pub fn for_compaction(id: TurnId, group: &Group) -> Self {
+        Self {
+            id,
+            chat: group.chat.clone(),
+            role: group.role,
+            work: TurnWork::Compaction,
+            prompted: String::new(),
+            pictures: 0,
+            steers: VecDeque::new(),
+            lost: Vec::new(),
+            answers: Vec::new(),
+            length: AnswerLength::Whole { bytes: 0 },
+            has_begun: false,
+            is_stopped: false,
+            tokens_used_up: None,
+        }
+    }
+
+    /// Whether its end says something of what the chat's agent remembers.
+    pub fn is_of_chat_memory(&self) -> bool {
+        match self.work {
+            TurnWork::Answers | TurnWork::Compaction => true,
+            TurnWork::IsolatedRun => false,
+        }
+    }
+
     /// The owner has stopped it: its rows are over, and nothing that it says is sent.
     pub fn mark_stopped(&mut self) {
         self.is_stopped = true;
@@ -94,12 +135,12 @@ impl Turn {
         self.is_stopped
     }
 
-    pub fn record_tokens_used_up(&mut self, limit: u64) {
+    pub fn record_tokens_used_up(&mut self, limit: TurnTokenLimit) {
         self.tokens_used_up = Some(limit);
     }
 
     /// The limit at which the turn is ended, if it was reached.
-    pub fn exceeded_token_limit(&self) -> Option<u64> {
+    pub fn exceeded_token_limit(&self) -> Option<TurnTokenLimit> {
         self.tokens_used_up
     }
 
@@ -188,12 +229,16 @@ impl Turn {
 mod tests {
     use super::*;
     use crate::agent::Image;
+    use crate::store::EngineSession;
     use crate::types::GroupName;
 
     fn claim(rows: &[i64]) -> Claim {
         let rows: Vec<RowId> = rows.iter().map(|row| RowId::from_number(*row)).collect();
         Claim {
             turn: TurnId(1),
+            session: EngineSession::OfChat("main".to_owned()),
+            only_if: None,
+            tokens_left: None,
             called_by: rows.last().copied(),
             has_owner_answer: false,
             rows,

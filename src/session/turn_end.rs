@@ -10,9 +10,10 @@ use super::images::Vision;
 use super::launch::is_disk_full;
 use super::machine::{AfterTurn, SessionEvent};
 use super::replies::{QuotePlacement, build_replies};
+use super::token_limit::TurnTokenLimit;
 use super::troubles::{is_retryable_trouble, may_come_from_memory};
-use super::turn::{AnswerLength, Turn};
-use crate::agent::{EngineInput, Request, TurnEnd};
+use super::turn::{AnswerLength, Turn, TurnWork};
+use crate::agent::{CompactionEnd, EngineInput, Request, TurnEnd};
 use crate::bridge::{Order, Typing};
 use crate::container::Containers;
 use crate::notices;
@@ -34,6 +35,9 @@ impl<C: Containers> SessionDriver<C> {
     pub async fn handle_turn_end(&mut self, end: TurnEnd) -> Option<SessionEvent> {
         if self.turn.as_ref()?.is_stopped() {
             return Some(self.end_stopped_turn().await);
+        }
+        if self.turn.as_ref()?.work == TurnWork::Compaction {
+            return Some(self.end_compaction(CompactionEnd::Failed).await);
         }
         let was_refused =
             self.engine.as_ref().is_some_and(|engine| engine.egress.was_refused_over_turn_tokens());
@@ -84,15 +88,21 @@ impl<C: Containers> SessionDriver<C> {
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 
-    /// Ends a turn that has used all the tokens that it may: with what it has said so far, and a sentence. It is
-    /// not tried again. Returns `None` if the turn has not.
+    /// Ends a turn that has used all the tokens that it may: with what it has said so far, and a sentence,
+    /// which comes with the pause of the task if the limit is a task's. It is not tried again. Returns `None`
+    /// if the turn has not.
     pub async fn end_turn_over_tokens(&mut self) -> Option<SessionEvent> {
         let limit = self.turn.as_ref()?.exceeded_token_limit()?;
-        tracing::warn!(limit, "The turn has used all the tokens that it may");
+        tracing::warn!(?limit, "The turn has used all the tokens that it may");
         let mut replies = self.render_replies().await;
         let settings = &self.context.settings;
-        let notice = notices::turn_tokens_notice(settings.lang, &self.name, limit);
-        replies.push(Reply::from_text(settings.with_reply_prefix(notice)));
+        match limit {
+            TurnTokenLimit::Group(tokens) => {
+                let notice = notices::turn_tokens_notice(settings.lang, &self.name, tokens);
+                replies.push(Reply::from_text(settings.with_reply_prefix(notice)));
+            }
+            TurnTokenLimit::Task(_) => {}
+        }
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
     }
 
@@ -143,10 +153,15 @@ impl<C: Containers> SessionDriver<C> {
 
     /// Ends the running turn without an answer.
     pub async fn fail_turn(&mut self, trouble: Trouble) -> SessionEvent {
+        if self.turn.as_ref().is_some_and(|turn| turn.work == TurnWork::Compaction) {
+            return self.end_compaction(CompactionEnd::Failed).await;
+        }
         let trouble = self.trouble_or_full_disk(trouble);
         let proxy_was_asked = self.engine.as_ref().is_some_and(|engine| engine.egress.was_model_asked());
         let asked = proxy_was_asked || self.turn.as_ref().is_some_and(Turn::has_reached_model);
-        if may_come_from_memory(trouble, asked) {
+        if !self.turn.as_ref().is_none_or(Turn::is_of_chat_memory) {
+            // It says nothing of the chat's memory.
+        } else if may_come_from_memory(trouble, asked) {
             self.memory.record_engine_failure().await;
         } else if asked && let Some(chat) = self.turn.as_ref().map(|turn| turn.chat.clone()) {
             self.memory.record_engine_success(&self.context, &chat).await;
@@ -158,9 +173,6 @@ impl<C: Containers> SessionDriver<C> {
     /// There is no engine for what waits. That counts as an attempt, too.
     pub async fn fail_waiting_rows(&mut self, trouble: Trouble) -> SessionEvent {
         let trouble = self.trouble_or_full_disk(trouble);
-        if may_come_from_memory(trouble, false) {
-            self.memory.record_engine_failure().await;
-        }
         let begun = async {
             let Some(group) = self.current_group().await? else { return Ok(None) };
             let engine = self.context.settings.engine_for_group(&group);
@@ -168,7 +180,12 @@ impl<C: Containers> SessionDriver<C> {
                 self.context.store.claim_pending_rows(&group, engine, self.context.clock.now()).await?;
             anyhow::Ok(claim.map(|claim| Turn::from_claim(&claim, &group, &EngineInput::from_text(""))))
         };
-        match begun.await {
+        let begun = begun.await;
+        let is_isolated = matches!(&begun, Ok(Some(turn)) if !turn.is_of_chat_memory());
+        if may_come_from_memory(trouble, false) && !is_isolated {
+            self.memory.record_engine_failure().await;
+        }
+        match begun {
             Ok(Some(turn)) => {
                 self.turn = Some(turn);
                 let finish = self.finish_for_trouble(trouble);
@@ -208,10 +225,10 @@ impl<C: Containers> SessionDriver<C> {
     /// Records the end of the turn and its replies, and tells delivery.
     pub async fn finish_current_turn(&mut self, finish: TurnOutcome, replies: Vec<Reply>) -> AfterTurn {
         let Some(turn) = self.turn.take() else { return AfterTurn::Nothing };
-        if matches!(finish, TurnOutcome::Answered) {
+        if matches!(finish, TurnOutcome::Answered) && turn.is_of_chat_memory() {
             self.memory.record_engine_success(&self.context, &turn.chat).await;
         }
-        self.progress = None;
+        (self.progress, self.condition) = (None, None);
         if let Some(engine) = &self.engine {
             engine.running_turn.send_replace(None);
         }

@@ -54,7 +54,10 @@ pub(super) fn claimed_from_row(row: &Row<'_>) -> rusqlite::Result<ClaimedRow> {
         .get::<_, Option<i64>>("task_run")?
         .map(|run| (run, tasks::lateness_of_row(sent_at, turn_began_at)));
     let author = match task_run {
-        Some((_, late_by)) => PromptAuthor::Task { id: tasks::task_id_of_sender(&sender), late_by },
+        Some((_, late_by)) => {
+            let id = tasks::task_id_of_sender(&sender);
+            PromptAuthor::Task { id, late_by, last_answer: None, output: None }
+        }
         None if approvals::is_host_sender(&sender) => PromptAuthor::Host,
         None => person("person", "sender_name")?,
     };

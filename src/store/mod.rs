@@ -6,6 +6,7 @@
 
 mod approvals;
 mod claimed;
+mod claims;
 mod errors;
 mod groups;
 mod handover;
@@ -44,6 +45,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, TransactionBehavior, params};
 
 pub use approvals::{ExpiredApprovals, HeldCall, HoldResult};
+pub use claims::Claim;
 pub use errors::is_caused_by_data;
 pub use groups::KnownChat;
 pub use inbox::{IntakeResult, StoppedTurn};
@@ -56,17 +58,18 @@ pub use outbox::{
 pub use recipients::{DueRepair, RepairBatch, UndeliveredReplies};
 pub use row::{OutboxChange, RowId};
 pub use senders::KnownSender;
+pub use sessions::EngineSession;
 pub use stops::AgentStop;
-pub use tasks::{ClaimedTasks, Task, TaskRun, TaskState};
+pub use tasks::ClaimedTasks;
 pub use turn_messages::{TurnMessage, TurnMessageResult};
-pub use turns::{Claim, QueueCounts, TurnEnding};
+pub use turns::{QueueCounts, TurnEnding};
 pub use unread::{UnreadCount, UnreadWork};
 pub use usage::{DayUsage, GroupStatus, GroupUsage};
 pub use whatsapp_account::LinkRecord;
 
 pub use crate::rules::Rules;
 pub use crate::rules::delivery::SendResult;
-pub use crate::rules::tasks::{PauseReason, TaskDraft, TaskEdit, TaskRefusal, TaskRunState};
+pub use crate::rules::tasks::{TaskDraft, TaskEdit, TaskRefusal};
 pub use crate::rules::turns::{MAX_ATTEMPTS, PendingAfterTurn, TurnOutcome};
 
 use crate::panics::{lock_unpoisoned, run_blocking};

@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 15] = ["
+const MIGRATIONS: [&str; 16] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -393,6 +393,15 @@ const MIGRATIONS: [&str; 15] = ["
     CREATE INDEX approvals_chat ON approvals (target_chat) WHERE action = 'serve_chat';
 
     ALTER TABLE outbox ADD COLUMN chart TEXT;
+", "
+    ALTER TABLE turns ADD COLUMN context TEXT NOT NULL DEFAULT 'group' CHECK (context IN ('group', 'isolated'));
+    ALTER TABLE sessions ADD COLUMN compaction_turn INTEGER;
+    ALTER TABLE tasks ADD COLUMN last_answer TEXT;
+    ALTER TABLE tasks ADD COLUMN last_answer_at INTEGER;
+    ALTER TABLE tasks ADD COLUMN only_if TEXT;
+    ALTER TABLE task_runs ADD COLUMN why TEXT;
+
+    CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

@@ -5,18 +5,135 @@ use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::Store;
+use super::waiting::{NextClaim, next_claim};
 use crate::commands::ChatSession;
-use crate::types::GroupName;
+use crate::types::{ChatId, Group, GroupName, TaskContext, TurnId};
 
 /// The session of a group that has never begun another one; also its name for the owner.
 const FIRST_SESSION: &str = "main";
 
-impl Store {
-    /// The engine's session id of a group; the same for ever, until somebody asks for a new one.
-    pub async fn engine_session_id(&self, name: &GroupName) -> Result<String> {
-        let name = name.clone();
-        self.with_connection(move |connection| current_session(connection, &name)).await
+/// Which history an engine goes on with.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum EngineSession {
+    /// The chat's own, by the engine's id of it: a plain name.
+    OfChat(String),
+    /// A fresh one, for this run of a task and nothing else.
+    OfRun(i64),
+}
+
+impl EngineSession {
+    /// The engine's id of it: a plain name.
+    pub fn engine_id(&self) -> String {
+        match self {
+            Self::OfChat(id) => id.clone(),
+            Self::OfRun(run) => format!("task-run-{run}"),
+        }
     }
+
+    pub fn is_of_run(&self) -> bool {
+        match self {
+            Self::OfChat(_) => false,
+            Self::OfRun(_) => true,
+        }
+    }
+
+    /// As what is told in it is kept.
+    pub(super) fn context(&self) -> TaskContext {
+        match self {
+            Self::OfChat(_) => TaskContext::Group,
+            Self::OfRun(_) => TaskContext::Isolated,
+        }
+    }
+}
+
+impl Store {
+    /// The chat's own session of a group; the same for ever, until somebody asks for a new one.
+    pub async fn chat_session(&self, name: &GroupName) -> Result<EngineSession> {
+        let name = name.clone();
+        self.with_connection(move |connection| read_chat_session(connection, &name)).await
+    }
+
+    /// The session in which the next turn of a group will be.
+    pub async fn next_engine_session(&self, group: &Group) -> Result<EngineSession> {
+        let group = group.clone();
+        self.with_connection(move |connection| {
+            let next = next_claim(connection, &group.chat)?;
+            session_of_claim(connection, &group.name, next)
+        })
+        .await
+    }
+}
+
+/// Notes that the current session of a group is to be put into a summary.
+pub(super) fn ask_for_compaction(connection: &Connection, group: &GroupName) -> Result<()> {
+    connection
+        .prepare_cached(
+            "INSERT INTO sessions (group_name, engine_session, compaction_turn) VALUES (?1, ?2, 0)
+             ON CONFLICT (group_name) DO UPDATE SET compaction_turn = coalesce(compaction_turn, 0)",
+        )?
+        .execute(params![group.as_str(), FIRST_SESSION])?;
+    Ok(())
+}
+
+/// Whether the session of a chat's group is still to be put into a summary.
+pub(super) fn is_compaction_asked(connection: &Connection, chat: &ChatId) -> Result<bool> {
+    Ok(connection
+        .prepare_cached(
+            "SELECT 1 FROM sessions JOIN groups ON groups.name = group_name
+             WHERE groups.chat = ?1 AND compaction_turn = 0",
+        )?
+        .exists([chat.as_str()])?)
+}
+
+/// This turn puts the current session of a group into a summary.
+pub(super) fn begin_compaction(connection: &Connection, group: &GroupName, turn: TurnId) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE sessions SET compaction_turn = ?2 WHERE group_name = ?1")?
+        .execute(params![group.as_str(), turn.0])?;
+    Ok(())
+}
+
+/// The end of a turn, if it was one that makes a summary. What the chat was not told of is to be done again.
+pub(super) fn end_compaction(connection: &Connection, turn: TurnId, was_told: bool) -> Result<()> {
+    connection
+        .prepare_cached("UPDATE sessions SET compaction_turn = iif(?2, NULL, 0) WHERE compaction_turn = ?1")?
+        .execute(params![turn.0, was_told])?;
+    Ok(())
+}
+
+/// What nobody has begun with is not done, as the owner has stopped all work in a chat.
+pub(super) fn drop_compaction(connection: &Connection, chat: &ChatId) -> Result<()> {
+    connection
+        .prepare_cached(
+            "UPDATE sessions SET compaction_turn = NULL
+             WHERE compaction_turn = 0 AND group_name IN (SELECT name FROM groups WHERE chat = ?1)",
+        )?
+        .execute([chat.as_str()])?;
+    Ok(())
+}
+
+/// A process that was killed leaves it to the next one.
+pub(super) fn release_lost_compactions(connection: &Connection) -> Result<()> {
+    connection.execute("UPDATE sessions SET compaction_turn = 0 WHERE compaction_turn > 0", [])?;
+    Ok(())
+}
+
+/// The session in which this is told.
+pub(super) fn session_of_claim(
+    connection: &Connection,
+    group: &GroupName,
+    claim: Option<NextClaim>,
+) -> Result<EngineSession> {
+    match claim {
+        Some(NextClaim::Run { run, context: TaskContext::Isolated, .. }) => Ok(EngineSession::OfRun(run)),
+        Some(NextClaim::Run { context: TaskContext::Group, .. } | NextClaim::Messages { .. }) | None => {
+            read_chat_session(connection, group)
+        }
+    }
+}
+
+fn read_chat_session(connection: &Connection, group: &GroupName) -> Result<EngineSession> {
+    current_session(connection, group).map(EngineSession::OfChat)
 }
 
 fn current_session(connection: &Connection, group: &GroupName) -> Result<String> {
@@ -66,7 +183,8 @@ pub(super) fn change_session(connection: &Connection, group: &GroupName, to: &Ch
             "INSERT INTO sessions (group_name, engine_session, since_turn)
              VALUES (?1, ?2, (SELECT coalesce(max(id), 0) FROM turns))
              ON CONFLICT (group_name) DO UPDATE SET
-                 engine_session = excluded.engine_session, since_turn = excluded.since_turn",
+                 engine_session = excluded.engine_session, since_turn = excluded.since_turn,
+                 compaction_turn = NULL",
         )?
         .execute(params![group.as_str(), to.id])?;
     Ok(())

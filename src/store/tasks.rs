@@ -23,64 +23,23 @@ use super::outbox::enqueue;
 use super::{OutboxChange, Reply, Store, from_unix_millis, to_unix_millis};
 use crate::rules::Rules;
 use crate::rules::tasks::{
-    DueTaskChange, PauseReason, TaskDraft, TaskRunState, decide_due_task, paused_task_notice,
-    unknown_run_notice,
+    DueTaskChange, TaskDraft, decide_due_task, paused_task_notice, unknown_run_notice,
 };
 use crate::schedule::{DueRun, LateRule, Schedule, ScheduleBase, parse_zone};
-use crate::types::{ChatId, GroupName};
+use crate::types::{
+    ChatId, GroupName, PauseReason, RunReason, Task, TaskContext, TaskRun, TaskRunState, TaskState,
+};
 
 pub(super) use runs::{
-    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, record_running_run,
-    stop_runs_of_chat, task_id_of_sender,
+    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, read_last_answer,
+    read_only_if, read_tokens_left, record_running_run, skip_runs_of_turn, stop_runs_of_chat,
+    task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.
 const CLAIMED_AT_ONCE: i64 = 64;
 /// The runs of each task that are kept: half a year of a daily one.
 const RUNS_KEPT: i64 = 200;
-
-/// A task as it is kept.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Task {
-    pub id: i64,
-    pub group: GroupName,
-    pub text: String,
-    /// As [`Schedule`] writes it.
-    pub schedule: String,
-    /// An IANA name.
-    pub zone: String,
-    /// As [`LateRule`] writes it.
-    pub late: String,
-    pub max_tokens: Option<u64>,
-    pub state: TaskState,
-    /// When it is due next, if it is active.
-    pub next_at: Option<Timestamp>,
-    /// How often it has failed in a row.
-    pub failures: u32,
-    pub created_at: Timestamp,
-    pub last_run: Option<TaskRun>,
-}
-
-/// Whether a task comes due.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TaskState {
-    Active,
-    Paused(PauseReason),
-    /// It has no instant any more.
-    Done,
-}
-
-/// One time that a task was due.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct TaskRun {
-    pub due_at: Timestamp,
-    /// Zero if it was on time.
-    pub late_by: SignedDuration,
-    pub state: TaskRunState,
-    /// Those of the turns that it was told in.
-    pub tokens: u64,
-    pub ended_at: Option<Timestamp>,
-}
 
 /// What has come of claiming what is due.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -93,9 +52,9 @@ pub struct ClaimedTasks {
 
 /// What [`task_from_row`] reads.
 const TASK_COLUMNS: &str = "tasks.id, tasks.group_name, tasks.text, tasks.schedule, tasks.zone, tasks.late,
-    tasks.max_tokens, tasks.state, tasks.paused_why, tasks.next_at, tasks.failures, tasks.created_at";
+    tasks.context, tasks.only_if, tasks.max_tokens, tasks.state, tasks.paused_why, tasks.next_at, tasks.failures, tasks.created_at";
 /// What [`run_from_row`] reads.
-const RUN_COLUMNS: &str = "due_at, late_millis, state, tokens, ended_at";
+const RUN_COLUMNS: &str = "due_at, late_millis, state, why, tokens, ended_at";
 
 impl Store {
     /// Claims the instants that have passed: each becomes a run with its row in the inbox, or is skipped, in
@@ -140,12 +99,13 @@ impl Store {
         .await
     }
 
-    /// The groups that have a task due up to this time, each once.
+    /// The groups that have a task due up to this time in the chat's own session, each once. An isolated one
+    /// begins with an engine of its own, which starts when the run does.
     pub async fn groups_with_tasks_due_until(&self, until: Timestamp) -> Result<Vec<GroupName>> {
         self.with_connection(move |connection| {
             let mut statement = connection.prepare_cached(
                 "SELECT DISTINCT group_name FROM tasks INDEXED BY tasks_due
-                 WHERE state = 'active' AND next_at <= ?1",
+                 WHERE state = 'active' AND next_at <= ?1 AND context = 'group'",
             )?;
             let names = statement
                 .query_map([to_unix_millis(until)], |row| row.get::<_, String>(0))?
@@ -211,17 +171,7 @@ impl Store {
     /// A group's tasks, or all; the next that is due comes first.
     pub async fn tasks(&self, group: Option<&GroupName>) -> Result<Vec<Task>> {
         let group = group.cloned();
-        self.with_connection(move |connection| {
-            let mut statement = connection.prepare_cached(&format!(
-                "SELECT {TASK_COLUMNS} FROM tasks WHERE ?1 IS NULL OR group_name = ?1
-                 ORDER BY next_at IS NULL, next_at, id"
-            ))?;
-            let tasks = statement
-                .query_map([group.as_ref().map(GroupName::as_str)], task_from_row)?
-                .collect::<rusqlite::Result<Vec<_>>>()?;
-            tasks.into_iter().map(|task| with_last_run(connection, task?)).collect()
-        })
-        .await
+        self.with_connection(move |connection| read_tasks(connection, group.as_ref())).await
     }
 
     pub async fn task(&self, id: i64) -> Result<Option<Task>> {
@@ -259,14 +209,14 @@ fn claim_due_task(connection: &Connection, task: &Task, chat: &ChatId, now: Time
     runs::close_orphaned_runs(connection, task.id, now)?;
     let has_open_run = runs::has_open_run(connection, task.id)?;
     let change = decide_due_task((&schedule, &zone), next_at, late, has_open_run, now);
-    let Some(DueTaskChange { run, state, next_at }) = change else { return Ok(false) };
+    let Some(DueTaskChange { run, skipped, next_at }) = change else { return Ok(false) };
     connection
         .prepare_cached(
             "UPDATE tasks SET next_at = ?2, state = iif(?2 IS NULL, 'done', state) WHERE id = ?1",
         )?
         .execute(params![task.id, next_at.map(to_unix_millis)])?;
-    let inserted = insert_run(connection, task, chat, run, state, now)?;
-    Ok(inserted && state == TaskRunState::Due)
+    let inserted = insert_run(connection, task, chat, run, skipped, now)?;
+    Ok(inserted && skipped.is_none())
 }
 
 fn bring_task_forward(connection: &Connection, task: &Task, now: Timestamp) -> Result<()> {
@@ -285,20 +235,22 @@ fn bring_task_forward(connection: &Connection, task: &Task, now: Timestamp) -> R
     Ok(())
 }
 
-/// Writes a run, and the row that tells it to the agent if it is due; returns false if its instant has a run
-/// already.
+/// Writes a run, and the row that tells it to the agent if it is not skipped; returns false if its instant
+/// has a run already.
 fn insert_run(
     connection: &Connection,
     task: &Task,
     chat: &ChatId,
     run: DueRun,
-    state: TaskRunState,
+    skipped: Option<RunReason>,
     now: Timestamp,
 ) -> Result<bool> {
+    let state = if skipped.is_some() { TaskRunState::Skipped } else { TaskRunState::Due };
     let due_at = to_unix_millis(run.due_at);
     let inserted = connection
         .prepare_cached(
-            "INSERT INTO task_runs (task, due_at, late_millis, state, ended_at) VALUES (?1, ?2, ?3, ?4, ?5)
+            "INSERT INTO task_runs (task, due_at, late_millis, state, ended_at, why)
+             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
              ON CONFLICT (task, due_at) DO NOTHING",
         )?
         .execute(params![
@@ -306,13 +258,14 @@ fn insert_run(
             due_at,
             i64::try_from(run.late_by.as_millis())?,
             state.name(),
-            (state == TaskRunState::Skipped).then(|| to_unix_millis(now))
+            skipped.map(|_| to_unix_millis(now)),
+            skipped.map(RunReason::name)
         ])?;
     if inserted == 0 {
         return Ok(false);
     }
     let row = connection.last_insert_rowid();
-    if state == TaskRunState::Due {
+    if skipped.is_none() {
         connection
             .prepare_cached(
                 "INSERT INTO inbox (chat, wa_id, sender, sender_name, text, sent_at, received_at, wake, task_run)
@@ -403,6 +356,18 @@ pub(super) fn delete_done_tasks(connection: &Connection, before_millis: i64) -> 
     Ok(())
 }
 
+/// A group's tasks, or all; the next that is due comes first.
+pub(super) fn read_tasks(connection: &Connection, group: Option<&GroupName>) -> Result<Vec<Task>> {
+    let mut statement = connection.prepare_cached(&format!(
+        "SELECT {TASK_COLUMNS} FROM tasks WHERE ?1 IS NULL OR group_name = ?1
+         ORDER BY next_at IS NULL, next_at, id"
+    ))?;
+    let tasks = statement
+        .query_map([group.map(GroupName::as_str)], task_from_row)?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    tasks.into_iter().map(|task| with_last_run(connection, task?)).collect()
+}
+
 fn read_task(connection: &Connection, id: i64) -> Result<Option<Task>> {
     connection
         .prepare_cached(&format!("SELECT {TASK_COLUMNS} FROM tasks WHERE id = ?1"))?
@@ -438,6 +403,8 @@ fn draft_of_task(task: &Task) -> TaskDraft {
         schedule: task.schedule.clone(),
         zone: task.zone.clone(),
         late: task.late.clone(),
+        context: task.context.name().to_owned(),
+        only_if: task.only_if.clone().unwrap_or_default(),
         max_tokens: task.max_tokens,
     }
 }
@@ -456,6 +423,8 @@ fn task_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task>> {
         schedule: row.get("schedule")?,
         zone: row.get("zone")?,
         late: row.get("late")?,
+        context: TaskContext::find_by_name(&row.get::<_, String>("context")?).unwrap_or_default(),
+        only_if: row.get("only_if")?,
         max_tokens: row.get::<_, Option<i64>>("max_tokens")?.map(i64::cast_unsigned),
         state: match state.as_str() {
             "active" => TaskState::Active,
@@ -478,6 +447,7 @@ fn run_from_row(row: &Row<'_>) -> rusqlite::Result<Result<TaskRun>> {
             due_at: from_unix_millis(row.get("due_at")?),
             late_by: SignedDuration::from_millis(row.get("late_millis")?),
             state,
+            why: row.get::<_, Option<String>>("why")?.and_then(|why| RunReason::find_by_name(&why)),
             tokens: row.get::<_, i64>("tokens")?.cast_unsigned(),
             ended_at: row.get::<_, Option<i64>>("ended_at")?.map(from_unix_millis),
         })

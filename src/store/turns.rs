@@ -1,42 +1,17 @@
-//! The table `turns`: a claim on inbox rows, and its end in one transaction with the replies.
-//!
-//! A claim raises the rows' attempts before anything is tried, so that a message which kills the process is
-//! given up like any other that fails.
+//! The table `turns`: how a turn begins, and its end in one transaction with the replies. What it takes is in
+//! `claims`.
 
 use anyhow::Result;
 use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
-use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::outbox::enqueue;
-use super::waiting::{newest_claimable_row, skip_excess_context};
-use super::{Reply, RowId, Store, from_unix_millis, handover, outage, tasks, to_unix_millis};
-use crate::rules::inbox::WakeDecision;
+use super::waiting::next_claim;
+use super::{Reply, RowId, Store, from_unix_millis, outage, sessions, tasks, to_unix_millis};
 use crate::rules::turns::{
     MAX_ATTEMPTS, PendingAfterTurn, RowsFate, TurnFacts, TurnOutcome, after_turn, pending_after_turn,
 };
-use crate::types::{
-    ChatId, Engine, Group, MessageId, PromptAuthor, PromptMessage, SenderId, TokenUsage, TurnId,
-};
-
-/// Rows in the hands of a turn.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Claim {
-    pub turn: TurnId,
-    /// Oldest first.
-    pub rows: Vec<RowId>,
-    /// The same rows as the agent reads them.
-    pub messages: Vec<PromptMessage>,
-    /// What was said before, if that was with another engine: this one has not heard it.
-    pub earlier: Vec<PromptMessage>,
-    /// The newest message of them that calls Kai: the answer is to it. Nobody wrote what a task says, or what
-    /// nanokimi itself says.
-    pub called_by: Option<RowId>,
-    /// Whether it tells the owner's answer to a question of the agent.
-    pub has_owner_answer: bool,
-    /// The same rows by who sent them, in the order of each sender's first.
-    pub senders: Vec<(SenderId, Vec<MessageId>)>,
-}
+use crate::types::{ChatId, Engine, Group, GroupName, TaskContext, TokenUsage, TurnId};
 
 /// The end of a turn.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -70,31 +45,7 @@ pub struct QueueCounts {
 }
 
 impl Store {
-    /// Claims what waits in a group's chat for a new turn with this engine; nothing to answer means no turn.
-    pub async fn claim_pending_rows(
-        &self,
-        group: &Group,
-        engine: Engine,
-        now: Timestamp,
-    ) -> Result<Option<Claim>> {
-        let group = group.clone();
-        self.with_connection(move |connection| {
-            let transaction = connection.transaction()?;
-            release_claimed_rows(&transaction, &group.chat, now)?;
-            let Some(up_to) = newest_claimable_row(&transaction, &group.chat)? else { return Ok(None) };
-            transaction
-                .prepare_cached("INSERT INTO turns (group_name, began_at, engine) VALUES (?1, ?2, ?3)")?
-                .execute(params![group.name.as_str(), to_unix_millis(now), engine.name()])?;
-            let turn = TurnId(transaction.last_insert_rowid());
-            let mut claim = claim_rows_up_to(&transaction, turn, &group.chat, up_to)?;
-            claim.earlier = handover::read_handover_messages(&transaction, &group, engine)?;
-            transaction.commit()?;
-            Ok(Some(claim))
-        })
-        .await
-    }
-
-    /// Whether something waits to be answered in a group's chat.
+    /// Whether something waits in a group's chat: to be answered, or a summary to be made.
     pub async fn has_pending_calls(&self, group: &Group) -> Result<bool> {
         let chat = group.chat.clone();
         self.with_connection(move |connection| {
@@ -105,7 +56,9 @@ impl Store {
                      WHERE state = 'claimed' AND wake = 'wakes' AND chat = ?1",
                 )?
                 .exists([chat.as_str()])?;
-            Ok(left || newest_claimable_row(connection, &chat)?.is_some())
+            Ok(left
+                || next_claim(connection, &chat)?.is_some()
+                || sessions::is_compaction_asked(connection, &chat)?)
         })
         .await
     }
@@ -117,23 +70,6 @@ impl Store {
             .await
     }
 
-    /// Claims what has come since for a turn that runs; nothing new means nothing is claimed. A turn that the
-    /// owner has stopped gets no more.
-    pub async fn claim_more_rows(&self, turn: TurnId, chat: &ChatId) -> Result<Option<Claim>> {
-        let chat = chat.clone();
-        self.with_connection(move |connection| {
-            let transaction = connection.transaction()?;
-            if is_turn_over(&transaction, turn)? {
-                return Ok(None);
-            }
-            let Some(up_to) = newest_claimable_row(&transaction, &chat)? else { return Ok(None) };
-            let claim = claim_rows_up_to(&transaction, turn, &chat, up_to)?;
-            transaction.commit()?;
-            Ok(Some(claim))
-        })
-        .await
-    }
-
     /// Ends a turn: its rows, its replies and its tokens in one transaction, and says what is pending then.
     pub async fn finish_turn(&self, ending: TurnEnding, now: Timestamp) -> Result<PendingAfterTurn> {
         self.with_connection(move |connection| {
@@ -142,7 +78,7 @@ impl Store {
                 // The owner has stopped it, or an earlier try to write this end has succeeded without our
                 // hearing of it. Nothing is said; only what it has used may be news.
                 record_turn_usage(&transaction, ending.turn, ending.usage)?;
-                let next = newest_claimable_row(&transaction, &ending.chat)?;
+                let next = next_claim(&transaction, &ending.chat)?;
                 transaction.commit()?;
                 return Ok(PendingAfterTurn::from_next(next.is_some()));
             }
@@ -159,6 +95,7 @@ impl Store {
                     TurnOutcome::Answered
                     | TurnOutcome::Failed { .. }
                     | TurnOutcome::Hopeless { .. }
+                    | TurnOutcome::Skipped
                     | TurnOutcome::Returned
                     | TurnOutcome::Kept { .. } => 0,
                 },
@@ -168,11 +105,13 @@ impl Store {
                 enqueue::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
             close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
+            sessions::end_compaction(&transaction, ending.turn, !ending.replies.is_empty())?;
             tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), ending.usage, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
-            let next = newest_claimable_row(&transaction, &ending.chat)?;
+            let has_next = next_claim(&transaction, &ending.chat)?.is_some()
+                || sessions::is_compaction_asked(&transaction, &ending.chat)?;
             transaction.commit()?;
-            Ok(pending_after_turn(&ending.finish, facts, next.is_some()))
+            Ok(pending_after_turn(&ending.finish, facts, has_next))
         })
         .await
     }
@@ -189,6 +128,7 @@ impl Store {
                 [],
             )?;
             tasks::abandon_claimed_runs(&transaction, None, now)?;
+            sessions::release_lost_compactions(&transaction)?;
             // By itself SQLite would walk through the whole inbox, for the order of the chats.
             let mut statement = transaction.prepare(
                 "SELECT DISTINCT chat FROM inbox INDEXED BY inbox_claimed
@@ -277,49 +217,18 @@ pub(super) fn release_claimed_rows(connection: &Connection, chat: &ChatId, now: 
     Ok(())
 }
 
-/// Hands the pending rows up to `up_to` to a turn, counting the attempt.
-fn claim_rows_up_to(transaction: &Transaction<'_>, turn: TurnId, chat: &ChatId, up_to: i64) -> Result<Claim> {
-    skip_excess_context(transaction, chat, up_to)?;
-    let mut statement = transaction.prepare_cached(&format!(
-        "UPDATE inbox INDEXED BY inbox_pending SET state = 'claimed', turn = ?1, attempts = attempts + 1
-             WHERE chat = ?2 AND state = 'pending' AND id <= ?3
-             RETURNING {CLAIMED_COLUMNS}"
-    ))?;
-    let mut claimed = statement
-        .query_map(params![turn.0, chat.as_str(), up_to], claimed_from_row)?
-        .collect::<rusqlite::Result<Vec<_>>>()?;
-    claimed.sort_by_key(|claimed| claimed.row);
-    let mut claim = Claim {
-        turn,
-        rows: Vec::new(),
-        messages: Vec::new(),
-        earlier: Vec::new(),
-        called_by: None,
-        has_owner_answer: false,
-        senders: Vec::new(),
-    };
-    for ClaimedRow { row, sender, wake, task_run, message } in claimed {
-        claim.rows.push(row);
-        if let Some((run, late_by)) = task_run {
-            tasks::record_running_run(transaction, run, turn, late_by)?;
-            claim.messages.push(message);
-            continue;
-        }
-        if message.author == PromptAuthor::Host {
-            claim.has_owner_answer |= wake == WakeDecision::Wakes;
-            claim.messages.push(message);
-            continue;
-        }
-        if wake == WakeDecision::Wakes {
-            claim.called_by = Some(row);
-        }
-        match claim.senders.iter_mut().find(|(known, _)| *known == sender) {
-            Some((_, messages)) => messages.push(message.id.clone()),
-            None => claim.senders.push((sender, vec![message.id.clone()])),
-        }
-        claim.messages.push(message);
-    }
-    Ok(claim)
+/// A turn that begins now.
+pub(super) fn insert_turn(
+    connection: &Connection,
+    group: &GroupName,
+    engine: Engine,
+    context: TaskContext,
+    now: Timestamp,
+) -> Result<TurnId> {
+    connection
+        .prepare_cached("INSERT INTO turns (group_name, began_at, engine, context) VALUES (?1, ?2, ?3, ?4)")?
+        .execute(params![group.as_str(), to_unix_millis(now), engine.name(), context.name()])?;
+    Ok(TurnId(connection.last_insert_rowid()))
 }
 
 /// How often the most tried message of a turn has been tried, this time included.
@@ -331,7 +240,7 @@ fn most_attempts_in_turn(connection: &Connection, turn: TurnId) -> Result<u32> {
         .query_row([turn.0], |row| row.get(0))?)
 }
 
-fn is_turn_over(connection: &Connection, turn: TurnId) -> Result<bool> {
+pub(super) fn is_turn_over(connection: &Connection, turn: TurnId) -> Result<bool> {
     Ok(connection
         .prepare_cached("SELECT 1 FROM turns WHERE id = ?1 AND ended_at IS NOT NULL")?
         .exists([turn.0])?)
@@ -359,6 +268,11 @@ fn settle_rows(
             // What came later and was tried less often goes on.
             set_claimed_rows_state(transaction, ending.turn, "pending")?;
             "failed"
+        }
+        RowsFate::Skipped => {
+            tasks::skip_runs_of_turn(transaction, ending.turn, now)?;
+            set_claimed_rows_state(transaction, ending.turn, "done")?;
+            "returned"
         }
         RowsFate::Returned => {
             return_claimed_rows(transaction, "turn = ?1", ending.turn.0)?;
@@ -426,6 +340,7 @@ pub(super) fn stop_chat_work(
 ) -> Result<Option<TurnId>> {
     let turn = running_turn(connection, chat)?.map(|(turn, _)| turn);
     tasks::stop_runs_of_chat(connection, chat, now)?;
+    sessions::drop_compaction(connection, chat)?;
     if let Some(turn) = turn {
         connection
             .prepare_cached(

@@ -3,25 +3,70 @@
 use anyhow::Result;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use crate::types::ChatId;
+use crate::types::{ChatId, TaskContext};
 
 /// Most waking messages in one prompt; the rest is the next turn's.
 const CLAIM_MAX: i64 = 100;
 /// Most messages of mere context in one prompt: the newest are given, older ones are let go.
 const CONTEXT_MAX: i64 = 100;
 
-/// The last row of the next claim: the [`CLAIM_MAX`]th waking message that waits, or the last there is, but
-/// none behind a file that is still to be fetched: nothing is told without its file, and nothing before it.
+/// Whether a row of `inbox` is claimed alone: the run of a task in a session of its own, or one whose task
+/// has a command that says whether it begins.
+pub(super) const IS_TOLD_ALONE: &str = "(task_run IS NOT NULL AND EXISTS
+    (SELECT 1 FROM task_runs JOIN tasks ON tasks.id = task_runs.task
+     WHERE task_runs.id = inbox.task_run AND (tasks.context = 'isolated' OR tasks.only_if IS NOT NULL)))";
+
+/// What a chat's next turn takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum NextClaim {
+    /// What waits up to this row, but what is claimed alone.
+    Messages { up_to: i64 },
+    /// The row of this run of a task, and nothing else.
+    Run { row: i64, run: i64, context: TaskContext },
+}
+
+/// What a chat's next turn takes: whatever has waited for longer.
+pub(super) fn next_claim(connection: &Connection, chat: &ChatId) -> Result<Option<NextClaim>> {
+    let alone = connection
+        .prepare_cached(&format!(
+            "SELECT id, task_run, (SELECT context FROM tasks JOIN task_runs ON tasks.id = task
+                                   WHERE task_runs.id = task_run) FROM inbox INDEXED BY inbox_pending
+             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' AND {IS_TOLD_ALONE} ORDER BY id LIMIT 1"
+        ))?
+        .query_row([chat.as_str()], |row| {
+            let context = TaskContext::find_by_name(&row.get::<_, String>(2)?).unwrap_or_default();
+            let place: i64 = row.get(0)?;
+            Ok((place, NextClaim::Run { row: place, run: row.get(1)?, context }))
+        })
+        .optional()?;
+    Ok(match (alone, claimable_rows(connection, chat)?) {
+        (Some((_, claim)), None) => Some(claim),
+        (Some((row, claim)), Some((oldest, _))) if row < oldest => Some(claim),
+        (Some(_) | None, Some((_, newest))) => Some(NextClaim::Messages { up_to: newest }),
+        (None, None) => None,
+    })
+}
+
+/// The last row that can be told in the chat's own session: the [`CLAIM_MAX`]th waking message that waits, or
+/// the last there is.
 pub(super) fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
-    Ok(connection
-        .prepare_cached(
-            "SELECT max(id) FROM (SELECT id FROM inbox
-             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' ORDER BY id LIMIT ?2)
+    Ok(claimable_rows(connection, chat)?.map(|(_, newest)| newest))
+}
+
+/// The first and the last waking message that the chat's own session can be told; none behind a file that is
+/// still to be fetched: nothing is told without its file, and nothing before it.
+fn claimable_rows(connection: &Connection, chat: &ChatId) -> Result<Option<(i64, i64)>> {
+    let (oldest, newest): (Option<i64>, Option<i64>) = connection
+        .prepare_cached(&format!(
+            "SELECT min(id), max(id) FROM (SELECT id FROM inbox
+             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' AND NOT {IS_TOLD_ALONE}
+             ORDER BY id LIMIT ?2)
              WHERE id < coalesce((SELECT min(id) FROM inbox INDEXED BY inbox_wanted
                                   WHERE chat = ?1 AND state = 'pending'
-                                    AND (media_state = 'wanted' OR quote_media_state = 'wanted')), id + 1)",
-        )?
-        .query_row(params![chat.as_str(), CLAIM_MAX], |row| row.get(0))?)
+                                    AND (media_state = 'wanted' OR quote_media_state = 'wanted')), id + 1)"
+        ))?
+        .query_row(params![chat.as_str(), CLAIM_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(oldest.zip(newest))
 }
 
 /// The last row that claims would take if every file were there, the next one's and all that follow it.

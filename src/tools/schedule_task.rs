@@ -30,6 +30,10 @@ struct ScheduleTaskArguments {
     zone: String,
     #[serde(default)]
     late: String,
+    #[serde(default)]
+    context: String,
+    #[serde(default)]
+    only_if: String,
     max_tokens: Option<u64>,
     group: Option<String>,
 }
@@ -42,6 +46,11 @@ fn parameters() -> Value {
             "schedule": {"type": "string"},
             "zone": {"type": "string", "description": "IANA name, such as Europe/Madrid; the install's if left out"},
             "late": {"type": "string", "description": "If the server was off: once (default), skip, or within 2h"},
+            "context": {"type": "string", "description": "group (default): this conversation; isolated: begins afresh \
+                        each time and knows only its last answer, good for chores that come often"},
+            "only_if": {"type": "string", "description": "A shell command that is run first, in your work folder, and \
+                        costs no tokens: with exit code 0 the task runs and shows you its output, with another one this \
+                        time is skipped in silence"},
             "max_tokens": {"type": "integer", "minimum": 1, "description": "Of one run"},
             "group": {"type": "string", "description": "Another group; main channel only"},
         },
@@ -51,8 +60,10 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let ScheduleTaskArguments { text, schedule, zone, late, max_tokens, group } = read_arguments(arguments)?;
-    Ok(ToolAction::ScheduleTask { group, draft: TaskDraft { text, schedule, zone, late, max_tokens } })
+    let ScheduleTaskArguments { text, schedule, zone, late, context, only_if, max_tokens, group } =
+        read_arguments(arguments)?;
+    let draft = TaskDraft { text, schedule, zone, late, context, only_if, max_tokens };
+    Ok(ToolAction::ScheduleTask { group, draft })
 }
 
 fn rule(_: &ToolAction, facts: &CallFacts) -> GuardDecision {

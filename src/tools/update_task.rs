@@ -11,7 +11,7 @@ use crate::rules::tasks::TaskEdit;
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     name: "update_task",
     description: "Changes a task. What is left out stays. The words are those of schedule_task; max_tokens 0 takes the \
-                  limit away.",
+                  limit away, an empty only_if the command.",
     audience: ToolAudience::Everyone,
     parameters,
     parse,
@@ -26,6 +26,8 @@ struct UpdateTaskArguments {
     schedule: Option<String>,
     zone: Option<String>,
     late: Option<String>,
+    context: Option<String>,
+    only_if: Option<String>,
     max_tokens: Option<u64>,
 }
 
@@ -38,6 +40,8 @@ fn parameters() -> Value {
             "schedule": {"type": "string"},
             "zone": {"type": "string"},
             "late": {"type": "string"},
+            "context": {"type": "string"},
+            "only_if": {"type": "string"},
             "max_tokens": {"type": "integer", "minimum": 0},
         },
         "required": ["task"],
@@ -46,9 +50,10 @@ fn parameters() -> Value {
 }
 
 fn parse(arguments: Value) -> Result<ToolAction, String> {
-    let UpdateTaskArguments { task, text, schedule, zone, late, max_tokens } = read_arguments(arguments)?;
+    let UpdateTaskArguments { task, text, schedule, zone, late, context, only_if, max_tokens } =
+        read_arguments(arguments)?;
     let max_tokens = max_tokens.map(|tokens| Some(tokens).filter(|tokens| *tokens > 0));
-    let edit = TaskEdit { text, schedule, zone, late, max_tokens };
+    let edit = TaskEdit { text, schedule, zone, late, context, only_if, max_tokens };
     if edit == TaskEdit::default() {
         return Err("nothing is to be changed".to_owned());
     }

@@ -35,7 +35,18 @@ pub enum PromptAuthor {
         id: i64,
         /// Zero if it is on time.
         late_by: SignedDuration,
+        /// What it was answered with before, if the session does not know.
+        last_answer: Option<LastAnswer>,
+        /// What its command printed, which ran before.
+        output: Option<String>,
     },
+}
+
+/// What an earlier run of a task has said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LastAnswer {
+    pub text: String,
+    pub said_at: Timestamp,
 }
 
 /// The message that another message answers.

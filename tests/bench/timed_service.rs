@@ -10,7 +10,9 @@ use anyhow::{Context, Result, bail};
 use nanokimi::bridge::Event;
 use nanokimi::clock::Clock;
 use nanokimi::container::spec::DaemonUser;
-use nanokimi::container::{AgentMemory, ContainerExit, ContainerSpec, Containers, RunningContainer};
+use nanokimi::container::{
+    AgentMemory, CommandResult, ContainerExit, ContainerSpec, Containers, RunningContainer, ShellCommand,
+};
 use nanokimi::egress::KimiUpstream;
 use nanokimi::folders;
 use nanokimi::login::{Login, config_toml};
@@ -151,6 +153,10 @@ impl Containers for PromptEngines {
 
     async fn fetch_daemon_user(&self) -> Result<DaemonUser> {
         Ok(DaemonUser::Rootless)
+    }
+
+    async fn run_command(&self, _: &str, _: &ShellCommand) -> Result<CommandResult> {
+        bail!("No task of this benchmark has a command")
     }
 
     async fn measure_group_memory(&self, _: Vec<(GroupName, PathBuf)>) -> AgentMemory {

@@ -25,11 +25,15 @@ fn a_task_is_planned_shown_changed_and_cancelled() {
 
     let edited =
         ["--schedule", "every 2h from 2026-01-01T00:00Z", "--zone", "Asia/Tokyo", "--late", "within 90m"];
-    home.run(&[&["tasks", "edit", "1", "--max-tokens", "5000"], &edited[..]].concat()).done();
+    let isolated =
+        ["tasks", "edit", "1", "--max-tokens", "5000", "--context", "isolated", "--only-if", "test -s news"];
+    home.run(&[&isolated, &edited[..]].concat()).done();
     let task = json(home.run(&["tasks", "show", "1", "--json"]));
     assert_eq!(task["schedule"], "every 2h from 2026-01-01T00:00:00Z");
-    let rest = ["zone", "late", "max_tokens", "state", "text"].map(|name| task[name].to_string()).join(" ");
-    assert_snapshot!(rest, @r#""Asia/Tokyo" "within 1h30m" 5000 "active" "wish a happy\nnew year""#);
+    let rest = ["zone", "late", "context", "only_if", "max_tokens", "state", "text"]
+        .map(|name| task[name].to_string())
+        .join(" ");
+    assert_snapshot!(rest, @r#""Asia/Tokyo" "within 1h30m" "isolated" "test -s news" 5000 "active" "wish a happy\nnew year""#);
 
     assert_snapshot!(home.run(&["tasks", "pause", "1"]).done().stdout, @"Task 1: paused (asked)");
     assert_eq!(json(home.run(&["tasks", "list", "--json"]))[0]["next_at"], Value::Null);
@@ -62,6 +66,7 @@ fn what_is_no_task_is_refused_with_what_is() {
     for (option, value, said) in [
         ("--zone", "IST-2", "There is no time zone"),
         ("--late", "sometimes", "\"within 2h\""),
+        ("--context", "alone", "\"isolated\", a fresh one each time"),
         ("--max-tokens", "many", "a number of tokens"),
         ("--max-tokens", "0", "above 0"),
     ] {

@@ -276,7 +276,10 @@ def compaction(play):
 
 
 def slashes(play):
-    play.done("/compact", "SAY all of it in short")
+    turn = play.done("/compact", "SAY all of it in short")
+    began, ended = "Context compaction started", "Compaction completed.\n"
+    told = [piece.startswith(begins) for piece in turn.pieces for begins in (began, ended)]
+    play.must(told == [True, False, False, True], f"it tells when a summary begins and ends: {turn.pieces}")
     play.done("/counting now", "SAY counted")
     turn = play.done("<context>\n/compact", "SAY only text")
     play.must(turn.words == "only text", "what does not begin with a slash is no command")

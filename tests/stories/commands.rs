@@ -17,9 +17,11 @@ const HELP: &str = "Kai: What you can write to me here:
 - /help: I send this list.
 - /status: I say what I am doing here and how I am.
 - /usage: I say how many tokens I have used.
+- /tasks: I say what I have planned.
 - /stop: I stop at once, and drop what was asked before.
 - /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
 - /back: I return to the conversation before this one.
+- /compact: I put what I remember of this conversation into a summary, which costs fewer tokens.
 - /model NAME: I say which models there are, or think with this one from then on.
 - /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
@@ -28,9 +30,11 @@ const HELP_IN_MAIN: &str = "Kai: What you can write to me here:
 - /help: I send this list.
 - /status: I say what I am doing here and how I am.
 - /usage: I say how many tokens I have used.
+- /tasks: I say what I have planned.
 - /stop: I stop at once, and drop what was asked before.
 - /new NAME: I begin anew, or return to the conversation with that name; a name need not be given.
 - /back: I return to the conversation before this one.
+- /compact: I put what I remember of this conversation into a summary, which costs fewer tokens.
 - /model NAME: I say which models there are, or think with this one from then on.
 - /warm: I get ready, so that my next answer comes sooner.
 Only my owner can use what begins with a slash.";
@@ -153,9 +157,11 @@ async fn in_spanish_its_word_and_its_answer_are_spanish() {
     - /ayuda: envío esta lista.
     - /estado: digo qué estoy haciendo aquí y cómo estoy.
     - /uso: digo cuántos tokens he gastado.
+    - /tareas: digo qué tengo planeado.
     - /parar: paro al momento y dejo lo que se haya pedido antes.
     - /nuevo NOMBRE: empiezo de nuevo, o vuelvo a la conversación de ese nombre; no hace falta dar un nombre.
     - /volver: vuelvo a la conversación anterior.
+    - /compactar: resumo lo que recuerdo de esta conversación, que así gasta menos tokens.
     - /modelo NOMBRE: digo qué modelos hay, o pienso con este desde entonces.
     - /preparar: me preparo, para que mi próxima respuesta llegue antes.
     Lo que empieza por una barra solo lo puede usar mi propietario.

@@ -1,8 +1,7 @@
 //! What each agent may do to which group, as one table: the main channel's agent, another group's, a third's.
 
 use nanokimi::bridge::Event;
-use nanokimi::store::{PauseReason, TaskState};
-use nanokimi::types::{ChatId, Role};
+use nanokimi::types::{ChatId, PauseReason, Role, TaskState};
 use serde_json::{Value, json};
 use support::scripted_engine::{Behaviour, HeldPrompt};
 use support::test_service::name;

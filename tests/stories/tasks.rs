@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use nanokimi::service::signal_changed_tasks;
-use nanokimi::store::{PauseReason, TaskDraft, TaskRunState, TaskState};
-use nanokimi::types::Role;
+use nanokimi::store::TaskDraft;
+use nanokimi::types::{PauseReason, Role, TaskRunState, TaskState};
 use support::scripted_engine::Behaviour;
 use support::test_service::name;
 
@@ -279,6 +279,31 @@ async fn a_run_that_the_owner_stops_is_no_failure_and_the_next_one_comes() {
     assert_eq!(world.state(task).await, TaskState::Active);
     world.task_done("Seven sheep").await;
     assert_eq!(world.runs(task).await[0], TaskRunState::Answered);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_reads_what_is_planned_and_nobody_else_does() {
+    let mut world = crate::commands::world_of("Olga").await;
+    world.plans("family", "cron 0 9 * * *", "water the plants").await;
+    world.plans("main", "in 30m", "wake me").await;
+    let oven = world.plans("family", "every 1h", "look at the oven").await;
+    world.store.pause_task(oven, world.now()).await.unwrap();
+    world.says("family", "Olga", "/tasks").await;
+    let said = world.hears_in("family").await;
+    let begins = "Kai: Planned in this chat:\n- 1: “water the plants”, Sun 22 Nov 09:00 Europe/Madrid, in ";
+    assert!(said.starts_with(begins) && said.contains("\n- 3: “look at the oven”, paused\n"), "{said}");
+    assert!(!said.contains("wake me"), "{said}");
+    world.says("main", "Olga", "/tareas").await;
+    let said = world.hears_in("main").await;
+    assert!(
+        said.starts_with("Kai: Planned in all chats:\n- 2 (main): “wake me”, Sat 21 Nov 13:30"),
+        "{said}"
+    );
+    assert!(said.contains("\n- 1 (family): “water the plants”, "), "{said}");
+    world.says("family", "Ana", "/tasks").await;
+    world.silence(MINUTE).await;
+    assert_eq!(world.docker.tries(), 0, "no agent was asked");
     world.ends().await;
 }
 

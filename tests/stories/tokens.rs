@@ -3,7 +3,10 @@
 use std::time::Duration;
 
 use jiff::tz::TimeZone;
+use nanokimi::store::TaskDraft;
+use nanokimi::types::{PauseReason, TaskState};
 use support::scripted_engine::Behaviour;
+use support::test_service::name;
 
 use crate::world::World;
 
@@ -189,6 +192,59 @@ async fn a_turn_that_uses_more_tokens_than_it_may_ends_with_what_it_has_and_a_se
     world.uses_tokens(&turn, 900, 99).await;
     turn.answer("Cheap, as I said.");
     assert_eq!(world.hears_in("family").await, "Kai: Cheap, as I said.");
+    world.ends().await;
+}
+
+/// A task of the family whose runs may use a thousand tokens.
+async fn world_with_a_limited_task() -> (World, i64) {
+    let world = World::new(Behaviour::Held).await;
+    let draft = TaskDraft {
+        text: "compare all hotels".to_owned(),
+        schedule: "every 1h".to_owned(),
+        max_tokens: Some(1_000),
+        ..TaskDraft::default()
+    };
+    let task = world.store.add_task(&name("family"), draft, TimeZone::UTC, world.now()).await.unwrap();
+    nanokimi::service::signal_changed_tasks(&world.paths().task_signal_socket()).unwrap();
+    (world, task.id)
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_uses_more_tokens_than_it_may_is_ended_and_its_task_paused() {
+    let (mut world, task) = world_with_a_limited_task().await;
+    let turn = world.prompt().await;
+    turn.step();
+    turn.says("The first one is cheap.");
+    world.uses_tokens(&turn, 900, 100).await;
+    turn.step();
+    world.uses_tokens(&turn, 1, 0).await;
+    turn.request("cancel").await;
+    let refused = world.asks_in_vain(&turn).await;
+    assert!(refused.contains("all the tokens that the owner allows one turn"), "{refused}");
+    turn.status(serde_json::json!({"status": "cancelled"}));
+    assert_eq!(world.hears_in("family").await, "Kai: The first one is cheap.");
+    let notice = world.hears_in("family").await;
+    assert!(notice.starts_with("Kai: Task 1 (“compare all hotels”) used more tokens than"), "{notice}");
+    let known = world.store.task(task).await.unwrap().unwrap();
+    assert_eq!(known.state, TaskState::Paused(PauseReason::Tokens));
+    assert_eq!(known.last_run.unwrap().tokens, 1_001);
+    world.silence(Duration::from_secs(3 * 60 * 60)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_person_who_calls_in_the_turn_of_a_task_has_the_tokens_of_the_group() {
+    let (mut world, task) = world_with_a_limited_task().await;
+    let turn = world.prompt().await;
+    turn.step();
+    world.uses_tokens(&turn, 900, 99).await;
+    world.says("family", "Alice", "@Kai and the second?").await;
+    turn.takes_steer(&turn.request("steer").await);
+    world.uses_tokens(&turn, 5_000, 300).await;
+    turn.says("Dear.");
+    turn.finish();
+    assert_eq!(world.hears_in("family").await, "Kai: Dear.");
+    assert_eq!(world.store.task(task).await.unwrap().unwrap().state, TaskState::Active);
     world.ends().await;
 }
 

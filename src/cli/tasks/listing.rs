@@ -11,8 +11,8 @@ use super::super::ui;
 use super::{ListingFormat, render_next_time};
 use crate::render::{describe_duration, describe_local_time};
 use crate::schedule::parse_zone;
-use crate::store::{Store, Task, TaskRefusal, TaskRun, TaskState};
-use crate::types::{GroupName, Lang};
+use crate::store::{Store, TaskRefusal};
+use crate::types::{GroupName, Lang, RunReason, Task, TaskRun, TaskState};
 
 /// Characters of a task's text in the list.
 const TEXT_SHOWN_CHARS: usize = 40;
@@ -37,13 +37,14 @@ pub async fn print_tasks(install: &Install, group: Option<&str>, format: Listing
         ui::print_info("No tasks yet. `nanokimi tasks add GROUP \"every 2h\" TEXT` plans one.");
         return Ok(());
     }
-    let mut rows = vec![["TASK", "GROUP", "NEXT", "LAST", "TEXT"].map(str::to_owned).to_vec()];
+    let mut rows = vec![["TASK", "GROUP", "NEXT", "LAST", "CONTEXT", "TEXT"].map(str::to_owned).to_vec()];
     for task in &tasks {
         rows.push(vec![
             task.id.to_string(),
             task.group.to_string(),
             render_next_time(install, task),
             task.last_run.as_ref().map_or_else(|| "-".to_owned(), render_run_end),
+            task.context.name().to_owned(),
             shorten_text(&task.text),
         ]);
     }
@@ -61,10 +62,14 @@ pub async fn print_task(install: &Install, id: i64, format: ListingFormat) -> Re
         ("Schedule", task.schedule.clone()),
         ("Zone", task.zone.clone()),
         ("Late", task.late.clone()),
+        ("Context", task.context.name().to_owned()),
         ("Next", render_next_time(install, &task)),
         ("Last", task.last_run.as_ref().map_or_else(|| "-".to_owned(), render_run_end)),
         ("Failures", task.failures.to_string()),
     ];
+    if let Some(command) = &task.only_if {
+        rows.push(("Only if", ui::sanitize_to_one_line(command)));
+    }
     if let Some(tokens) = task.max_tokens {
         rows.push(("Tokens", format!("at most {tokens} a run")));
     }
@@ -89,7 +94,10 @@ pub async fn print_history(install: &Install, id: i64, format: ListingFormat) ->
     for run in runs {
         rows.push(vec![
             describe_local_time(Lang::En, run.due_at, &zone, install.clock.now()),
-            run.state.name().to_owned(),
+            match run.why {
+                Some(why) => format!("{} ({})", run.state.name(), why.name()),
+                None => run.state.name().to_owned(),
+            },
             render_lateness(&run),
             run.tokens.to_string(),
         ]);
@@ -136,6 +144,8 @@ fn task_to_json(task: &Task) -> Value {
         "schedule": task.schedule,
         "zone": task.zone,
         "late": task.late,
+        "context": task.context.name(),
+        "only_if": task.only_if,
         "max_tokens": task.max_tokens,
         "state": state,
         "paused_why": paused_why,
@@ -151,6 +161,7 @@ fn run_to_json(run: &TaskRun) -> Value {
         "due_at": run.due_at.to_string(),
         "late_secs": run.late_by.as_secs(),
         "state": run.state.name(),
+        "why": run.why.map(RunReason::name),
         "tokens": run.tokens,
         "ended_at": time_to_json(run.ended_at),
     })

@@ -11,8 +11,8 @@ use crate::commands::{ChatStanding, Command, CommandEffect, DayTokens};
 use crate::rules::inbox::CommandChange;
 use crate::store::outbox::enqueue;
 use crate::store::usage::{self, GroupUsage};
-use crate::store::{OutboxChange, Reply, ReplyContent, groups, outage, sessions, turns};
-use crate::types::Group;
+use crate::store::{OutboxChange, Reply, ReplyContent, groups, outage, sessions, tasks, turns};
+use crate::types::{Group, Role, Task};
 
 impl Intake<'_> {
     /// Carries a command out and answers it. Its message is over at once, and never in a turn: no agent is told
@@ -44,6 +44,10 @@ impl Intake<'_> {
             CommandEffect::Nothing | CommandEffect::ShowsChart(_) => {}
             CommandEffect::StartsAgent => self.taken.warmed.push(group.name.clone()),
             CommandEffect::ChangesSession(to) => sessions::change_session(self.connection, &group.name, &to)?,
+            CommandEffect::CompactsSession => {
+                sessions::ask_for_compaction(self.connection, &group.name)?;
+                self.add_woken_group(group);
+            }
             CommandEffect::ChoosesModel(model) => {
                 groups::set_group_model(self.connection, &group.name, model.as_deref())?;
             }
@@ -74,7 +78,20 @@ impl Intake<'_> {
                 .collect(),
             days: self.tokens_by_day(group, command.days_told())?,
             sessions: sessions::read_sessions(self.connection, &group.name)?,
+            tasks: self.planned_tasks(group, command)?,
         })
+    }
+
+    /// The tasks of this chat, or of all for the main channel, if the command tells of them.
+    fn planned_tasks(&self, group: &Group, command: Command) -> Result<Vec<Task>> {
+        if command != Command::Tasks {
+            return Ok(Vec::new());
+        }
+        let of_group = match group.role {
+            Role::Main => None,
+            Role::Member => Some(&group.name),
+        };
+        tasks::read_tasks(self.connection, of_group)
     }
 
     /// What was used in the last days, in this group's chat and in all.
@@ -143,7 +160,8 @@ mod tests {
         ];
         let taken = store.record_events(more, rules(), now).await.unwrap();
         assert_eq!(taken.stopped, [StoppedTurn { group: family.name.clone(), turn }]);
-        assert_eq!(store.claim_more_rows(turn, &family.chat).await.unwrap(), None);
+        let session = store.chat_session(&family.name).await.unwrap();
+        assert_eq!(store.claim_more_rows(turn, &session, &family.chat).await.unwrap(), None);
         let usage = TokenUsage { input: 100, cached: 50, output: 7 };
         let ending = TurnEnding {
             turn,

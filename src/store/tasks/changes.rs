@@ -9,13 +9,12 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::{Store, to_unix_millis};
-use super::{Task, TaskState, draft_of_task, insert_run, read_plan, read_task, runs, with_last_run};
+use super::{draft_of_task, insert_run, read_plan, read_task, runs, with_last_run};
 use crate::rules::tasks::{
-    CheckedTask, PauseReason, TASKS_PER_GROUP_MAX, TaskDraft, TaskEdit, TaskRefusal, TaskRunState,
-    apply_task_edit, check_task,
+    CheckedTask, TASKS_PER_GROUP_MAX, TaskDraft, TaskEdit, TaskRefusal, apply_task_edit, check_task,
 };
 use crate::schedule::DueRun;
-use crate::types::{ChatId, GroupName};
+use crate::types::{ChatId, GroupName, PauseReason, Task, TaskState};
 
 impl Store {
     /// Keeps a new task of a group. `home` is the zone of a task that names none.
@@ -43,8 +42,9 @@ impl Store {
             ensure!(count < TASKS_PER_GROUP_MAX, TaskRefusal::TooMany);
             transaction
                 .prepare_cached(
-                    "INSERT INTO tasks (group_name, text, schedule, zone, late, max_tokens, next_at, created_at)
-                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8)",
+                    "INSERT INTO tasks (group_name, text, schedule, zone, late, max_tokens, next_at, created_at,
+                                        context, only_if)
+                     VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10)",
                 )?
                 .execute(params![
                     group.as_str(),
@@ -54,7 +54,9 @@ impl Store {
                     checked.late.to_string(),
                     checked.max_tokens.map(u64::cast_signed),
                     to_unix_millis(checked.next_at),
-                    to_unix_millis(now)
+                    to_unix_millis(now),
+                    checked.context.name(),
+                    checked.only_if
                 ])?;
             let task = find_task(&transaction, transaction.last_insert_rowid())?;
             transaction.commit()?;
@@ -163,7 +165,7 @@ impl Store {
             ensure!(!runs::has_open_run(&transaction, id)?, TaskRefusal::RunIsOpen);
             let due_at = Timestamp::from_second(now.as_second())?;
             let run = DueRun { due_at, late_by: SignedDuration::ZERO };
-            let inserted = insert_run(&transaction, &task, &chat, run, TaskRunState::Due, now)?;
+            let inserted = insert_run(&transaction, &task, &chat, run, None, now)?;
             ensure!(inserted, TaskRefusal::RunIsOpen);
             let task = find_task(&transaction, id)?;
             transaction.commit()?;
@@ -184,7 +186,8 @@ fn write_edit(connection: &Connection, id: i64, checked: &CheckedTask) -> Result
         .prepare_cached(
             "UPDATE tasks SET text = ?2, schedule = ?3, zone = ?4, late = ?5, max_tokens = ?6,
                               next_at = iif(state = 'paused', NULL, ?7),
-                              state = iif(state = 'paused', state, 'active')
+                              state = iif(state = 'paused', state, 'active'), context = ?8,
+                              only_if = ?9
              WHERE id = ?1",
         )?
         .execute(params![
@@ -194,7 +197,9 @@ fn write_edit(connection: &Connection, id: i64, checked: &CheckedTask) -> Result
             checked.zone_name(),
             checked.late.to_string(),
             checked.max_tokens.map(u64::cast_signed),
-            to_unix_millis(checked.next_at)
+            to_unix_millis(checked.next_at),
+            checked.context.name(),
+            checked.only_if
         ])?;
     Ok(())
 }

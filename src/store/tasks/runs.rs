@@ -8,11 +8,10 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::outbox::enqueue;
 use super::super::{Reply, Store, from_unix_millis, to_unix_millis};
 use crate::rules::Rules;
-use crate::rules::tasks::{
-    PauseReason, TaskAfterRun, TaskRunState, after_task_run, late_by, limited_run_notice,
-};
+use crate::rules::inbox::own_text_for_agent;
+use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
 use crate::schedule::{LateRule, parse_zone};
-use crate::types::{ChatId, TokenUsage, TurnId};
+use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, TaskRunState, TokenUsage, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
 pub(super) const TASK_SENDER: &str = "task:";
@@ -22,10 +21,26 @@ pub fn task_id_of_sender(sender: &str) -> i64 {
     sender.strip_prefix(TASK_SENDER).and_then(|id| id.parse().ok()).unwrap_or_default()
 }
 
+/// Characters that are kept of what a run has said: as much as a prompt tells of one text.
+const LAST_ANSWER_MAX_CHARS: usize = 8_000;
 /// How many of the newest rows of `inbox` are looked at for those of a turn.
 const ROWS_LOOKED_AT: i64 = 2_000;
 
 impl Store {
+    /// Notes why the runs of a turn do not do their work; its end says what becomes of them.
+    pub async fn record_run_reason(&self, turn: TurnId, why: RunReason) -> Result<()> {
+        self.with_connection(move |connection| {
+            connection
+                .prepare_cached(
+                    "UPDATE task_runs INDEXED BY task_runs_running SET why = ?2
+                     WHERE state = 'running' AND turn = ?1",
+                )?
+                .execute(params![turn.0, why.name()])?;
+            Ok(())
+        })
+        .await
+    }
+
     /// Skips the runs that have waited for an agent for longer than the rules of their tasks allow: at the
     /// start, before anybody is woken for them.
     pub async fn skip_runs_that_are_too_late(&self, now: Timestamp) -> Result<()> {
@@ -45,7 +60,7 @@ impl Store {
                     continue;
                 }
                 transaction.execute("UPDATE inbox SET state = 'done' WHERE task_run = ?1", [run])?;
-                end_run(&transaction, run, TaskRunState::Skipped, 0, now)?;
+                end_run(&transaction, run, RunEnd::skipped(RunReason::Late), now)?;
             }
             transaction.commit()?;
             Ok(())
@@ -121,7 +136,10 @@ pub fn follow_turn_end(
             "parked" => TaskRunState::Failed,
             _ => TaskRunState::Due,
         };
-        end_run(connection, run, end, tokens, now)?;
+        if end == TaskRunState::Answered {
+            keep_last_answer(connection, (turn, chat), run, now)?;
+        }
+        end_run(connection, run, RunEnd { state: end, tokens, why: None }, now)?;
     }
     // A row whose task was cancelled meanwhile is not tried again.
     connection
@@ -131,6 +149,48 @@ pub fn follow_turn_end(
                AND NOT EXISTS (SELECT 1 FROM task_runs WHERE task_runs.id = task_run)",
         )?
         .execute([chat.as_str()])?;
+    Ok(())
+}
+
+/// What the earlier runs of an isolated run's task have said: the latest that said something.
+pub fn read_last_answer(connection: &Connection, run: i64) -> Result<Option<LastAnswer>> {
+    let known = connection
+        .prepare_cached(
+            "SELECT last_answer, last_answer_at FROM task_runs JOIN tasks ON tasks.id = task
+             WHERE task_runs.id = ?1 AND last_answer IS NOT NULL AND last_answer_at IS NOT NULL",
+        )?
+        .query_row([run], |row| Ok(LastAnswer { text: row.get(0)?, said_at: from_unix_millis(row.get(1)?) }))
+        .optional()?;
+    Ok(known)
+}
+
+/// Keeps what the turn of an isolated run has said in its chat, for the next run of its task.
+fn keep_last_answer(
+    connection: &Connection,
+    (turn, chat): (TurnId, &ChatId),
+    run: i64,
+    now: Timestamp,
+) -> Result<()> {
+    let mut said = connection.prepare_cached(
+        "SELECT text, path FROM outbox INDEXED BY outbox_turn
+         WHERE turn = ?1 AND chat = ?2 AND kind IN ('text', 'file')
+           AND EXISTS (SELECT 1 FROM turns WHERE turns.id = ?1 AND context = 'isolated') ORDER BY id",
+    )?;
+    let said = said
+        .query_map(params![turn.0, chat.as_str()], |row| {
+            Ok(own_text_for_agent(row.get(0)?, row.get::<_, Option<String>>(1)?.as_deref()))
+        })?
+        .collect::<rusqlite::Result<Vec<_>>>()?;
+    if said.is_empty() {
+        return Ok(());
+    }
+    let text: String = said.join("\n\n").chars().take(LAST_ANSWER_MAX_CHARS).collect();
+    connection
+        .prepare_cached(
+            "UPDATE tasks SET last_answer = ?2, last_answer_at = ?3
+             WHERE id = (SELECT task FROM task_runs WHERE id = ?1)",
+        )?
+        .execute(params![run, text, to_unix_millis(now)])?;
     Ok(())
 }
 
@@ -145,7 +205,7 @@ pub fn abandon_claimed_runs(connection: &Connection, chat: Option<&ChatId>, now:
         .query_map([chat.map(ChatId::as_str)], |row| row.get(0))?
         .collect::<rusqlite::Result<Vec<i64>>>()?;
     for run in runs {
-        end_run(connection, run, TaskRunState::Unknown, 0, now)?;
+        end_run(connection, run, RunEnd { state: TaskRunState::Unknown, tokens: 0, why: None }, now)?;
     }
     Ok(())
 }
@@ -166,8 +226,8 @@ pub fn fail_waiting_runs(
         statement.query_map([chat.as_str()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
     for run in &runs {
         connection
-            .prepare_cached("UPDATE task_runs SET state = 'failed', ended_at = ?2 WHERE id = ?1")?
-            .execute(params![run, to_unix_millis(now)])?;
+            .prepare_cached("UPDATE task_runs SET state = 'failed', ended_at = ?2, why = ?3 WHERE id = ?1")?
+            .execute(params![run, to_unix_millis(now), RunReason::DailyTokens.name()])?;
         let (task, text, zone, due_at): (i64, String, String, i64) = connection
             .prepare_cached(
                 "SELECT tasks.id, tasks.text, tasks.zone, due_at FROM task_runs JOIN tasks ON tasks.id = task
@@ -192,21 +252,79 @@ pub fn stop_runs_of_chat(connection: &Connection, chat: &ChatId, now: Timestamp)
     let runs =
         statement.query_map([chat.as_str()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
     for run in runs {
-        end_run(connection, run, TaskRunState::Skipped, 0, now)?;
+        end_run(connection, run, RunEnd::skipped(RunReason::Stopped), now)?;
     }
     Ok(())
 }
 
+/// Ends the runs of a turn whose task's command has said that there is nothing to do.
+pub fn skip_runs_of_turn(connection: &Connection, turn: TurnId, now: Timestamp) -> Result<()> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id FROM task_runs INDEXED BY task_runs_running WHERE state = 'running' AND turn = ?1",
+    )?;
+    let runs = statement.query_map([turn.0], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
+    for run in runs {
+        end_run(connection, run, RunEnd::skipped(RunReason::Condition), now)?;
+    }
+    Ok(())
+}
+
+/// How many tokens a run may still use, if its task limits them.
+pub fn read_tokens_left(connection: &Connection, run: i64) -> Result<Option<u64>> {
+    let left: Option<Option<i64>> = connection
+        .prepare_cached(
+            "SELECT max(max_tokens - task_runs.tokens, 0) FROM task_runs JOIN tasks ON tasks.id = task
+             WHERE task_runs.id = ?1",
+        )?
+        .query_row([run], |row| row.get(0))
+        .optional()?;
+    Ok(left.flatten().map(i64::cast_unsigned))
+}
+
+/// The command of a run's task.
+pub fn read_only_if(connection: &Connection, run: i64) -> Result<Option<String>> {
+    let command = connection
+        .prepare_cached(
+            "SELECT only_if FROM task_runs JOIN tasks ON tasks.id = task WHERE task_runs.id = ?1",
+        )?
+        .query_row([run], |row| row.get(0))
+        .optional()?;
+    Ok(command.flatten())
+}
+
+/// Where a run is after a turn.
+#[derive(Clone, Copy, Debug)]
+struct RunEnd {
+    state: TaskRunState,
+    /// What it has used, beside what it had used before.
+    tokens: u64,
+    /// Without one, the reason stays that was noted.
+    why: Option<RunReason>,
+}
+
+impl RunEnd {
+    fn skipped(why: RunReason) -> Self {
+        Self { state: TaskRunState::Skipped, tokens: 0, why: Some(why) }
+    }
+}
+
 /// Writes where a run is after a turn, and what follows for its task.
-fn end_run(connection: &Connection, run: i64, end: TaskRunState, tokens: u64, now: Timestamp) -> Result<()> {
-    let is_over = !matches!(end, TaskRunState::Due | TaskRunState::Running);
+fn end_run(connection: &Connection, run: i64, end: RunEnd, now: Timestamp) -> Result<()> {
+    let RunEnd { state, tokens, why } = end;
+    let is_over = !matches!(state, TaskRunState::Due | TaskRunState::Running);
     let task: Option<(i64, u64)> = connection
         .prepare_cached(
-            "UPDATE task_runs SET state = ?2, tokens = tokens + ?3, ended_at = ?4 WHERE id = ?1
-             RETURNING task, tokens",
+            "UPDATE task_runs SET state = ?2, tokens = tokens + ?3, ended_at = ?4, why = coalesce(?5, why)
+             WHERE id = ?1 RETURNING task, tokens",
         )?
         .query_row(
-            params![run, end.name(), tokens.cast_signed(), is_over.then(|| to_unix_millis(now))],
+            params![
+                run,
+                state.name(),
+                tokens.cast_signed(),
+                is_over.then(|| to_unix_millis(now)),
+                why.map(RunReason::name)
+            ],
             |row| Ok((row.get(0)?, row.get::<_, i64>(1)?.cast_unsigned())),
         )
         .optional()?;
@@ -220,7 +338,7 @@ fn end_run(connection: &Connection, run: i64, end: TaskRunState, tokens: u64, no
             let max_tokens = row.get::<_, Option<i64>>(1)?.map(i64::cast_unsigned);
             Ok((row.get(0)?, max_tokens, row.get::<_, bool>(2)?))
         })?;
-    let TaskAfterRun { failures, pause } = after_task_run(end, failures, tokens, max_tokens);
+    let TaskAfterRun { failures, pause } = after_task_run(state, failures, tokens, max_tokens);
     connection
         .prepare_cached("UPDATE tasks SET failures = ?2 WHERE id = ?1")?
         .execute(params![task, failures])?;

@@ -108,7 +108,8 @@ async fn a_run_is_told_beside_messages_and_only_people_are_answered() {
     let now = at("2026-12-01T13:30:00Z");
     let claim = world.store.claim_pending_rows(&world.family, Engine::KimiCode, now).await.unwrap().unwrap();
     let late_by = SignedDuration::from_mins(30);
-    assert_eq!(claim.messages[1].author, PromptAuthor::Task { id: task.id, late_by });
+    let author = PromptAuthor::Task { id: task.id, late_by, last_answer: None, output: None };
+    assert_eq!(claim.messages[1].author, author);
     assert_eq!(claim.messages[1].sent_at, at("2026-12-01T13:00:00Z"));
     assert_eq!(claim.called_by, Some(claim.rows[0]));
     assert_eq!(claim.senders, [(SenderId::new("ana@s.whatsapp.net"), vec![MessageId::new("m1")])]);

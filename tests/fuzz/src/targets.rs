@@ -120,6 +120,7 @@ pub fn engine(data: &[u8]) {
         for request in [
             Request::Prompt(EngineInput::from_text("<context")),
             Request::Steer(EngineInput::from_text("<context")),
+            Request::Compact,
             Request::Cancel,
         ] {
             agent.queue_request(request);

@@ -7,8 +7,10 @@ use std::sync::{Arc, Mutex, MutexGuard};
 use std::time::Duration;
 
 use nanokimi::container::{
-    AgentMemory, ContainerExit, ContainerSpec, Containers, DaemonUser, RunningContainer,
+    AgentMemory, CommandResult, ContainerExit, ContainerSpec, Containers, DaemonUser, RunningContainer,
+    ShellCommand,
 };
+use nanokimi::rules::tasks::CommandEnd;
 use nanokimi::types::{Engine, Failure, GroupName, InstallId, Trouble};
 use serde_json::{Value, json};
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
@@ -72,6 +74,9 @@ struct State {
     tries: usize,
     launches: Vec<ContainerSpec>,
     panics_at_removal: bool,
+    /// How the next commands end, and after how long.
+    command_ends: VecDeque<(CommandResult, Duration)>,
+    commands: Vec<String>,
     memory: AgentMemory,
 }
 
@@ -135,6 +140,17 @@ impl ScriptedDocker {
     /// All launches from now on do this.
     pub fn usually(&self, behaviour: Behaviour) {
         self.state().usual = Some(behaviour);
+    }
+
+    /// The next command that is run in a container prints this and ends so, after a while.
+    pub fn next_command(&self, end: CommandEnd, output: &str, after: Duration) {
+        let result = CommandResult { end, output: output.to_owned() };
+        self.state().command_ends.push_back((result, after));
+    }
+
+    /// The commands that were run in containers.
+    pub fn commands(&self) -> Vec<String> {
+        self.state().commands.clone()
     }
 
     /// The next removal of a container panics, once.
@@ -231,6 +247,18 @@ impl Containers for ScriptedDocker {
     async fn fetch_daemon_user(&self) -> anyhow::Result<DaemonUser> {
         self.ping_docker().await?;
         Ok(DaemonUser::Rootless)
+    }
+
+    async fn run_command(&self, container: &str, command: &ShellCommand) -> anyhow::Result<CommandResult> {
+        self.ping_docker().await?;
+        let (result, after) = {
+            let mut state = self.state();
+            assert!(state.running.contains_key(container), "a command is run in a running container");
+            state.commands.push(command.line.clone());
+            state.command_ends.pop_front().expect("the story says how a command ends")
+        };
+        tokio::time::sleep(after).await;
+        Ok(result)
     }
 
     async fn measure_group_memory(&self, _: Vec<(GroupName, PathBuf)>) -> AgentMemory {
