@@ -69,7 +69,8 @@ fn text_parts(content: &Value) -> Vec<String> {
 
 /// What was said in one part of a user message.
 fn messages_in_part(part: &str) -> Vec<String> {
-    let part = without_elements(part, "system-reminder");
+    // What was said before needs no answer.
+    let part = without_elements(&without_elements(part, "system-reminder"), "earlier");
     // What a task says comes as a message does.
     let mut messages = find_elements(&part, "message");
     messages.extend(find_elements(&part, "task"));
@@ -229,6 +230,13 @@ mod tests {
             (
                 json!("<messages><task id=\"1\" time=\"10:00\">SAY good morning</task></messages>"),
                 vec!["SAY good morning"],
+            ),
+            (
+                json!(
+                    "<earlier>\n<task id=\"1\">SAY good night</task>\n</earlier>\n<messages><message id=\"1\">SAY hi\
+                     </message></messages>"
+                ),
+                vec!["SAY hi"],
             ),
             (
                 json!(

@@ -477,7 +477,12 @@ fn tasks_add() {
                                  of TZ
           --late <RULE>          What to do about a time that passed unseen: "skip", "once" or "within
                                  2h"; a new task has "once"
-          --max-tokens <NUMBER>  Pause it when a run used more tokens than this; "none" is no limit
+          --context <CONTEXT>    What it knows: "group", the chat's own conversation, which a new task
+                                 has, or "isolated", a fresh one each time, with its last answer
+          --only-if <COMMAND>    A command of its container that is run first: with exit code 0 the task
+                                 runs, with another one this time is skipped; "" is no command
+          --max-tokens <NUMBER>  End a run that uses more tokens than this, and pause the task; "none"
+                                 is no limit
           --home <FOLDER>        The folder of this install [default: NANOKIMI_HOME, else this folder if
                                  it is one, else ~/nanokimi]
       -h, --help                 Print help
