@@ -16,6 +16,7 @@ mod files;
 mod image;
 mod isolation;
 mod kimi_code;
+mod lent_folders;
 mod login;
 mod pictures;
 mod program;
