@@ -1,13 +1,15 @@
 //! The folders of an install on disk: made if they are missing, never changed if they are there. `beneath`
 //! reaches into those that belong to agents, `tree` walks and removes what agents have made, `usage` counts
-//! it, `extra` looks at folders that the owner lends, `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all
-//! of them read. `found` tells an install from what agents may have made.
+//! it, `state` tells whether it has changed, `extra` looks at folders that the owner lends, `set_aside` moves
+//! away what keeps an engine from starting, and `shared` copies for each group what all of them read. `found`
+//! tells an install from what agents may have made.
 
 mod beneath;
 mod extra;
 mod found;
 mod set_aside;
 mod shared;
+mod state;
 mod tree;
 mod usage;
 
@@ -24,9 +26,8 @@ pub use beneath::{
 pub use extra::{AllowlistPlace, FolderDecision, decide_extra_folders, is_folder_in_place};
 pub use found::is_install_folder;
 pub use set_aside::SetAsideTrial;
-pub use shared::{
-    GlobalFolderState, copy_shared_files, empty_trash, global_folder_state, replace_with_empty_folder,
-};
+pub use shared::{copy_shared_files, empty_trash, global_folder_state, replace_with_empty_folder};
+pub use state::{FolderState, skills_folder_state};
 pub use usage::{DiskUsage, measure_disk_usage};
 
 use crate::paths::Paths;
@@ -41,6 +42,8 @@ const ENV_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The name of a group's prompt file.
 const PROMPT_FILE: &str = "KIMI.md";
+/// The name of the folder of a group's skills.
+pub const SKILLS_FOLDER: &str = "skills";
 
 /// Makes the folders and files that every install has.
 ///

@@ -24,6 +24,7 @@ mod prompts;
 mod recovery;
 mod secrets;
 mod shared_login;
+mod skills;
 mod soak;
 mod steering;
 mod tools;
