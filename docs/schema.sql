@@ -339,9 +339,6 @@ CREATE TABLE kept_sessions (
     UNIQUE (group_name, name)
 ) STRICT;
 
--- What a turn has said.
-CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;
-
 -- The questions to the owner in the main channel, and how each has ended. asker: the group whose agent has asked, with the
 -- chat that it had then; NULL if nanokimi itself has. action, target_chat, target_group, text: what is done if the owner
 -- allows it. about: the chat or the person, as the question calls it. question_id: the question's message, which the
@@ -363,3 +360,6 @@ CREATE TABLE approvals (
 ) STRICT;
 CREATE INDEX approvals_open ON approvals (expires_at) WHERE state = 'open';
 CREATE INDEX approvals_chat ON approvals (target_chat) WHERE action = 'serve_chat';
+
+-- What a turn has said.
+CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;

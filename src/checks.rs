@@ -4,6 +4,7 @@
 
 mod kernel;
 mod kimi;
+mod lent_folders;
 mod words;
 
 use std::io;
@@ -13,6 +14,7 @@ use anyhow::Result;
 use jiff::tz::TimeZone;
 
 pub use kimi::check_kimi_account;
+pub use lent_folders::check_lent_folders;
 pub use words::{describe_docker_error, render_error, render_time};
 
 use crate::bridge::whatsapp::WhatsAppBridge;

@@ -1,13 +1,15 @@
 //! The folders of an install on disk: made if they are missing, never changed if they are there. `beneath`
 //! reaches into those that belong to agents, `tree` walks and removes what agents have made, `usage` counts
-//! it, `extra` looks at folders that the owner lends, `set_aside` moves away what keeps an engine from starting, and `shared` copies for each group what all
-//! of them read. `found` tells an install from what agents may have made.
+//! it, `state` tells whether it has changed, `extra` looks at folders that the owner lends, `set_aside` moves
+//! away what keeps an engine from starting, and `shared` copies for each group what all of them read. `found`
+//! tells an install from what agents may have made.
 
 mod beneath;
 mod extra;
 mod found;
 mod set_aside;
 mod shared;
+mod state;
 mod tree;
 mod usage;
 
@@ -25,9 +27,9 @@ pub use extra::{AllowlistPlace, FolderDecision, decide_extra_folders, is_folder_
 pub use found::is_install_folder;
 pub use set_aside::SetAsideTrial;
 pub use shared::{
-    GlobalFolderState, copy_shared_files, discard_isolated_sessions, empty_trash, global_folder_state,
-    replace_with_empty_folder,
+    copy_shared_files, discard_isolated_sessions, empty_trash, global_folder_state, replace_with_empty_folder,
 };
+pub use state::{FolderState, skills_folder_state};
 pub use usage::{DiskUsage, measure_disk_usage};
 
 use crate::paths::Paths;
@@ -42,6 +44,8 @@ const ENV_FILE_MAX_BYTES: u64 = 1024 * 1024;
 
 /// The name of a group's prompt file.
 const PROMPT_FILE: &str = "KIMI.md";
+/// The name of the folder of a group's skills.
+pub const SKILLS_FOLDER: &str = "skills";
 
 /// A file that stands nowhere on the disk, with this content, to be read from its beginning.
 pub fn file_in_memory(content: &[u8]) -> io::Result<File> {

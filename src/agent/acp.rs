@@ -1,9 +1,13 @@
 //! The Agent Client Protocol, version 1, as a pure machine: the engine is the agent, nanokimi its client.
 //!
 //! ```text
-//!   initialize ─▶ session/list ─▶ session/resume, the newest of the work folder ─▶ ready
-//!                       └────────▶ session/new, if there is none ────────────────────┘
+//!   initialize ─▶ session/list ─▶ session/resume, the newest of the work folder ─▶ its model ─▶ ready
+//!                       └────────▶ session/new, if there is none ────────────────────────────────┘
 //! ```
+//!
+//! A session that is resumed is told the model that it has. For the agent-runner has taken the engine's
+//! profile out of its history, and so the engine makes the system prompt anew, with the instructions and
+//! skills of today.
 //!
 //! The engine chooses the ids of its sessions, and what it keeps on disk is the truth: the host remembers no
 //! id. The engine's requests are always answered: an unanswered one holds its turn for ever.
@@ -23,8 +27,8 @@ use agent_client_protocol::v1::schema::{
     InitializeRequest, InitializeResponse, ListSessionsRequest, ListSessionsResponse, McpServer,
     McpServerHttp, NewSessionRequest, NewSessionResponse, PermissionOptionKind, PromptRequest,
     PromptResponse, RequestPermissionOutcome, RequestPermissionRequest, RequestPermissionResponse,
-    ResumeSessionRequest, SelectedPermissionOutcome, SessionId, SessionNotification, SessionUpdate,
-    StopReason,
+    ResumeSessionRequest, ResumeSessionResponse, SelectedPermissionOutcome, SessionConfigKind, SessionId,
+    SessionNotification, SessionUpdate, SetSessionConfigOptionRequest, StopReason,
 };
 use base64::prelude::{BASE64_STANDARD, Engine as _};
 use serde::de::DeserializeOwned;
@@ -57,6 +61,7 @@ const REMARKS: [&str; 4] = [
 const INITIALIZE: &str = "initialize";
 const LIST: &str = "list";
 const RESUME: &str = "resume";
+const MODEL: &str = "model";
 const NEW: &str = "new";
 
 /// The host's tools, as the engine reaches them: the port of the container that leads to the egress proxy
@@ -185,15 +190,25 @@ impl AcpProtocol {
                 }
             }
             (AcpStage::Opening { resumed: Some(session) }, RESUME) => match outcome {
-                Ok(_) => {
+                Ok(result) => {
                     let session = session.clone();
-                    self.mark_session_ready(session)
+                    match model_request(&session, result) {
+                        Some(request) => Incoming::Answer(request),
+                        None => self.mark_session_ready(session),
+                    }
                 }
                 Err(error) => {
                     error.log_as("The engine cannot go on with its history and begins a new one");
                     self.request_new_session()
                 }
             },
+            (AcpStage::Opening { resumed: Some(session) }, MODEL) => {
+                if let Err(error) = outcome {
+                    error.log_as("The engine goes on with the instructions of an earlier start");
+                }
+                let session = session.clone();
+                self.mark_session_ready(session)
+            }
             (AcpStage::Opening { .. }, NEW) => match outcome.map(parse_json_value::<NewSessionResponse>) {
                 Ok(Some(new)) => self.mark_session_ready(new.session_id),
                 Ok(None) => Incoming::Lost(EngineLoss::NeverReady { said: "no session".to_owned() }),
@@ -447,6 +462,18 @@ impl Protocol for AcpProtocol {
     }
 }
 
+/// The request that tells a resumed session the model that it has; `None` if it has none.
+fn model_request(session: &SessionId, resumed: Value) -> Option<String> {
+    let options = parse_json_value::<ResumeSessionResponse>(resumed)?.config_options?;
+    let option = options.into_iter().find(|option| &*option.id.0 == MODEL)?;
+    let SessionConfigKind::Select(select) = option.kind else { return None };
+    if select.current_value.0.is_empty() {
+        return None;
+    }
+    let request = SetSessionConfigOptionRequest::new(session.clone(), option.id, select.current_value);
+    Some(encode_rpc_request(MODEL, AGENT_METHOD_NAMES.session_set_config_option, request))
+}
+
 fn handshake_failure(error: &RpcError) -> Incoming {
     Incoming::Lost(EngineLoss::NeverReady { said: error.excerpt() })
 }
@@ -635,6 +662,33 @@ mod tests {
             panic!()
         };
         assert!(prompt.contains("session_new"), "{prompt}");
+    }
+
+    #[test]
+    fn a_resumed_session_is_told_its_model() {
+        let resumed = br#"{"jsonrpc":"2.0","id":"resume","result":{"configOptions":[{"type":"select","id":"model","name":"Model","category":"model","currentValue":"kimi-for-coding","options":[{"value":"kimi-for-coding","name":"kimi-for-coding"}]},{"type":"select","id":"thinking","name":"Thinking","category":"thought_level","currentValue":"on","options":[{"value":"on","name":"On"}]}]}}"#;
+        let told = br#"{"jsonrpc":"2.0","id":"model","result":{"configOptions":[]}}"#;
+        let refused = br#"{"jsonrpc":"2.0","id":"model","error":{"code":-32603,"message":"no such model"}}"#;
+        for answer in [&told[..], &refused[..]] {
+            let (mut acp, _) = AcpProtocol::start_handshake("/w");
+            acp.handle_line(GREETED.as_bytes());
+            acp.handle_line(TWO_FOUND.as_bytes());
+            let model = answered(acp.handle_line(resumed));
+            assert_eq!(model["method"], "session/set_config_option");
+            assert_eq!(
+                model["params"],
+                json!({"sessionId": "session_new", "configId": "model", "value": "kimi-for-coding"})
+            );
+            assert_eq!(acp.handle_line(answer), Incoming::Event(AgentEvent::Ready));
+        }
+        let (mut acp, _) = AcpProtocol::start_handshake("/w");
+        acp.handle_line(GREETED.as_bytes());
+        acp.handle_line(TWO_FOUND.as_bytes());
+        let without = resumed.to_vec();
+        let without = String::from_utf8(without)
+            .unwrap()
+            .replace(r#""currentValue":"kimi-for-coding""#, r#""currentValue":"""#);
+        assert_eq!(acp.handle_line(without.as_bytes()), Incoming::Event(AgentEvent::Ready));
     }
 
     #[test]

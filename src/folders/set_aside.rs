@@ -12,15 +12,16 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result};
 use rustix::io::Errno;
 
-use super::create_private_folder;
 use super::shared::move_to_trash;
 use super::tree::move_regaining_rights;
+use super::{SKILLS_FOLDER, create_private_folder};
 use crate::paths::Paths;
 use crate::types::GroupName;
 
-/// What the engines read in the work folder before anybody has said a word. (Our own `KIMI.md` is read in a
-/// way that nothing can be in.)
-const READ_AT_START: [&str; 9] = [
+/// What is read in the work folder before anybody has said a word: by the engines, and `skills` by the
+/// agent-runner, which offers them only what is good of it. (`KIMI.md` is read in a way that nothing can be
+/// in.)
+const READ_AT_START: [&str; 10] = [
     "AGENTS.md",
     "agents.md",
     ".agents",
@@ -30,6 +31,7 @@ const READ_AT_START: [&str; 9] = [
     ".kimi-code",
     ".mcp.json",
     "mcp.json",
+    SKILLS_FOLDER,
 ];
 /// The histories, as they are called once they are set aside.
 const SESSIONS: &str = "sessions";
@@ -159,6 +161,7 @@ mod tests {
         fs::write(sessions.join("context.jsonl"), "spoiled").unwrap();
         fs::write(paths.group_folder(&family).join("AGENTS.md"), [0xff]).unwrap();
         symlink("/etc", paths.group_folder(&family).join(".kimi")).unwrap();
+        fs::create_dir_all(paths.group_folder(&family).join("skills/bread")).unwrap();
         fs::write(paths.group_folder(&family).join("list.txt"), "milk").unwrap();
         (root, paths, family, sessions)
     }
@@ -181,8 +184,14 @@ mod tests {
             (vec![], vec!["list.txt".to_owned()])
         );
         let (place, names) = aside.keep_aside().unwrap();
-        assert_eq!((place.as_str(), names), ("data/agents/family/set-aside/1", vec!["AGENTS.md", ".kimi"]));
-        assert_eq!(list(&paths.set_aside_folder(&family).join("1")), [".kimi", "AGENTS.md", "sessions"]);
+        assert_eq!(
+            (place.as_str(), names),
+            ("data/agents/family/set-aside/1", vec!["AGENTS.md", ".kimi", "skills"])
+        );
+        assert_eq!(
+            list(&paths.set_aside_folder(&family).join("1")),
+            [".kimi", "AGENTS.md", "sessions", "skills"]
+        );
         for number in 2..=5 {
             let aside = SetAsideTrial::begin_trial(&paths, &family, &sessions).unwrap();
             assert_eq!(aside.keep_aside().unwrap().0, format!("data/agents/family/set-aside/{number}"));
@@ -199,7 +208,8 @@ mod tests {
         // Also after a kill.
         SetAsideTrial::resume_trial(&paths, &family, &sessions).unwrap().unwrap().undo_trial().unwrap();
         assert_eq!(list(&sessions), ["context.jsonl"]);
-        assert_eq!(list(&paths.group_folder(&family)), [".kimi", "AGENTS.md", "list.txt"]);
+        assert_eq!(list(&paths.group_folder(&family)), [".kimi", "AGENTS.md", "list.txt", "skills"]);
+        assert!(paths.group_folder(&family).join("skills/bread").is_dir());
         assert_eq!(fs::read(paths.group_folder(&family).join("AGENTS.md")).unwrap(), [0xff]);
         assert_eq!(SetAsideTrial::resume_trial(&paths, &family, &sessions).unwrap(), None);
     }
@@ -255,6 +265,6 @@ mod tests {
         let aside = SetAsideTrial::resume_trial(&paths, &family, &sessions).unwrap().unwrap();
         assert_eq!(list(&paths.group_folder(&family)), ["list.txt"]);
         assert_eq!(list(&sessions), ["new"], "what was moved before is not moved again");
-        assert_eq!(aside.keep_aside().unwrap().1, ["AGENTS.md", ".kimi"]);
+        assert_eq!(aside.keep_aside().unwrap().1, ["AGENTS.md", ".kimi", "skills"]);
     }
 }

@@ -7,7 +7,6 @@
 use std::collections::HashMap;
 use std::ffi::OsStr;
 use std::fs::{self, File, OpenOptions};
-use std::hash::{DefaultHasher, Hash, Hasher};
 use std::io::{self, ErrorKind, Read};
 use std::os::fd::{AsFd, BorrowedFd};
 use std::os::unix::ffi::OsStrExt;
@@ -15,14 +14,15 @@ use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
-use rustix::fs::{FileType, Mode, OFlags, RenameFlags, ResolveFlags, Stat};
+use rustix::fs::{FileType, Mode, OFlags, RenameFlags, ResolveFlags};
 use rustix::io::Errno;
 
+use super::state::{FolderState, skills_folder_state};
 use super::tree::{
     RemovalResult, TreeEntry, WalkAction, WalkBounds, WalkResult, move_regaining_rights,
     open_folder_for_reading, remove_tree, walk_tree,
 };
-use super::{PROMPT_FILE, create_private_folder};
+use super::{PROMPT_FILE, SKILLS_FOLDER, create_private_folder};
 use crate::paths::Paths;
 use crate::types::{GroupName, Role};
 
@@ -34,15 +34,11 @@ const COPY_BOUNDS: WalkBounds = WalkBounds { entries: 2_000, depth: 16 };
 /// Most entries of the trash that one launch removes; 100 ms.
 const TRASH_PER_LAUNCH: u64 = 20_000;
 
-/// Tells one state of the global folder from another one, as far as a group's agent sees it.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct GlobalFolderState(u64);
-
 /// What the global folder holds now for an agent of this role: for the main channel, whose agent reads the
-/// folder itself, only its prompt; for all others everything that is copied. It is told by metadata; nothing
-/// is opened.
-pub fn global_folder_state(paths: &Paths, role: Role) -> GlobalFolderState {
-    let mut state = 0;
+/// folder itself, only its prompt and its skills; for all others everything that is copied. It is told by
+/// metadata; nothing is opened.
+pub fn global_folder_state(paths: &Paths, role: Role) -> FolderState {
+    let mut state = FolderState::default();
     let bounds = match role {
         Role::Main => WalkBounds { depth: 1, ..COPY_BOUNDS },
         Role::Member => COPY_BOUNDS,
@@ -52,30 +48,21 @@ pub fn global_folder_state(paths: &Paths, role: Role) -> GlobalFolderState {
             WalkAction::PassBy
         }
         Role::Main | Role::Member => {
-            state = add_entry_hash(state, entry);
+            state.add_entry(entry);
             WalkAction::Enter
         }
     });
-    GlobalFolderState(if walked.is_ok() { state } else { 0 })
-}
-
-/// One more entry, in any order.
-fn add_entry_hash(state: u64, entry: &TreeEntry<'_>) -> u64 {
-    let Stat { st_ino, st_size, st_mtime, st_mtime_nsec, .. } = entry.stat;
-    let mut hasher = DefaultHasher::new();
-    (entry.folder_inode, entry.name.to_bytes(), st_ino).hash(&mut hasher);
-    // Of a folder, what is in it tells.
-    if entry.file_type() != FileType::Directory {
-        (st_size, st_mtime, st_mtime_nsec).hash(&mut hasher);
+    if role == Role::Main {
+        state.add_folder(skills_folder_state(&paths.global_folder().join(SKILLS_FOLDER)));
     }
-    state.wrapping_add(hasher.finish())
+    if walked.is_ok() { state } else { FolderState::default() }
 }
 
 /// Makes a group's copies anew, each in one step. Returns the state of the global folder from before.
 ///
 /// # Errors
 /// `config.toml` is missing, or there is no room.
-pub fn copy_shared_files(paths: &Paths, group: &GroupName, role: Role) -> Result<GlobalFolderState> {
+pub fn copy_shared_files(paths: &Paths, group: &GroupName, role: Role) -> Result<FolderState> {
     let state = global_folder_state(paths, role);
     create_private_folder(&paths.agent_folder(group))?;
     copy_engine_config(&paths.engine_config_file(), &paths.agent_config_file(group))?;
@@ -493,6 +480,11 @@ mod tests {
         let after_the_prompt = states();
         assert_ne!(after_the_prompt[0], after_a_file[0]);
         assert_ne!(after_the_prompt[1], after_a_file[1]);
+        fs::create_dir_all(paths.global_folder().join("skills/bread")).unwrap();
+        fs::write(paths.global_folder().join("skills/bread/SKILL.md"), "Knead.").unwrap();
+        let after_a_skill = states();
+        assert_ne!(after_a_skill[0], after_the_prompt[0]);
+        assert_ne!(after_a_skill[1], after_the_prompt[1]);
     }
 
     #[test]

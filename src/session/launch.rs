@@ -19,7 +19,7 @@ use crate::agent::{Agent, AgentEvent};
 use crate::container::spec::SearchServices;
 use crate::container::{ContainerExit, Containers, DaemonUser, RunningContainer, image, spec};
 use crate::egress::{self, EgressProxy, ToolCall};
-use crate::folders::GlobalFolderState;
+use crate::folders::FolderState;
 use crate::login::config_toml;
 use crate::panics::run_blocking;
 use crate::paths::{ISOLATED_SESSIONS, Paths};
@@ -65,7 +65,7 @@ pub struct RunningEngine {
     group: Group,
     /// The session that it goes on with.
     session: EngineSession,
-    /// The group's prompt files as they were at the start.
+    /// The group's prompt files and skills as they were at the start.
     prompt_files: PromptFiles,
 }
 
@@ -103,7 +103,8 @@ impl RunningEngine {
     }
 
     /// Whether the group has changed since the engine was started. An engine has one turn in any case: an
-    /// agent that changes its prompt files again and again must not keep its chat from being answered.
+    /// agent that changes its prompt files or skills again and again must not keep its chat from being
+    /// answered.
     pub fn is_stale(&self, group: &Group, session: &EngineSession, paths: &Paths) -> bool {
         self.group != *group
             || !self.is_in_session(session)
@@ -111,13 +112,14 @@ impl RunningEngine {
     }
 }
 
-/// Which prompt files an engine was started with, and which copy of the global folder. Known by their
-/// metadata only: the files belong to the agent, which may have put anything in their place, so nanokimi
-/// never opens them.
+/// Which prompt files and skills an engine was started with, and which copy of the global folder. Known by
+/// their metadata only: the files belong to the agent, which may have put anything in their place, so
+/// nanokimi never opens them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct PromptFiles {
-    global: GlobalFolderState,
+    global: FolderState,
     group: Option<FileStamp>,
+    skills: FolderState,
 }
 
 /// Inode, size in bytes, and time of the last change in seconds and nanoseconds.
@@ -128,8 +130,13 @@ impl PromptFiles {
         Self::with_global_state(folders::global_folder_state(paths, group.role), paths, &group.name)
     }
 
-    fn with_global_state(global: GlobalFolderState, paths: &Paths, group: &GroupName) -> Self {
-        Self { global, group: read_file_stamp(&paths.group_folder(group).join("KIMI.md")) }
+    fn with_global_state(global: FolderState, paths: &Paths, group: &GroupName) -> Self {
+        let folder = paths.group_folder(group);
+        Self {
+            global,
+            group: read_file_stamp(&folder.join("KIMI.md")),
+            skills: folders::skills_folder_state(&folder.join(folders::SKILLS_FOLDER)),
+        }
     }
 }
 
@@ -280,7 +287,7 @@ struct PreparedLaunch {
     tool_calls: mpsc::Sender<ToolCall>,
     running_turn: watch::Sender<Option<RunningTurn>>,
     /// The global folder as it was when it was copied.
-    global: GlobalFolderState,
+    global: FolderState,
     lent: Vec<GrantedFolder>,
 }
 

@@ -1,5 +1,7 @@
 //! Groups that are not possible, and messages that a group would not answer.
 
+use std::fs;
+
 use insta::assert_snapshot;
 
 use crate::world::Home;
@@ -202,6 +204,31 @@ fn a_folder_is_lent_only_from_the_allowlist() {
     assert_snapshot!(lend("recipes"), @r#""recipes" is not the whole path of a folder, such as /srv/recipes or ~/recipes:rw"#);
     assert_snapshot!(home.refuses(&["groups", "set", "family", "--no-folder", "/srv/x"]), @"It has no folder /srv/x; `nanokimi groups list` shows those it has");
     assert_snapshot!(home.refuses(&["groups", "set", "--all", "--folder", "/srv/x"]), @"--folder and --no-folder are of one group; name it");
+}
+
+#[test]
+fn doctor_names_a_lent_folder_that_is_gone() {
+    let home = Home::new();
+    let lent = home.path("shared/recipes");
+    fs::create_dir_all(&lent).unwrap();
+    home.write(".config/nanokimi/mount-allowlist.json", r#"{"allowedRoots": [{"path": "~/shared"}]}"#);
+    let told = || {
+        let doctor = home.run(&["doctor"]).stdout;
+        let lines = doctor.lines().skip_while(|line| !line.contains("is lent"));
+        lines.take(2).collect::<Vec<_>>().join("\n")
+    };
+    assert_eq!(told(), "");
+    home.run(&["groups", "set", "family", "--folder", "~/shared/recipes"]).done();
+    assert!(
+        told().starts_with(
+            "ok       The group family is lent HOME/shared/recipes, as /workspace/extra/recipes\n"
+        )
+    );
+    fs::remove_dir(&lent).unwrap();
+    assert_snapshot!(told(), @"
+    warning  The group family is lent HOME/shared/recipes, but its agent does not see it: it is not there, or cannot be reached
+             → Mend that, or take the folder back with `nanokimi groups set family --no-folder PATH`
+    ");
 }
 
 #[test]

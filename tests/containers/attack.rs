@@ -336,6 +336,7 @@ impl Attack {
         ];
         let slow = [
             ("a skill that is not UTF-8", r"mkdir -p /workspace/group/.kimi/skills/x; printf '\xff' >/workspace/group/.kimi/skills/x/SKILL.md".to_owned()),
+            ("thousands of skills that are not UTF-8", r"mkdir /workspace/group/skills; cd /workspace/group/skills; mkdir $(seq -f bad%g 3000); for n in *; do printf '\xff' >$n/SKILL.md; done".to_owned()),
             ("a history of wrong types", format!(r#"for f in {sessions}; do printf '{{"role": 7, "content": {{"a": 1}}}}\n{{"role":"user","content":9}}\n' >$f/{history}; done"#)),
             ("a pipe for the log", format!("for f in {sessions}; do rm -rf $f/wire.jsonl; mkfifo $f/wire.jsonl; done")),
             ("a folder for the log", format!("for f in {sessions}; do rm -rf $f/wire.jsonl; mkdir $f/wire.jsonl; done")),

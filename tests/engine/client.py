@@ -108,6 +108,14 @@ class Home:
         self.write(self.group / "AGENTS.md", "Speak plainly.\n")
         skill = "---\nname: counting\ndescription: How to count.\n---\n\nCount slowly.\n"
         self.write(self.group / ".agents/skills/counting/SKILL.md", skill)
+        for folder, place in zip(self.skills, ("here", "elsewhere")):
+            skill = f"---\nname: \"bread\"\ndescription: \"How bread is baked {place}.\"\n---\n\nKnead it.\n"
+            self.write(folder / "bread/SKILL.md", skill)
+
+    @property
+    def skills(self):
+        """The folders in which the agent-runner copies the group's skills, and those of all."""
+        return [self.user / ".nanokimi/skills" / name for name in ("group", "global")]
 
     @property
     def logins(self):
@@ -140,6 +148,7 @@ class Home:
         api = self.model.url + API
         text = f"""default_model = "kimi-for-coding"
 default_permission_mode = "yolo"
+extra_skill_dirs = {json.dumps([str(folder) for folder in self.skills])}
 telemetry = false
 [models."kimi-for-coding"]
 provider = "managed:kimi-code"

@@ -5,6 +5,7 @@ Each row is a part of one long play, and goes on where the row before it has end
 
 import base64
 import json
+import shutil
 import time
 from pathlib import Path
 from queue import Empty
@@ -85,6 +86,10 @@ def prompting(play):
     )
     play.must("Speak plainly." in system["content"], "AGENTS.md is in the prompt")
     play.must("How to count." in system["content"], "the skills are in the prompt")
+    play.must(
+        "How bread is baked here." in system["content"] and "elsewhere" not in system["content"],
+        "the skills of further folders are in the prompt, the first of a name",
+    )
     play.must("${" not in system["content"], "the names in SYSTEM.md are filled in")
 
 
@@ -320,6 +325,13 @@ def resuming(play):
     """Starts as nanokimi does each time: the newest session of the list, a new prompt in its history."""
     play.close()
     ours = "You are Kai, and you speak Spanish now."
+    today = play.home.system_prompt("You are Kai, and you speak Galician now.")
+    play.home.write(play.home.data / "SYSTEM.md", today)
+    play.home.write(play.home.group / "AGENTS.md", "Speak loudly.\n")
+    for folder in play.home.skills:
+        shutil.rmtree(folder)
+    cake = "---\nname: \"cake\"\ndescription: \"How cake is baked.\"\n---\n\nMix it.\n"
+    play.home.write(play.home.skills[0] / "cake/SKILL.md", cake)
     for path in play.home.histories():
         if path.parent.name == "main":
             lines = path.read_text().splitlines(keepends=True)
@@ -334,6 +346,13 @@ def resuming(play):
     answer = play.engine.ask("session/resume", params)
     turn = play.seen(answer)
     play.must("result" in answer, "a session can be resumed")
+    options = answer.get("result", {}).get("configOptions", [])
+    model = next((option["currentValue"] for option in options if option["id"] == "model"), None)
+    play.must(model == "kimi-for-coding", "a session whose profile was taken away has its model")
+    params = {"sessionId": newest, "configId": "model", "value": model}
+    play.must(
+        "result" in play.engine.ask("session/set_config_option", params), "it may be told the model that it has"
+    )
     play.must(
         not any(
             message["method"] == "session/update" and "message_chunk" in json.dumps(message)
@@ -344,16 +363,23 @@ def resuming(play):
     turn = play.done("And now?", "SAY yes")
     told = json.dumps(turn.requests[0]["messages"])
     play.must("Still there?" in told, "it remembers")
-    play.must(turn.requests[0]["messages"][0]["content"].startswith(ours), "the prompt in the history counts")
+    system = turn.requests[0]["messages"][0]["content"]
+    play.must(system.startswith("You are Kai, and you speak Galician now."), "SYSTEM.md of today counts")
+    play.must("Speak loudly." in system, "AGENTS.md of today counts")
+    play.must("How cake is baked." in system and "bread" not in system, "the skills of today count")
 
 
 def renewed(line, home, ours):
-    """A line of a history with our part of the prompt renewed, as `kimi_code/history.rs` does it."""
+    """A line of a history without the profile's name and with our part of the prompt renewed.
+
+    `kimi_code/history.rs` does the same.
+    """
     if not line.startswith(home.runner.prompt_line):
         return line
     record = json.loads(line)
     _, mark, its_own = record["systemPrompt"].partition(home.runner.its_own_part)
     record["systemPrompt"] = f"{ours}\n\n{mark}{its_own}"
+    record.pop("profileName", None)
     return json.dumps(record, separators=(",", ":")) + "\n"
 
 

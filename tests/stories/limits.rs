@@ -112,6 +112,30 @@ async fn a_changed_prompt_takes_effect_at_the_next_turn() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_changed_skill_takes_effect_at_the_next_turn() {
+    let mut world = World::new(Behaviour::Echo).await;
+    let mut launches = 0;
+    for (written, starts) in [
+        ("", 1),
+        ("family/skills/bread/SKILL.md", 1),
+        ("", 0),
+        ("family/skills/bread/scripts.log", 0),
+        ("global/skills/boat/SKILL.md", 1),
+    ] {
+        if !written.is_empty() {
+            let file = world.paths().groups_folder().join(written);
+            std::fs::create_dir_all(file.parent().unwrap()).unwrap();
+            std::fs::write(file, "---\ndescription: d\n---\n").unwrap();
+        }
+        world.says("family", "Alice", "@Kai hello").await;
+        assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
+        launches += starts;
+        assert_eq!(world.docker.launches().len(), launches, "{written}");
+    }
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_idle_agent_makes_room_even_while_a_busy_one_was_asked() {
     let mut world = World::without_service(Behaviour::Held).await;
     world.settings(|settings| settings.max_agents = 2);

@@ -15,7 +15,7 @@ use crate::{RunnerError, RunnerExitCode};
 pub struct ContainerHome {
     /// The engine's `HOME`.
     pub user: PathBuf,
-    /// What only this start needs, in memory: the agent file and a copy of the configuration.
+    /// What only this start needs, in memory: the agent file, and copies of the configuration and the skills.
     pub prepared: PathBuf,
     /// The group's folder, where the engine works.
     pub workspace: PathBuf,

@@ -2,8 +2,8 @@
 //! starts the engine with this process's own stdio, and ends when the engine ends.
 //!
 //! ```text
-//! environment ─▶ home ─▶ history ─▶ agent file ─▶ relay ─▶ config ─▶ engine ─▶ its exit code        (kimi-cli)
-//! environment ─▶ relay ─▶ config ─▶ system prompt ─▶ history ─▶ engine ─▶ its exit code             (kimi-code)
+//! environment ─▶ home ─▶ history ─▶ skills ─▶ agent file ─▶ relay ─▶ config ─▶ engine ─▶ its exit code  (kimi-cli)
+//! environment ─▶ relay ─▶ skills ─▶ config ─▶ system prompt ─▶ history ─▶ engine ─▶ its exit code       (kimi-code)
 //! ```
 //!
 //! It never touches what the engine says: stdin, stdout and stderr are the engine's, except for one line
@@ -33,7 +33,9 @@ mod program;
 mod prompt;
 mod relay;
 mod settings;
+mod skills;
 mod web;
+mod yaml;
 
 use std::fmt;
 use std::path::{Path, PathBuf};

@@ -47,7 +47,7 @@ fn try_read_prompt_file(path: &Path) -> io::Result<String> {
 }
 
 /// Opens a plain file. The agent can put anything there, and a pipe must not hold the start for ever.
-fn open_plain_file(path: &Path) -> io::Result<Option<File>> {
+pub fn open_plain_file(path: &Path) -> io::Result<Option<File>> {
     let file = OpenOptions::new().read(true).custom_flags(OFlags::NONBLOCK.bits() as i32).open(path)?;
     Ok(file.metadata()?.is_file().then_some(file))
 }

@@ -5,30 +5,41 @@
 
 use std::path::PathBuf;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
 use crate::RunnerError;
 use crate::home::{self, ContainerHome};
 use crate::prompt::{self, SYSTEM};
+use crate::yaml::escape_for_yaml;
 
-/// Writes the agent file and says where it lies.
-pub fn write_agent_file(home: &ContainerHome, assistant: &str) -> Result<PathBuf, RunnerError> {
+/// Writes the agent file and says where it lies. `left_out` are the skills that are not offered.
+pub fn write_agent_file(
+    home: &ContainerHome,
+    assistant: &str,
+    left_out: &str,
+) -> Result<PathBuf, RunnerError> {
     let global = prompt::read_prompt_file(&home.global.join("KIMI.md"));
     let group = prompt::read_prompt_file(&home.workspace.join("KIMI.md"));
+    let arguments = json!({
+        "ASSISTANT": assistant,
+        "GLOBAL_PROMPT": global,
+        "GROUP_PROMPT": group,
+        "SKILLS_LEFT_OUT": left_out,
+    });
     home::write_home_file(&home.prepared.join("system.md"), SYSTEM.as_bytes())?;
     let file = home.prepared.join("agent.yaml");
-    home::write_home_file(&file, render_agent_file(assistant, &global, &group).as_bytes())?;
+    home::write_home_file(&file, render_agent_file(&arguments).as_bytes())?;
     Ok(file)
 }
 
 /// JSON that is also YAML. Nobody answers the questions of `AskUserQuestion` and plan mode in a chat, so
 /// those tools are left out.
-fn render_agent_file(assistant: &str, global: &str, group: &str) -> String {
+fn render_agent_file(arguments: &Value) -> String {
     let json = json!({"version": 1, "agent": {
         "extend": "default",
         "name": "assistant",
         "system_prompt_path": "./system.md",
-        "system_prompt_args": {"ASSISTANT": assistant, "GLOBAL_PROMPT": global, "GROUP_PROMPT": group},
+        "system_prompt_args": arguments,
         "exclude_tools": [
             "kimi_cli.tools.ask_user:AskUserQuestion",
             "kimi_cli.tools.plan:ExitPlanMode",
@@ -38,30 +49,15 @@ fn render_agent_file(assistant: &str, global: &str, group: &str) -> String {
     escape_for_yaml(&json.to_string())
 }
 
-/// JSON allows characters that YAML refuses (DEL, C1 controls, noncharacters) or takes for line breaks (NEL,
-/// LS, PS); JSON has them in strings only, and in strings both languages read `\uXXXX`.
-fn escape_for_yaml(json: &str) -> String {
-    let mut yaml = String::with_capacity(json.len());
-    for char in json.chars() {
-        match char {
-            '\u{7f}'..='\u{9f}' | '\u{2028}' | '\u{2029}' | '\u{feff}' | '\u{fffe}' | '\u{ffff}' => {
-                yaml.push_str(&format!("\\u{:04x}", u32::from(char)));
-            }
-            _ => yaml.push(char),
-        }
-    }
-    yaml
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::home::tests::home_in;
-    use serde_json::Value;
     use std::fs;
 
     fn written(home: &ContainerHome) -> Value {
-        serde_json::from_slice(&fs::read(write_agent_file(home, "Kai").unwrap()).unwrap()).unwrap()
+        serde_json::from_slice(&fs::read(write_agent_file(home, "Kai", "- a skill").unwrap()).unwrap())
+            .unwrap()
     }
 
     #[test]
@@ -73,6 +69,7 @@ mod tests {
         let agent = &written(&home)["agent"];
         assert_eq!(agent["extend"], "default");
         assert_eq!(agent["system_prompt_args"]["ASSISTANT"], "Kai");
+        assert_eq!(agent["system_prompt_args"]["SKILLS_LEFT_OUT"], "- a skill");
         assert_eq!(agent["system_prompt_args"]["GLOBAL_PROMPT"], "Be kind. ${x} {% endraw %} {{ y }}");
         assert_eq!(agent["system_prompt_args"]["GROUP_PROMPT"], "We are the García family 👪.\n\"quoted\"\\");
         assert_eq!(agent["exclude_tools"].as_array().unwrap().len(), 3);
@@ -97,17 +94,5 @@ mod tests {
         std::os::unix::fs::symlink("KIMI.md", home.workspace.join("KIMI.md")).unwrap();
         let args = &written(&home)["agent"]["system_prompt_args"];
         assert_eq!((&args["GLOBAL_PROMPT"], &args["GROUP_PROMPT"]), (&"".into(), &"".into()));
-    }
-
-    #[test]
-    fn characters_that_yaml_refuses_are_escaped() {
-        let file = render_agent_file("Kai", "a\u{7f}b\u{85}c\u{2028}d\u{feff}e\u{ffff}f\tg\u{1}", "é👪");
-        assert!(file.contains(r"a\u007fb\u0085c\u2028d\ufeffe\ufffff\tg\u0001"), "{file}");
-        assert!(file.contains("é👪"));
-        let read: Value = serde_json::from_str(&file).unwrap();
-        assert_eq!(
-            read["agent"]["system_prompt_args"]["GLOBAL_PROMPT"],
-            "a\u{7f}b\u{85}c\u{2028}d\u{feff}e\u{ffff}f\tg\u{1}"
-        );
     }
 }

@@ -15,7 +15,7 @@ use crate::engine::PATH;
 use crate::home::{self, ContainerHome};
 use crate::settings::RunnerSettings;
 use crate::web::{self, SearchServices};
-use crate::{RunnerError, RunnerExitCode, relay};
+use crate::{RunnerError, RunnerExitCode, relay, skills};
 
 const PROGRAM: &str = "/opt/kimi/bin/kimi";
 
@@ -29,9 +29,10 @@ pub fn prepare_kimi_cli(
     history::repair_kimi_cli_history(&own_folder(home).join("sessions"), &settings.session).map_err(
         |error| RunnerError::new(RunnerExitCode::History, format!("Failed to mend the history: {error}")),
     )?;
-    let agent_file = agent_file::write_agent_file(home, &settings.assistant)?;
+    let skills = skills::offer_skills(home);
+    let agent_file = agent_file::write_agent_file(home, &settings.assistant, &skills.left_out)?;
     let port = relay::open_relay(home.port, home.egress_socket.clone())?;
-    let config = copy_kimi_cli_config(home, port, settings.services)?;
+    let config = copy_kimi_cli_config(home, port, settings.services, &skills.folders)?;
     Ok(kimi_cli_command(other.unwrap_or(Path::new(PROGRAM)), home, settings, port, &config, &agent_file))
 }
 
@@ -58,9 +59,11 @@ fn copy_kimi_cli_config(
     home: &ContainerHome,
     port: u16,
     services: SearchServices,
+    skill_folders: &[PathBuf],
 ) -> Result<PathBuf, RunnerError> {
     let mut config = home::read_owner_config(&own_folder(home).join("config.toml"))?;
     web::set_search_services(&mut config, port, services);
+    skills::set_skill_folders(&mut config, skill_folders);
     let copy = home.prepared.join("config.toml");
     home::write_home_file(&copy, config.to_string().as_bytes())?;
     Ok(copy)
@@ -144,7 +147,7 @@ mod tests {
     fn the_configuration_is_copied_and_must_be_there() {
         let root = tempfile::tempdir().unwrap();
         let home = kimi_cli_home(root.path());
-        let copied = || copy_kimi_cli_config(&home, 8787, SearchServices::None);
+        let copied = || copy_kimi_cli_config(&home, 8787, SearchServices::None, &[]);
         assert_eq!(copied().unwrap_err().code, RunnerExitCode::Settings);
         fs::write(own_folder(&home).join("config.toml"), "default_yolo = true\n").unwrap();
         assert_eq!(fs::read_to_string(copied().unwrap()).unwrap(), "default_yolo = true\n");

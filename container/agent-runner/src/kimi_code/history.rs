@@ -1,7 +1,10 @@
 //! kimi-code's history, repaired before the engine goes on with it: `wire.jsonl` of each of its sessions,
 //! read line by line, and written anew only if something changes (measured with 2.1.0).
 //!
-//! - Our part of the system prompt is replaced by the present one: the engine keeps that of the first day.
+//! - The engine keeps the system prompt of the first day, with the AGENTS.md and the skills of that day. The
+//!   record of it loses the name of the engine's profile: so the engine makes the prompt anew when the host
+//!   tells it its model, after it has resumed the session. In case that it does not, our part of the kept
+//!   prompt is replaced by the present one. Each start adds such a record; only the first one stays.
 //! - Prompts of the host without an answer are removed: the API may have refused them, and would refuse every
 //!   later request with them. (The host prompts again for what still needs an answer.)
 //!
@@ -16,7 +19,7 @@ use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use rustix::fs::OFlags;
-use serde_json::Value;
+use serde_json::{Map, Value};
 
 use super::system_prompt::ITS_OWN_PART;
 use crate::json_lines::copy_rest_of_line;
@@ -126,14 +129,15 @@ fn repair_record_lines(
     prompt: &str,
     answered_lines: u64,
 ) -> io::Result<u64> {
-    let (mut number, mut changed) = (0, 0);
+    let (mut number, mut changed, mut is_bound) = (0, 0, false);
     while let Some(line) = read_bounded_line(&mut reader, writer)? {
         number += 1;
-        if line.starts_with(PROMPT_BEGINNING)
-            && let Some(renewed) = replace_prompt_part(&line, prompt)
-        {
-            changed += 1;
-            writer.write_all(renewed.as_bytes())?;
+        let bound = if line.starts_with(PROMPT_BEGINNING) { parse_bound_profile(&line) } else { None };
+        if let Some(record) = bound {
+            let renewed = unbind_profile(record, prompt);
+            let stays = !std::mem::replace(&mut is_bound, true);
+            changed += u64::from(!stays || renewed.as_bytes() != line);
+            writer.write_all(if stays { renewed.as_bytes() } else { b"" })?;
         } else if number > answered_lines && line.starts_with(MESSAGE_BEGINNING) && is_host_record(&line) {
             changed += 1;
         } else {
@@ -158,17 +162,20 @@ fn read_bounded_line(reader: &mut impl BufRead, writer: &mut impl Write) -> io::
     Ok(Some(line))
 }
 
-/// The line with our part of the system prompt renewed; `None` if nothing has to change.
-fn replace_prompt_part(line: &[u8], prompt: &str) -> Option<String> {
-    let mut record: Value = serde_json::from_slice(line).ok()?;
-    let before = record["systemPrompt"].as_str()?;
-    let (_, its_own) = before.split_once(ITS_OWN_PART).unwrap_or(("", ""));
-    let after = format!("{prompt}{ITS_OWN_PART}{its_own}");
-    if before == after {
-        return None;
-    }
-    record["systemPrompt"] = after.into();
-    Some(format!("{record}\n"))
+/// A record of the engine's profile and its system prompt, if the line is one.
+fn parse_bound_profile(line: &[u8]) -> Option<Map<String, Value>> {
+    let record: Map<String, Value> = serde_json::from_slice(line).ok()?;
+    record.get("systemPrompt")?.is_string().then_some(record)
+}
+
+/// The line without the profile's name, and with our part of the system prompt renewed.
+fn unbind_profile(mut record: Map<String, Value>, prompt: &str) -> String {
+    record.shift_remove("profileName");
+    let kept = record.get("systemPrompt").and_then(Value::as_str).unwrap_or_default();
+    let (_, its_own) = kept.split_once(ITS_OWN_PART).unwrap_or(("", ""));
+    let renewed = format!("{prompt}{ITS_OWN_PART}{its_own}");
+    record.insert("systemPrompt".to_owned(), renewed.into());
+    format!("{}\n", Value::Object(record))
 }
 
 /// Whether a line is a prompt of the host.
@@ -215,9 +222,16 @@ mod tests {
         let (old, new) =
             (bound(&format!("OLD {ITS_OWN_PART} skills")), bound(&format!("NEW {ITS_OWN_PART} skills")));
         let (hi, again) = (told("hi"), told("again"));
+        let named = old.replace(r#""modelAlias":"k","#, r#""modelAlias":"k","profileName":"agent","#);
+        assert_ne!(named, old);
         for (story, before, after) in [
             ("nothing to do", vec![&*new, &hi, STEP, ANSWER, REMINDER], None),
             ("our part of the prompt is renewed", vec![&old, &hi, ANSWER], Some(vec![&*new, &hi, ANSWER])),
+            (
+                "the profile is bound no more, and the first record of it stays",
+                vec![&named, &hi, ANSWER, &named, &again, ANSWER, &new],
+                Some(vec![&*new, &hi, ANSWER, &again, ANSWER]),
+            ),
             (
                 "what nobody answered goes, with what the engine added staying",
                 vec![&new, &hi, ANSWER, &again, REMINDER, STEP],

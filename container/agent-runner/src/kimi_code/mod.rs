@@ -18,7 +18,7 @@ use toml::{Table, Value};
 use crate::engine::PATH;
 use crate::home::{self, ContainerHome};
 use crate::settings::RunnerSettings;
-use crate::{RunnerError, RunnerExitCode, relay, web};
+use crate::{RunnerError, RunnerExitCode, relay, skills, web};
 use system_prompt::{host_prompt_part, render_system_prompt};
 
 const NODE: &str = "/usr/local/bin/node";
@@ -69,10 +69,12 @@ pub fn prepare_kimi_code(
     let port = relay::open_relay(home.port, home.egress_socket.clone())?;
     let folder = own_folder(home);
     let owners = home::read_owner_config(&folder.join("owner.toml"))?;
-    let config = build_kimi_code_config(owners, port, &read_stand_in_key(&folder)?, settings);
+    let skills = skills::offer_skills(home);
+    let mut config = build_kimi_code_config(owners, port, &read_stand_in_key(&folder)?, settings);
+    skills::set_skill_folders(&mut config, &skills.folders);
     home::write_home_file(&folder.join("config.toml"), config.to_string().as_bytes())?;
     home::write_home_file(&folder.join("device_id"), settings.device_id.as_bytes())?;
-    let prompt = render_system_prompt(home, &settings.assistant);
+    let prompt = render_system_prompt(home, &settings.assistant, &skills.left_out);
     home::write_home_file(&folder.join("SYSTEM.md"), prompt.as_bytes())?;
     history::repair_kimi_code_history(&folder.join("sessions"), host_prompt_part(&prompt)).map_err(
         |error| RunnerError::new(RunnerExitCode::History, format!("Failed to mend the history: {error}")),

@@ -28,8 +28,9 @@ const NAMES: [&str; 18] = [
 /// Begins the part of the system prompt that kimi-code itself fills in.
 pub const ITS_OWN_PART: &str = "<!-- What follows is the engine's own. -->";
 
-/// Our frame, filled in, and behind it what kimi-code knows better: AGENTS.md and skills.
-pub fn render_system_prompt(home: &ContainerHome, assistant: &str) -> String {
+/// Our frame, filled in, and behind it what kimi-code knows better: AGENTS.md and skills. `left_out` are the
+/// skills that are not offered.
+pub fn render_system_prompt(home: &ContainerHome, assistant: &str, left_out: &str) -> String {
     let (global, group) = (
         prompt::read_prompt_file(&home.global.join("KIMI.md")),
         prompt::read_prompt_file(&home.workspace.join("KIMI.md")),
@@ -42,6 +43,7 @@ pub fn render_system_prompt(home: &ContainerHome, assistant: &str) -> String {
             ("KIMI_WORK_DIR", &home.workspace.to_string_lossy()),
             ("GLOBAL_PROMPT", &global),
             ("GROUP_PROMPT", &group),
+            ("SKILLS_LEFT_OUT", left_out),
         ],
     );
     let ours =
@@ -65,9 +67,10 @@ mod tests {
         let root = tempfile::tempdir().unwrap();
         let home = crate::home::tests::home_in(root.path());
         fs::write(home.workspace.join("KIMI.md"), "We speak ${cwd} and ${x} {% if A %}").unwrap();
-        let prompt = render_system_prompt(&home, "Kai");
+        let prompt = render_system_prompt(&home, "Kai", "- \"a\": no\n");
         assert!(prompt.starts_with("You are Kai, and you live in a chat."), "{prompt}");
         assert!(prompt.contains("# For this chat\n\nWe speak $ {cwd} and ${x} {% if A %}\n"), "{prompt}");
+        assert!(prompt.contains("# Skills that are left out\n\n- \"a\": no\n"), "{prompt}");
         assert!(!prompt.contains("# For all chats") && !prompt.contains("ROLE_ADDITIONAL"), "{prompt}");
         assert!(
             prompt.ends_with(&format!("{ITS_OWN_PART}\n\n${{agents_md}}${{skills_section}}\n")),
