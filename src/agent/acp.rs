@@ -69,8 +69,7 @@ const NEW: &str = "new";
 const TOOL_SERVER_NAME: &str = "host";
 const TOOL_SERVER_URL: &str = "http://127.0.0.1:8787/mcp";
 
-/// The engine's own command. Its prompt is answered at once, before the summary is made; a remark tells its
-/// end.
+/// The engine's own command. Its prompt is answered at once; a remark tells the end of the summary.
 const COMPACT: &str = "/compact";
 /// What the engine says if it does not begin with the summary, and if there is nothing to put into one.
 const COMPACT_REFUSED: &str = "/compact failed:";
@@ -102,7 +101,6 @@ pub struct AcpProtocol {
 /// A compaction that was asked for.
 #[derive(Debug)]
 struct AcpCompaction {
-    /// Of its prompt.
     id: String,
     is_answered: bool,
     end: Option<CompactionEnd>,
