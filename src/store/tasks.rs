@@ -30,8 +30,8 @@ use crate::schedule::{DueRun, LateRule, Schedule, ScheduleBase, parse_zone};
 use crate::types::{ChatId, GroupName};
 
 pub(super) use runs::{
-    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, record_running_run,
-    stop_runs_of_chat, task_id_of_sender,
+    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, is_turn_of_tasks_only, lateness_of_row,
+    record_running_run, stop_runs_of_chat, task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.

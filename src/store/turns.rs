@@ -158,12 +158,14 @@ impl Store {
                     | TurnOutcome::Kept { .. } => 0,
                 },
             };
+            let is_of_tasks_only = tasks::is_turn_of_tasks_only(&transaction, ending.turn)?;
             let outcome = settle_rows(&transaction, &ending, after_turn(&ending.finish, facts), now)?;
             for reply in &ending.replies {
                 enqueue::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
             close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
-            tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), ending.usage, now)?;
+            let tokens_of_tasks = if is_of_tasks_only { ending.usage.counted_tokens() } else { 0 };
+            tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), tokens_of_tasks, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
             let next = newest_claimable_row(&transaction, &ending.chat)?;
             transaction.commit()?;
