@@ -31,9 +31,9 @@ use crate::types::{
 };
 
 pub(super) use runs::{
-    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, lateness_of_row, read_last_answer,
-    read_only_if, read_tokens_left, record_running_run, skip_runs_of_turn, stop_runs_of_chat,
-    task_id_of_sender,
+    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, is_turn_of_tasks_only, lateness_of_row,
+    read_last_answer, read_only_if, read_tokens_left, record_running_run, skip_runs_of_turn,
+    stop_runs_of_chat, task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.

@@ -100,13 +100,15 @@ impl Store {
                     | TurnOutcome::Kept { .. } => 0,
                 },
             };
+            let is_of_tasks_only = tasks::is_turn_of_tasks_only(&transaction, ending.turn)?;
             let outcome = settle_rows(&transaction, &ending, after_turn(&ending.finish, facts), now)?;
             for reply in &ending.replies {
                 enqueue::enqueue_reply(&transaction, &ending.chat, Some(ending.turn), reply, now)?;
             }
             close_turn(&transaction, ending.turn, outcome, ending.usage, now)?;
             sessions::end_compaction(&transaction, ending.turn, !ending.replies.is_empty())?;
-            tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), ending.usage, now)?;
+            let tokens_of_tasks = if is_of_tasks_only { ending.usage.counted_tokens() } else { 0 };
+            tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), tokens_of_tasks, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
             let has_next = next_claim(&transaction, &ending.chat)?.is_some()
                 || sessions::is_compaction_asked(&transaction, &ending.chat)?;

@@ -34,7 +34,9 @@ const GROUP_ID: &str = "1203630000000";
 const WORD: &str = "question";
 /// A text that only answers contain. Kai's name cannot serve for this: the caption of a file that follows a
 /// text does not begin with it.
-const ECHO: &str = "echo: ";
+pub const ECHO: &str = "echo: ";
+/// What stands before every text of Kai's.
+pub const PREFIX: &str = "Kai: ";
 /// How often a run checks whether everything is answered.
 const LOOK: Duration = Duration::from_millis(100);
 /// At most this many traces are printed if messages were lost.
@@ -104,6 +106,8 @@ struct Heard {
     /// The last question of an author in a group whose answer a reader saw: by reader, group and author.
     last: BTreeMap<(usize, String, usize), usize>,
     reordered: usize,
+    /// Everything that Kai has said, by id: the chat and the text.
+    said: BTreeMap<String, (String, String)>,
 }
 
 struct Answered {
@@ -285,6 +289,12 @@ impl Chats {
         times.collect()
     }
 
+    /// Everything that Kai has said so far: id, chat and text.
+    pub fn said(&self) -> Vec<(String, String, String)> {
+        let heard = self.heard.lock().unwrap();
+        heard.said.iter().map(|(id, (chat, text))| (id.clone(), chat.clone(), text.clone())).collect()
+    }
+
     /// Prints the counts, and fails if a message was lost or has two ids. A wrong order is only counted: a
     /// message that a reader could not decrypt at once comes after later messages.
     pub fn report(&self, what: &str, counts: &Counts) {
@@ -366,8 +376,15 @@ impl Drop for Chats {
 impl Heard {
     fn note(&mut self, person: usize, message: &InboundMessage) {
         let said = message.message.text_content().or(message.message.get_caption());
-        let Some(text) = said.filter(|text| text.contains(ECHO)) else { return };
+        let Some(text) = said else { return };
         let id = message.info.id.to_string();
+        if text.starts_with(PREFIX) {
+            let chat = message.info.source.chat.to_string();
+            self.said.insert(id.clone(), (chat, text.to_owned()));
+        }
+        if !text.contains(ECHO) {
+            return;
+        }
         if !self.seen.insert((person, id.clone())) {
             self.repeated += 1;
         }

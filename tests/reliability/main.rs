@@ -7,6 +7,7 @@
 //! cargo test --test reliability -- kills 200     kill -9 at random moments
 //! cargo test --test reliability -- neighbour 200 the same beside a process that flushes the disk
 //! cargo test --test reliability -- sniper 200    kill -9 within 90 ms of a delivery, slow disk
+//! cargo test --test reliability -- tasks 200     kill -9 while 50 tasks come due in each minute
 //! cargo test --test reliability -- mix 100       kills with files, edits, groups, lost connections
 //! cargo test --test reliability -- burst 1000    that many messages in 50 groups, three lost connections
 //! cargo test --test reliability -- hostile       messages that no honest person would send
@@ -37,6 +38,8 @@ mod rows;
 mod service;
 mod sniper;
 mod stopped;
+mod task_runs;
+mod tasks;
 
 use std::path::Path;
 use std::time::Duration;
@@ -71,6 +74,7 @@ async fn main() {
             kills::run(FEW_KILLS, chance()).await;
             kills::run_beside_neighbour(FEW_KILLS / 2, chance()).await;
             sniper::run(FEW_SHOTS, chance()).await;
+            tasks::run(FEW_SHOTS, chance()).await;
             mix::run(FEW_KILLS / 2, chance()).await;
             burst::run(FEW_MESSAGES).await;
             hostile::run().await;
@@ -82,6 +86,7 @@ async fn main() {
         ["kills", kills] => kills::run(number(kills), chance()).await,
         ["neighbour", kills] => kills::run_beside_neighbour(number(kills), chance()).await,
         ["sniper", kills] => sniper::run(number(kills), chance()).await,
+        ["tasks", kills] => tasks::run(number(kills), chance()).await,
         ["mix", kills] => mix::run(number(kills), chance()).await,
         ["burst", messages] => burst::run(number(messages)).await,
         ["hostile"] => hostile::run().await,

@@ -11,7 +11,7 @@ use crate::rules::Rules;
 use crate::rules::inbox::own_text_for_agent;
 use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
 use crate::schedule::{LateRule, parse_zone};
-use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, TaskRunState, TokenUsage, TurnId};
+use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, TaskRunState, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
 pub(super) const TASK_SENDER: &str = "task:";
@@ -23,8 +23,6 @@ pub fn task_id_of_sender(sender: &str) -> i64 {
 
 /// Characters that are kept of what a run has said: as much as a prompt tells of one text.
 const LAST_ANSWER_MAX_CHARS: usize = 8_000;
-/// How many of the newest rows of `inbox` are looked at for those of a turn.
-const ROWS_LOOKED_AT: i64 = 2_000;
 
 impl Store {
     /// Notes why the runs of a turn do not do their work; its end says what becomes of them.
@@ -104,11 +102,24 @@ pub fn record_running_run(
     Ok(())
 }
 
-/// Gives the runs of a turn the ends of their rows, whatever those were decided to be.
+/// Whether nobody but tasks has called for a turn, whose rows are still claimed. One that a person has called
+/// for, too, would have used its tokens without the tasks.
+pub fn is_turn_of_tasks_only(connection: &Connection, turn: TurnId) -> Result<bool> {
+    let is_called_for = connection
+        .prepare_cached(
+            "SELECT 1 FROM inbox INDEXED BY inbox_claimed
+             WHERE turn = ?1 AND state = 'claimed' AND task_run IS NULL AND wake = 'wakes'",
+        )?
+        .exists([turn.0])?;
+    Ok(!is_called_for)
+}
+
+/// Gives the runs of a turn the ends of their rows, whatever those were decided to be, and the tokens that were
+/// used for them.
 pub fn follow_turn_end(
     connection: &Connection,
     (turn, chat): (TurnId, &ChatId),
-    usage: TokenUsage,
+    tokens: u64,
     now: Timestamp,
 ) -> Result<()> {
     let mut statement = connection.prepare_cached(
@@ -119,17 +130,6 @@ pub fn follow_turn_end(
     let runs = statement
         .query_map([turn.0], |row| Ok((row.get(0)?, row.get(1)?)))?
         .collect::<rusqlite::Result<Vec<(i64, String)>>>()?;
-    // A turn that a person has called for would have used its tokens without the task, too. Its rows are among
-    // the newest of the chat.
-    let is_of_tasks_only = !runs.is_empty()
-        && !connection
-            .prepare_cached(
-                "SELECT 1 FROM inbox INDEXED BY inbox_chat
-                 WHERE chat = ?2 AND id > (SELECT max(id) FROM inbox) - ?3
-                   AND turn = ?1 AND task_run IS NULL AND wake = 'wakes'",
-            )?
-            .exists(params![turn.0, chat.as_str(), ROWS_LOOKED_AT])?;
-    let tokens = if is_of_tasks_only { usage.counted_tokens() } else { 0 };
     for (run, row_state) in runs {
         let end = match row_state.as_str() {
             "done" => TaskRunState::Answered,

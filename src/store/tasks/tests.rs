@@ -3,10 +3,10 @@
 use super::*;
 use crate::rules::turns::{PendingAfterTurn, TurnOutcome};
 use crate::store::tests::{add_group, rules};
-use crate::store::{TaskEdit, TaskRefusal, TurnEnding};
+use crate::store::{RowId, TaskEdit, TaskRefusal, TurnEnding};
 use crate::types::{
     Engine, Event, Forwarded, Group, IncomingMessage, Mention, MessageId, PromptAuthor, Role, SenderId,
-    TokenUsage,
+    TokenUsage, TurnId,
 };
 
 struct World {
@@ -41,9 +41,18 @@ impl World {
     }
 
     async fn writes(&self, text: &str, sent_at: &str) {
-        let message = IncomingMessage {
+        self.write_often(1, text, sent_at).await;
+    }
+
+    async fn write_often(&self, count: usize, text: &str, sent_at: &str) {
+        let events = (0..count).map(|number| Event::Message(self.message(number, text, sent_at)));
+        self.store.record_events(events.collect(), rules(), at(sent_at)).await.unwrap();
+    }
+
+    fn message(&self, number: usize, text: &str, sent_at: &str) -> IncomingMessage {
+        IncomingMessage {
             chat: self.family.chat.clone(),
-            id: MessageId::new("m1"),
+            id: MessageId::new(format!("{text} {number}")),
             sender: SenderId::new("ana@s.whatsapp.net"),
             sender_name: "Ana".to_owned(),
             text: text.to_owned(),
@@ -53,19 +62,29 @@ impl World {
             quote: None,
             media: None,
             expires_secs: None,
-        };
-        self.store.record_events(vec![Event::Message(message)], rules(), at(sent_at)).await.unwrap();
+        }
     }
 
     /// A turn that ends like this; returns what is pending then.
     async fn turn(&self, finish: TurnOutcome, tokens: u64, now: &str) -> PendingAfterTurn {
         let claim =
             self.store.claim_pending_rows(&self.family, Engine::KimiCode, at(now)).await.unwrap().unwrap();
+        self.end(claim.turn, finish, tokens, Vec::new(), now).await
+    }
+
+    async fn end(
+        &self,
+        turn: TurnId,
+        finish: TurnOutcome,
+        tokens: u64,
+        never_read: Vec<RowId>,
+        now: &str,
+    ) -> PendingAfterTurn {
         let ending = TurnEnding {
-            turn: claim.turn,
+            turn,
             chat: self.family.chat.clone(),
             finish,
-            never_read: Vec::new(),
+            never_read,
             replies: Vec::new(),
             usage: TokenUsage { input: tokens, cached: 0, output: 0 },
         };
@@ -112,7 +131,7 @@ async fn a_run_is_told_beside_messages_and_only_people_are_answered() {
     assert_eq!(claim.messages[1].author, author);
     assert_eq!(claim.messages[1].sent_at, at("2026-12-01T13:00:00Z"));
     assert_eq!(claim.called_by, Some(claim.rows[0]));
-    assert_eq!(claim.senders, [(SenderId::new("ana@s.whatsapp.net"), vec![MessageId::new("m1")])]);
+    assert_eq!(claim.senders, [(SenderId::new("ana@s.whatsapp.net"), vec![MessageId::new("@Kai hello 0")])]);
     assert_eq!(world.store.task_history(task.id).await.unwrap()[0].late_by, late_by);
     assert_eq!(world.store.recent_senders(&world.family.chat).await.unwrap().len(), 1);
 }
@@ -152,6 +171,34 @@ async fn a_run_has_the_end_of_its_turn() {
 }
 
 #[tokio::test]
+async fn a_turn_that_a_person_has_called_for_uses_no_tokens_of_a_task_however_much_is_written_meanwhile() {
+    let world = world().await;
+    let task = world.add("in 1h", None).await;
+    let now = "2026-12-01T13:00:00Z";
+    world.writes("@Kai hello", now).await;
+    world.store.claim_due_tasks(at(now)).await.unwrap();
+    let claim =
+        world.store.claim_pending_rows(&world.family, Engine::KimiCode, at(now)).await.unwrap().unwrap();
+    world.write_often(2_100, "The trip is on Friday", now).await;
+    world.end(claim.turn, TurnOutcome::Answered, 1_000, Vec::new(), now).await;
+    assert_eq!(world.store.task_history(task.id).await.unwrap()[0].tokens, 0);
+}
+
+#[tokio::test]
+async fn a_call_that_the_agent_has_not_read_uses_no_tokens() {
+    let world = world().await;
+    let task = world.add("in 1h", None).await;
+    let now = "2026-12-01T13:00:00Z";
+    world.store.claim_due_tasks(at(now)).await.unwrap();
+    let claim =
+        world.store.claim_pending_rows(&world.family, Engine::KimiCode, at(now)).await.unwrap().unwrap();
+    world.writes("@Kai hello", now).await;
+    let steered = world.store.claim_more_rows(claim.turn, &world.family.chat).await.unwrap().unwrap();
+    world.end(claim.turn, TurnOutcome::Answered, 1_000, steered.rows, now).await;
+    assert_eq!(world.store.task_history(task.id).await.unwrap()[0].tokens, 1_000);
+}
+
+#[tokio::test]
 async fn what_was_cancelled_does_not_begin_nor_begin_again() {
     let world = world().await;
     let (waits, runs) = (world.add("in 1h", None).await, world.add("in 2h", None).await);
@@ -162,15 +209,7 @@ async fn what_was_cancelled_does_not_begin_nor_begin_again() {
     let now = at("2026-12-01T14:00:00Z");
     let claim = world.store.claim_pending_rows(&world.family, Engine::KimiCode, now).await.unwrap().unwrap();
     world.store.cancel_task(runs.id).await.unwrap();
-    let ending = TurnEnding {
-        turn: claim.turn,
-        chat: world.family.chat.clone(),
-        finish: TurnOutcome::Returned,
-        never_read: Vec::new(),
-        replies: Vec::new(),
-        usage: TokenUsage::default(),
-    };
-    let pending = world.store.finish_turn(ending, now).await.unwrap();
+    let pending = world.end(claim.turn, TurnOutcome::Returned, 0, Vec::new(), "2026-12-01T14:00:00Z").await;
     assert_eq!(pending, PendingAfterTurn::NothingPending);
     assert_eq!(world.store.tasks(None).await.unwrap(), []);
 }

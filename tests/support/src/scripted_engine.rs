@@ -24,9 +24,9 @@ const A_PIECE_OF_A_MESSAGE: &str = "what Ana wrote";
 pub enum Behaviour {
     /// Answers each prompt with `echo: ` and the text of its last message.
     Echo,
-    /// Answers each prompt with `echo: ` and the texts of all its messages. Starts without delay.
+    /// Answers each prompt with `echo: ` and the texts of all its messages and tasks. Starts without delay.
     EchoAll,
-    /// The same, but a message that says [`AS_A_FILE`] is the caption of the file [`REPORT`].
+    /// The same with a line for each, but what says [`AS_A_FILE`] is the caption of the file [`REPORT`].
     EchoAllWithFiles,
     /// Hands each prompt to the story, which answers it.
     Held,
@@ -409,11 +409,11 @@ async fn engine(
                         }
                         Behaviour::Fails(code, message) => end.error(&prompt.id, *code, message),
                         Behaviour::EchoAll => {
-                            prompt.answer(&format!("echo: {}", messages(&prompt.text).join(" ")));
+                            prompt.answer(&format!("echo: {}", told_texts(&prompt.text).join(" ")));
                         }
                         Behaviour::EchoAllWithFiles => {
-                            let answers = messages(&prompt.text).into_iter().map(echo_or_file);
-                            prompt.answer(&answers.collect::<String>());
+                            let told = told_texts(&prompt.text);
+                            prompt.answer(&told.iter().map(|text| echo_or_file(text)).collect::<String>());
                         }
                         Behaviour::Echo
                         | Behaviour::Mute
@@ -455,8 +455,8 @@ fn read_blocks(blocks: &Value) -> (String, Vec<String>) {
 }
 
 /// The text of the last message in a prompt.
-fn last_message(prompt: &str) -> &str {
-    messages(prompt).last().expect("a prompt holds a message")
+fn last_message(prompt: &str) -> String {
+    told_texts(prompt).pop().expect("a prompt holds a message")
 }
 
 fn echo_or_file(message: &str) -> String {
@@ -466,10 +466,23 @@ fn echo_or_file(message: &str) -> String {
     }
 }
 
-/// The texts of a prompt's messages.
-fn messages(prompt: &str) -> Vec<&str> {
-    let ends = prompt.match_indices("</message>").map(|(end, _)| &prompt[..end]);
-    ends.map(|up_to| up_to[up_to.rfind('>').map_or(0, |tag| tag + 1)..].trim()).collect()
+/// The texts that a prompt tells: those of messages, and those of tasks with the time of the run behind each.
+fn told_texts(prompt: &str) -> Vec<String> {
+    let ends = ["</message>", "</task>"].into_iter().flat_map(|end| prompt.match_indices(end));
+    let mut ends: Vec<usize> = ends.map(|(end, _)| end).collect();
+    ends.sort_unstable();
+    ends.into_iter().map(|end| told_text(&prompt[..end])).collect()
+}
+
+/// The text at the end of this, which begins after the last tag.
+fn told_text(up_to: &str) -> String {
+    let (before, text) = up_to.rsplit_once('>').unwrap_or(("", up_to));
+    let tag = before.rsplit_once('<').map_or("", |(_, tag)| tag);
+    let time = tag.strip_prefix("task ").and_then(|tag| tag.split_once("time=\"")?.1.split('"').next());
+    match time {
+        Some(time) => format!("{} ({time})", text.trim()),
+        None => text.trim().to_owned(),
+    }
 }
 
 impl EngineEnd {
