@@ -193,7 +193,8 @@ async fn a_call_that_the_agent_has_not_read_uses_no_tokens() {
     let claim =
         world.store.claim_pending_rows(&world.family, Engine::KimiCode, at(now)).await.unwrap().unwrap();
     world.writes("@Kai hello", now).await;
-    let steered = world.store.claim_more_rows(claim.turn, &world.family.chat).await.unwrap().unwrap();
+    let steered =
+        world.store.claim_more_rows(claim.turn, &claim.session, &world.family.chat).await.unwrap().unwrap();
     world.end(claim.turn, TurnOutcome::Answered, 1_000, steered.rows, now).await;
     assert_eq!(world.store.task_history(task.id).await.unwrap()[0].tokens, 1_000);
 }
