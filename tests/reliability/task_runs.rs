@@ -8,8 +8,8 @@ use jiff::Timestamp;
 use jiff::tz::TimeZone;
 use nanokimi::notices;
 use nanokimi::paths::Paths;
-use nanokimi::rules::tasks::{PauseReason, TASK_FAILURES_MAX, TaskRunState};
-use nanokimi::types::Lang;
+use nanokimi::rules::tasks::TASK_FAILURES_MAX;
+use nanokimi::types::{Lang, PauseReason, TaskRunState};
 use rusqlite::{Connection, OpenFlags};
 
 use crate::chats::{Chats, ECHO, PREFIX};
