@@ -329,3 +329,6 @@ CREATE TABLE kept_sessions (
     PRIMARY KEY (group_name, engine_session),
     UNIQUE (group_name, name)
 ) STRICT;
+
+-- What a turn has said so far.
+CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;

@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 14] = ["
+const MIGRATIONS: [&str; 15] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -373,6 +373,8 @@ const MIGRATIONS: [&str; 14] = ["
         PRIMARY KEY (group_name, engine_session),
         UNIQUE (group_name, name)
     ) STRICT;
+", "
+    CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.
