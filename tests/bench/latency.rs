@@ -7,6 +7,7 @@
 #![expect(clippy::print_stdout, reason = "the table is what this program is for")]
 
 mod process;
+mod tasks;
 mod timed_service;
 
 use std::fs::File;
@@ -62,6 +63,7 @@ fn take_all(figures: &mut Vec<Figure>) -> Result<()> {
         figures.extend(way_of_a_message(folder.path()).await?);
         figures.push(intake(folder.path(), 1).await?);
         figures.push(intake(folder.path(), 100).await?);
+        figures.extend(tasks::figures(folder.path()).await?);
         figures.extend(process::figures(folder.path()).await?);
         Ok(())
     })

@@ -62,13 +62,14 @@ pub struct TimedService {
 impl TimedService {
     /// A service with one group, in a new folder.
     pub async fn start(parent: &Path) -> Result<Self> {
-        let folder = tempfile::tempdir_in(parent).context("Failed to make a folder")?;
+        Self::start_in(prepare_home(parent).await?).await
+    }
+
+    /// A service in a home that was prepared.
+    pub async fn start_in(folder: TempDir) -> Result<Self> {
         let paths = Paths::new(folder.path());
-        folders::prepare_install_folders(&paths)?;
-        config_toml::ensure_engine_config(&paths.engine_config_file())?;
         let clock = Clock::System;
         let store = Store::open(&paths.database_file())?;
-        add_group(&store).await?;
         let (prompt_times, prompts) = mpsc::unbounded_channel();
         let login = Arc::new(Login::load_from_disk(
             &paths,
@@ -114,6 +115,16 @@ impl TimedService {
     pub async fn stop(self) {
         self.service.stop().await;
     }
+}
+
+/// A new folder in `parent` with a home that has one group.
+pub async fn prepare_home(parent: &Path) -> Result<TempDir> {
+    let folder = tempfile::tempdir_in(parent).context("Failed to make a folder")?;
+    let paths = Paths::new(folder.path());
+    folders::prepare_install_folders(&paths)?;
+    config_toml::ensure_engine_config(&paths.engine_config_file())?;
+    add_group(&Store::open(&paths.database_file())?).await?;
+    Ok(folder)
 }
 
 /// The group that every message is for.
