@@ -407,7 +407,8 @@ def a22():
                             ("set_group", {"name": "family", "daily_tokens": 0}), ("remove_group", {"name": "main"}),
                             ("register_group", {"jid": club}), ("LIST_GROUPS", {}), ("", {}), ("send_message\0", {"text": word}),
                             ("send_file", {"path": "/workspace/group/../club/list.txt", "to": "club"}),
-                            ("react", {"emoji": "x", "to": club}), ("ask_owner", {"question": word})]:
+                            ("react", {"emoji": "x", "to": club}), ("ask_owner", {"question": word, "to": club}),
+                            ("ask_owner", {"question": word, "group": "main"})]:
         tries.append(("POST", tool(name, arguments)))
     for group in ["club", "main", club, main, "../club"]:
         tries.append(("POST", tool("schedule_task", {"text": word, "schedule": "in 1m", "group": group})))
