@@ -2,6 +2,7 @@
 //!
 //! Owns no behaviour beyond parsing and printing. Never performs I/O.
 
+mod accounts;
 mod engine;
 mod folders;
 mod messages;
@@ -17,6 +18,7 @@ use std::fmt;
 
 use anyhow::{Result, bail};
 
+pub use accounts::{AccountId, AccountName, Cooldown, CooldownCause, KimiHosts};
 pub use engine::{Engine, EngineChoice, OfferedModels};
 pub use folders::{ExtraFolder, MountAccess};
 pub use messages::{

@@ -14,8 +14,10 @@
 //! | [`turns`] | the messages of a turn that has ended |
 //! | [`extra_folders`] | which folders of the host a container may see |
 //! | [`outage`] | a trouble of all chats, and the people who are told of it |
+//! | [`accounts`] | which of several Kimi accounts answers |
 
 pub mod absence;
+pub mod accounts;
 pub mod approvals;
 pub mod delivery;
 pub mod extra_folders;
