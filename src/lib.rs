@@ -8,7 +8,7 @@
 //! |---|---|---|
 //! | 0 values | `types` `clock` `rate` `backoff` `paths` `panics` `writing` `kimi_http` | what everything speaks |
 //! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `tools` `api_error` `schedule` | decisions and words, no effects |
-//! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` `transcribe` | one foreign world each, never each other |
+//! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `relay` `egress` `practice` `transcribe` | one foreign world each; agents reach Kimi by the relay |
 //! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
 //! | 4 face | `cli` | the only printing |
 
@@ -31,6 +31,7 @@ pub mod panics;
 pub mod paths;
 pub mod practice;
 pub mod rate;
+pub mod relay;
 pub mod render;
 pub mod repair;
 pub mod router;

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
 
-use crate::types::GroupName;
+use crate::types::{AccountId, GroupName};
 
 /// The folder of what came, in a group's folder: each day of its own.
 const INBOX: &str = "inbox";
@@ -100,6 +100,16 @@ impl Paths {
     /// The owner's Kimi login, in kimi-cli's format; never in a container.
     pub fn login_file(&self) -> PathBuf {
         self.credentials_folder().join("kimi-code.json")
+    }
+
+    /// What is known of each Kimi account, but for its tokens.
+    pub fn accounts_file(&self) -> PathBuf {
+        self.credentials_folder().join("kimi-accounts.json")
+    }
+
+    /// The login and the device id of a further Kimi account; never in a container.
+    pub fn account_folder(&self, account: &AccountId) -> PathBuf {
+        self.credentials_folder().join("accounts").join(account.as_str())
     }
 
     /// kimi-cli's device id, sent with every model request; the same for all containers of an install.

@@ -7,12 +7,12 @@ use jiff::Timestamp;
 use super::{Finding, render_error, render_time};
 use crate::config::Config;
 use crate::login::{
-    self, Login, LoginRenewal, ProbeResult, QuotaLimit, WriteObstacle, check_writable, config_toml,
-    probe_login,
+    self, AccountRecords, Accounts, Login, LoginRenewal, ProbeResult, QuotaLimit, WriteObstacle,
+    check_writable, config_toml, probe_login,
 };
 use crate::paths::Paths;
 use crate::store::Store;
-use crate::types::{Authorization, Outage, Secret, Trouble};
+use crate::types::{Authorization, KimiHosts, Outage, Secret, Trouble};
 
 /// What to do when the plan is used up.
 const QUOTA_FIX: &str = "Wait until it begins anew, which `nanokimi login --status` tells, or buy more on the account's page at Kimi";
@@ -45,8 +45,34 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
             findings.extend(check_plan_quota(config, token).await);
         }
         findings.extend(check_login_writable(paths));
+        findings.extend(check_further_accounts(paths, config, now));
     }
     findings
+}
+
+/// Each account beside the first that answers nothing, and what to do. Another one answers meanwhile.
+fn check_further_accounts(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
+    if let Err(error) = AccountRecords::read(&paths.accounts_file()) {
+        let fix =
+            "Mend it, or remove it, and log in to each account anew with `nanokimi login --account NAME`";
+        return vec![Finding::warning(render_error(&error), fix)];
+    }
+    let hosts = KimiHosts { oauth_host: config.oauth_host.clone(), api_base: config.api_base.clone() };
+    let accounts = Accounts::load_from_disk(paths, None, hosts, now);
+    let logins = accounts.watch_logins().borrow().clone();
+    let further = logins.accounts.iter().skip(1).filter(|account| account.is_enabled);
+    further
+        .filter_map(|account| match &*account.authorization.borrow() {
+            Authorization::Missing(why) => {
+                let what = format!("The account {} answers nothing: {why}", account.name);
+                Some(Finding::warning(
+                    what,
+                    format!("Or remove it: `nanokimi accounts remove {}`", account.name),
+                ))
+            }
+            Authorization::ApiKey(_) | Authorization::Login(_) => None,
+        })
+        .collect()
 }
 
 /// A token lives for minutes. If the service was stopped for longer, an expired token says nothing of the

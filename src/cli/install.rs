@@ -17,13 +17,13 @@ use crate::container::docker::Docker;
 use crate::container::image;
 use crate::container::memory;
 use crate::container::spec::ContainerLimits;
-use crate::egress::KimiUpstream;
 use crate::folders::{self, AllowlistPlace};
-use crate::login::{self, Login, config_toml};
+use crate::login::{self, Accounts, Login, config_toml};
 use crate::paths::Paths;
+use crate::relay::KimiUpstream;
 use crate::session::{self, SessionContext, Settings};
 use crate::store::{InstanceLock, Store};
-use crate::types::{Engine, EngineChoice, Group, GroupName};
+use crate::types::{Engine, EngineChoice, Group, GroupName, KimiHosts};
 
 /// The service waits, it does not compute: two threads carry hundreds of chats, and cost little memory.
 pub const WORKER_THREADS: usize = 2;
@@ -223,6 +223,17 @@ impl Install {
         )
     }
 
+    /// All Kimi accounts, as they stand now.
+    pub fn load_accounts(&self) -> Accounts {
+        let key = self.config.api_key.as_ref();
+        Accounts::load_from_disk(&self.paths, key, self.kimi_hosts(), self.clock.now())
+    }
+
+    /// Where Kimi's servers are.
+    pub fn kimi_hosts(&self) -> KimiHosts {
+        KimiHosts { oauth_host: self.config.oauth_host.clone(), api_base: self.config.api_base.clone() }
+    }
+
     /// How much memory agents may hold together.
     pub fn agents_memory_bytes(&self) -> u64 {
         self.config.agents_memory_mb.map_or_else(memory::agent_memory_budget, |mb| mb * 1024 * 1024)
@@ -269,18 +280,14 @@ impl Install {
             allowlist: self.allowlist_place(),
             transcription: config.transcription.clone(),
         };
-        let login = Arc::new(self.load_login());
+        let accounts = Arc::new(self.load_accounts());
         Ok(SessionContext {
             store,
             containers: docker,
             paths: self.paths.clone(),
             clock: self.clock,
-            upstream: KimiUpstream::new(
-                &config.api_base,
-                login.watch_authorization(),
-                login.refused_token_sender(),
-            ),
-            login,
+            upstream: KimiUpstream::of_accounts(&accounts),
+            accounts,
             settings: Arc::new(settings),
             orders,
             outbox_hint: Arc::new(Notify::new()),

@@ -3,6 +3,7 @@
 //!
 //! Works beside a running service, which takes up the new login by itself. No token is ever shown.
 
+use std::path::{Path, PathBuf};
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -18,11 +19,11 @@ use super::{log, ui};
 use crate::checks;
 use crate::folders;
 use crate::login::{
-    self, DeviceCode, LoginFacts, LoginRenewal, LoginServer, LogoutResult, PollBackoff, PollResult, Quota,
-    QuotaAmount, QuotaLimit, TokenGrant, config_toml,
+    self, AccountRecord, AccountRecords, DeviceCode, LoginFacts, LoginRenewal, LoginServer, LogoutResult,
+    PollBackoff, PollResult, Quota, QuotaAmount, QuotaLimit, TokenGrant, config_toml,
 };
 use crate::store::InstanceLock;
-use crate::types::{Authorization, Secret};
+use crate::types::{AccountId, AccountName, Authorization, Secret};
 
 /// How often the time that is left is counted down.
 const TICK: Duration = Duration::from_secs(1);
@@ -38,6 +39,12 @@ pub struct Arguments {
     /// Remove the login from this machine
     #[arg(long)]
     logout: bool,
+    /// Log in with a further account, or anew with one that is there
+    #[arg(long, value_name = "NAME", value_parser = ui::parse_typed_text, conflicts_with_all = ["status", "logout"])]
+    account: Option<String>,
+    /// The region of Kimi that a further account is of [default: KIMI_REGION]
+    #[arg(long, value_name = "REGION", value_parser = ["com", "ai"], requires = "account")]
+    region: Option<String>,
 }
 
 pub async fn run_login_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
@@ -56,19 +63,81 @@ pub async fn run_login_command(install: &Install, arguments: Arguments) -> Resul
         );
     }
     install.refuse_root()?;
-    log_in_to_kimi(install).await
+    folders::prepare_install_folders(&install.paths)?;
+    let target = match arguments.account {
+        Some(name) => LoginTarget::of_account(install, AccountName::parse(&name)?, arguments.region)?,
+        None => LoginTarget::first(install),
+    };
+    let new = target.new_account.as_ref().map(|record| record.id.clone());
+    let done = log_in_to_kimi(install, target).await;
+    // Whatever kept a new account from being listed: nothing of it stays.
+    if let Some(id) = new {
+        login::forget_unlisted_account(&install.paths, &id)?;
+    }
+    done
 }
 
-async fn log_in_to_kimi(install: &Install) -> Result<ExitCode> {
-    folders::prepare_install_folders(&install.paths)?;
-    let file = install.paths.login_file();
+/// The account that a person logs in with.
+struct LoginTarget {
+    file: PathBuf,
+    server: LoginServer,
+    /// It is listed once its login is there.
+    new_account: Option<AccountRecord>,
+    has_login: bool,
+}
+
+impl LoginTarget {
+    fn first(install: &Install) -> Self {
+        let now = install.load_login().watch_authorization().borrow().clone();
+        Self {
+            file: install.paths.login_file(),
+            server: LoginServer::new(&install.config.oauth_host, install.paths.device_id_file()),
+            new_account: None,
+            has_login: matches!(now, Authorization::Login(_)),
+        }
+    }
+
+    fn of_account(install: &Install, name: AccountName, region: Option<String>) -> Result<Self> {
+        let records = AccountRecords::read(&install.paths.accounts_file())?;
+        let known = records.accounts.iter().find(|record| record.name.is_same(&name));
+        if let Some(known) = known {
+            if known.id == AccountId::first() {
+                return Ok(Self::first(install));
+            }
+            if region.is_some() && region != known.region {
+                bail!("The account {} is of another region; remove it first", known.name);
+            }
+            return Ok(Self::further(install, known, None));
+        }
+        if records.accounts.len() >= login::ACCOUNTS_MAX {
+            bail!("There are {} accounts already; remove one first", login::ACCOUNTS_MAX);
+        }
+        let record =
+            AccountRecord { region, ..login::prepare_account(&install.paths, name, install.clock.now())? };
+        Ok(Self::further(install, &record, Some(record.clone())))
+    }
+
+    fn further(install: &Install, record: &AccountRecord, new_account: Option<AccountRecord>) -> Self {
+        let hosts = install.kimi_hosts();
+        let hosts = record.region.as_ref().map_or_else(|| hosts.clone(), |region| hosts.in_region(region));
+        let files = login::AccountFiles::of(&install.paths, &record.id);
+        Self {
+            has_login: files.login.exists(),
+            file: files.login,
+            server: LoginServer::new(&hosts.oauth_host, files.device_id),
+            new_account,
+        }
+    }
+}
+
+async fn log_in_to_kimi(install: &Install, target: LoginTarget) -> Result<ExitCode> {
+    let LoginTarget { file, server, new_account, has_login } = target;
     // Before the person goes to the browser for something that could not be kept.
     login::check_space_for_login(&file).await?;
-    if let Authorization::Login(_) = &*install.load_login().watch_authorization().borrow() {
+    if has_login {
         ui::print_info("There is a Kimi login already. It stays until the new one is there.");
     }
     let asked = install::listen_for_stop_signal()?;
-    let server = LoginServer::new(&install.config.oauth_host, install.paths.device_id_file());
     let mut asked = pin!(asked);
     let code = tokio::select! {
         code = server.request_device_code() => code.map_err(|error| {
@@ -103,7 +172,7 @@ async fn log_in_to_kimi(install: &Install) -> Result<ExitCode> {
     };
     screen.clear_countdown();
     match ended {
-        LoginOutcome::Granted(grant) => save_granted_login(install, grant).await,
+        LoginOutcome::Granted(grant) => save_granted_login(install, &file, grant, new_account).await,
         LoginOutcome::Denied => {
             bail!("The login was refused on Kimi's page; run `nanokimi login` again if that was a mistake")
         }
@@ -179,9 +248,31 @@ async fn poll_for_grant(
     }
 }
 
-async fn save_granted_login(install: &Install, grant: TokenGrant) -> Result<ExitCode> {
-    login::save_login(&install.paths.login_file(), grant, install.clock.now()).await?;
-    ui::print_info("Logged in to Kimi.");
+async fn save_granted_login(
+    install: &Install,
+    file: &Path,
+    grant: TokenGrant,
+    new_account: Option<AccountRecord>,
+) -> Result<ExitCode> {
+    let claimed = login::parse_claimed_account(grant.access_token());
+    login::save_login(file, grant, install.clock.now()).await?;
+    match new_account {
+        Some(record) => {
+            let name = record.name.clone();
+            let records = AccountRecords::read(&install.paths.accounts_file())?;
+            let same = install.load_accounts().named_like(claimed.as_deref());
+            if let Some(same) = same {
+                bail!("This is the Kimi account of {same}: log in with another one on Kimi's page");
+            }
+            let several = records.accounts.len() == 1;
+            login::list_account(&install.paths, AccountRecord { claimed, ..record }).await?;
+            ui::print_info(format!("Logged in to Kimi with the account {name}."));
+            if several {
+                super::accounts::print_several_accounts_hint();
+            }
+        }
+        None => ui::print_info("Logged in to Kimi."),
+    }
     let next = match InstanceLock::current_holder(&install.paths.lock_file())? {
         Some(holder) => format!("nanokimi ({holder}) takes it up within half a minute and keeps it fresh."),
         None => "nanokimi keeps it fresh while it runs. Next: `nanokimi doctor`".to_owned(),

@@ -3,6 +3,7 @@
 //! Results go to stdout, everything else to stderr. Exit codes: 0 done, 1 failed (the reason is on stderr),
 //! 2 the command line was not understood, and those of `exit`.
 
+mod accounts;
 mod auth;
 mod build;
 mod chat;
@@ -64,6 +65,11 @@ enum Verb {
     Auth(auth::Arguments),
     /// Log in to Kimi, by a code that you take to any browser
     Login(login::Arguments),
+    /// Let another Kimi account answer when the first is used up
+    Accounts {
+        #[command(subcommand)]
+        verb: accounts::Verb,
+    },
     /// Choose your main channel among your WhatsApp chats
     Setup(setup::Arguments),
     /// Build the agent image
@@ -143,6 +149,7 @@ async fn dispatch_verb(arguments: Arguments) -> Result<ExitCode> {
         Verb::Demo(demo) => demo::run_demo_command(demo).await,
         Verb::Auth(auth) => auth::run_auth_command(&Install::open(home)?, auth).await,
         Verb::Login(login) => login::run_login_command(&Install::open(home)?, login).await,
+        Verb::Accounts { verb } => accounts::run_accounts_command(&Install::open(home)?, verb).await,
         Verb::Setup(setup) => setup::run_setup_command(&Install::open(home)?, setup).await,
         Verb::Build => build::run_build_command(&Install::open(home)?).await,
         Verb::Run => run::run_service_in_foreground(&Install::open(home)?).await,

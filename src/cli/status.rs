@@ -10,6 +10,7 @@ use super::install::Install;
 use super::{ui, whatsapp_once};
 use crate::checks;
 use crate::container::memory;
+use crate::login::AccountLogins;
 use crate::store::{
     AgentStop, GivenUp, InstanceLock, LinkRecord, QueueCounts, Store, UndeliveredReplies, UnreadCount,
 };
@@ -118,10 +119,12 @@ async fn unread_status(install: &Install, store: &Store) -> Result<String> {
 
 /// How the egress proxy logs in to Kimi, and since when Kimi has refused it.
 async fn kimi_status(install: &Install, store: &Store) -> Result<String> {
-    let account = match &*install.load_login().watch_authorization().borrow() {
+    let logins = install.load_accounts().watch_logins().borrow().clone();
+    let account = match logins.usable_authorization() {
         Authorization::ApiKey(_) => "the key of MOONSHOT_API_KEY".to_owned(),
+        Authorization::Login(_) if logins.accounts.len() > 1 => accounts_status(&logins),
         Authorization::Login(_) => "logged in".to_owned(),
-        Authorization::Missing(why) => return Ok(why.clone()),
+        Authorization::Missing(why) => return Ok(why),
     };
     // Nothing is known of a new login before it is used.
     let of_kimi =
@@ -131,6 +134,15 @@ async fn kimi_status(install: &Install, store: &Store) -> Result<String> {
         format!("{} since {}", render_outage(outage), checks::render_time(since, &install.config.zone))
     });
     Ok(std::iter::once(account).chain(outages).collect::<Vec<_>>().join("; "))
+}
+
+/// Such as `3 accounts, home first; not work, spare: nanokimi accounts list`.
+fn accounts_status(logins: &AccountLogins) -> String {
+    let first = logins.accounts.get(logins.active).map(|account| account.name.as_str()).unwrap_or_default();
+    let out = logins.accounts.iter().filter(|account| !account.is_usable());
+    let out = out.map(|account| account.name.as_str()).collect::<Vec<_>>().join(", ");
+    let all = format!("{} accounts, {first} first", logins.accounts.len());
+    if out.is_empty() { all } else { format!("{all}; not {out}: `nanokimi accounts list` says why") }
 }
 
 /// How many agents run, and what they hold of the memory that there is for them.

@@ -5,21 +5,10 @@
 use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::{Method, StatusCode, Uri};
 
+use crate::relay::{ApiRoute, end_to_end_headers};
+
 /// What engines know as the Kimi API, inside the container.
 const KIMI_PREFIX: &str = "/coding/v1/";
-
-/// Headers about one connection only (RFC 9110, 7.6.1), and two old ones of the same kind.
-const HOP_BY_HOP: [HeaderName; 9] = [
-    header::CONNECTION,
-    HeaderName::from_static("keep-alive"),
-    HeaderName::from_static("proxy-connection"),
-    header::PROXY_AUTHENTICATE,
-    header::PROXY_AUTHORIZATION,
-    header::TE,
-    header::TRAILER,
-    header::TRANSFER_ENCODING,
-    header::UPGRADE,
-];
 
 /// Headers of engines that reach the Kimi API unchanged: those that say what a request and its answer are,
 /// and one that Node's fetch adds. All others are left out.
@@ -58,17 +47,9 @@ pub struct RouteDenied {
     pub why: &'static str,
 }
 
-/// What a request is for. Only a request for the model says how a turn goes: all others, such as an engine's
-/// search or a program of the agent, may fail while the turn goes on.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ApiRoute {
-    ChatCompletions,
-    OtherEndpoint,
-}
-
 /// The route of a path beneath the Kimi API's base.
 pub fn route_of(path: &str) -> ApiRoute {
-    if path.split('?').next() == Some(MODEL) { ApiRoute::ChatCompletions } else { ApiRoute::OtherEndpoint }
+    if path.split('?').next() == Some(MODEL) { ApiRoute::Model } else { ApiRoute::OtherEndpoint }
 }
 
 /// The path and query of a request beneath the Kimi API's base, such as `chat/completions` or
@@ -140,28 +121,6 @@ pub fn filter_request_headers(headers: &HeaderMap) -> HeaderMap {
     }
     // A compressed answer could not be metered.
     kept.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
-    kept
-}
-
-/// The headers of an answer that go to the container.
-pub fn filter_response_headers(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = end_to_end_headers(headers);
-    // Cookies belong to the login, which is not the container's.
-    kept.remove(header::SET_COOKIE);
-    kept
-}
-
-/// The headers that are not about one connection only.
-pub fn end_to_end_headers(headers: &HeaderMap) -> HeaderMap {
-    let mut kept = headers.clone();
-    for named in headers.get_all(header::CONNECTION) {
-        for name in named.to_str().unwrap_or_default().split(',') {
-            kept.remove(name.trim());
-        }
-    }
-    for name in HOP_BY_HOP {
-        kept.remove(name);
-    }
     kept
 }
 

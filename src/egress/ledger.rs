@@ -1,13 +1,13 @@
 //! What an egress proxy has seen since the session last asked: tokens, and why the latest request to the
 //! model went wrong.
 
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::sync::Notify;
 
-use super::api_routes::ApiRoute;
 use crate::panics::lock_unpoisoned;
+use crate::relay::{AnswerObserver, ApiRoute};
 use crate::types::{Failure, TokenUsage};
 
 #[derive(Debug, Default)]
@@ -85,7 +85,7 @@ impl Ledger {
     /// A whole request has come.
     pub fn record_model_asked(&self, route: ApiRoute) {
         match route {
-            ApiRoute::ChatCompletions => self.asked.store(true, Ordering::Relaxed),
+            ApiRoute::Model => self.asked.store(true, Ordering::Relaxed),
             ApiRoute::OtherEndpoint => {}
         }
     }
@@ -104,12 +104,33 @@ impl Ledger {
 
     fn record_outcome(&self, route: ApiRoute, failure: Option<Failure>) {
         match route {
-            ApiRoute::ChatCompletions => *lock_unpoisoned(&self.failure) = failure,
+            ApiRoute::Model => *lock_unpoisoned(&self.failure) = failure,
             ApiRoute::OtherEndpoint => {}
         }
     }
 
     pub fn take_failure(&self) -> Option<Failure> {
         lock_unpoisoned(&self.failure).take()
+    }
+}
+
+/// One request's part of the ledger.
+#[derive(Debug)]
+pub struct RequestLedger {
+    pub ledger: Arc<Ledger>,
+    pub route: ApiRoute,
+}
+
+impl AnswerObserver for RequestLedger {
+    fn add_usage(&self, usage: TokenUsage) {
+        self.ledger.add_usage(usage);
+    }
+
+    fn record_failure(&self, failure: Failure) {
+        self.ledger.record_failure(self.route, failure);
+    }
+
+    fn record_success(&self) {
+        self.ledger.record_success(self.route);
     }
 }

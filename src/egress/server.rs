@@ -20,13 +20,12 @@ use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, JoinSet};
 use tokio::time::sleep;
 
+use super::api_proxy::ApiProxy;
 use super::forward_proxy::{ForwardProxy, Network, SystemNetwork, TrafficCounter, Tunnel};
 use super::ledger::Ledger;
-use super::relay::Relay;
 use super::tool_server::{ToolCall, ToolServer};
-use super::unread::UnreadTimeoutStream;
-use super::upstream::KimiUpstream;
 use crate::panics::{WorkPanicked, catch_panic, lock_unpoisoned};
+use crate::relay::{KimiUpstream, UnreadTimeoutStream};
 use crate::types::{Failure, Group, GroupName, TokenUsage, WebTraffic};
 
 /// The socket's name in the group's folder; agent-runner knows it too.
@@ -75,18 +74,18 @@ pub async fn start_with_network<N: Network>(
 ) -> Result<EgressProxy> {
     let ledger = Arc::new(Ledger::default());
     let traffic = Arc::new(TrafficCounter::new(group.name.clone()));
-    let relay = Relay::new(upstream, Arc::clone(&ledger)).await?;
+    let api = ApiProxy::new(upstream, group.name.clone(), Arc::clone(&ledger)).await?;
     let web = ForwardProxy::new(group.name.clone(), group.web.clone(), network, Arc::clone(&traffic));
     let (listener, socket) = SocketFile::bind_in_folder(folder)
         .with_context(|| format!("Failed to start the egress proxy in {}", folder.display()))?;
-    let upstreams = Arc::new(Upstreams { relay, web, tools: ToolServer::new(group.role, tool_calls) });
+    let upstreams = Arc::new(Upstreams { api, web, tools: ToolServer::new(group.role, tool_calls) });
     let server = tokio::spawn(accept_connections(listener, upstreams, group.name.clone()));
     Ok(EgressProxy { socket, ledger, traffic, server })
 }
 
 /// The ways out.
 struct Upstreams<N> {
-    relay: Relay,
+    api: ApiProxy,
     web: ForwardProxy<N>,
     tools: ToolServer,
 }
@@ -222,7 +221,7 @@ async fn handle_connection<N: Network>(stream: UnixStream, upstreams: Arc<Upstre
             if ToolServer::is_tool_request(&request) {
                 return Ok(upstreams.tools.handle_tool_request(request).await);
             }
-            Ok(upstreams.relay.relay_request(request, upstreams.web.deny_kimi_web_request()).await)
+            Ok(upstreams.api.proxy_request(request, upstreams.web.deny_kimi_web_request()).await)
         }
     });
     let connection = http1::Builder::new()

@@ -106,7 +106,7 @@ pub fn read_login_file(file: &Path, metadata: &Metadata) -> Result<Tokens, Strin
 
 /// # Errors
 /// Says the line and column of the mistake, and nothing of what is there.
-fn parse_login_file(text: &[u8]) -> Result<Tokens, String> {
+pub fn parse_login_file(text: &[u8]) -> Result<Tokens, String> {
     let written: StoredLogin = serde_json::from_slice(text)
         // The error's own words may hold a piece of the file.
         .map_err(|error| format!("see line {}, column {}", error.line(), error.column()))?;

@@ -12,7 +12,7 @@ use super::login_file::{FIRST_LOGIN, LoginLock};
 use super::oauth::TokenGrant;
 
 /// How long somebody who has just logged in waits for a refresh of the old login to be over.
-const LOCK_PATIENCE: Duration = Duration::from_secs(60);
+pub const LOCK_PATIENCE: Duration = Duration::from_secs(60);
 
 /// Whether a login could be saved.
 ///

@@ -163,6 +163,10 @@ impl LoginServer {
 }
 
 impl TokenGrant {
+    pub fn access_token(&self) -> &Secret {
+        &self.access
+    }
+
     /// What goes into the login file. `before` is the login that was refreshed, if it was a refresh.
     pub fn into_tokens(self, before: Option<&Tokens>, now: Timestamp) -> Tokens {
         let lifetime = SignedDuration::try_from(self.lifetime).unwrap_or(SignedDuration::MAX);

@@ -280,7 +280,12 @@ impl Refresher<'_> {
                 return self.record_refresh_failure(&format!("Failed to make room for a new login: {error}"));
             }
         };
-        match self.login.server.refresh_access_token(token).await {
+        let answer = {
+            // One account after the other, so that several never look like a storm.
+            let _turn = self.login.renewals.acquire().await;
+            self.login.server.refresh_access_token(token).await
+        };
+        match answer {
             RefreshResult::Granted(grant) => self.save_granted_tokens(room, grant, &tokens).await,
             RefreshResult::InvalidGrant => {
                 drop(room);

@@ -7,10 +7,10 @@
 use std::fs;
 use std::io::ErrorKind;
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard};
+use std::sync::{Arc, Mutex, MutexGuard};
 
 use jiff::Timestamp;
-use tokio::sync::{Notify, watch};
+use tokio::sync::{Notify, Semaphore, watch};
 
 use super::login_file::{
     self, LoginFileStamp, Tokens, is_sendable_token, login_file_stamp, token_fingerprint,
@@ -20,9 +20,15 @@ use super::oauth::LoginServer;
 use super::quota::parse_claimed_account;
 use crate::panics::lock_unpoisoned;
 use crate::paths::Paths;
-use crate::types::{Authorization, Secret};
+use crate::types::{AccountName, Authorization, Secret};
 
+/// The files of an account in its folder.
+pub const LOGIN_FILE: &str = "kimi-code.json";
+pub const DEVICE_ID: &str = "device_id";
 const NOBODY: &str = "Nobody is logged in to Kimi; run `nanokimi login`";
+/// What makes a login, as it stands in what is said of it.
+const LOG_IN: &str = "`nanokimi login`";
+
 /// The owner's login as it stands on disk, and what the servers have said of it.
 #[derive(Debug)]
 pub struct Login {
@@ -35,6 +41,10 @@ pub struct Login {
     pub(super) refused_tokens: watch::Sender<Option<Secret>>,
     /// Wakes the refresher when there is another login.
     pub(super) changed: Notify,
+    /// Held while this account's login is renewed: one account after the other.
+    pub(super) renewals: Arc<Semaphore>,
+    /// The command that makes this login anew.
+    log_in: String,
 }
 
 /// What is known of the file.
@@ -52,19 +62,52 @@ impl Login {
     /// `api_key` is `MOONSHOT_API_KEY`. If it is set, the login file is never looked at. `oauth_host` is the
     /// server that refreshes a login, without a slash at the end.
     pub fn load_from_disk(paths: &Paths, api_key: Option<&Secret>, oauth_host: &str, now: Timestamp) -> Self {
-        let file = paths.login_file();
-        let known =
-            LoginState { refused: login_file::read_refused_fingerprint(&file), ..LoginState::default() };
+        let api_key = api_key.filter(|key| !key.expose_secret().trim().is_empty()).cloned();
+        let server = LoginServer::new(oauth_host, paths.device_id_file());
+        Self::load_file(
+            paths.login_file(),
+            server,
+            api_key,
+            Arc::new(Semaphore::new(1)),
+            LOG_IN.to_owned(),
+            now,
+        )
+    }
+
+    /// The login of a further account, in a folder of its own. Its renewals share `renewals` with the others'.
+    pub(super) fn load_account(
+        folder: &Path,
+        name: &AccountName,
+        oauth_host: &str,
+        renewals: Arc<Semaphore>,
+        now: Timestamp,
+    ) -> Self {
+        let server = LoginServer::new(oauth_host, folder.join(DEVICE_ID));
+        let log_in = format!("`nanokimi login --account {name}`");
+        Self::load_file(folder.join(LOGIN_FILE), server, None, renewals, log_in, now)
+    }
+
+    fn load_file(
+        file: PathBuf,
+        server: LoginServer,
+        api_key: Option<Secret>,
+        renewals: Arc<Semaphore>,
+        log_in: String,
+        now: Timestamp,
+    ) -> Self {
+        let refused = login_file::read_refused_fingerprint(&file);
         let login = Self {
-            api_key: api_key.filter(|key| !key.expose_secret().trim().is_empty()).cloned(),
+            api_key,
             file,
-            server: LoginServer::new(oauth_host, paths.device_id_file()),
-            known: Mutex::new(known),
+            server,
+            known: Mutex::new(LoginState { refused, ..LoginState::default() }),
             authorization: watch::Sender::new(Authorization::Missing(
                 "The login was not read yet.".to_owned(),
             )),
             refused_tokens: watch::Sender::default(),
             changed: Notify::new(),
+            renewals,
+            log_in,
         };
         login.reload_if_changed(now);
         login
@@ -93,6 +136,10 @@ impl Login {
                     .to_owned(),
             ),
             None => known.reload_login_file(&self.file, now),
+        };
+        let found = match found {
+            Authorization::Missing(why) => Authorization::Missing(why.replace(LOG_IN, &self.log_in)),
+            usable @ (Authorization::ApiKey(_) | Authorization::Login(_)) => usable,
         };
         let changed = self.authorization.send_if_modified(|current| {
             let changed = *current != found;

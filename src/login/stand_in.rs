@@ -9,6 +9,7 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
+use super::import::is_device_id;
 use super::private_file;
 use crate::types::Secret;
 
@@ -55,7 +56,7 @@ pub fn load_or_create_device_id(path: &Path) -> Result<String> {
         }
         Err(error) => return Err(error).with_context(|| format!("Failed to read {}", path.display())),
     };
-    if id.len() != 32 || !id.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f')) {
+    if !is_device_id(&id) {
         bail!("{} does not hold a device id; delete it, and a new one is made", path.display());
     }
     Ok(id)

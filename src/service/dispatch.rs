@@ -15,7 +15,7 @@ use super::ahead::{AheadBackoff, AheadHint};
 use super::slots::{SlotOrder, Slots};
 use crate::clock::sleep_until_or_never;
 use crate::container::{AgentMemory, Containers, MemoryPressure};
-use crate::login::parse_claimed_account;
+use crate::login::{AccountsWatch, parse_claimed_account};
 use crate::panics::catch_panic;
 use crate::session::machine::{AfterTurn, FIRST_RETRY_PAUSE, OUTAGE_PAUSE, turn_retry_backoff};
 use crate::session::{self, ReportKind, SessionCommand, SessionContext, SessionReport};
@@ -40,8 +40,8 @@ pub async fn run_dispatch<C: Containers>(
     mut turn_stops: mpsc::Receiver<StoppedTurn>,
     mut stopped: oneshot::Receiver<()>,
 ) {
-    let mut authorization = context.login.watch_authorization();
-    let usable = authorization.borrow_and_update().clone();
+    let mut accounts = AccountsWatch::new(context.accounts.watch_logins());
+    let usable = accounts.authorization();
     let (report_sender, mut reports) = mpsc::channel(REPORTS_IN_FLIGHT);
     let mut dispatch = Dispatch {
         slots: Slots::new(context.settings.max_agents, context.settings.agents_memory_bytes),
@@ -67,10 +67,7 @@ pub async fn run_dispatch<C: Containers>(
                 dispatch.send_command(&group, SessionCommand::StopTurn(turn));
             }
             Some(report) = reports.recv() => dispatch.handle_report(report),
-            Ok(()) = authorization.changed() => {
-                let now = authorization.borrow_and_update().clone();
-                dispatch.handle_login_change(now);
-            }
+            () = accounts.changed() => dispatch.handle_login_change(accounts.authorization()),
             Some(Ok(end)) = dispatch.tasks.join_next() => dispatch.handle_task_end(end, &mut reports),
             () = sleep_until_or_never(next_return) => dispatch.end_due_rests(),
             Some(_) = dispatch.docker.join_next() => dispatch.handle_docker_recovery().await,
@@ -290,8 +287,7 @@ impl<C: Containers> Dispatch<C> {
     /// counts as news only now and then.
     fn is_awaited_refresh(&mut self, last: &Authorization) -> bool {
         let Authorization::Login(token) = last else { return false };
-        let refused_token = self.context.login.refused_token_sender();
-        let was_refused = *last != self.usable && refused_token.borrow().as_ref() == Some(token);
+        let was_refused = *last != self.usable && self.context.accounts.was_refused(token);
         let is_news = self.late_renewal.is_none_or(|at| at.elapsed() >= OUTAGE_PAUSE);
         if was_refused && is_news {
             self.late_renewal = Some(Instant::now());

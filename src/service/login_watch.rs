@@ -6,11 +6,11 @@
 use std::convert::Infallible;
 use std::time::Duration;
 
-use tokio::sync::watch;
 use tokio::time::Instant;
 
 use crate::clock::sleep_until_or_never;
 use crate::container::Containers;
+use crate::login::AccountsWatch;
 use crate::notices;
 use crate::session::SessionContext;
 use crate::session::machine::OUTAGE_PAUSE;
@@ -22,23 +22,25 @@ const SETTLED_AFTER: Duration = OUTAGE_PAUSE.saturating_mul(2);
 
 /// The login as it was when it was last looked at.
 pub struct LoginWatch {
-    authorization: watch::Receiver<Authorization>,
+    accounts: AccountsWatch,
     usable: LoginUsability,
 }
 
 /// Takes the first look, and tells the owner if there is no login.
 pub async fn start_login_watch<C: Containers>(context: &SessionContext<C>) -> LoginWatch {
-    let mut login_watch =
-        LoginWatch { authorization: context.login.watch_authorization(), usable: LoginUsability::No };
+    let mut login_watch = LoginWatch {
+        accounts: AccountsWatch::new(context.accounts.watch_logins()),
+        usable: LoginUsability::No,
+    };
     login_watch.check_login(context).await;
     login_watch
 }
 
 impl LoginWatch {
     async fn check_login<C: Containers>(&mut self, context: &SessionContext<C>) {
-        let missing = match &*self.authorization.borrow_and_update() {
+        let missing = match self.accounts.authorization() {
             Authorization::ApiKey(_) | Authorization::Login(_) => None,
-            Authorization::Missing(why) => Some(why.clone()),
+            Authorization::Missing(why) => Some(why),
         };
         self.usable = match (missing, self.usable) {
             (Some(why), _) => {
@@ -55,8 +57,7 @@ impl LoginWatch {
     pub async fn watch_login_changes<C: Containers>(mut self, context: &SessionContext<C>) -> Infallible {
         loop {
             tokio::select! {
-                // Its sender is the login's own, which the context keeps.
-                _ = self.authorization.changed() => self.check_login(context).await,
+                () = self.accounts.changed() => self.check_login(context).await,
                 () = sleep_until_or_never(self.usable.stable_at()) => {
                     resolve_login_outage(context).await;
                     self.usable = LoginUsability::Settled;

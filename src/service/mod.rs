@@ -12,11 +12,13 @@
 //!   early.
 //! - `pacing` and `deadlines` (pure) say when a reply leaves. `outgoing` makes its content, `repairs` sends
 //!   it anew to devices that cannot read it. `file_types` (pure) knows endings and MIME types.
-//! - `link_watch`, `login_watch` and `docker` note what keeps Kai from answering, and tell the owner.
+//! - `link_watch`, `login_watch` and `docker` note what keeps Kai from answering, and tell the owner;
+//!   `account_watch` tells of one Kimi account among several.
 //! - `scheduler` puts into the inbox what tasks are due, and `task_signal` hears of tasks that another process
 //!   changed.
 //! - `unread` has the phone asked for messages that could not be read.
 
+mod account_watch;
 mod ahead;
 mod bridge_reach;
 mod deadlines;

@@ -16,12 +16,14 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::bridge_reach::BridgeReach;
 use super::task_signal::TaskSignal;
-use super::{delivery, dispatch, docker, intake, link_watch, login_watch, media, scheduler, unread};
+use super::{
+    account_watch, delivery, dispatch, docker, intake, link_watch, login_watch, media, scheduler, unread,
+};
 use crate::bridge::ServiceEnd;
 use crate::container::Containers;
-use crate::login;
 use crate::notices;
 use crate::panics::WorkPanicked;
+use crate::relay;
 use crate::session::SessionContext;
 use crate::store::MAX_ATTEMPTS;
 use crate::types::{LinkState, Outage, Trouble};
@@ -105,7 +107,10 @@ pub async fn run_service<C: Containers>(
     let delivery = tasks.spawn(delivery);
     // In a set of its own: a renewal that has begun is finished, whatever else breaks off.
     let mut refresher = JoinSet::new();
-    refresher.spawn(login::run_refresher(Arc::clone(&context.login), context.clock, refresher_stopped));
+    let pool = context.upstream.account_pool();
+    let upkeep =
+        relay::run_account_upkeep(Arc::clone(&context.accounts), pool, context.clock, refresher_stopped);
+    refresher.spawn(upkeep);
     tracing::info!("Ready");
     ready.send(()).ok();
 
@@ -115,6 +120,7 @@ pub async fn run_service<C: Containers>(
         never = docker::run_startup_sweep(&context) => match never {},
         never = run_daily_expiry(&context) => match never {},
         never = watched_login.watch_login_changes(&context) => match never {},
+        never = account_watch::watch_accounts(&context) => match never {},
         never = unread => match never {},
         never = scheduler => match never {},
         _ = tasks.join_next() => Err(anyhow!("A part of the service broke off")),

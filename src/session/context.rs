@@ -9,9 +9,9 @@ use super::settings::Settings;
 use crate::bridge::Order;
 use crate::clock::Clock;
 use crate::container::Containers;
-use crate::egress::KimiUpstream;
-use crate::login::Login;
+use crate::login::Accounts;
 use crate::paths::Paths;
+use crate::relay::KimiUpstream;
 use crate::store::Store;
 use crate::types::ChatId;
 
@@ -22,7 +22,7 @@ pub struct SessionContext<C> {
     pub containers: C,
     pub paths: Paths,
     pub clock: Clock,
-    pub login: Arc<Login>,
+    pub accounts: Arc<Accounts>,
     /// The API to which the egress proxies of all groups lead.
     pub upstream: KimiUpstream,
     pub settings: Arc<Settings>,

@@ -338,7 +338,7 @@ impl<C: Containers> SessionDriver<C> {
         let left_to_task = claim.tokens_left.filter(|_| claim.called_by.is_none());
         engine.turn_tokens = TurnTokenLimit::first_reached(group.turn_tokens, left_to_task);
         engine.egress.begin_turn(engine.turn_tokens.map(TurnTokenLimit::tokens));
-        self.context.login.reload_if_changed(self.context.clock.now());
+        self.context.accounts.reload_if_changed(self.context.clock.now());
         tracing::info!(turn = claim.turn.0, messages = claim.messages.len(), "A turn begins");
         self.send_read_receipts(&group.chat, &claim);
         let input = self.build_input(group, &mut claim).await;

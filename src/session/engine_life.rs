@@ -70,8 +70,8 @@ impl<C: Containers> SessionDriver<C> {
 
     /// Without a login no engine is started: it would only learn that there is none.
     fn login_failure(&self) -> Option<Failure> {
-        self.context.login.reload_if_changed(self.context.clock.now());
-        match &*self.context.login.watch_authorization().borrow() {
+        self.context.accounts.reload_if_changed(self.context.clock.now());
+        match self.context.accounts.usable_authorization() {
             Authorization::ApiKey(_) | Authorization::Login(_) => None,
             Authorization::Missing(why) => Some(Failure::new(Trouble::NotLoggedIn, why)),
         }

@@ -319,7 +319,7 @@ async fn prepare_launch<C: Containers>(
     session: &EngineSession,
     daemon: DaemonUser,
 ) -> anyhow::Result<PreparedLaunch> {
-    context.login.reload_if_changed(context.clock.now());
+    context.accounts.reload_if_changed(context.clock.now());
     let program = context.settings.engine_for_group(group);
     let (paths, its) = (context.paths.clone(), group.clone());
     let sessions_apart = separate_sessions_for_group(context, group, session);
@@ -357,7 +357,7 @@ async fn prepare_launch<C: Containers>(
             model,
             session: &session.engine_id(),
             device: &context.settings.device_id,
-            services: allowed_services(group, &context.login.watch_authorization().borrow()),
+            services: allowed_services(group, &context.accounts.usable_authorization()),
             lent: &lent,
         },
         group,

@@ -13,16 +13,16 @@ use nanokimi::container::spec::DaemonUser;
 use nanokimi::container::{
     AgentMemory, CommandResult, ContainerExit, ContainerSpec, Containers, RunningContainer, ShellCommand,
 };
-use nanokimi::egress::KimiUpstream;
 use nanokimi::folders;
-use nanokimi::login::{Login, config_toml};
+use nanokimi::login::{Accounts, config_toml};
 use nanokimi::paths::Paths;
+use nanokimi::relay::KimiUpstream;
 use nanokimi::service::BridgeReach;
 use nanokimi::session::{SessionContext, Settings};
 use nanokimi::store::Store;
 use nanokimi::types::{
-    ChatId, Failure, Forwarded, Group, GroupName, IncomingMessage, InstallId, Mention, MessageId, Role,
-    Secret, SenderId,
+    ChatId, Failure, Forwarded, Group, GroupName, IncomingMessage, InstallId, KimiHosts, Mention, MessageId,
+    Role, Secret, SenderId,
 };
 use serde_json::{Value, json};
 use support::test_service::{self, Chats, TestService};
@@ -71,21 +71,15 @@ impl TimedService {
         let clock = Clock::System;
         let store = Store::open(&paths.database_file())?;
         let (prompt_times, prompts) = mpsc::unbounded_channel();
-        let login = Arc::new(Login::load_from_disk(
-            &paths,
-            Some(&Secret::new("sk-bench")),
-            "http://127.0.0.1:9",
-            clock.now(),
-        ));
+        let nowhere = "http://127.0.0.1:9".to_owned();
+        let hosts = KimiHosts { oauth_host: nowhere.clone(), api_base: nowhere };
+        let key = Secret::new("sk-bench");
+        let accounts = Arc::new(Accounts::load_from_disk(&paths, Some(&key), hosts, clock.now()));
         let settings = Settings { max_agents: 1, ..test_service::settings(store.install_id().await?) };
         let context = |orders| SessionContext {
             containers: PromptEngines { prompts: prompt_times },
-            upstream: KimiUpstream::new(
-                "http://127.0.0.1:9/coding/v1",
-                login.watch_authorization(),
-                login.refused_token_sender(),
-            ),
-            login,
+            upstream: KimiUpstream::of_accounts(&accounts),
+            accounts,
             settings: Arc::new(settings),
             orders,
             outbox_hint: Arc::new(Notify::new()),

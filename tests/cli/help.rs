@@ -18,19 +18,21 @@ fn nanokimi() {
     Usage: nanokimi [OPTIONS] <COMMAND>
 
     Commands:
-      demo     Try nanokimi: makes this machine ready and talks to a practice model, without any account
-      auth     Link your WhatsApp account, as another device of it
-      login    Log in to Kimi, by a code that you take to any browser
-      setup    Choose your main channel among your WhatsApp chats
-      build    Build the agent image
-      run      Run the service in the foreground
-      chat     Talk to a group's agent from this terminal
-      groups   List, add, change and remove the chats that the assistant serves
-      tasks    Plan what the assistant does on time, and show what came of it
-      service  Keep nanokimi running with systemd
-      status   Show what this install does and what waits
-      usage    Show the tokens and turns of each group, by day
-      doctor   Look for what is wrong, and say how to mend it
+      demo      Try nanokimi: makes this machine ready and talks to a practice model, without any
+                account
+      auth      Link your WhatsApp account, as another device of it
+      login     Log in to Kimi, by a code that you take to any browser
+      accounts  Let another Kimi account answer when the first is used up
+      setup     Choose your main channel among your WhatsApp chats
+      build     Build the agent image
+      run       Run the service in the foreground
+      chat      Talk to a group's agent from this terminal
+      groups    List, add, change and remove the chats that the assistant serves
+      tasks     Plan what the assistant does on time, and show what came of it
+      service   Keep nanokimi running with systemd
+      status    Show what this install does and what waits
+      usage     Show the tokens and turns of each group, by day
+      doctor    Look for what is wrong, and say how to mend it
 
     Options:
           --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
@@ -55,7 +57,7 @@ fn a_misspelt_verb_is_named_with_the_right_one() {
     assert_snapshot!(said.stderr, @"
     error: unrecognized subcommand 'stauts'
 
-      tip: some similar subcommands exist: 'setup', 'tasks', 'status'
+      tip: some similar subcommands exist: 'setup', 'accounts', 'tasks', 'status'
 
     Usage: nanokimi [OPTIONS] <COMMAND>
 
@@ -109,8 +111,34 @@ fn login() {
     Usage: nanokimi login [OPTIONS]
 
     Options:
-          --status         Show whose login there is, who renews it, and what is left of the plan
-          --logout         Remove the login from this machine
+          --status           Show whose login there is, who renews it, and what is left of the plan
+          --logout           Remove the login from this machine
+          --account <NAME>   Log in with a further account, or anew with one that is there
+          --region <REGION>  The region of Kimi that a further account is of [default: KIMI_REGION]
+                             [possible values: com, ai]
+          --home <FOLDER>    The folder of this install [default: NANOKIMI_HOME, else this folder if it
+                             is one, else ~/nanokimi]
+      -h, --help             Print help
+    ");
+}
+
+#[test]
+fn accounts() {
+    assert_snapshot!(help(&["accounts"]), @"
+    Let another Kimi account answer when the first is used up
+
+    Usage: nanokimi accounts [OPTIONS] <COMMAND>
+
+    Commands:
+      list     Show the accounts, which answers first, and what is left of each
+      use      Let an account answer first
+      enable   Let an account answer again
+      disable  Keep an account and its login, but let it answer nothing
+      rename   Give an account another name
+      remove   Remove an account and its login from this machine
+      import   Take over the accounts of kimicode-accounts.json, or a kimi-code.json of another machine
+
+    Options:
           --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
                            one, else ~/nanokimi]
       -h, --help           Print help

@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]
 
 mod account;
+mod accounts;
 mod database;
 mod disk;
 mod docker;

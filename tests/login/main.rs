@@ -4,6 +4,7 @@
 
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]
 
+mod accounts;
 mod kills;
 mod others;
 mod renewing;

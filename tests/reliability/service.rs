@@ -11,14 +11,14 @@ use nanokimi::bridge;
 use nanokimi::bridge::whatsapp::{BridgeTask, Presence, WhatsAppBridge};
 use nanokimi::cli::log_subscriber;
 use nanokimi::clock::Clock;
-use nanokimi::egress::KimiUpstream;
 use nanokimi::folders;
-use nanokimi::login::{Login, config_toml};
+use nanokimi::login::{Accounts, config_toml};
 use nanokimi::paths::Paths;
+use nanokimi::relay::KimiUpstream;
 use nanokimi::service::{self, BridgeReach};
 use nanokimi::session::SessionContext;
 use nanokimi::store::Store;
-use nanokimi::types::{ChatId, Group, GroupName, Role, Secret};
+use nanokimi::types::{ChatId, Group, GroupName, KimiHosts, Role, Secret};
 use support::scripted_engine::{Behaviour, REPORT, ScriptedDocker};
 use support::test_service;
 use tokio::process::{Child, Command};
@@ -124,14 +124,15 @@ pub async fn run(home: &Path, url: &str, stopped: oneshot::Receiver<()>) {
     let (docker, _prompts) = ScriptedDocker::new(Behaviour::EchoAllWithFiles);
     let mut settings = test_service::settings(store.install_id().await.unwrap());
     settings.max_agents = 50;
-    let login =
-        Arc::new(Login::load_from_disk(&paths, Some(&Secret::new("sk-echo")), NOWHERE, Clock::System.now()));
+    let hosts = KimiHosts { oauth_host: NOWHERE.to_owned(), api_base: NOWHERE.to_owned() };
+    let key = Secret::new("sk-echo");
+    let accounts = Arc::new(Accounts::load_from_disk(&paths, Some(&key), hosts, Clock::System.now()));
     let (bridge_end, end) = bridge::create_bridge_ends();
     let host = SessionContext {
         store,
         containers: docker,
-        upstream: KimiUpstream::new(NOWHERE, login.watch_authorization(), login.refused_token_sender()),
-        login,
+        upstream: KimiUpstream::of_accounts(&accounts),
+        accounts,
         settings: Arc::new(settings),
         orders: end.orders.clone(),
         outbox_hint: Arc::new(Notify::new()),

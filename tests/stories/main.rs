@@ -6,6 +6,7 @@
 #![expect(clippy::unwrap_used, reason = "a story that cannot go on has failed")]
 
 mod absence;
+mod accounts;
 mod ahead;
 mod answering;
 mod api;

@@ -10,14 +10,14 @@ use jiff::{SignedDuration, Timestamp};
 use nanokimi::agent::Engine;
 use nanokimi::bridge::{Answer, Event, LinkState, SendOrder};
 use nanokimi::clock::Clock;
-use nanokimi::egress::KimiUpstream;
 use nanokimi::folders;
-use nanokimi::login::{Login, config_toml};
+use nanokimi::login::{Accounts, config_toml};
 use nanokimi::paths::Paths;
+use nanokimi::relay::KimiUpstream;
 use nanokimi::service::StopReason;
 use nanokimi::session::{SessionContext, Settings};
 use nanokimi::store::{Store, TurnEnding, TurnOutcome};
-use nanokimi::types::{Group, IncomingMessage, Media, MessageId, Quote, Role, Secret, TokenUsage};
+use nanokimi::types::{Group, IncomingMessage, KimiHosts, Media, MessageId, Quote, Role, Secret, TokenUsage};
 use serde_json::json;
 use support::scripted_engine::{Behaviour, HeldPrompt, ScriptedDocker};
 use support::test_service::{self, Chats, Heard, TestService, message};
@@ -41,7 +41,7 @@ pub struct World {
     folder: TempDir,
     settings: Settings,
     key: Option<Secret>,
-    login: Option<Arc<Login>>,
+    accounts: Option<Arc<Accounts>>,
     prompts: mpsc::UnboundedReceiver<HeldPrompt>,
     /// What the bridge is to do and has seen.
     pub chats: Chats,
@@ -90,7 +90,7 @@ impl World {
             folder,
             settings,
             key: Some(Secret::new("sk-story")),
-            login: None,
+            accounts: None,
             prompts,
             chats: Chats::default(),
             api: Api::new().await,
@@ -127,21 +127,19 @@ impl World {
             "scope": "kimi-code", "token_type": "Bearer", "expires_in": 900.0,
         });
         fs::write(self.paths().login_file(), login.to_string()).unwrap();
-        self.login.as_ref().expect("the service runs").reload_if_changed(self.now());
+        self.accounts.as_ref().expect("the service runs").reload_if_changed(self.now());
     }
 
     /// The Kimi API has refused this token, as the egress proxies report it.
     pub fn is_refused(&self, token: &str) {
-        self.login
-            .as_ref()
-            .expect("the service runs")
-            .refused_token_sender()
-            .send_replace(Some(Secret::new(token)));
+        let accounts = self.accounts.as_ref().expect("the service runs");
+        let logins = accounts.watch_logins().borrow().clone();
+        logins.accounts[0].refused_tokens.send_replace(Some(Secret::new(token)));
     }
 
     pub fn logs_out(&self) {
         fs::remove_file(self.paths().login_file()).unwrap();
-        self.login.as_ref().expect("the service runs").reload_if_changed(self.now());
+        self.accounts.as_ref().expect("the service runs").reload_if_changed(self.now());
     }
 
     /// Lets time pass.
@@ -170,20 +168,17 @@ impl World {
 
     /// Starts the service with the files in its folder.
     pub async fn start(&mut self) {
-        let login =
-            Arc::new(Login::load_from_disk(&self.paths(), self.key.as_ref(), NOWHERE, self.clock.now()));
-        self.login = Some(Arc::clone(&login));
+        let hosts = KimiHosts { oauth_host: NOWHERE.to_owned(), api_base: self.api.base() };
+        let key = self.key.as_ref();
+        let accounts = Arc::new(Accounts::load_from_disk(&self.paths(), key, hosts, self.clock.now()));
+        self.accounts = Some(Arc::clone(&accounts));
         let host = |orders| SessionContext {
             store: self.store.clone(),
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: self.clock,
-            upstream: KimiUpstream::new(
-                self.api.base(),
-                login.watch_authorization(),
-                login.refused_token_sender(),
-            ),
-            login,
+            upstream: KimiUpstream::of_accounts(&accounts),
+            accounts,
             settings: Arc::new(self.settings.clone()),
             orders,
             outbox_hint: Arc::new(Notify::new()),

@@ -24,9 +24,9 @@ use super::proxy_error::ProxyError;
 use super::public_address;
 use super::target::{Host, ProxyMethod, ProxyTarget};
 use super::traffic::{CountedStream, ProxiedConnection, TrafficCounter};
-use crate::egress::{api_routes, request_body};
 use crate::panics::lock_unpoisoned;
 use crate::rate::{RateLimit, TokenBucket};
+use crate::relay::{discard_body, end_to_end_headers};
 use crate::types::{GroupName, WebPolicy};
 
 /// How long a name may take to be looked up. A resolver asks each of its servers twice, 5 s each.
@@ -79,7 +79,7 @@ impl<N: Network> ForwardProxy<N> {
                 Err(error) => error,
             },
             Err(error) => {
-                request_body::discard_body(request.into_body()).await;
+                discard_body(request.into_body()).await;
                 error
             }
         };
@@ -254,7 +254,7 @@ async fn forward_request(
         () = connection.wait_for_idle(QUIET_TIMEOUT) => return Err(ProxyError::gateway_timeout(format!("{host} did not answer in time."))),
     };
     let (mut head, body) = answer.into_parts();
-    head.headers = api_routes::end_to_end_headers(&head.headers);
+    head.headers = end_to_end_headers(&head.headers);
     head.version = Version::HTTP_11;
     let pieces = Body::new(body).into_data_stream();
     let rest = stream::unfold((pieces, driver, connection), |(mut pieces, driver, connection)| async {
@@ -278,7 +278,7 @@ fn build_forwarded_request(request: Request<Incoming>) -> Result<Request<Incomin
     let path = if path.starts_with('/') { path.to_owned() } else { format!("/{path}") };
     head.uri = path.parse::<Uri>().map_err(|_| unfit())?;
     head.version = Version::HTTP_11;
-    head.headers = api_routes::end_to_end_headers(&head.headers);
+    head.headers = end_to_end_headers(&head.headers);
     // The container was told to go on already.
     head.headers.remove(header::EXPECT);
     head.headers.insert(header::HOST, host);

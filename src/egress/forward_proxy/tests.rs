@@ -15,9 +15,9 @@ use tokio::time::{Instant, timeout};
 
 use super::super::server::{EgressProxy, start_with_network};
 use super::super::tests::{Log, PATIENCE, Pipe, connect_to, no_tools};
-use super::super::upstream::KimiUpstream;
 use super::Network;
 use super::proxy::QUIET_TIMEOUT;
+use crate::relay::KimiUpstream;
 use crate::types::{Authorization, ChatId, Group, GroupName, HostName, Role, WebPolicy, WebTraffic};
 
 const PUBLIC: &str = "93.184.216.34";

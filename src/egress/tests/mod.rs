@@ -18,7 +18,8 @@ use tokio::sync::{mpsc, watch};
 use tokio::time::{sleep, timeout};
 
 use super::server::{CONNECTIONS_MAX, SOCKET_NAME};
-use super::{EgressProxy, KimiUpstream, ToolCall, relay, start_egress_proxy, unread};
+use super::{EgressProxy, ToolCall, api_proxy, start_egress_proxy};
+use crate::relay::{self, KimiUpstream};
 use crate::types::{
     Authorization, ChatId, Failure, Group, GroupName, Role, Secret, TokenUsage, Trouble, WebPolicy,
 };
@@ -269,7 +270,7 @@ async fn a_request_that_no_engine_makes_is_refused_and_is_no_trouble() {
 async fn the_model_is_asked_for_so_much_at_once_and_the_rest_waits() {
     let fixture = EgressFixture::new().await;
     let mut crowd = Vec::new();
-    for _ in 0..relay::ASKED_AT_ONCE_MAX {
+    for _ in 0..api_proxy::ASKED_AT_ONCE_MAX {
         let mut engine = fixture.send_request(ASK).await;
         let (_, mut api) = fixture.next_api_request().await;
         api.send(STREAM_HEAD).await;
@@ -298,7 +299,7 @@ async fn an_answer_that_nobody_reads_is_given_up() {
     let began = tokio::time::Instant::now();
     let much = event(&"x".repeat(60_000));
     while api.0.write_all(much.as_bytes()).await.is_ok() {}
-    assert!(began.elapsed() >= unread::UNREAD_TIMEOUT, "{:?}", began.elapsed());
+    assert!(began.elapsed() >= relay::UNREAD_TIMEOUT, "{:?}", began.elapsed());
     engine.0.read_to_end(&mut Vec::new()).await.ok();
     assert_eq!(fixture.egress.take_failure(), None);
 }

@@ -18,11 +18,14 @@ mod mounted {
             pub mod public_address;
             pub mod target;
         }
-        pub mod meter;
         pub mod request_check;
     }
     pub mod notices;
     pub mod paths;
+    /// Of the relay only what reads answers.
+    pub mod relay {
+        pub mod meter;
+    }
     pub mod render;
     pub mod router;
     pub mod rules;
@@ -35,7 +38,7 @@ mod targets;
 
 // Under the names by which they know each other.
 use mounted::{
-    agent, api_error, backoff, commands, egress, notices, paths, render, router, rules, schedule, tools,
+    agent, api_error, backoff, commands, egress, notices, paths, relay, render, router, rules, schedule, tools,
     types, writing,
 };
 pub use targets::{answer, asked, engine, meter, prompt, proxy};

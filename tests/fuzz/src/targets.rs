@@ -13,7 +13,7 @@ use tokio::runtime::{Builder, Runtime};
 use crate::agent::{Agent, AgentEvent, Engine, EngineInput, Request};
 use crate::egress::forward_proxy::public_address::special_address_kind;
 use crate::egress::forward_proxy::target::{Host, ProxyMethod, ProxyTarget};
-use crate::egress::meter::{Meter, MeterReading, StreamEnding};
+use crate::relay::meter::{Meter, MeterReading, StreamEnding};
 use crate::egress::request_check::{NamedModel, check_model_request};
 use crate::render::prompt::{FileLocation, Prompt, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 use crate::render::{AnswerPart, FILES_MAX, MESSAGE_LIMIT_CHARS, MentionablePerson, render_answer};

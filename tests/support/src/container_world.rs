@@ -10,14 +10,14 @@ use std::time::Duration;
 use nanokimi::agent::Engine;
 use nanokimi::clock::Clock;
 use nanokimi::container::docker::Docker;
-use nanokimi::egress::KimiUpstream;
 use nanokimi::folders;
-use nanokimi::login::{Login, config_toml};
+use nanokimi::login::{Accounts, config_toml};
 use nanokimi::paths::Paths;
 use nanokimi::practice::Practice;
+use nanokimi::relay::KimiUpstream;
 use nanokimi::session::{SessionContext, Settings};
 use nanokimi::store::Store;
-use nanokimi::types::{Event, Group, IncomingMessage, Media, Role, Secret, WebPolicy};
+use nanokimi::types::{Event, Group, IncomingMessage, KimiHosts, Media, Role, Secret, WebPolicy};
 use serde_json::{Value, json};
 use tempfile::TempDir;
 use tokio::sync::Notify;
@@ -177,23 +177,16 @@ impl World {
 
     /// Starts the service with the files in its folder.
     pub async fn start(&mut self) {
-        let login = Arc::new(Login::load_from_disk(
-            &self.paths(),
-            self.login.as_ref(),
-            &self.practice.oauth_host(),
-            Clock::System.now(),
-        ));
+        let hosts = KimiHosts { oauth_host: self.practice.oauth_host(), api_base: self.practice.base_url() };
+        let key = self.login.as_ref();
+        let accounts = Arc::new(Accounts::load_from_disk(&self.paths(), key, hosts, Clock::System.now()));
         let host = |orders| SessionContext {
             store: self.store.clone(),
             containers: self.docker.clone(),
             paths: self.paths(),
             clock: Clock::System,
-            upstream: KimiUpstream::new(
-                self.practice.base_url(),
-                login.watch_authorization(),
-                login.refused_token_sender(),
-            ),
-            login,
+            upstream: KimiUpstream::of_accounts(&accounts),
+            accounts,
             settings: Arc::new(self.settings.clone()),
             orders,
             outbox_hint: Arc::new(Notify::new()),

@@ -46,11 +46,13 @@ pub enum BodyRejection {
     NoRoom,
 }
 
-impl BodyBudget {
-    pub fn new() -> Self {
+impl Default for BodyBudget {
+    fn default() -> Self {
         Self(Arc::new(Semaphore::new(HELD_MAX / PIECE)))
     }
+}
 
+impl BodyBudget {
     /// Reads a body to its end; waits for its part of the budget first.
     pub async fn buffer_body(&self, body: Incoming) -> Result<BufferedBody, BodyRejection> {
         let declared = body.size_hint().upper().and_then(|length| usize::try_from(length).ok());

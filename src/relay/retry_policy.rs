@@ -2,7 +2,7 @@
 //! decisions over what it said and what was tried.
 //!
 //! Engines ask again by themselves on statuses such as 429 and 503, many times and unseen, and say little of
-//! why they gave up (measured: kimi-cli 1.51.0 makes nine requests of one). So the egress proxy waits in
+//! why they gave up (measured: kimi-cli 1.51.0 makes nine requests of one). So the relay waits in
 //! their place, and what cannot be mended reaches them with a status that they take as final; the session
 //! learns the cause from the egress proxy.
 
@@ -13,10 +13,10 @@ use hyper::header::HeaderMap;
 use jiff::Timestamp;
 use jiff::fmt::rfc2822;
 
-use super::api_routes::ApiRoute;
+use super::api_call::ApiRoute;
 use crate::api_error::ApiError;
 use crate::backoff::exponential_backoff;
-use crate::types::{Authorization, Trouble};
+use crate::types::{Authorization, CooldownCause, Trouble};
 
 /// Longest time that one request waits in all. Node's fetch gives a request up that has no answer after 5
 /// minutes, the Python client after 10.
@@ -34,7 +34,7 @@ const ERROR_TRIES: u32 = 2;
 const CONNECT_TRIES: u32 = 4;
 const FIRST_CONNECT_PAUSE: Duration = Duration::from_millis(500);
 
-/// What the egress proxy does next about a request.
+/// What the relay does next about a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RetryDecision {
     /// Have the login renewed, then ask again.
@@ -97,6 +97,49 @@ pub fn decide_for_another_model(decision: RetryDecision) -> RetryDecision {
         RetryDecision::Renew => RetryDecision::Renew,
         RetryDecision::Pass(_) => RetryDecision::Pass(Trouble::BadRequest),
         RetryDecision::Wait(..) | RetryDecision::GiveUp(_) => RetryDecision::GiveUp(Trouble::BadRequest),
+    }
+}
+
+/// Why the account that gave this answer is left alone for a while, if that is about the account rather than the
+/// request.
+pub fn cooldown_cause(decision: RetryDecision, status: StatusCode) -> Option<CooldownCause> {
+    let trouble = match decision {
+        RetryDecision::Renew => return None,
+        RetryDecision::Wait(_, trouble) | RetryDecision::Pass(trouble) | RetryDecision::GiveUp(trouble) => {
+            trouble
+        }
+    };
+    match trouble {
+        Trouble::RateLimited => Some(CooldownCause::RateLimited),
+        Trouble::QuotaUsedUp => Some(CooldownCause::QuotaUsedUp),
+        Trouble::Overloaded if matches!(status.as_u16(), 503 | 529) => Some(CooldownCause::Overloaded),
+        Trouble::Overloaded => Some(CooldownCause::ServerError),
+        Trouble::Unreachable if matches!(decision, RetryDecision::Wait(..)) => {
+            Some(CooldownCause::Unreachable)
+        }
+        Trouble::NotLoggedIn | Trouble::AccountEnded | Trouble::NoMembership | Trouble::Refused => {
+            Some(CooldownCause::Refused)
+        }
+        // About this request, about the program that asks, or about this machine.
+        Trouble::Unreachable
+        | Trouble::ClientRefused
+        | Trouble::ModelRefused
+        | Trouble::TooLarge
+        | Trouble::BadRequest
+        | Trouble::EmptyAnswer
+        | Trouble::Internal
+        | Trouble::NoDocker
+        | Trouble::NoImage
+        | Trouble::NoSpace
+        | Trouble::DiskShare
+        | Trouble::SystemLimit
+        | Trouble::LaunchFailed
+        | Trouble::NeverReady
+        | Trouble::EngineDied
+        | Trouble::EngineGarbage
+        | Trouble::TurnTooLong
+        | Trouble::NoModel
+        | Trouble::Unsupported => None,
     }
 }
 
@@ -173,14 +216,7 @@ mod tests {
     ) -> RetryDecision {
         let status = StatusCode::from_u16(status).unwrap();
         let retry_after = retry_after.map(Duration::from_secs);
-        decide_after_error(
-            ApiRoute::ChatCompletions,
-            status,
-            &api_error(kind, reason),
-            retry_after,
-            &login(),
-            tried,
-        )
+        decide_after_error(ApiRoute::Model, status, &api_error(kind, reason), retry_after, &login(), tried)
     }
 
     #[test]
@@ -269,7 +305,7 @@ mod tests {
                 &RetryState::default(),
             )
         };
-        assert_eq!(decision(ApiRoute::ChatCompletions, &key), RetryDecision::GiveUp(Trouble::NotLoggedIn));
+        assert_eq!(decision(ApiRoute::Model, &key), RetryDecision::GiveUp(Trouble::NotLoggedIn));
         assert_eq!(decision(ApiRoute::OtherEndpoint, &login()), RetryDecision::Pass(Trouble::NotLoggedIn));
     }
 

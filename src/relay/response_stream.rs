@@ -1,4 +1,4 @@
-//! One answer of the Kimi API on its way to the engine: each piece is metered, then passed on at once.
+//! One answer of the Kimi API on its way to its caller: each piece is metered, then passed on at once.
 
 use std::error::Error;
 use std::fmt;
@@ -10,12 +10,11 @@ use futures_util::stream;
 use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::yield_now;
 
-use super::api_routes::ApiRoute;
-use super::ledger::Ledger;
+use super::api_call::{AnswerObserver, AskedModel};
 use super::meter::{Meter, MeterReading, StreamEnding};
-use super::request_check::NamedModel;
 use super::retry_policy;
-use crate::types::{Failure, Secret, Trouble};
+use super::sender::ApiAnswer;
+use crate::types::{Failure, Trouble};
 
 /// What ends an event stream of which a part is missing: whatever line was cut, then an error in OpenAI's
 /// shape.
@@ -24,20 +23,25 @@ const BROKEN_OFF: &str = "\n\ndata: {\"error\":{\"message\":\"Connection error. 
 
 /// One answer on its way.
 pub struct ResponseStream {
-    pub answer: reqwest::Response,
-    pub meter: Meter,
-    pub route: ApiRoute,
-    pub model: NamedModel,
+    answer: ApiAnswer,
+    model: AskedModel,
     /// Whether an answer that began well has said that it cannot go on.
-    pub error_reported: bool,
-    /// Cut out of the API's errors.
-    pub login: Secret,
-    pub ledger: Arc<Ledger>,
-    /// The place among the requests of one group; free again when the answer has ended.
-    pub _permit: Option<OwnedSemaphorePermit>,
+    error_reported: bool,
+    observer: Arc<dyn AnswerObserver>,
+    /// The place among its caller's requests; free again when the answer has ended.
+    _permit: Option<OwnedSemaphorePermit>,
 }
 
 impl ResponseStream {
+    pub fn new(
+        answer: ApiAnswer,
+        model: AskedModel,
+        observer: Arc<dyn AnswerObserver>,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Self {
+        Self { answer, model, error_reported: false, observer, _permit: permit }
+    }
+
     pub fn into_body(self) -> Body {
         Body::from_stream(stream::unfold(Some(self), |response_stream| async {
             let mut response_stream = response_stream?;
@@ -62,26 +66,26 @@ impl ResponseStream {
     }
 
     fn is_event_stream(&self) -> bool {
-        matches!(self.meter, Meter::Events(_))
+        matches!(self.answer.meter, Meter::Events(_))
     }
 
     async fn next_piece(&mut self) -> Result<Option<Bytes>, ResponseCutShort> {
-        match self.answer.chunk().await {
+        match self.answer.response.chunk().await {
             Ok(Some(piece)) => {
-                for seen in self.meter.read_piece(&piece) {
+                for seen in self.answer.meter.read_piece(&piece) {
                     self.record_meter_reading(seen);
                 }
                 Ok(Some(piece))
             }
             Ok(None) => {
-                let (seen, ending) = self.meter.finish_reading();
+                let (seen, ending) = self.answer.meter.finish_reading();
                 seen.into_iter().for_each(|seen| self.record_meter_reading(seen));
                 if ending == StreamEnding::CutShort {
                     return Err(self.record_cut_short("it ended too early"));
                 }
                 if !self.error_reported {
                     // Whatever failed meanwhile was another request's.
-                    self.ledger.record_success(self.route);
+                    self.observer.record_success();
                 }
                 Ok(None)
             }
@@ -91,15 +95,15 @@ impl ResponseStream {
 
     fn record_meter_reading(&mut self, seen: MeterReading) {
         match seen {
-            MeterReading::Usage(usage) => self.ledger.add_usage(usage),
+            MeterReading::Usage(usage) => self.observer.add_usage(usage),
             MeterReading::ApiError(api_error) => {
                 self.error_reported = true;
-                let detail = self.login.redact_from(&api_error.to_string());
+                let detail = self.answer.login.redact_from(&api_error.to_string());
                 let trouble = match self.model {
-                    NamedModel::Configured => retry_policy::classify_stream_error(&api_error),
-                    NamedModel::Another | NamedModel::NamedTwice => Trouble::BadRequest,
+                    AskedModel::Configured => retry_policy::classify_stream_error(&api_error),
+                    AskedModel::Another => Trouble::BadRequest,
                 };
-                self.ledger.record_failure(self.route, Failure::new(trouble, detail));
+                self.observer.record_failure(Failure::new(trouble, detail));
             }
         }
     }
@@ -107,7 +111,7 @@ impl ResponseStream {
     fn record_cut_short(&self, why: &str) -> ResponseCutShort {
         let why = format!("The answer of the Kimi API was cut short: {why}");
         tracing::warn!("{why}");
-        self.ledger.record_failure(self.route, Failure::new(Trouble::Unreachable, why));
+        self.observer.record_failure(Failure::new(Trouble::Unreachable, why));
         ResponseCutShort
     }
 }

@@ -1,5 +1,5 @@
-//! Error responses: what the Kimi API, or the egress proxy in its place, says instead of an answer, and how
-//! the engine gets it.
+//! Error responses: what the Kimi API, or the relay in its place, says instead of an answer, and how an engine
+//! gets it.
 
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ use hyper::{Response, StatusCode};
 use serde_json::json;
 use tokio::time::timeout;
 
-use super::api_routes;
+use super::headers::filter_response_headers;
 use super::retry_policy;
 use crate::api_error::ApiError;
 use crate::clock::Clock;
@@ -46,12 +46,18 @@ impl ErrorResponse {
         Self { status, api_error, retry_after: None, headers, body: body.to_string().into() }
     }
 
+    /// The same, and when it makes sense to ask again.
+    pub fn with_retry_after(mut self, pause: Duration) -> Self {
+        self.headers.insert(header::RETRY_AFTER, HeaderValue::from(pause.as_secs().max(1)));
+        Self { retry_after: Some(pause), ..self }
+    }
+
     /// Reads an answer that is no success. If it shows the login, that is cut out, and the engine gets the
     /// rest in a response of our own.
     pub async fn read_api_response(mut answer: reqwest::Response, login: &Secret) -> Self {
         let status = answer.status();
         let retry_after = retry_policy::parse_retry_after(answer.headers(), Clock::System.now());
-        let headers = api_routes::filter_response_headers(answer.headers());
+        let headers = filter_response_headers(answer.headers());
         let mut body = BytesMut::new();
         let read = async {
             while let Ok(Some(piece)) = answer.chunk().await {

@@ -1,0 +1,167 @@
+//! What a person does with the accounts by hand: adds one with its login, and removes one.
+//!
+//! A login is on disk before its account is listed, and the account is unlisted before its login goes: a kill in
+//! between leaves a login that nobody uses, never an account without one.
+
+use std::fs::{self, DirBuilder};
+use std::os::unix::fs::DirBuilderExt;
+use std::path::PathBuf;
+
+use anyhow::{Context, Result};
+use jiff::Timestamp;
+
+use super::accounts_file::{AccountRecord, AccountRecords, update_accounts};
+use super::import::ImportedAccount;
+use super::login_file::{FIRST_LOGIN, LoginLock};
+use super::manual::{LOCK_PATIENCE, remove_login};
+use super::private_file;
+use super::shared_login::{DEVICE_ID, LOGIN_FILE};
+use crate::paths::Paths;
+use crate::types::{AccountId, AccountName};
+
+/// What came of an import.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum ImportResult {
+    Added(AccountName),
+    /// It is here already, under this name.
+    Known(AccountName),
+}
+
+/// The files of an account beside the list.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountFiles {
+    pub login: PathBuf,
+    pub device_id: PathBuf,
+}
+
+impl AccountFiles {
+    pub fn of(paths: &Paths, id: &AccountId) -> Self {
+        if *id == AccountId::first() {
+            return Self { login: paths.login_file(), device_id: paths.device_id_file() };
+        }
+        let folder = paths.account_folder(id);
+        Self { login: folder.join(LOGIN_FILE), device_id: folder.join(DEVICE_ID) }
+    }
+}
+
+/// A new account that is not listed yet, with a folder for its login.
+///
+/// # Errors
+/// The folder cannot be made.
+pub fn prepare_account(paths: &Paths, name: AccountName, now: Timestamp) -> Result<AccountRecord> {
+    let id = AccountId::parse(&hex::encode(rand::random::<[u8; 4]>())).context("Failed to make an id")?;
+    let folder = paths.account_folder(&id);
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(&folder)
+        .with_context(|| format!("Failed to create {}", folder.display()))?;
+    Ok(AccountRecord {
+        id,
+        name,
+        claimed: None,
+        added_at: now,
+        last_used: None,
+        is_enabled: true,
+        region: None,
+        cooldown: None,
+        imported: None,
+    })
+}
+
+/// Lists an account whose login is on disk. The first further account makes several of one, which changes how
+/// requests are answered.
+///
+/// # Errors
+/// There are ten already, one has this name, or the list cannot be written; then the account's folder is gone.
+pub async fn list_account(paths: &Paths, record: AccountRecord) -> Result<()> {
+    let id = record.id.clone();
+    let listed = update_accounts(&paths.accounts_file(), |records| records.add(record)).await;
+    if listed.is_err() {
+        remove_account_folder(paths, &id);
+    }
+    listed
+}
+
+/// Takes over an account of another program's file. `name` is its name here.
+///
+/// # Errors
+/// As [`list_account`], or its login cannot be written.
+pub async fn import_account(
+    paths: &Paths,
+    name: AccountName,
+    imported: ImportedAccount,
+    now: Timestamp,
+) -> Result<ImportResult> {
+    let records = AccountRecords::read(&paths.accounts_file())?;
+    let mark = imported.mark();
+    let same = records.accounts.iter().find(|known| {
+        let is_same_account = known.claimed.is_some() && known.claimed == imported.claimed;
+        is_same_account || (known.imported.is_some() && known.imported == mark)
+    });
+    if let Some(known) = same {
+        return Ok(ImportResult::Known(known.name.clone()));
+    }
+    let record = AccountRecord {
+        claimed: imported.claimed,
+        added_at: imported.added_at.unwrap_or(now),
+        last_used: imported.last_used,
+        is_enabled: imported.is_enabled,
+        imported: mark,
+        ..prepare_account(paths, name.clone(), now)?
+    };
+    let files = AccountFiles::of(paths, &record.id);
+    if let Some(device_id) = &imported.device_id {
+        private_file::write_private_file(&files.device_id, device_id)?;
+    }
+    let lock = LoginLock::acquire_within(&files.login, LOCK_PATIENCE).await?;
+    lock.reserve_login_space(FIRST_LOGIN)?.write_tokens(&imported.tokens)?;
+    list_account(paths, record).await?;
+    Ok(ImportResult::Added(name))
+}
+
+/// Removes an account and its login. The first account stays in the list, without a login.
+///
+/// # Errors
+/// There is no such account, or it is still there.
+pub async fn remove_account(paths: &Paths, name: &AccountName) -> Result<AccountRecord> {
+    let removed = update_accounts(&paths.accounts_file(), |records| {
+        let removed = records.named_mut(name)?.clone();
+        if removed.id != AccountId::first() {
+            records.accounts.retain(|record| record.id != removed.id);
+        }
+        if records.active == removed.id {
+            let next = records.accounts.iter().find(|record| record.id != removed.id);
+            records.active = next.map_or(AccountId::first(), |record| record.id.clone());
+        }
+        Ok(removed)
+    })
+    .await?;
+    if removed.id == AccountId::first() {
+        remove_login(&paths.login_file()).await?;
+    } else if paths.account_folder(&removed.id).is_dir() {
+        // Waits for a renewal that has begun: its answer would lie there for nobody.
+        remove_login(&AccountFiles::of(paths, &removed.id).login).await?;
+        remove_account_folder(paths, &removed.id);
+    }
+    Ok(removed)
+}
+
+/// Removes what was made for an account if it has not come into the list.
+///
+/// # Errors
+/// The list cannot be read.
+pub fn forget_unlisted_account(paths: &Paths, id: &AccountId) -> Result<()> {
+    let is_listed = AccountRecords::read(&paths.accounts_file())?.find(id).is_some();
+    if !is_listed && paths.account_folder(id).is_dir() {
+        remove_account_folder(paths, id);
+    }
+    Ok(())
+}
+
+fn remove_account_folder(paths: &Paths, id: &AccountId) {
+    let folder = paths.account_folder(id);
+    if let Err(error) = fs::remove_dir_all(&folder) {
+        tracing::warn!("Failed to remove {}: {error}", folder.display());
+    }
+}

@@ -1,0 +1,215 @@
+//! The accounts that requests are sent with, and what is known of their limits. Which of them answers is
+//! decided by `rules::accounts`.
+
+use std::collections::{BTreeMap, HashMap, HashSet, VecDeque};
+use std::sync::Mutex;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::watch;
+
+use crate::login::{AccountLogin, AccountLogins};
+use crate::panics::lock_unpoisoned;
+use crate::rules::accounts::{self, AccountChoice, Candidate};
+use crate::types::{AccountId, Authorization, Cooldown, CooldownCause, Trouble};
+
+/// Conversations whose account is remembered; the oldest is forgotten first, and then begins anew with the
+/// active account.
+const CONVERSATIONS_MAX: usize = 1000;
+
+/// The accounts, shared by all callers.
+#[derive(Debug)]
+pub struct AccountPool {
+    accounts: watch::Receiver<AccountLogins>,
+    cooldowns: watch::Sender<HashMap<AccountId, Cooldown>>,
+    kept: Mutex<KeptAccounts>,
+    last_used: Mutex<BTreeMap<AccountId, Timestamp>>,
+}
+
+/// Who answers a request.
+#[derive(Debug)]
+pub(super) enum ChosenAccount {
+    Use(AccountLogin),
+    /// All are left alone until then at the earliest.
+    WaitUntil(Timestamp),
+    /// No account can be used; the text says why and what to do.
+    Missing(String),
+}
+
+impl AccountPool {
+    /// `cooldowns` is what an earlier run has learnt.
+    pub fn new(
+        accounts: watch::Receiver<AccountLogins>,
+        cooldowns: impl IntoIterator<Item = (AccountId, Cooldown)>,
+    ) -> Self {
+        let cooldowns = watch::Sender::new(cooldowns.into_iter().collect());
+        Self { accounts, cooldowns, kept: Mutex::default(), last_used: Mutex::default() }
+    }
+
+    /// Whose limits are known, and since when.
+    pub fn watch_cooldowns(&self) -> watch::Receiver<HashMap<AccountId, Cooldown>> {
+        self.cooldowns.subscribe()
+    }
+
+    /// Chooses who answers the next request of a conversation, and keeps the conversation with it.
+    pub(super) fn choose_account(&self, conversation: &str, now: Timestamp) -> ChosenAccount {
+        let pooled = self.accounts.borrow().clone();
+        let choice = {
+            let cooldowns = self.cooldowns.borrow();
+            let candidates: Vec<Candidate<'_>> =
+                pooled.accounts.iter().map(|account| candidate(account, &cooldowns)).collect();
+            let kept = lock_unpoisoned(&self.kept).account_of(conversation);
+            accounts::choose_account(&candidates, kept.as_ref(), pooled.active, now)
+        };
+        match choice {
+            AccountChoice::Use(at) => {
+                let account = pooled.accounts[at].clone();
+                lock_unpoisoned(&self.kept).keep(conversation, &account.id);
+                ChosenAccount::Use(account)
+            }
+            AccountChoice::WaitUntil(until) => ChosenAccount::WaitUntil(until),
+            AccountChoice::NoneUsable => match pooled.usable_authorization() {
+                Authorization::Missing(why) => ChosenAccount::Missing(why),
+                // It has come meanwhile.
+                Authorization::ApiKey(_) | Authorization::Login(_) => ChosenAccount::WaitUntil(now),
+            },
+        }
+    }
+
+    /// Whether there is another account to turn to.
+    pub(super) fn has_several_usable(&self) -> bool {
+        self.accounts.borrow().accounts.iter().filter(|account| account.is_usable()).count() > 1
+    }
+
+    /// Whether another account than these can be asked at once.
+    pub(super) fn has_ready_account_beside(&self, asked: &HashSet<AccountId>, now: Timestamp) -> bool {
+        let (pooled, cooldowns) = (self.accounts.borrow(), self.cooldowns.borrow());
+        pooled.accounts.iter().any(|account| {
+            let is_cooling = cooldowns.get(&account.id).is_some_and(|cooldown| cooldown.is_on(now));
+            account.is_usable() && !is_cooling && !asked.contains(&account.id)
+        })
+    }
+
+    /// Where the first account asks.
+    pub(super) fn first_base(&self) -> String {
+        self.accounts.borrow().accounts.first().map(|account| account.api_base.clone()).unwrap_or_default()
+    }
+
+    /// Leaves an account alone for a while.
+    pub(super) fn cool_down(
+        &self,
+        id: &AccountId,
+        cause: CooldownCause,
+        retry_after: Option<Duration>,
+        now: Timestamp,
+    ) {
+        self.cooldowns.send_modify(|cooldowns| {
+            let before = cooldowns.get(id);
+            // Requests that were on their way together have found out the same.
+            let known = before.filter(|before| before.cause == cause && before.is_on(now)).copied();
+            let cooldown = known
+                .unwrap_or_else(|| accounts::cooldown_after(cause, retry_after, before, rand::random(), now));
+            cooldowns.insert(id.clone(), cooldown);
+        });
+    }
+
+    /// Kimi says when the allowance of an account is whole again.
+    pub fn note_reset_time(&self, id: &AccountId, resets_at: Timestamp) {
+        self.cooldowns.send_if_modified(|cooldowns| {
+            let Some(cooldown) = cooldowns.get_mut(id) else { return false };
+            let told = accounts::with_reset_time(*cooldown, resets_at);
+            let is_news = told != *cooldown;
+            *cooldown = told;
+            is_news
+        });
+    }
+
+    /// When each account has answered last, since the start.
+    pub fn last_used(&self) -> BTreeMap<AccountId, Timestamp> {
+        lock_unpoisoned(&self.last_used).clone()
+    }
+
+    /// An account has answered: what it failed for is over.
+    pub(super) fn note_answer(&self, id: &AccountId, now: Timestamp) {
+        lock_unpoisoned(&self.last_used).insert(id.clone(), now);
+        self.cooldowns.send_if_modified(|cooldowns| cooldowns.remove(id).is_some());
+    }
+
+    /// The trouble of a request when all accounts are left alone: the one that lasts longest.
+    pub(super) fn limiting_trouble(&self) -> Trouble {
+        let cooldowns = self.cooldowns.borrow();
+        match cooldowns.values().max_by_key(|cooldown| cooldown.until).map(|cooldown| cooldown.cause) {
+            Some(CooldownCause::QuotaUsedUp) => Trouble::QuotaUsedUp,
+            Some(CooldownCause::Overloaded | CooldownCause::ServerError) => Trouble::Overloaded,
+            Some(CooldownCause::Unreachable) => Trouble::Unreachable,
+            Some(CooldownCause::Refused) => Trouble::Refused,
+            Some(CooldownCause::RateLimited) | None => Trouble::RateLimited,
+        }
+    }
+
+    /// What a caller reads when all accounts are left alone: each with its name, its cause and the time until it
+    /// comes back.
+    pub(super) fn describe_limits(&self, now: Timestamp) -> String {
+        let (pooled, cooldowns) = (self.accounts.borrow(), self.cooldowns.borrow());
+        let limited = pooled.accounts.iter().filter(|account| account.is_usable()).filter_map(|account| {
+            let cooldown = cooldowns.get(&account.id)?;
+            Some(format!("{} {}", account.name, describe_cooldown(cooldown, now)))
+        });
+        format!("No Kimi account can answer now: {}.", limited.collect::<Vec<_>>().join("; "))
+    }
+}
+
+fn candidate<'a>(account: &'a AccountLogin, cooldowns: &'a HashMap<AccountId, Cooldown>) -> Candidate<'a> {
+    Candidate { id: &account.id, is_usable: account.is_usable(), cooldown: cooldowns.get(&account.id) }
+}
+
+/// Such as `has used up its allowance, and is whole again in 2 h 5 min`.
+pub fn describe_cooldown(cooldown: &Cooldown, now: Timestamp) -> String {
+    let why = match cooldown.cause {
+        CooldownCause::RateLimited => "has asked too often",
+        CooldownCause::QuotaUsedUp => "has used up its allowance",
+        CooldownCause::Overloaded | CooldownCause::ServerError => "finds Kimi overloaded",
+        CooldownCause::Unreachable => "does not reach Kimi",
+        CooldownCause::Refused => "is refused by Kimi",
+    };
+    match cooldown.resets_at {
+        Some(resets_at) => format!("{why}, and has it again in {}", describe_time_left(resets_at, now)),
+        None => format!("{why}, and is tried again in {}", describe_time_left(cooldown.until, now)),
+    }
+}
+
+fn describe_time_left(until: Timestamp, now: Timestamp) -> String {
+    let seconds = until.duration_since(now).as_secs().max(1);
+    let minutes = (seconds + 59) / 60;
+    match (seconds, minutes) {
+        (..60, _) => format!("{seconds} s"),
+        (_, ..60) => format!("{minutes} min"),
+        _ if minutes < 48 * 60 => format!("{} h {} min", minutes / 60, minutes % 60),
+        _ => format!("{} days", minutes.div_euclid(24 * 60)),
+    }
+}
+
+/// Which account has answered which conversation last, for the newest of them.
+#[derive(Debug, Default)]
+struct KeptAccounts {
+    accounts: HashMap<String, AccountId>,
+    /// The same conversations, the oldest first.
+    order: VecDeque<String>,
+}
+
+impl KeptAccounts {
+    fn account_of(&self, conversation: &str) -> Option<AccountId> {
+        self.accounts.get(conversation).cloned()
+    }
+
+    fn keep(&mut self, conversation: &str, account: &AccountId) {
+        if self.accounts.insert(conversation.to_owned(), account.clone()).is_none() {
+            self.order.push_back(conversation.to_owned());
+        }
+        if self.order.len() > CONVERSATIONS_MAX
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.accounts.remove(&oldest);
+        }
+    }
+}

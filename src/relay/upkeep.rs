@@ -1,0 +1,121 @@
+//! Keeps the accounts: renews each login ahead of time, also that of an account that nobody uses or whose
+//! allowance is used up; takes up what another process has changed; asks Kimi when a used-up allowance is whole
+//! again; and keeps what was learnt for the next start.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::Arc;
+use std::time::Duration;
+
+use jiff::Timestamp;
+use tokio::sync::oneshot;
+use tokio::task::JoinSet;
+use tokio::time::{Instant, sleep};
+
+use super::accounts::AccountPool;
+use crate::clock::{Clock, sleep_until_or_never};
+use crate::login::{self, Accounts, Login};
+use crate::types::{AccountId, Authorization, Cooldown, CooldownCause};
+
+/// How often the file of accounts is looked at while nobody asks anything.
+const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// How long changes are gathered before they are written.
+const SAVE_AFTER: Duration = Duration::from_secs(1);
+
+/// Keeps the accounts until `stop` resolves or is dropped; a renewal that has begun is finished first.
+pub async fn run_account_upkeep(
+    accounts: Arc<Accounts>,
+    pool: Arc<AccountPool>,
+    clock: Clock,
+    mut stop: oneshot::Receiver<()>,
+) {
+    let mut refreshers = Refreshers { clock, running: Vec::new(), tasks: JoinSet::new() };
+    let mut logins = accounts.watch_logins();
+    let mut cooldowns = pool.watch_cooldowns();
+    let mut asked = JoinSet::new();
+    let mut save_at = None;
+    loop {
+        logins.borrow_and_update();
+        refreshers.follow(accounts.all_logins());
+        tokio::select! {
+            _ = &mut stop => break,
+            _ = logins.changed() => {}
+            () = sleep(LOOK_EVERY) => accounts.reload_if_changed(clock.now()),
+            _ = cooldowns.changed() => {
+                let changed = cooldowns.borrow_and_update().clone();
+                for (id, cooldown) in &changed {
+                    if is_news(cooldown, clock.now()) {
+                        asked.spawn(ask_for_reset_time(Arc::clone(&accounts), Arc::clone(&pool), id.clone()));
+                    }
+                }
+                save_at = save_at.or(Some(Instant::now() + SAVE_AFTER));
+            }
+            () = sleep_until_or_never(save_at) => {
+                save_at = None;
+                save_limits(&accounts, &pool).await;
+            }
+            Some(_) = asked.join_next() => {}
+            Some(_) = refreshers.tasks.join_next() => {}
+        }
+    }
+    if save_at.is_some() {
+        save_limits(&accounts, &pool).await;
+    }
+    refreshers.stop_all().await;
+}
+
+/// The refreshers that run, each with what stops it.
+struct Refreshers {
+    clock: Clock,
+    running: Vec<(Arc<Login>, oneshot::Sender<()>)>,
+    tasks: JoinSet<()>,
+}
+
+impl Refreshers {
+    /// Starts those of new logins and stops those of logins that are gone.
+    fn follow(&mut self, logins: Vec<Arc<Login>>) {
+        self.running.retain(|(login, _)| logins.iter().any(|kept| Arc::ptr_eq(login, kept)));
+        for login in logins {
+            if !self.running.iter().any(|(running, _)| Arc::ptr_eq(running, &login)) {
+                let (stop, stopped) = oneshot::channel();
+                self.tasks.spawn(login::run_refresher(Arc::clone(&login), self.clock, stopped));
+                self.running.push((login, stop));
+            }
+        }
+    }
+
+    async fn stop_all(mut self) {
+        self.running.clear();
+        while self.tasks.join_next().await.is_some() {}
+    }
+}
+
+/// An allowance that was just found used up, and of which nobody has said when it is whole again.
+fn is_news(cooldown: &Cooldown, now: Timestamp) -> bool {
+    cooldown.cause == CooldownCause::QuotaUsedUp && cooldown.is_on(now) && cooldown.resets_at.is_none()
+}
+
+async fn ask_for_reset_time(accounts: Arc<Accounts>, pool: Arc<AccountPool>, id: AccountId) {
+    let logins = accounts.watch_logins().borrow().clone();
+    let Some(account) = logins.accounts.iter().find(|account| account.id == id) else { return };
+    let token = match &*account.authorization.borrow() {
+        Authorization::Login(token) => token.clone(),
+        Authorization::ApiKey(_) | Authorization::Missing(_) => return,
+    };
+    let Ok(quota) = login::fetch_quota(&account.api_base, &token).await else { return };
+    let used_up = quota.limits.iter().filter(|limit| limit.left_percent == 0);
+    if let Some(resets_at) = used_up.filter_map(|limit| limit.resets_at).max() {
+        pool.note_reset_time(&id, resets_at);
+    }
+}
+
+/// With a single account there is nothing to keep.
+async fn save_limits(accounts: &Accounts, pool: &AccountPool) {
+    if accounts.records().accounts.len() < 2 {
+        return;
+    }
+    let known: HashMap<AccountId, Cooldown> = pool.watch_cooldowns().borrow().clone();
+    let known: BTreeMap<AccountId, Cooldown> = known.into_iter().collect();
+    if let Err(error) = accounts.save_limits(&known, &pool.last_used()).await {
+        tracing::warn!("Failed to keep what is known of the Kimi accounts: {error:#}");
+    }
+}
