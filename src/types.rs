@@ -4,6 +4,7 @@
 
 mod engine;
 mod folders;
+mod gateway;
 mod messages;
 mod prompt;
 mod room;
@@ -19,6 +20,7 @@ use anyhow::{Result, bail};
 
 pub use engine::{Engine, EngineChoice, OfferedModels};
 pub use folders::{ExtraFolder, MountAccess};
+pub use gateway::{ClientIdentity, GatewayAddress, GatewayKey, KeyName};
 pub use messages::{
     Answer, Author, ChatNote, DeviceKind, Edit, Event, Forwarded, IncomingMessage, LinkState, LinkedAccount,
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,
