@@ -19,6 +19,7 @@ use crate::container::memory;
 use crate::container::spec::ContainerLimits;
 use crate::egress::KimiUpstream;
 use crate::folders::{self, AllowlistPlace};
+use crate::gateway::{GatewaySetup, KimiApi, KimiCliHeaders};
 use crate::login::{self, Login, config_toml};
 use crate::paths::Paths;
 use crate::session::{self, SessionContext, Settings};
@@ -221,6 +222,28 @@ impl Install {
             &self.config.oauth_host,
             self.clock.now(),
         )
+    }
+
+    /// What the gateway for coding tools is made of.
+    ///
+    /// # Errors
+    /// No login may be sent to the API's address, or this install has no device id and none can be made.
+    pub async fn build_gateway_setup(&self, store: Store, login: &Login) -> Result<GatewaySetup> {
+        let machine = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        Ok(GatewaySetup {
+            store,
+            clock: self.clock,
+            zone: self.config.zone.clone(),
+            kimi: KimiApi::new(&self.config.api_base, login.watch_authorization()).await?,
+            kimi_cli: KimiCliHeaders {
+                version: self.config.kimi_cli_version.clone(),
+                device_name: text(machine.nodename()),
+                device_model: format!("Linux {} {}", text(machine.release()), text(machine.machine())),
+                os_version: text(machine.version()),
+                device_id: login::load_or_create_device_id(&self.paths.device_id_file())?,
+            },
+        })
     }
 
     /// How much memory agents may hold together.

@@ -41,6 +41,7 @@ pub async fn run_status_command(install: &Install) -> Result<ExitCode> {
         ("whatsapp", whatsapp),
         ("docker", docker_status(install).await),
         ("kimi", kimi_status(install, &store).await?),
+        ("gateway", gateway_status(install, &store).await?),
         ("groups", groups.len().to_string()),
         ("agents", agents_status(install, &groups)),
         ("messages waiting", waiting.to_string()),
@@ -131,6 +132,14 @@ async fn kimi_status(install: &Install, store: &Store) -> Result<String> {
         format!("{} since {}", render_outage(outage), checks::render_time(since, &install.config.zone))
     });
     Ok(std::iter::once(account).chain(outages).collect::<Vec<_>>().join("; "))
+}
+
+/// Where the gateway for coding tools listens, and for how many clients.
+async fn gateway_status(install: &Install, store: &Store) -> Result<String> {
+    let Some(address) = &install.config.gateway else { return Ok("off".to_owned()) };
+    let keys = store.gateway_keys().await?.len();
+    let are = if keys == 1 { "1 key" } else { &format!("{keys} keys") };
+    Ok(format!("on {address} while nanokimi runs, with {are}"))
 }
 
 /// How many agents run, and what they hold of the memory that there is for them.
