@@ -363,3 +363,25 @@ CREATE INDEX approvals_chat ON approvals (target_chat) WHERE action = 'serve_cha
 
 -- What a turn has said.
 CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;
+
+-- The keys of the gateway's clients. hash: SHA-256 of the key in hexadecimal digits; the key itself is nowhere. models: names
+-- with commas between them; NULL if the key may ask for all. identity: as what its requests reach Kimi.
+CREATE TABLE gateway_keys (
+    name TEXT PRIMARY KEY NOT NULL,
+    hash TEXT NOT NULL UNIQUE,
+    daily_tokens INTEGER,
+    models TEXT,
+    identity TEXT NOT NULL CHECK (identity IN ('own', 'kimi-cli')),
+    added_at INTEGER NOT NULL
+) STRICT;
+
+-- What each key of the gateway used in a day of this install's time zone. It outlives the key.
+CREATE TABLE gateway_usage (
+    key_name TEXT NOT NULL,
+    day TEXT NOT NULL,
+    requests INTEGER NOT NULL,
+    input_tokens INTEGER NOT NULL,
+    cached_tokens INTEGER NOT NULL,
+    output_tokens INTEGER NOT NULL,
+    PRIMARY KEY (key_name, day)
+) STRICT;

@@ -2,6 +2,7 @@
 //!
 //! Never changes anything that lasts.
 
+mod gateway;
 mod kernel;
 mod kimi;
 mod lent_folders;
@@ -13,6 +14,7 @@ use std::os::unix::fs::PermissionsExt;
 use anyhow::Result;
 use jiff::tz::TimeZone;
 
+pub use gateway::check_gateway;
 pub use kimi::check_kimi_account;
 pub use lent_folders::check_lent_folders;
 pub use words::{describe_docker_error, render_error, render_time};

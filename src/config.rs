@@ -12,10 +12,10 @@ use std::time::Duration;
 use jiff::tz::{self, TimeZone};
 
 use crate::notices;
-use crate::types::{DirectChatPolicy, Engine, Lang, Secret, TranscriptionServer};
+use crate::types::{DirectChatPolicy, Engine, GatewayAddress, Lang, Secret, TranscriptionServer};
 
 /// Every setting, with its text in `.env.example`. A test keeps that file and this list equal.
-pub const SETTINGS: [&str; 25] = [
+pub const SETTINGS: [&str; 27] = [
     "ASSISTANT_NAME",
     "ASSISTANT_LANG",
     "ASSISTANT_HAS_OWN_NUMBER",
@@ -41,6 +41,8 @@ pub const SETTINGS: [&str; 25] = [
     "AGENT_MEMORY_MB",
     "AGENT_CPUS",
     "DOCKER_HOST",
+    "GATEWAY_LISTEN",
+    "KIMI_CODE_CLI_VERSION",
 ];
 /// The folder of the install. `.env` is in it, so `.env` cannot set it.
 const HOME: &str = "NANOKIMI_HOME";
@@ -80,6 +82,10 @@ const OTHER_NAMES: [(&str, &str); 24] = [
 ];
 /// The model that OpenAI itself and most local servers know.
 const TRANSCRIBE_MODEL: &str = "whisper-1";
+/// The version that clients with the identity of kimi-cli name.
+const KIMI_CLI_VERSION: &str = "1.12.0";
+/// Longest version that a header carries.
+const VERSION_MAX: usize = 40;
 /// How similar a name must be to be suggested: 0 is nothing in common, 1 is the same.
 const SUGGEST_FROM: f64 = 0.75;
 
@@ -120,6 +126,10 @@ pub struct Config {
     pub agent_cpus: f64,
     /// `unix://…`. `None`: the socket of the rootless daemon in `XDG_RUNTIME_DIR`.
     pub docker_host: Option<String>,
+    /// Where the gateway listens. `None`: there is none.
+    pub gateway: Option<GatewayAddress>,
+    /// What a client names whose key has the identity of kimi-cli.
+    pub kimi_cli_version: String,
     /// `ws://127.0.0.1:…`: a WhatsApp server for tests, on this machine. `None`: WhatsApp itself.
     pub whatsapp_url: Option<String>,
 }
@@ -224,6 +234,8 @@ impl Config {
             docker_host: values.setting_text("DOCKER_HOST").map(str::to_owned),
             whatsapp_url: values.parse_loopback_setting("NANOKIMI_WHATSAPP_URL"),
             engine: values.parse_engine_setting("ENGINE"),
+            gateway: values.parse_gateway_setting("GATEWAY_LISTEN"),
+            kimi_cli_version: values.parse_version_setting("KIMI_CODE_CLI_VERSION", KIMI_CLI_VERSION),
         }
     }
 
@@ -351,6 +363,27 @@ impl SettingValues {
                 Engine::DEFAULT
             }
         }
+    }
+
+    fn parse_gateway_setting(&mut self, name: &str) -> Option<GatewayAddress> {
+        match GatewayAddress::parse(self.setting_text(name)?) {
+            Ok(address) => Some(address),
+            Err(error) => {
+                self.mistakes.push(format!("{name}: {error}"));
+                None
+            }
+        }
+    }
+
+    /// A version as it stands in a header.
+    fn parse_version_setting(&mut self, name: &str, default: &str) -> String {
+        let text = self.setting_text(name).unwrap_or(default).to_owned();
+        let fits = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '+');
+        if text.len() > VERSION_MAX || !text.chars().all(fits) {
+            self.record_mistake(name, &format!("a version, such as {default}"));
+            return default.to_owned();
+        }
+        text
     }
 
     /// A value that is one of a few words; `also` are other words with the same meaning.
@@ -496,6 +529,34 @@ fn is_blank_or_invisible(c: char) -> bool {
         || matches!(c, '\u{ad}' | '\u{200b}'..='\u{200f}' | '\u{202a}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}')
 }
 
+/// The text of `.env` with this setting, or without it: in its old place, else at the end. All other lines stay as
+/// they are. `value` needs no quotes.
+pub fn with_setting(env_file: &str, name: &str, value: Option<&str>) -> String {
+    let is_ours = |line: &&str| {
+        let line = line.trim();
+        let line = line.strip_prefix("export ").unwrap_or(line);
+        line.split_once('=').is_some_and(|(written, _)| written.trim() == name)
+    };
+    let line_end = if env_file.contains("\r\n") { "\r\n" } else { "\n" };
+    let mut ours = value.map(|value| format!("{name}={value}{line_end}"));
+    let mut text = String::new();
+    for line in env_file.split_inclusive('\n') {
+        if is_ours(&line) {
+            // Of several the last one counts, so only one is left.
+            text.push_str(&ours.take().unwrap_or_default());
+        } else {
+            text.push_str(line);
+        }
+    }
+    if let Some(ours) = ours {
+        if !text.is_empty() && !text.ends_with('\n') {
+            text.push_str(line_end);
+        }
+        text.push_str(&ours);
+    }
+    text
+}
+
 /// The name and value of a line of `.env`, or nothing if the line is blank or a comment.
 ///
 /// # Errors
@@ -591,6 +652,37 @@ mod tests {
         let config = resolve("MOONSHOT_API_KEY=sk-canary");
         assert_eq!(config.api_base, "https://api.moonshot.ai/v1");
         assert!(!format!("{config:?}").contains("canary"));
+    }
+
+    #[test]
+    fn the_gateway_is_off_until_it_has_an_address_on_this_machine() {
+        let config = resolve("");
+        assert_eq!((config.gateway, config.kimi_cli_version.as_str()), (None, "1.12.0"));
+        let config = resolve("GATEWAY_LISTEN=127.0.0.1:8788\nKIMI_CODE_CLI_VERSION=1.30.0");
+        assert_eq!(config.gateway.unwrap().to_string(), "127.0.0.1:8788");
+        assert_eq!(config.kimi_cli_version, "1.30.0");
+        let said = mistakes("GATEWAY_LISTEN=0.0.0.0:8788\nKIMI_CODE_CLI_VERSION='1 (x)'");
+        assert!(
+            said[0].starts_with("GATEWAY_LISTEN: The gateway is for programs on this machine only"),
+            "{said:?}"
+        );
+        assert_eq!(said[1], "KIMI_CODE_CLI_VERSION in .env must be a version, such as 1.12.0");
+    }
+
+    #[test]
+    fn one_setting_is_written_and_all_other_lines_stay() {
+        let set = |text: &str, value| with_setting(text, "GATEWAY_LISTEN", value);
+        for (text, value, expected) in [
+            ("", Some("a"), "GATEWAY_LISTEN=a\n"),
+            ("", None, ""),
+            ("# mine\nTZ=UTC", Some("a"), "# mine\nTZ=UTC\nGATEWAY_LISTEN=a\n"),
+            ("TZ=UTC\r\n", Some("a"), "TZ=UTC\r\nGATEWAY_LISTEN=a\r\n"),
+            ("GATEWAY_LISTEN=b\nTZ=UTC\n", Some("a"), "GATEWAY_LISTEN=a\nTZ=UTC\n"),
+            (" export GATEWAY_LISTEN = b\nTZ=UTC\nGATEWAY_LISTEN=c", Some("a"), "GATEWAY_LISTEN=a\nTZ=UTC\n"),
+            ("GATEWAY_LISTEN=b\n# GATEWAY_LISTEN=\nX=1", None, "# GATEWAY_LISTEN=\nX=1"),
+        ] {
+            assert_eq!(set(text, value), expected, "{text:?}");
+        }
     }
 
     #[test]

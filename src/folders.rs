@@ -123,6 +123,41 @@ pub fn is_inotify_available() -> bool {
     rustix::fs::inotify::init(rustix::fs::inotify::CreateFlags::CLOEXEC).is_ok()
 }
 
+/// Writes `.env`, whole or not at all; a new one is for this user's eyes only.
+pub fn write_env_file(paths: &Paths, text: &str) -> Result<()> {
+    let root = paths.root();
+    let made = DirBuilder::new().recursive(true).mode(0o700).create(root);
+    made.with_context(|| format!("Failed to make the folder {}", root.display()))?;
+    replace_text_file(&paths.env_file(), text)
+}
+
+/// Puts another text into a file in one step, with the mode that it has; a new one is for this user only. A link stays,
+/// and leads to the new text.
+pub fn replace_text_file(path: &Path, text: &str) -> Result<()> {
+    let path = &fs::canonicalize(path).unwrap_or_else(|_| path.to_owned());
+    let mode = fs::metadata(path).map_or(0o600, |metadata| metadata.permissions().mode() & 0o7777);
+    let mut name = path.as_os_str().to_owned();
+    name.push(".nanokimi-new");
+    let temporary = Path::new(&name);
+    let write = || {
+        // What a killed try has left.
+        match fs::remove_file(temporary) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            Ok(()) | Err(_) => {}
+        }
+        let mut file = OpenOptions::new().write(true).create_new(true).mode(0o600).open(temporary)?;
+        file.write_all(text.as_bytes())?;
+        file.set_permissions(fs::Permissions::from_mode(mode))?;
+        file.sync_all()?;
+        fs::rename(temporary, path)
+    };
+    let written = write();
+    if written.is_err() {
+        fs::remove_file(temporary).ok();
+    }
+    written.with_context(|| format!("Failed to write {}", path.display()))
+}
+
 /// The text of `.env`, or nothing if there is no such file. If others can read it, it is made private: it
 /// holds a key.
 pub fn read_env_file(paths: &Paths) -> Result<String> {

@@ -9,7 +9,7 @@
 //! | 0 values | `types` `clock` `rate` `backoff` `paths` `panics` `writing` `kimi_http` | what everything speaks |
 //! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `tools` `api_error` `schedule` | decisions and words, no effects |
 //! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `relay` `egress` `practice` `transcribe` | one foreign world each; agents reach Kimi by the relay |
-//! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
+//! | 3 work | `session` `service` `gateway` `checks` | turns, queues, coding tools' requests, what `doctor` finds |
 //! | 4 face | `cli` | the only printing |
 
 pub mod agent;
@@ -24,6 +24,7 @@ pub mod config;
 pub mod container;
 pub mod egress;
 pub mod folders;
+pub mod gateway;
 pub mod kimi_http;
 pub mod login;
 pub mod notices;

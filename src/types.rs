@@ -5,6 +5,7 @@
 mod accounts;
 mod engine;
 mod folders;
+mod gateway;
 mod messages;
 mod prompt;
 mod room;
@@ -21,6 +22,7 @@ use anyhow::{Result, bail};
 pub use accounts::{AccountId, AccountName, Cooldown, CooldownCause, KimiHosts};
 pub use engine::{Engine, EngineChoice, OfferedModels};
 pub use folders::{ExtraFolder, MountAccess};
+pub use gateway::{ClientIdentity, GatewayAddress, GatewayKey, KeyName};
 pub use messages::{
     Answer, Author, ChatNote, DeviceKind, Edit, Event, Forwarded, IncomingMessage, LinkState, LinkedAccount,
     Media, MediaKind, Mention, Pairing, PairingFailure, Quote, Reaction, Receipt, ReceiptKind,

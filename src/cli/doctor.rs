@@ -41,6 +41,7 @@ async fn collect_findings(install: &Install, mistakes: Vec<String>) -> Vec<Findi
     findings.extend(checks::check_whatsapp(&install.whatsapp_bridge(), paths, &install.config.zone).await);
     findings.extend(checks::check_groups(paths).await);
     findings.extend(checks::check_lent_folders(paths, install.allowlist_place().as_ref()).await);
+    findings.extend(checks::check_gateway(paths, install.config.gateway.as_ref()).await);
     findings.extend(checks::check_disk(paths));
     findings
 }

@@ -18,6 +18,7 @@ use crate::container::image;
 use crate::container::memory;
 use crate::container::spec::ContainerLimits;
 use crate::folders::{self, AllowlistPlace};
+use crate::gateway::{GatewaySetup, KimiApi, KimiCliHeaders};
 use crate::login::{self, Accounts, Login, config_toml};
 use crate::paths::Paths;
 use crate::relay::KimiUpstream;
@@ -232,6 +233,28 @@ impl Install {
     /// Where Kimi's servers are.
     pub fn kimi_hosts(&self) -> KimiHosts {
         KimiHosts { oauth_host: self.config.oauth_host.clone(), api_base: self.config.api_base.clone() }
+    }
+
+    /// What the gateway for coding tools is made of.
+    ///
+    /// # Errors
+    /// No login may be sent to the API's address, or this install has no device id and none can be made.
+    pub async fn build_gateway_setup(&self, store: Store, upstream: &KimiUpstream) -> Result<GatewaySetup> {
+        let machine = rustix::system::uname();
+        let text = |text: &std::ffi::CStr| text.to_string_lossy().into_owned();
+        Ok(GatewaySetup {
+            store,
+            clock: self.clock,
+            zone: self.config.zone.clone(),
+            kimi: KimiApi::new(upstream).await?,
+            kimi_cli: KimiCliHeaders {
+                version: self.config.kimi_cli_version.clone(),
+                device_name: text(machine.nodename()),
+                device_model: format!("Linux {} {}", text(machine.release()), text(machine.machine())),
+                os_version: text(machine.version()),
+                device_id: login::load_or_create_device_id(&self.paths.device_id_file())?,
+            },
+        })
     }
 
     /// How much memory agents may hold together.

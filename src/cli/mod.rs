@@ -12,6 +12,7 @@ mod demo;
 mod discreet;
 mod doctor;
 mod exit;
+mod gateway;
 mod groups;
 mod install;
 mod log;
@@ -88,6 +89,11 @@ enum Verb {
         #[command(subcommand)]
         verb: tasks::Verb,
     },
+    /// Let coding tools on this machine use the Kimi login
+    Gateway {
+        #[command(subcommand)]
+        verb: gateway::Verb,
+    },
     /// Keep nanokimi running with systemd
     Service {
         #[command(subcommand)]
@@ -156,6 +162,7 @@ async fn dispatch_verb(arguments: Arguments) -> Result<ExitCode> {
         Verb::Chat(chat) => chat::run_chat_command(&Install::open(home)?, chat).await,
         Verb::Groups { verb } => groups::run_groups_command(&Install::open(home)?, verb).await,
         Verb::Tasks { verb } => tasks::run_tasks_command(&Install::open(home)?, verb).await,
+        Verb::Gateway { verb } => gateway::run_gateway_command(&Install::open(home)?, verb).await,
         Verb::Service { verb } => service::run_service_command(home, verb).await,
         Verb::Status => status::run_status_command(&Install::open(home)?).await,
         Verb::Usage(usage) => usage::run_usage_command(&Install::open(home)?, usage).await,

@@ -10,7 +10,7 @@ use tokio::sync::oneshot;
 
 use super::install::{self, Install};
 use super::systemd::notify_systemd;
-use super::{auth, exit, log};
+use super::{auth, exit, gateway, log};
 use crate::bridge;
 use crate::bridge::whatsapp::BridgeTask;
 use crate::container::docker::Docker;
@@ -37,6 +37,7 @@ pub async fn run_service_in_foreground(install: &Install) -> Result<ExitCode> {
     }
     let (bridge_end, end) = bridge::create_bridge_ends();
     let context = install.build_session_context(docker, store, end.orders.clone()).await?;
+    let _gateway = gateway::start_gateway_beside_chats(install, &context).await;
     let ended = if is_linked {
         serve_with_whatsapp(install, context, bridge_end, end).await?
     } else {

@@ -42,6 +42,7 @@ pub async fn run_status_command(install: &Install) -> Result<ExitCode> {
         ("whatsapp", whatsapp),
         ("docker", docker_status(install).await),
         ("kimi", kimi_status(install, &store).await?),
+        ("gateway", gateway_status(install, &store).await?),
         ("groups", groups.len().to_string()),
         ("agents", agents_status(install, &groups)),
         ("messages waiting", waiting.to_string()),
@@ -143,6 +144,14 @@ fn accounts_status(logins: &AccountLogins) -> String {
     let out = out.map(|account| account.name.as_str()).collect::<Vec<_>>().join(", ");
     let all = format!("{} accounts, {first} first", logins.accounts.len());
     if out.is_empty() { all } else { format!("{all}; not {out}: `nanokimi accounts list` says why") }
+}
+
+/// Where the gateway for coding tools listens, and for how many clients.
+async fn gateway_status(install: &Install, store: &Store) -> Result<String> {
+    let Some(address) = &install.config.gateway else { return Ok("off".to_owned()) };
+    let keys = store.gateway_keys().await?.len();
+    let are = if keys == 1 { "1 key" } else { &format!("{keys} keys") };
+    Ok(format!("on {address} while nanokimi runs, with {are}"))
 }
 
 /// How many agents run, and what they hold of the memory that there is for them.

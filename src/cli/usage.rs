@@ -1,4 +1,5 @@
-//! `nanokimi usage`: what each group used, day by day, and how much of its daily limit is left.
+//! `nanokimi usage`: what each group used, day by day, and how much of its daily limit is left; and what each key of the
+//! gateway used.
 //!
 //! The bars are for eyes only: results that go into a file or a program have no bars.
 
@@ -9,8 +10,8 @@ use anyhow::{Result, bail, ensure};
 use super::install::Install;
 use super::ui;
 use crate::clock::Day;
-use crate::store::{DayUsage, GroupStatus, GroupUsage, Store};
-use crate::types::{GroupName, WebTraffic};
+use crate::store::{DayUsage, GroupStatus, GroupUsage, KeyUsage, Store};
+use crate::types::{GroupName, KeyName, WebTraffic};
 use crate::writing::normalize_typed_text;
 
 /// Most days that one table shows.
@@ -41,16 +42,25 @@ fn parse_day_count(text: &str) -> Result<u32> {
 pub async fn run_usage_command(install: &Install, arguments: Arguments) -> Result<ExitCode> {
     let only = arguments.group.as_deref().map(GroupName::parse).transpose()?;
     let days = Day::last_days(arguments.days, install.clock.now(), &install.config.zone);
-    let (mut usage, mut web) = match install.open_store_to_read()? {
-        Some(store) => (store.usage_by_group(days.clone()).await?, group_web_traffic(&store, &days).await?),
-        None => (Vec::new(), Vec::new()),
+    let (mut usage, mut web, mut keys) = match install.open_store_to_read()? {
+        Some(store) => (
+            store.usage_by_group(days.clone()).await?,
+            group_web_traffic(&store, &days).await?,
+            gateway_key_usage(&store, &days).await?,
+        ),
+        None => (Vec::new(), Vec::new(), Vec::new()),
     };
     if let Some(only) = only {
+        keys.clear();
         web.retain(|(group, _)| *group == only);
         usage.retain(|group| group.name == only);
         if usage.is_empty() {
             bail!("There is no group {only}; `nanokimi groups list` shows those there are");
         }
+    }
+    if usage.is_empty() && !keys.is_empty() {
+        ui::print_table(&gateway_key_rows(&keys))?;
+        return Ok(ExitCode::SUCCESS);
     }
     if usage.is_empty() {
         ui::print_info(
@@ -74,7 +84,32 @@ pub async fn run_usage_command(install: &Install, arguments: Arguments) -> Resul
         ui::print_result("")?;
         ui::print_table(&web_traffic_rows(&web))?;
     }
+    if !keys.is_empty() {
+        ui::print_result("")?;
+        ui::print_table(&gateway_key_rows(&keys))?;
+    }
     Ok(ExitCode::SUCCESS)
+}
+
+/// What each key of the gateway used in these days, all together.
+async fn gateway_key_usage(store: &Store, days: &[Day]) -> Result<Vec<(KeyName, KeyUsage)>> {
+    match days {
+        [] => Ok(Vec::new()),
+        [first, ..] => store.gateway_usage_by_key(first.date, days[days.len() - 1].date).await,
+    }
+}
+
+/// A row for each key of the gateway that was used.
+fn gateway_key_rows(keys: &[(KeyName, KeyUsage)]) -> Vec<Vec<String>> {
+    let header = ["GATEWAY KEY", "REQUESTS", "INPUT", "CACHED", "OUTPUT"];
+    let mut rows = vec![header.map(str::to_owned).to_vec()];
+    for (name, KeyUsage { requests, tokens }) in keys {
+        let mut row = vec![name.to_string()];
+        row.extend([*requests, tokens.input, tokens.cached, tokens.output].map(|number| number.to_string()));
+        rows.push(row);
+    }
+    ui::align_right(&mut rows, 1..5);
+    rows
 }
 
 /// What each group's agent moved on the web in these days, all together.

@@ -23,7 +23,7 @@ const PIECE: usize = 40;
 const TICK: Duration = Duration::from_millis(500);
 
 /// What happens on the connection, one after the other.
-enum ResponseFrame {
+pub(super) enum ResponseFrame {
     Data(String),
     Pause(Duration),
     Cut,
@@ -38,6 +38,11 @@ pub fn completion_response(request: &Value, steps: Vec<ReplyStep>, number: u64) 
         Some(true) => (event_stream_frames(steps, model, prompt_tokens, number), "text/event-stream"),
         Some(false) | None => (json_frames(steps, model, prompt_tokens, number), "application/json"),
     };
+    frames_response(frames, content_type)
+}
+
+/// A good answer, of which these frames happen one after the other.
+pub(super) fn frames_response(frames: Vec<ResponseFrame>, content_type: &'static str) -> Response<Body> {
     let body = stream::unfold(VecDeque::from(frames), |mut frames| async {
         loop {
             match frames.pop_front()? {
@@ -199,14 +204,14 @@ fn finish_reason(calls: usize) -> &'static str {
     if calls > 0 { "tool_calls" } else { "stop" }
 }
 
-fn split_into_pieces(text: &str) -> impl Iterator<Item = String> {
+pub(super) fn split_into_pieces(text: &str) -> impl Iterator<Item = String> {
     let letters: Vec<char> = text.chars().collect();
     let count = letters.len().div_ceil(PIECE);
     (0..count).map(move |piece| letters[piece * PIECE..].iter().take(PIECE).collect())
 }
 
 /// The pauses of a time, tick by tick.
-fn tick_pauses(time: Duration) -> impl Iterator<Item = Duration> {
+pub(super) fn tick_pauses(time: Duration) -> impl Iterator<Item = Duration> {
     let mut left = time;
     std::iter::from_fn(move || {
         let pause = left.min(TICK);

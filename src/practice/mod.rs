@@ -1,14 +1,15 @@
-//! The practice model: a small server on this machine that speaks the Kimi API's chat completions, so that
-//! nanokimi can be tried and tested without an account. No real model is behind it.
+//! The practice model: a small server on this machine that speaks the Kimi API's chat completions and its Anthropic
+//! surface, so that nanokimi can be tried and tested without an account. No real model is behind it.
 //!
 //! `conversation` takes what people wrote out of a request, a [`Brain`] decides on a [`ModelReply`],
-//! `completions` says it as Kimi does. People who try nanokimi meet the tutor. Tests have brains of their
+//! `completions` and `messages` say it as Kimi does. People who try nanokimi meet the tutor. Tests have brains of their
 //! own, and an [`OAuthServer`] in the place of Kimi's; once there is one, only tokens that it gave out are
 //! good for an answer (`tests/support`). The practice model remembers the latest requests for tests, and
 //! nothing else.
 
 mod completions;
 mod conversation;
+mod messages;
 mod tutor;
 
 use crate::panics::lock_unpoisoned;
@@ -278,6 +279,8 @@ impl ModelServer {
         }
         Ok(match head.method {
             Method::POST if path.ends_with("/chat/completions") => self.handle_chat_completion(&body),
+            Method::POST if path.ends_with("/messages") => self.handle_message(&body),
+            Method::POST if path.ends_with("/messages/count_tokens") => messages::token_count_response(&body),
             Method::POST if path.ends_with("/search") => {
                 completions::json_response(StatusCode::OK, &search_results_json(&body))
             }
@@ -303,7 +306,26 @@ impl ModelServer {
                 "The practice model needs a list of messages.",
             );
         };
-        let reply = (self.brain)(&conversation);
+        match self.decide_reply(&conversation) {
+            Ok((steps, number)) => completions::completion_response(request, steps, number),
+            Err(refusal) => refusal.into_response(completions::api_error_response),
+        }
+    }
+
+    fn handle_message(&self, request: &Value) -> Response<Body> {
+        let Some(conversation) = messages::read_conversation(request) else {
+            let why = "The practice model needs a list of messages.";
+            return messages::message_error_response(StatusCode::BAD_REQUEST, why);
+        };
+        match self.decide_reply(&conversation) {
+            Ok((steps, number)) => messages::message_response(request, steps, number),
+            Err(refusal) => refusal.into_response(messages::message_error_response),
+        }
+    }
+
+    /// What the model says, and which answer of its that is.
+    fn decide_reply(&self, conversation: &Conversation) -> Result<(Vec<ReplyStep>, u64), PracticeRefusal> {
+        let reply = (self.brain)(conversation);
         let mut log = self.lock_request_log();
         log.answers += 1;
         let steps = match reply {
@@ -316,15 +338,10 @@ impl ModelServer {
             ModelReply::Fail { how: ModelFailure::Drops, .. } => vec![ReplyStep::Cut],
             ModelReply::Fail { how: ModelFailure::Refuses { status, retry_after_secs }, .. } => {
                 let status = StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
-                let mut refusal =
-                    completions::api_error_response(status, &format!("practice error {}", status.as_u16()));
-                if let Some(seconds) = retry_after_secs {
-                    refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
-                }
-                return refusal;
+                return Err(PracticeRefusal { status, retry_after_secs });
             }
         };
-        completions::completion_response(request, steps, log.answers)
+        Ok((steps, log.answers))
     }
 
     fn lock_login_server(&self) -> MutexGuard<'_, Option<Arc<dyn OAuthServer>>> {
@@ -333,6 +350,23 @@ impl ModelServer {
 
     fn lock_request_log(&self) -> MutexGuard<'_, RequestLog> {
         lock_unpoisoned(&self.request_log)
+    }
+}
+
+/// What [`ModelFailure::Refuses`] says, before it has the form of an API.
+struct PracticeRefusal {
+    status: StatusCode,
+    retry_after_secs: Option<u32>,
+}
+
+impl PracticeRefusal {
+    fn into_response(self, error_response: fn(StatusCode, &str) -> Response<Body>) -> Response<Body> {
+        let Self { status, retry_after_secs } = self;
+        let mut refusal = error_response(status, &format!("practice error {}", status.as_u16()));
+        if let Some(seconds) = retry_after_secs {
+            refusal.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        refusal
     }
 }
 

@@ -10,7 +10,7 @@ const BUSY_TIMEOUT_MILLIS: u32 = 5_000;
 
 /// Each entry brings the database from the version of its index to the next. Never edit one that was
 /// released.
-const MIGRATIONS: [&str; 16] = ["
+const MIGRATIONS: [&str; 17] = ["
     CREATE TABLE install (
         id TEXT NOT NULL
     ) STRICT;
@@ -402,6 +402,25 @@ const MIGRATIONS: [&str; 16] = ["
     ALTER TABLE task_runs ADD COLUMN why TEXT;
 
     CREATE INDEX outbox_turn ON outbox (turn) WHERE turn IS NOT NULL;
+", "
+    CREATE TABLE gateway_keys (
+        name TEXT PRIMARY KEY NOT NULL,
+        hash TEXT NOT NULL UNIQUE,
+        daily_tokens INTEGER,
+        models TEXT,
+        identity TEXT NOT NULL CHECK (identity IN ('own', 'kimi-cli')),
+        added_at INTEGER NOT NULL
+    ) STRICT;
+
+    CREATE TABLE gateway_usage (
+        key_name TEXT NOT NULL,
+        day TEXT NOT NULL,
+        requests INTEGER NOT NULL,
+        input_tokens INTEGER NOT NULL,
+        cached_tokens INTEGER NOT NULL,
+        output_tokens INTEGER NOT NULL,
+        PRIMARY KEY (key_name, day)
+    ) STRICT;
 "];
 
 /// How much of the journal's file is kept: four times what SQLite lets it grow to in everyday use.

@@ -43,7 +43,9 @@ fn every_finding_of_doctor_is_explained() {
         telling.filter(|piece| !page.contains(piece)).map(str::to_owned).collect()
     };
     let page = read("docs/operating.md");
-    let checks = ["src/checks.rs", "src/checks/kimi.rs", "src/checks/lent_folders.rs"].map(read);
+    let checks =
+        ["src/checks.rs", "src/checks/gateway.rs", "src/checks/kimi.rs", "src/checks/lent_folders.rs"]
+            .map(read);
     let found: Vec<String> = checks.iter().flat_map(|checks| missing(checks, &page)).collect();
     assert!(found.is_empty(), "docs/operating.md does not explain:\n{}", found.join("\n"));
     let planted = "fn f() { bad(format!(\"Only {room} MB are left on the disk\"), \"Make room\") }";
@@ -142,7 +144,11 @@ fn verbs() -> BTreeMap<String, BTreeSet<String>> {
         let own_help = help(&[&verb]);
         let mut words: BTreeSet<String> = options(&own_help).into_iter().collect();
         for inner in listed(&own_help) {
-            words.extend(options(&help(&[&verb, &inner])));
+            let inner_help = help(&[&verb, &inner]);
+            words.extend(options(&inner_help));
+            for innermost in listed(&inner_help) {
+                words.extend(options(&help(&[&verb, &inner, &innermost])));
+            }
             words.insert(inner);
         }
         verbs.insert(verb, words);

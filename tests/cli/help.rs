@@ -29,6 +29,7 @@ fn nanokimi() {
       chat      Talk to a group's agent from this terminal
       groups    List, add, change and remove the chats that the assistant serves
       tasks     Plan what the assistant does on time, and show what came of it
+      gateway   Let coding tools on this machine use the Kimi login
       service   Keep nanokimi running with systemd
       status    Show what this install does and what waits
       usage     Show the tokens and turns of each group, by day

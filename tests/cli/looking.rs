@@ -96,6 +96,7 @@ fn status_is_a_table() {
     whatsapp             No WhatsApp account is linked; run `nanokimi auth`
     docker               Docker does not answer at HOME/run/docker.sock. Start it with `systemctl --user start docker`; docs/operating.md says how to set it up
     kimi                 Nobody is logged in to Kimi; run `nanokimi login`
+    gateway              off
     groups               2
     agents               0 run; there are 1536 MB for them
     messages waiting     0

@@ -11,6 +11,7 @@ mod database;
 mod disk;
 mod docker;
 mod fake_kimi;
+mod gateway;
 mod groups;
 mod help;
 mod login;

@@ -81,6 +81,10 @@ impl Home {
         fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
     }
 
+    pub fn read(&self, name: &str) -> String {
+        fs::read_to_string(self.path(name)).unwrap()
+    }
+
     /// The binary with these arguments and nothing of our environment.
     pub fn command(&self, arguments: &[&str]) -> Command {
         let mut command = Command::new("timeout");

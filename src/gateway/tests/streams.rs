@@ -1,0 +1,190 @@
+//! Streams through the gateway: passed on as they come, kept alive, and never ended in silence. The test itself is Kimi,
+//! byte by byte.
+
+use super::*;
+
+const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: a=b\r\ntransfer-encoding: chunked\r\n\r\n";
+
+/// Kimi's side, and a client that has asked for a stream.
+struct StreamFixture {
+    kimi: TcpListener,
+    gateway: GatewayFixture,
+    key: String,
+}
+
+impl StreamFixture {
+    async fn new() -> Self {
+        let kimi = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let gateway =
+            GatewayFixture::before(&format!("http://{}/coding/v1", kimi.local_addr().unwrap())).await;
+        let key = gateway.key().await;
+        Self { kimi, gateway, key }
+    }
+
+    /// A client's request, and the connection on which it has reached Kimi.
+    async fn open(&self, line: &str) -> (Client<TcpStream>, Client<TcpStream>) {
+        let mut client = self.gateway.connect().await;
+        let key = format!("x-api-key: {}", self.key);
+        client
+            .send(&request(line, &self.gateway.host(), &[&key], &chat("k3", "hello", true).to_string()))
+            .await;
+        let (stream, _) = self.kimi.accept().await.unwrap();
+        let mut kimi = Client(stream);
+        kimi.until("\r\n\r\n").await;
+        kimi.send(HEAD).await;
+        (client, kimi)
+    }
+}
+
+/// One HTTP chunk.
+fn chunk(text: &str) -> String {
+    format!("{:x}\r\n{text}\r\n", text.len())
+}
+
+fn delta(text: &str) -> String {
+    format!(
+        "data: {{\"choices\":[{{\"index\":0,\"delta\":{{\"content\":\"{text}\"}},\"finish_reason\":null}}]}}\n\n"
+    )
+}
+
+const LAST: &str = "data: {\"choices\":[{\"index\":0,\"delta\":{},\"finish_reason\":\"stop\"}],\
+    \"usage\":{\"prompt_tokens\":100,\"completion_tokens\":7,\"cached_tokens\":60}}\n\n";
+
+#[tokio::test]
+async fn each_event_is_passed_on_before_the_next_comes() {
+    let world = StreamFixture::new().await;
+    let (mut client, mut kimi) = world.open(CHAT).await;
+    for text in ["one", "two", "three"] {
+        kimi.send(&chunk(&delta(text))).await;
+        let seen = client.until(&format!("{}\r\n", delta(text))).await;
+        assert!(!seen.contains("set-cookie"), "{seen}");
+    }
+    // What the network has cut passes when it is whole.
+    let (first, second) = LAST.split_at(40);
+    kimi.send(&chunk(first)).await;
+    kimi.send(&chunk(second)).await;
+    kimi.send(&chunk("data: [DONE]\n\n")).await;
+    kimi.send("0\r\n\r\n").await;
+    let rest = client.rest().await;
+    assert!(rest.contains(LAST) && rest.ends_with("data: [DONE]\n\n\r\n0\r\n\r\n"), "{rest}");
+    let used = world.gateway.usage_of(1).await.tokens;
+    assert_eq!((used.input, used.cached, used.output), (100, 60, 7));
+}
+
+#[tokio::test]
+async fn a_stream_that_breaks_off_ends_in_the_protocols_own_error() {
+    for (line, event, last) in [
+        (CHAT, "data: {\"error\":{", "\"message\":\"Kimi's answer broke off; ask again.\""),
+        (MESSAGES, "event: error\ndata: {\"type\":\"error\",\"error\":{", "\"type\":\"api_error\""),
+    ] {
+        for cut in ["", "data: {\"choices\":[{\"del"] {
+            let world = StreamFixture::new().await;
+            let (mut client, mut kimi) = world.open(line).await;
+            kimi.send(&chunk(&delta("half"))).await;
+            client.until(&delta("half")).await;
+            if !cut.is_empty() {
+                kimi.send(&chunk(cut)).await;
+            }
+            drop(kimi);
+            let rest = client.rest().await;
+            // A whole HTTP answer, with a whole last event.
+            assert!(
+                rest.contains(event) && rest.contains(last) && rest.ends_with("\n\n\r\n0\r\n\r\n"),
+                "{rest}"
+            );
+            assert!(!rest.contains("\"del"), "what was cut is left out: {rest}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_stream_that_ends_early_in_good_order_is_an_error_too() {
+    let world = StreamFixture::new().await;
+    let (mut client, mut kimi) = world.open(CHAT).await;
+    kimi.send(&chunk(&delta("half"))).await;
+    kimi.send("0\r\n\r\n").await;
+    assert!(client.rest().await.contains("\"message\":\"Kimi's answer broke off; ask again.\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comment_is_sent_while_kimi_is_silent() {
+    let world = StreamFixture::new().await;
+    let (mut client, mut kimi) = world.open(CHAT).await;
+    kimi.send(&chunk(&delta("one"))).await;
+    let mut seen = String::new();
+    // Without the patience of `until`: time is paused.
+    while seen.matches(": keep-alive\n\n").count() < 3 {
+        seen.push(char::from(client.0.read_u8().await.unwrap()));
+    }
+    let (_, after) = seen.split_once(&delta("one")).expect("the event came first");
+    assert_eq!(after.matches(": keep-alive").count(), 3);
+    kimi.send(&chunk(LAST)).await;
+    kimi.send("0\r\n\r\n").await;
+    let mut rest = String::new();
+    client.0.read_to_string(&mut rest).await.unwrap();
+    assert!(rest.contains(LAST), "{rest}");
+}
+
+#[tokio::test]
+async fn a_client_that_hangs_up_ends_the_request_and_what_it_used_counts() {
+    let world = StreamFixture::new().await;
+    let (mut client, mut kimi) = world.open(CHAT).await;
+    kimi.send(&chunk(&delta("one"))).await;
+    kimi.send(&chunk(LAST)).await;
+    client.until(LAST).await;
+    drop(client);
+    // Kimi's side ends as well.
+    let mut byte = [0];
+    timeout(PATIENCE, kimi.0.read(&mut byte)).await.expect("the request goes on without its client").ok();
+    assert_eq!(world.gateway.usage_of(1).await.tokens.output, 7);
+}
+
+#[tokio::test]
+async fn a_cut_answer_in_one_piece_cuts_the_connection() {
+    let world = StreamFixture::new().await;
+    let mut client = world.gateway.connect().await;
+    let key = format!("x-api-key: {}", world.key);
+    client
+        .send(&request(CHAT, &world.gateway.host(), &[&key], &chat("k3", "hello", false).to_string()))
+        .await;
+    let mut kimi = Client(world.kimi.accept().await.unwrap().0);
+    kimi.until("\r\n\r\n").await;
+    kimi.send(
+        "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"choices\":",
+    )
+    .await;
+    client.until("{\"choices\":").await;
+    drop(kimi);
+    let rest = client.rest().await;
+    assert!(!rest.ends_with("0\r\n\r\n"), "HTTP says that the answer is whole: {rest}");
+}
+
+#[tokio::test]
+async fn what_is_not_kimi_is_not_passed_on() {
+    let world = StreamFixture::new().await;
+    let mut client = world.gateway.connect().await;
+    let key = format!("x-api-key: {}", world.key);
+    client.send(&request(CHAT, &world.gateway.host(), &[&key], &chat("k3", "hello", true).to_string())).await;
+    let mut kimi = Client(world.kimi.accept().await.unwrap().0);
+    kimi.until("\r\n\r\n").await;
+    kimi.send("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>").await;
+    let answer = client.answer().await;
+    assert_eq!(
+        (answer.status, &answer.json()["error"]["message"]),
+        (502, &json!("What answers is not the Kimi API."))
+    );
+}
+
+#[tokio::test]
+async fn what_kimi_says_of_an_error_shows_no_login() {
+    let world = StreamFixture::new().await;
+    let mut client = world.gateway.connect().await;
+    let key = format!("x-api-key: {}", world.key);
+    client.send(&request(CHAT, &world.gateway.host(), &[&key], &chat("k3", "hello", true).to_string())).await;
+    let mut kimi = Client(world.kimi.accept().await.unwrap().0);
+    kimi.until("\r\n\r\n").await;
+    let said = json!({ "error": { "type": "bad", "message": format!("token {CANARY} is odd") } }).to_string();
+    kimi.send(&format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{said}", said.len())).await;
+    let answer = client.answer().await;
+    assert_eq!((answer.status, &answer.json()["error"]["message"]), (400, &json!("token … is odd")));
+}
