@@ -9,7 +9,7 @@
 //! | 0 values | `types` `clock` `rate` `backoff` `paths` `panics` `writing` `kimi_http` | what everything speaks |
 //! | 1 pure | `config` `router` `commands` `rules` `render` `notices` `repair` `tools` `api_error` `schedule` | decisions and words, no effects |
 //! | 2 edges | `folders` `store` `bridge` `container` `agent` `login` `egress` `practice` `transcribe` | one foreign world each, never each other |
-//! | 3 work | `session` `service` `checks` | turns, queues, what `doctor` finds |
+//! | 3 work | `session` `service` `checks` `gateway` | turns, queues, what `doctor` finds, coding tools |
 //! | 4 face | `cli` | the only printing |
 
 pub mod agent;
@@ -24,6 +24,7 @@ pub mod config;
 pub mod container;
 pub mod egress;
 pub mod folders;
+pub mod gateway;
 pub mod kimi_http;
 pub mod login;
 pub mod notices;

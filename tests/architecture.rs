@@ -34,7 +34,7 @@ const LEVELS: [&[&str]; 5] = [
         "schedule",
     ],
     &["folders", "store", "bridge", "container", "agent", "login", "egress", "practice", "transcribe"],
-    &["session", "service", "checks"],
+    &["session", "service", "checks", "gateway"],
     &["cli"],
 ];
 
@@ -113,7 +113,7 @@ const CRATES: [(&str, &[&str]); 40] = [
     ("rustix", &["login", "bridge", "checks", "cli", "container", "egress", "folders", "store", "types"]),
     ("rustls", &["bridge", "kimi_http"]),
     ("sd_notify", &["cli"]),
-    ("serde", &["agent", "login", "egress", "tools"]),
+    ("serde", &["agent", "login", "egress", "gateway", "tools"]),
     (
         "serde_json",
         &[
@@ -124,6 +124,7 @@ const CRATES: [(&str, &[&str]); 40] = [
             "api_error",
             "container",
             "egress",
+            "gateway",
             "practice",
             "session",
             "tools",
