@@ -193,8 +193,8 @@ impl ToolNames {
     }
 }
 
-/// Kimi's name for a tool. Codex calls a namespace of MCP tools `mcp__server__`, and the one of its own tools
-/// `functions`, which to OpenAI's models means those that are in no namespace.
+/// Kimi's name for a tool. Codex calls the namespace of a server's MCP tools `mcp__server`, `mcp__server__` in
+/// earlier versions, and that of its own tools in code mode `functions`: to OpenAI's models, those in no namespace.
 pub fn function_name(namespace: Option<&str>, name: &str) -> String {
     match namespace {
         Some("functions") => name.to_owned(),
@@ -285,7 +285,8 @@ mod tests {
     #[test]
     fn a_tool_in_a_namespace_is_called_back_by_both_names() {
         let offered = offer(
-            r#"[{"type":"namespace","name":"mcp__files__","description":"Files.","tools":[{"type":"function","name":"read"}]},
+            r#"[{"type":"namespace","name":"mcp__files","description":"Files.","tools":[{"type":"function","name":"read"}]},
+                {"type":"namespace","name":"mcp__old__","tools":[{"type":"function","name":"read"}]},
                 {"type":"namespace","name":"agents","tools":[{"type":"function","name":"spawn"},{"type":"custom","name":"tell"}]},
                 {"type":"namespace","name":"functions","tools":[{"type":"custom","name":"exec"}]},
                 {"type":"tool_search","execution":"client","description":"Finds tools.","parameters":{}}]"#,
@@ -297,7 +298,8 @@ mod tests {
             name: name.to_owned(),
         };
         for (function, named) in [
-            ("mcp__files__read", tool(ToolForm::Function, Some("mcp__files__"), "read")),
+            ("mcp__files__read", tool(ToolForm::Function, Some("mcp__files"), "read")),
+            ("mcp__old__read", tool(ToolForm::Function, Some("mcp__old__"), "read")),
             ("agents__spawn", tool(ToolForm::Function, Some("agents"), "spawn")),
             ("agents__tell", tool(ToolForm::Freeform, Some("agents"), "tell")),
             ("exec", tool(ToolForm::Freeform, Some("functions"), "exec")),
@@ -306,7 +308,7 @@ mod tests {
         ] {
             assert_eq!(offered.names.resolve(function), named, "{function}");
         }
-        assert_eq!(offered.functions.len(), 5);
+        assert_eq!(offered.functions.len(), 6);
     }
 
     #[test]
