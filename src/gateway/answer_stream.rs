@@ -7,6 +7,7 @@ use std::time::Duration;
 use axum::body::Body;
 use bytes::Bytes;
 use futures_util::stream;
+use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use jiff::civil::Date;
 use tokio::task::yield_now;
@@ -15,12 +16,15 @@ use tokio::time::timeout;
 use super::error_format::GatewayError;
 use super::event_stream::{EventBuffer, KEEP_ALIVE};
 use super::headers::headers_for_client;
+use super::responses::{ResponseEvents, ResponsesError};
 use super::routes::ApiForm;
 use super::share::ShareSlot;
 use super::upstream::{AnswerCutShort, AnswerStream, KimiAnswer};
 use crate::store::{KeyUsage, Store};
 use crate::types::{KeyName, TokenUsage};
 
+/// What a client is told of an answer that is not whole.
+const BROKE_OFF: &str = "Kimi's answer broke off; ask again.";
 /// How long a stream may be silent before a comment is sent: clients and proxies give up after a minute and more.
 const KEEP_ALIVE_EVERY: Duration = Duration::from_secs(15);
 
@@ -40,37 +44,118 @@ impl UsageRecord {
     }
 }
 
-/// Passes an answer on. `slot` is free again when it has ended.
+/// Passes an answer on as it comes. `slot` is free again when it has ended.
 pub fn pass_answer(
     answer: KimiAnswer,
     form: ApiForm,
     record: UsageRecord,
     slot: Option<ShareSlot>,
 ) -> Response<Body> {
-    let events = answer.body.is_event_stream().then(EventBuffer::default);
-    let passing = PassingAnswer {
-        body: answer.body,
-        events,
-        form,
-        record: Some(record),
-        has_ended: false,
-        _slot: slot,
-    };
-    let body = stream::unfold(passing, |mut passing| async move {
-        let piece = passing.next_piece().await?;
-        Some((piece, passing))
-    });
-    let mut response = Response::new(Body::from_stream(body));
-    *response.status_mut() = answer.status;
-    *response.headers_mut() = headers_for_client(&answer.headers);
+    let events =
+        answer.body.is_event_stream().then(|| EventPassage::AsTheyCome(EventBuffer::default(), form));
+    let (status, headers) = (answer.status, headers_for_client(&answer.headers));
+    let mut response = Response::new(PassingAnswer::new(answer.body, events, record, slot).into_body());
+    *response.status_mut() = status;
+    *response.headers_mut() = headers;
     response
+}
+
+/// Passes a chat completion on as the events of the Responses API.
+pub fn pass_as_response_events(
+    answer: KimiAnswer,
+    events: ResponseEvents,
+    record: UsageRecord,
+    slot: Option<ShareSlot>,
+) -> Response<Body> {
+    let events = Some(EventPassage::AsResponse(Box::new(events)));
+    event_stream_response(PassingAnswer::new(answer.body, events, record, slot).into_body())
+}
+
+/// Gathers a chat completion, and answers with one object of the Responses API.
+///
+/// # Errors
+/// The answer broke off, or says that it cannot go on.
+pub async fn gather_response_object(
+    answer: KimiAnswer,
+    mut events: ResponseEvents,
+    record: UsageRecord,
+    slot: Option<ShareSlot>,
+) -> Result<Response<Body>, ResponsesError> {
+    let mut passing = PassingAnswer::new(answer.body, None, record, slot);
+    loop {
+        match passing.body.next_piece().await {
+            Ok(Some(piece)) => drop(events.read_piece(&piece)),
+            Ok(None) => break,
+            Err(AnswerCutShort(why)) => {
+                tracing::warn!("An answer of the Kimi API was cut short: {why}");
+                events.break_off(ResponsesError::broken_answer(BROKE_OFF));
+                break;
+            }
+        }
+    }
+    passing.end().await;
+    let mut response = Response::new(Body::from(events.into_response_object()?));
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    Ok(response)
+}
+
+/// A stream of events that is a success, whatever they say.
+pub fn event_stream_response(body: Body) -> Response<Body> {
+    let mut response = Response::new(body);
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("text/event-stream"));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-cache"));
+    response
+}
+
+/// How the events of a stream reach the client.
+enum EventPassage {
+    /// In the client's own form.
+    AsTheyCome(EventBuffer, ApiForm),
+    AsResponse(Box<ResponseEvents>),
+}
+
+impl EventPassage {
+    fn read_piece(&mut self, piece: Bytes) -> Bytes {
+        match self {
+            Self::AsTheyCome(events, _) => events.add_piece(piece),
+            Self::AsResponse(events) => events.read_piece(&piece).into(),
+        }
+    }
+
+    /// Whether something of our own may be sent now.
+    fn is_between_events(&self) -> bool {
+        match self {
+            Self::AsTheyCome(events, _) => events.is_between_events(),
+            Self::AsResponse(_) => true,
+        }
+    }
+
+    /// The last bytes when Kimi's stream has ended.
+    fn finish(&mut self) -> Bytes {
+        match self {
+            Self::AsTheyCome(events, _) => events.take_rest(),
+            Self::AsResponse(events) => events.finish().into(),
+        }
+    }
+
+    /// The last bytes when it broke off: the error of the client's own API.
+    fn break_off(&mut self) -> Bytes {
+        match self {
+            Self::AsTheyCome(events, form) => {
+                let event = GatewayError::new(StatusCode::BAD_GATEWAY, BROKE_OFF).to_event(*form);
+                // Whatever line was cut ends here.
+                if events.is_between_events() { event } else { [&b"\n\n"[..], &event].concat().into() }
+            }
+            Self::AsResponse(events) => events.break_off(ResponsesError::broken_answer(BROKE_OFF)).into(),
+        }
+    }
 }
 
 struct PassingAnswer {
     body: AnswerStream,
     /// Of an event stream.
-    events: Option<EventBuffer>,
-    form: ApiForm,
+    events: Option<EventPassage>,
     /// Until it is written down.
     record: Option<UsageRecord>,
     has_ended: bool,
@@ -78,6 +163,22 @@ struct PassingAnswer {
 }
 
 impl PassingAnswer {
+    fn new(
+        body: AnswerStream,
+        events: Option<EventPassage>,
+        record: UsageRecord,
+        slot: Option<ShareSlot>,
+    ) -> Self {
+        Self { body, events, record: Some(record), has_ended: false, _slot: slot }
+    }
+
+    fn into_body(self) -> Body {
+        Body::from_stream(stream::unfold(self, |mut passing| async move {
+            let piece = passing.next_piece().await?;
+            Some((piece, passing))
+        }))
+    }
+
     async fn next_piece(&mut self) -> Option<Result<Bytes, CutConnection>> {
         if self.has_ended {
             return None;
@@ -90,27 +191,19 @@ impl PassingAnswer {
                 }
                 Err(_) => {}
                 Ok(Ok(Some(piece))) => {
-                    let whole = events.add_piece(piece);
+                    let whole = events.read_piece(piece);
                     if !whole.is_empty() {
                         return Some(Ok(whole));
                     }
                 }
                 Ok(Ok(None)) => {
-                    let rest = events.take_rest();
+                    let rest = events.finish();
                     self.end().await;
                     return (!rest.is_empty()).then_some(Ok(rest));
                 }
                 Ok(Err(AnswerCutShort(why))) => {
                     tracing::warn!("An answer of the Kimi API was cut short: {why}");
-                    let error =
-                        GatewayError::new(StatusCode::BAD_GATEWAY, "Kimi's answer broke off; ask again.");
-                    let event = error.to_event(self.form);
-                    // Whatever line was cut ends here.
-                    let event = if events.is_between_events() {
-                        event
-                    } else {
-                        [&b"\n\n"[..], &event].concat().into()
-                    };
+                    let event = events.break_off();
                     self.end().await;
                     return Some(Ok(event));
                 }

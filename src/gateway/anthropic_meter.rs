@@ -7,8 +7,8 @@
 
 use serde_json::Value;
 
-use crate::relay::meter::{MeterReading, StreamEnding};
 use crate::api_error::ApiError;
+use crate::relay::meter::{MeterReading, StreamEnding};
 use crate::types::TokenUsage;
 
 /// Longest line of a stream that is read. Those with usage have some hundred bytes; a longer one is skipped.

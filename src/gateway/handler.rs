@@ -14,16 +14,20 @@ use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 use tokio::time::timeout;
 
-use super::answer_stream::{UsageRecord, pass_answer};
+use super::answer_stream::{
+    UsageRecord, event_stream_response, gather_response_object, pass_answer, pass_as_response_events,
+};
 use super::client_check::{LocalEnd, check_client};
 use super::client_key::presented_key;
 use super::error_format::GatewayError;
 use super::headers::{KimiCliHeaders, client_session, headers_for_kimi};
 use super::models::{is_model_allowed, list_models};
+use super::responses::{ResponseEvents, ResponsesError, to_chat_completions};
 use super::rewrite::rewrite_body;
 use super::routes::{ApiForm, GatewayRoute, api_form_of, find_route, upstream_path};
-use super::share::GatewayShare;
-use super::upstream::{KimiApi, KimiCall, KimiRefusal};
+use super::share::{GatewayShare, ShareSlot};
+use super::upstream::{KimiAnswer, KimiApi, KimiCall, KimiRefusal};
+use crate::api_error::ApiError;
 use crate::clock::{Clock, Day};
 use crate::relay::{BODY_MAX, BodyBudget, BodyRejection, BufferedBody};
 use crate::store::{KeyUsage, Store};
@@ -74,6 +78,21 @@ struct Admitted {
 struct RequestDenied {
     error: GatewayError,
     body_max: usize,
+}
+
+/// The head of a request for the model.
+#[derive(Clone, Copy)]
+struct ModelRequestHead<'a> {
+    route: GatewayRoute,
+    /// Of its body and its answer.
+    form: ApiForm,
+    head: &'a Parts,
+}
+
+/// What Kimi has begun to say, and the place that it takes until its end.
+struct BegunCall {
+    answer: Result<KimiAnswer, KimiRefusal>,
+    slot: ShareSlot,
 }
 
 impl Gateway {
@@ -220,12 +239,63 @@ impl Gateway {
         head: &Parts,
         body: Incoming,
     ) -> Result<Response<Body>, GatewayError> {
-        let Admitted { route, form, key, today, .. } = admitted;
         let body = self.buffer_body(body).await?;
-        let session = client_session(&head.headers).unwrap_or_else(|| self.session_of_key(&key));
-        let rewritten = rewrite_body(&body.bytes, form, &session)
+        let (form, request) =
+            (admitted.form, ModelRequestHead { route: admitted.route, form: admitted.form, head });
+        let begun = self.begin_model_call(&admitted.key, &request, &body.bytes).await?;
+        let answer = begun.answer.map_err(error_of_refusal)?;
+        // Kimi has the request by now, so its part of the budget is free again.
+        drop(body);
+        Ok(pass_answer(answer, form, self.usage_record(admitted), Some(begun.slot)))
+    }
+
+    /// `POST /v1/responses` is made of a chat completion: the body becomes one, goes the way of
+    /// [`Self::answer_model_request`], and its events become those of the Responses API.
+    async fn answer_responses_request(
+        &self,
+        admitted: Admitted,
+        head: &Parts,
+        body: Incoming,
+    ) -> Result<Response<Body>, GatewayError> {
+        let body = self.buffer_body(body).await?;
+        let chat = match to_chat_completions(&body.bytes) {
+            Ok(chat) => chat,
+            Err(error) => return Ok(responses_error_response(&error)),
+        };
+        let chat_head = ModelRequestHead { route: admitted.route, form: ApiForm::OpenAi, head };
+        let begun = self.begin_model_call(&admitted.key, &chat_head, &chat.body.into()).await?;
+        drop(body);
+        let id = format!("resp_{}", hex::encode(rand::random::<[u8; 16]>()));
+        let mut events = ResponseEvents::new(chat.form, id, self.setup.clock.now());
+        let answer = match begun.answer {
+            Ok(answer) => answer,
+            // Codex compacts a conversation that is too long only if a stream says so.
+            Err(refusal) if chat.wants_stream && refusal.status == StatusCode::BAD_REQUEST => {
+                let failed = events.break_off(error_for_responses(refusal));
+                return Ok(event_stream_response(Body::from(failed)));
+            }
+            Err(refusal) => return Err(error_of_refusal(refusal)),
+        };
+        let record = self.usage_record(admitted);
+        if chat.wants_stream {
+            return Ok(pass_as_response_events(answer, events, record, Some(begun.slot)));
+        }
+        let gathered = gather_response_object(answer, events, record, Some(begun.slot)).await;
+        Ok(gathered.unwrap_or_else(|error| responses_error_response(&error)))
+    }
+
+    /// Asks Kimi with a body that the gateway has changed as it must.
+    async fn begin_model_call(
+        &self,
+        key: &GatewayKey,
+        request: &ModelRequestHead<'_>,
+        body: &Bytes,
+    ) -> Result<BegunCall, GatewayError> {
+        let ModelRequestHead { route, form, head } = *request;
+        let session = client_session(&head.headers).unwrap_or_else(|| self.session_of_key(key));
+        let rewritten = rewrite_body(body, form, &session)
             .map_err(|fault| GatewayError::new(StatusCode::BAD_REQUEST, fault.to_string()))?;
-        require_allowed_model(&key, &rewritten.asked_model)?;
+        require_allowed_model(key, &rewritten.asked_model)?;
         let slot = self.share.take_slot().await?;
         let call = KimiCall {
             method: head.method.clone(),
@@ -235,28 +305,11 @@ impl Gateway {
             form,
             conversation: Some(rewritten.conversation),
         };
-        let answer = self.setup.kimi.call(call).await.map_err(error_of_refusal)?;
-        // Kimi has the request by now, so its part of the budget is free again.
-        drop(body);
-        let record = UsageRecord { store: self.setup.store.clone(), key: key.name, day: today.date };
-        Ok(pass_answer(answer, form, record, Some(slot)))
+        Ok(BegunCall { answer: self.setup.kimi.call(call).await, slot })
     }
 
-    /// `POST /v1/responses` is made of a chat completion: the body becomes one, goes the way of
-    /// [`Self::answer_model_request`], and its events become those of the Responses API.
-    async fn answer_responses_request(
-        &self,
-        admitted: Admitted,
-        _head: &Parts,
-        body: Incoming,
-    ) -> Result<Response<Body>, GatewayError> {
-        let body = self.buffer_body(body).await?;
-        let session = self.session_of_key(&admitted.key);
-        let rewritten = rewrite_body(&body.bytes, ApiForm::OpenAi, &session)
-            .map_err(|fault| GatewayError::new(StatusCode::BAD_REQUEST, fault.to_string()))?;
-        require_allowed_model(&admitted.key, &rewritten.asked_model)?;
-        let why = "This gateway does not answer the Responses API; use chat completions.";
-        Err(GatewayError::new(StatusCode::NOT_IMPLEMENTED, why))
+    fn usage_record(&self, admitted: Admitted) -> UsageRecord {
+        UsageRecord { store: self.setup.store.clone(), key: admitted.key.name, day: admitted.today.date }
     }
 
     async fn buffer_body(&self, body: Incoming) -> Result<BufferedBody, GatewayError> {
@@ -299,6 +352,18 @@ fn require_allowed_model(key: &GatewayKey, model: &str) -> Result<(), GatewayErr
 fn error_of_refusal(refusal: KimiRefusal) -> GatewayError {
     let KimiRefusal { status, kind, reason, retry_after } = refusal;
     GatewayError { status, kind: Some(kind), message: reason, retry_after }
+}
+
+fn error_for_responses(refusal: KimiRefusal) -> ResponsesError {
+    let KimiRefusal { status, kind, reason, .. } = refusal;
+    ResponsesError::from_api_error(status.as_u16(), &ApiError { kind, reason })
+}
+
+fn responses_error_response(error: &ResponsesError) -> Response<Body> {
+    let mut response = Response::new(Body::from(error.to_body()));
+    *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// Reads what is left of a refused request, within bounds.

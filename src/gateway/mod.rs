@@ -26,6 +26,7 @@ mod handler;
 mod headers;
 mod models;
 mod opencode_config;
+mod responses;
 mod rewrite;
 mod routes;
 mod server;

@@ -10,7 +10,9 @@ use hyper::{Method, StatusCode};
 use super::anthropic_meter::AnthropicMeter;
 use super::routes::ApiForm;
 use crate::relay::meter::{Meter, MeterReading, StreamEnding};
-use crate::relay::{AnswerObserver, ApiAnswer, ApiCall, ApiRoute, AskedModel, KimiSender, KimiUpstream, Refusal};
+use crate::relay::{
+    AnswerObserver, ApiAnswer, ApiCall, ApiRoute, AskedModel, KimiSender, KimiUpstream, Refusal,
+};
 use crate::types::{Failure, TokenUsage, Trouble};
 
 /// How long a request waits in all for an account that can answer. Most clients wait for ten minutes.

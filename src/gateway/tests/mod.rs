@@ -25,6 +25,7 @@ use crate::clock::Clock;
 use crate::practice::{
     Conversation, ModelFailure, ModelReply, Practice, ReceivedRequest, ReplyStep, start_practice_model,
 };
+use crate::relay::KimiUpstream;
 use crate::store::{KeyUsage, Store};
 use crate::types::{Authorization, ClientIdentity, GatewayAddress, GatewayKey, KeyName, Secret};
 
@@ -51,11 +52,12 @@ impl GatewayFixture {
         let folder = TempDir::new().unwrap();
         let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
         let (login, authorization) = watch::channel(Authorization::Login(Secret::new(CANARY)));
+        let upstream = KimiUpstream::new(base, authorization, watch::Sender::default());
         let setup = GatewaySetup {
             store: store.clone(),
             clock: Clock::System,
             zone: TimeZone::UTC,
-            kimi: KimiApi::new(base, authorization).await.unwrap(),
+            kimi: KimiApi::new(&upstream).await.unwrap(),
             kimi_cli: KimiCliHeaders {
                 version: "1.12.0".to_owned(),
                 device_name: "host".to_owned(),
