@@ -60,7 +60,7 @@ class Runner:
         # A line that is too long to be held is an update if it begins like this.
         self.update_line = constant(acp, "UPDATE_BEGINNING").removeprefix('br#"').removesuffix('"#').encode()
         # The beginnings of what the engine says about itself in the middle of an answer.
-        self.remarks = [remark.replace("\\n", "\n") for remark in strings(constant(acp, "REMARKS"))]
+        self.remarks = [remark.replace("\\n", "\n") for remark in texts(acp, "REMARKS")]
         # The beginnings of history lines that are repaired at a start or searched, and a part of a line.
         beginnings = ("PROMPT_BEGINNING", "MESSAGE_BEGINNING", "EVENT_BEGINNING", "MODELS_OWN")
         self.prompt_line, self.message_line, self.event_line, self.models_own = (
@@ -77,6 +77,12 @@ def constant(code, name):
 
 def strings(code):
     return re.findall(r'"([^"]*)"', code)
+
+
+def texts(code, name):
+    """The strings of a list, of which some have names of their own."""
+    listed = re.findall(r'"([^"]*)"|\b([A-Z][A-Z_]+)\b', constant(code, name))
+    return [text or strings(constant(code, own_name))[0] for text, own_name in listed]
 
 
 def variables(code):
