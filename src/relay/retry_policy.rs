@@ -117,11 +117,11 @@ pub fn cooldown_cause(decision: RetryDecision, status: StatusCode) -> Option<Coo
         Trouble::Unreachable if matches!(decision, RetryDecision::Wait(..)) => {
             Some(CooldownCause::Unreachable)
         }
-        Trouble::NotLoggedIn | Trouble::AccountEnded | Trouble::NoMembership | Trouble::Refused => {
-            Some(CooldownCause::Refused)
-        }
-        // About this request, about the program that asks, or about this machine.
+        Trouble::NotLoggedIn | Trouble::AccountEnded | Trouble::NoMembership => Some(CooldownCause::Refused),
+        // About this request, about this machine, or about the program that asks; of `Refused` nobody knows, and
+        // a program that Kimi does not serve must not cost the chats their account.
         Trouble::Unreachable
+        | Trouble::Refused
         | Trouble::ClientRefused
         | Trouble::ModelRefused
         | Trouble::TooLarge

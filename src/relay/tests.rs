@@ -218,6 +218,8 @@ async fn each_refusal_of_an_account_turns_to_the_next_and_each_refusal_of_a_requ
         ("529 Overloaded\n", "anna bert"),
         ("500 Internal Server Error\n", "anna bert"),
         ("400 Bad Request\n", "anna"),
+        // Nobody knows whether the account is meant, or the program that asks.
+        ("403 Forbidden\n", "anna"),
         ("404 Not Found\n", "anna"),
         ("413 Payload Too Large\n", "anna"),
         (

@@ -23,9 +23,9 @@ mod output;
 mod request;
 mod tools;
 
-pub use errors::{ErrorCode, ResponsesError};
+pub use errors::ResponsesError;
 pub use events::ResponseEvents;
-pub use request::{ChatRequest, ResponseForm, to_chat_completions};
+pub use request::to_chat_completions;
 
 #[cfg(test)]
 mod tests;

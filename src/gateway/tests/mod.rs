@@ -1,6 +1,7 @@
 //! The gateway over real sockets, with the practice model in Kimi's place, or the test itself byte by byte.
 
 mod hostile;
+mod responses;
 mod streams;
 
 use std::sync::Arc;
@@ -88,6 +89,16 @@ impl GatewayFixture {
         };
         assert!(self.store.add_gateway_key(&limited(key), hash, Timestamp::UNIX_EPOCH).await.unwrap());
         secret.expose_secret().to_owned()
+    }
+
+    /// A second client's key, for one model.
+    async fn key_limited_to(&self, model: &str) -> String {
+        self.key_that(|key| GatewayKey {
+            name: KeyName::parse("tablet").unwrap(),
+            models: vec![model.to_owned()],
+            ..key
+        })
+        .await
     }
 
     fn host(&self) -> String {
@@ -223,7 +234,7 @@ fn brain(conversation: &Conversation) -> ModelReply {
         ]),
         "CUT" => ModelReply::Answer(vec![say("half an answer"), ReplyStep::Cut]),
         "BUSY" => ModelReply::Fail {
-            how: ModelFailure::Refuses { status: 429, retry_after_secs: Some(7) },
+            how: ModelFailure::Refuses { status: 429, retry_after_secs: Some(600) },
             times: 1,
             then: vec![say("yes")],
         },
@@ -398,7 +409,7 @@ async fn what_kimi_refuses_is_said_in_the_clients_form() {
     let (_practice, gateway) = world().await;
     let key = gateway.key().await;
     let refused = gateway.ask_as(&key, CHAT, &chat("k3", "BUSY", true)).await;
-    assert_eq!((refused.status, refused.head.contains("retry-after: 7")), (429, true));
+    assert_eq!((refused.status, refused.head.contains("retry-after: 600")), (429, true));
     assert_eq!(refused.json()["error"]["type"], "rate_limit_reached_error");
     let (_practice, gateway) = world().await;
     let key = gateway.key().await;

@@ -171,7 +171,12 @@ async fn what_is_not_kimi_is_not_passed_on() {
     let answer = client.answer().await;
     assert_eq!(
         (answer.status, &answer.json()["error"]["message"]),
-        (502, &json!("What answers is not the Kimi API."))
+        (
+            502,
+            &json!(
+                "The Kimi API cannot be reached: it answers with text/html, which is no answer of a model"
+            )
+        )
     );
 }
 

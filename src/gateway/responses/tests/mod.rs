@@ -7,7 +7,8 @@ mod streams;
 
 use serde_json::Value;
 
-use super::{ChatRequest, ResponseEvents, ResponsesError, to_chat_completions};
+use super::request::ChatRequest;
+use super::{ResponseEvents, ResponsesError, to_chat_completions};
 
 fn translate(request: &Value) -> Result<ChatRequest, ResponsesError> {
     to_chat_completions(request.to_string().as_bytes())
