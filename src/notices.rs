@@ -4,6 +4,7 @@
 //! then what to do; if only the owner can help, it names the command to run. Never shows an error's own
 //! words.
 
+mod accounts;
 mod approvals;
 mod commands;
 mod tasks;
@@ -13,6 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
+pub use accounts::{account_ended_notice, limited_accounts_sentence};
 pub use approvals::{
     HeldWords, chat_greeting, chat_served_notice, expired_notice, granted_notice, new_chat_served_notice,
     owner_question, question_over_notice, question_void_notice, refused_notice,
@@ -429,20 +431,6 @@ pub fn voice_note_notice(lang: Lang) -> String {
               lo que se dice, pon en TRANSCRIBE_URL, en .env, un servidor que lo haga, como un servidor whisper en esta \
               máquina.";
     pick_language(lang, en, es).to_owned()
-}
-
-/// To the owner, once: one of several Kimi accounts has no login any more.
-pub fn account_ended_notice(lang: Lang, account: &str) -> String {
-    match lang {
-        Lang::En => format!(
-            "The login of your Kimi account {account} has ended; the other accounts answer. Please run \
-             `nanokimi login --account {account}` on the server, or `nanokimi accounts remove {account}`."
-        ),
-        Lang::Es => format!(
-            "La sesión de tu cuenta de Kimi {account} ha terminado; responden las demás cuentas. Ejecuta \
-             `nanokimi login --account {account}` en el servidor, o `nanokimi accounts remove {account}`."
-        ),
-    }
 }
 
 /// To the owner: WhatsApp does not let Kai write in a chat (463).
@@ -887,10 +875,6 @@ mod tests {
 
     #[test]
     fn the_owner_hears_once_how_voice_notes_become_words() {
-        insta::assert_snapshot!([Lang::En, Lang::Es].map(|lang| account_ended_notice(lang, "work")).join("\n"), @r"
-        The login of your Kimi account work has ended; the other accounts answer. Please run `nanokimi login --account work` on the server, or `nanokimi accounts remove work`.
-        La sesión de tu cuenta de Kimi work ha terminado; responden las demás cuentas. Ejecuta `nanokimi login --account work` en el servidor, o `nanokimi accounts remove work`.
-        ");
         insta::assert_snapshot!([Lang::En, Lang::Es].map(voice_note_notice).join("\n"), @"
         Somebody sent me a voice note. I have it as a file, but nothing here turns it into words. To have me read what is said, set TRANSCRIBE_URL in .env to a server that does, such as a whisper server on this machine.
         Alguien me ha enviado una nota de voz. La tengo como archivo, pero aquí nada la convierte en texto. Para que lea lo que se dice, pon en TRANSCRIBE_URL, en .env, un servidor que lo haga, como un servidor whisper en esta máquina.

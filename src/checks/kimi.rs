@@ -7,8 +7,8 @@ use jiff::Timestamp;
 use super::{Finding, render_error, render_time};
 use crate::config::Config;
 use crate::login::{
-    self, AccountRecords, Accounts, Login, LoginRenewal, ProbeResult, QuotaLimit, WriteObstacle,
-    check_writable, config_toml, probe_login,
+    self, AccountLogin, AccountRecords, Accounts, Login, LoginRenewal, ProbeResult, QuotaLimit,
+    WriteObstacle, check_writable, config_toml, probe_login,
 };
 use crate::paths::Paths;
 use crate::store::Store;
@@ -33,6 +33,9 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
             probe_finding(result, config)
         }
         (Authorization::Missing(why), Some(_)) => Finding::broken(why, "Copy the key again"),
+        (Authorization::Missing(why), None) if another_account_answers(paths, config, now) => {
+            Finding::warning(why, "Another account answers meanwhile; `nanokimi accounts list` shows which")
+        }
         (Authorization::Missing(why), None) => {
             Finding::broken(why, format!("Or put MOONSHOT_API_KEY=sk-… into {}", paths.env_file().display()))
         }
@@ -50,6 +53,19 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
     findings
 }
 
+fn another_account_answers(paths: &Paths, config: &Config, now: Timestamp) -> bool {
+    let accounts = load_further_accounts(paths, config, now);
+    accounts.iter().any(AccountLogin::is_usable)
+}
+
+/// The accounts beside the first.
+fn load_further_accounts(paths: &Paths, config: &Config, now: Timestamp) -> Vec<AccountLogin> {
+    let hosts = KimiHosts { oauth_host: config.oauth_host.clone(), api_base: config.api_base.clone() };
+    let accounts = Accounts::load_from_disk(paths, None, hosts, now);
+    let logins = accounts.watch_logins().borrow().clone();
+    logins.accounts.into_iter().skip(1).collect()
+}
+
 /// Each account beside the first that answers nothing, and what to do. Another one answers meanwhile.
 fn check_further_accounts(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
     if let Err(error) = AccountRecords::read(&paths.accounts_file()) {
@@ -57,10 +73,8 @@ fn check_further_accounts(paths: &Paths, config: &Config, now: Timestamp) -> Vec
             "Mend it, or remove it, and log in to each account anew with `nanokimi login --account NAME`";
         return vec![Finding::warning(render_error(&error), fix)];
     }
-    let hosts = KimiHosts { oauth_host: config.oauth_host.clone(), api_base: config.api_base.clone() };
-    let accounts = Accounts::load_from_disk(paths, None, hosts, now);
-    let logins = accounts.watch_logins().borrow().clone();
-    let further = logins.accounts.iter().skip(1).filter(|account| account.is_enabled);
+    let further = load_further_accounts(paths, config, now);
+    let further = further.iter().filter(|account| account.is_enabled);
     further
         .filter_map(|account| match &*account.authorization.borrow() {
             Authorization::Missing(why) => {

@@ -320,7 +320,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_is_written_is_read_again_and_is_for_this_user_only() {
+    async fn specification_store_is_whole_and_for_this_user_only() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("kimi-accounts.json");
         assert_eq!(AccountRecords::read(&file).unwrap(), AccountRecords::first_only());
@@ -341,7 +341,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn there_are_ten_accounts_at_most_and_each_has_a_name_of_its_own() {
+    async fn specification_ten_accounts_at_most_and_each_has_a_name_of_its_own() {
         let mut records = AccountRecords::first_only();
         for number in 1..ACCOUNTS_MAX {
             records.add(spare(&format!("a{number}"), &format!("n{number}"))).unwrap();

@@ -116,7 +116,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_plugins_file_is_read_with_its_devices() {
+    fn specification_store_format_of_the_plugin_is_read_with_its_devices() {
         let file = r#"{"version": 1, "accounts": [
             {"email": "ana@example.com", "refreshToken": "r1", "addedAt": 1795291200000, "lastUsed": 1795291260000,
              "enabled": true, "rateLimitResetTimes": {"kimi": 1795291300000},

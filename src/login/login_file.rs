@@ -419,6 +419,15 @@ mod tests {
     }
 
     #[test]
+    fn specification_refresh_threshold_a_login_is_renewed_before_its_last_300_seconds() {
+        // Real ones live for 900 s; of others the life may not be known.
+        for lifetime in [Some(900), Some(3600), None] {
+            let tokens = Tokens { lifetime: lifetime.map(Duration::from_secs), ..tokens(1) };
+            assert!(tokens.expires_at.duration_since(tokens.half_life()).as_secs() >= 300, "{lifetime:?}");
+        }
+    }
+
+    #[test]
     fn half_of_a_life_is_over_when_half_of_it_is_left() {
         let left = |lifetime: Option<f64>| {
             let tokens = Tokens { lifetime: lifetime.map(Duration::from_secs_f64), ..tokens(1) };

@@ -135,6 +135,18 @@ impl AccountPool {
         self.cooldowns.send_if_modified(|cooldowns| cooldowns.remove(id).is_some());
     }
 
+    /// The accounts that are left alone now, by name, if there are several.
+    pub fn limited_accounts(&self, now: Timestamp) -> Vec<(String, Cooldown)> {
+        if !self.has_several_usable() {
+            return Vec::new();
+        }
+        let (pooled, cooldowns) = (self.accounts.borrow(), self.cooldowns.borrow());
+        let usable = pooled.accounts.iter().filter(|account| account.is_usable());
+        let limited = usable.filter_map(|account| Some((account, cooldowns.get(&account.id)?)));
+        let now_limited = limited.filter(|(_, cooldown)| cooldown.is_on(now));
+        now_limited.map(|(account, cooldown)| (account.name.clone(), *cooldown)).collect()
+    }
+
     /// The trouble of a request when all accounts are left alone: the one that lasts longest.
     pub(super) fn limiting_trouble(&self) -> Trouble {
         let cooldowns = self.cooldowns.borrow();

@@ -209,7 +209,15 @@ impl<C: Containers> SessionDriver<C> {
         let gave_up =
             |attempts| settings.with_reply_prefix(notices::gave_up_notice(settings.lang, trouble, attempts));
         if let Some(outage) = Outage::from_trouble(trouble) {
-            let to_owner = settings.with_reply_prefix(notices::outage_notice_to_owner(settings.lang, outage));
+            let limits = self.context.upstream.account_pool().limited_accounts(self.context.clock.now());
+            let accounts = notices::limited_accounts_sentence(
+                settings.lang,
+                &limits,
+                &settings.zone,
+                self.context.clock.now(),
+            );
+            let notice = notices::outage_notice_to_owner(settings.lang, outage);
+            let to_owner = settings.with_reply_prefix(format!("{notice}{accounts}"));
             let is_main = self.turn.as_ref().is_some_and(|turn| turn.role == Role::Main);
             let to_chat = settings.with_reply_prefix(notices::outage_notice_to_chat(settings.lang, outage));
             let to_chat = if is_main { to_owner.clone() } else { to_chat };
