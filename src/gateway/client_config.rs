@@ -51,7 +51,11 @@ impl CodingClient {
     pub fn place(self) -> &'static str {
         match self {
             Self::OpenCode => "~/.config/opencode/opencode.json (`--write` puts it there)",
-            Self::Claude | Self::Aider => "your shell's profile, or type it before you start the tool",
+            Self::Claude => "your shell's profile, or type it before you start the tool",
+            Self::Aider => {
+                "~/.aider.model.settings.yml (the first two lines: Kimi refuses any temperature but its own) and your shell's \
+                 profile (the others)"
+            }
             Self::Codex => "~/.codex/config.toml",
             Self::Cline => "Cline's settings, at API Provider",
             Self::Zed => "Zed's settings.json",
@@ -75,13 +79,13 @@ pub fn render_client_config(client: CodingClient, base: &str) -> String {
              export ANTHROPIC_MODEL=kimi-for-coding\n\
              export ANTHROPIC_DEFAULT_OPUS_MODEL=kimi-for-coding\n\
              export ANTHROPIC_DEFAULT_SONNET_MODEL=kimi-for-coding\n\
-             export ANTHROPIC_DEFAULT_HAIKU_MODEL=kimi-for-coding"
+             export ANTHROPIC_DEFAULT_HAIKU_MODEL=kimi-for-coding\n\
+             export CLAUDE_CODE_MAX_CONTEXT_TOKENS={CONTEXT_TOKENS}"
         ),
         CodingClient::Codex => format!(
             "model = \"kimi-for-coding\"\n\
              model_provider = \"nanokimi\"\n\
              model_context_window = {CONTEXT_TOKENS}\n\
-             model_max_output_tokens = {OUTPUT_TOKENS}\n\
              \n\
              [model_providers.nanokimi]\n\
              name = \"nanokimi\"\n\
@@ -90,7 +94,9 @@ pub fn render_client_config(client: CodingClient, base: &str) -> String {
              wire_api = \"responses\""
         ),
         CodingClient::Aider => format!(
-            "export OPENAI_API_BASE={base}/v1\n\
+            "- name: openai/kimi-for-coding\n  use_temperature: false\n\
+             \n\
+             export OPENAI_API_BASE={base}/v1\n\
              export OPENAI_API_KEY=\"${KEY_VARIABLE}\"\n\
              aider --model openai/kimi-for-coding"
         ),
@@ -101,6 +107,7 @@ pub fn render_client_config(client: CodingClient, base: &str) -> String {
              Model ID: kimi-for-coding\n\
              Context Window Size: {CONTEXT_TOKENS}\n\
              Max Output Tokens: {OUTPUT_TOKENS}\n\
+             Temperature: 1\n\
              Supports Images: yes"
         ),
         CodingClient::Zed => format!(
@@ -156,13 +163,29 @@ mod tests {
         assert_eq!(models.as_object().unwrap().len(), 2);
     }
 
+    /// The real clients show that it helps: `tests/clients`.
+    #[test]
+    fn clients_send_no_temperature_of_theirs_and_know_what_the_model_reads() {
+        for (client, setting) in [
+            (
+                CodingClient::Aider,
+                "- name: openai/kimi-for-coding\n  use_temperature: false\n\nexport OPENAI_API_BASE=",
+            ),
+            (CodingClient::Cline, "\nTemperature: 1\n"),
+            (CodingClient::Claude, "\nexport CLAUDE_CODE_MAX_CONTEXT_TOKENS=262144"),
+            (CodingClient::Codex, "\nmodel_context_window = 262144\n"),
+        ] {
+            let config = render_client_config(client, "http://127.0.0.1:8788");
+            assert!(config.contains(setting), "{client:?}: {config}");
+        }
+    }
+
     #[test]
     fn codex_is_told_in_toml() {
         insta::assert_snapshot!(render_client_config(CodingClient::Codex, "http://127.0.0.1:8788"), @r#"
         model = "kimi-for-coding"
         model_provider = "nanokimi"
         model_context_window = 262144
-        model_max_output_tokens = 32000
 
         [model_providers.nanokimi]
         name = "nanokimi"

@@ -19,6 +19,8 @@ pub const CREATED: u64 = 1_767_225_600;
 
 /// Characters in one piece of a streamed answer, so that streaming is seen.
 const PIECE: usize = 40;
+/// More calls than an answer has, so that each has an id of its own.
+const CALL_IDS_OF_AN_ANSWER: u64 = 100;
 /// Between two words of an answer that takes its time.
 const TICK: Duration = Duration::from_millis(500);
 
@@ -120,7 +122,7 @@ fn event_stream_frames(
             }
             ReplyStep::Call { tool, arguments } => {
                 let call = json!({
-                    "index": calls, "id": format!("{tool}:{number}-{calls}"), "type": "function",
+                    "index": calls, "id": tool_call_id(&tool, number, calls), "type": "function",
                     "function": { "name": tool, "arguments": "" },
                 });
                 frames.push(delta(json!({ "tool_calls": [call] })));
@@ -162,7 +164,7 @@ fn json_frames(steps: Vec<ReplyStep>, model: &str, prompt_tokens: usize, number:
             ReplyStep::Think(text) => thoughts.push_str(&text),
             ReplyStep::Say(text) => content.push_str(&text),
             ReplyStep::Call { tool, arguments } => calls.push(json!({
-                "id": format!("{tool}:{number}-{}", calls.len()), "type": "function",
+                "id": tool_call_id(&tool, number, calls.len()), "type": "function",
                 "function": { "name": tool, "arguments": arguments },
             })),
             ReplyStep::Dawdle(time) => frames.push(ResponseFrame::Pause(time)),
@@ -189,6 +191,11 @@ fn json_frames(steps: Vec<ReplyStep>, model: &str, prompt_tokens: usize, number:
     });
     frames.push(ResponseFrame::Data(completion.to_string()));
     frames
+}
+
+/// In Kimi's form, such as `functions.Bash:0`. `number` is the answer's, `index` the call's in it.
+pub(super) fn tool_call_id(tool: &str, number: u64, index: usize) -> String {
+    format!("functions.{tool}:{}", number * CALL_IDS_OF_AN_ANSWER + index as u64)
 }
 
 /// About four bytes are a token, and half of a prompt was seen before.

@@ -5,7 +5,9 @@ use axum::body::Body;
 use hyper::{Response, StatusCode};
 use serde_json::{Value, json};
 
-use super::completions::{ResponseFrame, frames_response, json_response, split_into_pieces, tick_pauses};
+use super::completions::{
+    ResponseFrame, frames_response, json_response, split_into_pieces, tick_pauses, tool_call_id,
+};
 use super::{Conversation, ReplyStep};
 
 /// Reads a request's messages; `None` if it has no list of them.
@@ -89,10 +91,6 @@ impl PracticeMessage<'_> {
         })
     }
 
-    fn tool_id(&self, tool: &str, index: usize) -> String {
-        format!("{tool}:{}-{index}", self.number)
-    }
-
     fn event_frames(&self, steps: Vec<ReplyStep>) -> Vec<ResponseFrame> {
         let event = |data: Value| {
             let name = data["type"].as_str().unwrap_or_default();
@@ -132,7 +130,7 @@ impl PracticeMessage<'_> {
                 }
                 ReplyStep::Call { tool, arguments } => {
                     stop_reason = "tool_use";
-                    let id = self.tool_id(&tool, index);
+                    let id = tool_call_id(&tool, self.number, index);
                     frames.push(start(
                         index,
                         json!({ "type": "tool_use", "id": id, "name": tool, "input": {} }),
@@ -182,7 +180,7 @@ impl PracticeMessage<'_> {
                 ReplyStep::Call { tool, arguments } => {
                     stop_reason = "tool_use";
                     let input: Value = serde_json::from_str(&arguments).unwrap_or_default();
-                    let id = self.tool_id(&tool, index);
+                    let id = tool_call_id(&tool, self.number, index);
                     content.push(json!({ "type": "tool_use", "id": id, "name": tool, "input": input }));
                 }
                 ReplyStep::Dawdle(time) => frames.push(ResponseFrame::Pause(time)),

@@ -325,7 +325,7 @@ async fn a_message_goes_to_kimis_anthropic_surface_and_a_tool_is_called() {
     let tool = events.iter().find(|event| event["content_block"]["type"] == "tool_use").unwrap();
     assert_eq!(
         (&tool["content_block"]["name"], &tool["content_block"]["id"]),
-        (&json!("read"), &json!("read:1-1"))
+        (&json!("read"), &json!("functions.read:101"))
     );
     let ReceivedRequest { line, headers: received, body } = last_request(&practice);
     assert_eq!(line, "POST /coding/v1/messages");
@@ -333,8 +333,8 @@ async fn a_message_goes_to_kimis_anthropic_surface_and_a_tool_is_called() {
     assert_eq!((body.get("prompt_cache_key"), &body), (None, &request));
 
     request["messages"].as_array_mut().unwrap().extend([
-        json!({ "role": "assistant", "content": [{ "type": "tool_use", "id": "read:1-1", "name": "read", "input": {} }] }),
-        json!({ "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "read:1-1", "content": "A" }] }),
+        json!({ "role": "assistant", "content": [{ "type": "tool_use", "id": "functions.read:101", "name": "read", "input": {} }] }),
+        json!({ "role": "user", "content": [{ "type": "tool_result", "tool_use_id": "functions.read:101", "content": "A" }] }),
     ]);
     request["stream"] = json!(false);
     let answer = gateway.ask(MESSAGES, &headers, &request.to_string()).await;

@@ -75,7 +75,7 @@ async fn an_answer_is_streamed_as_kimi_streams_it() {
             &delta(json!({ "reasoning_content": "hm" })),
             &delta(json!({ "content": "wait" })),
             &delta(json!({ "tool_calls": [{
-                "index": 0, "id": "send_message:1-0", "type": "function", "function": { "name": "send_message", "arguments": "" },
+                "index": 0, "id": "functions.send_message:100", "type": "function", "function": { "name": "send_message", "arguments": "" },
             }] })),
             &delta(
                 json!({ "tool_calls": [{ "index": 0, "function": { "arguments": "{\"text\": \"hi\"}" } }] })
@@ -98,7 +98,7 @@ async fn an_answer_can_come_in_one_piece() {
         body["choices"],
         json!([{ "index": 0, "finish_reason": "tool_calls", "message": {
             "role": "assistant", "content": "wait", "reasoning_content": "hm",
-            "tool_calls": [{ "id": "x:1-0", "type": "function", "function": { "name": "x", "arguments": "{}" } }],
+            "tool_calls": [{ "id": "functions.x:100", "type": "function", "function": { "name": "x", "arguments": "{}" } }],
         } }])
     );
     assert_eq!(body["usage"]["completion_tokens"], 1);
