@@ -33,6 +33,8 @@ pub struct UsageRecord {
     pub store: Store,
     pub key: KeyName,
     pub day: Date,
+    /// Whether the key's next request must find it. If so, the end of the answer waits for the disk.
+    pub is_limited: bool,
 }
 
 impl UsageRecord {
@@ -232,8 +234,10 @@ impl PassingAnswer {
 
     async fn end(&mut self) {
         self.has_ended = true;
-        if let Some(record) = self.record.take() {
-            record.write_down(self.body.tokens_seen()).await;
+        match self.record.take() {
+            Some(record) if record.is_limited => record.write_down(self.body.tokens_seen()).await,
+            Some(record) => drop(tokio::spawn(record.write_down(self.body.tokens_seen()))),
+            None => {}
         }
     }
 }

@@ -309,7 +309,12 @@ impl Gateway {
     }
 
     fn usage_record(&self, admitted: Admitted) -> UsageRecord {
-        UsageRecord { store: self.setup.store.clone(), key: admitted.key.name, day: admitted.today.date }
+        UsageRecord {
+            store: self.setup.store.clone(),
+            is_limited: admitted.key.daily_tokens.is_some(),
+            key: admitted.key.name,
+            day: admitted.today.date,
+        }
     }
 
     async fn buffer_body(&self, body: Incoming) -> Result<BufferedBody, GatewayError> {

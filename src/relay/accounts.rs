@@ -7,8 +7,10 @@ use std::time::Duration;
 
 use jiff::Timestamp;
 use tokio::sync::watch;
+use tokio::time::sleep;
 
-use crate::login::{AccountLogin, AccountLogins};
+use crate::clock::Clock;
+use crate::login::{AccountLogin, AccountLogins, AccountsWatch};
 use crate::panics::lock_unpoisoned;
 use crate::rules::accounts::{self, AccountChoice, Candidate};
 use crate::types::{AccountId, Authorization, Cooldown, CooldownCause, Trouble};
@@ -76,6 +78,29 @@ impl AccountPool {
         }
     }
 
+    /// Waits for this long, or until an account can be asked sooner: Kimi may say that an allowance is whole again
+    /// before anybody expected it, and a person may add an account.
+    pub(super) async fn wait_for_account(&self, conversation: &str, until: Timestamp, pause: Duration) {
+        let mut cooldowns = self.cooldowns.subscribe();
+        let mut accounts = AccountsWatch::new(self.accounts.clone());
+        let sooner = async {
+            loop {
+                match self.choose_account(conversation, Clock::System.now()) {
+                    ChosenAccount::WaitUntil(then) if then >= until => {}
+                    ChosenAccount::WaitUntil(_) | ChosenAccount::Use(_) | ChosenAccount::Missing(_) => return,
+                }
+                tokio::select! {
+                    _ = cooldowns.changed() => {}
+                    () = accounts.changed() => {}
+                }
+            }
+        };
+        tokio::select! {
+            () = sleep(pause) => {}
+            () = sooner => {}
+        }
+    }
+
     /// Whether there is another account to turn to.
     pub(super) fn has_several_usable(&self) -> bool {
         self.accounts.borrow().accounts.iter().filter(|account| account.is_usable()).count() > 1
@@ -87,6 +112,15 @@ impl AccountPool {
         pooled.accounts.iter().any(|account| {
             let is_cooling = cooldowns.get(&account.id).is_some_and(|cooldown| cooldown.is_on(now));
             account.is_usable() && !is_cooling && !asked.contains(&account.id)
+        })
+    }
+
+    /// Whether an account is left alone that comes back by itself. One that Kimi refuses needs a person.
+    pub(super) fn has_account_to_wait_for(&self, now: Timestamp) -> bool {
+        let (pooled, cooldowns) = (self.accounts.borrow(), self.cooldowns.borrow());
+        pooled.accounts.iter().filter(|account| account.is_usable()).any(|account| {
+            let cooldown = cooldowns.get(&account.id).filter(|cooldown| cooldown.is_on(now));
+            cooldown.is_some_and(|cooldown| cooldown.cause != CooldownCause::Refused)
         })
     }
 
@@ -116,7 +150,8 @@ impl AccountPool {
     /// Kimi says when the allowance of an account is whole again.
     pub fn note_reset_time(&self, id: &AccountId, resets_at: Timestamp) {
         self.cooldowns.send_if_modified(|cooldowns| {
-            let Some(cooldown) = cooldowns.get_mut(id) else { return false };
+            let used_up = |cooldown: &&mut Cooldown| cooldown.cause == CooldownCause::QuotaUsedUp;
+            let Some(cooldown) = cooldowns.get_mut(id).filter(used_up) else { return false };
             let told = accounts::with_reset_time(*cooldown, resets_at);
             let is_news = told != *cooldown;
             *cooldown = told;

@@ -148,9 +148,17 @@ impl KimiSender {
                     (kimi_unreachable_error(&render_error_chain(&error.without_url())), decision)
                 }
             };
-            if self.turns_to_another_account(&login, decision, &response, &mut asked) {
-                tried = RetryState { pauses: tried.pauses + 1, renewals: 0, ..tried };
-                continue;
+            match self.leave_account_alone(&login, decision, &response, &mut asked) {
+                NextAccount::AskAnother => {
+                    tried = RetryState { pauses: tried.pauses + 1, renewals: 0, ..tried };
+                    continue;
+                }
+                NextAccount::WaitForOne(trouble) => {
+                    observer.record_failure(Failure::new(trouble, response.error_detail()));
+                    tried = RetryState { pauses: tried.pauses + 1, renewals: 0, ..tried };
+                    continue;
+                }
+                NextAccount::None => {}
             }
             match decision {
                 RetryDecision::Renew => {
@@ -193,7 +201,7 @@ impl KimiSender {
                     return Err(NextLogin::GiveUp(self.refuse_for_limits(pause, now, observer)));
                 }
                 tracing::info!(pause_secs = pause.as_secs(), "All Kimi accounts are left alone for a while");
-                sleep(pause).await;
+                self.accounts.wait_for_account(&call.conversation, until, pause).await;
                 Err(NextLogin::AskAgain)
             }
         }
@@ -221,24 +229,39 @@ impl KimiSender {
         request.send().await
     }
 
-    /// Leaves an account alone that gives no answer, and says whether another one is asked in its place at
-    /// once. Each account is asked once before the request waits.
-    fn turns_to_another_account(
+    /// Leaves an account alone that gives no answer, and says what follows with the others. Each account is asked
+    /// once before the request waits.
+    fn leave_account_alone(
         &self,
         login: &BearerToken,
         decision: RetryDecision,
         response: &ErrorResponse,
         asked: &mut HashSet<AccountId>,
-    ) -> bool {
-        let Some(cause) = retry_policy::cooldown_cause(decision, response.status) else { return false };
+    ) -> NextAccount {
+        let Some(cause) = retry_policy::cooldown_cause(decision, response.status) else {
+            return NextAccount::None;
+        };
         if !self.accounts.has_several_usable() {
-            return false;
+            return NextAccount::None;
         }
         let (id, now) = (&login.account.id, Clock::System.now());
         self.accounts.cool_down(id, cause, response.retry_after, now);
         tracing::info!(account = %login.account.name, ?cause, "A Kimi account is left alone for a while");
         asked.insert(id.clone());
-        self.accounts.has_ready_account_beside(asked, now)
+        if self.accounts.has_ready_account_beside(asked, now) {
+            return NextAccount::AskAnother;
+        }
+        match decision {
+            RetryDecision::Pass(trouble) | RetryDecision::GiveUp(trouble)
+                if self.accounts.has_account_to_wait_for(now) =>
+            {
+                NextAccount::WaitForOne(trouble)
+            }
+            RetryDecision::Renew
+            | RetryDecision::Wait(..)
+            | RetryDecision::Pass(_)
+            | RetryDecision::GiveUp(_) => NextAccount::None,
+        }
     }
 
     fn accept_answer(
@@ -256,6 +279,15 @@ impl KimiSender {
         let meter = Meter::new(content_type(&response));
         ApiAnswer { response, meter, login: login.token }
     }
+}
+
+/// What follows with the other accounts when one gives no answer.
+enum NextAccount {
+    AskAnother,
+    /// All are left alone for a while; until then this is the trouble.
+    WaitForOne(Trouble),
+    /// Nothing: the answer of this one decides.
+    None,
 }
 
 /// What there is in place of a login.

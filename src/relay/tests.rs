@@ -13,7 +13,7 @@ use jiff::{SignedDuration, Timestamp};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::time::{Instant, timeout};
+use tokio::time::{Instant, sleep, timeout};
 
 use super::*;
 use crate::clock::Clock;
@@ -271,6 +271,65 @@ async fn when_all_are_limited_the_request_waits_for_the_first_that_comes_back() 
     assert_eq!(world.answered_by("family").await, "bert");
     assert!((1..4).contains(&began.elapsed().as_secs()), "{:?}", began.elapsed());
     assert!(!world.limits().contains_key(&id("bert")));
+}
+
+#[tokio::test]
+async fn a_request_whose_last_account_is_used_up_waits_for_one_as_if_it_had_known() {
+    const ENDED: &str = "402 Payment Required\n{\"error\":{\"message\":\"no membership\"}}";
+    for (berts, cause) in [(USED_UP, CooldownCause::QuotaUsedUp), (ENDED, CooldownCause::Refused)] {
+        let world = World::of(&["anna", "bert"]).await;
+        world.kimi.will_say("anna", 1, TOO_MANY);
+        world.kimi.will_say("bert", 1, berts);
+        assert_eq!(world.answered_by("family").await, "anna bert anna");
+        assert_eq!(world.limits()[&id("bert")].cause, cause);
+        // A session hears meanwhile why there is no answer yet.
+        assert!(!lock_unpoisoned(&world.heard.0).is_empty());
+    }
+    // Nothing comes back by itself: it is said at once.
+    let world = World::of(&["anna", "bert"]).await;
+    world.kimi.will_say("anna", 1, ENDED);
+    world.kimi.will_say("bert", 1, ENDED);
+    let refusal = world.ask("family").await.unwrap_err();
+    assert_eq!((refusal.trouble, world.kimi.take_asked().len()), (Some(Trouble::NoMembership), 2));
+    // It would wait for longer than its caller does.
+    let world = World::of(&["anna", "bert"]).await;
+    world.kimi.will_say("anna", 1, USED_UP);
+    world.kimi.will_say("bert", 1, USED_UP);
+    let refusal = world.ask_for("family", AskedModel::Configured, Duration::from_secs(10)).await.unwrap_err();
+    let why = refusal.response.api_error.reason;
+    for part in
+        ["No Kimi account can answer now: anna has used up its allowance, ", "; bert has used up its "]
+    {
+        assert!(why.contains(part), "{why}");
+    }
+}
+
+#[tokio::test]
+async fn a_request_that_waits_goes_on_as_soon_as_an_account_can_answer() {
+    let both = || async {
+        let limited = limited_for(CooldownCause::QuotaUsedUp, 60);
+        World::with_limits(&["anna", "bert"], [("anna", limited), ("bert", limited)]).await
+    };
+    // Kimi says that the allowance is whole again sooner.
+    let world = both().await;
+    let pool = world.upstream.account_pool();
+    let tell = async {
+        sleep(Duration::from_millis(200)).await;
+        pool.note_reset_time(&id("bert"), Clock::System.now() + SignedDuration::from_secs(1));
+    };
+    let (asked, ()) = tokio::join!(timeout(PATIENCE, world.answered_by("family")), tell);
+    assert_eq!(asked.expect("it waits for too long"), "bert");
+    // Somebody adds an account.
+    let world = both().await;
+    let add = async {
+        sleep(Duration::from_millis(200)).await;
+        world.logins.send_modify(|logins| {
+            let cleo = AccountLogin { id: id("cleo"), ..logins.accounts[0].clone() };
+            logins.accounts.push(cleo);
+        });
+    };
+    let (asked, ()) = tokio::join!(timeout(PATIENCE, world.answered_by("family")), add);
+    assert_eq!(asked.expect("it waits for too long"), "anna");
 }
 
 #[tokio::test]

@@ -18,6 +18,8 @@ use crate::types::{AccountId, Authorization, Cooldown, CooldownCause};
 
 /// How often the file of accounts is looked at while nobody asks anything.
 const LOOK_EVERY: Duration = Duration::from_secs(60);
+/// The pauses before each time that Kimi is asked when an allowance is whole again, until it answers.
+const ASK_PAUSES: [Duration; 3] = [Duration::ZERO, Duration::from_secs(1), Duration::from_secs(10)];
 /// How long changes are gathered before they are written.
 const SAVE_AFTER: Duration = Duration::from_secs(1);
 
@@ -31,7 +33,9 @@ pub async fn run_account_upkeep(
     let mut refreshers = Refreshers { clock, running: Vec::new(), tasks: JoinSet::new() };
     let mut logins = accounts.watch_logins();
     let mut cooldowns = pool.watch_cooldowns();
-    let mut asked = JoinSet::new();
+    let mut asking = JoinSet::new();
+    // The findings about which Kimi was asked: once each, however often something changes beside them.
+    let mut asked: HashMap<AccountId, Timestamp> = HashMap::new();
     let mut save_at = None;
     loop {
         logins.borrow_and_update();
@@ -43,8 +47,10 @@ pub async fn run_account_upkeep(
             _ = cooldowns.changed() => {
                 let changed = cooldowns.borrow_and_update().clone();
                 for (id, cooldown) in &changed {
-                    if is_news(cooldown, clock.now()) {
-                        asked.spawn(ask_for_reset_time(Arc::clone(&accounts), Arc::clone(&pool), id.clone()));
+                    if is_news(cooldown, clock.now())
+                        && asked.insert(id.clone(), cooldown.since) != Some(cooldown.since)
+                    {
+                        asking.spawn(ask_for_reset_time(Arc::clone(&accounts), Arc::clone(&pool), id.clone()));
                     }
                 }
                 save_at = save_at.or(Some(Instant::now() + SAVE_AFTER));
@@ -53,7 +59,7 @@ pub async fn run_account_upkeep(
                 save_at = None;
                 save_limits(&accounts, &pool).await;
             }
-            Some(_) = asked.join_next() => {}
+            Some(_) = asking.join_next() => {}
             Some(_) = refreshers.tasks.join_next() => {}
         }
     }
@@ -94,17 +100,22 @@ fn is_news(cooldown: &Cooldown, now: Timestamp) -> bool {
     cooldown.cause == CooldownCause::QuotaUsedUp && cooldown.is_on(now) && cooldown.resets_at.is_none()
 }
 
+/// Without an answer it is asked again a few times: the token may have been renewed a moment ago.
 async fn ask_for_reset_time(accounts: Arc<Accounts>, pool: Arc<AccountPool>, id: AccountId) {
-    let logins = accounts.watch_logins().borrow().clone();
-    let Some(account) = logins.accounts.iter().find(|account| account.id == id) else { return };
-    let token = match &*account.authorization.borrow() {
-        Authorization::Login(token) => token.clone(),
-        Authorization::ApiKey(_) | Authorization::Missing(_) => return,
-    };
-    let Ok(quota) = login::fetch_quota(&account.api_base, &token).await else { return };
-    let used_up = quota.limits.iter().filter(|limit| limit.left_percent == 0);
-    if let Some(resets_at) = used_up.filter_map(|limit| limit.resets_at).max() {
-        pool.note_reset_time(&id, resets_at);
+    for pause in ASK_PAUSES {
+        sleep(pause).await;
+        let logins = accounts.watch_logins().borrow().clone();
+        let Some(account) = logins.accounts.iter().find(|account| account.id == id) else { return };
+        let token = match &*account.authorization.borrow() {
+            Authorization::Login(token) => token.clone(),
+            Authorization::ApiKey(_) | Authorization::Missing(_) => return,
+        };
+        let Ok(quota) = login::fetch_quota(&account.api_base, &token).await else { continue };
+        let used_up = quota.limits.iter().filter(|limit| limit.left_percent == 0);
+        if let Some(resets_at) = used_up.filter_map(|limit| limit.resets_at).max() {
+            pool.note_reset_time(&id, resets_at);
+        }
+        return;
     }
 }
 

@@ -17,6 +17,8 @@ const QUOTA_PAUSES: [Duration; 4] = [
     Duration::from_secs(30 * 60),
     Duration::from_secs(2 * 60 * 60),
 ];
+/// The shortest pause, whatever Kimi says of when an allowance is whole again.
+const RESET_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// The pause after "too many requests" if Kimi does not say how long, and the shortest if it does.
 const RATE_LIMIT_PAUSE: Duration = Duration::from_secs(30);
 const RATE_LIMIT_PAUSE_MIN: Duration = Duration::from_secs(2);
@@ -104,18 +106,16 @@ pub fn cooldown_after(
         CooldownCause::Refused => UNKNOWN_PAUSE,
     };
     let until = later(now, pause.min(PAUSE_MAX));
-    let resets_at = same.and_then(|before| before.resets_at).filter(|resets_at| *resets_at > now);
-    Cooldown { cause, since: now, until, resets_at, failures }
+    let cooldown = Cooldown { cause, since: now, until, resets_at: None, failures };
+    let known = same.and_then(|before| before.resets_at).filter(|resets_at| *resets_at > now);
+    known.map_or(cooldown, |resets_at| with_reset_time(cooldown, resets_at))
 }
 
 /// The same cooldown with what Kimi says of when the allowance is whole again: the account is tried then, if
-/// that is sooner.
+/// that is sooner. A time that is over already is no reason to ask without a pause.
 pub fn with_reset_time(cooldown: Cooldown, resets_at: Timestamp) -> Cooldown {
-    Cooldown {
-        until: cooldown.until.min(resets_at.max(cooldown.since)),
-        resets_at: Some(resets_at),
-        ..cooldown
-    }
+    let soonest = later(cooldown.since, RESET_PAUSE_MIN);
+    Cooldown { until: cooldown.until.min(resets_at.max(soonest)), resets_at: Some(resets_at), ..cooldown }
 }
 
 fn quota_pause(failures: u32) -> Duration {
@@ -260,7 +260,11 @@ mod tests {
         let told = |resets_at| with_reset_time(cooldown, at(resets_at));
         assert_eq!((told(20).until, told(20).resets_at), (at(20), Some(at(20))));
         assert_eq!(told(9000).until, at(60));
-        assert_eq!(told(-5).until, at(0));
+        // A time that is over is no reason to ask without a pause.
+        assert_eq!(told(-5).until, at(1));
+        // It was tried before that time, and Kimi has not changed its mind.
+        let again = cooldown_after(CooldownCause::QuotaUsedUp, None, Some(&told(90)), 0.5, at(60));
+        assert_eq!((again.until, again.resets_at, again.failures), (at(90), Some(at(90)), 2));
     }
 
     proptest! {

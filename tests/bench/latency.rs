@@ -36,6 +36,8 @@ const PAUSE: Duration = Duration::from_millis(10);
 const BURST_MESSAGES: usize = 10_000;
 /// Bursts of each shape; the slowest counts.
 const BURSTS: usize = 5;
+/// What people say to each other, and nobody has to answer.
+const CHATTER: &str = "The trip is on Friday, we meet at the station at nine.";
 /// Longest wait for anything here; all of it takes milliseconds.
 const LIMIT: Duration = Duration::from_secs(60);
 
@@ -123,7 +125,7 @@ async fn intake(folder: &Path, per_batch: usize) -> Result<Figure> {
     for burst in 0..BURSTS {
         let messages: Vec<Event> = (0..BURST_MESSAGES)
             .map(|number| burst * BURST_MESSAGES + number)
-            .map(|number| timed_service::message(number, timed_service::CHATTER))
+            .map(|number| timed_service::message(number, CHATTER))
             .map(Event::Message)
             .collect();
         let batches: Vec<Vec<Event>> = messages.chunks(per_batch).map(<[Event]>::to_vec).collect();

@@ -15,7 +15,7 @@ use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::process::{Child, ChildStderr, Command};
 use tokio::time::{sleep, timeout};
 
-use crate::timed_service;
+use crate::{CHATTER, timed_service};
 
 /// The binary that `cargo bench` has built, as a release has it.
 const BINARY: &str = env!("CARGO_BIN_EXE_nanokimi");
@@ -77,7 +77,7 @@ async fn write_history(home: &Path) -> Result<()> {
     let store = Store::open(&Paths::new(home).database_file())?;
     for begin in (0..HISTORY).step_by(HISTORY_STEP) {
         let messages = (begin..begin + HISTORY_STEP)
-            .map(|number| Event::Message(timed_service::message(number, timed_service::CHATTER)))
+            .map(|number| Event::Message(timed_service::message(number, CHATTER)))
             .collect();
         store.record_events(messages, test_service::rules(), Clock::System.now()).await?;
     }

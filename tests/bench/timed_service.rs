@@ -30,8 +30,6 @@ use tempfile::TempDir;
 use tokio::io::{AsyncBufReadExt, AsyncWriteExt, BufReader, DuplexStream, duplex};
 use tokio::sync::{Notify, mpsc, oneshot};
 
-/// What people say to each other, and nobody has to answer.
-pub const CHATTER: &str = "The trip is on Friday, we meet at the station at nine.";
 /// At a terminal: an install that has only such chats runs without a link to WhatsApp.
 const CHAT: &str = "console:family";
 /// `f_type` of a file system in memory (statfs(2)).

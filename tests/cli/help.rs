@@ -517,3 +517,158 @@ fn tasks_add() {
       -h, --help                 Print help
     "#);
 }
+
+#[test]
+fn gateway() {
+    assert_snapshot!(help(&["gateway"]), @"
+    Let coding tools on this machine use the Kimi login
+
+    Usage: nanokimi gateway [OPTIONS] <COMMAND>
+
+    Commands:
+      enable   Let the gateway listen whenever nanokimi runs
+      disable  Let it listen no more
+      run      Run the gateway alone in the foreground, without WhatsApp and chats
+      keys     Give clients keys, and take them away
+      config   Show what to put into the settings of a coding tool
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn gateway_enable() {
+    assert_snapshot!(help(&["gateway", "enable"]), @"
+    Let the gateway listen whenever nanokimi runs
+
+    Usage: nanokimi gateway enable [OPTIONS]
+
+    Options:
+          --listen <ADDRESS>  An address of this machine [default: 127.0.0.1:8788]
+          --unix <PATH>       A unix socket, which is made there
+          --home <FOLDER>     The folder of this install [default: NANOKIMI_HOME, else this folder if it
+                              is one, else ~/nanokimi]
+      -h, --help              Print help
+    ");
+}
+
+#[test]
+fn gateway_disable() {
+    assert_snapshot!(help(&["gateway", "disable"]), @"
+    Let it listen no more
+
+    Usage: nanokimi gateway disable [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn gateway_run() {
+    assert_snapshot!(help(&["gateway", "run"]), @"
+    Run the gateway alone in the foreground, without WhatsApp and chats
+
+    Usage: nanokimi gateway run [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn gateway_keys() {
+    assert_snapshot!(help(&["gateway", "keys"]), @"
+    Give clients keys, and take them away
+
+    Usage: nanokimi gateway keys [OPTIONS] <COMMAND>
+
+    Commands:
+      add     Make a key for a client, and show it once
+      list    Show the keys, without the keys themselves, and what each used today
+      remove  Take a key away; it is refused at its next request
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn gateway_keys_add() {
+    assert_snapshot!(help(&["gateway", "keys", "add"]), @r#"
+    Make a key for a client, and show it once
+
+    Usage: nanokimi gateway keys add [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  What the client is called here: letters, digits, "-" and "_"
+
+    Options:
+          --daily-tokens <N>  Most tokens that it may use in a day [default: no limit]
+          --models <A,B>      The models that it may ask for, with commas between them [default: all]
+          --identity <WHICH>  own: it reaches Kimi as itself; kimi-cli: with the headers of Kimi's own
+                              program [default: own]
+          --home <FOLDER>     The folder of this install [default: NANOKIMI_HOME, else this folder if it
+                              is one, else ~/nanokimi]
+      -h, --help              Print help
+    "#);
+}
+
+#[test]
+fn gateway_keys_list() {
+    assert_snapshot!(help(&["gateway", "keys", "list"]), @"
+    Show the keys, without the keys themselves, and what each used today
+
+    Usage: nanokimi gateway keys list [OPTIONS]
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn gateway_keys_remove() {
+    assert_snapshot!(help(&["gateway", "keys", "remove"]), @"
+    Take a key away; it is refused at its next request
+
+    Usage: nanokimi gateway keys remove [OPTIONS] <NAME>
+
+    Arguments:
+      <NAME>  The key's name, as `list` shows it
+
+    Options:
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}
+
+#[test]
+fn gateway_config() {
+    assert_snapshot!(help(&["gateway", "config"]), @"
+    Show what to put into the settings of a coding tool
+
+    Usage: nanokimi gateway config [OPTIONS] <CLIENT>
+
+    Arguments:
+      <CLIENT>  opencode, claude, codex, aider, cline, zed or continue
+
+    Options:
+          --write          Put it into OpenCode's own settings; all else in them stays
+          --undo           Take it out of them again
+          --home <FOLDER>  The folder of this install [default: NANOKIMI_HOME, else this folder if it is
+                           one, else ~/nanokimi]
+      -h, --help           Print help
+    ");
+}

@@ -15,6 +15,7 @@
 //! cargo test --test reliability -- inodes 10     a disk that holds no more files
 //! cargo test --test reliability -- clocks 8      a wall clock that jumps by 2 h and 10 min
 //! cargo test --test reliability -- stopped 180   a process that is stopped for that many seconds
+//! cargo test --test reliability -- accounts 60   four accounts that run out in turn, and the gateway's clients
 //! cargo test --test reliability -- idle PROGRAM  the memory of a linked service after a minute of rest
 //! ```
 //! `--seed S` at the end sets the seed of the random choices. Several runs may work side by side: each has
@@ -24,6 +25,7 @@
 #![expect(clippy::unwrap_used, reason = "a run that cannot go on has failed")]
 #![expect(clippy::print_stdout, reason = "the counts are what this program is for")]
 
+mod accounts;
 mod burst;
 mod chance;
 mod chats;
@@ -32,6 +34,7 @@ mod disk;
 mod hostile;
 mod idle;
 mod kills;
+mod limited_kimi;
 mod mix;
 mod preload;
 mod rows;
@@ -56,6 +59,8 @@ const FEW_MESSAGES: usize = 200;
 const SHORT_STOP: Duration = Duration::from_secs(4);
 /// Jumps of the clock in the short run: behind the right time, back, ahead of it, back.
 const FEW_JUMPS: usize = 4;
+/// How long four accounts run out in turn: once each, and once all of them together.
+const SHORT_ACCOUNTS: Duration = Duration::from_secs(20);
 /// How long a disk is full, and how long it has room.
 const SHORT_ROUND: Rounds = Rounds { count: 1, full: Duration::from_secs(5), free: Duration::from_secs(3) };
 const LONG_ROUND: Rounds = Rounds { count: 0, full: Duration::from_secs(30), free: Duration::from_secs(15) };
@@ -82,6 +87,7 @@ async fn main() {
             disk::run_in_own_namespace(Scarce::Files, SHORT_ROUND).await;
             clocks::run(FEW_JUMPS, chance()).await;
             stopped::run(SHORT_STOP).await;
+            accounts::run_in_own_process(SHORT_ACCOUNTS).await;
         }
         ["kills", kills] => kills::run(number(kills), chance()).await,
         ["neighbour", kills] => kills::run_beside_neighbour(number(kills), chance()).await,
@@ -97,6 +103,9 @@ async fn main() {
         ["clocks", rounds] => clocks::run(number(rounds), chance()).await,
         ["stopped", secs] => {
             stopped::run(secs.parse().map(Duration::from_secs).expect("stopped takes seconds")).await
+        }
+        ["accounts", secs] => {
+            accounts::run(secs.parse().map(Duration::from_secs).expect("accounts takes seconds")).await
         }
         ["idle", program] => idle::run(Path::new(program)).await,
         // The runs start these as processes of their own.

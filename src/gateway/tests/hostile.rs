@@ -2,6 +2,7 @@
 
 use super::*;
 use crate::gateway::server::{CONNECTIONS_MAX, HEAD_MAX};
+use crate::gateway::share::{SHARE, WAITING_MAX};
 
 #[tokio::test]
 async fn without_a_good_key_nothing_is_answered() {
@@ -207,6 +208,14 @@ async fn request_smuggling_leads_nowhere() {
     }
     assert_eq!(practice.received_requests(), [], "nothing of it reaches Kimi");
 
+    // The same length twice is one length (RFC 9110, 8.6), and Kimi gets it once.
+    let mut client = gateway.connect().await;
+    let length = format!("content-length: {}\r\n", body.len());
+    client.send(&format!("{head}connection: close\r\n{length}{length}\r\n{body}")).await;
+    assert_eq!(client.answer().await.status, 200);
+    let asked = last_request(&practice);
+    assert!(asked.headers["content-length"].parse::<usize>().is_ok(), "{asked:?}");
+
     // A length and an encoding: the encoding counts (RFC 9112, 6.3), and what follows is another request, without a key.
     for both in [
         format!("content-length: 4\r\ntransfer-encoding: chunked\r\n\r\n{chunked}"),
@@ -224,7 +233,7 @@ async fn request_smuggling_leads_nowhere() {
         received.iter().all(|request| request.line == "POST /coding/v1/chat/completions"),
         "{received:?}"
     );
-    assert_eq!(received.len(), 2);
+    assert_eq!(received.len(), 3);
 }
 
 #[tokio::test]
@@ -283,4 +292,61 @@ async fn connections_are_bounded_and_further_ones_wait() {
     assert!(answered.is_err(), "it was answered beyond the bound");
     idle.pop();
     assert_eq!(waits.answer().await.status, 200);
+}
+
+#[tokio::test]
+async fn twenty_requests_are_answered_at_a_time_forty_wait_and_the_next_is_refused() {
+    let (practice, gateway) = world().await;
+    let key = format!("authorization: Bearer {}", gateway.key().await);
+    let asked = request(CHAT, &gateway.host(), &[&key], &chat("k3", "HANG", true).to_string());
+    let (begun, mut heads) = tokio::sync::mpsc::unbounded_channel();
+    let mut asking = Vec::new();
+    for number in 0..=SHARE + WAITING_MAX {
+        let (mut client, asked, begun) = (gateway.connect().await, asked.clone(), begun.clone());
+        asking.push(tokio::spawn(async move {
+            client.send(&asked).await;
+            let mut head = String::new();
+            while !head.ends_with("\r\n\r\n") {
+                head.push(client.0.read_u8().await.unwrap().into());
+            }
+            begun.send((number, head)).ok();
+            // It stays until the test lets it go.
+            std::future::pending::<()>().await;
+        }));
+    }
+    let mut running = Vec::new();
+    let mut refused = Vec::new();
+    for _ in 0..=SHARE {
+        let (number, head) = timeout(PATIENCE, heads.recv()).await.expect("too few are answered").unwrap();
+        if head.starts_with("HTTP/1.1 200 ") { running.push(number) } else { refused.push(head) }
+    }
+    assert_eq!((running.len(), refused.len()), (SHARE, 1));
+    assert!(
+        refused[0].starts_with("HTTP/1.1 429 ") && refused[0].contains("retry-after: 10\r\n"),
+        "{refused:?}"
+    );
+    let silence = timeout(Duration::from_millis(300), heads.recv()).await;
+    assert!(silence.is_err(), "more than the share is answered: {silence:?}");
+    assert_eq!(practice.answer_count(), SHARE as u64);
+    // Clients that hang up make room for those that wait.
+    for number in &running[..2] {
+        asking[*number].abort();
+    }
+    for _ in 0..2 {
+        let (_, head) = timeout(PATIENCE, heads.recv()).await.expect("a place stays taken").unwrap();
+        assert!(head.starts_with("HTTP/1.1 200 "), "{head}");
+    }
+    // So do those that hang up while they wait.
+    asking.iter().for_each(JoinHandle::abort);
+    let free = async {
+        while gateway
+            .ask_as(&key["authorization: Bearer ".len()..], CHAT, &chat("k3", "hello", false))
+            .await
+            .status
+            != 200
+        {
+            tokio::time::sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(PATIENCE, free).await.expect("the places of clients that are gone stay taken");
 }

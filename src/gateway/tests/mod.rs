@@ -233,6 +233,7 @@ fn brain(conversation: &Conversation) -> ModelReply {
             ReplyStep::Call { tool: "read".to_owned(), arguments: r#"{"path":"a"}"#.to_owned() },
         ]),
         "CUT" => ModelReply::Answer(vec![say("half an answer"), ReplyStep::Cut]),
+        "HANG" => ModelReply::Answer(vec![ReplyStep::Hang]),
         "BUSY" => ModelReply::Fail {
             how: ModelFailure::Refuses { status: 429, retry_after_secs: Some(600) },
             times: 1,

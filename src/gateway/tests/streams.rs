@@ -2,6 +2,7 @@
 //! byte by byte.
 
 use super::*;
+use crate::relay::UNREAD_TIMEOUT;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: a=b\r\ntransfer-encoding: chunked\r\n\r\n";
 
@@ -104,6 +105,23 @@ async fn a_stream_that_ends_early_in_good_order_is_an_error_too() {
     kimi.send(&chunk(&delta("half"))).await;
     kimi.send("0\r\n\r\n").await;
     assert!(client.rest().await.contains("\"message\":\"Kimi's answer broke off; ask again.\""));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_client_that_does_not_read_its_answer_is_given_up() {
+    let world = StreamFixture::new().await;
+    let (_client, mut kimi) = world.open(CHAT).await;
+    let began = tokio::time::Instant::now();
+    let piece = chunk(&delta(&"x".repeat(60 * 1024)));
+    let mut pieces = 0;
+    // What the sockets hold is taken; the rest waits for the client, and then nobody wants it any more.
+    while kimi.0.write_all(piece.as_bytes()).await.is_ok() {
+        pieces += 1;
+        assert!(pieces < 1_000, "the gateway holds 60 MB for a client that does not read");
+    }
+    let waited = began.elapsed();
+    assert!(waited >= UNREAD_TIMEOUT && waited < UNREAD_TIMEOUT * 2, "{waited:?}");
+    assert_eq!(world.gateway.usage_of(1).await.requests, 1);
 }
 
 #[tokio::test(start_paused = true)]

@@ -1,5 +1,5 @@
-//! What is tried with bytes that nobody meant well, a function each: what nanokimi reads of agents, engines, models and
-//! containers. `./tests/run fuzz` runs them with libFuzzer; `tests/replay.rs` gives each the inputs of `corpus` once more.
+//! What is tried with bytes that nobody meant well, a function each: what nanokimi reads of agents, engines, models,
+//! containers and coding tools. `./tests/run fuzz` runs them with libFuzzer; `tests/replay.rs` gives each the inputs of `corpus` once more.
 //!
 //! The files that are tried are mounted as they lie in nanokimi's `src`, with what they need beneath them: so nothing that
 //! is private there has to be opened, and no WhatsApp library has to be built.
@@ -20,6 +20,10 @@ mod mounted {
         }
         pub mod request_check;
     }
+    /// Of the gateway only what translates the Responses API.
+    pub mod gateway {
+        pub mod responses;
+    }
     pub mod notices;
     pub mod paths;
     /// Of the relay only what reads answers.
@@ -38,7 +42,7 @@ mod targets;
 
 // Under the names by which they know each other.
 use mounted::{
-    agent, api_error, backoff, commands, egress, notices, paths, relay, render, router, rules, schedule, tools,
+    agent, api_error, backoff, commands, egress, gateway, notices, paths, relay, render, router, rules, schedule, tools,
     types, writing,
 };
-pub use targets::{answer, asked, engine, meter, prompt, proxy};
+pub use targets::{answer, asked, engine, meter, prompt, proxy, response_events, responses};

@@ -15,6 +15,7 @@ use crate::egress::forward_proxy::public_address::special_address_kind;
 use crate::egress::forward_proxy::target::{Host, ProxyMethod, ProxyTarget};
 use crate::relay::meter::{Meter, MeterReading, StreamEnding};
 use crate::egress::request_check::{NamedModel, check_model_request};
+use crate::gateway::responses::{ResponseEvents, to_chat_completions};
 use crate::render::prompt::{FileLocation, Prompt, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 use crate::render::{AnswerPart, FILES_MAX, MESSAGE_LIMIT_CHARS, MentionablePerson, render_answer};
 use crate::types::{Forwarded, GroupName, HostName, MediaKind, MessageId, Role, SenderId, WebPolicy};
@@ -230,4 +231,60 @@ pub fn proxy(data: &[u8]) {
     {
         assert!(special_address_kind(address).is_some(), "{address}");
     }
+}
+
+/// What a coding tool asks of the Responses API, as Kimi is asked for it.
+pub fn responses(data: &[u8]) {
+    let chat = match to_chat_completions(data) {
+        Ok(chat) => chat,
+        Err(refusal) => {
+            assert!((400..500).contains(&refusal.status), "{refusal:?}");
+            let told: Value = serde_json::from_str(&refusal.to_body()).expect("an error in JSON");
+            assert!(told["error"]["message"].is_string(), "{told}");
+            return;
+        }
+    };
+    let body: Value = serde_json::from_slice(&chat.body).expect("a body in JSON");
+    assert_eq!(body["stream"], true);
+    assert!(body.get("tools").is_none_or(|tools| {
+        tools.as_array().is_some_and(|tools| tools.iter().all(|tool| tool["type"] == "function"))
+    }));
+    // Kimi refuses an answer to a call that is not the one before it.
+    let mut open_calls: Vec<&str> = Vec::new();
+    for message in body["messages"].as_array().expect("a list of messages") {
+        match message["role"].as_str().expect("a role") {
+            "tool" => assert!(open_calls.contains(&message["tool_call_id"].as_str().expect("an id")), "{body}"),
+            "assistant" => {
+                let calls = message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default();
+                open_calls = calls.iter().filter_map(|call| call["id"].as_str()).collect();
+            }
+            _ => open_calls.clear(),
+        }
+    }
+}
+
+/// Kimi's stream as the events of the Responses API, however it is cut.
+pub fn response_events(data: &[u8]) {
+    const ASKED: &str = r#"{"model":"k","input":"x","tools":[{"type":"function","name":"shell"},{"type":"custom","name":"apply_patch"}]}"#;
+    let [cut, body @ ..] = data else { return };
+    let form = to_chat_completions(ASKED.as_bytes()).expect("a good request").form;
+    let read = |piece_bytes: usize| {
+        let mut events = ResponseEvents::new(form.clone(), "resp_1", Timestamp::UNIX_EPOCH);
+        let mut heard: Vec<u8> =
+            body.chunks(piece_bytes.max(1)).flat_map(|piece| events.read_piece(piece)).collect();
+        heard.extend(events.finish());
+        assert!(events.has_ended());
+        String::from_utf8(heard).expect("UTF-8")
+    };
+    let (whole, parted) = (read(body.len()), read(usize::from(*cut)));
+    assert_eq!(whole, parted, "what a client hears depends on how it was cut");
+    let events = whole.split_terminator("\n\n").map(|event| {
+        let (_, data) = event.split_once("\ndata: ").expect("an event with data");
+        serde_json::from_str::<Value>(data).expect("an event in JSON")
+    });
+    let events: Vec<Value> = events.collect();
+    let ends = ["response.completed", "response.incomplete", "response.failed"];
+    let is_last = |event: &Value| event["type"].as_str().is_some_and(|kind| ends.contains(&kind));
+    assert_eq!(events.iter().position(is_last), Some(events.len() - 1), "{whole}");
+    assert!((0..).zip(&events).all(|(number, event)| event["sequence_number"] == number), "{whole}");
 }

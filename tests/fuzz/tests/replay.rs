@@ -4,7 +4,7 @@ use std::fs;
 use std::path::Path;
 use std::time::Duration;
 
-use nanokimi_fuzz::{answer, asked, engine, meter, prompt, proxy};
+use nanokimi_fuzz::{answer, asked, engine, meter, prompt, proxy, response_events, responses};
 
 /// What no answer may take, here without optimization.
 const PROCESSOR_BOUND: Duration = Duration::from_secs(5);
@@ -128,4 +128,14 @@ fn requests() {
 #[test]
 fn proxies() {
     replay("proxy", proxy);
+}
+
+#[test]
+fn requests_of_the_responses_api() {
+    replay("responses", responses);
+}
+
+#[test]
+fn events_of_the_responses_api() {
+    replay("response_events", response_events);
 }

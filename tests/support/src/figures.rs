@@ -81,6 +81,16 @@ impl Figure {
         }
     }
 
+    /// Memory in kilobytes, which should be at most this many.
+    pub fn kilobytes(what: &str, kilobytes: u64, at_most: Option<u64>) -> Self {
+        Self {
+            what: what.to_owned(),
+            target: at_most.map_or_else(String::new, |at_most| format!("≤ {at_most} KB")),
+            measured: format!("{kilobytes} KB"),
+            verdict: Verdict::of(at_most.map(|at_most| kilobytes <= at_most)),
+        }
+    }
+
     /// Memory, which should be at most this many megabytes.
     pub fn memory(what: &str, kilobytes: u64, at_most_mb: Option<f64>) -> Self {
         let megabytes = kilobytes as f64 / 1024.0;

@@ -10,6 +10,7 @@
 //! | `container_world` | the service on that Docker, with the practice model |
 //! | `scripted_model` | a practice model that does what the message says |
 //! | `login_server` | a small copy of Kimi's login server, with the faults that a test wants |
+//! | `raw_http` | a client that speaks HTTP by hand |
 //! | `figures` | the tables of the benchmarks |
 
 #![expect(clippy::unwrap_used, reason = "a test's helper says by a panic that the test failed")]
@@ -19,6 +20,7 @@ pub mod fake_docker;
 pub mod figures;
 pub mod fixture;
 pub mod login_server;
+pub mod raw_http;
 pub mod scripted_engine;
 pub mod scripted_model;
 pub mod test_service;

@@ -2,7 +2,7 @@
 //! counts the requests. Each refresh token can be used once. It does what a test says, faults included. No
 //! I/O: an answer is a value.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -126,7 +126,25 @@ impl MockLoginServer {
     /// Whether the server would accept a login file's refresh token.
     pub fn can_refresh_from(&self, login_file: &str) -> bool {
         let login: Value = serde_json::from_str(login_file).unwrap_or_default();
-        login["refresh_token"].as_str().is_some_and(|token| self.lock_state().refresh.contains(token))
+        login["refresh_token"].as_str().is_some_and(|token| self.lock_state().refresh.contains_key(token))
+    }
+
+    /// The number of the login whose newest access token a header carries, from 0 in the order in which logins were
+    /// given out. `None` if it carries an older token, or none of this server's.
+    pub fn login_of_newest_token(&self, authorization: Option<&str>) -> Option<usize> {
+        let token = authorization?.strip_prefix("Bearer ")?;
+        self.lock_state().logins.iter().position(|login| login.newest_access == token)
+    }
+
+    /// When each login was given out, and then renewed, by its number.
+    pub fn renewals(&self) -> Vec<Vec<Instant>> {
+        self.lock_state().logins.iter().map(|login| login.given_at.clone()).collect()
+    }
+
+    /// What all access and refresh tokens of this server begin with.
+    pub fn token_prefixes(&self) -> [String; 2] {
+        let name = self.lock_state().name;
+        [format!("access-{name}-"), format!("refresh-{name}-")]
     }
 
     fn lock_state(&self) -> MutexGuard<'_, LoginServerState> {
@@ -145,6 +163,13 @@ impl OAuthServer for MockLoginServer {
     }
 }
 
+/// A login, whose tokens change with each renewal.
+#[derive(Debug, Default)]
+struct IssuedLogin {
+    newest_access: String,
+    given_at: Vec<Instant>,
+}
+
 #[derive(Debug)]
 struct LoginServerState {
     faults: VecDeque<LoginFault>,
@@ -154,8 +179,10 @@ struct LoginServerState {
     /// Makes the tokens of one server different from those of another server.
     name: u16,
     given: u64,
+    logins: Vec<IssuedLogin>,
     access: BTreeMap<String, Instant>,
-    refresh: BTreeSet<String>,
+    /// Each with the number of its login.
+    refresh: BTreeMap<String, usize>,
     /// Codes of devices, and until when they are valid.
     codes: BTreeMap<String, Instant>,
 }
@@ -169,8 +196,9 @@ impl LoginServerState {
             terms,
             name,
             given: 0,
+            logins: Vec::new(),
             access: BTreeMap::new(),
-            refresh: BTreeSet::new(),
+            refresh: BTreeMap::new(),
             codes: BTreeMap::new(),
         }
     }
@@ -198,7 +226,8 @@ impl LoginServerState {
     }
 
     fn issue_login_file(&mut self, now: Timestamp, age: Duration) -> String {
-        let mut tokens = self.issue_tokens(age);
+        let login = self.begin_login();
+        let mut tokens = self.issue_tokens(login, age);
         let left = self.terms.lifetime.as_secs_f64() - age.as_secs_f64();
         let expires_at = now.as_duration().as_secs_f64() + left;
         tokens["expires_at"] = json!(expires_at);
@@ -239,7 +268,8 @@ impl LoginServerState {
             Approval::Denies => oauth_error("access_denied"),
             Approval::Agrees => {
                 self.codes.remove(code);
-                self.grant_tokens(Duration::ZERO)
+                let login = self.begin_login();
+                self.grant_tokens(login, Duration::ZERO)
             }
         }
     }
@@ -247,33 +277,33 @@ impl LoginServerState {
     fn handle_refresh(&mut self, form: &Value) -> OAuthAnswer {
         self.counts.refreshes += 1;
         let token = form["refresh_token"].as_str().unwrap_or_default();
-        let known = self.refresh.contains(token);
-        let after = match self.faults.front() {
-            Some(LoginFault::Slow(after)) => {
+        let known = self.refresh.get(token).copied();
+        let after = match (self.faults.front(), known) {
+            (Some(LoginFault::Slow(after)), _) => {
                 let after = *after;
                 self.faults.pop_front();
                 after
             }
-            Some(LoginFault::HangUpAfter) if known => {
+            (Some(LoginFault::HangUpAfter), Some(login)) => {
                 self.faults.pop_front();
                 self.refresh.remove(token);
                 self.counts.refreshes_granted += 1;
-                self.issue_tokens(Duration::ZERO);
+                self.issue_tokens(login, Duration::ZERO);
                 return OAuthAnswer { status: StatusCode::OK, body: None, after: Duration::ZERO };
             }
-            Some(_) => return self.take_fault_answer().unwrap_or_else(|| oauth_error("server_error")),
-            None => Duration::ZERO,
+            (Some(_), _) => return self.take_fault_answer().unwrap_or_else(|| oauth_error("server_error")),
+            (None, _) => Duration::ZERO,
         };
-        if !self.refresh.remove(token) {
+        let Some(login) = self.refresh.remove(token) else {
             self.counts.refreshes_refused += 1;
             let body = json!({
                 "error": "invalid_grant",
                 "error_description": format!("The provided authorization grant {token} is invalid, expired or revoked"),
             });
             return oauth_answer(StatusCode::UNAUTHORIZED, body);
-        }
+        };
         self.counts.refreshes_granted += 1;
-        self.grant_tokens(after)
+        self.grant_tokens(login, after)
     }
 
     fn take_fault_answer(&mut self) -> Option<OAuthAnswer> {
@@ -292,18 +322,26 @@ impl LoginServerState {
         })
     }
 
-    fn grant_tokens(&mut self, after: Duration) -> OAuthAnswer {
-        let tokens = self.issue_tokens(Duration::ZERO);
+    fn begin_login(&mut self) -> usize {
+        self.logins.push(IssuedLogin::default());
+        self.logins.len() - 1
+    }
+
+    fn grant_tokens(&mut self, login: usize, after: Duration) -> OAuthAnswer {
+        let tokens = self.issue_tokens(login, Duration::ZERO);
         OAuthAnswer { status: StatusCode::OK, body: Some(tokens), after }
     }
 
     /// New tokens, of which the access token was given out `age` ago.
-    fn issue_tokens(&mut self, age: Duration) -> Value {
+    fn issue_tokens(&mut self, login: usize, age: Duration) -> Value {
         self.given += 1;
         let (access, refresh) =
             (format!("access-{}-{}", self.name, self.given), format!("refresh-{}-{}", self.name, self.given));
         self.access.insert(access.clone(), Instant::now() + self.terms.lifetime.saturating_sub(age));
-        self.refresh.insert(refresh.clone());
+        self.refresh.insert(refresh.clone(), login);
+        let issued = &mut self.logins[login];
+        issued.newest_access.clone_from(&access);
+        issued.given_at.push(Instant::now());
         json!({
             "access_token": access, "refresh_token": refresh, "expires_in": self.terms.lifetime.as_secs_f64(),
             "scope": "kimi-code", "token_type": "Bearer",
