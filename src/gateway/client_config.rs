@@ -2,13 +2,9 @@
 
 use anyhow::{Result, bail};
 
+use super::client_key::KEY_VARIABLE;
+use super::models::{CONTEXT_TOKENS, OUTPUT_TOKENS};
 use super::opencode_config::opencode_provider;
-
-/// The variable in which the clients find their key.
-pub const KEY_VARIABLE: &str = "KIMI_GATEWAY_KEY";
-/// What one request may read and write, in tokens.
-pub const CONTEXT_TOKENS: u32 = 262_144;
-pub const OUTPUT_TOKENS: u32 = 32_000;
 
 /// A tool that is known to work with the gateway.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

@@ -6,6 +6,9 @@ use sha2::{Digest, Sha256};
 use crate::store::KeyHash;
 use crate::types::Secret;
 
+/// The variable in which the clients find their key.
+pub const KEY_VARIABLE: &str = "KIMI_GATEWAY_KEY";
+
 const PREFIX: &str = "nk-";
 /// Hexadecimal digits of a key: 256 bits that nobody guesses.
 const DIGITS: usize = 64;

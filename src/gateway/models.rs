@@ -5,6 +5,10 @@ use serde_json::{Value, json};
 use super::rewrite::{ALIASED_MODEL, MODEL_ALIASES, ThinkingMode, resolve_model_alias};
 use super::routes::ApiForm;
 
+/// What one request may read and write, in tokens.
+pub const CONTEXT_TOKENS: u32 = 262_144;
+pub const OUTPUT_TOKENS: u32 = 32_000;
+
 /// The list of a key that may ask for `allowed`; for all models, if that is empty. `None` if what Kimi sent is no list.
 pub fn list_models(kimi: &[u8], form: ApiForm, allowed: &[String]) -> Option<Value> {
     let mut list: Value = serde_json::from_slice(kimi).ok()?;

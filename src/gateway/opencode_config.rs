@@ -6,7 +6,8 @@ use std::ops::Range;
 use anyhow::{Result, anyhow, bail, ensure};
 use serde_json::{Value, json};
 
-use super::client_config::{CONTEXT_TOKENS, KEY_VARIABLE, OUTPUT_TOKENS};
+use super::client_key::KEY_VARIABLE;
+use super::models::{CONTEXT_TOKENS, OUTPUT_TOKENS};
 
 const PROVIDERS: &str = "provider";
 /// What the gateway is called among the providers.

@@ -1,6 +1,7 @@
 //! Error responses: what the Kimi API, or the relay in its place, says instead of an answer, and how an engine
 //! gets it.
 
+use std::error::Error;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -99,4 +100,16 @@ impl ErrorResponse {
     pub fn into_final_response(self) -> Response<Body> {
         Self { status: FINAL, ..self }.into_response()
     }
+}
+
+/// An error with what lies behind it, on one line.
+pub fn render_error_chain(error: &dyn Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(error) = cause {
+        line.push_str(": ");
+        line.push_str(&error.to_string());
+        cause = error.source();
+    }
+    line
 }

@@ -11,6 +11,7 @@ use tokio::sync::OwnedSemaphorePermit;
 use tokio::task::yield_now;
 
 use super::api_call::{AnswerObserver, AskedModel};
+use super::error_response::render_error_chain;
 use super::meter::{Meter, MeterReading, StreamEnding};
 use super::retry_policy;
 use super::sender::ApiAnswer;
@@ -127,15 +128,3 @@ impl fmt::Display for ResponseCutShort {
 }
 
 impl Error for ResponseCutShort {}
-
-/// An error with what lies behind it, on one line.
-pub fn render_error_chain(error: &dyn Error) -> String {
-    let mut line = error.to_string();
-    let mut cause = error.source();
-    while let Some(error) = cause {
-        line.push_str(": ");
-        line.push_str(&error.to_string());
-        cause = error.source();
-    }
-    line
-}

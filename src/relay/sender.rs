@@ -14,9 +14,8 @@ use tokio::time::{Instant, sleep, timeout, timeout_at};
 
 use super::accounts::{AccountPool, ChosenAccount};
 use super::api_call::{AnswerObserver, ApiCall, ApiRoute, AskedModel};
-use super::error_response::ErrorResponse;
+use super::error_response::{ErrorResponse, render_error_chain};
 use super::meter::Meter;
-use super::response_stream::render_error_chain;
 use super::retry_policy::{self, RetryDecision, RetryState};
 use super::upstream::KimiUpstream;
 use crate::clock::Clock;

@@ -6,7 +6,7 @@ use anyhow::Result;
 
 use super::context::SessionContext;
 use super::replies::{QuotePlacement, build_replies};
-use super::tool_calls::{RunningTurn, unknown_group_answer};
+use super::running_turn::RunningTurn;
 use super::turn::TurnAnswer;
 use crate::rules::approvals::{HELD_TEXT_MAX, HeldAction};
 use crate::store::{HeldCall, HoldResult, Reply, ReplyContent};
@@ -123,4 +123,10 @@ impl<C> HeldCalls<'_, C> {
             Some(_) | None => chat.to_string(),
         })
     }
+}
+
+pub(super) fn unknown_group_answer(name: &GroupName) -> ToolAnswer {
+    ToolAnswer::failed(format!(
+        "There is no group {name}. Nothing was changed; list_groups shows those that exist."
+    ))
 }

@@ -12,9 +12,10 @@ use tracing::Instrument;
 
 use super::context::SessionContext;
 use super::images::Vision;
+use super::running_turn::RunningTurn;
 use super::share::{self, Overuse};
 use super::token_limit::TurnTokenLimit;
-use super::tool_calls::{self, RunningTurn};
+use super::tool_calls;
 use crate::agent::{Agent, AgentEvent};
 use crate::container::spec::SearchServices;
 use crate::container::{ContainerExit, Containers, DaemonUser, RunningContainer, image, spec};

@@ -10,7 +10,7 @@
 //! - `whole_texts` keeps what is too long for a prompt, `images` shows the model what was sent.
 //! - `turn` gathers an answer, `replies` makes it ready to be sent, `ending` writes it down. `progress` is
 //!   what the chat sees meanwhile.
-//! - `tool_calls` does what the agent asks of the host, if the guard in `tools` allows it;
+//! - `tool_calls` does what the agent asks of the host in its `running_turn`, if the guard in `tools` allows it;
 //!   `task_tools` is its part about tasks, `held_calls` the one about what only the owner can allow.
 //! - `troubles` knows which trouble is worth another try. `memory` doubts what an agent has left if engines
 //!   fail on it. `recovery` comes after a session that broke off.
@@ -32,6 +32,7 @@ mod memory;
 mod progress;
 mod recovery;
 mod replies;
+mod running_turn;
 mod settings;
 mod share;
 mod task_command;

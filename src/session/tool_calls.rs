@@ -9,45 +9,22 @@ use tokio::sync::{mpsc, oneshot, watch};
 use tracing::Instrument;
 
 use super::context::SessionContext;
-use super::held_calls::HeldCalls;
+use super::held_calls::{HeldCalls, unknown_group_answer};
 use super::replies::{QuotePlacement, build_replies};
+use super::running_turn::RunningTurn;
 use super::task_tools::TaskTools;
 use super::turn::TurnAnswer;
 use crate::agent::{Agent, EngineToolCall, Request};
 use crate::container::Containers;
 use crate::egress::ToolCall;
-use crate::store::{Claim, Reply, ReplyContent, RowId, TurnMessage, TurnMessageResult};
+use crate::store::{Reply, ReplyContent, TurnMessage, TurnMessageResult};
 use crate::tools::{
     CallFacts, Denial, Destination, GuardDecision, HostTool, TaskStanding, ToolAction, ToolAnswer,
 };
-use crate::types::{ChatId, Group, GroupName, Role, TurnId};
+use crate::types::{ChatId, Group, GroupName, Role};
 
 /// The most calls of one agent that wait.
 const CALLS_IN_FLIGHT: usize = 8;
-
-/// The turn that a group's tools belong to.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct RunningTurn {
-    pub id: TurnId,
-    /// The chat that it answers.
-    pub chat: ChatId,
-    /// The message that called for it.
-    pub called_by: Option<RowId>,
-    has_owner_answer: bool,
-}
-
-impl RunningTurn {
-    /// The turn that these messages are of.
-    pub fn from_claim(claim: &Claim, chat: &ChatId) -> Self {
-        let Claim { turn, called_by, has_owner_answer, .. } = *claim;
-        Self { id: turn, chat: chat.clone(), called_by, has_owner_answer }
-    }
-
-    /// Whether nobody but a task has called for it.
-    pub fn is_of_task(&self) -> bool {
-        self.called_by.is_none() && !self.has_owner_answer
-    }
-}
 
 /// Starts the task for the calls of one container. It ends when the sender of its calls is gone. The watch says
 /// which turn runs.
@@ -342,10 +319,4 @@ fn chat_of_destination(group: &Group, destination: Destination) -> ChatId {
         Destination::Registered(_, chat) => chat,
         Destination::OwnChat | Destination::Unregistered(_) | Destination::Unknown => group.chat.clone(),
     }
-}
-
-pub(super) fn unknown_group_answer(name: &GroupName) -> ToolAnswer {
-    ToolAnswer::failed(format!(
-        "There is no group {name}. Nothing was changed; list_groups shows those that exist."
-    ))
 }

@@ -42,7 +42,7 @@ mod targets;
 
 // Under the names by which they know each other.
 use mounted::{
-    agent, api_error, backoff, commands, egress, gateway, notices, paths, relay, render, router, rules, schedule, tools,
-    types, writing,
+    agent, api_error, backoff, commands, egress, gateway, notices, paths, relay, render, router, rules,
+    schedule, tools, types, writing,
 };
 pub use targets::{answer, asked, engine, meter, prompt, proxy, response_events, responses};

@@ -13,9 +13,9 @@ use tokio::runtime::{Builder, Runtime};
 use crate::agent::{Agent, AgentEvent, Engine, EngineInput, Request};
 use crate::egress::forward_proxy::public_address::special_address_kind;
 use crate::egress::forward_proxy::target::{Host, ProxyMethod, ProxyTarget};
-use crate::relay::meter::{Meter, MeterReading, StreamEnding};
 use crate::egress::request_check::{NamedModel, check_model_request};
 use crate::gateway::responses::{ResponseEvents, to_chat_completions};
+use crate::relay::meter::{Meter, MeterReading, StreamEnding};
 use crate::render::prompt::{FileLocation, Prompt, PromptAuthor, PromptFile, PromptMessage, PromptQuote};
 use crate::render::{AnswerPart, FILES_MAX, MESSAGE_LIMIT_CHARS, MentionablePerson, render_answer};
 use crate::types::{Forwarded, GroupName, HostName, MediaKind, MessageId, Role, SenderId, WebPolicy};
@@ -253,7 +253,9 @@ pub fn responses(data: &[u8]) {
     let mut open_calls: Vec<&str> = Vec::new();
     for message in body["messages"].as_array().expect("a list of messages") {
         match message["role"].as_str().expect("a role") {
-            "tool" => assert!(open_calls.contains(&message["tool_call_id"].as_str().expect("an id")), "{body}"),
+            "tool" => {
+                assert!(open_calls.contains(&message["tool_call_id"].as_str().expect("an id")), "{body}")
+            }
             "assistant" => {
                 let calls = message["tool_calls"].as_array().map(Vec::as_slice).unwrap_or_default();
                 open_calls = calls.iter().filter_map(|call| call["id"].as_str()).collect();
