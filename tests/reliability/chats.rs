@@ -314,9 +314,9 @@ impl Chats {
         assert_eq!(*renamed, 0, "an answer came under two ids");
     }
 
-    /// Prints the newest warnings of the service.
+    /// Prints the newest warnings of the service, if it has written a log.
     fn show_warnings(&self) {
-        let log = std::fs::read_to_string(&self.place.log).unwrap();
+        let log = std::fs::read_to_string(&self.place.log).unwrap_or_default();
         let warnings = log.lines().filter(|line| ["WARN", "ERROR"].iter().any(|level| line.contains(level)));
         warnings.rev().take(WARNINGS_SHOWN).for_each(|warning| println!("  {warning}"));
     }
