@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
-pub use accounts::{account_ended_notice, limited_accounts_sentence};
+pub use accounts::{account_ended_notice, describe_cooldown_cause, limited_accounts_sentence};
 pub use approvals::{
     HeldWords, chat_greeting, chat_served_notice, expired_notice, granted_notice, new_chat_served_notice,
     owner_question, question_over_notice, question_void_notice, refused_notice,

@@ -22,6 +22,7 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
     let mut findings = vec![check_engine_config(paths)];
     let login = Login::load_from_disk(paths, config.api_key.as_ref(), &config.oauth_host, now);
     let authorization = login.watch_authorization().borrow().clone();
+    let further = load_further_accounts(paths, config, now);
     let mut accepted = None;
     findings.push(match (&authorization, &config.api_key) {
         (Authorization::Login(_), _) if is_expired_but_refreshable(&login, now) => Finding::good(
@@ -33,7 +34,7 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
             probe_finding(result, config)
         }
         (Authorization::Missing(why), Some(_)) => Finding::broken(why, "Copy the key again"),
-        (Authorization::Missing(why), None) if another_account_answers(paths, config, now) => {
+        (Authorization::Missing(why), None) if further.iter().any(AccountLogin::is_usable) => {
             Finding::warning(why, "Another account answers meanwhile; `nanokimi accounts list` shows which")
         }
         (Authorization::Missing(why), None) => {
@@ -48,34 +49,28 @@ pub async fn check_kimi_account(paths: &Paths, config: &Config, now: Timestamp) 
             findings.extend(check_plan_quota(config, token).await);
         }
         findings.extend(check_login_writable(paths));
-        findings.extend(check_further_accounts(paths, config, now));
+        findings.extend(check_further_accounts(paths, &further));
     }
     findings
-}
-
-fn another_account_answers(paths: &Paths, config: &Config, now: Timestamp) -> bool {
-    let accounts = load_further_accounts(paths, config, now);
-    accounts.iter().any(AccountLogin::is_usable)
 }
 
 /// The accounts beside the first.
 fn load_further_accounts(paths: &Paths, config: &Config, now: Timestamp) -> Vec<AccountLogin> {
     let hosts = KimiHosts { oauth_host: config.oauth_host.clone(), api_base: config.api_base.clone() };
-    let accounts = Accounts::load_from_disk(paths, None, hosts, now);
+    let accounts = Accounts::load_from_disk(paths, config.api_key.as_ref(), hosts, now);
     let logins = accounts.watch_logins().borrow().clone();
     logins.accounts.into_iter().skip(1).collect()
 }
 
 /// Each account beside the first that answers nothing, and what to do. Another one answers meanwhile.
-fn check_further_accounts(paths: &Paths, config: &Config, now: Timestamp) -> Vec<Finding> {
+fn check_further_accounts(paths: &Paths, further: &[AccountLogin]) -> Vec<Finding> {
     if let Err(error) = AccountRecords::read(&paths.accounts_file()) {
         let fix =
             "Mend it, or remove it, and log in to each account anew with `nanokimi login --account NAME`";
         return vec![Finding::warning(render_error(&error), fix)];
     }
-    let further = load_further_accounts(paths, config, now);
-    let further = further.iter().filter(|account| account.is_enabled);
-    further
+    let enabled = further.iter().filter(|account| account.is_enabled);
+    enabled
         .filter_map(|account| match &*account.authorization.borrow() {
             Authorization::Missing(why) => {
                 let what = format!("The account {} answers nothing: {why}", account.name);

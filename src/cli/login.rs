@@ -118,8 +118,7 @@ impl LoginTarget {
     }
 
     fn further(install: &Install, record: &AccountRecord, new_account: Option<AccountRecord>) -> Self {
-        let hosts = install.kimi_hosts();
-        let hosts = record.region.as_ref().map_or_else(|| hosts.clone(), |region| hosts.in_region(region));
+        let hosts = install.kimi_hosts().for_region(record.region.as_deref());
         let files = login::AccountFiles::of(&install.paths, &record.id);
         Self {
             has_login: files.login.exists(),

@@ -88,9 +88,9 @@ impl ApiProxy {
             return ErrorResponse::new(StatusCode::FORBIDDEN, "invalid_request_error", why)
                 .into_final_response();
         }
-        if let Some(why) = self.sender.missing_login(self.group.as_str()) {
+        if let Err(refusal) = self.sender.require_login(&self.observer(route)) {
             discard_body(body).await;
-            return into_agent_response(*self.sender.refuse_without_login(&why, &self.observer(route)));
+            return into_agent_response(*refusal);
         }
         let Some(slot) = self.wait_for_model_slot(route).await else {
             discard_body(body).await;

@@ -13,7 +13,7 @@ use jiff::civil::Date;
 use tokio::task::yield_now;
 use tokio::time::timeout;
 
-use super::error_format::GatewayError;
+use super::error_format::{GatewayError, json_response};
 use super::event_stream::{EventBuffer, KEEP_ALIVE};
 use super::headers::headers_for_client;
 use super::responses::{ResponseEvents, ResponsesError};
@@ -96,9 +96,7 @@ pub async fn gather_response_object(
         }
     }
     passing.end().await;
-    let mut response = Response::new(Body::from(events.into_response_object()?));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    Ok(response)
+    Ok(json_response(StatusCode::OK, events.into_response_object()?))
 }
 
 /// A stream of events that is a success, whatever they say.

@@ -8,6 +8,7 @@
 use serde_json::Value;
 
 use crate::api_error::ApiError;
+use crate::relay::event_lines::{EventLine, EventLines};
 use crate::relay::meter::{MeterReading, StreamEnding};
 use crate::types::TokenUsage;
 
@@ -22,77 +23,66 @@ const TOKENS_MAX: u64 = u32::MAX as u64;
 #[derive(Debug)]
 pub struct AnthropicMeter {
     form: MessageForm,
-    /// The line that has not ended, or the answer so far, up to its bound.
-    held: Vec<u8>,
     counted: TokenUsage,
     is_done: bool,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Debug)]
 enum MessageForm {
-    Events,
-    Whole,
+    Events(EventLines),
+    /// The answer so far; one byte over its bound marks it as too long to be read.
+    Whole(Vec<u8>),
 }
 
 impl AnthropicMeter {
     /// `is_event_stream`: the answer comes as server-sent events, else as one piece of JSON.
     pub fn new(is_event_stream: bool) -> Self {
-        let form = if is_event_stream { MessageForm::Events } else { MessageForm::Whole };
-        Self { form, held: Vec::new(), counted: TokenUsage::default(), is_done: false }
+        let form = if is_event_stream {
+            MessageForm::Events(EventLines::default())
+        } else {
+            MessageForm::Whole(Vec::new())
+        };
+        Self { form, counted: TokenUsage::default(), is_done: false }
     }
 
     /// Reads the next piece; its readings are known before the piece is passed on.
-    pub fn read_piece(&mut self, piece: &[u8]) -> Vec<MeterReading> {
-        match self.form {
-            MessageForm::Whole => {
-                self.hold(piece, WHOLE_MAX);
-                Vec::new()
-            }
-            MessageForm::Events => {
-                let mut seen = Vec::new();
-                for part in piece.split_inclusive(|byte| matches!(byte, b'\r' | b'\n')) {
-                    let text = part.trim_ascii_end();
-                    self.hold(text, LINE_MAX);
-                    if part.ends_with(b"\n") || part.ends_with(b"\r") {
-                        seen.extend(self.end_line());
-                    } else {
-                        // Spaces within a line that has not ended belong to it.
-                        self.hold(&part[text.len()..], LINE_MAX);
-                    }
+    pub fn read_piece(&mut self, mut piece: &[u8]) -> Vec<MeterReading> {
+        let mut seen = Vec::new();
+        loop {
+            let line = match &mut self.form {
+                MessageForm::Events(lines) => lines.next_line(&mut piece, LINE_MAX),
+                MessageForm::Whole(held) => {
+                    let room = (WHOLE_MAX + 1).saturating_sub(held.len());
+                    held.extend_from_slice(&piece[..piece.len().min(room)]);
+                    None
                 }
-                seen
-            }
+            };
+            let Some(line) = line else { return seen };
+            seen.extend(self.read_line(&line));
         }
     }
 
     /// There is nothing more to read.
     pub fn finish_reading(&mut self) -> (Vec<MeterReading>, StreamEnding) {
-        match self.form {
-            MessageForm::Events => {
-                let seen = self.end_line().into_iter().collect();
+        match &mut self.form {
+            MessageForm::Events(lines) => {
+                let last = lines.last_line(LINE_MAX);
+                let seen = self.read_line(&last).into_iter().collect();
                 (seen, if self.is_done { StreamEnding::Whole } else { StreamEnding::CutShort })
             }
-            MessageForm::Whole => {
-                let whole = std::mem::take(&mut self.held);
-                let message = serde_json::from_slice::<Value>(&whole).ok();
+            MessageForm::Whole(held) => {
+                let message = serde_json::from_slice::<Value>(&std::mem::take(held)).ok();
                 let usage = message.and_then(|message| self.count_usage(message.get("usage")));
                 (usage.into_iter().collect(), StreamEnding::Whole)
             }
         }
     }
 
-    /// One byte over the bound marks what is held as too long to be read.
-    fn hold(&mut self, bytes: &[u8], most: usize) {
-        let room = (most + 1).saturating_sub(self.held.len());
-        self.held.extend_from_slice(&bytes[..bytes.len().min(room)]);
-    }
-
-    fn end_line(&mut self) -> Option<MeterReading> {
-        let line = std::mem::take(&mut self.held);
-        if line.len() > LINE_MAX {
+    fn read_line(&mut self, line: &EventLine) -> Option<MeterReading> {
+        if line.is_cut {
             return None;
         }
-        let event: Value = serde_json::from_slice(line.strip_prefix(b"data:")?).ok()?;
+        let event: Value = serde_json::from_slice(line.text.strip_prefix(b"data:")?).ok()?;
         match event.get("type").and_then(Value::as_str) {
             Some("message_start") => self.count_usage(event.pointer("/message/usage")),
             Some("message_delta") => self.count_usage(event.get("usage")),
@@ -204,7 +194,8 @@ mod tests {
         for _ in 0..100 {
             meter.read_piece(&[b'x'; LINE_MAX]);
         }
-        assert_eq!(meter.held.len(), LINE_MAX + 1);
+        let MessageForm::Events(lines) = &meter.form else { panic!("it is a stream") };
+        assert!(lines.is_over(LINE_MAX) && !lines.is_over(LINE_MAX + 1));
         let seen = meter.read_piece(format!("\n{STREAM}").as_bytes());
         assert_eq!(sum(seen).output, 30);
     }

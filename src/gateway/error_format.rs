@@ -57,10 +57,8 @@ impl GatewayError {
     }
 
     pub fn into_response(self, form: ApiForm) -> Response<Body> {
-        let mut response = Response::new(Body::from(self.to_json(form)));
-        *response.status_mut() = self.status;
+        let mut response = json_response(self.status, self.to_json(form));
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
         if let Some(pause) = self.retry_after {
             // Whole seconds, rounded up: a client that waits for less would come too early.
             let seconds = pause.as_secs() + u64::from(pause.subsec_nanos() > 0);
@@ -72,6 +70,14 @@ impl GatewayError {
         }
         response
     }
+}
+
+/// An answer in one piece of JSON.
+pub fn json_response(status: StatusCode, body: impl Into<Body>) -> Response<Body> {
+    let mut response = Response::new(body.into());
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    response
 }
 
 /// OpenAI's words for a status: the type, and the code if there is one.

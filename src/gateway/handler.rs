@@ -6,7 +6,6 @@ use axum::body::Body;
 use bytes::{Bytes, BytesMut};
 use futures_util::StreamExt;
 use hyper::body::Incoming;
-use hyper::header::{self, HeaderValue};
 use hyper::http::request::Parts;
 use hyper::{Request, Response, StatusCode};
 use jiff::tz::TimeZone;
@@ -19,12 +18,12 @@ use super::answer_stream::{
 };
 use super::client_check::{LocalEnd, check_client};
 use super::client_key::presented_key;
-use super::error_format::GatewayError;
+use super::error_format::{GatewayError, json_response};
 use super::headers::{KimiCliHeaders, client_session, headers_for_kimi};
 use super::models::{is_model_allowed, list_models};
 use super::responses::{ResponseEvents, ResponsesError, to_chat_completions};
 use super::rewrite::rewrite_body;
-use super::routes::{ApiForm, GatewayRoute, api_form_of, find_route, upstream_path};
+use super::routes::{ApiForm, GatewayRoute, api_form_of, find_route, is_health_check, upstream_path};
 use super::share::{GatewayShare, ShareSlot};
 use super::upstream::{KimiAnswer, KimiApi, KimiCall, KimiRefusal};
 use crate::api_error::ApiError;
@@ -104,9 +103,9 @@ impl Gateway {
     pub async fn answer_request(&self, request: Request<Incoming>, local: LocalEnd) -> Response<Body> {
         let (head, body) = request.into_parts();
         let form = api_form_of(head.uri.path(), &head.headers);
-        let is_health = find_route(&head.method, head.uri.path()) == Some(GatewayRoute::Health);
-        if is_health && check_client(&head.method, &head.uri, &head.headers, local).is_ok() {
-            return json_response(&json!({ "status": "ok" }));
+        let is_health_check = is_health_check(&head.method, head.uri.path());
+        if is_health_check && check_client(&head.method, &head.uri, &head.headers, local).is_ok() {
+            return success_response(&json!({ "status": "ok" }));
         }
         let answered = match self.admit_request(&head, form, local).await {
             Ok(admitted) => self.answer_admitted(admitted, &head, body).await,
@@ -158,17 +157,10 @@ impl Gateway {
         let Admitted { route, key, today, used_today, .. } = admitted;
         let costs = match route {
             GatewayRoute::ChatCompletions | GatewayRoute::Messages | GatewayRoute::Responses => true,
-            GatewayRoute::CountTokens | GatewayRoute::Models | GatewayRoute::Usage | GatewayRoute::Health => {
-                false
-            }
+            GatewayRoute::CountTokens | GatewayRoute::Models | GatewayRoute::Usage => false,
         };
-        let Some(limit) = key.daily_tokens.filter(|limit| used_today.tokens.counted_tokens() >= *limit)
-        else {
-            return Ok(());
-        };
-        if !costs {
-            return Ok(());
-        }
+        let is_used_up = |limit: &u64| costs && used_today.tokens.counted_tokens() >= *limit;
+        let Some(limit) = key.daily_tokens.filter(is_used_up) else { return Ok(()) };
         let ends = today.ends.to_zoned(self.setup.zone.clone());
         let why = format!(
             "The key {} has used up its {limit} tokens of today; it goes on at {}.",
@@ -186,7 +178,6 @@ impl Gateway {
         body: Incoming,
     ) -> Result<Response<Body>, GatewayError> {
         match admitted.route {
-            GatewayRoute::Health => Ok(json_response(&json!({ "status": "ok" }))),
             GatewayRoute::Usage => Ok(self.answer_usage(&admitted)),
             GatewayRoute::Models => self.answer_models(&admitted, head).await,
             GatewayRoute::ChatCompletions | GatewayRoute::Messages | GatewayRoute::CountTokens => {
@@ -198,7 +189,7 @@ impl Gateway {
 
     fn answer_usage(&self, admitted: &Admitted) -> Response<Body> {
         let Admitted { key, today, used_today: KeyUsage { requests, tokens }, .. } = admitted;
-        json_response(&json!({
+        success_response(&json!({
             "object": "usage", "key": key.name.as_str(), "day": today.date.to_string(), "requests": requests,
             "input_tokens": tokens.input, "cached_tokens": tokens.cached, "output_tokens": tokens.output,
             "daily_tokens": key.daily_tokens,
@@ -227,7 +218,7 @@ impl Gateway {
         });
         read.await.ok();
         match list_models(&list, admitted.form, &admitted.key.models) {
-            Some(list) => Ok(json_response(&list)),
+            Some(list) => Ok(success_response(&list)),
             None => Err(GatewayError::new(StatusCode::BAD_GATEWAY, "Kimi's list of models cannot be read.")),
         }
     }
@@ -365,10 +356,8 @@ fn error_for_responses(refusal: KimiRefusal) -> ResponsesError {
 }
 
 fn responses_error_response(error: &ResponsesError) -> Response<Body> {
-    let mut response = Response::new(Body::from(error.to_body()));
-    *response.status_mut() = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+    let status = StatusCode::from_u16(error.status).unwrap_or(StatusCode::BAD_GATEWAY);
+    json_response(status, error.to_body())
 }
 
 /// Reads what is left of a refused request, within bounds.
@@ -386,8 +375,6 @@ async fn discard_refused_body(body: Incoming, most: usize) {
     timeout(REFUSED_BODY_TIMEOUT, read).await.ok();
 }
 
-fn json_response(value: &Value) -> Response<Body> {
-    let mut response = Response::new(Body::from(value.to_string()));
-    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    response
+fn success_response(value: &Value) -> Response<Body> {
+    json_response(StatusCode::OK, value.to_string())
 }

@@ -6,11 +6,9 @@
 use hyper::Method;
 use hyper::header::HeaderMap;
 
-/// A place of the gateway.
+/// A place of the gateway that needs a key.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum GatewayRoute {
-    /// Whether the gateway is there; the only one that needs no key.
-    Health,
     /// What the key has used today.
     Usage,
     Models,
@@ -27,19 +25,23 @@ pub enum ApiForm {
     Anthropic,
 }
 
-static ROUTES: [(Method, &str, GatewayRoute); 7] = [
+static ROUTES: [(Method, &str, GatewayRoute); 6] = [
     (Method::POST, "/v1/chat/completions", GatewayRoute::ChatCompletions),
     (Method::GET, "/v1/models", GatewayRoute::Models),
     (Method::POST, "/v1/messages", GatewayRoute::Messages),
     (Method::POST, "/v1/messages/count_tokens", GatewayRoute::CountTokens),
     (Method::POST, "/v1/responses", GatewayRoute::Responses),
     (Method::GET, "/v1/usage", GatewayRoute::Usage),
-    (Method::GET, "/healthz", GatewayRoute::Health),
 ];
 /// What Claude Code adds to the paths of messages.
 const BETA: &str = "beta=true";
 /// The version that every client of Anthropic's API names.
 const ANTHROPIC_VERSION: &str = "anthropic-version";
+
+/// Whether a request only asks if the gateway is there: `GET /healthz` needs no key.
+pub fn is_health_check(method: &Method, path: &str) -> bool {
+    method == Method::GET && path == "/healthz"
+}
 
 /// The route of a request, if there is one.
 pub fn find_route(method: &Method, path: &str) -> Option<GatewayRoute> {
@@ -58,7 +60,7 @@ pub fn upstream_path(route: GatewayRoute, query: Option<&str>) -> Option<&'stati
         GatewayRoute::Messages => Some("messages"),
         GatewayRoute::CountTokens if is_beta => Some("messages/count_tokens?beta=true"),
         GatewayRoute::CountTokens => Some("messages/count_tokens"),
-        GatewayRoute::Health | GatewayRoute::Usage => None,
+        GatewayRoute::Usage => None,
     }
 }
 
@@ -84,7 +86,6 @@ mod tests {
             ("POST /v1/messages/count_tokens", Some("beta=true"), Some("messages/count_tokens?beta=true")),
             ("POST /v1/responses", None, Some("chat/completions")),
             ("GET /v1/usage", None, None),
-            ("GET /healthz", None, None),
         ] {
             let (method, path) = request.split_once(' ').unwrap();
             let route = find_route(&method.parse().unwrap(), path).expect(request);
@@ -116,9 +117,13 @@ mod tests {
             "DELETE /v1/messages",
             "OPTIONS /v1/models",
             "HEAD /v1/models",
+            "POST /healthz",
+            "GET /healthz/",
         ] {
             let (method, path) = request.split_once(' ').unwrap();
-            assert_eq!(find_route(&method.parse().unwrap(), path), None, "{request}");
+            let method = method.parse().unwrap();
+            assert_eq!(find_route(&method, path), None, "{request}");
+            assert!(!is_health_check(&method, path), "{request}");
         }
     }
 

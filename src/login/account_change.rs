@@ -56,17 +56,7 @@ pub fn prepare_account(paths: &Paths, name: AccountName, now: Timestamp) -> Resu
         .mode(0o700)
         .create(&folder)
         .with_context(|| format!("Failed to create {}", folder.display()))?;
-    Ok(AccountRecord {
-        id,
-        name,
-        claimed: None,
-        added_at: now,
-        last_used: None,
-        is_enabled: true,
-        region: None,
-        cooldown: None,
-        imported: None,
-    })
+    Ok(AccountRecord::new(id, name, now))
 }
 
 /// Lists an account whose login is on disk. The first further account makes several of one, which changes how
@@ -103,21 +93,27 @@ pub async fn import_account(
         return Ok(ImportResult::Known(known.name.clone()));
     }
     let record = AccountRecord {
-        claimed: imported.claimed,
+        claimed: imported.claimed.clone(),
         added_at: imported.added_at.unwrap_or(now),
         last_used: imported.last_used,
         is_enabled: imported.is_enabled,
         imported: mark,
         ..prepare_account(paths, name.clone(), now)?
     };
-    let files = AccountFiles::of(paths, &record.id);
+    if let Err(error) = write_imported_login(&AccountFiles::of(paths, &record.id), &imported).await {
+        remove_account_folder(paths, &record.id);
+        return Err(error);
+    }
+    list_account(paths, record).await?;
+    Ok(ImportResult::Added(name))
+}
+
+async fn write_imported_login(files: &AccountFiles, imported: &ImportedAccount) -> Result<()> {
     if let Some(device_id) = &imported.device_id {
         private_file::write_private_file(&files.device_id, device_id)?;
     }
     let lock = LoginLock::acquire_within(&files.login, LOCK_PATIENCE).await?;
-    lock.reserve_login_space(FIRST_LOGIN)?.write_tokens(&imported.tokens)?;
-    list_account(paths, record).await?;
-    Ok(ImportResult::Added(name))
+    lock.reserve_login_space(FIRST_LOGIN)?.write_tokens(&imported.tokens)
 }
 
 /// Removes an account and its login. The first account stays in the list, without a login.

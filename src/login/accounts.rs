@@ -18,6 +18,7 @@ use super::login_file::{LoginFileStamp, login_file_stamp};
 use super::shared_login::Login;
 use crate::panics::lock_unpoisoned;
 use crate::paths::Paths;
+use crate::rules::accounts::merge_cooldowns;
 use crate::types::{AccountId, AccountName, Authorization, Cooldown, KimiHosts, Secret};
 
 /// An account that can be asked with.
@@ -135,7 +136,7 @@ impl Accounts {
         known.further.retain(|(id, name), _| records.find(id).is_some_and(|record| record.name == *name));
         let mut accounts = Vec::new();
         for record in &records.accounts {
-            let hosts = self.hosts_of(record);
+            let hosts = self.hosts.for_region(record.region.as_deref());
             let login = if record.id == AccountId::first() {
                 Arc::clone(&self.first)
             } else {
@@ -164,7 +165,7 @@ impl Accounts {
     }
 
     /// The login of an account.
-    pub fn login_of(&self, id: &AccountId) -> Option<Arc<Login>> {
+    fn login_of(&self, id: &AccountId) -> Option<Arc<Login>> {
         if *id == AccountId::first() {
             return Some(Arc::clone(&self.first));
         }
@@ -184,26 +185,24 @@ impl Accounts {
         same.next().map(|record| record.name)
     }
 
-    /// Where the login and the API of an account are.
-    pub fn hosts_of(&self, record: &AccountRecord) -> KimiHosts {
-        record.region.as_ref().map_or_else(|| self.hosts.clone(), |region| self.hosts.in_region(region))
-    }
-
-    /// Keeps what was learnt of the limits and the use of accounts, for the next start.
+    /// Keeps what was learnt of the limits and the use of accounts, for the next start and for other processes, and
+    /// gives what is known of the limits now: as [`merge_cooldowns`] has it of `ours` and `saved`.
     ///
     /// # Errors
     /// It is not on disk.
     pub async fn save_limits(
         &self,
-        cooldowns: &BTreeMap<AccountId, Cooldown>,
+        ours: &BTreeMap<AccountId, Cooldown>,
+        saved: &BTreeMap<AccountId, Cooldown>,
         last_used: &BTreeMap<AccountId, Timestamp>,
-    ) -> Result<()> {
+    ) -> Result<BTreeMap<AccountId, Cooldown>> {
         update_accounts(&self.paths.accounts_file(), |records| {
             for record in &mut records.accounts {
-                record.cooldown = cooldowns.get(&record.id).copied();
+                let of = |known: &BTreeMap<AccountId, Cooldown>| known.get(&record.id).copied();
+                record.cooldown = merge_cooldowns(of(ours), of(saved), record.cooldown);
                 record.last_used = record.last_used.max(last_used.get(&record.id).copied());
             }
-            Ok(())
+            Ok(records.cooldowns())
         })
         .await
     }

@@ -11,6 +11,7 @@
 //! Every change reads the file, changes it and writes it whole, under a lock: a kill leaves the old or the new
 //! file. An install with one login has no such file.
 
+use std::collections::BTreeMap;
 use std::fs::{self, OpenOptions};
 use std::io::ErrorKind;
 use std::os::unix::fs::OpenOptionsExt;
@@ -54,6 +55,23 @@ pub struct AccountRecord {
     pub imported: Option<String>,
 }
 
+impl AccountRecord {
+    /// Of an account of which nothing more is known yet.
+    pub fn new(id: AccountId, name: AccountName, added_at: Timestamp) -> Self {
+        Self {
+            id,
+            name,
+            claimed: None,
+            added_at,
+            last_used: None,
+            is_enabled: true,
+            region: None,
+            cooldown: None,
+            imported: None,
+        }
+    }
+}
+
 /// All accounts, the first one included.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct AccountRecords {
@@ -65,17 +83,7 @@ pub struct AccountRecords {
 impl AccountRecords {
     /// Of an install that has never heard of several accounts.
     pub fn first_only() -> Self {
-        let first = AccountRecord {
-            id: AccountId::first(),
-            name: first_name(),
-            claimed: None,
-            added_at: Timestamp::UNIX_EPOCH,
-            last_used: None,
-            is_enabled: true,
-            region: None,
-            cooldown: None,
-            imported: None,
-        };
+        let first = AccountRecord::new(AccountId::first(), first_name(), Timestamp::UNIX_EPOCH);
         Self { accounts: vec![first], active: AccountId::first() }
     }
 
@@ -96,6 +104,11 @@ impl AccountRecords {
 
     pub fn find(&self, id: &AccountId) -> Option<&AccountRecord> {
         self.accounts.iter().find(|account| account.id == *id)
+    }
+
+    /// What is known of the limits of each.
+    pub fn cooldowns(&self) -> BTreeMap<AccountId, Cooldown> {
+        self.accounts.iter().filter_map(|record| Some((record.id.clone(), record.cooldown?))).collect()
     }
 
     /// # Errors

@@ -7,6 +7,7 @@ use serde_json::Value;
 
 use super::login_file::{Tokens, is_sendable_token, parse_login_file, token_fingerprint};
 use super::quota::parse_claimed_account;
+use super::stand_in::is_device_id;
 use crate::types::Secret;
 
 /// In place of an access token that the plugin does not keep: it has expired long ago, so that the first thing
@@ -99,14 +100,6 @@ fn read_plugin_account(account: &Value) -> Result<ImportedAccount> {
         last_used: time(&account["lastUsed"]),
         is_enabled: account["enabled"].as_bool().unwrap_or(true),
     })
-}
-
-/// Whether a text is a device's id: a UUID in lower case, with its dashes or without.
-pub fn is_device_id(text: &str) -> bool {
-    let digits: Vec<&str> = text.split('-').collect();
-    let lengths: Vec<usize> = digits.iter().map(|part| part.len()).collect();
-    let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    is_hex && (lengths == [32] || lengths == [8, 4, 4, 4, 12])
 }
 
 #[cfg(test)]

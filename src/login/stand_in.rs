@@ -9,7 +9,6 @@ use std::path::Path;
 use anyhow::{Context, Result, bail};
 use serde_json::json;
 
-use super::import::is_device_id;
 use super::private_file;
 use crate::types::Secret;
 
@@ -60,6 +59,14 @@ pub fn load_or_create_device_id(path: &Path) -> Result<String> {
         bail!("{} does not hold a device id; delete it, and a new one is made", path.display());
     }
     Ok(id)
+}
+
+/// Whether a text is a device's id: a UUID in lower case, with its dashes or without.
+pub fn is_device_id(text: &str) -> bool {
+    let digits: Vec<&str> = text.split('-').collect();
+    let lengths: Vec<usize> = digits.iter().map(|part| part.len()).collect();
+    let is_hex = text.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
+    is_hex && (lengths == [32] || lengths == [8, 4, 4, 4, 12])
 }
 
 #[cfg(test)]

@@ -34,7 +34,7 @@ pub fn limited_accounts_sentence(
         .map(|(account, cooldown)| {
             let until = describe_local_time(lang, cooldown.resets_at.unwrap_or(cooldown.until), zone, now);
             let until_word = pick_language(lang, "until", "hasta");
-            format!("{account} {} ({until_word} {until})", describe_cause(lang, cooldown.cause))
+            format!("{account} {} ({until_word} {until})", describe_cooldown_cause(lang, cooldown.cause))
         })
         .collect();
     if accounts.is_empty() {
@@ -43,7 +43,8 @@ pub fn limited_accounts_sentence(
     format!(" {} {}.", pick_language(lang, "Your accounts:", "Tus cuentas:"), accounts.join("; "))
 }
 
-fn describe_cause(lang: Lang, cause: CooldownCause) -> &'static str {
+/// Why an account gives no answer, behind its name.
+pub fn describe_cooldown_cause(lang: Lang, cause: CooldownCause) -> &'static str {
     let (en, es) = match cause {
         CooldownCause::RateLimited => ("has asked too often", "ha preguntado demasiado"),
         CooldownCause::QuotaUsedUp => ("has used up its allowance", "ha agotado su cupo"),

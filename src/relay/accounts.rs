@@ -11,9 +11,10 @@ use tokio::time::sleep;
 
 use crate::clock::Clock;
 use crate::login::{AccountLogin, AccountLogins, AccountsWatch};
+use crate::notices::describe_cooldown_cause;
 use crate::panics::lock_unpoisoned;
 use crate::rules::accounts::{self, AccountChoice, Candidate};
-use crate::types::{AccountId, Authorization, Cooldown, CooldownCause, Trouble};
+use crate::types::{AccountId, Authorization, Cooldown, CooldownCause, Lang, Trouble};
 
 /// Conversations whose account is remembered; the oldest is forgotten first, and then begins anew with the
 /// active account.
@@ -23,7 +24,7 @@ const CONVERSATIONS_MAX: usize = 1000;
 #[derive(Debug)]
 pub struct AccountPool {
     accounts: watch::Receiver<AccountLogins>,
-    cooldowns: watch::Sender<HashMap<AccountId, Cooldown>>,
+    cooldowns: watch::Sender<BTreeMap<AccountId, Cooldown>>,
     kept: Mutex<KeptAccounts>,
     last_used: Mutex<BTreeMap<AccountId, Timestamp>>,
 }
@@ -49,7 +50,7 @@ impl AccountPool {
     }
 
     /// Whose limits are known, and since when.
-    pub fn watch_cooldowns(&self) -> watch::Receiver<HashMap<AccountId, Cooldown>> {
+    pub fn watch_cooldowns(&self) -> watch::Receiver<BTreeMap<AccountId, Cooldown>> {
         self.cooldowns.subscribe()
     }
 
@@ -70,12 +71,16 @@ impl AccountPool {
                 ChosenAccount::Use(account)
             }
             AccountChoice::WaitUntil(until) => ChosenAccount::WaitUntil(until),
-            AccountChoice::NoneUsable => match pooled.usable_authorization() {
-                Authorization::Missing(why) => ChosenAccount::Missing(why),
-                // It has come meanwhile.
-                Authorization::ApiKey(_) | Authorization::Login(_) => ChosenAccount::WaitUntil(now),
-            },
+            // It may have come meanwhile.
+            AccountChoice::NoneUsable => {
+                missing_login(&pooled).map_or(ChosenAccount::WaitUntil(now), ChosenAccount::Missing)
+            }
         }
+    }
+
+    /// Why nobody could answer now, if no account has a login.
+    pub(super) fn missing_login(&self) -> Option<String> {
+        missing_login(&self.accounts.borrow())
     }
 
     /// Waits for this long, or until an account can be asked sooner: Kimi may say that an allowance is whole again
@@ -159,6 +164,22 @@ impl AccountPool {
         });
     }
 
+    /// Takes over what others have found out, but for what this process has found out since it knew `ours`.
+    pub(super) fn take_over(
+        &self,
+        ours: &BTreeMap<AccountId, Cooldown>,
+        known: &BTreeMap<AccountId, Cooldown>,
+    ) {
+        self.cooldowns.send_if_modified(|cooldowns| {
+            let before = cooldowns.clone();
+            cooldowns.retain(|id, cooldown| known.contains_key(id) || ours.get(id) != Some(cooldown));
+            for (id, found) in known.iter().filter(|(id, _)| before.get(*id) == ours.get(*id)) {
+                cooldowns.insert(id.clone(), *found);
+            }
+            *cooldowns != before
+        });
+    }
+
     /// When each account has answered last, since the start.
     pub fn last_used(&self) -> BTreeMap<AccountId, Timestamp> {
         lock_unpoisoned(&self.last_used).clone()
@@ -172,9 +193,10 @@ impl AccountPool {
 
     /// The accounts that are left alone now, by name, if there are several.
     pub fn limited_accounts(&self, now: Timestamp) -> Vec<(String, Cooldown)> {
-        if !self.has_several_usable() {
-            return Vec::new();
-        }
+        if self.has_several_usable() { self.cooling_accounts(now) } else { Vec::new() }
+    }
+
+    fn cooling_accounts(&self, now: Timestamp) -> Vec<(String, Cooldown)> {
         let (pooled, cooldowns) = (self.accounts.borrow(), self.cooldowns.borrow());
         let usable = pooled.accounts.iter().filter(|account| account.is_usable());
         let limited = usable.filter_map(|account| Some((account, cooldowns.get(&account.id)?)));
@@ -197,28 +219,26 @@ impl AccountPool {
     /// What a caller reads when all accounts are left alone: each with its name, its cause and the time until it
     /// comes back.
     pub(super) fn describe_limits(&self, now: Timestamp) -> String {
-        let (pooled, cooldowns) = (self.accounts.borrow(), self.cooldowns.borrow());
-        let limited = pooled.accounts.iter().filter(|account| account.is_usable()).filter_map(|account| {
-            let cooldown = cooldowns.get(&account.id)?;
-            Some(format!("{} {}", account.name, describe_cooldown(cooldown, now)))
-        });
+        let limited = self.cooling_accounts(now).into_iter();
+        let limited = limited.map(|(name, cooldown)| format!("{name} {}", describe_cooldown(&cooldown, now)));
         format!("No Kimi account can answer now: {}.", limited.collect::<Vec<_>>().join("; "))
     }
 }
 
-fn candidate<'a>(account: &'a AccountLogin, cooldowns: &'a HashMap<AccountId, Cooldown>) -> Candidate<'a> {
+fn missing_login(logins: &AccountLogins) -> Option<String> {
+    match logins.usable_authorization() {
+        Authorization::Missing(why) => Some(why),
+        Authorization::ApiKey(_) | Authorization::Login(_) => None,
+    }
+}
+
+fn candidate<'a>(account: &'a AccountLogin, cooldowns: &'a BTreeMap<AccountId, Cooldown>) -> Candidate<'a> {
     Candidate { id: &account.id, is_usable: account.is_usable(), cooldown: cooldowns.get(&account.id) }
 }
 
 /// Such as `has used up its allowance, and is whole again in 2 h 5 min`.
 pub fn describe_cooldown(cooldown: &Cooldown, now: Timestamp) -> String {
-    let why = match cooldown.cause {
-        CooldownCause::RateLimited => "has asked too often",
-        CooldownCause::QuotaUsedUp => "has used up its allowance",
-        CooldownCause::Overloaded | CooldownCause::ServerError => "finds Kimi overloaded",
-        CooldownCause::Unreachable => "does not reach Kimi",
-        CooldownCause::Refused => "is refused by Kimi",
-    };
+    let why = describe_cooldown_cause(Lang::En, cooldown.cause);
     match cooldown.resets_at {
         Some(resets_at) => format!("{why}, and has it again in {}", describe_time_left(resets_at, now)),
         None => format!("{why}, and is tried again in {}", describe_time_left(cooldown.until, now)),

@@ -6,6 +6,7 @@
 
 use serde_json::Value;
 
+use super::event_lines::{EventLine, EventLines};
 use crate::api_error::ApiError;
 use crate::types::TokenUsage;
 
@@ -17,8 +18,6 @@ const USAGE_MAX: usize = 4 * 1024;
 const NAME_MAX: usize = 16;
 /// No request comes near this many tokens; a greater number is nonsense and must not overflow the sums.
 const TOKENS_MAX: u64 = u32::MAX as u64;
-/// What a stream may begin with (WHATWG, 9.2.5).
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 /// What a good answer is, by its content type.
 #[derive(Debug)]
@@ -94,61 +93,40 @@ impl UsageCount {
     }
 }
 
-/// A stream of server-sent events, by the grammar of the WHATWG: lines end with CR, LF or both, an event with
-/// an empty line, and the lines of its data belong together.
+/// A stream of server-sent events: an event ends with an empty line, and the lines of its data belong together.
 #[derive(Debug, Default)]
 pub struct EventStreamMeter {
-    /// The line that has not ended yet, up to its bound.
-    line: Vec<u8>,
+    lines: EventLines,
     /// Lines of data of the current event that say nothing by themselves.
     data: Vec<u8>,
-    has_begun: bool,
-    /// An LF that comes next belongs to the line end before.
-    after_cr: bool,
     count: UsageCount,
     /// The answer says that it is complete.
     done: bool,
 }
 
 impl EventStreamMeter {
-    fn read_piece(&mut self, piece: &[u8]) -> Vec<MeterReading> {
+    fn read_piece(&mut self, mut piece: &[u8]) -> Vec<MeterReading> {
         let mut seen = Vec::new();
-        for part in piece.split_inclusive(|byte| matches!(byte, b'\r' | b'\n')) {
-            let (text, end) = match part.split_last() {
-                Some((end @ (b'\r' | b'\n'), text)) => (text, Some(*end)),
-                Some(_) | None => (part, None),
-            };
-            if std::mem::take(&mut self.after_cr) && text.is_empty() && end == Some(b'\n') {
-                continue;
-            }
-            // One byte over the bound marks a line as too long to be read.
-            let room = (EVENT_MAX + 1).saturating_sub(self.line.len());
-            self.line.extend_from_slice(&text[..text.len().min(room)]);
-            if let Some(end) = end {
-                self.after_cr = end == b'\r';
-                seen.extend(self.end_line());
-            }
+        while let Some(line) = self.lines.next_line(&mut piece, EVENT_MAX) {
+            seen.extend(self.end_line(&line));
         }
         seen
     }
 
     /// A last line need not end: the reader of the answer takes it as it is.
     fn finish_reading(&mut self) -> (Vec<MeterReading>, StreamEnding) {
-        let seen = self.end_line().into_iter().chain(self.end_event()).collect();
+        let last = self.lines.last_line(EVENT_MAX);
+        let seen = self.end_line(&last).into_iter().chain(self.end_event()).collect();
         (seen, if self.done { StreamEnding::Whole } else { StreamEnding::CutShort })
     }
 
-    fn end_line(&mut self) -> Option<MeterReading> {
-        let line = std::mem::take(&mut self.line);
-        let mut line = line.as_slice();
-        if !std::mem::replace(&mut self.has_begun, true) {
-            line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
+    fn end_line(&mut self, line: &EventLine) -> Option<MeterReading> {
+        if line.is_cut {
+            return None;
         }
+        let line = line.text.as_slice();
         if line.is_empty() {
             return self.end_event();
-        }
-        if line.len() > EVENT_MAX {
-            return None;
         }
         let value = match line.strip_prefix(b"data")? {
             [] => &[],
@@ -563,7 +541,7 @@ mod tests {
         let mut meter = Meter::new("text/event-stream");
         assert_eq!(meter.read_piece(long.as_bytes()), []);
         let Meter::Events(events) = &meter else { panic!() };
-        assert!(events.data.len() <= EVENT_MAX + 1 && events.line.is_empty());
+        assert!(events.data.len() <= EVENT_MAX + 1 && !events.lines.is_over(0));
         assert_eq!(
             meter.read_piece(b"\ndata: {\"usage\":{\"prompt_tokens\":5,\"completion_tokens\":1}}\n"),
             [tokens(5, 0, 1)]

@@ -9,13 +9,14 @@
 //! ```
 //! `api_call` is what a caller gives and hears, `sender` the loop over tries, `accounts` the logins and what is
 //! known of their limits, `upkeep` keeps both, `retry_policy` (pure) what follows an error, `meter` (pure) reads the tokens from an
-//! answer while `response_stream` passes it on. `request_body` and `unread` bound what a caller can hold.
+//! answer, by the lines that `event_lines` (pure) cuts, while `response_stream` passes it on. `request_body` and `unread` bound what a caller can hold.
 //!
 //! A login goes into one request header and nowhere else: never into a log, an error or an answer.
 
 mod accounts;
 mod api_call;
 mod error_response;
+pub mod event_lines;
 mod headers;
 pub mod meter;
 mod request_body;

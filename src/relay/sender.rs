@@ -84,18 +84,15 @@ impl KimiSender {
         Ok(Self { client: client.await?.clone(), accounts })
     }
 
-    /// Why nobody could answer now, if no account has a login.
-    pub fn missing_login(&self, conversation: &str) -> Option<String> {
-        match self.accounts.choose_account(conversation, Clock::System.now()) {
-            ChosenAccount::Missing(why) => Some(why),
-            ChosenAccount::Use(_) | ChosenAccount::WaitUntil(_) => None,
+    /// Whether anybody could answer a request, before its body is read.
+    ///
+    /// # Errors
+    /// No account has a login; the observer knows why.
+    pub fn require_login(&self, observer: &dyn AnswerObserver) -> Result<(), Box<Refusal>> {
+        match self.accounts.missing_login() {
+            Some(why) => Err(refuse_without_login(&why, observer)),
+            None => Ok(()),
         }
-    }
-
-    /// The answer to a request that no account can be used for. `why` is for the observer; it may name files of
-    /// this machine.
-    pub fn refuse_without_login(&self, why: &str, observer: &dyn AnswerObserver) -> Box<Refusal> {
-        refuse_without_login(why, observer)
     }
 
     /// Asks the API until there is an answer to pass back.
@@ -199,7 +196,8 @@ impl KimiSender {
                 if tried.waited.saturating_add(pause) > call.patience {
                     return Err(NextLogin::GiveUp(self.refuse_for_limits(pause, now, observer)));
                 }
-                tracing::info!(pause_secs = pause.as_secs(), "All Kimi accounts are left alone for a while");
+                let limits = self.accounts.describe_limits(now);
+                tracing::info!(pause_secs = pause.as_secs(), "A request waits: {limits}");
                 self.accounts.wait_for_account(&call.conversation, until, pause).await;
                 Err(NextLogin::AskAgain)
             }

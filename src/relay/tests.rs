@@ -1,7 +1,7 @@
 //! The relay with several accounts, over real connections. The test is the Kimi API and answers by the token that
 //! it is asked with.
 
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
@@ -167,7 +167,7 @@ impl World {
         self.kimi.take_asked().join(" ")
     }
 
-    fn limits(&self) -> HashMap<AccountId, Cooldown> {
+    fn limits(&self) -> BTreeMap<AccountId, Cooldown> {
         self.upstream.account_pool().watch_cooldowns().borrow().clone()
     }
 }

@@ -1,6 +1,6 @@
 //! Keeps the accounts: renews each login ahead of time, also that of an account that nobody uses or whose
 //! allowance is used up; takes up what another process has changed; asks Kimi when a used-up allowance is whole
-//! again; and keeps what was learnt for the next start.
+//! again; and keeps what was learnt for the next start and for other processes.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::Arc;
@@ -36,13 +36,15 @@ pub async fn run_account_upkeep(
     let mut asking = JoinSet::new();
     // The findings about which Kimi was asked: once each, however often something changes beside them.
     let mut asked: HashMap<AccountId, Timestamp> = HashMap::new();
-    let mut save_at = None;
+    let mut saved = cooldowns.borrow_and_update().clone();
+    // Another process may have written since the accounts were read.
+    let mut save_at = Some(Instant::now() + SAVE_AFTER);
     loop {
         logins.borrow_and_update();
         refreshers.follow(accounts.all_logins());
         tokio::select! {
             _ = &mut stop => break,
-            _ = logins.changed() => {}
+            _ = logins.changed() => save_at = save_at.or(Some(Instant::now() + SAVE_AFTER)),
             () = sleep(LOOK_EVERY) => accounts.reload_if_changed(clock.now()),
             _ = cooldowns.changed() => {
                 let changed = cooldowns.borrow_and_update().clone();
@@ -57,14 +59,14 @@ pub async fn run_account_upkeep(
             }
             () = sleep_until_or_never(save_at) => {
                 save_at = None;
-                save_limits(&accounts, &pool).await;
+                save_limits(&accounts, &pool, &mut saved).await;
             }
             Some(_) = asking.join_next() => {}
             Some(_) = refreshers.tasks.join_next() => {}
         }
     }
     if save_at.is_some() {
-        save_limits(&accounts, &pool).await;
+        save_limits(&accounts, &pool, &mut saved).await;
     }
     refreshers.stop_all().await;
 }
@@ -119,14 +121,18 @@ async fn ask_for_reset_time(accounts: Arc<Accounts>, pool: Arc<AccountPool>, id:
     }
 }
 
-/// With a single account there is nothing to keep.
-async fn save_limits(accounts: &Accounts, pool: &AccountPool) {
+/// Writes down what is known, and takes over what others have written since `saved` was. With a single account there
+/// is nothing to keep.
+async fn save_limits(accounts: &Accounts, pool: &AccountPool, saved: &mut BTreeMap<AccountId, Cooldown>) {
     if accounts.records().accounts.len() < 2 {
         return;
     }
-    let known: HashMap<AccountId, Cooldown> = pool.watch_cooldowns().borrow().clone();
-    let known: BTreeMap<AccountId, Cooldown> = known.into_iter().collect();
-    if let Err(error) = accounts.save_limits(&known, &pool.last_used()).await {
-        tracing::warn!("Failed to keep what is known of the Kimi accounts: {error:#}");
+    let ours = pool.watch_cooldowns().borrow().clone();
+    match accounts.save_limits(&ours, saved, &pool.last_used()).await {
+        Ok(known) => {
+            pool.take_over(&ours, &known);
+            *saved = known;
+        }
+        Err(error) => tracing::warn!("Failed to keep what is known of the Kimi accounts: {error:#}"),
     }
 }

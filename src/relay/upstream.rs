@@ -41,8 +41,7 @@ impl KimiUpstream {
 
     /// With all accounts of an install, and what an earlier run has learnt of them.
     pub fn of_accounts(accounts: &Accounts) -> Self {
-        let records = accounts.records().accounts.into_iter();
-        let cooldowns = records.filter_map(|record| Some((record.id, record.cooldown?)));
+        let cooldowns = accounts.records().cooldowns();
         Self::with_accounts(Arc::new(AccountPool::new(accounts.watch_logins(), cooldowns)))
     }
 

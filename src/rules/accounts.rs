@@ -118,6 +118,17 @@ pub fn with_reset_time(cooldown: Cooldown, resets_at: Timestamp) -> Cooldown {
     Cooldown { until: cooldown.until.min(resets_at.max(soonest)), resets_at: Some(resets_at), ..cooldown }
 }
 
+/// What is known of an account's limits when a process meets what others have written down. `ours` is what this process
+/// knows, `saved` what it has read or written last. Whoever has found out something since then is right; a person who
+/// enables an account has found out that nothing is known.
+pub fn merge_cooldowns(
+    ours: Option<Cooldown>,
+    saved: Option<Cooldown>,
+    in_file: Option<Cooldown>,
+) -> Option<Cooldown> {
+    if ours == saved { in_file } else { ours }
+}
+
 fn quota_pause(failures: u32) -> Duration {
     let step = usize::try_from(failures.saturating_sub(1)).unwrap_or(usize::MAX);
     QUOTA_PAUSES[step.min(QUOTA_PAUSES.len() - 1)]
@@ -141,6 +152,23 @@ mod tests {
 
     fn at(seconds: i64) -> Timestamp {
         Timestamp::from_second(1_800_000_000 + seconds).unwrap()
+    }
+
+    #[test]
+    fn whoever_has_found_out_something_is_right() {
+        let (old, ours, theirs) = (Some(cooling(10)), Some(cooling(20)), Some(cooling(30)));
+        for (what, now, saved, in_file, known) in [
+            ("nobody has found out anything", old, old, old, old),
+            ("we have", ours, old, old, ours),
+            ("the account has answered us", None, old, old, None),
+            ("a person has enabled it", old, old, None, None),
+            ("another process has", old, old, theirs, theirs),
+            ("another process has, of one that we know nothing of", None, None, theirs, theirs),
+            ("a person has enabled it, and then we have", ours, old, None, ours),
+            ("both have: each will find out again", ours, old, theirs, ours),
+        ] {
+            assert_eq!(merge_cooldowns(now, saved, in_file), known, "{what}");
+        }
     }
 
     fn cooling(until: i64) -> Cooldown {

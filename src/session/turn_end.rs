@@ -209,13 +209,9 @@ impl<C: Containers> SessionDriver<C> {
         let gave_up =
             |attempts| settings.with_reply_prefix(notices::gave_up_notice(settings.lang, trouble, attempts));
         if let Some(outage) = Outage::from_trouble(trouble) {
-            let limits = self.context.upstream.account_pool().limited_accounts(self.context.clock.now());
-            let accounts = notices::limited_accounts_sentence(
-                settings.lang,
-                &limits,
-                &settings.zone,
-                self.context.clock.now(),
-            );
+            let now = self.context.clock.now();
+            let limits = self.context.upstream.account_pool().limited_accounts(now);
+            let accounts = notices::limited_accounts_sentence(settings.lang, &limits, &settings.zone, now);
             let notice = notices::outage_notice_to_owner(settings.lang, outage);
             let to_owner = settings.with_reply_prefix(format!("{notice}{accounts}"));
             let is_main = self.turn.as_ref().is_some_and(|turn| turn.role == Role::Main);

@@ -77,8 +77,13 @@ pub struct KimiHosts {
 }
 
 impl KimiHosts {
+    /// Those of an account, whose region may be another one.
+    pub fn for_region(&self, region: Option<&str>) -> Self {
+        region.map_or_else(|| self.clone(), |region| self.in_region(region))
+    }
+
     /// The same servers in another region of Kimi, `com` or `ai`. What is no server of Kimi's stays.
-    pub fn in_region(&self, region: &str) -> Self {
+    fn in_region(&self, region: &str) -> Self {
         let moved = |address: &str| {
             let moved = ["https://auth.kimi.", "https://api.kimi."].iter().find_map(|host| {
                 let rest = address.strip_prefix(host)?;

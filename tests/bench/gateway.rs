@@ -61,16 +61,9 @@ const SETTLED: Duration = Duration::from_secs(3);
 const LIMIT: Duration = Duration::from_secs(60);
 
 fn main() -> ExitCode {
-    let mut figures = Vec::new();
-    let taken = take_all(&mut figures);
-    println!("{}", figures::table(&figures));
-    match taken {
-        Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
-            println!("The other figures could not be taken: {error:#}");
-            ExitCode::FAILURE
-        }
-    }
+    let (table, code) = figures::take_table(take_all);
+    println!("{table}");
+    code
 }
 
 fn take_all(figures: &mut Vec<Figure>) -> Result<()> {

@@ -7,10 +7,11 @@ use std::process::{Child, Command, Stdio};
 use std::sync::Arc;
 use std::time::Duration;
 
+use jiff::SignedDuration;
 use nanokimi::clock::Clock;
 use nanokimi::login::{self, AccountRecords, Accounts, ImportResult, update_accounts};
-use nanokimi::relay::{KimiUpstream, run_account_upkeep};
-use nanokimi::types::{AccountId, AccountName, Authorization, KimiHosts};
+use nanokimi::relay::{AccountPool, KimiUpstream, run_account_upkeep};
+use nanokimi::types::{AccountId, AccountName, Authorization, Cooldown, CooldownCause, KimiHosts};
 use serde_json::Value;
 use support::fake_docker;
 use tokio::sync::oneshot;
@@ -28,6 +29,7 @@ const FURTHER: [&str; 3] = ["ana", "ben", "cleo"];
 /// The upkeep of all accounts, as a service has it.
 struct Upkeep {
     accounts: Arc<Accounts>,
+    pool: Arc<AccountPool>,
     stop: oneshot::Sender<()>,
     task: JoinHandle<()>,
 }
@@ -39,8 +41,16 @@ impl Upkeep {
         let accounts = Arc::new(Accounts::load_from_disk(&world.paths, None, hosts, Clock::System.now()));
         let pool = KimiUpstream::of_accounts(&accounts).account_pool();
         let (stop, stopped) = oneshot::channel();
-        let upkeep = run_account_upkeep(Arc::clone(&accounts), pool, Clock::System, stopped);
-        Self { accounts, stop, task: tokio::spawn(upkeep) }
+        let upkeep = run_account_upkeep(Arc::clone(&accounts), Arc::clone(&pool), Clock::System, stopped);
+        Self { accounts, pool, stop, task: tokio::spawn(upkeep) }
+    }
+
+    /// Waits until it knows this of the account's limits.
+    async fn knows(&self, id: &AccountId, cooldown: Option<Cooldown>) {
+        self.accounts.reload_if_changed(Clock::System.now());
+        let mut known = self.pool.watch_cooldowns();
+        let is_known = known.wait_for(|known| known.get(id).copied() == cooldown);
+        timeout(PATIENCE, is_known).await.expect("it never knows").unwrap();
     }
 
     /// What is sent for each account now, by name; an account without a login has none.
@@ -125,6 +135,43 @@ async fn what_changes_in_the_list_is_taken_up_without_a_restart() {
     assert_eq!(upkeep.tokens().into_keys().collect::<Vec<_>>(), ["ana", "ben", "dora", "first"]);
     assert_eq!(fs::read_dir(world.paths.credentials_folder().join("accounts")).unwrap().count(), 3);
     upkeep.ends().await;
+}
+
+#[tokio::test]
+async fn an_account_that_a_person_enables_is_asked_again_by_a_service_that_knew_its_limit() {
+    let world = with_four_accounts(Duration::from_secs(900)).await;
+    let (now, ana) = (Clock::System.now(), second_account(&world));
+    let limited_for = |minutes| Cooldown {
+        cause: CooldownCause::QuotaUsedUp,
+        since: now,
+        until: now + SignedDuration::from_mins(minutes),
+        resets_at: Some(now + SignedDuration::from_hours(48)),
+        failures: 4,
+    };
+    let write = async |cooldown| {
+        update_accounts(&world.paths.accounts_file(), |records| {
+            records.accounts[1].cooldown = cooldown;
+            Ok(())
+        })
+        .await
+        .unwrap();
+    };
+    write(Some(limited_for(120))).await;
+    let (service, gateway) = (Upkeep::start(&world), Upkeep::start(&world));
+    service.knows(&ana, Some(limited_for(120))).await;
+    // As `nanokimi accounts enable` does.
+    write(None).await;
+    service.knows(&ana, None).await;
+    gateway.knows(&ana, None).await;
+    // What another process finds out is known to all.
+    write(Some(limited_for(60))).await;
+    service.knows(&ana, Some(limited_for(60))).await;
+    gateway.knows(&ana, Some(limited_for(60))).await;
+    for upkeep in [service, gateway] {
+        upkeep.ends().await;
+    }
+    let records = AccountRecords::read(&world.paths.accounts_file()).unwrap();
+    assert_eq!(records.accounts[1].cooldown, Some(limited_for(60)));
 }
 
 #[tokio::test]

@@ -115,9 +115,10 @@ impl CaughtLog {
         String::from_utf8_lossy(&lock_unpoisoned(&self.0)).into_owned()
     }
 
+    /// Ours, without those of the libraries.
     fn last_lines(&self) -> Vec<String> {
         let text = self.text();
-        let lines: Vec<&str> = text.lines().collect();
+        let lines: Vec<&str> = text.lines().filter(|line| line.contains(" nanokimi::")).collect();
         lines[lines.len().saturating_sub(LOG_LINES_SHOWN)..].iter().map(|line| (*line).to_owned()).collect()
     }
 }

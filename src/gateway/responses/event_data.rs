@@ -1,23 +1,19 @@
 //! Cuts a stream of server-sent events into the data of its events, however its bytes come.
 //!
-//! By the grammar of the WHATWG: lines end with CR, LF or both, an event with an empty line, and the lines of
-//! its data belong together. Fields other than `data`, and comments, say nothing here.
+//! By the grammar of the WHATWG: an event ends with an empty line, and the lines of its data belong together. Fields
+//! other than `data`, and comments, say nothing here.
+
+use crate::relay::event_lines::{EventLine, EventLines};
 
 /// Longest event that is read. A chunk of Kimi's answers has some hundred bytes; one that carries the whole
 /// arguments of a call may have as many as the file that is written by it.
 const EVENT_MAX: usize = 1024 * 1024;
-/// What a stream may begin with (WHATWG, 9.2.5).
-const BYTE_ORDER_MARK: &[u8] = "\u{feff}".as_bytes();
 
 #[derive(Debug, Default)]
 pub struct EventDataReader {
-    /// The line that has not ended yet.
-    line: Vec<u8>,
+    lines: EventLines,
     /// The data of the event that has not ended yet.
     data: Vec<u8>,
-    has_begun: bool,
-    /// An LF that comes next belongs to the line end before.
-    after_cr: bool,
 }
 
 /// An event is longer than any that makes sense.
@@ -26,39 +22,30 @@ pub struct EventTooLong;
 
 impl EventDataReader {
     /// Returns the data of each event that ends in this piece.
-    pub fn read_piece(&mut self, piece: &[u8]) -> Result<Vec<Vec<u8>>, EventTooLong> {
+    pub fn read_piece(&mut self, mut piece: &[u8]) -> Result<Vec<Vec<u8>>, EventTooLong> {
         let mut events = Vec::new();
-        for part in piece.split_inclusive(|byte| matches!(byte, b'\r' | b'\n')) {
-            let (text, end) = match part.split_last() {
-                Some((end @ (b'\r' | b'\n'), text)) => (text, Some(*end)),
-                Some(_) | None => (part, None),
-            };
-            if std::mem::take(&mut self.after_cr) && text.is_empty() && end == Some(b'\n') {
-                continue;
-            }
-            if self.data.len() + self.line.len() + text.len() > EVENT_MAX {
+        while let Some(line) = self.lines.next_line(&mut piece, self.room()) {
+            if line.is_cut {
                 return Err(EventTooLong);
             }
-            self.line.extend_from_slice(text);
-            if let Some(end) = end {
-                self.after_cr = end == b'\r';
-                events.extend(self.end_line());
-            }
+            events.extend(self.end_line(&line));
         }
-        Ok(events)
+        if self.lines.is_over(self.room()) { Err(EventTooLong) } else { Ok(events) }
     }
 
     /// Nothing more comes. A last event need not end: it is taken as it is.
     pub fn finish_reading(&mut self) -> Option<Vec<u8>> {
-        self.end_line().or_else(|| self.end_event())
+        let last = self.lines.last_line(self.room());
+        self.end_line(&last).or_else(|| self.end_event())
     }
 
-    fn end_line(&mut self) -> Option<Vec<u8>> {
-        let line = std::mem::take(&mut self.line);
-        let mut line = line.as_slice();
-        if !std::mem::replace(&mut self.has_begun, true) {
-            line = line.strip_prefix(BYTE_ORDER_MARK).unwrap_or(line);
-        }
+    /// How long a line may be beside the data that is there.
+    fn room(&self) -> usize {
+        EVENT_MAX.saturating_sub(self.data.len())
+    }
+
+    fn end_line(&mut self, line: &EventLine) -> Option<Vec<u8>> {
+        let line = line.text.as_slice();
         if line.is_empty() {
             return self.end_event();
         }

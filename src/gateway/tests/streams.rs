@@ -23,15 +23,19 @@ impl StreamFixture {
     }
 
     /// A client's request, and the connection on which it has reached Kimi.
-    async fn open(&self, line: &str) -> (Client<TcpStream>, Client<TcpStream>) {
+    async fn reach_kimi(&self, line: &str, is_stream: bool) -> (Client<TcpStream>, Client<TcpStream>) {
         let mut client = self.gateway.connect().await;
         let key = format!("x-api-key: {}", self.key);
-        client
-            .send(&request(line, &self.gateway.host(), &[&key], &chat("k3", "hello", true).to_string()))
-            .await;
-        let (stream, _) = self.kimi.accept().await.unwrap();
-        let mut kimi = Client(stream);
+        let body = chat("k3", "hello", is_stream).to_string();
+        client.send(&request(line, &self.gateway.host(), &[&key], &body)).await;
+        let mut kimi = Client(self.kimi.accept().await.unwrap().0);
         kimi.until("\r\n\r\n").await;
+        (client, kimi)
+    }
+
+    /// The same with a stream that Kimi has begun.
+    async fn open(&self, line: &str) -> (Client<TcpStream>, Client<TcpStream>) {
+        let (client, mut kimi) = self.reach_kimi(line, true).await;
         kimi.send(HEAD).await;
         (client, kimi)
     }
@@ -160,13 +164,7 @@ async fn a_client_that_hangs_up_ends_the_request_and_what_it_used_counts() {
 #[tokio::test]
 async fn a_cut_answer_in_one_piece_cuts_the_connection() {
     let world = StreamFixture::new().await;
-    let mut client = world.gateway.connect().await;
-    let key = format!("x-api-key: {}", world.key);
-    client
-        .send(&request(CHAT, &world.gateway.host(), &[&key], &chat("k3", "hello", false).to_string()))
-        .await;
-    let mut kimi = Client(world.kimi.accept().await.unwrap().0);
-    kimi.until("\r\n\r\n").await;
+    let (mut client, mut kimi) = world.reach_kimi(CHAT, false).await;
     kimi.send(
         "HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ncontent-length: 100\r\n\r\n{\"choices\":",
     )
@@ -180,11 +178,7 @@ async fn a_cut_answer_in_one_piece_cuts_the_connection() {
 #[tokio::test]
 async fn what_is_not_kimi_is_not_passed_on() {
     let world = StreamFixture::new().await;
-    let mut client = world.gateway.connect().await;
-    let key = format!("x-api-key: {}", world.key);
-    client.send(&request(CHAT, &world.gateway.host(), &[&key], &chat("k3", "hello", true).to_string())).await;
-    let mut kimi = Client(world.kimi.accept().await.unwrap().0);
-    kimi.until("\r\n\r\n").await;
+    let (mut client, mut kimi) = world.reach_kimi(CHAT, true).await;
     kimi.send("HTTP/1.1 200 OK\r\ncontent-type: text/html\r\ncontent-length: 6\r\n\r\n<html>").await;
     let answer = client.answer().await;
     assert_eq!(
@@ -201,11 +195,7 @@ async fn what_is_not_kimi_is_not_passed_on() {
 #[tokio::test]
 async fn what_kimi_says_of_an_error_shows_no_login() {
     let world = StreamFixture::new().await;
-    let mut client = world.gateway.connect().await;
-    let key = format!("x-api-key: {}", world.key);
-    client.send(&request(CHAT, &world.gateway.host(), &[&key], &chat("k3", "hello", true).to_string())).await;
-    let mut kimi = Client(world.kimi.accept().await.unwrap().0);
-    kimi.until("\r\n\r\n").await;
+    let (mut client, mut kimi) = world.reach_kimi(CHAT, true).await;
     let said = json!({ "error": { "type": "bad", "message": format!("token {CANARY} is odd") } }).to_string();
     kimi.send(&format!("HTTP/1.1 400 Bad Request\r\ncontent-length: {}\r\n\r\n{said}", said.len())).await;
     let answer = client.answer().await;

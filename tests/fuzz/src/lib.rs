@@ -28,6 +28,7 @@ mod mounted {
     pub mod paths;
     /// Of the relay only what reads answers.
     pub mod relay {
+        pub mod event_lines;
         pub mod meter;
     }
     pub mod render;

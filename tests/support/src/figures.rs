@@ -1,6 +1,9 @@
 //! The figures in the form for readers: the name, the target, the measured value.
 
+use std::process::ExitCode;
 use std::time::Duration;
+
+use anyhow::Result;
 
 /// One row of the table.
 pub struct Figure {
@@ -124,6 +127,20 @@ pub fn table(figures: &[Figure]) -> String {
         format!("| {} | {} | {}{missed} |", figure.what, figure.target, figure.measured)
     }));
     lines.join("\n")
+}
+
+/// What a run of figures prints at its end, and its exit code. Figures that were taken before one that failed are
+/// in the table.
+pub fn take_table(take_all: impl FnOnce(&mut Vec<Figure>) -> Result<()>) -> (String, ExitCode) {
+    let mut figures = Vec::new();
+    let taken = take_all(&mut figures);
+    let table = table(&figures);
+    match taken {
+        Ok(()) => (table, ExitCode::SUCCESS),
+        Err(error) => {
+            (format!("{table}\nThe other figures could not be taken: {error:#}"), ExitCode::FAILURE)
+        }
+    }
 }
 
 fn millis(time: Duration) -> f64 {
