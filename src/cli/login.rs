@@ -3,7 +3,7 @@
 //!
 //! Works beside a running service, which takes up the new login by itself. No token is ever shown.
 
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::pin::pin;
 use std::process::ExitCode;
 use std::time::Duration;
@@ -79,6 +79,7 @@ pub async fn run_login_command(install: &Install, arguments: Arguments) -> Resul
 
 /// The account that a person logs in with.
 struct LoginTarget {
+    account: AccountId,
     file: PathBuf,
     server: LoginServer,
     /// It is listed once its login is there.
@@ -90,6 +91,7 @@ impl LoginTarget {
     fn first(install: &Install) -> Self {
         let now = install.load_login().watch_authorization().borrow().clone();
         Self {
+            account: AccountId::first(),
             file: install.paths.login_file(),
             server: LoginServer::new(&install.config.oauth_host, install.paths.device_id_file()),
             new_account: None,
@@ -121,6 +123,7 @@ impl LoginTarget {
         let hosts = install.kimi_hosts().for_region(record.region.as_deref());
         let files = login::AccountFiles::of(&install.paths, &record.id);
         Self {
+            account: record.id.clone(),
             has_login: files.login.exists(),
             file: files.login,
             server: LoginServer::new(&hosts.oauth_host, files.device_id),
@@ -130,17 +133,17 @@ impl LoginTarget {
 }
 
 async fn log_in_to_kimi(install: &Install, target: LoginTarget) -> Result<ExitCode> {
-    let LoginTarget { file, server, new_account, has_login } = target;
+    let server = &target.server;
     // Before the person goes to the browser for something that could not be kept.
-    login::check_space_for_login(&file).await?;
-    if has_login {
+    login::check_space_for_login(&target.file).await?;
+    if target.has_login {
         ui::print_info("There is a Kimi login already. It stays until the new one is there.");
     }
     let asked = install::listen_for_stop_signal()?;
     let mut asked = pin!(asked);
     let code = tokio::select! {
         code = server.request_device_code() => code.map_err(|error| {
-            anyhow!("Kimi's login server gives no code ({}); {}", checks::render_error(&error), how_to_reach_server(&server))
+            anyhow!("Kimi's login server gives no code ({}); {}", checks::render_error(&error), how_to_reach_server(server))
         })?,
         () = &mut asked => return Ok(report_login_cancelled()),
     };
@@ -156,7 +159,7 @@ async fn log_in_to_kimi(install: &Install, target: LoginTarget) -> Result<ExitCo
     }
     let screen = LoginScreen::show_code(&code)?;
     let (trouble, seen_trouble) = watch::channel(None);
-    let mut asking = pin!(timeout_at(until, poll_for_grant(&server, &code, trouble)));
+    let mut asking = pin!(timeout_at(until, poll_for_grant(server, &code, trouble)));
     let mut second = interval(TICK);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let ended = loop {
@@ -171,7 +174,7 @@ async fn log_in_to_kimi(install: &Install, target: LoginTarget) -> Result<ExitCo
     };
     screen.clear_countdown();
     match ended {
-        LoginOutcome::Granted(grant) => save_granted_login(install, &file, grant, new_account).await,
+        LoginOutcome::Granted(grant) => save_granted_login(install, grant, &target).await,
         LoginOutcome::Denied => {
             bail!("The login was refused on Kimi's page; run `nanokimi login` again if that was a mistake")
         }
@@ -185,7 +188,7 @@ async fn log_in_to_kimi(install: &Install, target: LoginTarget) -> Result<ExitCo
                 Some(why) => {
                     bail!(
                         "Kimi's login server did not answer in time ({why}); {}",
-                        how_to_reach_server(&server)
+                        how_to_reach_server(server)
                     )
                 }
                 None => bail!("Nobody agreed on Kimi's page in time; run `nanokimi login` again"),
@@ -247,30 +250,27 @@ async fn poll_for_grant(
     }
 }
 
-async fn save_granted_login(
-    install: &Install,
-    file: &Path,
-    grant: TokenGrant,
-    new_account: Option<AccountRecord>,
-) -> Result<ExitCode> {
+async fn save_granted_login(install: &Install, grant: TokenGrant, target: &LoginTarget) -> Result<ExitCode> {
     let claimed = login::parse_claimed_account(grant.access_token());
-    login::save_login(file, grant, install.clock.now()).await?;
-    match new_account {
+    // One account in two places would be renewed in one of them, and be lost in the other.
+    if let Some(same) = install.load_accounts().named_like(claimed.as_deref(), &target.account) {
+        bail!("This is the Kimi account of {same}: log in with another one on Kimi's page");
+    }
+    login::save_login(&target.file, grant, install.clock.now()).await?;
+    match target.new_account.clone() {
         Some(record) => {
             let name = record.name.clone();
-            let records = AccountRecords::read(&install.paths.accounts_file())?;
-            let same = install.load_accounts().named_like(claimed.as_deref());
-            if let Some(same) = same {
-                bail!("This is the Kimi account of {same}: log in with another one on Kimi's page");
-            }
-            let several = records.accounts.len() == 1;
+            let several = AccountRecords::read(&install.paths.accounts_file())?.accounts.len() == 1;
             login::list_account(&install.paths, AccountRecord { claimed, ..record }).await?;
             ui::print_info(format!("Logged in to Kimi with the account {name}."));
             if several {
                 super::accounts::print_several_accounts_hint();
             }
         }
-        None => ui::print_info("Logged in to Kimi."),
+        None => {
+            login::note_new_login(&install.paths, &target.account, claimed).await?;
+            ui::print_info("Logged in to Kimi.");
+        }
     }
     let next = match InstanceLock::current_holder(&install.paths.lock_file())? {
         Some(holder) => format!("nanokimi ({holder}) takes it up within half a minute and keeps it fresh."),

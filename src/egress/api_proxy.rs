@@ -121,6 +121,7 @@ impl ApiProxy {
                             conversation: self.group.as_str().to_owned(),
                             waited: slot.waited,
                             patience: ANSWER_TIMEOUT,
+                            waits_for_account: true,
                         };
                         self.relay_call(&call, slot.permit).await
                     }

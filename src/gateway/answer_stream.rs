@@ -11,7 +11,7 @@ use hyper::header::{self, HeaderValue};
 use hyper::{Response, StatusCode};
 use jiff::civil::Date;
 use tokio::task::yield_now;
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout_at};
 
 use super::error_format::{GatewayError, json_response};
 use super::event_stream::{EventBuffer, KEEP_ALIVE};
@@ -86,7 +86,12 @@ pub async fn gather_response_object(
     let mut passing = PassingAnswer::new(answer.body, None, record, slot);
     loop {
         match passing.body.next_piece().await {
-            Ok(Some(piece)) => drop(events.read_piece(&piece)),
+            Ok(Some(piece)) => {
+                drop(events.read_piece(&piece));
+                if events.has_failed() {
+                    break;
+                }
+            }
             Ok(None) => break,
             Err(AnswerCutShort(why)) => {
                 tracing::warn!("An answer of the Kimi API was cut short: {why}");
@@ -120,6 +125,14 @@ impl EventPassage {
         match self {
             Self::AsTheyCome(events, _) => events.add_piece(piece),
             Self::AsResponse(events) => events.read_piece(&piece).into(),
+        }
+    }
+
+    /// Whether the client has got its last event while Kimi still sends.
+    fn has_ended(&self) -> bool {
+        match self {
+            Self::AsTheyCome(..) => false,
+            Self::AsResponse(events) => events.has_failed(),
         }
     }
 
@@ -184,14 +197,20 @@ impl PassingAnswer {
             return None;
         }
         let Some(events) = &mut self.events else { return self.next_piece_of_whole().await };
+        // Since the client has heard something, which not every piece of Kimi's makes it.
+        let mut quiet_since = Instant::now();
         loop {
-            match timeout(KEEP_ALIVE_EVERY, self.body.next_piece()).await {
+            match timeout_at(quiet_since + KEEP_ALIVE_EVERY, self.body.next_piece()).await {
                 Err(_) if events.is_between_events() => {
                     return Some(Ok(Bytes::from_static(KEEP_ALIVE.as_bytes())));
                 }
-                Err(_) => {}
+                Err(_) => quiet_since = Instant::now(),
                 Ok(Ok(Some(piece))) => {
                     let whole = events.read_piece(piece);
+                    if events.has_ended() {
+                        self.end().await;
+                        return (!whole.is_empty()).then_some(Ok(whole));
+                    }
                     if !whole.is_empty() {
                         return Some(Ok(whole));
                     }

@@ -11,7 +11,7 @@ use hyper::{Request, Response, StatusCode};
 use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
-use tokio::time::timeout;
+use tokio::time::{Instant, timeout};
 
 use super::answer_stream::{
     UsageRecord, event_stream_response, gather_response_object, pass_answer, pass_as_response_events,
@@ -155,11 +155,7 @@ impl Gateway {
     /// What costs tokens is refused when the day's are used up.
     fn check_daily_limit(&self, admitted: &Admitted) -> Result<(), GatewayError> {
         let Admitted { route, key, today, used_today, .. } = admitted;
-        let costs = match route {
-            GatewayRoute::ChatCompletions | GatewayRoute::Messages | GatewayRoute::Responses => true,
-            GatewayRoute::CountTokens | GatewayRoute::Models | GatewayRoute::Usage => false,
-        };
-        let is_used_up = |limit: &u64| costs && used_today.tokens.counted_tokens() >= *limit;
+        let is_used_up = |limit: &u64| route.asks_model() && used_today.tokens.counted_tokens() >= *limit;
         let Some(limit) = key.daily_tokens.filter(is_used_up) else { return Ok(()) };
         let ends = today.ends.to_zoned(self.setup.zone.clone());
         let why = format!(
@@ -205,9 +201,10 @@ impl Gateway {
             headers: headers_for_kimi(&head.headers, admitted.key.identity, &self.setup.kimi_cli),
             body: Bytes::new(),
             form: ApiForm::OpenAi,
-            conversation: None,
+            conversation: String::new(),
+            asks_model: false,
         };
-        let mut answer = self.setup.kimi.call(call).await.map_err(error_of_refusal)?;
+        let mut answer = self.setup.kimi.call(call, Duration::ZERO).await.map_err(error_of_refusal)?;
         let mut list = BytesMut::new();
         let read = timeout(MODELS_TIMEOUT, async {
             while let Ok(Some(piece)) = answer.body.next_piece().await
@@ -287,16 +284,26 @@ impl Gateway {
         let rewritten = rewrite_body(body, form, &session)
             .map_err(|fault| GatewayError::new(StatusCode::BAD_REQUEST, fault.to_string()))?;
         require_allowed_model(key, &rewritten.asked_model)?;
-        let slot = self.share.take_slot().await?;
         let call = KimiCall {
             method: head.method.clone(),
             path: upstream_path(route, head.uri.query()).unwrap_or_default(),
             headers: headers_for_kimi(&head.headers, key.identity, &self.setup.kimi_cli),
             body: rewritten.bytes,
             form,
-            conversation: Some(rewritten.conversation),
+            conversation: rewritten.conversation,
+            asks_model: route.asks_model(),
         };
-        Ok(BegunCall { answer: self.setup.kimi.call(call).await, slot })
+        let began = Instant::now();
+        loop {
+            let slot = self.share.take_slot().await?;
+            let answer = self.setup.kimi.call(call.clone(), began.elapsed()).await;
+            let Some(free_at) = answer.as_ref().err().and_then(|refusal| refusal.free_at) else {
+                return Ok(BegunCall { answer, slot });
+            };
+            // Whoever waits for an account keeps nobody from his place.
+            drop(slot);
+            self.setup.kimi.wait_for_account(&call.conversation, free_at).await;
+        }
     }
 
     fn usage_record(&self, admitted: Admitted) -> UsageRecord {
@@ -346,7 +353,7 @@ fn require_allowed_model(key: &GatewayKey, model: &str) -> Result<(), GatewayErr
 }
 
 fn error_of_refusal(refusal: KimiRefusal) -> GatewayError {
-    let KimiRefusal { status, kind, reason, retry_after } = refusal;
+    let KimiRefusal { status, kind, reason, retry_after, .. } = refusal;
     GatewayError { status, kind: Some(kind), message: reason, retry_after }
 }
 

@@ -51,7 +51,10 @@ fn render_indented(value: &Value, indent: &str) -> String {
 /// The text is no object of JSON with comments.
 pub fn add_nanokimi_provider(settings: &str, base: &str) -> Result<String> {
     let settings = if is_blank(settings, 0..settings.len()) {
-        "{\n  \"$schema\": \"https://opencode.ai/config.json\"\n}\n".to_owned()
+        // There may be comments.
+        let before = if settings.trim().is_empty() { "" } else { settings };
+        let gap = if before.is_empty() || before.ends_with('\n') { "" } else { "\n" };
+        format!("{before}{gap}{{\n  \"$schema\": \"https://opencode.ai/config.json\"\n}}\n")
     } else {
         remove_nanokimi_provider(settings)?
     };
@@ -339,8 +342,9 @@ mod tests {
 
     #[test]
     fn new_settings_are_made_of_nothing() {
-        for nothing in ["", " \n", "// only a comment\n"] {
+        for nothing in ["", " \n", "// only a comment\n", "/* one */ // two"] {
             let made = add_nanokimi_provider(nothing, BASE).unwrap();
+            assert!(made.starts_with(nothing.trim()), "{made}");
             assert_eq!(value_of(&made)["$schema"], "https://opencode.ai/config.json");
             assert!(made.contains("\"kimicode-kimi-k2.5-thinking\""), "{made}");
         }

@@ -18,6 +18,16 @@ pub enum GatewayRoute {
     Responses,
 }
 
+impl GatewayRoute {
+    /// Whether the model answers, which costs tokens.
+    pub fn asks_model(self) -> bool {
+        match self {
+            Self::ChatCompletions | Self::Messages | Self::Responses => true,
+            Self::CountTokens | Self::Models | Self::Usage => false,
+        }
+    }
+}
+
 /// Whose API a client speaks: its errors have that form.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ApiForm {
@@ -66,8 +76,14 @@ pub fn upstream_path(route: GatewayRoute, query: Option<&str>) -> Option<&'stati
 
 /// The form of a client's API, by what it asks for and how.
 pub fn api_form_of(path: &str, headers: &HeaderMap) -> ApiForm {
-    let is_messages = path == "/v1/messages" || path.starts_with("/v1/messages/");
-    if is_messages || headers.contains_key(ANTHROPIC_VERSION) { ApiForm::Anthropic } else { ApiForm::OpenAi }
+    match path {
+        "/v1/messages" => ApiForm::Anthropic,
+        "/v1/chat/completions" | "/v1/responses" => ApiForm::OpenAi,
+        _ if path.starts_with("/v1/messages/") || headers.contains_key(ANTHROPIC_VERSION) => {
+            ApiForm::Anthropic
+        }
+        _ => ApiForm::OpenAi,
+    }
 }
 
 #[cfg(test)]
@@ -138,7 +154,16 @@ mod tests {
         ] {
             assert_eq!(api_form_of(path, &headers), form, "{path}");
         }
+        // Of what both have, the header decides; what is only one's stays its own.
         headers.insert(ANTHROPIC_VERSION, "2023-06-01".parse().unwrap());
-        assert_eq!(api_form_of("/v1/models", &headers), ApiForm::Anthropic);
+        for (path, form) in [
+            ("/v1/models", ApiForm::Anthropic),
+            ("/v1/messages", ApiForm::Anthropic),
+            ("/v1/nothing", ApiForm::Anthropic),
+            ("/v1/chat/completions", ApiForm::OpenAi),
+            ("/v1/responses", ApiForm::OpenAi),
+        ] {
+            assert_eq!(api_form_of(path, &headers), form, "{path}");
+        }
     }
 }

@@ -6,17 +6,16 @@ use anyhow::Result;
 use bytes::Bytes;
 use hyper::header::HeaderMap;
 use hyper::{Method, StatusCode};
+use jiff::Timestamp;
 
 use super::anthropic_meter::AnthropicMeter;
 use super::routes::ApiForm;
 use crate::relay::meter::{Meter, MeterReading, StreamEnding};
 use crate::relay::{
-    AnswerObserver, ApiAnswer, ApiCall, ApiRoute, AskedModel, KimiSender, KimiUpstream, Refusal,
+    ANSWER_TIMEOUT, AnswerObserver, ApiAnswer, ApiCall, ApiRoute, AskedModel, KimiSender, KimiUpstream,
+    Refusal,
 };
 use crate::types::{Failure, TokenUsage, Trouble};
-
-/// How long a request waits in all for an account that can answer. Most clients wait for ten minutes.
-const PATIENCE: Duration = Duration::from_secs(5 * 60);
 
 /// One request to the Kimi API in a client's place.
 #[derive(Clone, Debug)]
@@ -30,7 +29,9 @@ pub struct KimiCall {
     /// Whose form the request and its answer have.
     pub form: ApiForm,
     /// What tells the conversation apart, so that the same account goes on with it.
-    pub conversation: Option<String>,
+    pub conversation: String,
+    /// Whether it is answered by the model, and so from the account's allowance.
+    pub asks_model: bool,
 }
 
 /// A good answer, of which the body is still to come.
@@ -50,6 +51,8 @@ pub struct KimiRefusal {
     /// A sentence for the person in front of the client.
     pub reason: String,
     pub retry_after: Option<Duration>,
+    /// All accounts are left alone until then: who can wait asks again.
+    pub free_at: Option<Timestamp>,
 }
 
 /// A part of the answer is missing.
@@ -69,28 +72,34 @@ impl KimiApi {
         Ok(Self { sender: KimiSender::new(upstream).await? })
     }
 
-    /// Asks the API until there is an answer to pass on.
+    /// Asks the API until there is an answer to pass on. `waited` is how long the client has waited already.
     ///
     /// # Errors
     /// There is none.
-    pub async fn call(&self, call: KimiCall) -> Result<KimiAnswer, KimiRefusal> {
-        // A list of models says nothing of an account: everybody gets it.
-        let route = if call.method == Method::POST { ApiRoute::Model } else { ApiRoute::OtherEndpoint };
+    pub async fn call(&self, call: KimiCall, waited: Duration) -> Result<KimiAnswer, KimiRefusal> {
         let api_call = ApiCall {
             method: call.method,
             path: call.path.to_owned(),
             headers: call.headers,
             body: call.body,
-            route,
+            route: if call.asks_model { ApiRoute::Model } else { ApiRoute::OtherEndpoint },
             model: AskedModel::Configured,
-            conversation: call.conversation.unwrap_or_default(),
-            waited: Duration::ZERO,
-            patience: PATIENCE,
+            conversation: call.conversation,
+            waited,
+            patience: ANSWER_TIMEOUT,
+            waits_for_account: false,
         };
         match self.sender.send_with_retries(&api_call, &Unobserved).await {
             Ok(answer) => Ok(begun_answer(answer, call.form)),
             Err(refusal) => Err(refusal_for_client(*refusal)),
         }
+    }
+}
+
+impl KimiApi {
+    /// Waits until then, or until an account can be asked sooner.
+    pub async fn wait_for_account(&self, conversation: &str, free_at: Timestamp) {
+        self.sender.wait_for_account(conversation, free_at).await;
     }
 }
 
@@ -121,13 +130,14 @@ fn begun_answer(answer: ApiAnswer, form: ApiForm) -> KimiAnswer {
 
 /// What a client's key has to do with it is nothing: a login that Kimi refuses is the host's trouble.
 fn refusal_for_client(refusal: Refusal) -> KimiRefusal {
-    let Refusal { response, trouble, .. } = refusal;
+    let Refusal { response, trouble, free_at, .. } = refusal;
     if trouble == Some(Trouble::NotLoggedIn) {
         return KimiRefusal {
             status: StatusCode::SERVICE_UNAVAILABLE,
             kind: String::new(),
             reason: "nanokimi has no login that Kimi takes; run `nanokimi login`.".to_owned(),
             retry_after: None,
+            free_at: None,
         };
     }
     let reason = match response.api_error.reason.as_str() {
@@ -139,6 +149,7 @@ fn refusal_for_client(refusal: Refusal) -> KimiRefusal {
         kind: response.api_error.kind,
         reason,
         retry_after: response.retry_after,
+        free_at,
     }
 }
 

@@ -5,16 +5,17 @@
 
 use std::fs::{self, DirBuilder};
 use std::os::unix::fs::DirBuilderExt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result};
 use jiff::Timestamp;
 
 use super::accounts_file::{AccountRecord, AccountRecords, update_accounts};
 use super::import::ImportedAccount;
-use super::login_file::{FIRST_LOGIN, LoginLock};
-use super::manual::{LOCK_PATIENCE, remove_login};
+use super::login_file::{FIRST_LOGIN, LoginLock, parse_login_file, token_fingerprint};
+use super::manual::LOCK_PATIENCE;
 use super::private_file;
+use super::quota::parse_claimed_account;
 use super::shared_login::{DEVICE_ID, LOGIN_FILE};
 use crate::paths::Paths;
 use crate::types::{AccountId, AccountName};
@@ -73,6 +74,24 @@ pub async fn list_account(paths: &Paths, record: AccountRecord) -> Result<()> {
     listed
 }
 
+/// A listed account has got a new login, which may be of another account at Kimi: what was known of the old one is
+/// forgotten.
+///
+/// # Errors
+/// The list cannot be written.
+pub async fn note_new_login(paths: &Paths, id: &AccountId, claimed: Option<String>) -> Result<()> {
+    if !paths.accounts_file().exists() {
+        return Ok(());
+    }
+    update_accounts(&paths.accounts_file(), |records| {
+        if let Some(record) = records.accounts.iter_mut().find(|record| record.id == *id) {
+            (record.claimed, record.cooldown) = (claimed, None);
+        }
+        Ok(())
+    })
+    .await
+}
+
 /// Takes over an account of another program's file. `name` is its name here.
 ///
 /// # Errors
@@ -83,29 +102,50 @@ pub async fn import_account(
     imported: ImportedAccount,
     now: Timestamp,
 ) -> Result<ImportResult> {
-    let records = AccountRecords::read(&paths.accounts_file())?;
-    let mark = imported.mark();
-    let same = records.accounts.iter().find(|known| {
-        let is_same_account = known.claimed.is_some() && known.claimed == imported.claimed;
-        is_same_account || (known.imported.is_some() && known.imported == mark)
-    });
-    if let Some(known) = same {
-        return Ok(ImportResult::Known(known.name.clone()));
-    }
     let record = AccountRecord {
         claimed: imported.claimed.clone(),
         added_at: imported.added_at.unwrap_or(now),
         last_used: imported.last_used,
         is_enabled: imported.is_enabled,
-        imported: mark,
+        imported: imported.mark(),
         ..prepare_account(paths, name.clone(), now)?
     };
-    if let Err(error) = write_imported_login(&AccountFiles::of(paths, &record.id), &imported).await {
-        remove_account_folder(paths, &record.id);
-        return Err(error);
+    let id = record.id.clone();
+    let done = match write_imported_login(&AccountFiles::of(paths, &id), &imported).await {
+        Ok(()) => {
+            let list = |records: &mut AccountRecords| match find_same_account(paths, records, &imported) {
+                Some(known) => Ok(ImportResult::Known(known)),
+                None => records.add(record).map(|()| ImportResult::Added(name)),
+            };
+            update_accounts(&paths.accounts_file(), list).await
+        }
+        Err(error) => Err(error),
+    };
+    if !matches!(done, Ok(ImportResult::Added(_))) {
+        remove_account_folder(paths, &id);
     }
-    list_account(paths, record).await?;
-    Ok(ImportResult::Added(name))
+    done
+}
+
+/// The account that an imported one is: it claims the same name, was made for the same device, or has, or was imported
+/// with, the same token. One token in two places would be renewed in one of them, and be lost in the other.
+fn find_same_account(
+    paths: &Paths,
+    records: &AccountRecords,
+    imported: &ImportedAccount,
+) -> Option<AccountName> {
+    let mark = imported.mark();
+    let is_same = |known: &&AccountRecord| {
+        let files = AccountFiles::of(paths, &known.id);
+        let tokens = fs::read(&files.login).ok().and_then(|text| parse_login_file(&text).ok());
+        let kept = tokens.as_ref().and_then(|tokens| tokens.refresh.as_ref()).map(token_fingerprint);
+        let claimed = tokens.and_then(|tokens| parse_claimed_account(&tokens.access));
+        let device = fs::read_to_string(&files.device_id).ok().map(|id| id.trim().to_owned());
+        (imported.claimed.is_some() && [&known.claimed, &claimed].contains(&&imported.claimed))
+            || (imported.device_id.is_some() && device == imported.device_id)
+            || (mark.is_some() && [&known.imported, &kept].contains(&&mark))
+    };
+    records.accounts.iter().find(is_same).map(|known| known.name.clone())
 }
 
 async fn write_imported_login(files: &AccountFiles, imported: &ImportedAccount) -> Result<()> {
@@ -121,8 +161,15 @@ async fn write_imported_login(files: &AccountFiles, imported: &ImportedAccount) 
 /// # Errors
 /// There is no such account, or it is still there.
 pub async fn remove_account(paths: &Paths, name: &AccountName) -> Result<AccountRecord> {
+    let id = AccountRecords::read(&paths.accounts_file())?.named_mut(name)?.id.clone();
+    let (file, is_first) = (AccountFiles::of(paths, &id).login, id == AccountId::first());
+    // Waits for a renewal that has begun: its answer would lie there for nobody.
+    let lock = match file.parent().is_some_and(Path::is_dir) {
+        true => Some(LoginLock::acquire_within(&file, LOCK_PATIENCE).await?),
+        false => None,
+    };
     let removed = update_accounts(&paths.accounts_file(), |records| {
-        let removed = records.named_mut(name)?.clone();
+        let removed = records.find(&id).with_context(|| format!("There is no account {name}"))?.clone();
         if removed.id != AccountId::first() {
             records.accounts.retain(|record| record.id != removed.id);
         }
@@ -133,12 +180,11 @@ pub async fn remove_account(paths: &Paths, name: &AccountName) -> Result<Account
         Ok(removed)
     })
     .await?;
-    if removed.id == AccountId::first() {
-        remove_login(&paths.login_file()).await?;
-    } else if paths.account_folder(&removed.id).is_dir() {
-        // Waits for a renewal that has begun: its answer would lie there for nobody.
-        remove_login(&AccountFiles::of(paths, &removed.id).login).await?;
-        remove_account_folder(paths, &removed.id);
+    if let Some(lock) = lock {
+        lock.remove_login_file()?;
+        if !is_first {
+            remove_account_folder(paths, &id);
+        }
     }
     Ok(removed)
 }

@@ -36,6 +36,15 @@ pub struct AccountLogin {
     pub refused_tokens: watch::Sender<Option<Secret>>,
 }
 
+/// A login that has ended for good.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct EndedLogin {
+    id: AccountId,
+    pub name: AccountName,
+    /// It ends only once: a new login has another mark.
+    pub mark: String,
+}
+
 /// All accounts of an install, in their order.
 #[derive(Clone, Debug, Default)]
 pub struct AccountLogins {
@@ -173,11 +182,38 @@ impl Accounts {
         known.further.iter().find(|((known, _), _)| known == id).map(|(_, login)| Arc::clone(login))
     }
 
-    /// The account whose login claims to be this one's.
-    pub fn named_like(&self, claimed: Option<&str>) -> Option<AccountName> {
+    /// The enabled accounts whose login has ended for good, of which the owner was not told yet.
+    pub fn ended_logins(&self, now: Timestamp) -> Vec<EndedLogin> {
+        let enabled = self.records().accounts.into_iter().filter(|record| record.is_enabled);
+        enabled
+            .filter_map(|record| {
+                let mark = self.login_of(&record.id)?.ended_mark(now)?;
+                let is_told = record.told_ended.as_ref() == Some(&mark);
+                (!is_told).then_some(EndedLogin { id: record.id, name: record.name, mark })
+            })
+            .collect()
+    }
+
+    /// Keeps that the owner was told.
+    ///
+    /// # Errors
+    /// It is not on disk.
+    pub async fn note_told(&self, ended: EndedLogin) -> Result<()> {
+        update_accounts(&self.paths.accounts_file(), |records| {
+            if let Some(record) = records.accounts.iter_mut().find(|record| record.id == ended.id) {
+                record.told_ended = Some(ended.mark);
+            }
+            Ok(())
+        })
+        .await
+    }
+
+    /// The account whose login claims to be this one's, beside the account `except`.
+    pub fn named_like(&self, claimed: Option<&str>, except: &AccountId) -> Option<AccountName> {
         let claimed = claimed?;
         let records = self.records();
-        let mut same = records.accounts.into_iter().filter(|record| {
+        let others = records.accounts.into_iter().filter(|record| record.id != *except);
+        let mut same = others.filter(|record| {
             let facts = self.login_of(&record.id).and_then(|login| login.login_facts());
             let of_login = facts.and_then(|facts| facts.claimed_account);
             of_login.or(record.claimed.clone()).as_deref() == Some(claimed)

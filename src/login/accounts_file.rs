@@ -53,6 +53,8 @@ pub struct AccountRecord {
     pub cooldown: Option<Cooldown>,
     /// The mark of the refresh token that it was imported with: the same file is not imported twice.
     pub imported: Option<String>,
+    /// The mark of the login of which the owner was told that it has ended.
+    pub told_ended: Option<String>,
 }
 
 impl AccountRecord {
@@ -68,6 +70,7 @@ impl AccountRecord {
             region: None,
             cooldown: None,
             imported: None,
+            told_ended: None,
         }
     }
 }
@@ -153,7 +156,6 @@ impl AccountRecords {
         }
         let accounts =
             stored.accounts.into_iter().map(StoredAccount::into_record).collect::<Result<Vec<_>>>()?;
-        ensure!(accounts.len() <= ACCOUNTS_MAX, "it has more than {ACCOUNTS_MAX} accounts");
         for (place, account) in accounts.iter().enumerate() {
             let is_twice = accounts[..place]
                 .iter()
@@ -165,6 +167,10 @@ impl AccountRecords {
         if records.find(&AccountId::first()).is_none() {
             records.accounts.splice(0..0, Self::first_only().accounts);
         }
+        ensure!(
+            records.accounts.len() <= ACCOUNTS_MAX,
+            "it has more than {ACCOUNTS_MAX} accounts, the first one included"
+        );
         Ok(records)
     }
 
@@ -238,6 +244,8 @@ struct StoredAccount {
     limited: Option<StoredCooldown>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     imported: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    told_ended: Option<String>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -273,6 +281,7 @@ impl StoredAccount {
             region: self.region,
             cooldown,
             imported: self.imported,
+            told_ended: self.told_ended,
         })
     }
 }
@@ -296,6 +305,7 @@ impl From<&AccountRecord> for StoredAccount {
             region: record.region.clone(),
             limited,
             imported: record.imported.clone(),
+            told_ended: record.told_ended.clone(),
         }
     }
 }
@@ -329,6 +339,7 @@ mod tests {
                 failures: 2,
             }),
             imported: None,
+            told_ended: None,
         }
     }
 
@@ -370,10 +381,18 @@ mod tests {
     async fn a_file_that_cannot_be_read_is_never_written_over() {
         let folder = TempDir::new().unwrap();
         let file = folder.path().join("kimi-accounts.json");
+        let other = |number| {
+            format!(
+                r#"{{"id": "a{number}", "name": "n{number}", "added_at": "2026-11-30T00:00:00Z", "enabled": true}}"#
+            )
+        };
+        let others: Vec<String> = (0..ACCOUNTS_MAX).map(other).collect();
+        let ten_others = format!(r#"{{"version": 1, "accounts": [{}]}}"#, others.join(","));
         for (text, why) in [
             ("", "EOF"),
             ("{}", "missing field"),
             (r#"{"version": 2, "accounts": []}"#, "its version is 2"),
+            (&ten_others, "more than 10 accounts, the first one included"),
             (
                 r#"{"version": 1, "accounts": [{"id": "../x", "name": "a", "added_at": "2026-11-30T00:00:00Z", "enabled": true}]}"#,
                 "no id",

@@ -233,6 +233,18 @@ impl LoginLock {
         Ok(lock)
     }
 
+    /// Removes the login. `false` if there was none.
+    ///
+    /// # Errors
+    /// It is still there.
+    pub fn remove_login_file(&self) -> Result<bool> {
+        match fs::remove_file(&self.file) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error).with_context(|| format!("Failed to remove {}", self.file.display())),
+        }
+    }
+
     /// Puts in place the login that an earlier holder of the lock got and did not put there. Removes what is
     /// of no use.
     fn finish_interrupted_save(&self) -> Result<()> {

@@ -1,11 +1,9 @@
 //! What a person does with the login by hand: makes one, and removes it.
 
-use std::fs;
-use std::io::ErrorKind;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::Result;
 use jiff::Timestamp;
 
 use super::login_file::{FIRST_LOGIN, LoginLock};
@@ -36,12 +34,8 @@ pub async fn save_login(file: &Path, grant: TokenGrant, now: Timestamp) -> Resul
 /// # Errors
 /// It is still there.
 pub async fn remove_login(file: &Path) -> Result<LogoutResult> {
-    let _lock = LoginLock::acquire_within(file, LOCK_PATIENCE).await?;
-    match fs::remove_file(file) {
-        Ok(()) => Ok(LogoutResult::Login),
-        Err(error) if error.kind() == ErrorKind::NotFound => Ok(LogoutResult::Nothing),
-        Err(error) => Err(error).with_context(|| format!("Failed to remove {}", file.display())),
-    }
+    let was_there = LoginLock::acquire_within(file, LOCK_PATIENCE).await?.remove_login_file()?;
+    Ok(if was_there { LogoutResult::Login } else { LogoutResult::Nothing })
 }
 
 /// What was there to remove.

@@ -32,10 +32,10 @@ mod stand_in;
 mod write_check;
 
 pub use account_change::{
-    AccountFiles, ImportResult, forget_unlisted_account, import_account, list_account, prepare_account,
-    remove_account,
+    AccountFiles, ImportResult, forget_unlisted_account, import_account, list_account, note_new_login,
+    prepare_account, remove_account,
 };
-pub use accounts::{AccountLogin, AccountLogins, Accounts, AccountsWatch};
+pub use accounts::{AccountLogin, AccountLogins, Accounts, AccountsWatch, EndedLogin};
 pub use accounts_file::{ACCOUNTS_MAX, AccountRecord, AccountRecords, update_accounts};
 pub use import::{ImportedAccount, read_imported_accounts};
 pub use manual::{LogoutResult, check_space_for_login, remove_login, save_login};

@@ -252,6 +252,10 @@ impl Refresher<'_> {
 
     /// Refreshes these tokens, unless somebody else has done so by the time that we have the lock.
     async fn refresh_tokens(&mut self, wanted: &Tokens, refused: Option<&Secret>) {
+        // One account after the other, so that several never look like a storm. Before the lock, for which a person
+        // may be waiting.
+        let renewals = Arc::clone(&self.login.renewals);
+        let turn = renewals.acquire().await;
         let lock = match LoginLock::acquire_within(&self.login.file, LOCK_PATIENCE).await {
             Ok(lock) => lock,
             Err(error) => return self.record_refresh_failure(&format!("{error:#}")),
@@ -280,11 +284,8 @@ impl Refresher<'_> {
                 return self.record_refresh_failure(&format!("Failed to make room for a new login: {error}"));
             }
         };
-        let answer = {
-            // One account after the other, so that several never look like a storm.
-            let _turn = self.login.renewals.acquire().await;
-            self.login.server.refresh_access_token(token).await
-        };
+        let answer = self.login.server.refresh_access_token(token).await;
+        drop(turn);
         match answer {
             RefreshResult::Granted(grant) => self.save_granted_tokens(room, grant, &tokens).await,
             RefreshResult::InvalidGrant => {

@@ -160,6 +160,19 @@ impl Login {
         })
     }
 
+    /// The mark of a login that has ended for good: the server renews it no more, or it has run out and cannot be
+    /// renewed. A login that is not there has not ended, and one that is in doubt may be good again.
+    pub(super) fn ended_mark(&self, now: Timestamp) -> Option<String> {
+        let tokens = self.last_read_tokens()?;
+        match &tokens.refresh {
+            Some(refresh) => {
+                let mark = token_fingerprint(refresh);
+                (login_file::read_refused_fingerprint(&self.file).as_ref() == Some(&mark)).then_some(mark)
+            }
+            None => (tokens.expires_at <= now).then(|| token_fingerprint(&tokens.access)),
+        }
+    }
+
     /// What the file says, as it was last read.
     pub(super) fn last_read_tokens(&self) -> Option<Tokens> {
         let known = self.lock_login_state();

@@ -54,7 +54,7 @@ impl AccountPool {
         self.cooldowns.subscribe()
     }
 
-    /// Chooses who answers the next request of a conversation, and keeps the conversation with it.
+    /// Chooses who answers a request for the model, and keeps its conversation with the account.
     pub(super) fn choose_account(&self, conversation: &str, now: Timestamp) -> ChosenAccount {
         let pooled = self.accounts.borrow().clone();
         let choice = {
@@ -75,6 +75,18 @@ impl AccountPool {
             AccountChoice::NoneUsable => {
                 missing_login(&pooled).map_or(ChosenAccount::WaitUntil(now), ChosenAccount::Missing)
             }
+        }
+    }
+
+    /// Chooses who answers a request for something else, which limits have nothing to do with.
+    pub(super) fn choose_unlimited_account(&self, conversation: &str) -> ChosenAccount {
+        let pooled = self.accounts.borrow().clone();
+        let kept = lock_unpoisoned(&self.kept).account_of(conversation);
+        let kept = pooled.accounts.iter().find(|account| Some(&account.id) == kept.as_ref());
+        let in_order = kept.into_iter().chain(pooled.accounts.get(pooled.active)).chain(&pooled.accounts);
+        match in_order.into_iter().find(|account| account.is_usable()) {
+            Some(account) => ChosenAccount::Use(account.clone()),
+            None => ChosenAccount::Missing(missing_login(&pooled).unwrap_or_default()),
         }
     }
 
@@ -185,10 +197,13 @@ impl AccountPool {
         lock_unpoisoned(&self.last_used).clone()
     }
 
-    /// An account has answered: what it failed for is over.
-    pub(super) fn note_answer(&self, id: &AccountId, now: Timestamp) {
+    /// An account has answered a request of that time: what it failed for before is over.
+    pub(super) fn note_answer(&self, id: &AccountId, asked_at: Timestamp, now: Timestamp) {
         lock_unpoisoned(&self.last_used).insert(id.clone(), now);
-        self.cooldowns.send_if_modified(|cooldowns| cooldowns.remove(id).is_some());
+        self.cooldowns.send_if_modified(|cooldowns| {
+            let ends = cooldowns.get(id).is_some_and(|known| accounts::is_ended_by_answer(known, asked_at));
+            ends && cooldowns.remove(id).is_some()
+        });
     }
 
     /// The accounts that are left alone now, by name, if there are several.
@@ -205,9 +220,9 @@ impl AccountPool {
     }
 
     /// The trouble of a request when all accounts are left alone: the one that lasts longest.
-    pub(super) fn limiting_trouble(&self) -> Trouble {
-        let cooldowns = self.cooldowns.borrow();
-        match cooldowns.values().max_by_key(|cooldown| cooldown.until).map(|cooldown| cooldown.cause) {
+    pub(super) fn limiting_trouble(&self, now: Timestamp) -> Trouble {
+        let cooldowns = self.cooling_accounts(now).into_iter().map(|(_, cooldown)| cooldown);
+        match cooldowns.max_by_key(|cooldown| cooldown.until).map(|cooldown| cooldown.cause) {
             Some(CooldownCause::QuotaUsedUp) => Trouble::QuotaUsedUp,
             Some(CooldownCause::Overloaded | CooldownCause::ServerError) => Trouble::Overloaded,
             Some(CooldownCause::Unreachable) => Trouble::Unreachable,

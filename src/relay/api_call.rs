@@ -41,6 +41,8 @@ pub struct ApiCall {
     pub waited: Duration,
     /// How long the request may take in all until its answer begins.
     pub patience: Duration,
+    /// Whether it waits here while all accounts are left alone; else the refusal says when to ask again.
+    pub waits_for_account: bool,
 }
 
 /// Hears how a request goes, while it goes.

@@ -63,7 +63,7 @@ impl BodyBudget {
         let needed = declared.unwrap_or(BODY_MAX).div_ceil(PIECE);
         let pieces = u32::try_from(needed).unwrap_or(u32::MAX);
         let permit = timeout(QUIET_TIMEOUT, Arc::clone(&self.0).acquire_many_owned(pieces)).await;
-        let Ok(Ok(permit)) = permit else {
+        let Ok(Ok(mut permit)) = permit else {
             discard_body(body).await;
             return Err(BodyRejection::NoRoom);
         };
@@ -79,6 +79,9 @@ impl BodyBudget {
             }
             bytes.extend_from_slice(&piece);
         }
+        // Of a body that had not said its length, the rest of its part is free again.
+        let spare = permit.num_permits().saturating_sub(bytes.len().div_ceil(PIECE));
+        drop(permit.split(spare));
         Ok(BufferedBody { bytes: bytes.freeze(), _permit: permit })
     }
 }

@@ -50,7 +50,8 @@ pub enum RetryDecision {
 /// What was tried already for one request.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RetryState {
-    pub renewals: u32,
+    /// Whether the login that it is asked with was renewed for it.
+    pub has_renewed: bool,
     pub pauses: u32,
     /// Since it was asked first.
     pub waited: Duration,
@@ -76,7 +77,7 @@ pub fn decide_after_error(
     match status.as_u16() {
         // All chats share the login: only what each turn needs can say that it is bad.
         401 if route == ApiRoute::OtherEndpoint => RetryDecision::Pass(Trouble::NotLoggedIn),
-        401 if tried.renewals == 0 && matches!(login, Authorization::Login(_)) => RetryDecision::Renew,
+        401 if !tried.has_renewed && matches!(login, Authorization::Login(_)) => RetryDecision::Renew,
         401 => RetryDecision::GiveUp(Trouble::NotLoggedIn),
         404 => RetryDecision::Pass(Trouble::ModelRefused),
         413 => RetryDecision::Pass(Trouble::TooLarge),
@@ -286,13 +287,13 @@ mod tests {
             let decision = decide_for_another_model(judged(status, kind, "", Some(1), &first));
             assert_eq!(decision, expected, "{status} {kind}");
         }
-        let renewed = RetryState { renewals: 1, ..first };
+        let renewed = RetryState { has_renewed: true, ..first };
         assert_eq!(decide_for_another_model(judged(401, "", "", None, &renewed)), give_up);
     }
 
     #[test]
     fn a_login_is_renewed_once_and_a_key_never() {
-        let renewed = RetryState { renewals: 1, ..RetryState::default() };
+        let renewed = RetryState { has_renewed: true, ..RetryState::default() };
         assert_eq!(judged(401, "", "", None, &renewed), RetryDecision::GiveUp(Trouble::NotLoggedIn));
         let key = Authorization::ApiKey(Secret::new("k"));
         let decision = |route, login| {
@@ -347,14 +348,17 @@ mod tests {
             for (status, retry_after) in answers.iter().cycle().take(2_000) {
                 let status = 400 + status % 200;
                 match judged(status, "", "", *retry_after, &tried) {
-                    RetryDecision::Renew => tried.renewals += 1,
+                    RetryDecision::Renew => {
+                        prop_assert!(!tried.has_renewed);
+                        tried.has_renewed = true;
+                    }
                     RetryDecision::Wait(pause, _) => {
                         tried.pauses += 1;
                         tried.waited += pause;
                     }
                     RetryDecision::Pass(_) | RetryDecision::GiveUp(_) => return Ok(()),
                 }
-                prop_assert!(tried.renewals <= 1 && tried.waited <= WAITS_MAX && tried.pauses <= 480);
+                prop_assert!(tried.waited <= WAITS_MAX && tried.pauses <= 480);
             }
             prop_assert!(false, "it never ended");
         }

@@ -62,6 +62,8 @@ pub struct Refusal {
     pub trouble: Option<Trouble>,
     /// Whether it makes no sense to ask the same again.
     pub is_final: bool,
+    /// When an account comes back, if a caller has to wait for one that does not wait here.
+    pub free_at: Option<Timestamp>,
 }
 
 /// A login, and the header that carries it.
@@ -107,6 +109,8 @@ impl KimiSender {
         let mut tried = RetryState::default();
         // The accounts that have given no answer since this request has waited last.
         let mut asked: HashSet<AccountId> = HashSet::new();
+        // The accounts whose login was renewed for it since then.
+        let mut renewed: HashSet<AccountId> = HashSet::new();
         let began = Instant::now();
         let patience = call.patience.saturating_sub(call.waited);
         loop {
@@ -115,23 +119,31 @@ impl KimiSender {
                 Ok(login) => login,
                 Err(NextLogin::AskAgain) => {
                     asked.clear();
+                    renewed.clear();
                     continue;
                 }
                 Err(NextLogin::GiveUp(refusal)) => return Err(refusal),
             };
+            tried.has_renewed = renewed.contains(&login.account.id);
+            let asked_at = Clock::System.now();
             let answer = timeout_at(began + patience, self.send_once(call, &login)).await;
             tried.waited = call.waited + began.elapsed();
             let Ok(answer) = answer else {
                 let error = kimi_unreachable_error("it does not answer in time");
                 if patience < LEAST_PATIENCE {
                     // Other requests of the same caller have taken its time, not the API.
-                    return Err(Box::new(Refusal { response: error, trouble: None, is_final: true }));
+                    return Err(Box::new(Refusal {
+                        response: error,
+                        trouble: None,
+                        is_final: true,
+                        free_at: None,
+                    }));
                 }
                 return Err(refuse_call(error, Trouble::Unreachable, true, observer));
             };
             let (response, decision) = match answer {
                 Ok(answer) if answer.status().is_success() => match unreadable_answer_error(call, &answer) {
-                    None => return Ok(self.accept_answer(answer, login, call, observer)),
+                    None => return Ok(self.accept_answer(answer, login, call, asked_at, observer)),
                     Some(unreadable) => (unreadable, RetryDecision::GiveUp(Trouble::Unreachable)),
                 },
                 Ok(answer) => judge_error_answer(call, answer, &login, &tried).await,
@@ -144,21 +156,21 @@ impl KimiSender {
                     (kimi_unreachable_error(&render_error_chain(&error.without_url())), decision)
                 }
             };
-            match self.leave_account_alone(&login, decision, &response, &mut asked) {
+            match self.leave_account_alone(call.route, &login, decision, &response, &mut asked) {
                 NextAccount::AskAnother => {
-                    tried = RetryState { pauses: tried.pauses + 1, renewals: 0, ..tried };
+                    tried.pauses += 1;
                     continue;
                 }
                 NextAccount::WaitForOne(trouble) => {
                     observer.record_failure(Failure::new(trouble, response.error_detail()));
-                    tried = RetryState { pauses: tried.pauses + 1, renewals: 0, ..tried };
+                    tried.pauses += 1;
                     continue;
                 }
                 NextAccount::None => {}
             }
             match decision {
                 RetryDecision::Renew => {
-                    tried.renewals += 1;
+                    renewed.insert(login.account.id.clone());
                     wait_for_token_refresh(&login).await;
                 }
                 RetryDecision::Wait(pause, trouble) => {
@@ -169,7 +181,7 @@ impl KimiSender {
                     observer.record_failure(Failure::new(trouble, why));
                     tried.pauses += 1;
                     // With several accounts the choice waits, for whichever is free first.
-                    if !self.accounts.has_several_usable() {
+                    if call.route == ApiRoute::OtherEndpoint || !self.accounts.has_several_usable() {
                         sleep(pause).await;
                     }
                 }
@@ -177,6 +189,12 @@ impl KimiSender {
                 RetryDecision::GiveUp(trouble) => return Err(refuse_call(response, trouble, true, observer)),
             }
         }
+    }
+
+    /// Waits until then, or until an account can be asked sooner.
+    pub async fn wait_for_account(&self, conversation: &str, until: Timestamp) {
+        let pause = time_until(until, Clock::System.now());
+        self.accounts.wait_for_account(conversation, until, pause).await;
     }
 
     /// The login for the next try; waits if all accounts are left alone.
@@ -187,7 +205,11 @@ impl KimiSender {
         observer: &dyn AnswerObserver,
     ) -> Result<BearerToken, NextLogin> {
         let now = Clock::System.now();
-        match self.accounts.choose_account(&call.conversation, now) {
+        let chosen = match call.route {
+            ApiRoute::Model => self.accounts.choose_account(&call.conversation, now),
+            ApiRoute::OtherEndpoint => self.accounts.choose_unlimited_account(&call.conversation),
+        };
+        match chosen {
             ChosenAccount::Use(account) => bearer_token_of(account)
                 .map_err(|why| NextLogin::GiveUp(refuse_without_login(&why, observer))),
             ChosenAccount::Missing(why) => Err(NextLogin::GiveUp(refuse_without_login(&why, observer))),
@@ -195,6 +217,10 @@ impl KimiSender {
                 let pause = time_until(until, now);
                 if tried.waited.saturating_add(pause) > call.patience {
                     return Err(NextLogin::GiveUp(self.refuse_for_limits(pause, now, observer)));
+                }
+                if !call.waits_for_account {
+                    let refusal = self.refuse_for_limits(pause, now, observer);
+                    return Err(NextLogin::GiveUp(Box::new(Refusal { free_at: Some(until), ..*refusal })));
                 }
                 let limits = self.accounts.describe_limits(now);
                 tracing::info!(pause_secs = pause.as_secs(), "A request waits: {limits}");
@@ -214,7 +240,7 @@ impl KimiSender {
         let why = self.accounts.describe_limits(now);
         let response = ErrorResponse::new(StatusCode::TOO_MANY_REQUESTS, "rate_limit_reached_error", why)
             .with_retry_after(pause);
-        refuse_call(response, self.accounts.limiting_trouble(), true, observer)
+        refuse_call(response, self.accounts.limiting_trouble(now), true, observer)
     }
 
     async fn send_once(&self, call: &ApiCall, login: &BearerToken) -> reqwest::Result<reqwest::Response> {
@@ -230,11 +256,15 @@ impl KimiSender {
     /// once before the request waits.
     fn leave_account_alone(
         &self,
+        route: ApiRoute,
         login: &BearerToken,
         decision: RetryDecision,
         response: &ErrorResponse,
         asked: &mut HashSet<AccountId>,
     ) -> NextAccount {
+        if route == ApiRoute::OtherEndpoint {
+            return NextAccount::None;
+        }
         let Some(cause) = retry_policy::cooldown_cause(decision, response.status) else {
             return NextAccount::None;
         };
@@ -266,11 +296,12 @@ impl KimiSender {
         response: reqwest::Response,
         login: BearerToken,
         call: &ApiCall,
+        asked_at: Timestamp,
         observer: &dyn AnswerObserver,
     ) -> ApiAnswer {
         tracing::debug!(status = response.status().as_u16(), "the Kimi API answers");
         if call.route == ApiRoute::Model {
-            self.accounts.note_answer(&login.account.id, Clock::System.now());
+            self.accounts.note_answer(&login.account.id, asked_at, Clock::System.now());
         }
         observer.record_success();
         let meter = Meter::new(content_type(&response));
@@ -347,7 +378,7 @@ fn refuse_without_login(why: &str, observer: &dyn AnswerObserver) -> Box<Refusal
     observer.record_failure(Failure::new(Trouble::NotLoggedIn, why));
     let why = "Nobody is logged in to Kimi on the server.";
     let response = ErrorResponse::new(StatusCode::UNAUTHORIZED, "invalid_authentication_error", why);
-    Box::new(Refusal { response, trouble: Some(Trouble::NotLoggedIn), is_final: true })
+    Box::new(Refusal { response, trouble: Some(Trouble::NotLoggedIn), is_final: true, free_at: None })
 }
 
 /// Keeps for the caller why the API did not answer.
@@ -361,7 +392,7 @@ fn refuse_call(
     tracing::warn!(?trouble, "The Kimi API does not answer");
     tracing::debug!("What it said: {detail}");
     observer.record_failure(Failure::new(trouble, detail));
-    Box::new(Refusal { response, trouble: Some(trouble), is_final })
+    Box::new(Refusal { response, trouble: Some(trouble), is_final, free_at: None })
 }
 
 /// A success that no engine can read: somebody on the way answers in the API's place, such as a hotel's

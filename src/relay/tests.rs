@@ -146,18 +146,27 @@ impl World {
         model: AskedModel,
         patience: Duration,
     ) -> Result<ApiAnswer, Box<Refusal>> {
-        let call = ApiCall {
+        let call = ApiCall { model, patience, ..self.call(conversation) };
+        self.send(&call).await
+    }
+
+    fn call(&self, conversation: &str) -> ApiCall {
+        ApiCall {
             method: Method::POST,
             path: "chat/completions".to_owned(),
             headers: HeaderMap::new(),
             body: Bytes::from_static(BODY),
             route: ApiRoute::Model,
-            model,
+            model: AskedModel::Configured,
             conversation: conversation.to_owned(),
             waited: Duration::ZERO,
-            patience,
-        };
-        let asking = self.sender.send_with_retries(&call, self.heard.as_ref());
+            patience: ANSWER_TIMEOUT,
+            waits_for_account: true,
+        }
+    }
+
+    async fn send(&self, call: &ApiCall) -> Result<ApiAnswer, Box<Refusal>> {
+        let asking = self.sender.send_with_retries(call, self.heard.as_ref());
         timeout(PATIENCE, asking).await.expect("there was no answer")
     }
 
@@ -423,4 +432,78 @@ async fn thirty_requests_that_find_it_out_together_are_each_answered_once() {
     assert_eq!(asked.iter().filter(|token| *token == "bert").count(), 30);
     // One finding, however many have made it.
     assert_eq!(world.limits()[&id("anna")].failures, 1);
+}
+
+#[tokio::test]
+async fn only_requests_for_the_model_set_limits_and_obey_them() {
+    let limited = limited_for(CooldownCause::QuotaUsedUp, 3600);
+    let world = World::with_limits(&["anna", "bert"], [("anna", limited), ("bert", limited)]).await;
+    let other = ApiCall { route: ApiRoute::OtherEndpoint, ..world.call("family") };
+    world.send(&other).await.unwrap();
+    assert_eq!((world.kimi.take_asked().join(" "), world.limits().len()), ("anna".to_owned(), 2));
+
+    let world = World::of(&["anna", "bert"]).await;
+    for says in ["402 Payment Required\n", "401 Unauthorized\n", USED_UP] {
+        world.kimi.will_say("anna", 1, says);
+        world.send(&other).await.unwrap_err();
+        assert_eq!(
+            (world.kimi.take_asked().join(" "), world.limits().len()),
+            ("anna".to_owned(), 0),
+            "{says}"
+        );
+    }
+    // What a conversation has kept goes on with it.
+    world.kimi.will_say("anna", 1, USED_UP);
+    assert_eq!(world.answered_by("family").await, "anna bert");
+    world.send(&other).await.unwrap();
+    assert_eq!(world.kimi.take_asked(), ["bert"]);
+}
+
+#[tokio::test]
+async fn an_answer_to_an_earlier_request_does_not_end_a_limit() {
+    let world = World::of(&["anna", "bert"]).await;
+    let (pool, before) = (world.upstream.account_pool(), Clock::System.now());
+    pool.cool_down(&id("anna"), CooldownCause::RateLimited, None, before + SignedDuration::from_millis(5));
+    pool.note_answer(&id("anna"), before, before + SignedDuration::from_secs(9));
+    assert_eq!(world.limits().len(), 1);
+    pool.note_answer(
+        &id("anna"),
+        before + SignedDuration::from_secs(31),
+        before + SignedDuration::from_secs(32),
+    );
+    assert_eq!(world.limits().len(), 0);
+}
+
+#[tokio::test]
+async fn each_account_has_its_login_renewed_once_for_a_request() {
+    let world = World::of(&["anna", "bert"]).await;
+    for token in ["anna", "bert"] {
+        world.kimi.will_say(token, 1, "401 Unauthorized\n");
+    }
+    let accounts = world.logins.borrow().accounts.clone();
+    let renew = async {
+        let mut refused = accounts[0].refused_tokens.subscribe();
+        refused.wait_for(|token| token.as_ref() == Some(&Secret::new("anna"))).await.unwrap();
+        world.tokens[0].send_replace(Authorization::Missing("ended".to_owned()));
+        let mut refused = accounts[1].refused_tokens.subscribe();
+        refused.wait_for(|token| token.as_ref() == Some(&Secret::new("bert"))).await.unwrap();
+        world.tokens[1].send_replace(Authorization::Login(Secret::new("bert2")));
+    };
+    let (asked, ()) = tokio::join!(world.answered_by("family"), renew);
+    assert_eq!(asked, "anna bert bert2");
+}
+
+#[tokio::test]
+async fn a_caller_that_waits_elsewhere_hears_until_when() {
+    let limited = limited_for(CooldownCause::QuotaUsedUp, 2);
+    let world = World::with_limits(&["anna", "bert"], [("anna", limited), ("bert", limited)]).await;
+    let call = ApiCall { waits_for_account: false, ..world.call("family") };
+    let refusal = world.send(&call).await.unwrap_err();
+    assert_eq!(refusal.free_at, Some(limited.until));
+    world.sender.wait_for_account("family", limited.until).await;
+    world.send(&call).await.unwrap();
+    // Beyond its patience there is nothing to wait for.
+    let limited = limited_for(CooldownCause::QuotaUsedUp, 3600);
+    let world = World::with_limits(&["anna", "bert"], [("anna", limited), ("bert", limited)]).await;
+    assert_eq!(world.send(&call).await.unwrap_err().free_at, None);
 }

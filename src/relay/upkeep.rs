@@ -9,7 +9,7 @@ use std::time::Duration;
 use jiff::Timestamp;
 use tokio::sync::oneshot;
 use tokio::task::JoinSet;
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
 
 use super::accounts::AccountPool;
 use crate::clock::{Clock, sleep_until_or_never};
@@ -33,6 +33,8 @@ pub async fn run_account_upkeep(
     let mut refreshers = Refreshers { clock, running: Vec::new(), tasks: JoinSet::new() };
     let mut logins = accounts.watch_logins();
     let mut cooldowns = pool.watch_cooldowns();
+    let mut look = interval_at(Instant::now() + LOOK_EVERY, LOOK_EVERY);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut asking = JoinSet::new();
     // The findings about which Kimi was asked: once each, however often something changes beside them.
     let mut asked: HashMap<AccountId, Timestamp> = HashMap::new();
@@ -45,7 +47,7 @@ pub async fn run_account_upkeep(
         tokio::select! {
             _ = &mut stop => break,
             _ = logins.changed() => save_at = save_at.or(Some(Instant::now() + SAVE_AFTER)),
-            () = sleep(LOOK_EVERY) => accounts.reload_if_changed(clock.now()),
+            _ = look.tick() => accounts.reload_if_changed(clock.now()),
             _ = cooldowns.changed() => {
                 let changed = cooldowns.borrow_and_update().clone();
                 for (id, cooldown) in &changed {

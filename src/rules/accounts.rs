@@ -31,6 +31,8 @@ const NETWORK_PAUSE: Duration = Duration::from_secs(15);
 const UNKNOWN_PAUSE: Duration = Duration::from_secs(60);
 /// Longest pause, whatever Kimi says. Trying costs one request.
 const PAUSE_MAX: Duration = Duration::from_secs(2 * 60 * 60);
+/// No request is under way for longer than this: a cooldown that began later is of a clock that was set back.
+const ANSWER_MAX: SignedDuration = SignedDuration::from_mins(10);
 /// An account that has done well for this long after its pause has not failed before.
 const FAILURE_MEMORY: SignedDuration = SignedDuration::from_hours(1);
 
@@ -95,7 +97,10 @@ pub fn cooldown_after(
     let failures = same.map_or(0, |before| before.failures).saturating_add(1);
     let pause = match cause {
         CooldownCause::RateLimited => retry_after.unwrap_or(RATE_LIMIT_PAUSE).max(RATE_LIMIT_PAUSE_MIN),
-        CooldownCause::QuotaUsedUp => quota_pause(failures),
+        CooldownCause::QuotaUsedUp => {
+            let asked = retry_after.map(|asked| asked.max(RATE_LIMIT_PAUSE_MIN));
+            asked.unwrap_or(Duration::MAX).min(quota_pause(failures))
+        }
         CooldownCause::Overloaded => {
             let spread = OVERLOAD_SPREAD.mul_f64(2.0 * luck.clamp(0.0, 1.0));
             let usual = (OVERLOAD_PAUSE - OVERLOAD_SPREAD).saturating_add(spread);
@@ -107,15 +112,30 @@ pub fn cooldown_after(
     };
     let until = later(now, pause.min(PAUSE_MAX));
     let cooldown = Cooldown { cause, since: now, until, resets_at: None, failures };
-    let known = same.and_then(|before| before.resets_at).filter(|resets_at| *resets_at > now);
-    known.map_or(cooldown, |resets_at| with_reset_time(cooldown, resets_at))
+    let known = same.and_then(|before| before.resets_at);
+    let cooldown = known.map_or(cooldown, |resets_at| with_reset_time(cooldown, resets_at));
+    // Of several findings the one that holds for longest counts, such as a plan that is used up beside a server that fails.
+    match before.filter(|before| before.cause != cause && before.is_on(now)) {
+        Some(longer) if longer.until > cooldown.until => *longer,
+        Some(_) | None => cooldown,
+    }
 }
 
 /// The same cooldown with what Kimi says of when the allowance is whole again: the account is tried then, if
-/// that is sooner. A time that is over already is no reason to ask without a pause.
+/// that is sooner. A time that was over when the allowance was found used up is none: it stands so while this
+/// machine's clock is ahead, or Kimi's figures are old.
 pub fn with_reset_time(cooldown: Cooldown, resets_at: Timestamp) -> Cooldown {
+    if resets_at <= cooldown.since {
+        return cooldown;
+    }
     let soonest = later(cooldown.since, RESET_PAUSE_MIN);
     Cooldown { until: cooldown.until.min(resets_at.max(soonest)), resets_at: Some(resets_at), ..cooldown }
+}
+
+/// Whether an answer ends a cooldown: that of a request that was sent before says nothing of what was found since.
+pub fn is_ended_by_answer(cooldown: &Cooldown, asked_at: Timestamp) -> bool {
+    cooldown.since <= asked_at
+        || cooldown.since > asked_at.saturating_add(ANSWER_MAX).unwrap_or(Timestamp::MAX)
 }
 
 /// What is known of an account's limits when a process meets what others have written down. `ours` is what this process
@@ -254,6 +274,9 @@ mod tests {
             (QuotaUsedUp, None, 4, 7200),
             (QuotaUsedUp, None, 5, 7200),
             (QuotaUsedUp, None, u32::MAX, 7200),
+            (QuotaUsedUp, Some(10), 1, 10),
+            (QuotaUsedUp, Some(0), 1, 2),
+            (QuotaUsedUp, Some(4000), 2, 300),
             (Overloaded, None, 1, 45),
             (Overloaded, Some(90), 1, 90),
             (ServerError, None, 1, 20),
@@ -288,11 +311,31 @@ mod tests {
         let told = |resets_at| with_reset_time(cooldown, at(resets_at));
         assert_eq!((told(20).until, told(20).resets_at), (at(20), Some(at(20))));
         assert_eq!(told(9000).until, at(60));
-        // A time that is over is no reason to ask without a pause.
-        assert_eq!(told(-5).until, at(1));
+        // A time that was over already is none.
+        assert_eq!((told(-5), told(0)), (cooldown, cooldown));
+        assert_eq!(told(1).until, at(1));
         // It was tried before that time, and Kimi has not changed its mind.
         let again = cooldown_after(CooldownCause::QuotaUsedUp, None, Some(&told(90)), 0.5, at(60));
         assert_eq!((again.until, again.resets_at, again.failures), (at(90), Some(at(90)), 2));
+    }
+
+    #[test]
+    fn another_trouble_never_shortens_a_cooldown_that_is_on() {
+        let used_up = Cooldown { cause: CooldownCause::QuotaUsedUp, failures: 4, ..cooling(7000) };
+        let after = |cause, before: &Cooldown, now| cooldown_after(cause, None, Some(before), 0.5, now);
+        assert_eq!(after(CooldownCause::ServerError, &used_up, at(0)), used_up);
+        assert_eq!(after(CooldownCause::ServerError, &used_up, at(6990)).until, at(7010));
+        assert_eq!(after(CooldownCause::ServerError, &used_up, at(7000)).cause, CooldownCause::ServerError);
+        let failed = Cooldown { cause: CooldownCause::ServerError, ..cooling(20) };
+        assert_eq!(after(CooldownCause::QuotaUsedUp, &failed, at(0)).until, at(60));
+    }
+
+    #[test]
+    fn only_an_answer_to_a_later_request_ends_a_cooldown() {
+        let cooldown = Cooldown { since: at(0), ..cooling(60) };
+        for (asked_at, ends) in [(-1, false), (-599, false), (0, true), (61, true), (-601, true)] {
+            assert_eq!(is_ended_by_answer(&cooldown, at(asked_at)), ends, "{asked_at}");
+        }
     }
 
     proptest! {

@@ -3,47 +3,46 @@
 //!
 //! If no account is left, that is `login_watch`'s.
 
+use std::collections::HashSet;
 use std::convert::Infallible;
 
 use crate::container::Containers;
-use crate::login::{AccountLogins, AccountsWatch};
+use crate::login::{AccountsWatch, EndedLogin};
 use crate::notices;
 use crate::session::SessionContext;
-use crate::store::OutboxChange;
 use crate::types::Authorization;
 
 /// Looks whenever an account changes. Never ends by itself.
 pub async fn watch_accounts<C: Containers>(context: &SessionContext<C>) -> Infallible {
     let mut accounts = AccountsWatch::new(context.accounts.watch_logins());
+    // What is written down is read back a little later.
+    let mut told = HashSet::new();
     loop {
-        let logins = context.accounts.watch_logins().borrow().clone();
-        for name in ended_accounts(&logins) {
-            tell_owner(context, &name).await;
+        if !matches!(accounts.authorization(), Authorization::Missing(_)) {
+            for ended in context.accounts.ended_logins(context.clock.now()) {
+                if !told.contains(&ended.mark) {
+                    told.extend(tell_owner(context, ended).await);
+                }
+            }
         }
         accounts.changed().await;
     }
 }
 
-/// The enabled accounts that have no login any more, while another one answers.
-fn ended_accounts(logins: &AccountLogins) -> Vec<String> {
-    if !logins.accounts.iter().any(|account| account.is_usable()) {
-        return Vec::new();
-    }
-    let is_ended = |authorization: &Authorization| matches!(authorization, Authorization::Missing(_));
-    let ended = logins.accounts.iter().filter(|account| account.is_enabled);
-    ended
-        .filter(|account| is_ended(&account.authorization.borrow()))
-        .map(|account| account.name.clone())
-        .collect()
-}
-
-async fn tell_owner<C>(context: &SessionContext<C>, name: &str) {
-    tracing::warn!(account = name, "The login of a Kimi account has ended");
+/// The mark of the login, if the owner was told.
+async fn tell_owner<C>(context: &SessionContext<C>, ended: EndedLogin) -> Option<String> {
+    tracing::warn!(account = %ended.name, "The login of a Kimi account has ended");
     let settings = &context.settings;
-    let notice = settings.with_reply_prefix(notices::account_ended_notice(settings.lang, name));
-    match context.store.notify_owner_once(notice, context.clock.now()).await {
-        Ok(OutboxChange::Changed) => context.outbox_hint.notify_one(),
-        Ok(OutboxChange::Same) => {}
-        Err(error) => tracing::warn!("Failed to tell the owner of an account: {error:#}"),
+    let notice =
+        settings.with_reply_prefix(notices::account_ended_notice(settings.lang, ended.name.as_str()));
+    if let Err(error) = context.store.notify_owner(&notice, context.clock.now()).await {
+        tracing::warn!("Failed to tell the owner of an account: {error:#}");
+        return None;
     }
+    context.outbox_hint.notify_one();
+    let mark = ended.mark.clone();
+    if let Err(error) = context.accounts.note_told(ended).await {
+        tracing::warn!("Failed to note that the owner was told of an account: {error:#}");
+    }
+    Some(mark)
 }

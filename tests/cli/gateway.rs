@@ -65,6 +65,10 @@ fn opencodes_own_settings_are_written_and_put_back() {
     assert_eq!(home.read(".config/opencode/opencode.json"), written);
     home.run(&["gateway", "config", "opencode", "--undo"]).done();
     assert_eq!(home.read(".config/opencode/opencode.json"), settings);
+    // It is found wherever it was written.
+    home.write(".config/opencode/opencode.jsonc", &written);
+    home.run(&["gateway", "config", "opencode", "--undo"]).done();
+    assert!(!home.read(".config/opencode/opencode.jsonc").contains("nanokimi"));
     assert_snapshot!(home.refuses(&["gateway", "config", "zed", "--write"]), @"Only OpenCode's settings can be written; `nanokimi gateway config zed` shows what to paste");
     let pasted = home.run(&["gateway", "config", "claude"]).done().stdout;
     assert!(pasted.starts_with("export ANTHROPIC_BASE_URL=http://127.0.0.1:8788\n"), "{pasted}");

@@ -226,6 +226,38 @@ async fn the_plugins_account_is_renewed_at_once_and_comes_only_once() {
     assert_eq!(fs::read_to_string(device).unwrap(), "0f8fad5b-d9cb-469f-a165-70867728950e");
 }
 
+#[tokio::test]
+async fn an_import_finds_the_account_that_is_here_already() {
+    let world = with_four_accounts(Duration::from_secs(900)).await;
+    let import = async |account| {
+        login::import_account(
+            &world.paths,
+            AccountName::parse("again").unwrap(),
+            account,
+            Clock::System.now(),
+        )
+        .await
+        .unwrap()
+    };
+    let known = |name| ImportResult::Known(AccountName::parse(name).unwrap());
+    // Its own files, copied.
+    for (place, name) in ["first", "ana", "ben", "cleo"].into_iter().enumerate() {
+        let copy = login::read_imported_accounts(logins_on_disk(&world)[place].as_bytes()).unwrap().remove(0);
+        assert_eq!(import(copy).await, known(name));
+    }
+    // Another token for a device that is known: the plugin has renewed its own meanwhile, and knows no e-mail address.
+    let device = "0f8fad5b-d9cb-469f-a165-70867728950e".to_owned();
+    let new_token = || {
+        let file = world.login_server.issue_login_file(Clock::System.now(), Duration::ZERO);
+        let account = login::read_imported_accounts(file.as_bytes()).unwrap().remove(0);
+        login::ImportedAccount { device_id: Some(device.clone()), ..account }
+    };
+    assert!(matches!(import(new_token()).await, ImportResult::Added(_)));
+    assert_eq!(import(new_token()).await, known("again"));
+    assert_eq!(AccountRecords::read(&world.paths.accounts_file()).unwrap().accounts.len(), 5);
+    assert_eq!(fs::read_dir(world.paths.credentials_folder().join("accounts")).unwrap().count(), 4);
+}
+
 /// The service in this world, with a Docker that only says that it is there.
 fn start_service(world: &World) -> Child {
     let root = world.paths.root();

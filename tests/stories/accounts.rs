@@ -31,17 +31,40 @@ fn work_login(world: &World) -> PathBuf {
     AccountFiles::of(&world.paths(), &records.accounts[1].id).login
 }
 
+/// The first account's login has run out, and nobody can renew it.
+fn first_login_ends(world: &World, token: &str) {
+    let ended =
+        LOGIN.replace("work-token", token).replace("\"work-refresh\"", "\"\"").replace("4102444800.0", "1.0");
+    fs::write(world.paths().login_file(), ended).unwrap();
+}
+
 #[tokio::test(start_paused = true)]
 async fn when_the_first_login_ends_the_other_account_answers_and_the_owner_is_told_once_which_it_was() {
     let mut world = with_two_accounts().await;
-    world.logs_out();
+    first_login_ends(&world, "one");
     insta::assert_snapshot!(world.hears_in("main").await, @"Kai: The login of your Kimi account first has ended; the other accounts answer. Please run `nanokimi login --account first` on the server, or `nanokimi accounts remove first`.");
     world.says("family", "Ana", "@Kai hello").await;
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
+    world.silence(HOUR).await;
+    world.stop().await;
+    world.start().await;
+    world.silence(HOUR).await;
+    // Each login ends once, and that is told.
     world.logs_in("again");
-    world.passes(HOUR).await;
+    world.silence(HOUR).await;
+    first_login_ends(&world, "two");
+    assert!(world.hears_in("main").await.contains("account first has ended"));
+    world.silence(HOUR).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_login_that_somebody_has_removed_has_not_ended() {
+    let mut world = with_two_accounts().await;
     world.logs_out();
     world.silence(HOUR).await;
+    world.says("family", "Ana", "@Kai hello").await;
+    assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
     world.ends().await;
 }
 
@@ -55,7 +78,6 @@ async fn when_no_account_is_left_what_is_asked_waits_until_one_comes_back() {
     world.says("family", "Ana", "@Kai hello").await;
     assert!(world.hears_in("family").await.contains("Your message is kept"));
     fs::write(work_login(&world), kept).unwrap();
-    assert!(world.hears_in("main").await.contains("account first has ended"));
     assert_eq!(world.hears_in("family").await, "Kai: echo: @Kai hello");
     world.ends().await;
 }

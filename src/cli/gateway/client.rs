@@ -28,11 +28,17 @@ pub fn run_config_command(install: &Install, client: CodingClient, write: bool, 
         );
     }
     if undo {
-        return change_opencode_settings(install, remove_nanokimi_provider, "The gateway is out of");
+        // In whichever of them it was written.
+        for file in opencode_settings_files(install)? {
+            change_opencode_settings(&file, remove_nanokimi_provider, "The gateway is out of")?;
+        }
+        return Ok(());
     }
     let base = gateway_base_url(install)?;
     if write {
-        change_opencode_settings(install, |text| add_nanokimi_provider(text, &base), "The gateway is in")?;
+        let files = opencode_settings_files(install)?;
+        let file = files.first().context("OpenCode has no settings")?;
+        change_opencode_settings(file, |text| add_nanokimi_provider(text, &base), "The gateway is in")?;
         ui::print_info(
             "Start OpenCode with the key in KIMI_GATEWAY_KEY, and choose one of the two models there. `nanokimi gateway config \
              opencode --undo` takes them out.",
@@ -59,18 +65,20 @@ fn gateway_base_url(install: &Install) -> Result<String> {
 }
 
 fn change_opencode_settings(
-    install: &Install,
+    file: &Path,
     change: impl FnOnce(&str) -> Result<String>,
     done: &str,
 ) -> Result<()> {
-    let file = opencode_settings_file(install)?;
-    let before = match fs::metadata(&file) {
+    let before = match fs::metadata(file) {
         Ok(metadata) => {
             let is_plain = metadata.is_file() && metadata.len() <= SETTINGS_MAX_BYTES;
             ensure!(is_plain, "{} is no settings file", file.display());
-            fs::read_to_string(&file).with_context(|| format!("Failed to read {}", file.display()))?
+            fs::read_to_string(file).with_context(|| format!("Failed to read {}", file.display()))?
         }
-        Err(error) if error.kind() == ErrorKind::NotFound => String::new(),
+        Err(error) if error.kind() == ErrorKind::NotFound => {
+            ensure!(!file.is_symlink(), "{} is a link that leads nowhere", file.display());
+            String::new()
+        }
         Err(error) => return Err(error).with_context(|| format!("Failed to read {}", file.display())),
     };
     let after = change(&before)
@@ -82,12 +90,13 @@ fn change_opencode_settings(
     if let Some(folder) = file.parent() {
         fs::create_dir_all(folder).with_context(|| format!("Failed to make {}", folder.display()))?;
     }
-    folders::replace_text_file(&file, &after)?;
+    folders::replace_text_file(file, &after)?;
     ui::print_info(format!("{done} {}.", file.display()));
     Ok(())
 }
 
-fn opencode_settings_file(install: &Install) -> Result<PathBuf> {
+/// Those that are there; the first one if there are none.
+fn opencode_settings_files(install: &Install) -> Result<Vec<PathBuf>> {
     let absolute =
         |name: &str| install.environment.get(name).map(Path::new).filter(|path| path.is_absolute());
     let config = match (absolute("XDG_CONFIG_HOME"), absolute("HOME")) {
@@ -96,6 +105,7 @@ fn opencode_settings_file(install: &Install) -> Result<PathBuf> {
         (None, None) => bail!("HOME is not set, so OpenCode's settings cannot be found"),
     };
     let folder = config.join(OPENCODE_FOLDER);
-    let found = OPENCODE_FILES.map(|name| folder.join(name)).into_iter().find(|file| file.exists());
-    Ok(found.unwrap_or_else(|| folder.join(OPENCODE_FILES[0])))
+    let all = OPENCODE_FILES.map(|name| folder.join(name));
+    let found: Vec<PathBuf> = all.iter().filter(|file| file.symlink_metadata().is_ok()).cloned().collect();
+    Ok(if found.is_empty() { vec![all[0].clone()] } else { found })
 }

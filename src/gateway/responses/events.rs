@@ -16,7 +16,6 @@
 use std::collections::BTreeMap;
 
 use jiff::Timestamp;
-use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::chunk::{CallDelta, CompletionDelta, CompletionEvent, CompletionUsage};
@@ -134,6 +133,11 @@ impl ResponseEvents {
         out
     }
 
+    /// Whether the client was told that nothing more comes, whatever Kimi still sends.
+    pub fn has_failed(&self) -> bool {
+        matches!(self.stage, ResponseStage::Failed(_))
+    }
+
     /// Whether the client has got its last event.
     pub fn has_ended(&self) -> bool {
         self.stage.has_ended()
@@ -185,6 +189,9 @@ impl ResponseEvents {
                     out,
                 );
             }
+            Ok(CompletionEvent::Done) if self.finish_reason.is_none() && self.has_cut_call() => {
+                self.fail(broken_answer("a call of a tool is cut"), out);
+            }
             Ok(CompletionEvent::Done) => self.complete(out),
             Err(error) => self.fail(broken_answer(&format!("it cannot be read: {error}")), out),
         }
@@ -226,7 +233,7 @@ impl ResponseEvents {
             return;
         }
         self.close_text(ItemState::Completed, out);
-        let number = delta.index.unwrap_or(0);
+        let number = delta.index.unwrap_or_else(|| self.number_of_call(delta.id.as_deref()));
         let function = delta.function.unwrap_or_default();
         let at = match self.calls.get(&number) {
             Some(at) => *at,
@@ -246,6 +253,28 @@ impl ResponseEvents {
         if let Some(arguments) = function.arguments.filter(|arguments| !arguments.is_empty()) {
             self.grow(at, &arguments, out);
         }
+    }
+
+    /// The number of a call that comes without one: that of the call with this id, of a new one, or of the latest.
+    fn number_of_call(&self, id: Option<&str>) -> u64 {
+        let latest = self.calls.keys().last().copied();
+        let has_id = |at: usize, id: &str| matches!(&self.items[at].content, ItemContent::Call(call) if call.call_id == id);
+        match id.filter(|id| !id.is_empty()) {
+            Some(id) => {
+                let known = self.calls.iter().find(|(_, at)| has_id(**at, id)).map(|(number, _)| *number);
+                known.unwrap_or_else(|| latest.map_or(0, |latest| latest.saturating_add(1)))
+            }
+            None => latest.unwrap_or(0),
+        }
+    }
+
+    /// Whether a call has arguments that are not whole.
+    fn has_cut_call(&self) -> bool {
+        let calls = self.calls.values().filter_map(|at| match &self.items[*at].content {
+            ItemContent::Call(call) => Some(call),
+            ItemContent::Reasoning(_) | ItemContent::Message(_) => None,
+        });
+        calls.into_iter().any(CallItem::is_cut)
     }
 
     /// `None` if the response has failed.
@@ -283,7 +312,7 @@ impl ResponseEvents {
     fn close_calls(&mut self, was_cut_off: bool, out: &mut Vec<u8>) {
         for at in self.calls.clone().into_values() {
             let ItemContent::Call(call) = &self.items[at].content else { continue };
-            if was_cut_off && serde_json::from_str::<IgnoredAny>(&call.arguments).is_err() {
+            if was_cut_off && call.is_cut() {
                 // No event says that it is done, or it would be carried out.
                 self.items[at].state = ItemState::Incomplete;
             } else {

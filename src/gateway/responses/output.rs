@@ -1,6 +1,7 @@
 //! What a response consists of: thoughts, words and calls, as items of the Responses API, with the events that
 //! tell how each of them grows.
 
+use serde::de::IgnoredAny;
 use serde_json::{Value, json};
 
 use super::freeform::FreeformInput;
@@ -196,6 +197,11 @@ impl OutputItem {
 impl CallItem {
     pub fn new(tool: NamedTool, call_id: String) -> Self {
         Self { tool, call_id, arguments: String::new(), freeform: FreeformInput::default() }
+    }
+
+    /// Whether the arguments are no JSON, as those of a call are that stops in the middle.
+    pub fn is_cut(&self) -> bool {
+        serde_json::from_str::<IgnoredAny>(&self.arguments).is_err()
     }
 
     fn closing_events(&self) -> Vec<ItemEvent> {

@@ -210,8 +210,8 @@ fn refuse_what_needs_a_store(request: &ResponsesRequest) -> Result<(), Responses
     Ok(())
 }
 
-/// `reasoning_effort` and `thinking`. Kimi K3 knows low, high and max, and refuses what it does not know; the
-/// others know low, medium and high, and are turned off by `thinking` alone.
+/// `reasoning_effort` and `thinking`. Kimi K3 knows low, high and max, and refuses what it does not know, medium too,
+/// which is what most clients ask for; the others know low, medium and high, and are turned off by `thinking` alone.
 fn kimi_thinking(
     effort: Option<&str>,
     model: &str,
@@ -220,6 +220,7 @@ fn kimi_thinking(
         None => return Ok((None, None)),
         Some("none") => return Ok((None, Some(json!({ "type": "disabled" })))),
         Some("minimal" | "low") => "low",
+        Some("medium") if model.contains("k3") => "high",
         Some("medium") => "medium",
         Some("high") => "high",
         Some("xhigh" | "max") if model.contains("k3") => "max",

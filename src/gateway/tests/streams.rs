@@ -6,6 +6,8 @@ use crate::relay::UNREAD_TIMEOUT;
 
 const HEAD: &str = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nset-cookie: a=b\r\ntransfer-encoding: chunked\r\n\r\n";
 
+const RESPONSES: &str = "POST /v1/responses";
+
 /// Kimi's side, and a client that has asked for a stream.
 struct StreamFixture {
     kimi: TcpListener,
@@ -26,8 +28,11 @@ impl StreamFixture {
     async fn reach_kimi(&self, line: &str, is_stream: bool) -> (Client<TcpStream>, Client<TcpStream>) {
         let mut client = self.gateway.connect().await;
         let key = format!("x-api-key: {}", self.key);
-        let body = chat("k3", "hello", is_stream).to_string();
-        client.send(&request(line, &self.gateway.host(), &[&key], &body)).await;
+        let body = match line {
+            RESPONSES => json!({ "model": "k3", "stream": is_stream, "input": "hello" }),
+            _ => chat("k3", "hello", is_stream),
+        };
+        client.send(&request(line, &self.gateway.host(), &[&key], &body.to_string())).await;
         let mut kimi = Client(self.kimi.accept().await.unwrap().0);
         kimi.until("\r\n\r\n").await;
         (client, kimi)
@@ -145,6 +150,51 @@ async fn a_comment_is_sent_while_kimi_is_silent() {
     let mut rest = String::new();
     client.0.read_to_string(&mut rest).await.unwrap();
     assert!(rest.contains(LAST), "{rest}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_comment_is_sent_while_kimi_sends_nothing_that_the_client_hears() {
+    let world = StreamFixture::new().await;
+    let (mut client, mut kimi) = world.open(RESPONSES).await;
+    let mut seen = String::new();
+    // Without the patience of `until`: time is paused.
+    while seen.matches(": keep-alive\n\n").count() < 3 {
+        tokio::select! {
+            byte = client.0.read_u8() => seen.push(char::from(byte.unwrap())),
+            () = tokio::time::sleep(Duration::from_secs(4)) => kimi.send(&chunk(": Kimi thinks\n\n")).await,
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_response_that_has_failed_ends_though_kimi_goes_on() {
+    let world = StreamFixture::new().await;
+    let (mut client, mut kimi) = world.open(RESPONSES).await;
+    kimi.send(&chunk("data: {\"choices\":[{\"delta\":{\"tool_calls\":[{\"index\":0}]}}]}\n\n")).await;
+    let rest = client.rest().await;
+    assert!(rest.contains("response.failed") && rest.ends_with("\r\n0\r\n\r\n"), "{rest}");
+    // Kimi's side ends as well.
+    let mut byte = [0];
+    timeout(PATIENCE, kimi.0.read(&mut byte)).await.expect("the request goes on").ok();
+}
+
+#[tokio::test]
+async fn a_stream_of_completions_is_one_whatever_headers_its_client_sends() {
+    let world = StreamFixture::new().await;
+    let mut client = world.gateway.connect().await;
+    let headers = [&*format!("x-api-key: {}", world.key), "anthropic-version: 2023-06-01"];
+    let body = chat("kimicode-kimi-k2.5-thinking", "hello", true).to_string();
+    client.send(&request(CHAT, &world.gateway.host(), &headers, &body)).await;
+    let mut kimi = Client(world.kimi.accept().await.unwrap().0);
+    let asked = kimi.until("}").await;
+    assert!(asked.contains("\"reasoning_effort\":\"high\""), "{asked}");
+    kimi.send(HEAD).await;
+    kimi.send(&chunk(LAST)).await;
+    kimi.send(&chunk("data: [DONE]\n\n")).await;
+    kimi.send("0\r\n\r\n").await;
+    let rest = client.rest().await;
+    assert!(rest.ends_with("data: [DONE]\n\n\r\n0\r\n\r\n"), "{rest}");
+    assert_eq!(world.gateway.usage_of(1).await.tokens.output, 7);
 }
 
 #[tokio::test]

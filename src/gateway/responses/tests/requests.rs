@@ -230,6 +230,9 @@ fn how_long_and_how_hard_the_model_thinks() {
         ("kimi-for-coding", "medium", "medium"),
         ("kimi-for-coding", "high", "high"),
         ("kimi-for-coding", "xhigh", "high"),
+        ("k3", "low", "low"),
+        ("k3-256k", "medium", "high"),
+        ("k3", "high", "high"),
         ("k3", "xhigh", "max"),
     ] {
         assert_eq!(asked(model, json!(effort)), (on.clone(), json!(of_kimi)), "{model} {effort}");

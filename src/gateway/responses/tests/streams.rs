@@ -234,6 +234,33 @@ fn an_error_in_the_stream_is_told_in_kimis_words() {
 }
 
 #[test]
+fn calls_without_numbers_are_told_apart_by_their_ids() {
+    let call = |id: &str, name: Value, arguments: &str| json!({ "tool_calls": [{ "id": id, "function": { "name": name, "arguments": arguments } }] });
+    let events = client_hears(
+        &(kimi_says(&[
+            call("a", json!("shell"), "{\"x\":"),
+            call("a", json!(null), "1}"),
+            call("b", json!("shell"), "{\"x\":"),
+            call("", json!(null), "2}"),
+        ]) + &kimi_ends("tool_calls")),
+    );
+    let calls = events.last().unwrap()["response"]["output"].as_array().unwrap();
+    let calls: Vec<_> = calls.iter().map(|call| (&call["call_id"], &call["arguments"])).collect();
+    assert_eq!(calls, [(&json!("a"), &json!("{\"x\":1}")), (&json!("b"), &json!("{\"x\":2}"))]);
+}
+
+#[test]
+fn a_call_that_is_cut_is_never_done_whatever_kimi_says_at_the_end() {
+    for arguments in ["{\"cmd\":\"rm ", "", "{}}"] {
+        let call = json!({ "tool_calls": [{ "index": 0, "id": "a", "function": { "name": "shell", "arguments": arguments } }] });
+        let events = client_hears(&format!("{}data: [DONE]\n\n", kimi_says(&[call])));
+        let kinds: Vec<&str> = events.iter().map(|event| event["type"].as_str().unwrap()).collect();
+        assert!(!kinds.contains(&"response.output_item.done"), "{arguments}: {kinds:?}");
+        assert_eq!(kinds.last(), Some(&"response.failed"), "{arguments}");
+    }
+}
+
+#[test]
 fn a_connection_that_breaks_after_the_last_word_does_no_harm() {
     let broken = ResponsesError::broken_answer("The connection to the Kimi API broke");
     let said = kimi_says(&[json!({ "content": "Hello" })]);
