@@ -4,7 +4,7 @@
 # lighter; if that does not fit, a line on stderr says so, and the engine stays as it was.
 ARG PIP_INDEX_URL
 ARG NPM_CONFIG_REGISTRY
-COPY node.txt package.json package-lock.json lighten.mjs /opt/kimi-code/
+COPY node.txt package.json package-lock.json lighten.mjs precompile.mjs /opt/kimi-code/
 RUN set -eu; \
     export PIP_CERT=/etc/ssl/certs/ca-certificates.crt PIP_DISABLE_PIP_VERSION_CHECK=1 PIP_ROOT_USER_ACTION=ignore; \
     python3 -m venv /tmp/pip; \
@@ -25,10 +25,12 @@ RUN set -eu; \
     rm -rf /tmp/npm /root/.npm node_modules/esbuild-wasm $kimi/dist-web
 
 # The version is asked for because a wrong one could install and still be no engine. One start fills the cache of compiled
-# code, which only counts for the options that the agent-runner gives to Node; later the root file system is read-only.
+# code, and a run keeps the code of the lighter engine; both only count for the options that the agent-runner gives to Node.
+# Later the root file system is read-only.
 RUN set -eu; \
     kimi=/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist/main.mjs; \
     options="--max-old-space-size=256 --max-semi-space-size=2"; \
+    node $options /opt/kimi-code/precompile.mjs /opt/kimi-code/node_modules/@moonshot-ai/kimi-code; \
     export NODE_COMPILE_CACHE=/opt/kimi-code/compiled; \
     export HOME=/tmp/check KIMI_DISABLE_TELEMETRY=1 KIMI_CODE_NO_AUTO_UPDATE=1; \
     node "$kimi" --version | tee /dev/stderr | grep -qwF 2.1.0; \

@@ -3,8 +3,10 @@
 //     node lighten.mjs node_modules/@moonshot-ai/kimi-code node_modules/esbuild-wasm/lib/main.js
 //
 // The engine comes as one bundle, dist/main.mjs, with everything in it: terminal, web server, updates. Of it is made a
-// second one, dist/acp.mjs, with only what `kimi acp` reaches, and a few changes. The first one becomes dist/whole.mjs, as
+// second one, dist/acp.cjs, with only what `kimi acp` reaches, and a few changes. The first one becomes dist/whole.mjs, as
 // it was, and the new dist/main.mjs only chooses between the two: whatever is not exactly `kimi acp` gets the whole one.
+// dist/light.mjs loads the second one as a script, since only of scripts V8 takes code that was compiled before
+// (precompile.mjs).
 //
 // Every change says how often its place must be there. One that does not fit is left out, with a line on stderr; when the
 // lighter bundle cannot be made or does not answer, all stays as it was. The exit code is 0 either way.
@@ -246,6 +248,25 @@ const START = "src/cli/sub/acp.ts\n";
 /** Reached by name from there, but only for --login, which is never given. */
 const NEVER_RUN = "src/cli/sub/login-flow.ts\n";
 
+/** What loads the lighter bundle, which lies beside it. */
+const LOADER = `// Made by lighten.mjs.
+import { existsSync, readFileSync } from "node:fs";
+import { createRequire } from "node:module";
+import { fileURLToPath } from "node:url";
+import { Script } from "node:vm";
+
+const place = new URL("./acp.cjs", import.meta.url);
+/** Where precompile.mjs keeps what V8 has compiled. */
+export const COMPILED = new URL("./acp.compiled", import.meta.url);
+const [before, after] = ['(function (exports, require, module, __dirname, __url) { "use strict";', "\\n})"];
+export const script = new Script(before + readFileSync(place, "latin1") + after, {
+  filename: fileURLToPath(place),
+  cachedData: existsSync(COMPILED) ? readFileSync(COMPILED) : undefined,
+});
+const module = { exports: {} };
+script.runInThisContext()(module.exports, createRequire(import.meta.url), module, import.meta.dirname, import.meta.url);
+`;
+
 async function lighter() {
   let text = readFileSync(join(dist, "main.mjs"), "utf8");
   for (const [name, change] of Object.entries(changes)) {
@@ -262,10 +283,11 @@ async function lighter() {
     stdin: { contents: source, resolveDir: dist, sourcefile: "main.mjs", loader: "js" },
     // Packages and Node's own modules stay outside, and none is loaded that nothing uses.
     plugins: [{ name: "outside", setup: (build) => build.onResolve({ filter: /^[^.\/]/ }, () => ({ external: true, sideEffects: false })) }],
-    bundle: true, platform: "node", format: "esm", target: "node22", charset: "ascii",
+    bundle: true, platform: "node", format: "cjs", target: "node22", charset: "ascii",
+    define: { "import.meta.url": "__url", "import.meta.dirname": "__dirname" }, supported: { "dynamic-import": false },
     minifyWhitespace: true, minifySyntax: true, legalComments: "none", logLevel: "silent", write: false,
   });
-  let result = made.outputFiles[0].text;
+  let result = made.outputFiles[0].text.replace(/^#!.*\n/, "");
   // One character beyond ASCII makes Node keep all of it in twice the space. esbuild leaves them in regular expressions.
   result = result.replace(/[^\x00-\x7f]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
   // Whatever else of the command line is reached was not made ready.
@@ -303,30 +325,29 @@ async function tried(file) {
   }
 }
 
-const [main, whole, acp] = ["main.mjs", "whole.mjs", "acp.mjs"].map((name) => join(dist, name));
+const [main, whole, acp, light] = ["main.mjs", "whole.mjs", "acp.cjs", "light.mjs"].map((name) => join(dist, name));
 if (existsSync(whole)) {
   process.stderr.write("lighten: the engine is light already\n");
   process.exit(0);
 }
 try {
-  writeFileSync(`${acp}.new.mjs`, await lighter());
+  writeFileSync(acp, await lighter());
+  writeFileSync(light, LOADER);
   const before = await tried(main);
-  const after = await tried(`${acp}.new.mjs`);
-  if (before !== after) throw new Unfit(`it answers differently: ${after.slice(0, 200)}`);
   writeFileSync(`${main}.new`, `#!/usr/bin/env node
 // Made by lighten.mjs.
-await import(process.argv.length === 3 && process.argv[2] === "acp" ? "./acp.mjs" : "./whole.mjs");
+await import(process.argv.length === 3 && process.argv[2] === "acp" ? "./light.mjs" : "./whole.mjs");
 `, { mode: 0o755 });
-  renameSync(`${acp}.new.mjs`, acp);
   renameSync(main, whole);
   renameSync(`${main}.new`, main);
   try {
-    if (await tried(main) !== before) throw new Unfit("it answers differently");
+    const after = await tried(main);
+    if (before !== after) throw new Unfit(`it answers differently: ${after.slice(0, 200)}`);
   } catch (error) {
     renameSync(whole, main);
     throw error;
   }
 } catch (error) {
   process.stderr.write(`lighten: the engine stays as it was: ${error.message}\n`);
-  for (const left of [`${acp}.new.mjs`, join(dist, "models-dev.json")]) rmSync(left, { force: true });
+  for (const left of [acp, light, join(dist, "models-dev.json")]) rmSync(left, { force: true });
 }

@@ -175,27 +175,29 @@ impl AnswerStream {
     /// # Errors
     /// A part of the answer is missing; nothing more will come.
     pub async fn next_piece(&mut self) -> Result<Option<Bytes>, AnswerCutShort> {
-        match self.response.chunk().await {
+        let broken = match self.response.chunk().await {
             Ok(Some(piece)) => {
                 let seen = match &mut self.meter {
                     AnswerMeter::OpenAi(meter) => meter.read_piece(&piece),
                     AnswerMeter::Anthropic(meter) => meter.read_piece(&piece),
                 };
                 self.count_tokens(seen);
-                Ok(Some(piece))
+                return Ok(Some(piece));
             }
-            Ok(None) => {
-                let (seen, ending) = match &mut self.meter {
-                    AnswerMeter::OpenAi(meter) => meter.finish_reading(),
-                    AnswerMeter::Anthropic(meter) => meter.finish_reading(),
-                };
-                self.count_tokens(seen);
-                match ending {
-                    StreamEnding::Whole => Ok(None),
-                    StreamEnding::CutShort => Err(AnswerCutShort("it ended too early".to_owned())),
-                }
-            }
-            Err(error) => Err(AnswerCutShort(error.without_url().to_string())),
+            Ok(None) => None,
+            Err(error) => Some(error.without_url().to_string()),
+        };
+        let (seen, ending) = match &mut self.meter {
+            AnswerMeter::OpenAi(meter) => meter.finish_reading(),
+            AnswerMeter::Anthropic(meter) => meter.finish_reading(),
+        };
+        self.count_tokens(seen);
+        match (ending, broken) {
+            (StreamEnding::Whole, None) => Ok(None),
+            // It had said everything, so whoever asked again would pay for it twice.
+            (StreamEnding::Whole, Some(_)) if self.is_event_stream => Ok(None),
+            (StreamEnding::Whole | StreamEnding::CutShort, Some(why)) => Err(AnswerCutShort(why)),
+            (StreamEnding::CutShort, None) => Err(AnswerCutShort("it ended too early".to_owned())),
         }
     }
 

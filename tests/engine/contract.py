@@ -74,7 +74,7 @@ def main():
             begun = time.monotonic()
             play = perform(os.path.realpath(asked.node), package, f"{place}/container")
             play.side = (
-                f"{side}, {play.version}{' made lighter' if Path(package, 'dist/acp.mjs').exists() else ''}"
+                f"{side}, {play.version}{' made lighter' if Path(package, 'dist/light.mjs').exists() else ''}"
             )
             plays.append(play)
             with open(f"{asked.out}/{side}.txt", "w") as file:

@@ -36,6 +36,7 @@ fn engine_recipe(engine: Engine) -> EngineRecipe {
                 ("package.json", include_bytes!("../../../container/kimi-code/package.json")),
                 ("package-lock.json", include_bytes!("../../../container/kimi-code/package-lock.json")),
                 ("lighten.mjs", include_bytes!("../../../container/kimi-code/lighten.mjs")),
+                ("precompile.mjs", include_bytes!("../../../container/kimi-code/precompile.mjs")),
             ],
         },
     }

@@ -108,6 +108,21 @@ async fn a_stream_that_breaks_off_ends_in_the_protocols_own_error() {
 }
 
 #[tokio::test]
+async fn a_stream_that_breaks_after_its_last_word_is_whole() {
+    for line in [CHAT, RESPONSES] {
+        let world = StreamFixture::new().await;
+        let (mut client, mut kimi) = world.open(line).await;
+        kimi.send(&chunk(&delta("all"))).await;
+        kimi.send(&chunk(LAST)).await;
+        drop(kimi);
+        let rest = client.rest().await;
+        assert!(rest.ends_with("\n\n\r\n0\r\n\r\n") && !rest.contains("broke off"), "{rest}");
+        assert_eq!(rest.contains("response.completed"), line == RESPONSES, "{rest}");
+        assert_eq!(world.gateway.usage_of(1).await.tokens.output, 7);
+    }
+}
+
+#[tokio::test]
 async fn a_stream_that_ends_early_in_good_order_is_an_error_too() {
     let world = StreamFixture::new().await;
     let (mut client, mut kimi) = world.open(CHAT).await;

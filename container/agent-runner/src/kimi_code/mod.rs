@@ -327,6 +327,7 @@ mod tests {
         let recipe = include_str!("../../../kimi-code.Dockerfile");
         for line in [
             format!("options=\"{}\"", OPTIONS.join(" ")),
+            "node $options /opt/kimi-code/precompile.mjs".to_owned(),
             format!("NODE_COMPILE_CACHE={COMPILED};"),
             format!("kimi={PROGRAM};"),
             format!("--version | tee /dev/stderr | grep -qwF {VERSION};"),
