@@ -5,7 +5,7 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use nanokimi::service::signal_changed_tasks;
-use nanokimi::store::TaskDraft;
+use nanokimi::store::{TaskDraft, TaskEdit};
 use nanokimi::types::{PauseReason, Role, TaskRunState, TaskState};
 use support::scripted_engine::Behaviour;
 use support::test_service::name;
@@ -332,5 +332,20 @@ async fn a_reminder_that_the_days_tokens_do_not_allow_is_told_as_missed() {
     );
     assert_eq!(world.runs(task).await, [TaskRunState::Failed]);
     world.silence(HOUR).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_in_the_moment_that_a_task_is_due_does_not_drop_the_run() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    let task = world.plans("family", "in 1m", "pay the rent").await;
+    world.passes(MINUTE).await;
+    let edit = TaskEdit { text: Some("pay the rent to Bob".to_owned()), ..TaskEdit::default() };
+    world.store.update_task(task, edit, world.now()).await.unwrap();
+    world.start().await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains("pay the rent to Bob"), "{}", turn.text);
+    turn.answer("Paid.");
+    assert_eq!(world.hears_in("family").await, "Kai: Paid.");
     world.ends().await;
 }
