@@ -30,7 +30,7 @@ pub use commands::{
 pub use tasks::{
     PlannedTask, planned_tasks_notice, task_condition_failed_notice, task_failed_often_notice,
     task_outcome_unknown_notice, task_over_daily_limit_notice, task_over_tokens_notice,
-    tasks_command_summary,
+    task_unreadable_notice, tasks_command_summary,
 };
 
 /// Most groups that one sentence names.

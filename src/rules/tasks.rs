@@ -297,6 +297,7 @@ pub fn paused_task_notice(rules: &Rules, task: i64, text: &str, why: PauseReason
         PauseReason::Asked => return None,
         PauseReason::Failures => notices::task_failed_often_notice(rules.lang, task, text, TASK_FAILURES_MAX),
         PauseReason::Tokens => notices::task_over_tokens_notice(rules.lang, task, text),
+        PauseReason::Unreadable => notices::task_unreadable_notice(rules.lang, task, text),
     };
     Some(rules.prefix_notice(&sentence))
 }

@@ -202,7 +202,7 @@ fn claim_due_task(connection: &Connection, task: &Task, chat: &ChatId, now: Time
         Err(error) => {
             // Such as a zone that this version's database does not have any more.
             tracing::error!(task = task.id, "Failed to read a task, which is paused: {error:#}");
-            runs::set_task_paused(connection, task.id, PauseReason::Asked, now)?;
+            runs::set_task_paused(connection, task.id, PauseReason::Unreadable, now)?;
             return Ok(false);
         }
     };
@@ -411,7 +411,7 @@ fn draft_of_task(task: &Task) -> TaskDraft {
 
 fn task_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task>> {
     let (state, why): (String, Option<String>) = (row.get("state")?, row.get("paused_why")?);
-    let why = PauseReason::ALL.into_iter().find(|reason| Some(reason.name()) == why.as_deref());
+    let why = PauseReason::ALL.into_iter().find(|reason| stored_pause_reason(*reason) == why.as_deref());
     let group: String = row.get("group_name")?;
     let task = Task {
         id: row.get("id")?,
@@ -437,6 +437,14 @@ fn task_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task>> {
         last_run: None,
     };
     Ok(Ok(task))
+}
+
+/// The word for it in the database.
+fn stored_pause_reason(why: PauseReason) -> Option<&'static str> {
+    match why {
+        PauseReason::Asked | PauseReason::Failures | PauseReason::Tokens => Some(why.name()),
+        PauseReason::Unreadable => None,
+    }
 }
 
 fn run_from_row(row: &Row<'_>) -> rusqlite::Result<Result<TaskRun>> {

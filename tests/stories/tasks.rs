@@ -349,3 +349,26 @@ async fn an_edit_in_the_moment_that_a_task_is_due_does_not_drop_the_run() {
     assert_eq!(world.hears_in("family").await, "Kai: Paid.");
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_times_cannot_be_read_is_paused_and_its_chat_told() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    let task = world.plans("family", "every 1h", "look at the oven").await;
+    let database = rusqlite::Connection::open(world.paths().database_file()).unwrap();
+    database.execute("UPDATE tasks SET zone = 'Europe/Atlantis'", []).unwrap();
+    drop(database);
+    world.start().await;
+    let said = world.hears_in("family").await;
+    assert!(
+        said.starts_with("Kai: I have paused task 1 (“look at the oven”), since I cannot read"),
+        "{said}"
+    );
+    assert_eq!(world.state(task).await, TaskState::Paused(PauseReason::Unreadable));
+    world.silence(HOUR * 3).await;
+    let edit = TaskEdit { zone: Some("Europe/Madrid".to_owned()), ..TaskEdit::default() };
+    world.store.update_task(task, edit, world.now()).await.unwrap();
+    world.store.resume_task(task, world.now()).await.unwrap();
+    world.changed_tasks();
+    world.task_done("It is off.").await;
+    world.ends().await;
+}

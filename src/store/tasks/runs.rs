@@ -7,6 +7,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::outbox::enqueue;
 use super::super::{Reply, Store, from_unix_millis, to_unix_millis};
+use super::stored_pause_reason;
 use crate::rules::Rules;
 use crate::rules::inbox::own_text_for_agent;
 use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
@@ -362,12 +363,12 @@ pub(super) fn set_task_paused(
 ) -> Result<()> {
     let told_at = match why {
         PauseReason::Asked => Some(to_unix_millis(now)),
-        PauseReason::Failures | PauseReason::Tokens => None,
+        PauseReason::Failures | PauseReason::Tokens | PauseReason::Unreadable => None,
     };
     connection
         .prepare_cached(
             "UPDATE tasks SET state = 'paused', paused_why = ?2, pause_told_at = ?3, next_at = NULL WHERE id = ?1",
         )?
-        .execute(params![id, why.name(), told_at])?;
+        .execute(params![id, stored_pause_reason(why), told_at])?;
     Ok(())
 }
