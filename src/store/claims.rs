@@ -10,6 +10,7 @@ use rusqlite::{Transaction, params};
 
 use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::sessions::{self, EngineSession, session_of_claim};
+use super::tasks::LateRuns;
 use super::waiting::{IS_TOLD_ALONE, NextClaim, newest_claimable_row, next_claim, skip_excess_context};
 use super::{RowId, Store, handover, tasks, turns};
 use crate::rules::inbox::WakeDecision;
@@ -81,7 +82,11 @@ impl Store {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             turns::release_claimed_rows(&transaction, &group.chat, now)?;
-            let Some(next) = next_claim(&transaction, &group.chat)? else { return Ok(None) };
+            tasks::skip_late_runs(&transaction, LateRuns::OfChat(&group.chat), now)?;
+            let Some(next) = next_claim(&transaction, &group.chat)? else {
+                transaction.commit()?;
+                return Ok(None);
+            };
             let session = session_of_claim(&transaction, &group.name, Some(next))?;
             let turn = turns::insert_turn(&transaction, &group.name, engine, session.context(), now)?;
             let mut claim = Claim::begin(turn, session);

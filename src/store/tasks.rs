@@ -31,9 +31,9 @@ use crate::types::{
 };
 
 pub(super) use runs::{
-    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, is_turn_of_tasks_only, lateness_of_row,
-    read_last_answer, read_only_if, read_tokens_left, record_running_run, skip_runs_of_turn,
-    stop_runs_of_chat, task_id_of_sender,
+    LateRuns, abandon_claimed_runs, fail_waiting_runs, follow_turn_end, is_turn_of_tasks_only,
+    lateness_of_row, read_last_answer, read_only_if, read_tokens_left, record_running_run, skip_late_runs,
+    skip_runs_of_turn, stop_runs_of_chat, task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.
@@ -207,6 +207,7 @@ fn claim_due_task(connection: &Connection, task: &Task, chat: &ChatId, now: Time
         }
     };
     runs::close_orphaned_runs(connection, task.id, now)?;
+    skip_late_runs(connection, LateRuns::OfTask(task.id), now)?;
     let has_open_run = runs::has_open_run(connection, task.id)?;
     let change = decide_due_task((&schedule, &zone), next_at, late, has_open_run, now);
     let Some(DueTaskChange { run, skipped, next_at }) = change else { return Ok(false) };

@@ -46,7 +46,7 @@ fn parameters() -> Value {
             "text": {"type": "string", "description": "What is to be done, complete in itself"},
             "schedule": {"type": "string"},
             "zone": {"type": "string", "description": "IANA name, such as Europe/Madrid; the install's if left out"},
-            "late": {"type": "string", "description": "If the server was off: once (default), skip, or within 2h"},
+            "late": {"type": "string", "description": "If it cannot run on time: once (default), skip, or within 2h"},
             "context": {"type": "string", "description": "group (default): this conversation; isolated: begins afresh \
                         each time and knows only its last answer, good for chores that come often"},
             "only_if": {"type": "string", "description": "A shell command that is run first, in your work folder, and \

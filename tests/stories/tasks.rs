@@ -6,7 +6,7 @@ use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use nanokimi::service::signal_changed_tasks;
 use nanokimi::store::{TaskDraft, TaskEdit};
-use nanokimi::types::{PauseReason, Role, TaskRunState, TaskState};
+use nanokimi::types::{PauseReason, Role, RunReason, TaskRunState, TaskState};
 use support::scripted_engine::Behaviour;
 use support::test_service::name;
 
@@ -332,6 +332,31 @@ async fn a_reminder_that_the_days_tokens_do_not_allow_is_told_as_missed() {
     );
     assert_eq!(world.runs(task).await, [TaskRunState::Failed]);
     world.silence(HOUR).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_trouble_has_kept_for_too_long_is_skipped_and_the_next_comes_on_time() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    let skips = world.plans_with("family", "every 2h", "say good morning", "skip").await;
+    let waits = world.plans_with("family", "at 2026-11-21 15:00", "pay the rent", "").await;
+    // Both are due, and nobody is logged in; the chat is told once.
+    assert!(world.hears_in("family").await.contains("logged in"));
+    world.silence(HOUR * 6).await;
+    let whys: Vec<_> = world.store.task_history(skips).await.unwrap().iter().map(|run| run.why).collect();
+    assert!(whys.iter().skip(1).all(|why| *why == Some(RunReason::Late)), "{whys:?}");
+    world.logs_in("a-login");
+    // The last one has just come due.
+    let turn = world.prompt().await;
+    assert_eq!(turn.text.matches("good morning").count(), 1, "{}", turn.text);
+    assert!(turn.text.contains(r#"<task id="1" time="Nov 21, 2026, 8:00 PM">"#), "{}", turn.text);
+    assert!(turn.text.contains(r#"<task id="2" late="6 h" "#), "{}", turn.text);
+    turn.answer("Good morning; paid.");
+    world.hears_until(|said| said == "Kai: Good morning; paid.").await;
+    assert_eq!(world.runs(waits).await, [TaskRunState::Answered]);
     world.ends().await;
 }
 

@@ -11,7 +11,7 @@ use super::stored_pause_reason;
 use crate::rules::Rules;
 use crate::rules::inbox::own_text_for_agent;
 use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
-use crate::schedule::{LateRule, parse_zone};
+use crate::schedule::{LateRule, ON_TIME_WITHIN, parse_zone};
 use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, TaskRunState, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
@@ -45,27 +45,56 @@ impl Store {
     pub async fn skip_runs_that_are_too_late(&self, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            let mut statement = transaction.prepare(
-                "SELECT task_runs.id, due_at, late FROM inbox INDEXED BY inbox_task_run
-                 JOIN task_runs ON task_runs.id = task_run JOIN tasks ON tasks.id = task
-                 WHERE task_run IS NOT NULL AND inbox.state = 'pending'",
-            )?;
-            let waiting = statement
-                .query_map([], |row| Ok((row.get(0)?, from_unix_millis(row.get(1)?), row.get(2)?)))?
-                .collect::<rusqlite::Result<Vec<(i64, Timestamp, String)>>>()?;
-            drop(statement);
-            for (run, due_at, late) in waiting {
-                if LateRule::parse(&late)?.allows(now.duration_since(due_at)) {
-                    continue;
-                }
-                transaction.execute("UPDATE inbox SET state = 'done' WHERE task_run = ?1", [run])?;
-                end_run(&transaction, run, RunEnd::skipped(RunReason::Late), now)?;
-            }
+            skip_late_runs(&transaction, LateRuns::All, now)?;
             transaction.commit()?;
             Ok(())
         })
         .await
     }
+}
+
+/// The runs that are looked at for being too late.
+#[derive(Clone, Copy, Debug)]
+pub enum LateRuns<'a> {
+    All,
+    OfChat(&'a ChatId),
+    OfTask(i64),
+}
+
+/// Skips the runs that wait to be told and are later by now than the rules of their tasks allow. Whatever kept
+/// them, nobody wants them any more.
+pub fn skip_late_runs(connection: &Connection, which: LateRuns<'_>, now: Timestamp) -> Result<()> {
+    let (chat, task) = match which {
+        LateRuns::All => (None, None),
+        LateRuns::OfChat(chat) => (Some(chat.as_str()), None),
+        LateRuns::OfTask(task) => (None, Some(task)),
+    };
+    let mut statement = connection.prepare_cached(
+        "SELECT task_runs.id, due_at, late FROM task_runs INDEXED BY task_runs_open
+         JOIN tasks ON tasks.id = task
+         JOIN inbox INDEXED BY inbox_task_run ON inbox.task_run = task_runs.id
+         WHERE task_runs.state IN ('due', 'running') AND inbox.state = 'pending'
+           AND (?1 IS NULL OR inbox.chat = ?1) AND (?2 IS NULL OR task = ?2)
+           AND inbox.received_at < ?3",
+    )?;
+    // When its instant was claimed, it was looked at; then its agent may have to start.
+    let looked_at = to_unix_millis(now.saturating_sub(ON_TIME_WITHIN)?);
+    let waiting = statement
+        .query_map(params![chat, task, looked_at], |row| {
+            Ok((row.get(0)?, from_unix_millis(row.get(1)?), row.get(2)?))
+        })?
+        .collect::<rusqlite::Result<Vec<(i64, Timestamp, String)>>>()?;
+    for (run, due_at, late) in waiting {
+        // One that cannot be read keeps no chat from being answered: its task is paused when it is due next.
+        if LateRule::parse(&late).unwrap_or_default().allows(now.duration_since(due_at)) {
+            continue;
+        }
+        connection
+            .prepare_cached("UPDATE inbox INDEXED BY inbox_task_run SET state = 'done' WHERE task_run = ?1")?
+            .execute([run])?;
+        end_run(connection, run, RunEnd::skipped(RunReason::Late), now)?;
+    }
+    Ok(())
 }
 
 /// Whether a run of a task waits or goes on.
