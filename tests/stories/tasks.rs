@@ -336,6 +336,23 @@ async fn a_reminder_that_the_days_tokens_do_not_allow_is_told_as_missed() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn of_a_task_that_the_days_tokens_do_not_allow_the_chat_is_told_once_a_day() {
+    let mut world = World::new(Behaviour::Held).await;
+    let task = world.plans("family", "every 10m", "look at the oven").await;
+    world.has_used("family", 900, 100).await;
+    world.limit("family", Some(1_000)).await;
+    let said = world.hears_in("family").await;
+    assert!(said.starts_with("Kai: I did not do task 1 (“look at the oven”)"), "{said}");
+    world.silence(HOUR * 11).await;
+    assert!(world.runs(task).await.iter().all(|state| *state == TaskRunState::Failed));
+    world.until("2026-11-22T00:00:00Z").await;
+    world.has_used("family", 900, 100).await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I did not do task 1"));
+    world.silence(HOUR).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_run_that_trouble_has_kept_for_too_long_is_skipped_and_the_next_comes_on_time() {
     let mut world = World::without_service(Behaviour::Held).await;
     world.forgets_the_key();

@@ -7,12 +7,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::outbox::enqueue;
 use super::super::{Reply, Store, from_unix_millis, to_unix_millis};
-use super::stored_pause_reason;
+use super::{TASK_COLUMNS, read_plan, stored_pause_reason, task_from_row};
+use crate::clock::Day;
 use crate::rules::Rules;
 use crate::rules::inbox::own_text_for_agent;
 use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
 use crate::schedule::{LateRule, ON_TIME_WITHIN, parse_zone};
-use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, TaskRunState, TurnId};
+use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, Task, TaskRunState, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
 pub(super) const TASK_SENDER: &str = "task:";
@@ -241,34 +242,52 @@ pub fn abandon_claimed_runs(connection: &Connection, chat: Option<&ChatId>, now:
 }
 
 /// Ends the runs that wait in a chat without an agent having been asked: its day's tokens are used up. That is
-/// no failure of the task. The chat is told of each. Returns how many there were.
+/// no failure of the task. The chat is told of each task once a day, and always of one that comes only once.
+/// Returns whether it was told of any.
 pub fn fail_waiting_runs(
     connection: &Connection,
     chat: &ChatId,
     rules: &Rules,
+    today: Day,
     now: Timestamp,
-) -> Result<usize> {
+) -> Result<bool> {
     let mut statement = connection.prepare_cached(
         "UPDATE inbox INDEXED BY inbox_pending SET state = 'parked'
          WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes' AND task_run IS NOT NULL RETURNING task_run",
     )?;
     let runs =
         statement.query_map([chat.as_str()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-    for run in &runs {
+    let mut is_told = false;
+    for run in runs {
+        let due_at: i64 = connection
+            .prepare_cached("SELECT due_at FROM task_runs WHERE id = ?1")?
+            .query_row([run], |row| row.get(0))?;
+        let task: Task = connection
+            .prepare_cached(&format!(
+                "SELECT {TASK_COLUMNS} FROM tasks WHERE id = (SELECT task FROM task_runs WHERE id = ?1)"
+            ))?
+            .query_row([run], task_from_row)??;
+        if !is_told_of_limit(connection, &task, today)? {
+            let zone = parse_zone(&task.zone).unwrap_or(TimeZone::UTC);
+            let notice = limited_run_notice(rules, (task.id, &task.text), from_unix_millis(due_at), &zone);
+            enqueue::enqueue_reply(connection, chat, None, &Reply::from_text(notice), now)?;
+            is_told = true;
+        }
         connection
             .prepare_cached("UPDATE task_runs SET state = 'failed', ended_at = ?2, why = ?3 WHERE id = ?1")?
             .execute(params![run, to_unix_millis(now), RunReason::DailyTokens.name()])?;
-        let (task, text, zone, due_at): (i64, String, String, i64) = connection
-            .prepare_cached(
-                "SELECT tasks.id, tasks.text, tasks.zone, due_at FROM task_runs JOIN tasks ON tasks.id = task
-                 WHERE task_runs.id = ?1",
-            )?
-            .query_row([run], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-        let zone = parse_zone(&zone).unwrap_or(TimeZone::UTC);
-        let notice = limited_run_notice(rules, (task, &text), from_unix_millis(due_at), &zone);
-        enqueue::enqueue_reply(connection, chat, None, &Reply::from_text(notice), now)?;
     }
-    Ok(runs.len())
+    Ok(is_told)
+}
+
+/// Whether the chat knows today already that this task is not done, and will come again.
+fn is_told_of_limit(connection: &Connection, task: &Task, today: Day) -> Result<bool> {
+    if read_plan(task).is_ok_and(|(schedule, _, _)| schedule.is_once()) {
+        return Ok(false);
+    }
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM task_runs WHERE task = ?1 AND why = ?2 AND ended_at >= ?3")?
+        .exists(params![task.id, RunReason::DailyTokens.name(), to_unix_millis(today.begins)])?)
 }
 
 /// Ends the runs of a chat that wait or go on, since the owner has stopped all work there. That is no failure.
