@@ -41,6 +41,18 @@ impl Store {
         .await
     }
 
+    /// Whether a turn tells a run to the agent whose task there still is.
+    pub async fn has_running_run(&self, turn: TurnId) -> Result<bool> {
+        self.with_connection(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT 1 FROM task_runs INDEXED BY task_runs_running WHERE state = 'running' AND turn = ?1",
+                )?
+                .exists([turn.0])?)
+        })
+        .await
+    }
+
     /// Skips the runs that have waited for an agent for longer than the rules of their tasks allow: at the
     /// start, before anybody is woken for them.
     pub async fn skip_runs_that_are_too_late(&self, now: Timestamp) -> Result<()> {
