@@ -378,6 +378,28 @@ async fn a_run_that_trouble_has_kept_for_too_long_is_skipped_and_the_next_comes_
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_task_that_comes_due_in_a_persons_turn_begins_after_it() {
+    let mut world = World::new(Behaviour::Held).await;
+    let task = world.plans("family", "in 1h", "look at the oven").await;
+    world.until("2026-11-21T12:59:58Z").await;
+    world.says("family", "Ana", "@Kai look for a hotel").await;
+    let turn = world.prompt().await;
+    turn.step();
+    world.passes(Duration::from_secs(10)).await;
+    assert_eq!(world.runs(task).await, [TaskRunState::Due]);
+    world.says("family", "Ana", "@Kai near the sea").await;
+    let steer = turn.request("steer").await;
+    assert!(steer.contains("near the sea") && !steer.contains("oven"), "{steer}");
+    turn.takes_steer(&steer);
+    turn.says("Found one.");
+    turn.finish();
+    assert_eq!(world.hears_in("family").await, "Kai: Found one.");
+    world.task_done("It is off.").await;
+    assert_eq!(world.runs(task).await, [TaskRunState::Answered]);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn an_edit_in_the_moment_that_a_task_is_due_does_not_drop_the_run() {
     let mut world = World::without_service(Behaviour::Held).await;
     let task = world.plans("family", "in 1m", "pay the rent").await;
