@@ -204,7 +204,12 @@ impl<C: Containers> SessionDriver<C> {
                 let finish = self.finish_for_trouble(trouble);
                 SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
             }
-            Ok(None) => SessionEvent::TurnOver(AfterTurn::Nothing),
+            Ok(None) => {
+                if let Err(error) = self.give_up_asked_compaction().await {
+                    tracing::error!("Failed to say that a summary is not made: {error:#}");
+                }
+                SessionEvent::TurnOver(AfterTurn::Nothing)
+            }
             Err(error) => {
                 tracing::error!("Failed to claim what waits: {error:#}");
                 SessionEvent::TurnOver(AfterTurn::Retry { attempt: 1 })

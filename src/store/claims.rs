@@ -120,7 +120,7 @@ impl Store {
         let group = group.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            if !sessions::is_compaction_asked(&transaction, &group.chat)? {
+            if sessions::read_open_compaction(&transaction, &group.chat)?.is_none() {
                 return Ok(None);
             }
             let turn = turns::insert_turn(&transaction, &group.name, engine, TaskContext::Group, now)?;

@@ -10,9 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::outbox::enqueue;
-use super::{OutboxChange, Reply, Store, tasks, to_unix_millis, turns};
+use super::{OutboxChange, Reply, Store, sessions, tasks, to_unix_millis, turns};
 use crate::clock::Day;
 use crate::rules::Rules;
+use crate::rules::turns::limited_compaction_notice;
 use crate::types::{Group, GroupName, TokenUsage};
 
 /// How often a chat is told that its day's tokens are used up: somebody who calls again within this has just
@@ -56,8 +57,8 @@ impl Store {
     }
 
     /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used
-    /// up: the agent reads it with the next call that it may answer. Runs of tasks have failed, of which the
-    /// chat is told. Who called is told `notice`, unless the chat was told today within
+    /// up: the agent reads it with the next call that it may answer. Runs of tasks have failed, and a summary is not
+    /// made, of which the chat is told. Who called is told `notice`, unless the chat was told today within
     /// [`LIMIT_TOLD_EVERY`].
     pub async fn skip_over_limit(
         &self,
@@ -72,6 +73,8 @@ impl Store {
             let transaction = connection.transaction()?;
             turns::release_claimed_rows(&transaction, &group.chat, now)?;
             let mut is_told = tasks::fail_waiting_runs(&transaction, &group.chat, &rules, today, now)?;
+            let summary = limited_compaction_notice(&rules);
+            is_told |= sessions::give_up_asked_compaction(&transaction, &group.chat, &summary, now)?;
             let calls = transaction
                 .prepare_cached(
                     "UPDATE inbox INDEXED BY inbox_pending SET wake = 'context'
