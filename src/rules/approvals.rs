@@ -249,6 +249,8 @@ pub fn decide_answer(
         (_, _, None) => return None,
     };
     if !approval.is_open_at(now) {
+        // What is neither yes nor no is no late answer, but something new to say.
+        verdict?;
         // A question that nobody answered in time is closed by whichever comes first: this, or the clock.
         let state = match approval.state {
             ApprovalState::Open => ApprovalState::Expired,
@@ -531,6 +533,11 @@ mod tests {
         assert_eq!(answer(&question, OwnerReply::Words("  "), NOW), None);
         let note = decide_expiry(&question, &rules()).note.unwrap();
         assert_eq!(note.wake, WakeDecision::Wakes, "somebody waits for it");
+        // Once it is over, what is no late answer is said to Kai.
+        let over = Approval { state: ApprovalState::Granted, ..question };
+        assert_eq!(answer(&over, OwnerReply::Words("And book a table there, please"), minute(60)), None);
+        let late = answer(&over, OwnerReply::Words("no"), minute(60)).unwrap();
+        assert!(late.notice.contains("over"), "{}", late.notice);
     }
 
     #[test]

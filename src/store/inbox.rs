@@ -251,7 +251,9 @@ impl<'a> Intake<'a> {
             quotes: if is_known { QuotedAuthor::Other } else { self.quoted_author(&group, quoted)? },
         };
         let edit = if is_known { None } else { self.find_earlier_edit(&group, message)? };
-        if !is_known && edit.is_none() && self.settle_owner_answer(&group, message)? {
+        // A command is one, whatever it quotes.
+        let is_command = facts.sender == SenderStanding::Owner && command.is_some();
+        if !is_known && !is_command && edit.is_none() && self.settle_owner_answer(&group, message)? {
             return Ok(());
         }
         let standing = match (facts.sender, command) {

@@ -446,3 +446,30 @@ async fn all_direct_chats_are_served_if_the_owner_wants_that() {
     assert_eq!(world.hears().await.text, "Kai: Noon.");
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn words_on_a_question_that_is_over_are_said_to_kai_and_a_command_on_an_open_one_is_a_command() {
+    let mut world = olgas_world().await;
+    world.says("family", "Ana", "@Kai which hotel?").await;
+    let turn = world.prompt().await;
+    world.calls("family", "ask_owner", json!({"question": "Which hotel?"})).await;
+    let question = world.hears().await;
+    turn.answer("I have asked Olga.");
+    assert_eq!(world.hears_in("family").await, "Kai: I have asked Olga.");
+    world.quotes("main", "Olga", "/status", &question).await;
+    let status = world.hears_in("main").await;
+    assert!(status.contains("Nothing keeps me from answering"), "{status}");
+    world.quotes("main", "Olga", "The Ritz", &question).await;
+    assert_eq!(world.hears_in("main").await, "Kai: I have passed your answer on to the group family.");
+    world.prompt().await.answer("The Ritz.");
+    assert_eq!(world.hears_in("family").await, "Kai: The Ritz.");
+
+    world.quotes("main", "Olga", "And what does it cost?", &question).await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains("And what does it cost?"), "{}", turn.text);
+    turn.answer("Too much.");
+    assert_eq!(world.hears_in("main").await, "Kai: Too much.");
+    world.quotes("main", "Olga", "yes", &question).await;
+    assert_eq!(world.hears_in("main").await, OVER);
+    world.ends().await;
+}
