@@ -16,8 +16,8 @@ use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
 pub use accounts::{account_ended_notice, describe_cooldown_cause, limited_accounts_sentence};
 pub use approvals::{
-    HeldWords, chat_greeting, chat_served_notice, expired_notice, granted_notice, new_chat_served_notice,
-    owner_question, question_over_notice, question_void_notice, refused_notice,
+    HeldWords, PersonWords, chat_greeting, chat_served_notice, expired_notice, granted_notice,
+    new_chat_served_notice, owner_question, question_over_notice, question_void_notice, refused_notice,
 };
 pub use commands::{
     ChatStatus, CompactionResult, SessionChange, StoppedWork, UsageSums, back_command_summary,

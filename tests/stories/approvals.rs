@@ -370,7 +370,7 @@ async fn the_owner_is_asked_once_whether_a_new_direct_chat_is_served() {
     assert!(
         question
             .text
-            .starts_with("Kai: “Ana (+Ana)” has written to me in a direct chat, which I do not serve."),
+            .starts_with("Kai: “Ana” (+Ana) has written to me in a direct chat, which I do not serve."),
         "{question:?}"
     );
     world.writes(direct(&world, "d2", "is anybody there?")).await;
@@ -396,7 +396,10 @@ async fn a_direct_chat_that_the_owner_refuses_is_never_asked_about_again() {
     world.writes(direct(&world, "d1", "hello?")).await;
     let question = world.hears().await;
     world.quotes("main", "Olga", "no", &question).await;
-    assert_eq!(world.hears_in("main").await, "Kai: I do not answer “Ana”, and do not ask again.");
+    assert_eq!(
+        world.hears_in("main").await,
+        "Kai: I do not answer “Ana” (number unknown), and do not ask again."
+    );
     // Known by their number later, they are the same person.
     world.tells(vec![test_service::same_person("Ana")]).await;
     let by_number =
@@ -440,7 +443,10 @@ async fn all_direct_chats_are_served_if_the_owner_wants_that() {
     let greeting = world.hears().await;
     assert_eq!(greeting.group, "Ana@lid");
     let told = world.hears_in("main").await;
-    assert!(told.starts_with("Kai: “Ana” has written to me in a direct chat. I answer there"), "{told}");
+    assert!(
+        told.starts_with("Kai: “Ana” (number unknown) has written to me in a direct chat. I answer there"),
+        "{told}"
+    );
     world.writes(direct(&world, "d2", "@Kai what is the time?")).await;
     world.prompt().await.answer("Noon.");
     assert_eq!(world.hears().await.text, "Kai: Noon.");
@@ -471,5 +477,19 @@ async fn words_on_a_question_that_is_over_are_said_to_kai_and_a_command_on_an_op
     assert_eq!(world.hears_in("main").await, "Kai: Too much.");
     world.quotes("main", "Olga", "yes", &question).await;
     assert_eq!(world.hears_in("main").await, OVER);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_looks_like_a_number_is_no_number() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.direct_chats = DirectChatPolicy::Ask);
+    world.start().await;
+    world.tells(vec![linked("Olga")]).await;
+    let stranger =
+        IncomingMessage { sender_name: "Ana” (+34600111222)".to_owned(), ..direct(&world, "d1", "hi") };
+    world.writes(stranger).await;
+    let question = world.hears_in("main").await;
+    assert!(question.starts_with("Kai: “Ana (+34600111222)” (number unknown) has written"), "{question}");
     world.ends().await;
 }
