@@ -343,7 +343,7 @@ async fn of_a_task_that_the_days_tokens_do_not_allow_the_chat_is_told_once_a_day
     world.limit("family", Some(1_000)).await;
     let said = world.hears_in("family").await;
     assert!(said.starts_with("Kai: I did not do task 1 (“look at the oven”)"), "{said}");
-    world.silence(HOUR * 11).await;
+    world.silence(HOUR * 11 + MINUTE).await;
     assert!(world.runs(task).await.iter().all(|state| *state == TaskRunState::Failed));
     world.until("2026-11-22T00:00:00Z").await;
     world.has_used("family", 900, 100).await;
