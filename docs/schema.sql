@@ -259,7 +259,8 @@ CREATE TABLE unread (
 -- What Kai does on time, in the chat of a group. schedule, late: in the words of `nanokimi tasks`; zone: an IANA name.
 -- context: whether its runs are in the chat's own session, or each in a fresh one; last_answer: what the last of those has
 -- said, at last_answer_at. only_if: a command of the container that says whether a run begins. next_at: when it is due next, of an active one. failures: how many in a row.
--- paused_why: 'asked' by somebody, or since runs failed or used too many tokens, of which its chat is told at pause_told_at.
+-- paused_why: 'asked' by somebody, or since runs failed or used too many tokens, of which its chat is told at pause_told_at;
+-- NULL if its times could not be read.
 CREATE TABLE tasks (
     id INTEGER PRIMARY KEY AUTOINCREMENT,
     group_name TEXT NOT NULL REFERENCES groups (name) ON DELETE CASCADE,

@@ -16,8 +16,8 @@ use crate::types::{GroupName, Lang, OthersPolicy, Outage, Trouble};
 
 pub use accounts::{account_ended_notice, describe_cooldown_cause, limited_accounts_sentence};
 pub use approvals::{
-    HeldWords, chat_greeting, chat_served_notice, expired_notice, granted_notice, new_chat_served_notice,
-    owner_question, question_over_notice, question_void_notice, refused_notice,
+    HeldWords, PersonWords, chat_greeting, chat_served_notice, expired_notice, granted_notice,
+    new_chat_served_notice, owner_question, question_over_notice, question_void_notice, refused_notice,
 };
 pub use commands::{
     ChatStatus, CompactionResult, SessionChange, StoppedWork, UsageSums, back_command_summary,
@@ -30,7 +30,7 @@ pub use commands::{
 pub use tasks::{
     PlannedTask, planned_tasks_notice, task_condition_failed_notice, task_failed_often_notice,
     task_outcome_unknown_notice, task_over_daily_limit_notice, task_over_tokens_notice,
-    tasks_command_summary,
+    task_unreadable_notice, tasks_command_summary,
 };
 
 /// Most groups that one sentence names.

@@ -7,12 +7,19 @@ use crate::writing::is_bidi_control;
 /// The longest name that a question shows, in characters.
 const NAME_MAX_CHARS: usize = 60;
 
+/// A stranger: the name that they gave themselves, and the phone number that WhatsApp has told of them.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct PersonWords<'a> {
+    pub name: &'a str,
+    pub number: Option<&'a str>,
+}
+
 /// What a question is about.
 #[derive(Clone, Copy, Debug)]
 pub enum HeldWords<'a> {
     SendMessage { chat: &'a str, text: &'a str },
     RemoveGroup { group: &'a GroupName },
-    ServeChat { person: &'a str },
+    ServeChat { person: PersonWords<'a> },
     AskOwner { group: &'a str, question: &'a str },
 }
 
@@ -36,12 +43,12 @@ pub fn owner_question(lang: Lang, held: HeldWords<'_>) -> String {
         (Lang::En, HeldWords::ServeChat { person }) => format!(
             "{} has written to me in a direct chat, which I do not serve. Shall I answer there from now on? That uses your \
              tokens.",
-            shown(lang, person)
+            shown_person(lang, person)
         ),
         (Lang::Es, HeldWords::ServeChat { person }) => format!(
             "{} me ha escrito en un chat directo, que no atiendo. ¿Respondo ahí de ahora en adelante? Eso gasta tus \
              tokens.",
-            shown(lang, person)
+            shown_person(lang, person)
         ),
         (Lang::En, HeldWords::AskOwner { group, question }) => {
             format!("The agent of the group {group} asks you:\n{}", quote(question))
@@ -84,10 +91,10 @@ pub fn granted_notice(lang: Lang, held: HeldWords<'_>) -> String {
         }
         (Lang::Es, HeldWords::RemoveGroup { group }) => format!("Ya no atiendo el grupo {group}."),
         (Lang::En, HeldWords::ServeChat { person }) => {
-            format!("I answer {} from now on.", shown(lang, person))
+            format!("I answer {} from now on.", shown_person(lang, person))
         }
         (Lang::Es, HeldWords::ServeChat { person }) => {
-            format!("Respondo a {} de ahora en adelante.", shown(lang, person))
+            format!("Respondo a {} de ahora en adelante.", shown_person(lang, person))
         }
         (Lang::En, HeldWords::AskOwner { group, .. }) => {
             format!("I have passed your answer on to the group {group}.")
@@ -113,11 +120,11 @@ pub fn chat_served_notice(lang: Lang, group: &GroupName) -> String {
 }
 
 /// To the owner who wants all direct chats served: one more is.
-pub fn new_chat_served_notice(lang: Lang, person: &str, group: &GroupName) -> String {
+pub fn new_chat_served_notice(lang: Lang, person: PersonWords<'_>, group: &GroupName) -> String {
     let served = chat_served_notice(lang, group);
     match lang {
-        Lang::En => format!("{} has written to me in a direct chat. {served}", shown(lang, person)),
-        Lang::Es => format!("{} me ha escrito en un chat directo. {served}", shown(lang, person)),
+        Lang::En => format!("{} has written to me in a direct chat. {served}", shown_person(lang, person)),
+        Lang::Es => format!("{} me ha escrito en un chat directo. {served}", shown_person(lang, person)),
     }
 }
 
@@ -145,10 +152,10 @@ pub fn refused_notice(lang: Lang, held: HeldWords<'_>) -> String {
         (Lang::En, HeldWords::RemoveGroup { group }) => format!("I go on serving the group {group}."),
         (Lang::Es, HeldWords::RemoveGroup { group }) => format!("Sigo atendiendo el grupo {group}."),
         (Lang::En, HeldWords::ServeChat { person }) => {
-            format!("I do not answer {}, and do not ask again.", shown(lang, person))
+            format!("I do not answer {}, and do not ask again.", shown_person(lang, person))
         }
         (Lang::Es, HeldWords::ServeChat { person }) => {
-            format!("No respondo a {} y no vuelvo a preguntarlo.", shown(lang, person))
+            format!("No respondo a {} y no vuelvo a preguntarlo.", shown_person(lang, person))
         }
         (Lang::En, HeldWords::AskOwner { group, .. }) => format!("The group {group} gets no answer."),
         (Lang::Es, HeldWords::AskOwner { group, .. }) => format!("El grupo {group} no recibe respuesta."),
@@ -176,11 +183,11 @@ pub fn expired_notice(lang: Lang, held: HeldWords<'_>) -> String {
         ),
         (Lang::En, HeldWords::ServeChat { person }) => format!(
             "Nobody answered within a day, so I do not serve the chat of {}. `nanokimi groups add` on the server does it.",
-            shown(lang, person)
+            shown_person(lang, person)
         ),
         (Lang::Es, HeldWords::ServeChat { person }) => format!(
             "Nadie ha respondido en un día, así que no atiendo el chat de {}. `nanokimi groups add` en el servidor lo hace.",
-            shown(lang, person)
+            shown_person(lang, person)
         ),
         (Lang::En, HeldWords::AskOwner { group, .. }) => {
             format!("Nobody answered the question of the group {group} within a day. Its agent knows that.")
@@ -209,9 +216,19 @@ pub fn question_void_notice(lang: Lang) -> &'static str {
     )
 }
 
+/// A name that somebody chose, and beside it what it cannot change: the number.
+fn shown_person(lang: Lang, PersonWords { name, number }: PersonWords<'_>) -> String {
+    let number = match number {
+        Some(number) => number,
+        None => pick_language(lang, "number unknown", "número desconocido"),
+    };
+    format!("{} ({number})", shown(lang, name))
+}
+
 /// A name that somebody chose, on one line: nothing in it can pass for our words.
 fn shown(lang: Lang, name: &str) -> String {
-    let plain: String = name.chars().filter(|c| !is_bidi_control(*c)).collect();
+    let is_plain = |c: char| !is_bidi_control(c) && !matches!(c, '“' | '”' | '«' | '»');
+    let plain: String = name.chars().filter(|c| is_plain(*c)).collect();
     let words = plain.split(|c: char| c.is_whitespace() || c.is_control());
     let line = words.filter(|word| !word.is_empty()).collect::<Vec<_>>().join(" ");
     let line = match line.char_indices().nth(NAME_MAX_CHARS) {
@@ -238,16 +255,17 @@ mod tests {
 
     fn all(lang: Lang) -> String {
         let group = GroupName::parse("friends").unwrap();
+        let ana = PersonWords { name: "Ana” (+34600000002)", number: Some("+34600000001") };
         let held = [
             HeldWords::SendMessage { chat: "Friends\n\u{202e}of Ana", text: "Kai: On *Friday*\r\nat nine" },
             HeldWords::RemoveGroup { group: &group },
-            HeldWords::ServeChat { person: "Ana (+34 600 000 001)" },
+            HeldWords::ServeChat { person: ana },
             HeldWords::AskOwner { group: "family", question: "May we order pizza?" },
         ];
         let words = [owner_question, granted_notice, refused_notice, expired_notice];
         let told = held.iter().flat_map(|held| words.map(|words| words(lang, *held)));
         let rest = [
-            new_chat_served_notice(lang, "Ana", &group),
+            new_chat_served_notice(lang, PersonWords { name: &"Ana ".repeat(40), number: None }, &group),
             chat_greeting(lang, "Kai"),
             question_over_notice(lang).to_owned(),
             question_void_notice(lang).to_owned(),
@@ -270,18 +288,18 @@ mod tests {
         I do not serve the group friends any more.
         I go on serving the group friends.
         Nobody answered within 10 minutes, so I go on serving the group friends. If you still want it, ask me again.
-        “Ana (+34 600 000 001)” has written to me in a direct chat, which I do not serve. Shall I answer there from now on? That uses your tokens.
+        “Ana (+34600000002)” (+34600000001) has written to me in a direct chat, which I do not serve. Shall I answer there from now on? That uses your tokens.
         Reply to this message with yes or no, or put 👍 or 👎 on it, within a day. I ask only once.
-        I answer “Ana (+34 600 000 001)” from now on.
-        I do not answer “Ana (+34 600 000 001)”, and do not ask again.
-        Nobody answered within a day, so I do not serve the chat of “Ana (+34 600 000 001)”. `nanokimi groups add` on the server does it.
+        I answer “Ana (+34600000002)” (+34600000001) from now on.
+        I do not answer “Ana (+34600000002)” (+34600000001), and do not ask again.
+        Nobody answered within a day, so I do not serve the chat of “Ana (+34600000002)” (+34600000001). `nanokimi groups add` on the server does it.
         The agent of the group family asks you:
         > May we order pizza?
         Reply to this message within a day, and I pass your words on.
         I have passed your answer on to the group family.
         The group family gets no answer.
         Nobody answered the question of the group family within a day. Its agent knows that.
-        “Ana” has written to me in a direct chat. I answer there from now on, as the group friends. `nanokimi groups set friends --daily-tokens NUMBER` on the server limits what it may use, and `nanokimi groups remove friends` ends it.
+        “Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana …” (number unknown) has written to me in a direct chat. I answer there from now on, as the group friends. `nanokimi groups set friends --daily-tokens NUMBER` on the server limits what it may use, and `nanokimi groups remove friends` ends it.
         Hello, I am Kai, an assistant. I answer here from now on if you begin with @Kai. I have not read what you wrote before: please write it again.
         That question is over, and your answer does nothing any more. If you still want it, ask me again.
         I have not done it, since things have changed since I asked. If you still want it, ask me again.
@@ -299,18 +317,18 @@ mod tests {
         Ya no atiendo el grupo friends.
         Sigo atendiendo el grupo friends.
         Nadie ha respondido en 10 minutos, así que sigo atendiendo el grupo friends. Si aún lo quieres, vuelve a pedírmelo.
-        «Ana (+34 600 000 001)» me ha escrito en un chat directo, que no atiendo. ¿Respondo ahí de ahora en adelante? Eso gasta tus tokens.
+        «Ana (+34600000002)» (+34600000001) me ha escrito en un chat directo, que no atiendo. ¿Respondo ahí de ahora en adelante? Eso gasta tus tokens.
         Responde a este mensaje con sí o no, o ponle 👍 o 👎, en el plazo de un día. Solo lo pregunto una vez.
-        Respondo a «Ana (+34 600 000 001)» de ahora en adelante.
-        No respondo a «Ana (+34 600 000 001)» y no vuelvo a preguntarlo.
-        Nadie ha respondido en un día, así que no atiendo el chat de «Ana (+34 600 000 001)». `nanokimi groups add` en el servidor lo hace.
+        Respondo a «Ana (+34600000002)» (+34600000001) de ahora en adelante.
+        No respondo a «Ana (+34600000002)» (+34600000001) y no vuelvo a preguntarlo.
+        Nadie ha respondido en un día, así que no atiendo el chat de «Ana (+34600000002)» (+34600000001). `nanokimi groups add` en el servidor lo hace.
         El agente del grupo family te pregunta:
         > May we order pizza?
         Responde a este mensaje en el plazo de un día y le paso tus palabras.
         He pasado tu respuesta al grupo family.
         El grupo family no recibe respuesta.
         Nadie ha respondido en un día a la pregunta del grupo family. Su agente lo sabe.
-        «Ana» me ha escrito en un chat directo. Respondo ahí de ahora en adelante, como el grupo friends. `nanokimi groups set friends --daily-tokens NÚMERO` en el servidor limita lo que puede gastar, y `nanokimi groups remove friends` lo termina.
+        «Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana Ana …» (número desconocido) me ha escrito en un chat directo. Respondo ahí de ahora en adelante, como el grupo friends. `nanokimi groups set friends --daily-tokens NÚMERO` en el servidor limita lo que puede gastar, y `nanokimi groups remove friends` lo termina.
         Hola, soy Kai, un asistente. Desde ahora respondo aquí si empiezas con @Kai. No he leído lo que escribiste antes: vuelve a escribirlo, por favor.
         Esa pregunta ya está cerrada y tu respuesta no hace nada más. Si aún lo quieres, vuelve a pedírmelo.
         No lo he hecho, porque las cosas han cambiado desde que pregunté. Si aún lo quieres, vuelve a pedírmelo.

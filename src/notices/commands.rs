@@ -274,6 +274,8 @@ pub enum CompactionResult {
     Done,
     NothingThere,
     Failed,
+    /// The chat's tokens of the day are used up.
+    OverDailyLimit,
 }
 
 /// To the chat in which `/compact` was given, once it is done.
@@ -292,6 +294,12 @@ pub fn compaction_over_notice(lang: Lang, result: CompactionResult) -> &'static 
              /new begins another conversation.",
             "No he podido resumir esta conversación, y la recuerdo entera como antes. Vuelve a probar /compactar más tarde; \
              /nuevo empieza otra conversación.",
+        ),
+        CompactionResult::OverDailyLimit => (
+            "I do not put this conversation into a summary, as my tokens of today for this chat are used up. Try /compact \
+             again tomorrow.",
+            "No resumo esta conversación, porque mis tokens de hoy para este chat se han agotado. Vuelve a probar \
+             /compactar mañana.",
         ),
     };
     pick_language(lang, en, es)

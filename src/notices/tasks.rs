@@ -96,6 +96,8 @@ fn describe_pause(lang: Lang, why: PauseReason, failures: u32) -> String {
         (Lang::En, PauseReason::Asked) => "paused".to_owned(),
         (Lang::En, PauseReason::Failures) => format!("paused, since it has failed {failures} times in a row"),
         (Lang::En, PauseReason::Tokens) => "paused, since it used more tokens than it may".to_owned(),
+        (Lang::En, PauseReason::Unreadable) => "paused, since I cannot read when it runs".to_owned(),
+        (Lang::Es, PauseReason::Unreadable) => "en pausa, porque no puedo leer cuándo toca".to_owned(),
         (Lang::Es, PauseReason::Asked) => "en pausa".to_owned(),
         (Lang::Es, PauseReason::Failures) => format!("en pausa, porque ha fallado {failures} veces seguidas"),
         (Lang::Es, PauseReason::Tokens) => "en pausa, porque ha usado más tokens de los que puede".to_owned(),
@@ -168,6 +170,23 @@ pub fn task_over_tokens_notice(lang: Lang, task: i64, text: &str) -> String {
     }
 }
 
+/// A task was paused since its schedule, its zone or its rule for late runs cannot be read.
+pub fn task_unreadable_notice(lang: Lang, task: i64, text: &str) -> String {
+    let text = shorten_text(text);
+    match lang {
+        Lang::En => format!(
+            "I have paused task {task} (“{text}”), since I cannot read any more when it runs. `nanokimi tasks show {task}` \
+             on the server shows what is kept; `nanokimi tasks edit {task}` with --schedule, --zone and --late says it anew, \
+             and `nanokimi tasks resume {task}` goes on with it."
+        ),
+        Lang::Es => format!(
+            "He puesto en pausa la tarea {task} («{text}»), porque ya no puedo leer cuándo toca. \
+             `nanokimi tasks show {task}` en el servidor muestra lo guardado; `nanokimi tasks edit {task}` con --schedule, \
+             --zone y --late lo dice de nuevo, y `nanokimi tasks resume {task}` la reanuda."
+        ),
+    }
+}
+
 /// A run was not begun, as the tokens of the day are used up.
 pub fn task_over_daily_limit_notice(
     lang: Lang,
@@ -227,6 +246,7 @@ mod tests {
         [
             task_failed_often_notice(lang, 7, text, 5),
             task_over_tokens_notice(lang, 7, &"long ".repeat(40)),
+            task_unreadable_notice(lang, 7, text),
             task_outcome_unknown_notice(lang, 7, text, due, &madrid),
             task_over_daily_limit_notice(lang, 7, text, due, &madrid),
             task_condition_failed_notice(lang, 7, text, RunReason::ConditionFailed, 60),
@@ -240,6 +260,7 @@ mod tests {
         insta::assert_snapshot!(all(Lang::En), @"
         Task 7 (“water the plants on the balcony”) has failed 5 times in a row, so I have paused it. When the cause is mended, `nanokimi tasks resume 7` on the server goes on with it.
         Task 7 (“long long long long long long long long long long long long…”) used more tokens than one run of it may, so I have paused it. `nanokimi tasks edit 7 --max-tokens NUMBER` on the server changes the limit, and `nanokimi tasks resume 7` goes on with it.
+        I have paused task 7 (“water the plants on the balcony”), since I cannot read any more when it runs. `nanokimi tasks show 7` on the server shows what is kept; `nanokimi tasks edit 7` with --schedule, --zone and --late says it anew, and `nanokimi tasks resume 7` goes on with it.
         I was interrupted during task 7 (“water the plants on the balcony”) of Tue 1 Dec 09:00 Europe/Madrid, and cannot say how far it came. I do not repeat it by myself.
         I did not do task 7 (“water the plants on the balcony”) of Tue 1 Dec 09:00 Europe/Madrid: today's tokens of this chat are used up. It is not made up for.
         I did not do task 7 (“water the plants on the balcony”): the command that says whether there is something to do could not be run. `nanokimi tasks edit 7 --only-if 'COMMAND'` on the server changes it; you can ask me for that, too.
@@ -248,6 +269,7 @@ mod tests {
         insta::assert_snapshot!(all(Lang::Es), @"
         La tarea 7 («water the plants on the balcony») ha fallado 5 veces seguidas, así que la he puesto en pausa. Cuando se haya arreglado la causa, `nanokimi tasks resume 7` en el servidor la reanuda.
         La tarea 7 («long long long long long long long long long long long long…») ha usado más tokens de los que puede usar cada vez, así que la he puesto en pausa. `nanokimi tasks edit 7 --max-tokens NÚMERO` en el servidor cambia el límite, y `nanokimi tasks resume 7` la reanuda.
+        He puesto en pausa la tarea 7 («water the plants on the balcony»), porque ya no puedo leer cuándo toca. `nanokimi tasks show 7` en el servidor muestra lo guardado; `nanokimi tasks edit 7` con --schedule, --zone y --late lo dice de nuevo, y `nanokimi tasks resume 7` la reanuda.
         Se me ha interrumpido durante la tarea 7 («water the plants on the balcony») de mar 1 dic 09:00 Europe/Madrid, y no sé hasta dónde ha llegado. No la repito por mi cuenta.
         No he hecho la tarea 7 («water the plants on the balcony») de mar 1 dic 09:00 Europe/Madrid: los tokens de hoy de este chat se han agotado. No se recupera.
         No he hecho la tarea 7 («water the plants on the balcony»): el comando que dice si hay algo que hacer no se ha podido ejecutar. `nanokimi tasks edit 7 --only-if 'COMANDO'` en el servidor lo cambia; también me lo puedes pedir.

@@ -8,7 +8,7 @@
 use jiff::{SignedDuration, Timestamp};
 
 use super::{Rules, absence};
-use crate::notices::{self, HeldWords};
+use crate::notices::{self, HeldWords, PersonWords};
 use crate::router::{SenderStanding, WakeDecision};
 use crate::types::{ChatId, Forwarded, Group, GroupName, IncomingMessage, Role};
 
@@ -27,6 +27,8 @@ const QUESTION_OPEN_FOR: SignedDuration = SignedDuration::from_hours(24);
 const CLOCK_SET_BACK: SignedDuration = SignedDuration::from_mins(1);
 /// What the tones of skin do to a thumb, and the mark that makes an emoji of a sign.
 const EMOJI_MARKS: [char; 6] = ['\u{1f3fb}', '\u{1f3fc}', '\u{1f3fd}', '\u{1f3fe}', '\u{1f3ff}', '\u{fe0f}'];
+/// What stands in the place of a phone number that WhatsApp has not told.
+const UNKNOWN_NUMBER: &str = "?";
 /// Characters of a question that a sentence repeats.
 const QUESTION_TOLD_CHARS: usize = 80;
 
@@ -56,7 +58,7 @@ impl HeldAction {
         match self {
             Self::SendMessage { text, .. } => HeldWords::SendMessage { chat: about, text },
             Self::RemoveGroup { group, .. } => HeldWords::RemoveGroup { group },
-            Self::ServeChat { .. } => HeldWords::ServeChat { person: about },
+            Self::ServeChat { .. } => HeldWords::ServeChat { person: read_person(about) },
             Self::AskOwner { question } => {
                 HeldWords::AskOwner { group: asker.map_or("", GroupName::as_str), question }
             }
@@ -249,6 +251,8 @@ pub fn decide_answer(
         (_, _, None) => return None,
     };
     if !approval.is_open_at(now) {
+        // What is neither yes nor no is no late answer, but something new to say.
+        verdict?;
         // A question that nobody answered in time is closed by whichever comes first: this, or the clock.
         let state = match approval.state {
             ApprovalState::Open => ApprovalState::Expired,
@@ -315,24 +319,31 @@ pub fn serve_chat(chat: &ChatId, name: GroupName, rules: &Rules) -> ApprovalEffe
 
 /// What the owner is told if all direct chats are served, and this one is from now on.
 pub fn served_chat_notice(rules: &Rules, person: &str, name: &GroupName) -> String {
-    rules.prefix_notice(&notices::new_chat_served_notice(rules.lang, person, name))
+    rules.prefix_notice(&notices::new_chat_served_notice(rules.lang, read_person(person), name))
 }
 
-/// A person as the owner knows them: by the name that they gave themselves, and by their phone number, if it is
-/// known.
+/// A person as a question keeps them: the phone number that WhatsApp has told, or `?`, and then the name that they
+/// gave themselves, which can be anything. [`read_person`] takes them apart.
 pub fn describe_person(name: &str, number: Option<&str>) -> String {
-    match (name.trim(), number) {
-        ("", None) => "?".to_owned(),
-        ("", Some(number)) => format!("+{number}"),
-        (name, None) => name.to_owned(),
-        (name, Some(number)) => format!("{name} (+{number})"),
+    let number = number.map_or_else(|| UNKNOWN_NUMBER.to_owned(), |number| format!("+{number}"));
+    format!("{number} {}", name.trim()).trim_end().to_owned()
+}
+
+/// The person that [`describe_person`] has written. What an earlier version has written is a name.
+fn read_person(person: &str) -> PersonWords<'_> {
+    let (number, name) = person.split_once(' ').unwrap_or((person, ""));
+    match number {
+        UNKNOWN_NUMBER => PersonWords { name, number: None },
+        number if number.starts_with('+') => PersonWords { name, number: Some(number) },
+        _ => PersonWords { name: person, number: None },
     }
 }
 
 /// The name of the group that a direct chat becomes: after its person, as [`describe_person`] has them, with the
 /// number of the question. So no group had it before, whose folder might still be there.
 pub fn direct_chat_group_name(person: &str, question: i64) -> Option<GroupName> {
-    let name = person.rsplit_once(" (+").map_or(person, |(name, _)| name).to_lowercase();
+    let PersonWords { name, number } = read_person(person);
+    let name = if name.is_empty() { number.unwrap_or_default() } else { name }.to_lowercase();
     let plain: String = name.chars().filter(char::is_ascii_alphanumeric).take(20).collect();
     let stem = if plain.is_empty() { "chat" } else { plain.as_str() };
     GroupName::parse(&format!("{stem}-{question}")).ok()
@@ -376,6 +387,8 @@ fn note_for_agent(approval: &Approval, state: ApprovalState, words: &str) -> Opt
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::super::tests::rules;
     use super::*;
 
@@ -531,16 +544,33 @@ mod tests {
         assert_eq!(answer(&question, OwnerReply::Words("  "), NOW), None);
         let note = decide_expiry(&question, &rules()).note.unwrap();
         assert_eq!(note.wake, WakeDecision::Wakes, "somebody waits for it");
+        // Once it is over, what is no late answer is said to Kai.
+        let over = Approval { state: ApprovalState::Granted, ..question };
+        assert_eq!(answer(&over, OwnerReply::Words("And book a table there, please"), minute(60)), None);
+        let late = answer(&over, OwnerReply::Words("no"), minute(60)).unwrap();
+        assert!(late.notice.contains("over"), "{}", late.notice);
+    }
+
+    proptest! {
+        /// Whatever somebody calls themselves, the number is the one that WhatsApp has told.
+        #[test]
+        fn a_name_is_no_number(name in "[+?0-9 ()a-zé”»]{0,20}", number in prop::option::of("[0-9]{5,12}")) {
+            let person = describe_person(&name, number.as_deref());
+            let read = read_person(&person);
+            prop_assert_eq!(read.name, name.trim());
+            let told = number.map(|number| format!("+{number}"));
+            prop_assert_eq!(read.number, told.as_deref());
+        }
     }
 
     #[test]
     fn a_direct_chats_group_is_named_after_its_person() {
-        assert_eq!(describe_person(" Ana ", Some("34600")), "Ana (+34600)");
-        assert_eq!(describe_person("", Some("34600")), "+34600");
         for (person, expected) in [
             ("Ana", "ana-7"),
-            ("Ana (+34600000001)", "ana-7"),
+            ("? Ana", "ana-7"),
+            ("+34600000001 Ana", "ana-7"),
             ("+34600000001", "34600000001-7"),
+            ("?", "chat-7"),
             ("Ana María López Fernández de la Vega", "anamaralpezfernndezd-7"),
             ("../../etc", "etc-7"),
             ("安娜", "chat-7"),

@@ -34,6 +34,9 @@ const SECRET_NAMES: [&str; 17] = [
     ".secret",
 ];
 
+/// Files of many projects that are called like secrets and hold none.
+const HARMLESS_FILES: [&str; 4] = [".dockerignore", ".env.example", ".env.sample", ".env.template"];
+
 /// Places of the kernel, and of the sockets of programs such as Docker.
 const SYSTEM_PLACES: [&str; 5] = ["/proc", "/sys", "/dev", "/run", "/var/run"];
 
@@ -220,7 +223,11 @@ fn secret_name_in(path: &Path, allowlist: &FolderAllowlist) -> Option<String> {
 
 /// Whether something that lies in a folder is called as secrets are.
 fn is_secret_file(entry: &str, allowlist: &FolderAllowlist) -> bool {
-    refused_names(allowlist).any(|name| entry.eq_ignore_ascii_case(name))
+    let entry = entry.to_lowercase();
+    let is_harmless = HARMLESS_FILES.contains(&entry.as_str());
+    let mut secrets = SECRET_NAMES.into_iter().filter(|_| !is_harmless);
+    secrets.any(|name| entry.contains(name))
+        || allowlist.blocked_patterns.iter().any(|name| entry.contains(&name.to_lowercase()))
 }
 
 fn refused_names(allowlist: &FolderAllowlist) -> impl Iterator<Item = &str> {
@@ -322,10 +329,16 @@ mod tests {
             let refused = decide(&folder(&place, MountAccess::ReadOnly), Role::Main, Some(&allowlist()));
             assert!(matches!(refused, Err(FolderRefusal::SecretName(_))), "{place}: {refused:?}");
         }
-        let mut with_key = folder("/home/u/projects/web", MountAccess::ReadOnly);
-        with_key.entries = vec!["src".to_owned(), ".env".to_owned()];
-        let refused = decide(&with_key, Role::Main, Some(&allowlist()));
-        assert_eq!(refused, Err(FolderRefusal::HoldsSecret(".env".to_owned())));
+        let mut project = folder("/home/u/projects/web", MountAccess::ReadOnly);
+        for name in [".env", ".Env.local", "credentials.json", "my_private_key.pem", "id_rsa.pub", ".docker"]
+        {
+            project.entries = vec!["src".to_owned(), name.to_owned()];
+            let refused = decide(&project, Role::Main, Some(&allowlist()));
+            assert_eq!(refused, Err(FolderRefusal::HoldsSecret(name.to_owned())));
+        }
+        project.entries =
+            ["src", ".dockerignore", ".env.example", "environment.md"].map(str::to_owned).into();
+        assert!(decide(&project, Role::Main, Some(&allowlist())).is_ok());
         let more = FolderAllowlist { blocked_patterns: vec!["tax".to_owned()], ..allowlist() };
         let refused = decide(&folder("/srv/shared/Taxes", MountAccess::ReadOnly), Role::Main, Some(&more));
         assert_eq!(refused, Err(FolderRefusal::SecretName("Taxes".to_owned())));

@@ -146,19 +146,48 @@ pub fn check_task(draft: &TaskDraft, home: &TimeZone, now: Timestamp) -> Result<
     let base = ScheduleBase { now, zone: &zone };
     let schedule = Schedule::parse(&draft.schedule, base).map_err(unreadable)?;
     let next_at = schedule.next_after(now, &zone).ok_or(TaskRefusal::Past)?;
-    let (text, max_tokens) = (text.to_owned(), draft.max_tokens);
+    // More than the database can hold is no limit that is ever reached.
+    let max_tokens = draft.max_tokens.map(|tokens| tokens.min(i64::MAX.cast_unsigned()));
+    let text = text.to_owned();
     Ok(CheckedTask { text, schedule, zone, late, context, only_if, max_tokens, next_at })
 }
 
+/// Reads what somebody changes of a task that is due next at `next_at`. That stays, even if it is due by now and
+/// nobody has begun, unless the change is about when the task runs.
+///
+/// # Errors
+/// As [`check_task`].
+pub fn check_task_edit(
+    known: &TaskDraft,
+    next_at: Option<Timestamp>,
+    edit: &TaskEdit,
+    now: Timestamp,
+) -> Result<CheckedTask, TaskRefusal> {
+    let draft = apply_task_edit(known, edit);
+    let is_same_plan = draft.schedule == known.schedule && draft.zone == known.zone;
+    match next_at.filter(|_| is_same_plan) {
+        None => check_task(&draft, &TimeZone::UTC, now),
+        Some(next_at) => {
+            let before = next_at.saturating_sub(SignedDuration::from_secs(1)).unwrap_or(next_at);
+            let checked = check_task(&draft, &TimeZone::UTC, now.min(before))?;
+            Ok(CheckedTask { next_at, ..checked })
+        }
+    }
+}
+
 /// What a task would be like after a change.
-pub fn apply_task_edit(known: &TaskDraft, edit: &TaskEdit) -> TaskDraft {
+fn apply_task_edit(known: &TaskDraft, edit: &TaskEdit) -> TaskDraft {
     let TaskEdit { text, schedule, zone, late, context, only_if, max_tokens } = edit.clone();
+    // An empty word is no choice: of a new task it would mean what is usual, not what this one has.
+    let chosen = |word: Option<String>, known: &String| {
+        word.filter(|word| !word.trim().is_empty()).unwrap_or_else(|| known.clone())
+    };
     TaskDraft {
         text: text.unwrap_or_else(|| known.text.clone()),
         schedule: schedule.unwrap_or_else(|| known.schedule.clone()),
-        zone: zone.unwrap_or_else(|| known.zone.clone()),
-        late: late.unwrap_or_else(|| known.late.clone()),
-        context: context.unwrap_or_else(|| known.context.clone()),
+        zone: chosen(zone, &known.zone),
+        late: chosen(late, &known.late),
+        context: chosen(context, &known.context),
         only_if: only_if.unwrap_or_else(|| known.only_if.clone()),
         max_tokens: max_tokens.unwrap_or(known.max_tokens),
     }
@@ -268,6 +297,7 @@ pub fn paused_task_notice(rules: &Rules, task: i64, text: &str, why: PauseReason
         PauseReason::Asked => return None,
         PauseReason::Failures => notices::task_failed_often_notice(rules.lang, task, text, TASK_FAILURES_MAX),
         PauseReason::Tokens => notices::task_over_tokens_notice(rules.lang, task, text),
+        PauseReason::Unreadable => notices::task_unreadable_notice(rules.lang, task, text),
     };
     Some(rules.prefix_notice(&sentence))
 }
@@ -316,6 +346,30 @@ mod tests {
 
     fn check(draft: &TaskDraft) -> Result<CheckedTask, TaskRefusal> {
         check_task(draft, &TimeZone::get("Europe/Madrid").unwrap(), at("2026-11-30T15:00:00Z"))
+    }
+
+    #[test]
+    fn an_edit_changes_what_it_says_and_keeps_the_rest() {
+        let known = TaskDraft {
+            zone: "Asia/Tokyo".to_owned(),
+            late: "skip".to_owned(),
+            context: "isolated".to_owned(),
+            only_if: "true".to_owned(),
+            max_tokens: Some(7),
+            ..draft("cron 0 9 * * *")
+        };
+        let nothing = || Some(String::new());
+        let empty = TaskEdit { zone: nothing(), late: nothing(), context: nothing(), ..TaskEdit::default() };
+        assert_eq!(apply_task_edit(&known, &empty), known);
+        let (now, due) = (at("2026-11-30T15:00:00Z"), at("2026-11-30T00:00:00Z"));
+        let next_at = |edit: &TaskEdit| check_task_edit(&known, Some(due), edit, now).unwrap().next_at;
+        let text = TaskEdit { text: Some("feed the cat".to_owned()), ..TaskEdit::default() };
+        assert_eq!((next_at(&text), next_at(&empty)), (due, due), "it is due and nobody has begun");
+        let zone = TaskEdit { zone: Some("UTC".to_owned()), ..TaskEdit::default() };
+        assert_eq!(next_at(&zone), at("2026-12-01T09:00:00Z"));
+        let most = TaskEdit { max_tokens: Some(Some(u64::MAX)), ..TaskEdit::default() };
+        let checked = check_task_edit(&known, Some(due), &most, now).unwrap();
+        assert_eq!(checked.max_tokens, Some(i64::MAX.cast_unsigned()));
     }
 
     #[test]

@@ -1,5 +1,7 @@
 //! What happens with the messages of a turn when it ends, and when its chat is answered next.
 
+use super::Rules;
+use crate::notices::{self, CompactionResult};
 use crate::types::Outage;
 
 /// How often a message is tried before it is parked and the chat is told.
@@ -51,6 +53,11 @@ impl PendingAfterTurn {
     pub fn from_next(has_next: bool) -> Self {
         if has_next { Self::MorePending } else { Self::NothingPending }
     }
+}
+
+/// The sentence for a chat whose session is not put into a summary, since its tokens of the day are used up.
+pub fn limited_compaction_notice(rules: &Rules) -> String {
+    rules.prefix_notice(notices::compaction_over_notice(rules.lang, CompactionResult::OverDailyLimit))
 }
 
 /// What is known of a turn when it ends.

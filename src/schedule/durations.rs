@@ -18,6 +18,9 @@ const UNITS: [(&str, &[&str], i64); 5] = [
 /// It is none, or it is nothing at all; says what is accepted.
 pub fn parse_duration(text: &str) -> Result<SignedDuration> {
     match read_seconds(text) {
+        Some(_) if has_capital_m(text) => {
+            bail!("{text:?} may mean minutes or months; write 1m for a minute, and days or weeks for months")
+        }
         Some(seconds) if seconds > 0 => Ok(SignedDuration::from_secs(seconds)),
         Some(_) | None => {
             bail!(
@@ -25,6 +28,11 @@ pub fn parse_duration(text: &str) -> Result<SignedDuration> {
             )
         }
     }
+}
+
+/// Whether a unit is a capital M alone, as people write months.
+fn has_capital_m(text: &str) -> bool {
+    text.split(|c: char| !c.is_ascii_alphabetic()).any(|unit| unit == "M")
 }
 
 fn read_seconds(text: &str) -> Option<i64> {
@@ -78,6 +86,10 @@ mod tests {
             ("45s", 45),
         ] {
             assert_eq!(parse_duration(text).unwrap(), SignedDuration::from_secs(seconds), "{text}");
+        }
+        for month in ["1M", "1 M", "1h30M"] {
+            let error = parse_duration(month).unwrap_err().to_string();
+            assert!(error.contains("minutes or months"), "{month}: {error}");
         }
         for bad in [
             "",

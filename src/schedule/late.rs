@@ -31,11 +31,13 @@ impl LateRule {
     /// # Errors
     /// It is no rule; says what is accepted.
     pub fn parse(text: &str) -> Result<Self> {
-        let words = text.trim().to_ascii_lowercase();
-        match words.split_once(char::is_whitespace) {
-            None if words == "skip" => Ok(Self::Skip),
-            None if words == "once" => Ok(Self::Once),
-            Some(("within", duration)) => Ok(Self::Within(parse_duration(duration)?)),
+        let text = text.trim();
+        match text.split_once(char::is_whitespace) {
+            None if text.eq_ignore_ascii_case("skip") => Ok(Self::Skip),
+            None if text.eq_ignore_ascii_case("once") => Ok(Self::Once),
+            Some((word, duration)) if word.eq_ignore_ascii_case("within") => {
+                Ok(Self::Within(parse_duration(duration)?))
+            }
             Some(_) | None => {
                 bail!("{text:?} is not a rule for late runs; write \"skip\", \"once\" or \"within 2h\"")
             }

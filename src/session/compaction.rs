@@ -2,19 +2,22 @@
 //! messages.
 //!
 //! It is noted in the database until the chat is told how it has ended. So a stop, a kill or a lost container
-//! leaves it to the next engine. If the engine tries and cannot, the chat is told, and it is not tried again
-//! by itself. What is written meanwhile is answered after it. Its tokens count as those of any turn.
+//! leaves it to the next engine. If the engine tries and cannot, or if there is none, the chat is told, and it is not
+//! tried again by itself. What is written meanwhile is answered after it. Its tokens count as those of any turn.
 
+use anyhow::Result;
 use tokio::time::Instant;
 
+use super::context::SessionContext;
 use super::driver::SessionDriver;
 use super::machine::SessionEvent;
 use super::progress::ProgressSchedule;
+use super::settings::Settings;
 use super::turn::Turn;
 use crate::agent::{CompactionEnd, Request};
 use crate::container::Containers;
 use crate::notices::{self, CompactionResult};
-use crate::store::{Reply, TurnOutcome};
+use crate::store::{OutboxChange, Reply, TurnOutcome};
 use crate::types::{Group, TurnId};
 
 impl<C: Containers> SessionDriver<C> {
@@ -40,9 +43,28 @@ impl<C: Containers> SessionDriver<C> {
             CompactionEnd::NothingThere => CompactionResult::NothingThere,
             CompactionEnd::Failed => CompactionResult::Failed,
         };
-        let settings = &self.context.settings;
-        let notice = notices::compaction_over_notice(settings.lang, result).to_owned();
-        let told = vec![Reply::from_text(settings.with_reply_prefix(notice))];
+        let told = vec![Reply::from_text(compaction_over_notice(&self.context.settings, result))];
         SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Returned, told).await)
     }
+
+    /// There is no engine for it: the chat is told, and it is not tried again by itself.
+    pub async fn give_up_asked_compaction(&self) -> Result<()> {
+        let Some(group) = self.current_group().await? else { return Ok(()) };
+        give_up_asked_compaction(&self.context, &group).await
+    }
+}
+
+/// The same without a session.
+pub async fn give_up_asked_compaction<C>(context: &SessionContext<C>, group: &Group) -> Result<()> {
+    let notice = compaction_over_notice(&context.settings, CompactionResult::Failed);
+    let now = context.clock.now();
+    if context.store.give_up_asked_compaction(group, notice, now).await? == OutboxChange::Changed {
+        context.outbox_hint.notify_one();
+    }
+    Ok(())
+}
+
+/// What the chat reads when it is over.
+pub fn compaction_over_notice(settings: &Settings, result: CompactionResult) -> String {
+    settings.with_reply_prefix(notices::compaction_over_notice(settings.lang, result).to_owned())
 }

@@ -58,7 +58,16 @@ impl<C: Containers> SessionDriver<C> {
                 CommandResult { end: CommandEnd::Unknown, output: String::new() }
             }
         };
-        match judge_command(end) {
+        let verdict = match self.context.store.has_running_run(claim.turn).await {
+            // Its task was cancelled meanwhile.
+            Ok(false) => RunVerdict::Skipped,
+            Ok(true) => judge_command(end),
+            Err(error) => {
+                tracing::error!("Failed to look for the run of a task: {error:#}");
+                return Some(SessionEvent::Lost(Trouble::Internal));
+            }
+        };
+        match verdict {
             RunVerdict::Begins => match self.begin_checked_run(group, claim, output).await {
                 Ok(()) => None,
                 Err(error) => {
@@ -67,7 +76,7 @@ impl<C: Containers> SessionDriver<C> {
                 }
             },
             RunVerdict::Skipped => {
-                tracing::info!(turn = claim.turn.0, "The command of a task has said no");
+                tracing::info!(turn = claim.turn.0, "The run of a task does not begin");
                 Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Skipped, Vec::new()).await))
             }
             RunVerdict::Fails(why) => Some(self.fail_checked_run(&claim, why).await),

@@ -272,8 +272,11 @@ impl<C: Containers> SessionDriver<C> {
             }
             AgentEvent::TurnOver(end) => self.handle_turn_end(end).await,
             AgentEvent::CompactionOver(end) => {
-                self.turn.as_ref().filter(|turn| turn.work == TurnWork::Compaction)?;
-                Some(self.end_compaction(end).await)
+                let turn = self.turn.as_ref().filter(|turn| turn.work == TurnWork::Compaction)?;
+                Some(match turn.is_stopped() {
+                    true => self.end_stopped_turn().await,
+                    false => self.end_compaction(end).await,
+                })
             }
             AgentEvent::Gone(gone) => Some(SessionEvent::Lost(self.classify_engine_loss(&gone))),
         }

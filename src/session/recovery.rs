@@ -3,13 +3,14 @@
 use anyhow::Result;
 use tokio::time::{sleep, timeout};
 
+use super::compaction::{compaction_over_notice, give_up_asked_compaction};
 use super::context::SessionContext;
 use super::ending::finish_turn_with_retry;
 use super::engine_life::KILL_LIMIT;
 use super::machine::{AfterTurn, CLOSE_GRACE};
 use crate::container::Containers;
-use crate::notices;
-use crate::store::{MAX_ATTEMPTS, PendingAfterTurn, TurnEnding, TurnOutcome};
+use crate::notices::{self, CompactionResult};
+use crate::store::{MAX_ATTEMPTS, PendingAfterTurn, Reply, TurnEnding, TurnOutcome};
 use crate::types::{GroupName, TokenUsage, Trouble};
 
 /// Removes the group's containers, however often that has to be tried, and ends its turn as failed. Returns
@@ -60,24 +61,31 @@ async fn fail_interrupted_turn<C: Containers>(
         return Ok(PendingAfterTurn::NothingPending);
     };
     let settings = &context.settings;
+    let ending = |turn, finish, replies| TurnEnding {
+        turn,
+        chat: group.chat.clone(),
+        finish,
+        never_read: Vec::new(),
+        replies,
+        usage: TokenUsage::default(),
+    };
+    if let Some(turn) = context.store.compaction_turn(&group).await? {
+        let told = vec![Reply::from_text(compaction_over_notice(settings, CompactionResult::Failed))];
+        return finish_turn_with_retry(context, &ending(turn, TurnOutcome::Returned, told)).await;
+    }
     let turn = match context.store.turn_with_claimed_rows(&group.chat).await? {
         Some(turn) => turn,
         None => {
             let engine = settings.engine_for_group(&group);
             let claim = context.store.claim_pending_rows(&group, engine, context.clock.now()).await?;
-            let Some(claim) = claim else { return Ok(PendingAfterTurn::NothingPending) };
+            let Some(claim) = claim else {
+                give_up_asked_compaction(context, &group).await?;
+                return Ok(PendingAfterTurn::NothingPending);
+            };
             claim.turn
         }
     };
     let notice =
         settings.with_reply_prefix(notices::gave_up_notice(settings.lang, Trouble::Internal, MAX_ATTEMPTS));
-    let ending = TurnEnding {
-        turn,
-        chat: group.chat,
-        finish: TurnOutcome::Failed { notice },
-        never_read: Vec::new(),
-        replies: Vec::new(),
-        usage: TokenUsage::default(),
-    };
-    finish_turn_with_retry(context, &ending).await
+    finish_turn_with_retry(context, &ending(turn, TurnOutcome::Failed { notice }, Vec::new())).await
 }

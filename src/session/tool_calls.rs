@@ -283,6 +283,15 @@ impl<C: Containers> GroupToolCalls<C> {
         else {
             return Ok(ToolAnswer::failed(Denial::UnknownChat.sentence()));
         };
+        let paths = &self.context.paths;
+        let is_left = paths.group_folder(name).exists() || paths.agent_folder(name).exists();
+        if is_left && store.group_by_name(name).await?.is_none() {
+            // What an earlier group's agent knew is not for another chat.
+            return Ok(ToolAnswer::failed(format!(
+                "The name {name} was another group's, whose folder is still there. Nothing was changed; choose a name \
+                 that was never used."
+            )));
+        }
         let group = Group { trigger: trigger.cloned(), ..Group::new(name.clone(), known.id, Role::Member) };
         Ok(match store.add_group(&group, self.context.clock.now()).await {
             Ok(()) => ToolAnswer::done(format!("The group {name} is served from now on.")),

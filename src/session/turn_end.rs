@@ -92,6 +92,7 @@ impl<C: Containers> SessionDriver<C> {
     /// which comes with the pause of the task if the limit is a task's. It is not tried again. Returns `None`
     /// if the turn has not.
     pub async fn end_turn_over_tokens(&mut self) -> Option<SessionEvent> {
+        self.record_tokens_refused_by_proxy();
         let limit = self.turn.as_ref()?.exceeded_token_limit()?;
         tracing::warn!(?limit, "The turn has used all the tokens that it may");
         let mut replies = self.render_replies().await;
@@ -104,6 +105,18 @@ impl<C: Containers> SessionDriver<C> {
             TurnTokenLimit::Task(_) => {}
         }
         Some(SessionEvent::TurnOver(self.finish_current_turn(TurnOutcome::Answered, replies).await))
+    }
+
+    /// The engine's end may be read before the proxy's word that the tokens are used up. If the model was refused
+    /// for that, it is why the turn has ended, whatever the engine says of it.
+    fn record_tokens_refused_by_proxy(&mut self) {
+        let Some(engine) = self.engine.as_ref().filter(|engine| engine.egress.was_refused_over_turn_tokens())
+        else {
+            return;
+        };
+        if let (Some(turn), Some(limit)) = (&mut self.turn, engine.turn_tokens) {
+            turn.record_tokens_used_up(limit);
+        }
     }
 
     /// How the turn ended. The engine may hide that it failed, but the egress proxy has seen the model's API.
@@ -191,7 +204,12 @@ impl<C: Containers> SessionDriver<C> {
                 let finish = self.finish_for_trouble(trouble);
                 SessionEvent::TurnOver(self.finish_current_turn(finish, Vec::new()).await)
             }
-            Ok(None) => SessionEvent::TurnOver(AfterTurn::Nothing),
+            Ok(None) => {
+                if let Err(error) = self.give_up_asked_compaction().await {
+                    tracing::error!("Failed to say that a summary is not made: {error:#}");
+                }
+                SessionEvent::TurnOver(AfterTurn::Nothing)
+            }
             Err(error) => {
                 tracing::error!("Failed to claim what waits: {error:#}");
                 SessionEvent::TurnOver(AfterTurn::Retry { attempt: 1 })

@@ -10,7 +10,11 @@ use rusqlite::{Transaction, params};
 
 use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::sessions::{self, EngineSession, session_of_claim};
-use super::waiting::{IS_TOLD_ALONE, NextClaim, newest_claimable_row, next_claim, skip_excess_context};
+use super::tasks::LateRuns;
+use super::waiting::{
+    IS_OF_NO_TASK, IS_TOLD_ALONE, NextClaim, newest_claimable_row, newest_steerable_row, next_claim,
+    skip_excess_context,
+};
 use super::{RowId, Store, handover, tasks, turns};
 use crate::rules::inbox::WakeDecision;
 use crate::types::{
@@ -81,7 +85,11 @@ impl Store {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             turns::release_claimed_rows(&transaction, &group.chat, now)?;
-            let Some(next) = next_claim(&transaction, &group.chat)? else { return Ok(None) };
+            tasks::skip_late_runs(&transaction, LateRuns::OfChat(&group.chat), now)?;
+            let Some(next) = next_claim(&transaction, &group.chat)? else {
+                transaction.commit()?;
+                return Ok(None);
+            };
             let session = session_of_claim(&transaction, &group.name, Some(next))?;
             let turn = turns::insert_turn(&transaction, &group.name, engine, session.context(), now)?;
             let mut claim = Claim::begin(turn, session);
@@ -112,7 +120,7 @@ impl Store {
         let group = group.clone();
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            if !sessions::is_compaction_asked(&transaction, &group.chat)? {
+            if sessions::read_open_compaction(&transaction, &group.chat)?.is_none() {
                 return Ok(None);
             }
             let turn = turns::insert_turn(&transaction, &group.name, engine, TaskContext::Group, now)?;
@@ -123,8 +131,8 @@ impl Store {
         .await
     }
 
-    /// Adds to the claim of a run in the chat's own session all that the chat waits for beside it. Nothing is
-    /// returned for a turn that is over.
+    /// Adds to the claim of a run in the chat's own session all that the chat waits for beside it; but what a
+    /// limited run uses, nobody else does. Nothing is returned for a turn that is over.
     pub async fn claim_beside_run(&self, claim: Claim, chat: &ChatId) -> Result<Option<Claim>> {
         let (chat, mut claim) = (chat.clone(), claim);
         self.with_connection(move |connection| {
@@ -134,7 +142,7 @@ impl Store {
             }
             let own = claim.rows.last().map(|row| row.0);
             let newest = newest_claimable_row(&transaction, &chat)?.max(own);
-            if let Some(up_to) = newest {
+            if let Some(up_to) = newest.filter(|_| claim.tokens_left.is_none()) {
                 claim_messages(&transaction, &mut claim, &chat, up_to)?;
                 claim.sort_by_row();
             }
@@ -144,8 +152,8 @@ impl Store {
         .await
     }
 
-    /// Claims what has come since for a turn that runs in the chat's own session; nothing new means nothing
-    /// is claimed. A turn that the owner has stopped gets no more.
+    /// Claims what people have written since for a turn that runs in the chat's own session; nothing new means
+    /// nothing is claimed. A turn that the owner has stopped gets no more.
     pub async fn claim_more_rows(
         &self,
         turn: TurnId,
@@ -158,9 +166,11 @@ impl Store {
             if turns::is_turn_over(&transaction, turn)? {
                 return Ok(None);
             }
-            let Some(up_to) = newest_claimable_row(&transaction, &chat)? else { return Ok(None) };
+            let Some(up_to) = newest_steerable_row(&transaction, &chat)? else { return Ok(None) };
             let mut claim = Claim::begin(turn, session);
-            claim_messages(&transaction, &mut claim, &chat, up_to)?;
+            skip_excess_context(&transaction, &chat, up_to)?;
+            let which = format!("id <= ?3 AND {IS_OF_NO_TASK}");
+            claim_rows(&transaction, &mut claim, &chat, &which, up_to)?;
             transaction.commit()?;
             Ok(Some(claim))
         })

@@ -20,7 +20,7 @@ use self::refusals::CallCount;
 use super::outbox::enqueue;
 use super::{
     OutboxChange, Reply, Store, from_unix_millis, groups, media, outbox, people, recipients, senders,
-    to_unix_millis, unread, whatsapp_account,
+    sessions, to_unix_millis, unread, whatsapp_account,
 };
 use crate::commands::{ChatStanding, GivenCommand};
 use crate::rules::inbox::{
@@ -118,7 +118,8 @@ impl Store {
         .await
     }
 
-    /// The groups that have something to answer, the longest waiting first.
+    /// The groups that have something to answer, the longest waiting first; then those whose session is to be put
+    /// into a summary.
     pub async fn groups_with_pending_calls(&self) -> Result<Vec<GroupName>> {
         self.with_connection(|connection| {
             let mut statement = connection.prepare(
@@ -129,7 +130,9 @@ impl Store {
             let names = statement
                 .query_map([], |row| row.get::<_, String>(0))?
                 .collect::<rusqlite::Result<Vec<_>>>()?;
-            names.iter().map(|name| GroupName::parse(name)).collect()
+            let others = sessions::groups_with_asked_compaction(connection)?;
+            let others = others.into_iter().filter(|other| !names.contains(other)).collect::<Vec<_>>();
+            names.iter().chain(&others).map(|name| GroupName::parse(name)).collect()
         })
         .await
     }
@@ -248,7 +251,9 @@ impl<'a> Intake<'a> {
             quotes: if is_known { QuotedAuthor::Other } else { self.quoted_author(&group, quoted)? },
         };
         let edit = if is_known { None } else { self.find_earlier_edit(&group, message)? };
-        if !is_known && edit.is_none() && self.settle_owner_answer(&group, message)? {
+        // A command is one, whatever it quotes.
+        let is_command = facts.sender == SenderStanding::Owner && command.is_some();
+        if !is_known && !is_command && edit.is_none() && self.settle_owner_answer(&group, message)? {
             return Ok(());
         }
         let standing = match (facts.sender, command) {

@@ -2,10 +2,12 @@
 //! owner has left. None is ever deleted here: a session is a name, and its history lies in the agent's folders.
 
 use anyhow::Result;
+use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, params};
 
-use super::Store;
+use super::outbox::enqueue;
 use super::waiting::{NextClaim, next_claim};
+use super::{OutboxChange, Reply, Store};
 use crate::commands::ChatSession;
 use crate::types::{ChatId, Group, GroupName, TaskContext, TurnId};
 
@@ -62,6 +64,35 @@ impl Store {
         })
         .await
     }
+
+    /// The turn in which the summary of a group's session is being made.
+    pub async fn compaction_turn(&self, group: &Group) -> Result<Option<TurnId>> {
+        let chat = group.chat.clone();
+        self.with_connection(move |connection| {
+            Ok(match read_open_compaction(connection, &chat)? {
+                Some(OpenCompaction::InTurn(turn)) => Some(turn),
+                Some(OpenCompaction::Asked) | None => None,
+            })
+        })
+        .await
+    }
+
+    /// Gives the summary up that somebody has asked for and no turn has begun with. The chat is told so.
+    pub async fn give_up_asked_compaction(
+        &self,
+        group: &Group,
+        notice: String,
+        now: Timestamp,
+    ) -> Result<OutboxChange> {
+        let chat = group.chat.clone();
+        self.with_connection(move |connection| {
+            let transaction = connection.transaction()?;
+            let was_asked = give_up_asked_compaction(&transaction, &chat, &notice, now)?;
+            transaction.commit()?;
+            Ok(if was_asked { OutboxChange::Changed } else { OutboxChange::Same })
+        })
+        .await
+    }
 }
 
 /// Notes that the current session of a group is to be put into a summary.
@@ -75,14 +106,35 @@ pub(super) fn ask_for_compaction(connection: &Connection, group: &GroupName) -> 
     Ok(())
 }
 
-/// Whether the session of a chat's group is still to be put into a summary.
-pub(super) fn is_compaction_asked(connection: &Connection, chat: &ChatId) -> Result<bool> {
-    Ok(connection
+/// Where the summary of a session is that somebody has asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum OpenCompaction {
+    Asked,
+    InTurn(TurnId),
+}
+
+/// The summary that is still to be made of the session of a chat's group. If no turn runs there, one that is in
+/// a turn is of a turn whose end could not be written, and is to be made, too.
+pub(super) fn read_open_compaction(connection: &Connection, chat: &ChatId) -> Result<Option<OpenCompaction>> {
+    let turn: Option<i64> = connection
         .prepare_cached(
-            "SELECT 1 FROM sessions JOIN groups ON groups.name = group_name
-             WHERE groups.chat = ?1 AND compaction_turn = 0",
+            "SELECT compaction_turn FROM sessions JOIN groups ON groups.name = group_name
+             WHERE groups.chat = ?1 AND compaction_turn IS NOT NULL",
         )?
-        .exists([chat.as_str()])?)
+        .query_row([chat.as_str()], |row| row.get(0))
+        .optional()?;
+    Ok(turn.map(|turn| match turn {
+        0 => OpenCompaction::Asked,
+        turn => OpenCompaction::InTurn(TurnId(turn)),
+    }))
+}
+
+/// The groups that are served and whose session is to be put into a summary.
+pub(super) fn groups_with_asked_compaction(connection: &Connection) -> Result<Vec<String>> {
+    let mut statement = connection.prepare_cached(
+        "SELECT group_name FROM sessions JOIN groups ON groups.name = group_name WHERE compaction_turn = 0",
+    )?;
+    Ok(statement.query_map([], |row| row.get(0))?.collect::<rusqlite::Result<_>>()?)
 }
 
 /// This turn puts the current session of a group into a summary.
@@ -101,15 +153,30 @@ pub(super) fn end_compaction(connection: &Connection, turn: TurnId, was_told: bo
     Ok(())
 }
 
-/// What nobody has begun with is not done, as the owner has stopped all work in a chat.
+/// The summary that a chat's group waits for is not made, whether a turn has begun with it or not.
 pub(super) fn drop_compaction(connection: &Connection, chat: &ChatId) -> Result<()> {
     connection
         .prepare_cached(
             "UPDATE sessions SET compaction_turn = NULL
-             WHERE compaction_turn = 0 AND group_name IN (SELECT name FROM groups WHERE chat = ?1)",
+             WHERE compaction_turn IS NOT NULL AND group_name IN (SELECT name FROM groups WHERE chat = ?1)",
         )?
         .execute([chat.as_str()])?;
     Ok(())
+}
+
+/// The same for what no turn has begun with; the chat is told so. Returns whether there was such.
+pub(super) fn give_up_asked_compaction(
+    connection: &Connection,
+    chat: &ChatId,
+    notice: &str,
+    now: Timestamp,
+) -> Result<bool> {
+    if read_open_compaction(connection, chat)? != Some(OpenCompaction::Asked) {
+        return Ok(false);
+    }
+    drop_compaction(connection, chat)?;
+    enqueue::enqueue_reply(connection, chat, None, &Reply::from_text(notice), now)?;
+    Ok(true)
 }
 
 /// A process that was killed leaves it to the next one.

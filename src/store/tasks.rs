@@ -31,9 +31,9 @@ use crate::types::{
 };
 
 pub(super) use runs::{
-    abandon_claimed_runs, fail_waiting_runs, follow_turn_end, is_turn_of_tasks_only, lateness_of_row,
-    read_last_answer, read_only_if, read_tokens_left, record_running_run, skip_runs_of_turn,
-    stop_runs_of_chat, task_id_of_sender,
+    LateRuns, abandon_claimed_runs, fail_waiting_runs, follow_turn_end, is_turn_of_tasks_only,
+    lateness_of_row, read_last_answer, read_only_if, read_tokens_left, record_running_run, skip_late_runs,
+    skip_runs_of_turn, stop_runs_of_chat, task_id_of_sender,
 };
 
 /// Most tasks whose instants one transaction claims, so that other writers do not wait long.
@@ -202,11 +202,12 @@ fn claim_due_task(connection: &Connection, task: &Task, chat: &ChatId, now: Time
         Err(error) => {
             // Such as a zone that this version's database does not have any more.
             tracing::error!(task = task.id, "Failed to read a task, which is paused: {error:#}");
-            runs::set_task_paused(connection, task.id, PauseReason::Asked, now)?;
+            runs::set_task_paused(connection, task.id, PauseReason::Unreadable, now)?;
             return Ok(false);
         }
     };
     runs::close_orphaned_runs(connection, task.id, now)?;
+    skip_late_runs(connection, LateRuns::OfTask(task.id), now)?;
     let has_open_run = runs::has_open_run(connection, task.id)?;
     let change = decide_due_task((&schedule, &zone), next_at, late, has_open_run, now);
     let Some(DueTaskChange { run, skipped, next_at }) = change else { return Ok(false) };
@@ -411,7 +412,7 @@ fn draft_of_task(task: &Task) -> TaskDraft {
 
 fn task_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task>> {
     let (state, why): (String, Option<String>) = (row.get("state")?, row.get("paused_why")?);
-    let why = PauseReason::ALL.into_iter().find(|reason| Some(reason.name()) == why.as_deref());
+    let why = PauseReason::ALL.into_iter().find(|reason| stored_pause_reason(*reason) == why.as_deref());
     let group: String = row.get("group_name")?;
     let task = Task {
         id: row.get("id")?,
@@ -437,6 +438,14 @@ fn task_from_row(row: &Row<'_>) -> rusqlite::Result<Result<Task>> {
         last_run: None,
     };
     Ok(Ok(task))
+}
+
+/// The word for it in the database.
+fn stored_pause_reason(why: PauseReason) -> Option<&'static str> {
+    match why {
+        PauseReason::Asked | PauseReason::Failures | PauseReason::Tokens => Some(why.name()),
+        PauseReason::Unreadable => None,
+    }
 }
 
 fn run_from_row(row: &Row<'_>) -> rusqlite::Result<Result<TaskRun>> {

@@ -6,6 +6,7 @@ use jiff::Timestamp;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
 use super::outbox::enqueue;
+use super::sessions::OpenCompaction;
 use super::waiting::next_claim;
 use super::{Reply, RowId, Store, from_unix_millis, outage, sessions, tasks, to_unix_millis};
 use crate::rules::turns::{
@@ -58,7 +59,7 @@ impl Store {
                 .exists([chat.as_str()])?;
             Ok(left
                 || next_claim(connection, &chat)?.is_some()
-                || sessions::is_compaction_asked(connection, &chat)?)
+                || sessions::read_open_compaction(connection, &chat)?.is_some())
         })
         .await
     }
@@ -78,9 +79,10 @@ impl Store {
                 // The owner has stopped it, or an earlier try to write this end has succeeded without our
                 // hearing of it. Nothing is said; only what it has used may be news.
                 record_turn_usage(&transaction, ending.turn, ending.usage)?;
-                let next = next_claim(&transaction, &ending.chat)?;
+                let has_next = next_claim(&transaction, &ending.chat)?.is_some()
+                    || sessions::read_open_compaction(&transaction, &ending.chat)?.is_some();
                 transaction.commit()?;
-                return Ok(PendingAfterTurn::from_next(next.is_some()));
+                return Ok(PendingAfterTurn::from_next(has_next));
             }
             for row in &ending.never_read {
                 return_claimed_rows(&transaction, "id = ?1", row.0)?;
@@ -111,7 +113,7 @@ impl Store {
             tasks::follow_turn_end(&transaction, (ending.turn, &ending.chat), tokens_of_tasks, now)?;
             discard_unregistered_rows(&transaction, &ending.chat)?;
             let has_next = next_claim(&transaction, &ending.chat)?.is_some()
-                || sessions::is_compaction_asked(&transaction, &ending.chat)?;
+                || sessions::read_open_compaction(&transaction, &ending.chat)?.is_some();
             transaction.commit()?;
             Ok(pending_after_turn(&ending.finish, facts, has_next))
         })
@@ -364,16 +366,23 @@ pub(super) fn stop_chat_work(
     Ok(turn)
 }
 
-/// The turn that holds rows of a chat, and when it began.
+/// The turn that holds rows of a chat, or makes a summary of its session, and when it began.
 pub(super) fn running_turn(connection: &Connection, chat: &ChatId) -> Result<Option<(TurnId, Timestamp)>> {
-    Ok(connection
+    let with_rows = connection
         .prepare_cached(
             "SELECT turns.id, turns.began_at FROM inbox INDEXED BY inbox_claimed
              JOIN turns ON turns.id = inbox.turn
              WHERE inbox.state = 'claimed' AND inbox.chat = ?1 ORDER BY turns.id DESC LIMIT 1",
         )?
         .query_row([chat.as_str()], |row| Ok((TurnId(row.get(0)?), from_unix_millis(row.get(1)?))))
-        .optional()?)
+        .optional()?;
+    match (with_rows, sessions::read_open_compaction(connection, chat)?) {
+        (None, Some(OpenCompaction::InTurn(turn))) => Ok(connection
+            .prepare_cached("SELECT began_at FROM turns WHERE id = ?1 AND ended_at IS NULL")?
+            .query_row([turn.0], |row| Ok((turn, from_unix_millis(row.get(0)?))))
+            .optional()?),
+        (with_rows, Some(_) | None) => Ok(with_rows),
+    }
 }
 
 fn close_turn(

@@ -10,9 +10,10 @@ use jiff::{SignedDuration, Timestamp};
 use rusqlite::{Connection, params};
 
 use super::outbox::enqueue;
-use super::{OutboxChange, Reply, Store, tasks, to_unix_millis, turns};
+use super::{OutboxChange, Reply, Store, sessions, tasks, to_unix_millis, turns};
 use crate::clock::Day;
 use crate::rules::Rules;
+use crate::rules::turns::limited_compaction_notice;
 use crate::types::{Group, GroupName, TokenUsage};
 
 /// How often a chat is told that its day's tokens are used up: somebody who calls again within this has just
@@ -56,9 +57,9 @@ impl Store {
     }
 
     /// Makes context of all that waits for an answer in a group's chat, since the tokens of `today` are used
-    /// up: the agent reads it with the next call that it may answer. Runs of tasks have failed, each of which the chat is
-    /// told. Who called is told `notice`, unless the
-    /// chat was told today within [`LIMIT_TOLD_EVERY`].
+    /// up: the agent reads it with the next call that it may answer. Runs of tasks have failed, and a summary is not
+    /// made, of which the chat is told. Who called is told `notice`, unless the chat was told today within
+    /// [`LIMIT_TOLD_EVERY`].
     pub async fn skip_over_limit(
         &self,
         group: &Group,
@@ -71,21 +72,20 @@ impl Store {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             turns::release_claimed_rows(&transaction, &group.chat, now)?;
-            let runs = tasks::fail_waiting_runs(&transaction, &group.chat, &rules, now)?;
+            let mut is_told = tasks::fail_waiting_runs(&transaction, &group.chat, &rules, today, now)?;
+            let summary = limited_compaction_notice(&rules);
+            is_told |= sessions::give_up_asked_compaction(&transaction, &group.chat, &summary, now)?;
             let calls = transaction
                 .prepare_cached(
                     "UPDATE inbox INDEXED BY inbox_pending SET wake = 'context'
                      WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending'",
                 )?
                 .execute([group.chat.as_str()])?;
-            // The chat has read of each run by itself.
-            let told = match (calls, runs) {
-                (0, 0) => OutboxChange::Same,
-                (0, _) => OutboxChange::Changed,
-                (_, _) => notify_chat_of_limit(&transaction, &group, today, &notice, now)?,
-            };
+            if calls > 0 {
+                is_told |= notify_chat_of_limit(&transaction, &group, today, &notice, now)?;
+            }
             transaction.commit()?;
-            Ok(told)
+            Ok(if is_told { OutboxChange::Changed } else { OutboxChange::Same })
         })
         .await
     }
@@ -134,13 +134,14 @@ fn read_day_usage(connection: &Connection, group: &str, day: Day) -> Result<DayU
         })?)
 }
 
+/// Returns whether it was told.
 fn notify_chat_of_limit(
     connection: &Connection,
     group: &Group,
     today: Day,
     notice: &str,
     now: Timestamp,
-) -> Result<OutboxChange> {
+) -> Result<bool> {
     let stale = now.saturating_sub(SignedDuration::try_from(LIMIT_TOLD_EVERY)?).unwrap_or(Timestamp::MIN);
     let due = connection
         .prepare_cached(
@@ -155,10 +156,10 @@ fn notify_chat_of_limit(
             to_unix_millis(today.begins)
         ])?;
     if due == 0 {
-        return Ok(OutboxChange::Same);
+        return Ok(false);
     }
     enqueue::enqueue_reply(connection, &group.chat, None, &Reply::from_text(notice), now)?;
-    Ok(OutboxChange::Changed)
+    Ok(true)
 }
 
 #[cfg(test)]

@@ -11,10 +11,14 @@ const CLAIM_MAX: i64 = 100;
 const CONTEXT_MAX: i64 = 100;
 
 /// Whether a row of `inbox` is claimed alone: the run of a task in a session of its own, or one whose task
-/// has a command that says whether it begins.
+/// has a command that says whether it begins, or a limit of its tokens, which are those of its turn.
 pub(super) const IS_TOLD_ALONE: &str = "(task_run IS NOT NULL AND EXISTS
     (SELECT 1 FROM task_runs JOIN tasks ON tasks.id = task_runs.task
-     WHERE task_runs.id = inbox.task_run AND (tasks.context = 'isolated' OR tasks.only_if IS NOT NULL)))";
+     WHERE task_runs.id = inbox.task_run AND (tasks.context = 'isolated' OR tasks.only_if IS NOT NULL
+                                           OR tasks.max_tokens IS NOT NULL)))";
+
+/// Whether a row of `inbox` may be told to a turn that runs.
+pub(super) const IS_OF_NO_TASK: &str = "task_run IS NULL";
 
 /// What a chat's next turn takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -39,7 +43,7 @@ pub(super) fn next_claim(connection: &Connection, chat: &ChatId) -> Result<Optio
             Ok((place, NextClaim::Run { row: place, run: row.get(1)?, context }))
         })
         .optional()?;
-    Ok(match (alone, claimable_rows(connection, chat)?) {
+    Ok(match (alone, claimable_rows(connection, chat, &format!("NOT {IS_TOLD_ALONE}"))?) {
         (Some((_, claim)), None) => Some(claim),
         (Some((row, claim)), Some((oldest, _))) if row < oldest => Some(claim),
         (Some(_) | None, Some((_, newest))) => Some(NextClaim::Messages { up_to: newest }),
@@ -50,16 +54,22 @@ pub(super) fn next_claim(connection: &Connection, chat: &ChatId) -> Result<Optio
 /// The last row that can be told in the chat's own session: the [`CLAIM_MAX`]th waking message that waits, or
 /// the last there is.
 pub(super) fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
-    Ok(claimable_rows(connection, chat)?.map(|(_, newest)| newest))
+    Ok(claimable_rows(connection, chat, &format!("NOT {IS_TOLD_ALONE}"))?.map(|(_, newest)| newest))
 }
 
-/// The first and the last waking message that the chat's own session can be told; none behind a file that is
+/// The same for what a turn that runs can be told: a task begins with a turn, since its run may do less than a
+/// person's turn.
+pub(super) fn newest_steerable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
+    Ok(claimable_rows(connection, chat, IS_OF_NO_TASK)?.map(|(_, newest)| newest))
+}
+
+/// The first and the last waking message of this kind that the chat's own session can be told; none behind a file that is
 /// still to be fetched: nothing is told without its file, and nothing before it.
-fn claimable_rows(connection: &Connection, chat: &ChatId) -> Result<Option<(i64, i64)>> {
+fn claimable_rows(connection: &Connection, chat: &ChatId, kind: &str) -> Result<Option<(i64, i64)>> {
     let (oldest, newest): (Option<i64>, Option<i64>) = connection
         .prepare_cached(&format!(
             "SELECT min(id), max(id) FROM (SELECT id FROM inbox
-             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' AND NOT {IS_TOLD_ALONE}
+             WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' AND {kind}
              ORDER BY id LIMIT ?2)
              WHERE id < coalesce((SELECT min(id) FROM inbox INDEXED BY inbox_wanted
                                   WHERE chat = ?1 AND state = 'pending'

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition, read_arguments};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments, read_optional_text};
 use super::guard;
 use crate::types::GroupName;
 use crate::writing::parse_trigger_word;
@@ -23,6 +23,7 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
 struct AddGroupArguments {
     name: String,
     chat: String,
+    #[serde(default, deserialize_with = "read_optional_text")]
     trigger: Option<String>,
 }
 

@@ -1,6 +1,7 @@
 //! The parts of a tool: each tool's file has one such definition.
 
 use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
 use serde_json::Value;
 
 use super::action::ToolAction;
@@ -30,4 +31,10 @@ pub(super) enum ToolAudience {
 /// The arguments of a call as its tool's type has them. The error is a sentence for the model.
 pub(super) fn read_arguments<T: DeserializeOwned>(arguments: Value) -> Result<T, String> {
     serde_json::from_value(arguments).map_err(|error| error.to_string())
+}
+
+/// A text that may be left out. Models often write one that is empty, or `null`, for what they leave out.
+pub(super) fn read_optional_text<'de, D: Deserializer<'de>>(text: D) -> Result<Option<String>, D::Error> {
+    let text = Option::<String>::deserialize(text)?;
+    Ok(text.filter(|text| !text.trim().is_empty()))
 }

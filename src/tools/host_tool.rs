@@ -117,6 +117,8 @@ impl HostTool {
 
 #[cfg(test)]
 mod tests {
+    use serde_json::json;
+
     use super::*;
 
     /// Most bytes of all tools together, as a model is told of them: the Kimi API refuses lists of tools above about
@@ -146,6 +148,44 @@ mod tests {
             assert!(error.contains(tool.tool_name()) && error.contains("group_folder"), "{error}");
         }
         assert_eq!(HostTool::find_by_name("register_group"), None);
+    }
+
+    /// Arguments that a tool understands: all that it needs, and every number.
+    fn sample_arguments(tool: HostTool) -> Map<String, Value> {
+        let schema = tool.parameters();
+        let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+        let properties = schema["properties"].as_object().unwrap().clone();
+        let needed = properties.into_iter().filter_map(|(name, property)| {
+            let value = match (property["type"].as_str(), name.as_str()) {
+                (Some("integer"), _) => json!(7),
+                (_, "emoji") => json!("👍"),
+                (_, _) => json!("x"),
+            };
+            (value.is_number() || required.contains(&json!(name))).then_some((name, value))
+        });
+        needed.collect()
+    }
+
+    #[test]
+    fn an_optional_text_that_is_empty_is_left_out() {
+        for tool in HostTool::ALL {
+            let base = sample_arguments(tool);
+            let expected = tool.parse_arguments(base.clone());
+            assert!(expected.is_ok(), "{tool:?}: {expected:?}");
+            let schema = tool.parameters();
+            let properties = schema["properties"].as_object().unwrap();
+            for name in properties.keys().filter(|name| !base.contains_key(*name)) {
+                // Of a task's command, an empty one takes it away.
+                if (tool, name.as_str()) == (HostTool::UpdateTask, "only_if") {
+                    continue;
+                }
+                for nothing in [json!(""), json!(" \n"), Value::Null] {
+                    let mut arguments = base.clone();
+                    arguments.insert(name.clone(), nothing);
+                    assert_eq!(tool.parse_arguments(arguments), expected, "{tool:?} {name}");
+                }
+            }
+        }
     }
 
     /// The table of `docs/tools.md`.

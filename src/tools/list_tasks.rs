@@ -9,8 +9,8 @@ use super::guard;
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
     name: "list_tasks",
-    description: "Lists the tasks of this group, in the main channel those of all groups: number, text, schedule, when \
-                  it is next due, and how its last run ended.",
+    description: "Lists the tasks of this group that are not over, in the main channel those of all groups: number, \
+                  text (a long one is cut), schedule, when it is next due, and how its last run ended.",
     audience: ToolAudience::Everyone,
     parameters,
     parse,

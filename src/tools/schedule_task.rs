@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition, read_arguments};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments, read_optional_text};
 use super::guard::{CallFacts, Denial, Destination, GuardDecision};
 use crate::rules::tasks::TaskDraft;
 use crate::types::Role;
@@ -26,15 +26,16 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
 struct ScheduleTaskArguments {
     text: String,
     schedule: String,
-    #[serde(default)]
-    zone: String,
-    #[serde(default)]
-    late: String,
-    #[serde(default)]
-    context: String,
-    #[serde(default)]
-    only_if: String,
+    #[serde(default, deserialize_with = "read_optional_text")]
+    zone: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
+    late: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
+    context: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
+    only_if: Option<String>,
     max_tokens: Option<u64>,
+    #[serde(default, deserialize_with = "read_optional_text")]
     group: Option<String>,
 }
 
@@ -45,7 +46,7 @@ fn parameters() -> Value {
             "text": {"type": "string", "description": "What is to be done, complete in itself"},
             "schedule": {"type": "string"},
             "zone": {"type": "string", "description": "IANA name, such as Europe/Madrid; the install's if left out"},
-            "late": {"type": "string", "description": "If the server was off: once (default), skip, or within 2h"},
+            "late": {"type": "string", "description": "If it cannot run on time: once (default), skip, or within 2h"},
             "context": {"type": "string", "description": "group (default): this conversation; isolated: begins afresh \
                         each time and knows only its last answer, good for chores that come often"},
             "only_if": {"type": "string", "description": "A shell command that is run first, in your work folder, and \
@@ -62,6 +63,8 @@ fn parameters() -> Value {
 fn parse(arguments: Value) -> Result<ToolAction, String> {
     let ScheduleTaskArguments { text, schedule, zone, late, context, only_if, max_tokens, group } =
         read_arguments(arguments)?;
+    let (zone, late) = (zone.unwrap_or_default(), late.unwrap_or_default());
+    let (context, only_if) = (context.unwrap_or_default(), only_if.unwrap_or_default());
     let draft = TaskDraft { text, schedule, zone, late, context, only_if, max_tokens };
     Ok(ToolAction::ScheduleTask { group, draft })
 }

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition, read_arguments};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments, read_optional_text};
 use super::guard::{self, CallFacts, Denial, GuardDecision};
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
@@ -21,8 +21,9 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
 #[serde(deny_unknown_fields)]
 struct SendFileArguments {
     path: String,
-    #[serde(default)]
-    caption: String,
+    #[serde(default, deserialize_with = "read_optional_text")]
+    caption: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
     to: Option<String>,
 }
 
@@ -44,7 +45,7 @@ fn parse(arguments: Value) -> Result<ToolAction, String> {
     if path.trim().is_empty() {
         return Err("`path` is empty".to_owned());
     }
-    Ok(ToolAction::SendFile { to: to.filter(|to| !to.trim().is_empty()), path, caption })
+    Ok(ToolAction::SendFile { to, path, caption: caption.unwrap_or_default() })
 }
 
 fn rule(_: &ToolAction, facts: &CallFacts) -> GuardDecision {

@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition, read_arguments};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments, read_optional_text};
 use super::guard::{self, CallFacts, GuardDecision};
 
 pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
@@ -23,6 +23,7 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
 #[serde(deny_unknown_fields)]
 struct SendMessageArguments {
     text: String,
+    #[serde(default, deserialize_with = "read_optional_text")]
     to: Option<String>,
 }
 
@@ -43,7 +44,7 @@ fn parse(arguments: Value) -> Result<ToolAction, String> {
     if text.trim().is_empty() {
         return Err("`text` is empty".to_owned());
     }
-    Ok(ToolAction::SendMessage { to: to.filter(|to| !to.trim().is_empty()), text })
+    Ok(ToolAction::SendMessage { to, text })
 }
 
 fn rule(_: &ToolAction, facts: &CallFacts) -> GuardDecision {

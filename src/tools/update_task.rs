@@ -4,7 +4,7 @@ use serde::Deserialize;
 use serde_json::{Value, json};
 
 use super::action::ToolAction;
-use super::definition::{ToolAudience, ToolDefinition, read_arguments};
+use super::definition::{ToolAudience, ToolDefinition, read_arguments, read_optional_text};
 use super::guard;
 use crate::rules::tasks::TaskEdit;
 
@@ -22,11 +22,17 @@ pub(super) const DEFINITION: ToolDefinition = ToolDefinition {
 #[serde(deny_unknown_fields)]
 struct UpdateTaskArguments {
     task: i64,
+    #[serde(default, deserialize_with = "read_optional_text")]
     text: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
     schedule: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
     zone: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
     late: Option<String>,
+    #[serde(default, deserialize_with = "read_optional_text")]
     context: Option<String>,
+    /// An empty one takes the command away.
     only_if: Option<String>,
     max_tokens: Option<u64>,
 }

@@ -74,17 +74,20 @@ pub enum PauseReason {
     Failures,
     /// A run used more than its limit of tokens.
     Tokens,
+    /// When it runs cannot be read any more, such as its zone by this version.
+    Unreadable,
 }
 
 impl PauseReason {
-    pub const ALL: [Self; 3] = [Self::Asked, Self::Failures, Self::Tokens];
+    pub const ALL: [Self; 4] = [Self::Asked, Self::Failures, Self::Tokens, Self::Unreadable];
 
-    /// The word for it in the database and in lists.
+    /// The word for it in lists.
     pub fn name(self) -> &'static str {
         match self {
             Self::Asked => "asked",
             Self::Failures => "failures",
             Self::Tokens => "tokens",
+            Self::Unreadable => "unreadable",
         }
     }
 }

@@ -35,6 +35,13 @@ fn a_task_is_planned_shown_changed_and_cancelled() {
         .join(" ");
     assert_snapshot!(rest, @r#""Asia/Tokyo" "within 1h30m" "isolated" "test -s news" 5000 "active" "wish a happy\nnew year""#);
 
+    home.run(&["tasks", "edit", "1", "--zone", "", "--late", "", "--context", ""]).done();
+    let kept = json(home.run(&["tasks", "show", "1", "--json"]));
+    assert_eq!(
+        (&kept["zone"], &kept["late"], &kept["context"]),
+        (&task["zone"], &task["late"], &task["context"])
+    );
+
     assert_snapshot!(home.run(&["tasks", "pause", "1"]).done().stdout, @"Task 1: paused (asked)");
     assert_eq!(json(home.run(&["tasks", "list", "--json"]))[0]["next_at"], Value::Null);
     assert!(home.run(&["tasks", "resume", "1"]).done().stdout.contains("Asia/Tokyo, in "));

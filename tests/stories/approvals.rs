@@ -219,6 +219,8 @@ async fn an_answer_counts_over_a_kill_and_not_after_a_long_stop() {
 async fn a_clock_that_is_set_back_makes_no_question_last() {
     let mut world = olgas_world().await;
     let question = asks_to_tell_friends(&mut world, "The party is on Friday.").await;
+    // The end of the turn has the questions looked at.
+    world.passes(Duration::from_secs(1)).await;
     world.sets_the_clock(SignedDuration::from_hours(-3));
     world.quotes("main", "Olga", "yes", &question).await;
     assert_eq!(world.hears_in("main").await, OVER);
@@ -370,7 +372,7 @@ async fn the_owner_is_asked_once_whether_a_new_direct_chat_is_served() {
     assert!(
         question
             .text
-            .starts_with("Kai: “Ana (+Ana)” has written to me in a direct chat, which I do not serve."),
+            .starts_with("Kai: “Ana” (+Ana) has written to me in a direct chat, which I do not serve."),
         "{question:?}"
     );
     world.writes(direct(&world, "d2", "is anybody there?")).await;
@@ -396,7 +398,10 @@ async fn a_direct_chat_that_the_owner_refuses_is_never_asked_about_again() {
     world.writes(direct(&world, "d1", "hello?")).await;
     let question = world.hears().await;
     world.quotes("main", "Olga", "no", &question).await;
-    assert_eq!(world.hears_in("main").await, "Kai: I do not answer “Ana”, and do not ask again.");
+    assert_eq!(
+        world.hears_in("main").await,
+        "Kai: I do not answer “Ana” (number unknown), and do not ask again."
+    );
     // Known by their number later, they are the same person.
     world.tells(vec![test_service::same_person("Ana")]).await;
     let by_number =
@@ -440,9 +445,53 @@ async fn all_direct_chats_are_served_if_the_owner_wants_that() {
     let greeting = world.hears().await;
     assert_eq!(greeting.group, "Ana@lid");
     let told = world.hears_in("main").await;
-    assert!(told.starts_with("Kai: “Ana” has written to me in a direct chat. I answer there"), "{told}");
+    assert!(
+        told.starts_with("Kai: “Ana” (number unknown) has written to me in a direct chat. I answer there"),
+        "{told}"
+    );
     world.writes(direct(&world, "d2", "@Kai what is the time?")).await;
     world.prompt().await.answer("Noon.");
     assert_eq!(world.hears().await.text, "Kai: Noon.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn words_on_a_question_that_is_over_are_said_to_kai_and_a_command_on_an_open_one_is_a_command() {
+    let mut world = olgas_world().await;
+    world.says("family", "Ana", "@Kai which hotel?").await;
+    let turn = world.prompt().await;
+    world.calls("family", "ask_owner", json!({"question": "Which hotel?"})).await;
+    let question = world.hears().await;
+    turn.answer("I have asked Olga.");
+    assert_eq!(world.hears_in("family").await, "Kai: I have asked Olga.");
+    world.quotes("main", "Olga", "/status", &question).await;
+    let status = world.hears_in("main").await;
+    assert!(status.contains("Nothing keeps me from answering"), "{status}");
+    world.quotes("main", "Olga", "The Ritz", &question).await;
+    assert_eq!(world.hears_in("main").await, "Kai: I have passed your answer on to the group family.");
+    world.prompt().await.answer("The Ritz.");
+    assert_eq!(world.hears_in("family").await, "Kai: The Ritz.");
+
+    world.quotes("main", "Olga", "And what does it cost?", &question).await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains("And what does it cost?"), "{}", turn.text);
+    turn.answer("Too much.");
+    assert_eq!(world.hears_in("main").await, "Kai: Too much.");
+    world.quotes("main", "Olga", "yes", &question).await;
+    assert_eq!(world.hears_in("main").await, OVER);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_name_that_looks_like_a_number_is_no_number() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.direct_chats = DirectChatPolicy::Ask);
+    world.start().await;
+    world.tells(vec![linked("Olga")]).await;
+    let stranger =
+        IncomingMessage { sender_name: "Ana” (+34600111222)".to_owned(), ..direct(&world, "d1", "hi") };
+    world.writes(stranger).await;
+    let question = world.hears_in("main").await;
+    assert!(question.starts_with("Kai: “Ana (+34600111222)” (number unknown) has written"), "{question}");
     world.ends().await;
 }

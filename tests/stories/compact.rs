@@ -146,3 +146,98 @@ async fn a_fresh_conversation_needs_none_and_nobody_else_has_it_done() {
     world.silence(Duration::from_secs(3600)).await;
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_owner_stops_it_within_a_second_and_status_tells_of_it() {
+    for engine in Engine::ALL {
+        let mut world = World::with(engine, Behaviour::Held).await;
+        world.tells(vec![linked("Olga")]).await;
+        world.says("family", "Olga", "/compact").await;
+        assert_eq!(world.hears_in("family").await, NOW);
+        let summary = world.prompt().await;
+        world.says("family", "Olga", "/status").await;
+        let status = world.hears_in("family").await;
+        assert!(status.starts_with("Kai: I have been working on something here"), "{status}");
+        world.says("family", "Ana", "@Kai hello").await;
+        world.says("family", "Olga", "/stop").await;
+        assert!(world.hears_in("family").await.starts_with("Kai: I have stopped."));
+        world.passes(Duration::from_secs(1)).await;
+        assert_eq!(world.docker.running(), 0);
+        drop(summary);
+        world.silence(Duration::from_secs(3600)).await;
+        ana_is_answered(&mut world).await;
+        world.ends().await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_is_stopped_too() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.max_agents = 1);
+    world.start().await;
+    world.tells(vec![linked("Olga")]).await;
+    world.says("main", "Olga", "look for a hotel").await;
+    let turn = world.prompt().await;
+    world.says("family", "Olga", "/compact").await;
+    assert_eq!(world.hears_in("family").await, NOW);
+    world.says("family", "Olga", "/stop").await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I had not begun yet."));
+    turn.answer("Found one.");
+    assert_eq!(world.hears_in("main").await, "Kai: Found one.");
+    world.silence(Duration::from_secs(3600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_asked_before_a_restart_is_done_after_it_by_itself() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.max_agents = 1);
+    world.start().await;
+    world.tells(vec![linked("Olga")]).await;
+    world.says("main", "Olga", "look for a hotel").await;
+    let turn = world.prompt().await;
+    world.says("family", "Olga", "/compact").await;
+    assert_eq!(world.hears_in("family").await, NOW);
+    turn.answer("Found one.");
+    assert_eq!(world.hears_in("main").await, "Kai: Found one.");
+    drop(world.prompt().await);
+    world.kill().await;
+    world.start().await;
+    makes_summary(&world.prompt().await, Engine::KimiCli);
+    assert_eq!(world.hears_in("family").await, DONE);
+    world.silence(Duration::from_secs(3600)).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn if_there_is_no_engine_for_it_the_chat_is_told_and_it_is_not_tried_again() {
+    const FAILED: &str = "Kai: I could not put this conversation into a summary";
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.docker.next(Behaviour::PanicsAtLaunch);
+    world.start().await;
+    world.tells(vec![linked("Olga")]).await;
+    world.says("family", "Olga", "/compact").await;
+    assert_eq!(world.hears_in("family").await, NOW);
+    assert!(world.hears_in("family").await.starts_with(FAILED));
+    world.silence(Duration::from_secs(3600)).await;
+
+    world.limit("family", Some(1_000)).await;
+    world.has_used("family", 1_000, 0).await;
+    world.says("family", "Olga", "/compact").await;
+    assert_eq!(world.hears_in("family").await, NOW);
+    let said = world.hears_in("family").await;
+    assert!(said.starts_with("Kai: I do not put this conversation into a summary, as my tokens"), "{said}");
+    world.silence(Duration::from_secs(3600)).await;
+    world.limit("family", None).await;
+    ana_is_answered(&mut world).await;
+    world.stop().await;
+
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    world.says("family", "Olga", "/compact").await;
+    assert_eq!(world.hears_in("family").await, NOW);
+    assert!(world.hears_in("family").await.starts_with(FAILED));
+    world.silence(Duration::from_secs(3600)).await;
+    world.ends().await;
+}

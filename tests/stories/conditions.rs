@@ -177,3 +177,23 @@ async fn the_owner_stops_a_command_with_its_container_and_a_stopped_service_begi
     world.hears_in("family").await;
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_is_cancelled_while_its_command_runs_is_not_done() {
+    for context in ["group", "isolated"] {
+        let mut world = World::new(Behaviour::Held).await;
+        let task = world.plans_if("in 1h", context).await;
+        world.docker.next_command(CommandEnd::Exit(0), "Rain", SECOND * 30);
+        world.until("2026-11-21T13:00:10Z").await;
+        assert_eq!(world.docker.commands().len(), 1);
+        world.store.cancel_task(task).await.unwrap();
+        world.silence(HOUR).await;
+        assert_eq!(world.store.queue_counts().await.unwrap().claimed, 0);
+        world.says("family", "Ana", "@Kai hello").await;
+        let turn = world.prompt().await;
+        assert!(!turn.text.contains("read the news"), "{}", turn.text);
+        turn.answer("Hello.");
+        assert_eq!(world.hears_in("family").await, "Kai: Hello.");
+        world.ends().await;
+    }
+}

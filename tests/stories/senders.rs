@@ -4,11 +4,11 @@ use std::time::Duration;
 
 use nanokimi::bridge::Event;
 use nanokimi::types::{
-    ChatId, ForwardPolicy, Forwarded, Group, IncomingMessage, LinkedAccount, Mention, OthersPolicy,
-    RefusalPolicy, Role, SenderPolicy, SenderRule,
+    ChatId, ForwardPolicy, Forwarded, Group, IncomingMessage, LinkedAccount, MediaKind, Mention,
+    OthersPolicy, RefusalPolicy, Role, SenderPolicy, SenderRule,
 };
 use support::scripted_engine::Behaviour;
-use support::test_service::{edited, lid, message, name, phone, reacted, same_person};
+use support::test_service::{edited, lid, media, message, name, phone, reacted, same_person};
 
 use crate::world::World;
 
@@ -263,5 +263,31 @@ async fn an_edit_of_a_call_that_was_counted_is_no_other_call() {
     assert_eq!(world.hears_in("family").await, "Kai: The one by the sea.");
     world.says("family", "Ana", "@Kai thank you").await;
     assert!(world.hears_in("family").await.starts_with("Kai: You have asked me once"));
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_file_whose_edit_came_first_and_was_counted_is_answered_at_the_limit() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.max_agents = 1);
+    world.choose("family", |group| group.turns_per_hour = Some(1)).await;
+    world.start().await;
+    world.chats.hold_file(b"photo", b"\x89PNG\r\n\x1a\na picture");
+    world.says("main", "Owner", "something else first").await;
+    let first = world.prompt().await;
+    let photo = media(MediaKind::Image, "image/png", b"photo");
+    let sent = IncomingMessage {
+        media: Some(photo),
+        ..message("family", "f1", "Ana", "@Kai where is tihs?", world.now())
+    };
+    let corrected = message("family", "e1", "Ana", "@Kai where is this?", world.now());
+    world.tells(vec![edited("f1", "e1", corrected)]).await;
+    first.answer("Done.");
+    assert_eq!(world.hears_in("main").await, "Kai: Done.");
+    world.writes(sent).await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains("where is this?"), "{}", turn.text);
+    turn.answer("By the sea.");
+    assert_eq!(world.hears_in("family").await, "Kai: By the sea.");
     world.ends().await;
 }

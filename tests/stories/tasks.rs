@@ -5,8 +5,8 @@ use std::time::Duration;
 use jiff::SignedDuration;
 use jiff::tz::TimeZone;
 use nanokimi::service::signal_changed_tasks;
-use nanokimi::store::TaskDraft;
-use nanokimi::types::{PauseReason, Role, TaskRunState, TaskState};
+use nanokimi::store::{TaskDraft, TaskEdit};
+use nanokimi::types::{PauseReason, Role, RunReason, TaskRunState, TaskState};
 use support::scripted_engine::Behaviour;
 use support::test_service::name;
 
@@ -332,5 +332,107 @@ async fn a_reminder_that_the_days_tokens_do_not_allow_is_told_as_missed() {
     );
     assert_eq!(world.runs(task).await, [TaskRunState::Failed]);
     world.silence(HOUR).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn of_a_task_that_the_days_tokens_do_not_allow_the_chat_is_told_once_a_day() {
+    let mut world = World::new(Behaviour::Held).await;
+    let task = world.plans("family", "every 10m", "look at the oven").await;
+    world.has_used("family", 900, 100).await;
+    world.limit("family", Some(1_000)).await;
+    let said = world.hears_in("family").await;
+    assert!(said.starts_with("Kai: I did not do task 1 (“look at the oven”)"), "{said}");
+    world.silence(HOUR * 11 + MINUTE).await;
+    assert!(world.runs(task).await.iter().all(|state| *state == TaskRunState::Failed));
+    world.until("2026-11-22T00:00:00Z").await;
+    world.has_used("family", 900, 100).await;
+    assert!(world.hears_in("family").await.starts_with("Kai: I did not do task 1"));
+    world.silence(HOUR).await;
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_run_that_trouble_has_kept_for_too_long_is_skipped_and_the_next_comes_on_time() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.forgets_the_key();
+    world.start().await;
+    world.hears_in("main").await;
+    let skips = world.plans_with("family", "every 2h", "say good morning", "skip").await;
+    let waits = world.plans_with("family", "at 2026-11-21 15:00", "pay the rent", "").await;
+    // Both are due, and nobody is logged in; the chat is told once.
+    assert!(world.hears_in("family").await.contains("logged in"));
+    world.silence(HOUR * 6).await;
+    let whys: Vec<_> = world.store.task_history(skips).await.unwrap().iter().map(|run| run.why).collect();
+    assert!(whys.iter().skip(1).all(|why| *why == Some(RunReason::Late)), "{whys:?}");
+    world.logs_in("a-login");
+    // The last one has just come due.
+    let turn = world.prompt().await;
+    assert_eq!(turn.text.matches("good morning").count(), 1, "{}", turn.text);
+    assert!(turn.text.contains(r#"<task id="1" time="Nov 21, 2026, 8:00 PM">"#), "{}", turn.text);
+    assert!(turn.text.contains(r#"<task id="2" late="6 h" "#), "{}", turn.text);
+    turn.answer("Good morning; paid.");
+    world.hears_until(|said| said == "Kai: Good morning; paid.").await;
+    assert_eq!(world.runs(waits).await, [TaskRunState::Answered]);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_that_comes_due_in_a_persons_turn_begins_after_it() {
+    let mut world = World::new(Behaviour::Held).await;
+    let task = world.plans("family", "in 1h", "look at the oven").await;
+    world.until("2026-11-21T12:59:58Z").await;
+    world.says("family", "Ana", "@Kai look for a hotel").await;
+    let turn = world.prompt().await;
+    turn.step();
+    world.passes(Duration::from_secs(10)).await;
+    assert_eq!(world.runs(task).await, [TaskRunState::Due]);
+    world.says("family", "Ana", "@Kai near the sea").await;
+    let steer = turn.request("steer").await;
+    assert!(steer.contains("near the sea") && !steer.contains("oven"), "{steer}");
+    turn.takes_steer(&steer);
+    turn.says("Found one.");
+    turn.finish();
+    assert_eq!(world.hears_in("family").await, "Kai: Found one.");
+    world.task_done("It is off.").await;
+    assert_eq!(world.runs(task).await, [TaskRunState::Answered]);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_edit_in_the_moment_that_a_task_is_due_does_not_drop_the_run() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    let task = world.plans("family", "in 1m", "pay the rent").await;
+    world.passes(MINUTE).await;
+    let edit = TaskEdit { text: Some("pay the rent to Bob".to_owned()), ..TaskEdit::default() };
+    world.store.update_task(task, edit, world.now()).await.unwrap();
+    world.start().await;
+    let turn = world.prompt().await;
+    assert!(turn.text.contains("pay the rent to Bob"), "{}", turn.text);
+    turn.answer("Paid.");
+    assert_eq!(world.hears_in("family").await, "Kai: Paid.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_task_whose_times_cannot_be_read_is_paused_and_its_chat_told() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    let task = world.plans("family", "every 1h", "look at the oven").await;
+    let database = rusqlite::Connection::open(world.paths().database_file()).unwrap();
+    database.execute("UPDATE tasks SET zone = 'Europe/Atlantis'", []).unwrap();
+    drop(database);
+    world.start().await;
+    let said = world.hears_in("family").await;
+    assert!(
+        said.starts_with("Kai: I have paused task 1 (“look at the oven”), since I cannot read"),
+        "{said}"
+    );
+    assert_eq!(world.state(task).await, TaskState::Paused(PauseReason::Unreadable));
+    world.silence(HOUR * 3).await;
+    let edit = TaskEdit { zone: Some("Europe/Madrid".to_owned()), ..TaskEdit::default() };
+    world.store.update_task(task, edit, world.now()).await.unwrap();
+    world.store.resume_task(task, world.now()).await.unwrap();
+    world.changed_tasks();
+    world.task_done("It is off.").await;
     world.ends().await;
 }

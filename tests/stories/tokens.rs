@@ -277,3 +277,30 @@ async fn an_answer_that_is_whole_when_the_limit_is_reached_needs_no_sentence() {
     world.silence(Duration::from_secs(60 * 60)).await;
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn the_tokens_of_a_limited_run_are_its_own() {
+    let (mut world, task) = world_with_a_limited_task().await;
+    let other = TaskDraft {
+        text: "count the sheep".to_owned(),
+        schedule: "every 1h".to_owned(),
+        ..TaskDraft::default()
+    };
+    let other = world.store.add_task(&name("family"), other, TimeZone::UTC, world.now()).await.unwrap().id;
+    nanokimi::service::signal_changed_tasks(&world.paths().task_signal_socket()).unwrap();
+    let first = world.prompt().await;
+    assert!(first.text.contains("hotels") && !first.text.contains("sheep"), "{}", first.text);
+    world.uses_tokens(&first, 500, 100).await;
+    first.answer("All are dear.");
+    assert_eq!(world.hears_in("family").await, "Kai: All are dear.");
+    let second = world.prompt().await;
+    assert!(second.text.contains("sheep") && !second.text.contains("hotels"), "{}", second.text);
+    world.uses_tokens(&second, 5_000, 100).await;
+    second.answer("Seven.");
+    assert_eq!(world.hears_in("family").await, "Kai: Seven.");
+    for (task, tokens) in [(task, 600), (other, 5_100)] {
+        let known = world.store.task(task).await.unwrap().unwrap();
+        assert_eq!((known.state, known.last_run.unwrap().tokens), (TaskState::Active, tokens));
+    }
+    world.ends().await;
+}

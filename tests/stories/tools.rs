@@ -305,3 +305,26 @@ async fn a_file_that_has_changed_is_sent_again_and_what_is_asked_anew_is_said_an
     turn.answer("<internal>sent</internal>");
     world.ends().await;
 }
+
+#[tokio::test(start_paused = true)]
+async fn a_new_group_does_not_get_what_another_one_has_left() {
+    let mut world = World::new(Behaviour::Held).await;
+    let friends = nanokimi::bridge::Event::Chat {
+        id: nanokimi::types::ChatId::new("friends@g.us"),
+        name: "Friends".to_owned(),
+        members: Some(5),
+    };
+    world.tells(vec![friends]).await;
+    std::fs::create_dir_all(world.in_folder("work", "notes")).unwrap();
+    world.says("main", "Owner", "serve my friends").await;
+    let turn = world.prompt().await;
+    let said = world.calls("main", "add_group", json!({"name": "work", "chat": "friends@g.us"})).await;
+    assert!(said.contains("choose a name that was never used"), "{said}");
+    let said = world
+        .calls("main", "add_group", json!({"name": "friends", "chat": "friends@g.us", "trigger": ""}))
+        .await;
+    assert!(said.contains("is served from now on"), "{said}");
+    turn.answer("Done.");
+    assert_eq!(world.hears_in("main").await, "Kai: Done.");
+    world.ends().await;
+}

@@ -10,6 +10,7 @@ use crate::clock::Day;
 use crate::commands::{ChatStanding, Command, CommandEffect, DayTokens};
 use crate::rules::inbox::CommandChange;
 use crate::store::outbox::enqueue;
+use crate::store::sessions::OpenCompaction;
 use crate::store::usage::{self, GroupUsage};
 use crate::store::{OutboxChange, Reply, ReplyContent, groups, outage, sessions, tasks, turns};
 use crate::types::{Group, Role, Task};
@@ -69,6 +70,9 @@ impl Intake<'_> {
                  WHERE state = 'pending' AND chat = ?1 AND wake = 'wakes'",
             )?
             .query_row([group.chat.as_str()], |row| row.get(0))?;
+        // The command that asks for a summary is a message that waits.
+        let asked = sessions::read_open_compaction(self.connection, &group.chat)?;
+        let waiting = waiting + i64::from(asked == Some(OpenCompaction::Asked));
         Ok(ChatStanding {
             turn_since: turns::running_turn(self.connection, &group.chat)?.map(|(_, began_at)| began_at),
             waiting: waiting.cast_unsigned(),
@@ -179,5 +183,33 @@ mod tests {
         assert_eq!(said.len(), 1, "the command's answer and no other: {said:?}");
         let claim = store.claim_pending_rows(&family, Engine::KimiCode, now).await.unwrap().unwrap();
         assert_eq!(claim.messages.len(), 1, "{claim:?}");
+    }
+
+    #[tokio::test]
+    async fn a_summary_whose_turn_has_no_end_is_made_by_the_next_turn() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
+        let now: Timestamp = "2026-11-22T20:00:00Z".parse().unwrap();
+        add_group(&store, "family", Role::Member, now).await;
+        let family = store.group_by_name(&GroupName::parse("family").unwrap()).await.unwrap().unwrap();
+        let account = LinkedAccount { id: SenderId::new("olga@lid"), lid: None, name: "Olga".to_owned() };
+        let asked = vec![Event::Account(account), says("1", "olga@lid", "/compact", now)];
+        store.record_events(asked, rules(), now).await.unwrap();
+        assert_eq!(store.compaction_turn(&family).await.unwrap(), None, "it is only asked for");
+        let lost = store.begin_compaction(&family, Engine::KimiCode, now).await.unwrap().unwrap();
+        assert_eq!(store.compaction_turn(&family).await.unwrap(), Some(lost));
+        // Its end could not be written, so that nobody has heard of it.
+        assert!(store.has_pending_calls(&family).await.unwrap());
+        let turn = store.begin_compaction(&family, Engine::KimiCode, now).await.unwrap().unwrap();
+        let ending = TurnEnding {
+            turn,
+            chat: family.chat.clone(),
+            finish: TurnOutcome::Returned,
+            never_read: Vec::new(),
+            replies: vec![Reply::from_text("Done.")],
+            usage: TokenUsage::default(),
+        };
+        assert_eq!(store.finish_turn(ending, now).await.unwrap(), PendingAfterTurn::NothingPending);
+        assert_eq!(store.begin_compaction(&family, Engine::KimiCode, now).await.unwrap(), None);
     }
 }

@@ -71,16 +71,19 @@ impl Intake<'_> {
         senders::record_call(self.connection, &group.name, sender, self.now)
     }
 
-    /// Writes a row. No agent is started ahead for the words of somebody who may not ask.
+    /// Writes a row. No agent is started ahead for the words of somebody who may not ask; a call that was
+    /// granted before wakes the group, whatever its author may ask now.
     pub(super) fn record_permitted_row(
         &mut self,
         group: &Group,
         permission: AskPermission,
         row: &NewRow<'_>,
     ) -> Result<()> {
-        match permission {
-            AskPermission::Granted => self.record_inbox_row(group, row),
-            AskPermission::Refused(_) => self.insert_inbox_row(group, row),
+        match (row.wake, permission) {
+            (WakeDecision::Wakes, _) | (WakeDecision::Context, AskPermission::Granted) => {
+                self.record_inbox_row(group, row)
+            }
+            (WakeDecision::Context, AskPermission::Refused(_)) => self.insert_inbox_row(group, row),
         }
     }
 

@@ -11,7 +11,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use super::super::{Store, to_unix_millis};
 use super::{draft_of_task, insert_run, read_plan, read_task, runs, with_last_run};
 use crate::rules::tasks::{
-    CheckedTask, TASKS_PER_GROUP_MAX, TaskDraft, TaskEdit, TaskRefusal, apply_task_edit, check_task,
+    CheckedTask, TASKS_PER_GROUP_MAX, TaskDraft, TaskEdit, TaskRefusal, check_task, check_task_edit,
 };
 use crate::schedule::DueRun;
 use crate::types::{ChatId, GroupName, PauseReason, Task, TaskState};
@@ -65,7 +65,8 @@ impl Store {
         .await
     }
 
-    /// Changes a task. Its next instant is counted from now; a task that is paused stays so.
+    /// Changes a task. If that is about when it runs, its next instant is counted from now; a task that is paused
+    /// stays so.
     ///
     /// # Errors
     /// A [`TaskRefusal`], or the database.
@@ -73,7 +74,7 @@ impl Store {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
             let known = find_task(&transaction, id)?;
-            let checked = check_task(&apply_task_edit(&draft_of_task(&known), &edit), &TimeZone::UTC, now)?;
+            let checked = check_task_edit(&draft_of_task(&known), known.next_at, &edit, now)?;
             write_edit(&transaction, id, &checked)?;
             let task = find_task(&transaction, id)?;
             transaction.commit()?;

@@ -7,11 +7,13 @@ use rusqlite::{Connection, OptionalExtension, params};
 
 use super::super::outbox::enqueue;
 use super::super::{Reply, Store, from_unix_millis, to_unix_millis};
+use super::{TASK_COLUMNS, read_plan, stored_pause_reason, task_from_row};
+use crate::clock::Day;
 use crate::rules::Rules;
 use crate::rules::inbox::own_text_for_agent;
 use crate::rules::tasks::{TaskAfterRun, after_task_run, late_by, limited_run_notice};
-use crate::schedule::{LateRule, parse_zone};
-use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, TaskRunState, TurnId};
+use crate::schedule::{LateRule, ON_TIME_WITHIN, parse_zone};
+use crate::types::{ChatId, LastAnswer, PauseReason, RunReason, Task, TaskRunState, TurnId};
 
 /// What stands before a task's number, in the place of a sender.
 pub(super) const TASK_SENDER: &str = "task:";
@@ -39,32 +41,73 @@ impl Store {
         .await
     }
 
+    /// Whether a turn tells a run to the agent whose task there still is.
+    pub async fn has_running_run(&self, turn: TurnId) -> Result<bool> {
+        self.with_connection(move |connection| {
+            Ok(connection
+                .prepare_cached(
+                    "SELECT 1 FROM task_runs INDEXED BY task_runs_running WHERE state = 'running' AND turn = ?1",
+                )?
+                .exists([turn.0])?)
+        })
+        .await
+    }
+
     /// Skips the runs that have waited for an agent for longer than the rules of their tasks allow: at the
     /// start, before anybody is woken for them.
     pub async fn skip_runs_that_are_too_late(&self, now: Timestamp) -> Result<()> {
         self.with_connection(move |connection| {
             let transaction = connection.transaction()?;
-            let mut statement = transaction.prepare(
-                "SELECT task_runs.id, due_at, late FROM inbox INDEXED BY inbox_task_run
-                 JOIN task_runs ON task_runs.id = task_run JOIN tasks ON tasks.id = task
-                 WHERE task_run IS NOT NULL AND inbox.state = 'pending'",
-            )?;
-            let waiting = statement
-                .query_map([], |row| Ok((row.get(0)?, from_unix_millis(row.get(1)?), row.get(2)?)))?
-                .collect::<rusqlite::Result<Vec<(i64, Timestamp, String)>>>()?;
-            drop(statement);
-            for (run, due_at, late) in waiting {
-                if LateRule::parse(&late)?.allows(now.duration_since(due_at)) {
-                    continue;
-                }
-                transaction.execute("UPDATE inbox SET state = 'done' WHERE task_run = ?1", [run])?;
-                end_run(&transaction, run, RunEnd::skipped(RunReason::Late), now)?;
-            }
+            skip_late_runs(&transaction, LateRuns::All, now)?;
             transaction.commit()?;
             Ok(())
         })
         .await
     }
+}
+
+/// The runs that are looked at for being too late.
+#[derive(Clone, Copy, Debug)]
+pub enum LateRuns<'a> {
+    All,
+    OfChat(&'a ChatId),
+    OfTask(i64),
+}
+
+/// Skips the runs that wait to be told and are later by now than the rules of their tasks allow. Whatever kept
+/// them, nobody wants them any more.
+pub fn skip_late_runs(connection: &Connection, which: LateRuns<'_>, now: Timestamp) -> Result<()> {
+    let (chat, task) = match which {
+        LateRuns::All => (None, None),
+        LateRuns::OfChat(chat) => (Some(chat.as_str()), None),
+        LateRuns::OfTask(task) => (None, Some(task)),
+    };
+    let mut statement = connection.prepare_cached(
+        "SELECT task_runs.id, due_at, late FROM task_runs INDEXED BY task_runs_open
+         JOIN tasks ON tasks.id = task
+         JOIN inbox INDEXED BY inbox_task_run ON inbox.task_run = task_runs.id
+         WHERE task_runs.state IN ('due', 'running') AND inbox.state = 'pending'
+           AND (?1 IS NULL OR inbox.chat = ?1) AND (?2 IS NULL OR task = ?2)
+           AND inbox.received_at < ?3",
+    )?;
+    // When its instant was claimed, it was looked at; then its agent may have to start.
+    let looked_at = to_unix_millis(now.saturating_sub(ON_TIME_WITHIN)?);
+    let waiting = statement
+        .query_map(params![chat, task, looked_at], |row| {
+            Ok((row.get(0)?, from_unix_millis(row.get(1)?), row.get(2)?))
+        })?
+        .collect::<rusqlite::Result<Vec<(i64, Timestamp, String)>>>()?;
+    for (run, due_at, late) in waiting {
+        // One that cannot be read keeps no chat from being answered: its task is paused when it is due next.
+        if LateRule::parse(&late).unwrap_or_default().allows(now.duration_since(due_at)) {
+            continue;
+        }
+        connection
+            .prepare_cached("UPDATE inbox INDEXED BY inbox_task_run SET state = 'done' WHERE task_run = ?1")?
+            .execute([run])?;
+        end_run(connection, run, RunEnd::skipped(RunReason::Late), now)?;
+    }
+    Ok(())
 }
 
 /// Whether a run of a task waits or goes on.
@@ -211,34 +254,52 @@ pub fn abandon_claimed_runs(connection: &Connection, chat: Option<&ChatId>, now:
 }
 
 /// Ends the runs that wait in a chat without an agent having been asked: its day's tokens are used up. That is
-/// no failure of the task. The chat is told of each. Returns how many there were.
+/// no failure of the task. The chat is told of each task once a day, and always of one that comes only once.
+/// Returns whether it was told of any.
 pub fn fail_waiting_runs(
     connection: &Connection,
     chat: &ChatId,
     rules: &Rules,
+    today: Day,
     now: Timestamp,
-) -> Result<usize> {
+) -> Result<bool> {
     let mut statement = connection.prepare_cached(
         "UPDATE inbox INDEXED BY inbox_pending SET state = 'parked'
          WHERE chat = ?1 AND state = 'pending' AND wake = 'wakes' AND task_run IS NOT NULL RETURNING task_run",
     )?;
     let runs =
         statement.query_map([chat.as_str()], |row| row.get(0))?.collect::<rusqlite::Result<Vec<i64>>>()?;
-    for run in &runs {
+    let mut is_told = false;
+    for run in runs {
+        let due_at: i64 = connection
+            .prepare_cached("SELECT due_at FROM task_runs WHERE id = ?1")?
+            .query_row([run], |row| row.get(0))?;
+        let task: Task = connection
+            .prepare_cached(&format!(
+                "SELECT {TASK_COLUMNS} FROM tasks WHERE id = (SELECT task FROM task_runs WHERE id = ?1)"
+            ))?
+            .query_row([run], task_from_row)??;
+        if !is_told_of_limit(connection, &task, today)? {
+            let zone = parse_zone(&task.zone).unwrap_or(TimeZone::UTC);
+            let notice = limited_run_notice(rules, (task.id, &task.text), from_unix_millis(due_at), &zone);
+            enqueue::enqueue_reply(connection, chat, None, &Reply::from_text(notice), now)?;
+            is_told = true;
+        }
         connection
             .prepare_cached("UPDATE task_runs SET state = 'failed', ended_at = ?2, why = ?3 WHERE id = ?1")?
             .execute(params![run, to_unix_millis(now), RunReason::DailyTokens.name()])?;
-        let (task, text, zone, due_at): (i64, String, String, i64) = connection
-            .prepare_cached(
-                "SELECT tasks.id, tasks.text, tasks.zone, due_at FROM task_runs JOIN tasks ON tasks.id = task
-                 WHERE task_runs.id = ?1",
-            )?
-            .query_row([run], |row| Ok((row.get(0)?, row.get(1)?, row.get(2)?, row.get(3)?)))?;
-        let zone = parse_zone(&zone).unwrap_or(TimeZone::UTC);
-        let notice = limited_run_notice(rules, (task, &text), from_unix_millis(due_at), &zone);
-        enqueue::enqueue_reply(connection, chat, None, &Reply::from_text(notice), now)?;
     }
-    Ok(runs.len())
+    Ok(is_told)
+}
+
+/// Whether the chat knows today already that this task is not done, and will come again.
+fn is_told_of_limit(connection: &Connection, task: &Task, today: Day) -> Result<bool> {
+    if read_plan(task).is_ok_and(|(schedule, _, _)| schedule.is_once()) {
+        return Ok(false);
+    }
+    Ok(connection
+        .prepare_cached("SELECT 1 FROM task_runs WHERE task = ?1 AND why = ?2 AND ended_at >= ?3")?
+        .exists(params![task.id, RunReason::DailyTokens.name(), to_unix_millis(today.begins)])?)
 }
 
 /// Ends the runs of a chat that wait or go on, since the owner has stopped all work there. That is no failure.
@@ -362,12 +423,12 @@ pub(super) fn set_task_paused(
 ) -> Result<()> {
     let told_at = match why {
         PauseReason::Asked => Some(to_unix_millis(now)),
-        PauseReason::Failures | PauseReason::Tokens => None,
+        PauseReason::Failures | PauseReason::Tokens | PauseReason::Unreadable => None,
     };
     connection
         .prepare_cached(
             "UPDATE tasks SET state = 'paused', paused_why = ?2, pause_told_at = ?3, next_at = NULL WHERE id = ?1",
         )?
-        .execute(params![id, why.name(), told_at])?;
+        .execute(params![id, stored_pause_reason(why), told_at])?;
     Ok(())
 }
