@@ -25,6 +25,7 @@ from play import picture, png
 SETTLE_SECS = 1
 PICTURE_BYTES = 1_000_000
 MESSAGES, PICTURES = 100, 30
+WITH_TOOLS = "first request, with a tool server"
 
 
 class Scale:
@@ -56,12 +57,15 @@ class Scale:
 def run(scale):
     """One run: the times of an engine that is asked right after its start, and the memory of an idle one."""
     row = {}
-    engine = scale.start()
-    session = engine.new()["result"]["sessionId"]
-    engine.prompt(session, "Hello")
-    row["first request"] = engine.home.model.all_asked[0].at - engine.started
-    row["first answer"] = engine.greeted
-    scale.end(engine)
+    for name in ("first request", WITH_TOOLS):
+        engine = scale.start()
+        server = {"type": "http", "name": "tools", "url": f"{engine.home.model.url}/mcp", "headers": []}
+        session = engine.new([server] if name == WITH_TOOLS else [])["result"]["sessionId"]
+        engine.prompt(session, "Hello")
+        asked = next(asked for asked in engine.home.model.all_asked if asked.kind == "model")
+        row[name] = asked.at - engine.started
+        row["first answer"] = engine.greeted
+        scale.end(engine)
     engine = scale.start()
     time.sleep(SETTLE_SECS)
     row["after its start"] = engine.memory_mb()
@@ -145,7 +149,7 @@ def main():
         rows = [run(scale) for _ in range(asked.runs)]
         scale.end(beside)
         print(f"kimi-code {version_of(asked.package)}, {asked.runs} runs")
-        for name in ("first answer", "first request"):
+        for name in ("first answer", "first request", WITH_TOOLS):
             times = [row[name] for row in rows]
             print(f"    {name}: {statistics.median(times):.2f} s, at least {min(times):.2f}")
         for name in ("after its start", "after a turn"):
