@@ -94,9 +94,7 @@ impl KimiApi {
             Err(refusal) => Err(refusal_for_client(*refusal)),
         }
     }
-}
 
-impl KimiApi {
     /// Waits until then, or until an account can be asked sooner.
     pub async fn wait_for_account(&self, conversation: &str, free_at: Timestamp) {
         self.sender.wait_for_account(conversation, free_at).await;
