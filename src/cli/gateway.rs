@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use clap::Subcommand as ClapSubcommand;
 use sd_notify::NotifyState;
 use tokio::sync::oneshot;
@@ -24,6 +24,8 @@ use crate::session::SessionContext;
 use crate::store::Store;
 use crate::types::GatewayAddress;
 
+/// Linux takes no longer path of a unix socket.
+const SOCKET_PATH_MAX_BYTES: usize = 107;
 /// Where the gateway listens unless the owner says otherwise.
 const DEFAULT_ADDRESS: &str = "127.0.0.1:8788";
 const SETTING: &str = "GATEWAY_LISTEN";
@@ -83,6 +85,19 @@ fn enable_gateway(install: &Install, listen: Option<&str>, unix: Option<PathBuf>
             GatewayAddress::parse(&format!("unix:{path}"))?
         }
         None => GatewayAddress::parse(listen.unwrap_or(DEFAULT_ADDRESS))?,
+    };
+    match &address {
+        GatewayAddress::Loopback(address) => {
+            ensure!(
+                address.port() != 0,
+                "{address} has no port that clients could be told; choose one, such as 8788"
+            );
+        }
+        GatewayAddress::Unix(path) => ensure!(
+            path.as_os_str().len() <= SOCKET_PATH_MAX_BYTES,
+            "The path of a socket has at most {SOCKET_PATH_MAX_BYTES} bytes; choose a shorter one than {}",
+            path.display()
+        ),
     };
     write_setting(install, Some(&address))?;
     ui::print_info(format!(

@@ -50,12 +50,23 @@ impl CodingClient {
             Self::Claude => "your shell's profile, or type it before you start the tool",
             Self::Aider => {
                 "~/.aider.model.settings.yml (the first two lines: Kimi refuses any temperature but its own) and your shell's \
-                 profile (the others)"
+                 profile (the two exports); the last line starts it"
             }
-            Self::Codex => "~/.codex/config.toml",
+            Self::Codex => "~/.codex/config.toml (the first three lines at its top, before any [table])",
             Self::Cline => "Cline's settings, at API Provider",
             Self::Zed => "Zed's settings.json",
             Self::Continue => "~/.continue/config.yaml",
+        }
+    }
+}
+
+impl CodingClient {
+    /// Where the client looks for its key.
+    pub fn key_place(self) -> &'static str {
+        match self {
+            Self::OpenCode | Self::Claude | Self::Codex | Self::Aider | Self::Continue => KEY_VARIABLE,
+            Self::Cline => "the field for it",
+            Self::Zed => "NANOKIMI_API_KEY",
         }
     }
 }
@@ -112,10 +123,10 @@ pub fn render_client_config(client: CodingClient, base: &str) -> String {
              \"name\": \"kimi-for-coding\",\n          \"display_name\": \"Kimi\",\n          \
              \"max_tokens\": {CONTEXT_TOKENS},\n          \"max_output_tokens\": {OUTPUT_TOKENS},\n          \
              \"capabilities\": {{ \"tools\": true, \"images\": true, \"parallel_tool_calls\": false, \
-             \"prompt_cache_key\": false }}\n        }}\n      ]\n    }}\n  }}\n}}"
+             \"prompt_cache_key\": false, \"interleaved_reasoning\": true }}\n        }}\n      ]\n    }}\n  }}\n}}"
         ),
         CodingClient::Continue => format!(
-            "models:\n  - name: Kimi\n    provider: openai\n    model: kimi-for-coding\n    apiBase: {base}/v1\n    \
+            "name: nanokimi\nversion: 0.0.1\nschema: v1\nmodels:\n  - name: Kimi\n    provider: moonshot\n    model: kimi-for-coding\n    apiBase: {base}/v1\n    \
              apiKey: ${{{{ secrets.{KEY_VARIABLE} }}}}\n    roles: [chat, edit, apply]\n    \
              capabilities: [tool_use, image_input]\n    defaultCompletionOptions:\n      \
              contextLength: {CONTEXT_TOKENS}\n      maxTokens: {OUTPUT_TOKENS}"
@@ -170,6 +181,12 @@ mod tests {
             (CodingClient::Cline, "\nTemperature: 1\n"),
             (CodingClient::Claude, "\nexport CLAUDE_CODE_MAX_CONTEXT_TOKENS=262144"),
             (CodingClient::Codex, "\nmodel_context_window = 262144\n"),
+            // Kimi refuses a history of calls without the thoughts before them.
+            (CodingClient::Zed, "\"interleaved_reasoning\": true"),
+            (
+                CodingClient::Continue,
+                "name: nanokimi\nversion: 0.0.1\nschema: v1\nmodels:\n  - name: Kimi\n    provider: moonshot\n",
+            ),
         ] {
             let config = render_client_config(client, "http://127.0.0.1:8788");
             assert!(config.contains(setting), "{client:?}: {config}");

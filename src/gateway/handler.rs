@@ -258,11 +258,13 @@ impl Gateway {
         let answer = match begun.answer {
             Ok(answer) => answer,
             // Codex compacts a conversation that is too long only if a stream says so.
-            Err(refusal) if chat.wants_stream && refusal.status == StatusCode::BAD_REQUEST => {
-                let failed = events.break_off(error_for_responses(refusal));
-                return Ok(event_stream_response(Body::from(failed)));
+            Err(refusal) => {
+                let error = error_for_responses(&refusal);
+                if chat.wants_stream && error.is_of_context_length() {
+                    return Ok(event_stream_response(Body::from(events.break_off(error))));
+                }
+                return Err(error_of_refusal(refusal));
             }
-            Err(refusal) => return Err(error_of_refusal(refusal)),
         };
         let record = self.usage_record(admitted);
         if chat.wants_stream {
@@ -357,9 +359,9 @@ fn error_of_refusal(refusal: KimiRefusal) -> GatewayError {
     GatewayError { status, kind: Some(kind), message: reason, retry_after }
 }
 
-fn error_for_responses(refusal: KimiRefusal) -> ResponsesError {
-    let KimiRefusal { status, kind, reason, .. } = refusal;
-    ResponsesError::from_api_error(status.as_u16(), &ApiError { kind, reason })
+fn error_for_responses(refusal: &KimiRefusal) -> ResponsesError {
+    let (kind, reason) = (refusal.kind.clone(), refusal.reason.clone());
+    ResponsesError::from_api_error(refusal.status.as_u16(), &ApiError { kind, reason })
 }
 
 fn responses_error_response(error: &ResponsesError) -> Response<Body> {

@@ -278,12 +278,13 @@ impl<C: Containers> MediaFetcher<C> {
             return Err(too_large());
         }
         let Ok(_slot) = self.slots.acquire().await else { return Err(NOT_IN_TIME.to_owned()) };
-        let folder = self.context.paths.group_folder(&group.name);
-        if KEPT_FREE.is_beyond(
-            run_blocking_io(move || folders::free_space_of_folder(&folder))
-                .await
-                .map_err(reason_not_saved)?,
-        ) {
+        let (paths, its) = (self.context.paths.clone(), group.clone());
+        // The first message of a group may come before its agent was ever started.
+        let free = run_blocking_io(move || {
+            folders::prepare_group_folders(&paths, &its).map_err(io::Error::other)?;
+            folders::free_space_of_folder(&paths.group_folder(&its.name))
+        });
+        if KEPT_FREE.is_beyond(free.await.map_err(reason_not_saved)?) {
             return Err(DISK_FULL.to_owned());
         }
         let place = InboxTarget::for_wanted_file(self, file);

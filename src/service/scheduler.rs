@@ -100,7 +100,12 @@ impl<C: Containers> Scheduler<'_, C> {
     async fn handle_due_tasks(&mut self) -> Result<Option<Duration>> {
         let store = &self.context.store;
         if self.is_clock_set_back() {
-            store.bring_tasks_forward(self.context.clock.now()).await?;
+            let brought = store.bring_tasks_forward(self.context.clock.now()).await;
+            if brought.is_err() {
+                // The next look finds it out again.
+                self.last_look = None;
+            }
+            brought?;
         }
         loop {
             let claimed = store.claim_due_tasks(self.context.clock.now()).await?;

@@ -15,7 +15,7 @@ use crate::rules::approvals::{
     OPEN_PER_GROUP_MAX, decide_expiry, direct_chat_group_name, owner_question,
 };
 use crate::rules::inbox::WakeDecision;
-use crate::types::{ChatId, Group, GroupName, MessageId, Role, TurnId};
+use crate::types::{ChatId, DirectChatPolicy, Group, GroupName, MessageId, Role, TurnId};
 
 /// What stands before a question's number, in the place of a sender. No name on WhatsApp is like that.
 const HOST_SENDER: &str = "approval:";
@@ -187,14 +187,19 @@ pub(super) fn count_open_chat_questions(connection: &Connection) -> Result<u32> 
 }
 
 /// Whether the owner was asked before if this chat is to be served.
-pub(super) fn was_asked_of_chat(connection: &Connection, chat: &ChatId) -> Result<bool> {
+pub(super) fn was_asked_of_chat(
+    connection: &Connection,
+    chat: &ChatId,
+    policy: DirectChatPolicy,
+) -> Result<bool> {
     Ok(connection
         .prepare_cached(&format!(
             "SELECT 1 FROM approvals INDEXED BY approvals_chat
-             WHERE action = 'serve_chat' AND target_chat IN {}",
+             WHERE action = 'serve_chat' AND target_chat IN {} AND (state <> 'expired' OR ?2)",
             people::aliases_sql("?1")
         ))?
-        .exists([chat.as_str()])?)
+        // A question that nobody has answered is no refusal once everybody is served.
+        .exists(params![chat.as_str(), policy != DirectChatPolicy::Anyone])?)
 }
 
 /// What the rule depends on when an answer comes.

@@ -12,7 +12,7 @@ use super::claimed::{CLAIMED_COLUMNS, ClaimedRow, claimed_from_row};
 use super::sessions::{self, EngineSession, session_of_claim};
 use super::tasks::LateRuns;
 use super::waiting::{
-    IS_OF_NO_TASK, IS_TOLD_ALONE, NextClaim, newest_claimable_row, newest_steerable_row, next_claim,
+    IS_OF_NO_TASK, IS_TOLD_ALONE, NextClaim, newest_row_beside, newest_steerable_row, next_claim,
     skip_excess_context,
 };
 use super::{RowId, Store, handover, tasks, turns};
@@ -140,8 +140,8 @@ impl Store {
             if turns::is_turn_over(&transaction, claim.turn)? {
                 return Ok(None);
             }
-            let own = claim.rows.last().map(|row| row.0);
-            let newest = newest_claimable_row(&transaction, &chat)?.max(own);
+            let own = claim.rows.last().map_or(0, |row| row.0);
+            let newest = newest_row_beside(&transaction, &chat, own)?;
             if let Some(up_to) = newest.filter(|_| claim.tokens_left.is_none()) {
                 claim_messages(&transaction, &mut claim, &chat, up_to)?;
                 claim.sort_by_row();

@@ -138,6 +138,8 @@ pub(super) fn delete_group(connection: &Connection, name: &GroupName) -> Result<
          WHERE state IN ('queued', 'sent') AND chat = (SELECT chat FROM groups WHERE name = ?1)",
         [name.as_str()],
     )?;
+    connection
+        .execute("UPDATE sessions SET compaction_turn = NULL WHERE group_name = ?1", [name.as_str()])?;
     delete_sender_rows(connection, name)?;
     connection.execute("DELETE FROM groups WHERE name = ?1", [name.as_str()])?;
     Ok(())

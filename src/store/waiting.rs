@@ -20,6 +20,10 @@ pub(super) const IS_TOLD_ALONE: &str = "(task_run IS NOT NULL AND EXISTS
 /// Whether a row of `inbox` may be told to a turn that runs.
 pub(super) const IS_OF_NO_TASK: &str = "task_run IS NULL";
 
+/// The first row of a chat whose file is still to be fetched.
+const FIRST_WITHOUT_FILE: &str = "SELECT min(id) FROM inbox INDEXED BY inbox_wanted
+    WHERE chat = ?1 AND state = 'pending' AND (media_state = 'wanted' OR quote_media_state = 'wanted')";
+
 /// What a chat's next turn takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum NextClaim {
@@ -57,6 +61,18 @@ pub(super) fn newest_claimable_row(connection: &Connection, chat: &ChatId) -> Re
     Ok(claimable_rows(connection, chat, &format!("NOT {IS_TOLD_ALONE}"))?.map(|(_, newest)| newest))
 }
 
+/// The last row that can be told beside the row `own` of a run: all up to it, but none from a file on that is still to
+/// be fetched.
+pub(super) fn newest_row_beside(connection: &Connection, chat: &ChatId, own: i64) -> Result<Option<i64>> {
+    let first_without_file: Option<i64> =
+        connection.prepare_cached(FIRST_WITHOUT_FILE)?.query_row([chat.as_str()], |row| row.get(0))?;
+    let newest = newest_claimable_row(connection, chat)?.map_or(own, |newest| newest.max(own));
+    Ok(match first_without_file {
+        Some(first) => Some(newest.min(first - 1)).filter(|newest| *newest > 0),
+        None => Some(newest),
+    })
+}
+
 /// The same for what a turn that runs can be told: a task begins with a turn, since its run may do less than a
 /// person's turn.
 pub(super) fn newest_steerable_row(connection: &Connection, chat: &ChatId) -> Result<Option<i64>> {
@@ -71,9 +87,7 @@ fn claimable_rows(connection: &Connection, chat: &ChatId, kind: &str) -> Result<
             "SELECT min(id), max(id) FROM (SELECT id FROM inbox
              WHERE chat = ?1 AND wake = 'wakes' AND state = 'pending' AND {kind}
              ORDER BY id LIMIT ?2)
-             WHERE id < coalesce((SELECT min(id) FROM inbox INDEXED BY inbox_wanted
-                                  WHERE chat = ?1 AND state = 'pending'
-                                    AND (media_state = 'wanted' OR quote_media_state = 'wanted')), id + 1)"
+             WHERE id < coalesce(({FIRST_WITHOUT_FILE}), id + 1)"
         ))?
         .query_row(params![chat.as_str(), CLAIM_MAX], |row| Ok((row.get(0)?, row.get(1)?)))?;
     Ok(oldest.zip(newest))

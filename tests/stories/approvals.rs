@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use jiff::SignedDuration;
 use nanokimi::bridge::Event;
-use nanokimi::types::{ChatId, DirectChatPolicy, Forwarded, IncomingMessage, MessageId, Quote, SenderId};
+use nanokimi::types::{
+    ChatId, DirectChatPolicy, Forwarded, IncomingMessage, MediaKind, MessageId, Quote, SenderId,
+};
 use serde_json::json;
 use support::scripted_engine::{Behaviour, HeldPrompt};
 use support::test_service::{self, Heard, message, reacted};
@@ -452,6 +454,33 @@ async fn all_direct_chats_are_served_if_the_owner_wants_that() {
     world.writes(direct(&world, "d2", "@Kai what is the time?")).await;
     world.prompt().await.answer("Noon.");
     assert_eq!(world.hears().await.text, "Kai: Noon.");
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_question_that_nobody_answered_keeps_nobody_out_once_all_are_served_and_the_first_file_is_kept() {
+    let mut world = World::without_service(Behaviour::Held).await;
+    world.settings(|settings| settings.direct_chats = DirectChatPolicy::Ask);
+    world.start().await;
+    world.tells(vec![linked("Olga")]).await;
+    world.writes(direct(&world, "d1", "hello?")).await;
+    assert!(world.hears_in("main").await.contains("has written to me in a direct chat"));
+    world.passes(60 * MINUTE * 25).await;
+    assert!(world.hears_in("main").await.contains("Nobody answered within a day"));
+    world.stop().await;
+    world.settings(|settings| settings.direct_chats = DirectChatPolicy::Anyone);
+    world.start().await;
+    world.writes(direct(&world, "d2", "hello?")).await;
+    world.hears_until(|text| text.contains("please write it again")).await;
+    // Nobody has started its agent yet.
+    world.chats.hold_file(b"photo", b"\x89PNG\r\n\x1a\na picture");
+    let media = test_service::media(MediaKind::Image, "image/png", b"photo");
+    let photo = IncomingMessage { media: Some(media), ..direct(&world, "d3", "@Kai what is this?") };
+    world.writes(photo).await;
+    let turn = world.prompt().await;
+    assert!(!turn.text.contains("could not be saved"), "{}", turn.text);
+    turn.answer("A picture.");
+    world.hears_until(|text| text == "Kai: A picture.").await;
     world.ends().await;
 }
 

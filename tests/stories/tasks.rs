@@ -108,6 +108,19 @@ async fn a_time_that_comes_twice_is_the_first_of_the_two() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_run_whose_engine_dies_late_is_tried_again_whatever_its_rule_for_being_late() {
+    let mut world = World::new(Behaviour::Held).await;
+    let task = world.plans_with("family", "in 1m", "water the plants", "skip").await;
+    let prompt = world.prompt().await;
+    world.passes(MINUTE * 10).await;
+    prompt.breaks_down();
+    world.prompt().await.answer("Watered.");
+    world.hears_until(|text| text == "Kai: Watered.").await;
+    assert_eq!(world.runs(task).await, [TaskRunState::Answered]);
+    world.ends().await;
+}
+
+#[tokio::test(start_paused = true)]
 async fn after_three_days_of_downtime_each_task_follows_its_own_rule() {
     let mut world = World::new(Behaviour::Held).await;
     let mut tasks = Vec::new();

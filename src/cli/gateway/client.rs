@@ -45,7 +45,8 @@ pub fn run_config_command(install: &Install, client: CodingClient, write: bool, 
         );
         return Ok(());
     }
-    ui::print_info(format!("Into {}, with the key of this client in KIMI_GATEWAY_KEY:", client.place()));
+    let (place, key_place) = (client.place(), client.key_place());
+    ui::print_info(format!("Into {place}, with the key of this client in {key_place}:"));
     ui::print_result(render_client_config(client, &base))
 }
 

@@ -4,6 +4,7 @@
 
 use anyhow::{Result, bail};
 use jiff::Timestamp;
+use jiff::tz::TimeZone;
 use serde_json::{Value, json};
 
 use super::super::install::Install;
@@ -89,7 +90,7 @@ pub async fn print_history(install: &Install, id: i64, format: ListingFormat) ->
         ui::print_info(format!("Task {id} was not due yet. {}", render_next_time(install, &task)));
         return Ok(());
     }
-    let zone = parse_zone(&task.zone)?;
+    let zone = parse_zone(&task.zone).unwrap_or(TimeZone::UTC);
     let mut rows = vec![["DUE", "STATE", "LATE", "TOKENS"].map(str::to_owned).to_vec()];
     for run in runs {
         rows.push(vec![

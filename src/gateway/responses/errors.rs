@@ -86,6 +86,11 @@ impl ResponsesError {
         }
     }
 
+    /// Whether the conversation is too long for the model.
+    pub fn is_of_context_length(&self) -> bool {
+        self.code == ErrorCode::ContextLengthExceeded
+    }
+
     /// The answer of the Kimi API ended too early, or made no sense.
     pub fn broken_answer(message: impl Into<String>) -> Self {
         Self {

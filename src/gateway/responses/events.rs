@@ -312,6 +312,11 @@ impl ResponseEvents {
     fn close_calls(&mut self, was_cut_off: bool, out: &mut Vec<u8>) {
         for at in self.calls.clone().into_values() {
             let ItemContent::Call(call) = &self.items[at].content else { continue };
+            if !was_cut_off && call.arguments.trim().is_empty() {
+                // A tool without arguments: clients read them as JSON.
+                self.grow(at, "{}", out);
+            }
+            let ItemContent::Call(call) = &self.items[at].content else { continue };
             if was_cut_off && call.is_cut() {
                 // No event says that it is done, or it would be carried out.
                 self.items[at].state = ItemState::Incomplete;

@@ -5,7 +5,9 @@
 
 use std::collections::HashMap;
 
+use serde::de::IgnoredAny;
 use serde::{Deserialize, Serialize};
+use serde_json::json;
 use serde_json::value::RawValue;
 
 use super::errors::ResponsesError;
@@ -15,6 +17,13 @@ use super::tools::{OfferedTools, TOOL_SEARCH, ToolDeclaration, function_name};
 /// In place of thoughts that the client did not keep. Kimi refuses a call in the history without any
 /// ("reasoning_content is missing in assistant tool call message").
 const FORGOTTEN_THOUGHTS: &str = ".";
+
+/// In place of the answer to a call that has none.
+const NO_ANSWER: &str = "(The call was broken off.)";
+/// Before the pictures of a tool that says no word: Kimi refuses an answer without a text.
+const PICTURES_ONLY: &str = "(The tool has answered with pictures.)";
+/// In place of a tool's answer that has nothing in it.
+const EMPTY_ANSWER: &str = "(The tool has answered nothing.)";
 
 /// What OpenAI's servers did by themselves, or were told about themselves: it means nothing to Kimi.
 const FOR_OPENAI_ALONE: [&str; 6] = [
@@ -49,7 +58,9 @@ struct InputItem<'a> {
     input: Option<String>,
     action: Option<&'a RawValue>,
     output: Option<&'a RawValue>,
-    tools: Option<Vec<ToolDeclaration<'a>>>,
+    /// Of what OpenAI's servers did by themselves they have another form.
+    #[serde(borrow)]
+    tools: Option<&'a RawValue>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -173,7 +184,10 @@ impl History {
         self.close_assistant_message();
         self.entries
             .into_iter()
-            .flat_map(|HistoryEntry { message, answers }| std::iter::once(message).chain(answers))
+            .flat_map(|mut entry| {
+                entry.answer_all_calls();
+                std::iter::once(entry.message).chain(entry.answers)
+            })
             .collect()
     }
 
@@ -194,7 +208,8 @@ impl History {
             }
             "reasoning" => self.add_thoughts(read_thoughts(&item, param)?),
             "function_call" => {
-                let arguments = parse(required(item.arguments, param, "arguments")?, param)?;
+                let arguments =
+                    readable_arguments(parse(required(item.arguments, param, "arguments")?, param)?);
                 let name = required(item.name.as_deref(), param, "name")?;
                 let function = function_name(item.namespace.as_deref(), name);
                 self.add_call(required(item.call_id, param, "call_id")?, function, arguments);
@@ -253,7 +268,11 @@ impl History {
             "system" | "developer" => self.instruct(join_texts(parts, "\n\n")),
             "assistant" => {
                 let ChatContent::Text(words) = &mut self.assistant_message().content else { return Ok(()) };
-                words.push_str(&join_texts(parts, ""));
+                let more = join_texts(parts, "");
+                if !words.is_empty() && !more.is_empty() {
+                    words.push_str("\n\n");
+                }
+                words.push_str(&more);
             }
             other => {
                 let why = format!("the role {other} is none of user, assistant, system, developer");
@@ -325,6 +344,25 @@ impl History {
     }
 }
 
+impl HistoryEntry {
+    /// Kimi refuses a history with a call that nobody has answered, such as one that a person has interrupted.
+    fn answer_all_calls(&mut self) {
+        let is_of = |answer: &ChatMessage, id: &str| answer.tool_call_id.as_deref() == Some(id);
+        for (at, call) in self.message.tool_calls.iter().enumerate() {
+            // An id may come more than once.
+            let calls = self.message.tool_calls[..=at].iter().filter(|other| other.id == call.id).count();
+            let answers = self.answers.iter().filter(|answer| is_of(answer, &call.id)).count();
+            if answers < calls {
+                let content = ChatContent::Text(NO_ANSWER.to_owned());
+                self.answers.push(ChatMessage {
+                    tool_call_id: Some(call.id.clone()),
+                    ..ChatMessage::new(ChatRole::Tool, content)
+                });
+            }
+        }
+    }
+}
+
 impl ChatMessage {
     fn new(role: ChatRole, content: ChatContent) -> Self {
         Self { role, content, reasoning_content: None, tool_calls: Vec::new(), tool_call_id: None }
@@ -341,10 +379,12 @@ impl ChatContent {
 }
 
 fn offer_all<'a>(
-    declared: Option<Vec<ToolDeclaration<'a>>>,
+    declared: Option<&'a RawValue>,
     param: &str,
     tools: &mut OfferedTools<'a>,
 ) -> Result<(), ResponsesError> {
+    let declared: Option<Vec<ToolDeclaration<'a>>> =
+        declared.map(|declared| parse(declared, &format!("{param}.tools"))).transpose()?;
     for (at, tool) in declared.into_iter().flatten().enumerate() {
         tools.offer(tool, &format!("{param}.tools[{at}]"))?;
     }
@@ -394,8 +434,22 @@ fn read_part(part: ContentPart, param: &str) -> Result<ChatPart, ResponsesError>
     }
 }
 
-/// One text as it is, anything else in parts.
+/// The arguments of a call as the client gives them back, if they are JSON: Kimi refuses a history with others.
+fn readable_arguments(arguments: String) -> String {
+    if arguments.trim().is_empty() {
+        "{}".to_owned()
+    } else if serde_json::from_str::<IgnoredAny>(&arguments).is_ok() {
+        arguments
+    } else {
+        json!({ "arguments": arguments }).to_string()
+    }
+}
+
+/// One text as it is, anything else in parts, of which none is an empty text: Kimi refuses those.
 fn user_content(mut parts: Vec<ChatPart>) -> ChatContent {
+    if parts.len() > 1 {
+        parts.retain(|part| !matches!(part, ChatPart::Text { text } if text.trim().is_empty()));
+    }
     match parts.as_mut_slice() {
         [] => ChatContent::Text(String::new()),
         [ChatPart::Text { text }] => ChatContent::Text(std::mem::take(text)),
@@ -403,9 +457,18 @@ fn user_content(mut parts: Vec<ChatPart>) -> ChatContent {
     }
 }
 
-fn tool_content(parts: Vec<ChatPart>) -> ChatContent {
-    let has_images = parts.iter().any(|part| matches!(part, ChatPart::ImageUrl { .. }));
-    if has_images { user_content(parts) } else { ChatContent::Text(join_texts(parts, "\n")) }
+fn tool_content(mut parts: Vec<ChatPart>) -> ChatContent {
+    parts.retain(|part| !matches!(part, ChatPart::Text { text } if text.trim().is_empty()));
+    let texts = parts.iter().filter(|part| matches!(part, ChatPart::Text { .. })).count();
+    match (parts.len() - texts, texts) {
+        (0, 0) => ChatContent::Text(EMPTY_ANSWER.to_owned()),
+        (0, _) => ChatContent::Text(join_texts(parts, "\n")),
+        (_, 0) => {
+            parts.insert(0, ChatPart::Text { text: PICTURES_ONLY.to_owned() });
+            ChatContent::Parts(parts)
+        }
+        (_, _) => ChatContent::Parts(parts),
+    }
 }
 
 fn join_texts(parts: Vec<ChatPart>, joint: &str) -> String {

@@ -56,8 +56,8 @@ async fn what_cannot_be_translated_is_a_clear_error_and_asks_kimi_nothing() {
     assert_eq!(practice.received_requests().len(), asked);
 }
 
-#[tokio::test]
-async fn when_kimi_refuses_the_request_a_stream_says_so_in_its_last_event() {
+/// What a client that asks for a stream gets when Kimi refuses its request in these words.
+async fn refused_by_kimi(why: &str) -> Answer {
     let kimi = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let gateway = GatewayFixture::before(&format!("http://{}/coding/v1", kimi.local_addr().unwrap())).await;
     let key = gateway.key().await;
@@ -65,8 +65,7 @@ async fn when_kimi_refuses_the_request_a_stream_says_so_in_its_last_event() {
         let (stream, _) = kimi.accept().await.unwrap();
         let mut kimi = Client(stream);
         kimi.until("\r\n\r\n").await;
-        let body =
-            r#"{"error":{"type":"invalid_request_error","message":"exceeded model token limit: 262144"}}"#;
+        let body = json!({ "error": { "type": "invalid_request_error", "message": why } }).to_string();
         kimi.send(&format!(
             "HTTP/1.1 400 Bad Request\r\ncontent-type: application/json\r\ncontent-length: {}\r\n\r\n{body}",
             body.len()
@@ -76,8 +75,17 @@ async fn when_kimi_refuses_the_request_a_stream_says_so_in_its_last_event() {
     };
     let question = ask_for("hello", true);
     let (answer, _kimi) = tokio::join!(gateway.ask_as(&key, RESPONSES, &question), refuse);
+    answer
+}
+
+#[tokio::test]
+async fn a_conversation_that_is_too_long_is_told_in_the_streams_last_event_and_all_else_by_the_status() {
+    let answer = refused_by_kimi("exceeded model token limit: 262144").await;
     assert_eq!(answer.status, 200);
     let last = answer.events().pop().unwrap();
     assert_eq!(last["type"], "response.failed");
     assert_eq!(last["response"]["error"]["code"], "context_length_exceeded");
+    let answer = refused_by_kimi("tools[0].function.parameters is no schema").await;
+    assert_eq!(answer.status, 400);
+    assert!(answer.json()["error"]["message"].as_str().unwrap().contains("no schema"), "{answer:?}");
 }

@@ -99,7 +99,7 @@ impl Intake<'_> {
         if !is_reason
             || people::is_own_account(self.connection, &message.sender)?
             || people::is_own_account(self.connection, &SenderId::new(message.chat.as_str()))?
-            || approvals::was_asked_of_chat(self.connection, &message.chat)?
+            || approvals::was_asked_of_chat(self.connection, &message.chat, policy)?
         {
             return Ok(());
         }

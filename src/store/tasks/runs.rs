@@ -75,7 +75,7 @@ pub enum LateRuns<'a> {
 }
 
 /// Skips the runs that wait to be told and are later by now than the rules of their tasks allow. Whatever kept
-/// them, nobody wants them any more.
+/// them, nobody wants them any more; but one whose engine has died is tried again, or given up with a word.
 pub fn skip_late_runs(connection: &Connection, which: LateRuns<'_>, now: Timestamp) -> Result<()> {
     let (chat, task) = match which {
         LateRuns::All => (None, None),
@@ -86,7 +86,7 @@ pub fn skip_late_runs(connection: &Connection, which: LateRuns<'_>, now: Timesta
         "SELECT task_runs.id, due_at, late FROM task_runs INDEXED BY task_runs_open
          JOIN tasks ON tasks.id = task
          JOIN inbox INDEXED BY inbox_task_run ON inbox.task_run = task_runs.id
-         WHERE task_runs.state IN ('due', 'running') AND inbox.state = 'pending'
+         WHERE task_runs.state IN ('due', 'running') AND inbox.state = 'pending' AND inbox.attempts = 0
            AND (?1 IS NULL OR inbox.chat = ?1) AND (?2 IS NULL OR task = ?2)
            AND inbox.received_at < ?3",
     )?;

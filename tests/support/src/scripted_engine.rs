@@ -529,6 +529,11 @@ impl HeldPrompt {
         self.engine.event("ContentPart", json!({"type": "text", "text": piece}));
     }
 
+    /// The engine says what nobody understands, as one that crashes.
+    pub fn breaks_down(&self) {
+        self.engine.raw("Traceback (most recent call last):");
+    }
+
     pub fn finish(&self) {
         self.engine.event("TurnEnd", json!({}));
         self.engine.result(&self.id, json!({"status": "finished", "stopReason": "end_turn"}));

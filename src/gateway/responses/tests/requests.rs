@@ -184,6 +184,7 @@ fn other_calls_become_calls_of_functions() {
             { "role": "tool", "content": "x", "tool_call_id": "b" },
             call("c", "mcp__files__read", "{}"),
             { "role": "tool", "tool_call_id": "c", "content": [
+                { "type": "text", "text": "(The tool has answered with pictures.)" },
                 { "type": "image_url", "image_url": { "url": "data:image/png;base64,AA" } } ] },
             call("d", "tool_search", r#"{"query":"mail"}"#),
             { "role": "tool", "content": "New tools: mcp__mail__send", "tool_call_id": "d" },
@@ -321,4 +322,83 @@ fn what_cannot_be_translated_is_refused_by_name() {
     ] {
         assert_eq!(refused_for(request.clone()), param, "{request}");
     }
+}
+
+/// The answers that Kimi gets to one call of `shell`.
+fn answer_of_tool(output: Value) -> Value {
+    let input = json!([
+        { "type": "function_call", "name": "shell", "arguments": "{}", "call_id": "a" },
+        { "type": "function_call_output", "call_id": "a", "output": output },
+    ]);
+    messages_of(input)[1]["content"].take()
+}
+
+#[test]
+fn a_tools_answer_always_has_a_word() {
+    let picture = json!({ "type": "input_image", "image_url": "data:image/png;base64,AAAA" });
+    let of_kimi = json!({ "type": "image_url", "image_url": { "url": "data:image/png;base64,AAAA" } });
+    let text = |text: &str| json!({ "type": "input_text", "text": text });
+    let word = json!({ "type": "text", "text": "(The tool has answered with pictures.)" });
+    for (output, answer) in [
+        (json!([picture]), json!([word, of_kimi])),
+        (json!([text(""), picture]), json!([word, of_kimi])),
+        (json!([text("Seen."), text(" "), picture]), json!([{ "type": "text", "text": "Seen." }, of_kimi])),
+        (json!(""), json!("(The tool has answered nothing.)")),
+        (json!([]), json!("(The tool has answered nothing.)")),
+        (json!([text("one"), text(""), text("two")]), json!("one\ntwo")),
+        (json!("plain"), json!("plain")),
+    ] {
+        assert_eq!(answer_of_tool(output.clone()), answer, "{output}");
+    }
+    let user = messages_of(json!([{ "role": "user", "content": [text(""), picture] }]));
+    assert_eq!(user[0]["content"], json!([of_kimi]));
+}
+
+#[test]
+fn a_call_that_was_broken_off_has_an_answer() {
+    let call = json!({ "type": "function_call", "name": "shell", "arguments": "{}", "call_id": "f:0" });
+    let output = json!({ "type": "function_call_output", "call_id": "f:0", "output": "done" });
+    let told = |input: Value| -> Vec<String> {
+        let messages = messages_of(input);
+        let line = |message: &Value| {
+            format!("{}: {}", message["role"].as_str().unwrap(), message["content"].as_str().unwrap())
+        };
+        messages.as_array().unwrap().iter().map(line).collect()
+    };
+    let next = json!({ "role": "user", "content": "next" });
+    assert_eq!(
+        told(json!([call, output, call, next])),
+        ["assistant: ", "tool: done", "assistant: ", "tool: (The call was broken off.)", "user: next"]
+    );
+    assert_eq!(
+        told(json!([call, call, output])),
+        ["assistant: ", "tool: done", "tool: (The call was broken off.)"]
+    );
+}
+
+#[test]
+fn arguments_that_are_no_json_go_back_as_json() {
+    for (arguments, sent) in [
+        ("", "{}"),
+        (" ", "{}"),
+        ("{ \"a\" :1}", "{ \"a\" :1}"),
+        ("{\"a\":\"line\nline\"}", "{\"arguments\":\"{\\\"a\\\":\\\"line\\nline\\\"}\"}"),
+    ] {
+        let input =
+            json!([{ "type": "function_call", "name": "shell", "arguments": arguments, "call_id": "a" }]);
+        let messages = messages_of(input);
+        assert_eq!(messages[0]["tool_calls"][0]["function"]["arguments"], sent, "{arguments:?}");
+    }
+}
+
+#[test]
+fn words_of_one_answer_stand_apart_and_lists_of_servers_mean_nothing() {
+    let messages = messages_of(json!([
+        { "role": "assistant", "content": "First." },
+        { "type": "mcp_list_tools", "id": "m", "server_label": "s", "tools": [{ "name": "a", "input_schema": {} }] },
+        { "role": "assistant", "content": [
+            { "type": "output_text", "text": "Sec" }, { "type": "output_text", "text": "ond." },
+        ] },
+    ]));
+    assert_eq!(messages, json!([{ "role": "assistant", "content": "First.\n\nSecond." }]));
 }

@@ -250,6 +250,15 @@ fn calls_without_numbers_are_told_apart_by_their_ids() {
 }
 
 #[test]
+fn a_call_without_arguments_has_an_empty_object() {
+    let call = json!({ "tool_calls": [{ "index": 0, "id": "a", "function": { "name": "shell", "arguments": "" } }] });
+    let events = client_hears(&(kimi_says(&[call]) + &kimi_ends("tool_calls")));
+    let done = events.iter().find(|event| event["type"] == "response.function_call_arguments.done").unwrap();
+    assert_eq!(done["arguments"], "{}");
+    assert_eq!(events.last().unwrap()["response"]["output"][0]["arguments"], "{}");
+}
+
+#[test]
 fn a_call_that_is_cut_is_never_done_whatever_kimi_says_at_the_end() {
     for arguments in ["{\"cmd\":\"rm ", "", "{}}"] {
         let call = json!({ "tool_calls": [{ "index": 0, "id": "a", "function": { "name": "shell", "arguments": arguments } }] });
