@@ -56,17 +56,29 @@ async fn it_is_the_light_one_and_whatever_else_is_called_is_the_whole() {
     let mut world = World::with(Engine::KimiCode).await;
     let dist = "/opt/kimi-code/node_modules/@moonshot-ai/kimi-code/dist";
     let command =
-        format!("cd {dist}; ls; tail -n 1 main.mjs; node main.mjs --version; du -m acp.mjs | cut -f 1");
+        format!("cd {dist}; ls; tail -n 1 main.mjs; node main.mjs --version; du -m acp.cjs | cut -f 1");
     assert_snapshot!(world.agent_runs("family", &command).await, @r#"
-    acp.mjs
+    acp.cjs
+    acp.compiled
+    light.mjs
     main.mjs
     models-dev.json
     search-worker.mjs
     whole.mjs
-    await import(process.argv.length === 3 && process.argv[2] === "acp" ? "./acp.mjs" : "./whole.mjs");
+    await import(process.argv.length === 3 && process.argv[2] === "acp" ? "./light.mjs" : "./whole.mjs");
     2.1.0
     8
     "#);
+    // With the options of a real start, V8 takes the code that the image has kept.
+    let start = format!(
+        "process.argv = ['node', 'main.mjs', 'acp']; const {{ script }} = await import('{dist}/light.mjs');"
+    );
+    let command = format!(
+        "export HOME=/tmp/other KIMI_CODE_HOME=/tmp/other; mkdir -p $HOME; \
+         node --max-old-space-size=256 --max-semi-space-size=2 --input-type=module \
+         -e \"{start} console.log('refused:', script.cachedDataRejected)\" </dev/null"
+    );
+    assert_eq!(world.agent_runs("family", &command).await, "refused: false\n");
     world.ends().await;
 }
 
