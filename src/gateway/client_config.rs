@@ -58,9 +58,7 @@ impl CodingClient {
             Self::Continue => "~/.continue/config.yaml",
         }
     }
-}
 
-impl CodingClient {
     /// Where the client looks for its key.
     pub fn key_place(self) -> &'static str {
         match self {

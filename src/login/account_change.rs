@@ -164,10 +164,8 @@ pub async fn remove_account(paths: &Paths, name: &AccountName) -> Result<Account
     let id = AccountRecords::read(&paths.accounts_file())?.named_mut(name)?.id.clone();
     let (file, is_first) = (AccountFiles::of(paths, &id).login, id == AccountId::first());
     // Waits for a renewal that has begun: its answer would lie there for nobody.
-    let lock = match file.parent().is_some_and(Path::is_dir) {
-        true => Some(LoginLock::acquire_within(&file, LOCK_PATIENCE).await?),
-        false => None,
-    };
+    let has_folder = file.parent().is_some_and(Path::is_dir);
+    let lock = if has_folder { Some(LoginLock::acquire_within(&file, LOCK_PATIENCE).await?) } else { None };
     let removed = update_accounts(&paths.accounts_file(), |records| {
         let removed = records.find(&id).with_context(|| format!("There is no account {name}"))?.clone();
         if removed.id != AccountId::first() {

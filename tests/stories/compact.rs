@@ -170,8 +170,8 @@ async fn the_owner_stops_it_within_a_second_and_status_tells_of_it() {
     }
 }
 
-#[tokio::test(start_paused = true)]
-async fn one_that_waits_is_stopped_too() {
+/// A summary of `family` that waits for the only agent's place, and the turn that has it.
+async fn asked_for_behind_another_turn() -> (World, HeldPrompt) {
     let mut world = World::without_service(Behaviour::Held).await;
     world.settings(|settings| settings.max_agents = 1);
     world.start().await;
@@ -180,6 +180,12 @@ async fn one_that_waits_is_stopped_too() {
     let turn = world.prompt().await;
     world.says("family", "Olga", "/compact").await;
     assert_eq!(world.hears_in("family").await, NOW);
+    (world, turn)
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_that_waits_is_stopped_too() {
+    let (mut world, turn) = asked_for_behind_another_turn().await;
     world.says("family", "Olga", "/stop").await;
     assert!(world.hears_in("family").await.starts_with("Kai: I had not begun yet."));
     turn.answer("Found one.");
@@ -190,14 +196,7 @@ async fn one_that_waits_is_stopped_too() {
 
 #[tokio::test(start_paused = true)]
 async fn what_was_asked_before_a_restart_is_done_after_it_by_itself() {
-    let mut world = World::without_service(Behaviour::Held).await;
-    world.settings(|settings| settings.max_agents = 1);
-    world.start().await;
-    world.tells(vec![linked("Olga")]).await;
-    world.says("main", "Olga", "look for a hotel").await;
-    let turn = world.prompt().await;
-    world.says("family", "Olga", "/compact").await;
-    assert_eq!(world.hears_in("family").await, NOW);
+    let (mut world, turn) = asked_for_behind_another_turn().await;
     turn.answer("Found one.");
     assert_eq!(world.hears_in("main").await, "Kai: Found one.");
     drop(world.prompt().await);

@@ -270,11 +270,9 @@ impl ResponseEvents {
 
     /// Whether a call has arguments that are not whole.
     fn has_cut_call(&self) -> bool {
-        let calls = self.calls.values().filter_map(|at| match &self.items[*at].content {
-            ItemContent::Call(call) => Some(call),
-            ItemContent::Reasoning(_) | ItemContent::Message(_) => None,
-        });
-        calls.into_iter().any(CallItem::is_cut)
+        self.calls
+            .values()
+            .any(|at| matches!(&self.items[*at].content, ItemContent::Call(call) if call.is_cut()))
     }
 
     /// `None` if the response has failed.

@@ -120,13 +120,14 @@ impl Intake<'_> {
 #[cfg(test)]
 mod tests {
     use jiff::Timestamp;
+    use tempfile::TempDir;
 
     use crate::clock::Day;
     use crate::store::tests::{add_group, rules};
     use crate::store::{PendingAfterTurn, Reply, StoppedTurn, Store, TurnEnding, TurnOutcome};
     use crate::types::{
-        ChatId, Engine, Event, Forwarded, GroupName, IncomingMessage, LinkedAccount, Mention, MessageId,
-        Role, SenderId, TokenUsage,
+        ChatId, Engine, Event, Forwarded, Group, GroupName, IncomingMessage, LinkedAccount, Mention,
+        MessageId, Role, SenderId, TokenUsage,
     };
 
     fn says(id: &str, sender: &str, text: &str, now: Timestamp) -> Event {
@@ -145,13 +146,19 @@ mod tests {
         })
     }
 
-    #[tokio::test]
-    async fn a_stopped_turn_gets_nothing_more_says_nothing_and_its_tokens_count() {
+    /// A database with the group `family`, and the time at which it was added.
+    async fn family_store() -> (TempDir, Store, Group, Timestamp) {
         let folder = tempfile::tempdir().unwrap();
         let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
         let now: Timestamp = "2026-11-22T20:00:00Z".parse().unwrap();
         add_group(&store, "family", Role::Member, now).await;
         let family = store.group_by_name(&GroupName::parse("family").unwrap()).await.unwrap().unwrap();
+        (folder, store, family, now)
+    }
+
+    #[tokio::test]
+    async fn a_stopped_turn_gets_nothing_more_says_nothing_and_its_tokens_count() {
+        let (_folder, store, family, now) = family_store().await;
         let account = LinkedAccount { id: SenderId::new("olga@lid"), lid: None, name: "Olga".to_owned() };
         let asked = vec![Event::Account(account), says("1", "ana@lid", "@Kai hello", now)];
         store.record_events(asked, rules(), now).await.unwrap();
@@ -187,11 +194,7 @@ mod tests {
 
     #[tokio::test]
     async fn a_summary_whose_turn_has_no_end_is_made_by_the_next_turn() {
-        let folder = tempfile::tempdir().unwrap();
-        let store = Store::open(&folder.path().join("nanokimi.db")).unwrap();
-        let now: Timestamp = "2026-11-22T20:00:00Z".parse().unwrap();
-        add_group(&store, "family", Role::Member, now).await;
-        let family = store.group_by_name(&GroupName::parse("family").unwrap()).await.unwrap().unwrap();
+        let (_folder, store, family, now) = family_store().await;
         let account = LinkedAccount { id: SenderId::new("olga@lid"), lid: None, name: "Olga".to_owned() };
         let asked = vec![Event::Account(account), says("1", "olga@lid", "/compact", now)];
         store.record_events(asked, rules(), now).await.unwrap();
